@@ -1,0 +1,22 @@
+//! The language that both sides of the kernel boundary speak.
+//!
+//! The XDP program and user space call the same [`judge`]: the first over a live frame and BPF maps, the
+//! second over a byte slice and plain sets. Nothing here allocates, does I/O or is `unsafe`.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod packet;
+mod verdict;
+
+pub mod wire;
+
+mod classify;
+mod judge;
+
+pub mod map;
+
+pub use classify::{Carried, Class, Doubt, Flow, carried};
+pub use judge::{Mode, Policy, judge};
+pub use packet::{MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
+pub use verdict::{DropReason, PassReason, REASON_SLOTS, Verdict};

@@ -1,0 +1,249 @@
+//! IPv6 and its chain of extension headers (RFC 8200).
+
+use core::net::Ipv6Addr;
+
+use super::{ipv4, tcp};
+use crate::{Class, Doubt, DropReason, Flow, MAX_OFFSET, PacketBytes, PassReason, Step, Walk};
+
+/// Offset of the byte whose high four bits are the version (RFC 8200 section 3).
+pub const VERSION: usize = 0;
+/// Offset of the payload length: what follows the fixed header, in bytes, two bytes in network order.
+///
+/// Zero means "what the frame holds": Linux delivers it behind a hop-by-hop header without a jumbo option, and uses it for
+/// packets that a device merged.
+pub const PAYLOAD_LEN: usize = 4;
+/// Offset of the next header's number, one byte.
+pub const NEXT_HEADER: usize = 6;
+/// Offset of the source address, sixteen bytes.
+pub const SOURCE: usize = 8;
+/// Offset of the destination address, sixteen bytes.
+pub const DESTINATION: usize = SOURCE + 16;
+/// Length of the fixed header, in bytes.
+pub const HEADER_LEN: usize = DESTINATION + 16;
+
+/// Hop-by-hop options (RFC 8200 section 4.3). Length in units of 8 bytes, the first 8 not counted.
+pub const HOP_BY_HOP: u8 = 0;
+/// Routing (RFC 8200 section 4.4). Length as above.
+pub const ROUTING: u8 = 43;
+/// Fragment (RFC 8200 section 4.5). Always 8 bytes: the second byte is reserved, not a length, and belongs to the sender.
+pub const FRAGMENT: u8 = 44;
+/// Authentication (RFC 4302 section 2.2). Length in units of 4 bytes, minus 2.
+pub const AUTHENTICATION: u8 = 51;
+/// Destination options (RFC 8200 section 4.6). Length as hop-by-hop.
+pub const DESTINATION_OPTIONS: u8 = 60;
+/// Mobility (RFC 6275 section 6.1). Length as hop-by-hop.
+pub const MOBILITY: u8 = 135;
+/// Host identity (RFC 7401 section 5.1). Length as hop-by-hop.
+pub const HIP: u8 = 139;
+/// Shim6 (RFC 5533 section 5.1). Length as hop-by-hop.
+pub const SHIM6: u8 = 140;
+
+/// Offset of the length in an extension header, one byte; its unit differs, see each header.
+pub const EXTENSION_LEN: usize = 1;
+/// Offset of the fragment word in a fragment header: 13 bits of offset in units of 8 bytes, two reserved, one that says
+/// more fragments follow (RFC 8200 section 4.5).
+pub const FRAGMENT_WORD: usize = 2;
+/// Offset of the segments left in a routing header, one byte (RFC 8200 section 4.4).
+pub const SEGMENTS_LEFT: usize = 3;
+/// How much of an extension header is read, in bytes.
+const EXTENSION_READ: usize = 4;
+
+/// The bits of the fragment word that are the offset.
+pub const FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
+/// The bit of the fragment word that says more fragments follow.
+pub const MORE_FRAGMENTS: u16 = 0x0001;
+
+/// Tells what the IPv6 packet at `offset` of `packet` is.
+#[inline(always)]
+pub(crate) fn classify<P: PacketBytes>(packet: &P, offset: usize) -> Class<Ipv6Addr> {
+    let Some(header) = packet.read::<HEADER_LEN>(offset) else {
+        return Class::Other(PassReason::ShortHeader);
+    };
+    if header[VERSION] >> 4 != 6 {
+        return Class::Other(PassReason::NotIp);
+    }
+    let next_header = header[NEXT_HEADER];
+    if next_header != ipv4::PROTOCOL_TCP && !is_extension(next_header) {
+        return Class::Other(PassReason::NotTcp);
+    }
+    let flow = Flow {
+        source: address(&header, SOURCE),
+        destination: address(&header, DESTINATION),
+        redirected: false,
+        options: (0, 0),
+    };
+    let end = match u16::from_be_bytes([header[PAYLOAD_LEN], header[PAYLOAD_LEN + 1]]) {
+        0 => packet.frame_len(),
+        payload_len => offset + HEADER_LEN + usize::from(payload_len),
+    };
+    classify_chain(
+        packet,
+        flow,
+        offset + HEADER_LEN,
+        Chain::new(next_header, end, false),
+    )
+}
+
+#[inline(always)]
+fn address(header: &[u8; HEADER_LEN], at: usize) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&header[at..at + 16]);
+    octets.into()
+}
+
+/// Whether the walk goes on behind a header of this number.
+///
+/// Linux stops at mobility, HIP and shim6; walking on there can only find a segment that Linux would not deliver.
+/// ESP and no-next-header end the walk: nothing readable follows.
+#[inline(always)]
+const fn is_extension(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        HOP_BY_HOP
+            | ROUTING
+            | FRAGMENT
+            | AUTHENTICATION
+            | DESTINATION_OPTIONS
+            | MOBILITY
+            | HIP
+            | SHIM6
+    )
+}
+
+/// Follows the chain at `offset` to the segment at its end, if there is one.
+#[inline(always)]
+pub(crate) fn classify_chain<P: PacketBytes, A>(
+    packet: &P,
+    mut flow: Flow<A>,
+    mut offset: usize,
+    mut chain: Chain,
+) -> Class<A> {
+    if is_extension(chain.next_header) {
+        offset = packet.walk(offset, &mut chain);
+        flow.redirected = chain.redirected;
+        match chain.state {
+            ChainState::Whole => {}
+            ChainState::Cut => return chain.doubt(flow, offset),
+            ChainState::LaterFragment => return Class::Other(PassReason::LaterFragment),
+            ChainState::MisplacedFragment => {
+                return Class::Hostile(DropReason::MisplacedFragment);
+            }
+        }
+    }
+    if chain.next_header != ipv4::PROTOCOL_TCP {
+        return Class::Other(PassReason::NotTcp);
+    }
+    match packet.read(offset) {
+        Some(ports) if offset + tcp::PORTS_LEN <= chain.end => Class::Segment {
+            flow,
+            port: tcp::destination_port(ports),
+        },
+        _ => chain.doubt(flow, offset),
+    }
+}
+
+/// A walk along a chain of extension headers.
+pub(crate) struct Chain {
+    /// Number of the header at the current offset.
+    next_header: u8,
+    /// Offset behind the packet, by its own account: what lies there is padding.
+    end: usize,
+    /// Whether this is the first of several fragments.
+    first_fragment: bool,
+    /// Whether a fragment header may come next: at the start, or behind one hop-by-hop header at the start.
+    fragment_allowed: bool,
+    /// Whether this is the first header.
+    start: bool,
+    /// Whether a routing header with segments left was met.
+    redirected: bool,
+    state: ChainState,
+}
+
+/// How a walk along a chain ended.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum ChainState {
+    /// At a header that is no extension header.
+    Whole,
+    /// Inside an extension header: at the packet's end, the frame's, or [`MAX_OFFSET`].
+    Cut,
+    /// At the header of a fragment that is not the first.
+    LaterFragment,
+    /// At a fragment header where none may be.
+    MisplacedFragment,
+}
+
+impl Chain {
+    #[inline(always)]
+    pub(crate) const fn new(next_header: u8, end: usize, first_fragment: bool) -> Self {
+        Self {
+            next_header,
+            end,
+            first_fragment,
+            fragment_allowed: true,
+            start: true,
+            redirected: false,
+            // Until the walk finds its end it has not seen the whole chain.
+            state: ChainState::Cut,
+        }
+    }
+
+    /// The class of a packet whose chain ends at `offset`, before the port.
+    #[inline(always)]
+    fn doubt<A>(&self, flow: Flow<A>, offset: usize) -> Class<A> {
+        let why = if self.first_fragment {
+            Doubt::IncompleteFirstFragment
+        } else if offset > MAX_OFFSET && offset < self.end {
+            Doubt::TooDeep
+        } else {
+            Doubt::Truncated
+        };
+        Class::Doubt { flow, why }
+    }
+
+    #[inline(always)]
+    fn end(&mut self, state: ChainState) -> Step {
+        self.state = state;
+        Step::Done(0)
+    }
+}
+
+impl Walk for Chain {
+    #[inline(always)]
+    fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
+        let this = self.next_header;
+        // A fragment header needs no byte of its own to be where none may be.
+        if this == FRAGMENT && !self.fragment_allowed {
+            return self.end(ChainState::MisplacedFragment);
+        }
+        let header = match packet.read::<EXTENSION_READ>(offset) {
+            Some(header) if offset + EXTENSION_READ <= self.end => header,
+            _ => return self.end(ChainState::Cut),
+        };
+        let len = usize::from(header[EXTENSION_LEN]);
+        let len = match this {
+            FRAGMENT => {
+                let word = u16::from_be_bytes([header[FRAGMENT_WORD], header[FRAGMENT_WORD + 1]]);
+                if word & FRAGMENT_OFFSET_MASK != 0 {
+                    return self.end(ChainState::LaterFragment);
+                }
+                self.first_fragment = word & MORE_FRAGMENTS != 0;
+                8
+            }
+            AUTHENTICATION => (len + 2) * 4,
+            _ => (len + 1) * 8,
+        };
+        if this == ROUTING && header[SEGMENTS_LEFT] != 0 {
+            self.redirected = true;
+        }
+        self.fragment_allowed = self.start && this == HOP_BY_HOP;
+        self.start = false;
+        self.next_header = header[0];
+        if is_extension(self.next_header) {
+            Step::More(len)
+        } else {
+            self.state = ChainState::Whole;
+            Step::Done(len)
+        }
+    }
+}

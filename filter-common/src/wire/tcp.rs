@@ -1,0 +1,16 @@
+//! TCP (RFC 9293).
+
+/// Offset of the destination port in a TCP header, in bytes; two bytes, network order (RFC 9293
+/// section 3.1).
+///
+/// Nothing behind it is looked at: a segment is judged by its port alone, never by its flags, and a fragment that ends
+/// right behind the port still is one.
+pub const DESTINATION_PORT: usize = 2;
+/// How much of a TCP header must be there to see the port, in bytes.
+pub const PORTS_LEN: usize = DESTINATION_PORT + 2;
+
+/// The destination port of a segment that starts with `ports`, in host order.
+#[inline(always)]
+pub const fn destination_port(ports: [u8; PORTS_LEN]) -> u16 {
+    u16::from_be_bytes([ports[DESTINATION_PORT], ports[DESTINATION_PORT + 1]])
+}

@@ -1,0 +1,46 @@
+//! The XDP program: judges each frame and turns the verdict into an action.
+
+#![no_std]
+#![no_main]
+
+mod maps;
+mod packet;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::debug;
+use filter_common::{Verdict, judge};
+use packet::Frame;
+
+/// Entry point.
+///
+/// `frags`: without it the kernel refuses to attach where frames may span buffers (`BPF_F_XDP_HAS_FRAGS`,
+/// Linux 5.18, commit f45d5b6ce2e835834c94b8b700787984f02cd662).
+#[xdp(frags)]
+fn apifence(ctx: XdpContext) -> u32 {
+    let frame = Frame::new(&ctx);
+    let verdict = judge(&frame, &maps::InForce::select());
+    maps::count(verdict, frame.len());
+    match verdict {
+        Verdict::Pass(_) | Verdict::WouldDrop(_) => {
+            if let Verdict::WouldDrop(reason) = verdict {
+                debug!(&ctx, "would drop: {}", reason.label());
+            }
+            xdp_action::XDP_PASS
+        }
+        Verdict::Drop(reason) => {
+            debug!(&ctx, "drop: {}", reason.label());
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+/// GPL-only helpers are not used today; the declaration keeps that a choice.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

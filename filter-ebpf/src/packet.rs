@@ -1,0 +1,112 @@
+//! The XDP frame as bounded bytes. With `maps.rs` the only place with `unsafe` in it.
+
+use core::{ffi::c_void, mem::MaybeUninit, ptr};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_loop, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use filter_common::{MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
+
+/// A frame under judgement.
+pub(crate) struct Frame<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Bytes of the whole frame, the parts beyond the linear one included.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: the context is the one the kernel called us with; the helper only reads it.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+}
+
+impl PacketBytes for Frame<'_> {
+    #[inline(always)]
+    fn frame_len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.ctx.data() + offset;
+        // The verifier's own bound is on the end of the read, so the last bytes before `MAX_OFFSET` are the helper's.
+        if offset <= MAX_OFFSET - N && start + N <= self.ctx.data_end() {
+            // SAFETY: `start..start + N` lies in the linear part by the check above, which the verifier repeats;
+            // the frame is ours alone while the program runs; the read needs no alignment.
+            return Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) });
+        }
+        // The bytes are beyond the linear part, straddle its end, or are not there at all: the helper knows.
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the context is the kernel's; the buffer is ours and `N` bytes long, and any byte is a valid `u8`.
+        let error = unsafe {
+            bpf_xdp_load_bytes(
+                self.ctx.ctx,
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        // SAFETY: the helper filled all `N` bytes if it returned zero.
+        (error == 0).then(|| unsafe { bytes.assume_init() })
+    }
+
+    #[inline(always)]
+    fn walk<W: Walk>(&self, offset: usize, walk: &mut W) -> usize {
+        let mut state = LoopState {
+            ctx: self.ctx.as_ptr(),
+            walk: ptr::from_mut(walk),
+            unused: MaybeUninit::uninit(),
+            offset: offset as u32,
+        };
+        // SAFETY: `step::<W>` has the signature the helper calls, and `state` outlives the call.
+        unsafe {
+            bpf_loop(
+                MAX_STEPS,
+                step::<W> as *mut c_void,
+                ptr::from_mut(&mut state).cast(),
+                0,
+            );
+        }
+        state.offset as usize
+    }
+}
+
+/// What the body of the loop needs: the verifier follows both pointers through the stack.
+#[repr(C)]
+struct LoopState<W> {
+    ctx: *mut c_void,
+    walk: *mut W,
+    unused: MaybeUninit<u32>,
+    /// In the upper half of a stack slot, where the verifier does not follow a number. It repeats the loop until a round
+    /// changes nothing it knows (Linux 6.8, commit ab5cfac139ab8576fb54630d4cca23c3e690ee90): if it knew the range of
+    /// the offset, it would follow it from round to round and give up before the range stops growing.
+    offset: u32,
+}
+
+const _: () = assert!(core::mem::offset_of!(LoopState<()>, offset) % 8 == 4);
+
+/// One round of `bpf_loop` (Linux 5.17, commit e6f2dd0f80674e9d5960337b3e9c2a242441b326): 0 goes on, 1 stops.
+unsafe extern "C" fn step<W: Walk>(_round: u64, state: *mut LoopState<W>) -> i64 {
+    // SAFETY: `state` is the one that `walk` above passed to the helper; nobody else holds it.
+    let state = unsafe { &mut *state };
+    let ctx = XdpContext::new(state.ctx.cast());
+    let offset = state.offset as usize;
+    // SAFETY: as above; `walk` is borrowed mutably for the whole loop.
+    let (stop, advance) = match unsafe { &mut *state.walk }.step(&Frame::new(&ctx), offset) {
+        Step::More(len) => (0, len),
+        Step::Done(len) => (1, len),
+    };
+    state.offset = (offset + advance) as u32;
+    stop
+}
