@@ -11,14 +11,38 @@ use crate::{
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// An IPv4 packet that starts at this offset.
-    Ipv4(usize),
-    /// An IPv6 packet that starts at this offset.
-    Ipv6(usize),
+    /// An IPv4 packet, here.
+    Ipv4(Place),
+    /// An IPv6 packet, here.
+    Ipv6(Place),
     /// Nothing that a listener could get.
     Other(PassReason),
     /// It cannot be told, nor can its source: nobody can be asked to vouch for it.
     Hidden(DropReason),
+}
+
+/// Where in the frame an IP packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Offset of its first byte.
+    pub offset: usize,
+    /// Offset behind the packet around it; what lies there is padding, whatever the packet itself says. [`usize::MAX`] if there
+    /// is none around it.
+    pub end: usize,
+    /// Whether the packet around it is the first of several fragments: what is missing here may follow.
+    pub first_fragment: bool,
+}
+
+impl Place {
+    /// The place of a packet right in the frame.
+    #[inline(always)]
+    pub(crate) const fn in_frame(offset: usize) -> Self {
+        Self {
+            offset,
+            end: usize::MAX,
+            first_fragment: false,
+        }
+    }
 }
 
 /// What an IP packet with addresses of type `A` is.
@@ -42,6 +66,8 @@ pub enum Class<A> {
     },
     /// It must not pass whoever sends it: what is read is not what Linux will see, the source included.
     Hostile(DropReason),
+    /// Another packet, that Linux takes out of this one and starts over with: the addresses there count, and these do not.
+    Around(Carried),
 }
 
 /// The addresses of a packet, as its fixed IP header has them.
@@ -98,8 +124,8 @@ pub fn carried<P: PacketBytes>(packet: &P) -> Carried {
         offset = packet.walk(offset, &mut tags);
     }
     let (carried, len) = match tags.ether_type {
-        ethernet::TYPE_IPV4 => (Carried::Ipv4(offset), ipv4::HEADER_LEN),
-        ethernet::TYPE_IPV6 => (Carried::Ipv6(offset), ipv6::HEADER_LEN),
+        ethernet::TYPE_IPV4 => (Carried::Ipv4(Place::in_frame(offset)), ipv4::HEADER_LEN),
+        ethernet::TYPE_IPV6 => (Carried::Ipv6(Place::in_frame(offset)), ipv6::HEADER_LEN),
         _ if tags.readable => return Carried::Other(PassReason::NotIp),
         _ => (
             Carried::Hidden(DropReason::HeadersTooDeep),

@@ -50,15 +50,36 @@ pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Verdict {
     }
 }
 
+/// How many IP packets inside one another are looked at.
+const PACKETS_DEEP: usize = 3;
+
 /// Why the packet passes, or why it must not.
 #[inline(always)]
 fn decide<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Result<PassReason, DropReason> {
-    match carried(packet) {
-        Carried::Ipv4(offset) => weigh(packet, policy, ipv4::classify(packet, offset)),
-        Carried::Ipv6(offset) => weigh(packet, policy, ipv6::classify(packet, offset)),
-        Carried::Other(reason) => Ok(reason),
-        Carried::Hidden(reason) => Err(reason),
+    let mut found = carried(packet);
+    for _ in 0..PACKETS_DEEP {
+        let weighed = match found {
+            Carried::Ipv4(place) => weigh(packet, policy, ipv4::classify(packet, place)),
+            Carried::Ipv6(place) => weigh(packet, policy, ipv6::classify(packet, place)),
+            Carried::Other(reason) => return Ok(reason),
+            Carried::Hidden(reason) => return Err(reason),
+        };
+        match weighed {
+            Weighed::Pass(reason) => return Ok(reason),
+            Weighed::Drop(reason) => return Err(reason),
+            Weighed::Look(inside) => found = inside,
+        }
     }
+    // The source that counts is further in: nobody can be asked to vouch for it.
+    Err(DropReason::HeadersTooDeep)
+}
+
+/// What one IP packet comes to.
+enum Weighed {
+    Pass(PassReason),
+    Drop(DropReason),
+    /// It is for the packet inside to say.
+    Look(Carried),
 }
 
 #[inline(always)]
@@ -66,32 +87,33 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
     packet: &P,
     policy: &Y,
     class: Class<A>,
-) -> Result<PassReason, DropReason> {
+) -> Weighed {
     match class {
-        Class::Other(reason) => Ok(reason),
+        Class::Other(reason) => Weighed::Pass(reason),
         Class::Segment { flow, port } => {
             if !policy.protects(port) {
-                return Ok(PassReason::OtherPort);
+                return Weighed::Pass(PassReason::OtherPort);
             }
             if elsewhere(packet, policy, &flow) {
-                return Ok(PassReason::OtherDestination);
+                return Weighed::Pass(PassReason::OtherDestination);
             }
             if policy.authorizes(flow.source.into()) {
-                return Ok(PassReason::Authorized);
+                return Weighed::Pass(PassReason::Authorized);
             }
-            Err(DropReason::Unauthorized)
+            Weighed::Drop(DropReason::Unauthorized)
         }
         // Doubt is decided by source: it never costs an authorized client a packet, nor lets a stranger in.
         Class::Doubt { flow, why } => {
             if elsewhere(packet, policy, &flow) {
-                return Ok(PassReason::OtherDestination);
+                return Weighed::Pass(PassReason::OtherDestination);
             }
             if policy.authorizes(flow.source.into()) {
-                return Ok(PassReason::AuthorizedDoubt);
+                return Weighed::Pass(PassReason::AuthorizedDoubt);
             }
-            Err(why.reason())
+            Weighed::Drop(why.reason())
         }
-        Class::Hostile(reason) => Err(reason),
+        Class::Hostile(reason) => Weighed::Drop(reason),
+        Class::Around(inside) => Weighed::Look(inside),
     }
 }
 

@@ -16,7 +16,7 @@ mod judge;
 
 pub mod map;
 
-pub use classify::{Carried, Class, Doubt, Flow, carried};
+pub use classify::{Carried, Class, Doubt, Flow, Place, carried};
 pub use judge::{Mode, Policy, judge};
 pub use packet::{MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
 pub use verdict::{DropReason, PassReason, REASON_SLOTS, Verdict};

@@ -1,1 +1,18 @@
+//! The loader and command line of apifence.
+//!
+//! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
+//! kernel's side, `net` what rtnetlink tells, `command` one file per verb, `problem` and `explain` what goes wrong.
 
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod datapath;
+pub mod explain;
+pub mod net;
+pub mod output;
+pub mod pins;
+pub mod problem;
+pub mod ranges;
+pub mod state;

@@ -2,8 +2,8 @@
 
 use core::net::Ipv4Addr;
 
-use super::ipv6::{self, Chain};
-use crate::{Class, Doubt, Flow, PacketBytes, PassReason, Step, Walk};
+use super::ipv6::{self, Chain, Family};
+use crate::{Class, Doubt, Flow, PacketBytes, PassReason, Place, Step, Walk};
 
 /// Offset of the byte with the version (high four bits) and the header length (low four bits, in units of four
 /// bytes; RFC 791 section 3.1).
@@ -46,9 +46,10 @@ const OPTION_LSRR: u8 = 131;
 /// Strict source route.
 const OPTION_SSRR: u8 = 137;
 
-/// Tells what the IPv4 packet at `offset` of `packet` is.
+/// Tells what the IPv4 packet at `place` in `packet` is.
 #[inline(always)]
-pub(crate) fn classify<P: PacketBytes>(packet: &P, offset: usize) -> Class<Ipv4Addr> {
+pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv4Addr> {
+    let offset = place.offset;
     let Some(header) = packet.read::<HEADER_LEN>(offset) else {
         return Class::Other(PassReason::ShortHeader);
     };
@@ -81,12 +82,11 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, offset: usize) -> Class<Ipv4A
         0 => packet.frame_len(),
         total_len => offset + usize::from(total_len),
     };
-    ipv6::classify_chain(
-        packet,
-        flow,
-        offset + header_len,
-        Chain::new(protocol, end, fragment & MORE_FRAGMENTS != 0),
-    )
+    let chain = Chain {
+        first_fragment: place.first_fragment || fragment & MORE_FRAGMENTS != 0,
+        ..Chain::new(protocol, end.min(place.end), Family::V4)
+    };
+    ipv6::classify_chain(packet, flow, offset + header_len, chain)
 }
 
 #[inline(always)]

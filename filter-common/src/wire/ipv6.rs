@@ -3,7 +3,9 @@
 use core::net::Ipv6Addr;
 
 use super::{ipv4, tcp};
-use crate::{Class, Doubt, DropReason, Flow, MAX_OFFSET, PacketBytes, PassReason, Step, Walk};
+use crate::{
+    Carried, Class, Doubt, DropReason, Flow, MAX_OFFSET, PacketBytes, PassReason, Place, Step, Walk,
+};
 
 /// Offset of the byte whose high four bits are the version (RFC 8200 section 3).
 pub const VERSION: usize = 0;
@@ -43,8 +45,14 @@ pub const EXTENSION_LEN: usize = 1;
 /// Offset of the fragment word in a fragment header: 13 bits of offset in units of 8 bytes, two reserved, one that says
 /// more fragments follow (RFC 8200 section 4.5).
 pub const FRAGMENT_WORD: usize = 2;
+/// Offset of the type of a routing header, one byte (RFC 8200 section 4.4).
+pub const ROUTING_TYPE: usize = 2;
 /// Offset of the segments left in a routing header, one byte (RFC 8200 section 4.4).
 pub const SEGMENTS_LEFT: usize = 3;
+/// Routing type of a source route for low-power networks (RFC 6554).
+pub const ROUTING_RPL: u8 = 3;
+/// Routing type of a segment routing header (RFC 8754).
+pub const ROUTING_SEGMENTS: u8 = 4;
 /// How much of an extension header is read, in bytes.
 const EXTENSION_READ: usize = 4;
 
@@ -53,9 +61,15 @@ pub const FRAGMENT_OFFSET_MASK: u16 = 0xfff8;
 /// The bit of the fragment word that says more fragments follow.
 pub const MORE_FRAGMENTS: u16 = 0x0001;
 
-/// Tells what the IPv6 packet at `offset` of `packet` is.
+/// Number of an IPv4 packet inside this one.
+pub const INNER_IPV4: u8 = 4;
+/// Number of an IPv6 packet inside this one (RFC 2473).
+pub const INNER_IPV6: u8 = 41;
+
+/// Tells what the IPv6 packet at `place` in `packet` is.
 #[inline(always)]
-pub(crate) fn classify<P: PacketBytes>(packet: &P, offset: usize) -> Class<Ipv6Addr> {
+pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv6Addr> {
+    let offset = place.offset;
     let Some(header) = packet.read::<HEADER_LEN>(offset) else {
         return Class::Other(PassReason::ShortHeader);
     };
@@ -76,12 +90,11 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, offset: usize) -> Class<Ipv6A
         0 => packet.frame_len(),
         payload_len => offset + HEADER_LEN + usize::from(payload_len),
     };
-    classify_chain(
-        packet,
-        flow,
-        offset + HEADER_LEN,
-        Chain::new(next_header, end, false),
-    )
+    let chain = Chain {
+        first_fragment: place.first_fragment,
+        ..Chain::new(next_header, end.min(place.end), Family::V6)
+    };
+    classify_chain(packet, flow, offset + HEADER_LEN, chain)
 }
 
 #[inline(always)]
@@ -123,7 +136,12 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
         flow.redirected = chain.redirected;
         match chain.state {
             ChainState::Whole => {}
-            ChainState::Cut => return chain.doubt(flow, offset),
+            ChainState::Inside => return chain.around(packet, offset),
+            ChainState::Cut => {
+                // What is missing may come in a later fragment: a routing header too.
+                flow.redirected |= chain.first_fragment || offset > MAX_OFFSET;
+                return chain.doubt(flow, offset);
+            }
             ChainState::LaterFragment => return Class::Other(PassReason::LaterFragment),
             ChainState::MisplacedFragment => {
                 return Class::Hostile(DropReason::MisplacedFragment);
@@ -156,7 +174,18 @@ pub(crate) struct Chain {
     start: bool,
     /// Whether a routing header with segments left was met.
     redirected: bool,
+    family: Family,
     state: ChainState,
+}
+
+/// The IP version that a chain belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Family {
+    /// Only the authentication header is one that something can follow.
+    V4,
+    /// All of [`is_extension`] are.
+    V6,
 }
 
 /// How a walk along a chain ended.
@@ -165,6 +194,8 @@ pub(crate) struct Chain {
 enum ChainState {
     /// At a header that is no extension header.
     Whole,
+    /// At the header of a packet that Linux takes out of this one.
+    Inside,
     /// Inside an extension header: at the packet's end, the frame's, or [`MAX_OFFSET`].
     Cut,
     /// At the header of a fragment that is not the first.
@@ -175,14 +206,15 @@ enum ChainState {
 
 impl Chain {
     #[inline(always)]
-    pub(crate) const fn new(next_header: u8, end: usize, first_fragment: bool) -> Self {
+    pub(crate) const fn new(next_header: u8, end: usize, family: Family) -> Self {
         Self {
             next_header,
             end,
-            first_fragment,
+            first_fragment: false,
             fragment_allowed: true,
             start: true,
             redirected: false,
+            family,
             // Until the walk finds its end it has not seen the whole chain.
             state: ChainState::Cut,
         }
@@ -199,6 +231,31 @@ impl Chain {
             Doubt::Truncated
         };
         Class::Doubt { flow, why }
+    }
+
+    /// The class of a packet around another one, whose header is at `offset`.
+    #[inline(always)]
+    fn around<P: PacketBytes, A>(&self, packet: &P, offset: usize) -> Class<A> {
+        let place = Place {
+            offset,
+            end: self.end,
+            first_fragment: self.first_fragment,
+        };
+        let (inside, len) = match self.next_header {
+            INNER_IPV4 => (Carried::Ipv4(place), ipv4::HEADER_LEN),
+            _ => (Carried::Ipv6(place), HEADER_LEN),
+        };
+        if offset + len <= self.end.min(MAX_OFFSET) {
+            return Class::Around(inside);
+        }
+        // The source that counts is out of sight. In a later fragment, or beyond reach, it may still be there.
+        if self.first_fragment {
+            Class::Hostile(DropReason::IncompleteFirstFragment)
+        } else if offset + len <= self.end.min(packet.frame_len()) {
+            Class::Hostile(DropReason::HeadersTooDeep)
+        } else {
+            Class::Other(PassReason::ShortHeader)
+        }
     }
 
     #[inline(always)]
@@ -239,11 +296,23 @@ impl Walk for Chain {
         self.fragment_allowed = self.start && this == HOP_BY_HOP;
         self.start = false;
         self.next_header = header[0];
-        if is_extension(self.next_header) {
-            Step::More(len)
-        } else {
-            self.state = ChainState::Whole;
-            Step::Done(len)
+        if match self.family {
+            Family::V4 => self.next_header == AUTHENTICATION,
+            Family::V6 => is_extension(self.next_header),
+        } {
+            return Step::More(len);
         }
+        // Where these routing headers are enabled, Linux takes a packet right behind one out and receives it anew,
+        // without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv` in `net/ipv6/exthdrs.c`; Linux 4.10, commit
+        // 1ababeba4a21).
+        self.state = if this == ROUTING
+            && matches!(header[ROUTING_TYPE], ROUTING_RPL | ROUTING_SEGMENTS)
+            && matches!(self.next_header, INNER_IPV4 | INNER_IPV6)
+        {
+            ChainState::Inside
+        } else {
+            ChainState::Whole
+        };
+        Step::Done(len)
     }
 }

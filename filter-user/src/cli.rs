@@ -1,0 +1,175 @@
+//! What was typed.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{DEFAULT_MAX_RANGES, DEFAULT_PORTS, MAX_MAX_RANGES, PolicyMode, XdpMode},
+    output::Output,
+};
+
+/// An allow-list in XDP for the Kubernetes API server's port
+///
+/// TCP packets to the protected ports (443 and 6443) from sources outside the authorized ranges are dropped before the
+/// kernel makes a socket buffer of them. Everything else is untouched.
+#[derive(Debug, Parser)]
+#[command(name = "apifence", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// File that holds the authorized ranges
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "APIFENCE_RANGES_FILE",
+        default_value = "/etc/apifence/ranges"
+    )]
+    pub(crate) ranges_file: PathBuf,
+    /// Directory in a bpffs for what outlives this process
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "APIFENCE_BPFFS",
+        default_value = "/sys/fs/bpf/apifence"
+    )]
+    pub(crate) bpffs: PathBuf,
+    /// How data is written to stdout
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "APIFENCE_OUTPUT",
+        default_value = "text"
+    )]
+    pub(crate) output: Output,
+    /// Say more; with `run`, show what the program in the kernel logs
+    #[arg(short, long, global = true, env = "APIFENCE_VERBOSE")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Attach if needed, then stay in the foreground and show the counters; the filter stays on at exit
+    Run {
+        #[command(flatten)]
+        policy: PolicyArgs,
+        /// Detach at exit: the port is open from then on
+        #[arg(long)]
+        detach_on_exit: bool,
+    },
+    /// Attach the filter, or replace a filter that is attached, and exit
+    Attach {
+        #[command(flatten)]
+        policy: PolicyArgs,
+    },
+    /// Remove the filter: the port is open from then on
+    Detach {
+        /// Interface to leave; all if none is named
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        interface: Vec<String>,
+    },
+    /// Show what is in force
+    Status,
+    /// Ask the kernel whether addresses are let in; exit status 1 if one is not
+    Check {
+        /// Source addresses
+        #[arg(required = true, value_name = "ADDR")]
+        addresses: Vec<IpAddr>,
+    },
+    /// Show the counters
+    Stats,
+    /// Show or change the authorized ranges
+    #[command(subcommand)]
+    Ranges(RangesCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RangesCommand {
+    /// Show the ranges in force, with their origin
+    List,
+    /// Replace the list; `""` switches enforcement off, `0.0.0.0/32` lets nobody in
+    Set {
+        /// Comma-separated addresses and CIDRs
+        #[arg(value_name = "CIDR,...")]
+        ranges: String,
+    },
+    /// Add ranges to the list
+    Add {
+        /// Addresses and CIDRs
+        #[arg(required = true, value_name = "CIDR", value_delimiter = ',')]
+        ranges: Vec<String>,
+        /// What they are
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
+    },
+    /// Remove ranges from the list; their open connections stop
+    Remove {
+        /// Addresses and CIDRs, as listed
+        #[arg(required = true, value_name = "CIDR", value_delimiter = ',')]
+        ranges: Vec<String>,
+    },
+    /// Switch enforcement off: everyone passes
+    Clear,
+}
+
+/// The policy besides the list, and where it applies. What is not given has its default, not its last value.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// Interface to guard; those that hold the default routes if none is named
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) interface: Vec<String>,
+    /// TCP port to protect
+    #[arg(long, value_name = "PORT", value_delimiter = ',', default_values_t = DEFAULT_PORTS, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Vec<u16>,
+    /// Destination to guard, for nodes that route or serve other traffic to these ports; any if none is given
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) destination: Vec<String>,
+    /// What to do with packets from unauthorized sources
+    #[arg(long, default_value = "enforce")]
+    pub(crate) mode: PolicyMode,
+    /// Where the program runs
+    #[arg(long, default_value = "auto")]
+    pub(crate) xdp_mode: XdpMode,
+    /// Set the authorized ranges first, as `ranges set` does
+    #[arg(
+        long,
+        value_name = "CIDR,...",
+        alias = "api-server-authorized-ip-ranges"
+    )]
+    pub(crate) authorized_ip_ranges: Option<String>,
+    /// The cluster's egress addresses, authorized besides the list
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_delimiter = ',',
+        alias = "load-balancer-outbound-ips"
+    )]
+    pub(crate) outbound_ips: Vec<IpAddr>,
+    /// The cluster's egress prefixes, authorized besides the list
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        alias = "load-balancer-outbound-ip-prefixes"
+    )]
+    pub(crate) outbound_ip_prefixes: Vec<String>,
+    /// The cluster's own CIDRs (other nodes, pods, probes), authorized besides the list
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) cluster_cidrs: Vec<String>,
+    /// Do not authorize the node's own addresses
+    #[arg(long)]
+    pub(crate) no_node_addresses: bool,
+    /// Most ranges in the list
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_RANGES, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_MAX_RANGES)))]
+    pub(crate) max_ranges: u32,
+}

@@ -1,0 +1,112 @@
+//! `apifence stats`: the counters, by interface and reason.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Context;
+use crate::{
+    datapath::{CounterRow, read_counters},
+    net::Net,
+    output::table,
+};
+
+/// The counters of all guarded interfaces.
+#[derive(Serialize)]
+pub(super) struct Stats {
+    pub(super) interfaces: Vec<InterfaceStats>,
+}
+
+/// The counters of one interface.
+#[derive(Serialize)]
+pub(super) struct InterfaceStats {
+    pub(super) interface: String,
+    pub(super) ifindex: u32,
+    /// Those that are not zero.
+    pub(super) counters: Vec<Row>,
+}
+
+/// One counter.
+#[derive(Serialize)]
+pub(super) struct Row {
+    pub(super) verdict: &'static str,
+    pub(super) reason: &'static str,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl From<CounterRow> for Row {
+    fn from(row: CounterRow) -> Self {
+        Self {
+            verdict: row.verdict.label(),
+            reason: row.verdict.reason(),
+            packets: row.counter.packets,
+            bytes: row.counter.bytes,
+        }
+    }
+}
+
+impl InterfaceStats {
+    /// The packets counted under `verdict`, whatever the reason.
+    pub(super) fn packets(&self, verdict: &str) -> u64 {
+        self.counters
+            .iter()
+            .filter(|row| row.verdict == verdict)
+            .map(|row| row.packets)
+            .sum()
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.interfaces.iter().flat_map(|interface| {
+            interface.counters.iter().map(|row| {
+                vec![
+                    interface.interface.clone(),
+                    row.verdict.to_owned(),
+                    row.reason.to_owned(),
+                    row.packets.to_string(),
+                    row.bytes.to_string(),
+                ]
+            })
+        });
+        f.write_str(&table(
+            &["interface", "verdict", "reason", "packets", "bytes"],
+            rows,
+        ))
+    }
+}
+
+/// Reads the counters of all guarded interfaces.
+pub(super) async fn read(context: &Context, net: &Net) -> Result<Stats> {
+    let names = net.interfaces().await?;
+    let mut interfaces = Vec::new();
+    for ifindex in context.pins.interfaces()? {
+        let rows = read_counters(&context.pins.counters(ifindex))?;
+        interfaces.push(InterfaceStats {
+            interface: names
+                .iter()
+                .find(|interface| interface.ifindex == ifindex)
+                .map_or_else(
+                    || format!("#{ifindex} (gone)"),
+                    |interface| interface.name.clone(),
+                ),
+            ifindex,
+            counters: rows
+                .into_iter()
+                .filter(|row| row.counter.packets > 0)
+                .map(Row::from)
+                .collect(),
+        });
+    }
+    Ok(Stats { interfaces })
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &Context) -> Result<u8> {
+    context.attached_maps()?;
+    let stats = read(context, &Net::open()?).await?;
+    context.global.output.write(&stats)?;
+    Ok(0)
+}

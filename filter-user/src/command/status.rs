@@ -1,0 +1,259 @@
+//! `apifence status`: what is in force, and what is wrong with it.
+
+use std::{collections::BTreeMap, fmt};
+
+use anyhow::Result;
+use filter_common::{Mode, map::Origin};
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::Context;
+use crate::{
+    config::join,
+    datapath::{Attachment, Maps},
+    net::{Net, XdpPlace},
+    output::say,
+    ranges::{List, Prefixes},
+    state::read_ranges,
+};
+
+#[derive(Serialize)]
+struct Status {
+    /// `enforcing`, `monitoring`, `off` or `detached`.
+    state: &'static str,
+    interfaces: Vec<Guard>,
+    ports: Vec<u16>,
+    /// Empty for any.
+    destinations: Vec<IpNet>,
+    ranges_file: String,
+    /// How many ranges there are of each origin.
+    origins: BTreeMap<&'static str, usize>,
+    ipv4_ranges: usize,
+    ipv6_ranges: usize,
+    max_ranges: u32,
+    generation: u64,
+    /// RFC 3339, UTC.
+    applied_at: Option<String>,
+    /// How the kernel differs from the file.
+    drift: Vec<String>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Guard {
+    interface: String,
+    ifindex: u32,
+    xdp_mode: Option<XdpPlace>,
+    /// Whether packets of this interface meet the filter.
+    guarded: bool,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports = join(&self.ports);
+        match self.state {
+            "enforcing" => writeln!(
+                f,
+                "enforcing: TCP {ports} from sources outside the authorized ranges is dropped"
+            )?,
+            "monitoring" => writeln!(
+                f,
+                "monitoring: TCP {ports} from sources outside the authorized ranges is counted, and passes"
+            )?,
+            "off" => writeln!(f, "off: enforcement is switched off, everyone passes")?,
+            _ => {
+                writeln!(f, "detached: no filter is attached, everyone passes")?;
+            }
+        }
+        for guard in &self.interfaces {
+            let place = match (guard.guarded, guard.xdp_mode) {
+                (true, Some(place)) => format!("{} XDP", place.label()),
+                _ => "NOT GUARDED".to_owned(),
+            };
+            writeln!(f, "interface     {} ({place})", guard.interface)?;
+        }
+        if self.state != "detached" {
+            writeln!(f, "ports         {ports}")?;
+            let destinations = if self.destinations.is_empty() {
+                "any".to_owned()
+            } else {
+                join(&self.destinations)
+            };
+            writeln!(f, "destinations  {destinations}")?;
+            let origins: Vec<String> = self
+                .origins
+                .iter()
+                .map(|(origin, count)| format!("{count} {origin}"))
+                .collect();
+            writeln!(
+                f,
+                "ranges        {} IPv4, {} IPv6 ({}); at most {} in the list",
+                self.ipv4_ranges,
+                self.ipv6_ranges,
+                origins.join(", "),
+                self.max_ranges
+            )?;
+            let applied = self.applied_at.as_deref().unwrap_or("an unknown time");
+            writeln!(
+                f,
+                "generation    {}, in force since {applied}",
+                self.generation
+            )?;
+        }
+        writeln!(f, "ranges file   {}", self.ranges_file)?;
+        for drift in &self.drift {
+            writeln!(f, "drift: {drift}")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &Context) -> Result<u8> {
+    let net = Net::open()?;
+    let mut status = Status {
+        state: "detached",
+        interfaces: guards(context, &net).await?,
+        ports: Vec::new(),
+        destinations: Vec::new(),
+        ranges_file: context.global.ranges_file.display().to_string(),
+        origins: BTreeMap::new(),
+        ipv4_ranges: 0,
+        ipv6_ranges: 0,
+        max_ranges: 0,
+        generation: 0,
+        applied_at: None,
+        drift: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let maps = if status.interfaces.is_empty() {
+        None
+    } else {
+        context.maps()?
+    };
+    if let Some(maps) = maps {
+        fill(context, &maps, &mut status)?;
+    }
+    for guard in &status.interfaces {
+        if !guard.guarded {
+            status.warnings.push(format!(
+                "`{}` is not guarded: its link is pinned, and its program is not there; `apifence attach --interface {}` repairs it",
+                guard.interface, guard.interface
+            ));
+        } else if guard.xdp_mode == Some(XdpPlace::Generic) {
+            status.warnings.push(format!(
+                "`{}` runs generic XDP, which is slower than the driver's",
+                guard.interface
+            ));
+        }
+    }
+    if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
+        status.state = "detached";
+    }
+    if context.global.verbose {
+        say(format_args!("pins in `{}`", context.pins.root().display()));
+    }
+    context.global.output.write(&status)?;
+    Ok(0)
+}
+
+async fn guards(context: &Context, net: &Net) -> Result<Vec<Guard>> {
+    let interfaces = net.interfaces().await?;
+    let mut guards = Vec::new();
+    for ifindex in context.pins.interfaces()? {
+        let attachment = Attachment::read(&context.pins.link(ifindex))?;
+        let interface = interfaces
+            .iter()
+            .find(|interface| interface.ifindex == ifindex);
+        let xdp = interface
+            .and_then(|interface| interface.xdp)
+            .filter(|xdp| xdp.program_id == attachment.program_id);
+        guards.push(Guard {
+            interface: interface
+                .map_or_else(|| format!("#{ifindex}"), |interface| interface.name.clone()),
+            ifindex,
+            xdp_mode: xdp.map(|xdp| xdp.place),
+            guarded: xdp.is_some(),
+        });
+    }
+    Ok(guards)
+}
+
+fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
+    let slot = maps.in_force()?;
+    let record = maps.record(slot)?;
+    let settings = maps.settings(slot)?;
+    let sources = maps.sources(slot)?;
+    status.state = match record.mode {
+        mode if mode == Mode::Off as u8 => "off",
+        mode if mode == Mode::Monitor as u8 => "monitoring",
+        _ => "enforcing",
+    };
+    status.ports = settings.ports.iter().copied().collect();
+    status.destinations = settings.destinations.clone();
+    status.max_ranges = settings.max_ranges;
+    status.generation = record.generation;
+    status.applied_at = jiff::Timestamp::from_nanosecond(i128::from(record.applied_at))
+        .ok()
+        .map(|time| format!("{time:.0}"));
+    for (range, origins) in &sources {
+        match range {
+            IpNet::V4(_) => status.ipv4_ranges += 1,
+            IpNet::V6(_) => status.ipv6_ranges += 1,
+        }
+        for origin in Origin::ALL {
+            if origins & origin as u8 != 0 {
+                *status.origins.entry(origin.label()).or_default() += 1;
+            }
+        }
+        if range.prefix_len() == 0 {
+            status.warnings.push(format!(
+                "`{range}` is authorized: every source of its family passes"
+            ));
+        }
+    }
+    match read_ranges(&context.global.ranges_file) {
+        Ok(Some(file)) => status.drift = drift(&file.list(), status.state, &sources),
+        Ok(None) => status
+            .drift
+            .push("the ranges file is missing; the list in force stays in force".to_owned()),
+        Err(error) => status
+            .drift
+            .push(format!("{error:#}; the list in force stays in force")),
+    }
+    Ok(())
+}
+
+/// How the list in the kernel differs from the one in the file.
+fn drift(file: &List, state: &str, kernel: &Prefixes) -> Vec<String> {
+    let mut drift = Vec::new();
+    let listed = |range: &IpNet| {
+        kernel
+            .get(range)
+            .is_some_and(|origins| origins & Origin::List as u8 != 0)
+    };
+    match (file, state) {
+        (List::Off, "off") => return drift,
+        (List::Off, _) => {
+            drift.push("the file switches enforcement off, and the kernel enforces".to_owned())
+        }
+        (List::Ranges(_), "off") => {
+            drift.push("the file lists ranges, and enforcement is off in the kernel".to_owned())
+        }
+        _ => {}
+    }
+    for entry in file.entries() {
+        if !listed(&entry.range) {
+            drift.push(format!("`{}` is in the file and not in force", entry.range));
+        }
+    }
+    for range in kernel.keys().filter(|range| listed(range)) {
+        if !file.entries().iter().any(|entry| entry.range == *range) {
+            drift.push(format!("`{range}` is in force and not in the file"));
+        }
+    }
+    drift
+}

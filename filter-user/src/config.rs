@@ -1,0 +1,130 @@
+//! The settings of a policy as the program uses them: checked values, no I/O.
+
+use std::collections::BTreeSet;
+
+use filter_common::Mode;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Most ranges in the user's list, unless told otherwise.
+pub const DEFAULT_MAX_RANGES: u32 = 3_500;
+/// The highest limit that can be set.
+pub const MAX_MAX_RANGES: u32 = 1_000_000;
+/// The ports protected unless told otherwise.
+pub const DEFAULT_PORTS: [u16; 2] = [443, 6443];
+
+/// What a policy is compiled from besides the list. Kept in the kernel with each generation, so that a later change of the
+/// list keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Protected TCP ports.
+    pub ports: BTreeSet<u16>,
+    /// Guarded destinations; empty for any.
+    pub destinations: Vec<IpNet>,
+    /// What to do with a packet from an unauthorized source.
+    pub mode: PolicyMode,
+    /// Whether the node's own addresses are authorized.
+    pub node_addresses: bool,
+    /// The cluster's egress addresses.
+    pub outbound: Vec<IpNet>,
+    /// The cluster's CIDRs.
+    pub cluster: Vec<IpNet>,
+    /// Most ranges in the user's list.
+    pub max_ranges: u32,
+}
+
+/// The modes a user can choose; [`Mode::Off`] comes from the list alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyMode {
+    /// Drop packets from unauthorized sources
+    Enforce,
+    /// Count what enforce would drop, and drop nothing
+    Monitor,
+}
+
+impl PolicyMode {
+    /// The mode as the kernel side knows it.
+    pub const fn mode(self) -> Mode {
+        match self {
+            Self::Enforce => Mode::Enforce,
+            Self::Monitor => Mode::Monitor,
+        }
+    }
+}
+
+/// How the program hooks into the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum XdpMode {
+    /// In the driver, before a socket buffer is made
+    Native,
+    /// In the network stack, for drivers without XDP: slower
+    Generic,
+    /// Native; generic where the driver has none
+    Auto,
+}
+
+impl Settings {
+    /// How these settings differ from `other`, the ones in force until now; one sentence each.
+    pub fn changes_from(&self, other: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        let mut note = |name: &str, now: String, before: String| {
+            if now != before {
+                changes.push(format!("{name}: {now} (was {before})"));
+            }
+        };
+        note("ports", join(&self.ports), join(&other.ports));
+        note(
+            "destinations",
+            any(&self.destinations),
+            any(&other.destinations),
+        );
+        note("mode", mode_name(self.mode), mode_name(other.mode));
+        note(
+            "node addresses authorized",
+            self.node_addresses.to_string(),
+            other.node_addresses.to_string(),
+        );
+        note(
+            "outbound addresses",
+            none(&self.outbound),
+            none(&other.outbound),
+        );
+        note("cluster CIDRs", none(&self.cluster), none(&other.cluster));
+        note(
+            "max ranges",
+            self.max_ranges.to_string(),
+            other.max_ranges.to_string(),
+        );
+        changes
+    }
+}
+
+/// `items`, separated by commas.
+pub fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+fn any(ranges: &[IpNet]) -> String {
+    if ranges.is_empty() {
+        "any".to_owned()
+    } else {
+        join(ranges)
+    }
+}
+
+fn none(ranges: &[IpNet]) -> String {
+    if ranges.is_empty() {
+        "none".to_owned()
+    } else {
+        join(ranges)
+    }
+}
+
+fn mode_name(mode: PolicyMode) -> String {
+    match mode {
+        PolicyMode::Enforce => "enforce".to_owned(),
+        PolicyMode::Monitor => "monitor".to_owned(),
+    }
+}

@@ -1,0 +1,163 @@
+//! The program on an interface: attached by a bpf_link whose pin outlives every process.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::programs::{
+    ProgramError, Xdp, XdpMode as AyaMode,
+    links::{FdLink, PinnedLink},
+    loaded_programs,
+    xdp::XdpLink,
+};
+use aya_log::EbpfLogger;
+
+use super::object::Program;
+use crate::{
+    config::XdpMode,
+    explain::{explain, io_error},
+    problem::Problem,
+};
+
+/// What is pinned for an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The number of the program that the link holds.
+    pub program_id: u32,
+}
+
+impl Attachment {
+    /// Reads the link pinned at `pin`.
+    ///
+    /// # Errors
+    /// If it is not there, or the kernel refuses.
+    pub fn read(pin: &Path) -> Result<Self> {
+        let link = FdLink::from(open_link(pin)?);
+        let info = link.info().map_err(|error| explain("read link", &error))?;
+        Ok(Self {
+            program_id: info.program_id(),
+        })
+    }
+}
+
+fn open_link(pin: &Path) -> Result<PinnedLink> {
+    PinnedLink::from_pin(pin).map_err(|error| explain("open link", &error))
+}
+
+/// Attaches `program` to an interface without one, and pins the link at `pin`. If this fails, or the process dies on the
+/// way, the interface is as it was.
+///
+/// # Errors
+/// If the interface carries another program, or the driver or the kernel refuses. Nothing is ever displaced.
+pub fn attach(
+    program: &mut Program,
+    name: &str,
+    ifindex: u32,
+    mode: XdpMode,
+    pin: &Path,
+) -> Result<()> {
+    let xdp = program.xdp()?;
+    let link = match mode {
+        XdpMode::Native => try_attach(xdp, name, ifindex, AyaMode::Driver)?,
+        XdpMode::Generic => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
+        XdpMode::Auto => match try_attach(xdp, name, ifindex, AyaMode::Driver) {
+            Err(error) if no_native_xdp(&error) => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
+            result => result?,
+        },
+    };
+    // The kernel detaches a link that nobody holds: the pin makes it outlive this process.
+    link.pin(pin)
+        .map_err(|error| explain(&format!("pin link of `{name}`"), &error))?;
+    Ok(())
+}
+
+/// The driver answers so if it has no XDP.
+fn no_native_xdp(error: &anyhow::Error) -> bool {
+    io_error(error.as_ref()).and_then(std::io::Error::raw_os_error) == Some(nix::libc::EOPNOTSUPP)
+}
+
+fn try_attach(xdp: &mut Xdp, name: &str, ifindex: u32, mode: AyaMode) -> Result<FdLink> {
+    let verb = || format!("attach filter to `{name}`");
+    // Traffic is affected from here on.
+    let id = xdp.attach_to_if_index(ifindex, mode).map_err(|error| match &error {
+        ProgramError::SyscallError(syscall) => {
+            let errno = syscall.io_error.raw_os_error();
+            if errno == Some(nix::libc::EBUSY) || errno == Some(nix::libc::EEXIST) {
+                Problem::failed(
+                    format!("{}: it carries another XDP program", verb()),
+                    format!("`ip link show {name}` names it; apifence displaces nothing: remove it, or chain programs with xdp-loader's dispatcher"),
+                )
+            } else if errno == Some(nix::libc::EOPNOTSUPP) {
+                anyhow::Error::from(error).context(format!("{}: its driver has no native XDP", verb()))
+            } else {
+                explain(&verb(), &error)
+            }
+        }
+        _ => explain(&verb(), &error),
+    })?;
+    let link: XdpLink = xdp
+        .take_link(id)
+        .map_err(|error| explain(&verb(), &error))?;
+    // Where the kernel refuses a link with EINVAL aya attaches by netlink: such a program nobody can pin or
+    // replace without a gap. Dropped here, it leaves the interface.
+    FdLink::try_from(link).map_err(|_| {
+        Problem::failed(
+            format!("{}: the kernel gives no bpf_link for it", verb()),
+            "apifence needs Linux 5.18 or later and a driver that takes multi-buffer XDP programs; try `--xdp-mode generic`",
+        )
+    })
+}
+
+/// Puts `program` in the place of the one that the link pinned at `pin` holds: one step, no gap.
+///
+/// # Errors
+/// If the link is not there, or the kernel refuses; the old program then stays.
+pub fn replace(program: &mut Program, name: &str, pin: &Path) -> Result<()> {
+    let verb = || format!("replace program on `{name}`");
+    let link = XdpLink::try_from(FdLink::from(open_link(pin)?))
+        .map_err(|error| explain(&verb(), &error))?;
+    program
+        .xdp()?
+        .attach_to_link(link)
+        .map_err(|error| explain(&verb(), &error))?;
+    Ok(())
+}
+
+/// Removes the pin of a link; the kernel detaches the program once nobody holds the link.
+///
+/// # Errors
+/// If the pin cannot be removed.
+pub fn detach_link(pin: &Path) -> Result<()> {
+    let link = open_link(pin)?;
+    link.unpin()
+        .with_context(|| format!("remove pin `{}`", pin.display()))?;
+    Ok(())
+}
+
+/// The name of a loaded program, if the kernel tells.
+pub fn program_name(id: u32) -> Option<String> {
+    let info = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|info| info.id() == id)?;
+    info.name_as_str().map(str::to_owned)
+}
+
+/// The lines that a program loaded with its log on writes.
+pub struct LogLines {
+    logger: EbpfLogger<&'static dyn log::Log>,
+}
+
+impl LogLines {
+    /// Opens the log of `program`.
+    ///
+    /// # Errors
+    /// If the kernel refuses its ring buffer.
+    pub fn open(program: &mut Program) -> Result<Self> {
+        let logger = EbpfLogger::init(&mut program.ebpf).context("open the program's log")?;
+        Ok(Self { logger })
+    }
+
+    /// Hands the lines that are there to the logger of this process.
+    pub fn flush(&mut self) {
+        self.logger.flush();
+    }
+}

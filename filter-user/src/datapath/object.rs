@@ -1,0 +1,104 @@
+//! The eBPF object inside this binary: its maps and its program, loaded and not yet attached.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, MapData},
+    programs::Xdp,
+};
+use filter_common::map::{
+    COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROGRAM, SELECTOR, SETTINGS, SETTINGS_LEN,
+    SLOTS, SOURCES_V4, SOURCES_V6,
+};
+
+use crate::{explain::explain, pins::Pins, problem::Problem};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
+
+/// The maps that all interfaces share, as far as the object declares them.
+const SHARED: [&str; 6] = [
+    SELECTOR,
+    POLICY,
+    SOURCES_V4,
+    SOURCES_V6,
+    DESTINATIONS_V4,
+    DESTINATIONS_V6,
+];
+
+/// A loaded program with its maps; it touches no packet until it is attached.
+pub struct Program {
+    pub(super) ebpf: Ebpf,
+}
+
+/// A loader that pins the shared maps in `maps`, or takes those pinned there.
+fn loader<'a>(maps: &Path, log: bool) -> Result<EbpfLoader<'a>> {
+    if OBJECT.is_empty() {
+        return Err(Problem::failed(
+            "load program `apifence`: this binary was built without its eBPF object",
+            "bpf-linker was missing: run `cargo xtask setup`, then build again",
+        ));
+    }
+    let mut loader = EbpfLoader::new();
+    for name in SHARED {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    // Off by default: the kernel removes the code behind a level that is constant and too low.
+    loader.override_global(
+        aya_log::LEVEL,
+        if log { &LOG_DEBUG } else { &LOG_OFF },
+        true,
+    );
+    loader.verifier_log_level(VerifierLogLevel::DEBUG);
+    Ok(loader)
+}
+
+static LOG_OFF: u8 = 0;
+static LOG_DEBUG: u8 = aya_log::Level::Debug as u8;
+
+/// Makes the shared maps and pins them in the directory `maps`, which must be empty.
+///
+/// # Errors
+/// If the kernel refuses: no capability, no memory.
+pub fn create_maps(maps: &Path) -> Result<()> {
+    loader(maps, false)?
+        .load(OBJECT)
+        .map_err(|error| explain("create maps", &error))?;
+    let settings: Array<MapData, [u8; SETTINGS_LEN]> =
+        Array::create(SLOTS, 0).map_err(|error| explain("create maps", &error))?;
+    settings
+        .pin(maps.join(SETTINGS))
+        .map_err(|error| explain("pin maps", &error))
+}
+
+impl Program {
+    /// Loads the program for an interface, over the maps in use and the interface's own counters. With `log` it says
+    /// through aya-log what it drops, which costs time.
+    ///
+    /// # Errors
+    /// If the kernel refuses: no capability, or its verifier does not take the program.
+    pub fn load(pins: &Pins, ifindex: u32, log: bool) -> Result<Self> {
+        pins.prepare_interface(ifindex)?;
+        let counters = pins.counters(ifindex);
+        let mut ebpf = loader(&pins.maps(), log)?
+            .map_pin_path(COUNTERS, counters)
+            .load(OBJECT)
+            .map_err(|error| explain("load program `apifence`", &error))?;
+        xdp(&mut ebpf)?
+            .load()
+            .map_err(|error| explain("load program `apifence`", &error))?;
+        Ok(Self { ebpf })
+    }
+
+    pub(super) fn xdp(&mut self) -> Result<&mut Xdp> {
+        xdp(&mut self.ebpf)
+    }
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    ebpf.program_mut(PROGRAM)
+        .context("find program `apifence` in its object: it is not there")?
+        .try_into()
+        .context("find program `apifence` in its object: it is no XDP program")
+}

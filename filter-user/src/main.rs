@@ -1,0 +1,49 @@
+//! `apifence`: parses what was typed, runs it, and alone prints errors and exits.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use filter_user::{
+    cli::Cli,
+    command,
+    problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals},
+};
+
+fn main() -> ExitCode {
+    match command::run(Cli::parse()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            if is_closed_pipe(&error) {
+                return ExitCode::SUCCESS;
+            }
+            ExitCode::from(print(&error))
+        }
+    }
+}
+
+/// Prints `error` and its hints to stderr; returns the exit code.
+fn print(error: &anyhow::Error) -> u8 {
+    if let Some(refusals) = error.downcast_ref::<Refusals>() {
+        for (cause, hint) in &refusals.list {
+            eprintln!("error: {cause}\nhint: {hint}");
+        }
+        return EXIT_INPUT;
+    }
+    eprintln!("error: {error:#}");
+    match error.downcast_ref::<Problem>() {
+        Some(problem) => {
+            eprintln!("hint: {}", problem.hint);
+            problem.exit
+        }
+        None => EXIT_FAILED,
+    }
+}
+
+/// Whether the reader of our output went away, as `head` does: nothing to complain about.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

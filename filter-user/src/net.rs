@@ -1,0 +1,224 @@
+//! What the kernel's network side knows: interfaces, their addresses, XDP programs on them, default routes.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use netlink_packet_route::{
+    address::AddressAttribute,
+    link::{LinkAttribute, LinkXdp, XdpAttached},
+    route::RouteAttribute,
+};
+use rtnetlink::{Handle, RouteMessageBuilder};
+use serde::Serialize;
+
+use crate::problem::Problem;
+
+/// An open rtnetlink socket. Needs no privilege; works in the network namespace it was opened in.
+pub struct Net {
+    handle: Handle,
+}
+
+/// An interface as the kernel shows it.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// The XDP program on it.
+    pub xdp: Option<AttachedXdp>,
+}
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// The program's number.
+    pub program_id: u32,
+    /// Where it runs.
+    pub place: XdpPlace,
+}
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpPlace {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+    /// On the card.
+    Offload,
+    /// In several of these at once.
+    Several,
+}
+
+impl XdpPlace {
+    /// The name users know.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offload => "offload",
+            Self::Several => "several modes",
+        }
+    }
+}
+
+impl Net {
+    /// Opens the socket; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn open() -> Result<Self> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().context("open rtnetlink socket")?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// All interfaces of this network namespace.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>> {
+        let mut links = self.handle.link().get().execute();
+        let mut interfaces = Vec::new();
+        while let Some(link) = links.try_next().await.context("list interfaces")? {
+            let mut name = String::new();
+            let mut xdp = None;
+            for attribute in link.attributes {
+                match attribute {
+                    LinkAttribute::IfName(value) => name = value,
+                    LinkAttribute::Xdp(values) => xdp = attached(&values),
+                    _ => {}
+                }
+            }
+            interfaces.push(Interface {
+                name,
+                ifindex: link.header.index,
+                xdp,
+            });
+        }
+        Ok(interfaces)
+    }
+
+    /// The interfaces named `names`; or, if none is named, those that hold a default route.
+    ///
+    /// # Errors
+    /// If one does not exist, or there is no default route: the error lists what there is.
+    pub async fn choose(&self, names: &[String]) -> Result<Vec<Interface>> {
+        let all = self.interfaces().await?;
+        let known = || {
+            let names: Vec<String> = all
+                .iter()
+                .map(|interface| format!("`{}`", interface.name))
+                .collect();
+            format!("this host has {}", names.join(", "))
+        };
+        if names.is_empty() {
+            let routes = self.default_route_interfaces().await?;
+            let chosen: Vec<Interface> = all
+                .iter()
+                .filter(|interface| routes.contains(&interface.ifindex))
+                .cloned()
+                .collect();
+            if chosen.is_empty() {
+                return Err(Problem::input(
+                    "choose interface: none is named and there is no default route",
+                    format!("name one with `--interface`; {}", known()),
+                ));
+            }
+            return Ok(chosen);
+        }
+        let mut chosen: Vec<Interface> = Vec::new();
+        for name in names {
+            match all.iter().find(|interface| interface.name == *name) {
+                Some(interface)
+                    if chosen
+                        .iter()
+                        .any(|other| other.ifindex == interface.ifindex) => {}
+                Some(interface) => chosen.push(interface.clone()),
+                None => {
+                    return Err(Problem::input(
+                        format!("attach filter to `{name}`: no such interface"),
+                        known(),
+                    ));
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    async fn default_route_interfaces(&self) -> Result<BTreeSet<u32>> {
+        let mut found = BTreeSet::new();
+        for message in [
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ] {
+            let mut routes = self.handle.route().get(message).execute();
+            while let Some(route) = routes.try_next().await.context("list routes")? {
+                if route.header.destination_prefix_length != 0 {
+                    continue;
+                }
+                for attribute in route.attributes {
+                    match attribute {
+                        RouteAttribute::Oif(ifindex) => {
+                            found.insert(ifindex);
+                        }
+                        RouteAttribute::MultiPath(hops) => {
+                            found.extend(hops.iter().map(|hop| hop.interface_index));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        // The loopback interface carries the kernel's own unreachable routes.
+        found.remove(&1);
+        Ok(found)
+    }
+
+    /// The node's own addresses, loopback left out, each as a range of one.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn node_addresses(&self) -> Result<Vec<IpNet>> {
+        let mut messages = self.handle.address().get().execute();
+        let mut found = BTreeSet::new();
+        while let Some(message) = messages.try_next().await.context("list addresses")? {
+            // On a point-to-point interface `Address` is the other end; `Local` is ours wherever there is one.
+            let mut address: Option<IpAddr> = None;
+            for attribute in message.attributes {
+                match attribute {
+                    AddressAttribute::Local(local) => address = Some(local),
+                    AddressAttribute::Address(value) => address = address.or(Some(value)),
+                    _ => {}
+                }
+            }
+            found.extend(
+                address
+                    .filter(|address| !address.is_loopback())
+                    .map(IpNet::from),
+            );
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
+    let place = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(XdpPlace::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpPlace::Generic),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some(XdpPlace::Offload),
+        LinkXdp::Attached(XdpAttached::Multiple) => Some(XdpPlace::Several),
+        _ => None,
+    })?;
+    let program_id = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) => Some(*id),
+        LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    Some(AttachedXdp { program_id, place })
+}

@@ -1,0 +1,50 @@
+//! Data on stdout, as text or as JSON; talk on stderr.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+/// How data is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs: one object
+    Json,
+}
+
+impl Output {
+    /// Writes `data` to stdout.
+    ///
+    /// # Errors
+    /// If stdout cannot be written.
+    pub fn write<T: Serialize + Display>(self, data: &T) -> Result<()> {
+        let text = match self {
+            Self::Text => data.to_string(),
+            Self::Json => serde_json::to_string_pretty(data).context("write JSON")?,
+        };
+        writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'))?;
+        Ok(())
+    }
+}
+
+/// Says something that is no data.
+pub fn say(text: impl Display) {
+    // Nobody to tell if even stderr is gone.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A table without borders, its columns aligned.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    table.set_header(header);
+    table.add_rows(rows);
+    let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+    lines.join("\n")
+}

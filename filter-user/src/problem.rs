@@ -1,0 +1,81 @@
+//! What can go wrong, as the user reads it: `verb object: cause`, then a hint with the next step.
+
+use std::fmt;
+
+/// Wrong usage or bad input: the user can mend it in what was typed or written.
+pub const EXIT_INPUT: u8 = 2;
+/// It failed.
+pub const EXIT_FAILED: u8 = 3;
+
+/// A failure with a hint and an exit code. [`anyhow::Error`] carries it; `main` alone prints it.
+#[derive(Debug)]
+pub struct Problem {
+    /// The complaint.
+    pub cause: String,
+    /// What to do next.
+    pub hint: String,
+    /// The process's exit code.
+    pub exit: u8,
+}
+
+impl Problem {
+    /// Something failed that the user's input did not cause.
+    pub fn failed(cause: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self {
+            cause: cause.into(),
+            hint: hint.into(),
+            exit: EXIT_FAILED,
+        }
+        .into()
+    }
+
+    /// The user's input is at fault.
+    pub fn input(cause: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self {
+            cause: cause.into(),
+            hint: hint.into(),
+            exit: EXIT_INPUT,
+        }
+        .into()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Several refusals at once: all errors of a file are reported in one go.
+#[derive(Debug)]
+pub struct Refusals {
+    /// The complaints, each with its hint.
+    pub list: Vec<(String, String)>,
+}
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let causes: Vec<&str> = self.list.iter().map(|(cause, _)| cause.as_str()).collect();
+        f.write_str(&causes.join("; "))
+    }
+}
+
+impl std::error::Error for Refusals {}
+
+/// The words for an I/O error: the system's own, in lower case, without its number.
+pub fn errno(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => lower_first(nix::errno::Errno::from_raw(number).desc()),
+        None => error.to_string(),
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,325 @@
+//! The ranges file: one entry a line, `CIDR [# comment]`; blank and comment lines are the user's and stay.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use super::{
+    Entry, List, NOBODY, Refusal,
+    parse::{nobody_beside_others, parse_range},
+};
+
+/// The word that switches enforcement off, on a line of its own.
+const OFF: &str = "disabled";
+
+/// A ranges file as text that can be edited without losing a comment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangesFile {
+    lines: Vec<Line>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Line {
+    /// Blank, or a comment: kept as it is.
+    Text(String),
+    Entry {
+        /// As written, until the entry is changed.
+        text: String,
+        entry: Entry,
+    },
+    Nobody(String),
+    Off(String),
+}
+
+impl Line {
+    fn entry(entry: Entry) -> Self {
+        let text = match &entry.comment {
+            Some(comment) => format!("{} # {comment}", entry.range),
+            None => entry.range.to_string(),
+        };
+        Self::Entry { text, entry }
+    }
+}
+
+impl RangesFile {
+    /// A file that holds `list`.
+    pub fn new(list: &List) -> Self {
+        let lines = match list {
+            List::Off => vec![Line::Off(OFF.to_owned())],
+            List::Ranges(entries) if entries.is_empty() => vec![Line::Nobody(NOBODY.to_owned())],
+            List::Ranges(entries) => entries.iter().cloned().map(Line::entry).collect(),
+        };
+        Self { lines }
+    }
+
+    /// Reads a file's `text`.
+    ///
+    /// # Errors
+    /// Every refusal with its line number, counted from one; number 0 stands for the whole file. A file without an entry
+    /// is refused: it never opens the port by being empty.
+    pub fn parse(text: &str) -> Result<Self, Vec<(usize, Refusal)>> {
+        let mut lines = Vec::new();
+        let mut refusals = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            match parse_line(line) {
+                Ok(line) => lines.push(line),
+                Err(refusal) => refusals.push((index + 1, refusal)),
+            }
+        }
+        if let Some(Line::Entry { text: last, entry }) = lines.last()
+            && !text.ends_with('\n')
+            && may_be_cut(last, entry.range)
+        {
+            refusals.push((
+                text.lines().count(),
+                Refusal {
+                    cause: format!(
+                        "range `{}` may be cut short: the file ends within its line",
+                        entry.range
+                    ),
+                    hint: "end the last line with a line feed if the range is meant".to_owned(),
+                },
+            ));
+        }
+        let file = Self { lines };
+        let entries = file.entries().count();
+        let nobody = file
+            .lines
+            .iter()
+            .filter(|line| matches!(line, Line::Nobody(_)))
+            .count();
+        let off = file
+            .lines
+            .iter()
+            .filter(|line| matches!(line, Line::Off(_)))
+            .count();
+        if refusals.is_empty() {
+            if entries + nobody + off == 0 {
+                refusals.push((
+                    0,
+                    Refusal {
+                        cause: "it holds no range".to_owned(),
+                        hint: format!("write a range, `{NOBODY}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
+                    },
+                ));
+            } else if nobody > 0 && entries > 0 {
+                refusals.push((0, nobody_beside_others()));
+            } else if off > 0 && entries + nobody > 0 {
+                refusals.push((
+                    0,
+                    Refusal {
+                        cause: format!("the word `{OFF}` stands beside ranges"),
+                        hint: format!("remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"),
+                    },
+                ));
+            }
+        }
+        if refusals.is_empty() {
+            Ok(file)
+        } else {
+            Err(refusals)
+        }
+    }
+
+    /// The list it holds.
+    pub fn list(&self) -> List {
+        if self.lines.iter().any(|line| matches!(line, Line::Off(_))) {
+            List::Off
+        } else {
+            List::Ranges(self.entries().cloned().collect())
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Entry { entry, .. } => Some(entry),
+            _ => None,
+        })
+    }
+
+    /// Adds entries at the end; an entry for a range that is there takes its place if it has a comment, and changes nothing if not.
+    ///
+    /// A switch that says nobody or everybody makes way for the first range.
+    pub fn add(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        for new in entries {
+            self.lines
+                .retain(|line| !matches!(line, Line::Nobody(_) | Line::Off(_)));
+            let old = self
+                .lines
+                .iter_mut()
+                .find(|line| matches!(line, Line::Entry { entry, .. } if entry.range == new.range));
+            match old {
+                None => self.lines.push(Line::entry(new)),
+                Some(line) if new.comment.is_some() => *line = Line::entry(new),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Removes the entries of exactly this range; false if there is none.
+    pub fn remove(&mut self, range: IpNet) -> bool {
+        let before = self.lines.len();
+        self.lines
+            .retain(|line| !matches!(line, Line::Entry { entry, .. } if entry.range == range));
+        self.lines.len() < before
+    }
+}
+
+impl fmt::Display for RangesFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            match line {
+                Line::Text(text)
+                | Line::Entry { text, .. }
+                | Line::Nobody(text)
+                | Line::Off(text) => {
+                    writeln!(f, "{text}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse_line(line: &str) -> Result<Line, Refusal> {
+    let text = line.trim_end().to_owned();
+    let (words, comment) = match line.split_once('#') {
+        Some((words, comment)) => (words.trim(), Some(comment.trim())),
+        None => (line.trim(), None),
+    };
+    let Some(first) = words.split_whitespace().next() else {
+        return Ok(Line::Text(text));
+    };
+    if let Some(second) = words.split_whitespace().nth(1) {
+        return Err(Refusal {
+            cause: format!("`{second}` behind range `{first}` is not understood"),
+            hint: "one range a line, with a comment behind `#`".to_owned(),
+        });
+    }
+    if first == OFF {
+        return Ok(Line::Off(text));
+    }
+    if first == NOBODY {
+        return Ok(Line::Nobody(text));
+    }
+    let range = parse_range(first)?;
+    let comment = comment
+        .filter(|comment| !comment.is_empty())
+        .map(str::to_owned);
+    Ok(Line::Entry {
+        text,
+        entry: Entry { range, comment },
+    })
+}
+
+/// Whether an unfinished last line may be the beginning of a narrower range: `128.0.0.0/1` of `128.0.0.0/16`.
+fn may_be_cut(text: &str, range: IpNet) -> bool {
+    let longest = match range {
+        IpNet::V4(_) => 3,
+        IpNet::V6(_) => 12,
+    };
+    text.contains('/') && (1..=longest).contains(&range.prefix_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# office\n198.51.100.0/24 # Lyon\n\n2001:db8:aa::/48\n";
+
+    fn entry(range: &str, comment: Option<&str>) -> Entry {
+        Entry {
+            range: range.parse().expect("a range"),
+            comment: comment.map(str::to_owned),
+        }
+    }
+
+    fn parse(text: &str) -> RangesFile {
+        RangesFile::parse(text).expect(text)
+    }
+
+    #[test]
+    fn what_is_read_is_written_back() {
+        assert_eq!(parse(TEXT).to_string(), TEXT);
+        assert_eq!(
+            parse(TEXT).list(),
+            List::Ranges(vec![
+                entry("198.51.100.0/24", Some("Lyon")),
+                entry("2001:db8:aa::/48", None)
+            ])
+        );
+    }
+
+    #[test]
+    fn add_and_remove_keep_the_users_lines() {
+        let mut file = parse(TEXT);
+        file.add([
+            entry("192.0.2.1/32", Some("bastion")),
+            entry("198.51.100.0/24", None),
+        ]);
+        assert!(file.remove("2001:db8:aa::/48".parse().expect("a range")));
+        assert!(!file.remove("2001:db8:aa::/64".parse().expect("a range")));
+        assert_eq!(
+            file.to_string(),
+            "# office\n198.51.100.0/24 # Lyon\n\n192.0.2.1/32 # bastion\n"
+        );
+    }
+
+    #[test]
+    fn a_first_range_replaces_the_switches() {
+        for switch in ["disabled\n", "0.0.0.0/32\n"] {
+            let mut file = parse(switch);
+            file.add([entry("10.0.0.0/8", None)]);
+            assert_eq!(file.to_string(), "10.0.0.0/8\n");
+        }
+    }
+
+    #[test]
+    fn lists_survive_the_way_through_a_file() {
+        for list in [
+            List::Off,
+            List::Ranges(vec![]),
+            List::Ranges(vec![entry("10.0.0.0/8", Some("x"))]),
+        ] {
+            assert_eq!(parse(&RangesFile::new(&list).to_string()).list(), list);
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_range_is_refused() {
+        for text in ["", "\n", "# nothing\n\n"] {
+            let refusals = RangesFile::parse(text).expect_err(text);
+            assert_eq!(refusals[0].1.cause, "it holds no range");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_line() {
+        let refusals = RangesFile::parse("10.0.0.1/8\n# fine\n10.0.0.0/8 forever\nwhat\n")
+            .expect_err("three faults");
+        assert_eq!(
+            refusals.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [1, 3, 4]
+        );
+    }
+
+    #[test]
+    fn switches_stand_alone() {
+        for text in [
+            "disabled\n10.0.0.0/8\n",
+            "0.0.0.0/32\n10.0.0.0/8\n",
+            "disabled\n0.0.0.0/32\n",
+        ] {
+            assert!(RangesFile::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cut_last_line_never_widens_the_list() {
+        assert!(RangesFile::parse("10.0.0.0/8\n128.0.0.0/1").is_err());
+        assert!(RangesFile::parse("8000::/1").is_err());
+        parse("10.0.0.0/8\n128.0.0.0/1\n");
+        parse("10.0.0.0/8");
+        parse("10.0.0.0/8\r\n192.0.2.0/24\r\n");
+    }
+}

@@ -1,0 +1,90 @@
+//! Authorized ranges: from text to entries to the prefixes that the maps hold. Pure: no I/O here.
+
+mod compile;
+mod file;
+mod parse;
+
+pub use compile::{Prefixes, Sources, compile};
+pub use file::RangesFile;
+pub use parse::{Refusal, parse_list, parse_range};
+
+use ipnet::IpNet;
+
+/// The user's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum List {
+    /// The off switch: everyone passes.
+    Off,
+    /// These ranges, and nobody else. Empty for the list `0.0.0.0/32`: nobody but the implicit sources.
+    Ranges(Vec<Entry>),
+}
+
+impl List {
+    /// The entries; none if enforcement is off.
+    pub fn entries(&self) -> &[Entry] {
+        match self {
+            Self::Off => &[],
+            Self::Ranges(entries) => entries,
+        }
+    }
+}
+
+/// A range with what the user said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The range, its host bits zero.
+    pub range: IpNet,
+    /// The comment behind it, without the `#`.
+    pub comment: Option<String>,
+}
+
+/// The range that, alone in a list, lets in nobody but the implicit sources.
+pub const NOBODY: &str = "0.0.0.0/32";
+
+/// What is worth saying about a list that is in order.
+pub fn remarks(entries: &[Entry]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let mut ranges: Vec<IpNet> = entries.iter().map(|entry| entry.range).collect();
+    ranges.sort_unstable();
+    for range in &ranges {
+        if range.prefix_len() == 0 {
+            remarks.push(format!("`{range}` lets every source of its family in"));
+        }
+    }
+    // Sorted, a range comes behind those that hold it: the innermost of these is on top of the stack.
+    let mut open: Vec<IpNet> = Vec::new();
+    for range in ranges {
+        while open.last().is_some_and(|outer| !outer.contains(&range)) {
+            open.pop();
+        }
+        match open.last() {
+            Some(outer) if *outer == range => remarks.push(format!("`{range}` is listed twice")),
+            Some(outer) => remarks.push(format!("`{range}` is inside `{outer}`")),
+            None => {}
+        }
+        open.push(range);
+    }
+    remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_and_nested_ranges_are_remarked() {
+        let entries: Vec<Entry> = ["10.0.0.0/8", "10.1.0.0/16", "10.1.0.0/16", "192.0.2.1/32"]
+            .map(|text| Entry {
+                range: text.parse().expect("a range"),
+                comment: None,
+            })
+            .to_vec();
+        assert_eq!(
+            remarks(&entries),
+            [
+                "`10.1.0.0/16` is inside `10.0.0.0/8`",
+                "`10.1.0.0/16` is listed twice"
+            ]
+        );
+    }
+}
