@@ -136,29 +136,35 @@ fn prepare_maps(context: &Context) -> Result<()> {
     create_maps(&aside)
 }
 
-/// Refuses an interface that carries a program which is not ours.
+/// Refuses an interface that carries a program which is not ours, and a link that is not this interface's.
 fn refuse_foreign(context: &Context, interface: &Interface) -> Result<()> {
-    let Some(xdp) = interface.xdp else {
-        return Ok(());
-    };
+    let name = &interface.name;
     let pin = context.pins.link(interface.ifindex);
-    if pin.exists() && Attachment::read(&pin)?.program_id == xdp.program_id {
-        return Ok(());
+    let ours = if pin.exists() { Some(Attachment::read(&pin)?) } else { None };
+    match (interface.xdp, ours) {
+        (Some(xdp), Some(ours)) if ours.program_id == xdp.program_id => Ok(()),
+        (_, Some(ours)) if ours.ifindex != 0 => Err(Problem::failed(
+            format!(
+                "attach filter to `{name}`: the pins in `{}` guard interface {} of another network namespace",
+                context.pins.root().display(),
+                interface.ifindex
+            ),
+            "give each network namespace a directory of its own with `--bpffs`",
+        )),
+        (None, _) => Ok(()),
+        (Some(xdp), _) => {
+            let program = match program_name(xdp.program_id) {
+                Some(name) => format!("`{name}` (program {})", xdp.program_id),
+                None => format!("program {}", xdp.program_id),
+            };
+            Err(Problem::failed(
+                format!("attach filter to `{name}`: it carries the XDP program {program}"),
+                format!(
+                    "apifence displaces nothing: remove it with its own tool (a program attached by netlink: `ip link set dev {name} xdp off`), then attach again"
+                ),
+            ))
+        }
     }
-    let program = match program_name(xdp.program_id) {
-        Some(name) => format!("`{name}` (program {})", xdp.program_id),
-        None => format!("program {}", xdp.program_id),
-    };
-    Err(Problem::failed(
-        format!(
-            "attach filter to `{}`: it carries the XDP program {program}",
-            interface.name
-        ),
-        format!(
-            "apifence displaces nothing: remove it with its own tool (a program attached by netlink: `ip link set dev {0} xdp off`), then attach again",
-            interface.name
-        ),
-    ))
 }
 
 /// Loads a program for each interface, then attaches or replaces each. If one fails, those attached here are removed again.

@@ -140,8 +140,8 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
     for guard in &status.interfaces {
         if !guard.guarded {
             status.warnings.push(format!(
-                "`{}` is not guarded: its link is pinned, and its program is not there; `apifence attach --interface {}` repairs it",
-                guard.interface, guard.interface
+                "`{0}` is not guarded: its link is pinned, and its program is not there; `apifence attach --interface {0}` repairs it",
+                guard.interface
             ));
         } else if guard.xdp_mode == Some(XdpPlace::Generic) {
             status.warnings.push(format!(

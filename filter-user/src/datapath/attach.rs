@@ -1,6 +1,6 @@
 //! The program on an interface: attached by a bpf_link whose pin outlives every process.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{
@@ -23,6 +23,9 @@ use crate::{
 pub struct Attachment {
     /// The number of the program that the link holds.
     pub program_id: u32,
+    /// The number of the interface it is on, in that interface's own network namespace; 0 once the interface is gone or
+    /// somebody detached the link.
+    pub ifindex: u32,
 }
 
 impl Attachment {
@@ -35,8 +38,34 @@ impl Attachment {
         let info = link.info().map_err(|error| explain("read link", &error))?;
         Ok(Self {
             program_id: info.program_id(),
+            ifindex: live_ifindex(info.id())?,
         })
     }
+}
+
+/// The interface of an XDP link that this process holds, as `/proc/self/fdinfo` shows it (`bpf_xdp_link_show_fdinfo` in
+/// `net/core/dev.c`, Linux 5.9); aya does not hand out this part of the link's info.
+fn live_ifindex(link_id: u32) -> Result<u32> {
+    let verb = "read link";
+    for entry in fs::read_dir("/proc/self/fdinfo").context(verb)? {
+        // The descriptor of the directory itself is closed by the time it is listed.
+        let Ok(text) = fs::read_to_string(entry.context(verb)?.path()) else {
+            continue;
+        };
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok())
+        };
+        if field("link_id:") == Some(link_id)
+            && let Some(ifindex) = field("ifindex:")
+        {
+            return Ok(ifindex);
+        }
+    }
+    Err(Problem::failed(
+        format!("{verb}: the kernel does not show its interface"),
+        "mount /proc; apifence needs Linux 5.18 or later",
+    ))
 }
 
 fn open_link(pin: &Path) -> Result<PinnedLink> {
