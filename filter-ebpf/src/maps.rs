@@ -11,8 +11,15 @@ use filter_common::{
     map::{Counter, MAX_PREFIXES, PolicyRecord, PrefixValue, SLOTS},
 };
 
-type TrieV4 = LpmTrie<[u8; 4], PrefixValue, { MAX_PREFIXES as usize }>;
-type TrieV6 = LpmTrie<[u8; 16], PrefixValue, { MAX_PREFIXES as usize }>;
+/// A [`PrefixValue`], whose fields this side does not read, as bytes.
+///
+/// Up to Linux 6.1 a trie that user space makes without BTF is not taken into a map of maps whose own type information has a
+/// struct for a value: the kernel notes "no timer in it" in two ways and compares them (`bpf_map_meta_equal`,
+/// `btf_find_timer`).
+type Value = [u8; size_of::<PrefixValue>()];
+
+type TrieV4 = LpmTrie<[u8; 4], Value, { MAX_PREFIXES as usize }>;
+type TrieV6 = LpmTrie<[u8; 16], Value, { MAX_PREFIXES as usize }>;
 
 #[btf_map]
 static SELECTOR: Array<u32, 1> = Array::new();
