@@ -121,7 +121,7 @@ fn has_linker() -> bool {
     if !found {
         println!("cargo:rerun-if-env-changed=PATH");
         // Where set-up installs it. Cargo takes a path that does not exist for changed each time.
-        if let Some(directory) = cargo_bin.filter(|directory| directory.is_dir()) {
+        if let Some(directory) = cargo_bin {
             println!("cargo:rerun-if-changed={}", directory.display());
         }
     }

@@ -51,7 +51,7 @@ pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Verdict {
 }
 
 /// How many IP packets inside one another are looked at.
-const PACKETS_DEEP: usize = 3;
+const PACKETS_DEEP: usize = 2;
 
 /// Why the packet passes, or why it must not.
 #[inline(always)]

@@ -69,3 +69,35 @@ impl PacketBytes for &[u8] {
         offset
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_stop_at_the_end_and_at_the_highest_offset() {
+        let frame = [7; MAX_OFFSET + 10];
+        let whole = &frame[..];
+        assert_eq!(whole.read::<4>(MAX_OFFSET), Some([7; 4]));
+        assert_eq!(whole.read::<4>(MAX_OFFSET + 1), None);
+        assert_eq!(whole.read::<4>(usize::MAX), None);
+        let short = &frame[..10];
+        assert_eq!(short.read::<4>(6), Some([7; 4]));
+        assert_eq!(short.read::<4>(7), None);
+        assert_eq!(short.read::<0>(10), Some([]));
+    }
+
+    #[test]
+    fn walks_end_however_many_steps_they_take() {
+        struct Forever(u32);
+        impl Walk for Forever {
+            fn step<P: PacketBytes>(&mut self, _packet: &P, _offset: usize) -> Step {
+                self.0 += 1;
+                Step::More(1)
+            }
+        }
+        let mut walk = Forever(0);
+        let offset = (&[0; 4][..]).walk(3, &mut walk);
+        assert_eq!((walk.0, offset), (MAX_STEPS, 3 + MAX_STEPS as usize));
+    }
+}

@@ -70,7 +70,8 @@ reasons! {
         /// A first fragment that does not hold its whole header chain up to the port (RFC 7112), from an
         /// unauthorized source: the port would come in a later fragment, which passes.
         IncompleteFirstFragment = 3, "incomplete_first_fragment";
-        /// Headers beyond [`MAX_OFFSET`](crate::MAX_OFFSET), from an unauthorized source or before the source could be read.
+        /// Headers beyond [`MAX_OFFSET`](crate::MAX_OFFSET), from an unauthorized source or before the source could be
+        /// read; or more packets inside one another than are looked into, where no source is believed.
         HeadersTooDeep = 4, "headers_too_deep";
         /// A fragment header behind anything but one hop-by-hop header, from *anyone*: with conntrack loaded Linux
         /// gives its payload to another protocol than it names, and may overwrite the source address.

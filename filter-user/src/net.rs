@@ -141,7 +141,7 @@ impl Net {
                         .any(|other| other.ifindex == interface.ifindex) => {}
                 Some(interface) => chosen.push(interface.clone()),
                 None => {
-                    return Err(Problem::input(
+                    return Err(Problem::failed(
                         format!("attach filter to `{name}`: no such interface"),
                         known(),
                     ));

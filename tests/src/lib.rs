@@ -1,1 +1,17 @@
+//! The harness of the suites under `tests/`: network namespaces, connections, and a runner of the `apifence` binary.
+//!
+//! Everything here assumes root. Nothing outlives a test: network namespaces have no name and bpffs is mounted in a
+//! mount namespace of the test's own thread, so the kernel takes all of it back however the test ends.
 
+pub mod cli;
+pub mod delivery;
+pub mod foreign;
+pub mod kernel;
+pub mod mounts;
+pub mod net;
+pub mod netns;
+pub mod packets;
+pub mod site;
+pub mod table;
+pub mod tls;
+pub mod wait;

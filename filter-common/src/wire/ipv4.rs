@@ -82,10 +82,12 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv4Ad
         0 => packet.frame_len(),
         total_len => offset + usize::from(total_len),
     };
-    let chain = Chain {
-        first_fragment: place.first_fragment || fragment & MORE_FRAGMENTS != 0,
-        ..Chain::new(protocol, end.min(place.end), Family::V4)
-    };
+    let chain = Chain::new(
+        Family::V4,
+        protocol,
+        end.min(place.end),
+        place.first_fragment || fragment & MORE_FRAGMENTS != 0,
+    );
     ipv6::classify_chain(packet, flow, offset + header_len, chain)
 }
 

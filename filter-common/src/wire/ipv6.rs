@@ -90,10 +90,12 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv6Ad
         0 => packet.frame_len(),
         payload_len => offset + HEADER_LEN + usize::from(payload_len),
     };
-    let chain = Chain {
-        first_fragment: place.first_fragment,
-        ..Chain::new(next_header, end.min(place.end), Family::V6)
-    };
+    let chain = Chain::new(
+        Family::V6,
+        next_header,
+        end.min(place.end),
+        place.first_fragment,
+    );
     classify_chain(packet, flow, offset + HEADER_LEN, chain)
 }
 
@@ -206,11 +208,16 @@ enum ChainState {
 
 impl Chain {
     #[inline(always)]
-    pub(crate) const fn new(next_header: u8, end: usize, family: Family) -> Self {
+    pub(crate) const fn new(
+        family: Family,
+        next_header: u8,
+        end: usize,
+        first_fragment: bool,
+    ) -> Self {
         Self {
             next_header,
             end,
-            first_fragment: false,
+            first_fragment,
             fragment_allowed: true,
             start: true,
             redirected: false,
@@ -303,8 +310,8 @@ impl Walk for Chain {
             return Step::More(len);
         }
         // Where these routing headers are enabled, Linux takes a packet right behind one out and receives it anew,
-        // without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv` in `net/ipv6/exthdrs.c`; Linux 4.10, commit
-        // 1ababeba4a21).
+        // without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv` in `net/ipv6/exthdrs.c`; Linux 4.10,
+        // commit 1ababeba4a21f3dba3da3523c670b207fb2feb62).
         self.state = if this == ROUTING
             && matches!(header[ROUTING_TYPE], ROUTING_RPL | ROUTING_SEGMENTS)
             && matches!(self.next_header, INNER_IPV4 | INNER_IPV6)

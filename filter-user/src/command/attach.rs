@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result};
 
 use super::{
     Context,
-    policy::{examine, policy, put_in_force, settings, typed_list},
+    policy::{examine, policy, settings, typed_list},
 };
 use crate::{
     cli::PolicyArgs,
-    config::join,
+    config::{Settings, XdpMode, join},
     datapath::{
         Attachment, Maps, Program, attach, create_maps, detach_link, program_name, replace,
     },
@@ -18,7 +18,7 @@ use crate::{
     output::say,
     problem::Problem,
     ranges::{List, RangesFile},
-    state::{WriterLock, read_ranges},
+    state::{Staged, WriterLock, read_ranges},
 };
 
 /// Runs the command.
@@ -33,6 +33,17 @@ pub(super) struct Guarded {
     pub(super) program: Program,
 }
 
+/// What is to be guarded, and how.
+struct Wish<'a> {
+    args: &'a PolicyArgs,
+    settings: Settings,
+    /// The list, if it was typed and not left to the ranges file.
+    typed: Option<List>,
+    interfaces: Vec<Interface>,
+    /// Whether the program logs.
+    log: bool,
+}
+
 /// Guards the interfaces that `args` name with the policy that they and the ranges file ask for.
 pub(super) async fn guard(context: &Context, args: &PolicyArgs, log: bool) -> Result<Vec<Guarded>> {
     let settings = settings(args)?;
@@ -42,77 +53,76 @@ pub(super) async fn guard(context: &Context, args: &PolicyArgs, log: bool) -> Re
         .map(typed_list)
         .transpose()?;
     let net = Net::open()?;
-    let interfaces = net.choose(&args.interface).await?;
+    let wish = Wish {
+        args,
+        settings,
+        typed,
+        interfaces: net.choose(&args.interface).await?,
+        log,
+    };
     context.pins.prepare()?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
 
-    for interface in &interfaces {
-        refuse_foreign(context, interface)?;
+    let guarded = fulfil(context, &net, &wish).await;
+    if guarded.is_err()
+        && context
+            .pins
+            .interfaces()
+            .is_ok_and(|found| found.is_empty())
+    {
+        // Nothing is attached: leave nothing behind either.
+        let _ = context.pins.remove_all();
     }
-    let file = match &typed {
+    guarded
+}
+
+/// Load, fill the policy, attach. If a step fails, the list in force and the ranges file stay as they were, and interfaces that had no
+/// filter have none.
+async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
+    for interface in &wish.interfaces {
+        refuse_foreign(context, interface)?;
+        refuse_other_mode(interface, wish.args.xdp_mode)?;
+    }
+    let file = match &wish.typed {
         Some(list) => RangesFile::new(list),
         None => read_ranges(&context.global.ranges_file)?.ok_or_else(|| no_list(context))?,
     };
     let list = file.list();
-    examine(&list, settings.max_ranges)?;
-    let policy = policy(&net, &list, &settings).await?;
+    examine(&list, wish.settings.max_ranges)?;
+    let policy = policy(net, &list, &wish.settings).await?;
 
-    // A first attach prepares its maps aside: `maps` exists only once it holds a policy.
-    let fresh = !context.pins.maps().exists();
-    if fresh {
-        prepare_maps(context)?;
-    }
-    let result = async {
-        let directory = if fresh {
-            context.pins.new_maps()
-        } else {
-            context.pins.maps()
-        };
-        let mut maps = Maps::open(&directory)?;
-        let before = maps.in_force()?;
-        if !fresh {
-            // A program built for these maps exists by now, and the policy in force is still the old one.
-            for change in settings.changes_from(&maps.settings(before)?) {
-                say(format_args!("note: {change}"));
-            }
-        }
-        if typed.is_some() {
-            put_in_force(context, &file, Some((&mut maps, &policy))).await?;
-        } else {
-            let slot = maps.stage(&policy)?;
-            maps.select(slot)?;
-        }
-        if fresh {
-            fs::rename(&directory, context.pins.maps()).context("pin maps")?;
-        }
-        let guarded = attach_all(context, args, &interfaces, log);
-        if guarded.is_err() && !fresh {
-            maps.select(before)?;
-        }
-        guarded
-    }
-    .await;
-    let guarded = match result {
-        Ok(guarded) => guarded,
-        Err(error) => {
-            if context
-                .pins
-                .interfaces()
-                .is_ok_and(|found| found.is_empty())
-            {
-                // Nothing is attached: leave nothing behind either.
-                let _ = context.pins.remove_all();
-            }
-            return Err(error);
-        }
+    let first = !context.pins.maps().exists();
+    let mut maps = if first {
+        prepare_maps(context)?
+    } else {
+        Maps::open(&context.pins.maps())?
     };
-    report(
-        &net,
-        &guarded,
-        &list,
-        &settings.ports.iter().copied().collect::<Vec<_>>(),
-    )
-    .await?;
+    if !first {
+        for change in wish
+            .settings
+            .changes_from(&maps.settings(maps.in_force()?)?)
+        {
+            say(format_args!("note: {change}"));
+        }
+    }
+    let staged = match &wish.typed {
+        Some(_) => Some(Staged::write(&context.global.ranges_file, &file)?),
+        None => None,
+    };
+    let slot = maps.stage(&policy)?;
+    if first {
+        // No program reads these maps yet. They get their name once they hold a policy.
+        maps.select(slot)?;
+        fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
+    }
+    // On interfaces that are guarded already the old policy stays in force until the last step.
+    let guarded = attach_all(context, wish)?;
+    if let Some(Err(error)) = staged.map(Staged::commit) {
+        leave(context, wish);
+        return Err(error);
+    }
+    maps.select(slot)?;
+    report(net, &guarded, &list, &wish.settings).await?;
     Ok(guarded)
 }
 
@@ -126,21 +136,27 @@ fn no_list(context: &Context) -> anyhow::Error {
     )
 }
 
-fn prepare_maps(context: &Context) -> Result<()> {
+/// Makes the maps of a first attach, aside.
+fn prepare_maps(context: &Context) -> Result<Maps> {
     let aside = context.pins.new_maps();
     if aside.exists() {
         // Somebody died half-way.
         fs::remove_dir_all(&aside).context("remove unfinished pins")?;
     }
     fs::create_dir_all(&aside).context("make directory for pins")?;
-    create_maps(&aside)
+    create_maps(&aside)?;
+    Maps::open(&aside)
 }
 
 /// Refuses an interface that carries a program which is not ours, and a link that is not this interface's.
 fn refuse_foreign(context: &Context, interface: &Interface) -> Result<()> {
     let name = &interface.name;
     let pin = context.pins.link(interface.ifindex);
-    let ours = if pin.exists() { Some(Attachment::read(&pin)?) } else { None };
+    let ours = if pin.exists() {
+        Some(Attachment::read(&pin)?)
+    } else {
+        None
+    };
     match (interface.xdp, ours) {
         (Some(xdp), Some(ours)) if ours.program_id == xdp.program_id => Ok(()),
         (_, Some(ours)) if ours.ifindex != 0 => Err(Problem::failed(
@@ -167,65 +183,18 @@ fn refuse_foreign(context: &Context, interface: &Interface) -> Result<()> {
     }
 }
 
-/// Loads a program for each interface, then attaches or replaces each. If one fails, those attached here are removed again.
-fn attach_all(
-    context: &Context,
-    args: &PolicyArgs,
-    interfaces: &[Interface],
-    log: bool,
-) -> Result<Vec<Guarded>> {
-    let mut guarded = Vec::new();
-    for interface in interfaces {
-        guarded.push(Guarded {
-            interface: interface.clone(),
-            program: Program::load(&context.pins, interface.ifindex, log)?,
-        });
-    }
-    let mut attached = Vec::new();
-    for Guarded { interface, program } in &mut guarded {
-        let pin = context.pins.link(interface.ifindex);
-        let result = match interface.xdp {
-            // It is ours, or it would have been refused.
-            Some(xdp) => keeps_mode(interface, xdp.place, args.xdp_mode)
-                .and_then(|()| replace(program, &interface.name, &pin)),
-            None => {
-                // A pin without a program on the interface: the link of an interface that is gone.
-                if pin.exists() {
-                    detach_link(&pin)?;
-                }
-                attach(
-                    program,
-                    &interface.name,
-                    interface.ifindex,
-                    args.xdp_mode,
-                    &pin,
-                )
-                .inspect(|()| attached.push(interface.ifindex))
-            }
-        };
-        if let Err(error) = result {
-            for ifindex in attached {
-                context.pins.remove_interface(ifindex)?;
-            }
-            if !pin.exists() {
-                context.pins.remove_interface(interface.ifindex)?;
-            }
-            return Err(error);
-        }
-    }
-    Ok(guarded)
-}
-
 /// Refuses to replace a program in another mode than it is attached in: a link keeps its mode.
-fn keeps_mode(interface: &Interface, place: XdpPlace, want: crate::config::XdpMode) -> Result<()> {
-    use crate::config::XdpMode;
-    match (want, place) {
+fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<()> {
+    let Some(xdp) = interface.xdp else {
+        return Ok(());
+    };
+    match (want, xdp.place) {
         (XdpMode::Native, XdpPlace::Generic) | (XdpMode::Generic, XdpPlace::Native) => {
             Err(Problem::failed(
                 format!(
                     "attach filter to `{}`: it is attached in {} mode, and a link keeps its mode",
                     interface.name,
-                    place.label()
+                    xdp.place.label()
                 ),
                 format!(
                     "`apifence detach --interface {}`, then attach again; the port is unfiltered in between",
@@ -237,8 +206,49 @@ fn keeps_mode(interface: &Interface, place: XdpPlace, want: crate::config::XdpMo
     }
 }
 
+/// Loads a program for each interface, then attaches or replaces each. If one fails, interfaces that had no filter have none.
+fn attach_all(context: &Context, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
+    let attached = || {
+        let mut guarded = Vec::new();
+        for interface in &wish.interfaces {
+            guarded.push(Guarded {
+                interface: interface.clone(),
+                program: Program::load(&context.pins, interface.ifindex, wish.log)?,
+            });
+        }
+        for Guarded { interface, program } in &mut guarded {
+            let pin = context.pins.link(interface.ifindex);
+            if interface.xdp.is_some() {
+                // It is ours, or it would have been refused.
+                replace(program, &interface.name, &pin)?;
+                continue;
+            }
+            if pin.exists() {
+                // A pin without a program on the interface: the link of an interface that is gone.
+                detach_link(&pin)?;
+            }
+            let mode = wish.args.xdp_mode;
+            attach(program, &interface.name, interface.ifindex, mode, &pin)?;
+        }
+        Ok(guarded)
+    };
+    attached().inspect_err(|_| leave(context, wish))
+}
+
+/// Leaves the interfaces that had no filter without one.
+fn leave(context: &Context, wish: &Wish<'_>) {
+    for interface in wish
+        .interfaces
+        .iter()
+        .filter(|interface| interface.xdp.is_none())
+    {
+        // The failure that brought us here is the one to tell; `detach` removes what is left.
+        let _ = context.pins.remove_interface(interface.ifindex);
+    }
+}
+
 /// Says what is in force now.
-async fn report(net: &Net, guarded: &[Guarded], list: &List, ports: &[u16]) -> Result<()> {
+async fn report(net: &Net, guarded: &[Guarded], list: &List, settings: &Settings) -> Result<()> {
     let now = net.interfaces().await?;
     for Guarded { interface, .. } in guarded {
         let place = now
@@ -248,7 +258,7 @@ async fn report(net: &Net, guarded: &[Guarded], list: &List, ports: &[u16]) -> R
             .map_or("no", |xdp| xdp.place.label());
         say(format_args!(
             "guarding TCP {} on `{}` ({place} XDP)",
-            join(ports),
+            join(&settings.ports),
             interface.name
         ));
         if place == XdpPlace::Generic.label() {

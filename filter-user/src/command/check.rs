@@ -34,7 +34,7 @@ impl fmt::Display for Report {
             match (&answer.range, answer.verdict) {
                 (Some(range), _) => writeln!(f, "`{range}` ({})", answer.origins.join(", "))?,
                 (None, "would_drop") => {
-                    writeln!(f, "in no authorized range, and the mode is monitor")?
+                    writeln!(f, "in no authorized range, and the mode is monitor")?;
                 }
                 (None, "pass") => writeln!(f, "enforcement is off, everyone passes")?,
                 (None, _) => writeln!(f, "in no authorized range")?,

@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             let comment = one_line(comment)?;
             let ranges = typed_ranges(&ranges)?;
             change(context, |file| {
-                let mut file = file.unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
+                let mut file = file?.unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
                 if file.list() == List::Off {
                     say("warning: enforcement was off; with a range in the list it is on, and everyone else is dropped");
                 }
@@ -48,7 +48,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
         }
         RangesCommand::Remove { ranges } => {
             let ranges = typed_ranges(&ranges)?;
-            change(context, |file| remove(context, file, &ranges)).await
+            change(context, |file| remove(context, file?, &ranges)).await
         }
     }
 }
@@ -103,7 +103,7 @@ fn remove(context: &Context, file: Option<RangesFile>, ranges: &[IpNet]) -> Resu
             let hint = if covers.is_empty() {
                 "`apifence ranges list` shows what is listed; nothing changed".to_owned()
             } else {
-                format!("listed are {}; nothing changed", covers.join(", "))
+                format!("the list has {}; nothing changed", covers.join(", "))
             };
             return Err(Problem::input(
                 format!("remove range `{range}`: it is not in the list"),
@@ -123,7 +123,7 @@ fn remove(context: &Context, file: Option<RangesFile>, ranges: &[IpNet]) -> Resu
 /// Changes the list: file and kernel in one transaction.
 async fn change(
     context: &Context,
-    edit: impl FnOnce(Option<RangesFile>) -> Result<RangesFile>,
+    edit: impl FnOnce(Result<Option<RangesFile>>) -> Result<RangesFile>,
 ) -> Result<u8> {
     let net = Net::open()?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
@@ -139,10 +139,17 @@ async fn change(
         .ok()
         .and_then(Option::as_ref)
         .map(RangesFile::list);
-    let file = edit(match old {
-        Ok(file) => file,
-        Err(error) => return Err(error),
-    })?;
+    let old = match old {
+        Ok(None) if maps.is_some() => Err(Problem::failed(
+            format!(
+                "read ranges file `{}`: no such file",
+                context.global.ranges_file.display()
+            ),
+            "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+        )),
+        old => old,
+    };
+    let file = edit(old)?;
     let list = file.list();
     examine(
         &list,

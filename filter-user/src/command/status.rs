@@ -238,10 +238,10 @@ fn drift(file: &List, state: &str, kernel: &Prefixes) -> Vec<String> {
     match (file, state) {
         (List::Off, "off") => return drift,
         (List::Off, _) => {
-            drift.push("the file switches enforcement off, and the kernel enforces".to_owned())
+            drift.push("the file switches enforcement off, and the kernel enforces".to_owned());
         }
         (List::Ranges(_), "off") => {
-            drift.push("the file lists ranges, and enforcement is off in the kernel".to_owned())
+            drift.push("the file lists ranges, and enforcement is off in the kernel".to_owned());
         }
         _ => {}
     }

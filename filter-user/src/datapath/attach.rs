@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{
-    ProgramError, Xdp, XdpMode as AyaMode,
+    Xdp, XdpMode as AyaMode,
     links::{FdLink, PinnedLink},
     loaded_programs,
     xdp::XdpLink,
@@ -85,12 +85,18 @@ pub fn attach(
     pin: &Path,
 ) -> Result<()> {
     let xdp = program.xdp()?;
+    let native = || {
+        Problem::failed(
+            format!("attach filter to `{name}`: its driver has no native XDP"),
+            "use `--xdp-mode generic`, which is slower, or `auto`",
+        )
+    };
     let link = match mode {
-        XdpMode::Native => try_attach(xdp, name, ifindex, AyaMode::Driver)?,
-        XdpMode::Generic => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
-        XdpMode::Auto => match try_attach(xdp, name, ifindex, AyaMode::Driver) {
-            Err(error) if no_native_xdp(&error) => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
-            result => result?,
+        XdpMode::Native => try_attach(xdp, name, ifindex, AyaMode::Driver)?.ok_or_else(native)?,
+        XdpMode::Generic => try_attach(xdp, name, ifindex, AyaMode::Skb)?.ok_or_else(native)?,
+        XdpMode::Auto => match try_attach(xdp, name, ifindex, AyaMode::Driver)? {
+            Some(link) => link,
+            None => try_attach(xdp, name, ifindex, AyaMode::Skb)?.ok_or_else(native)?,
         },
     };
     // The kernel detaches a link that nobody holds: the pin makes it outlive this process.
@@ -99,36 +105,31 @@ pub fn attach(
     Ok(())
 }
 
-/// The driver answers so if it has no XDP.
-fn no_native_xdp(error: &anyhow::Error) -> bool {
-    io_error(error.as_ref()).and_then(std::io::Error::raw_os_error) == Some(nix::libc::EOPNOTSUPP)
-}
-
-fn try_attach(xdp: &mut Xdp, name: &str, ifindex: u32, mode: AyaMode) -> Result<FdLink> {
+/// Attaches in one mode; `None` if the driver does not have it.
+fn try_attach(xdp: &mut Xdp, name: &str, ifindex: u32, mode: AyaMode) -> Result<Option<FdLink>> {
     let verb = || format!("attach filter to `{name}`");
     // Traffic is affected from here on.
-    let id = xdp.attach_to_if_index(ifindex, mode).map_err(|error| match &error {
-        ProgramError::SyscallError(syscall) => {
-            let errno = syscall.io_error.raw_os_error();
-            if errno == Some(nix::libc::EBUSY) || errno == Some(nix::libc::EEXIST) {
-                Problem::failed(
+    let id = match xdp.attach_to_if_index(ifindex, mode) {
+        Ok(id) => id,
+        Err(error) => {
+            return match io_error(&error).and_then(std::io::Error::raw_os_error) {
+                Some(nix::libc::EOPNOTSUPP) => Ok(None),
+                Some(nix::libc::EBUSY | nix::libc::EEXIST) => Err(Problem::failed(
                     format!("{}: it carries another XDP program", verb()),
-                    format!("`ip link show {name}` names it; apifence displaces nothing: remove it, or chain programs with xdp-loader's dispatcher"),
-                )
-            } else if errno == Some(nix::libc::EOPNOTSUPP) {
-                anyhow::Error::from(error).context(format!("{}: its driver has no native XDP", verb()))
-            } else {
-                explain(&verb(), &error)
-            }
+                    format!(
+                        "`ip link show {name}` names it; apifence displaces nothing: remove it with its own tool, then attach again"
+                    ),
+                )),
+                _ => Err(explain(&verb(), &error)),
+            };
         }
-        _ => explain(&verb(), &error),
-    })?;
+    };
     let link: XdpLink = xdp
         .take_link(id)
         .map_err(|error| explain(&verb(), &error))?;
     // Where the kernel refuses a link with EINVAL aya attaches by netlink: such a program nobody can pin or
     // replace without a gap. Dropped here, it leaves the interface.
-    FdLink::try_from(link).map_err(|_| {
+    FdLink::try_from(link).map(Some).map_err(|_| {
         Problem::failed(
             format!("{}: the kernel gives no bpf_link for it", verb()),
             "apifence needs Linux 5.18 or later and a driver that takes multi-buffer XDP programs; try `--xdp-mode generic`",

@@ -1,0 +1,270 @@
+//! The main job of apifence on real connections, in two network namespaces that go with this program.
+//!
+//! Exit status 0 only if every step was observed.
+
+use std::{
+    io::IsTerminal as _,
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tests::{
+    cli::Apifence,
+    mounts,
+    net::silent,
+    netns::{End, Namespace, veth},
+    tls::{Client, Identity},
+    wait::PATIENCE,
+};
+
+/// Addresses from the blocks for documentation (RFC 5737, RFC 3849).
+const NODE: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+const ADMIN: [&str; 2] = ["198.51.100.7", "2001:db8:aa::7"];
+const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
+const ADMIN_RANGES: &str = "198.51.100.0/24,2001:db8:aa::/48";
+const PORT: u16 = 6443;
+
+/// How long an open connection is watched that should have stopped.
+const STOPPED_FOR: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    match demo() {
+        Ok(()) => {
+            println!(
+                "\n{} in {:.1} s.",
+                good("Every step was observed"),
+                started.elapsed().as_secs_f32()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("\n{} {error:#}", paint("31;1", "not as it should be:"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "needs root, for network namespaces and BPF: run it with sudo"
+    );
+    // Before any thread starts, so that all of them see the same mounts.
+    mounts::enter_private()?;
+
+    step("A node with a TLS server on port 6443, and a client machine with two people's addresses");
+    let node = Namespace::new("node")?;
+    let client = Namespace::new("client")?;
+    connect_machines(&node, &client)?;
+    let identity = Identity::new(&NODE.map(ip))?;
+    identity.serve(&node, PORT)?;
+    let world = World {
+        client: &client,
+        identity,
+        apifence: Apifence::new(&node)?,
+    };
+    note(&format!("node           {}", NODE.join("  ")));
+    note(&format!("administrator  {}", ADMIN.join("  ")));
+    note(&format!("stranger       {}", STRANGER.join("  ")));
+
+    step("No filter: everybody gets in");
+    world.gets_in("administrator", ADMIN)?;
+    world.gets_in("stranger", STRANGER)?;
+
+    step("The filter, with the administrator's ranges alone");
+    world.apifence(&[
+        "attach",
+        "--interface",
+        "eth0",
+        "--authorized-ip-ranges",
+        ADMIN_RANGES,
+    ])?;
+    let mut administrators = world.gets_in("administrator", ADMIN)?;
+    let before = world.drops()?;
+    world.is_shut_out("stranger", STRANGER)?;
+    let after = world.drops()?;
+    ensure!(
+        after >= before + 2,
+        "the stranger's SYNs were not counted: {before} drops before, {after} after"
+    );
+    seen(&format!("{} SYNs dropped and counted", after - before));
+    world.apifence(&["stats"])?;
+
+    step("The stranger is let in");
+    world.apifence(&[
+        "ranges",
+        "add",
+        STRANGER[0],
+        STRANGER[1],
+        "--comment",
+        "stranger, for today",
+    ])?;
+    let mut strangers = world.gets_in("stranger", STRANGER)?;
+
+    step("The stranger is put out: his open connections stop, the administrator's go on");
+    world.apifence(&["ranges", "remove", STRANGER[0], STRANGER[1]])?;
+    for connection in &mut strangers {
+        let from = connection.local_address()?;
+        ensure!(
+            connection.get(STOPPED_FOR).is_err(),
+            "the stranger's open connection from {from} is still answered"
+        );
+        seen(&format!(
+            "no answer any more on the stranger's open connection from {from}"
+        ));
+    }
+    for connection in &mut administrators {
+        connection
+            .get(PATIENCE)
+            .context("use the administrator's open connection")?;
+        seen(&format!(
+            "200 on the administrator's open connection from {}",
+            connection.local_address()?
+        ));
+    }
+    world.is_shut_out("stranger", STRANGER)?;
+
+    step("The filter is taken off again");
+    world.apifence(&["detach"])?;
+    world.gets_in("stranger", STRANGER)?;
+    Ok(())
+}
+
+struct World<'a> {
+    client: &'a Namespace,
+    identity: Identity,
+    apifence: Apifence<'a>,
+}
+
+impl World<'_> {
+    /// Opens an HTTPS connection from each address and has a request answered on it.
+    fn gets_in(&self, who: &str, addresses: [&str; 2]) -> Result<Vec<Client>> {
+        addresses
+            .iter()
+            .zip(NODE)
+            .map(|(address, node)| {
+                let target = SocketAddr::new(ip(node), PORT);
+                let mut connection = self
+                    .identity
+                    .connect(self.client, ip(address), target)
+                    .with_context(|| format!("connect the {who} from {address} to {target}"))?;
+                connection
+                    .get(PATIENCE)
+                    .with_context(|| format!("answer the {who} at {address}"))?;
+                seen(&format!(
+                    "GET https://{target}/version from {address} ({who}): 200"
+                ));
+                Ok(connection)
+            })
+            .collect()
+    }
+
+    /// Tries to connect from each address and wants silence.
+    fn is_shut_out(&self, who: &str, addresses: [&str; 2]) -> Result<()> {
+        for (address, node) in addresses.iter().zip(NODE) {
+            let target = SocketAddr::new(ip(node), PORT);
+            silent(self.client, ip(address), target)?;
+            seen(&format!(
+                "connect to {target} from {address} ({who}): no answer"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Runs a command, shown as an operator would type it, and shows what it prints.
+    fn apifence(&self, arguments: &[&str]) -> Result<()> {
+        let quoted: Vec<_> = arguments
+            .iter()
+            .map(|word| {
+                if word.contains(' ') {
+                    format!("'{word}'")
+                } else {
+                    (*word).to_owned()
+                }
+            })
+            .collect();
+        println!(
+            "   {}",
+            paint("1", &format!("$ apifence {}", quoted.join(" ")))
+        );
+        let ran = self.apifence.run(arguments)?;
+        for line in ran.stdout.lines().chain(ran.stderr.lines()) {
+            note(line);
+        }
+        match ran.code {
+            Some(0) => Ok(()),
+            code => bail!("`apifence {}` ended with {code:?}", arguments.join(" ")),
+        }
+    }
+
+    fn drops(&self) -> Result<u64> {
+        self.apifence.packets("drop", "unauthorized")
+    }
+}
+
+/// One veth pair; either side reaches all addresses of the other.
+fn connect_machines(node: &Namespace, client: &Namespace) -> Result<()> {
+    let with_length =
+        |address: &&str| format!("{address}/{}", if address.contains(':') { 128 } else { 32 });
+    let node_addresses = NODE.each_ref().map(with_length);
+    let client_addresses = [ADMIN, STRANGER]
+        .concat()
+        .iter()
+        .map(with_length)
+        .collect::<Vec<_>>();
+    veth(
+        1500,
+        End {
+            namespace: node,
+            interface: "eth0",
+            addresses: &node_addresses.each_ref().map(String::as_str),
+        },
+        End {
+            namespace: client,
+            interface: "eth0",
+            addresses: &client_addresses
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        },
+    )?;
+    for namespace in [node, client] {
+        namespace.ip("-4 route add default dev eth0")?;
+        namespace.ip("-6 route add default dev eth0")?;
+    }
+    Ok(())
+}
+
+fn ip(address: &str) -> IpAddr {
+    address.parse().expect("the demo writes addresses right")
+}
+
+fn step(title: &str) {
+    static NUMBER: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    println!("\n{}", paint("36;1", &format!("{number}. {title}")));
+}
+
+fn seen(what: &str) {
+    println!("   {} {what}", good("ok"));
+}
+
+fn note(line: &str) {
+    println!("   {line}");
+}
+
+fn good(text: &str) -> String {
+    paint("32;1", text)
+}
+
+/// `text` in a colour where somebody looks at it.
+fn paint(code: &str, text: &str) -> String {
+    if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}

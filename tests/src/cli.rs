@@ -1,0 +1,311 @@
+//! Runs the `apifence` binary inside a network namespace, with pins and a ranges file of its own.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        OnceLock,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{mounts, netns::Namespace, wait::PATIENCE};
+
+/// `apifence` as an operator of one machine has it: a namespace, a ranges file, a directory for pins.
+#[derive(Debug)]
+pub struct Apifence<'a> {
+    namespace: &'a Namespace,
+    bpffs: PathBuf,
+    ranges_file: PathBuf,
+    _scratch: TempDir,
+}
+
+impl<'a> Apifence<'a> {
+    /// For commands inside `namespace`.
+    ///
+    /// The calling thread gets a mount namespace of its own ([`mounts::enter_private`]): use it, or threads that it
+    /// starts later, to look at the pins.
+    pub fn new(namespace: &'a Namespace) -> Result<Self> {
+        mounts::enter_private()?;
+        let scratch = TempDir::with_prefix("apf-").context("make a scratch directory")?;
+        Ok(Self {
+            namespace,
+            bpffs: Path::new(mounts::BPFFS).join("apifence"),
+            ranges_file: scratch.path().join("ranges"),
+            _scratch: scratch,
+        })
+    }
+
+    /// The same with the pins in `directory`.
+    pub fn with_bpffs(self, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            bpffs: directory.into(),
+            ..self
+        }
+    }
+
+    /// The directory of the pins.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// The ranges file; not there until something writes it.
+    pub fn ranges_file(&self) -> &Path {
+        &self.ranges_file
+    }
+
+    /// The command, ready to be run by hand: output and namespace are the caller's.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(binary());
+        self.finish(&mut command, arguments);
+        command
+    }
+
+    /// Runs it to its end, whatever that is.
+    pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
+        let output = self.namespace.output(&mut self.command(arguments))?;
+        Ok(Ran::new(arguments, &output))
+    }
+
+    /// Runs it and wants exit code 0; returns its stdout.
+    pub fn ok(&self, arguments: &[&str]) -> Result<String> {
+        let ran = self.run(arguments)?;
+        ensure!(ran.code == Some(0), "{ran}");
+        Ok(ran.stdout)
+    }
+
+    /// Runs it with `-o json`, wants exit code 0, and returns what it printed.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.ok(&[&["-o", "json"], arguments].concat())?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("`apifence {}` printed `{text}`", arguments.join(" ")))
+    }
+
+    /// Starts it in the background; it is killed when the value goes, or the calling thread.
+    pub fn start(&self, arguments: &[&str]) -> Result<Background> {
+        // setpriv becomes the program: same process, and the kernel kills it with its parent.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(binary());
+        self.finish(&mut command, arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Background::new(self.namespace.spawn(&mut command)?)
+    }
+
+    fn finish<S: AsRef<std::ffi::OsStr>>(&self, command: &mut Command, arguments: &[S]) {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("APIFENCE_") || name == "COLUMNS" {
+                command.env_remove(name);
+            }
+        }
+        command
+            .arg("--bpffs")
+            .arg(&self.bpffs)
+            .arg("--ranges-file")
+            .arg(&self.ranges_file)
+            .args(arguments);
+    }
+
+    /// Sum of `packets` over all interfaces of the counter with this verdict and reason; an empty reason means any.
+    pub fn packets(&self, verdict: &str, reason: &str) -> Result<u64> {
+        let stats = self.json(&["stats"])?;
+        let interfaces = stats["interfaces"]
+            .as_array()
+            .context("stats without `interfaces`")?;
+        let counters = interfaces
+            .iter()
+            .filter_map(|interface| interface["counters"].as_array())
+            .flatten();
+        Ok(counters
+            .filter(|counter| {
+                counter["verdict"] == verdict && (reason.is_empty() || counter["reason"] == reason)
+            })
+            .filter_map(|counter| counter["packets"].as_u64())
+            .sum())
+    }
+
+    /// Packets dropped, for any reason.
+    pub fn dropped(&self) -> Result<u64> {
+        self.packets("drop", "")
+    }
+}
+
+/// What a command that has ended left.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    command: String,
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// Data.
+    pub stdout: String,
+    /// Talk.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// What `apifence` with these arguments left.
+    pub fn new(arguments: &[&str], output: &Output) -> Self {
+        Self {
+            command: format!("apifence {}", arguments.join(" ")),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Exit code for wrong usage and bad input.
+pub const INPUT: i32 = 2;
+/// Exit code for what failed.
+pub const FAILED: i32 = 3;
+
+/// Wants this exit code, nothing on stdout, a line `error: ...` with all of `words`, and a line `hint: ...` after it.
+pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
+    ensure!(ran.code == Some(code), "wanted exit code {code}; {ran}");
+    ensure!(ran.stdout.is_empty(), "wanted no data; {ran}");
+    let mut lines = ran
+        .stderr
+        .lines()
+        .skip_while(|line| !line.starts_with("error: "));
+    let error = lines.next().unwrap_or_default();
+    ensure!(!error.is_empty(), "no line `error: ...`; {ran}");
+    for word in words {
+        ensure!(error.contains(word), "`{word}` is not in the error; {ran}");
+    }
+    let hint = lines.next().unwrap_or_default();
+    ensure!(
+        hint.starts_with("hint: "),
+        "no line `hint: ...` follows; {ran}"
+    );
+    Ok(())
+}
+
+impl Ran {
+    /// The command and what it said, as a terminal shows it, with the exit code where it is not 0.
+    pub fn transcript(&self) -> String {
+        let code = match self.code {
+            Some(0) => String::new(),
+            Some(code) => format!("[exit code {code}]\n"),
+            None => "[killed]\n".to_owned(),
+        };
+        format!("$ {}\n{}{}{code}", self.command, self.stdout, self.stderr)
+    }
+}
+
+impl std::fmt::Display for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            command,
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(
+            f,
+            "`{command}` ended with {code:?}\nstdout:\n{stdout}\nstderr:\n{stderr}"
+        )
+    }
+}
+
+/// An `apifence` in the background. Killed when dropped.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Background {
+    fn new(mut child: Child) -> Result<Self> {
+        let (sender, lines) = mpsc::channel();
+        let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().context("no stdout")?);
+        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().context("no stderr")?);
+        for stream in [stdout, stderr] {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Ok(Self { child, lines })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"))
+    }
+
+    /// Waits for a line of either stream that `wanted` accepts, and returns it.
+    pub fn line(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = String::new();
+        loop {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) if wanted(&line) => return Ok(line),
+                Ok(line) => seen = format!("{seen}{line}\n"),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("no such line in {PATIENCE:?}, only:\n{seen}")
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("ended without such a line, only:\n{seen}")
+                }
+            }
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid(), signal)?)
+    }
+
+    /// Waits for its end; the exit code, or `None` if a signal ended it.
+    pub fn wait(&mut self) -> Result<Option<i32>> {
+        Ok(self.child.wait()?.code())
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Ended already, or ended now: both are fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary under test: `$APIFENCE_BIN`, or `apifence` in the directory that cargo built this program in.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("APIFENCE_BIN") {
+            return path.into();
+        }
+        let own = std::env::current_exe().expect("a running program has a path");
+        let built = own.ancestors().skip(1).take(2).map(|directory| directory.join("apifence"));
+        built.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
+            panic!("no `apifence` beside {}: run `cargo build -p filter-user`, or set APIFENCE_BIN", own.display())
+        })
+    })
+}

@@ -1,0 +1,277 @@
+//! A node that answers, and a wire on which any frame can be put: what Linux really delivers is what it answers.
+
+use std::{
+    io::{ErrorKind, Read as _},
+    net::{Ipv6Addr, Shutdown, SocketAddr, UdpSocket},
+    os::fd::OwnedFd,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    ifaddrs::getifaddrs,
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, bind, socket},
+    unistd::Pid,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    netns::{End, Namespace, veth},
+    packets::{
+        V4,
+        ethernet::{CLIENT_MAC, IPV4, IPV6, NODE_MAC},
+    },
+    table::{NODE4, NODE6, OTHER4, OTHER6, Who},
+    wait::PATIENCE,
+};
+
+/// The node's interface, and the client's.
+pub const INTERFACE: &str = "eth0";
+
+/// Protected ports, neighbours of them, and another: something listens on each.
+const PORTS: [u16; 6] = [443, 6443, 442, 444, 6444, 80];
+/// The port whose datagrams come back, in order.
+const ECHO: u16 = 6443;
+/// Source ports of markers start here; cases stay below.
+const MARKERS: u16 = 60_000;
+
+/// What the node answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// A SYN with ACK from `from` to the port `to`.
+    Accepted {
+        /// The port that answers.
+        from: u16,
+        /// The port that asked.
+        to: u16,
+    },
+    /// A datagram back to this port.
+    Datagram(u16),
+    /// An echo reply with this identifier.
+    Echo(u16),
+}
+
+/// A node and a client at the two ends of a wire.
+#[derive(Debug)]
+pub struct Testbed {
+    /// Where the listeners are.
+    pub node: Namespace,
+    _client: Namespace,
+    wire: Socket,
+    _listeners: Vec<Socket>,
+    echo: UdpSocket,
+    markers: u16,
+}
+
+impl Testbed {
+    /// Makes one. The calling thread, and what answers it, stay on one CPU from now on: so what is sent first is answered
+    /// first.
+    pub fn new(mtu: u32) -> Result<Self> {
+        one_cpu()?;
+        let (node, client) = (Namespace::new("node")?, Namespace::new("client")?);
+        let [to4, to6, other4, other6] = [
+            NODE4.to_string() + "/32",
+            format!("{NODE6}/128"),
+            format!("{OTHER4}/32"),
+            format!("{OTHER6}/128"),
+        ];
+        let addresses = [&*to4, &to6, &other4, &other6];
+        veth(
+            mtu,
+            End {
+                namespace: &node,
+                interface: INTERFACE,
+                addresses: &addresses,
+            },
+            End {
+                namespace: &client,
+                interface: INTERFACE,
+                addresses: &[],
+            },
+        )?;
+        node.ip(&format!("link set {INTERFACE} address {}", mac(NODE_MAC)))?;
+        client.ip(&format!("link set {INTERFACE} address {}", mac(CLIENT_MAC)))?;
+        for gateway in ["169.254.0.1", "fe80::1"] {
+            node.ip(&format!(
+                "route add default via {gateway} dev {INTERFACE} onlink"
+            ))?;
+            node.ip(&format!(
+                "neigh replace {gateway} lladdr {} dev {INTERFACE} nud permanent",
+                mac(CLIENT_MAC)
+            ))?;
+        }
+        for (name, value) in [
+            // Any source is as good as any other, and each SYN is answered once.
+            ("net/ipv4/conf/all/rp_filter", "0"),
+            ("net/ipv4/conf/eth0/rp_filter", "0"),
+            ("net/ipv4/tcp_synack_retries", "0"),
+            ("net/ipv4/tcp_max_syn_backlog", "65536"),
+            ("net/core/somaxconn", "65536"),
+            // What Linux can be made to follow, it follows.
+            ("net/ipv4/conf/all/accept_source_route", "1"),
+            ("net/ipv4/conf/eth0/accept_source_route", "1"),
+            ("net/ipv6/conf/all/accept_source_route", "1"),
+            ("net/ipv6/conf/eth0/accept_source_route", "1"),
+            ("net/ipv6/conf/all/seg6_enabled", "1"),
+            ("net/ipv6/conf/eth0/seg6_enabled", "1"),
+        ] {
+            node.sysctl(name, value)?;
+        }
+        let listeners = PORTS
+            .map(|port| node.run(|| listen(port)))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let echo = node.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, ECHO)))?;
+        let answering = echo.try_clone()?;
+        thread::spawn(move || answer(&answering));
+        let wire = client.run(open_wire)?;
+        let mut testbed = Self {
+            node,
+            _client: client,
+            wire,
+            _listeners: listeners,
+            echo,
+            markers: MARKERS,
+        };
+        testbed.send(&[])?;
+        Ok(testbed)
+    }
+
+    /// Loads conntrack, and with it the reassembly in front of the routing decision, as kube-proxy does.
+    pub fn track_connections(&self) -> Result<()> {
+        let rules = "add table inet track; \
+                     add chain inet track input { type filter hook input priority 0; }; \
+                     add rule inet track input ct state established counter";
+        let output = self.node.output(Command::new("nft").arg(rules))?;
+        ensure!(
+            output.status.success(),
+            "nft: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    }
+
+    /// Puts frames on the wire and returns what was answered before the answer to a marker sent behind them.
+    pub fn send(&mut self, frames: &[Vec<u8>]) -> Result<Vec<Answer>> {
+        self.markers = self.markers.checked_add(1).unwrap_or(MARKERS);
+        let marker = V4::new(Who::Listed.v4(), NODE4)
+            .datagram(self.markers, ECHO, b"marker")
+            .frame();
+        for frame in frames.iter().chain([&marker]) {
+            let sent = self
+                .wire
+                .send(frame)
+                .with_context(|| format!("send {} bytes", frame.len()))?;
+            ensure!(sent == frame.len(), "sent {sent} of {} bytes", frame.len());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut answers = Vec::new();
+        let mut buffer = vec![0; 70_000];
+        loop {
+            let len = match (&self.wire).read(&mut buffer) {
+                Ok(len) => len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    bail!("the marker was not answered")
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match parse(&buffer[..len]) {
+                Some(Answer::Datagram(port)) if port == self.markers => return Ok(answers),
+                Some(Answer::Datagram(port)) if port >= MARKERS => {}
+                Some(answer) => answers.push(answer),
+                None => {}
+            }
+            ensure!(Instant::now() < deadline, "the marker was not answered");
+        }
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        // Wakes the thread that waits for a datagram, although it calls the socket unconnected.
+        let _ = socket2::SockRef::from(&self.echo).shutdown(Shutdown::Read);
+    }
+}
+
+/// Keeps the calling thread, and what it starts, on one of the CPUs it may use: the next one each time.
+fn one_cpu() -> Result<()> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this)?;
+    let cpus: Vec<_> = (0..CpuSet::count())
+        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+        .collect();
+    let mut one = CpuSet::new();
+    one.set(cpus[NEXT.fetch_add(1, Ordering::Relaxed) % cpus.len()])?;
+    Ok(sched_setaffinity(this, &one)?)
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn listen(port: u16) -> Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port).into())?;
+    socket.listen(65_535)?;
+    Ok(socket)
+}
+
+/// Sends the start of every datagram back, until the socket is shut down.
+fn answer(echo: &UdpSocket) {
+    let mut data = vec![0; 65_536];
+    while let Ok((len, from)) = echo.recv_from(&mut data) {
+        // Where the sender cannot be answered, nobody waits for it.
+        let _ = echo.send_to(&data[..len.min(8)], from);
+    }
+}
+
+/// A raw socket on the client's end.
+fn open_wire() -> Result<Socket> {
+    let socket: OwnedFd = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )?;
+    let link = getifaddrs()?
+        .filter(|entry| entry.interface_name == INTERFACE)
+        .find_map(|entry| entry.address?.as_link_addr().copied())
+        .with_context(|| format!("`{INTERFACE}` has no link address"))?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &link)?;
+    let socket = Socket::from(socket);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_recv_buffer_size(4 << 20)?;
+    Ok(socket)
+}
+
+/// The answer in a frame, if it is one.
+fn parse(frame: &[u8]) -> Option<Answer> {
+    let ether_type = u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]);
+    let (protocol, at) = match ether_type {
+        IPV4 => (*frame.get(23)?, 14 + usize::from(frame.get(14)? & 15) * 4),
+        IPV6 => (*frame.get(20)?, 54),
+        _ => return None,
+    };
+    let word = |offset: usize| {
+        Some(u16::from_be_bytes([
+            *frame.get(at + offset)?,
+            *frame.get(at + offset + 1)?,
+        ]))
+    };
+    match protocol {
+        6 if frame.get(at + 13)? & 0x12 == 0x12 => Some(Answer::Accepted {
+            from: word(0)?,
+            to: word(2)?,
+        }),
+        17 => Some(Answer::Datagram(word(2)?)),
+        1 if *frame.get(at)? == 0 => Some(Answer::Echo(word(4)?)),
+        58 if *frame.get(at)? == 129 => Some(Answer::Echo(word(4)?)),
+        _ => None,
+    }
+}

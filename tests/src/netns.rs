@@ -1,0 +1,184 @@
+//! Network namespaces that live as long as their owner, and veth pairs between them.
+//!
+//! A namespace has no name under `/run/netns`: a file descriptor holds it, so it goes with the test's process even
+//! when that one is killed, and no sweep is needed.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, AsRawFd as _},
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// A network namespace with `lo` up.
+#[derive(Debug)]
+pub struct Namespace {
+    label: String,
+    file: File,
+}
+
+impl Namespace {
+    /// Makes one; `label` names it in errors.
+    pub fn new(label: &str) -> Result<Self> {
+        let file = thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    unshare(CloneFlags::CLONE_NEWNET)?;
+                    current().context("open new namespace")
+                })
+                .join()
+                .expect("the thread does not panic")
+        })
+        .with_context(|| format!("make network namespace `{label}`"))?;
+        let namespace = Self {
+            label: label.to_owned(),
+            file,
+        };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// One more handle of the same namespace, which stays until the last one goes.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            label: self.label.clone(),
+            file: self.file.try_clone()?,
+        })
+    }
+
+    /// Runs `work` on a thread inside the namespace. Sockets that it opens stay there.
+    ///
+    /// A panic in there is a panic here.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).expect("the namespace is open");
+                work()
+            });
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Starts `command` inside the namespace; its parent is the calling thread.
+    pub fn spawn(&self, command: &mut Command) -> Result<std::process::Child> {
+        let _inside = Inside::enter(self)?;
+        command
+            .spawn()
+            .with_context(|| format!("start `{}`", command.get_program().to_string_lossy()))
+    }
+
+    /// Runs `command` inside the namespace to its end, its output kept.
+    pub fn output(&self, command: &mut Command) -> Result<Output> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(self.spawn(command)?.wait_with_output()?)
+    }
+
+    /// Runs iproute2's `ip` with these words inside the namespace; fails if it does.
+    pub fn ip(&self, words: &str) -> Result<String> {
+        let output = self.output(Command::new("ip").args(words.split_whitespace()))?;
+        ensure!(
+            output.status.success(),
+            "`ip {words}` in namespace `{}`: {}",
+            self.label,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Sets a sysctl of the namespace, `name` in the form `net/ipv4/ip_forward`.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        self.run(|| std::fs::write(format!("/proc/sys/{name}"), value))
+            .with_context(|| format!("set `{name}` in namespace `{}`", self.label))
+    }
+
+    /// The index of the interface `name`.
+    pub fn ifindex(&self, name: &str) -> Result<u32> {
+        let text = self.ip(&format!("-o link show dev {name}"))?;
+        let index = text.split(':').next().unwrap_or_default();
+        index
+            .parse()
+            .with_context(|| format!("read ifindex of `{name}` from `{text}`"))
+    }
+
+    /// A path that `ip` takes where it wants a namespace.
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+}
+
+/// One end of a veth pair: where, and what.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The namespace it is in.
+    pub namespace: &'a Namespace,
+    /// The interface's name.
+    pub interface: &'a str,
+    /// Addresses with their prefix lengths, of either family.
+    pub addresses: &'a [&'a str],
+}
+
+/// Makes a veth pair with both ends up. It goes with either namespace.
+pub fn veth(mtu: u32, a: End<'_>, b: End<'_>) -> Result<()> {
+    a.namespace.ip(&format!(
+        "link add {} mtu {mtu} type veth peer name {} mtu {mtu} netns {}",
+        a.interface,
+        b.interface,
+        b.namespace.path()
+    ))?;
+    for End {
+        namespace,
+        interface,
+        addresses,
+    } in [a, b]
+    {
+        // No router solicitations, no link-local address that would still be tentative when a test starts.
+        namespace.ip(&format!("link set {interface} addrgenmode none"))?;
+        for address in addresses {
+            add_address(namespace, interface, address)?;
+        }
+        namespace.ip(&format!("link set {interface} up"))?;
+    }
+    Ok(())
+}
+
+/// Adds an address with its prefix length; an IPv6 one is usable at once.
+pub fn add_address(namespace: &Namespace, interface: &str, address: &str) -> Result<()> {
+    let nodad = if address.contains(':') { "nodad" } else { "" };
+    namespace
+        .ip(&format!("address add {address} dev {interface} {nodad}"))
+        .map(drop)
+}
+
+/// The calling thread inside a namespace, until dropped.
+struct Inside {
+    home: File,
+}
+
+impl Inside {
+    fn enter(namespace: &Namespace) -> Result<Self> {
+        let home = current()?;
+        setns(namespace.file.as_fd(), CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("enter namespace `{}`", namespace.label))?;
+        Ok(Self { home })
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET)
+            .expect("the thread's own namespace is open");
+    }
+}
+
+/// The network namespace of the calling thread.
+fn current() -> Result<File> {
+    File::open("/proc/thread-self/ns/net").context("open `/proc/thread-self/ns/net`")
+}

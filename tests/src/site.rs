@@ -1,0 +1,184 @@
+//! A small internet: a node, an administrator and a stranger, each in a namespace of its own behind a router.
+//!
+//! Every address is a /32 or /128 of its own, so that a client may have any address at all.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    cli::Apifence,
+    net::{open, ping, silent, udp},
+    netns::{End, Namespace, veth},
+};
+
+/// The node's interface, and each client's.
+pub const INTERFACE: &str = "eth0";
+/// The node's addresses, IPv4 and IPv6.
+pub const NODE: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+/// The administrator's addresses: inside `198.51.100.0/24` and `2001:db8:aa::/48`.
+pub const ADMIN: [&str; 2] = ["198.51.100.7", "2001:db8:aa::7"];
+/// The stranger's addresses: outside of both.
+pub const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
+/// The ranges that hold the administrator's addresses and not the stranger's, as the command line takes them.
+pub const ADMIN_RANGES: &str = "198.51.100.0/24,2001:db8:aa::/48";
+
+/// An address family: the index of its address in [`NODE`], [`ADMIN`] and [`STRANGER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4 = 0,
+    /// IPv6.
+    V6 = 1,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+}
+
+/// The namespaces.
+#[derive(Debug)]
+pub struct Site {
+    /// Where the API server and the filter are.
+    pub node: Namespace,
+    /// Who is authorized.
+    pub admin: Namespace,
+    /// Who is not.
+    pub stranger: Namespace,
+    router: Namespace,
+}
+
+impl Site {
+    /// Makes all of it, with an MTU of 1500.
+    pub fn new() -> Result<Self> {
+        Self::with_mtu(1500)
+    }
+
+    /// The same with another MTU on every link.
+    pub fn with_mtu(mtu: u32) -> Result<Self> {
+        let router = Namespace::new("router")?;
+        router.sysctl("net/ipv4/ip_forward", "1")?;
+        router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        let [node, admin, stranger] = [("node", NODE), ("admin", ADMIN), ("stranger", STRANGER)]
+            .map(|(name, addresses)| connect_to(&router, name, mtu, &addresses));
+        Ok(Self {
+            node: node?,
+            admin: admin?,
+            stranger: stranger?,
+            router,
+        })
+    }
+
+    /// The administrator opens a connection to the node and uses it.
+    pub fn admin_gets_in(&self, family: Family, port: u16) -> Result<TcpStream> {
+        open(
+            &self.admin,
+            ip(ADMIN[family as usize]),
+            at(NODE[family as usize], port),
+        )
+    }
+
+    /// The stranger opens a connection to the node and uses it.
+    pub fn stranger_gets_in(&self, family: Family, port: u16) -> Result<TcpStream> {
+        open(
+            &self.stranger,
+            ip(STRANGER[family as usize]),
+            at(NODE[family as usize], port),
+        )
+    }
+
+    /// The stranger's attempt meets silence, and was dropped and counted as unauthorized.
+    pub fn stranger_is_dropped(
+        &self,
+        family: Family,
+        port: u16,
+        filter: &Apifence<'_>,
+    ) -> Result<()> {
+        self.is_dropped(
+            STRANGER[family as usize],
+            at(NODE[family as usize], port),
+            filter,
+        )
+    }
+
+    /// The same for any address of the stranger's, and any target.
+    pub fn is_dropped(
+        &self,
+        source: &str,
+        target: SocketAddr,
+        filter: &Apifence<'_>,
+    ) -> Result<()> {
+        let before = filter.packets("drop", "unauthorized")?;
+        silent(&self.stranger, ip(source), target)?;
+        let after = filter.packets("drop", "unauthorized")?;
+        ensure!(
+            after > before,
+            "{source} to {target}: silence, but no drop was counted"
+        );
+        Ok(())
+    }
+
+    /// UDP and ICMP from the stranger's address to the node's, which no filter of ours touches.
+    pub fn other_protocols_pass(&self, family: Family, port: u16) -> Result<()> {
+        let [source, node] = [STRANGER, NODE].map(|addresses| addresses[family as usize]);
+        udp((&self.stranger, ip(source)), (&self.node, at(node, port)))?;
+        ping(&self.stranger, ip(source), ip(node))
+    }
+
+    /// Gives the node one more address.
+    pub fn add_node(&self, address: &str) -> Result<()> {
+        add(&self.router, "node", &self.node, address)
+    }
+
+    /// Gives the stranger one more address.
+    pub fn add_stranger(&self, address: &str) -> Result<()> {
+        add(&self.router, "stranger", &self.stranger, address)
+    }
+}
+
+fn connect_to(router: &Namespace, name: &str, mtu: u32, addresses: &[&str]) -> Result<Namespace> {
+    let host = Namespace::new(name)?;
+    let router_end = End {
+        namespace: router,
+        interface: name,
+        addresses: &["169.254.0.1/32", "fe80::1/64"],
+    };
+    veth(
+        mtu,
+        End {
+            namespace: &host,
+            interface: INTERFACE,
+            addresses: &[],
+        },
+        router_end,
+    )?;
+    for address in addresses {
+        add(router, name, &host, address)?;
+    }
+    host.ip(&format!(
+        "route add default via 169.254.0.1 dev {INTERFACE} onlink"
+    ))?;
+    host.ip(&format!(
+        "route add default via fe80::1 dev {INTERFACE} onlink"
+    ))?;
+    Ok(host)
+}
+
+fn add(router: &Namespace, name: &str, host: &Namespace, address: &str) -> Result<()> {
+    let bits = if address.contains(':') { 128 } else { 32 };
+    crate::netns::add_address(host, INTERFACE, &format!("{address}/{bits}"))?;
+    router
+        .ip(&format!("route add {address}/{bits} dev {name}"))
+        .map(drop)
+}
+
+/// An address of this module as a value.
+pub fn ip(address: &str) -> IpAddr {
+    address.parse().expect("the suite writes addresses right")
+}
+
+/// `address` and `port` together.
+pub fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip(address), port)
+}

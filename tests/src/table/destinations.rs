@@ -1,0 +1,210 @@
+//! Only some destinations are guarded, and what leads to them by way of others.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use filter_common::{
+    DropReason::{IncompleteFirstFragment, Malformed, Truncated, Unauthorized},
+    PassReason::{Authorized, AuthorizedDoubt, NotTcp, OtherDestination, OtherPort},
+    Verdict::{Drop, Pass},
+};
+
+use super::{NODE4, NODE6, OTHER4, OTHER6, Rows, Rules, Who};
+use crate::packets::{CLIENT_PORT, TCP, V4, V6};
+
+pub(super) fn add(rows: &mut Rows) {
+    destinations(rows);
+    source_routes(rows);
+}
+
+/// Only some destinations are guarded.
+fn destinations(rows: &mut Rows) {
+    for who in Who::BOTH {
+        let guarded = match who {
+            Who::Stranger => Drop(Unauthorized),
+            Who::Listed => Pass(Authorized),
+        };
+        let to = [
+            ("node", NODE4, NODE6, guarded),
+            ("other", OTHER4, OTHER6, Pass(OtherDestination)),
+            (
+                "neighbour",
+                Ipv4Addr::new(192, 0, 2, 9),
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xf),
+                Pass(OtherDestination),
+            ),
+            (
+                "far",
+                Ipv4Addr::new(8, 8, 8, 8),
+                Ipv6Addr::new(0x2001, 0x4860, 0, 0, 0, 0, 0, 8),
+                Pass(OtherDestination),
+            ),
+        ];
+        for (name, to4, to6, want) in to {
+            let (v4, v6) = (V4::new(who.v4(), to4), V6::new(who.v6(), to6));
+            let mut add = |what: &str, frame, want| {
+                let name = format!("policies/destination/{name}/{what}/{}", who.word());
+                rows.under(Rules::Destinations, name, frame, want);
+            };
+            add("ipv4", v4.clone().syn(CLIENT_PORT, 443).frame(), want);
+            add("ipv6", v6.clone().syn(CLIENT_PORT, 6443).frame(), want);
+            add(
+                "ipv4-other-port",
+                v4.clone().syn(CLIENT_PORT, 80).frame(),
+                Pass(OtherPort),
+            );
+            add(
+                "ipv6-udp",
+                v6.clone().datagram(CLIENT_PORT, 443, b"").frame(),
+                Pass(NotTcp),
+            );
+            add(
+                "ipv6-behind-options",
+                v6.clone()
+                    .destination_options(8)
+                    .syn(CLIENT_PORT, 443)
+                    .frame(),
+                want,
+            );
+            let doubt = |reason| match (want, who) {
+                (Pass(OtherDestination), _) => want,
+                (_, Who::Stranger) => Drop(reason),
+                (_, Who::Listed) => Pass(AuthorizedDoubt),
+            };
+            add(
+                "ipv4-truncated",
+                v4.clone().syn(CLIENT_PORT, 443).cut(3).frame(),
+                doubt(Truncated),
+            );
+            add(
+                "ipv4-malformed",
+                v4.syn(CLIENT_PORT, 443).version_ihl(0x43).frame(),
+                doubt(Malformed),
+            );
+            add(
+                "ipv6-truncated",
+                v6.clone()
+                    .destination_options(8)
+                    .syn(CLIENT_PORT, 443)
+                    .cut(2)
+                    .frame(),
+                doubt(Truncated),
+            );
+            let first = v6.fragment(0, true, 1);
+            add(
+                "ipv6-incomplete-tcp",
+                first.clone().says(TCP).frame(),
+                doubt(IncompleteFirstFragment),
+            );
+            // What is missing may be a routing header to a guarded destination.
+            let hidden = match who {
+                Who::Stranger => Drop(IncompleteFirstFragment),
+                Who::Listed => Pass(AuthorizedDoubt),
+            };
+            add(
+                "ipv6-incomplete-options",
+                first.clone().destination_options(8).says(43).frame(),
+                hidden,
+            );
+            add("ipv6-incomplete-at-once", first.says(60).frame(), hidden);
+        }
+    }
+}
+
+/// A route in the packet may lead to a guarded destination by way of another.
+fn source_routes(rows: &mut Rows) {
+    let stop = |left| {
+        V6::new(Who::Stranger.v6(), NODE6)
+            .by_way_of(OTHER6)
+            .segments(left, &[NODE6, OTHER6])
+    };
+    let mut add = |name: &str, frame, want| {
+        rows.under(
+            Rules::Destinations,
+            format!("policies/source-route/{name}"),
+            frame,
+            want,
+        );
+    };
+    add(
+        "ipv6-one-left",
+        stop(1).syn(CLIENT_PORT, 6443).frame(),
+        Drop(Unauthorized),
+    );
+    add(
+        "ipv6-one-left-udp",
+        stop(1).datagram(CLIENT_PORT, 6443, b"").frame(),
+        Pass(NotTcp),
+    );
+    add(
+        "ipv6-one-left-other-port",
+        stop(1).syn(CLIENT_PORT, 80).frame(),
+        Pass(OtherPort),
+    );
+    add(
+        "ipv6-none-left",
+        stop(0).syn(CLIENT_PORT, 6443).frame(),
+        Pass(OtherDestination),
+    );
+    add(
+        "ipv6-one-left-then-options",
+        stop(1).destination_options(8).syn(CLIENT_PORT, 443).frame(),
+        Drop(Unauthorized),
+    );
+    let then_none = stop(1).routing(0, 0, &[]).syn(CLIENT_PORT, 443).frame();
+    add("ipv6-one-left-then-none", then_none, Drop(Unauthorized));
+    add(
+        "ipv6-one-left-truncated",
+        stop(1).syn(CLIENT_PORT, 443).cut(42).frame(),
+        Drop(Truncated),
+    );
+
+    let to_other = |options: &[u8]| {
+        V4::new(Who::Stranger.v4(), OTHER4)
+            .syn(CLIENT_PORT, 6443)
+            .options(options)
+            .frame()
+    };
+    let [a, b, c, d] = NODE4.octets();
+    let elsewhere = Pass(OtherDestination);
+    for (name, options, want) in [
+        ("nops", vec![1; 8], elsewhere),
+        ("loose", vec![131, 7, 4, a, b, c, d, 0], Drop(Unauthorized)),
+        ("strict", vec![137, 7, 4, a, b, c, d, 0], Drop(Unauthorized)),
+        (
+            "loose-behind-nops",
+            vec![1, 1, 1, 131, 7, 4, a, b, c, d, 0, 0],
+            Drop(Unauthorized),
+        ),
+        (
+            "loose-behind-an-option",
+            vec![148, 4, 0, 0, 131, 7, 4, a, b, c, d, 0],
+            Drop(Unauthorized),
+        ),
+        (
+            "loose-behind-the-end",
+            vec![0, 131, 7, 4, a, b, c, d],
+            elsewhere,
+        ),
+        (
+            "inside-another-option",
+            vec![68, 12, 5, 0, 131, 7, 4, a, b, c, d, 0],
+            elsewhere,
+        ),
+        ("record-route", vec![7, 7, 4, 0, 0, 0, 0, 0], elsewhere),
+        ("option-of-length-0", vec![68, 0, 0, 0], Drop(Unauthorized)),
+        ("option-of-length-1", vec![68, 1, 0, 0], Drop(Unauthorized)),
+        (
+            "option-longer-than-the-header",
+            vec![68, 40, 0, 0],
+            elsewhere,
+        ),
+        (
+            "loose-in-the-last-byte",
+            vec![1, 1, 1, 131],
+            Drop(Unauthorized),
+        ),
+        ("forty-nops", vec![1; 40], elsewhere),
+    ] {
+        add(&format!("ipv4-{name}"), to_other(&options), want);
+    }
+}

@@ -1,0 +1,365 @@
+//! IPv4: options, lengths, protocols, fragments.
+
+use filter_common::{
+    DropReason::{IncompleteFirstFragment, Malformed, Truncated},
+    PassReason::{LaterFragment, NotTcp, OtherPort},
+};
+
+use super::{Rows, Who, v4};
+use crate::packets::{CLIENT_PORT, SCTP, TCP, V4};
+
+pub(super) fn add(rows: &mut Rows) {
+    ports(rows);
+    options(rows);
+    lengths(rows);
+    protocols(rows);
+    fragments(rows);
+    authentication(rows);
+}
+
+fn syn(who: Who, port: u16) -> V4 {
+    v4(who).syn(CLIENT_PORT, port)
+}
+
+fn ports(rows: &mut Rows) {
+    for port in [443, 6443] {
+        rows.segment(&format!("ipv4/port/{port}"), |who| syn(who, port).frame());
+    }
+    for port in [
+        0, 1, 22, 80, 442, 444, 6442, 6444, 8443, 10250, 0x2b19, 0xbb01, 65_535,
+    ] {
+        rows.ordinary(
+            &format!("ipv4/port/{port}"),
+            |who| syn(who, port).frame(),
+            OtherPort,
+        );
+    }
+    for port in [443, 6443] {
+        rows.ordinary(
+            &format!("ipv4/reply-from-{port}"),
+            |who| v4(who).syn(port, 50_000).frame(),
+            OtherPort,
+        );
+    }
+    // Flags are not looked at.
+    for flags in [0x00, 0x01, 0x04, 0x10, 0x11, 0x12, 0x18, 0x29, 0xff] {
+        rows.segment(&format!("ipv4/flags-{flags:02x}"), |who| {
+            let mut frame = syn(who, 6443).frame();
+            frame[14 + 20 + 13] = flags;
+            frame
+        });
+    }
+    rows.segment("ipv4/data-offset-0", |who| {
+        let mut frame = syn(who, 6443).frame();
+        frame[14 + 20 + 12] = 0;
+        frame
+    });
+}
+
+/// Options that look like ports to whoever reads them at 20.
+fn options(rows: &mut Rows) {
+    for ihl in 5..=15_u8 {
+        let len = usize::from(ihl - 5) * 4;
+        rows.segment(&format!("ipv4/ihl-{ihl}/nops"), |who| {
+            syn(who, 6443).options(&vec![1; len]).frame()
+        });
+        rows.ordinary(
+            &format!("ipv4/ihl-{ihl}/nops-other-port"),
+            |who| syn(who, 6444).options(&vec![1; len]).frame(),
+            OtherPort,
+        );
+        if ihl > 5 {
+            // 50000 and 80, or 50000 and 6443, where a header without options has its ports.
+            let decoy = |port: u16| {
+                let ports = [50_000_u16.to_be_bytes(), port.to_be_bytes()].concat();
+                ports.repeat(len / 4)
+            };
+            rows.segment(&format!("ipv4/ihl-{ihl}/decoy-80"), |who| {
+                syn(who, 6443).options(&decoy(80)).frame()
+            });
+            rows.ordinary(
+                &format!("ipv4/ihl-{ihl}/decoy-6443"),
+                |who| syn(who, 80).options(&decoy(6443)).frame(),
+                OtherPort,
+            );
+        }
+        rows.doubt(
+            &format!("ipv4/ihl-{ihl}/ends-behind-the-options"),
+            |who| syn(who, 6443).options(&vec![1; len]).cut(0).frame(),
+            Truncated,
+        );
+    }
+    for ihl in 0..5 {
+        let byte = 0x40 | ihl;
+        rows.doubt(
+            &format!("ipv4/ihl-{ihl}/tcp"),
+            |who| syn(who, 6443).version_ihl(byte).frame(),
+            Malformed,
+        );
+        rows.doubt(
+            &format!("ipv4/ihl-{ihl}/tcp-other-port"),
+            |who| syn(who, 80).version_ihl(byte).frame(),
+            Malformed,
+        );
+        rows.ordinary(
+            &format!("ipv4/ihl-{ihl}/udp"),
+            |who| {
+                v4(who)
+                    .datagram(CLIENT_PORT, 6443, b"?")
+                    .version_ihl(byte)
+                    .frame()
+            },
+            NotTcp,
+        );
+        rows.ordinary(
+            &format!("ipv4/ihl-{ihl}/later-fragment"),
+            |who| syn(who, 6443).version_ihl(byte).fragment(1, false).frame(),
+            LaterFragment,
+        );
+    }
+    // The header claims more options than the frame has.
+    rows.doubt(
+        "ipv4/ihl-15-in-a-frame-for-10",
+        |who| syn(who, 6443).version_ihl(0x4f).frame(),
+        Truncated,
+    );
+}
+
+/// What lies behind the total length is padding.
+fn lengths(rows: &mut Rows) {
+    for len in [1, 19, 20, 21, 22, 23] {
+        rows.doubt(
+            &format!("ipv4/total-len-{len}/port-in-padding"),
+            |who| syn(who, 6443).total_len(len).frame(),
+            Truncated,
+        );
+        rows.doubt(
+            &format!("ipv4/total-len-{len}/other-port-in-padding"),
+            |who| syn(who, 80).total_len(len).frame(),
+            Truncated,
+        );
+    }
+    for len in [24, 39, 40, 41, 1500, 65_535] {
+        rows.segment(&format!("ipv4/total-len-{len}"), |who| {
+            syn(who, 6443).total_len(len).frame()
+        });
+    }
+    rows.segment("ipv4/total-len-0-means-the-frame", |who| {
+        syn(who, 6443).total_len(0).frame()
+    });
+    let four = |who, port| syn(who, port).cut(4).frame();
+    rows.segment("ipv4/four-bytes-of-tcp", |who| four(who, 6443));
+    rows.ordinary(
+        "ipv4/four-bytes-of-tcp-other-port",
+        |who| four(who, 6442),
+        OtherPort,
+    );
+    rows.doubt(
+        "ipv4/three-bytes-of-tcp",
+        |who| syn(who, 6443).cut(3).frame(),
+        Truncated,
+    );
+    // Padding of the smallest frame, made to look like a segment.
+    for (name, port) in [("protected", 6443), ("other", 80)] {
+        rows.doubt(
+            &format!("ipv4/padding-is-a-syn-to-a-{name}-port"),
+            |who| {
+                [
+                    v4(who).payload(TCP, &[]).frame(),
+                    syn(who, port).packet()[20..].to_vec(),
+                ]
+                .concat()
+            },
+            Truncated,
+        );
+    }
+    rows.ordinary(
+        "ipv4/udp-with-a-syn-as-padding",
+        |who| {
+            let udp = v4(who).datagram(CLIENT_PORT, 6443, b"").frame();
+            [udp, syn(who, 6443).packet()].concat()
+        },
+        NotTcp,
+    );
+}
+
+/// Every protocol number over what would be a SYN.
+fn protocols(rows: &mut Rows) {
+    for protocol in 0..=255 {
+        let frame = |who: Who| {
+            let segment = syn(who, 6443).packet()[20..].to_vec();
+            v4(who).payload(protocol, &segment).frame()
+        };
+        let name = format!("ipv4/protocol-{protocol}");
+        match protocol {
+            TCP => rows.segment(&name, frame),
+            // As an authentication header it names protocol 156, the first byte of the source port.
+            _ => rows.ordinary(&name, frame, NotTcp),
+        }
+    }
+    for port in [443, 6443] {
+        let udp = |who| v4(who).datagram(CLIENT_PORT, port, b"hello").frame();
+        rows.ordinary(&format!("ipv4/udp-{port}"), udp, NotTcp);
+        let ports = [CLIENT_PORT.to_be_bytes(), port.to_be_bytes()].concat();
+        let sctp = |who| {
+            v4(who)
+                .payload(SCTP, &[&ports[..], &[0; 8]].concat())
+                .frame()
+        };
+        rows.ordinary(&format!("ipv4/sctp-{port}"), sctp, NotTcp);
+    }
+    rows.ordinary(
+        "ipv4/icmp-echo",
+        |who| v4(who).payload(1, &[8, 0, 0, 0, 0, 1, 0, 1]).frame(),
+        NotTcp,
+    );
+    rows.ordinary(
+        "ipv4/icmp-error-about-a-syn",
+        |who| {
+            let about = syn(who, 6443).packet();
+            v4(who)
+                .payload(1, &[&[3, 1, 0, 0, 0, 0, 0, 0][..], &about[..28]].concat())
+                .frame()
+        },
+        NotTcp,
+    );
+    rows.ordinary(
+        "ipv4/ipip-around-a-syn",
+        |who| v4(who).payload(4, &syn(who, 6443).packet()).frame(),
+        NotTcp,
+    );
+}
+
+fn fragments(rows: &mut Rows) {
+    let long = |who, port| {
+        let segment = syn(who, port).packet()[20..].to_vec();
+        v4(who).payload(TCP, &[segment, vec![0x5a; 44]].concat())
+    };
+    for len in [4, 8, 16, 24, 32, 56] {
+        rows.segment(&format!("ipv4/first-fragment/{len}-bytes"), |who| {
+            long(who, 6443).piece(0..len).frame()
+        });
+        rows.ordinary(
+            &format!("ipv4/first-fragment/{len}-bytes-other-port"),
+            |who| long(who, 6442).piece(0..len).frame(),
+            OtherPort,
+        );
+        rows.segment(
+            &format!("ipv4/first-fragment/{len}-bytes-do-not-fragment"),
+            |who| long(who, 443).piece(0..len).dont_fragment().frame(),
+        );
+        rows.segment(
+            &format!("ipv4/first-fragment/{len}-bytes-behind-options"),
+            |who| long(who, 443).piece(0..len).options(&[1; 40]).frame(),
+        );
+    }
+    for len in 0..4 {
+        rows.doubt(
+            &format!("ipv4/first-fragment/{len}-bytes"),
+            |who| long(who, 6443).piece(0..len).frame(),
+            IncompleteFirstFragment,
+        );
+        rows.doubt(
+            &format!("ipv4/first-fragment/{len}-bytes-and-a-syn-as-padding"),
+            |who| [long(who, 6443).piece(0..len).frame(), vec![0; 64]].concat(),
+            IncompleteFirstFragment,
+        );
+    }
+    rows.segment("ipv4/fragment/flags-only-reserved", |who| {
+        let mut frame = syn(who, 6443).frame();
+        frame[14 + 6] = 0x80;
+        frame
+    });
+    for offset in [1, 2, 3, 185, 0x0fff, 0x1000, 0x1fff] {
+        for more in [true, false] {
+            rows.ordinary(
+                &format!("ipv4/later-fragment/at-{offset}-more-{more}"),
+                |who| syn(who, 6443).fragment(offset, more).frame(),
+                LaterFragment,
+            );
+        }
+        rows.ordinary(
+            &format!("ipv4/later-fragment/at-{offset}-do-not-fragment"),
+            |who| {
+                syn(who, 6443)
+                    .fragment(offset, true)
+                    .dont_fragment()
+                    .frame()
+            },
+            LaterFragment,
+        );
+    }
+    rows.ordinary(
+        "ipv4/first-fragment/udp",
+        |who| {
+            v4(who)
+                .datagram(CLIENT_PORT, 6443, &[7; 100])
+                .piece(0..48)
+                .frame()
+        },
+        NotTcp,
+    );
+}
+
+/// RFC 4302 headers are walked under IPv4 too; nothing else is.
+fn authentication(rows: &mut Rows) {
+    for words in [0, 1, 3, 4, 8, 60] {
+        rows.segment(&format!("ipv4/authentication/{words}-words"), |who| {
+            syn(who, 6443).authentication(words).frame()
+        });
+        rows.ordinary(
+            &format!("ipv4/authentication/{words}-words-other-port"),
+            |who| syn(who, 6444).authentication(words).frame(),
+            OtherPort,
+        );
+        rows.ordinary(
+            &format!("ipv4/authentication/{words}-words-udp"),
+            |who| {
+                v4(who)
+                    .datagram(CLIENT_PORT, 6443, b"")
+                    .authentication(words)
+                    .frame()
+            },
+            NotTcp,
+        );
+    }
+    rows.segment("ipv4/authentication/twice", |who| {
+        syn(who, 6443).authentication(3).authentication(0).frame()
+    });
+    rows.segment("ipv4/authentication/behind-options", |who| {
+        syn(who, 6443).authentication(3).options(&[1; 12]).frame()
+    });
+    rows.segment("ipv4/authentication/first-fragment", |who| {
+        syn(who, 6443).authentication(3).fragment(0, true).frame()
+    });
+    for len in [0, 3, 4, 11, 12, 14] {
+        rows.doubt(
+            &format!("ipv4/authentication/cut-to-{len}"),
+            |who| syn(who, 6443).authentication(0).cut(len).frame(),
+            Truncated,
+        );
+        rows.doubt(
+            &format!("ipv4/authentication/first-fragment-cut-to-{len}"),
+            |who| {
+                syn(who, 6443)
+                    .authentication(0)
+                    .cut(len)
+                    .fragment(0, true)
+                    .frame()
+            },
+            IncompleteFirstFragment,
+        );
+    }
+    // These mean something under IPv6 only.
+    for number in [0, 43, 44, 60, 135, 139, 140] {
+        rows.ordinary(
+            &format!("ipv4/authentication/then-{number}"),
+            |who| {
+                let segment = syn(who, 6443).packet()[20..].to_vec();
+                let options = [&[TCP, 0, 0, 0, 0, 0, 0, 0][..], &segment].concat();
+                v4(who).payload(number, &options).authentication(0).frame()
+            },
+            NotTcp,
+        );
+    }
+}

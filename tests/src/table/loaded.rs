@@ -1,0 +1,184 @@
+//! The filter as `apifence attach` loaded it, asked about frames of the table through `BPF_PROG_TEST_RUN`.
+
+use std::{io, iter, path::Path};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    maps::{Map, MapData, PerCpuArray},
+    programs::{
+        ProgramError, TestRun as _, TestRunOptions, Xdp,
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+    },
+    sys::SyscallError,
+};
+use aya_obj::programs::XdpAttachType;
+use filter_common::{
+    REASON_SLOTS, Verdict,
+    map::{COUNTERS, LAYOUT_VERSION, PROGRAM},
+};
+
+use super::Rules;
+use crate::{cli::Apifence, netns::Namespace};
+
+/// The shortest frame that the kernel takes for a test run: a whole Ethernet header.
+pub const SHORTEST: usize = 14;
+
+/// One end of a pair that is down: no frame of anybody else gets into the counters.
+const INTERFACE: &str = "quiet";
+
+/// Packets and bytes.
+type Count = [u64; 2];
+
+/// An attached filter.
+pub struct Filter {
+    program: Xdp,
+    counters: PerCpuArray<MapData, Count>,
+    last: Vec<Count>,
+}
+
+impl Filter {
+    /// Attaches it inside `namespace` under `rules`; it stays for as long as the namespace does.
+    pub fn attach(namespace: &Namespace, rules: Rules) -> Result<Self> {
+        namespace.ip(&format!("link add {INTERFACE} type veth peer name peer"))?;
+        let apifence = Apifence::new(namespace)?;
+        let apifence = {
+            let directory = apifence.bpffs().with_file_name(format!("{rules:?}"));
+            apifence.with_bpffs(directory)
+        };
+        let ranges = match rules.ranges() {
+            none if none.is_empty() => "192.0.2.1".to_owned(),
+            ranges => ranges.join(","),
+        };
+        let mut words = vec!["attach".to_owned(), format!("--interface={INTERFACE}")];
+        words.push(format!("--authorized-ip-ranges={ranges}"));
+        words.extend(rules.options());
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        apifence.ok(&words)?;
+        if rules.ranges().is_empty() {
+            apifence.ok(&["ranges", "clear"])?;
+        }
+        let ifindex = namespace.ifindex(INTERFACE)?;
+        let pins = apifence
+            .bpffs()
+            .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}"));
+        let counters =
+            MapData::from_pin(pins.join(COUNTERS)).context("open the pinned counters")?;
+        let mut filter = Self {
+            program: program(&pins.join("link"))?,
+            counters: Map::PerCpuArray(counters).try_into()?,
+            last: Vec::new(),
+        };
+        filter.last = filter.counted()?;
+        Ok(filter)
+    }
+
+    /// The program's verdict on `frame`; it must be counted once, nothing else with it, and be what comes back.
+    ///
+    /// With `linear` only so many bytes of the frame are in its first buffer (Linux 6.18, see [`splits`](Self::splits)).
+    pub fn judge(&mut self, frame: &[u8], linear: Option<usize>) -> Result<Verdict> {
+        let action = self.run(frame, linear)?;
+        let now = self.counted()?;
+        let before = std::mem::replace(&mut self.last, now);
+        let changed: Vec<_> = iter::zip(&before, &self.last)
+            .enumerate()
+            .filter(|(_, (before, now))| before != now)
+            .map(|(slot, (before, now))| (slot, [now[0] - before[0], now[1] - before[1]]))
+            .collect();
+        let [(slot, counted)] = changed[..] else {
+            bail!("counters changed in {} places: {changed:?}", changed.len());
+        };
+        let want = [1, frame.len() as u64];
+        ensure!(
+            counted == want,
+            "counted {counted:?} packets and bytes instead of {want:?}"
+        );
+        let verdict = Verdict::all()
+            .find(|verdict| verdict.slot() as usize == slot)
+            .with_context(|| format!("slot {slot} has no verdict"))?;
+        // `XDP_DROP` and `XDP_PASS`.
+        let want = match verdict {
+            Verdict::Drop(_) => 1,
+            Verdict::Pass(_) | Verdict::WouldDrop(_) => 2,
+        };
+        ensure!(
+            action == want,
+            "{verdict:?} was counted, action {action} came back"
+        );
+        Ok(verdict)
+    }
+
+    /// Whether this kernel lets a test choose how much of a frame is linear.
+    pub fn splits(&mut self) -> Result<bool> {
+        let ran = self.program.test_run(options(&[0; 100], &context(50)));
+        self.last = self.counted()?;
+        match ran {
+            Ok(_) => Ok(true),
+            Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+                if io_error.kind() == io::ErrorKind::InvalidInput =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn run(&self, frame: &[u8], linear: Option<usize>) -> Result<u32> {
+        let context = linear.map(context);
+        let result = self.program.test_run(match &context {
+            Some(context) => options(frame, context),
+            None => TestRunOptions {
+                data_in: Some(frame),
+                ..TestRunOptions::new()
+            },
+        });
+        Ok(result
+            .with_context(|| format!("run the program on a frame of {} bytes", frame.len()))?
+            .return_value)
+    }
+
+    /// Every counter, summed over the CPUs.
+    fn counted(&self) -> Result<Vec<Count>> {
+        (0..REASON_SLOTS)
+            .map(|slot| {
+                let of_cpus = self.counters.get(&slot, 0)?;
+                Ok(of_cpus
+                    .iter()
+                    .fold([0, 0], |sum, cpu| [sum[0] + cpu[0], sum[1] + cpu[1]]))
+            })
+            .collect()
+    }
+}
+
+fn options<'a>(frame: &'a [u8], context: &'a [u8]) -> TestRunOptions<'a> {
+    TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(context),
+        ..TestRunOptions::new()
+    }
+}
+
+/// `struct xdp_md`: `data`, `data_end`, `data_meta`, and where the frame comes from.
+fn context(linear: usize) -> Vec<u8> {
+    let linear = u32::try_from(linear).expect("a frame is short");
+    [0, linear, 0, 0, 0, 0]
+        .iter()
+        .flat_map(|word: &u32| word.to_ne_bytes())
+        .collect()
+}
+
+/// The program behind a pinned link.
+fn program(link: &Path) -> Result<Xdp> {
+    let pinned =
+        PinnedLink::from_pin(link).with_context(|| format!("open link `{}`", link.display()))?;
+    let id = FdLink::from(pinned).info()?.program_id();
+    let info = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+        .with_context(|| format!("program {id} of the link is not loaded"))?;
+    Ok(Xdp::from_program_info(
+        info,
+        PROGRAM.into(),
+        XdpAttachType::Interface,
+    )?)
+}

@@ -1,0 +1,209 @@
+//! The verdict table: named frames, the policy they meet, and what must come of it.
+//!
+//! The same rows are judged over a byte slice and by the loaded program. One file per topic; a row's name starts with it.
+//! What is generated has a name too, so that a failure says which frame it was.
+
+mod big;
+mod destinations;
+mod fragments;
+mod headers;
+mod ipv4;
+mod ipv6;
+mod link;
+pub mod loaded;
+mod policies;
+mod rules;
+mod tunnels;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use filter_common::{
+    DropReason::{self, Unauthorized},
+    PassReason::{self, Authorized, AuthorizedDoubt, NotTcp, OtherPort},
+    Verdict::{self, Drop, Pass},
+};
+
+use crate::packets::{CLIENT_PORT, V4, V6};
+pub use rules::Rules;
+
+/// One frame and what is wanted of it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What it is, in words: `topic/what`.
+    pub name: String,
+    /// The frame, from its MAC addresses on.
+    pub frame: Vec<u8>,
+    /// The policy in force.
+    pub rules: Rules,
+    /// The verdict it must get.
+    pub want: Verdict,
+}
+
+/// All rows.
+///
+/// # Panics
+///
+/// If two rows have the same name.
+pub fn all() -> Vec<Row> {
+    let mut rows = Rows::default();
+    for topic in [
+        link::add,
+        ipv4::add,
+        ipv6::add,
+        headers::add,
+        fragments::add,
+        tunnels::add,
+        policies::add,
+        destinations::add,
+        big::add,
+    ] {
+        topic(&mut rows);
+    }
+    let mut names: Vec<_> = rows.0.iter().map(|row| &row.name).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        panic!("two rows are named `{}`", twice[0]);
+    }
+    rows.0
+}
+
+/// Address of the node, IPv4.
+pub const NODE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// Address of the node, IPv6.
+pub const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+/// Another address of the node, which [`Rules::Destinations`] does not guard.
+pub const OTHER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+/// Another address of the node, which [`Rules::Destinations`] does not guard.
+pub const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11);
+
+/// Who sends a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Somebody outside the authorized ranges.
+    Stranger,
+    /// Somebody inside.
+    Listed,
+}
+
+impl Who {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Stranger, Self::Listed];
+
+    /// The IPv4 address.
+    pub const fn v4(self) -> Ipv4Addr {
+        match self {
+            Self::Stranger => Ipv4Addr::new(203, 0, 113, 9),
+            Self::Listed => Ipv4Addr::new(198, 51, 100, 7),
+        }
+    }
+
+    /// The IPv6 address.
+    pub const fn v6(self) -> Ipv6Addr {
+        match self {
+            Self::Stranger => Ipv6Addr::new(0x2001, 0xdb8, 0xbb, 0, 0, 0, 0, 9),
+            Self::Listed => Ipv6Addr::new(0x2001, 0xdb8, 0xaa, 0, 0, 0, 0, 7),
+        }
+    }
+
+    /// The word in a row's name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stranger => "stranger",
+            Self::Listed => "listed",
+        }
+    }
+}
+
+/// An IPv4 packet from `who` to the node.
+pub fn v4(who: Who) -> V4 {
+    V4::new(who.v4(), NODE4)
+}
+
+/// An IPv6 packet from `who` to the node.
+pub fn v6(who: Who) -> V6 {
+    V6::new(who.v6(), NODE6)
+}
+
+/// A packet with a SYN to `port` of the node, of either family.
+fn syn_packet(v6_wanted: bool, who: Who, port: u16) -> Vec<u8> {
+    if v6_wanted {
+        v6(who).syn(CLIENT_PORT, port).packet()
+    } else {
+        v4(who).syn(CLIENT_PORT, port).packet()
+    }
+}
+
+/// Names of the families, and whether it is IPv6.
+const FAMILIES: [(&str, bool); 2] = [("ipv4", false), ("ipv6", true)];
+
+/// The rows so far.
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    /// One frame under [`Rules::Enforce`].
+    fn add(&mut self, name: impl Into<String>, frame: Vec<u8>, want: Verdict) {
+        self.under(Rules::Enforce, name, frame, want);
+    }
+
+    /// One frame under any policy.
+    fn under(&mut self, rules: Rules, name: impl Into<String>, frame: Vec<u8>, want: Verdict) {
+        self.0.push(Row {
+            name: name.into(),
+            frame,
+            rules,
+            want,
+        });
+    }
+
+    /// The same frame from a stranger and from a listed source.
+    fn pair(
+        &mut self,
+        name: &str,
+        frame: impl Fn(Who) -> Vec<u8>,
+        stranger: Verdict,
+        listed: Verdict,
+    ) {
+        for (who, want) in Who::BOTH.into_iter().zip([stranger, listed]) {
+            self.add(format!("{name}/{}", who.word()), frame(who), want);
+        }
+    }
+
+    /// A frame that carries TCP to a protected port.
+    fn segment(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>) {
+        self.pair(name, frame, Drop(Unauthorized), Pass(Authorized));
+    }
+
+    /// A frame that may carry TCP to a protected port: the source decides.
+    fn doubt(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: DropReason) {
+        self.pair(name, frame, Drop(why), Pass(AuthorizedDoubt));
+    }
+
+    /// A frame that must not be lost, whoever sends it.
+    fn ordinary(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: PassReason) {
+        self.pair(name, frame, Pass(why), Pass(why));
+    }
+
+    /// A frame that must go, whoever sends it.
+    fn hostile(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: DropReason) {
+        self.pair(name, frame, Drop(why), Drop(why));
+    }
+
+    /// IPv6 packets behind whatever `chain` puts in front: the protected ports, their neighbours, and UDP.
+    fn chain(&mut self, name: &str, chain: impl Fn(V6) -> V6) {
+        for port in [443, 6443] {
+            self.segment(&format!("{name}/tcp-{port}"), |who| {
+                chain(v6(who)).syn(CLIENT_PORT, port).frame()
+            });
+        }
+        let other_port = |who| chain(v6(who)).syn(CLIENT_PORT, 6444).frame();
+        self.ordinary(&format!("{name}/tcp-6444"), other_port, OtherPort);
+        let udp = |who| chain(v6(who)).datagram(CLIENT_PORT, 6443, b"?").frame();
+        self.ordinary(&format!("{name}/udp-6443"), udp, NotTcp);
+    }
+}
+
+/// An address as the policy compares it.
+fn ip(address: &str) -> IpAddr {
+    address.parse().expect("the table writes addresses right")
+}

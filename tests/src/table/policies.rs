@@ -1,0 +1,268 @@
+//! What the policy makes of the same packet: edges of ranges, families, destinations, modes, ports.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use filter_common::{
+    DropReason::{
+        self, IncompleteFirstFragment, Malformed, MisplacedFragment, Truncated, Unauthorized,
+    },
+    PassReason::{Authorized, AuthorizedDoubt, EnforcementOff, NotIp, NotTcp, OtherPort},
+    Verdict::{self, Drop, Pass, WouldDrop},
+};
+use ipnet::IpNet;
+
+use super::{NODE4, NODE6, Rows, Rules, Who, ip, rules::RANGES, v4, v6};
+use crate::packets::{
+    CLIENT_PORT, TCP, V4, V6,
+    ethernet::{TAG_8021Q, tagged_as},
+};
+
+pub(super) fn add(rows: &mut Rows) {
+    edges(rows);
+    everybody(rows);
+    modes(rows);
+    ports(rows);
+}
+
+fn syn_from(source: IpAddr, port: u16) -> Vec<u8> {
+    match source {
+        IpAddr::V4(source) => V4::new(source, NODE4).syn(CLIENT_PORT, port).frame(),
+        IpAddr::V6(source) => V6::new(source, NODE6).syn(CLIENT_PORT, port).frame(),
+    }
+}
+
+/// The first and the last address of each range, and their neighbours outside.
+fn edges(rows: &mut Rows) {
+    for range in RANGES {
+        let net: IpNet = range.parse().expect("the table writes ranges right");
+        let (first, last) = (net.network(), net.broadcast());
+        for (name, source, want) in [
+            ("first", first, Pass(Authorized)),
+            ("last", last, Pass(Authorized)),
+            ("before-the-first", step(first, false), Drop(Unauthorized)),
+            ("behind-the-last", step(last, true), Drop(Unauthorized)),
+        ] {
+            for port in [443, 6443] {
+                let name = format!("policies/edge/{range}/{name}/tcp-{port}");
+                rows.add(name, syn_from(source, port), want);
+            }
+            let frame = syn_from(source, 80);
+            rows.add(
+                format!("policies/edge/{range}/{name}/tcp-80"),
+                frame,
+                Pass(OtherPort),
+            );
+        }
+    }
+}
+
+/// The next address up or down.
+fn step(address: IpAddr, up: bool) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let number = u32::from(address);
+            Ipv4Addr::from(if up { number + 1 } else { number - 1 }).into()
+        }
+        IpAddr::V6(address) => {
+            let number = u128::from(address);
+            Ipv6Addr::from(if up { number + 1 } else { number - 1 }).into()
+        }
+    }
+}
+
+/// Whole families: prefixes of length zero, and none.
+fn everybody(rows: &mut Rows) {
+    let sources = [
+        "0.0.0.0",
+        "0.0.0.1",
+        "1.2.3.4",
+        "127.0.0.1",
+        "128.0.0.0",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::ffff:198.51.100.7",
+        "2001:db8:bb::9",
+        "7fff::",
+        "8000::",
+        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    ];
+    for source in sources {
+        for (rules, v4, v6) in [
+            (Rules::Anyone, true, true),
+            (Rules::AnyoneV4, true, false),
+            (Rules::AnyoneV6, false, true),
+            (Rules::Nobody, false, false),
+        ] {
+            let address = ip(source);
+            let in_range = if address.is_ipv4() { v4 } else { v6 };
+            // The one way to write that nobody may get in is the range of this address.
+            if rules == Rules::Nobody && source == "0.0.0.0" {
+                continue;
+            }
+            let want = if in_range {
+                Pass(Authorized)
+            } else {
+                Drop(Unauthorized)
+            };
+            rows.under(
+                rules,
+                format!("policies/{rules:?}/{source}"),
+                syn_from(address, 6443),
+                want,
+            );
+        }
+    }
+    // What nobody is believed about, the widest list does not make believable.
+    let misplaced = v6(Who::Stranger)
+        .destination_options(8)
+        .fragment(0, false, 1)
+        .syn(CLIENT_PORT, 6443)
+        .frame();
+    rows.under(
+        Rules::Anyone,
+        "policies/Anyone/misplaced-fragment",
+        misplaced,
+        Drop(MisplacedFragment),
+    );
+}
+
+/// A frame of every reason, with enforcement on, watched, and off.
+fn modes(rows: &mut Rows) {
+    let cases: Vec<(&str, Vec<u8>, DropReason)> = vec![
+        (
+            "unauthorized-ipv4",
+            v4(Who::Stranger).syn(CLIENT_PORT, 443).frame(),
+            Unauthorized,
+        ),
+        (
+            "unauthorized-ipv6",
+            v6(Who::Stranger).syn(CLIENT_PORT, 6443).frame(),
+            Unauthorized,
+        ),
+        (
+            "malformed",
+            v4(Who::Stranger)
+                .syn(CLIENT_PORT, 443)
+                .version_ihl(0x44)
+                .frame(),
+            Malformed,
+        ),
+        (
+            "truncated",
+            v6(Who::Stranger).syn(CLIENT_PORT, 443).cut(2).frame(),
+            Truncated,
+        ),
+        (
+            "incomplete-first-fragment",
+            v6(Who::Stranger).fragment(0, true, 1).says(TCP).frame(),
+            IncompleteFirstFragment,
+        ),
+        (
+            "headers-too-deep",
+            tagged_as(0x0800, &vec![(TAG_8021Q, 0); 16_381], &[0; 40]),
+            DropReason::HeadersTooDeep,
+        ),
+        (
+            "misplaced-fragment",
+            v6(Who::Listed)
+                .destination_options(8)
+                .fragment(0, false, 1)
+                .syn(CLIENT_PORT, 443)
+                .frame(),
+            MisplacedFragment,
+        ),
+    ];
+    for (name, frame, reason) in cases {
+        rows.add(
+            format!("policies/mode/enforce/{name}"),
+            frame.clone(),
+            Drop(reason),
+        );
+        rows.under(
+            Rules::Monitor,
+            format!("policies/mode/monitor/{name}"),
+            frame.clone(),
+            WouldDrop(reason),
+        );
+        rows.under(
+            Rules::Off,
+            format!("policies/mode/off/{name}"),
+            frame,
+            Pass(EnforcementOff),
+        );
+    }
+    let others: [(&str, Vec<u8>, Verdict); 5] = [
+        (
+            "listed",
+            v4(Who::Listed).syn(CLIENT_PORT, 443).frame(),
+            Pass(Authorized),
+        ),
+        (
+            "listed-doubt",
+            v4(Who::Listed).syn(CLIENT_PORT, 443).cut(1).frame(),
+            Pass(AuthorizedDoubt),
+        ),
+        (
+            "other-port",
+            v4(Who::Stranger).syn(CLIENT_PORT, 80).frame(),
+            Pass(OtherPort),
+        ),
+        (
+            "udp",
+            v6(Who::Stranger).datagram(CLIENT_PORT, 443, b"").frame(),
+            Pass(NotTcp),
+        ),
+        ("arp", tagged_as(0x0806, &[], &[0; 28]), Pass(NotIp)),
+    ];
+    for (name, frame, want) in others {
+        rows.under(
+            Rules::Monitor,
+            format!("policies/mode/monitor/{name}"),
+            frame.clone(),
+            want,
+        );
+        rows.under(
+            Rules::Off,
+            format!("policies/mode/off/{name}"),
+            frame,
+            Pass(EnforcementOff),
+        );
+    }
+}
+
+/// Ports that the user chose, and the usual ones, which then are not protected.
+fn ports(rows: &mut Rows) {
+    for (port, protected) in [
+        (0, false),
+        (1, true),
+        (2, false),
+        (443, false),
+        (6443, false),
+        (8442, false),
+        (8443, true),
+        (65_534, false),
+        (65_535, true),
+    ] {
+        for who in Who::BOTH {
+            let want = match (protected, who) {
+                (false, _) => Pass(OtherPort),
+                (true, Who::Stranger) => Drop(Unauthorized),
+                (true, Who::Listed) => Pass(Authorized),
+            };
+            let name = |family: &str| format!("policies/port/{port}/{family}/{}", who.word());
+            rows.under(
+                Rules::Ports,
+                name("ipv4"),
+                v4(who).syn(CLIENT_PORT, port).frame(),
+                want,
+            );
+            rows.under(
+                Rules::Ports,
+                name("ipv6"),
+                v6(who).syn(CLIENT_PORT, port).frame(),
+                want,
+            );
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The policies of the table, for both judges: as plain sets, and as words for the command line.
+
+use std::net::IpAddr;
+
+use filter_common::{Mode, Policy};
+use ipnet::IpNet;
+
+/// A policy by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rules {
+    /// The usual: some ranges of both families, everything guarded.
+    Enforce,
+    /// The same ranges, nothing dropped.
+    Monitor,
+    /// The list emptied on purpose.
+    Off,
+    /// The same ranges, only the node's first addresses guarded.
+    Destinations,
+    /// Other ports than the usual two.
+    Ports,
+    /// Everybody, both families.
+    Anyone,
+    /// Everybody over IPv4, nobody over IPv6.
+    AnyoneV4,
+    /// Everybody over IPv6, nobody over IPv4.
+    AnyoneV6,
+    /// Nobody.
+    Nobody,
+}
+
+/// The ranges of [`Rules::Enforce`].
+pub(super) const RANGES: [&str; 9] = [
+    "198.51.100.0/24",
+    "100.64.0.0/10",
+    "192.0.2.77/32",
+    "192.0.2.128/31",
+    "2001:db8:aa::/48",
+    "2001:db8:d000::/36",
+    "2001:db8:cc::1/128",
+    "2001:db8:cc::8/127",
+    "64:ff9b::/96",
+];
+
+/// What [`Rules::Destinations`] guards.
+const GUARDED: [&str; 2] = ["192.0.2.10/32", "2001:db8::10/128"];
+
+impl Rules {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Enforce,
+        Self::Monitor,
+        Self::Off,
+        Self::Destinations,
+        Self::Ports,
+        Self::Anyone,
+        Self::AnyoneV4,
+        Self::AnyoneV6,
+        Self::Nobody,
+    ];
+
+    /// The authorized ranges as the user writes them; empty where the list switches enforcement off.
+    pub fn ranges(self) -> Vec<&'static str> {
+        match self {
+            Self::Enforce | Self::Monitor | Self::Destinations | Self::Ports => RANGES.to_vec(),
+            Self::Off => Vec::new(),
+            Self::Anyone => vec!["0.0.0.0/0", "::/0"],
+            Self::AnyoneV4 => vec!["0.0.0.0/0"],
+            Self::AnyoneV6 => vec!["::/0"],
+            Self::Nobody => vec!["0.0.0.0/32"],
+        }
+    }
+
+    /// The protected ports.
+    pub const fn ports(self) -> &'static [u16] {
+        match self {
+            Self::Ports => &[1, 8443, 65_535],
+            _ => &[443, 6443],
+        }
+    }
+
+    /// The options of `apifence attach` that put it in force, but for the ranges.
+    pub fn options(self) -> Vec<String> {
+        let mut words = vec!["--no-node-addresses".to_owned()];
+        match self {
+            Self::Monitor => words.push("--mode=monitor".to_owned()),
+            Self::Destinations => {
+                words.extend(GUARDED.iter().map(|cidr| format!("--destination={cidr}")));
+            }
+            Self::Ports => words.extend(self.ports().iter().map(|port| format!("--port={port}"))),
+            _ => {}
+        }
+        words
+    }
+}
+
+impl Policy for Rules {
+    fn mode(&self) -> Mode {
+        match self {
+            Self::Monitor => Mode::Monitor,
+            Self::Off => Mode::Off,
+            _ => Mode::Enforce,
+        }
+    }
+
+    fn protects(&self, port: u16) -> bool {
+        self.ports().contains(&port)
+    }
+
+    fn guards_any_destination(&self) -> bool {
+        *self != Self::Destinations
+    }
+
+    fn guards(&self, destination: IpAddr) -> bool {
+        holds(&GUARDED, destination)
+    }
+
+    fn authorizes(&self, source: IpAddr) -> bool {
+        holds(&self.ranges(), source)
+    }
+}
+
+fn holds(ranges: &[&str], address: IpAddr) -> bool {
+    ranges.iter().any(|range| {
+        let range: IpNet = range.parse().expect("the table writes ranges right");
+        // An IPv4 range never holds an IPv6 address, embedded or not: `ipnet` keeps the families apart.
+        range.contains(&address) && range.addr().is_ipv4() == address.is_ipv4()
+    })
+}

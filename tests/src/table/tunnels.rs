@@ -1,0 +1,232 @@
+//! Packets inside packets. Linux takes one out by itself right behind a segment routing or RPL header; anything else needs a
+//! tunnel device, which gets a filter of its own.
+
+use filter_common::{
+    DropReason::{
+        HeadersTooDeep, IncompleteFirstFragment, MisplacedFragment, Truncated, Unauthorized,
+    },
+    PassReason::{Authorized, AuthorizedDoubt, LaterFragment, NotTcp, OtherPort, ShortHeader},
+    Verdict::{Drop, Pass},
+};
+
+use super::{NODE6, Rows, Rules, Who, v4, v6};
+use crate::packets::{
+    CLIENT_PORT, TCP, V6,
+    v6::{DESTINATION_OPTIONS, HEADER_LEN},
+};
+
+pub(super) fn add(rows: &mut Rows) {
+    for (kind, tunnel) in TUNNELS {
+        inside(rows, kind, tunnel);
+        cut(rows, kind, tunnel);
+    }
+    not_taken_out(rows);
+    nested(rows);
+}
+
+type Add = fn(V6) -> V6;
+
+const TUNNELS: [(&str, Add); 5] = [
+    ("segments-none-left", |packet| packet.segments(0, &[NODE6])),
+    ("segments-one-left", |packet| {
+        packet.segments(1, &[NODE6, NODE6])
+    }),
+    ("options-and-segments", |packet| {
+        packet.destination_options(8).segments(0, &[NODE6])
+    }),
+    ("atomic-fragment-and-segments", |packet| {
+        packet.fragment(0, false, 1).segments(0, &[NODE6])
+    }),
+    ("rpl", |packet| packet.routing(3, 0, &[NODE6])),
+];
+
+/// Numbers of the inner packet by its family.
+const INNER: [(&str, u8); 2] = [("ipv4", 4), ("ipv6", 41)];
+
+fn syn(number: u8, who: Who, port: u16) -> Vec<u8> {
+    super::syn_packet(number == 41, who, port)
+}
+
+/// The inner source decides, and the outer one vouches for nothing.
+fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
+    for (family, number) in INNER {
+        for outer in Who::BOTH {
+            let name = format!("tunnels/{kind}/{family}-from-{}", outer.word());
+            let around = |packet: &[u8]| tunnel(v6(outer)).payload(number, packet).frame();
+            rows.segment(&format!("{name}/tcp"), |who| {
+                around(&syn(number, who, 6443))
+            });
+            let other = |who| around(&syn(number, who, 6444));
+            rows.ordinary(&format!("{name}/tcp-other-port"), other, OtherPort);
+        }
+    }
+    let around = |number, packet: &[u8]| tunnel(v6(Who::Stranger)).payload(number, packet).frame();
+    rows.ordinary(
+        &format!("tunnels/{kind}/udp"),
+        |who| around(41, &v6(who).datagram(CLIENT_PORT, 6443, b"").packet()),
+        NotTcp,
+    );
+    rows.segment(&format!("tunnels/{kind}/ipv4-with-options"), |who| {
+        around(4, &v4(who).syn(CLIENT_PORT, 443).options(&[1; 40]).packet())
+    });
+    rows.segment(&format!("tunnels/{kind}/ipv6-with-options"), |who| {
+        around(
+            41,
+            &v6(who)
+                .hop_by_hop(8)
+                .destination_options(24)
+                .syn(CLIENT_PORT, 443)
+                .packet(),
+        )
+    });
+    rows.ordinary(
+        &format!("tunnels/{kind}/later-fragment"),
+        |who| {
+            around(
+                41,
+                &v6(who).fragment(3, false, 1).syn(CLIENT_PORT, 443).packet(),
+            )
+        },
+        LaterFragment,
+    );
+    rows.doubt(
+        &format!("tunnels/{kind}/first-fragment-without-port"),
+        |who| {
+            around(
+                41,
+                &v6(who)
+                    .fragment(0, true, 1)
+                    .destination_options(8)
+                    .says(TCP)
+                    .packet(),
+            )
+        },
+        IncompleteFirstFragment,
+    );
+    rows.hostile(
+        &format!("tunnels/{kind}/misplaced-fragment"),
+        |who| {
+            around(
+                41,
+                &v6(who)
+                    .destination_options(8)
+                    .fragment(0, false, 1)
+                    .syn(CLIENT_PORT, 80)
+                    .packet(),
+            )
+        },
+        MisplacedFragment,
+    );
+}
+
+fn cut(rows: &mut Rows, kind: &str, tunnel: Add) {
+    let front = tunnel(v6(Who::Listed)).chain_len();
+    for (family, number) in INNER {
+        let fixed = if number == 41 { HEADER_LEN } else { 20 };
+        for len in [0, 8, fixed - 1, fixed, fixed + 3, fixed + 4] {
+            for who in Who::BOTH {
+                let packet = tunnel(v6(Who::Listed)).payload(number, &syn(number, who, 6443));
+                let want = match who {
+                    _ if len < fixed => Pass(ShortHeader),
+                    Who::Stranger if len < fixed + 4 => Drop(Truncated),
+                    Who::Listed if len < fixed + 4 => Pass(AuthorizedDoubt),
+                    Who::Stranger => Drop(Unauthorized),
+                    Who::Listed => Pass(Authorized),
+                };
+                let name = format!("tunnels/{kind}/{family}-cut-to-{len}/{}", who.word());
+                rows.add(&*name, packet.clone().cut(front + len).frame(), want);
+                // With the rest as padding it is no longer.
+                let outer_len = u16::try_from(front + len).expect("it is short");
+                let name = format!("tunnels/{kind}/{family}-outer-length-{len}/{}", who.word());
+                rows.add(name, packet.payload_len(outer_len).frame(), want);
+            }
+        }
+    }
+}
+
+/// In the first of several fragments the inner source may be in a later one.
+fn nested(rows: &mut Rows) {
+    let front = 8 + 24;
+    for len in [0, 8, 32, 40, 48] {
+        for who in Who::BOTH {
+            let packet = v6(Who::Listed).fragment(0, true, 1).segments(0, &[NODE6]);
+            let packet = packet.payload(41, &syn(41, who, 6443));
+            let want = match who {
+                _ if len < 40 => Drop(IncompleteFirstFragment),
+                Who::Stranger if len < 44 => Drop(IncompleteFirstFragment),
+                Who::Listed if len < 44 => Pass(AuthorizedDoubt),
+                Who::Stranger => Drop(Unauthorized),
+                Who::Listed => Pass(Authorized),
+            };
+            let name = format!("tunnels/first-fragment/cut-to-{len}/{}", who.word());
+            rows.add(&*name, packet.clone().cut(front + len).frame(), want);
+            let outer_len = u16::try_from(front + len).expect("it is short");
+            let name = format!(
+                "tunnels/first-fragment/the-rest-is-padding-from-{len}/{}",
+                who.word()
+            );
+            rows.add(name, packet.payload_len(outer_len).frame(), want);
+        }
+    }
+    rows.hostile(
+        "tunnels/three-deep",
+        |who| {
+            let around = |inner: &[u8]| v6(who).segments(0, &[NODE6]).payload(41, inner).packet();
+            crate::packets::frame(&around(&around(&syn(41, who, 80))))
+        },
+        HeadersTooDeep,
+    );
+    // Only the inner packet's destination is one.
+    let around = |inner: V6| {
+        v6(Who::Stranger)
+            .segments(0, &[NODE6])
+            .payload(41, &inner.packet())
+            .frame()
+    };
+    let inner = V6::new(Who::Stranger.v6(), super::OTHER6).syn(CLIENT_PORT, 443);
+    let elsewhere = Pass(filter_common::PassReason::OtherDestination);
+    rows.under(
+        Rules::Destinations,
+        "tunnels/to-an-unguarded-destination",
+        around(inner),
+        elsewhere,
+    );
+    let to_other = V6::new(Who::Stranger.v6(), super::OTHER6).segments(0, &[super::OTHER6]);
+    let inner = v6(Who::Stranger).syn(CLIENT_PORT, 443).packet();
+    rows.under(
+        Rules::Destinations,
+        "tunnels/by-way-of-an-unguarded-destination",
+        to_other.payload(41, &inner).frame(),
+        Drop(Unauthorized),
+    );
+}
+
+/// These need a device, or are nothing to Linux.
+fn not_taken_out(rows: &mut Rows) {
+    for (family, number) in INNER {
+        let outers: [(&str, Add); 5] = [
+            ("bare", |packet| packet),
+            ("behind-options", |packet| packet.destination_options(8)),
+            ("behind-routing-type-0", |packet| {
+                packet.routing(0, 0, &[NODE6])
+            }),
+            ("behind-routing-type-2", |packet| {
+                packet.routing(2, 0, &[NODE6])
+            }),
+            ("behind-segments-and-options", |packet| {
+                packet.segments(0, &[NODE6]).options(DESTINATION_OPTIONS, 8)
+            }),
+        ];
+        for (name, outer) in outers {
+            rows.ordinary(
+                &format!("tunnels/not-taken-out/{name}/{family}"),
+                |who| {
+                    outer(v6(who))
+                        .payload(number, &syn(number, who, 6443))
+                        .frame()
+                },
+                NotTcp,
+            );
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The harness itself: without a filter everybody reaches everything.
+
+use anyhow::Result;
+use tests::{
+    foreign::Foreign,
+    mounts,
+    net::{Echo, Transfer, open, ping, silent, tcp_counter, udp},
+    netns::{End, Namespace, veth},
+    site::{ADMIN, NODE, STRANGER, Site, at, ip},
+};
+
+#[test]
+fn without_a_filter_everyone_gets_in() -> Result<()> {
+    let site = Site::new()?;
+    let _server = Echo::new(&site.node, 6443)?;
+    for (namespace, addresses) in [(&site.admin, ADMIN), (&site.stranger, STRANGER)] {
+        for (source, node) in addresses.into_iter().zip(NODE) {
+            open(namespace, ip(source), at(node, 6443))?;
+            udp((namespace, ip(source)), (&site.node, at(node, 6443)))?;
+            ping(namespace, ip(source), ip(node))?;
+        }
+    }
+    let transfer = Transfer::new(&site.admin, ip(ADMIN[0]), at(NODE[0], 6443))?;
+    transfer.flows()?;
+    assert_eq!(tcp_counter(&site.admin, "RetransSegs")?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_refusal_is_not_silence() -> Result<()> {
+    let site = Site::new()?;
+    let answer = silent(&site.stranger, ip(STRANGER[0]), at(NODE[0], 6443));
+    assert!(answer.is_err_and(|error| error.to_string().contains("refused")));
+    site.node.ip("link set eth0 down")?;
+    silent(&site.stranger, ip(STRANGER[0]), at(NODE[0], 6443))
+}
+
+#[test]
+fn a_foreign_program_attaches() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let peer = Namespace::new("peer")?;
+    let end = |namespace| End {
+        namespace,
+        interface: "eth0",
+        addresses: &[],
+    };
+    veth(1500, end(&node), end(&peer))?;
+    mounts::enter_private()?;
+    let mut foreign = Foreign::load()?;
+    let link = node.run(|| foreign.attach("eth0"))?;
+    assert!(
+        node.ip("link show dev eth0")?
+            .contains(&format!("prog/xdp id {}", foreign.id()?))
+    );
+    drop(link);
+    foreign.pin("/sys/fs/bpf/passer_by")?;
+    node.ip("link set dev eth0 xdp pinned /sys/fs/bpf/passer_by")?;
+    assert!(
+        node.ip("link show dev eth0")?
+            .contains(&format!("prog/xdp id {}", foreign.id()?))
+    );
+    Ok(())
+}

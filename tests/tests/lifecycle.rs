@@ -1,0 +1,324 @@
+//! The filter outlives processes, changes without a gap, and displaces nobody.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use tests::{
+    cli::Apifence,
+    net::{Echo, Knocker, Transfer, tcp_counter},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    wait,
+};
+
+const PORT: u16 = 6443;
+const POLICY: [&str; 4] = [
+    "--interface",
+    INTERFACE,
+    "--authorized-ip-ranges",
+    ADMIN_RANGES,
+];
+
+fn with<'a>(verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&[verb], &POLICY[..], more].concat()
+}
+
+#[test]
+fn the_port_stays_filtered_when_every_process_is_killed() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+
+    let mut daemon = filter.start(&with("run", &[]))?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let mut connection = site.admin_gets_in(Family::V6, PORT)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    daemon.signal(Signal::SIGKILL)?;
+    assert_eq!(daemon.wait()?, None);
+
+    for family in Family::BOTH {
+        site.stranger_is_dropped(family, PORT, &filter)?;
+        site.admin_gets_in(family, PORT)?;
+    }
+    tests::net::exchange(&mut connection, wait::PATIENCE)?;
+    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+
+    // Neither a lock nor a half-done change is in the way of what comes after.
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&["detach"])?;
+    site.stranger_gets_in(Family::V6, PORT).map(drop)
+}
+
+/// Wherever a change is when it is killed: the port is not more open than before or after, and the next change succeeds.
+#[test]
+fn a_change_killed_half_way_opens_nothing() -> Result<()> {
+    const KILLS: u32 = 16;
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    let started = Instant::now();
+    filter.ok(&with("attach", &[]))?;
+    let whole = started.elapsed();
+    let answers = || tcp_counter(&site.stranger, "InSegs");
+    let answered = answers()?;
+    let knocker = Knocker::new(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))?;
+    let admin = Transfer::new(&site.admin, ip(ADMIN[1]), at(NODE[1], PORT))?;
+
+    let changes = [
+        with("attach", &["--port", "443,6443,8443"]),
+        vec!["ranges", "add", "192.0.2.128/25"],
+    ];
+    for kill in 0..KILLS {
+        let mut change = filter.start(&changes[kill as usize % 2])?;
+        // Not to wait for anything, but to strike at another line each time.
+        std::thread::sleep(whole * kill / KILLS);
+        change.signal(Signal::SIGKILL)?;
+        change.wait()?;
+        admin.flows()?;
+    }
+    assert_eq!(answers()?, answered, "the node answered the stranger");
+    knocker.stop()?;
+    for change in &changes {
+        filter.ok(change)?;
+    }
+    let status = filter.json(&["status"])?;
+    assert_eq!(
+        (&status["state"], &status["drift"]),
+        (&"enforcing".into(), &serde_json::json!([]))
+    );
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+
+    // And a first attach: whatever is there afterwards, nothing is in the way of the next.
+    for kill in 0..KILLS {
+        filter.ok(&["detach"])?;
+        let mut attach = filter.start(&changes[0])?;
+        std::thread::sleep(whole * kill / KILLS);
+        attach.signal(Signal::SIGKILL)?;
+        attach.wait()?;
+        let state = filter.json(&["status"])?["state"].clone();
+        site.admin_gets_in(Family::V4, PORT)?;
+        match state.as_str() {
+            Some("detached") => drop(site.stranger_gets_in(Family::V4, PORT)?),
+            Some("enforcing") => site.stranger_is_dropped(Family::V4, PORT, &filter)?,
+            _ => anyhow::bail!("killed at step {kill}: status says {state}"),
+        }
+    }
+    filter.ok(&changes[0])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["detach"])?;
+    assert!(!filter.bpffs().exists(), "pins are left");
+    Ok(())
+}
+
+#[test]
+fn run_leaves_the_filter_on_unless_told_to_take_it_off() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    for (signal, more, stays) in [
+        (Signal::SIGTERM, &[][..], true),
+        (Signal::SIGINT, &["-v"], true),
+        (Signal::SIGTERM, &["--detach-on-exit"], false),
+        (Signal::SIGTERM, &["--detach-on-exit", "-v"], false),
+    ] {
+        let mut daemon = filter.start(&with("run", more))?;
+        daemon.line(|line| line.contains("guarding"))?;
+        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        daemon.line(|line| line.contains("dropped"))?;
+        daemon.signal(signal)?;
+        assert_eq!(daemon.wait()?, Some(0));
+        if stays {
+            site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+            site.admin_gets_in(Family::V4, PORT)?;
+        } else {
+            site.stranger_gets_in(Family::V4, PORT)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn run_shows_the_programs_log_on_request() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut daemon = filter.start(&with("run", &["-v"]))?;
+    daemon.line(|line| line.contains("guarding"))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    daemon.line(|line| line.contains("drop: unauthorized"))?;
+    Ok(())
+}
+
+/// What a second `attach` and changes of the list have in common: nobody notices.
+#[test]
+fn changes_leave_no_gap() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let server = Echo::new(&site.node, PORT)?;
+    let answers = || tcp_counter(&site.stranger, "InSegs");
+    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&with("attach", &[]))?;
+    let admins =
+        [0, 1].map(|family| Transfer::new(&site.admin, ip(ADMIN[family]), at(NODE[family], PORT)));
+    let admins = admins.into_iter().collect::<Result<Vec<_>>>()?;
+
+    let answered_before = answers()?;
+    let accepted_before = server.accepted();
+    let knockers = [0, 1]
+        .map(|family| Knocker::new(&site.stranger, ip(STRANGER[family]), at(NODE[family], PORT)));
+    let knockers = knockers.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut drops = 0;
+    let mut passes = 0;
+    for round in 0..6 {
+        match round % 3 {
+            0 => filter.ok(&with("attach", &[]))?,
+            1 => filter.ok(&["ranges", "add", "192.0.2.128/25"])?,
+            _ => filter.ok(&with(
+                "attach",
+                &[
+                    "--port",
+                    "443",
+                    "--port",
+                    "6443",
+                    "--cluster-cidrs",
+                    "10.0.0.0/8",
+                ],
+            ))?,
+        };
+        // Counters are kept: they only grow.
+        for (now, last) in [
+            (filter.packets("drop", "unauthorized")?, &mut drops),
+            (filter.packets("pass", "authorized")?, &mut passes),
+        ] {
+            assert!(
+                now > *last,
+                "round {round}: a counter went from {last} to {now}"
+            );
+            *last = now;
+        }
+        for admin in &admins {
+            admin.flows()?;
+        }
+    }
+    assert_eq!(
+        answers()?,
+        answered_before,
+        "the node answered the stranger"
+    );
+    assert_eq!(
+        server.accepted(),
+        accepted_before,
+        "the node accepted a stranger"
+    );
+
+    // The witness can tell: with the port open the stranger is answered.
+    filter.ok(&["detach"])?;
+    wait::until("the stranger is answered", || {
+        Ok(answers()? > answered_before)
+    })?;
+    for knocker in knockers {
+        knocker.stop()?;
+    }
+    for admin in &admins {
+        admin.flows()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn interfaces_are_guarded_one_by_one() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let peer = tests::netns::Namespace::new("peer")?;
+    let end = |namespace, addresses| tests::netns::End {
+        namespace,
+        interface: "eth1",
+        addresses,
+    };
+    tests::netns::veth(
+        1500,
+        end(&site.node, &["10.9.0.1/24"]),
+        end(&peer, &["10.9.0.2/24"]),
+    )?;
+    let peer_gets_in = || tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).map(drop);
+    let peer_is_silenced = || tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT));
+    let guarded = || {
+        let status = filter.json(&["status"])?;
+        let interfaces = status["interfaces"]
+            .as_array()
+            .context("no interfaces")?
+            .clone();
+        anyhow::Ok(
+            interfaces
+                .iter()
+                .filter_map(|guard| guard["interface"].as_str().map(str::to_owned))
+                .collect::<Vec<_>>(),
+        )
+    };
+    peer_gets_in()?;
+
+    filter.ok(&with("attach", &[]))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    peer_gets_in()?;
+
+    filter.ok(&with("attach", &["--interface", "eth1"]))?;
+    assert_eq!(guarded()?, ["eth0", "eth1"]);
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    peer_is_silenced()?;
+
+    filter.ok(&["detach", "--interface", "eth0"])?;
+    assert_eq!(guarded()?, ["eth1"]);
+    site.stranger_gets_in(Family::V4, PORT)?;
+    peer_is_silenced()?;
+
+    filter.ok(&["detach", "--interface", "eth1"])?;
+    peer_gets_in()?;
+    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let peer = tests::netns::Namespace::new("peer")?;
+    let end = |namespace, addresses| tests::netns::End {
+        namespace,
+        interface: "eth1",
+        addresses,
+    };
+    let plug_in = || {
+        tests::netns::veth(
+            1500,
+            end(&site.node, &["10.9.0.1/24"]),
+            end(&peer, &["10.9.0.2/24"]),
+        )
+    };
+    let _server = Echo::new(&site.node, PORT)?;
+    let attach = [
+        "attach",
+        "--interface",
+        "eth1",
+        "--authorized-ip-ranges",
+        ADMIN_RANGES,
+    ];
+
+    plug_in()?;
+    tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    filter.ok(&attach)?;
+    tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    site.node.ip("link delete eth1")?;
+    let status = filter.ok(&["status"])?;
+    assert!(status.starts_with("detached"), "{status}");
+    filter.ok(&["stats"])?;
+
+    plug_in()?;
+    tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    filter.ok(&attach)?;
+    tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    filter.ok(&["detach"])?;
+    tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).map(drop)
+}

@@ -1,0 +1,348 @@
+//! Real connections through the filter: open, blocked, open again, and neighbours that must not change.
+
+use anyhow::Result;
+use tests::{
+    cli::Apifence,
+    net::{Echo, Transfer, exchange, open, silent},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+};
+
+const PORTS: [u16; 2] = [443, 6443];
+const ATTACH: [&str; 5] = [
+    "attach",
+    "--interface",
+    INTERFACE,
+    "--authorized-ip-ranges",
+    ADMIN_RANGES,
+];
+
+#[test]
+fn native_filter_guards_both_ports_and_families() -> Result<()> {
+    guards_both_ports_and_families("native")
+}
+
+#[test]
+fn generic_filter_guards_both_ports_and_families() -> Result<()> {
+    guards_both_ports_and_families("generic")
+}
+
+fn guards_both_ports_and_families(xdp_mode: &str) -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _servers = PORTS.map(|port| [Echo::new(&site.node, port), Echo::new(&site.node, port + 1)]);
+    let everyone_gets_in = || {
+        for family in Family::BOTH {
+            for port in PORTS {
+                site.admin_gets_in(family, port)?;
+                site.stranger_gets_in(family, port)?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let neighbours_are_open = || {
+        for family in Family::BOTH {
+            for port in PORTS {
+                site.stranger_gets_in(family, port + 1)?;
+                site.other_protocols_pass(family, port)?;
+            }
+        }
+        anyhow::Ok(())
+    };
+
+    everyone_gets_in()?;
+    neighbours_are_open()?;
+
+    filter.ok(&[&ATTACH[..], &["--xdp-mode", xdp_mode]].concat())?;
+    let status = filter.json(&["status"])?;
+    assert_eq!(status["state"], "enforcing");
+    assert_eq!(status["interfaces"][0]["interface"], INTERFACE);
+    assert_eq!(status["interfaces"][0]["xdp_mode"], xdp_mode);
+    for family in Family::BOTH {
+        for port in PORTS {
+            site.admin_gets_in(family, port)?;
+            site.stranger_is_dropped(family, port, &filter)?;
+        }
+    }
+    neighbours_are_open()?;
+
+    filter.ok(&["detach"])?;
+    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    everyone_gets_in()?;
+    neighbours_are_open()
+}
+
+#[test]
+fn a_range_added_lets_in_and_its_removal_cuts_the_open_connection() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    site.stranger_gets_in(Family::V4, 6443)?;
+    filter.ok(&ATTACH)?;
+    let admin = Transfer::new(&site.admin, ip(ADMIN[0]), at(NODE[0], 6443))?;
+
+    for (family, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
+        let address = STRANGER[family as usize];
+        site.stranger_is_dropped(family, 6443, &filter)?;
+        filter.ok(&["ranges", "add", address, "--comment", "for today"])?;
+        let mut connection = site.stranger_gets_in(family, 6443)?;
+        site.stranger_is_dropped(other, 6443, &filter)?;
+
+        filter.ok(&["ranges", "remove", address])?;
+        let before = filter.dropped()?;
+        assert!(
+            exchange(&mut connection, tests::net::SILENCE).is_err(),
+            "the open connection goes on"
+        );
+        assert!(
+            filter.dropped()? > before,
+            "its segments were not counted as dropped"
+        );
+        site.stranger_is_dropped(family, 6443, &filter)?;
+        admin.flows()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_entry_of_the_list_lets_in_nobody_beside_it() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 443)?;
+    let inside = [
+        "198.51.100.0",
+        "198.51.100.255",
+        "2001:db8:aa::",
+        "2001:db8:aa:ffff:ffff:ffff:ffff:ffff",
+    ];
+    let outside = [
+        "198.51.99.255",
+        "198.51.101.0",
+        "2001:db8:a9:ffff:ffff:ffff:ffff:ffff",
+        "2001:db8:ab::",
+    ];
+    let node = |address: &str| at(NODE[usize::from(address.contains(':'))], 443);
+    for address in inside.into_iter().chain(outside) {
+        site.add_stranger(address)?;
+        open(&site.stranger, ip(address), node(address))?;
+    }
+
+    filter.ok(&ATTACH)?;
+    for address in inside {
+        open(&site.stranger, ip(address), node(address))?;
+        assert_eq!(filter.run(&["check", address])?.code, Some(0));
+    }
+    for address in outside {
+        site.is_dropped(address, node(address), &filter)?;
+        assert_eq!(filter.run(&["check", address])?.code, Some(1));
+    }
+
+    filter.ok(&["detach"])?;
+    for address in outside {
+        open(&site.stranger, ip(address), node(address))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_nodes_own_connections_get_their_replies() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut servers = Vec::new();
+    for port in PORTS {
+        servers.push(Echo::new(&site.stranger, port)?);
+        servers.push(Echo::new(&site.node, port)?);
+    }
+    let goes_out = |family: Family, port| {
+        let family = family as usize;
+        open(&site.node, ip(NODE[family]), at(STRANGER[family], port)).map(drop)
+    };
+    for xdp_mode in ["native", "generic"] {
+        for family in Family::BOTH {
+            goes_out(family, 443)?;
+            site.stranger_gets_in(family, 443)?;
+        }
+        filter.ok(&[&ATTACH[..], &["--xdp-mode", xdp_mode]].concat())?;
+        for family in Family::BOTH {
+            for port in PORTS {
+                site.stranger_is_dropped(family, port, &filter)?;
+                goes_out(family, port)?;
+            }
+        }
+        filter.ok(&["detach"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn destinations_narrow_the_filter() -> Result<()> {
+    const OTHER: &str = "192.0.2.99";
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    site.add_node(OTHER)?;
+    let stranger = ip(STRANGER[0]);
+    open(&site.stranger, stranger, at(NODE[0], 6443))?;
+    open(&site.stranger, stranger, at(OTHER, 6443))?;
+
+    filter.ok(&[&ATTACH[..], &["--destination", NODE[0]]].concat())?;
+    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+    open(&site.stranger, stranger, at(OTHER, 6443))?;
+    site.stranger_gets_in(Family::V6, 6443)?;
+    site.admin_gets_in(Family::V4, 6443)?;
+
+    filter.ok(&[
+        &ATTACH[..],
+        &["--destination", NODE[0], "--destination", "192.0.2.96/29"],
+    ]
+    .concat())?;
+    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+    site.is_dropped(STRANGER[0], at(OTHER, 6443), &filter)?;
+
+    filter.ok(&["detach"])?;
+    site.stranger_gets_in(Family::V4, 6443).map(drop)
+}
+
+#[test]
+fn other_ports_can_be_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _servers = [6443, 8443, 65535].map(|port| Echo::new(&site.node, port));
+    for port in [6443, 8443, 65535] {
+        site.stranger_gets_in(Family::V6, port)?;
+    }
+    filter.ok(&[&ATTACH[..], &["--port", "8443", "--port", "65535"]].concat())?;
+    site.stranger_is_dropped(Family::V6, 8443, &filter)?;
+    site.stranger_is_dropped(Family::V6, 65535, &filter)?;
+    site.stranger_gets_in(Family::V6, 6443)?;
+    filter.ok(&["detach"])?;
+    site.stranger_gets_in(Family::V6, 8443).map(drop)
+}
+
+#[test]
+fn monitor_mode_counts_and_drops_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    site.stranger_gets_in(Family::V4, 6443)?;
+
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    assert_eq!(filter.json(&["status"])?["state"], "monitoring");
+    for family in Family::BOTH {
+        let before = filter.packets("would_drop", "unauthorized")?;
+        site.admin_gets_in(family, 6443)?;
+        assert_eq!(
+            filter.packets("would_drop", "unauthorized")?,
+            before,
+            "an administrator's packet counts"
+        );
+        site.stranger_gets_in(family, 6443)?;
+        assert!(
+            filter.packets("would_drop", "unauthorized")? > before,
+            "a stranger's packets do not count"
+        );
+    }
+    assert_eq!(filter.dropped()?, 0);
+
+    filter.ok(&[&ATTACH[..], &["--mode", "enforce"]].concat())?;
+    for family in Family::BOTH {
+        site.stranger_is_dropped(family, 6443, &filter)?;
+        site.admin_gets_in(family, 6443)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_empty_list_opens_and_says_so() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    site.stranger_gets_in(Family::V4, 6443)?;
+    for off in [&["ranges", "clear"][..], &["ranges", "set", ""]] {
+        filter.ok(&ATTACH)?;
+        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+        filter.ok(off)?;
+        for family in Family::BOTH {
+            site.stranger_gets_in(family, 6443)?;
+        }
+        let status = filter.ok(&["status"])?;
+        let first = status.lines().next().unwrap_or_default();
+        assert!(
+            first.to_lowercase().contains("off"),
+            "status starts with `{first}`"
+        );
+        assert_eq!(filter.json(&["status"])?["state"], "off");
+    }
+    filter.ok(&["ranges", "add", "198.51.100.0/24"])?;
+    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    site.stranger_is_dropped(Family::V4, 6443, &filter)
+}
+
+#[test]
+fn nobodys_range_shuts_everyone_out() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    site.admin_gets_in(Family::V4, 6443)?;
+    filter.ok(&ATTACH)?;
+    let mut connections = [
+        site.admin_gets_in(Family::V4, 6443)?,
+        site.admin_gets_in(Family::V6, 6443)?,
+    ];
+
+    filter.ok(&["ranges", "set", "0.0.0.0/32"])?;
+    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    for family in Family::BOTH {
+        silent(
+            &site.admin,
+            ip(ADMIN[family as usize]),
+            at(NODE[family as usize], 6443),
+        )?;
+        assert!(exchange(&mut connections[family as usize], tests::net::SILENCE).is_err());
+        site.other_protocols_pass(family, 6443)?;
+    }
+
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    for family in Family::BOTH {
+        // What was sent meanwhile is repeated by TCP: the connection has lost nothing.
+        exchange(&mut connections[family as usize], tests::wait::PATIENCE)?;
+        site.admin_gets_in(family, 6443)?;
+        site.stranger_is_dropped(family, 6443, &filter)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn implicit_sources_get_in() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    site.stranger_gets_in(Family::V4, 6443)?;
+    for option in [
+        "--outbound-ips",
+        "--outbound-ip-prefixes",
+        "--cluster-cidrs",
+    ] {
+        filter.ok(&ATTACH)?;
+        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+        filter.ok(&[&ATTACH[..], &[option, STRANGER[0]]].concat())?;
+        site.stranger_gets_in(Family::V4, 6443)?;
+        site.stranger_is_dropped(Family::V6, 6443, &filter)?;
+        site.admin_gets_in(Family::V6, 6443)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn jumbo_frames_pass_for_an_administrator() -> Result<()> {
+    for xdp_mode in ["native", "generic"] {
+        let site = Site::with_mtu(9000)?;
+        let filter = Apifence::new(&site.node)?;
+        let _server = Echo::new(&site.node, 6443)?;
+        filter.ok(&[&ATTACH[..], &["--xdp-mode", xdp_mode]].concat())?;
+        for family in [0, 1] {
+            Transfer::new(&site.admin, ip(ADMIN[family]), at(NODE[family], 6443))?.flows()?;
+        }
+        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+    }
+    Ok(())
+}

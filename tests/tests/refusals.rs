@@ -1,0 +1,252 @@
+//! What apifence refuses: each with its own error, a hint, an exit code, and nothing changed.
+
+use std::{fs, process::Command};
+
+use anyhow::Result;
+use tests::{
+    cli::{Apifence, FAILED, INPUT, Ran, refused},
+    foreign::{self, Foreign},
+    net::Echo,
+    netns::Namespace,
+    site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+};
+
+const ATTACH: [&str; 5] = [
+    "attach",
+    "--interface",
+    INTERFACE,
+    "--authorized-ip-ranges",
+    ADMIN_RANGES,
+];
+
+#[test]
+fn a_foreign_program_is_not_displaced() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut foreign = Foreign::load()?;
+    let id = format!("xdp id {}", foreign.id()?);
+    let is_there = || {
+        anyhow::Ok(
+            site.node
+                .ip(&format!("link show dev {INTERFACE}"))?
+                .contains(&id),
+        )
+    };
+    foreign.pin("/sys/fs/bpf/foreign")?;
+
+    for mode in ["xdp", "xdpgeneric", "link"] {
+        let link = match mode {
+            "link" => Some(site.node.run(|| foreign.attach(INTERFACE))?),
+            mode => {
+                site.node.ip(&format!(
+                    "link set dev {INTERFACE} {mode} pinned /sys/fs/bpf/foreign"
+                ))?;
+                None
+            }
+        };
+        for xdp_mode in ["auto", "native", "generic"] {
+            let ran = filter.run(&[&ATTACH[..], &["--xdp-mode", xdp_mode]].concat())?;
+            refused(&ran, FAILED, &[INTERFACE, foreign::PROGRAM])?;
+            assert!(
+                is_there()?,
+                "{mode}: displaced by attach --xdp-mode {xdp_mode}"
+            );
+        }
+        filter.ok(&["detach"])?;
+        assert!(is_there()?, "{mode}: removed by detach");
+        assert!(!filter.bpffs().exists(), "pins are left");
+        match link {
+            Some(link) => drop(link),
+            None => drop(
+                site.node
+                    .ip(&format!("link set dev {INTERFACE} {mode} off"))?,
+            ),
+        }
+        tests::wait::until("the foreign program is off", || Ok(!is_there()?))?;
+    }
+    filter.ok(&ATTACH)?;
+    Ok(())
+}
+
+#[test]
+fn pins_of_another_layout_are_refused_and_detach_removes_them() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 443)?;
+    site.stranger_gets_in(Family::V4, 443)?;
+    filter.ok(&ATTACH)?;
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    // The same pins, as if a later version had made them.
+    fs::rename(
+        filter.bpffs().join("layout-1"),
+        filter.bpffs().join("layout-999"),
+    )?;
+
+    for command in [
+        &ATTACH[..],
+        &["status"],
+        &["stats"],
+        &["ranges", "list"],
+        &["ranges", "clear"],
+        &["check", "::2"],
+    ] {
+        let ran = filter.run(command)?;
+        refused(&ran, FAILED, &["layout 999", "apifence"])?;
+        assert!(
+            ran.stderr.contains("apifence detach"),
+            "the way out is not named; {ran}"
+        );
+    }
+    tests::net::silent(
+        &site.stranger,
+        tests::site::ip(STRANGER[0]),
+        tests::site::at(tests::site::NODE[0], 443),
+    )?;
+
+    filter.ok(&["detach"])?;
+    assert!(!filter.bpffs().exists(), "pins are left");
+    site.stranger_gets_in(Family::V4, 443)?;
+    filter.ok(&ATTACH)?;
+    site.stranger_is_dropped(Family::V4, 443, &filter)
+}
+
+#[test]
+fn a_missing_bpffs_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let elsewhere = tempfile::TempDir::new()?;
+    let filter = Apifence::new(&site.node)?.with_bpffs(elsewhere.path().join("apifence"));
+    let ran = filter.run(&ATTACH)?;
+    refused(
+        &ran,
+        FAILED,
+        &["bpffs", &elsewhere.path().display().to_string()],
+    )?;
+    assert!(
+        ran.stderr.contains("mount -t bpf"),
+        "the way out is not named; {ran}"
+    );
+    assert_eq!(
+        fs::read_dir(elsewhere.path())?.count(),
+        0,
+        "something was made there"
+    );
+    assert!(!filter.ranges_file().exists(), "a list was written");
+    Ok(())
+}
+
+#[test]
+fn a_missing_interface_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let ran = filter.run(&[
+        "attach",
+        "--interface",
+        "eth7",
+        "--authorized-ip-ranges",
+        ADMIN_RANGES,
+    ])?;
+    refused(&ran, FAILED, &["`eth7`"])?;
+    assert!(
+        ran.stderr.contains("`eth0`"),
+        "the hint does not name those there are; {ran}"
+    );
+    // One of several: all or nothing.
+    let ran = filter.run(&[&ATTACH[..], &["--interface", "eth7"]].concat())?;
+    refused(&ran, FAILED, &["`eth7`"])?;
+    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    assert!(!filter.ranges_file().exists(), "a list was written");
+    Ok(())
+}
+
+#[test]
+fn without_a_default_route_an_interface_must_be_named() -> Result<()> {
+    let lonely = Namespace::new("lonely")?;
+    let filter = Apifence::new(&lonely)?;
+    refused(
+        &filter.run(&["attach", "--authorized-ip-ranges", ADMIN_RANGES])?,
+        FAILED,
+        &["default route"],
+    )
+    .or_else(|_| {
+        refused(
+            &filter.run(&["attach", "--authorized-ip-ranges", ADMIN_RANGES])?,
+            INPUT,
+            &["default route"],
+        )
+    })
+}
+
+#[test]
+fn the_interfaces_of_the_default_routes_are_taken_if_none_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&["attach", "--authorized-ip-ranges", ADMIN_RANGES])?;
+    let status = filter.json(&["status"])?;
+    assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(1));
+    assert_eq!(status["interfaces"][0]["interface"], INTERFACE);
+    Ok(())
+}
+
+#[test]
+fn missing_capabilities_are_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let powerless = |arguments: &[&str]| {
+        let own = filter.command(arguments);
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--bounding-set=-all", "--inh-caps=-all"])
+            .arg(own.get_program())
+            .args(own.get_args());
+        let output = site.node.output(&mut command)?;
+        anyhow::Ok(Ran::new(arguments, &output))
+    };
+    let ran = powerless(&ATTACH)?;
+    refused(&ran, FAILED, &["operation not permitted"])?;
+    assert!(
+        ran.stderr.contains("CAP_BPF") && ran.stderr.contains("root"),
+        "the way out is not named; {ran}"
+    );
+    assert!(!filter.bpffs().exists(), "pins are left");
+
+    let _server = Echo::new(&site.node, 443)?;
+    filter.ok(&ATTACH)?;
+    for command in [
+        &ATTACH[..],
+        &["ranges", "clear"],
+        &["ranges", "add", STRANGER[0]],
+        &["status"],
+    ] {
+        let ran = powerless(command)?;
+        refused(&ran, FAILED, &["operation not permitted"])?;
+        assert!(
+            ran.stderr.contains("CAP_BPF"),
+            "the way out is not named; {ran}"
+        );
+        site.stranger_is_dropped(Family::V4, 443, &filter)?;
+        site.admin_gets_in(Family::V4, 443)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn commands_that_need_a_filter_say_so() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    for command in [&["check", "192.0.2.1"][..], &["stats"]] {
+        let ran = filter.run(command)?;
+        refused(&ran, FAILED, &["no filter is attached"])?;
+    }
+    refused(
+        &filter.run(&ATTACH[..3])?,
+        INPUT,
+        &["ranges", "no such file"],
+    )?;
+    assert!(!filter.bpffs().exists(), "pins are left");
+    // The list can be written beforehand.
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    filter.ok(&["ranges", "add", STRANGER[0], "--comment", "a friend"])?;
+    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    filter.ok(&ATTACH[..3])?;
+    filter.ok(&["check", STRANGER[0], STRANGER[0]]).map(drop)
+}

@@ -1,0 +1,267 @@
+//! The verdict table, judged twice: over byte slices, and by the loaded program.
+
+use std::{collections::HashMap, iter};
+
+use anyhow::{Context as _, Result, ensure};
+use fastrand::Rng;
+use filter_common::judge;
+use tests::{
+    netns::Namespace,
+    table::{
+        self, Row, Rules,
+        loaded::{Filter, SHORTEST},
+    },
+};
+
+/// Where the random tests start; a failure names the frame, so that it can become a row.
+const SEED: u64 = 6443;
+
+#[test]
+fn slices_get_the_wanted_verdicts() {
+    let rows = table::all();
+    assert!(
+        rows.len() > 9_000,
+        "the table has shrunk to {} rows",
+        rows.len()
+    );
+    let wrong: Vec<_> = rows
+        .iter()
+        .filter_map(|row| {
+            let have = judge(&&row.frame[..], &row.rules);
+            (have != row.want).then(|| format!("{}: want {:?}, have {have:?}", row.name, row.want))
+        })
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} rows:\n{}",
+        wrong.len(),
+        rows.len(),
+        wrong.join("\n")
+    );
+}
+
+/// Every verdict that there is occurs in the table.
+#[test]
+fn rows_cover_every_reason() {
+    let rows = table::all();
+    let missing: Vec<_> = filter_common::Verdict::all()
+        .filter(|verdict| !rows.iter().any(|row| row.want == *verdict))
+        .collect();
+    assert!(missing.is_empty(), "no row wants {missing:?}");
+}
+
+#[test]
+fn loaded_program_gives_the_wanted_verdicts() -> Result<()> {
+    let namespaces = Namespaces::new()?;
+    let mut filters = namespaces.attach()?;
+    let (mut wrong, mut asked) = (Vec::new(), 0);
+    for row in table::all() {
+        // Shorter frames do not exist: the kernel refuses to run the program on one.
+        if row.frame.len() < SHORTEST {
+            continue;
+        }
+        let filter = filters
+            .get_mut(&row.rules)
+            .expect("every policy is attached");
+        asked += 1;
+        check(&mut wrong, &row, None, filter);
+    }
+    println!("{asked} frames");
+    report(&wrong)
+}
+
+/// Wherever a frame is divided between the memory that the program sees and what only the helper reads.
+#[test]
+fn loaded_program_reads_beyond_the_linear_part() -> Result<()> {
+    let namespaces = Namespaces::new()?;
+    let mut filters = namespaces.attach()?;
+    let splits = splits(&mut filters)?;
+    if !splits {
+        println!("skipped: before Linux 6.18 a test run cannot say how much of a frame is linear");
+        return Ok(());
+    }
+    let mut rng = Rng::with_seed(SEED);
+    let (mut wrong, mut asked) = (Vec::new(), 0);
+    for row in table::all() {
+        let filter = filters
+            .get_mut(&row.rules)
+            .expect("every policy is attached");
+        // Up to a page less the room that XDP keeps free.
+        let longest = row.frame.len().min(3_000);
+        if longest < SHORTEST {
+            continue;
+        }
+        let everywhere = row.name.starts_with("headers/order/") && row.frame.len() < 160;
+        let points: Vec<_> = if everywhere {
+            (SHORTEST..=longest).step_by(3).collect()
+        } else {
+            let chosen = [SHORTEST, 16, 34, 54, row.frame.len() / 2];
+            let random = iter::repeat_with(|| rng.usize(SHORTEST..=longest));
+            chosen
+                .into_iter()
+                .chain(random.take(2))
+                .filter(|at| (SHORTEST..=longest).contains(at))
+                .collect()
+        };
+        for linear in points {
+            asked += 1;
+            check(&mut wrong, &row, Some(linear), filter);
+        }
+    }
+    println!("{asked} frames");
+    report(&wrong)
+}
+
+/// Frames that nobody thought of: both judges say the same, whatever it is.
+#[test]
+fn both_judges_agree_on_mutated_frames() -> Result<()> {
+    let namespaces = Namespaces::new()?;
+    let mut filters = namespaces.attach()?;
+    let rows: Vec<_> = table::all()
+        .into_iter()
+        .filter(|row| row.frame.len() < 2_000)
+        .collect();
+    let splits = splits(&mut filters)?;
+    let mut rng = Rng::with_seed(SEED);
+    let mut wrong = Vec::new();
+    for round in 0..20_000 {
+        let mut row = rng.choice(&rows).context("the table is empty")?.clone();
+        mutate(&mut rng, &mut row.frame, &rows);
+        row.name = format!("{} mutated in round {round}", row.name);
+        row.want = judge(&&row.frame[..], &row.rules);
+        let filter = filters
+            .get_mut(&row.rules)
+            .expect("every policy is attached");
+        let longest = row.frame.len().min(3_000);
+        let linear = (splits && rng.bool()).then(|| rng.usize(SHORTEST..=longest));
+        check(&mut wrong, &row, linear, filter);
+    }
+    report(&wrong)
+}
+
+/// Arbitrary bytes have a verdict.
+#[test]
+fn slices_of_anything_have_a_verdict() {
+    let mut rng = Rng::with_seed(SEED);
+    let rows = table::all();
+    for _ in 0..100_000 {
+        let mut frame = vec![0; rng.usize(0..200)];
+        rng.fill(&mut frame);
+        // Every second one at least claims to be IP.
+        if frame.len() > 14 && rng.bool() {
+            let head: [u8; 3] = if rng.bool() {
+                [0x08, 0x00, 0x45]
+            } else {
+                [0x86, 0xdd, 0x60]
+            };
+            frame[12..15].copy_from_slice(&head);
+        }
+        for rules in Rules::ALL {
+            judge(&&frame[..], &rules);
+        }
+    }
+    for _ in 0..100_000 {
+        let mut row = rng.choice(&rows).expect("the table is not empty").clone();
+        mutate(&mut rng, &mut row.frame, &rows);
+        judge(&&row.frame[..], &row.rules);
+    }
+}
+
+/// Changes a frame here and there; it stays one that the kernel takes.
+fn mutate(rng: &mut Rng, frame: &mut Vec<u8>, rows: &[Row]) {
+    for _ in 0..rng.usize(1..5) {
+        // Headers are in front.
+        let at = rng.usize(0..frame.len().clamp(1, 120));
+        match rng.u8(0..8) {
+            0 => frame.truncate(at.max(SHORTEST)),
+            1 => frame.extend(iter::repeat_n(rng.u8(..), rng.usize(0..64))),
+            2 => {
+                let other = &rng.choice(rows).expect("the table is not empty").frame;
+                frame.truncate(at);
+                frame.extend(other.iter().skip(at));
+            }
+            3 if at < frame.len() => frame[at] = *rng.choice(&INTERESTING).expect("not empty"),
+            4 if at < frame.len() => frame[at] ^= 1 << rng.u8(0..8),
+            5 if at < frame.len() => frame[at] = rng.u8(..),
+            6 => {
+                let piece: Vec<_> = frame
+                    .iter()
+                    .skip(at)
+                    .take(rng.usize(1..40))
+                    .copied()
+                    .collect();
+                frame.splice(at.min(frame.len())..at.min(frame.len()), piece);
+            }
+            _ => {
+                let end = (at + rng.usize(1..16)).min(frame.len());
+                frame.drain(at.min(end)..end);
+            }
+        }
+    }
+    frame.resize(frame.len().max(SHORTEST), 0);
+}
+
+/// Bytes that mean something in one header or another.
+const INTERESTING: [u8; 24] = [
+    0, 1, 2, 3, 4, 6, 8, 17, 41, 43, 44, 50, 51, 58, 59, 60, 0x45, 0x4f, 0x60, 0x81, 0x86, 135,
+    140, 255,
+];
+
+/// One namespace for each policy.
+struct Namespaces(Vec<(Rules, Namespace)>);
+
+impl Namespaces {
+    fn new() -> Result<Self> {
+        let named = |rules: Rules| Ok((rules, Namespace::new(&format!("{rules:?}"))?));
+        Ok(Self(
+            Rules::ALL.into_iter().map(named).collect::<Result<_>>()?,
+        ))
+    }
+
+    fn attach(&self) -> Result<HashMap<Rules, Filter>> {
+        let attached = |(rules, namespace): &(Rules, Namespace)| {
+            let filter =
+                Filter::attach(namespace, *rules).with_context(|| format!("attach {rules:?}"))?;
+            Ok((*rules, filter))
+        };
+        self.0.iter().map(attached).collect()
+    }
+}
+
+fn splits(filters: &mut HashMap<Rules, Filter>) -> Result<bool> {
+    filters
+        .get_mut(&Rules::Enforce)
+        .context("nothing is attached")?
+        .splits()
+}
+
+fn check(wrong: &mut Vec<String>, row: &Row, linear: Option<usize>, filter: &mut Filter) {
+    let have = match filter.judge(&row.frame, linear) {
+        Ok(have) if have == row.want => return,
+        Ok(have) => format!("{have:?}"),
+        Err(error) => format!("{error:#}"),
+    };
+    let hex: String = row
+        .frame
+        .iter()
+        .take(200)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let Row {
+        name, want, rules, ..
+    } = row;
+    wrong.push(format!(
+        "{name}: want {want:?}, have {have} ({rules:?}, linear {linear:?}, {hex})"
+    ));
+}
+
+fn report(wrong: &[String]) -> Result<()> {
+    let shown: Vec<_> = wrong.iter().take(20).map(String::as_str).collect();
+    ensure!(
+        wrong.is_empty(),
+        "{} wrong, first of them:\n{}",
+        wrong.len(),
+        shown.join("\n")
+    );
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! What a person reads. After a change on purpose: `INSTA_UPDATE=always cargo test -p tests --test words`, and read the
+//! difference.
+
+use std::fs;
+
+use anyhow::Result;
+use tests::{
+    cli::{Apifence, Ran},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+};
+
+const ATTACH: [&str; 5] = [
+    "attach",
+    "--interface",
+    INTERFACE,
+    "--authorized-ip-ranges",
+    ADMIN_RANGES,
+];
+
+/// Compares what the commands said with the snapshot `name`.
+fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
+    let file = filter.ranges_file().display().to_string();
+    let mut settings = insta::Settings::new();
+    // Absolute: found without asking cargo where the workspace is.
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    let text: Vec<_> = said
+        .iter()
+        .map(|ran| mask(&ran.transcript().replace(&file, "RANGES-FILE")))
+        .collect();
+    settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
+}
+
+/// Takes out what differs from run to run: times, and numbers of programs and processes.
+fn mask(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        for mark in ["in force since ", "(program "] {
+            if let Some((before, after)) = line.split_once(mark) {
+                let rest = after.find([')', ' ']).map_or("", |end| &after[end..]);
+                return format!("{before}{mark}...{rest}");
+            }
+        }
+        line.to_owned()
+    });
+    lines.map(|line| line + "\n").collect()
+}
+
+fn all(filter: &Apifence<'_>, commands: &[&[&str]]) -> Result<Vec<Ran>> {
+    commands.iter().map(|command| filter.run(command)).collect()
+}
+
+#[test]
+fn help() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    for command in [
+        "",
+        "run",
+        "attach",
+        "detach",
+        "status",
+        "check",
+        "stats",
+        "ranges",
+        "ranges list",
+        "ranges set",
+        "ranges add",
+        "ranges remove",
+        "ranges clear",
+    ] {
+        let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
+        same(
+            &format!("help {command}").trim().replace(' ', "-"),
+            &filter,
+            &[filter.run(&words)?],
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_days_work() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let said = all(
+        &filter,
+        &[
+            &["status"],
+            &ATTACH,
+            &["status"],
+            &["ranges", "list"],
+            &["ranges", "add", STRANGER[0], "--comment", "a friend"],
+            &["ranges", "list"],
+            &["check", ADMIN[0], STRANGER[0], STRANGER[1]],
+            &[
+                &ATTACH[..3],
+                &[
+                    "--mode",
+                    "monitor",
+                    "--cluster-cidrs",
+                    "10.0.0.0/8",
+                    "--destination",
+                    "192.0.2.0/24",
+                ],
+            ]
+            .concat(),
+            &["status"],
+            &["check", STRANGER[1]],
+            &["ranges", "remove", STRANGER[0]],
+            &["ranges", "clear"],
+            &["status"],
+            &["check", STRANGER[1]],
+            &["ranges", "list"],
+            &["ranges", "set", "0.0.0.0/32"],
+            &["status"],
+            &["ranges", "set", "0.0.0.0/0"],
+            &["status"],
+            &["detach"],
+            &["detach"],
+            &["ranges", "list"],
+        ],
+    )?;
+    same("a-days-work", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn counters() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+    let mut said = filter.run(&["stats"])?;
+    // How many neighbours ask for addresses is none of ours.
+    said.stdout = said
+        .stdout
+        .lines()
+        .filter(|line| !line.contains(" pass "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    same("counters", &filter, &[said]);
+    Ok(())
+}
+
+#[test]
+fn drift() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let mut said = Vec::new();
+    for text in [
+        "198.51.100.0/24\n203.0.113.9\n",
+        "disabled\n",
+        "",
+        "203.0.113.",
+    ] {
+        fs::write(filter.ranges_file(), text)?;
+        said.push(filter.run(&["status"])?);
+    }
+    fs::remove_file(filter.ranges_file())?;
+    said.push(filter.run(&["status"])?);
+    same("drift", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn errors() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut said = all(
+        &filter,
+        &[
+            &["check", ADMIN[0]],
+            &ATTACH[..3],
+            &[
+                "attach",
+                "--interface",
+                "eth7",
+                "--authorized-ip-ranges",
+                ADMIN_RANGES,
+            ],
+            &[
+                "attach",
+                "--interface",
+                "lo",
+                "--xdp-mode",
+                "native",
+                "--authorized-ip-ranges",
+                ADMIN_RANGES,
+            ],
+            &[
+                "attach",
+                "--interface",
+                INTERFACE,
+                "--destination",
+                "10.1.2.3/8",
+                "--cluster-cidrs",
+                "10.1.2.3/8",
+            ],
+            &[
+                "ranges",
+                "set",
+                "10.1.2.3/8,224.0.0.0/4,127.0.0.1,::ffff:192.0.2.1,::,nobody,10.0.0.0/33",
+            ],
+            &["ranges", "set", "0.0.0.0/32,192.0.2.1"],
+            &["ranges", "fly"],
+            &["check", "nobody"],
+        ],
+    )?;
+    filter.ok(&ATTACH)?;
+    said.extend(all(
+        &filter,
+        &[
+            &["ranges", "remove", STRANGER[0]],
+            &["ranges", "remove", ADMIN[0]],
+            &["ranges", "remove", "198.51.100.0/24", "2001:db8:aa::/48"],
+            &["attach", "--interface", INTERFACE, "--max-ranges", "1"],
+            &["attach", "--interface", INTERFACE, "--xdp-mode", "generic"],
+            &["detach", "--interface", "lo"],
+        ],
+    )?);
+    fs::write(
+        filter.ranges_file(),
+        "# ours\n198.51.100.0/24\n10.1.2.3/8\nnobody\n",
+    )?;
+    said.push(filter.run(&["ranges", "add", STRANGER[0]])?);
+    fs::rename(
+        filter.bpffs().join("layout-1"),
+        filter.bpffs().join("layout-999"),
+    )?;
+    said.push(filter.run(&["status"])?);
+    same("errors", &filter, &said);
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! `cargo xtask setup`: what building and testing need, and nothing when it is all there.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    linker::{self, Linker},
+    machine::{self, Distribution, Privilege},
+    step::Step,
+    toolchain::Toolchain,
+};
+
+/// A program that the tests start.
+struct Tool {
+    program: &'static str,
+    /// The package that has it, by the name that most distributions give it.
+    package: &'static str,
+}
+
+const TOOLS: [Tool; 2] = [
+    Tool {
+        program: "ip",
+        package: "iproute2",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+    },
+];
+
+/// What this machine has and lacks.
+struct Survey {
+    toolchain: Toolchain,
+    linker: Linker,
+    distribution: Distribution,
+    /// Components of the toolchain.
+    components: Vec<&'static str>,
+    tools: Vec<&'static Tool>,
+    /// LLVM packages: wanted only while `bpf-linker` has to be built.
+    llvm_packages: Vec<String>,
+}
+
+/// Sets the machine up, or with `check` only says what there is to do.
+pub(crate) fn run(check: bool) -> Result<ExitCode> {
+    let survey = Survey::make()?;
+    if survey.complete() {
+        println!("setup: nothing to do: {}", survey.found());
+        return Ok(ExitCode::SUCCESS);
+    }
+    survey.report();
+    if check {
+        println!("setup: it would run:");
+        for line in survey.lines() {
+            println!("  {line}");
+        }
+        return Ok(ExitCode::FAILURE);
+    }
+    let left = install(&survey)?;
+    let survey = Survey::make()?;
+    if survey.complete() {
+        println!("setup: done: {}", survey.found());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if left.is_empty() {
+        // Most likely cargo installs into a directory that is not in PATH.
+        survey.report();
+        bail!("set up this machine: all is installed, but not found in `PATH`");
+    }
+    eprintln!("error: set up this machine: something is left that cannot be installed from here");
+    eprintln!("hint: run these, then `cargo xtask setup` again:");
+    for line in left {
+        eprintln!("  {line}");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// Sets the machine up if something is missing, for tasks that need it; silent when nothing is.
+pub(crate) fn ensure() -> Result<ExitCode> {
+    if Survey::make()?.complete() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        run(false)
+    }
+}
+
+/// Installs what can be installed from here, and returns the lines that a person has to run for the rest.
+fn install(survey: &Survey) -> Result<Vec<String>> {
+    let privilege = Privilege::probe();
+    let mut left = Vec::new();
+    if let Some(step) = survey.component_step() {
+        if machine::find_program("rustup").is_some() {
+            step.run(privilege)?;
+        } else {
+            left.push(format!(
+                "# the toolchain is not rustup's; from where it came, install {}",
+                survey.components.join(", ")
+            ));
+        }
+    }
+    if survey.distribution != Distribution::Debian {
+        left.extend(survey.package_lines());
+        left.extend(survey.linker_lines());
+        return Ok(left);
+    }
+    if !privilege.may_install() {
+        left.extend(survey.package_lines());
+        if survey.llvm_packages.is_empty() {
+            survey
+                .linker_step()
+                .map_or(Ok(()), |step| step.run(privilege))?;
+        } else {
+            left.extend(survey.linker_lines());
+        }
+        return Ok(left);
+    }
+    let unavailable = install_packages(&survey.packages(), privilege)?;
+    let (llvm, others): (Vec<_>, Vec<_>) = unavailable
+        .into_iter()
+        .partition(|package| survey.llvm_packages.contains(package));
+    if !others.is_empty() {
+        left.push(format!(
+            "# not in this system's package lists: {}",
+            others.join(" ")
+        ));
+    }
+    if llvm.is_empty() {
+        survey
+            .linker_step()
+            .map_or(Ok(()), |step| step.run(privilege))?;
+    } else {
+        left.extend(linker::advice(survey.toolchain.llvm, true));
+    }
+    Ok(left)
+}
+
+/// Installs those of `packages` that apt knows, and returns the others.
+fn install_packages(packages: &[String], privilege: Privilege) -> Result<Vec<String>> {
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Err(error) = apt_get("update").run(privilege) {
+        eprintln!("warning: {error:#}; going on with the package lists as they are");
+    }
+    let unavailable = machine::unavailable_packages(packages);
+    let available: Vec<_> = packages
+        .iter()
+        .filter(|package| !unavailable.contains(package))
+        .cloned()
+        .collect();
+    if !available.is_empty() {
+        apt_get("install -y --no-install-recommends")
+            .words(available)
+            .run(privilege)?;
+    }
+    Ok(unavailable)
+}
+
+/// An `apt-get` that asks nothing and waits for another one to finish.
+fn apt_get(arguments: &str) -> Step {
+    Step::root(&format!(
+        "apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 {arguments}"
+    ))
+    .variable("DEBIAN_FRONTEND", "noninteractive")
+}
+
+impl Survey {
+    fn make() -> Result<Self> {
+        let toolchain = Toolchain::probe()?;
+        let distribution = Distribution::probe();
+        let linker = Linker::probe(toolchain.llvm);
+        let builds_linker = !matches!(linker, Linker::Fits(_));
+        let llvm_packages = if builds_linker && distribution == Distribution::Debian {
+            machine::missing_packages(&linker::packages(toolchain.llvm))
+        } else {
+            Vec::new()
+        };
+        let tools = TOOLS
+            .iter()
+            .filter(|tool| machine::find_program(tool.program).is_none())
+            .collect();
+        Ok(Self {
+            components: toolchain.missing_components(),
+            toolchain,
+            linker,
+            distribution,
+            tools,
+            llvm_packages,
+        })
+    }
+
+    fn complete(&self) -> bool {
+        self.components.is_empty() && self.tools.is_empty() && !self.builds_linker()
+    }
+
+    fn builds_linker(&self) -> bool {
+        !matches!(self.linker, Linker::Fits(_))
+    }
+
+    /// One line that names what is there.
+    fn found(&self) -> String {
+        let tools: Vec<_> = TOOLS.iter().map(|tool| tool.program).collect();
+        format!(
+            "rustc {} (LLVM {}), rust-src, {}, {}",
+            self.toolchain.release,
+            self.toolchain.llvm,
+            self.linker,
+            tools.join(", ")
+        )
+    }
+
+    /// Says what is missing, and why that matters.
+    fn report(&self) {
+        if !self.components.is_empty() {
+            println!(
+                "setup: the toolchain {} lacks {}",
+                self.toolchain.rustup_name(),
+                self.components.join(", ")
+            );
+        }
+        if self.builds_linker() {
+            println!(
+                "setup: {} (rustc {} has LLVM {})",
+                self.linker, self.toolchain.release, self.toolchain.llvm
+            );
+        }
+        if !self.llvm_packages.is_empty() {
+            println!(
+                "setup: building bpf-linker takes {}",
+                self.llvm_packages.join(", ")
+            );
+        }
+        for Tool { program, package } in &self.tools {
+            println!("setup: the tests use `{program}` ({package})");
+        }
+    }
+
+    /// The packages to install.
+    fn packages(&self) -> Vec<String> {
+        let tools = self
+            .tools
+            .iter()
+            .map(|tool| match (self.distribution, tool.package) {
+                (Distribution::Fedora, "iproute2") => "iproute".to_owned(),
+                (_, package) => package.to_owned(),
+            });
+        tools.chain(self.llvm_packages.iter().cloned()).collect()
+    }
+
+    fn component_step(&self) -> Option<Step> {
+        let add =
+            Step::user("rustup component add --toolchain").words([self.toolchain.rustup_name()]);
+        (!self.components.is_empty()).then(|| add.words(self.components.iter().copied()))
+    }
+
+    /// The lines that install the packages, for a person to run.
+    fn package_lines(&self) -> Vec<String> {
+        let packages = self.packages();
+        if packages.is_empty() {
+            return Vec::new();
+        }
+        match self.distribution.install_command() {
+            Some(command) => {
+                let update = (self.distribution == Distribution::Debian)
+                    .then(|| Step::root("apt-get update").to_string());
+                update
+                    .into_iter()
+                    .chain([Step::root(command).words(packages).to_string()])
+                    .collect()
+            }
+            None => vec![format!(
+                "# install with this system's package manager: {}",
+                packages.join(" ")
+            )],
+        }
+    }
+
+    /// Everything that is to be done, as lines for a person to run.
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.component_step().iter().map(Step::to_string).collect();
+        lines.extend(self.package_lines());
+        lines.extend(self.linker_lines());
+        lines
+    }
+
+    fn linker_step(&self) -> Option<Step> {
+        self.builds_linker()
+            .then(|| linker::install(self.toolchain.llvm))
+    }
+
+    /// The lines that install `bpf-linker`, for a person to run.
+    fn linker_lines(&self) -> Vec<String> {
+        match (self.linker_step(), self.distribution) {
+            (None, _) => Vec::new(),
+            (Some(step), Distribution::Debian) => vec![step.to_string()],
+            (Some(_), _) => linker::advice(self.toolchain.llvm, false),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask test`: every test of the workspace; the last line printed is `N passed, N failed`.
+
+use std::{
+    env,
+    io::{self, BufRead as _, BufReader, Write as _},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{machine::Privilege, setup, tally::Tally, toolchain::Toolchain, workspace};
+
+/// Runs the tests whose name contains `filter`, or all of them.
+pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
+    let tally = suites(filter).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Tally::broken()
+    });
+    let in_ci = env::var_os("CI").is_some_and(|ci| ci == "true" || ci == "1");
+    let complaint = tally.complaint(in_ci);
+    if let Some(complaint) = &complaint {
+        eprintln!("error: run tests: {complaint}");
+    }
+    println!("{tally}");
+    Ok(if complaint.is_none() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Sets up, builds, and runs every suite, whether or not the one before it passed.
+fn suites(filter: Option<&str>) -> Result<Tally> {
+    if setup::ensure()? != ExitCode::SUCCESS {
+        bail!("run tests: the machine is not set up");
+    }
+    let sudo = Privilege::probe().prefix_with_environment()?;
+    // All that follows in one build, so that cargo builds what they depend on once.
+    workspace::build(&["--bins", "--tests"])?;
+
+    // The tests that need no root do not mind it.
+    let mut tests = workspace::cargo(&["test", "--no-fail-fast"]);
+    tests
+        .args(filter)
+        .env("APIFENCE_BIN", workspace::program("apifence")?);
+    if !sudo.is_empty() {
+        tests.env(Toolchain::probe()?.runner_variable(), sudo.join(" "));
+    }
+    watch(tests)
+}
+
+/// Runs `cargo test`, prints what it prints as it comes, and counts.
+fn watch(mut command: Command) -> Result<Tally> {
+    // One pipe for both streams keeps their order.
+    let (output, input) = io::pipe().context("make a pipe")?;
+    command
+        .stdout(input.try_clone().context("share a pipe")?)
+        .stderr(input);
+    let mut child = command.spawn().context("run `cargo test`")?;
+    // It holds our ends of the pipe, which would never end otherwise.
+    drop(command);
+
+    let mut tally = Tally::default();
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output
+        .read_until(b'\n', &mut line)
+        .context("read what `cargo test` prints")?
+        > 0
+    {
+        io::stdout()
+            .write_all(&line)
+            .context("print what `cargo test` prints")?;
+        tally.read(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    let status = child.wait().context("wait for `cargo test`")?;
+    tally.end(status.success());
+    Ok(tally)
+}

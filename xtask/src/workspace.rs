@@ -1,0 +1,81 @@
+//! The workspace: its directory, what cargo builds of it, and how that is started as root.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{machine::Privilege, setup};
+
+/// A `cargo` command, run at the top of the workspace.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Runs `cargo build` and fails when it does.
+pub(crate) fn build(arguments: &[&str]) -> Result<()> {
+    println!(
+        "  $ {}",
+        [&["cargo", "build"], arguments].concat().join(" ")
+    );
+    let status = cargo(&["build"])
+        .args(arguments)
+        .status()
+        .context("run `cargo`")?;
+    if !status.success() {
+        bail!("build the workspace: {status}");
+    }
+    Ok(())
+}
+
+/// The absolute path of a program that [`build`] made.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    // Cargo built this program with the same profile and target into the same directory.
+    let own = env::current_exe().context("find own program")?;
+    let program = own.with_file_name(name);
+    if !program.is_file() {
+        bail!("find program `{name}`: nothing at `{}`", program.display());
+    }
+    Ok(program)
+}
+
+/// Sets up, builds, runs program `name` of the `tests` package as root, and passes its exit status on.
+pub(crate) fn run_as_root(name: &str) -> Result<ExitCode> {
+    let set_up = setup::ensure()?;
+    if set_up != ExitCode::SUCCESS {
+        return Ok(set_up);
+    }
+    let sudo = Privilege::probe().prefix_with_environment()?;
+    // Together, so that cargo builds what both depend on once.
+    build(&["--package", "filter-user", "--package", "tests", "--bins"])?;
+
+    let own = program(name)?;
+    let mut words = sudo.iter().map(OsStr::new).chain([own.as_os_str()]);
+    let status = Command::new(
+        words
+            .next()
+            .expect("the program itself is one of the words"),
+    )
+    .args(words)
+    .env("APIFENCE_BIN", program("apifence")?)
+    .status()
+    .with_context(|| format!("run `{name}`"))?;
+    // A signal has no code to pass on.
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The top directory of the workspace.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a directory of the workspace")
+}
