@@ -203,6 +203,16 @@ impl Rows {
     }
 }
 
+/// Where random tests start: `$APIFENCE_TEST_SEED`, or the same place each time.
+///
+/// # Panics
+///
+/// If the variable is no number.
+pub fn seed() -> u64 {
+    std::env::var("APIFENCE_TEST_SEED")
+        .map_or(6443, |seed| seed.parse().expect("a seed is a number"))
+}
+
 /// An address as the policy compares it.
 fn ip(address: &str) -> IpAddr {
     address.parse().expect("the table writes addresses right")
