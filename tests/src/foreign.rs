@@ -1,4 +1,4 @@
-//! Somebody else's XDP program: the smallest there is.
+//! Somebody else's XDP program: the smallest there is, which gives every frame the same action.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -13,14 +13,24 @@ use object::{
 /// The name of the program, as the kernel lists it.
 pub const PROGRAM: &str = "passer_by";
 
-/// A program that passes everything, loaded.
+/// `XDP_DROP`, of `enum xdp_action` in `linux/bpf.h`.
+pub const DROP: u8 = 1;
+/// `XDP_PASS`, of the same.
+pub const PASS: u8 = 2;
+
+/// A program of one action, loaded.
 #[derive(Debug)]
 pub struct Foreign(Ebpf);
 
 impl Foreign {
-    /// Loads it.
+    /// Loads one that passes everything.
     pub fn load() -> Result<Self> {
-        let mut foreign = Self(Ebpf::load(&object_file()?)?);
+        Self::with_action(PASS)
+    }
+
+    /// Loads one that returns `action`, [`DROP`] or [`PASS`].
+    pub fn with_action(action: u8) -> Result<Self> {
+        let mut foreign = Self(Ebpf::load(&object_file(action)?)?);
         foreign.program()?.load()?;
         Ok(foreign)
     }
@@ -43,7 +53,8 @@ impl Foreign {
         Ok(self.program()?.info()?.id())
     }
 
-    fn program(&mut self) -> Result<&mut Xdp> {
+    /// The program itself.
+    pub fn program(&mut self) -> Result<&mut Xdp> {
         Ok(self
             .0
             .program_mut(PROGRAM)
@@ -52,17 +63,17 @@ impl Foreign {
     }
 }
 
-/// An object file with the program `r0 = XDP_PASS; exit`.
-fn object_file() -> Result<Vec<u8>> {
+/// An object file with the program `r0 = action; exit`.
+fn object_file(action: u8) -> Result<Vec<u8>> {
     // Per instruction: opcode, registers, offset (2 bytes), immediate (4 bytes); RFC 9669 section 3.1.
-    const PASS: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+    let code: [u8; 16] = [0xb7, 0, 0, 0, action, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let section = object.add_section(Vec::new(), b"xdp".to_vec(), object::SectionKind::Text);
-    let value = object.append_section_data(section, &PASS, 8);
+    let section = object.add_section(Vec::new(), b"xdp.frags".to_vec(), object::SectionKind::Text);
+    let value = object.append_section_data(section, &code, 8);
     object.add_symbol(Symbol {
         name: PROGRAM.as_bytes().to_vec(),
         value,
-        size: PASS.len() as u64,
+        size: code.len() as u64,
         kind: SymbolKind::Text,
         scope: SymbolScope::Linkage,
         weak: false,

@@ -108,6 +108,11 @@ impl Filter {
         Ok(verdict)
     }
 
+    /// The program.
+    pub fn program(&self) -> &Xdp {
+        &self.program
+    }
+
     /// Whether this kernel lets a test choose how much of a frame is linear.
     pub fn splits(&mut self) -> Result<bool> {
         let ran = self.program.test_run(options(&[0; 100], &context(50)));

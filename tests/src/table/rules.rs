@@ -6,9 +6,10 @@ use filter_common::{Mode, Policy};
 use ipnet::IpNet;
 
 /// A policy by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rules {
     /// The usual: some ranges of both families, everything guarded.
+    #[default]
     Enforce,
     /// The same ranges, nothing dropped.
     Monitor,
