@@ -37,6 +37,8 @@ pub const COUNTERS: &str = "COUNTERS";
 
 /// How many generations the kernel holds: the current and the previous.
 pub const SLOTS: u32 = 2;
+
+const _: () = assert!(SLOTS.is_power_of_two(), "the program masks the selector");
 /// Most prefixes in one trie.
 pub const MAX_PREFIXES: u32 = 1_100_000;
 /// Room for the settings of one generation, in bytes.

@@ -48,8 +48,8 @@ impl InForce {
     pub(crate) fn select() -> Self {
         let slot = match SELECTOR.get(0) {
             // SAFETY: the map's value is a live, aligned `u32`. User space may write it meanwhile: a volatile read
-            // is made once, and the value is 0 or 1 before and after.
-            Some(slot) => unsafe { core::ptr::read_volatile(slot) },
+            // is made once, and the value is 0 or 1 before and after. Masked, any number names a slot.
+            Some(slot) => unsafe { core::ptr::read_volatile(slot) & (SLOTS - 1) },
             None => 0,
         };
         Self {
