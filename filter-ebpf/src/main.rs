@@ -16,6 +16,10 @@ use packet::Frame;
 /// `frags`: without it the kernel refuses to attach where frames may span buffers (`BPF_F_XDP_HAS_FRAGS`,
 /// Linux 5.18, commit f45d5b6ce2e835834c94b8b700787984f02cd662).
 #[xdp(frags)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that `#[xdp]` calls"
+)]
 fn apifence(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
     let verdict = judge(&frame, &maps::InForce::select());
