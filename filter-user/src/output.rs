@@ -18,6 +18,26 @@ pub enum Output {
 }
 
 impl Output {
+    /// Writes what a change came to, for programs; people are told on stderr as it happens.
+    ///
+    /// # Errors
+    /// If stdout cannot be written.
+    pub fn result<T: Serialize>(self, data: &T) -> Result<()> {
+        match self {
+            Self::Text => Ok(()),
+            Self::Json => Ok(writeln!(io::stdout().lock(), "{}", json(data)?)?),
+        }
+    }
+
+    /// Writes one of many objects, a line each, as long as the command runs.
+    ///
+    /// # Errors
+    /// If stdout cannot be written.
+    pub fn line<T: Serialize>(self, data: &T) -> Result<()> {
+        let text = serde_json::to_string(data).context("write JSON")?;
+        Ok(writeln!(io::stdout().lock(), "{text}")?)
+    }
+
     /// Writes `data` to stdout.
     ///
     /// # Errors
@@ -25,11 +45,15 @@ impl Output {
     pub fn write<T: Serialize + Display>(self, data: &T) -> Result<()> {
         let text = match self {
             Self::Text => data.to_string(),
-            Self::Json => serde_json::to_string_pretty(data).context("write JSON")?,
+            Self::Json => json(data)?,
         };
         writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'))?;
         Ok(())
     }
+}
+
+fn json<T: Serialize>(data: &T) -> Result<String> {
+    serde_json::to_string_pretty(data).context("write JSON")
 }
 
 /// Says something that is no data.

@@ -233,3 +233,23 @@ fn errors() -> Result<()> {
     same("errors", &filter, &said);
     Ok(())
 }
+
+/// The objects that programs read. A field here is a promise.
+#[test]
+fn objects() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let json = |words: &[&str]| filter.run(&[&["-o", "json"], words].concat());
+    let said = [
+        json(&ATTACH)?,
+        json(&["ranges", "add", "192.0.2.128/25", "--comment", "spare"])?,
+        json(&["ranges", "list"])?,
+        json(&["check", ADMIN[0], STRANGER[1]])?,
+        json(&["ranges", "set", "192.0.2.128/25,2001:db8:aa::/48"])?,
+        json(&["ranges", "clear"])?,
+        json(&["detach"])?,
+        json(&["status"])?,
+    ];
+    same("objects", &filter, &said);
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use serde::Serialize;
 
 use super::{
     Context,
@@ -23,14 +24,32 @@ use crate::{
 
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
-    guard(context, args, false).await?;
+    let guarded = guard(context, args, false).await?;
+    context.global.output.result(&Attached {
+        interfaces: guarded.into_iter().map(|guarded| guarded.shown).collect(),
+    })?;
     Ok(0)
+}
+
+/// What was done.
+#[derive(Serialize)]
+struct Attached {
+    interfaces: Vec<Shown>,
+}
+
+/// A guarded interface as it is shown.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    interface: String,
+    ifindex: u32,
+    xdp_mode: Option<XdpPlace>,
 }
 
 /// An interface that is guarded, and the program that was loaded for it.
 pub(super) struct Guarded {
     pub(super) interface: Interface,
     pub(super) program: Program,
+    shown: Shown,
 }
 
 /// What is to be guarded, and how.
@@ -116,13 +135,13 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
         fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
     }
     // On interfaces that are guarded already the old policy stays in force until the last step.
-    let guarded = attach_all(context, wish)?;
+    let mut guarded = attach_all(context, wish)?;
     if let Some(Err(error)) = staged.map(Staged::commit) {
         leave(context, wish);
         return Err(error);
     }
     maps.select(slot)?;
-    report(net, &guarded, &list, &wish.settings).await?;
+    report(net, &mut guarded, &list, &wish.settings).await?;
     Ok(guarded)
 }
 
@@ -214,9 +233,17 @@ fn attach_all(context: &Context, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
             guarded.push(Guarded {
                 interface: interface.clone(),
                 program: Program::load(&context.pins, interface.ifindex, wish.log)?,
+                shown: Shown {
+                    interface: interface.name.clone(),
+                    ifindex: interface.ifindex,
+                    xdp_mode: None,
+                },
             });
         }
-        for Guarded { interface, program } in &mut guarded {
+        for Guarded {
+            interface, program, ..
+        } in &mut guarded
+        {
             let pin = context.pins.link(interface.ifindex);
             if interface.xdp.is_some() {
                 // It is ours, or it would have been refused.
@@ -248,20 +275,26 @@ fn leave(context: &Context, wish: &Wish<'_>) {
 }
 
 /// Says what is in force now.
-async fn report(net: &Net, guarded: &[Guarded], list: &List, settings: &Settings) -> Result<()> {
+async fn report(
+    net: &Net,
+    guarded: &mut [Guarded],
+    list: &List,
+    settings: &Settings,
+) -> Result<()> {
     let now = net.interfaces().await?;
-    for Guarded { interface, .. } in guarded {
-        let place = now
+    for Guarded { shown, .. } in guarded {
+        shown.xdp_mode = now
             .iter()
-            .find(|other| other.ifindex == interface.ifindex)
-            .and_then(|other| other.xdp)
-            .map_or("no", |xdp| xdp.place.label());
+            .find(|interface| interface.ifindex == shown.ifindex)
+            .and_then(|interface| interface.xdp)
+            .map(|xdp| xdp.place);
         say(format_args!(
-            "guarding TCP {} on `{}` ({place} XDP)",
+            "guarding TCP {} on `{}` ({} XDP)",
             join(&settings.ports),
-            interface.name
+            shown.interface,
+            shown.xdp_mode.map_or("no", XdpPlace::label)
         ));
-        if place == XdpPlace::Generic.label() {
+        if shown.xdp_mode == Some(XdpPlace::Generic) {
             say(
                 "note: generic XDP sees packets after the kernel made socket buffers of them: slower, and the same verdicts",
             );

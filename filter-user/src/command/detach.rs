@@ -3,9 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::Context;
 use crate::{datapath::Attachment, net::Net, output::say, problem::Problem, state::WriterLock};
+
+/// What was done.
+#[derive(Serialize)]
+struct Detached {
+    /// Names of the interfaces that have no filter any more.
+    detached: Vec<String>,
+}
 
 /// Runs the command.
 pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
@@ -24,11 +32,21 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
                 "nothing is attached (`{}`)",
                 context.pins.root().display()
             ));
+            let detached = Vec::new();
+            context.global.output.result(&Detached { detached })?;
             return Ok(0);
         }
+        let interfaces = net.interfaces().await?;
+        let detached = interfaces.into_iter().filter(|interface| {
+            interface
+                .xdp
+                .is_some_and(|xdp| programs.contains(&xdp.program_id))
+        });
+        let detached = detached.map(|interface| interface.name).collect();
         context.pins.remove_all()?;
         gone(&net, &programs).await?;
         say("detached: the port is unfiltered");
+        context.global.output.result(&Detached { detached })?;
         return Ok(0);
     }
 
@@ -54,6 +72,11 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     if context.pins.interfaces()?.is_empty() {
         context.pins.remove_all()?;
     }
+    let detached = interfaces
+        .into_iter()
+        .map(|interface| interface.name)
+        .collect();
+    context.global.output.result(&Detached { detached })?;
     Ok(0)
 }
 

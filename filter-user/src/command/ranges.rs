@@ -164,31 +164,56 @@ async fn change(
         }
         _ => put_in_force(context, &file, None).await?,
     }
-    report(before.as_ref(), &list, maps.is_some());
+    let change = Change::new(before.as_ref(), &list, maps.is_some());
+    change.report(before == Some(List::Off));
+    context.global.output.result(&change)?;
     Ok(0)
 }
 
-/// Says what changed.
-fn report(before: Option<&List>, after: &List, attached: bool) {
-    let set = |list: &List| -> BTreeSet<IpNet> {
-        list.entries().iter().map(|entry| entry.range).collect()
-    };
-    let have = before.map(set).unwrap_or_default();
-    let want = set(after);
-    let removed = have.difference(&want).count();
-    say(format_args!(
-        "{} added, {removed} removed, {} in the list",
-        want.difference(&have).count(),
-        want.len()
-    ));
-    if !attached {
-        say("no filter is attached: the list is in the file alone until `apifence attach`");
-        return;
+/// What a change of the list came to.
+#[derive(Serialize)]
+struct Change {
+    added: Vec<IpNet>,
+    removed: Vec<IpNet>,
+    /// How many ranges are in the list.
+    ranges: usize,
+    /// False if the list is the off switch.
+    enforced: bool,
+    /// Whether a filter is attached, and judges by the new list.
+    attached: bool,
+}
+
+impl Change {
+    fn new(before: Option<&List>, after: &List, attached: bool) -> Self {
+        let set = |list: &List| -> BTreeSet<IpNet> {
+            list.entries().iter().map(|entry| entry.range).collect()
+        };
+        let have = before.map(set).unwrap_or_default();
+        let want = set(after);
+        Self {
+            added: want.difference(&have).copied().collect(),
+            removed: have.difference(&want).copied().collect(),
+            ranges: want.len(),
+            enforced: *after != List::Off,
+            attached,
+        }
     }
-    if *after == List::Off {
-        say("warning: enforcement is off: everyone passes");
-    } else if removed > 0 || before == Some(&List::Off) {
-        say("open connections from ranges that are no longer listed stop at their next packet");
+
+    /// Says it.
+    fn report(&self, was_off: bool) {
+        say(format_args!(
+            "{} added, {} removed, {} in the list",
+            self.added.len(),
+            self.removed.len(),
+            self.ranges
+        ));
+        if !self.attached {
+            say("no filter is attached: the list is in the file alone until `apifence attach`");
+        } else if !self.enforced {
+            say("warning: enforcement is off: everyone passes");
+        } else if !self.removed.is_empty() || was_off {
+            say("open connections from ranges that are no longer listed stop at their next packet");
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     cli::PolicyArgs,
     datapath::{LogLines, Program, replace},
     net::Net,
-    output::say,
+    output::{Output, say},
     state::WriterLock,
 };
 
@@ -47,9 +47,13 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, detach_on_exit: bo
             _ = interrupt.recv() => break,
             _ = ticks.tick() => {
                 logs.iter_mut().for_each(LogLines::flush);
-                let now = line(&stats::read(context, &net).await?);
+                let stats = stats::read(context, &net).await?;
+                let now = line(&stats);
                 if now != last {
-                    say(&now);
+                    match context.global.output {
+                        Output::Text => say(&now),
+                        json @ Output::Json => json.line(&stats)?,
+                    }
                     last = now;
                 }
             }
@@ -93,7 +97,10 @@ fn line(stats: &Stats) -> String {
 /// Puts programs without a log in the place of those with one: nobody reads it from now on.
 fn quiet(context: &Context, guarded: Vec<Guarded>) -> Result<()> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
-    for Guarded { interface, program } in guarded {
+    for Guarded {
+        interface, program, ..
+    } in guarded
+    {
         let mut silent = Program::load(&context.pins, interface.ifindex, false)?;
         replace(
             &mut silent,
