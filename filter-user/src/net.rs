@@ -104,11 +104,12 @@ impl Net {
         Ok(interfaces)
     }
 
-    /// The interfaces named `names`; or, if none is named, those that hold a default route.
+    /// The interfaces named `names`; or, if none is named, those that hold a default route. `verb` is what is to be done to
+    /// them, for the error.
     ///
     /// # Errors
     /// If one does not exist, or there is no default route: the error lists what there is.
-    pub async fn choose(&self, names: &[String]) -> Result<Vec<Interface>> {
+    pub async fn choose(&self, verb: &str, names: &[String]) -> Result<Vec<Interface>> {
         let all = self.interfaces().await?;
         let known = || {
             let names: Vec<String> = all
@@ -142,7 +143,7 @@ impl Net {
                 Some(interface) => chosen.push(interface.clone()),
                 None => {
                     return Err(Problem::failed(
-                        format!("attach filter to `{name}`: no such interface"),
+                        format!("{verb} `{name}`: no such interface"),
                         known(),
                     ));
                 }

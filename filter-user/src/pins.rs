@@ -204,9 +204,14 @@ impl Pins {
     }
 
     fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {
+        let hint = if self.root.to_string_lossy().contains('.') {
+            "bpffs takes no names with a dot in them; name another directory with `--bpffs`"
+        } else {
+            "pins need root and a writable bpffs"
+        };
         Problem::failed(
             format!("{verb} in `{}`: {}", self.root.display(), errno(error)),
-            "pins need root and a writable bpffs",
+            hint,
         )
     }
 }

@@ -76,7 +76,7 @@ pub(super) async fn guard(context: &Context, args: &PolicyArgs, log: bool) -> Re
         args,
         settings,
         typed,
-        interfaces: net.choose(&args.interface).await?,
+        interfaces: net.choose("attach filter to", &args.interface).await?,
         log,
     };
     context.pins.prepare()?;

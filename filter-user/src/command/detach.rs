@@ -50,7 +50,7 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
         return Ok(0);
     }
 
-    let interfaces = net.choose(names).await?;
+    let interfaces = net.choose("detach filter from", names).await?;
     let ours = context.pins.interfaces()?;
     for interface in &interfaces {
         if !ours.contains(&interface.ifindex) {
