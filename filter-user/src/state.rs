@@ -53,6 +53,9 @@ pub fn read_ranges(path: &Path) -> Result<Option<RangesFile>> {
     }
 }
 
+/// What a ranges file is called until it is in place.
+const STAGED: &str = ".apifence-ranges-new";
+
 /// A ranges file that is written, synced, and not yet in place.
 pub struct Staged {
     file: tempfile::NamedTempFile,
@@ -79,8 +82,14 @@ impl Staged {
             Ok(metadata) => metadata.permissions(),
             Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
         };
+        // One name, so that a writer who died leaves no more than one file behind: writers hold the lock.
+        match fs::remove_file(folder.join(STAGED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(error)),
+            _ => {}
+        }
         let mut staged = tempfile::Builder::new()
-            .prefix(".ranges-")
+            .prefix(STAGED)
+            .rand_bytes(0)
             .permissions(permissions)
             .tempfile_in(folder)
             .map_err(explain)?;
@@ -147,7 +156,20 @@ fn lock(folder: &Path) -> Result<File> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                // The last holder may have removed it: a lock on what is gone keeps nobody out.
+                let same = fs::metadata(folder).and_then(|now| {
+                    let own = file.metadata()?;
+                    Ok((now.dev(), now.ino()) == (own.dev(), own.ino()))
+                });
+                return match same {
+                    Ok(true) => Ok(file),
+                    _ => Err(Problem::failed(
+                        format!("{}: it was removed meanwhile", verb()),
+                        "another apifence detached the filter; try again",
+                    )),
+                };
+            }
             Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));

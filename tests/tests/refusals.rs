@@ -8,7 +8,7 @@ use tests::{
     foreign::{self, Foreign},
     net::Echo,
     netns::Namespace,
-    site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
 };
 
 const ATTACH: [&str; 5] = [
@@ -249,4 +249,33 @@ fn commands_that_need_a_filter_say_so() -> Result<()> {
     assert_eq!(filter.json(&["status"])?["state"], "detached");
     filter.ok(&ATTACH[..3])?;
     filter.ok(&["check", STRANGER[0], STRANGER[0]]).map(drop)
+}
+
+/// Somebody removed the pins of the maps: the filter goes on, nothing pretends to change it, and an attach repairs it.
+#[test]
+fn lost_maps_are_noticed_and_repaired() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 443)?;
+    filter.ok(&ATTACH)?;
+    let list = fs::read(filter.ranges_file())?;
+    // The pins are in this thread's own mount namespace.
+    fs::remove_dir_all(filter.bpffs().join("layout-1/maps"))?;
+    for command in [&["ranges", "add", STRANGER[0]][..], &["check", ADMIN[0]]] {
+        refused(
+            &filter.run(command)?,
+            FAILED,
+            &["the maps of the attached filter are gone"],
+        )?;
+    }
+    assert_eq!(filter.json(&["status"])?["state"], "unknown");
+    assert_eq!(fs::read(filter.ranges_file())?, list);
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+
+    filter.ok(&ATTACH[..3])?;
+    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.admin_gets_in(Family::V4, 443)?;
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    site.stranger_gets_in(Family::V4, 443).map(drop)
 }

@@ -116,11 +116,9 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
     } else {
         Maps::open(&context.pins.maps())?
     };
-    if !first {
-        for change in wish
-            .settings
-            .changes_from(&maps.settings(maps.in_force()?)?)
-        {
+    // Settings that cannot be read are written anew.
+    if !first && let Ok(before) = maps.settings(maps.in_force()?) {
+        for change in wish.settings.changes_from(&before) {
             say(format_args!("note: {change}"));
         }
     }

@@ -28,26 +28,37 @@ impl Context {
     /// The maps in use, if a filter is attached or was prepared.
     fn maps(&self) -> Result<Option<Maps>> {
         // Also refuses the pins of another layout version.
-        self.pins.interfaces()?;
+        let interfaces = self.pins.interfaces()?;
         let directory = self.pins.maps();
         if directory.exists() {
-            Maps::open(&directory).map(Some)
-        } else {
-            Ok(None)
+            return Maps::open(&directory).map(Some);
         }
+        if interfaces.is_empty() {
+            return Ok(None);
+        }
+        Err(Problem::failed(
+            format!(
+                "open pins in `{}`: the maps of the attached filter are gone",
+                self.pins.root().display()
+            ),
+            "the filter goes by its last policy; `apifence attach` gives it new maps",
+        ))
     }
 
     /// The maps in use.
     fn attached_maps(&self) -> Result<Maps> {
-        self.maps()?.ok_or_else(|| {
-            Problem::failed(
-                format!(
-                    "open pins in `{}`: no filter is attached",
-                    self.pins.root().display()
-                ),
-                "`apifence attach` attaches one",
-            )
-        })
+        self.maps()?.ok_or_else(|| self.nothing_attached())
+    }
+
+    /// The failure of a command that needs a filter where there is none.
+    fn nothing_attached(&self) -> anyhow::Error {
+        Problem::failed(
+            format!(
+                "open pins in `{}`: no filter is attached",
+                self.pins.root().display()
+            ),
+            "`apifence attach` attaches one",
+        )
     }
 }
 

@@ -105,8 +105,10 @@ pub(super) async fn read(context: &Context, net: &Net) -> Result<Stats> {
 
 /// Runs the command.
 pub(super) async fn run(context: &Context) -> Result<u8> {
-    context.attached_maps()?;
     let stats = read(context, &Net::open()?).await?;
+    if stats.interfaces.is_empty() {
+        return Err(context.nothing_attached());
+    }
     context.global.output.write(&stats)?;
     Ok(0)
 }

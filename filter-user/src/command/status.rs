@@ -13,13 +13,14 @@ use crate::{
     datapath::{Attachment, Maps},
     net::{Net, XdpPlace},
     output::say,
+    problem::Problem,
     ranges::{List, Prefixes},
     state::read_ranges,
 };
 
 #[derive(Serialize)]
 struct Status {
-    /// `enforcing`, `monitoring`, `off` or `detached`.
+    /// `enforcing`, `monitoring`, `off`, `detached`, or `unknown` where the maps' pins are gone.
     state: &'static str,
     interfaces: Vec<Guard>,
     ports: Vec<u16>,
@@ -61,9 +62,11 @@ impl fmt::Display for Status {
                 "monitoring: TCP {ports} from sources outside the authorized ranges is counted, and passes"
             )?,
             "off" => writeln!(f, "off: enforcement is switched off, everyone passes")?,
-            _ => {
-                writeln!(f, "detached: no filter is attached, everyone passes")?;
-            }
+            "unknown" => writeln!(
+                f,
+                "unknown: a filter is attached, and its policy cannot be read"
+            )?,
+            _ => writeln!(f, "detached: no filter is attached, everyone passes")?,
         }
         for guard in &self.interfaces {
             let place = match (guard.guarded, guard.xdp_mode) {
@@ -72,7 +75,7 @@ impl fmt::Display for Status {
             };
             writeln!(f, "interface     {} ({place})", guard.interface)?;
         }
-        if self.state != "detached" {
+        if !self.ports.is_empty() {
             writeln!(f, "ports         {ports}")?;
             let destinations = if self.destinations.is_empty() {
                 "any".to_owned()
@@ -129,13 +132,18 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         drift: Vec::new(),
         warnings: Vec::new(),
     };
-    let maps = if status.interfaces.is_empty() {
-        None
-    } else {
-        context.maps()?
-    };
-    if let Some(maps) = maps {
-        fill(context, &maps, &mut status)?;
+    if !status.interfaces.is_empty() {
+        match context.maps() {
+            Ok(Some(maps)) => fill(context, &maps, &mut status)?,
+            Ok(None) => {}
+            Err(error) => {
+                status.state = "unknown";
+                let hint = error
+                    .downcast_ref::<Problem>()
+                    .map_or("", |problem| &problem.hint);
+                status.warnings.push(format!("{error:#}; {hint}"));
+            }
+        }
     }
     for guard in &status.interfaces {
         if !guard.guarded {
