@@ -23,6 +23,15 @@ pub const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
 /// The ranges that hold the administrator's addresses and not the stranger's, as the command line takes them.
 pub const ADMIN_RANGES: &str = "198.51.100.0/24,2001:db8:aa::/48";
 
+/// `apifence attach`, for the administrator alone.
+pub const ATTACH: [&str; 5] = [
+    "attach",
+    "--interface",
+    INTERFACE,
+    "--authorized-ip-ranges",
+    ADMIN_RANGES,
+];
+
 /// An address family: the index of its address in [`NODE`], [`ADMIN`] and [`STRANGER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

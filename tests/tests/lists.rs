@@ -8,16 +8,8 @@ use tests::{
     foreign::Foreign,
     net::Echo,
     netns::Namespace,
-    site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
 };
-
-const ATTACH: [&str; 5] = [
-    "attach",
-    "--interface",
-    INTERFACE,
-    "--authorized-ip-ranges",
-    ADMIN_RANGES,
-];
 
 #[test]
 fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {

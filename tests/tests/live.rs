@@ -4,18 +4,10 @@ use anyhow::Result;
 use tests::{
     cli::Apifence,
     net::{Echo, Transfer, exchange, open, silent},
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
 };
 
 const PORTS: [u16; 2] = [443, 6443];
-const ATTACH: [&str; 5] = [
-    "attach",
-    "--interface",
-    INTERFACE,
-    "--authorized-ip-ranges",
-    ADMIN_RANGES,
-];
-
 #[test]
 fn native_filter_guards_both_ports_and_families() -> Result<()> {
     guards_both_ports_and_families("native")

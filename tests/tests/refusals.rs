@@ -8,16 +8,8 @@ use tests::{
     foreign::{self, Foreign},
     net::Echo,
     netns::Namespace,
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
 };
-
-const ATTACH: [&str; 5] = [
-    "attach",
-    "--interface",
-    INTERFACE,
-    "--authorized-ip-ranges",
-    ADMIN_RANGES,
-];
 
 #[test]
 fn a_foreign_program_is_not_displaced() -> Result<()> {

@@ -6,16 +6,8 @@ use std::fs;
 use anyhow::Result;
 use tests::{
     cli::{Apifence, Ran},
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
 };
-
-const ATTACH: [&str; 5] = [
-    "attach",
-    "--interface",
-    INTERFACE,
-    "--authorized-ip-ranges",
-    ADMIN_RANGES,
-];
 
 /// Compares what the commands said with the snapshot `name`.
 fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {

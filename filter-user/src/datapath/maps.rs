@@ -224,39 +224,26 @@ impl Maps {
     /// If the kernel refuses.
     pub fn sources(&self, slot: Slot) -> Result<Prefixes> {
         let mut prefixes = Prefixes::new();
-        for item in trie_in(&self.sources_v4, slot)?.iter() {
-            let (key, value) = item.map_err(|error| explain("read policy", &error))?;
-            insert(
-                &mut prefixes,
-                IpAddr::from(key.data()),
-                key.prefix_len(),
-                value,
-            );
-        }
-        for item in trie_in(&self.sources_v6, slot)?.iter() {
-            let (key, value) = item.map_err(|error| explain("read policy", &error))?;
-            insert(
-                &mut prefixes,
-                IpAddr::from(key.data()),
-                key.prefix_len(),
-                value,
-            );
-        }
+        collect(&self.sources_v4, slot, &mut prefixes)?;
+        collect(&self.sources_v6, slot, &mut prefixes)?;
         Ok(prefixes)
     }
 }
 
-fn insert(
-    prefixes: &mut Prefixes,
-    address: IpAddr,
-    prefix_len: u32,
-    value: [u8; size_of::<PrefixValue>()],
-) {
-    let value: PrefixValue = bytemuck::cast(value);
-    // The kernel holds no prefix length beyond the key's own.
-    if let Ok(range) = IpNet::new(address, prefix_len as u8) {
-        prefixes.insert(range, value.origins);
+/// Adds every prefix of the trie in `slot` to `prefixes`.
+fn collect<const N: usize>(tries: &Tries<N>, slot: Slot, prefixes: &mut Prefixes) -> Result<()>
+where
+    IpAddr: From<[u8; N]>,
+{
+    for item in trie_in(tries, slot)?.iter() {
+        let (key, value) = item.map_err(|error| explain("read policy", &error))?;
+        let value: PrefixValue = bytemuck::cast(value);
+        // The kernel holds no prefix length beyond the key's own.
+        if let Ok(range) = IpNet::new(IpAddr::from(key.data()), value.prefix_len) {
+            prefixes.insert(range, value.origins);
+        }
     }
+    Ok(())
 }
 
 fn open<M>(directory: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<M>
