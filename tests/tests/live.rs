@@ -335,6 +335,8 @@ fn jumbo_frames_pass_for_an_administrator() -> Result<()> {
             Transfer::new(&site.admin, ip(ADMIN[family]), at(NODE[family], 6443))?.flows()?;
         }
         site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+        // The next round has a node of its own and the same pins; the kernel takes its time to let this one go.
+        filter.ok(&["detach"])?;
     }
     Ok(())
 }
