@@ -2,7 +2,11 @@
 //!
 //! A *generation* is one compiled policy: what [`PolicyRecord`] holds, and the tries of both families for sources and
 //! destinations. There are two slots for them, the current and the previous one; the one word in
-//! `SELECTOR` says which is in force.
+//! `SELECTOR` says which is in force, and whether only for the time being.
+//!
+//! Points in time that the program compares are nanoseconds of the boot clock (`CLOCK_BOOTTIME`,
+//! `bpf_ktime_get_boot_ns`, Linux 5.8, commit 71d19214776e61b33da48f7c1b46e522c7f78221): it cannot be set, and goes on in
+//! suspend.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,15 +14,18 @@ use bytemuck::{Pod, Zeroable};
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
 /// policy that nobody wrote.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The name of the XDP program, as the kernel lists it.
 pub const PROGRAM: &str = "apifence";
 
-/// Array of one `u32`: the slot of the generation in force, 0 or 1.
+/// Array of one `u32`: the slot of the generation in force, 0 or 1, and [`PROVISIONAL`].
 ///
 /// Written in one step, read once per packet. Only its lowest byte ever changes, so that no copy of it can tear.
 pub const SELECTOR: &str = "SELECTOR";
+/// Bit of the selector: the slot that it names is in force only until its [`fallback_at`](PolicyRecord::fallback_at). From then on
+/// the other one is, though nobody writes the selector: a change that nobody confirmed takes itself back.
+pub const PROVISIONAL: u32 = 1 << 1;
 /// Array of one [`PolicyRecord`] per slot.
 pub const POLICY: &str = "POLICY";
 /// Array of [`SETTINGS_LEN`] bytes per slot: the settings the policy was compiled from, as JSON padded with zeros. Only user
@@ -34,6 +41,9 @@ pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
 pub const DESTINATIONS_V6: &str = "DESTINATIONS_V6";
 /// Per-CPU array of [`Counter`], one map per interface, indexed by [`Verdict::slot`](crate::Verdict::slot).
 pub const COUNTERS: &str = "COUNTERS";
+/// Per-CPU hash of [`Usage`] by [`PrefixValue::usage`]: what each authorized range was used for. User space puts
+/// the keys in; the program counts under those that are there.
+pub const USAGE: &str = "USAGE";
 
 /// How many generations the kernel holds: the current and the previous.
 pub const SLOTS: u32 = 2;
@@ -41,6 +51,8 @@ pub const SLOTS: u32 = 2;
 const _: () = assert!(SLOTS.is_power_of_two(), "the program masks the selector");
 /// Most prefixes in one trie.
 pub const MAX_PREFIXES: u32 = 1_100_000;
+/// Most ranges whose usage is counted. The kernel allocates 16 bytes for each at once, and the rest as they are put in.
+pub const MAX_USAGE: u32 = 32_768;
 /// Room for the settings of one generation, in bytes.
 pub const SETTINGS_LEN: usize = 32 * 1024;
 
@@ -52,6 +64,10 @@ pub struct PolicyRecord {
     pub generation: u64,
     /// When it was put in force, in nanoseconds since 1970-01-01 UTC.
     pub applied_at: u64,
+    /// When the other generation is in force again, on the boot clock; only with [`PROVISIONAL`] in the selector.
+    pub fallback_at: u64,
+    /// SHA-256 of the list, as user space computes it: whether a ranges file says the same.
+    pub list: [u8; 32],
     /// A [`Mode`](crate::Mode) as a number.
     pub mode: u8,
     /// 0 if every destination is guarded, 1 if the destination tries say which.
@@ -62,7 +78,7 @@ pub struct PolicyRecord {
     pub ports: PortSet,
 }
 
-const _: () = assert!(size_of::<PolicyRecord>() == 24 + size_of::<PortSet>());
+const _: () = assert!(size_of::<PolicyRecord>() == 64 + size_of::<PortSet>());
 
 /// A set of ports, one bit each: a lookup costs one load however many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -100,18 +116,93 @@ impl FromIterator<u16> for PortSet {
 }
 
 /// What a trie holds for a prefix.
+///
+/// 16 bytes are the most that keep a node of a trie with IPv6 keys, and the allocator's own word, within 64 bytes: one cache line for
+/// each step of a lookup (`struct lpm_trie_node`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(transparent)]
 pub struct PrefixValue {
-    /// The prefix's own length in bits: a lookup returns the value alone, and this tells which range matched.
-    pub prefix_len: u8,
-    /// Where the range comes from: a set of [`Origin`] bits.
-    pub origins: u8,
-    /// Always zero.
-    pub reserved: [u8; 2],
+    /// Two numbers of 64 bits, the lower half of each first. One: [`expires_at`](Self::expires_at), its low 16 bits replaced by the
+    /// origins (the upper 8 of them) and the prefix length. The other: [`usage`](Self::usage).
+    ///
+    /// Halves, for behind an IPv4 key the kernel aligns a value to 4 bytes. Numbers and no fields, for up to Linux 6.1 a trie that
+    /// user space makes without BTF is not taken into a map of maps whose own type information has a struct for a value: the
+    /// kernel notes "no timer in it" in two ways and compares them (`bpf_map_meta_equal`, `btf_find_timer`).
+    pub halves: [u32; 4],
 }
 
-const _: () = assert!(size_of::<PrefixValue>() == 4);
+/// The low bits of the first number, which hold no time.
+const NO_TIME: u64 = 0xffff;
+
+impl PrefixValue {
+    /// The value of a prefix of `prefix_len` bits that comes from `origins` (a set of [`Origin`] bits), with the key
+    /// `usage` in [`USAGE`]. It matches until `expires_at` on the boot clock, or for ever with `None`.
+    ///
+    /// A lookup finds the longest prefix alone. So `expires_at` must be the latest of its own time and those of all prefixes around it:
+    /// were it only its own, an expired entry would shut out what a wider one lets in.
+    pub const fn new(prefix_len: u8, origins: u8, expires_at: Option<u64>, usage: u64) -> Self {
+        let time = match expires_at {
+            Some(at) => at & !NO_TIME,
+            None => !NO_TIME,
+        };
+        let first = time | (origins as u64) << 8 | prefix_len as u64;
+        Self {
+            halves: [
+                first as u32,
+                (first >> 32) as u32,
+                usage as u32,
+                (usage >> 32) as u32,
+            ],
+        }
+    }
+
+    /// When the prefix stops to match: nanoseconds on the boot clock, in steps of 65,536. `None` if it does not.
+    #[inline(always)]
+    pub const fn expires_at(self) -> Option<u64> {
+        match self.number(0) & !NO_TIME {
+            time if time == !NO_TIME => None,
+            time => Some(time),
+        }
+    }
+
+    /// The range's key in [`USAGE`]: the same in every generation.
+    #[inline(always)]
+    pub const fn usage(self) -> u64 {
+        self.number(2)
+    }
+
+    /// The prefix's own length in bits: a lookup returns the value alone, and this tells which range matched.
+    pub const fn prefix_len(self) -> u8 {
+        self.halves[0] as u8
+    }
+
+    /// Where the range comes from: a set of [`Origin`] bits.
+    pub const fn origins(self) -> u8 {
+        (self.halves[0] >> 8) as u8
+    }
+
+    #[inline(always)]
+    const fn number(self, at: usize) -> u64 {
+        (self.halves[at + 1] as u64) << 32 | self.halves[at] as u64
+    }
+}
+
+const _: () = assert!(size_of::<PrefixValue>() == 16);
+
+/// What one CPU saw of one range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Usage {
+    /// Packets that passed because of it.
+    pub packets: u64,
+    /// When the last of them did, in nanoseconds of the monotonic clock, within some milliseconds
+    /// (`bpf_ktime_get_coarse_ns`, Linux 5.11, commit d055126180564a57fe533728a4e93d0cb53d49b3); 0 if none.
+    pub last_seen: u64,
+    /// When counting began, on the same clock; written once, by user space.
+    pub since: u64,
+}
+
+const _: () = assert!(size_of::<Usage>() == 24);
 
 /// Where an authorized range comes from, as a bit of [`PrefixValue::origins`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

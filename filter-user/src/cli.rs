@@ -1,8 +1,9 @@
 //! What was typed.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use crate::{
     config::{DEFAULT_MAX_RANGES, DEFAULT_PORTS, MAX_MAX_RANGES, PolicyMode, XdpMode},
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Attach {
         #[command(flatten)]
         policy: PolicyArgs,
+        #[command(flatten)]
+        change: ChangeArgs,
     },
     /// Remove the filter: the port is open from then on
     Detach {
@@ -91,17 +94,28 @@ pub(crate) enum Command {
     /// Show or change the authorized ranges
     #[command(subcommand)]
     Ranges(RangesCommand),
+    /// Keep a change that was made with `--confirm-within`
+    Confirm,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RangesCommand {
-    /// Show the ranges in force, with their origin
-    List,
+    /// Show the ranges in force, their origin and what they were used for
+    List {
+        /// Only entries that nobody used for so long, like `30d`
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        unused_for: Option<SignedDuration>,
+    },
     /// Replace the list; `""` switches enforcement off, `0.0.0.0/32` lets nobody in
     Set {
         /// Comma-separated addresses and CIDRs
-        #[arg(value_name = "CIDR,...")]
-        ranges: String,
+        #[arg(value_name = "CIDR,...", required_unless_present = "from_file")]
+        ranges: Option<String>,
+        /// File that holds the list, in the format of the ranges file; `-` for standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "ranges")]
+        from_file: Option<PathBuf>,
+        #[command(flatten)]
+        change: ChangeArgs,
     },
     /// Add ranges to the list
     Add {
@@ -111,15 +125,72 @@ pub(crate) enum RangesCommand {
         /// What they are
         #[arg(long, value_name = "TEXT")]
         comment: Option<String>,
+        /// When they expire: a duration like `8h` or `30d`, or a time like `2027-01-31T18:00:00Z`
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        #[command(flatten)]
+        change: ChangeArgs,
     },
     /// Remove ranges from the list; their open connections stop
     Remove {
         /// Addresses and CIDRs, as listed
         #[arg(required = true, value_name = "CIDR", value_delimiter = ',')]
         ranges: Vec<String>,
+        #[command(flatten)]
+        change: ChangeArgs,
     },
     /// Switch enforcement off: everyone passes
-    Clear,
+    Clear {
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Put the ranges file in force, after it was edited by hand
+    Reload {
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Show the lists before this one
+    History,
+    /// Go back to a list before, or take back a change that waits for `apifence confirm`
+    Rollback {
+        /// How many lists back, as `ranges history` numbers them
+        #[arg(value_name = "N")]
+        number: Option<usize>,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+}
+
+/// How a change is made.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ChangeArgs {
+    /// Show what would change and which connections it would cut, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Change it though that cuts every established client, or the one that this shell came in from
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Let the change take itself back after this time, like `60s`, unless `apifence confirm` comes first
+    #[arg(long, value_name = "DURATION", value_parser = parse_window)]
+    pub(crate) confirm_within: Option<Duration>,
+}
+
+/// A duration like `8h`, `30d` or `1h 30m`.
+fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+    text.parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+        .ok()
+        .filter(SignedDuration::is_positive)
+        .ok_or_else(|| "write it like `60s`, `8h` or `30d`".to_owned())
+}
+
+/// How long a change may wait for its confirmation.
+fn parse_window(text: &str) -> Result<Duration, String> {
+    let most = SignedDuration::from_hours(24);
+    match parse_duration(text)? {
+        time if time > most => Err("at most `24h`: a change is on trial for as long".to_owned()),
+        time => Ok(time.unsigned_abs()),
+    }
 }
 
 /// The policy besides the list, and where it applies. What is not given has its default, not its last value.

@@ -1,11 +1,16 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `command` one file per verb, `problem` and `explain` what goes wrong.
+//! kernel's side, `net` what rtnetlink tells, `command` one file per verb, `clock` time,
+//! `problem` and `explain` what goes wrong, `progress` how far it
+//! has come.
 
-#![forbid(unsafe_code)]
+// Forbidden but for one file, which says so: `datapath/batch.rs`.
+#![deny(unsafe_code)]
 
 pub mod cli;
+pub mod clients;
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod datapath;
@@ -14,5 +19,6 @@ pub mod net;
 pub mod output;
 pub mod pins;
 pub mod problem;
+pub mod progress;
 pub mod ranges;
 pub mod state;

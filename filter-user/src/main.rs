@@ -8,7 +8,7 @@ use clap::Parser as _;
 use filter_user::{
     cli::Cli,
     command,
-    problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals},
+    problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno},
 };
 
 fn main() -> ExitCode {
@@ -31,13 +31,24 @@ fn print(error: &anyhow::Error) -> u8 {
         }
         return EXIT_INPUT;
     }
-    eprintln!("error: {error:#}");
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| {
+            cause
+                .downcast_ref()
+                .map_or_else(|| cause.to_string(), errno)
+        })
+        .collect();
+    eprintln!("error: {}", causes.join(": "));
     match error.downcast_ref::<Problem>() {
         Some(problem) => {
             eprintln!("hint: {}", problem.hint);
             problem.exit
         }
-        None => EXIT_FAILED,
+        None => {
+            eprintln!("hint: `apifence status` shows what is in force");
+            EXIT_FAILED
+        }
     }
 }
 

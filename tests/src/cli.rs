@@ -55,6 +55,14 @@ impl<'a> Apifence<'a> {
         }
     }
 
+    /// The same with another ranges file.
+    pub fn with_ranges_file(self, file: impl Into<PathBuf>) -> Self {
+        Self {
+            ranges_file: file.into(),
+            ..self
+        }
+    }
+
     /// The directory of the pins.
     pub fn bpffs(&self) -> &Path {
         &self.bpffs
@@ -76,6 +84,13 @@ impl<'a> Apifence<'a> {
     pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
         let output = self.namespace.output(&mut self.command(arguments))?;
         Ok(Ran::new(arguments, &output))
+    }
+
+    /// Runs it under another program, `by` with its own arguments, to its end.
+    pub fn run_by(&self, mut by: Command, arguments: &[&str]) -> Result<Ran> {
+        by.arg(binary());
+        self.finish(&mut by, arguments);
+        Ok(Ran::new(arguments, &self.namespace.output(&mut by)?))
     }
 
     /// Runs it and wants exit code 0; returns its stdout.

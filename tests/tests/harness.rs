@@ -54,7 +54,9 @@ fn a_foreign_program_attaches() -> Result<()> {
     );
     drop(link);
     foreign.pin("/sys/fs/bpf/passer_by")?;
-    node.ip("link set dev eth0 xdp pinned /sys/fs/bpf/passer_by")?;
+    // The kernel takes a moment to let go of the link.
+    let pinned = "link set dev eth0 xdp pinned /sys/fs/bpf/passer_by";
+    tests::wait::until("the interface is free", || Ok(node.ip(pinned).is_ok()))?;
     assert!(
         node.ip("link show dev eth0")?
             .contains(&format!("prog/xdp id {}", foreign.id()?))

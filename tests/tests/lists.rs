@@ -3,6 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
+use filter_common::map::LAYOUT_VERSION;
 use tests::{
     cli::{Apifence, FAILED, INPUT, refused},
     foreign::Foreign,
@@ -219,8 +220,10 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
     );
 
     // The kernel's side is lost.
-    let maps = filter.bpffs().join("layout-1/maps");
-    let hidden = filter.bpffs().join("layout-1/hidden");
+    let maps = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}/maps"));
+    let hidden = filter
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/hidden"));
     fs::rename(maps.join("SOURCES_V6"), &hidden)?;
     refused(&filter.run(&add)?, FAILED, &[])?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, file);
@@ -289,13 +292,8 @@ fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
     );
 
     // One that does not let go.
-    let folder = fs::File::open(
-        filter
-            .ranges_file()
-            .parent()
-            .expect("a file is in a folder"),
-    )?;
-    folder.lock()?;
+    let lock = fs::File::open(filter.ranges_file().with_file_name(".ranges.lock"))?;
+    lock.lock()?;
     let ran = filter.run(&["ranges", "clear"])?;
     refused(
         &ran,
@@ -304,6 +302,6 @@ fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
     )?;
     // Reading goes on.
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
-    folder.unlock()?;
+    lock.unlock()?;
     filter.ok(&["ranges", "clear"]).map(drop)
 }

@@ -281,7 +281,7 @@ fn nobodys_range_shuts_everyone_out() -> Result<()> {
         site.admin_gets_in(Family::V6, 6443)?,
     ];
 
-    filter.ok(&["ranges", "set", "0.0.0.0/32"])?;
+    filter.ok(&["ranges", "set", "0.0.0.0/32", "--force"])?;
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
     for family in Family::BOTH {
         silent(

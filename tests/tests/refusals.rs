@@ -3,6 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::Result;
+use filter_common::map::LAYOUT_VERSION;
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran, refused},
     foreign::{self, Foreign},
@@ -70,7 +71,7 @@ fn pins_of_another_layout_are_refused_and_detach_removes_them() -> Result<()> {
     site.stranger_is_dropped(Family::V4, 443, &filter)?;
     // The same pins, as if a later version had made them.
     fs::rename(
-        filter.bpffs().join("layout-1"),
+        filter.bpffs().join(format!("layout-{LAYOUT_VERSION}")),
         filter.bpffs().join("layout-999"),
     )?;
 
@@ -252,7 +253,7 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
     filter.ok(&ATTACH)?;
     let list = fs::read(filter.ranges_file())?;
     // The pins are in this thread's own mount namespace.
-    fs::remove_dir_all(filter.bpffs().join("layout-1/maps"))?;
+    fs::remove_dir_all(filter.bpffs().join(format!("layout-{LAYOUT_VERSION}/maps")))?;
     for command in [&["ranges", "add", STRANGER[0]][..], &["check", ADMIN[0]]] {
         refused(
             &filter.run(command)?,

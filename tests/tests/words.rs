@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::Result;
+use filter_common::map::LAYOUT_VERSION;
 use tests::{
     cli::{Apifence, Ran},
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
@@ -17,25 +18,16 @@ fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
+    // What differs from run to run.
+    settings.add_filter(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
+    settings.add_filter(r"\(program \d+\)", "(program ...)");
+    settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
+    settings.add_filter(r#""seconds_left": \d+"#, "\"seconds_left\": SECONDS");
     let text: Vec<_> = said
         .iter()
-        .map(|ran| mask(&ran.transcript().replace(&file, "RANGES-FILE")))
+        .map(|ran| ran.transcript().replace(&file, "RANGES-FILE"))
         .collect();
     settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
-}
-
-/// Takes out what differs from run to run: times, and numbers of programs and processes.
-fn mask(text: &str) -> String {
-    let lines = text.lines().map(|line| {
-        for mark in ["in force since ", "(program "] {
-            if let Some((before, after)) = line.split_once(mark) {
-                let rest = after.find([')', ' ']).map_or("", |end| &after[end..]);
-                return format!("{before}{mark}...{rest}");
-            }
-        }
-        line.to_owned()
-    });
-    lines.map(|line| line + "\n").collect()
 }
 
 fn all(filter: &Apifence<'_>, commands: &[&[&str]]) -> Result<Vec<Ran>> {
@@ -60,6 +52,10 @@ fn help() -> Result<()> {
         "ranges add",
         "ranges remove",
         "ranges clear",
+        "ranges reload",
+        "ranges history",
+        "ranges rollback",
+        "confirm",
     ] {
         let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         same(
@@ -218,7 +214,7 @@ fn errors() -> Result<()> {
     )?;
     said.push(filter.run(&["ranges", "add", STRANGER[0]])?);
     fs::rename(
-        filter.bpffs().join("layout-1"),
+        filter.bpffs().join(format!("layout-{LAYOUT_VERSION}")),
         filter.bpffs().join("layout-999"),
     )?;
     said.push(filter.run(&["status"])?);
@@ -243,5 +239,117 @@ fn objects() -> Result<()> {
         json(&["status"])?,
     ];
     same("objects", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn a_friday_evening() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let set = ["ranges", "set", "198.51.100.0/24,203.0.113.0/24"];
+    let mut said = all(
+        &filter,
+        &[
+            &[
+                "ranges",
+                "add",
+                "203.0.113.9",
+                "--comment",
+                "a guest",
+                "--expires",
+                "2100-01-01T00:00:00Z",
+            ],
+            &[
+                "ranges",
+                "add",
+                "2001:db8:aa::7",
+                "--expires",
+                "2100-01-01T00:00:00Z",
+            ],
+            &["ranges", "list"],
+            &["check", "203.0.113.9", "2001:db8:aa::7"],
+            &[&set[..], &["--dry-run"]].concat(),
+            &[&set[..], &["--confirm-within", "1h"]].concat(),
+            &["status"],
+            &["-o", "json", "status"],
+            &["ranges", "add", "192.0.2.1"],
+            &["ranges", "rollback"],
+            &["ranges", "rollback"],
+            &[&set[..], &["--confirm-within", "1h"]].concat(),
+            &["confirm"],
+            &["confirm"],
+            &["ranges", "history"],
+            &["-o", "json", "ranges", "history"],
+            &["ranges", "rollback", "2"],
+            &["ranges", "rollback", "9"],
+        ],
+    )?;
+    let text = fs::read_to_string(filter.ranges_file())?;
+    fs::write(
+        filter.ranges_file(),
+        format!("{text}192.0.2.0/24 # by hand\n"),
+    )?;
+    said.extend(all(
+        &filter,
+        &[
+            &["status"],
+            &["ranges", "reload", "--dry-run"],
+            &["ranges", "reload"],
+        ],
+    )?);
+    same("a-friday-evening", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn refusals_of_changes() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut said = all(
+        &filter,
+        &[
+            &["ranges", "set", "192.0.2.0/24", "--confirm-within", "1m"],
+            &["ranges", "list", "--unused-for", "30d"],
+            &["ranges", "reload"],
+            &["confirm"],
+        ],
+    )?;
+    filter.ok(&ATTACH)?;
+    said.extend(all(
+        &filter,
+        &[
+            &["ranges", "add", "192.0.2.0/24", "--expires", "tomorrow"],
+            &[
+                "ranges",
+                "add",
+                "192.0.2.0/24",
+                "--expires",
+                "2001-01-01T00:00:00Z",
+            ],
+            &[
+                "ranges",
+                "set",
+                "192.0.2.0/24",
+                "--confirm-within",
+                "2 weeks",
+            ],
+            &["ranges", "set", "192.0.2.0/24", "--confirm-within", "soon"],
+            &["ranges", "list", "--unused-for", "ages"],
+            &["ranges", "rollback", "0"],
+        ],
+    )?);
+    fs::write(
+        filter.ranges_file(),
+        "192.0.2.0/24 expires=tomorrow\n\
+         192.0.2.1/24 # host bits\n\
+         192.0.2.0/24 expires=2100-01-01T00:00:00\n\
+         192.0.2.0/24 until=2100-01-01T00:00:00Z\n\
+         disabled expires=2100-01-01T00:00:00Z\n\
+         ff02::/16\n\
+         ::ffff:192.0.2.0/120\n",
+    )?;
+    said.extend(all(&filter, &[&["ranges", "reload"], &["status"]])?);
+    same("refusals-of-changes", &filter, &said);
     Ok(())
 }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::workspace;
+use crate::{setup::Purpose, workspace};
 
 /// Builds and runs the demo, and passes its exit status on.
 pub(crate) fn run() -> Result<ExitCode> {
-    workspace::run_as_root("demo")
+    workspace::run_as_root("demo", Purpose::Work)
 }

@@ -28,6 +28,9 @@ enum Task {
         /// Say what is missing and how to install it, but install nothing
         #[arg(long)]
         check: bool,
+        /// Install what the benchmark compares with, too
+        #[arg(long)]
+        bench: bool,
     },
     /// Build everything and run every test, as root or through sudo
     Test {
@@ -36,13 +39,20 @@ enum Task {
     },
     /// Show the filter at work between two network namespaces that the demo makes and removes
     Demo,
-    /// Measure what a packet costs in the program, beside a bare `XDP_DROP`
+    /// Measure what a packet and a change of the list cost, beside their peers
     Bench,
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
-        Task::Setup { check } => setup::run(check),
+        Task::Setup { check, bench } => setup::run(
+            check,
+            if bench {
+                setup::Purpose::Bench
+            } else {
+                setup::Purpose::Work
+            },
+        ),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Demo => demo::run(),
         Task::Bench => bench::run(),

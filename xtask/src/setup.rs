@@ -18,7 +18,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 2] = [
+const TOOLS: [Tool; 3] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -27,10 +27,41 @@ const TOOLS: [Tool; 2] = [
         program: "nft",
         package: "nftables",
     },
+    Tool {
+        program: "strace",
+        package: "strace",
+    },
 ];
+
+/// What the benchmark compares with, beside.
+const PEERS: [Tool; 1] = [Tool {
+    program: "ipset",
+    package: "ipset",
+}];
+
+/// What the machine is set up for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Building, the tests, the demo.
+    Work,
+    /// The same and the benchmark.
+    Bench,
+}
+
+impl Purpose {
+    /// The programs it takes.
+    fn tools(self) -> impl Iterator<Item = &'static Tool> {
+        let peers = match self {
+            Self::Work => &[][..],
+            Self::Bench => &PEERS,
+        };
+        TOOLS.iter().chain(peers)
+    }
+}
 
 /// What this machine has and lacks.
 struct Survey {
+    purpose: Purpose,
     toolchain: Toolchain,
     linker: Linker,
     distribution: Distribution,
@@ -42,8 +73,8 @@ struct Survey {
 }
 
 /// Sets the machine up, or with `check` only says what there is to do.
-pub(crate) fn run(check: bool) -> Result<ExitCode> {
-    let survey = Survey::make()?;
+pub(crate) fn run(check: bool, purpose: Purpose) -> Result<ExitCode> {
+    let survey = Survey::make(purpose)?;
     if survey.complete() {
         println!("setup: nothing to do: {}", survey.found());
         return Ok(ExitCode::SUCCESS);
@@ -57,7 +88,7 @@ pub(crate) fn run(check: bool) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let left = install(&survey)?;
-    let survey = Survey::make()?;
+    let survey = Survey::make(purpose)?;
     if survey.complete() {
         println!("setup: done: {}", survey.found());
         return Ok(ExitCode::SUCCESS);
@@ -76,11 +107,11 @@ pub(crate) fn run(check: bool) -> Result<ExitCode> {
 }
 
 /// Sets the machine up if something is missing, for tasks that need it; silent when nothing is.
-pub(crate) fn ensure() -> Result<ExitCode> {
-    if Survey::make()?.complete() {
+pub(crate) fn ensure(purpose: Purpose) -> Result<ExitCode> {
+    if Survey::make(purpose)?.complete() {
         Ok(ExitCode::SUCCESS)
     } else {
-        run(false)
+        run(false, purpose)
     }
 }
 
@@ -165,7 +196,7 @@ fn apt_get(arguments: &str) -> Step {
 }
 
 impl Survey {
-    fn make() -> Result<Self> {
+    fn make(purpose: Purpose) -> Result<Self> {
         let toolchain = Toolchain::probe()?;
         let distribution = Distribution::probe();
         let linker = Linker::probe(toolchain.llvm);
@@ -175,11 +206,12 @@ impl Survey {
         } else {
             Vec::new()
         };
-        let tools = TOOLS
-            .iter()
+        let tools = purpose
+            .tools()
             .filter(|tool| machine::find_program(tool.program).is_none())
             .collect();
         Ok(Self {
+            purpose,
             components: toolchain.missing_components(),
             toolchain,
             linker,
@@ -199,7 +231,7 @@ impl Survey {
 
     /// One line that names what is there.
     fn found(&self) -> String {
-        let tools: Vec<_> = TOOLS.iter().map(|tool| tool.program).collect();
+        let tools: Vec<_> = self.purpose.tools().map(|tool| tool.program).collect();
         format!(
             "rustc {} (LLVM {}), rust-src, {}, {}",
             self.toolchain.release,

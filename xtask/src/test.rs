@@ -31,7 +31,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
 
 /// Sets up, builds, and runs every suite, whether or not the one before it passed.
 fn suites(filter: Option<&str>) -> Result<Tally> {
-    if setup::ensure()? != ExitCode::SUCCESS {
+    if setup::ensure(setup::Purpose::Work)? != ExitCode::SUCCESS {
         bail!("run tests: the machine is not set up");
     }
     let sudo = Privilege::probe().prefix_with_environment()?;
@@ -42,7 +42,7 @@ fn suites(filter: Option<&str>) -> Result<Tally> {
     let mut tests = workspace::cargo(&["test", "--no-fail-fast"]);
     tests
         .args(filter)
-        .env("APIFENCE_BIN", workspace::program("apifence")?);
+        .env("APIFENCE_BIN", workspace::program("debug", "apifence")?);
     if !sudo.is_empty() {
         tests.env(Toolchain::probe()?.runner_variable(), sudo.join(" "));
     }

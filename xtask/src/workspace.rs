@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{machine::Privilege, setup};
+use crate::{
+    machine::Privilege,
+    setup::{self, Purpose},
+};
 
 /// A `cargo` command, run at the top of the workspace.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
@@ -35,10 +38,14 @@ pub(crate) fn build(arguments: &[&str]) -> Result<()> {
 }
 
 /// The absolute path of a program that [`build`] made.
-pub(crate) fn program(name: &str) -> Result<PathBuf> {
-    // Cargo built this program with the same profile and target into the same directory.
+pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
+    // Cargo built this program for the same target into the same directory, each profile in one of its own.
     let own = env::current_exe().context("find own program")?;
-    let program = own.with_file_name(name);
+    let builds = own.parent().and_then(Path::parent);
+    let program = builds
+        .context("find own program: it is in no directory")?
+        .join(profile)
+        .join(name);
     if !program.is_file() {
         bail!("find program `{name}`: nothing at `{}`", program.display());
     }
@@ -46,16 +53,23 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
 }
 
 /// Sets up, builds, runs program `name` of the `tests` package as root, and passes its exit status on.
-pub(crate) fn run_as_root(name: &str) -> Result<ExitCode> {
-    let set_up = setup::ensure()?;
+pub(crate) fn run_as_root(name: &str, purpose: Purpose) -> Result<ExitCode> {
+    let set_up = setup::ensure(purpose)?;
     if set_up != ExitCode::SUCCESS {
         return Ok(set_up);
     }
     let sudo = Privilege::probe().prefix_with_environment()?;
     // Together, so that cargo builds what both depend on once.
-    build(&["--package", "filter-user", "--package", "tests", "--bins"])?;
+    let mut arguments = vec!["--package", "filter-user", "--package", "tests", "--bins"];
+    let mut profile = "debug";
+    if purpose == Purpose::Bench {
+        // What is measured is what is shipped.
+        arguments.push("--release");
+        profile = "release";
+    }
+    build(&arguments)?;
 
-    let own = program(name)?;
+    let own = program(profile, name)?;
     let mut words = sudo.iter().map(OsStr::new).chain([own.as_os_str()]);
     let status = Command::new(
         words
@@ -63,7 +77,7 @@ pub(crate) fn run_as_root(name: &str) -> Result<ExitCode> {
             .expect("the program itself is one of the words"),
     )
     .args(words)
-    .env("APIFENCE_BIN", program("apifence")?)
+    .env("APIFENCE_BIN", program(profile, "apifence")?)
     .status()
     .with_context(|| format!("run `{name}`"))?;
     // A signal has no code to pass on.

@@ -7,24 +7,28 @@ use serde::Serialize;
 
 use super::{
     Context,
+    change::{put_in_force, still_waiting},
+    leap::look,
     policy::{examine, policy, settings, typed_list},
+    settle::settle,
 };
 use crate::{
-    cli::PolicyArgs,
+    cli::{ChangeArgs, PolicyArgs},
     config::{Settings, XdpMode, join},
     datapath::{
-        Attachment, Maps, Program, attach, create_maps, detach_link, program_name, replace,
+        Attachment, Maps, Policy, Program, attach, create_maps, detach_link, program_name, replace,
     },
     net::{Interface, Net, XdpPlace},
     output::say,
     problem::Problem,
+    progress::Progress,
     ranges::{List, RangesFile},
     state::{Staged, WriterLock, read_ranges},
 };
 
 /// Runs the command.
-pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
-    let guarded = guard(context, args, false).await?;
+pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> Result<u8> {
+    let guarded = guard(context, args, change, false).await?;
     context.global.output.result(&Attached {
         interfaces: guarded.into_iter().map(|guarded| guarded.shown).collect(),
     })?;
@@ -55,6 +59,7 @@ pub(super) struct Guarded {
 /// What is to be guarded, and how.
 struct Wish<'a> {
     args: &'a PolicyArgs,
+    change: &'a ChangeArgs,
     settings: Settings,
     /// The list, if it was typed and not left to the ranges file.
     typed: Option<List>,
@@ -64,7 +69,12 @@ struct Wish<'a> {
 }
 
 /// Guards the interfaces that `args` name with the policy that they and the ranges file ask for.
-pub(super) async fn guard(context: &Context, args: &PolicyArgs, log: bool) -> Result<Vec<Guarded>> {
+pub(super) async fn guard(
+    context: &Context,
+    args: &PolicyArgs,
+    change: &ChangeArgs,
+    log: bool,
+) -> Result<Vec<Guarded>> {
     let settings = settings(args)?;
     let typed = args
         .authorized_ip_ranges
@@ -74,6 +84,7 @@ pub(super) async fn guard(context: &Context, args: &PolicyArgs, log: bool) -> Re
     let net = Net::open()?;
     let wish = Wish {
         args,
+        change,
         settings,
         typed,
         interfaces: net.choose("attach filter to", &args.interface).await?,
@@ -111,35 +122,78 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
     let policy = policy(net, &list, &wish.settings).await?;
 
     let first = !context.pins.maps().exists();
-    let mut maps = if first {
-        prepare_maps(context)?
+    let mut before = if first {
+        None
     } else {
-        Maps::open(&context.pins.maps())?
+        let mut maps = Maps::open(&context.pins.maps())?;
+        if let Some(waiting) = settle(context, &mut maps)? {
+            return Err(still_waiting(&waiting)?);
+        }
+        Some(maps)
     };
+    // What an interface without a filter lets in is everyone.
+    let guarded = wish.interfaces.iter().all(|found| found.xdp.is_some());
+    let leap = look(net, before.as_ref().filter(|_| guarded), &policy).await?;
+    leap.lines().iter().for_each(say);
+    if wish.change.dry_run {
+        say("dry run: nothing changed");
+        return Ok(Vec::new());
+    }
+    leap.insist(wish.change.force)?;
+
     // Settings that cannot be read are written anew.
-    if !first && let Ok(before) = maps.settings(maps.in_force()?) {
-        for change in wish.settings.changes_from(&before) {
+    if let Some(maps) = &before
+        && let Ok(settings) = maps.settings(maps.in_force()?)
+    {
+        for change in wish.settings.changes_from(&settings) {
             say(format_args!("note: {change}"));
         }
     }
-    let staged = match &wish.typed {
-        Some(_) => Some(Staged::write(&context.global.ranges_file, &file)?),
-        None => None,
+    let within = wish.change.confirm_within;
+    let staged = match (&wish.typed, within) {
+        (None, None) => None,
+        _ => Some(Staged::write(&context.global.ranges_file, &file)?),
     };
-    let slot = maps.stage(&policy)?;
-    if first {
-        // No program reads these maps yet. They get their name once they hold a policy.
+    let mut maps = match before.take() {
+        Some(maps) => maps,
+        None => prepare_maps(context)?,
+    };
+    if first && within.is_some() {
+        // What returns if nobody confirms is what was before: no filter.
+        let open = Policy {
+            enforced: false,
+            ..policy.clone()
+        };
+        let slot = maps.stage(&open, None, &|_| ())?;
         maps.select(slot)?;
-        fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
     }
-    // On interfaces that are guarded already the old policy stays in force until the last step.
-    let mut guarded = attach_all(context, wish)?;
-    if let Some(Err(error)) = staged.map(Staged::commit) {
-        leave(context, wish);
-        return Err(error);
-    }
-    maps.select(slot)?;
+    let progress = Progress::start();
+    let put = put_in_force(
+        &mut maps,
+        &policy,
+        staged,
+        within,
+        &progress,
+        |maps, slot| {
+            if first {
+                // No program reads these maps yet. They get their name once they hold a policy.
+                if within.is_none() {
+                    maps.select(slot)?;
+                }
+                fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
+            }
+            // On interfaces that are guarded already the old policy stays in force until the last step.
+            attach_all(context, wish)
+        },
+    );
+    let (mut guarded, until) = put.inspect_err(|_| leave(context, wish))?;
+    drop(progress);
     report(net, &mut guarded, &list, &wish.settings).await?;
+    if let Some(until) = until {
+        say(format_args!(
+            "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
+        ));
+    }
     Ok(guarded)
 }
 

@@ -1,13 +1,22 @@
-//! `apifence check`: the kernel's own answer for an address.
+//! `apifence check`: what the kernel makes of an address.
 
 use std::{fmt, net::IpAddr};
 
 use anyhow::Result;
-use filter_common::Mode;
+use filter_common::{Mode, map::Origin};
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Context, ranges::origin_labels};
+use super::{
+    Context,
+    list::{known_list, origin_labels},
+    settle::settle_unless_busy,
+};
+use crate::{
+    clock::{Moment, to_second},
+    ranges::{List, Prefix},
+};
 
 #[derive(Serialize)]
 struct Report {
@@ -24,6 +33,11 @@ struct Answer {
     /// The range that authorizes it.
     range: Option<IpNet>,
     origins: Vec<&'static str>,
+    comment: Option<String>,
+    /// When the range expires; none if it does not.
+    expires: Option<Timestamp>,
+    /// A longer range that has expired.
+    expired: Option<IpNet>,
 }
 
 impl fmt::Display for Report {
@@ -32,13 +46,25 @@ impl fmt::Display for Report {
             let word = if answer.allowed { "allowed" } else { "dropped" };
             write!(f, "{} {word}: ", answer.address)?;
             match (&answer.range, answer.verdict) {
-                (Some(range), _) => writeln!(f, "`{range}` ({})", answer.origins.join(", "))?,
-                (None, "would_drop") => {
-                    writeln!(f, "in no authorized range, and the mode is monitor")?;
+                (Some(range), _) => {
+                    write!(f, "`{range}` ({})", answer.origins.join(", "))?;
+                    if let Some(comment) = &answer.comment {
+                        write!(f, " # {comment}")?;
+                    }
+                    if let Some(time) = answer.expires {
+                        write!(f, ", until {time}")?;
+                    }
                 }
-                (None, "pass") => writeln!(f, "enforcement is off, everyone passes")?,
-                (None, _) => writeln!(f, "in no authorized range")?,
+                (None, "would_drop") => {
+                    f.write_str("in no authorized range, and the mode is monitor")?;
+                }
+                (None, "pass") => f.write_str("enforcement is off, everyone passes")?,
+                (None, _) => f.write_str("in no authorized range")?,
             }
+            if let Some(range) = &answer.expired {
+                write!(f, "; `{range}` has expired")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -46,13 +72,33 @@ impl fmt::Display for Report {
 
 /// Runs the command.
 pub(super) fn run(context: &Context, addresses: &[IpAddr]) -> Result<u8> {
-    let maps = context.attached_maps()?;
+    let mut maps = context.attached_maps()?;
+    settle_unless_busy(context, &mut maps)?;
     let slot = maps.in_force()?;
     let mode = maps.record(slot)?.mode;
+    // The verdict is the kernel's; comments are in the file alone, and one that cannot be read costs no more than them.
+    let list = known_list(context).ok().flatten();
+    let entries = list.as_ref().map_or(&[][..], List::entries);
+    let entry_of = |prefix: &Prefix| entries.iter().find(|entry| entry.range == prefix.range);
+    let now = Moment::now()?;
     let mut results = Vec::new();
     for address in addresses {
-        let found = maps.authorizing(slot, *address)?;
-        let verdict = if found.is_some() || mode == Mode::Off as u8 {
+        let around = maps.around(slot, *address, &now)?;
+        let authorized = around.first().is_some_and(|prefix| prefix.lives(now.wall));
+        // The kernel knows how long the longest lives with those around it; how long each lives by itself is in the file.
+        let own = |prefix: &Prefix| match entry_of(prefix) {
+            Some(entry) if prefix.origins == Origin::List as u8 => entry.expires,
+            _ => prefix.expires,
+        };
+        let lives = |prefix: &&Prefix| own(prefix).is_none_or(|time| now.wall < time);
+        let authorizing = around
+            .iter()
+            .find(lives)
+            .or(around.first())
+            .filter(|_| authorized);
+        let expired = around.first().filter(|prefix| !lives(prefix));
+        let entry = authorizing.and_then(entry_of);
+        let verdict = if authorized || mode == Mode::Off as u8 {
             "pass"
         } else if mode == Mode::Monitor as u8 {
             "would_drop"
@@ -63,8 +109,11 @@ pub(super) fn run(context: &Context, addresses: &[IpAddr]) -> Result<u8> {
             address: *address,
             allowed: verdict != "drop",
             verdict,
-            range: found.map(|(range, _)| range),
-            origins: found.map_or_else(Vec::new, |(_, value)| origin_labels(value.origins)),
+            range: authorizing.map(|prefix| prefix.range),
+            origins: authorizing.map_or_else(Vec::new, |prefix| origin_labels(prefix.origins)),
+            comment: entry.and_then(|entry| entry.comment.clone()),
+            expires: authorizing.and_then(own).map(to_second),
+            expired: expired.map(|prefix| prefix.range),
         });
     }
     let report = Report { results };

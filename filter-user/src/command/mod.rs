@@ -1,11 +1,17 @@
 //! One file per verb.
 
 mod attach;
+mod change;
 mod check;
+mod confirm;
 mod detach;
+mod history;
+mod leap;
+mod list;
 mod policy;
 mod ranges;
 mod run;
+mod settle;
 mod stats;
 mod status;
 
@@ -102,11 +108,12 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
             policy,
             detach_on_exit,
         } => run::run(context, &policy, detach_on_exit).await,
-        Command::Attach { policy } => attach::run(context, &policy).await,
+        Command::Attach { policy, change } => attach::run(context, &policy, &change).await,
         Command::Detach { interface } => detach::run(context, &interface).await,
         Command::Status => status::run(context).await,
         Command::Check { addresses } => check::run(context, &addresses),
         Command::Stats => stats::run(context).await,
         Command::Ranges(command) => ranges::run(context, command).await,
+        Command::Confirm => confirm::run(context),
     }
 }

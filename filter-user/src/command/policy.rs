@@ -3,16 +3,14 @@
 use anyhow::Result;
 use ipnet::IpNet;
 
-use super::Context;
 use crate::{
     cli::PolicyArgs,
     config::Settings,
-    datapath::{Maps, Policy, Slot},
+    datapath::Policy,
     net::Net,
     output::say,
     problem::{Problem, Refusals},
-    ranges::{List, RangesFile, Refusal, Sources, compile, parse_list, parse_range, remarks},
-    state::Staged,
+    ranges::{List, Refusal, Sources, compile, parse_list, parse_range, remarks},
 };
 
 /// The settings that `args` ask for.
@@ -101,24 +99,7 @@ pub(super) async fn policy(net: &Net, list: &List, settings: &Settings) -> Resul
     Ok(Policy {
         settings: settings.clone(),
         enforced: *list != List::Off,
+        list: list.digest(),
         sources: compile(list.entries(), &implicit),
     })
-}
-
-/// Puts a new list in force, file and kernel, or neither; `maps` is `None` where no filter is attached.
-pub(super) async fn put_in_force(
-    context: &Context,
-    file: &RangesFile,
-    maps: Option<(&mut Maps, &Policy)>,
-) -> Result<()> {
-    let staged = Staged::write(&context.global.ranges_file, file)?;
-    match maps {
-        None => staged.commit(),
-        Some((maps, policy)) => {
-            let slot: Slot = maps.stage(policy)?;
-            // The rename can fail, the write to the selector cannot: so the file comes first, and both are one step.
-            staged.commit()?;
-            maps.select(slot)
-        }
-    }
 }

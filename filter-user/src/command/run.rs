@@ -15,7 +15,7 @@ use super::{
     stats::{self, Stats},
 };
 use crate::{
-    cli::PolicyArgs,
+    cli::{ChangeArgs, PolicyArgs},
     datapath::{LogLines, Program, replace},
     net::Net,
     output::{Output, say},
@@ -29,7 +29,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) async fn run(context: &Context, args: &PolicyArgs, detach_on_exit: bool) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
-    let mut guarded = guard(context, args, context.global.verbose).await?;
+    // Nobody is there to insist, and a service must come up.
+    let unattended = ChangeArgs {
+        force: true,
+        ..ChangeArgs::default()
+    };
+    let mut guarded = guard(context, args, &unattended, context.global.verbose).await?;
     let mut logs = Vec::new();
     if context.global.verbose {
         for Guarded { program, .. } in &mut guarded {

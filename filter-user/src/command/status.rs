@@ -3,19 +3,24 @@
 use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
-use filter_common::{Mode, map::Origin};
+use filter_common::{
+    Mode,
+    map::{Origin, PolicyRecord},
+};
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, settle::settle_unless_busy};
 use crate::{
+    clock::{Moment, to_second},
     config::join,
-    datapath::{Attachment, Maps},
+    datapath::{Attachment, Maps, Standing},
     net::{Net, XdpPlace},
     output::say,
-    problem::Problem,
-    ranges::{List, Prefixes},
-    state::read_ranges,
+    problem::{Problem, Refusals},
+    ranges::{Difference, Entry, List, Prefixes},
+    state::{Pending, read_ranges},
 };
 
 #[derive(Serialize)]
@@ -35,9 +40,19 @@ struct Status {
     generation: u64,
     /// RFC 3339, UTC.
     applied_at: Option<String>,
+    /// The change that waits for its confirmation.
+    provisional: Option<Provisional>,
     /// How the kernel differs from the file.
     drift: Vec<String>,
     warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Provisional {
+    /// When the generation before is in force again.
+    until: Timestamp,
+    /// Seconds until then.
+    seconds_left: u64,
 }
 
 #[derive(Serialize)]
@@ -104,6 +119,16 @@ impl fmt::Display for Status {
             )?;
         }
         writeln!(f, "ranges file   {}", self.ranges_file)?;
+        if let Some(Provisional {
+            until,
+            seconds_left,
+        }) = &self.provisional
+        {
+            writeln!(
+                f,
+                "provisional: {seconds_left} s left, until {until}; then the list before returns by itself (`apifence confirm` keeps this one)"
+            )?;
+        }
         for drift in &self.drift {
             writeln!(f, "drift: {drift}")?;
         }
@@ -129,12 +154,16 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         max_ranges: 0,
         generation: 0,
         applied_at: None,
+        provisional: None,
         drift: Vec::new(),
         warnings: Vec::new(),
     };
     if !status.interfaces.is_empty() {
         match context.maps() {
-            Ok(Some(maps)) => fill(context, &maps, &mut status)?,
+            Ok(Some(mut maps)) => {
+                settle_unless_busy(context, &mut maps)?;
+                fill(context, &maps, &mut status)?;
+            }
             Ok(None) => {}
             Err(error) => {
                 status.state = "unknown";
@@ -191,10 +220,12 @@ async fn guards(context: &Context, net: &Net) -> Result<Vec<Guard>> {
 }
 
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
-    let slot = maps.in_force()?;
+    let now = Moment::now()?;
+    let standing = maps.standing()?;
+    let slot = standing.slot();
     let record = maps.record(slot)?;
     let settings = maps.settings(slot)?;
-    let sources = maps.sources(slot)?;
+    let sources = maps.sources(slot, &now)?;
     status.state = match record.mode {
         mode if mode == Mode::Off as u8 => "off",
         mode if mode == Mode::Monitor as u8 => "monitoring",
@@ -204,64 +235,109 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     status.destinations = settings.destinations.clone();
     status.max_ranges = settings.max_ranges;
     status.generation = record.generation;
-    status.applied_at = jiff::Timestamp::from_nanosecond(i128::from(record.applied_at))
+    status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
         .ok()
         .map(|time| format!("{time:.0}"));
-    for (range, origins) in &sources {
-        match range {
+    if let Standing::Provisional { until, .. } = standing {
+        status.provisional = Some(Provisional {
+            until: to_second(now.wall_at_boot(until)),
+            seconds_left: until.saturating_sub(now.boot).div_ceil(1_000_000_000),
+        });
+    }
+    let mut expired = 0;
+    for prefix in sources.iter() {
+        if !prefix.lives(now.wall) {
+            expired += 1;
+            continue;
+        }
+        match prefix.range {
             IpNet::V4(_) => status.ipv4_ranges += 1,
             IpNet::V6(_) => status.ipv6_ranges += 1,
         }
         for origin in Origin::ALL {
-            if origins & origin as u8 != 0 {
+            if prefix.origins & origin as u8 != 0 {
                 *status.origins.entry(origin.label()).or_default() += 1;
             }
         }
-        if range.prefix_len() == 0 {
+        if prefix.range.prefix_len() == 0 {
             status.warnings.push(format!(
-                "`{range}` is authorized: every source of its family passes"
+                "`{}` is authorized: every source of its family passes",
+                prefix.range
             ));
         }
     }
-    match read_ranges(&context.global.ranges_file) {
-        Ok(Some(file)) => status.drift = drift(&file.list(), status.state, &sources),
+    if expired > 0 {
+        status.warnings.push(format!(
+            "{expired} ranges have expired and let nobody in; `apifence ranges list` shows them"
+        ));
+    }
+    let file = match Pending::find(&context.global.ranges_file) {
+        Some(pending) => pending.read().map(Some),
+        None => read_ranges(&context.global.ranges_file),
+    };
+    match file {
+        Ok(Some(file)) => status.drift = drift(&file.list(), &record, &sources),
         Ok(None) => status
             .drift
             .push("the ranges file is missing; the list in force stays in force".to_owned()),
-        Err(error) => status
-            .drift
-            .push(format!("{error:#}; the list in force stays in force")),
+        Err(error) => {
+            status.drift = match error.downcast_ref::<Refusals>() {
+                Some(refusals) => refusals
+                    .list
+                    .iter()
+                    .map(|(cause, _)| cause.clone())
+                    .collect(),
+                None => vec![format!("{error:#}")],
+            };
+            status
+                .drift
+                .push("the file is not in force; the list before stays in force".to_owned());
+        }
     }
     Ok(())
 }
 
 /// How the list in the kernel differs from the one in the file.
-fn drift(file: &List, state: &str, kernel: &Prefixes) -> Vec<String> {
-    let mut drift = Vec::new();
-    let listed = |range: &IpNet| {
-        kernel
-            .get(range)
-            .is_some_and(|origins| origins & Origin::List as u8 != 0)
-    };
-    match (file, state) {
-        (List::Off, "off") => return drift,
+fn drift(file: &List, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String> {
+    if file.digest() == record.list {
+        return Vec::new();
+    }
+    let off = record.mode == Mode::Off as u8;
+    let what = match (file, off) {
         (List::Off, _) => {
-            drift.push("the file switches enforcement off, and the kernel enforces".to_owned());
+            "the file switches enforcement off, and the kernel goes by a list".to_owned()
         }
-        (List::Ranges(_), "off") => {
-            drift.push("the file lists ranges, and enforcement is off in the kernel".to_owned());
+        (List::Ranges(_), true) => {
+            "the file lists ranges, and enforcement is off in the kernel".to_owned()
         }
-        _ => {}
-    }
-    for entry in file.entries() {
-        if !listed(&entry.range) {
-            drift.push(format!("`{}` is in the file and not in force", entry.range));
+        (List::Ranges(want), false) => {
+            let listed = kernel
+                .iter()
+                .filter(|prefix| prefix.origins & Origin::List as u8 != 0);
+            let have: Vec<Entry> = listed
+                .map(|prefix| Entry {
+                    range: prefix.range,
+                    expires: None,
+                    comment: None,
+                })
+                .collect();
+            let want: Vec<Entry> = want
+                .iter()
+                .map(|entry| Entry {
+                    range: entry.range,
+                    expires: None,
+                    comment: None,
+                })
+                .collect();
+            match Difference::new(&have, &want) {
+                same if same.is_none() => {
+                    "the file gives ranges another expiry than the kernel goes by".to_owned()
+                }
+                difference => format!("the file is not in force; it would change {difference}"),
+            }
         }
-    }
-    for range in kernel.keys().filter(|range| listed(range)) {
-        if !file.entries().iter().any(|entry| entry.range == *range) {
-            drift.push(format!("`{range}` is in force and not in the file"));
-        }
-    }
-    drift
+    };
+    vec![format!(
+        "{what}; `apifence ranges reload` puts the file in force, with `--dry-run` it shows what that does"
+    )]
 }

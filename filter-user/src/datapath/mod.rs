@@ -1,9 +1,16 @@
 //! The kernel side as user space sees it: the only place that names aya.
 
 mod attach;
+mod batch;
+mod counters;
 mod maps;
 mod object;
+mod stage;
+mod tries;
+mod usage;
 
 pub use attach::{Attachment, LogLines, attach, detach_link, program_name, replace};
-pub use maps::{CounterRow, Maps, Policy, Slot, read_counters};
+pub use counters::{CounterRow, read_counters};
+pub use maps::{Maps, Policy, Slot, Standing};
 pub use object::{Program, create_maps};
+pub use usage::UsageByRange;

@@ -10,7 +10,7 @@ use aya::{
 };
 use filter_common::map::{
     COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROGRAM, SELECTOR, SETTINGS, SETTINGS_LEN,
-    SLOTS, SOURCES_V4, SOURCES_V6,
+    SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
 };
 
 use crate::{explain::explain, pins::Pins, problem::Problem};
@@ -18,13 +18,14 @@ use crate::{explain::explain, pins::Pins, problem::Problem};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
 /// The maps that all interfaces share, as far as the object declares them.
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 7] = [
     SELECTOR,
     POLICY,
     SOURCES_V4,
     SOURCES_V6,
     DESTINATIONS_V4,
     DESTINATIONS_V6,
+    USAGE,
 ];
 
 /// A loaded program with its maps; it touches no packet until it is attached.

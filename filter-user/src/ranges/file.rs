@@ -1,4 +1,4 @@
-//! The ranges file: one entry a line, `CIDR [# comment]`; blank and comment lines are the user's and stay.
+//! The ranges file: one entry a line, `CIDR [expires=TIME] [# comment]`; blank and comment lines are the user's and stay.
 
 use std::fmt;
 
@@ -6,11 +6,15 @@ use ipnet::IpNet;
 
 use super::{
     Entry, List, NOBODY, Refusal,
+    expiry::parse_time,
     parse::{nobody_beside_others, parse_range},
 };
 
 /// The word that switches enforcement off, on a line of its own.
 const OFF: &str = "disabled";
+
+/// What stands before the time at which an entry expires.
+const EXPIRES: &str = "expires=";
 
 /// A ranges file as text that can be edited without losing a comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +37,13 @@ enum Line {
 
 impl Line {
     fn entry(entry: Entry) -> Self {
-        let text = match &entry.comment {
-            Some(comment) => format!("{} # {comment}", entry.range),
-            None => entry.range.to_string(),
-        };
+        let mut text = entry.range.to_string();
+        if let Some(time) = entry.expires {
+            text.push_str(&format!(" {EXPIRES}{time}"));
+        }
+        if let Some(comment) = &entry.comment {
+            text.push_str(&format!(" # {comment}"));
+        }
         Self::Entry { text, entry }
     }
 }
@@ -137,7 +144,8 @@ impl RangesFile {
         })
     }
 
-    /// Adds entries at the end; an entry for a range that is there takes its place if it has a comment, and changes nothing if not.
+    /// Adds entries at the end. A range that is there already takes over the comment and the expiry, as far as the new entry has
+    /// them.
     ///
     /// A switch that says nobody or everybody makes way for the first range.
     pub fn add(&mut self, entries: impl IntoIterator<Item = Entry>) {
@@ -150,8 +158,18 @@ impl RangesFile {
                 .find(|line| matches!(line, Line::Entry { entry, .. } if entry.range == new.range));
             match old {
                 None => self.lines.push(Line::entry(new)),
-                Some(line) if new.comment.is_some() => *line = Line::entry(new),
-                Some(_) => {}
+                Some(line) => {
+                    if let Line::Entry { entry, .. } = line
+                        && (new.comment.is_some() || new.expires.is_some())
+                    {
+                        let old = entry.clone();
+                        *line = Line::entry(Entry {
+                            range: new.range,
+                            expires: new.expires.or(old.expires),
+                            comment: new.comment.or(old.comment),
+                        });
+                    }
+                }
             }
         }
     }
@@ -187,14 +205,24 @@ fn parse_line(line: &str) -> Result<Line, Refusal> {
         Some((words, comment)) => (words.trim(), Some(comment.trim())),
         None => (line.trim(), None),
     };
-    let Some(first) = words.split_whitespace().next() else {
+    let mut words = words.split_whitespace();
+    let Some(first) = words.next() else {
         return Ok(Line::Text(text));
     };
-    if let Some(second) = words.split_whitespace().nth(1) {
-        return Err(Refusal {
-            cause: format!("`{second}` behind range `{first}` is not understood"),
-            hint: "one range a line, with a comment behind `#`".to_owned(),
-        });
+    let mut expires = None;
+    for word in words {
+        match word.strip_prefix(EXPIRES) {
+            Some(time) if expires.is_none() && first != OFF && first != NOBODY => {
+                expires = Some(parse_time(time)?);
+            }
+            _ => {
+                return Err(Refusal {
+                    cause: format!("`{word}` behind `{first}` is not understood"),
+                    hint: "one range a line, then `expires=TIME`, then a comment behind `#`; each can be left out but the range"
+                        .to_owned(),
+                });
+            }
+        }
     }
     if first == OFF {
         return Ok(Line::Off(text));
@@ -208,7 +236,11 @@ fn parse_line(line: &str) -> Result<Line, Refusal> {
         .map(str::to_owned);
     Ok(Line::Entry {
         text,
-        entry: Entry { range, comment },
+        entry: Entry {
+            range,
+            expires,
+            comment,
+        },
     })
 }
 
@@ -230,6 +262,7 @@ mod tests {
     fn entry(range: &str, comment: Option<&str>) -> Entry {
         Entry {
             range: range.parse().expect("a range"),
+            expires: None,
             comment: comment.map(str::to_owned),
         }
     }
@@ -263,6 +296,33 @@ mod tests {
             file.to_string(),
             "# office\n198.51.100.0/24 # Lyon\n\n192.0.2.1/32 # bastion\n"
         );
+    }
+
+    #[test]
+    fn an_expiry_is_kept_and_can_be_given_later() {
+        let text = "10.0.0.0/8 expires=2027-01-31T18:00:00+01:00 # contractor\n";
+        let mut file = parse(text);
+        assert_eq!(file.to_string(), text);
+        let later = Entry {
+            expires: Some(parse_time("2028-01-01T00:00:00Z").expect("a time")),
+            ..entry("10.0.0.0/8", None)
+        };
+        file.add([later.clone(), entry("10.0.0.0/8", None)]);
+        assert_eq!(
+            file.to_string(),
+            "10.0.0.0/8 expires=2028-01-01T00:00:00Z # contractor\n"
+        );
+        for bad in [
+            "10.0.0.0/8 expires=tomorrow\n",
+            "10.0.0.0/8 expires=\n",
+            "10.0.0.0/8 expires=2027-01-31T18:00:00\n",
+            "10.0.0.0/8 expires=2028-01-01T00:00:00Z expires=2029-01-01T00:00:00Z\n",
+            "10.0.0.0/8 Expires=2028-01-01T00:00:00Z\n",
+            "disabled expires=2028-01-01T00:00:00Z\n",
+            "0.0.0.0/32 expires=2028-01-01T00:00:00Z\n",
+        ] {
+            RangesFile::parse(bad).expect_err(bad);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(cause: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn new(cause: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             cause: cause.into(),
             hint: hint.into(),
@@ -54,7 +54,7 @@ pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
         None => max,
         Some(digits) => match digits.parse::<u8>() {
             // `parse` takes a sign and leading zeros; a prefix length has neither.
-            Ok(len) if len <= max && len.to_string() == digits => len,
+            Ok(len) if len <= max && (digits == "0" || !digits.starts_with(['+', '0'])) => len,
             _ => {
                 return Err(Refusal::new(
                     format!("range `{text}` has no prefix length from 0 to {max}"),
@@ -148,6 +148,7 @@ pub fn parse_list(text: &str) -> Result<List, Vec<Refusal>> {
         match parse_range(item) {
             Ok(range) => entries.push(Entry {
                 range,
+                expires: None,
                 comment: None,
             }),
             Err(refusal) => refusals.push(refusal),

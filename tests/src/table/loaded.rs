@@ -25,7 +25,7 @@ use crate::{cli::Apifence, netns::Namespace};
 pub const SHORTEST: usize = 14;
 
 /// One end of a pair that is down: no frame of anybody else gets into the counters.
-const INTERFACE: &str = "quiet";
+pub const INTERFACE: &str = "quiet";
 
 /// Packets and bytes.
 type Count = [u64; 2];
@@ -40,7 +40,7 @@ pub struct Filter {
 impl Filter {
     /// Attaches it inside `namespace` under `rules`; it stays for as long as the namespace does.
     pub fn attach(namespace: &Namespace, rules: Rules) -> Result<Self> {
-        namespace.ip(&format!("link add {INTERFACE} type veth peer name peer"))?;
+        add_interface(namespace)?;
         let apifence = Apifence::new(namespace)?;
         let apifence = {
             let directory = apifence.bpffs().with_file_name(format!("{rules:?}"));
@@ -58,7 +58,11 @@ impl Filter {
         if rules.ranges().is_empty() {
             apifence.ok(&["ranges", "clear"])?;
         }
-        let ifindex = namespace.ifindex(INTERFACE)?;
+        Self::open(&apifence, namespace.ifindex(INTERFACE)?)
+    }
+
+    /// The filter that `apifence` attached to an interface. Nothing else may send packets to it.
+    pub fn open(apifence: &Apifence<'_>, ifindex: u32) -> Result<Self> {
         let pins = apifence
             .bpffs()
             .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}"));
@@ -153,6 +157,13 @@ impl Filter {
             })
             .collect()
     }
+}
+
+/// Adds [`INTERFACE`] to `namespace`.
+pub fn add_interface(namespace: &Namespace) -> Result<()> {
+    namespace
+        .ip(&format!("link add {INTERFACE} type veth peer name peer"))
+        .map(drop)
 }
 
 fn options<'a>(frame: &'a [u8], context: &'a [u8]) -> TestRunOptions<'a> {

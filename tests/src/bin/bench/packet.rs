@@ -1,10 +1,11 @@
-//! `cargo xtask bench`: what a packet costs in the loaded program, beside a bare `XDP_DROP`, in one interleaved run.
+//! What a packet costs in the loaded program, beside a bare `XDP_DROP`.
 //!
 //! `BPF_PROG_TEST_RUN` repeats the program on one frame and tells the mean; its own wrapper is in every number, in the bare
 //! program's too.
 
 use std::time::Duration;
 
+use crate::median;
 use anyhow::{Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use tests::{
@@ -29,7 +30,8 @@ struct Contender<'a> {
     cost: Vec<f64>,
 }
 
-fn main() -> Result<()> {
+/// Measures and prints the table.
+pub(crate) fn run() -> Result<()> {
     let namespace = Namespace::new("bench")?;
     let filter = Filter::attach(&namespace, Rules::Enforce)?;
     let mut bare = Foreign::with_action(DROP)?;
@@ -95,7 +97,7 @@ fn main() -> Result<()> {
         // Nobody is always first.
         for index in 0..count {
             let contender = &mut contenders[(round + index) % count];
-            let cost = run(contender.program, &contender.frame, contender.action)?;
+            let cost = test_run(contender.program, &contender.frame, contender.action)?;
             contender.cost.push(cost.as_secs_f64() * 1e9);
         }
     }
@@ -106,9 +108,7 @@ fn main() -> Result<()> {
     }
     let floor = median(&contenders[0].cost);
     println!(
-        "Linux {}, {} rounds of {REPEAT} runs, {} ranges; nanoseconds a packet, the wrapper of",
-        std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
-        ROUNDS,
+        "packets: {ROUNDS} rounds of {REPEAT} runs, {} ranges; nanoseconds a packet, the wrapper of",
         Rules::Enforce.ranges().len()
     );
     println!("BPF_PROG_TEST_RUN included in every number");
@@ -129,7 +129,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn run(program: &Xdp, frame: &[u8], action: u8) -> Result<Duration> {
+fn test_run(program: &Xdp, frame: &[u8], action: u8) -> Result<Duration> {
     let result = program.test_run(TestRunOptions {
         data_in: Some(frame),
         repeat: REPEAT,
@@ -141,8 +141,4 @@ fn run(program: &Xdp, frame: &[u8], action: u8) -> Result<Duration> {
         result.return_value
     );
     Ok(result.duration)
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted[sorted.len() / 2]
 }

@@ -1,0 +1,180 @@
+//! Who is connected to the protected ports, and where the operator's own shell came in from.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use anyhow::{Context as _, Result, bail};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use procfs::process::Process;
+use serde::Serialize;
+
+/// An established TCP connection to this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Connection {
+    /// The client.
+    pub remote: SocketAddr,
+    /// This node.
+    pub local: SocketAddr,
+}
+
+/// The established connections of this network namespace whose local port is one of `ports`, in order; IPv4 on an IPv6 socket
+/// counts as IPv4. Those that a listener has not accepted yet are among them.
+///
+/// # Errors
+/// If the kernel has no `tcp_diag`, or refuses.
+pub fn established(ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
+    let mut found = BTreeSet::new();
+    for (family, id) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
+        dump(family, id, &mut |connection| {
+            if ports.contains(&connection.local.port()) {
+                found.insert(connection);
+            }
+        })
+        .context("read connections")?;
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Asks the kernel for all established connections of a family (`sock_diag(7)`).
+fn dump(family: u8, id: SocketId, each: &mut impl FnMut(Connection)) -> Result<()> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let request = SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::ESTABLISHED,
+        socket_id: id,
+    });
+    let mut message = NetlinkMessage::new(header, request.into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    loop {
+        let (datagram, _) = match socket.recv_from_full() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            received => received?,
+        };
+        let mut rest = &datagram[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                .context("understand the kernel's answer")?;
+            match message.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    let id = response.header.socket_id;
+                    each(Connection {
+                        remote: address(id.destination_address, id.destination_port),
+                        local: address(id.source_address, id.source_port),
+                    });
+                }
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                _ => {}
+            }
+            // Messages are aligned to 4 bytes (`NLMSG_ALIGN`).
+            let length = (message.header.length as usize).next_multiple_of(4);
+            if length == 0 {
+                bail!("understand the kernel's answer: a message without a length");
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+fn address(ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.to_canonical(), port)
+}
+
+/// The address that this shell came in from: `SSH_CONNECTION` in the environment of this process, or of the nearest of those that
+/// started it. `sudo` leaves the variable out of what it starts, and itself still has it; a `tmux` server may have the one of an
+/// earlier login.
+pub fn origin() -> Option<IpAddr> {
+    origin_of(Process::myself().ok()?)
+}
+
+fn origin_of(mut process: Process) -> Option<IpAddr> {
+    loop {
+        let environment = process.environ().ok();
+        let value = environment
+            .as_ref()
+            .and_then(|variables| variables.get("SSH_CONNECTION".as_ref() as &std::ffi::OsStr));
+        if let Some(value) = value {
+            return client(&value.to_string_lossy());
+        }
+        let parent = process.stat().ok()?.ppid;
+        if parent <= 0 {
+            return None;
+        }
+        process = Process::new(parent).ok()?;
+    }
+}
+
+/// The first word of `SSH_CONNECTION`, which `ssh(1)` describes: client's address and port, server's address and port.
+fn client(value: &str) -> Option<IpAddr> {
+    let word = value.split_whitespace().next()?;
+    let address = word.split_once('%').map_or(word, |(address, _)| address);
+    address.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_first_word_is_the_client() {
+        for (value, want) in [
+            ("198.51.100.7 50000 192.0.2.10 22", Some("198.51.100.7")),
+            ("fe80::1%eth0 50000 fe80::2%eth0 22", Some("fe80::1")),
+            (
+                "::ffff:198.51.100.7 1 ::ffff:192.0.2.10 22",
+                Some("198.51.100.7"),
+            ),
+            ("", None),
+            ("UNKNOWN 65535 UNKNOWN 65535", None),
+        ] {
+            let want = want.map(|text| text.parse().expect("an address"));
+            assert_eq!(client(value), want, "{value}");
+        }
+    }
+
+    /// As `sudo` does it: the variable is gone, and the process that started it has it.
+    #[test]
+    fn the_nearest_process_with_the_variable_tells() {
+        let mut shell = Command::new("sh")
+            .args([
+                "-c",
+                "env -u SSH_CONNECTION sh -c 'echo $$; read line' ; true",
+            ])
+            .env("SSH_CONNECTION", "198.51.100.7 50000 192.0.2.10 22")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut line = String::new();
+        let mut stdout = io::BufReader::new(shell.stdout.take().expect("a pipe"));
+        io::BufRead::read_line(&mut stdout, &mut line).expect("its number");
+        let inner = Process::new(line.trim().parse().expect("a number")).expect("a process");
+        let found = origin_of(inner);
+        drop(shell.stdin.take());
+        shell.wait().expect("it ends");
+        assert_eq!(found, Some("198.51.100.7".parse().expect("an address")));
+    }
+}

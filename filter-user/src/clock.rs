@@ -1,0 +1,81 @@
+//! One moment on the clocks that matter: people's, which can be set, and the kernel's, which cannot.
+
+use anyhow::{Context as _, Result};
+use jiff::{SignedDuration, Timestamp, Unit};
+use nix::time::{ClockId, clock_gettime};
+
+/// The clocks, read together.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Wall-clock time.
+    pub wall: Timestamp,
+    /// Nanoseconds since boot, suspend included: what the program compares expiries with.
+    pub boot: u64,
+    /// Nanoseconds since boot without suspend: what the program notes when it sees a packet.
+    pub monotonic: u64,
+}
+
+impl Moment {
+    /// Now.
+    ///
+    /// # Errors
+    /// If the kernel has no such clock.
+    pub fn now() -> Result<Self> {
+        Ok(Self {
+            wall: Timestamp::now(),
+            boot: read(ClockId::CLOCK_BOOTTIME)?,
+            monotonic: read(ClockId::CLOCK_MONOTONIC)?,
+        })
+    }
+
+    /// When `wall` will be, or was, on the boot clock; 0 if that was before boot. Right as long as nobody sets the wall
+    /// clock.
+    pub fn boot_at(&self, wall: Timestamp) -> u64 {
+        let away = wall.duration_since(self.wall).as_nanos();
+        (i128::from(self.boot) + away).clamp(0, i128::from(u64::MAX)) as u64
+    }
+
+    /// What the wall clock says when the boot clock says `boot`.
+    pub fn wall_at_boot(&self, boot: u64) -> Timestamp {
+        self.wall_in(i128::from(boot) - i128::from(self.boot))
+    }
+
+    /// What the wall clock said when the monotonic clock said `monotonic`.
+    pub fn wall_at_monotonic(&self, monotonic: u64) -> Timestamp {
+        self.wall_in(i128::from(monotonic) - i128::from(self.monotonic))
+    }
+
+    fn wall_in(&self, nanoseconds: i128) -> Timestamp {
+        let away = SignedDuration::from_nanos_i128(nanoseconds);
+        self.wall.saturating_add(away).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// The nearest whole second, for people and programs to read.
+pub fn to_second(time: Timestamp) -> Timestamp {
+    time.round(Unit::Second).unwrap_or(time)
+}
+
+fn read(clock: ClockId) -> Result<u64> {
+    let time = clock_gettime(clock).context("read clock")?;
+    Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clocks_agree_on_a_moment() {
+        let now = Moment::now().expect("clocks");
+        let later = now.wall + SignedDuration::from_secs(90);
+        assert_eq!(now.boot_at(later), now.boot + 90_000_000_000);
+        assert_eq!(now.wall_at_boot(now.boot + 90_000_000_000), later);
+        assert_eq!(now.wall_at_monotonic(now.monotonic), now.wall);
+        assert_eq!(now.boot_at(Timestamp::MIN), 0);
+        assert_eq!(
+            now.wall_at_boot(u64::MAX).to_string().len(),
+            "2611-06-07T00:00:00.000000000Z".len()
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use filter_common::{Mode, map::Origin};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    Context,
+    leap::{Leap, look},
+    policy::{examine, policy},
+    settle::{Waiting, settle},
+};
+use crate::{
+    cli::ChangeArgs,
+    clock::{Moment, to_second},
+    config::{DEFAULT_MAX_RANGES, Settings},
+    datapath::{Maps, Policy, Slot},
+    net::Net,
+    output::{Output, say},
+    problem::Problem,
+    progress::Progress,
+    ranges::{Difference, Entry, List, Prefixes, RangesFile},
+    state::{Committed, Staged, WriterLock, read_ranges},
+};
+
+/// The one who may change the list.
+pub(super) struct Writer<'a> {
+    context: &'a Context,
+    net: Net,
+    maps: Option<Maps>,
+    settings: Option<Settings>,
+    waiting: Option<Waiting>,
+    progress: Progress,
+    _lock: WriterLock,
+}
+
+impl<'a> Writer<'a> {
+    /// Takes the lock, and puts in order what the last writer left.
+    pub(super) fn new(context: &'a Context) -> Result<Self> {
+        let net = Net::open()?;
+        let lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
+        let mut maps = context.maps()?;
+        let (mut settings, mut waiting) = (None, None);
+        if let Some(maps) = &mut maps {
+            waiting = settle(context, maps)?;
+            settings = Some(maps.settings(maps.in_force()?)?);
+            maps.expect_change()?;
+        }
+        Ok(Self {
+            context,
+            net,
+            maps,
+            settings,
+            waiting,
+            progress: Progress::start(),
+            _lock: lock,
+        })
+    }
+
+    /// Shows how far the change has come with `progress`, which may have begun before.
+    pub(super) fn with_progress(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// The ranges file, for a change that builds on it.
+    pub(super) fn file(&self) -> Result<Option<RangesFile>> {
+        match read_ranges(&self.context.global.ranges_file)? {
+            None if self.maps.is_some() => Err(Problem::failed(
+                format!(
+                    "read ranges file `{}`: no such file",
+                    self.context.global.ranges_file.display()
+                ),
+                "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+            )),
+            file => Ok(file),
+        }
+    }
+
+    /// Takes the change back that waits for its confirmation; false if none does.
+    pub(super) fn take_back(&mut self) -> Result<bool> {
+        let (Some(maps), Some(waiting)) = (&mut self.maps, self.waiting.take()) else {
+            return Ok(false);
+        };
+        maps.select(waiting.slot.other())?;
+        maps.discard(waiting.slot)?;
+        waiting.pending.remove();
+        Ok(true)
+    }
+
+    /// Makes `file` the list, or says what that would do.
+    pub(super) async fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
+        if let Some(waiting) = &self.waiting {
+            return Err(still_waiting(waiting)?);
+        }
+        let list = file.list();
+        let most = self
+            .settings
+            .as_ref()
+            .map_or(DEFAULT_MAX_RANGES, |settings| settings.max_ranges);
+        examine(&list, most)?;
+        if self.maps.is_none() && args.confirm_within.is_some() {
+            return Err(Problem::input(
+                "set ranges provisionally: no filter is attached that could go back",
+                "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
+            ));
+        }
+        let policy = match &self.settings {
+            Some(settings) => Some(policy(&self.net, &list, settings).await?),
+            None => None,
+        };
+        let (difference, was_off) = self.difference(&list, policy.as_ref())?;
+        let mut change = Change {
+            difference,
+            ranges: list.entries().len(),
+            enforced: list != List::Off,
+            attached: self.maps.is_some(),
+            dry_run: args.dry_run,
+            leap: Leap::default(),
+            confirm_until: None,
+        };
+        if let (Some(maps), Some(policy)) = (&self.maps, &policy) {
+            change.leap = look(&self.net, Some(maps), policy).await?;
+        }
+        change.tell(self.context.global.output, was_off);
+        if args.dry_run {
+            self.context.global.output.result(&change)?;
+            return Ok(0);
+        }
+        change.leap.insist(args.force)?;
+        let staged = Staged::write(&self.context.global.ranges_file, file)?;
+        match (&mut self.maps, &policy) {
+            (Some(maps), Some(policy)) => {
+                let within = args.confirm_within;
+                let ((), until) = put_in_force(
+                    maps,
+                    policy,
+                    Some(staged),
+                    within,
+                    &self.progress,
+                    |_, _| Ok(()),
+                )?;
+                self.progress.clear();
+                change.confirm_until = until;
+            }
+            _ => staged.commit()?.finish(),
+        }
+        change.close();
+        self.context.global.output.result(&change)?;
+        Ok(0)
+    }
+
+    /// What sets `list` apart from the one in force, or from the one in the file where no filter is attached; and whether that one
+    /// is the off switch.
+    fn difference(&self, list: &List, policy: Option<&Policy>) -> Result<(Difference, bool)> {
+        let file = read_ranges(&self.context.global.ranges_file);
+        let file = file.ok().flatten().map(|file| file.list());
+        let from = |before: &List| {
+            let difference = Difference::new(before.entries(), list.entries());
+            (difference, *before == List::Off)
+        };
+        let (Some(maps), Some(policy)) = (&self.maps, policy) else {
+            return Ok(from(&file.unwrap_or(List::Ranges(Vec::new()))));
+        };
+        let slot = maps.in_force()?;
+        let record = maps.record(slot)?;
+        match file {
+            Some(before) if before.digest() == record.list => Ok(from(&before)),
+            // The file was edited: what counts is what packets met until now.
+            _ => {
+                let have = listed(&maps.sources(slot, &Moment::now()?)?);
+                let difference = Difference::new(&have, &listed(&policy.sources));
+                Ok((difference, record.mode == Mode::Off as u8))
+            }
+        }
+    }
+}
+
+/// The user's ranges among `prefixes`, each with the time that it lives, those around it included.
+fn listed(prefixes: &Prefixes) -> Vec<Entry> {
+    let listed = prefixes
+        .iter()
+        .filter(|prefix| prefix.origins & Origin::List as u8 != 0);
+    listed
+        .map(|prefix| Entry {
+            range: prefix.range,
+            expires: prefix.expires.map(to_second),
+            comment: None,
+        })
+        .collect()
+}
+
+/// The refusal of a change while another one waits.
+pub(super) fn still_waiting(waiting: &Waiting) -> Result<anyhow::Error> {
+    let now = Moment::now()?;
+    Ok(Problem::failed(
+        format!(
+            "change policy: another change waits for its confirmation until {}, for {} s more",
+            to_second(now.wall_at_boot(waiting.until)),
+            waiting
+                .until
+                .saturating_sub(now.boot)
+                .div_ceil(1_000_000_000)
+        ),
+        "`apifence confirm` keeps it, `apifence ranges rollback` takes it back; then try again",
+    ))
+}
+
+/// Puts `policy` and the list of `staged` in force, or neither; `between` is done while the policy lies in its slot, and nothing is
+/// changed yet. Returns the deadline if `within` makes it provisional; then there must be a `staged` list.
+///
+/// Whatever line this dies after: until `select` packets meet the old list; and what is then half done, `settle` completes or
+/// takes back.
+pub(super) fn put_in_force<T>(
+    maps: &mut Maps,
+    policy: &Policy,
+    staged: Option<Staged>,
+    within: Option<Duration>,
+    progress: &Progress,
+    between: impl FnOnce(&mut Maps, Slot) -> Result<T>,
+) -> Result<(T, Option<Timestamp>)> {
+    progress.expect(policy.sources.len());
+    let done = |more| progress.advance(more);
+    let Some(time) = within else {
+        let slot = maps.stage(policy, None, &done)?;
+        let between = between(maps, slot)?;
+        let committed = staged.map(Staged::commit).transpose()?;
+        match (maps.select(slot), committed) {
+            (Ok(()), Some(committed)) => committed.finish(),
+            (Ok(()), None) => {}
+            (Err(error), committed) => {
+                committed.map_or(Ok(()), Committed::undo)?;
+                return Err(error);
+            }
+        }
+        count(maps, policy);
+        return Ok((between, None));
+    };
+    let pending = staged
+        .context("put policy in force: a provisional one without a list to confirm")?
+        .park()?;
+    let put = maps.stage(policy, Some(time), &done).and_then(|slot| {
+        let between = between(maps, slot)?;
+        maps.select_provisionally(slot)?;
+        Ok((between, maps.record(slot)?.fallback_at))
+    });
+    match put {
+        Ok((between, until)) => {
+            count(maps, policy);
+            let until = to_second(Moment::now()?.wall_at_boot(until));
+            Ok((between, Some(until)))
+        }
+        Err(error) => {
+            pending.remove();
+            Err(error)
+        }
+    }
+}
+
+/// Has the use of the ranges in force counted. The policy does not depend on it.
+fn count(maps: &Maps, policy: &Policy) {
+    if let Err(error) = maps.track(&policy.sources) {
+        say(format_args!(
+            "warning: {error:#}: what some ranges are used for is not counted"
+        ));
+    }
+}
+
+/// What a change of the list comes to.
+#[derive(Serialize)]
+pub(super) struct Change {
+    #[serde(flatten)]
+    pub(super) difference: Difference,
+    /// How many entries are in the list.
+    pub(super) ranges: usize,
+    /// False if the list is the off switch.
+    pub(super) enforced: bool,
+    /// Whether a filter is attached, and judges by the list.
+    pub(super) attached: bool,
+    /// Whether this is only what would be.
+    pub(super) dry_run: bool,
+    #[serde(flatten)]
+    pub(super) leap: Leap,
+    /// When the list before returns, unless `apifence confirm` comes first.
+    pub(super) confirm_until: Option<Timestamp>,
+}
+
+/// How many ranges or connections are named one by one.
+pub(super) const NAMED: usize = 20;
+
+/// The first lines of many.
+pub(super) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> Vec<String> {
+    let mut first: Vec<String> = lines.take(NAMED).collect();
+    if count > NAMED {
+        first.push(format!("and {} more", count - NAMED));
+    }
+    first
+}
+
+impl Change {
+    /// Says it before it is done.
+    fn tell(&self, output: Output, was_off: bool) {
+        let difference = &self.difference;
+        let count = difference.added.len() + difference.removed.len() + difference.changed.len();
+        let mut lines = first_lines(difference.signed(), count);
+        lines.push(format!(
+            "{} added, {} removed, {} unchanged{}",
+            difference.added.len(),
+            difference.removed.len(),
+            difference.unchanged,
+            match difference.changed.len() {
+                0 => String::new(),
+                changed => format!(", {changed} with another expiry"),
+            }
+        ));
+        if !self.enforced {
+            lines.push("warning: enforcement is off with this list: everyone passes".to_owned());
+        } else if was_off {
+            lines.push(
+                "warning: enforcement was off; with this list everyone else is dropped".to_owned(),
+            );
+        }
+        lines.extend(self.leap.lines());
+        // A dry run is asked for these lines; otherwise they are talk.
+        if self.dry_run && output == Output::Text {
+            println!("{}", lines.join("\n"));
+        } else {
+            say(lines.join("\n"));
+        }
+    }
+
+    /// Says that it is done.
+    fn close(&self) {
+        match self.confirm_until {
+            _ if !self.attached => {
+                say("no filter is attached: the list is in the file alone until `apifence attach`");
+            }
+            Some(until) => say(format_args!(
+                "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
+            )),
+            None => say(format_args!("in force: {} in the list", self.ranges)),
+        }
+    }
+}
+
+/// The ranges that `ranges` names, each with what else is known.
+pub(super) fn entries(
+    ranges: &[IpNet],
+    comment: Option<&String>,
+    expires: Option<Timestamp>,
+) -> impl Iterator<Item = Entry> {
+    ranges.iter().map(move |range| Entry {
+        range: *range,
+        expires,
+        comment: comment.cloned(),
+    })
+}

@@ -1,0 +1,71 @@
+//! `apifence confirm`: keeps a provisional change.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{
+    Context,
+    settle::{Waiting, settle},
+};
+use crate::{
+    datapath::Maps,
+    output::say,
+    problem::Problem,
+    state::{WriterLock, read_ranges},
+};
+
+#[derive(Serialize)]
+struct Confirmed {
+    /// The number of the generation that stays in force.
+    generation: u64,
+    /// How many ranges its list has.
+    ranges: usize,
+}
+
+/// Runs the command.
+pub(super) fn run(context: &Context) -> Result<u8> {
+    let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
+    let mut maps = context.attached_maps()?;
+    let Some(waiting) = settle(context, &mut maps)? else {
+        return Err(Problem::failed(
+            "confirm change: none waits for a confirmation",
+            "`apifence status` shows what is in force, `apifence ranges history` the lists before",
+        ));
+    };
+    let confirmed = confirm(context, &mut maps, &waiting)?;
+    say(format_args!("confirmed: {} in the list", confirmed.ranges));
+    context.global.output.result(&confirmed)?;
+    Ok(0)
+}
+
+/// The list goes from pending to the file, then the kernel is told: in this order, so that `settle` can do the second half for
+/// a confirmation that died after the first.
+fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Confirmed> {
+    let record = maps.record(waiting.slot)?;
+    let file = waiting.pending.read()?;
+    let confirmed = Confirmed {
+        generation: record.generation,
+        ranges: file.list().entries().len(),
+    };
+    if file.list().digest() != record.list {
+        return Err(Problem::failed(
+            "confirm change: the list that waits is not the one in force: somebody changed it",
+            "make the change again after `apifence ranges rollback`",
+        ));
+    }
+    if read_ranges(&context.global.ranges_file).is_ok_and(|now| now.as_ref() == Some(&file)) {
+        // The change was one of settings alone.
+        waiting.pending.remove();
+        maps.select(waiting.slot)?;
+        return Ok(confirmed);
+    }
+    let committed = waiting.pending.commit()?;
+    match maps.select(waiting.slot) {
+        Ok(()) => committed.finish(),
+        Err(error) => {
+            waiting.pending.take_back(committed)?;
+            return Err(error);
+        }
+    }
+    Ok(confirmed)
+}

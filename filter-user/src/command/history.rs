@@ -1,0 +1,86 @@
+//! `apifence ranges history`: the lists before.
+
+use std::fmt;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Context;
+use crate::{
+    clock::to_second,
+    output::table,
+    ranges::{Difference, List},
+    state::{History, read_ranges, written},
+};
+
+#[derive(Serialize)]
+struct Report {
+    lists: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    /// 0 for the list in the file, from 1 on what `rollback` takes.
+    number: usize,
+    /// When it was written; none if there is no file.
+    written: Option<Timestamp>,
+    /// How many ranges it has; none if it holds no list.
+    ranges: Option<usize>,
+    /// False if it is the off switch.
+    enforced: bool,
+    /// What set it apart from the one before, if that is known.
+    change: Option<Difference>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.lists.iter().map(|row| {
+            let ranges = match row.ranges {
+                None => "not a list".to_owned(),
+                Some(_) if !row.enforced => "off".to_owned(),
+                Some(ranges) => ranges.to_string(),
+            };
+            let change = row.change.as_ref().map(ToString::to_string);
+            vec![
+                row.number.to_string(),
+                row.written
+                    .map_or_else(String::new, |time| time.to_string()),
+                ranges,
+                change.unwrap_or_default(),
+            ]
+        });
+        f.write_str(&table(&["number", "written", "ranges", "change"], rows))
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(context: &Context) -> Result<u8> {
+    let path = &context.global.ranges_file;
+    let mut versions = vec![(written(path), read_ranges(path).ok().flatten())];
+    for kept in History::of(path).lists()? {
+        versions.push((kept.written, kept.read().ok()));
+    }
+    let lists: Vec<(Option<Timestamp>, Option<List>)> = versions
+        .into_iter()
+        .map(|(written, file)| (written, file.map(|file| file.list())))
+        .collect();
+    let rows = lists.iter().enumerate().map(|(number, (written, list))| {
+        let before = lists.get(number + 1).and_then(|(_, list)| list.as_ref());
+        Row {
+            number,
+            written: written.map(to_second),
+            ranges: list.as_ref().map(|list| list.entries().len()),
+            enforced: list.as_ref() != Some(&List::Off),
+            change: list
+                .as_ref()
+                .zip(before)
+                .map(|(list, before)| Difference::new(before.entries(), list.entries())),
+        }
+    });
+    let report = Report {
+        lists: rows.collect(),
+    };
+    context.global.output.write(&report)?;
+    Ok(0)
+}

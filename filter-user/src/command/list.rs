@@ -1,0 +1,219 @@
+//! `apifence ranges list`: the ranges in force, and what they were used for.
+
+use std::{collections::BTreeMap, fmt};
+
+use anyhow::Result;
+use filter_common::{Mode, map::Origin};
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::{Context, settle::settle_unless_busy};
+use crate::{
+    clock::{Moment, to_second},
+    datapath::Maps,
+    output::{say, table},
+    problem::Problem,
+    ranges::{Entry, List},
+    state::{Pending, read_ranges},
+};
+
+#[derive(Serialize)]
+struct Ranges {
+    /// `kernel`, or `file` where no filter is attached.
+    source: &'static str,
+    /// False if the list is the off switch.
+    enforced: bool,
+    ranges: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    range: IpNet,
+    origins: Vec<&'static str>,
+    comment: Option<String>,
+    /// When the entry expires; none if it does not.
+    expires: Option<Timestamp>,
+    /// When nothing that holds it lets it in any more: later than `expires` inside a longer-lived range.
+    in_force_until: Option<Timestamp>,
+    /// Packets that passed because of it; none where that is not counted.
+    packets: Option<u64>,
+    last_seen: Option<Timestamp>,
+    /// Since when its packets are counted.
+    counted_since: Option<Timestamp>,
+}
+
+impl Row {
+    /// Since when nobody used it, as far as anybody knows.
+    fn unused_since(&self) -> Option<Timestamp> {
+        self.last_seen.or(self.counted_since)
+    }
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.enforced {
+            writeln!(f, "enforcement is off: everyone passes")?;
+        }
+        let now = Timestamp::now();
+        let rows = self.ranges.iter().map(|row| {
+            vec![
+                row.range.to_string(),
+                row.origins.join(", "),
+                expiry(row, now),
+                row.packets
+                    .map_or_else(String::new, |packets| packets.to_string()),
+                match (row.last_seen, row.packets) {
+                    (Some(time), _) => time.to_string(),
+                    (None, Some(_)) => "never".to_owned(),
+                    (None, None) => String::new(),
+                },
+                row.comment.clone().unwrap_or_default(),
+            ]
+        });
+        let header = [
+            "range",
+            "origin",
+            "expires",
+            "packets",
+            "last seen",
+            "comment",
+        ];
+        f.write_str(&table(&header, rows))
+    }
+}
+
+fn expiry(row: &Row, now: Timestamp) -> String {
+    match (row.expires, row.in_force_until) {
+        (None, _) => String::new(),
+        (Some(time), Some(until)) if until <= now => format!("{time} (expired)"),
+        (Some(time), until) if until.is_none_or(|until| until > time) => {
+            format!("{time} (inside a range that stays)")
+        }
+        (Some(time), _) => time.to_string(),
+    }
+}
+
+/// Runs the command: what is in force, from the kernel; or, where no filter is attached, what the file says. With `unused_for`
+/// only the user's entries that nobody used for that long.
+pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Result<u8> {
+    let mut maps = context.maps()?;
+    if let Some(maps) = &mut maps {
+        settle_unless_busy(context, maps)?;
+    }
+    let list = match (&maps, known_list(context)) {
+        (_, Ok(list)) => list,
+        // The kernel knows the ranges; only the comments are missing.
+        (Some(_), Err(error)) => {
+            say(format_args!("warning: {error:#}"));
+            None
+        }
+        (None, Err(error)) => return Err(error),
+    };
+    let entries = list.as_ref().map_or(&[][..], List::entries);
+    let mut ranges = match &maps {
+        Some(maps) => in_force(maps, entries)?,
+        None => {
+            say("note: no filter is attached; this is the ranges file");
+            in_file(list.as_ref() != Some(&List::Off), entries)
+        }
+    };
+    if let Some(time) = unused_for {
+        if maps.is_none() {
+            return Err(Problem::failed(
+                "find unused ranges: no filter is attached, so nothing is counted",
+                "`apifence attach`, and wait as long as you ask for",
+            ));
+        }
+        keep_unused(&mut ranges.ranges, Timestamp::now() - time);
+    }
+    context.global.output.write(&ranges)?;
+    Ok(0)
+}
+
+/// The list that goes with what is in force: the pending one while it is.
+pub(super) fn known_list(context: &Context) -> Result<Option<List>> {
+    let path = &context.global.ranges_file;
+    let file = match Pending::find(path) {
+        Some(pending) => Some(pending.read()?),
+        None => read_ranges(path)?,
+    };
+    Ok(file.map(|file| file.list()))
+}
+
+fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
+    let now = Moment::now()?;
+    let slot = maps.in_force()?;
+    let known: BTreeMap<IpNet, &Entry> = entries.iter().map(|entry| (entry.range, entry)).collect();
+    let usage = maps.usage()?;
+    let mut rows = Vec::new();
+    for prefix in maps.sources(slot, &now)?.iter() {
+        let entry = known.get(&prefix.range);
+        let usage = usage.of(&prefix.range);
+        let seen = usage.filter(|usage| usage.last_seen != 0);
+        rows.push(Row {
+            range: prefix.range,
+            origins: origin_labels(prefix.origins),
+            comment: entry.and_then(|entry| entry.comment.clone()),
+            expires: match entry {
+                Some(entry) => entry.expires,
+                None => prefix.expires.map(to_second),
+            },
+            in_force_until: prefix.expires.map(to_second),
+            packets: usage.map(|usage| usage.packets),
+            last_seen: seen.map(|usage| to_second(now.wall_at_monotonic(usage.last_seen))),
+            counted_since: usage.map(|usage| to_second(now.wall_at_monotonic(usage.since))),
+        });
+    }
+    Ok(Ranges {
+        source: "kernel",
+        enforced: maps.record(slot)?.mode != Mode::Off as u8,
+        ranges: rows,
+    })
+}
+
+fn in_file(enforced: bool, entries: &[Entry]) -> Ranges {
+    let rows = entries.iter().map(|entry| Row {
+        range: entry.range,
+        origins: vec![Origin::List.label()],
+        comment: entry.comment.clone(),
+        expires: entry.expires,
+        in_force_until: entry.expires,
+        packets: None,
+        last_seen: None,
+        counted_since: None,
+    });
+    Ranges {
+        source: "file",
+        enforced,
+        ranges: rows.collect(),
+    }
+}
+
+/// Keeps the user's entries that nobody used since `time`, and says of how many nobody can tell.
+fn keep_unused(rows: &mut Vec<Row>, time: Timestamp) {
+    rows.retain(|row| row.origins.contains(&Origin::List.label()));
+    let unknown = rows
+        .iter()
+        .filter(|row| match (row.last_seen, row.counted_since) {
+            (Some(_), _) => false,
+            (None, Some(since)) => since > time,
+            (None, None) => true,
+        })
+        .count();
+    if unknown > 0 {
+        say(format_args!(
+            "note: {unknown} entries were not seen, and are not counted that long yet: they are left out"
+        ));
+    }
+    rows.retain(|row| row.unused_since().is_some_and(|since| since <= time));
+}
+
+/// The names of the origins in a set of their bits.
+pub(super) fn origin_labels(origins: u8) -> Vec<&'static str> {
+    Origin::ALL
+        .into_iter()
+        .filter(|origin| origins & *origin as u8 != 0)
+        .map(Origin::label)
+        .collect()
+}

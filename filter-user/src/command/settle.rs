@@ -1,0 +1,99 @@
+//! What a writer who died, or a deadline that passed, left behind is put in order by the next command.
+
+use anyhow::Result;
+use filter_common::map::PolicyRecord;
+
+use super::Context;
+use crate::{
+    datapath::{Maps, Slot, Standing},
+    output::say,
+    state::{Pending, WriterLock, read_ranges},
+};
+
+/// A change that waits for its confirmation.
+pub(super) struct Waiting {
+    /// The slot of its generation, which is in force.
+    pub(super) slot: Slot,
+    /// The list it brings.
+    pub(super) pending: Pending,
+    /// When it is taken back, on the boot clock.
+    pub(super) until: u64,
+}
+
+/// Brings file and kernel together again, whatever died on its way; returns the change that waits for a confirmation. Only the
+/// holder of the writer's lock may do this.
+///
+/// A writer stages a generation, replaces the file, and selects the generation, in this order. So a staged generation that is not
+/// in force, and says what the file says, lacks the last step alone. As long as the list of a provisional change is pending, nobody
+/// has confirmed it.
+pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
+    let standing = maps.standing()?;
+    let pending = Pending::find(&context.global.ranges_file);
+    let slot = standing.slot();
+    match (standing, pending) {
+        (Standing::Provisional { until, .. }, Some(pending)) => {
+            return Ok(Some(Waiting {
+                slot,
+                pending,
+                until,
+            }));
+        }
+        (Standing::Provisional { .. }, None) => {
+            if confirmed(context, &maps.record(slot)?) {
+                say("note: a confirmation that was interrupted is complete");
+                maps.select(slot)?;
+            } else {
+                say(
+                    "note: the list that waited for its confirmation is gone: the previous list is in force again",
+                );
+                maps.select(slot.other())?;
+                maps.discard(slot)?;
+            }
+        }
+        (Standing::FellBack { .. }, pending) => {
+            let refused = slot.other();
+            if pending.is_none() && confirmed(context, &maps.record(refused)?) {
+                say("note: a confirmation that was interrupted is complete");
+                maps.select(refused)?;
+            } else {
+                say(
+                    "note: the last change was not confirmed in time: the previous list is in force again",
+                );
+                maps.select(slot)?;
+                maps.discard(refused)?;
+            }
+            if let Some(pending) = pending {
+                pending.remove();
+            }
+        }
+        (Standing::Settled(_), pending) => {
+            let (have, staged) = (maps.record(slot)?, maps.record(slot.other())?);
+            if staged.generation == have.generation + 1 {
+                if pending.is_none() && staged.list != have.list && confirmed(context, &staged) {
+                    say("note: a change that was interrupted is complete");
+                    maps.select(slot.other())?;
+                } else {
+                    maps.discard(slot.other())?;
+                }
+            }
+            if let Some(pending) = pending {
+                pending.remove();
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the ranges file says what `record` says.
+fn confirmed(context: &Context, record: &PolicyRecord) -> bool {
+    let file = read_ranges(&context.global.ranges_file);
+    matches!(file, Ok(Some(file)) if file.list().digest() == record.list)
+}
+
+/// The same for a command that only reads: if nobody is writing.
+pub(super) fn settle_unless_busy(context: &Context, maps: &mut Maps) -> Result<()> {
+    match WriterLock::take_now(&context.global.ranges_file, context.pins.root()) {
+        Ok(_lock) => settle(context, maps).map(drop),
+        Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,174 @@
+//! LPM tries: filled and read by the thousand, asked one by one, and put in their places in a map of maps.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
+use aya_obj::generated::bpf_map_type;
+use filter_common::map::PrefixValue;
+use ipnet::IpNet;
+use siphasher::sip::SipHasher13;
+
+use super::{batch::Batch, maps::Slot};
+use crate::{
+    clock::Moment,
+    explain::explain,
+    ranges::{Prefix, Prefixes},
+};
+
+/// The tries of a family, one per slot.
+pub(super) type Tries = ArrayOfMaps<MapData, MapData>;
+
+/// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// The key under which the usage of `range` is counted: the same in every generation, and as good as unique.
+pub(super) fn usage_key(range: &IpNet) -> u64 {
+    let hasher = SipHasher13::new();
+    match range {
+        IpNet::V4(range) => {
+            let [a, b, c, d] = range.network().octets();
+            hasher.hash(&[4, range.prefix_len(), a, b, c, d])
+        }
+        IpNet::V6(range) => {
+            let mut bytes = [6; 18];
+            bytes[1] = range.prefix_len();
+            bytes[2..].copy_from_slice(&range.network().octets());
+            hasher.hash(&bytes)
+        }
+    }
+}
+
+/// A trie of the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`; `done` hears how many more
+/// prefixes are in.
+pub(super) fn build<const N: usize, const K: usize>(
+    prefixes: &Prefixes,
+    now: &Moment,
+    done: impl Fn(usize),
+) -> Result<MapData> {
+    const VALUE: usize = size_of::<PrefixValue>();
+    let entries: Vec<([u8; K], [u8; VALUE])> = prefixes
+        .iter()
+        .filter_map(|prefix| {
+            let octets: [u8; N] = match prefix.range {
+                IpNet::V4(range) => range.network().octets().as_slice().try_into(),
+                IpNet::V6(range) => range.network().octets().as_slice().try_into(),
+            }
+            .ok()?;
+            let prefix_len = prefix.range.prefix_len();
+            let mut key = [0; K];
+            let (len, data) = key.split_at_mut(size_of::<u32>());
+            len.copy_from_slice(&u32::from(prefix_len).to_ne_bytes());
+            data.copy_from_slice(&octets);
+            let value = PrefixValue::new(
+                prefix_len,
+                prefix.origins,
+                prefix.expires.map(|time| now.boot_at(time)),
+                usage_key(&prefix.range),
+            );
+            Some((key, bytemuck::cast(value)))
+        })
+        .collect();
+    let map = aya_obj::Map::new_from_params(
+        bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
+        K as u32,
+        VALUE as u32,
+        entries.len().max(1) as u32,
+        BPF_F_NO_PREALLOC,
+    );
+    let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
+    Batch::of(&map)?
+        .fill(entries, done)
+        .map_err(|error| explain("fill trie", &error))?;
+    Ok(map)
+}
+
+/// The trie in `slot`, if there is one.
+pub(super) fn replaceable(tries: &Tries, slot: Slot) -> Option<MapData> {
+    tries.get(&slot.0, 0).ok()
+}
+
+/// The trie in `slot`.
+fn inside(tries: &Tries, slot: Slot) -> Result<MapData> {
+    tries
+        .get(&slot.0, 0)
+        .map_err(|error| explain("read policy", &error))
+}
+
+/// Puts `trie` in `slot`; returns once no program reads the one that was there.
+///
+/// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
+/// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
+pub(super) fn put(tries: &mut Tries, slot: Slot, trie: &MapData) -> Result<()> {
+    tries
+        .set(slot.0, trie, 0)
+        .map_err(|error| explain("write policy", &error))
+}
+
+/// Waits until no packet is under judgement that read the selector before its last change: such a packet still reads the slot
+/// that is about to be rewritten. [`put`] waits; so the trie in force is put in its own place again.
+pub(super) fn wait_for_packets(tries: &mut Tries, current: Slot) -> Result<()> {
+    match tries.get(&current.0, 0) {
+        Ok(trie) => put(tries, current, &trie),
+        // Nothing was ever put in force.
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) => Err(explain("read policy", &error)),
+    }
+}
+
+/// Every prefix around `octets` in `slot`, the longest first.
+pub(super) fn around<const N: usize>(
+    tries: &Tries,
+    slot: Slot,
+    octets: [u8; N],
+    now: &Moment,
+) -> Result<Vec<Prefix>>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let verb = "read policy";
+    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> =
+        Map::LpmTrie(inside(tries, slot)?)
+            .try_into()
+            .map_err(|error: MapError| explain(verb, &error))?;
+    let mut found = Vec::new();
+    let mut len = Some(8 * N as u8);
+    while let Some(bits) = len {
+        let value = match trie.get(&Key::new(u32::from(bits), octets), 0) {
+            Ok(halves) => PrefixValue { halves },
+            Err(MapError::KeyNotFound) => break,
+            Err(error) => return Err(explain(verb, &error)),
+        };
+        found.extend(prefix(octets, value, now));
+        len = value.prefix_len().checked_sub(1);
+    }
+    Ok(found)
+}
+
+/// Every prefix of the trie in `slot`.
+pub(super) fn all<const N: usize>(tries: &Tries, slot: Slot, now: &Moment) -> Result<Vec<Prefix>>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let mut prefixes = Vec::new();
+    let map = inside(tries, slot)?;
+    let read = Batch::of(&map)?.read(|key, value| {
+        let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
+        prefixes.extend(prefix(octets, bytemuck::pod_read_unaligned(value), now));
+    });
+    read.map_err(|error| explain("read policy", &error))?;
+    Ok(prefixes)
+}
+
+/// The prefix that a trie holds `value` for. The kernel knows no prefix length beyond the key's own.
+fn prefix<const N: usize>(octets: [u8; N], value: PrefixValue, now: &Moment) -> Option<Prefix>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let range = IpNet::new(IpAddr::from(octets), value.prefix_len()).ok()?;
+    Some(Prefix {
+        range: range.trunc(),
+        origins: value.origins(),
+        expires: value.expires_at().map(|at| now.wall_at_boot(at)),
+    })
+}

@@ -1,0 +1,300 @@
+//! The ranges file: read whole, replaced whole.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+
+use super::{folder, history::History};
+use crate::{
+    problem::{Problem, Refusals, errno},
+    ranges::RangesFile,
+};
+
+/// Reads the ranges file; `None` if there is none.
+///
+/// # Errors
+/// If it cannot be read, or does not hold a list: all that is wrong with it, line by line.
+pub fn read_ranges(path: &Path) -> Result<Option<RangesFile>> {
+    read_list(path)
+}
+
+/// Reads a list from a file in the format of the ranges file.
+pub(super) fn read_list(path: &Path) -> Result<Option<RangesFile>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(Problem::failed(
+                format!("read ranges file `{}`: {}", path.display(), errno(&error)),
+                "the list in force, if any, stays in force",
+            ));
+        }
+        Ok(bytes) => bytes,
+    };
+    parse_named(&path.display().to_string(), bytes).map(Some)
+}
+
+/// Reads a list that is to be set: from a file in the format of the ranges file, or, for `-`, from standard input.
+///
+/// # Errors
+/// As [`read_ranges`], and if there is no such file.
+pub fn read_input(path: &Path) -> Result<RangesFile> {
+    if path == Path::new("-") {
+        let name = "standard input";
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map_err(|error| {
+            Problem::failed(format!("read {name}: {}", errno(&error)), "nothing changed")
+        })?;
+        return parse_named(name, bytes);
+    }
+    read_list(path)?.ok_or_else(|| {
+        Problem::input(
+            format!("read ranges file `{}`: no such file", path.display()),
+            "nothing changed; `-` reads standard input",
+        )
+    })
+}
+
+/// What `bytes`, which come from `name`, say.
+fn parse_named(name: &str, bytes: Vec<u8>) -> Result<RangesFile> {
+    let refuse = |list| Err(Refusals { list }.into());
+    let Ok(text) = String::from_utf8(bytes) else {
+        return refuse(vec![(
+            format!("{name}: it is no UTF-8 text"),
+            "write one range a line; the list in force, if any, stays in force".to_owned(),
+        )]);
+    };
+    match RangesFile::parse(&text) {
+        Ok(file) => Ok(file),
+        Err(refusals) => refuse(
+            refusals
+                .into_iter()
+                .map(|(line, refusal)| match line {
+                    0 => (format!("{name}: {}", refusal.cause), refusal.hint),
+                    _ => (format!("{name}:{line}: {}", refusal.cause), refusal.hint),
+                })
+                .collect(),
+        ),
+    }
+}
+
+/// The file itself, where `path` is a link: what it points to is replaced, not the link.
+pub(super) fn real_path(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The hidden name beside `target` that ends in `suffix`.
+pub(super) fn beside(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(suffix);
+    folder(target).join(name)
+}
+
+/// A ranges file that is written, synced, and not yet in place.
+pub struct Staged {
+    file: tempfile::NamedTempFile,
+    target: PathBuf,
+}
+
+impl Staged {
+    /// Writes `file` beside `path`.
+    ///
+    /// # Errors
+    /// If the folder cannot be written, as with a ConfigMap; nothing changed then.
+    pub fn write(path: &Path, file: &RangesFile) -> Result<Self> {
+        let target = real_path(path);
+        let explain = |error: io::Error| {
+            Problem::failed(
+                format!("write ranges file `{}`: {}", path.display(), errno(&error)),
+                "nothing changed; name a file in a writable folder with `--ranges-file`, or change the list where it comes from (a ConfigMap)",
+            )
+        };
+        let folder = folder(&target);
+        fs::create_dir_all(folder).map_err(explain)?;
+        let permissions = match fs::metadata(&target) {
+            Ok(metadata) => metadata.permissions(),
+            Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
+        };
+        // One name, so that a writer who died leaves no more than one file behind: writers hold the lock.
+        let name = beside(&target, ".new");
+        remove(&name).map_err(explain)?;
+        let mut staged = tempfile::Builder::new()
+            .prefix(name.file_name().unwrap_or_default())
+            .rand_bytes(0)
+            .permissions(permissions)
+            .tempfile_in(folder)
+            .map_err(explain)?;
+        staged
+            .write_all(file.to_string().as_bytes())
+            .map_err(explain)?;
+        staged.as_file().sync_all().map_err(explain)?;
+        Ok(Self {
+            file: staged,
+            target,
+        })
+    }
+
+    /// Puts the file in place: from here on a reader sees the whole new list, after a power cut too. The one it replaces is in the
+    /// history.
+    ///
+    /// # Errors
+    /// If that fails; the old file is then in its place.
+    pub fn commit(self) -> Result<Committed> {
+        let target = self.target;
+        Committed::make(&target, || {
+            self.file.persist(&target).map_err(|error| error.error)?;
+            Ok(())
+        })
+    }
+
+    /// Lays the file aside as the one that waits for a confirmation.
+    ///
+    /// # Errors
+    /// If that fails; nothing changed then.
+    pub fn park(self) -> Result<Pending> {
+        let path = beside(&self.target, ".pending");
+        let target = self.target;
+        let parked = self.file.persist(&path).map_err(|error| error.error);
+        match parked.and_then(|_| sync(folder(&target))) {
+            Ok(()) => Ok(Pending { path, target }),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(Problem::failed(
+                    format!("write pending list `{}`: {}", path.display(), errno(&error)),
+                    "nothing changed",
+                ))
+            }
+        }
+    }
+}
+
+/// A list that is in force, but not yet in the file.
+pub struct Pending {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Pending {
+    /// The list that waits beside the ranges file at `path`, if one does.
+    pub fn find(path: &Path) -> Option<Self> {
+        let target = real_path(path);
+        let path = beside(&target, ".pending");
+        path.exists().then_some(Self { path, target })
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(&self) -> Result<RangesFile> {
+        read_list(&self.path)?.ok_or_else(|| {
+            Problem::failed(
+                format!("read pending list `{}`: no such file", self.path.display()),
+                "make the change again",
+            )
+        })
+    }
+
+    /// Puts it in place, as [`Staged::commit`] does.
+    ///
+    /// # Errors
+    /// If that fails; the old file is then in its place, and this one still waits.
+    pub fn commit(&self) -> Result<Committed> {
+        Committed::make(&self.target, || fs::rename(&self.path, &self.target))
+    }
+
+    /// Throws it away.
+    pub fn remove(&self) {
+        // Whoever finds it again throws it away again.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Takes back a [`commit`](Self::commit) whose other half failed: the list waits again.
+    ///
+    /// # Errors
+    /// If the file system refuses that, too.
+    pub fn take_back(&self, committed: Committed) -> Result<()> {
+        // A second name for the new list, before the old one takes its place.
+        let _ = fs::hard_link(&self.target, &self.path);
+        committed.undo()
+    }
+}
+
+/// A new file that is in place, while the kernel may not yet go by it.
+pub struct Committed {
+    target: PathBuf,
+    /// The name of the old file in the history, if there was one.
+    old: Option<PathBuf>,
+}
+
+impl Committed {
+    /// Keeps the file at `target`, and puts the new one in its place by `replace`.
+    fn make(target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
+        let committed = Self {
+            old: History::of(target).keep(target)?,
+            target: target.to_owned(),
+        };
+        let failed = |error: &io::Error| {
+            Problem::failed(
+                format!(
+                    "replace ranges file `{}`: {}",
+                    target.display(),
+                    errno(error)
+                ),
+                "the old list stays in force and in the file",
+            )
+        };
+        replace().map_err(|error| failed(&error))?;
+        if let Err(error) = sync(folder(target)) {
+            committed.undo()?;
+            return Err(failed(&error));
+        }
+        Ok(committed)
+    }
+
+    /// Puts the old file back.
+    ///
+    /// # Errors
+    /// If the file system refuses: the file then holds the new list, which `status` tells.
+    pub fn undo(self) -> Result<()> {
+        let undone = match &self.old {
+            Some(old) => fs::rename(old, &self.target),
+            None => remove(&self.target),
+        };
+        undone
+            .and_then(|()| sync(folder(&self.target)))
+            .map_err(|error| {
+                Problem::failed(
+                    format!(
+                        "restore ranges file `{}`: {}",
+                        self.target.display(),
+                        errno(&error)
+                    ),
+                    "the file holds the new list, and the old one is in force: `apifence status` shows both",
+                )
+            })
+    }
+
+    /// The change is complete.
+    pub fn finish(self) {
+        History::of(&self.target).prune();
+    }
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Makes the names in a folder outlive a power cut.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

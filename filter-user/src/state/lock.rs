@@ -1,0 +1,143 @@
+//! One writer at a time.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::stat::{major, minor};
+
+use super::{
+    file::{beside, real_path},
+    folder,
+};
+use crate::problem::{Problem, errno};
+
+/// The right to change the list and the pins; freed when dropped, or when the process ends however it ends.
+pub struct WriterLock {
+    _files: Vec<File>,
+}
+
+/// How long a second writer waits: a change takes a fraction of it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl WriterLock {
+    /// Takes the lock: for the ranges file, on a file beside it that only its owner can open, so that nobody else can keep
+    /// the operator out; for the pins, on their directory where it exists.
+    ///
+    /// # Errors
+    /// If somebody else keeps it: says who.
+    pub fn take(ranges_file: &Path, pins: &Path) -> Result<Self> {
+        Self::take_within(ranges_file, pins, PATIENCE)
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// If somebody else keeps it.
+    pub fn take_now(ranges_file: &Path, pins: &Path) -> Result<Self> {
+        Self::take_within(ranges_file, pins, Duration::ZERO)
+    }
+
+    fn take_within(ranges_file: &Path, pins: &Path, patience: Duration) -> Result<Self> {
+        let target = real_path(ranges_file);
+        let mut files = Vec::new();
+        // Always in this order, so that two writers cannot wait for each other.
+        if let Some(file) = lock_file(&target)? {
+            files.push(lock(file, &target, patience)?);
+        }
+        if pins.exists() {
+            let verb = || format!("lock `{}`", pins.display());
+            let file = File::open(pins).with_context(verb)?;
+            let file = lock(file, pins, patience)?;
+            // The last holder may have removed the directory: a lock on what is gone keeps nobody out.
+            let same = fs::metadata(pins).and_then(|now| {
+                let own = file.metadata()?;
+                Ok((now.dev(), now.ino()) == (own.dev(), own.ino()))
+            });
+            if !same.unwrap_or(false) {
+                return Err(Problem::failed(
+                    format!("{}: it was removed meanwhile", verb()),
+                    "another apifence detached the filter; try again",
+                ));
+            }
+            files.push(file);
+        }
+        Ok(Self { _files: files })
+    }
+}
+
+/// The file beside `target` that stands for the right to replace it; `None` where nobody can replace it, as with a
+/// ConfigMap or a full disk: `detach` must work there, too.
+fn lock_file(target: &Path) -> Result<Option<File>> {
+    let path = beside(target, ".lock");
+    let open = || {
+        fs::create_dir_all(folder(target))?;
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+    };
+    match open() {
+        Ok(file) => Ok(Some(file)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Problem::failed(
+            format!("lock ranges file `{}`: {}", target.display(), errno(&error)),
+            "name a file in a folder that exists with `--ranges-file`",
+        )),
+    }
+}
+
+/// Locks `file`, which stands for what is at `path`.
+fn lock(file: File, path: &Path, patience: Duration) -> Result<File> {
+    let verb = || format!("lock `{}`", path.display());
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Problem::failed(
+                    format!("{}: {} holds it", verb(), holder(&file)),
+                    "only one change at a time; try again when it is done",
+                ));
+            }
+        }
+    }
+}
+
+/// Who holds the lock on `file`, from the kernel's own table.
+fn holder(file: &File) -> String {
+    let find = || {
+        let metadata = file.metadata().ok()?;
+        let device = metadata.dev();
+        let lock = procfs::locks().ok()?.into_iter().find(|lock| {
+            lock.inode == metadata.ino()
+                && u64::from(lock.devmaj) == major(device)
+                && u64::from(lock.devmin) == minor(device)
+        })?;
+        let pid = lock.pid?;
+        let command = procfs::process::Process::new(pid).ok()?.cmdline().ok()?;
+        Some(format!("process {pid} (`{}`)", command.join(" ")))
+    };
+    find().unwrap_or_else(|| "another process".to_owned())
+}

@@ -1,0 +1,27 @@
+//! Files and locks: the ranges file is read whole and replaced whole, by one writer at a time, and what it replaces is kept.
+//!
+//! ```text
+//! FOLDER/ranges             the list
+//! FOLDER/.ranges.new        a list being written
+//! FOLDER/.ranges.pending    a list in force until its deadline, if nobody confirms it
+//! FOLDER/.ranges.lock       locked by the writer
+//! FOLDER/ranges.history/N   the lists before, the highest number last
+//! ```
+
+mod file;
+mod history;
+mod lock;
+
+use std::path::Path;
+
+pub use file::{Committed, Pending, Staged, read_input, read_ranges};
+pub use history::{History, Kept, written};
+pub use lock::WriterLock;
+
+/// The folder that holds the file at `path`.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

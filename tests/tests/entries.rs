@@ -1,0 +1,238 @@
+//! Entries with an expiry, and what each entry was used for.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tests::{
+    cli::{Apifence, INPUT, refused},
+    net::Echo,
+    site::{ADMIN, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+
+/// The row of `ranges list` for `range`.
+fn row(filter: &Apifence<'_>, range: &str) -> Result<Value> {
+    let list = filter.json(&["ranges", "list"])?;
+    let rows = list["ranges"].as_array().cloned().unwrap_or_default();
+    let found = rows.into_iter().find(|row| row["range"] == range);
+    found.ok_or_else(|| anyhow::anyhow!("`{range}` is not listed: {list:#}"))
+}
+
+#[test]
+fn an_entry_expires_without_any_process() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+
+    let add = [
+        "ranges",
+        "add",
+        STRANGER[0],
+        STRANGER[1],
+        "--expires",
+        "3s",
+        "--comment",
+        "a guest",
+    ];
+    filter.ok(&add)?;
+    let mut connections = Vec::new();
+    for family in Family::BOTH {
+        connections.push(site.stranger_gets_in(family, PORT)?);
+    }
+    let check = filter.json(&["check", STRANGER[0]])?;
+    let answer = &check["results"][0];
+    ensure!(
+        answer["allowed"] == true
+            && answer["comment"] == "a guest"
+            && answer["expires"].is_string(),
+        "{check:#}"
+    );
+    // The filter forgets nothing when it is attached anew, and the entry lives no longer for it.
+    filter.ok(&ATTACH[..3])?;
+    until("the entry expires", || {
+        Ok(filter.run(&["check", STRANGER[0]])?.code == Some(1))
+    })?;
+    for family in Family::BOTH {
+        site.stranger_is_dropped(family, PORT, &filter)?;
+        site.admin_gets_in(family, PORT)?;
+    }
+    for mut open in connections {
+        ensure!(
+            tests::net::exchange(&mut open, tests::net::SILENCE).is_err(),
+            "an open connection outlives its entry"
+        );
+    }
+    let text = filter.run(&["check", STRANGER[0]])?.stdout;
+    ensure!(text.contains("has expired"), "{text}");
+    ensure!(filter.ok(&["ranges", "list"])?.contains("(expired)"));
+    ensure!(filter.ok(&["status"])?.contains("2 ranges have expired"));
+    // It is still in the file, and comes back with another time.
+    filter.ok(&["ranges", "add", STRANGER[0], "--expires", "1h"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    ensure!(fs::read_to_string(filter.ranges_file())?.contains("# a guest"));
+    Ok(())
+}
+
+#[test]
+fn an_entry_inside_a_longer_lived_one_lives_as_long() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let cluster = ["--cluster-cidrs", "2001:db8:bb::/48"];
+    filter.ok(&[&ATTACH[..], &cluster].concat())?;
+    filter.ok(&["ranges", "add", "203.0.113.0/24"])?;
+    filter.ok(&[
+        "ranges",
+        "add",
+        "203.0.113.8/29",
+        STRANGER[1],
+        "--expires",
+        "1s",
+    ])?;
+    until("the entry expires", || {
+        Ok(filter
+            .ok(&["check", STRANGER[0]])?
+            .contains("`203.0.113.8/29` has expired"))
+    })?;
+    // The longest match has expired; the wider range, and the cluster's, have not.
+    for (family, range) in [
+        (Family::V4, "203.0.113.0/24"),
+        (Family::V6, "2001:db8:bb::/48"),
+    ] {
+        site.stranger_gets_in(family, PORT)?;
+        let check = filter.json(&["check", STRANGER[family as usize]])?;
+        ensure!(check["results"][0]["range"] == range, "{check:#}");
+    }
+    filter.ok(&["ranges", "remove", "203.0.113.0/24"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+#[test]
+fn a_file_with_expired_entries_lets_nobody_in_by_them() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let list = format!(
+        "{} expires=2001-01-01T00:00:00Z\n{}\n",
+        STRANGER[0], ADMIN[0]
+    );
+    fs::write(filter.ranges_file(), list)?;
+    filter.ok(&["attach", "--interface", INTERFACE])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.admin_gets_in(Family::V4, PORT)?;
+    let ran = filter.run(&[
+        "ranges",
+        "add",
+        "192.0.2.1",
+        "--expires",
+        "2001-01-01T00:00:00Z",
+    ])?;
+    refused(&ran, INPUT, &["not in the future"])
+}
+
+#[test]
+fn entries_show_what_they_are_used_for() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let before = row(&filter, "198.51.100.0/24")?;
+    ensure!(
+        before["packets"] == 0
+            && before["last_seen"].is_null()
+            && before["counted_since"].is_string(),
+        "{before:#}"
+    );
+    drop(tests::net::open(
+        &site.admin,
+        ip(ADMIN[0]),
+        at(NODE[0], PORT),
+    )?);
+    let used = |range: &str| Ok::<_, anyhow::Error>(row(&filter, range)?["packets"].as_u64());
+    // A handshake takes two packets from him.
+    until("the packets are counted", || {
+        Ok(used("198.51.100.0/24")? >= Some(2))
+    })?;
+    ensure!(row(&filter, "198.51.100.0/24")?["last_seen"].is_string());
+    ensure!(used("2001:db8:aa::/48")? == Some(0), "the other family");
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+
+    // A change of the list, and a range that leaves it and returns, keep what was counted.
+    let counted = used("198.51.100.0/24")?;
+    filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
+    filter.ok(&["ranges", "remove", "198.51.100.0/24"])?;
+    filter.ok(&["ranges", "add", "198.51.100.0/24"])?;
+    ensure!(used("198.51.100.0/24")? >= counted);
+
+    let unused = |time| -> Result<Vec<String>> {
+        let list = filter.json(&["ranges", "list", "--unused-for", time])?;
+        let rows = list["ranges"].as_array().cloned().unwrap_or_default();
+        Ok(rows.iter().map(|row| row["range"].to_string()).collect())
+    };
+    until("nobody used one for a second", || {
+        Ok(unused("1s")?
+            .iter()
+            .any(|range| range.contains("2001:db8:aa::/48")))
+    })?;
+    // The node's own addresses are no entries of anybody's list.
+    ensure!(!unused("1s")?.iter().any(|range| range.contains(NODE[0])));
+    // Nobody counted for a month.
+    ensure!(unused("30d")?.is_empty());
+    let ran = filter.run(&["ranges", "list", "--unused-for", "30d"])?;
+    ensure!(ran.stderr.contains("not counted that long yet"), "{ran}");
+    Ok(())
+}
+
+#[test]
+fn lists_are_kept_and_can_be_rolled_back_to() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    for host in 1..=12 {
+        filter.ok(&["ranges", "add", &format!("192.0.2.{host}")])?;
+    }
+    let history = |filter: &Apifence<'_>| -> Result<Vec<Value>> {
+        let report = filter.json(&["ranges", "history"])?;
+        Ok(report["lists"].as_array().cloned().unwrap_or_default())
+    };
+    let lists = history(&filter)?;
+    ensure!(lists.len() == 11, "the list and ten before it: {lists:#?}");
+    ensure!(
+        lists[0]["change"]["added"][0] == "192.0.2.12/32",
+        "{:#}",
+        lists[0]
+    );
+    ensure!(lists[10]["ranges"] == 4, "{:#}", lists[10]);
+    let refusal = filter.run(&["ranges", "rollback", "11"])?;
+    refused(&refusal, INPUT, &["roll back to list 11", "10 lists"])?;
+
+    // A mistake, and the way out of it.
+    let shut = filter.run(&["ranges", "set", STRANGER[0], "--force"])?;
+    ensure!(shut.code == Some(0), "{shut}");
+    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&["ranges", "rollback", "--force"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.admin_gets_in(Family::V4, PORT)?;
+    ensure!(
+        filter.json(&["ranges", "list"])?["ranges"]
+            .as_array()
+            .is_some_and(|rows| rows.len() >= 14)
+    );
+
+    // A broken file that a change replaces is not lost, either.
+    fs::write(
+        filter.ranges_file(),
+        "198.51.100.0/24 # mine\nwhat is this\n",
+    )?;
+    filter.ok(&["ranges", "set", tests::site::ADMIN_RANGES])?;
+    let lists = history(&filter)?;
+    ensure!(lists[1]["ranges"].is_null(), "{:#}", lists[1]);
+    ensure!(filter.ok(&["ranges", "history"])?.contains("not a list"));
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Lists of thousands of entries: set from a file and from standard input, with a word about how far it is.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::pty::openpty;
+use tests::{
+    cli::{Apifence, INPUT, Ran, refused},
+    net::{Echo, silent},
+    site::{ADMIN, ATTACH, Family, NODE, Site, at, ip},
+};
+
+/// Half of it IPv4. The administrator's networks are in it, the stranger's are not.
+fn list(entries: u32) -> String {
+    let mut text = String::from("# a large list\n");
+    for number in 0..entries / 2 - 1 {
+        let [_, a, b, c] = number.to_be_bytes();
+        text += &format!("10.{a}.{b}.{c} # host {number}\n2001:db8:{a:x}:{b:x}{c:02x}::/64\n");
+    }
+    text + "198.51.100.0/24\n2001:db8:aa::/48 # last\n"
+}
+
+/// Runs it with `input` as its standard input.
+fn with_input(site: &Site, mut command: Command, input: &str) -> Result<Ran> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = site.node.spawn(&mut command)?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    let input = input.to_owned();
+    // It may say no before it has read all.
+    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    let _ = writer.join();
+    Ok(Ran::new(&["ranges", "set", "--from-file", "-"], &output))
+}
+
+#[test]
+fn a_large_list_is_enforced_whether_from_a_file_or_standard_input() -> Result<()> {
+    const ENTRIES: u32 = 20_000;
+    const MAX: [&str; 2] = ["--max-ranges", "20000"];
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 443)?;
+    filter.ok(&[&ATTACH[..], &MAX].concat())?;
+    let text = list(ENTRIES);
+    let file = filter.ranges_file().with_file_name("large");
+    let from_file = ["ranges", "set", "--from-file", &file.display().to_string()].map(String::from);
+    let from_file = from_file.each_ref().map(String::as_str);
+    fs::write(&file, &text)?;
+
+    for standard_input in [false, true] {
+        filter.ok(&["ranges", "set", "0.0.0.0/32"])?;
+        for family in Family::BOTH {
+            let (source, node) = (ip(ADMIN[family as usize]), at(NODE[family as usize], 443));
+            silent(&site.admin, source, node)?;
+        }
+        if standard_input {
+            let command = filter.command(&["ranges", "set", "--from-file", "-"]);
+            let ran = with_input(&site, command, &text)?;
+            ensure!(ran.code == Some(0), "{ran}");
+        } else {
+            filter.ok(&from_file)?;
+        }
+        assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+        for family in Family::BOTH {
+            site.admin_gets_in(family, 443)?;
+            site.stranger_is_dropped(family, 443, &filter)?;
+        }
+        filter.ok(&["check", "10.0.0.0", "10.0.39.13", "2001:db8:0:270d::1"])?;
+        for outside in ["10.0.39.16", "2001:db8:0:2710::1", "9.255.255.255"] {
+            assert_eq!(filter.run(&["check", outside])?.code, Some(1), "{outside}");
+        }
+        let shown = filter.json(&["ranges", "list"])?;
+        let rows = shown["ranges"].as_array().context("no ranges")?;
+        let listed = rows.iter().filter(|row| {
+            let origins = row["origins"].as_array();
+            origins.is_some_and(|origins| origins.contains(&"list".into()))
+        });
+        assert_eq!(listed.count(), ENTRIES as usize);
+        let commented = |row: &&serde_json::Value| row["comment"] == "host 9998";
+        assert_eq!(rows.iter().filter(commented).count(), 1);
+    }
+
+    // One too many: both numbers, and nothing changed.
+    fs::write(&file, format!("{text}192.0.2.77\n"))?;
+    refused(&filter.run(&from_file)?, INPUT, &["20001", "20000"])?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+    site.admin_gets_in(Family::V4, 443).map(drop)
+}
+
+#[test]
+fn a_bad_input_is_refused_by_its_name_and_changes_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    for (text, words) in [
+        ("", ["standard input:", "no range"]),
+        ("10.0.0.0/8\nwhat\n", ["standard input:2:", "`what`"]),
+        (
+            "10.0.0.0/8\n128.0.0.0/1",
+            ["standard input:2:", "cut short"],
+        ),
+    ] {
+        let command = filter.command(&["ranges", "set", "--from-file", "-"]);
+        refused(&with_input(&site, command, text)?, INPUT, &words)?;
+    }
+    let absent = ["ranges", "set", "--from-file", "/nowhere/list"];
+    refused(
+        &filter.run(&absent)?,
+        INPUT,
+        &["/nowhere/list", "no such file"],
+    )?;
+    // One source of the list, not two, and not none.
+    for command in [
+        &["ranges", "set", "10.0.0.0/8", "--from-file", "-"][..],
+        &["ranges", "set"],
+    ] {
+        assert_eq!(filter.run(command)?.code, Some(INPUT), "{command:?}");
+    }
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    Ok(())
+}
+
+/// Another writer makes the change take more than a second.
+#[test]
+fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let file = filter.ranges_file().with_file_name("large");
+    fs::write(&file, list(3_000))?;
+
+    // What stderr gets from a change that takes this long.
+    let said = |held: Duration, on_terminal: bool| {
+        let mut command = filter.command(&["ranges", "set", "--from-file"]);
+        command
+            .arg(&file)
+            .env("TERM", "xterm")
+            .stdout(Stdio::null());
+        let (mut reader, stderr) = if on_terminal {
+            let pty = openpty(None, None)?;
+            (File::from(pty.master), Stdio::from(pty.slave))
+        } else {
+            let (reader, writer) = nix::unistd::pipe()?;
+            (File::from(reader), Stdio::from(writer))
+        };
+        command.stderr(stderr);
+        let lock = File::open(filter.ranges_file().with_file_name(".ranges.lock"))?;
+        lock.lock()?;
+        let mut child = site.node.spawn(&mut command)?;
+        // Ours of the ends it writes to: without it the reader sees the end.
+        drop(command);
+        thread::sleep(held);
+        lock.unlock()?;
+        let mut bytes = Vec::new();
+        // A terminal ends with an error.
+        let _ = reader.read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        ensure!(child.wait()?.success(), "{text}");
+        ensure!(text.contains("in the list"), "{text}");
+        Ok(text)
+    };
+    let long = Duration::from_millis(1500);
+    // 3,000 and the node's own addresses.
+    let bar = " of 3,00";
+    let terminal = said(long, true)?;
+    ensure!(terminal.contains(bar), "no bar: {terminal:?}");
+    let short = said(Duration::ZERO, true)?;
+    ensure!(!short.contains(bar), "a bar: {short:?}");
+    let piped = said(long, false)?;
+    ensure!(
+        !piped.contains(bar) && !piped.contains('\u{1b}'),
+        "a bar: {piped:?}"
+    );
+    Ok(())
+}
+
+/// There is room for the usage of so many ranges, and whoever comes later has it as soon as others have left.
+#[test]
+fn usage_is_counted_as_far_as_there_is_room() -> Result<()> {
+    let room = filter_common::map::MAX_USAGE as usize;
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&[&ATTACH[..], &["--max-ranges", "50000"]].concat())?;
+    let file = filter.ranges_file().with_file_name("large");
+    let counted = || -> Result<(usize, usize)> {
+        let shown = filter.json(&["ranges", "list"])?;
+        let rows = shown["ranges"].as_array().context("no ranges")?;
+        let counted = rows.iter().filter(|row| row["packets"].is_u64());
+        Ok((counted.count(), rows.len()))
+    };
+    fs::write(&file, list(40_000))?;
+    let set = ["ranges", "set", "--from-file", &file.display().to_string()].map(String::from);
+    filter.ok(&set.each_ref().map(String::as_str))?;
+    let (some, all) = counted()?;
+    ensure!(some == room && all >= 40_000, "{some} of {all}");
+    // Others, fewer than there is room for.
+    fs::write(
+        &file,
+        list(20_000)
+            .replace("10.", "11.")
+            .replace("2001:db8:0", "2001:db9:0"),
+    )?;
+    filter.ok(&set.each_ref().map(String::as_str))?;
+    let (some, all) = counted()?;
+    ensure!(some == all && all > 19_000, "{some} of {all}");
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! See before you leap: who would be cut is said before it happens, and locking out everybody, or oneself, needs `--force`.
+
+use std::{fs, process::Command};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tests::{
+    cli::{Apifence, INPUT, refused},
+    net::{Echo, SILENCE, exchange},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, NODE, STRANGER, Site},
+    wait::PATIENCE,
+};
+
+const PORT: u16 = 6443;
+
+/// The addresses of the clients that `change` says it cuts.
+fn cut(change: &Value) -> Vec<String> {
+    let connections = change["cut"].as_array().cloned().unwrap_or_default();
+    let remotes = connections.iter().filter_map(|cut| cut["remote"].as_str());
+    let hosts = remotes.map(|remote| match remote.rsplit_once(':') {
+        Some((host, _)) => host.trim_matches(['[', ']']).to_owned(),
+        None => remote.to_owned(),
+    });
+    hosts.collect()
+}
+
+#[test]
+fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let _neighbour = Echo::new(&site.node, PORT + 1)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", STRANGER[0], STRANGER[1]])?;
+    let mut strangers = Vec::new();
+    let mut admins = Vec::new();
+    for family in Family::BOTH {
+        strangers.push(site.stranger_gets_in(family, PORT)?);
+        admins.push(site.admin_gets_in(family, PORT)?);
+    }
+    // Not to a protected port: none of the filter's business.
+    let mut other = site.stranger_gets_in(Family::V4, PORT + 1)?;
+
+    let remove = ["ranges", "remove", STRANGER[0], STRANGER[1]];
+    let before = fs::read(filter.ranges_file())?;
+    let dry = [&remove[..], &["--dry-run"]].concat();
+    let change = filter.json(&dry)?;
+    let mut hosts = cut(&change);
+    hosts.sort_unstable();
+    ensure!(
+        hosts == STRANGER.map(str::to_owned).as_slice() || hosts == [STRANGER[1], STRANGER[0]],
+        "{change:#}"
+    );
+    ensure!(
+        change["kept"] == 2
+            && change["dry_run"] == true
+            && change["removed"]
+                .as_array()
+                .is_some_and(|gone| gone.len() == 2),
+        "{change:#}"
+    );
+    let text = filter.ok(&dry)?;
+    ensure!(
+        text.contains("2 of 4 established connections are cut") && text.contains(STRANGER[0]),
+        "{text}"
+    );
+    ensure!(
+        fs::read(filter.ranges_file())? == before,
+        "a dry run changed the file"
+    );
+    for open in &mut strangers {
+        exchange(open, PATIENCE)?;
+    }
+
+    let ran = filter.run(&remove)?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("2 of 4"),
+        "{ran}"
+    );
+    for open in &mut strangers {
+        ensure!(exchange(open, SILENCE).is_err(), "a connection survives");
+    }
+    for open in &mut admins {
+        exchange(open, PATIENCE)?;
+    }
+    exchange(&mut other, PATIENCE)?;
+    Ok(())
+}
+
+#[test]
+fn cutting_every_client_needs_force() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    // Before the first attach everybody is connected who can be.
+    let mut stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    let ran = filter.run(&ATTACH)?;
+    refused(
+        &ran,
+        INPUT,
+        &["cuts every established client", "connections: 1"],
+    )?;
+    exchange(&mut stranger, PATIENCE)?;
+    ensure!(filter.json(&["status"])?["state"] == "detached");
+    ensure!(!filter.ranges_file().exists());
+    // Watching cuts nobody.
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    exchange(&mut stranger, PATIENCE)?;
+    let mut admin = site.admin_gets_in(Family::V6, PORT)?;
+    // With somebody left it needs none.
+    let ran = filter.run(&ATTACH)?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("1 of 2"),
+        "{ran}"
+    );
+    ensure!(exchange(&mut stranger, SILENCE).is_err());
+    exchange(&mut admin, PATIENCE)?;
+
+    for change in [
+        &["ranges", "set", "192.0.2.128/25"][..],
+        &["ranges", "remove", "2001:db8:aa::/48"],
+        &["ranges", "set", "0.0.0.0/32", "--confirm-within", "1h"],
+    ] {
+        let ran = filter.run(change)?;
+        refused(&ran, INPUT, &["cuts every established client"])?;
+        exchange(&mut admin, PATIENCE)?;
+    }
+    // The off switch cuts nobody; and then neither does what only lets in.
+    filter.ok(&["ranges", "clear"])?;
+    exchange(&mut admin, PATIENCE)?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    filter.ok(&["ranges", "set", "192.0.2.128/25", "--force"])?;
+    ensure!(exchange(&mut admin, SILENCE).is_err());
+    Ok(())
+}
+
+#[test]
+fn shutting_out_ones_own_shell_needs_force() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let mut other = site.admin_gets_in(Family::V6, PORT)?;
+    let from_ssh = |words: &[&str]| {
+        let mut by = Command::new("env");
+        by.arg(format!("SSH_CONNECTION={} 50000 {} 22", ADMIN[0], NODE[0]));
+        filter.run_by(by, words)
+    };
+    let remove = ["ranges", "remove", "198.51.100.0/24"];
+    let ran = from_ssh(&remove)?;
+    refused(
+        &ran,
+        INPUT,
+        &["shuts out 198.51.100.7", "this shell came in from"],
+    )?;
+    // To whom this is another's network it is no obstacle, and nor is it to one who insists.
+    ensure!(filter.run(&[&remove[..], &["--dry-run"]].concat())?.code == Some(0));
+    let ran = from_ssh(&[&remove[..], &["--force"]].concat())?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("is shut out"),
+        "{ran}"
+    );
+    // He is out already: nothing is taken from him.
+    let ran = from_ssh(&["ranges", "add", "192.0.2.128/25"])?;
+    ensure!(
+        ran.code == Some(0) && !ran.stderr.contains("shut out"),
+        "{ran}"
+    );
+    exchange(&mut other, PATIENCE).map_err(Into::into)
+}

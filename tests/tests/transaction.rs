@@ -1,0 +1,462 @@
+//! A change of the list is a transaction: whatever fails, and wherever the command dies, file and kernel go by the old list or by
+//! the new one.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fastrand::Rng;
+use filter_common::{DropReason, PassReason, Verdict};
+use nix::sys::signal::Signal;
+use tests::{
+    cli::Apifence,
+    netns::Namespace,
+    packets::V4,
+    site::ip,
+    table::{
+        self,
+        loaded::{Filter, INTERFACE, add_interface},
+    },
+};
+
+/// In both lists, in the one, in the other, in neither.
+const SHARED: &str = "198.51.100.1";
+const OLD: &str = "198.51.100.2";
+const NEW: &str = "198.51.100.3";
+const NEITHER: &str = "198.51.100.4";
+
+const OLD_LIST: &str = "198.51.100.1,198.51.100.2";
+const NEW_LIST: &str = "198.51.100.1,198.51.100.3";
+
+/// Which of the lists something goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Old,
+    New,
+}
+
+/// A filter on an interface without traffic.
+struct Guarded<'a> {
+    apifence: Apifence<'a>,
+    filter: Filter,
+}
+
+impl<'a> Guarded<'a> {
+    /// Attached with the old list.
+    fn new(namespace: &'a Namespace) -> Result<Self> {
+        add_interface(namespace)?;
+        let apifence = Apifence::new(namespace)?;
+        let interface = format!("--interface={INTERFACE}");
+        apifence.ok(&["attach", &interface, "--authorized-ip-ranges", OLD_LIST])?;
+        let filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+        Ok(Self { apifence, filter })
+    }
+
+    /// Which list packets meet: exactly one of them, for every address.
+    fn kernel(&mut self) -> Result<List> {
+        let mut passes = |source: &str| -> Result<bool> {
+            Ok(match self.filter.judge(&syn(source), None)? {
+                Verdict::Pass(PassReason::Authorized) => true,
+                Verdict::Drop(DropReason::Unauthorized) => false,
+                other => bail!("{source}: {other:?}"),
+            })
+        };
+        ensure!(
+            passes(SHARED)?,
+            "the source that both lists hold is dropped"
+        );
+        ensure!(!passes(NEITHER)?, "the source in neither list passes");
+        match (passes(OLD)?, passes(NEW)?) {
+            (true, false) => Ok(List::Old),
+            (false, true) => Ok(List::New),
+            (old, new) => bail!("a mixture: old passes: {old}, new passes: {new}"),
+        }
+    }
+
+    /// Which list the file holds.
+    fn file(&self) -> Result<List> {
+        let text = fs::read_to_string(self.apifence.ranges_file())?;
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        let list = |last| {
+            [&format!("{SHARED}/32"), &format!("{last}/32")].map(String::as_str) == lines[..]
+        };
+        match (list(OLD), list(NEW)) {
+            (true, _) => Ok(List::Old),
+            (_, true) => Ok(List::New),
+            _ => bail!("the file holds neither list: `{text}`"),
+        }
+    }
+
+    /// The next command after whatever happened, one that changes nothing itself: afterwards file and kernel agree.
+    fn agree(&mut self) -> Result<List> {
+        let met = self.kernel()?;
+        let status = self.apifence.json(&["status"])?;
+        ensure!(
+            status["state"] == "enforcing" && status["drift"] == serde_json::json!([]),
+            "{status:#}"
+        );
+        let (kernel, file) = (self.kernel()?, self.file()?);
+        ensure!(
+            kernel == file,
+            "{kernel:?} in the kernel, {file:?} in the file; before: {met:?}"
+        );
+        Ok(kernel)
+    }
+
+    /// Back to the old list, without a trace of what was.
+    fn reset(&mut self) -> Result<()> {
+        if self.agree()? == List::New {
+            self.apifence.ok(&["ranges", "set", OLD_LIST])?;
+        }
+        let left: Vec<_> = fs::read_dir(self.folder())?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        ensure!(
+            !left.iter().any(|name| name.ends_with(".pending")),
+            "left behind: {left:?}"
+        );
+        Ok(())
+    }
+
+    fn folder(&self) -> PathBuf {
+        let file = self.apifence.ranges_file();
+        file.parent().expect("a file is in a folder").to_owned()
+    }
+}
+
+fn syn(source: &str) -> Vec<u8> {
+    let IpAddr::V4(source) = ip(source) else {
+        unreachable!("the sources here are IPv4")
+    };
+    V4::new(source, table::NODE4).syn(40_000, 6443).frame()
+}
+
+#[test]
+fn a_change_that_is_killed_is_made_or_not_made() -> Result<()> {
+    const KILLS: usize = 240;
+    let namespace = Namespace::new("node")?;
+    let mut guarded = Guarded::new(&namespace)?;
+    let mut rng = Rng::with_seed(table::seed());
+    let started = Instant::now();
+    guarded.apifence.ok(&["ranges", "set", NEW_LIST])?;
+    let whole = started.elapsed();
+    let (mut old, mut new) = (0, 0);
+    for kill in 0..KILLS {
+        guarded.reset()?;
+        let change = match kill % 4 {
+            0 => vec!["ranges", "set", NEW_LIST],
+            1 => vec!["ranges", "rollback"],
+            2 => vec!["ranges", "set", NEW_LIST, "--confirm-within", "1h"],
+            _ => {
+                guarded
+                    .apifence
+                    .ok(&["ranges", "set", NEW_LIST, "--confirm-within", "1h"])?;
+                vec!["confirm"]
+            }
+        };
+        let mut command = guarded.apifence.start(&change)?;
+        // Not to wait for anything, but to strike at another line each time.
+        thread::sleep(whole.mul_f64(rng.f64() * 1.2));
+        command.signal(Signal::SIGKILL)?;
+        command.wait()?;
+        let step = || format!("kill {kill}: {}", change.join(" "));
+        // A change on trial is in force, and not in the file.
+        if guarded.kernel().with_context(step)? == List::New
+            && guarded.apifence.json(&["status"])?["provisional"].is_object()
+        {
+            ensure!(guarded.file()? == List::Old, "{}", step());
+            guarded
+                .apifence
+                .ok(&["ranges", "rollback"])
+                .with_context(step)?;
+        }
+        match guarded.agree().with_context(step)? {
+            List::Old => old += 1,
+            List::New => new += 1,
+        }
+    }
+    // Otherwise all of them came too early or too late.
+    assert!(
+        old > 10 && new > 10,
+        "{old} times the old list, {new} times the new"
+    );
+    Ok(())
+}
+
+/// The system calls by which a change of the list can fail.
+const CALLS: [&str; 12] = [
+    "bpf",
+    "openat",
+    "write",
+    "fsync",
+    "renameat,rename",
+    "linkat,link",
+    "mkdir",
+    "unlink",
+    "flock",
+    "sendto",
+    "recvfrom",
+    "clone3",
+];
+
+/// Makes the change with the `number`th of `calls` failing in the way `how`; whether there was such a call.
+fn disturbed(
+    guarded: &Guarded<'_>,
+    change: &[&str],
+    calls: &str,
+    how: &str,
+    number: usize,
+) -> Result<Option<tests::cli::Ran>> {
+    let log = guarded.folder().join("strace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-o"])
+        .arg(&log)
+        .arg("-e")
+        .arg(format!("trace={calls}"))
+        .arg("-e")
+        .arg(format!("inject={calls}:{how}:when={number}"));
+    let ran = guarded.apifence.run_by(command, change)?;
+    let text = fs::read_to_string(&log)?;
+    fs::remove_file(&log)?;
+    let struck = text.contains("(INJECTED)") || text.contains("killed by SIGKILL");
+    Ok(struck.then_some(ran))
+}
+
+#[test]
+fn a_change_with_a_failing_step_is_not_made() -> Result<()> {
+    let namespace = Namespace::new("node")?;
+    let mut guarded = Guarded::new(&namespace)?;
+    let (mut failed, mut made) = (0, 0);
+    for calls in CALLS {
+        for number in 1.. {
+            let change = ["ranges", "set", NEW_LIST];
+            let Some(ran) = disturbed(&guarded, &change, calls, "error=EIO", number)? else {
+                break;
+            };
+            let step = || format!("{calls} {number} failed: {ran}");
+            let (kernel, file) = (
+                guarded.kernel().with_context(step)?,
+                guarded.file().with_context(step)?,
+            );
+            ensure!(!ran.stderr.contains("panicked"), "{}", step());
+            match ran.code {
+                // What is not needed may fail.
+                Some(0) => {
+                    made += 1;
+                    ensure!(
+                        (kernel, file) == (List::New, List::New),
+                        "{}: {kernel:?}, {file:?}",
+                        step()
+                    );
+                }
+                code => {
+                    failed += 1;
+                    ensure!(
+                        (kernel, file) == (List::Old, List::Old),
+                        "{}: {kernel:?}, {file:?}",
+                        step()
+                    );
+                    // A process that could not even start has other words.
+                    ensure!(
+                        code != Some(3) || ran.stderr.contains("hint: "),
+                        "{}",
+                        step()
+                    );
+                }
+            }
+            guarded.reset().with_context(step)?;
+        }
+        guarded.reset()?;
+    }
+    assert!(failed > 40, "{failed} failures, {made} changes");
+    Ok(())
+}
+
+#[test]
+fn every_call_of_a_change_may_be_its_last() -> Result<()> {
+    let namespace = Namespace::new("node")?;
+    let mut guarded = Guarded::new(&namespace)?;
+    let changing = "bpf,fsync,renameat,rename,linkat,link,unlink,write";
+    let (mut old, mut new) = (0, 0);
+    for change in [&["ranges", "set", NEW_LIST][..], &["confirm"]] {
+        for number in 1.. {
+            if change == ["confirm"] {
+                guarded
+                    .apifence
+                    .ok(&["ranges", "set", NEW_LIST, "--confirm-within", "1h"])?;
+            }
+            let Some(ran) = disturbed(&guarded, change, changing, "signal=SIGKILL", number)? else {
+                break;
+            };
+            let step = || format!("killed at call {number}: {ran}");
+            if guarded.apifence.json(&["status"])?["provisional"].is_object() {
+                ensure!(guarded.file()? == List::Old, "{}", step());
+                guarded
+                    .apifence
+                    .ok(&["ranges", "rollback"])
+                    .with_context(step)?;
+            }
+            match guarded.agree().with_context(step)? {
+                List::Old => old += 1,
+                List::New => new += 1,
+            }
+            guarded.reset().with_context(step)?;
+        }
+        guarded.reset()?;
+    }
+    assert!(
+        old > 30 && new > 1,
+        "{old} times the old list, {new} times the new"
+    );
+    Ok(())
+}
+
+#[test]
+fn no_packet_meets_a_mixture() -> Result<()> {
+    const SECONDS: u64 = 4;
+    let namespace = Namespace::new("node")?;
+    let mut guarded = Guarded::new(&namespace)?;
+    let done = AtomicBool::new(false);
+    let Guarded { apifence, filter } = &mut guarded;
+    thread::scope(|scope| {
+        let judge = scope.spawn(|| -> Result<(u64, u64)> {
+            let (shared, neither) = (syn(SHARED), syn(NEITHER));
+            let (mut passed, mut dropped) = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                match filter.judge(&shared, None)? {
+                    Verdict::Pass(PassReason::Authorized) => passed += 1,
+                    other => bail!("after {passed} packets, the shared source: {other:?}"),
+                }
+                match filter.judge(&neither, None)? {
+                    Verdict::Drop(DropReason::Unauthorized) => dropped += 1,
+                    other => {
+                        bail!("after {dropped} packets, the source in neither list: {other:?}")
+                    }
+                }
+            }
+            Ok((passed, dropped))
+        });
+        let started = Instant::now();
+        let mut lists = [NEW_LIST, OLD_LIST].into_iter().cycle();
+        let mut swaps = 0;
+        let swapped = loop {
+            let list = lists.next().expect("a cycle has no end");
+            match apifence.ok(&["ranges", "set", list]) {
+                Ok(_) if started.elapsed().as_secs() < SECONDS => swaps += 1,
+                Ok(_) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        done.store(true, Ordering::Relaxed);
+        let (passed, dropped) = judge.join().expect("the judge does not panic")?;
+        println!("{swaps} swaps: {passed} packets passed, {dropped} were dropped");
+        swapped?;
+        ensure!(
+            swaps > 10 && passed > 100 * swaps,
+            "{passed} packets in {swaps} swaps"
+        );
+        Ok(())
+    })?;
+    guarded.agree().map(drop)
+}
+
+#[test]
+fn a_change_that_nobody_confirms_takes_itself_back() -> Result<()> {
+    let namespace = Namespace::new("node")?;
+    let mut guarded = Guarded::new(&namespace)?;
+    let provisional = |time| ["ranges", "set", NEW_LIST, "--confirm-within", time];
+    guarded.apifence.ok(&provisional("2s"))?;
+    assert_eq!(guarded.kernel()?, List::New);
+    assert_eq!(guarded.file()?, List::Old);
+    let left = guarded.apifence.json(&["status"])?["provisional"]["seconds_left"].clone();
+    ensure!(matches!(left.as_u64(), Some(1..=2)), "{left}");
+    // No process of apifence runs; the program goes back by itself.
+    tests::wait::until(
+        "the old list returns",
+        || Ok(guarded.kernel()? == List::Old),
+    )?;
+    let ran = guarded.apifence.run(&["confirm"])?;
+    tests::cli::refused(&ran, tests::cli::FAILED, &["confirm change", "none waits"])?;
+    assert_eq!(guarded.agree()?, List::Old);
+
+    // While one waits, nothing else may change, and a file is what it was.
+    guarded.apifence.ok(&provisional("1h"))?;
+    for change in [
+        &["ranges", "add", NEITHER][..],
+        &["ranges", "set", OLD_LIST],
+        &["ranges", "clear"],
+        &["attach", "--interface", INTERFACE],
+        &provisional("2h"),
+    ] {
+        let ran = guarded.apifence.run(change)?;
+        tests::cli::refused(&ran, tests::cli::FAILED, &["waits for its confirmation"])?;
+    }
+    assert_eq!((guarded.kernel()?, guarded.file()?), (List::New, List::Old));
+    guarded.apifence.ok(&["confirm"])?;
+    assert_eq!(guarded.agree()?, List::New);
+
+    // Taken back by hand.
+    guarded
+        .apifence
+        .ok(&["ranges", "set", OLD_LIST, "--confirm-within", "1h"])?;
+    assert_eq!(guarded.kernel()?, List::Old);
+    guarded.apifence.ok(&["ranges", "rollback"])?;
+    assert_eq!(guarded.agree()?, List::New);
+
+    // After a reboot there are no maps: the file says the list before.
+    guarded
+        .apifence
+        .ok(&["ranges", "set", OLD_LIST, "--confirm-within", "1h"])?;
+    fs::remove_dir_all(guarded.apifence.bpffs())?;
+    tests::wait::until("the interface is free", || {
+        Ok(!namespace
+            .ip(&format!("link show {INTERFACE}"))?
+            .contains("xdp"))
+    })?;
+    let interface = format!("--interface={INTERFACE}");
+    guarded.apifence.ok(&["attach", &interface])?;
+    guarded.filter = Filter::open(&guarded.apifence, namespace.ifindex(INTERFACE)?)?;
+    assert_eq!(guarded.agree()?, List::New);
+    guarded.reset()
+}
+
+#[test]
+fn a_first_attach_on_trial_leaves_the_port_as_it_was() -> Result<()> {
+    let namespace = Namespace::new("node")?;
+    add_interface(&namespace)?;
+    let apifence = Apifence::new(&namespace)?;
+    let interface = format!("--interface={INTERFACE}");
+    let attach = [
+        "attach",
+        &interface,
+        "--authorized-ip-ranges",
+        OLD_LIST,
+        "--confirm-within",
+        "2s",
+    ];
+    apifence.ok(&attach)?;
+    let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+    let mut stranger = || filter.judge(&syn(NEITHER), None);
+    assert_eq!(stranger()?, Verdict::Drop(DropReason::Unauthorized));
+    assert!(!apifence.ranges_file().exists());
+    tests::wait::until("everyone passes again", || {
+        Ok(stranger()? == Verdict::Pass(PassReason::EnforcementOff))
+    })?;
+    // Two seconds are not to be waited for twice.
+    let attach = [&attach[..5], &["1h"]].concat();
+    apifence.ok(&attach)?;
+    apifence.ok(&["confirm"])?;
+    assert_eq!(stranger()?, Verdict::Drop(DropReason::Unauthorized));
+    ensure!(fs::read_to_string(apifence.ranges_file())?.contains(OLD));
+    ensure!(apifence.json(&["status"])?["drift"] == serde_json::json!([]));
+    Ok(())
+}
