@@ -41,8 +41,8 @@ pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
 pub const DESTINATIONS_V6: &str = "DESTINATIONS_V6";
 /// Per-CPU array of [`Counter`], one map per interface, indexed by [`Verdict::slot`](crate::Verdict::slot).
 pub const COUNTERS: &str = "COUNTERS";
-/// Per-CPU hash of [`Usage`] by [`PrefixValue::usage`]: what each authorized range was used for. User space puts
-/// the keys in; the program counts under those that are there.
+/// Per-CPU hash of [`Usage`] by [`PrefixValue::id`]: what each authorized range was used for. The program puts a range in with the
+/// first packet that it lets in, so that those nobody uses take neither room nor time.
 pub const USAGE: &str = "USAGE";
 
 /// How many generations the kernel holds: the current and the previous.
@@ -51,7 +51,7 @@ pub const SLOTS: u32 = 2;
 const _: () = assert!(SLOTS.is_power_of_two(), "the program masks the selector");
 /// Most prefixes in one trie.
 pub const MAX_PREFIXES: u32 = 1_100_000;
-/// Most ranges whose usage is counted. The kernel allocates 16 bytes for each at once, and the rest as they are put in.
+/// Most ranges whose usage is counted. The kernel allocates 16 bytes for each at once, and the rest with their first packet.
 pub const MAX_USAGE: u32 = 32_768;
 /// Room for the settings of one generation, in bytes.
 pub const SETTINGS_LEN: usize = 32 * 1024;
@@ -68,12 +68,14 @@ pub struct PolicyRecord {
     pub fallback_at: u64,
     /// SHA-256 of the list, as user space computes it: whether a ranges file says the same.
     pub list: [u8; 32],
+    /// The next free [`PrefixValue::id`]. After 2^32 ranges they begin anew, and two ranges may share a count; it decides nothing.
+    pub next_id: u32,
     /// A [`Mode`](crate::Mode) as a number.
     pub mode: u8,
     /// 0 if every destination is guarded, 1 if the destination tries say which.
     pub has_destinations: u8,
     /// Always zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
     /// The protected TCP ports.
     pub ports: PortSet,
 }
@@ -122,68 +124,69 @@ impl FromIterator<u16> for PortSet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct PrefixValue {
-    /// Two numbers of 64 bits, the lower half of each first. One: [`expires_at`](Self::expires_at), its low 16 bits replaced by the
-    /// origins (the upper 8 of them) and the prefix length. The other: [`usage`](Self::usage).
+    /// The first two are a number of 64 bits, its lower half first: [`expires_at`](Self::expires_at), the low 16 bits replaced by the
+    /// origins (the upper 8 of them) and the prefix length. Then [`id`](Self::id), and [`since`](Self::since).
     ///
-    /// Halves, for behind an IPv4 key the kernel aligns a value to 4 bytes. Numbers and no fields, for up to Linux 6.1 a trie that
-    /// user space makes without BTF is not taken into a map of maps whose own type information has a struct for a value: the
+    /// Words of 32 bits, for behind an IPv4 key the kernel aligns a value to 4 bytes. Numbers and no fields, for up to Linux 6.1 a trie
+    /// that user space makes without BTF is not taken into a map of maps whose own type information has a struct for a value: the
     /// kernel notes "no timer in it" in two ways and compares them (`bpf_map_meta_equal`, `btf_find_timer`).
-    pub halves: [u32; 4],
+    pub words: [u32; 4],
 }
 
 /// The low bits of the first number, which hold no time.
 const NO_TIME: u64 = 0xffff;
 
 impl PrefixValue {
-    /// The value of a prefix of `prefix_len` bits that comes from `origins` (a set of [`Origin`] bits), with the key
-    /// `usage` in [`USAGE`]. It matches until `expires_at` on the boot clock, or for ever with `None`.
+    /// The value of a prefix of `prefix_len` bits that comes from `origins` (a set of [`Origin`] bits). It matches until
+    /// `expires_at` on the boot clock, or for ever with `None`.
     ///
     /// A lookup finds the longest prefix alone. So `expires_at` must be the latest of its own time and those of all prefixes around it:
     /// were it only its own, an expired entry would shut out what a wider one lets in.
-    pub const fn new(prefix_len: u8, origins: u8, expires_at: Option<u64>, usage: u64) -> Self {
+    pub const fn new(
+        prefix_len: u8,
+        origins: u8,
+        expires_at: Option<u64>,
+        id: u32,
+        since: u32,
+    ) -> Self {
         let time = match expires_at {
             Some(at) => at & !NO_TIME,
             None => !NO_TIME,
         };
         let first = time | (origins as u64) << 8 | prefix_len as u64;
         Self {
-            halves: [
-                first as u32,
-                (first >> 32) as u32,
-                usage as u32,
-                (usage >> 32) as u32,
-            ],
+            words: [first as u32, (first >> 32) as u32, id, since],
         }
     }
 
     /// When the prefix stops to match: nanoseconds on the boot clock, in steps of 65,536. `None` if it does not.
     #[inline(always)]
     pub const fn expires_at(self) -> Option<u64> {
-        match self.number(0) & !NO_TIME {
+        match ((self.words[1] as u64) << 32 | self.words[0] as u64) & !NO_TIME {
             time if time == !NO_TIME => None,
             time => Some(time),
         }
     }
 
-    /// The range's key in [`USAGE`]: the same in every generation.
+    /// The range's key in [`USAGE`]: its own in a generation, and kept from one to the next as long as the range stays.
     #[inline(always)]
-    pub const fn usage(self) -> u64 {
-        self.number(2)
+    pub const fn id(self) -> u32 {
+        self.words[2]
+    }
+
+    /// When the range came, in seconds on the boot clock: since then its packets are counted.
+    pub const fn since(self) -> u32 {
+        self.words[3]
     }
 
     /// The prefix's own length in bits: a lookup returns the value alone, and this tells which range matched.
     pub const fn prefix_len(self) -> u8 {
-        self.halves[0] as u8
+        self.words[0] as u8
     }
 
     /// Where the range comes from: a set of [`Origin`] bits.
     pub const fn origins(self) -> u8 {
-        (self.halves[0] >> 8) as u8
-    }
-
-    #[inline(always)]
-    const fn number(self, at: usize) -> u64 {
-        (self.halves[at + 1] as u64) << 32 | self.halves[at] as u64
+        (self.words[0] >> 8) as u8
     }
 }
 
@@ -198,11 +201,9 @@ pub struct Usage {
     /// When the last of them did, in nanoseconds of the monotonic clock, within some milliseconds
     /// (`bpf_ktime_get_coarse_ns`, Linux 5.11, commit d055126180564a57fe533728a4e93d0cb53d49b3); 0 if none.
     pub last_seen: u64,
-    /// When counting began, on the same clock; written once, by user space.
-    pub since: u64,
 }
 
-const _: () = assert!(size_of::<Usage>() == 24);
+const _: () = assert!(size_of::<Usage>() == 16);
 
 /// Where an authorized range comes from, as a bit of [`PrefixValue::origins`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns},
     macros::btf_map,
@@ -32,7 +32,7 @@ static DESTINATIONS_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::n
 static COUNTERS: PerCpuArray<Counter, { REASON_SLOTS as usize }> = PerCpuArray::new();
 
 #[btf_map]
-static USAGE: PerCpuHashMap<u64, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREALLOC as usize }> =
+static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREALLOC as usize }> =
     PerCpuHashMap::new();
 
 /// The generation in force for the packet at hand.
@@ -111,7 +111,7 @@ impl Policy for InForce {
         if prefix.expires_at().is_some_and(|at| boot_clock() >= at) {
             return false;
         }
-        count_usage(prefix.usage());
+        count_usage(prefix.id());
         true
     }
 }
@@ -124,19 +124,23 @@ fn find(
     slot: u32,
     address: IpAddr,
 ) -> Option<PrefixValue> {
-    let halves = match address {
+    let words = match address {
         IpAddr::V4(address) => v4.get(slot)?.get(&Key::new(32, address.octets()))?,
         IpAddr::V6(address) => v6.get(slot)?.get(&Key::new(128, address.octets()))?,
     };
-    Some(PrefixValue { halves: *halves })
+    Some(PrefixValue { words: *words })
 }
 
 /// Counts one packet that a range let in.
 #[inline(always)]
-fn count_usage(key: u64) {
-    if let Some(usage) = USAGE.get_ptr_mut(key) {
-        // SAFETY: the value is this CPU's own; an XDP program is not interrupted by another one on its CPU. User space writes it
-        // only before the key is in the map.
+fn count_usage(id: u32) {
+    let usage = USAGE.get_ptr_mut(id).or_else(|| {
+        // The range's first packet. Another CPU may have been faster, which is as good; or there is no room, and nothing is counted.
+        let _ = USAGE.insert(id, Usage::default(), u64::from(BPF_NOEXIST));
+        USAGE.get_ptr_mut(id)
+    });
+    if let Some(usage) = usage {
+        // SAFETY: the value is this CPU's own; an XDP program is not interrupted by another one on its CPU. User space never writes it.
         unsafe {
             (*usage).packets += 1;
             // A clock of some milliseconds' precision, for a fifth of the price of one that is exact.

@@ -9,11 +9,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use filter_common::{PassReason, Verdict};
 use nix::pty::openpty;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
     net::{Echo, silent},
+    netns::Namespace,
+    packets::V4,
     site::{ADMIN, ATTACH, Family, NODE, Site, at, ip},
+    table::{
+        self,
+        loaded::{self, Filter, add_interface},
+    },
 };
 
 /// Half of it IPv4. The administrator's networks are in it, the stranger's are not.
@@ -187,31 +194,67 @@ fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
 /// There is room for the usage of so many ranges, and whoever comes later has it as soon as others have left.
 #[test]
 fn usage_is_counted_as_far_as_there_is_room() -> Result<()> {
-    let room = filter_common::map::MAX_USAGE as usize;
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&[&ATTACH[..], &["--max-ranges", "50000"]].concat())?;
+    let room = filter_common::map::MAX_USAGE;
+    let namespace = Namespace::new("node")?;
+    add_interface(&namespace)?;
+    let filter = Apifence::new(&namespace)?;
+    let attach = [
+        "attach",
+        "--interface",
+        loaded::INTERFACE,
+        "--max-ranges",
+        "50000",
+        "--authorized-ip-ranges",
+        "0.0.0.0/32",
+    ];
+    filter.ok(&attach)?;
+    let mut program = Filter::open(&filter, namespace.ifindex(loaded::INTERFACE)?)?;
     let file = filter.ranges_file().with_file_name("large");
+    let set = ["ranges", "set", "--from-file", &file.display().to_string()].map(String::from);
+    let set = || filter.ok(&set.each_ref().map(String::as_str));
+    // Every host of a list sends a packet, and is let in.
+    let mut use_all = |first: u8, hosts: u32| -> Result<()> {
+        for host in 0..hosts {
+            let [_, b, c, d] = host.to_be_bytes();
+            let syn = V4::new([first, b, c, d].into(), table::NODE4).syn(40_000, 443);
+            let verdict = program.judge(&syn.frame(), None)?;
+            ensure!(
+                verdict == Verdict::Pass(PassReason::Authorized),
+                "{first}.{b}.{c}.{d}: {verdict:?}"
+            );
+        }
+        Ok(())
+    };
+    let write = |first: u8, hosts: u32| {
+        let host = |host: u32| {
+            let [_, b, c, d] = host.to_be_bytes();
+            format!("{first}.{b}.{c}.{d}\n")
+        };
+        fs::write(&file, (0..hosts).map(host).collect::<String>())
+    };
+    // How many of the list were used once, and of how many it is unknown.
     let counted = || -> Result<(usize, usize)> {
         let shown = filter.json(&["ranges", "list"])?;
         let rows = shown["ranges"].as_array().context("no ranges")?;
-        let counted = rows.iter().filter(|row| row["packets"].is_u64());
-        Ok((counted.count(), rows.len()))
+        let once = rows.iter().filter(|row| row["packets"] == 1);
+        let unknown = rows.iter().filter(|row| row["packets"].is_null());
+        Ok((once.count(), unknown.count()))
     };
-    fs::write(&file, list(40_000))?;
-    let set = ["ranges", "set", "--from-file", &file.display().to_string()].map(String::from);
-    filter.ok(&set.each_ref().map(String::as_str))?;
-    let (some, all) = counted()?;
-    ensure!(some == room && all >= 40_000, "{some} of {all}");
-    // Others, fewer than there is room for.
-    fs::write(
-        &file,
-        list(20_000)
-            .replace("10.", "11.")
-            .replace("2001:db8:0", "2001:db9:0"),
-    )?;
-    filter.ok(&set.each_ref().map(String::as_str))?;
-    let (some, all) = counted()?;
-    ensure!(some == all && all > 19_000, "{some} of {all}");
+
+    write(10, room + 100)?;
+    set()?;
+    assert_eq!(counted()?, (0, 0));
+    use_all(10, room + 100)?;
+    let (once, unknown) = counted()?;
+    assert_eq!(once, room as usize);
+    ensure!(unknown >= 100, "{unknown}");
+    // Others, with the previous generation still there to go back to: they have room once that is gone, too.
+    for first in [11, 12] {
+        write(first, room)?;
+        set()?;
+    }
+    use_all(12, room)?;
+    let (once, unknown) = counted()?;
+    assert_eq!((once, unknown), (room as usize, 0));
     Ok(())
 }

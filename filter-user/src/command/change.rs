@@ -236,7 +236,7 @@ pub(super) fn put_in_force<T>(
                 return Err(error);
             }
         }
-        count(maps, policy);
+        make_room(maps);
         return Ok((between, None));
     };
     let pending = staged
@@ -249,7 +249,7 @@ pub(super) fn put_in_force<T>(
     });
     match put {
         Ok((between, until)) => {
-            count(maps, policy);
+            make_room(maps);
             let until = to_second(Moment::now()?.wall_at_boot(until));
             Ok((between, Some(until)))
         }
@@ -260,9 +260,9 @@ pub(super) fn put_in_force<T>(
     }
 }
 
-/// Has the use of the ranges in force counted. The policy does not depend on it.
-fn count(maps: &Maps, policy: &Policy) {
-    if let Err(error) = maps.track(&policy.sources) {
+/// Sees to it that the use of the ranges in force is counted. The policy does not depend on it.
+fn make_room(maps: &Maps) {
+    if let Err(error) = maps.make_room_for_usage() {
         say(format_args!(
             "warning: {error:#}: what some ranges are used for is not counted"
         ));

@@ -145,12 +145,10 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
     let now = Moment::now()?;
     let slot = maps.in_force()?;
     let known: BTreeMap<IpNet, &Entry> = entries.iter().map(|entry| (entry.range, entry)).collect();
-    let usage = maps.usage()?;
     let mut rows = Vec::new();
-    for prefix in maps.sources(slot, &now)?.iter() {
+    for used in maps.used(slot, &now)? {
+        let prefix = used.prefix;
         let entry = known.get(&prefix.range);
-        let usage = usage.of(&prefix.range);
-        let seen = usage.filter(|usage| usage.last_seen != 0);
         rows.push(Row {
             range: prefix.range,
             origins: origin_labels(prefix.origins),
@@ -160,9 +158,9 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
                 None => prefix.expires.map(to_second),
             },
             in_force_until: prefix.expires.map(to_second),
-            packets: usage.map(|usage| usage.packets),
-            last_seen: seen.map(|usage| to_second(now.wall_at_monotonic(usage.last_seen))),
-            counted_since: usage.map(|usage| to_second(now.wall_at_monotonic(usage.since))),
+            packets: used.packets,
+            last_seen: used.last_seen.map(to_second),
+            counted_since: Some(to_second(used.counted_since)),
         });
     }
     Ok(Ranges {

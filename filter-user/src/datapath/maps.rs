@@ -16,7 +16,10 @@ use filter_common::{
     },
 };
 
-use super::tries::{self, Tries};
+use super::{
+    tries::{self, Tries},
+    usage::{self, Known},
+};
 use crate::{
     clock::Moment,
     config::Settings,
@@ -92,6 +95,14 @@ impl Standing {
     }
 }
 
+/// What a change needs and can be done before the new list is known.
+pub(super) struct Ahead {
+    /// Reads who is known in the slot in force.
+    pub(super) known: JoinHandle<Result<Known>>,
+    /// Ends when no packet reads the other slot.
+    pub(super) quiet: JoinHandle<Result<()>>,
+}
+
 /// The shared maps, opened from their pins.
 pub struct Maps {
     pub(super) directory: PathBuf,
@@ -103,8 +114,8 @@ pub struct Maps {
     pub(super) destinations_v4: Tries,
     pub(super) destinations_v6: Tries,
     pub(super) usage: MapData,
-    /// Ends when no packet reads the slot that is not in force.
-    pub(super) quiet: Option<JoinHandle<Result<()>>>,
+    /// What goes on while the new list is read.
+    pub(super) ahead: Option<Ahead>,
     /// Tries that were replaced, until the new policy is in force: when the last handle goes a kernel thread frees them, and where
     /// they are large holds up what runs beside it.
     pub(super) replaced: Vec<MapData>,
@@ -126,7 +137,7 @@ impl Maps {
             destinations_v4: open(directory, DESTINATIONS_V4, Map::ArrayOfMaps)?,
             destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,
             usage: open_data(directory, USAGE)?,
-            quiet: None,
+            ahead: None,
             replaced: Vec::new(),
         })
     }
@@ -193,17 +204,24 @@ impl Maps {
         })
     }
 
-    /// Begins to wait until no packet reads the slot that is not in force: what takes some milliseconds goes on while the list is
-    /// read. Nobody else may select anything from here on.
+    /// Begins with what takes some milliseconds, while the list is read: waits until no packet reads the slot that is not in force,
+    /// and reads who is known in the one that is. Nobody else may select anything from here on.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn expect_change(&mut self) -> Result<()> {
         let current = self.in_force()?;
-        let mut tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
-        let wait = move || tries::wait_for_packets(&mut tries, current);
-        let thread = thread::Builder::new().spawn(wait).context("start thread")?;
-        self.quiet = Some(thread);
+        let now = Moment::now()?;
+        let mut tries: Tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
+        let v4: Tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
+        let v6: Tries = open(&self.directory, SOURCES_V6, Map::ArrayOfMaps)?;
+        let quiet = thread::Builder::new()
+            .spawn(move || tries::wait_for_packets(&mut tries, current))
+            .context("start thread")?;
+        let known = thread::Builder::new()
+            .spawn(move || usage::known(&v4, &v6, current, &now))
+            .context("start thread")?;
+        self.ahead = Some(Ahead { known, quiet });
         Ok(())
     }
 
@@ -225,7 +243,7 @@ impl Maps {
     }
 
     fn write_selector(&mut self, word: u32) -> Result<()> {
-        self.quiet = None;
+        self.ahead = None;
         // Traffic is affected from here on.
         self.selector
             .set(0, word, 0)
@@ -270,7 +288,7 @@ impl Maps {
     pub fn sources(&self, slot: Slot, now: &Moment) -> Result<Prefixes> {
         let mut prefixes = tries::all::<4>(&self.sources_v4, slot, now)?;
         prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);
-        Ok(prefixes.into_iter().collect())
+        Ok(prefixes.into_iter().map(|(prefix, _)| prefix).collect())
     }
 }
 

@@ -13,4 +13,4 @@ pub use attach::{Attachment, LogLines, attach, detach_link, program_name, replac
 pub use counters::{CounterRow, read_counters};
 pub use maps::{Maps, Policy, Slot, Standing};
 pub use object::{Program, create_maps};
-pub use usage::UsageByRange;
+pub use usage::Used;

@@ -7,8 +7,9 @@ use bytemuck::Zeroable as _;
 use filter_common::map::{PolicyRecord, PortSet, SETTINGS_LEN};
 
 use super::{
-    maps::{Maps, Policy, Slot, Standing},
+    maps::{Ahead, Maps, Policy, Slot, Standing},
     tries,
+    usage::{Identity, identify},
 };
 use crate::{
     clock::Moment,
@@ -48,21 +49,29 @@ impl Maps {
             .collect();
 
         // Two waits in all, however many maps there are: one before the slot is written, one for all that is put there.
-        if self.quiet.is_none() {
+        if self.ahead.is_none() {
             self.expect_change()?;
         }
+        let Ahead { known, quiet } = self.ahead.take().expect("it was put there just now");
+        let known = ended(known.join())?;
+        let (have, spare) = (self.record(current)?, self.record(slot)?);
+        // A generation that was taken back has given ids away, too.
+        let mut next_id = have.next_id.max(spare.next_id);
+        let identities = identify(&policy.sources, &known, &mut next_id, &now);
+        let sources = || policy.sources.iter().zip(identities.iter().copied());
+        let anonymous = || {
+            destinations
+                .iter()
+                .map(|prefix| (prefix, Identity::default()))
+        };
         let (v4, v6, destinations_v4, destinations_v6) = thread::scope(|scope| {
-            let v6 = spawn(scope, || {
-                tries::build::<16, 20>(&policy.sources, &now, done)
-            })?;
-            let v4 = tries::build::<4, 8>(&policy.sources, &now, done);
-            let destinations_v4 = tries::build::<4, 8>(&destinations, &now, |_| ());
-            let destinations_v6 = tries::build::<16, 20>(&destinations, &now, |_| ());
+            let v6 = spawn(scope, || tries::build::<16, 20>(sources(), &now, done))?;
+            let v4 = tries::build::<4, 8>(sources(), &now, done);
+            let destinations_v4 = tries::build::<4, 8>(anonymous(), &now, |_| ());
+            let destinations_v6 = tries::build::<16, 20>(anonymous(), &now, |_| ());
             anyhow::Ok((v4?, join(v6)?, destinations_v4?, destinations_v6?))
         })?;
-        if let Some(quiet) = self.quiet.take() {
-            ended(quiet.join())?;
-        }
+        ended(quiet.join())?;
         self.replaced
             .extend(tries::replaceable(&self.sources_v4, slot));
         self.replaced
@@ -86,12 +95,12 @@ impl Maps {
             .map_err(|error| explain("write settings", &error))?;
         // The record comes last: with its number the generation is complete.
         let now = Moment::now()?;
-        let generation = self.record(current)?.generation + 1;
         let record = PolicyRecord {
-            generation,
+            generation: have.generation + 1,
             applied_at: now.wall.as_nanosecond() as u64,
             fallback_at: provisional.map_or(0, |time| now.boot + time.as_nanos() as u64),
             list: policy.list,
+            next_id,
             mode: policy.mode() as u8,
             has_destinations: u8::from(!policy.settings.destinations.is_empty()),
             ports: policy.settings.ports.iter().copied().collect::<PortSet>(),

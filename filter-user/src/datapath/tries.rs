@@ -7,14 +7,9 @@ use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use aya_obj::generated::bpf_map_type;
 use filter_common::map::PrefixValue;
 use ipnet::IpNet;
-use siphasher::sip::SipHasher13;
 
-use super::{batch::Batch, maps::Slot};
-use crate::{
-    clock::Moment,
-    explain::explain,
-    ranges::{Prefix, Prefixes},
-};
+use super::{batch::Batch, maps::Slot, usage::Identity};
+use crate::{clock::Moment, explain::explain, ranges::Prefix};
 
 /// The tries of a family, one per slot.
 pub(super) type Tries = ArrayOfMaps<MapData, MapData>;
@@ -22,34 +17,17 @@ pub(super) type Tries = ArrayOfMaps<MapData, MapData>;
 /// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// The key under which the usage of `range` is counted: the same in every generation, and as good as unique.
-pub(super) fn usage_key(range: &IpNet) -> u64 {
-    let hasher = SipHasher13::new();
-    match range {
-        IpNet::V4(range) => {
-            let [a, b, c, d] = range.network().octets();
-            hasher.hash(&[4, range.prefix_len(), a, b, c, d])
-        }
-        IpNet::V6(range) => {
-            let mut bytes = [6; 18];
-            bytes[1] = range.prefix_len();
-            bytes[2..].copy_from_slice(&range.network().octets());
-            hasher.hash(&bytes)
-        }
-    }
-}
-
 /// A trie of the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`; `done` hears how many more
 /// prefixes are in.
-pub(super) fn build<const N: usize, const K: usize>(
-    prefixes: &Prefixes,
+pub(super) fn build<'a, const N: usize, const K: usize>(
+    prefixes: impl IntoIterator<Item = (&'a Prefix, Identity)>,
     now: &Moment,
     done: impl Fn(usize),
 ) -> Result<MapData> {
     const VALUE: usize = size_of::<PrefixValue>();
     let entries: Vec<([u8; K], [u8; VALUE])> = prefixes
-        .iter()
-        .filter_map(|prefix| {
+        .into_iter()
+        .filter_map(|(prefix, identity)| {
             let octets: [u8; N] = match prefix.range {
                 IpNet::V4(range) => range.network().octets().as_slice().try_into(),
                 IpNet::V6(range) => range.network().octets().as_slice().try_into(),
@@ -64,7 +42,8 @@ pub(super) fn build<const N: usize, const K: usize>(
                 prefix_len,
                 prefix.origins,
                 prefix.expires.map(|time| now.boot_at(time)),
-                usage_key(&prefix.range),
+                identity.id,
+                identity.since,
             );
             Some((key, bytemuck::cast(value)))
         })
@@ -135,23 +114,31 @@ where
     let mut len = Some(8 * N as u8);
     while let Some(bits) = len {
         let value = match trie.get(&Key::new(u32::from(bits), octets), 0) {
-            Ok(halves) => PrefixValue { halves },
+            Ok(words) => PrefixValue { words },
             Err(MapError::KeyNotFound) => break,
             Err(error) => return Err(explain(verb, &error)),
         };
-        found.extend(prefix(octets, value, now));
+        found.extend(prefix(octets, value, now).map(|(prefix, _)| prefix));
         len = value.prefix_len().checked_sub(1);
     }
     Ok(found)
 }
 
-/// Every prefix of the trie in `slot`.
-pub(super) fn all<const N: usize>(tries: &Tries, slot: Slot, now: &Moment) -> Result<Vec<Prefix>>
+/// Every prefix of the trie in `slot`, in no order; none if there is no trie.
+pub(super) fn all<const N: usize>(
+    tries: &Tries,
+    slot: Slot,
+    now: &Moment,
+) -> Result<Vec<(Prefix, Identity)>>
 where
     IpAddr: From<[u8; N]>,
 {
     let mut prefixes = Vec::new();
-    let map = inside(tries, slot)?;
+    let map = match tries.get(&slot.0, 0) {
+        Ok(map) => map,
+        Err(MapError::KeyNotFound) => return Ok(prefixes),
+        Err(error) => return Err(explain("read policy", &error)),
+    };
     let read = Batch::of(&map)?.read(|key, value| {
         let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
         prefixes.extend(prefix(octets, bytemuck::pod_read_unaligned(value), now));
@@ -161,14 +148,23 @@ where
 }
 
 /// The prefix that a trie holds `value` for. The kernel knows no prefix length beyond the key's own.
-fn prefix<const N: usize>(octets: [u8; N], value: PrefixValue, now: &Moment) -> Option<Prefix>
+fn prefix<const N: usize>(
+    octets: [u8; N],
+    value: PrefixValue,
+    now: &Moment,
+) -> Option<(Prefix, Identity)>
 where
     IpAddr: From<[u8; N]>,
 {
     let range = IpNet::new(IpAddr::from(octets), value.prefix_len()).ok()?;
-    Some(Prefix {
+    let prefix = Prefix {
         range: range.trunc(),
         origins: value.origins(),
         expires: value.expires_at().map(|at| now.wall_at_boot(at)),
-    })
+    };
+    let identity = Identity {
+        id: value.id(),
+        since: value.since(),
+    };
+    Some((prefix, identity))
 }

@@ -3,88 +3,149 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use aya::{
-    maps::{Map, MapData, MapError, PerCpuHashMap},
-    util::nr_cpus,
-};
+use aya::maps::{Map, MapData, MapError, PerCpuHashMap};
 use filter_common::map::{MAX_USAGE, USAGE, Usage};
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{
     batch::Batch,
-    maps::{Maps, open_data},
-    tries::usage_key,
+    maps::{Maps, Slot, open_data},
+    tries::{self, Tries},
 };
-use crate::{clock::Moment, explain::explain, ranges::Prefixes};
+use crate::{
+    clock::Moment,
+    explain::explain,
+    ranges::{Prefix, Prefixes},
+};
 
-/// What was counted, by range.
-pub struct UsageByRange {
-    found: HashMap<u64, Usage>,
+/// By what the packets of a range are counted, from one generation to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The key in the map of usage.
+    pub(super) id: u32,
+    /// When the range came, in seconds on the boot clock.
+    pub(super) since: u32,
 }
 
-impl UsageByRange {
-    /// What `range` was used for; `None` if that is not counted.
-    pub fn of(&self, range: &IpNet) -> Option<Usage> {
-        self.found.get(&usage_key(range)).copied()
-    }
+/// The ranges of a generation, each with its identity, in order.
+pub(super) type Known = Vec<(IpNet, Identity)>;
+
+/// Reads who is known in `slot`.
+pub(super) fn known(v4: &Tries, v6: &Tries, slot: Slot, now: &Moment) -> Result<Known> {
+    let mut found = tries::all::<4>(v4, slot, now)?;
+    found.extend(tries::all::<16>(v6, slot, now)?);
+    let ranges = found
+        .into_iter()
+        .map(|(prefix, identity)| (prefix.range, identity));
+    let mut known: Known = ranges.collect();
+    known.sort_unstable_by_key(|(range, _)| *range);
+    Ok(known)
+}
+
+/// Who each of `prefixes` is: the one that it is in `known`, or somebody new, who comes at `now`.
+pub(super) fn identify(
+    prefixes: &Prefixes,
+    known: &Known,
+    next_id: &mut u32,
+    now: &Moment,
+) -> Vec<Identity> {
+    let since = (now.boot / NANOSECONDS) as u32;
+    let mut known = known.iter().peekable();
+    let identities = prefixes.iter().map(|prefix| {
+        while known.next_if(|(range, _)| *range < prefix.range).is_some() {}
+        match known.next_if(|(range, _)| *range == prefix.range) {
+            Some((_, identity)) => *identity,
+            None => {
+                let id = *next_id;
+                *next_id = next_id.wrapping_add(1);
+                Identity { id, since }
+            }
+        }
+    });
+    identities.collect()
+}
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// A prefix in force, and what it was used for.
+pub struct Used {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// Packets that passed because of it; `None` if there was no room to count them.
+    pub packets: Option<u64>,
+    /// When the last of them did.
+    pub last_seen: Option<Timestamp>,
+    /// Since when they are counted: when the range came.
+    pub counted_since: Timestamp,
 }
 
 impl Maps {
-    /// What each range was used for, all CPUs together.
+    /// What each range of the generation in `slot` was used for, all CPUs together, in the order of the ranges.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn usage(&self) -> Result<UsageByRange> {
-        let mut found = HashMap::new();
+    pub fn used(&self, slot: Slot, now: &Moment) -> Result<Vec<Used>> {
+        let mut found: HashMap<u32, Usage> = HashMap::new();
         let read = Batch::of(&self.usage)?.read(|key, values| {
-            let of_cpus = values.chunks_exact(size_of::<Usage>());
-            let sum = of_cpus.fold(Usage::default(), |sum, value| {
+            let sum = found.entry(bytemuck::pod_read_unaligned(key)).or_default();
+            for value in values.chunks_exact(size_of::<Usage>()) {
                 let usage: Usage = bytemuck::pod_read_unaligned(value);
-                Usage {
-                    packets: sum.packets + usage.packets,
-                    last_seen: sum.last_seen.max(usage.last_seen),
-                    since: sum.since.max(usage.since),
-                }
-            });
-            found.insert(bytemuck::pod_read_unaligned(key), sum);
+                sum.packets += usage.packets;
+                sum.last_seen = sum.last_seen.max(usage.last_seen);
+            }
         });
         read.map_err(|error| explain("read usage", &error))?;
-        Ok(UsageByRange { found })
+        let full = found.len() >= MAX_USAGE as usize;
+        let mut prefixes = tries::all::<4>(&self.sources_v4, slot, now)?;
+        prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);
+        prefixes.sort_unstable_by_key(|(prefix, _)| prefix.range);
+        let used = prefixes.into_iter().map(|(prefix, identity)| {
+            let usage = found.get(&identity.id);
+            Used {
+                prefix,
+                packets: match usage {
+                    Some(usage) => Some(usage.packets),
+                    None => (!full).then_some(0),
+                },
+                last_seen: usage.map(|usage| now.wall_at_monotonic(usage.last_seen)),
+                counted_since: now.wall_at_boot(u64::from(identity.since) * NANOSECONDS),
+            }
+        });
+        Ok(used.collect())
     }
 
-    /// Sees to it that the usage of `prefixes`, which are in force, is counted, as far as there is room. What ranges were used for
-    /// before is kept until the room is needed: a range that leaves the list and returns has its count again.
+    /// Once half of the room for usage is taken, frees what ranges take that are in neither generation.
     ///
     /// # Errors
-    /// If the kernel refuses; some are then not counted.
-    pub fn track(&self, prefixes: &Prefixes) -> Result<()> {
-        let verb = "count usage";
-        let room = MAX_USAGE as usize;
-        let mut counted: HashSet<u64> = self.usage()?.found.into_keys().collect();
-        let wanted = prefixes.iter().map(|prefix| usage_key(&prefix.range));
-        let wanted: HashSet<u64> = wanted.take(room).collect();
-        let mut new: Vec<u64> = wanted.difference(&counted).copied().collect();
-        if counted.len() + new.len() > room {
-            let data = open_data(&self.directory, USAGE)?;
-            let mut map: PerCpuHashMap<MapData, u64, [u8; size_of::<Usage>()]> =
-                Map::PerCpuHashMap(data)
-                    .try_into()
-                    .map_err(|error: MapError| explain(verb, &error))?;
-            for key in &counted - &wanted {
-                map.remove(&key).map_err(|error| explain(verb, &error))?;
-                counted.remove(&key);
+    /// If the kernel refuses; new ranges may then find no room, and are not counted.
+    pub fn make_room_for_usage(&self) -> Result<()> {
+        let verb = "make room to count usage";
+        let mut counted: HashSet<u32> = HashSet::new();
+        Batch::of(&self.usage)?
+            .read(|key, _| {
+                counted.insert(bytemuck::pod_read_unaligned(key));
+            })
+            .map_err(|error| explain(verb, &error))?;
+        if counted.len() <= MAX_USAGE as usize / 2 {
+            return Ok(());
+        }
+        let now = Moment::now()?;
+        let current = self.in_force()?;
+        for slot in [current, current.other()] {
+            for (_, identity) in known(&self.sources_v4, &self.sources_v6, slot, &now)? {
+                counted.remove(&identity.id);
             }
         }
-        new.truncate(room - counted.len());
-        let usage = Usage {
-            since: Moment::now()?.monotonic,
-            ..Usage::default()
-        };
-        let cpus = nr_cpus().map_err(|(_, error)| explain(verb, &error))?;
-        let values = bytemuck::bytes_of(&usage).repeat(cpus);
-        Batch::of(&self.usage)?
-            .fill(new.iter().map(|key| (key.to_ne_bytes(), &values)), |_| ())
-            .map_err(|error| explain(verb, &error))
+        let data = open_data(&self.directory, USAGE)?;
+        let mut map: PerCpuHashMap<MapData, u32, [u8; size_of::<Usage>()]> =
+            Map::PerCpuHashMap(data)
+                .try_into()
+                .map_err(|error: MapError| explain(verb, &error))?;
+        for id in counted {
+            map.remove(&id).map_err(|error| explain(verb, &error))?;
+        }
+        Ok(())
     }
 }
 
@@ -92,3 +153,47 @@ const _: () = assert!(
     size_of::<Usage>().is_multiple_of(8),
     "the values of the CPUs lie side by side"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(ranges: &[&str]) -> Prefixes {
+        let prefix = |range: &&str| Prefix {
+            range: range.parse().expect("a range"),
+            origins: 1,
+            expires: None,
+        };
+        ranges.iter().map(prefix).collect()
+    }
+
+    fn known(prefixes: &Prefixes, identities: &[Identity]) -> Known {
+        let ranges = prefixes.iter().map(|prefix| prefix.range);
+        ranges.zip(identities.iter().copied()).collect()
+    }
+
+    #[test]
+    fn who_stays_is_who_he_was_and_who_comes_is_new() {
+        let mut next = 7;
+        let early = Moment::now().expect("clocks");
+        let late = Moment {
+            boot: early.boot + 90 * NANOSECONDS,
+            ..early
+        };
+        let before = prefixes(&["10.0.0.0/8", "10.0.0.0/16", "2001:db8::/32"]);
+        let first = identify(&before, &Known::new(), &mut next, &early);
+        assert_eq!(next, 10);
+        let after = prefixes(&[
+            "10.0.0.0/9",
+            "10.0.0.0/16",
+            "2001:db8::/32",
+            "2001:db8::/48",
+        ]);
+        let second = identify(&after, &known(&before, &first), &mut next, &late);
+        assert_eq!(next, 12);
+        let ids: Vec<u32> = second.iter().map(|identity| identity.id).collect();
+        assert_eq!(ids, [10, first[1].id, first[2].id, 11]);
+        assert_eq!(second[1].since, first[1].since);
+        assert_eq!(second[0].since, first[0].since + 90);
+    }
+}
