@@ -132,7 +132,18 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
         Some(maps)
     };
     // What an interface without a filter lets in is everyone.
-    let guarded = wish.interfaces.iter().all(|found| found.xdp.is_some());
+    let open = wish.interfaces.iter().find(|found| found.xdp.is_none());
+    let guarded = open.is_none();
+    if let (Some(interface), false, true) = (open, first, wish.change.confirm_within.is_some()) {
+        // When the trial ends the policy before returns, also there: where nothing was dropped until now.
+        return Err(Problem::input(
+            format!(
+                "attach filter to `{}` provisionally: it has none, and others go by a policy that would stay there",
+                interface.name
+            ),
+            "attach it without `--confirm-within` first; nothing changed",
+        ));
+    }
     let leap = look(net, before.as_ref().filter(|_| guarded), &policy).await?;
     leap.lines().iter().for_each(say);
     if wish.change.dry_run {

@@ -79,9 +79,7 @@ pub(super) fn examine(list: &List, max_ranges: u32) -> Result<()> {
             "raise it with `apifence attach --max-ranges N`, up to 1000000; nothing changed",
         ));
     }
-    for remark in remarks(entries) {
-        say(format_args!("note: {remark}"));
-    }
+    remarks(entries).iter().for_each(say);
     Ok(())
 }
 

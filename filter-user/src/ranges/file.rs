@@ -67,10 +67,19 @@ impl RangesFile {
     pub fn parse(text: &str) -> Result<Self, Vec<(usize, Refusal)>> {
         let mut lines = Vec::new();
         let mut refusals = Vec::new();
-        for (index, line) in text.lines().enumerate() {
+        let mut ranges = 0_usize;
+        let mut switches = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
             match parse_line(line) {
-                Ok(line) => lines.push(line),
-                Err(refusal) => refusals.push((index + 1, refusal)),
+                Ok(line) => {
+                    match &line {
+                        Line::Text(_) => {}
+                        Line::Entry { .. } => ranges += 1,
+                        Line::Nobody(_) | Line::Off(_) => switches.push((number, line.clone())),
+                    }
+                    lines.push(line);
+                }
+                Err(refusal) => refusals.push((number, refusal)),
             }
         }
         if let Some(Line::Entry { text: last, entry }) = lines.last()
@@ -88,41 +97,38 @@ impl RangesFile {
                 },
             ));
         }
-        let file = Self { lines };
-        let entries = file.entries().count();
-        let nobody = file
-            .lines
+        let off = switches
             .iter()
-            .filter(|line| matches!(line, Line::Nobody(_)))
-            .count();
-        let off = file
-            .lines
-            .iter()
-            .filter(|line| matches!(line, Line::Off(_)))
-            .count();
-        if refusals.is_empty() {
-            if entries + nobody + off == 0 {
-                refusals.push((
-                    0,
-                    Refusal {
-                        cause: "it holds no range".to_owned(),
-                        hint: format!("write a range, `{NOBODY}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
-                    },
-                ));
-            } else if nobody > 0 && entries > 0 {
-                refusals.push((0, nobody_beside_others()));
-            } else if off > 0 && entries + nobody > 0 {
-                refusals.push((
-                    0,
-                    Refusal {
-                        cause: format!("the word `{OFF}` stands beside ranges"),
-                        hint: format!("remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"),
-                    },
-                ));
-            }
+            .find(|(_, line)| matches!(line, Line::Off(_)));
+        let company = ranges > 0
+            || switches
+                .iter()
+                .any(|(_, line)| matches!(line, Line::Nobody(_)));
+        if let Some((number, _)) = off.filter(|_| company) {
+            refusals.push((
+                *number,
+                Refusal {
+                    cause: format!("the word `{OFF}` stands beside ranges"),
+                    hint: format!("remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"),
+                },
+            ));
+        } else if ranges > 0
+            && let Some((number, _)) = switches.first()
+        {
+            refusals.push((*number, nobody_beside_others()));
         }
+        if refusals.is_empty() && ranges + switches.len() == 0 {
+            refusals.push((
+                0,
+                Refusal {
+                    cause: "it holds no range".to_owned(),
+                    hint: format!("write a range, `{NOBODY}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
+                },
+            ));
+        }
+        refusals.sort_by_key(|(number, _)| *number);
         if refusals.is_empty() {
-            Ok(file)
+            Ok(Self { lines })
         } else {
             Err(refusals)
         }
@@ -365,13 +371,27 @@ mod tests {
 
     #[test]
     fn switches_stand_alone() {
-        for text in [
-            "disabled\n10.0.0.0/8\n",
-            "0.0.0.0/32\n10.0.0.0/8\n",
-            "disabled\n0.0.0.0/32\n",
+        for (text, line, words) in [
+            ("# x\ndisabled\n10.0.0.0/8\n", 2, "the word `disabled`"),
+            ("10.0.0.0/8\n0.0.0.0/32\n", 2, "means nobody"),
+            ("0.0.0.0/32\ndisabled\n", 2, "the word `disabled`"),
         ] {
-            assert!(RangesFile::parse(text).is_err(), "{text}");
+            let refusals = RangesFile::parse(text).expect_err(text);
+            assert_eq!(refusals.len(), 1, "{text}");
+            assert_eq!(refusals[0].0, line, "{text}");
+            assert!(
+                refusals[0].1.cause.contains(words),
+                "{text}: {}",
+                refusals[0].1
+            );
         }
+    }
+
+    #[test]
+    fn a_switch_in_company_is_named_beside_other_faults() {
+        let refusals = RangesFile::parse("10.0.0.1/8\ndisabled\n192.0.2.0/24\n").expect_err("two");
+        let lines: Vec<usize> = refusals.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [1, 2]);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub const NOBODY: &str = "0.0.0.0/32";
 /// Most remarks on a list that are spelled out.
 const MOST_REMARKS: usize = 10;
 
-/// What is worth saying about a list that is in order: the first of it, and how much more there is.
+/// What is worth saying about a list that is in order, as a warning or a note: the first of it, and how much more there is.
 pub fn remarks(entries: &[Entry]) -> Vec<String> {
     let mut remarks = Vec::new();
     let mut more = 0_usize;
@@ -67,7 +67,7 @@ pub fn remarks(entries: &[Entry]) -> Vec<String> {
     ranges.sort_unstable();
     for range in &ranges {
         if range.prefix_len() == 0 {
-            remark(&|| format!("`{range}` lets every source of its family in"));
+            remark(&|| format!("warning: `{range}` lets every source of its family in"));
         }
     }
     // Sorted, a range comes behind those that hold it: the innermost of these is on top of the stack.
@@ -77,14 +77,16 @@ pub fn remarks(entries: &[Entry]) -> Vec<String> {
             open.pop();
         }
         match open.last() {
-            Some(outer) if *outer == range => remark(&|| format!("`{range}` is listed twice")),
-            Some(outer) => remark(&|| format!("`{range}` is inside `{outer}`")),
+            Some(outer) if *outer == range => {
+                remark(&|| format!("note: `{range}` is listed twice"))
+            }
+            Some(outer) => remark(&|| format!("note: `{range}` is inside `{outer}`")),
             None => {}
         }
         open.push(range);
     }
     if more > 0 {
-        remarks.push(format!("and {more} more like these"));
+        remarks.push(format!("note: and {more} more like these"));
     }
     remarks
 }
@@ -105,8 +107,8 @@ mod tests {
         assert_eq!(
             remarks(&entries),
             [
-                "`10.1.0.0/16` is inside `10.0.0.0/8`",
-                "`10.1.0.0/16` is listed twice"
+                "note: `10.1.0.0/16` is inside `10.0.0.0/8`",
+                "note: `10.1.0.0/16` is listed twice"
             ]
         );
     }
@@ -128,7 +130,7 @@ mod tests {
         });
         let remarks = remarks(&entries);
         assert_eq!(remarks.len(), 11);
-        assert_eq!(remarks[9], "`10.0.0.9/32` is inside `10.0.0.0/24`");
-        assert_eq!(remarks[10], "and 190 more like these");
+        assert_eq!(remarks[9], "note: `10.0.0.9/32` is inside `10.0.0.0/24`");
+        assert_eq!(remarks[10], "note: and 190 more like these");
     }
 }

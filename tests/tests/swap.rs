@@ -1,0 +1,105 @@
+//! Two lists in turn, on a real wire: who is in both loses nothing, who is in neither gets nothing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tests::{
+    cli::{Apifence, INPUT, refused},
+    net::{Echo, Knocker, Transfer, silent, tcp_counter},
+    netns::{End, Namespace, veth},
+    site::{ADMIN, ATTACH, Family, NODE, STRANGER, Site, at, ip},
+};
+
+const PORT: u16 = 6443;
+/// Both hold the administrator's addresses, each as another range of its own.
+const LISTS: [&str; 2] = [
+    "198.51.100.0/24,2001:db8:aa::/48,192.0.2.128/25",
+    "198.51.100.7,2001:db8:aa::7,192.0.2.64/26,2001:db8:cc::/48",
+];
+
+#[test]
+fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_a_strangers() -> Result<()> {
+    const TIME: Duration = Duration::from_secs(4);
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let admins = Family::BOTH.map(|family| {
+        let target = at(NODE[family as usize], PORT);
+        Transfer::new(&site.admin, ip(ADMIN[family as usize]), target)
+    });
+    let admins = admins.into_iter().collect::<Result<Vec<_>>>()?;
+    let swap = |time: Duration| -> Result<usize> {
+        let started = Instant::now();
+        for swaps in 0.. {
+            if started.elapsed() > time {
+                return Ok(swaps);
+            }
+            filter.ok(&["ranges", "set", LISTS[swaps % 2]])?;
+        }
+        unreachable!("there is no last number")
+    };
+
+    // The administrator alone: whatever is dropped is his.
+    let (passed, dropped) = (filter.packets("pass", "authorized")?, filter.dropped()?);
+    let swaps = swap(TIME)?;
+    for admin in &admins {
+        admin.flows()?;
+    }
+    let packets = filter.packets("pass", "authorized")? - passed;
+    assert_eq!(
+        filter.dropped()?,
+        dropped,
+        "packets of a source in both lists"
+    );
+    ensure!(
+        swaps > 10 && packets > 100 * swaps as u64,
+        "{packets} packets in {swaps} swaps"
+    );
+
+    // And a stranger beside: whether the node answers him his own counter tells.
+    let (answered, accepted) = (tcp_counter(&site.stranger, "InSegs")?, server.accepted());
+    let knockers = Family::BOTH.map(|family| {
+        let target = at(NODE[family as usize], PORT);
+        Knocker::new(&site.stranger, ip(STRANGER[family as usize]), target)
+    });
+    let knockers = knockers.into_iter().collect::<Result<Vec<_>>>()?;
+    swap(TIME)?;
+    ensure!(filter.dropped()? > dropped + 100, "he did not knock");
+    for knocker in knockers {
+        knocker.stop()?;
+    }
+    let now = (tcp_counter(&site.stranger, "InSegs")?, server.accepted());
+    assert_eq!(now, (answered, accepted), "the stranger was answered");
+    admins.iter().try_for_each(Transfer::flows)
+}
+
+/// When a trial ends the policy before returns; on an interface that had no filter that would not be what was before.
+#[test]
+fn a_trial_guards_no_interface_that_it_would_not_open_again() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let peer = Namespace::new("peer")?;
+    let end = |namespace, addresses| End {
+        namespace,
+        interface: "eth1",
+        addresses,
+    };
+    veth(
+        1500,
+        end(&site.node, &["10.9.0.1/24"]),
+        end(&peer, &["10.9.0.2/24"]),
+    )?;
+    let peer_gets_in = || tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).map(drop);
+    filter.ok(&ATTACH)?;
+    let attach = ["attach", "--interface", "eth1"];
+    let trial = [&attach[..], &["--confirm-within", "1h"]].concat();
+    refused(&filter.run(&trial)?, INPUT, &["`eth1` provisionally"])?;
+    peer_gets_in()?;
+    filter.ok(&attach)?;
+    silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    // From here on a trial is possible there, too.
+    filter.ok(&trial)?;
+    filter.ok(&["confirm"]).map(drop)
+}
