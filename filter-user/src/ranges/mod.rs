@@ -78,7 +78,7 @@ pub fn remarks(entries: &[Entry]) -> Vec<String> {
         }
         match open.last() {
             Some(outer) if *outer == range => {
-                remark(&|| format!("note: `{range}` is listed twice"))
+                remark(&|| format!("note: `{range}` is listed twice"));
             }
             Some(outer) => remark(&|| format!("note: `{range}` is inside `{outer}`")),
             None => {}
