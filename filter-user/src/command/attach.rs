@@ -23,7 +23,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{Staged, WriterLock, read_ranges},
+    state::{History, Staged, WriterLock, read_ranges},
 };
 
 /// Runs the command.
@@ -199,6 +199,9 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
     );
     let (mut guarded, until) = put.inspect_err(|_| leave(context, wish))?;
     drop(progress);
+    if until.is_none() {
+        History::of(&context.global.ranges_file).record();
+    }
     report(net, &mut guarded, &list, &wish.settings).await?;
     if let Some(until) = until {
         say(format_args!(

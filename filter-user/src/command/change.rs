@@ -24,7 +24,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{Difference, Entry, List, Prefixes, RangesFile},
-    state::{Committed, Staged, WriterLock, read_ranges},
+    state::{Committed, History, Staged, WriterLock, read_ranges},
 };
 
 /// The one who may change the list.
@@ -131,26 +131,56 @@ impl<'a> Writer<'a> {
             return Ok(0);
         }
         change.leap.insist(args.force)?;
-        let staged = Staged::write(&self.context.global.ranges_file, file)?;
+        let path = &self.context.global.ranges_file;
+        let within = args.confirm_within;
+        if within.is_some() {
+            self.put_back_edited()?;
+        }
+        // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
+        let said = read_ranges(path).is_ok_and(|now| now.as_ref() == Some(file));
+        let staged = match (said, within) {
+            (true, None) => None,
+            _ => Some(Staged::write(path, file)?),
+        };
         match (&mut self.maps, &policy) {
             (Some(maps), Some(policy)) => {
-                let within = args.confirm_within;
-                let ((), until) = put_in_force(
-                    maps,
-                    policy,
-                    Some(staged),
-                    within,
-                    &self.progress,
-                    |_, _| Ok(()),
-                )?;
+                let progress = &self.progress;
+                let ((), until) =
+                    put_in_force(maps, policy, staged, within, progress, |_, _| Ok(()))?;
                 self.progress.clear();
                 change.confirm_until = until;
+                if said {
+                    History::of(path).record();
+                }
             }
-            _ => staged.commit()?.finish(),
+            _ => staged.map_or(Ok(()), |staged| anyhow::Ok(staged.commit()?.finish()))?,
         }
         change.close();
         self.context.global.output.result(&change)?;
         Ok(0)
+    }
+
+    /// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so that this one returns after a
+    /// reboot, too. The edited one is in the history.
+    fn put_back_edited(&self) -> Result<()> {
+        let Some(maps) = &self.maps else {
+            return Ok(());
+        };
+        let path = &self.context.global.ranges_file;
+        let list = maps.record(maps.in_force()?)?.list;
+        let says = |file: &RangesFile| file.list().digest() == list;
+        if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
+            return Ok(());
+        }
+        let kept = History::of(path).before()?.into_iter();
+        let Some(file) = kept.filter_map(|kept| kept.read().ok()).find(says) else {
+            return Err(Problem::failed(
+                "set ranges provisionally: the list in force is in no file, to which a reboot could go back",
+                "leave `--confirm-within` out; nothing changed",
+            ));
+        };
+        Staged::write(path, &file)?.commit()?.finish();
+        Ok(())
     }
 
     /// What sets `list` apart from the one in force, or from the one in the file where no filter is attached; and whether that one

@@ -58,7 +58,7 @@ impl fmt::Display for Report {
 pub(super) fn run(context: &Context) -> Result<u8> {
     let path = &context.global.ranges_file;
     let mut versions = vec![(written(path), read_ranges(path).ok().flatten())];
-    for kept in History::of(path).lists()? {
+    for kept in History::of(path).before()? {
         versions.push((kept.written, kept.read().ok()));
     }
     let lists: Vec<(Option<Timestamp>, Option<List>)> = versions

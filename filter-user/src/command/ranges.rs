@@ -90,7 +90,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
 
 /// The list that is `number` lists back.
 fn kept(context: &Context, number: usize) -> Result<RangesFile> {
-    let lists = History::of(&context.global.ranges_file).lists()?;
+    let lists = History::of(&context.global.ranges_file).before()?;
     match number.checked_sub(1).and_then(|index| lists.get(index)) {
         Some(kept) => kept.read(),
         None => Err(Problem::input(

@@ -236,7 +236,7 @@ impl Committed {
     /// Keeps the file at `target`, and puts the new one in its place by `replace`.
     fn make(target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
         let committed = Self {
-            old: History::of(target).keep(target)?,
+            old: History::of(target).keep()?,
             target: target.to_owned(),
         };
         let failed = |error: &io::Error| {
@@ -282,7 +282,7 @@ impl Committed {
 
     /// The change is complete.
     pub fn finish(self) {
-        History::of(&self.target).prune();
+        History::of(&self.target).record();
     }
 }
 

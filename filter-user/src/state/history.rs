@@ -1,8 +1,9 @@
-//! The lists before the one in the file.
+//! The lists before the one in the file: a copy of each that was put in force, and of each file that a change replaced. Copies, and no
+//! second names, for an editor may write into the file as it is.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -15,15 +16,16 @@ use crate::{
     ranges::RangesFile,
 };
 
-/// How many lists are kept.
-const KEPT: usize = 10;
+/// How many lists are kept: the one in force, and ten before it.
+const KEPT: usize = 11;
 
 /// The lists kept beside a ranges file.
 pub struct History {
     directory: PathBuf,
+    target: PathBuf,
 }
 
-/// A list that was replaced.
+/// A list that was in force, or in the file.
 pub struct Kept {
     /// When it was written.
     pub written: Option<Timestamp>,
@@ -45,6 +47,17 @@ impl Kept {
     }
 }
 
+/// Whether two files hold the same bytes.
+fn same(one: &Path, other: &Path) -> bool {
+    let same = || {
+        if fs::metadata(one)?.len() != fs::metadata(other)?.len() {
+            return Ok(false);
+        }
+        Ok::<_, io::Error>(fs::read(one)? == fs::read(other)?)
+    };
+    same().unwrap_or(false)
+}
+
 /// When the file at `path` was written.
 pub fn written(path: &Path) -> Option<Timestamp> {
     let time = fs::metadata(path).ok()?.modified().ok()?;
@@ -54,58 +67,75 @@ pub fn written(path: &Path) -> Option<Timestamp> {
 impl History {
     /// The history of the ranges file at `path`.
     pub fn of(path: &Path) -> Self {
-        let mut name = real_path(path).into_os_string();
+        let target = real_path(path);
+        let mut name = target.clone().into_os_string();
         name.push(".history");
         Self {
             directory: name.into(),
+            target,
         }
     }
 
-    /// The kept lists, the last one first.
+    /// The lists before the one in the file, the last one first.
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub fn lists(&self) -> Result<Vec<Kept>> {
-        let mut lists = Vec::new();
-        for (_, path) in self.numbered()?.into_iter().rev() {
-            lists.push(Kept {
-                written: written(&path),
-                path,
-            });
+    pub fn before(&self) -> Result<Vec<Kept>> {
+        let mut numbered = self.numbered()?;
+        if numbered
+            .last()
+            .is_some_and(|(_, path)| same(path, &self.target))
+        {
+            numbered.pop();
         }
-        Ok(lists)
+        let lists = numbered.into_iter().rev().map(|(_, path)| Kept {
+            written: written(&path),
+            path,
+        });
+        Ok(lists.collect())
     }
 
-    /// Gives the file at `target` a second name here, so that replacing it loses nothing; `None` if there is no file.
+    /// Keeps a copy of the file, unless it is the one kept last; returns where it is, `None` if there is no file.
     ///
     /// # Errors
     /// If the directory cannot be written.
-    pub(super) fn keep(&self, target: &Path) -> Result<Option<PathBuf>> {
+    pub(super) fn keep(&self) -> Result<Option<PathBuf>> {
         let explain = |error: io::Error| self.explain("write", &error);
-        let file = match fs::metadata(target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(explain)?,
-        };
-        fs::create_dir_all(&self.directory).map_err(explain)?;
-        let last = self.numbered()?.pop();
-        if let Some((_, path)) = &last {
-            let kept = fs::metadata(path).map_err(explain)?;
-            if (kept.dev(), kept.ino()) == (file.dev(), file.ino()) {
-                // A change got this far and no further.
-                return Ok(Some(path.clone()));
-            }
+        if !self.target.exists() {
+            return Ok(None);
         }
+        let last = self.numbered()?.pop();
+        if let Some((_, path)) = &last
+            && same(path, &self.target)
+        {
+            return Ok(Some(path.clone()));
+        }
+        fs::create_dir_all(&self.directory).map_err(explain)?;
         let number = last.map_or(1, |(number, _)| number + 1);
         let path = self.directory.join(format!("{number:06}"));
-        if fs::hard_link(target, &path).is_err() {
-            // Not every file system has hard links.
-            fs::copy(target, &path).map_err(explain)?;
-        }
+        let copy = || {
+            fs::copy(&self.target, &path)?;
+            let written = fs::metadata(&self.target)?.modified()?;
+            File::options()
+                .write(true)
+                .open(&path)?
+                .set_modified(written)
+        };
+        copy().map_err(|error| {
+            let _ = fs::remove_file(&path);
+            explain(error)
+        })?;
         Ok(Some(path))
     }
 
-    /// Lets go of the oldest lists.
-    pub(super) fn prune(&self) {
+    /// Keeps the list that was just put in force, and lets go of the oldest.
+    pub fn record(&self) {
+        // What is missing is kept with the next change, and in a read-only folder nothing is.
+        let _ = self.keep();
+        self.prune();
+    }
+
+    fn prune(&self) {
         let numbered = self.numbered().unwrap_or_default();
         for (_, path) in numbered.iter().rev().skip(KEPT) {
             // One list too many does no harm.

@@ -5,7 +5,7 @@
 //! FOLDER/.ranges.new        a list being written
 //! FOLDER/.ranges.pending    a list in force until its deadline, if nobody confirms it
 //! FOLDER/.ranges.lock       locked by the writer
-//! FOLDER/ranges.history/N   the lists before, the highest number last
+//! FOLDER/ranges.history/N   copies of the lists in force until now, the highest number last
 //! ```
 
 mod file;

@@ -1,0 +1,175 @@
+//! A ranges file that others write: an editor, or a ConfigMap volume. What was in force before is not lost with it.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::{
+    cli::Apifence,
+    net::Echo,
+    site::{ATTACH, Family, STRANGER, Site},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+
+/// The lists that `ranges history` shows.
+fn history(filter: &Apifence<'_>) -> Result<Vec<Value>> {
+    let report = filter.json(&["ranges", "history"])?;
+    Ok(report["lists"].as_array().cloned().unwrap_or_default())
+}
+
+/// Writes into the file as it is, as some editors do: what it said before is gone from the disk.
+fn edit(filter: &Apifence<'_>, change: impl Fn(String) -> String) -> Result<()> {
+    let text = fs::read_to_string(filter.ranges_file())?;
+    Ok(fs::write(filter.ranges_file(), change(text))?)
+}
+
+fn admit_stranger(text: String) -> String {
+    format!("{text}{} # by hand\n", STRANGER[0])
+}
+
+#[test]
+fn the_list_before_an_edit_can_be_rolled_back_to() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    edit(&filter, admit_stranger)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    ensure!(history(&filter)?[1]["ranges"] == 2, "the list in force");
+
+    let edited = fs::read_to_string(filter.ranges_file())?;
+    filter.ok(&["ranges", "reload"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
+    filter.ok(&["ranges", "rollback"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    // And back again, comment and all.
+    filter.ok(&["ranges", "rollback"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
+    Ok(())
+}
+
+/// While an edit is on trial the file says what a reboot should come up with: the list before.
+#[test]
+fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    edit(&filter, admit_stranger)?;
+    let edited = fs::read_to_string(filter.ranges_file())?;
+    let reload = ["ranges", "reload", "--confirm-within"];
+
+    filter.ok(&[&reload[..], &["2s"]].concat())?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    until("the trial ends", || {
+        Ok(filter.json(&["status"])?["provisional"].is_null())
+    })?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    ensure!(filter.json(&["status"])?["drift"] == json!([]));
+
+    // The edit is not lost.
+    let kept = history(&filter)?;
+    ensure!(kept[1]["ranges"] == 3, "{kept:#?}");
+    filter.ok(&["ranges", "rollback", "--confirm-within", "1h"])?;
+    filter.ok(&["confirm"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
+    Ok(())
+}
+
+/// A ConfigMap as the kubelet lays it: the file is a link through `..data`, which is swapped; nobody may write there.
+struct ConfigMap {
+    folder: TempDir,
+}
+
+impl ConfigMap {
+    fn new(text: &str) -> Result<Self> {
+        let map = Self {
+            folder: TempDir::with_prefix("apf-")?,
+        };
+        map.publish("..1", text)?;
+        symlink("..data/ranges", map.file())?;
+        mount(map.folder.path(), &["--bind"])?;
+        map.lock()?;
+        Ok(map)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("ranges")
+    }
+
+    fn publish(&self, version: &str, text: &str) -> Result<()> {
+        let folder = self.folder.path();
+        fs::create_dir(folder.join(version))?;
+        fs::write(folder.join(version).join("ranges"), text)?;
+        symlink(version, folder.join("..data_tmp"))?;
+        Ok(fs::rename(
+            folder.join("..data_tmp"),
+            folder.join("..data"),
+        )?)
+    }
+
+    fn lock(&self) -> Result<()> {
+        mount(self.folder.path(), &["-o", "remount,bind,ro"])
+    }
+
+    /// The next version, as the kubelet brings it from outside.
+    fn update(&self, version: &str, text: &str) -> Result<()> {
+        mount(self.folder.path(), &["-o", "remount,bind,rw"])?;
+        self.publish(version, text)?;
+        self.lock()
+    }
+}
+
+impl Drop for ConfigMap {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.folder.path()).status();
+    }
+}
+
+fn mount(folder: &Path, flags: &[&str]) -> Result<()> {
+    let status = Command::new("mount")
+        .args(flags)
+        .args([folder, folder])
+        .status();
+    ensure!(status.context("mount")?.success(), "mount {flags:?} failed");
+    Ok(())
+}
+
+#[test]
+fn a_config_map_is_put_in_force_and_not_written() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let list = "198.51.100.0/24\n2001:db8:aa::/48\n";
+    let map = ConfigMap::new(list)?;
+    let filter = filter.with_ranges_file(map.file());
+    filter.ok(&ATTACH[..3])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+
+    map.update("..2", &admit_stranger(list.to_owned()))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    ensure!(filter.json(&["status"])?["drift"] != json!([]));
+    filter.ok(&["ranges", "reload"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    ensure!(filter.json(&["status"])?["drift"] == json!([]));
+    // What would have to be written there is refused, and says where the list comes from.
+    let ran = filter.run(&["ranges", "add", "192.0.2.1"])?;
+    tests::cli::refused(&ran, tests::cli::FAILED, &["write ranges file"])?;
+    ensure!(ran.stderr.contains("ConfigMap"), "{ran}");
+    Ok(())
+}
