@@ -34,12 +34,25 @@ pub struct Connection {
 /// # Errors
 /// If the kernel has no `tcp_diag`, or refuses.
 pub fn established(ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
+    sockets(ports, &StateFlags::ESTABLISHED)
+}
+
+/// The addresses that listeners of this network namespace on one of `ports` have; an unspecified one stands for all.
+///
+/// # Errors
+/// As [`established`].
+pub fn listening(ports: &BTreeSet<u16>) -> Result<Vec<SocketAddr>> {
+    let found = sockets(ports, &StateFlags::LISTEN)?;
+    Ok(found.into_iter().map(|socket| socket.local).collect())
+}
+
+fn sockets(ports: &BTreeSet<u16>, states: &StateFlags) -> Result<Vec<Connection>> {
     let mut found = BTreeSet::new();
     for (family, id) in [
         (AF_INET, SocketId::new_v4()),
         (AF_INET6, SocketId::new_v6()),
     ] {
-        dump(family, id, &mut |connection| {
+        dump(family, id, states, &mut |connection| {
             if ports.contains(&connection.local.port()) {
                 found.insert(connection);
             }
@@ -49,8 +62,13 @@ pub fn established(ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
     Ok(found.into_iter().collect())
 }
 
-/// Asks the kernel for all established connections of a family (`sock_diag(7)`).
-fn dump(family: u8, id: SocketId, each: &mut impl FnMut(Connection)) -> Result<()> {
+/// Asks the kernel for all TCP sockets of a family in `states` (`sock_diag(7)`).
+fn dump(
+    family: u8,
+    id: SocketId,
+    states: &StateFlags,
+    each: &mut impl FnMut(Connection),
+) -> Result<()> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -58,7 +76,7 @@ fn dump(family: u8, id: SocketId, each: &mut impl FnMut(Connection)) -> Result<(
         family,
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::empty(),
-        states: StateFlags::ESTABLISHED,
+        states: states.clone(),
         socket_id: id,
     });
     let mut message = NetlinkMessage::new(header, request.into());

@@ -22,3 +22,4 @@ pub mod problem;
 pub mod progress;
 pub mod ranges;
 pub mod state;
+pub mod warnings;

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::{
     address::AddressAttribute,
-    link::{LinkAttribute, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkXdp, XdpAttached},
     route::RouteAttribute,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -29,6 +29,14 @@ pub struct Interface {
     pub ifindex: u32,
     /// The XDP program on it.
     pub xdp: Option<AttachedXdp>,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its kind, if it is no device of a driver's own.
+    pub kind: Option<InfoKind>,
+    /// The interface that its packets come through, if it is one on top of another, as a VLAN is.
+    pub lower: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<u32>,
 }
 
 /// An XDP program on an interface.
@@ -86,20 +94,31 @@ impl Net {
         let mut links = self.handle.link().get().execute();
         let mut interfaces = Vec::new();
         while let Some(link) = links.try_next().await.context("list interfaces")? {
-            let mut name = String::new();
-            let mut xdp = None;
+            let mut interface = Interface {
+                name: String::new(),
+                ifindex: link.header.index,
+                xdp: None,
+                up: link.header.flags.contains(LinkFlags::Up),
+                kind: None,
+                lower: None,
+                master: None,
+            };
             for attribute in link.attributes {
                 match attribute {
-                    LinkAttribute::IfName(value) => name = value,
-                    LinkAttribute::Xdp(values) => xdp = attached(&values),
+                    LinkAttribute::IfName(value) => interface.name = value,
+                    LinkAttribute::Xdp(values) => interface.xdp = attached(&values),
+                    LinkAttribute::Link(ifindex) => interface.lower = Some(ifindex),
+                    LinkAttribute::Controller(ifindex) => interface.master = Some(ifindex),
+                    LinkAttribute::LinkInfo(values) => {
+                        interface.kind = values.into_iter().find_map(|value| match value {
+                            LinkInfo::Kind(kind) => Some(kind),
+                            _ => None,
+                        });
+                    }
                     _ => {}
                 }
             }
-            interfaces.push(Interface {
-                name,
-                ifindex: link.header.index,
-                xdp,
-            });
+            interfaces.push(interface);
         }
         Ok(interfaces)
     }
@@ -186,8 +205,18 @@ impl Net {
     /// # Errors
     /// If the kernel does not answer.
     pub async fn node_addresses(&self) -> Result<Vec<IpNet>> {
+        let addresses = self.addresses().await?.into_iter();
+        let own: BTreeSet<IpNet> = addresses.map(|(_, address)| IpNet::from(address)).collect();
+        Ok(own.into_iter().collect())
+    }
+
+    /// The node's own addresses, loopback left out, each with the number of its interface.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>> {
         let mut messages = self.handle.address().get().execute();
-        let mut found = BTreeSet::new();
+        let mut found = Vec::new();
         while let Some(message) = messages.try_next().await.context("list addresses")? {
             // On a point-to-point interface `Address` is the other end; `Local` is ours wherever there is one.
             let mut address: Option<IpAddr> = None;
@@ -198,13 +227,10 @@ impl Net {
                     _ => {}
                 }
             }
-            found.extend(
-                address
-                    .filter(|address| !address.is_loopback())
-                    .map(IpNet::from),
-            );
+            let address = address.filter(|address| !address.is_loopback());
+            found.extend(address.map(|address| (message.header.index, address)));
         }
-        Ok(found.into_iter().collect())
+        Ok(found)
     }
 }
 

@@ -26,12 +26,12 @@ fn history(filter: &Apifence<'_>) -> Result<Vec<Value>> {
 }
 
 /// Writes into the file as it is, as some editors do: what it said before is gone from the disk.
-fn edit(filter: &Apifence<'_>, change: impl Fn(String) -> String) -> Result<()> {
+fn edit(filter: &Apifence<'_>, change: impl Fn(&str) -> String) -> Result<()> {
     let text = fs::read_to_string(filter.ranges_file())?;
-    Ok(fs::write(filter.ranges_file(), change(text))?)
+    Ok(fs::write(filter.ranges_file(), change(&text))?)
 }
 
-fn admit_stranger(text: String) -> String {
+fn admit_stranger(text: &str) -> String {
     format!("{text}{} # by hand\n", STRANGER[0])
 }
 
@@ -161,7 +161,7 @@ fn a_config_map_is_put_in_force_and_not_written() -> Result<()> {
     filter.ok(&ATTACH[..3])?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
 
-    map.update("..2", &admit_stranger(list.to_owned()))?;
+    map.update("..2", &admit_stranger(list))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.json(&["status"])?["drift"] != json!([]));
     filter.ok(&["ranges", "reload"])?;

@@ -153,7 +153,11 @@ impl<'a> Writer<'a> {
                     History::of(path).record();
                 }
             }
-            _ => staged.map_or(Ok(()), |staged| anyhow::Ok(staged.commit()?.finish()))?,
+            _ => {
+                if let Some(staged) = staged {
+                    staged.commit()?.finish();
+                }
+            }
         }
         change.close();
         self.context.global.output.result(&change)?;

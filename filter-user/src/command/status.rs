@@ -21,6 +21,7 @@ use crate::{
     problem::{Problem, Refusals},
     ranges::{Difference, Entry, List, Prefixes},
     state::{Pending, read_ranges},
+    warnings::Facts,
 };
 
 #[derive(Serialize)]
@@ -180,12 +181,14 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
                 "`{0}` is not guarded: its link is pinned, and its program is not there; `apifence attach --interface {0}` repairs it",
                 guard.interface
             ));
-        } else if guard.xdp_mode == Some(XdpPlace::Generic) {
-            status.warnings.push(format!(
-                "`{}` runs generic XDP, which is slower than the driver's",
-                guard.interface
-            ));
         }
+    }
+    if !status.ports.is_empty() {
+        let ports = status.ports.iter().copied().collect();
+        let guards = status.interfaces.iter().filter(|guard| guard.guarded);
+        let guarded = guards.map(|guard| guard.ifindex).collect();
+        let facts = Facts::gather(&net, &ports).await?;
+        status.warnings.extend(facts.warnings(&ports, &guarded));
     }
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
         status.state = "detached";
