@@ -3,14 +3,19 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
+use futures_channel::mpsc::UnboundedReceiver;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
 use netlink_packet_route::{
+    RouteNetlinkMessage,
     address::AddressAttribute,
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkXdp, XdpAttached},
     route::RouteAttribute,
 };
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    packet_core::NetlinkMessage, sys::SocketAddr,
+};
 use serde::Serialize;
 
 use crate::problem::Problem;
@@ -231,6 +236,41 @@ impl Net {
             found.extend(address.map(|address| (message.header.index, address)));
         }
         Ok(found)
+    }
+}
+
+/// Word from the kernel that interfaces, addresses or routes changed.
+pub struct Changes {
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+}
+
+impl Changes {
+    /// Asks for it; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn open() -> Result<Self> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let (connection, _, messages) =
+            new_multicast_connection(&groups).context("open rtnetlink socket")?;
+        tokio::spawn(connection);
+        Ok(Self { messages })
+    }
+
+    /// Waits until something changed. The kernel may lose word of a change where there are very many: look from time to time, too.
+    pub async fn next(&mut self) {
+        if self.messages.next().await.is_none() {
+            // The kernel has closed the socket; there will be no word any more.
+            std::future::pending::<()>().await;
+        }
+        // One look is enough for all that came meanwhile.
+        while self.messages.try_recv().is_ok() {}
     }
 }
 

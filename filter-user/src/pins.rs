@@ -4,6 +4,7 @@
 //! BPFFS/layout-N/maps/SELECTOR ...          the policy, shared by all interfaces
 //! BPFFS/layout-N/interfaces/IFINDEX/link    the program on an interface
 //! BPFFS/layout-N/interfaces/IFINDEX/COUNTERS
+//! BPFFS/layout-N/watch                      locked by `run`
 //! ```
 //! The layout version is in the path, so that a binary of another version cannot read these maps by mistake. Interfaces stand
 //! under their number: names may hold dots, which bpffs refuses, and may change.
@@ -52,6 +53,11 @@ impl Pins {
     /// The directory in which new maps are prepared: it takes the name of [`maps`](Self::maps) once they hold a policy.
     pub fn new_maps(&self) -> PathBuf {
         self.layout().join("maps-new")
+    }
+
+    /// The directory that `run` locks while it is on watch.
+    pub fn watch(&self) -> PathBuf {
+        self.layout().join("watch")
     }
 
     /// The directory of an interface.

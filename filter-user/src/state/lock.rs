@@ -1,4 +1,4 @@
-//! One writer at a time.
+//! One writer at a time, and one on watch.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -55,11 +55,7 @@ impl WriterLock {
             let file = File::open(pins).with_context(verb)?;
             let file = lock(file, pins, patience)?;
             // The last holder may have removed the directory: a lock on what is gone keeps nobody out.
-            let same = fs::metadata(pins).and_then(|now| {
-                let own = file.metadata()?;
-                Ok((now.dev(), now.ino()) == (own.dev(), own.ino()))
-            });
-            if !same.unwrap_or(false) {
+            if !same(&file, pins) {
                 return Err(Problem::failed(
                     format!("{}: it was removed meanwhile", verb()),
                     "another apifence detached the filter; try again",
@@ -69,6 +65,62 @@ impl WriterLock {
         }
         Ok(Self { _files: files })
     }
+}
+
+/// The right to keep the filter true: held by `run` as long as it is up, freed however it ends.
+pub struct WatchLock {
+    file: File,
+}
+
+impl WatchLock {
+    /// Takes the lock, on a directory in bpffs, and makes that.
+    ///
+    /// # Errors
+    /// If somebody else is on watch: says who.
+    pub fn take(directory: &Path) -> Result<Self> {
+        let verb = || format!("lock `{}`", directory.display());
+        fs::create_dir_all(directory).with_context(verb)?;
+        Self::refuse(directory, "watch filter")?;
+        let file = File::open(directory).with_context(verb)?;
+        file.try_lock()
+            .map_err(io::Error::from)
+            .with_context(verb)?;
+        Ok(Self { file })
+    }
+
+    /// Refuses to do what `verb` says while somebody is on watch, who would undo it.
+    ///
+    /// # Errors
+    /// If somebody is: says who.
+    pub fn refuse(directory: &Path, verb: &str) -> Result<()> {
+        let Ok(file) = File::open(directory) else {
+            return Ok(());
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(Problem::failed(
+                format!("{verb}: {} keeps it as it is", holder(&file)),
+                "`run` follows the config file and the ranges file: change those; or end it first, the filter stays on",
+            )),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("lock `{}`", directory.display()))
+            }
+        }
+    }
+
+    /// Whether the lock is on what is at `directory` now, and not on something that was removed.
+    pub fn holds(&self, directory: &Path) -> bool {
+        same(&self.file, directory)
+    }
+}
+
+/// Whether `file` is what is at `path` now.
+fn same(file: &File, path: &Path) -> bool {
+    let same = fs::metadata(path).and_then(|now| {
+        let own = file.metadata()?;
+        Ok((now.dev(), now.ino()) == (own.dev(), own.ino()))
+    });
+    same.unwrap_or(false)
 }
 
 /// The file beside `target` that stands for the right to replace it; `None` where nobody can replace it, as with a

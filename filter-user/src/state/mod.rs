@@ -11,12 +11,14 @@
 mod file;
 mod history;
 mod lock;
+mod seen;
 
 use std::path::Path;
 
 pub use file::{Committed, Pending, Staged, read_input, read_ranges};
 pub use history::{History, Kept, written};
-pub use lock::WriterLock;
+pub use lock::{WatchLock, WriterLock};
+pub use seen::Seen;
 
 /// The folder that holds the file at `path`.
 fn folder(path: &Path) -> &Path {

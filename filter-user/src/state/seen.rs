@@ -1,0 +1,71 @@
+//! Whether a file changed.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+/// What a file looks like from outside, links followed: another one as soon as an editor wrote into it, a rename replaced it, or a link on
+/// the way to it was swapped.
+///
+/// Looked at again and again, and not watched with inotify: a watch is on one folder, and says nothing of the folders behind links, of those
+/// that do not exist yet, and of network file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen(Option<Look>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    inode: (u64, u64),
+    len: u64,
+    modified: (i64, i64),
+    /// Cannot be set by hand, as the time of modification can.
+    changed: (i64, i64),
+}
+
+impl Seen {
+    /// The file at `path` as it looks now; a missing one looks like any other missing one.
+    pub fn of(path: &Path) -> Self {
+        Self(fs::metadata(path).ok().map(|metadata| Look {
+            inode: (metadata.dev(), metadata.ino()),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_way_to_change_a_file_shows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [file, other, link] = ["file", "other", "link"].map(|name| folder.path().join(name));
+        let mut looks = vec![Seen::of(&link)];
+        let mut differs = |step: &str| {
+            let look = Seen::of(&link);
+            assert!(!looks.contains(&look), "{step}");
+            looks.push(look);
+        };
+        fs::write(&file, "10.0.0.0/8\n").expect("written");
+        symlink(&file, &link).expect("linked");
+        differs("it is there");
+        // File systems without finer stamps have those of the clock's ticks.
+        let wait = || std::thread::sleep(std::time::Duration::from_millis(20));
+        wait();
+        fs::write(&file, "11.0.0.0/8\n").expect("written");
+        differs("written in place, as long as it was");
+        fs::write(&other, "12.0.0.0/8\n").expect("written");
+        wait();
+        fs::rename(&other, &file).expect("renamed");
+        differs("replaced");
+        wait();
+        fs::write(&other, "13.0.0.0/8\n").expect("written");
+        symlink(&other, folder.path().join("new")).expect("linked");
+        fs::rename(folder.path().join("new"), &link).expect("renamed");
+        differs("a link swapped");
+        assert_eq!(Seen::of(&link), Seen::of(&link));
+        fs::remove_file(&other).expect("removed");
+        assert_eq!(Seen::of(&link), looks[0]);
+    }
+}
