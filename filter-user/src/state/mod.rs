@@ -1,6 +1,7 @@
 //! Files and locks: the ranges file is read whole and replaced whole, by one writer at a time, and what it replaces is kept.
 //!
 //! ```text
+//! FOLDER/apifence.toml     the config file, which is only read
 //! FOLDER/ranges             the list
 //! FOLDER/.ranges.new        a list being written
 //! FOLDER/.ranges.pending    a list in force until its deadline, if nobody confirms it
@@ -8,12 +9,14 @@
 //! FOLDER/ranges.history/N   the lists before, the highest number last
 //! ```
 
+mod config;
 mod file;
 mod history;
 mod lock;
 
 use std::path::Path;
 
+pub use config::{ConfigText, read_config};
 pub use file::{Committed, Pending, Staged, read_input, read_ranges};
 pub use history::{History, Kept, written};
 pub use lock::WriterLock;
