@@ -54,7 +54,7 @@ impl ConfigFile {
             return changes;
         }
         vec![format!(
-            "`{}` would change {}; `apifence attach` without other flags puts that in force, unless flags were given to differ",
+            "`{}` would change {}; unless flags of `apifence attach` made that difference on purpose, `apifence attach` without them puts the file in force",
             self.path,
             changes.join("; ")
         )]

@@ -173,7 +173,7 @@ fn each<T>(
 }
 
 impl Value for PathBuf {
-    const EXAMPLE: &'static str = "\"/etc/apifence/ranges\"";
+    const EXAMPLE: &'static str = "\"/a/path\"";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
         let text = string::<Self>(key, value, Wanted::Whole("a path"))?;
