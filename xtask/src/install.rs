@@ -1,9 +1,6 @@
 //! `cargo xtask install`: the binary and the commented config file, where they belong.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 
@@ -40,17 +37,17 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
 
 /// Places `binary` and, where there is no config file, `example` below `root`, with commands that `step` makes.
 fn place(binary: &Path, example: &Path, root: &Path, step: fn(&str) -> Step) -> Result<()> {
-    copy(binary, "755", root.join(BINARY), step)?;
+    copy(binary, "755", &root.join(BINARY), step)?;
     let config = root.join(CONFIG);
     if config.exists() {
         println!("  `{}` is there: left as it is", config.display());
         return Ok(());
     }
-    copy(example, "644", config, step)
+    copy(example, "644", &config, step)
 }
 
 /// Puts a copy of `file` at `target`; a process that runs the old one keeps it.
-fn copy(file: &Path, mode: &str, target: PathBuf, step: fn(&str) -> Step) -> Result<()> {
+fn copy(file: &Path, mode: &str, target: &Path, step: fn(&str) -> Step) -> Result<()> {
     step("install -D -m")
         .words([
             mode.into(),

@@ -162,11 +162,17 @@ impl Config {
     pub fn settings(&self) -> Settings {
         Settings {
             ports: self.ports.value.clone(),
-            destinations: self.destinations.value.clone(),
+            destinations: sorted(self.destinations.iter().copied()),
             mode: *self.mode,
             node_addresses: *self.node_addresses,
-            outbound: self.outbound(),
-            cluster: self.cluster_cidrs.value.clone(),
+            outbound: sorted(
+                self.outbound_ips
+                    .iter()
+                    .copied()
+                    .map(IpNet::from)
+                    .chain(self.outbound_ip_prefixes.iter().copied()),
+            ),
+            cluster: sorted(self.cluster_cidrs.iter().copied()),
             max_ranges: *self.max_ranges,
         }
     }
@@ -198,13 +204,11 @@ impl Config {
         }
         want
     }
+}
 
-    fn outbound(&self) -> Vec<IpNet> {
-        let addresses = self.outbound_ips.iter().copied().map(IpNet::from);
-        addresses
-            .chain(self.outbound_ip_prefixes.iter().copied())
-            .collect()
-    }
+/// In order, so that two sources that say the same are no difference.
+fn sorted(ranges: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    ranges.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Lets `setting` have what `matches` say, if a flag or the environment does; returns what is wrong with it, each with its hint.
