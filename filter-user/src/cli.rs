@@ -2,11 +2,17 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    builder::BoolishValueParser,
+};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use crate::{
-    config::{DEFAULT_MAX_RANGES, DEFAULT_PORTS, MAX_MAX_RANGES, PolicyMode, XdpMode},
+    config::{
+        DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE,
+        MAX_MAX_RANGES, PolicyMode, XdpMode,
+    },
     output::Output,
 };
 
@@ -23,26 +29,49 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// What was typed, and the same as `clap` has it: with where each value came from.
+    ///
+    /// What cannot be parsed, `--help` and `--version` end the process.
+    pub fn typed() -> (Self, ArgMatches) {
+        let matches = Self::command().get_matches();
+        match Self::from_arg_matches(&matches) {
+            Ok(cli) => (cli, matches),
+            Err(error) => error.exit(),
+        }
+    }
+}
+
+/// The options of every command. Apart from `--config` they are settings: the id of each is its key in the config file.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
+    /// File that holds the settings that neither a flag nor the environment gives; must exist if it is named
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "APIFENCE_CONFIG",
+        default_value = DEFAULT_CONFIG
+    )]
+    pub(crate) config: PathBuf,
     /// File that holds the authorized ranges
     #[arg(
         long,
         global = true,
         value_name = "FILE",
         env = "APIFENCE_RANGES_FILE",
-        default_value = "/etc/apifence/ranges"
+        default_value = DEFAULT_RANGES_FILE
     )]
-    pub(crate) ranges_file: PathBuf,
+    ranges_file: PathBuf,
     /// Directory in a bpffs for what outlives this process
     #[arg(
         long,
         global = true,
         value_name = "DIR",
         env = "APIFENCE_BPFFS",
-        default_value = "/sys/fs/bpf/apifence"
+        default_value = DEFAULT_BPFFS
     )]
-    pub(crate) bpffs: PathBuf,
+    bpffs: PathBuf,
     /// How data is written to stdout
     #[arg(
         short,
@@ -52,10 +81,10 @@ pub(crate) struct Global {
         env = "APIFENCE_OUTPUT",
         default_value = "text"
     )]
-    pub(crate) output: Output,
+    output: Output,
     /// Say more; with `run`, show what the program in the kernel logs
-    #[arg(short, long, global = true, env = "APIFENCE_VERBOSE")]
-    pub(crate) verbose: bool,
+    #[arg(short, long, global = true, env = "APIFENCE_VERBOSE", value_parser = BoolishValueParser::new())]
+    verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,9 +93,8 @@ pub(crate) enum Command {
     Run {
         #[command(flatten)]
         policy: PolicyArgs,
-        /// Detach at exit: the port is open from then on
-        #[arg(long)]
-        detach_on_exit: bool,
+        #[command(flatten)]
+        exit: ExitArgs,
     },
     /// Attach the filter, or replace a filter that is attached, and exit
     Attach {
@@ -96,6 +124,16 @@ pub(crate) enum Command {
     Ranges(RangesCommand),
     /// Keep a change that was made with `--confirm-within`
     Confirm,
+    /// Show the settings that `attach` or `run` would go by, and where each comes from
+    ///
+    /// A flag goes before the environment, the environment before the config file, and the config file before the default. This takes the
+    /// flags of `attach` and `run`, and tells what they would do.
+    Config {
+        #[command(flatten)]
+        policy: PolicyArgs,
+        #[command(flatten)]
+        exit: ExitArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -193,25 +231,37 @@ fn parse_window(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The policy besides the list, and where it applies. What is not given has its default, not its last value.
+/// The policy besides the list, and where it applies. What is not given here comes from the environment, the config file, or is the
+/// default. The id of each is its key in the config file.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
     /// Interface to guard; those that hold the default routes if none is named
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) interface: Vec<String>,
+    #[arg(
+        long = "interface",
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "APIFENCE_INTERFACE"
+    )]
+    interfaces: Vec<String>,
     /// TCP port to protect
-    #[arg(long, value_name = "PORT", value_delimiter = ',', default_values_t = DEFAULT_PORTS, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) port: Vec<u16>,
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', env = "APIFENCE_PORT", default_values_t = DEFAULT_PORTS, value_parser = clap::value_parser!(u16).range(1..))]
+    ports: Vec<u16>,
     /// Destination to guard, for nodes that route or serve other traffic to these ports; any if none is given
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub(crate) destination: Vec<String>,
+    #[arg(
+        long = "destination",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        env = "APIFENCE_DESTINATION"
+    )]
+    destinations: Vec<String>,
     /// What to do with packets from unauthorized sources
-    #[arg(long, default_value = "enforce")]
-    pub(crate) mode: PolicyMode,
+    #[arg(long, env = "APIFENCE_MODE", default_value = "enforce")]
+    mode: PolicyMode,
     /// Where the program runs
-    #[arg(long, default_value = "auto")]
-    pub(crate) xdp_mode: XdpMode,
-    /// Set the authorized ranges first, as `ranges set` does
+    #[arg(long, env = "APIFENCE_XDP_MODE", default_value = "auto")]
+    xdp_mode: XdpMode,
+    /// Set the authorized ranges first, as `ranges set` does; a change that is made once, so the environment and the config file have
+    /// nothing like it
     #[arg(
         long,
         value_name = "CIDR,...",
@@ -223,24 +273,39 @@ pub(crate) struct PolicyArgs {
         long,
         value_name = "ADDR",
         value_delimiter = ',',
+        env = "APIFENCE_OUTBOUND_IPS",
         alias = "load-balancer-outbound-ips"
     )]
-    pub(crate) outbound_ips: Vec<IpAddr>,
+    outbound_ips: Vec<String>,
     /// The cluster's egress prefixes, authorized besides the list
     #[arg(
         long,
         value_name = "CIDR",
         value_delimiter = ',',
+        env = "APIFENCE_OUTBOUND_IP_PREFIXES",
         alias = "load-balancer-outbound-ip-prefixes"
     )]
-    pub(crate) outbound_ip_prefixes: Vec<String>,
+    outbound_ip_prefixes: Vec<String>,
     /// The cluster's own CIDRs (other nodes, pods, probes), authorized besides the list
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub(crate) cluster_cidrs: Vec<String>,
-    /// Do not authorize the node's own addresses
-    #[arg(long)]
-    pub(crate) no_node_addresses: bool,
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        env = "APIFENCE_CLUSTER_CIDRS"
+    )]
+    cluster_cidrs: Vec<String>,
+    /// Do not authorize the node's own addresses; the variable and the key say `false` for that
+    #[arg(long = "no-node-addresses", env = "APIFENCE_NODE_ADDRESSES", action = ArgAction::SetFalse, value_parser = BoolishValueParser::new())]
+    node_addresses: bool,
     /// Most ranges in the list
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_RANGES, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_MAX_RANGES)))]
-    pub(crate) max_ranges: u32,
+    #[arg(long, value_name = "N", env = "APIFENCE_MAX_RANGES", default_value_t = DEFAULT_MAX_RANGES, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_MAX_RANGES)))]
+    max_ranges: u32,
+}
+
+/// What `run` does when it ends.
+#[derive(Debug, Args)]
+pub(crate) struct ExitArgs {
+    /// Detach at exit: the port is open from then on
+    #[arg(long, env = "APIFENCE_DETACH_ON_EXIT", value_parser = BoolishValueParser::new())]
+    detach_on_exit: bool,
 }

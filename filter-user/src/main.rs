@@ -4,7 +4,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use filter_user::{
     cli::Cli,
     command,
@@ -12,7 +11,8 @@ use filter_user::{
 };
 
 fn main() -> ExitCode {
-    match command::run(Cli::parse()) {
+    let (cli, matches) = Cli::typed();
+    match command::run(cli, &matches) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if is_closed_pipe(&error) {

@@ -1,4 +1,4 @@
-//! Runs the `apifence` binary inside a network namespace, with pins and a ranges file of its own.
+//! Runs the `apifence` binary inside a network namespace, with pins, a ranges file and a config file of its own.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -22,12 +22,13 @@ use tempfile::TempDir;
 
 use crate::{mounts, netns::Namespace, wait::PATIENCE};
 
-/// `apifence` as an operator of one machine has it: a namespace, a ranges file, a directory for pins.
+/// `apifence` as an operator of one machine has it: a namespace, a ranges file, a config file, a directory for pins.
 #[derive(Debug)]
 pub struct Apifence<'a> {
     namespace: &'a Namespace,
     bpffs: PathBuf,
     ranges_file: PathBuf,
+    config_file: PathBuf,
     _scratch: TempDir,
 }
 
@@ -39,10 +40,14 @@ impl<'a> Apifence<'a> {
     pub fn new(namespace: &'a Namespace) -> Result<Self> {
         mounts::enter_private()?;
         let scratch = TempDir::with_prefix("apf-").context("make a scratch directory")?;
+        // Empty, and named, so that the machine's own is not read.
+        let config_file = scratch.path().join("apifence.toml");
+        std::fs::write(&config_file, "").context("write a config file")?;
         Ok(Self {
             namespace,
             bpffs: Path::new(mounts::BPFFS).join("apifence"),
             ranges_file: scratch.path().join("ranges"),
+            config_file,
             _scratch: scratch,
         })
     }
@@ -71,6 +76,11 @@ impl<'a> Apifence<'a> {
     /// The ranges file; not there until something writes it.
     pub fn ranges_file(&self) -> &Path {
         &self.ranges_file
+    }
+
+    /// The config file; empty until something writes it.
+    pub fn config_file(&self) -> &Path {
+        &self.config_file
     }
 
     /// The command, ready to be run by hand: output and namespace are the caller's.
@@ -127,6 +137,8 @@ impl<'a> Apifence<'a> {
             }
         }
         command
+            .arg("--config")
+            .arg(&self.config_file)
             .arg("--bpffs")
             .arg(&self.bpffs)
             .arg("--ranges-file")

@@ -1,38 +1,17 @@
 //! What a person reads. After a change on purpose: `INSTA_UPDATE=always cargo test -p tests --test words`, and read the
 //! difference.
 
+mod snapshot;
+
 use std::fs;
 
 use anyhow::Result;
 use filter_common::map::LAYOUT_VERSION;
+use snapshot::{all, same};
 use tests::{
-    cli::{Apifence, Ran},
+    cli::Apifence,
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
 };
-
-/// Compares what the commands said with the snapshot `name`.
-fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
-    let file = filter.ranges_file().display().to_string();
-    let mut settings = insta::Settings::new();
-    // Absolute: found without asking cargo where the workspace is.
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    // What differs from run to run.
-    settings.add_filter(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
-    settings.add_filter(r"\(program \d+\)", "(program ...)");
-    settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
-    settings.add_filter(r#""seconds_left": \d+"#, "\"seconds_left\": SECONDS");
-    let text: Vec<_> = said
-        .iter()
-        .map(|ran| ran.transcript().replace(&file, "RANGES-FILE"))
-        .collect();
-    settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
-}
-
-fn all(filter: &Apifence<'_>, commands: &[&[&str]]) -> Result<Vec<Ran>> {
-    commands.iter().map(|command| filter.run(command)).collect()
-}
 
 #[test]
 fn help() -> Result<()> {
@@ -56,6 +35,7 @@ fn help() -> Result<()> {
         "ranges history",
         "ranges rollback",
         "confirm",
+        "config",
     ] {
         let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         same(

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod install;
 mod setup;
 mod test;
 
@@ -12,7 +13,7 @@ mod tally;
 mod toolchain;
 mod workspace;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
@@ -39,6 +40,12 @@ enum Task {
     },
     /// Show the filter at work between two network namespaces that the demo makes and removes
     Demo,
+    /// Build the release and install it: the binary, and a config file that changes nothing
+    Install {
+        /// The root of the file system to install into
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+    },
     /// Measure what a packet and a change of the list cost, beside their peers
     Bench,
 }
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         ),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Demo => demo::run(),
+        Task::Install { root } => install::run(&root),
         Task::Bench => bench::run(),
     };
     done.unwrap_or_else(|error| {

@@ -88,7 +88,7 @@ pub(crate) fn run_as_root(name: &str, purpose: Purpose) -> Result<ExitCode> {
 }
 
 /// The top directory of the workspace.
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("xtask is a directory of the workspace")

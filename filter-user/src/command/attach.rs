@@ -9,7 +9,7 @@ use super::{
     Context,
     change::{put_in_force, still_waiting},
     leap::look,
-    policy::{examine, policy, settings, typed_list},
+    policy::{examine, policy, typed_list},
     settle::settle,
 };
 use crate::{
@@ -58,7 +58,6 @@ pub(super) struct Guarded {
 
 /// What is to be guarded, and how.
 struct Wish<'a> {
-    args: &'a PolicyArgs,
     change: &'a ChangeArgs,
     settings: Settings,
     /// The list, if it was typed and not left to the ranges file.
@@ -68,14 +67,14 @@ struct Wish<'a> {
     log: bool,
 }
 
-/// Guards the interfaces that `args` name with the policy that they and the ranges file ask for.
+/// Guards the interfaces that the settings name with the policy that they and the ranges file ask for, once the list that `args`
+/// may bring is in that file.
 pub(super) async fn guard(
     context: &Context,
     args: &PolicyArgs,
     change: &ChangeArgs,
     log: bool,
 ) -> Result<Vec<Guarded>> {
-    let settings = settings(args)?;
     let typed = args
         .authorized_ip_ranges
         .as_deref()
@@ -83,11 +82,12 @@ pub(super) async fn guard(
         .transpose()?;
     let net = Net::open()?;
     let wish = Wish {
-        args,
         change,
-        settings,
+        settings: context.config.settings(),
         typed,
-        interfaces: net.choose("attach filter to", &args.interface).await?,
+        interfaces: net
+            .choose("attach filter to", &context.config.interfaces)
+            .await?,
         log,
     };
     context.pins.prepare()?;
@@ -111,7 +111,7 @@ pub(super) async fn guard(
 async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
     for interface in &wish.interfaces {
         refuse_foreign(context, interface)?;
-        refuse_other_mode(interface, wish.args.xdp_mode)?;
+        refuse_other_mode(interface, *context.config.xdp_mode)?;
     }
     let file = match &wish.typed {
         Some(list) => RangesFile::new(list),
@@ -320,7 +320,7 @@ fn attach_all(context: &Context, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
                 // A pin without a program on the interface: the link of an interface that is gone.
                 detach_link(&pin)?;
             }
-            let mode = wish.args.xdp_mode;
+            let mode = *context.config.xdp_mode;
             attach(program, &interface.name, interface.ifindex, mode, &pin)?;
         }
         Ok(guarded)

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::ChangeArgs,
     clock::{Moment, to_second},
-    config::{DEFAULT_MAX_RANGES, Settings},
+    config::Settings,
     datapath::{Maps, Policy, Slot},
     net::Net,
     output::{Output, say},
@@ -97,10 +97,16 @@ impl<'a> Writer<'a> {
             return Err(still_waiting(waiting)?);
         }
         let list = file.list();
-        let most = self
-            .settings
-            .as_ref()
-            .map_or(DEFAULT_MAX_RANGES, |settings| settings.max_ranges);
+        let most = match &self.settings {
+            Some(settings) => settings.max_ranges,
+            None if self.context.config.doubts(&["max_ranges"]) => {
+                return Err(Problem::input(
+                    "set ranges: how many there may be cannot be read",
+                    "mend `max_ranges` in the config file (`apifence config` says what is wrong), or `APIFENCE_MAX_RANGES`; nothing changed",
+                ));
+            }
+            None => *self.context.config.max_ranges,
+        };
         examine(&list, most)?;
         if self.maps.is_none() && args.confirm_within.is_some() {
             return Err(Problem::input(

@@ -133,6 +133,12 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
 
 /// The list that goes with what is in force: the pending one while it is.
 pub(super) fn known_list(context: &Context) -> Result<Option<List>> {
+    if context.lost_list() {
+        return Err(Problem::input(
+            "read ranges file: the config file may name it, and cannot be read",
+            "`apifence config` says what is wrong; or name it with `--ranges-file`",
+        ));
+    }
     let path = &context.global.ranges_file;
     let file = match Pending::find(path) {
         Some(pending) => Some(pending.read()?),

@@ -3,6 +3,7 @@
 mod attach;
 mod change;
 mod check;
+mod config;
 mod confirm;
 mod detach;
 mod history;
@@ -11,15 +12,21 @@ mod list;
 mod policy;
 mod ranges;
 mod run;
+mod settings;
 mod settle;
 mod stats;
 mod status;
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
+use clap::ArgMatches;
 
 use crate::{
-    cli::{Cli, Command, Global},
+    cli::{Cli, Command},
+    config::Config,
     datapath::Maps,
+    output::Output,
     pins::Pins,
     problem::Problem,
 };
@@ -27,7 +34,18 @@ use crate::{
 /// What every command works on.
 struct Context {
     global: Global,
+    /// All settings, layered.
+    config: Config,
+    /// The config file, one of the layers.
+    file: settings::ConfigFile,
     pins: Pins,
+}
+
+/// The settings that every command goes by.
+struct Global {
+    ranges_file: PathBuf,
+    output: Output,
+    verbose: bool,
 }
 
 impl Context {
@@ -56,6 +74,11 @@ impl Context {
         self.maps()?.ok_or_else(|| self.nothing_attached())
     }
 
+    /// Whether nobody can tell where the list is: the config file may say so, and cannot be read.
+    fn lost_list(&self) -> bool {
+        self.config.doubts(&["ranges_file"])
+    }
+
     /// The failure of a command that needs a filter where there is none.
     fn nothing_attached(&self) -> anyhow::Error {
         Problem::failed(
@@ -68,14 +91,21 @@ impl Context {
     }
 }
 
-/// Runs what was typed; returns the exit code.
+/// Runs what was typed, `matches` being the same with where each value came from; returns the exit code.
 ///
 /// # Errors
 /// If it failed; what was in force stays in force then.
-pub fn run(cli: Cli) -> Result<u8> {
+pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
+    let (config, file) = settings::load(&cli, matches)?;
     let context = Context {
-        pins: Pins::new(cli.global.bpffs.clone()),
-        global: cli.global,
+        global: Global {
+            ranges_file: config.ranges_file.to_path_buf(),
+            output: *config.output,
+            verbose: *config.verbose,
+        },
+        pins: Pins::new(config.bpffs.to_path_buf()),
+        config,
+        file,
     };
     let level = if context.global.verbose {
         log::LevelFilter::Debug
@@ -104,10 +134,7 @@ pub fn run(cli: Cli) -> Result<u8> {
 
 async fn dispatch(context: &Context, command: Command) -> Result<u8> {
     match command {
-        Command::Run {
-            policy,
-            detach_on_exit,
-        } => run::run(context, &policy, detach_on_exit).await,
+        Command::Run { policy, .. } => run::run(context, &policy).await,
         Command::Attach { policy, change } => attach::run(context, &policy, &change).await,
         Command::Detach { interface } => detach::run(context, &interface).await,
         Command::Status => status::run(context).await,
@@ -115,5 +142,6 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Stats => stats::run(context).await,
         Command::Ranges(command) => ranges::run(context, command).await,
         Command::Confirm => confirm::run(context),
+        Command::Config { policy, .. } => config::run(context, &policy),
     }
 }

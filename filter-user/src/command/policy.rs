@@ -1,55 +1,15 @@
-//! From arguments, the ranges file and the node to a policy, and a policy into force: what `attach` and `ranges` share.
+//! From settings, the ranges file and the node to a policy, and a policy into force: what `attach` and `ranges` share.
 
 use anyhow::Result;
-use ipnet::IpNet;
 
 use crate::{
-    cli::PolicyArgs,
     config::Settings,
     datapath::Policy,
     net::Net,
     output::say,
     problem::{Problem, Refusals},
-    ranges::{List, Refusal, Sources, compile, parse_list, parse_range, remarks},
+    ranges::{List, Refusal, Sources, compile, parse_list, remarks},
 };
-
-/// The settings that `args` ask for.
-pub(super) fn settings(args: &PolicyArgs) -> Result<Settings> {
-    let mut refusals = Vec::new();
-    let destinations = ranges("--destination", &args.destination, &mut refusals);
-    let prefixes = ranges(
-        "--outbound-ip-prefixes",
-        &args.outbound_ip_prefixes,
-        &mut refusals,
-    );
-    let cluster = ranges("--cluster-cidrs", &args.cluster_cidrs, &mut refusals);
-    let addresses: Vec<String> = args.outbound_ips.iter().map(ToString::to_string).collect();
-    let mut outbound = ranges("--outbound-ips", &addresses, &mut refusals);
-    outbound.extend(prefixes);
-    if !refusals.is_empty() {
-        return Err(Refusals { list: refusals }.into());
-    }
-    Ok(Settings {
-        ports: args.port.iter().copied().collect(),
-        destinations,
-        mode: args.mode,
-        node_addresses: !args.no_node_addresses,
-        outbound,
-        cluster,
-        max_ranges: args.max_ranges,
-    })
-}
-
-fn ranges(flag: &str, texts: &[String], refusals: &mut Vec<(String, String)>) -> Vec<IpNet> {
-    let mut ranges = Vec::new();
-    for text in texts {
-        match parse_range(text) {
-            Ok(range) => ranges.push(range),
-            Err(refusal) => refusals.push((format!("{flag}: {}", refusal.cause), refusal.hint)),
-        }
-    }
-    ranges
-}
 
 /// A list typed on the command line.
 pub(super) fn typed_list(text: &str) -> Result<List> {
@@ -76,7 +36,7 @@ pub(super) fn examine(list: &List, max_ranges: u32) -> Result<()> {
                 "set ranges: the list has {} entries, and the most is {max_ranges}",
                 entries.len()
             ),
-            "raise it with `apifence attach --max-ranges N`, up to 1000000; nothing changed",
+            "raise `max_ranges` in the config file and attach again, or `apifence attach --max-ranges N`; up to 1000000; nothing changed",
         ));
     }
     remarks(entries).iter().for_each(say);

@@ -26,7 +26,7 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Runs the command.
-pub(super) async fn run(context: &Context, args: &PolicyArgs, detach_on_exit: bool) -> Result<u8> {
+pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
     // Nobody is there to insist, and a service must come up.
@@ -66,7 +66,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, detach_on_exit: bo
     }
 
     drop(logs);
-    if detach_on_exit {
+    if *context.config.detach_on_exit {
         let names: Vec<String> = guarded
             .iter()
             .map(|guarded| guarded.interface.name.clone())

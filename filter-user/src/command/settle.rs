@@ -92,6 +92,10 @@ fn confirmed(context: &Context, record: &PolicyRecord) -> bool {
 
 /// The same for a command that only reads: if nobody is writing.
 pub(super) fn settle_unless_busy(context: &Context, maps: &mut Maps) -> Result<()> {
+    if context.lost_list() {
+        // Without the list nobody can tell what was confirmed.
+        return Ok(());
+    }
     match WriterLock::take_now(&context.global.ranges_file, context.pins.root()) {
         Ok(_lock) => settle(context, maps).map(drop),
         Err(_) => Ok(()),

@@ -43,7 +43,7 @@ struct Status {
     applied_at: Option<String>,
     /// The change that waits for its confirmation.
     provisional: Option<Provisional>,
-    /// How the kernel differs from the file.
+    /// How the kernel differs from the ranges file and the config file, and what is wrong with them.
     drift: Vec<String>,
     warnings: Vec<String>,
 }
@@ -156,7 +156,7 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         generation: 0,
         applied_at: None,
         provisional: None,
-        drift: Vec::new(),
+        drift: context.file.drift(None, &[]),
         warnings: Vec::new(),
     };
     if !status.interfaces.is_empty() {
@@ -234,6 +234,12 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
         mode if mode == Mode::Monitor as u8 => "monitoring",
         _ => "enforcing",
     };
+    let guarded: Vec<&str> = status
+        .interfaces
+        .iter()
+        .map(|guard| guard.interface.as_str())
+        .collect();
+    status.drift = context.file.drift(Some(&settings), &guarded);
     status.ports = settings.ports.iter().copied().collect();
     status.destinations = settings.destinations.clone();
     status.max_ranges = settings.max_ranges;
@@ -274,17 +280,21 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
             "{expired} ranges have expired and let nobody in; `apifence ranges list` shows them"
         ));
     }
+    // What is in the file alone.
+    if context.lost_list() {
+        return Ok(());
+    }
     let file = match Pending::find(&context.global.ranges_file) {
         Some(pending) => pending.read().map(Some),
         None => read_ranges(&context.global.ranges_file),
     };
     match file {
-        Ok(Some(file)) => status.drift = drift(&file.list(), &record, &sources),
+        Ok(Some(file)) => status.drift.extend(drift(&file.list(), &record, &sources)),
         Ok(None) => status
             .drift
             .push("the ranges file is missing; the list in force stays in force".to_owned()),
         Err(error) => {
-            status.drift = match error.downcast_ref::<Refusals>() {
+            let wrong = match error.downcast_ref::<Refusals>() {
                 Some(refusals) => refusals
                     .list
                     .iter()
@@ -292,6 +302,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
                     .collect(),
                 None => vec![format!("{error:#}")],
             };
+            status.drift.extend(wrong);
             status
                 .drift
                 .push("the file is not in force; the list before stays in force".to_owned());

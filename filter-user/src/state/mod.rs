@@ -1,6 +1,7 @@
 //! Files and locks: the ranges file is read whole and replaced whole, by one writer at a time, and what it replaces is kept.
 //!
 //! ```text
+//! FOLDER/apifence.toml     the config file, which is only read
 //! FOLDER/ranges             the list
 //! FOLDER/.ranges.new        a list being written
 //! FOLDER/.ranges.pending    a list in force until its deadline, if nobody confirms it
@@ -8,6 +9,7 @@
 //! FOLDER/ranges.history/N   copies of the lists in force until now, the highest number last
 //! ```
 
+mod config;
 mod file;
 mod history;
 mod lock;
@@ -15,6 +17,7 @@ mod seen;
 
 use std::path::Path;
 
+pub use config::{ConfigText, read_config};
 pub use file::{Committed, Pending, Staged, read_input, read_ranges};
 pub use history::{History, Kept, written};
 pub use lock::{WatchLock, WriterLock};

@@ -1,4 +1,14 @@
-//! The settings of a policy as the program uses them: checked values, no I/O.
+//! The settings as the program uses them: checked values, no I/O. Here those of a policy; `layers` has all of them, and where each
+//! comes from.
+
+mod file;
+mod layers;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use layers::{Config, Row, Setting};
+pub use value::{Misfits, Value};
 
 use std::collections::BTreeSet;
 
@@ -6,6 +16,12 @@ use filter_common::Mode;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// The config file, unless told otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/apifence/apifence.toml";
+/// The ranges file, unless told otherwise.
+pub const DEFAULT_RANGES_FILE: &str = "/etc/apifence/ranges";
+/// The directory of the pins, unless told otherwise.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/apifence";
 /// Most ranges in the user's list, unless told otherwise.
 pub const DEFAULT_MAX_RANGES: u32 = 3_500;
 /// The highest limit that can be set.

@@ -1,0 +1,65 @@
+//! `apifence config`: the effective settings, and where each comes from.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Context;
+use crate::{
+    cli::PolicyArgs,
+    config::Row,
+    output::{say, table},
+};
+
+#[derive(Serialize)]
+struct Report {
+    /// The path of the config file; none if there is no file.
+    config_file: Option<String>,
+    settings: Vec<Row>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.settings.iter().map(|row| {
+            vec![
+                row.key.to_owned(),
+                as_in_file(&row.value),
+                row.origin.clone(),
+            ]
+        });
+        f.write_str(&table(&["setting", "value", "from"], rows))
+    }
+}
+
+/// A value as the config file has it.
+fn as_in_file(value: &serde_json::Value) -> String {
+    match value.as_array() {
+        Some(items) => {
+            let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+            format!("[{}]", items.join(", "))
+        }
+        None => value.to_string(),
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
+    let file = &context.file;
+    if !file.exists {
+        say(format_args!(
+            "note: there is no config file `{}`",
+            file.path
+        ));
+    }
+    if args.authorized_ip_ranges.is_some() {
+        say(
+            "note: `--authorized-ip-ranges` is no setting: it changes the ranges file once, as `apifence ranges set` does",
+        );
+    }
+    context.global.output.write(&Report {
+        config_file: file.exists.then(|| file.path.clone()),
+        settings: context.config.rows(),
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,162 @@
+//! Which settings a command goes by, and what it makes of a config file that is broken.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use clap::{ArgMatches, CommandFactory as _, parser::ValueSource};
+
+use crate::{
+    cli::{Cli, Command, RangesCommand},
+    config::{Config, Settings, join},
+    output::say,
+    problem::Refusals,
+    state::{ConfigText, read_config},
+};
+
+/// The config file as it was found.
+pub(super) struct ConfigFile {
+    /// Its path, as it was given.
+    pub(super) path: String,
+    /// Whether it is there.
+    pub(super) exists: bool,
+    /// What it says, over the defaults.
+    pub(super) said: Config,
+    /// What is wrong with it, each with its hint.
+    pub(super) wrong: Vec<(String, String)>,
+}
+
+impl ConfigFile {
+    /// How the file differs from the settings in force, `have`, and from the interfaces that are guarded; what it does not say cannot
+    /// differ. In a sentence, or more where the file is broken.
+    pub(super) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
+        if !self.wrong.is_empty() {
+            let mut lines: Vec<String> =
+                self.wrong.iter().map(|(cause, _)| cause.clone()).collect();
+            lines.push(
+                "the config file is broken: the next `apifence attach` refuses it, and what is in force stays in force; `apifence config` says how to mend it"
+                    .to_owned(),
+            );
+            return lines;
+        }
+        let Some(have) = have else {
+            return Vec::new();
+        };
+        let mut changes = self.said.file_over(have).changes_from(have);
+        let want: BTreeSet<&str> = self.said.interfaces.iter().map(String::as_str).collect();
+        // `attach` leaves those guarded that are not named: they are no difference that it would make.
+        if want.iter().any(|name| !guarded.contains(name)) {
+            changes.push(format!(
+                "interfaces: {} (was {})",
+                join(want),
+                join(guarded)
+            ));
+        }
+        if changes.is_empty() {
+            return changes;
+        }
+        vec![format!(
+            "`{}` would change {}; unless flags of `apifence attach` made that difference on purpose, `apifence attach` without them puts the file in force",
+            self.path,
+            changes.join("; ")
+        )]
+    }
+}
+
+/// The settings that `command` cannot do without; `None` for all of them.
+///
+/// A command that puts settings in force needs the whole file to be in order. Others must work beside a broken one: to see what is in
+/// force, to change the list, and above all to let the operator back in. They need to know where the pins are, and who changes
+/// the list where that is. `status`, `check`, `stats`, `detach` and `ranges list` go without the list if they have to.
+const fn needed(command: &Command) -> Option<&'static [&'static str]> {
+    match command {
+        Command::Run { .. } | Command::Attach { .. } | Command::Config { .. } => None,
+        Command::Status
+        | Command::Check { .. }
+        | Command::Stats
+        | Command::Detach { .. }
+        | Command::Ranges(RangesCommand::List { .. }) => Some(&["bpffs"]),
+        Command::Ranges(RangesCommand::History) => Some(&["ranges_file"]),
+        Command::Confirm | Command::Ranges(_) => Some(&["bpffs", "ranges_file"]),
+    }
+}
+
+/// The settings for what was typed, and the file among their sources.
+///
+/// # Errors
+/// If a setting that the command needs cannot be told: all that is wrong then, not the first alone. Nothing was changed.
+pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFile)> {
+    let mut matches = matches;
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    let path = &cli.global.config;
+    let named = matches.value_source("config") != Some(ValueSource::DefaultValue);
+    let mut config = Config::default();
+    let text = read_config(path, named)?;
+    let path = path.display().to_string();
+    let exists = !matches!(text, ConfigText::Absent);
+    let wrong = match text {
+        ConfigText::Absent => Vec::new(),
+        ConfigText::Text(text) => config.read_file(&path, &text),
+        ConfigText::Unreadable(why) => {
+            config.doubt_all();
+            vec![(
+                format!("read config file `{path}`: {why}"),
+                "what is in force stays in force; without the file the defaults hold".to_owned(),
+            )]
+        }
+    };
+    let file = ConfigFile {
+        path,
+        exists,
+        said: config.clone(),
+        wrong,
+    };
+    let needed = needed(&cli.command);
+    let typed = config.read_typed(&Cli::command(), matches);
+
+    let mut refusals = match needed {
+        None => file.wrong.clone(),
+        Some(keys) => doubts(&config, &file, keys),
+    };
+    refusals.extend(typed);
+    if !refusals.is_empty() {
+        return Err(Refusals { list: refusals }.into());
+    }
+    // `status` shows it among its data.
+    if !file.wrong.is_empty() && !matches!(cli.command, Command::Status) {
+        for (cause, _) in &file.wrong {
+            say(format_args!("warning: {cause}"));
+        }
+        say(
+            "warning: the config file is broken, and only what can be read of it holds here; `apifence config` says how to mend it",
+        );
+    }
+    Ok((config, file))
+}
+
+/// What is to be said if one of `keys` is needed, and the file may say something about it that cannot be read.
+fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, String)> {
+    let doubtful: Vec<&str> = keys
+        .iter()
+        .copied()
+        .filter(|key| config.doubts(&[key]))
+        .collect();
+    if doubtful.is_empty() {
+        return Vec::new();
+    }
+    let flags: Vec<String> = doubtful
+        .iter()
+        .map(|key| format!("`--{}`", key.replace('_', "-")))
+        .collect();
+    let mut refusals = file.wrong.clone();
+    refusals.push((
+        format!(
+            "{}: it may set `{}`, which this command needs to know",
+            file.path,
+            doubtful.join("`, `")
+        ),
+        format!("mend the file, or give {}", flags.join(" and ")),
+    ));
+    refusals
+}

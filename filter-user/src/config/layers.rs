@@ -1,0 +1,387 @@
+//! All settings, each with where its value comes from: flag over environment over file over default.
+//!
+//! A new setting is a field here, in three places of this file that the compiler ties together, and an argument in `cli.rs` whose id
+//! is the key.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr, ops::Deref, path::PathBuf};
+
+use clap::{ArgMatches, parser::ValueSource};
+use ipnet::IpNet;
+use serde::Serialize;
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, PolicyMode, Settings,
+    XdpMode,
+    value::{Misfits, Value},
+};
+use crate::{output::Output, ranges::Refusal};
+
+/// Every setting.
+#[derive(Clone)]
+pub struct Config {
+    /// File that holds the authorized ranges.
+    pub ranges_file: Setting<PathBuf>,
+    /// Directory in a bpffs for what outlives the process.
+    pub bpffs: Setting<PathBuf>,
+    /// How data is written to stdout.
+    pub output: Setting<Output>,
+    /// Say more.
+    pub verbose: Setting<bool>,
+    /// Interfaces to guard; empty for those that hold the default routes.
+    pub interfaces: Setting<Vec<String>>,
+    /// Protected TCP ports.
+    pub ports: Setting<BTreeSet<u16>>,
+    /// Guarded destinations; empty for any.
+    pub destinations: Setting<Vec<IpNet>>,
+    /// What to do with packets from unauthorized sources.
+    pub mode: Setting<PolicyMode>,
+    /// Where the program runs.
+    pub xdp_mode: Setting<XdpMode>,
+    /// The cluster's egress addresses.
+    pub outbound_ips: Setting<Vec<IpAddr>>,
+    /// The cluster's egress prefixes.
+    pub outbound_ip_prefixes: Setting<Vec<IpNet>>,
+    /// The cluster's own CIDRs.
+    pub cluster_cidrs: Setting<Vec<IpNet>>,
+    /// Whether the node's own addresses are authorized.
+    pub node_addresses: Setting<bool>,
+    /// Most ranges in the list.
+    pub max_ranges: Setting<u32>,
+    /// Whether `run` detaches when it ends.
+    pub detach_on_exit: Setting<bool>,
+}
+
+/// What holds where nobody says otherwise.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ranges_file: Setting::new("ranges_file", DEFAULT_RANGES_FILE.into()),
+            bpffs: Setting::new("bpffs", DEFAULT_BPFFS.into()),
+            output: Setting::new("output", Output::Text),
+            verbose: Setting::new("verbose", false),
+            interfaces: Setting::new("interfaces", Vec::new()),
+            ports: Setting::new("ports", DEFAULT_PORTS.into()),
+            destinations: Setting::new("destinations", Vec::new()),
+            mode: Setting::new("mode", PolicyMode::Enforce),
+            xdp_mode: Setting::new("xdp_mode", XdpMode::Auto),
+            outbound_ips: Setting::new("outbound_ips", Vec::new()),
+            outbound_ip_prefixes: Setting::new("outbound_ip_prefixes", Vec::new()),
+            cluster_cidrs: Setting::new("cluster_cidrs", Vec::new()),
+            node_addresses: Setting::new("node_addresses", true),
+            max_ranges: Setting::new("max_ranges", DEFAULT_MAX_RANGES),
+            detach_on_exit: Setting::new("detach_on_exit", false),
+        }
+    }
+}
+
+impl Config {
+    /// The settings one by one, as they are shown.
+    pub(super) fn each(&mut self) -> Vec<&mut dyn Layered> {
+        let Self {
+            ranges_file,
+            bpffs,
+            output,
+            verbose,
+            interfaces,
+            ports,
+            destinations,
+            mode,
+            xdp_mode,
+            outbound_ips,
+            outbound_ip_prefixes,
+            cluster_cidrs,
+            node_addresses,
+            max_ranges,
+            detach_on_exit,
+        } = self;
+        vec![
+            ranges_file,
+            bpffs,
+            output,
+            verbose,
+            interfaces,
+            ports,
+            destinations,
+            mode,
+            xdp_mode,
+            outbound_ips,
+            outbound_ip_prefixes,
+            cluster_cidrs,
+            node_addresses,
+            max_ranges,
+            detach_on_exit,
+        ]
+    }
+
+    /// The settings as they are shown.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut config = self.clone();
+        config.each().iter().map(|setting| setting.row()).collect()
+    }
+
+    /// Whether the config file, or the environment, may say something about one of `keys` that could not be read, and nothing goes
+    /// before it.
+    pub fn doubts(&self, keys: &[&str]) -> bool {
+        let mut config = self.clone();
+        let each = config.each();
+        each.iter()
+            .any(|setting| setting.is_doubtful() && keys.contains(&setting.row().key))
+    }
+
+    /// Takes what flags and environment say over what was known before; `matches` are those of the command that was typed, and
+    /// `command` describes all of them. A setting that the command has no flag for may come from the environment; if that cannot be
+    /// read, the setting is doubtful.
+    ///
+    /// Returns what is wrong with what the command has a flag for, each with its hint.
+    pub fn read_typed(
+        &mut self,
+        command: &clap::Command,
+        matches: &ArgMatches,
+    ) -> Vec<(String, String)> {
+        let mut refusals = Vec::new();
+        for setting in self.each() {
+            let key = setting.row().key;
+            let argument = argument(command, key);
+            if matches.try_contains_id(key).is_err() {
+                let only = clap::Command::new("apifence").no_binary_name(true);
+                let environment = only.arg(argument).try_get_matches_from([""; 0]);
+                let read =
+                    environment.is_ok_and(|found| take(setting, argument, &found).is_empty());
+                if !read {
+                    setting.doubt();
+                }
+                continue;
+            }
+            refusals.extend(take(setting, argument, matches));
+        }
+        refusals
+    }
+
+    /// The settings of a policy.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            ports: self.ports.value.clone(),
+            destinations: sorted(self.destinations.iter().copied()),
+            mode: *self.mode,
+            node_addresses: *self.node_addresses,
+            outbound: sorted(
+                self.outbound_ips
+                    .iter()
+                    .copied()
+                    .map(IpNet::from)
+                    .chain(self.outbound_ip_prefixes.iter().copied()),
+            ),
+            cluster: sorted(self.cluster_cidrs.iter().copied()),
+            max_ranges: *self.max_ranges,
+        }
+    }
+
+    /// `have` with what the config file says in its place; what it does not say stays.
+    pub fn file_over(&self, have: &Settings) -> Settings {
+        let mut want = have.clone();
+        let said = self.settings();
+        if self.ports.is_from_file() {
+            want.ports = said.ports;
+        }
+        if self.destinations.is_from_file() {
+            want.destinations = said.destinations;
+        }
+        if self.mode.is_from_file() {
+            want.mode = said.mode;
+        }
+        if self.node_addresses.is_from_file() {
+            want.node_addresses = said.node_addresses;
+        }
+        if self.outbound_ips.is_from_file() || self.outbound_ip_prefixes.is_from_file() {
+            want.outbound = said.outbound;
+        }
+        if self.cluster_cidrs.is_from_file() {
+            want.cluster = said.cluster;
+        }
+        if self.max_ranges.is_from_file() {
+            want.max_ranges = said.max_ranges;
+        }
+        want
+    }
+}
+
+/// In order, so that two sources that say the same are no difference.
+fn sorted(ranges: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    ranges.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Lets `setting` have what `matches` say, if a flag or the environment does; returns what is wrong with it, each with its hint.
+fn take(
+    setting: &mut dyn Layered,
+    argument: &clap::Arg,
+    matches: &ArgMatches,
+) -> Vec<(String, String)> {
+    let origin = match matches.value_source(setting.row().key) {
+        Some(ValueSource::CommandLine) => {
+            Origin::Flag(argument.get_long().unwrap_or_default().to_owned())
+        }
+        Some(ValueSource::EnvVariable) => {
+            let name = argument.get_env().unwrap_or_default();
+            Origin::Environment(name.to_string_lossy().into_owned())
+        }
+        _ => return Vec::new(),
+    };
+    let place = match &origin {
+        Origin::Flag(flag) => format!("--{flag}"),
+        origin => origin.to_string(),
+    };
+    let refusals = setting.take(matches, origin).into_iter();
+    refusals
+        .map(|Refusal { cause, hint }| (format!("{place}: {cause}"), hint))
+        .collect()
+}
+
+/// The argument that is the flag, and names the environment variable, of the setting `key`.
+pub(super) fn argument<'a>(command: &'a clap::Command, key: &str) -> &'a clap::Arg {
+    let commands = command.get_subcommands();
+    let all = commands
+        .filter(|command| command.get_name() == "config")
+        .chain([command])
+        .flat_map(clap::Command::get_arguments);
+    let mut found = all.filter(|argument| argument.get_id() == key);
+    found
+        .next()
+        .expect("`apifence config` has a flag for every setting")
+}
+
+/// A setting: its value, and where that comes from.
+#[derive(Clone)]
+pub struct Setting<T> {
+    key: &'static str,
+    value: T,
+    origin: Origin,
+    doubtful: bool,
+}
+
+impl<T> Setting<T> {
+    const fn new(key: &'static str, default: T) -> Self {
+        Self {
+            key,
+            value: default,
+            origin: Origin::Default,
+            doubtful: false,
+        }
+    }
+
+    /// Whether the config file says it.
+    pub fn is_from_file(&self) -> bool {
+        matches!(self.origin, Origin::File { .. })
+    }
+}
+
+impl<T> Deref for Setting<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// A setting, whatever its type.
+pub(super) trait Layered {
+    /// The value of the file takes the place of the default; returns what is wrong with it.
+    fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> Misfits;
+    /// What was typed takes the place of what was there; returns what is wrong with it.
+    fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<Refusal>;
+    /// The file, or the environment, says something that cannot be read.
+    fn doubt(&mut self);
+    /// Whether something said about it could not be read, and nothing goes before that.
+    fn is_doubtful(&self) -> bool;
+    /// As it is shown.
+    fn row(&self) -> Row;
+}
+
+impl<T: Value> Layered for Setting<T> {
+    fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> Misfits {
+        match T::from_toml(self.key, value) {
+            Ok(value) => {
+                (self.value, self.origin) = (value, origin);
+                Misfits::new()
+            }
+            Err(misfits) => {
+                self.doubt();
+                misfits
+            }
+        }
+    }
+
+    fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<Refusal> {
+        match T::from_args(matches, self.key) {
+            Ok(value) => {
+                (self.value, self.origin, self.doubtful) = (value, origin, false);
+                Vec::new()
+            }
+            Err(refusals) => refusals,
+        }
+    }
+
+    fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    fn row(&self) -> Row {
+        Row {
+            key: self.key,
+            value: self.value.json(),
+            source: match self.origin {
+                Origin::Default => "default",
+                Origin::File { .. } => "file",
+                Origin::Environment(_) => "environment",
+                Origin::Flag(_) => "flag",
+            },
+            origin: self.origin.to_string(),
+        }
+    }
+}
+
+/// A setting as it is shown.
+#[derive(Serialize)]
+pub struct Row {
+    /// Its name in the config file.
+    pub key: &'static str,
+    /// Its value.
+    pub value: serde_json::Value,
+    /// Where that comes from: `default`, `file`, `environment` or `flag`.
+    pub source: &'static str,
+    /// The same with the line, variable or flag.
+    pub origin: String,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The config file.
+    File {
+        /// Its path.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// This environment variable.
+    Environment(String),
+    /// The flag of this name, without its dashes.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Flag(flag) => write!(f, "flag --{flag}"),
+        }
+    }
+}

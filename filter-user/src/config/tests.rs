@@ -1,0 +1,214 @@
+//! The layers, and the file among them. What is refused, in whose words, is in the suites `config` and `words`.
+
+use clap::{ArgMatches, CommandFactory as _};
+
+use super::{Config, layers::Origin};
+use crate::cli::Cli;
+
+const EXAMPLE: &str = include_str!("../../../deploy/apifence.toml");
+
+fn matches(words: &[&str]) -> ArgMatches {
+    let all = ["apifence", "config"].iter().chain(words);
+    let matches = Cli::command().get_matches_from(all);
+    let (_, matches) = matches.subcommand().expect("a subcommand was given");
+    matches.clone()
+}
+
+/// What `config` says of `key`: the value, and where that comes from.
+fn says(config: &Config, key: &str) -> (String, String) {
+    let rows = config.rows();
+    let row = rows.iter().find(|row| row.key == key).expect("a known key");
+    (row.value.to_string(), row.origin.clone())
+}
+
+/// The causes of what is wrong with `text`, and what could be read of it.
+fn read(text: &str) -> (Vec<String>, Config) {
+    let mut config = Config::default();
+    let wrong = config.read_file("F", text);
+    (wrong.into_iter().map(|(cause, _)| cause).collect(), config)
+}
+
+fn values(config: &Config) -> Vec<(&'static str, serde_json::Value)> {
+    let rows = config.rows().into_iter();
+    rows.map(|row| (row.key, row.value)).collect()
+}
+
+#[test]
+fn the_example_changes_nothing_as_it_is_and_with_every_line_uncommented() {
+    let (wrong, config) = read(EXAMPLE);
+    assert_eq!(wrong, [""; 0]);
+    assert!(config.rows().iter().all(|row| row.source == "default"));
+
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let (wrong, config) = read(&uncommented);
+    assert_eq!(wrong, [""; 0]);
+    assert_eq!(values(&config), values(&Config::default()));
+    for row in config.rows() {
+        assert_eq!(row.source, "file", "`{}` is not in the example", row.key);
+    }
+}
+
+#[test]
+fn the_defaults_that_help_shows_are_those_that_hold() {
+    let matches = matches(&[]);
+    let mut config = Config::default();
+    for setting in config.each() {
+        let refusals = setting.take(&matches, Origin::Default);
+        assert_eq!(refusals, []);
+    }
+    assert_eq!(values(&config), values(&Config::default()));
+}
+
+#[test]
+fn every_setting_has_a_flag_and_a_variable() {
+    let command = Cli::command();
+    for row in Config::default().rows() {
+        let argument = super::layers::argument(&command, row.key);
+        let flag = argument.get_long().expect("a setting has a flag");
+        let variable = argument.get_env().expect("a setting has a variable");
+        let name = flag.trim_start_matches("no-").replace('-', "_");
+        let want = format!("APIFENCE_{}", name.to_uppercase());
+        assert_eq!(variable.to_string_lossy(), want);
+    }
+}
+
+#[test]
+fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+    let (wrong, mut config) =
+        read("# ours\nports = [443]\n\nmax_ranges = 1_000\nmode = 'monitor'\n");
+    assert_eq!(wrong, [""; 0]);
+    let flags = ["--port", "6443,8443", "--no-node-addresses", "-v"];
+    let wrong = config.read_typed(&Cli::command(), &matches(&flags));
+    assert_eq!(wrong, []);
+    let say = |key, value: &str, origin: &str| {
+        assert_eq!(says(&config, key), (value.to_owned(), origin.to_owned()));
+    };
+    say("ports", "[6443,8443]", "flag --port");
+    say("node_addresses", "false", "flag --no-node-addresses");
+    say("verbose", "true", "flag --verbose");
+    say("max_ranges", "1000", "F:4");
+    say("mode", "\"monitor\"", "F:5");
+    say("xdp_mode", "\"auto\"", "default");
+}
+
+#[test]
+fn an_empty_flag_takes_a_list_back() {
+    let (_, mut config) = read("destinations = ['10.0.0.0/8']\n");
+    config.read_typed(&Cli::command(), &matches(&["--destination", ""]));
+    assert_eq!(
+        says(&config, "destinations"),
+        ("[]".to_owned(), "flag --destination".to_owned())
+    );
+}
+
+#[test]
+fn one_mistake_is_one_complaint_and_hides_no_other() {
+    let (wrong, config) = read(
+        "max_ranges 5\n\
+         mode = enforce\n\
+         cluster_cidrs = [\n  '10.0.0.0/8'\n  '11.0.0.0/8'\n]\n\
+         ports = [443, 6443\n\
+         bpffs = '/sys/fs/bpf/other'\n\
+         = 3\n\
+         bpfs = 1\n\
+         verbose = 1\n\
+         output = \"json\n",
+    );
+    let lines: Vec<&str> = wrong
+        .iter()
+        .map(|cause| cause.split(": ").next().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        lines,
+        ["F:1", "F:2", "F:4", "F:7", "F:9", "F:10", "F:11", "F:12"],
+        "{wrong:#?}"
+    );
+    assert_eq!(says(&config, "bpffs").1, "F:8");
+    for key in [
+        "max_ranges",
+        "mode",
+        "cluster_cidrs",
+        "ports",
+        "output",
+        "verbose",
+    ] {
+        assert!(config.doubts(&[key]), "{key}");
+        assert_eq!(says(&config, key).1, "default");
+    }
+    assert!(!config.doubts(&["bpffs", "ranges_file", "destinations"]));
+}
+
+#[test]
+fn a_flag_removes_the_doubt() {
+    let (_, mut config) = read("bpffs = /x\nranges_file = 3\n");
+    config.read_typed(&Cli::command(), &matches(&["--bpffs", "/x"]));
+    assert!(!config.doubts(&["bpffs"]));
+    assert!(config.doubts(&["bpffs", "ranges_file"]));
+    assert!(!config.doubts(&["output"]));
+}
+
+#[test]
+fn a_key_that_is_set_twice_is_doubtful() {
+    let (wrong, config) = read("bpffs = '/a'\nbpffs = '/b'\n");
+    assert_eq!(wrong, ["F:2: `bpffs` is set twice"]);
+    assert!(config.doubts(&["bpffs"]));
+}
+
+#[test]
+fn another_file_altogether_is_given_up_soon() {
+    let (wrong, config) = read(&"10.0.0.0/8\n".repeat(10_000));
+    assert!(wrong.len() < 30, "{} complaints", wrong.len());
+    assert!(!config.doubts(&["bpffs"]));
+}
+
+#[test]
+fn no_text_is_too_strange() {
+    for text in [
+        "\"\"\"",
+        "[",
+        "[[",
+        "a=[",
+        "=",
+        "\u{feff}",
+        "\r",
+        "a = {",
+        "x=\"\u{1F600}",
+        "é\n",
+    ] {
+        let (wrong, _) = read(text);
+        assert!(wrong.len() < 5, "{text:?}: {wrong:?}");
+    }
+    let mut random = 1_u32;
+    for _ in 0..2_000 {
+        let text: String = (0..24)
+            .map(|_| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let letters = b"ports=[]{}\"'\n\n#.,0 \xff";
+                char::from(letters[(random >> 16) as usize % letters.len()])
+            })
+            .collect();
+        read(&text);
+    }
+}
+
+#[test]
+fn what_the_file_says_is_laid_over_the_settings_in_force() {
+    let have = Config::default().settings();
+    let (_, config) = read("mode = 'monitor'\noutbound_ips = ['192.0.2.1']\n");
+    let want = config.file_over(&have);
+    assert_eq!(
+        want.changes_from(&have),
+        [
+            "mode: monitor (was enforce)",
+            "outbound addresses: 192.0.2.1/32 (was none)"
+        ]
+    );
+    let (_, silent) = read("xdp_mode = 'generic'\n");
+    assert_eq!(silent.file_over(&want), want);
+}

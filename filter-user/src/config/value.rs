@@ -1,0 +1,380 @@
+//! What a setting can hold: how it is read from the file and from the command line, and how it is shown.
+
+use std::{collections::BTreeSet, net::IpAddr, ops::Range, path::PathBuf};
+
+use clap::{ArgMatches, ValueEnum};
+use ipnet::IpNet;
+use serde_json::json;
+use toml::{Spanned, de::DeValue};
+
+use super::{MAX_MAX_RANGES, PolicyMode, XdpMode};
+use crate::{
+    output::Output,
+    ranges::{Refusal, parse_range},
+};
+
+/// What is wrong with a value of the file, each with the bytes that it is about.
+pub type Misfits = Vec<(Range<usize>, Refusal)>;
+
+/// The type of a setting.
+pub trait Value: Clone {
+    /// How it is written in the file.
+    const EXAMPLE: &'static str;
+
+    /// Reads the value of `key` in the file; all that is wrong with it, otherwise.
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits>;
+
+    /// Reads the value that `matches` have for `id`, from a flag or from the environment: `clap` has parsed it.
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>>;
+
+    /// As a program reads it, and, but for a space behind a comma, as it stands in the file.
+    fn json(&self) -> serde_json::Value;
+}
+
+/// The one value that `matches` have.
+fn one<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> T {
+    matches
+        .get_one(id)
+        .cloned()
+        .expect("a setting that was given has a value")
+}
+
+/// The strings that `matches` have; an empty one stands for no value at all.
+fn strings(matches: &ArgMatches, id: &str) -> Vec<String> {
+    let given = matches.get_many::<String>(id).into_iter().flatten();
+    given.filter(|text| !text.is_empty()).cloned().collect()
+}
+
+fn refusal(cause: String, hint: impl Into<String>) -> Refusal {
+    Refusal {
+        cause,
+        hint: hint.into(),
+    }
+}
+
+/// What a value of the file should be.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// The value of a setting.
+    Whole(&'static str),
+    /// One in the list of these, which is the value of a setting.
+    ListOf(&'static str),
+}
+
+/// The refusal of a value of another type.
+fn no<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> Misfits {
+    let is = match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "`true` or `false`",
+        DeValue::Datetime(_) => "a time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    let cause = match wanted {
+        Wanted::Whole(what) => format!("`{key}` is {is}, not {what}"),
+        Wanted::ListOf(what) => format!("`{key}` holds {is}, and is a list of {what}"),
+    };
+    let hint = format!("write it like `{key} = {}`", T::EXAMPLE);
+    vec![(value.span(), refusal(cause, hint))]
+}
+
+/// A string of the file.
+fn string<'a, T: Value>(
+    key: &str,
+    value: &'a Spanned<DeValue<'_>>,
+    wanted: Wanted,
+) -> Result<&'a str, Misfits> {
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text),
+        _ => Err(no::<T>(key, value, wanted)),
+    }
+}
+
+/// A whole number of the file; none if it is beyond 64 bits.
+fn number<T: Value>(
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    wanted: Wanted,
+) -> Result<Option<i64>, Misfits> {
+    match value.get_ref() {
+        DeValue::Integer(digits) => Ok(i64::from_str_radix(digits.as_str(), digits.radix()).ok()),
+        _ => Err(no::<T>(key, value, wanted)),
+    }
+}
+
+/// A list of the file, each value read by `item`.
+fn list<T: Value, I>(
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    item: impl Fn(&Spanned<DeValue<'_>>) -> Result<I, Misfits>,
+) -> Result<Vec<I>, Misfits> {
+    let DeValue::Array(values) = value.get_ref() else {
+        return Err(no::<T>(key, value, Wanted::Whole("a list")));
+    };
+    let mut items = Vec::new();
+    let mut misfits = Misfits::new();
+    for value in values {
+        match item(value) {
+            Ok(item) => items.push(item),
+            Err(more) => misfits.extend(more),
+        }
+    }
+    if misfits.is_empty() {
+        Ok(items)
+    } else {
+        Err(misfits)
+    }
+}
+
+/// A refusal of one among the values of `key`.
+fn among(key: &str, span: Range<usize>, Refusal { cause, hint }: Refusal) -> Misfits {
+    vec![(span, refusal(format!("`{key}`: {cause}"), hint))]
+}
+
+/// An address that can be the source of packets, just as a range must.
+fn address(text: &str) -> Result<IpAddr, Refusal> {
+    let Ok(address) = text.parse() else {
+        return Err(refusal(
+            format!("`{text}` is no IP address"),
+            "write it like `198.51.100.7`; CIDRs are for `outbound_ip_prefixes`, `--outbound-ip-prefixes`",
+        ));
+    };
+    parse_range(text).map(|_| address)
+}
+
+/// A whole number of the file, as it is written.
+fn digits(value: &Spanned<DeValue<'_>>) -> String {
+    match value.get_ref() {
+        DeValue::Integer(digits) => digits.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// Reads each text by `item`; all refusals, otherwise.
+fn each<T>(
+    texts: &[String],
+    item: impl Fn(&str) -> Result<T, Refusal>,
+) -> Result<Vec<T>, Vec<Refusal>> {
+    let mut items = Vec::new();
+    let mut refusals = Vec::new();
+    for text in texts {
+        match item(text.trim()) {
+            Ok(item) => items.push(item),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    if refusals.is_empty() {
+        Ok(items)
+    } else {
+        Err(refusals)
+    }
+}
+
+impl Value for PathBuf {
+    const EXAMPLE: &'static str = "\"/a/path\"";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        let text = string::<Self>(key, value, Wanted::Whole("a path"))?;
+        if !text.starts_with('/') {
+            // Relative to what, a service and a shell would not agree on.
+            let cause = format!("`{key}` is `{text}`, which does not start with `/`");
+            let hint = "write the whole path";
+            return Err(vec![(value.span(), refusal(cause, hint))]);
+        }
+        Ok(text.into())
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        Ok(one(matches, id))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.to_string_lossy().into()
+    }
+}
+
+impl Value for bool {
+    const EXAMPLE: &'static str = "true";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        match value.get_ref() {
+            DeValue::Boolean(value) => Ok(*value),
+            _ => Err(no::<Self>(key, value, Wanted::Whole("`true` or `false`"))),
+        }
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        Ok(one(matches, id))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+/// The limit of the list.
+impl Value for u32 {
+    const EXAMPLE: &'static str = "3500";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        let number = number::<Self>(key, value, Wanted::Whole("a number"))?;
+        number
+            .and_then(|number| Self::try_from(number).ok())
+            .filter(|number| (1..=MAX_MAX_RANGES).contains(number))
+            .ok_or_else(|| {
+                let digits = digits(value);
+                let cause = format!("`{key}` is {digits}, not from 1 to {MAX_MAX_RANGES}");
+                let hint = format!("write it like `{key} = {}`", Self::EXAMPLE);
+                vec![(value.span(), refusal(cause, hint))]
+            })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        Ok(one(matches, id))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+/// Ports.
+impl Value for BTreeSet<u16> {
+    const EXAMPLE: &'static str = "[443, 6443]";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        let ports: Self = list::<Self, _>(key, value, |value| {
+            number::<Self>(key, value, Wanted::ListOf("ports"))?
+                .and_then(|number| u16::try_from(number).ok())
+                .filter(|port| *port != 0)
+                .ok_or_else(|| {
+                    let cause = format!("`{key}` holds {}, which is no port", digits(value));
+                    vec![(value.span(), refusal(cause, "ports are from 1 to 65535"))]
+                })
+        })?
+        .into_iter()
+        .collect();
+        if ports.is_empty() {
+            let cause = format!("`{key}` names no port, so that nothing would be protected");
+            let hint = "`apifence ranges clear` switches enforcement off; leave the key out for the default";
+            return Err(vec![(value.span(), refusal(cause, hint))]);
+        }
+        Ok(ports)
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        let ports = matches.get_many::<u16>(id).into_iter().flatten();
+        Ok(ports.copied().collect())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+/// Names of interfaces.
+impl Value for Vec<String> {
+    const EXAMPLE: &'static str = "[\"eth0\"]";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        list::<Self, _>(key, value, |value| {
+            let name = string::<Self>(key, value, Wanted::ListOf("names"))?;
+            if name.is_empty() {
+                let cause = format!("`{key}` holds an empty name");
+                let hint = "`apifence status` and `ip link` name the interfaces";
+                return Err(vec![(value.span(), refusal(cause, hint))]);
+            }
+            Ok(name.to_owned())
+        })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        Ok(strings(matches, id))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+/// Ranges.
+impl Value for Vec<IpNet> {
+    const EXAMPLE: &'static str = "[\"198.51.100.0/24\"]";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        list::<Self, _>(key, value, |value| {
+            let text = string::<Self>(key, value, Wanted::ListOf("CIDRs"))?;
+            parse_range(text).map_err(|refusal| among(key, value.span(), refusal))
+        })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        each(&strings(matches, id), parse_range)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+/// Addresses.
+impl Value for Vec<IpAddr> {
+    const EXAMPLE: &'static str = "[\"198.51.100.7\"]";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        list::<Self, _>(key, value, |value| {
+            let text = string::<Self>(key, value, Wanted::ListOf("addresses"))?;
+            address(text).map_err(|refusal| among(key, value.span(), refusal))
+        })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        each(&strings(matches, id), address)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+/// A word among a few.
+macro_rules! choice {
+    ($type:ty, $example:literal) => {
+        impl Value for $type {
+            const EXAMPLE: &'static str = $example;
+
+            fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+                let text = string::<Self>(key, value, Wanted::Whole("a word"))?;
+                <Self as ValueEnum>::from_str(text, false).map_err(|_| {
+                    let words: Vec<String> = <Self as ValueEnum>::value_variants()
+                        .iter()
+                        .map(|word| format!("`{}`", word_of(word)))
+                        .collect();
+                    let cause = format!("`{key}` is `{text}`, which it cannot be");
+                    let hint = format!("it is one of {}", words.join(", "));
+                    vec![(value.span(), refusal(cause, hint))]
+                })
+            }
+
+            fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+                Ok(one(matches, id))
+            }
+
+            fn json(&self) -> serde_json::Value {
+                word_of(self).into()
+            }
+        }
+    };
+}
+
+choice!(Output, "\"text\"");
+choice!(PolicyMode, "\"enforce\"");
+choice!(XdpMode, "\"auto\"");
+
+/// The word for a choice, as the command line has it.
+fn word_of<T: ValueEnum>(choice: &T) -> String {
+    let value = choice.to_possible_value();
+    value.expect("no choice is hidden").get_name().to_owned()
+}

@@ -1,0 +1,33 @@
+//! What a person reads, as files to compare with.
+
+use anyhow::Result;
+use tests::cli::{Apifence, Ran};
+
+/// Compares what the commands said with the snapshot `name`.
+pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
+    let ranges = filter.ranges_file().display().to_string();
+    let config = filter.config_file().display().to_string();
+    let mut settings = insta::Settings::new();
+    // Absolute: found without asking cargo where the workspace is.
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    // What differs from run to run.
+    settings.add_filter(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
+    settings.add_filter(r"\(program \d+\)", "(program ...)");
+    settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
+    settings.add_filter(r#""seconds_left": \d+"#, "\"seconds_left\": SECONDS");
+    let text: Vec<_> = said
+        .iter()
+        .map(|ran| {
+            let text = ran.transcript().replace(&ranges, "RANGES-FILE");
+            text.replace(&config, "CONFIG-FILE")
+        })
+        .collect();
+    settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
+}
+
+/// Runs the commands, whatever comes of them.
+pub(crate) fn all(filter: &Apifence<'_>, commands: &[&[&str]]) -> Result<Vec<Ran>> {
+    commands.iter().map(|command| filter.run(command)).collect()
+}
