@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use crate::{
-    config::{DEFAULT_MAX_RANGES, DEFAULT_PORTS, MAX_MAX_RANGES, PolicyMode, XdpMode},
+    config::{
+        DEFAULT_MAX_RANGES, DEFAULT_METRICS_LISTEN, DEFAULT_PORTS, MAX_MAX_RANGES, MetricsListen,
+        PolicyMode, XdpMode,
+    },
     output::Output,
 };
 
@@ -64,6 +67,9 @@ pub(crate) enum Command {
     Run {
         #[command(flatten)]
         policy: PolicyArgs,
+        /// Where to serve `/metrics`, `/healthz` and `/readyz`; `off` for nowhere
+        #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_METRICS_LISTEN)]
+        metrics_listen: MetricsListen,
         /// Detach at exit: the port is open from then on
         #[arg(long)]
         detach_on_exit: bool,

@@ -33,22 +33,7 @@ struct Context {
 impl Context {
     /// The maps in use, if a filter is attached or was prepared.
     fn maps(&self) -> Result<Option<Maps>> {
-        // Also refuses the pins of another layout version.
-        let interfaces = self.pins.interfaces()?;
-        let directory = self.pins.maps();
-        if directory.exists() {
-            return Maps::open(&directory).map(Some);
-        }
-        if interfaces.is_empty() {
-            return Ok(None);
-        }
-        Err(Problem::failed(
-            format!(
-                "open pins in `{}`: the maps of the attached filter are gone",
-                self.pins.root().display()
-            ),
-            "the filter goes by its last policy; `apifence attach` gives it new maps",
-        ))
+        Maps::in_use(&self.pins)
     }
 
     /// The maps in use.
@@ -106,8 +91,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
     match command {
         Command::Run {
             policy,
+            metrics_listen,
             detach_on_exit,
-        } => run::run(context, &policy, detach_on_exit).await,
+        } => run::run(context, &policy, metrics_listen, detach_on_exit).await,
         Command::Attach { policy, change } => attach::run(context, &policy, &change).await,
         Command::Detach { interface } => detach::run(context, &interface).await,
         Command::Status => status::run(context).await,

@@ -151,13 +151,23 @@ where
     IpAddr: From<[u8; N]>,
 {
     let mut prefixes = Vec::new();
-    let map = inside(tries, slot)?;
-    let read = Batch::of(&map)?.read(|key, value| {
+    each(tries, slot, |key, value| {
         let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
-        prefixes.extend(prefix(octets, bytemuck::pod_read_unaligned(value), now));
-    });
-    read.map_err(|error| explain("read policy", &error))?;
+        prefixes.extend(prefix(octets, value, now));
+    })?;
     Ok(prefixes)
+}
+
+/// Hands every key of the trie in `slot`, and what it holds for it, to `entry`.
+pub(super) fn each(
+    tries: &Tries,
+    slot: Slot,
+    mut entry: impl FnMut(&[u8], PrefixValue),
+) -> Result<()> {
+    let map = inside(tries, slot)?;
+    Batch::of(&map)?
+        .read(|key, value| entry(key, bytemuck::pod_read_unaligned(value)))
+        .map_err(|error| explain("read policy", &error))
 }
 
 /// The prefix that a trie holds `value` for. The kernel knows no prefix length beyond the key's own.

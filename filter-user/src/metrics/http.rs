@@ -1,0 +1,191 @@
+//! The endpoint: three paths, small answers, and limits that nobody who connects can go beyond.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use super::{Exporter, Health};
+use crate::{config::MetricsListen, output::say, pins::Pins, problem::errno};
+
+/// Most connections at once; more wait in the kernel.
+const MOST_CONNECTIONS: usize = 32;
+/// How long a client may take to send its request's header.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// How long a connection may take for everything: one request and its answer.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// How long until an address that cannot be listened on is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long nothing is accepted after the kernel refused to, as it does for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The endpoint of a process that does something else beside.
+pub struct Endpoint {
+    serving: JoinHandle<()>,
+    leave: oneshot::Sender<()>,
+}
+
+impl Endpoint {
+    /// Serves from now on what is pinned under `pins` and what `health` says; `None` if `listen` is off. That an address cannot be
+    /// listened on is no error: it is said, and tried again.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket to ask for interfaces.
+    pub fn open(
+        listen: MetricsListen,
+        pins: Pins,
+        health: watch::Receiver<Health>,
+    ) -> Result<Option<Self>> {
+        let MetricsListen::At(address) = listen else {
+            return Ok(None);
+        };
+        let exporter = Exporter::new(pins, health)?;
+        let (leave, left) = oneshot::channel();
+        let serving = tokio::spawn(serve_at(address, exporter, async {
+            // A sender that is gone means the same.
+            let _ = left.await;
+        }));
+        Ok(Some(Self { serving, leave }))
+    }
+
+    /// Ends it, with every connection.
+    pub async fn close(self) {
+        drop(self.leave);
+        // Ended, even if by a panic.
+        let _ = self.serving.await;
+    }
+}
+
+/// Serves at `address` until `shutdown`. As long as it cannot be listened on, says so once and tries again: who is guarded
+/// must not depend on who watches.
+async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future<Output = ()>) {
+    let mut shutdown = pin!(shutdown);
+    let mut warned = false;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if !warned => {
+                say(format_args!(
+                    "warning: listen on `{address}` for metrics: {}\n\
+                     hint: the filter does not need it, and it is tried again every {} s; `--metrics-listen` takes another address, or `off`",
+                    errno(&error),
+                    RETRY.as_secs()
+                ));
+                warned = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = &mut shutdown => return,
+            () = sleep(RETRY) => {}
+        }
+    };
+    say(format_args!("metrics at `http://{address}/metrics`"));
+    serve(listener, exporter, shutdown).await;
+}
+
+/// Answers whoever connects to `listener`, until `shutdown`; connections end with it.
+pub async fn serve(listener: TcpListener, exporter: Exporter, shutdown: impl Future<Output = ()>) {
+    let exporter = Arc::new(exporter);
+    let mut shutdown = pin!(shutdown);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&exporter)));
+                }
+                Err(error) => {
+                    log::debug!("accept connection for metrics: {}", errno(&error));
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One request and its answer. What goes wrong is the client's to notice.
+async fn connection(stream: TcpStream, exporter: Arc<Exporter>) {
+    let service = service_fn(|request| {
+        let exporter = Arc::clone(&exporter);
+        async move { Ok::<_, Infallible>(answer(&request, &exporter).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_TIME, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!("answer request for metrics: {error}"),
+        Err(_) => log::debug!("answer request for metrics: it took too long"),
+    }
+}
+
+async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !["/metrics", "/healthz", "/readyz"].contains(&path) {
+        return page(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are `/metrics`, `/healthz` and `/readyz`\n",
+        );
+    }
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
+        refusal
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refusal;
+    }
+    match path {
+        "/metrics" => match exporter.metrics().await {
+            Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+            Err(error) => page(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                format!("{error:#}\n"),
+            ),
+        },
+        "/readyz" => match exporter.complaints().await {
+            none if none.is_empty() => page(StatusCode::OK, TEXT, "ready\n"),
+            complaints => page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                complaints.join("\n") + "\n",
+            ),
+        },
+        _ => page(StatusCode::OK, TEXT, "alive\n"),
+    }
+}
+
+fn page(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,203 @@
+//! What the kernel says, read when somebody asks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use filter_common::{Mode, map::PolicyRecord};
+use tokio::{sync::watch, task::spawn_blocking};
+
+use super::{Health, exposition::render};
+use crate::{
+    clock::Moment,
+    datapath::{Census, CounterRow, Maps, read_counters},
+    guards::{Guard, guards},
+    net::{Interface, Net},
+    pins::Pins,
+};
+
+/// Answers what monitoring asks. Needs no lock that a change of the list waits for.
+pub struct Exporter {
+    pins: Pins,
+    net: Net,
+    health: watch::Receiver<Health>,
+    /// The generation counted last.
+    counted: Arc<Mutex<Counted>>,
+}
+
+/// The ranges of the generation that `mark` names.
+#[derive(Default)]
+struct Counted {
+    mark: Option<Mark>,
+    census: Arc<Census>,
+}
+
+/// What tells one generation from every other: its number, and when it was put in force, for numbers begin anew with new pins.
+type Mark = (u64, u64);
+
+/// What the kernel says at one moment.
+pub(super) struct Reading {
+    /// The interfaces that are there and have a pinned link.
+    pub(super) guards: Vec<Guard>,
+    /// The counters of these interfaces, by name.
+    pub(super) counters: Vec<(String, Vec<CounterRow>)>,
+    pub(super) policy: Option<PolicyReading>,
+    /// What could not be read.
+    pub(super) failures: Vec<String>,
+}
+
+/// The generation in force.
+pub(super) struct PolicyReading {
+    /// A [`Mode`] as a number.
+    pub(super) mode: u8,
+    pub(super) generation: u64,
+    /// In nanoseconds since 1970-01-01 UTC.
+    pub(super) applied_at: u64,
+    pub(super) census: Arc<Census>,
+    /// When it was read, on the boot clock.
+    pub(super) read_at: u64,
+}
+
+impl Exporter {
+    /// Reads what is pinned under `pins` and what `health` says; must be called inside a tokio runtime, in the network namespace of
+    /// the interfaces.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket.
+    pub fn new(pins: Pins, health: watch::Receiver<Health>) -> Result<Self> {
+        Ok(Self {
+            pins,
+            net: Net::open()?,
+            health,
+            counted: Arc::default(),
+        })
+    }
+
+    /// All metrics, in Prometheus's text format. What cannot be read is left out.
+    ///
+    /// # Errors
+    /// If the text cannot be made.
+    pub(super) async fn metrics(&self) -> Result<String> {
+        let reading = self.read().await;
+        let health = self.health.borrow().clone();
+        render(&reading, &health)
+    }
+
+    /// Why the node may not be guarded as its files say; empty if it is.
+    pub(super) async fn complaints(&self) -> Vec<String> {
+        let reading = self.read().await;
+        reading.complaints(&self.health.borrow())
+    }
+
+    async fn read(&self) -> Reading {
+        let pins = self.pins.clone();
+        let counted = Arc::clone(&self.counted);
+        let read = async {
+            let interfaces = self.net.interfaces().await?;
+            // Short, but for the first look at a long list: that must not hold up who supervises.
+            spawn_blocking(move || Reading::take(&pins, &interfaces, &counted))
+                .await
+                .context("read what is in force")
+        };
+        read.await.unwrap_or_else(|error| Reading {
+            guards: Vec::new(),
+            counters: Vec::new(),
+            policy: None,
+            failures: vec![format!("{error:#}")],
+        })
+    }
+}
+
+impl Reading {
+    fn take(pins: &Pins, interfaces: &[Interface], counted: &Mutex<Counted>) -> Self {
+        let mut failures = Vec::new();
+        let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
+        let mut guards = guards(pins, interfaces).unwrap_or_else(|error| {
+            note(error);
+            Vec::new()
+        });
+        // The pins of an interface that is gone wait for `detach`; it has no name to be known by.
+        guards.retain(|guard| {
+            interfaces
+                .iter()
+                .any(|interface| interface.ifindex == guard.ifindex)
+        });
+        let mut counters = Vec::new();
+        for guard in &guards {
+            match read_counters(&pins.counters(guard.ifindex)) {
+                Ok(rows) => counters.push((guard.interface.clone(), rows)),
+                Err(error) => note(error),
+            }
+        }
+        let policy = Maps::in_use(pins)
+            .and_then(|maps| {
+                maps.map(|maps| PolicyReading::take(&maps, counted))
+                    .transpose()
+            })
+            .unwrap_or_else(|error| {
+                note(error);
+                None
+            });
+        Self {
+            guards,
+            counters,
+            policy,
+            failures,
+        }
+    }
+
+    /// Whether packets from unauthorized sources are dropped, on one interface at least.
+    pub(super) fn enforces(&self) -> bool {
+        let mode = self.policy.as_ref().map(|policy| policy.mode);
+        mode == Some(Mode::Enforce as u8) && self.guards.iter().any(|guard| guard.guarded)
+    }
+
+    /// Those of the interfaces to be guarded that are not.
+    pub(super) fn unguarded<'a>(&self, health: &'a Health) -> impl Iterator<Item = &'a String> {
+        health.interfaces.iter().filter(|name| {
+            !self
+                .guards
+                .iter()
+                .any(|guard| guard.guarded && guard.interface == **name)
+        })
+    }
+
+    /// Why the node may not be guarded as its files say; empty if it is.
+    pub(super) fn complaints(&self, health: &Health) -> Vec<String> {
+        let mut complaints = health.complaints();
+        complaints.extend(
+            self.unguarded(health)
+                .map(|name| format!("`{name}` is not guarded")),
+        );
+        complaints.extend(self.failures.iter().cloned());
+        complaints
+    }
+}
+
+impl PolicyReading {
+    fn take(maps: &Maps, counted: &Mutex<Counted>) -> Result<Self> {
+        let mark = |record: &PolicyRecord| (record.generation, record.applied_at);
+        let slot = maps.in_force()?;
+        let record = maps.record(slot)?;
+        // Counting holds it, so that a second request waits and does not count as well. What a panic leaves is still whole.
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let census = if counted.mark == Some(mark(&record)) {
+            Arc::clone(&counted.census)
+        } else {
+            let census = Arc::new(maps.census(slot)?);
+            // A slot that was rewritten meanwhile was counted half and half: count it again the next time.
+            let unchanged = mark(&maps.record(slot)?) == mark(&record);
+            *counted = Counted {
+                mark: unchanged.then(|| mark(&record)),
+                census: Arc::clone(&census),
+            };
+            census
+        };
+        Ok(Self {
+            mode: record.mode,
+            generation: record.generation,
+            applied_at: record.applied_at,
+            census,
+            read_at: Moment::now()?.boot,
+        })
+    }
+}
