@@ -293,7 +293,10 @@ impl Survey {
                 self.llvm_packages.join(", ")
             );
         }
-        for Tool { program, package, .. } in &self.tools {
+        for Tool {
+            program, package, ..
+        } in &self.tools
+        {
             println!("setup: the tests use `{program}` ({package})");
         }
     }

@@ -15,14 +15,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 
 use super::{Exporter, Health};
 use crate::{config::MetricsListen, output::say, pins::Pins, problem::errno};
 
-/// Most connections at once; more wait in the kernel.
+/// Most connections at once: one more, and the oldest ends. So whoever hangs shuts nobody out.
 const MOST_CONNECTIONS: usize = 32;
 /// How long a client may take to send its request's header.
 const HEADER_TIME: Duration = Duration::from_secs(5);
@@ -105,13 +105,18 @@ pub async fn serve(listener: TcpListener, exporter: Exporter, shutdown: impl Fut
     let exporter = Arc::new(exporter);
     let mut shutdown = pin!(shutdown);
     let mut connections = JoinSet::new();
+    let mut oldest_first: Vec<AbortHandle> = Vec::new();
     loop {
         tokio::select! {
             () = &mut shutdown => return,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Arc::clone(&exporter)));
+                    oldest_first.retain(|connection| !connection.is_finished());
+                    if oldest_first.len() >= MOST_CONNECTIONS {
+                        oldest_first.remove(0).abort();
+                    }
+                    oldest_first.push(connections.spawn(connection(stream, Arc::clone(&exporter))));
                 }
                 Err(error) => {
                     log::debug!("accept connection for metrics: {}", errno(&error));
@@ -188,4 +193,106 @@ fn page(
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+        path::PathBuf,
+    };
+
+    use anyhow::{Context as _, Result, ensure};
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    /// Status and body of what the endpoint says to GET `path`.
+    async fn get(address: SocketAddr, path: &'static str) -> Result<(u16, String)> {
+        let client = spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address)?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            let (header, body) = answer.split_once("\r\n\r\n").context("no header")?;
+            let status = header.split(' ').nth(1).context("no status")?;
+            Ok((status.parse()?, body.to_owned()))
+        });
+        client.await?
+    }
+
+    #[tokio::test]
+    async fn readiness_is_what_the_process_says_it_is() -> Result<()> {
+        let (health, watched) = watch::channel(Health::default());
+        // Nothing is pinned there: this needs no root.
+        let exporter = Exporter::new(Pins::new(PathBuf::from("/nowhere")), watched)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (leave, left) = oneshot::channel::<()>();
+        let serving = tokio::spawn(serve(listener, exporter, async {
+            let _ = left.await;
+        }));
+        let wants = async |status: u16, words: &str, metrics: [&str; 4]| {
+            let (had, body) = get(address, "/readyz").await?;
+            ensure!(had == status && body.contains(words), "{had}: {body}");
+            let (_, page) = get(address, "/metrics").await?;
+            for line in metrics {
+                ensure!(page.contains(&format!("{line}\n")), "no `{line}` in {page}");
+            }
+            ensure!(get(address, "/healthz").await?.0 == 200);
+            Ok(())
+        };
+        let fine = [
+            "apifence_ready 1",
+            "apifence_drift 0",
+            "apifence_last_reload_successful 1",
+            "apifence_reload_failures_total 0",
+        ];
+
+        let [_, no_drift, reloaded, no_failures] = fine;
+        let starting = ["apifence_ready 0", no_drift, reloaded, no_failures];
+        wants(503, "starting", starting).await?;
+        health.send_modify(|health| health.start(Vec::new()));
+        wants(200, "ready", fine).await?;
+
+        let failing = [
+            "apifence_ready 0",
+            no_drift,
+            "apifence_last_reload_successful 0",
+            "apifence_reload_failures_total 1",
+        ];
+        health.send_modify(|health| health.reloaded(Some("ranges:7: nonsense".to_owned())));
+        wants(503, "ranges:7: nonsense", failing).await?;
+        health.send_modify(|health| {
+            health.reloaded(None);
+            health.drift = Some("another list".to_owned());
+        });
+        let drifted = [
+            "apifence_ready 0",
+            "apifence_drift 1",
+            reloaded,
+            "apifence_reload_failures_total 1",
+        ];
+        wants(503, "another list", drifted).await?;
+        health.send_modify(|health| {
+            health.drift = None;
+            health.start(vec!["eth7".to_owned()]);
+        });
+        let unguarded = [
+            "apifence_ready 0",
+            "apifence_attached{interface=\"eth7\",xdp_mode=\"none\"} 0",
+            "apifence_enforcing 0",
+            no_drift,
+        ];
+        wants(503, "`eth7` is not guarded", unguarded).await?;
+
+        // It ends when it is told to, whoever is connected.
+        let mut idle = TcpStream::connect(address)?;
+        drop(leave);
+        serving.await?;
+        ensure!(idle.read(&mut [0]).unwrap_or(0) == 0);
+        ensure!(TcpStream::connect(address).is_err());
+        Ok(())
+    }
 }

@@ -1,10 +1,13 @@
 //! What the kernel says, read when somebody asks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, map::PolicyRecord};
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+};
 
 use super::{Health, exposition::render};
 use crate::{
@@ -20,7 +23,7 @@ pub struct Exporter {
     pins: Pins,
     net: Net,
     health: watch::Receiver<Health>,
-    /// The generation counted last.
+    /// The generation counted last. Held while the kernel is read: one look at a time, however many ask.
     counted: Arc<Mutex<Counted>>,
 }
 
@@ -90,11 +93,11 @@ impl Exporter {
 
     async fn read(&self) -> Reading {
         let pins = self.pins.clone();
-        let counted = Arc::clone(&self.counted);
         let read = async {
+            let mut counted = Arc::clone(&self.counted).lock_owned().await;
             let interfaces = self.net.interfaces().await?;
             // Short, but for the first look at a long list: that must not hold up who supervises.
-            spawn_blocking(move || Reading::take(&pins, &interfaces, &counted))
+            spawn_blocking(move || Reading::take(&pins, &interfaces, &mut counted))
                 .await
                 .context("read what is in force")
         };
@@ -108,7 +111,7 @@ impl Exporter {
 }
 
 impl Reading {
-    fn take(pins: &Pins, interfaces: &[Interface], counted: &Mutex<Counted>) -> Self {
+    fn take(pins: &Pins, interfaces: &[Interface], counted: &mut Counted) -> Self {
         let mut failures = Vec::new();
         let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
         let mut guards = guards(pins, interfaces).unwrap_or_else(|error| {
@@ -174,12 +177,10 @@ impl Reading {
 }
 
 impl PolicyReading {
-    fn take(maps: &Maps, counted: &Mutex<Counted>) -> Result<Self> {
+    fn take(maps: &Maps, counted: &mut Counted) -> Result<Self> {
         let mark = |record: &PolicyRecord| (record.generation, record.applied_at);
         let slot = maps.in_force()?;
         let record = maps.record(slot)?;
-        // Counting holds it, so that a second request waits and does not count as well. What a panic leaves is still whole.
-        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         let census = if counted.mark == Some(mark(&record)) {
             Arc::clone(&counted.census)
         } else {
