@@ -80,11 +80,14 @@ pub fn run(cli: Cli) -> Result<u8> {
             )
         })
         .init();
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("start runtime")?
-        .block_on(dispatch(&context, cli.command))
+        .context("start runtime")?;
+    let done = runtime.block_on(dispatch(&context, cli.command));
+    // What still reads from the kernel for a client that is gone need not finish.
+    runtime.shutdown_background();
+    done
 }
 
 async fn dispatch(context: &Context, command: Command) -> Result<u8> {

@@ -11,7 +11,11 @@ use prometheus::{
 };
 
 use super::{Health, reading::Reading};
-use crate::{datapath::Family, net::XdpPlace};
+use crate::{
+    clock::Moment,
+    datapath::{Census, Family},
+    net::XdpPlace,
+};
 
 /// The modes, by the names under which they are shown.
 const MODES: [(Mode, &str); 3] = [
@@ -49,12 +53,19 @@ impl Page {
 }
 
 /// All metrics as text.
-pub(super) fn render(reading: &Reading, health: &Health) -> Result<String> {
+pub(super) fn render(
+    reading: &Reading,
+    census: Option<&Census>,
+    health: &Health,
+) -> Result<String> {
     let page = Page {
         registry: Registry::new(),
     };
     counters(&page, reading)?;
     policy(&page, reading)?;
+    if let Some(census) = census {
+        ranges(&page, census, Moment::now()?.boot)?;
+    }
     interfaces(&page, reading, health)?;
     process(&page, reading, health)?;
     TextEncoder::new()
@@ -115,6 +126,10 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
         "When the policy in force was put in force, in seconds since 1970.",
         policy.applied_at as f64 / 1e9,
     )?;
+    Ok(())
+}
+
+fn ranges(page: &Page, census: &Census, now: u64) -> Result<()> {
     let ranges = page.gauges(
         "apifence_authorized_ranges",
         "Ranges in force and not expired; one that comes from several origins counts for each.",
@@ -122,7 +137,7 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     )?;
     for family in Family::BOTH {
         for origin in Origin::ALL {
-            let count = policy.census.count(family, origin, policy.read_at);
+            let count = census.count(family, origin, now);
             ranges
                 .with_label_values(&[family.label(), origin.label()])
                 .set(count as f64);

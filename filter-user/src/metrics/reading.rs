@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use filter_common::{Mode, map::PolicyRecord};
+use filter_common::Mode;
 use tokio::{
     sync::{Mutex, watch},
     task::spawn_blocking,
@@ -11,7 +11,6 @@ use tokio::{
 
 use super::{Health, exposition::render};
 use crate::{
-    clock::Moment,
     datapath::{Census, CounterRow, Maps, read_counters},
     guards::{Guard, guards},
     net::{Interface, Net},
@@ -23,11 +22,12 @@ pub struct Exporter {
     pins: Pins,
     net: Net,
     health: watch::Receiver<Health>,
-    /// The generation counted last. Held while the kernel is read: one look at a time, however many ask.
+    /// Held for a look into the kernel: one at a time, however many ask.
+    looking: Mutex<()>,
     counted: Arc<Mutex<Counted>>,
 }
 
-/// The ranges of the generation that `mark` names.
+/// The ranges of the generation that was counted last.
 #[derive(Default)]
 struct Counted {
     mark: Option<Mark>,
@@ -55,9 +55,6 @@ pub(super) struct PolicyReading {
     pub(super) generation: u64,
     /// In nanoseconds since 1970-01-01 UTC.
     pub(super) applied_at: u64,
-    pub(super) census: Arc<Census>,
-    /// When it was read, on the boot clock.
-    pub(super) read_at: u64,
 }
 
 impl Exporter {
@@ -71,6 +68,7 @@ impl Exporter {
             pins,
             net: Net::open()?,
             health,
+            looking: Mutex::default(),
             counted: Arc::default(),
         })
     }
@@ -80,9 +78,13 @@ impl Exporter {
     /// # Errors
     /// If the text cannot be made.
     pub(super) async fn metrics(&self) -> Result<String> {
-        let reading = self.read().await;
+        let mut reading = self.read().await;
+        let census = self.census().await.unwrap_or_else(|error| {
+            reading.failures.push(format!("{error:#}"));
+            None
+        });
         let health = self.health.borrow().clone();
-        render(&reading, &health)
+        render(&reading, census.as_deref(), &health)
     }
 
     /// Why the node may not be guarded as its files say; empty if it is.
@@ -94,10 +96,9 @@ impl Exporter {
     async fn read(&self) -> Reading {
         let pins = self.pins.clone();
         let read = async {
-            let mut counted = Arc::clone(&self.counted).lock_owned().await;
+            let _looking = self.looking.lock().await;
             let interfaces = self.net.interfaces().await?;
-            // Short, but for the first look at a long list: that must not hold up who supervises.
-            spawn_blocking(move || Reading::take(&pins, &interfaces, &mut counted))
+            spawn_blocking(move || Reading::take(&pins, &interfaces))
                 .await
                 .context("read what is in force")
         };
@@ -108,10 +109,40 @@ impl Exporter {
             failures: vec![format!("{error:#}")],
         })
     }
+
+    /// The ranges in force. A long list takes its time, once per generation: that holds up neither who supervises nor who only asks
+    /// whether all is well.
+    async fn census(&self) -> Result<Option<Arc<Census>>> {
+        let pins = self.pins.clone();
+        let mut counted = Arc::clone(&self.counted).lock_owned().await;
+        spawn_blocking(move || counted.renew(&pins))
+            .await
+            .context("count ranges")?
+    }
+}
+
+impl Counted {
+    fn renew(&mut self, pins: &Pins) -> Result<Option<Arc<Census>>> {
+        let Some(maps) = Maps::in_use(pins)? else {
+            return Ok(None);
+        };
+        let slot = maps.in_force()?;
+        let mark = || -> Result<Mark> {
+            let record = maps.record(slot)?;
+            Ok((record.generation, record.applied_at))
+        };
+        let before = mark()?;
+        if self.mark != Some(before) {
+            self.census = Arc::new(maps.census(slot)?);
+            // A slot that was rewritten meanwhile was counted half and half: count it again the next time.
+            self.mark = (mark()? == before).then_some(before);
+        }
+        Ok(Some(Arc::clone(&self.census)))
+    }
 }
 
 impl Reading {
-    fn take(pins: &Pins, interfaces: &[Interface], counted: &mut Counted) -> Self {
+    fn take(pins: &Pins, interfaces: &[Interface]) -> Self {
         let mut failures = Vec::new();
         let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
         let mut guards = guards(pins, interfaces).unwrap_or_else(|error| {
@@ -132,10 +163,7 @@ impl Reading {
             }
         }
         let policy = Maps::in_use(pins)
-            .and_then(|maps| {
-                maps.map(|maps| PolicyReading::take(&maps, counted))
-                    .transpose()
-            })
+            .and_then(|maps| maps.as_ref().map(PolicyReading::take).transpose())
             .unwrap_or_else(|error| {
                 note(error);
                 None
@@ -177,28 +205,12 @@ impl Reading {
 }
 
 impl PolicyReading {
-    fn take(maps: &Maps, counted: &mut Counted) -> Result<Self> {
-        let mark = |record: &PolicyRecord| (record.generation, record.applied_at);
-        let slot = maps.in_force()?;
-        let record = maps.record(slot)?;
-        let census = if counted.mark == Some(mark(&record)) {
-            Arc::clone(&counted.census)
-        } else {
-            let census = Arc::new(maps.census(slot)?);
-            // A slot that was rewritten meanwhile was counted half and half: count it again the next time.
-            let unchanged = mark(&maps.record(slot)?) == mark(&record);
-            *counted = Counted {
-                mark: unchanged.then(|| mark(&record)),
-                census: Arc::clone(&census),
-            };
-            census
-        };
+    fn take(maps: &Maps) -> Result<Self> {
+        let record = maps.record(maps.in_force()?)?;
         Ok(Self {
             mode: record.mode,
             generation: record.generation,
             applied_at: record.applied_at,
-            census,
-            read_at: Moment::now()?.boot,
         })
     }
 }
