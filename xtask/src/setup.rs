@@ -156,7 +156,7 @@ fn install(survey: &Survey) -> Result<Vec<String>> {
         }
         return Ok(left);
     }
-    let unavailable = install_packages(&survey, privilege)?;
+    let unavailable = install_packages(survey, privilege)?;
     let (llvm, others): (Vec<_>, Vec<_>) = unavailable
         .into_iter()
         .partition(|package| survey.llvm_packages.contains(package));
