@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use crate::{
     config::{
-        DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE,
-        MAX_MAX_RANGES, PolicyMode, XdpMode,
+        DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_MAX_RANGES, DEFAULT_METRICS_LISTEN, DEFAULT_PORTS,
+        DEFAULT_RANGES_FILE, MAX_MAX_RANGES, MetricsListen, PolicyMode, XdpMode,
     },
     output::Output,
 };
@@ -94,7 +94,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         policy: PolicyArgs,
         #[command(flatten)]
-        exit: ExitArgs,
+        run: RunArgs,
     },
     /// Attach the filter, or replace a filter that is attached, and exit
     Attach {
@@ -132,7 +132,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         policy: PolicyArgs,
         #[command(flatten)]
-        exit: ExitArgs,
+        run: RunArgs,
     },
 }
 
@@ -302,9 +302,12 @@ pub(crate) struct PolicyArgs {
     max_ranges: u32,
 }
 
-/// What `run` does when it ends.
+/// What `run` does besides.
 #[derive(Debug, Args)]
-pub(crate) struct ExitArgs {
+pub(crate) struct RunArgs {
+    /// Where to serve `/metrics`, `/healthz` and `/readyz`; `off` for nowhere
+    #[arg(long, value_name = "ADDR:PORT", env = "APIFENCE_METRICS_LISTEN", default_value = DEFAULT_METRICS_LISTEN)]
+    metrics_listen: MetricsListen,
     /// Detach at exit: the port is open from then on
     #[arg(long, env = "APIFENCE_DETACH_ON_EXIT", value_parser = BoolishValueParser::new())]
     detach_on_exit: bool,

@@ -1,8 +1,8 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `command` one file per verb, `clock` time,
-//! `problem` and `explain` what goes wrong, `progress` how far it
+//! kernel's side, `net` what rtnetlink tells, `guards` which interfaces are guarded, `metrics` what monitoring sees, `command` one
+//! file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
 //! has come.
 
 // Forbidden but for one file, which says so: `datapath/batch.rs`.
@@ -15,6 +15,8 @@ pub mod command;
 pub mod config;
 pub mod datapath;
 pub mod explain;
+pub mod guards;
+pub mod metrics;
 pub mod net;
 pub mod output;
 pub mod pins;

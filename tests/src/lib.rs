@@ -11,6 +11,7 @@ pub mod mounts;
 pub mod net;
 pub mod netns;
 pub mod packets;
+pub mod scrape;
 pub mod site;
 pub mod table;
 pub mod tls;

@@ -174,6 +174,7 @@ fn errors() -> Result<()> {
             &["ranges", "set", "0.0.0.0/32,192.0.2.1"],
             &["ranges", "fly"],
             &["check", "nobody"],
+            &["run", "--metrics-listen", "9464"],
         ],
     )?;
     filter.ok(&ATTACH)?;

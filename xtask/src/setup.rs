@@ -16,20 +16,30 @@ struct Tool {
     program: &'static str,
     /// The package that has it, by the name that most distributions give it.
     package: &'static str,
+    /// Whether Debian starts a service with the package. Then it is not installed: the program is taken out of it.
+    starts_service: bool,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 4] = [
     Tool {
         program: "ip",
         package: "iproute2",
+        starts_service: false,
     },
     Tool {
         program: "nft",
         package: "nftables",
+        starts_service: false,
     },
     Tool {
         program: "strace",
         package: "strace",
+        starts_service: false,
+    },
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+        starts_service: true,
     },
 ];
 
@@ -37,6 +47,7 @@ const TOOLS: [Tool; 3] = [
 const PEERS: [Tool; 1] = [Tool {
     program: "ipset",
     package: "ipset",
+    starts_service: false,
 }];
 
 /// What the machine is set up for.
@@ -145,7 +156,7 @@ fn install(survey: &Survey) -> Result<Vec<String>> {
         }
         return Ok(left);
     }
-    let unavailable = install_packages(&survey.packages(), privilege)?;
+    let unavailable = install_packages(survey, privilege)?;
     let (llvm, others): (Vec<_>, Vec<_>) = unavailable
         .into_iter()
         .partition(|package| survey.llvm_packages.contains(package));
@@ -165,26 +176,46 @@ fn install(survey: &Survey) -> Result<Vec<String>> {
     Ok(left)
 }
 
-/// Installs those of `packages` that apt knows, and returns the others.
-fn install_packages(packages: &[String], privilege: Privilege) -> Result<Vec<String>> {
+/// Installs the packages that apt knows, and returns the others.
+fn install_packages(survey: &Survey, privilege: Privilege) -> Result<Vec<String>> {
+    let mut packages = survey.packages();
+    let extracted = survey.extracted_tools();
+    packages.extend(extracted.iter().map(|tool| tool.package.to_owned()));
     if packages.is_empty() {
         return Ok(Vec::new());
     }
     if let Err(error) = apt_get("update").run(privilege) {
         eprintln!("warning: {error:#}; going on with the package lists as they are");
     }
-    let unavailable = machine::unavailable_packages(packages);
-    let available: Vec<_> = packages
-        .iter()
+    let unavailable = machine::unavailable_packages(&packages);
+    let installed: Vec<_> = survey
+        .packages()
+        .into_iter()
         .filter(|package| !unavailable.contains(package))
-        .cloned()
         .collect();
-    if !available.is_empty() {
+    if !installed.is_empty() {
         apt_get("install -y --no-install-recommends")
-            .words(available)
+            .words(installed)
             .run(privilege)?;
     }
+    for tool in extracted {
+        if !unavailable.iter().any(|package| package == tool.package) {
+            extraction(tool).run(privilege)?;
+        }
+    }
     Ok(unavailable)
+}
+
+/// Takes one program out of a Debian package, without the package's scripts, which would start its service.
+fn extraction(
+    Tool {
+        program, package, ..
+    }: &Tool,
+) -> Step {
+    Step::root("sh -ec").words([format!(
+        "cd $(mktemp -d); apt-get -q download {package}; dpkg-deb -x {package}_*.deb .; \
+         install usr/bin/{program} /usr/local/bin/; rm -r $PWD"
+    )])
 }
 
 /// An `apt-get` that asks nothing and waits for another one to finish.
@@ -262,9 +293,22 @@ impl Survey {
                 self.llvm_packages.join(", ")
             );
         }
-        for Tool { program, package } in &self.tools {
+        for Tool {
+            program, package, ..
+        } in &self.tools
+        {
             println!("setup: the tests use `{program}` ({package})");
         }
+    }
+
+    /// The tools to take out of their packages.
+    fn extracted_tools(&self) -> Vec<&'static Tool> {
+        let tools = self.tools.iter().copied();
+        tools.filter(|tool| self.extracts(tool)).collect()
+    }
+
+    fn extracts(&self, tool: &Tool) -> bool {
+        self.distribution == Distribution::Debian && tool.starts_service
     }
 
     /// The packages to install.
@@ -272,6 +316,7 @@ impl Survey {
         let tools = self
             .tools
             .iter()
+            .filter(|tool| !self.extracts(tool))
             .map(|tool| match (self.distribution, tool.package) {
                 (Distribution::Fedora, "iproute2") => "iproute".to_owned(),
                 (_, package) => package.to_owned(),
@@ -288,23 +333,21 @@ impl Survey {
     /// The lines that install the packages, for a person to run.
     fn package_lines(&self) -> Vec<String> {
         let packages = self.packages();
-        if packages.is_empty() {
-            return Vec::new();
-        }
-        match self.distribution.install_command() {
-            Some(command) => {
-                let update = (self.distribution == Distribution::Debian)
-                    .then(|| Step::root("apt-get update").to_string());
-                update
-                    .into_iter()
-                    .chain([Step::root(command).words(packages).to_string()])
-                    .collect()
-            }
-            None => vec![format!(
+        let extractions = self.extracted_tools().into_iter().map(extraction);
+        let install = match self.distribution.install_command() {
+            _ if packages.is_empty() => None,
+            Some(command) => Some(Step::root(command).words(packages).to_string()),
+            None => Some(format!(
                 "# install with this system's package manager: {}",
                 packages.join(" ")
-            )],
+            )),
+        };
+        let mut lines: Vec<_> = install.into_iter().collect();
+        lines.extend(extractions.map(|step| step.to_string()));
+        if self.distribution == Distribution::Debian && !lines.is_empty() {
+            lines.insert(0, Step::root("apt-get update").to_string());
         }
+        lines
     }
 
     /// Everything that is to be done, as lines for a person to run.

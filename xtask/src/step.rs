@@ -84,6 +84,16 @@ impl fmt::Display for Step {
         for (name, value) in &self.variables {
             write!(f, "{name}={value} ")?;
         }
-        f.write_str(&self.words.join(" "))
+        let words: Vec<_> = self.words.iter().map(|word| quoted(word)).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// `word` as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    if word.contains([' ', '$', ';', '*']) {
+        format!("'{word}'")
+    } else {
+        word.to_owned()
     }
 }

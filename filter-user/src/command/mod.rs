@@ -51,22 +51,7 @@ struct Global {
 impl Context {
     /// The maps in use, if a filter is attached or was prepared.
     fn maps(&self) -> Result<Option<Maps>> {
-        // Also refuses the pins of another layout version.
-        let interfaces = self.pins.interfaces()?;
-        let directory = self.pins.maps();
-        if directory.exists() {
-            return Maps::open(&directory).map(Some);
-        }
-        if interfaces.is_empty() {
-            return Ok(None);
-        }
-        Err(Problem::failed(
-            format!(
-                "open pins in `{}`: the maps of the attached filter are gone",
-                self.pins.root().display()
-            ),
-            "the filter goes by its last policy; `apifence attach` gives it new maps",
-        ))
+        Maps::in_use(&self.pins)
     }
 
     /// The maps in use.
@@ -125,11 +110,14 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
             )
         })
         .init();
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("start runtime")?
-        .block_on(dispatch(&context, cli.command))
+        .context("start runtime")?;
+    let done = runtime.block_on(dispatch(&context, cli.command));
+    // What still reads from the kernel for a client that is gone need not finish.
+    runtime.shutdown_background();
+    done
 }
 
 async fn dispatch(context: &Context, command: Command) -> Result<u8> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::{MissedTickBehavior, interval},
 };
 
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
     datapath::{LogLines, Program, replace},
+    metrics::{Endpoint, Health},
     net::Net,
     output::{Output, say},
     state::WriterLock,
@@ -29,12 +31,20 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
+    let (health, watched) = watch::channel(Health::default());
+    let endpoint = Endpoint::open(
+        *context.config.metrics_listen,
+        context.pins.clone(),
+        watched,
+    )?;
     // Nobody is there to insist, and a service must come up.
     let unattended = ChangeArgs {
         force: true,
         ..ChangeArgs::default()
     };
     let mut guarded = guard(context, args, &unattended, context.global.verbose).await?;
+    let names = guarded.iter().map(|guarded| guarded.interface.name.clone());
+    health.send_modify(|health| health.start(names.collect()));
     let mut logs = Vec::new();
     if context.global.verbose {
         for Guarded { program, .. } in &mut guarded {
@@ -66,6 +76,9 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     }
 
     drop(logs);
+    if let Some(endpoint) = endpoint {
+        endpoint.close().await;
+    }
     if *context.config.detach_on_exit {
         let names: Vec<String> = guarded
             .iter()

@@ -15,8 +15,9 @@ use super::{Context, settle::settle_unless_busy};
 use crate::{
     clock::{Moment, to_second},
     config::join,
-    datapath::{Attachment, Maps, Standing},
-    net::{Net, XdpPlace},
+    datapath::{Maps, Standing},
+    guards::{Guard, guards},
+    net::Net,
     output::say,
     problem::{Problem, Refusals},
     ranges::{Difference, Entry, List, Prefixes},
@@ -54,15 +55,6 @@ struct Provisional {
     until: Timestamp,
     /// Seconds until then.
     seconds_left: u64,
-}
-
-#[derive(Serialize)]
-struct Guard {
-    interface: String,
-    ifindex: u32,
-    xdp_mode: Option<XdpPlace>,
-    /// Whether packets of this interface meet the filter.
-    guarded: bool,
 }
 
 impl fmt::Display for Status {
@@ -145,7 +137,7 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
     let net = Net::open()?;
     let mut status = Status {
         state: "detached",
-        interfaces: guards(context, &net).await?,
+        interfaces: guards(&context.pins, &net.interfaces().await?)?,
         ports: Vec::new(),
         destinations: Vec::new(),
         ranges_file: context.global.ranges_file.display().to_string(),
@@ -198,28 +190,6 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
     }
     context.global.output.write(&status)?;
     Ok(0)
-}
-
-async fn guards(context: &Context, net: &Net) -> Result<Vec<Guard>> {
-    let interfaces = net.interfaces().await?;
-    let mut guards = Vec::new();
-    for ifindex in context.pins.interfaces()? {
-        let attachment = Attachment::read(&context.pins.link(ifindex))?;
-        let interface = interfaces
-            .iter()
-            .find(|interface| interface.ifindex == ifindex);
-        let xdp = interface
-            .and_then(|interface| interface.xdp)
-            .filter(|xdp| xdp.program_id == attachment.program_id);
-        guards.push(Guard {
-            interface: interface
-                .map_or_else(|| format!("#{ifindex}"), |interface| interface.name.clone()),
-            ifindex,
-            xdp_mode: xdp.map(|xdp| xdp.place),
-            guarded: xdp.is_some(),
-        });
-    }
-    Ok(guards)
 }
 
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {

@@ -11,8 +11,8 @@ use serde::Serialize;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, PolicyMode, Settings,
-    XdpMode,
+    DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, MetricsListen,
+    PolicyMode, Settings, XdpMode,
     value::{Misfits, Value},
 };
 use crate::{output::Output, ranges::Refusal};
@@ -48,6 +48,8 @@ pub struct Config {
     pub node_addresses: Setting<bool>,
     /// Most ranges in the list.
     pub max_ranges: Setting<u32>,
+    /// Where `run` serves its metrics.
+    pub metrics_listen: Setting<MetricsListen>,
     /// Whether `run` detaches when it ends.
     pub detach_on_exit: Setting<bool>,
 }
@@ -70,6 +72,7 @@ impl Default for Config {
             cluster_cidrs: Setting::new("cluster_cidrs", Vec::new()),
             node_addresses: Setting::new("node_addresses", true),
             max_ranges: Setting::new("max_ranges", DEFAULT_MAX_RANGES),
+            metrics_listen: Setting::new("metrics_listen", MetricsListen::default()),
             detach_on_exit: Setting::new("detach_on_exit", false),
         }
     }
@@ -93,6 +96,7 @@ impl Config {
             cluster_cidrs,
             node_addresses,
             max_ranges,
+            metrics_listen,
             detach_on_exit,
         } = self;
         vec![
@@ -110,6 +114,7 @@ impl Config {
             cluster_cidrs,
             node_addresses,
             max_ranges,
+            metrics_listen,
             detach_on_exit,
         ]
     }

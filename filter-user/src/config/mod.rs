@@ -10,7 +10,7 @@ mod value;
 pub use layers::{Config, Row, Setting};
 pub use value::{Misfits, Value};
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr};
 
 use filter_common::Mode;
 use ipnet::IpNet;
@@ -28,6 +28,9 @@ pub const DEFAULT_MAX_RANGES: u32 = 3_500;
 pub const MAX_MAX_RANGES: u32 = 1_000_000;
 /// The ports protected unless told otherwise.
 pub const DEFAULT_PORTS: [u16; 2] = [443, 6443];
+
+/// Where metrics are served unless told otherwise.
+pub const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:9464";
 
 /// What a policy is compiled from besides the list. Kept in the kernel with each generation, so that a later change of the
 /// list keeps it.
@@ -78,6 +81,46 @@ pub enum XdpMode {
     Generic,
     /// Native; generic where the driver has none
     Auto,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// Nowhere.
+    Off,
+    /// At this address and port.
+    At(SocketAddr),
+}
+
+/// Where nothing else is said.
+impl Default for MetricsListen {
+    fn default() -> Self {
+        DEFAULT_METRICS_LISTEN
+            .parse()
+            .expect("the default is an address")
+    }
+}
+
+impl FromStr for MetricsListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse()
+            .map(Self::At)
+            .map_err(|_| "an address and a port are wanted, or `off`".to_owned())
+    }
+}
+
+impl fmt::Display for MetricsListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
 }
 
 impl Settings {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::json;
 use toml::{Spanned, de::DeValue};
 
-use super::{MAX_MAX_RANGES, PolicyMode, XdpMode};
+use super::{MAX_MAX_RANGES, MetricsListen, PolicyMode, XdpMode};
 use crate::{
     output::Output,
     ranges::{Refusal, parse_range},
@@ -336,6 +336,28 @@ impl Value for Vec<IpAddr> {
 
     fn json(&self) -> serde_json::Value {
         json!(self)
+    }
+}
+
+/// Where metrics are served.
+impl Value for MetricsListen {
+    const EXAMPLE: &'static str = "\"127.0.0.1:9464\"";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        let text = string::<Self>(key, value, Wanted::Whole("an address and a port"))?;
+        text.parse().map_err(|why| {
+            let cause = format!("`{key}` is `{text}`: {why}");
+            let hint = format!("write it like `{key} = {}`, or `\"off\"`", Self::EXAMPLE);
+            vec![(value.span(), refusal(cause, hint))]
+        })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        Ok(one(matches, id))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.to_string().into()
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     clock::Moment,
     config::Settings,
     explain::explain,
+    pins::Pins,
     problem::Problem,
     ranges::{Prefix, Prefixes},
 };
@@ -140,6 +141,29 @@ impl Maps {
             ahead: None,
             replaced: Vec::new(),
         })
+    }
+
+    /// Opens the maps in use: those under `pins`, if a filter is attached or was prepared.
+    ///
+    /// # Errors
+    /// If the pins are those of another layout version, or the maps of an attached filter are gone.
+    pub fn in_use(pins: &Pins) -> Result<Option<Self>> {
+        // Also refuses the pins of another layout version.
+        let interfaces = pins.interfaces()?;
+        let directory = pins.maps();
+        if directory.exists() {
+            return Self::open(&directory).map(Some);
+        }
+        if interfaces.is_empty() {
+            return Ok(None);
+        }
+        Err(Problem::failed(
+            format!(
+                "open pins in `{}`: the maps of the attached filter are gone",
+                pins.root().display()
+            ),
+            "the filter goes by its last policy; `apifence attach` gives it new maps",
+        ))
     }
 
     /// What the selector says now; the same as the program makes of it.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod batch;
+mod census;
 mod counters;
 mod maps;
 mod object;
@@ -10,6 +11,7 @@ mod tries;
 mod usage;
 
 pub use attach::{Attachment, LogLines, attach, detach_link, program_name, replace};
+pub use census::{Census, Family};
 pub use counters::{CounterRow, read_counters};
 pub use maps::{Maps, Policy, Slot, Standing};
 pub use object::{Program, create_maps};

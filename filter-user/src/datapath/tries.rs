@@ -134,17 +134,28 @@ where
     IpAddr: From<[u8; N]>,
 {
     let mut prefixes = Vec::new();
+    each(tries, slot, |key, value| {
+        let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
+        prefixes.extend(prefix(octets, value, now));
+    })?;
+    Ok(prefixes)
+}
+
+/// Hands every key of the trie in `slot`, and what it holds for it, to `entry`.
+pub(super) fn each(
+    tries: &Tries,
+    slot: Slot,
+    mut entry: impl FnMut(&[u8], PrefixValue),
+) -> Result<()> {
     let map = match tries.get(&slot.0, 0) {
         Ok(map) => map,
-        Err(MapError::KeyNotFound) => return Ok(prefixes),
+        // Nothing was ever put in force there.
+        Err(MapError::KeyNotFound) => return Ok(()),
         Err(error) => return Err(explain("read policy", &error)),
     };
-    let read = Batch::of(&map)?.read(|key, value| {
-        let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
-        prefixes.extend(prefix(octets, bytemuck::pod_read_unaligned(value), now));
-    });
-    read.map_err(|error| explain("read policy", &error))?;
-    Ok(prefixes)
+    Batch::of(&map)?
+        .read(|key, value| entry(key, bytemuck::pod_read_unaligned(value)))
+        .map_err(|error| explain("read policy", &error))
 }
 
 /// The prefix that a trie holds `value` for. The kernel knows no prefix length beyond the key's own.

@@ -1,0 +1,211 @@
+//! From a reading to Prometheus's text format.
+//!
+//! Every label has few values, all known beforehand but for the names of guarded interfaces: a source address is never one.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use filter_common::{Mode, map::Origin};
+use prometheus::{
+    Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+use super::{Health, reading::Reading};
+use crate::{
+    clock::Moment,
+    datapath::{Census, Family},
+    net::XdpPlace,
+};
+
+/// The modes, by the names under which they are shown.
+const MODES: [(Mode, &str); 3] = [
+    (Mode::Enforce, "enforce"),
+    (Mode::Monitor, "monitor"),
+    (Mode::Off, "off"),
+];
+
+/// The metrics of one answer: they are made anew for each, so that a series ends with what it stood for.
+struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    fn add<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> Result<M> {
+        let metric = metric.context("make metric")?;
+        self.registry
+            .register(Box::new(metric.clone()))
+            .context("make metric")?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str, value: f64) -> Result<()> {
+        self.add(Gauge::new(name, help))?.set(value);
+        Ok(())
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec> {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+}
+
+/// All metrics as text.
+pub(super) fn render(
+    reading: &Reading,
+    census: Option<&Census>,
+    health: &Health,
+) -> Result<String> {
+    let page = Page {
+        registry: Registry::new(),
+    };
+    counters(&page, reading)?;
+    policy(&page, reading)?;
+    if let Some(census) = census {
+        ranges(&page, census, Moment::now()?.boot)?;
+    }
+    interfaces(&page, reading, health)?;
+    process(&page, reading, health)?;
+    TextEncoder::new()
+        .encode_to_string(&page.registry.gather())
+        .context("write metrics")
+}
+
+fn counters(page: &Page, reading: &Reading) -> Result<()> {
+    let labels = ["interface", "verdict", "reason"];
+    let packets = page.counters(
+        "apifence_packets_total",
+        "Packets by verdict and reason, since the filter was attached.",
+        &labels,
+    )?;
+    let bytes = page.counters(
+        "apifence_bytes_total",
+        "Bytes of these packets, from the Ethernet header on.",
+        &labels,
+    )?;
+    for (interface, rows) in &reading.counters {
+        for row in rows {
+            let labels = [interface, row.verdict.label(), row.verdict.reason()];
+            packets
+                .with_label_values(&labels)
+                .inc_by(row.counter.packets);
+            bytes.with_label_values(&labels).inc_by(row.counter.bytes);
+        }
+    }
+    Ok(())
+}
+
+fn policy(page: &Page, reading: &Reading) -> Result<()> {
+    page.gauge(
+        "apifence_enforcing",
+        "1 if packets from unauthorized sources are dropped; 0 if not, or if that cannot be read.",
+        truth(reading.enforces()),
+    )?;
+    let Some(policy) = &reading.policy else {
+        return Ok(());
+    };
+    let modes = page.gauges(
+        "apifence_policy_mode",
+        "1 for the mode in force, 0 for the others.",
+        &["mode"],
+    )?;
+    for (mode, label) in MODES {
+        modes
+            .with_label_values(&[label])
+            .set(truth(policy.mode == mode as u8));
+    }
+    page.gauge(
+        "apifence_policy_generation",
+        "Number of the policy in force; counts up with every change, and from 1 with the first attach.",
+        policy.generation as f64,
+    )?;
+    page.gauge(
+        "apifence_policy_applied_timestamp_seconds",
+        "When the policy in force was put in force, in seconds since 1970.",
+        policy.applied_at as f64 / 1e9,
+    )?;
+    Ok(())
+}
+
+fn ranges(page: &Page, census: &Census, now: u64) -> Result<()> {
+    let ranges = page.gauges(
+        "apifence_authorized_ranges",
+        "Ranges in force and not expired; one that comes from several origins counts for each.",
+        &["family", "origin"],
+    )?;
+    for family in Family::BOTH {
+        for origin in Origin::ALL {
+            let count = census.count(family, origin, now);
+            ranges
+                .with_label_values(&[family.label(), origin.label()])
+                .set(count as f64);
+        }
+    }
+    Ok(())
+}
+
+fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
+    let attached = page.gauges(
+        "apifence_attached",
+        "1 if packets of the interface meet the filter; 0, with the mode `none`, if they should and do not.",
+        &["interface", "xdp_mode"],
+    )?;
+    // A name may be both: pinned without a program, and wanted.
+    let mut modes: HashMap<&str, Option<XdpPlace>> = HashMap::new();
+    modes.extend(reading.unguarded(health).map(|name| (name.as_str(), None)));
+    modes.extend(
+        reading
+            .guards
+            .iter()
+            .map(|guard| (guard.interface.as_str(), guard.xdp_mode)),
+    );
+    for (interface, mode) in modes {
+        let label = match mode {
+            None => "none",
+            // One word, as the others.
+            Some(XdpPlace::Several) => "several",
+            Some(place) => place.label(),
+        };
+        attached
+            .with_label_values(&[interface, label])
+            .set(truth(mode.is_some()));
+    }
+    Ok(())
+}
+
+fn process(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
+    page.gauge(
+        "apifence_ready",
+        "1 if the node is guarded as its files say; `/readyz` says why not.",
+        truth(reading.complaints(health).is_empty()),
+    )?;
+    page.gauge(
+        "apifence_drift",
+        "1 while the kernel differs from the files.",
+        truth(health.drift.is_some()),
+    )?;
+    page.gauge(
+        "apifence_last_reload_successful",
+        "1 if the files could be put in force the last time that this was tried.",
+        truth(health.reload_error.is_none()),
+    )?;
+    page.add(IntCounter::new(
+        "apifence_reload_failures_total",
+        "How often the files could not be put in force, since the process started.",
+    ))?
+    .inc_by(health.reload_failures);
+    page.gauges(
+        "apifence_build_info",
+        "Always 1; the labels say what runs.",
+        &["version"],
+    )?
+    .with_label_values(&[env!("CARGO_PKG_VERSION")])
+    .set(1.0);
+    Ok(())
+}
+
+fn truth(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}

@@ -1,0 +1,298 @@
+//! The endpoint: three paths, small answers, and limits that nobody who connects can go beyond.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+    task::{AbortHandle, JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use super::{Exporter, Health};
+use crate::{config::MetricsListen, output::say, pins::Pins, problem::errno};
+
+/// Most connections at once: one more, and the oldest ends. So whoever hangs shuts nobody out.
+const MOST_CONNECTIONS: usize = 32;
+/// How long a client may take to send its request's header.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// How long a connection may take for everything: one request and its answer.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// How long until an address that cannot be listened on is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long nothing is accepted after the kernel refused to, as it does for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The endpoint of a process that does something else beside.
+pub struct Endpoint {
+    serving: JoinHandle<()>,
+    leave: oneshot::Sender<()>,
+}
+
+impl Endpoint {
+    /// Serves from now on what is pinned under `pins` and what `health` says; `None` if `listen` is off. That an address cannot be
+    /// listened on is no error: it is said, and tried again.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket to ask for interfaces.
+    pub fn open(
+        listen: MetricsListen,
+        pins: Pins,
+        health: watch::Receiver<Health>,
+    ) -> Result<Option<Self>> {
+        let MetricsListen::At(address) = listen else {
+            return Ok(None);
+        };
+        let exporter = Exporter::new(pins, health)?;
+        let (leave, left) = oneshot::channel();
+        let serving = tokio::spawn(serve_at(address, exporter, async {
+            // A sender that is gone means the same.
+            let _ = left.await;
+        }));
+        Ok(Some(Self { serving, leave }))
+    }
+
+    /// Ends it, with every connection.
+    pub async fn close(self) {
+        drop(self.leave);
+        // Ended, even if by a panic.
+        let _ = self.serving.await;
+    }
+}
+
+/// Serves at `address` until `shutdown`. As long as it cannot be listened on, says so once and tries again: who is guarded
+/// must not depend on who watches.
+async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future<Output = ()>) {
+    let mut shutdown = pin!(shutdown);
+    let mut warned = false;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if !warned => {
+                say(format_args!(
+                    "warning: listen on `{address}` for metrics: {}\n\
+                     hint: the filter does not need it, and it is tried again every {} s; `--metrics-listen` takes another address, or `off`",
+                    errno(&error),
+                    RETRY.as_secs()
+                ));
+                warned = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = &mut shutdown => return,
+            () = sleep(RETRY) => {}
+        }
+    };
+    say(format_args!("metrics at `http://{address}/metrics`"));
+    serve(listener, exporter, shutdown).await;
+}
+
+/// Answers whoever connects to `listener`, until `shutdown`; connections end with it.
+pub async fn serve(listener: TcpListener, exporter: Exporter, shutdown: impl Future<Output = ()>) {
+    let exporter = Arc::new(exporter);
+    let mut shutdown = pin!(shutdown);
+    let mut connections = JoinSet::new();
+    let mut oldest_first: Vec<AbortHandle> = Vec::new();
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    oldest_first.retain(|connection| !connection.is_finished());
+                    if oldest_first.len() >= MOST_CONNECTIONS {
+                        oldest_first.remove(0).abort();
+                    }
+                    oldest_first.push(connections.spawn(connection(stream, Arc::clone(&exporter))));
+                }
+                Err(error) => {
+                    log::debug!("accept connection for metrics: {}", errno(&error));
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One request and its answer. What goes wrong is the client's to notice.
+async fn connection(stream: TcpStream, exporter: Arc<Exporter>) {
+    let service = service_fn(|request| {
+        let exporter = Arc::clone(&exporter);
+        async move { Ok::<_, Infallible>(answer(&request, &exporter).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_TIME, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!("answer request for metrics: {error}"),
+        Err(_) => log::debug!("answer request for metrics: it took too long"),
+    }
+}
+
+async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !["/metrics", "/healthz", "/readyz"].contains(&path) {
+        return page(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are `/metrics`, `/healthz` and `/readyz`\n",
+        );
+    }
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
+        refusal
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refusal;
+    }
+    match path {
+        "/metrics" => match exporter.metrics().await {
+            Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+            Err(error) => page(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                format!("{error:#}\n"),
+            ),
+        },
+        "/readyz" => match exporter.complaints().await {
+            none if none.is_empty() => page(StatusCode::OK, TEXT, "ready\n"),
+            complaints => page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                complaints.join("\n") + "\n",
+            ),
+        },
+        _ => page(StatusCode::OK, TEXT, "alive\n"),
+    }
+}
+
+fn page(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+        path::PathBuf,
+    };
+
+    use anyhow::{Context as _, Result, ensure};
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    /// Status and body of what the endpoint says to GET `path`.
+    async fn get(address: SocketAddr, path: &'static str) -> Result<(u16, String)> {
+        let client = spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address)?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            let (header, body) = answer.split_once("\r\n\r\n").context("no header")?;
+            let status = header.split(' ').nth(1).context("no status")?;
+            Ok((status.parse()?, body.to_owned()))
+        });
+        client.await?
+    }
+
+    #[tokio::test]
+    async fn readiness_is_what_the_process_says_it_is() -> Result<()> {
+        let (health, watched) = watch::channel(Health::default());
+        // Nothing is pinned there: this needs no root.
+        let exporter = Exporter::new(Pins::new(PathBuf::from("/nowhere")), watched)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (leave, left) = oneshot::channel::<()>();
+        let serving = tokio::spawn(serve(listener, exporter, async {
+            let _ = left.await;
+        }));
+        let wants = async |status: u16, words: &str, metrics: [&str; 4]| {
+            let (had, body) = get(address, "/readyz").await?;
+            ensure!(had == status && body.contains(words), "{had}: {body}");
+            let (_, page) = get(address, "/metrics").await?;
+            for line in metrics {
+                ensure!(page.contains(&format!("{line}\n")), "no `{line}` in {page}");
+            }
+            ensure!(get(address, "/healthz").await?.0 == 200);
+            Ok(())
+        };
+        let fine = [
+            "apifence_ready 1",
+            "apifence_drift 0",
+            "apifence_last_reload_successful 1",
+            "apifence_reload_failures_total 0",
+        ];
+
+        let [_, no_drift, reloaded, no_failures] = fine;
+        let starting = ["apifence_ready 0", no_drift, reloaded, no_failures];
+        wants(503, "starting", starting).await?;
+        health.send_modify(|health| health.start(Vec::new()));
+        wants(200, "ready", fine).await?;
+
+        let failing = [
+            "apifence_ready 0",
+            no_drift,
+            "apifence_last_reload_successful 0",
+            "apifence_reload_failures_total 1",
+        ];
+        health.send_modify(|health| health.reloaded(Some("ranges:7: nonsense".to_owned())));
+        wants(503, "ranges:7: nonsense", failing).await?;
+        health.send_modify(|health| {
+            health.reloaded(None);
+            health.drift = Some("another list".to_owned());
+        });
+        let drifted = [
+            "apifence_ready 0",
+            "apifence_drift 1",
+            reloaded,
+            "apifence_reload_failures_total 1",
+        ];
+        wants(503, "another list", drifted).await?;
+        health.send_modify(|health| {
+            health.drift = None;
+            health.start(vec!["eth7".to_owned()]);
+        });
+        let unguarded = [
+            "apifence_ready 0",
+            "apifence_attached{interface=\"eth7\",xdp_mode=\"none\"} 0",
+            "apifence_enforcing 0",
+            no_drift,
+        ];
+        wants(503, "`eth7` is not guarded", unguarded).await?;
+
+        // It ends when it is told to, whoever is connected.
+        let mut idle = TcpStream::connect(address)?;
+        drop(leave);
+        serving.await?;
+        ensure!(idle.read(&mut [0]).unwrap_or(0) == 0);
+        ensure!(TcpStream::connect(address).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! What monitoring sees: metrics for Prometheus, and whether the process lives and the node is guarded as its files say.
+//!
+//! ```text
+//! the kernel  -> reading.rs  at each request, off the runtime's thread
+//! the process -> health.rs   written by whoever runs, as it happens
+//! both        -> exposition.rs (text), http.rs (answers)
+//! ```
+
+mod exposition;
+mod health;
+mod http;
+mod reading;
+
+pub use health::Health;
+pub use http::{Endpoint, serve};
+pub use reading::Exporter;

@@ -1,0 +1,216 @@
+//! What the kernel says, read when somebody asks.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use filter_common::Mode;
+use tokio::{
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+};
+
+use super::{Health, exposition::render};
+use crate::{
+    datapath::{Census, CounterRow, Maps, read_counters},
+    guards::{Guard, guards},
+    net::{Interface, Net},
+    pins::Pins,
+};
+
+/// Answers what monitoring asks. Needs no lock that a change of the list waits for.
+pub struct Exporter {
+    pins: Pins,
+    net: Net,
+    health: watch::Receiver<Health>,
+    /// Held for a look into the kernel: one at a time, however many ask.
+    looking: Mutex<()>,
+    counted: Arc<Mutex<Counted>>,
+}
+
+/// The ranges of the generation that was counted last.
+#[derive(Default)]
+struct Counted {
+    mark: Option<Mark>,
+    census: Arc<Census>,
+}
+
+/// What tells one generation from every other: its number, and when it was put in force, for numbers begin anew with new pins.
+type Mark = (u64, u64);
+
+/// What the kernel says at one moment.
+pub(super) struct Reading {
+    /// The interfaces that are there and have a pinned link.
+    pub(super) guards: Vec<Guard>,
+    /// The counters of these interfaces, by name.
+    pub(super) counters: Vec<(String, Vec<CounterRow>)>,
+    pub(super) policy: Option<PolicyReading>,
+    /// What could not be read.
+    pub(super) failures: Vec<String>,
+}
+
+/// The generation in force.
+pub(super) struct PolicyReading {
+    /// A [`Mode`] as a number.
+    pub(super) mode: u8,
+    pub(super) generation: u64,
+    /// In nanoseconds since 1970-01-01 UTC.
+    pub(super) applied_at: u64,
+}
+
+impl Exporter {
+    /// Reads what is pinned under `pins` and what `health` says; must be called inside a tokio runtime, in the network namespace of
+    /// the interfaces.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket.
+    pub fn new(pins: Pins, health: watch::Receiver<Health>) -> Result<Self> {
+        Ok(Self {
+            pins,
+            net: Net::open()?,
+            health,
+            looking: Mutex::default(),
+            counted: Arc::default(),
+        })
+    }
+
+    /// All metrics, in Prometheus's text format. What cannot be read is left out.
+    ///
+    /// # Errors
+    /// If the text cannot be made.
+    pub(super) async fn metrics(&self) -> Result<String> {
+        let mut reading = self.read().await;
+        let census = self.census().await.unwrap_or_else(|error| {
+            reading.failures.push(format!("{error:#}"));
+            None
+        });
+        let health = self.health.borrow().clone();
+        render(&reading, census.as_deref(), &health)
+    }
+
+    /// Why the node may not be guarded as its files say; empty if it is.
+    pub(super) async fn complaints(&self) -> Vec<String> {
+        let reading = self.read().await;
+        reading.complaints(&self.health.borrow())
+    }
+
+    async fn read(&self) -> Reading {
+        let pins = self.pins.clone();
+        let read = async {
+            let _looking = self.looking.lock().await;
+            let interfaces = self.net.interfaces().await?;
+            spawn_blocking(move || Reading::take(&pins, &interfaces))
+                .await
+                .context("read what is in force")
+        };
+        read.await.unwrap_or_else(|error| Reading {
+            guards: Vec::new(),
+            counters: Vec::new(),
+            policy: None,
+            failures: vec![format!("{error:#}")],
+        })
+    }
+
+    /// The ranges in force. A long list takes its time, once per generation: that holds up neither who supervises nor who only asks
+    /// whether all is well.
+    async fn census(&self) -> Result<Option<Arc<Census>>> {
+        let pins = self.pins.clone();
+        let mut counted = Arc::clone(&self.counted).lock_owned().await;
+        spawn_blocking(move || counted.renew(&pins))
+            .await
+            .context("count ranges")?
+    }
+}
+
+impl Counted {
+    fn renew(&mut self, pins: &Pins) -> Result<Option<Arc<Census>>> {
+        let Some(maps) = Maps::in_use(pins)? else {
+            return Ok(None);
+        };
+        let slot = maps.in_force()?;
+        let mark = || -> Result<Mark> {
+            let record = maps.record(slot)?;
+            Ok((record.generation, record.applied_at))
+        };
+        let before = mark()?;
+        if self.mark != Some(before) {
+            self.census = Arc::new(maps.census(slot)?);
+            // A slot that was rewritten meanwhile was counted half and half: count it again the next time.
+            self.mark = (mark()? == before).then_some(before);
+        }
+        Ok(Some(Arc::clone(&self.census)))
+    }
+}
+
+impl Reading {
+    fn take(pins: &Pins, interfaces: &[Interface]) -> Self {
+        let mut failures = Vec::new();
+        let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
+        let mut guards = guards(pins, interfaces).unwrap_or_else(|error| {
+            note(error);
+            Vec::new()
+        });
+        // The pins of an interface that is gone wait for `detach`; it has no name to be known by.
+        guards.retain(|guard| {
+            interfaces
+                .iter()
+                .any(|interface| interface.ifindex == guard.ifindex)
+        });
+        let mut counters = Vec::new();
+        for guard in &guards {
+            match read_counters(&pins.counters(guard.ifindex)) {
+                Ok(rows) => counters.push((guard.interface.clone(), rows)),
+                Err(error) => note(error),
+            }
+        }
+        let policy = Maps::in_use(pins)
+            .and_then(|maps| maps.as_ref().map(PolicyReading::take).transpose())
+            .unwrap_or_else(|error| {
+                note(error);
+                None
+            });
+        Self {
+            guards,
+            counters,
+            policy,
+            failures,
+        }
+    }
+
+    /// Whether packets from unauthorized sources are dropped, on one interface at least.
+    pub(super) fn enforces(&self) -> bool {
+        let mode = self.policy.as_ref().map(|policy| policy.mode);
+        mode == Some(Mode::Enforce as u8) && self.guards.iter().any(|guard| guard.guarded)
+    }
+
+    /// Those of the interfaces to be guarded that are not.
+    pub(super) fn unguarded<'a>(&self, health: &'a Health) -> impl Iterator<Item = &'a String> {
+        health.interfaces.iter().filter(|name| {
+            !self
+                .guards
+                .iter()
+                .any(|guard| guard.guarded && guard.interface == **name)
+        })
+    }
+
+    /// Why the node may not be guarded as its files say; empty if it is.
+    pub(super) fn complaints(&self, health: &Health) -> Vec<String> {
+        let mut complaints = health.complaints();
+        complaints.extend(
+            self.unguarded(health)
+                .map(|name| format!("`{name}` is not guarded")),
+        );
+        complaints.extend(self.failures.iter().cloned());
+        complaints
+    }
+}
+
+impl PolicyReading {
+    fn take(maps: &Maps) -> Result<Self> {
+        let record = maps.record(maps.in_force()?)?;
+        Ok(Self {
+            mode: record.mode,
+            generation: record.generation,
+            applied_at: record.applied_at,
+        })
+    }
+}

@@ -1,0 +1,295 @@
+//! The metrics endpoint of `run`: what it shows, and what nobody who connects to it can do.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+};
+
+use anyhow::Result;
+use filter_common::{Verdict, map::LAYOUT_VERSION};
+use nix::sys::signal::Signal;
+use tests::{
+    cli::{Apifence, Background},
+    net::Echo,
+    scrape::{ENDPOINT, Page, connect, get, ready, request, scrape},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
+    wait,
+};
+
+const PORT: u16 = 6443;
+const RUN: [&str; 5] = [
+    "run",
+    "--interface",
+    INTERFACE,
+    "--authorized-ip-ranges",
+    ADMIN_RANGES,
+];
+
+/// `run`, in force and serving.
+fn start(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
+    let mut daemon = filter.start(&RUN)?;
+    ready(&site.node, &mut daemon)?;
+    Ok(daemon)
+}
+
+/// Waits for the end of `daemon`, with exit code 0.
+fn ends(daemon: &mut Background) -> Result<()> {
+    wait::until("it ends", || Ok(!daemon.runs()?))?;
+    assert_eq!(daemon.wait()?, Some(0));
+    Ok(())
+}
+
+/// The ranges of the list, IPv4.
+fn listed(page: &Page) -> Option<f64> {
+    let labels = [("family", "ipv4"), ("origin", "list")];
+    page.sum("apifence_authorized_ranges", &labels)
+}
+
+#[test]
+fn a_scrape_shows_what_the_filter_does() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let _daemon = start(&site, &filter)?;
+
+    let first = scrape(&site.node)?;
+    first.check()?;
+    for verdict in Verdict::all() {
+        let labels = [
+            ("interface", INTERFACE),
+            ("verdict", verdict.label()),
+            ("reason", verdict.reason()),
+        ];
+        for name in ["apifence_packets_total", "apifence_bytes_total"] {
+            let value = first.sum(name, &labels);
+            assert!(value.is_some(), "no {name} of {labels:?}\n{}", first.text);
+            if verdict.label() != "pass" {
+                assert_eq!(value, Some(0.0), "{name} of {labels:?}");
+            }
+        }
+    }
+    let is = |page: &Page, name: &str, labels: &[(&str, &str)], value: f64| {
+        assert_eq!(page.sum(name, labels), Some(value), "{name} {labels:?}");
+    };
+    is(&first, "apifence_enforcing", &[], 1.0);
+    is(&first, "apifence_ready", &[], 1.0);
+    is(&first, "apifence_drift", &[], 0.0);
+    is(&first, "apifence_last_reload_successful", &[], 1.0);
+    is(&first, "apifence_reload_failures_total", &[], 0.0);
+    is(&first, "apifence_policy_generation", &[], 1.0);
+    is(&first, "apifence_policy_mode", &[("mode", "enforce")], 1.0);
+    is(&first, "apifence_policy_mode", &[], 1.0);
+    is(&first, "apifence_build_info", &[], 1.0);
+    let native = [("interface", INTERFACE), ("xdp_mode", "native")];
+    is(&first, "apifence_attached", &native, 1.0);
+    for (family, origin, count) in [
+        ("ipv4", "list", 1.0),
+        ("ipv6", "list", 1.0),
+        ("ipv4", "node", 1.0),
+        ("ipv6", "node", 1.0),
+        ("ipv4", "outbound", 0.0),
+        ("ipv6", "cluster", 0.0),
+    ] {
+        let labels = [("family", family), ("origin", origin)];
+        is(&first, "apifence_authorized_ranges", &labels, count);
+    }
+
+    for family in Family::BOTH {
+        site.stranger_is_dropped(family, PORT, &filter)?;
+        site.admin_gets_in(family, PORT)?;
+    }
+    let second = scrape(&site.node)?;
+    second.check()?;
+    for (verdict, reason) in [("drop", "unauthorized"), ("pass", "authorized")] {
+        let labels = [("verdict", verdict), ("reason", reason)];
+        let [packets, bytes] = ["apifence_packets_total", "apifence_bytes_total"].map(|name| {
+            let [before, after] = [&first, &second].map(|page| page.sum(name, &labels));
+            after.zip(before).map(|(after, before)| after - before)
+        });
+        assert!(packets >= Some(2.0), "{packets:?} packets of {labels:?}");
+        // No frame is shorter than its headers.
+        let least = packets.map(|packets| 54.0 * packets);
+        assert!(bytes >= least, "{bytes:?} bytes of {labels:?}");
+    }
+    // The same counters as those of `stats`; the stranger's last attempt may still have been under way.
+    let shown = second.sum("apifence_packets_total", &[("verdict", "drop")]);
+    assert!(shown <= Some(filter.dropped()? as f64));
+    for address in STRANGER {
+        assert!(!second.text.contains(address), "an address is shown");
+    }
+
+    // The number changes with the policy, and with it what was counted.
+    filter.ok(&["ranges", "add", STRANGER[0], "--expires", "1h"])?;
+    let third = scrape(&site.node)?;
+    is(&third, "apifence_policy_generation", &[], 2.0);
+    assert_eq!(listed(&third), Some(2.0));
+    let applied = |page: &Page| page.sum("apifence_policy_applied_timestamp_seconds", &[]);
+    assert!(applied(&third) > applied(&first));
+    Ok(())
+}
+
+/// Nothing but time passes: no process, no new generation.
+#[test]
+fn an_expired_range_is_not_counted() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _daemon = start(&site, &filter)?;
+    filter.ok(&["ranges", "add", STRANGER[0], "--expires", "2s"])?;
+    wait::until("the range expires", || {
+        let page = scrape(&site.node)?;
+        assert_eq!(page.sum("apifence_policy_generation", &[]), Some(2.0));
+        Ok(listed(&page) == Some(1.0))
+    })
+}
+
+#[test]
+fn readiness_follows_the_kernel() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut daemon = start(&site, &filter)?;
+    let state = || {
+        let page = scrape(&site.node)?;
+        page.check()?;
+        let value = |name: &str, labels: &[(&str, &str)]| page.sum(name, labels);
+        anyhow::Ok((
+            get(&site.node, "/readyz")?,
+            value("apifence_ready", &[]),
+            value("apifence_enforcing", &[]),
+            value("apifence_attached", &[("xdp_mode", "none")]),
+        ))
+    };
+    let (answer, ready, enforcing, lost) = state()?;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ready\n"));
+    assert_eq!((ready, enforcing, lost), (Some(1.0), Some(1.0), None));
+
+    // Somebody takes the filter off.
+    filter.ok(&["detach"])?;
+    let (answer, ready, enforcing, lost) = state()?;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("`eth0` is not guarded"), "{answer:?}");
+    assert_eq!((ready, enforcing, lost), (Some(0.0), Some(0.0), Some(0.0)));
+    assert_eq!(get(&site.node, "/healthz")?.status, 200);
+
+    filter.ok(&ATTACH)?;
+    let (answer, ready, enforcing, lost) = state()?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!((ready, enforcing, lost), (Some(1.0), Some(1.0), None));
+
+    // Monitor mode and the off switch are what somebody asked for: nothing is enforced, and all is as it should be.
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let page = scrape(&site.node)?;
+    assert_eq!(page.sum("apifence_enforcing", &[]), Some(0.0));
+    let mode = |page: &Page, mode| page.sum("apifence_policy_mode", &[("mode", mode)]);
+    assert_eq!(mode(&page, "monitor"), Some(1.0));
+    filter.ok(&["ranges", "clear"])?;
+    let (answer, ready, enforcing, _) = state()?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!((ready, enforcing), (Some(1.0), Some(0.0)));
+    assert_eq!(mode(&scrape(&site.node)?, "off"), Some(1.0));
+
+    // What cannot be read is not claimed.
+    let layout = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
+    fs::rename(&layout, filter.bpffs().join("layout-999"))?;
+    let (answer, ready, enforcing, lost) = state()?;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("map layout 999"), "{answer:?}");
+    assert_eq!((ready, enforcing, lost), (Some(0.0), Some(0.0), Some(0.0)));
+
+    daemon.signal(Signal::SIGTERM)?;
+    ends(&mut daemon)
+}
+
+#[test]
+fn other_requests_are_refused() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _daemon = start(&site, &filter)?;
+    for path in ["/", "/metrics/", "/debug", "/metricsx"] {
+        assert_eq!(get(&site.node, path)?.status, 404, "{path}");
+    }
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        let answer = request(&site.node, "POST", path)?;
+        assert_eq!(answer.status, 405, "{path}");
+        assert!(answer.header.contains("allow: get, head"), "{answer:?}");
+        let answer = request(&site.node, "HEAD", path)?;
+        assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{path}");
+    }
+    let answer = get(&site.node, "/metrics?anything")?;
+    let format = "content-type: text/plain; version=0.0.4";
+    assert!(answer.header.contains(format), "{answer:?}");
+    Ok(())
+}
+
+#[test]
+fn a_taken_port_does_not_open_the_other() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let taken = site.node.run(|| TcpListener::bind(ENDPOINT))?;
+    let mut daemon = filter.start(&RUN)?;
+    let warning = daemon.line(|line| line.starts_with("warning: listen on"))?;
+    assert!(warning.contains(ENDPOINT), "{warning}");
+    daemon.line(|line| line.starts_with("hint: "))?;
+    daemon.line(|line| line.contains("guarding"))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.admin_gets_in(Family::V4, PORT)?;
+
+    drop(taken);
+    ready(&site.node, &mut daemon)?;
+    daemon.signal(Signal::SIGTERM)?;
+    ends(&mut daemon)
+}
+
+#[test]
+fn nothing_is_served_where_nobody_wants_it() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut daemon = filter.start(&[&RUN[..], &["--metrics-listen", "off"]].concat())?;
+    daemon.line(|line| line.contains("guarding"))?;
+    // The counters come once everything else is there.
+    daemon.line(|line| line.contains("passed"))?;
+    assert!(connect(&site.node).is_err());
+    Ok(())
+}
+
+#[test]
+fn clients_that_hang_cost_little_and_shut_nobody_out() -> Result<()> {
+    /// As many as are served at once.
+    const SERVED: usize = 32;
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut daemon = start(&site, &filter)?;
+    let descriptors = format!("/proc/{}/fd", daemon.pid());
+    let open_files = || anyhow::Ok(fs::read_dir(&descriptors)?.count());
+    let before = open_files()?;
+
+    let mut clients = Vec::new();
+    for client in 0..3 * SERVED {
+        let mut stream = connect(&site.node)?;
+        // Some say nothing, some begin a request.
+        if client % 2 == 0 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ")?;
+        }
+        clients.push(stream);
+    }
+    // Whoever asks is answered; those who hang longest had to go.
+    assert_eq!(get(&site.node, "/healthz")?.status, 200);
+    scrape(&site.node)?.check()?;
+    // Besides the connections there is what a look into the kernel opens for a moment, now or when it was counted before.
+    let open = open_files()?;
+    assert!(
+        open < before + SERVED + SERVED / 2,
+        "{before} open files before, {open} now"
+    );
+    let mut end = [0; 1];
+    assert_eq!(clients.remove(0).read(&mut end).unwrap_or(0), 0);
+
+    // One who never reads the answer, one who says nothing: nobody holds up the end.
+    connect(&site.node)?.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n")?;
+    clients.push(connect(&site.node)?);
+    daemon.signal(Signal::SIGTERM)?;
+    ends(&mut daemon)?;
+    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    Ok(())
+}
