@@ -112,7 +112,7 @@ fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
         source: sight.source,
         family: u32::from(sight.family),
     };
-    if STRANGERS.get_ptr_mut(&key).is_none() {
+    if STRANGERS.get_ptr_mut(key).is_none() {
         let stranger = Stranger {
             packets: 0,
             first_seen: now,
@@ -122,9 +122,9 @@ fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
             unused: [0; 5],
         };
         // Another CPU may have been faster, and then it is there: either is fine.
-        let _ = STRANGERS.insert(&key, &stranger, u64::from(BPF_NOEXIST));
+        let _ = STRANGERS.insert(key, stranger, u64::from(BPF_NOEXIST));
     }
-    if let Some(stranger) = STRANGERS.get_ptr_mut(&key) {
+    if let Some(stranger) = STRANGERS.get_ptr_mut(key) {
         // SAFETY: the kernel keeps the value while the program runs. Other CPUs may write it too: packets are added in one step, and
         // of the rest any CPU's word is as good.
         unsafe {

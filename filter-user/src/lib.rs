@@ -1,7 +1,7 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `command` one file per verb, `clock` time,
+//! kernel's side, `net` what rtnetlink tells, `command` one file per verb, `report_log` what of the drops is logged, `clock` time,
 //! `problem` and `explain` what goes wrong, `progress` how far it
 //! has come.
 
@@ -21,4 +21,5 @@ pub mod pins;
 pub mod problem;
 pub mod progress;
 pub mod ranges;
+pub mod report_log;
 pub mod state;

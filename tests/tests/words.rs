@@ -46,6 +46,8 @@ fn help() -> Result<()> {
         "status",
         "check",
         "stats",
+        "events",
+        "suggest",
         "ranges",
         "ranges list",
         "ranges set",

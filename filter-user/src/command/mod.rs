@@ -5,15 +5,19 @@ mod change;
 mod check;
 mod confirm;
 mod detach;
+mod event;
+mod events;
 mod history;
 mod leap;
 mod list;
+mod logged;
 mod policy;
 mod ranges;
 mod run;
 mod settle;
 mod stats;
 mod status;
+mod suggest;
 
 use anyhow::{Context as _, Result};
 
@@ -22,6 +26,7 @@ use crate::{
     datapath::Maps,
     pins::Pins,
     problem::Problem,
+    ranges::Grouping,
 };
 
 /// What every command works on.
@@ -113,6 +118,11 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Status => status::run(context).await,
         Command::Check { addresses } => check::run(context, &addresses),
         Command::Stats => stats::run(context).await,
+        Command::Events { events } => events::run(context, &events).await,
+        Command::Suggest {
+            group_v4: v4,
+            group_v6: v6,
+        } => suggest::run(context, Grouping { v4, v6 }),
         Command::Ranges(command) => ranges::run(context, command).await,
         Command::Confirm => confirm::run(context),
     }

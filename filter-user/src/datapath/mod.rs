@@ -5,7 +5,9 @@ mod batch;
 mod counters;
 mod maps;
 mod object;
+mod reports;
 mod stage;
+mod strangers;
 mod tries;
 mod usage;
 
@@ -13,4 +15,6 @@ pub use attach::{Attachment, LogLines, attach, detach_link, program_name, replac
 pub use counters::{CounterRow, read_counters};
 pub use maps::{Maps, Policy, Slot, Standing};
 pub use object::{Program, create_maps};
+pub use reports::{Begin, News, Refused, ReportReader};
+pub use strangers::{SeenStranger, read_strangers};
 pub use usage::UsageByRange;
