@@ -7,7 +7,9 @@ use anyhow::Result;
 use filter_common::map::LAYOUT_VERSION;
 use tests::{
     cli::{Apifence, Ran},
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
+    net::connect,
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    wait::PATIENCE,
 };
 
 /// Compares what the commands said with the snapshot `name`.
@@ -23,6 +25,9 @@ fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
     settings.add_filter(r"\(program \d+\)", "(program ...)");
     settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
     settings.add_filter(r#""seconds_left": \d+"#, "\"seconds_left\": SECONDS");
+    settings.add_filter(r"\b(203\.0\.113\.9|2001:db8:bb::9\]):\d+ ->", "$1:PORT ->");
+    settings.add_filter(r#""source_port":\d+"#, r#""source_port":PORT"#);
+    settings.add_filter(r#""ifindex":\d+"#, r#""ifindex":NUMBER"#);
     let text: Vec<_> = said
         .iter()
         .map(|ran| ran.transcript().replace(&file, "RANGES-FILE"))
@@ -241,6 +246,35 @@ fn objects() -> Result<()> {
         json(&["status"])?,
     ];
     same("objects", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn who_was_refused() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let mut said = all(&filter, &[&["events", "--recent"], &["suggest"]])?;
+    for family in Family::BOTH {
+        let [source, node] = [STRANGER, NODE].map(|addresses| addresses[family as usize]);
+        // Nobody listens there: one packet, and an answer to it.
+        let refused = connect(&site.stranger, ip(source), at(node, 6443), PATIENCE);
+        assert!(refused.is_err());
+    }
+    said.extend(all(
+        &filter,
+        &[
+            &["events", "--recent"],
+            &["-o", "json", "events", "--recent"],
+            &["suggest"],
+            &["-o", "json", "suggest"],
+            &["suggest", "--group-v4", "33"],
+            &["events", "--reason", "bad_luck"],
+        ],
+    )?);
+    filter.ok(&["detach"])?;
+    said.extend(all(&filter, &[&["events"], &["suggest"]])?);
+    same("who-was-refused", &filter, &said);
     Ok(())
 }
 
