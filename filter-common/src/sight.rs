@@ -75,23 +75,26 @@ pub struct Sight {
 
 impl Sight {
     /// Reads what there is at `spot` of `packet`.
+    ///
+    /// Whole headers, at the very offsets of the spot: added to, a number has bounds that the verifier forgets before Linux 6.11
+    /// (commit 98d7ca374ba4b39e7535613d40e159f09ca14da2), and the read is refused.
     #[inline(always)]
     pub fn of<P: PacketBytes>(packet: &P, spot: Spot) -> Self {
         let mut sight = Self::default();
         let ip = spot.ip();
         if spot.family() == 4 {
-            let Some(bytes) = packet.read::<8>(ip + ipv4::SOURCE) else {
+            let Some(header) = packet.read::<{ ipv4::HEADER_LEN }>(ip) else {
                 return sight;
             };
-            sight.source[0] = word(&bytes, 0);
-            sight.destination[0] = word(&bytes, 4);
+            sight.source[0] = word(&header, ipv4::SOURCE);
+            sight.destination[0] = word(&header, ipv4::DESTINATION);
             sight.family = 4;
         } else if spot.family() == 6 {
-            let Some(bytes) = packet.read::<32>(ip + ipv6::SOURCE) else {
+            let Some(header) = packet.read::<{ ipv6::HEADER_LEN }>(ip) else {
                 return sight;
             };
-            sight.source = address_at(&bytes, 0);
-            sight.destination = address_at(&bytes, 16);
+            sight.source = address_at(&header, ipv6::SOURCE);
+            sight.destination = address_at(&header, ipv6::DESTINATION);
             sight.family = 6;
         }
         if spot.tcp() != 0
@@ -125,7 +128,7 @@ fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 }
 
 #[inline(always)]
-fn address_at(bytes: &[u8; 32], at: usize) -> [u32; 4] {
+fn address_at(bytes: &[u8; ipv6::HEADER_LEN], at: usize) -> [u32; 4] {
     [
         word(bytes, at),
         word(bytes, at + 4),
