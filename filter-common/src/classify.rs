@@ -56,6 +56,8 @@ pub enum Class<A> {
         flow: Flow<A>,
         /// The destination port, in host order.
         port: u16,
+        /// Offset of the TCP header in the frame.
+        at: usize,
     },
     /// It may be a segment for any port.
     Doubt {

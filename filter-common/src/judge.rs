@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use crate::{
-    Carried, Class, Doubt, DropReason, Flow, PacketBytes, PassReason, Verdict,
+    Carried, Class, Doubt, DropReason, Flow, PacketBytes, PassReason, Place, Spot, Verdict,
     classify::carried,
     wire::{ipv4, ipv6},
 };
@@ -36,48 +36,104 @@ pub trait Policy {
     fn authorizes(&self, source: IpAddr) -> bool;
 }
 
+/// What came of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What happens to it, and why.
+    pub verdict: Verdict,
+    /// Where it is, if it is or would be dropped, and its addresses are known and to be believed.
+    pub spot: Spot,
+}
+
+impl Judgement {
+    #[inline(always)]
+    const fn pass(reason: PassReason) -> Self {
+        Self {
+            verdict: Verdict::Pass(reason),
+            spot: Spot::NOWHERE,
+        }
+    }
+}
+
 /// The verdict on `packet` under `policy`.
 #[inline(always)]
-pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Verdict {
+pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
     let mode = policy.mode();
     if mode == Mode::Off {
-        return Verdict::Pass(PassReason::EnforcementOff);
+        return Judgement::pass(PassReason::EnforcementOff);
     }
     match (decide(packet, policy), mode) {
-        (Ok(reason), _) => Verdict::Pass(reason),
-        (Err(reason), Mode::Monitor) => Verdict::WouldDrop(reason),
-        (Err(reason), Mode::Enforce | Mode::Off) => Verdict::Drop(reason),
+        (Ok(reason), _) => Judgement::pass(reason),
+        (Err((reason, spot)), Mode::Monitor) => Judgement {
+            verdict: Verdict::WouldDrop(reason),
+            spot,
+        },
+        (Err((reason, spot)), Mode::Enforce | Mode::Off) => Judgement {
+            verdict: Verdict::Drop(reason),
+            spot,
+        },
     }
 }
 
 /// How many IP packets inside one another are looked at.
 const PACKETS_DEEP: usize = 2;
 
-/// Why the packet passes, or why it must not.
+/// Why the packet passes, or why it must not and where it is.
 #[inline(always)]
-fn decide<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Result<PassReason, DropReason> {
-    let mut found = carried(packet);
+fn decide<P: PacketBytes, Y: Policy>(
+    packet: &P,
+    policy: &Y,
+) -> Result<PassReason, (DropReason, Spot)> {
+    let (mut found, mut place) = carried(packet).apart();
     for _ in 0..PACKETS_DEEP {
         let weighed = match found {
-            Carried::Ipv4(place) => weigh(packet, policy, ipv4::classify(packet, place)),
-            Carried::Ipv6(place) => weigh(packet, policy, ipv6::classify(packet, place)),
-            Carried::Other(reason) => return Ok(reason),
-            Carried::Hidden(reason) => return Err(reason),
+            Found::Ipv4 => {
+                let spot = Spot::v4(place.offset);
+                weigh(packet, policy, ipv4::classify(packet, place), spot)
+            }
+            Found::Ipv6 => {
+                let spot = Spot::v6(place.offset);
+                weigh(packet, policy, ipv6::classify(packet, place), spot)
+            }
+            Found::Other(reason) => return Ok(reason),
+            Found::Hidden(reason) => return Err((reason, Spot::NOWHERE)),
         };
         match weighed {
             Weighed::Pass(reason) => return Ok(reason),
-            Weighed::Drop(reason) => return Err(reason),
-            Weighed::Look(inside) => found = inside,
+            Weighed::Drop(reason, spot) => return Err((reason, spot)),
+            Weighed::Look(inside) => (found, place) = inside.apart(),
         }
     }
     // The source that counts is further in: nobody can be asked to vouch for it.
-    Err(DropReason::HeadersTooDeep)
+    Err((DropReason::HeadersTooDeep, Spot::NOWHERE))
+}
+
+/// A [`Carried`] whose place stands beside it, and is never left open: a register that nobody wrote may not be moved in BPF, not even
+/// where its value does not matter, and the compiler moves them.
+enum Found {
+    Ipv4,
+    Ipv6,
+    Other(PassReason),
+    Hidden(DropReason),
+}
+
+impl Carried {
+    #[inline(always)]
+    fn apart(self) -> (Found, Place) {
+        let nowhere = Place::in_frame(0);
+        match self {
+            Self::Ipv4(place) => (Found::Ipv4, place),
+            Self::Ipv6(place) => (Found::Ipv6, place),
+            Self::Other(reason) => (Found::Other(reason), nowhere),
+            Self::Hidden(reason) => (Found::Hidden(reason), nowhere),
+        }
+    }
 }
 
 /// What one IP packet comes to.
 enum Weighed {
     Pass(PassReason),
-    Drop(DropReason),
+    Drop(DropReason, Spot),
     /// It is for the packet inside to say.
     Look(Carried),
 }
@@ -87,10 +143,11 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
     packet: &P,
     policy: &Y,
     class: Class<A>,
+    spot: Spot,
 ) -> Weighed {
     match class {
         Class::Other(reason) => Weighed::Pass(reason),
-        Class::Segment { flow, port } => {
+        Class::Segment { flow, port, at } => {
             if !policy.protects(port) {
                 return Weighed::Pass(PassReason::OtherPort);
             }
@@ -100,7 +157,7 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
             if policy.authorizes(flow.source.into()) {
                 return Weighed::Pass(PassReason::Authorized);
             }
-            Weighed::Drop(DropReason::Unauthorized)
+            Weighed::Drop(DropReason::Unauthorized, spot.with_segment(at))
         }
         // Doubt is decided by source: it never costs an authorized client a packet, nor lets a stranger in.
         Class::Doubt { flow, why } => {
@@ -110,9 +167,9 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
             if policy.authorizes(flow.source.into()) {
                 return Weighed::Pass(PassReason::AuthorizedDoubt);
             }
-            Weighed::Drop(why.reason())
+            Weighed::Drop(why.reason(), spot)
         }
-        Class::Hostile(reason) => Weighed::Drop(reason),
+        Class::Hostile(reason) => Weighed::Drop(reason, Spot::NOWHERE),
         Class::Around(inside) => Weighed::Look(inside),
     }
 }

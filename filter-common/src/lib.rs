@@ -13,10 +13,12 @@ pub mod wire;
 
 mod classify;
 mod judge;
+mod sight;
 
 pub mod map;
 
 pub use classify::{Carried, Class, Doubt, Flow, Place, carried};
-pub use judge::{Mode, Policy, judge};
+pub use judge::{Judgement, Mode, Policy, judge};
 pub use packet::{MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
+pub use sight::{Sight, Spot, address};
 pub use verdict::{DropReason, PassReason, REASON_SLOTS, Verdict};

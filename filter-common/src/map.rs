@@ -10,6 +10,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::Sight;
+
 /// The version of everything in this file, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
@@ -44,6 +46,13 @@ pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU hash of [`Usage`] by [`PrefixValue::id`]: what each authorized range was used for. The program puts a range in with the
 /// first packet that it lets in, so that those nobody uses take neither room nor time.
 pub const USAGE: &str = "USAGE";
+/// Per-CPU array of [`REPORTS_PER_CPU`] [`Report`]s: what was dropped last, or would have been. Each CPU overwrites its oldest.
+pub const REPORTS: &str = "REPORTS";
+/// Per-CPU array of one [`ReportHead`].
+pub const REPORT_HEADS: &str = "REPORT_HEADS";
+/// Hash of [`Stranger`] by [`StrangerKey`] that forgets who was not seen for longest: whom monitor mode let pass. Nothing is
+/// written there in any other mode.
+pub const STRANGERS: &str = "STRANGERS";
 
 /// How many generations the kernel holds: the current and the previous.
 pub const SLOTS: u32 = 2;
@@ -55,6 +64,19 @@ pub const MAX_PREFIXES: u32 = 1_100_000;
 pub const MAX_USAGE: u32 = 32_768;
 /// Room for the settings of one generation, in bytes.
 pub const SETTINGS_LEN: usize = 32 * 1024;
+/// How many reports a CPU keeps: at its budget, those of about four seconds.
+pub const REPORTS_PER_CPU: u32 = 1024;
+/// How many reports a CPU writes in a window at most; what comes beyond is only counted.
+pub const REPORT_BUDGET: u64 = 32;
+/// The length of a window: 2^27 ns, about 134 ms. So at most 239 reports a second and CPU.
+pub const REPORT_WINDOW_SHIFT: u32 = 27;
+/// How many sources monitor mode remembers. The kernel allocates all of it at once: 7 MiB.
+pub const MAX_STRANGERS: u32 = 65_536;
+
+const _: () = assert!(
+    REPORTS_PER_CPU.is_power_of_two(),
+    "the program masks the index"
+);
 
 /// What one generation says besides its prefixes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -245,3 +267,99 @@ pub struct Counter {
 }
 
 const _: () = assert!(size_of::<Counter>() == 16);
+
+/// One frame that was dropped, or would have been.
+///
+/// The program writes it whole, and only then moves [`ReportHead::written`]. A reader that finds the head less than a ring further
+/// on after it read a record has read a whole one: the next to be written in its place had not been begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Report {
+    /// The how-manyth of its CPU, from 1 on; it stands at index `(sequence - 1) % REPORTS_PER_CPU`.
+    pub sequence: u64,
+    /// When, in nanoseconds of the monotonic clock, within some milliseconds.
+    pub seen: u64,
+    /// Source address, see [`Sight::source`].
+    pub source: [u32; 4],
+    /// Destination address.
+    pub destination: [u32; 4],
+    /// Source and destination port, in host order; zero if unknown.
+    pub ports: [u16; 2],
+    /// Number of the interface it came in on.
+    pub ifindex: u32,
+    /// Bytes of the frame, from the Ethernet header on.
+    pub frame_len: u32,
+    /// The verdict and reason: a [`Verdict::slot`](crate::Verdict::slot).
+    pub verdict: u8,
+    /// 4 or 6; 0 if the addresses are unknown.
+    pub family: u8,
+    /// 1 if the ports are known.
+    pub has_ports: u8,
+    /// Always zero.
+    pub unused: u8,
+}
+
+impl Report {
+    /// Who sent it and where to, as far as that is known.
+    pub const fn sight(&self) -> Sight {
+        Sight {
+            source: self.source,
+            destination: self.destination,
+            family: self.family,
+            ports: self.ports,
+            has_ports: self.has_ports == 1,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Report>() == 64, "one cache line");
+
+/// How far one CPU is with its reports, and what it may still write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ReportHead {
+    /// Reports written, ever.
+    pub written: u64,
+    /// Frames that were not reported because the budget was spent, ever.
+    pub skipped: u64,
+    /// The window that the budget is for: the monotonic clock in units of 2^[`REPORT_WINDOW_SHIFT`] ns.
+    pub window: u64,
+    /// Reports written since that window began.
+    pub spent: u64,
+    /// The kernel's tick in which the clock was last asked for the window.
+    pub tick: u64,
+}
+
+const _: () = assert!(size_of::<ReportHead>() == 40);
+
+/// Whom monitor mode let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct StrangerKey {
+    /// Source address, see [`Sight::source`](crate::Sight::source).
+    pub source: [u32; 4],
+    /// 4 or 6.
+    pub family: u32,
+}
+
+const _: () = assert!(size_of::<StrangerKey>() == 20);
+
+/// What monitor mode saw of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Stranger {
+    /// Packets that enforce mode would have dropped. All CPUs add to it, each in one step: none is lost.
+    pub packets: u64,
+    /// When the first of them came, in nanoseconds of the monotonic clock, within some milliseconds.
+    pub first_seen: u64,
+    /// When the last of them came.
+    pub last_seen: u64,
+    /// The destination port of the last, in host order; 0 if it was not known.
+    pub port: u16,
+    /// The verdict and reason of the last: a [`Verdict::slot`](crate::Verdict::slot).
+    pub verdict: u8,
+    /// Always zero.
+    pub unused: [u8; 5],
+}
+
+const _: () = assert!(size_of::<Stranger>() == 32);

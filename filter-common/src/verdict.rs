@@ -101,6 +101,11 @@ impl Verdict {
         }
     }
 
+    /// The verdict that is counted there; none if nothing is.
+    pub fn of_slot(slot: u32) -> Option<Self> {
+        Self::all().find(|verdict| verdict.slot() == slot)
+    }
+
     /// Every verdict there is, in the order of [`slot`](Self::slot).
     pub fn all() -> impl Iterator<Item = Self> {
         let passes = PassReason::ALL.iter().copied().map(Self::Pass);
@@ -138,6 +143,7 @@ mod tests {
             let slot = &mut used[verdict.slot() as usize];
             assert!(!*slot, "{verdict:?} shares its counter");
             *slot = true;
+            assert_eq!(Verdict::of_slot(verdict.slot()), Some(verdict));
         }
     }
 }

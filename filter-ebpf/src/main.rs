@@ -2,9 +2,14 @@
 
 #![no_std]
 #![no_main]
+// The target declares no compare-and-swap, and without that `core::sync::atomic` has no exchange and no addition, which the kernel does
+// have (Linux 5.12, commit 5ffa25502b5ab3d639829a2d1e316cff7f59a41e).
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic operations, see above")]
 
 mod maps;
 mod packet;
+mod report;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
@@ -22,8 +27,12 @@ use packet::Frame;
 )]
 fn apifence(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
-    let verdict = judge(&frame, &maps::InForce::select());
+    let judgement = judge(&frame, &maps::InForce::select());
+    let verdict = judgement.verdict;
     maps::count(verdict, frame.len());
+    if !matches!(verdict, Verdict::Pass(_)) {
+        report::refused(&ctx, judgement);
+    }
     match verdict {
         Verdict::Pass(_) | Verdict::WouldDrop(_) => {
             if let Verdict::WouldDrop(reason) = verdict {

@@ -1,4 +1,4 @@
-//! The BPF maps, and the policy in force as read from them. With `packet.rs` the only place with `unsafe` in it.
+//! The BPF maps, and the policy in force as read from them. With `packet.rs` and `report.rs` the only place with `unsafe` in it.
 
 use core::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! The XDP frame as bounded bytes. With `maps.rs` the only place with `unsafe` in it.
+//! The XDP frame as bounded bytes. With `maps.rs` and `report.rs` the only place with `unsafe` in it.
 
 use core::{ffi::c_void, mem::MaybeUninit, ptr};
 

@@ -4,8 +4,9 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
-    builder::BoolishValueParser,
+    builder::{BoolishValueParser, PossibleValuesParser},
 };
+use filter_common::DropReason;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use crate::{
@@ -119,6 +120,20 @@ pub(crate) enum Command {
     },
     /// Show the counters
     Stats,
+    /// Show refused packets as they come, a line each; a flood is sampled
+    Events {
+        #[command(flatten)]
+        events: EventArgs,
+    },
+    /// Propose ranges for those whom monitor mode would have refused, as lines for the ranges file
+    Suggest {
+        /// Put IPv4 sources within one prefix of this length into one range; a quarter of what is within one /24 if none is given
+        #[arg(long, value_name = "LEN", value_parser = parse_len::<32>)]
+        group_v4: Option<u8>,
+        /// The same for IPv6; within one /64 if none is given
+        #[arg(long, value_name = "LEN", value_parser = parse_len::<128>)]
+        group_v6: Option<u8>,
+    },
     /// Show or change the authorized ranges
     #[command(subcommand)]
     Ranges(RangesCommand),
@@ -211,6 +226,30 @@ pub(crate) struct ChangeArgs {
     /// Let the change take itself back after this time, like `60s`, unless `apifence confirm` comes first
     #[arg(long, value_name = "DURATION", value_parser = parse_window)]
     pub(crate) confirm_within: Option<Duration>,
+}
+
+/// Which refused packets are shown.
+#[derive(Debug, Args)]
+pub(crate) struct EventArgs {
+    /// Only those that came in on this interface
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) interface: Vec<String>,
+    /// Only those refused for this reason
+    #[arg(long, value_name = "REASON", value_delimiter = ',', value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
+    pub(crate) reason: Vec<String>,
+    /// Show those that are still in memory, whoever ran when they came, and exit
+    #[arg(long)]
+    pub(crate) recent: bool,
+}
+
+/// A prefix length like `24` or `/24`.
+fn parse_len<const MOST: u8>(text: &str) -> Result<u8, String> {
+    text.strip_prefix('/')
+        .unwrap_or(text)
+        .parse()
+        .ok()
+        .filter(|len| (1..=MOST).contains(len))
+        .ok_or_else(|| format!("a prefix length is a number from 1 to {MOST}"))
 }
 
 /// A duration like `8h`, `30d` or `1h 30m`.

@@ -1,8 +1,8 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `guards` which interfaces are guarded, `metrics` what monitoring sees, `command` one
-//! file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
+//! kernel's side, `net` what rtnetlink tells, `guards` which interfaces are guarded, `metrics` what monitoring sees, `report_log` what
+//! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
 //! has come.
 
 // Forbidden but for one file, which says so: `datapath/batch.rs`.
@@ -23,5 +23,6 @@ pub mod pins;
 pub mod problem;
 pub mod progress;
 pub mod ranges;
+pub mod report_log;
 pub mod state;
 pub mod warnings;

@@ -29,12 +29,15 @@ impl Output {
         }
     }
 
-    /// Writes one of many objects, a line each, as long as the command runs.
+    /// Writes one of many things, a line each, as long as the command runs.
     ///
     /// # Errors
     /// If stdout cannot be written.
-    pub fn line<T: Serialize>(self, data: &T) -> Result<()> {
-        let text = serde_json::to_string(data).context("write JSON")?;
+    pub fn line<T: Serialize + Display>(self, data: &T) -> Result<()> {
+        let text = match self {
+            Self::Text => data.to_string(),
+            Self::Json => serde_json::to_string(data).context("write JSON")?,
+        };
         Ok(writeln!(io::stdout().lock(), "{text}")?)
     }
 

@@ -1,15 +1,17 @@
 //! The verdict table, judged twice: over byte slices, and by the loaded program.
 
-use std::{collections::HashMap, iter};
+use std::{collections::HashMap, iter, net::IpAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
-use filter_common::judge;
+use filter_common::{DropReason, Policy as _, Sight, Verdict, judge};
 use tests::{
     netns::Namespace,
+    packets::tagged,
     table::{
-        self, Row, Rules,
+        self, NODE4, NODE6, Row, Rules, Who,
         loaded::{Filter, SHORTEST},
+        v4, v6,
     },
 };
 
@@ -24,7 +26,7 @@ fn slices_get_the_wanted_verdicts() {
     let wrong: Vec<_> = rows
         .iter()
         .filter_map(|row| {
-            let have = judge(&&row.frame[..], &row.rules);
+            let have = judge(&&row.frame[..], &row.rules).verdict;
             (have != row.want).then(|| format!("{}: want {:?}, have {have:?}", row.name, row.want))
         })
         .collect();
@@ -37,11 +39,108 @@ fn slices_get_the_wanted_verdicts() {
     );
 }
 
+/// Who is reported: the source that the policy refused, at the port that it protects; nobody where nobody is to be believed.
+#[test]
+fn the_source_that_was_refused_is_reported() {
+    for row in table::all() {
+        let frame = &row.frame[..];
+        let judgement = judge(&frame, &row.rules);
+        let sight = Sight::of(&frame, judgement.spot);
+        let (Verdict::Drop(reason) | Verdict::WouldDrop(reason)) = judgement.verdict else {
+            continue;
+        };
+        let Row { name, rules, .. } = &row;
+        match (reason, sight.source(), sight.destination(), sight.ports()) {
+            (DropReason::Unauthorized, Some(source), Some(_), Some([_, port])) => {
+                assert!(
+                    !rules.authorizes(source) && rules.protects(port),
+                    "{name}: {sight:?}"
+                );
+            }
+            (DropReason::MisplacedFragment, None, None, None) => {}
+            (DropReason::Malformed | DropReason::Truncated, Some(source), Some(_), None) => {
+                assert!(!rules.authorizes(source), "{name}: {sight:?}");
+            }
+            // Of the packet in the frame if its own port is hidden; of none if its source is.
+            (
+                DropReason::IncompleteFirstFragment | DropReason::HeadersTooDeep,
+                source,
+                destination,
+                None,
+            ) if source.is_some() == destination.is_some() => {
+                assert!(
+                    source.is_none_or(|source| !rules.authorizes(source)),
+                    "{name}: {sight:?}"
+                );
+            }
+            _ => panic!("{name}: {reason:?} with {sight:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_part_of_a_flow_is_reported() {
+    let node = [IpAddr::V4(NODE4), IpAddr::V6(NODE6)];
+    let who = Who::Stranger;
+    let [four, six] = [IpAddr::V4(who.v4()), IpAddr::V6(who.v6())];
+    let ports = Some([40_001, 6443]);
+    let four_syn = || v4(who).syn(40_001, 6443);
+    let six_syn = || v6(who).destination_options(16).syn(40_001, 6443);
+    let tunnel = |number, packet: &[u8]| {
+        v6(Who::Listed)
+            .segments(0, &[NODE6])
+            .payload(number, packet)
+    };
+    for (name, frame, source, destination, ports) in [
+        ("IPv4", four_syn().frame(), four, node[0], ports),
+        (
+            "options",
+            four_syn().options(&[1; 8]).frame(),
+            four,
+            node[0],
+            ports,
+        ),
+        (
+            "tags",
+            tagged(&[(0x8100, 7), (0x88a8, 8)], &four_syn().packet()),
+            four,
+            node[0],
+            ports,
+        ),
+        ("IPv6", six_syn().frame(), six, node[1], ports),
+        (
+            "IPv4 inside",
+            tunnel(4, &four_syn().packet()).frame(),
+            four,
+            node[0],
+            ports,
+        ),
+        (
+            "IPv6 inside",
+            tunnel(41, &six_syn().packet()).frame(),
+            six,
+            node[1],
+            ports,
+        ),
+        ("cut", four_syn().cut(3).frame(), four, node[0], None),
+    ] {
+        let frame = &frame[..];
+        let judgement = judge(&frame, &Rules::Enforce);
+        assert!(
+            matches!(judgement.verdict, Verdict::Drop(_)),
+            "{name}: {judgement:?}"
+        );
+        let sight = Sight::of(&frame, judgement.spot);
+        let have = (sight.source(), sight.destination(), sight.ports());
+        assert_eq!(have, (Some(source), Some(destination), ports), "{name}");
+    }
+}
+
 /// Every verdict that there is occurs in the table.
 #[test]
 fn rows_cover_every_reason() {
     let rows = table::all();
-    let missing: Vec<_> = filter_common::Verdict::all()
+    let missing: Vec<_> = Verdict::all()
         .filter(|verdict| !rows.iter().any(|row| row.want == *verdict))
         .collect();
     assert!(missing.is_empty(), "no row wants {missing:?}");
@@ -125,7 +224,7 @@ fn both_judges_agree_on_mutated_frames() -> Result<()> {
         let mut row = rng.choice(&rows).context("the table is empty")?.clone();
         mutate(&mut rng, &mut row.frame, &rows);
         row.name = format!("{} mutated in round {round}", row.name);
-        row.want = judge(&&row.frame[..], &row.rules);
+        row.want = judge(&&row.frame[..], &row.rules).verdict;
         let filter = filters
             .get_mut(&row.rules)
             .expect("every policy is attached");
@@ -233,9 +332,16 @@ fn splits(filters: &mut HashMap<Rules, Filter>) -> Result<bool> {
 }
 
 fn check(wrong: &mut Vec<String>, row: &Row, linear: Option<usize>, filter: &mut Filter) {
-    let have = match filter.judge(&row.frame, linear) {
-        Ok(have) if have == row.want => return,
-        Ok(have) => format!("{have:?}"),
+    // The other judge, on the same bytes: they must have seen the same.
+    let frame = &row.frame[..];
+    let judgement = judge(&frame, &row.rules);
+    let sight = match judgement.verdict {
+        Verdict::Pass(_) => None,
+        Verdict::Drop(_) | Verdict::WouldDrop(_) => Some(Sight::of(&frame, judgement.spot)),
+    };
+    let have = match filter.judge_and_report(frame, linear) {
+        Ok((verdict, seen)) if verdict == row.want && seen == sight => return,
+        Ok((verdict, seen)) => format!("{verdict:?}, {seen:?} and not {sight:?}"),
         Err(error) => format!("{error:#}"),
     };
     let hex: String = row

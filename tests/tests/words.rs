@@ -10,7 +10,9 @@ use filter_common::map::LAYOUT_VERSION;
 use snapshot::{all, same};
 use tests::{
     cli::Apifence,
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
+    net::connect,
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    wait::PATIENCE,
 };
 
 #[test]
@@ -25,6 +27,8 @@ fn help() -> Result<()> {
         "status",
         "check",
         "stats",
+        "events",
+        "suggest",
         "ranges",
         "ranges list",
         "ranges set",
@@ -220,6 +224,35 @@ fn objects() -> Result<()> {
         json(&["status"])?,
     ];
     same("objects", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn who_was_refused() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let mut said = all(&filter, &[&["events", "--recent"], &["suggest"]])?;
+    for family in Family::BOTH {
+        let [source, node] = [STRANGER, NODE].map(|addresses| addresses[family as usize]);
+        // Nobody listens there: one packet, and an answer to it.
+        let refused = connect(&site.stranger, ip(source), at(node, 6443), PATIENCE);
+        assert!(refused.is_err());
+    }
+    said.extend(all(
+        &filter,
+        &[
+            &["events", "--recent"],
+            &["-o", "json", "events", "--recent"],
+            &["suggest"],
+            &["-o", "json", "suggest"],
+            &["suggest", "--group-v4", "33"],
+            &["events", "--reason", "bad_luck"],
+        ],
+    )?);
+    filter.ok(&["detach"])?;
+    said.extend(all(&filter, &[&["events"], &["suggest"]])?);
+    same("who-was-refused", &filter, &said);
     Ok(())
 }
 

@@ -157,6 +157,7 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
         Some(ports) if offset + tcp::PORTS_LEN <= chain.end => Class::Segment {
             flow,
             port: tcp::destination_port(ports),
+            at: offset,
         },
         _ => chain.doubt(flow, offset),
     }

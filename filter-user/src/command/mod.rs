@@ -6,9 +6,12 @@ mod check;
 mod config;
 mod confirm;
 mod detach;
+mod event;
+mod events;
 mod history;
 mod leap;
 mod list;
+mod logged;
 mod policy;
 mod ranges;
 mod run;
@@ -16,6 +19,7 @@ mod settings;
 mod settle;
 mod stats;
 mod status;
+mod suggest;
 
 use std::path::PathBuf;
 
@@ -29,6 +33,7 @@ use crate::{
     output::Output,
     pins::Pins,
     problem::Problem,
+    ranges::Grouping,
 };
 
 /// What every command works on.
@@ -128,6 +133,11 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Status => status::run(context).await,
         Command::Check { addresses } => check::run(context, &addresses),
         Command::Stats => stats::run(context).await,
+        Command::Events { events } => events::run(context, &events).await,
+        Command::Suggest {
+            group_v4: v4,
+            group_v6: v6,
+        } => suggest::run(context, Grouping { v4, v6 }),
         Command::Ranges(command) => ranges::run(context, command).await,
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),

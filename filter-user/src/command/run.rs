@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -13,6 +14,7 @@ use super::{
     Context,
     attach::{Guarded, guard},
     detach,
+    logged::Logger,
     stats::{self, Stats},
 };
 use crate::{
@@ -29,6 +31,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
+    let started = Timestamp::now();
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
     let (health, watched) = watch::channel(Health::default());
@@ -53,6 +56,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     }
 
     let net = Net::open()?;
+    let mut logger = Logger::open(context, started)?;
     let mut last = String::new();
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -62,6 +66,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
             _ = interrupt.recv() => break,
             _ = ticks.tick() => {
                 logs.iter_mut().for_each(LogLines::flush);
+                logger.tick().await?;
                 let stats = stats::read(context, &net).await?;
                 let now = line(&stats);
                 if now != last {

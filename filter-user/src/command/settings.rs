@@ -66,13 +66,15 @@ impl ConfigFile {
 ///
 /// A command that puts settings in force needs the whole file to be in order. Others must work beside a broken one: to see what is in
 /// force, to change the list, and above all to let the operator back in. They need to know where the pins are, and who changes
-/// the list where that is. `status`, `check`, `stats`, `detach` and `ranges list` go without the list if they have to.
+/// the list where that is. Those that only show, and `detach`, go without the list if they have to.
 const fn needed(command: &Command) -> Option<&'static [&'static str]> {
     match command {
         Command::Run { .. } | Command::Attach { .. } | Command::Config { .. } => None,
         Command::Status
         | Command::Check { .. }
         | Command::Stats
+        | Command::Events { .. }
+        | Command::Suggest { .. }
         | Command::Detach { .. }
         | Command::Ranges(RangesCommand::List { .. }) => Some(&["bpffs"]),
         Command::Ranges(RangesCommand::History) => Some(&["ranges_file"]),

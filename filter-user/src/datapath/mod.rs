@@ -6,7 +6,9 @@ mod census;
 mod counters;
 mod maps;
 mod object;
+mod reports;
 mod stage;
+mod strangers;
 mod tries;
 mod usage;
 
@@ -15,4 +17,6 @@ pub use census::{Census, Family};
 pub use counters::{CounterRow, read_counters};
 pub use maps::{Maps, Policy, Slot, Standing};
 pub use object::{Program, create_maps};
+pub use reports::{Begin, News, Refused, ReportReader};
+pub use strangers::{SeenStranger, read_strangers};
 pub use usage::Used;

@@ -9,8 +9,8 @@ use aya::{
     programs::Xdp,
 };
 use filter_common::map::{
-    COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROGRAM, SELECTOR, SETTINGS, SETTINGS_LEN,
-    SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
+    COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROGRAM, REPORT_HEADS, REPORTS, SELECTOR,
+    SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, STRANGERS, USAGE,
 };
 
 use crate::{explain::explain, pins::Pins, problem::Problem};
@@ -18,7 +18,7 @@ use crate::{explain::explain, pins::Pins, problem::Problem};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
 /// The maps that all interfaces share, as far as the object declares them.
-const SHARED: [&str; 7] = [
+const SHARED: [&str; 10] = [
     SELECTOR,
     POLICY,
     SOURCES_V4,
@@ -26,6 +26,9 @@ const SHARED: [&str; 7] = [
     DESTINATIONS_V4,
     DESTINATIONS_V6,
     USAGE,
+    REPORTS,
+    REPORT_HEADS,
+    STRANGERS,
 ];
 
 /// A loaded program with its maps; it touches no packet until it is attached.

@@ -5,12 +5,14 @@ mod difference;
 mod digest;
 mod expiry;
 mod file;
+mod group;
 mod parse;
 
 pub use compile::{Prefix, Prefixes, Sources, compile};
 pub use difference::Difference;
 pub use expiry::{parse_expiry, parse_time};
 pub use file::RangesFile;
+pub use group::{Grouping, group};
 pub use parse::{Refusal, parse_list, parse_range};
 
 use ipnet::IpNet;

@@ -14,11 +14,11 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
-    REASON_SLOTS, Verdict,
+    REASON_SLOTS, Sight, Verdict,
     map::{COUNTERS, LAYOUT_VERSION, PROGRAM},
 };
 
-use super::Rules;
+use super::{Rules, reports::Reports};
 use crate::{cli::Apifence, netns::Namespace};
 
 /// The shortest frame that the kernel takes for a test run: a whole Ethernet header.
@@ -34,6 +34,7 @@ type Count = [u64; 2];
 pub struct Filter {
     program: Xdp,
     counters: PerCpuArray<MapData, Count>,
+    reports: Reports,
     last: Vec<Count>,
 }
 
@@ -68,7 +69,11 @@ impl Filter {
             .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}"));
         let counters =
             MapData::from_pin(pins.join(COUNTERS)).context("open the pinned counters")?;
+        let maps = apifence
+            .bpffs()
+            .join(format!("layout-{LAYOUT_VERSION}/maps"));
         let mut filter = Self {
+            reports: Reports::open(&maps)?,
             program: program(&pins.join("link"))?,
             counters: Map::PerCpuArray(counters).try_into()?,
             last: Vec::new(),
@@ -77,10 +82,23 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The program's verdict on `frame`; it must be counted once, nothing else with it, and be what comes back.
+    /// The program's verdict on `frame`.
+    pub fn judge(&mut self, frame: &[u8], linear: Option<usize>) -> Result<Verdict> {
+        Ok(self.judge_and_report(frame, linear)?.0)
+    }
+
+    /// The program's verdict on `frame`, and what it reported; it must be counted once, nothing else with it, and be what comes back. It
+    /// must be reported if and only if it drops the frame, or would.
+    ///
+    /// The budget for reports is renewed first.
     ///
     /// With `linear` only so many bytes of the frame are in its first buffer (Linux 6.18, see [`splits`](Self::splits)).
-    pub fn judge(&mut self, frame: &[u8], linear: Option<usize>) -> Result<Verdict> {
+    pub fn judge_and_report(
+        &mut self,
+        frame: &[u8],
+        linear: Option<usize>,
+    ) -> Result<(Verdict, Option<Sight>)> {
+        self.reports.renew()?;
         let action = self.run(frame, linear)?;
         let now = self.counted()?;
         let before = std::mem::replace(&mut self.last, now);
@@ -109,7 +127,19 @@ impl Filter {
             action == want,
             "{verdict:?} was counted, action {action} came back"
         );
-        Ok(verdict)
+        let report = self.reports.newest()?;
+        ensure!(
+            report.is_some() != matches!(verdict, Verdict::Pass(_)),
+            "{verdict:?} was counted, and {report:?} reported"
+        );
+        if let Some(report) = report {
+            ensure!(
+                usize::from(report.verdict) == slot && report.frame_len as usize == frame.len(),
+                "{verdict:?} on {} bytes was counted, and {report:?} reported",
+                frame.len()
+            );
+        }
+        Ok((verdict, report.map(|report| report.sight())))
     }
 
     /// The program.

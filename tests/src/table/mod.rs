@@ -12,6 +12,7 @@ mod ipv6;
 mod link;
 pub mod loaded;
 mod policies;
+mod reports;
 mod rules;
 mod tunnels;
 

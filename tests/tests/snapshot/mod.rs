@@ -17,6 +17,9 @@ pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
     settings.add_filter(r"\(program \d+\)", "(program ...)");
     settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
     settings.add_filter(r#""seconds_left": \d+"#, "\"seconds_left\": SECONDS");
+    settings.add_filter(r"\b(203\.0\.113\.9|2001:db8:bb::9\]):\d+ ->", "$1:PORT ->");
+    settings.add_filter(r#""source_port":\d+"#, r#""source_port":PORT"#);
+    settings.add_filter(r#""ifindex":\d+"#, r#""ifindex":NUMBER"#);
     let text: Vec<_> = said
         .iter()
         .map(|ran| {

@@ -1,0 +1,137 @@
+//! Reports of what was dropped, for user space to read. With `maps.rs` and `packet.rs` the only place with `unsafe` in it.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    btf_maps::{LruHashMap, PerCpuArray},
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
+    macros::btf_map,
+    programs::XdpContext,
+};
+use filter_common::{
+    Judgement, Sight, Spot, Verdict,
+    map::{
+        MAX_STRANGERS, REPORT_BUDGET, REPORT_WINDOW_SHIFT, REPORTS_PER_CPU, Report, ReportHead,
+        Stranger, StrangerKey,
+    },
+};
+
+use crate::packet::Frame;
+
+#[btf_map]
+static REPORTS: PerCpuArray<Report, { REPORTS_PER_CPU as usize }> = PerCpuArray::new();
+#[btf_map]
+static REPORT_HEADS: PerCpuArray<ReportHead, 1> = PerCpuArray::new();
+#[btf_map]
+static STRANGERS: LruHashMap<StrangerKey, Stranger, { MAX_STRANGERS as usize }> = LruHashMap::new();
+
+/// Reports a frame that is dropped, or would be, if this CPU's budget still has room for it; otherwise counts that it did not.
+///
+/// Under a flood nearly every frame ends at the first two comparisons: two loads, no call (the verifier replaces the helper by a load of
+/// the kernel's tick counter; Linux 5.6, commit 5576b991e9c1a11d2cc21c4b94fc75ec27603896).
+#[inline(always)]
+pub(crate) fn refused(ctx: &XdpContext, judgement: Judgement) {
+    let (spot, slot) = (judgement.spot, judgement.verdict.slot());
+    if let Verdict::WouldDrop(_) = judgement.verdict {
+        remember(ctx, spot, slot);
+    }
+    let Some(head) = REPORT_HEADS.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the head is this CPU's own; an XDP program is not interrupted by another one on its CPU. User space only reads it.
+    let head = unsafe { &mut *head };
+    if head.spent >= REPORT_BUDGET {
+        // SAFETY: the helper takes nothing and reads a counter.
+        let tick = unsafe { bpf_jiffies64() };
+        // The clock is asked once a tick at most.
+        if head.tick == tick {
+            head.skipped += 1;
+            return;
+        }
+        head.tick = tick;
+        let window = now() >> REPORT_WINDOW_SHIFT;
+        if head.window == window {
+            head.skipped += 1;
+            return;
+        }
+        head.window = window;
+        head.spent = 0;
+    }
+    head.spent += 1;
+    write(ctx, spot, slot, head);
+}
+
+/// Now, on the monotonic clock, within some milliseconds.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper takes nothing and reads a clock.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Writes a report into the oldest one's place, and then moves the head.
+#[inline(never)]
+fn write(ctx: &XdpContext, spot: Spot, slot: u32, head: &mut ReportHead) {
+    let sequence = head.written + 1;
+    let index = head.written as u32 & (REPORTS_PER_CPU - 1);
+    let Some(report) = REPORTS.get_ptr_mut(index) else {
+        return;
+    };
+    let frame = Frame::new(ctx);
+    let sight = Sight::of(&frame, spot);
+    // SAFETY: the report is this CPU's own, as is the head. User space may read it meanwhile, and finds out by the head.
+    unsafe {
+        *report = Report {
+            sequence,
+            seen: now(),
+            source: sight.source,
+            destination: sight.destination,
+            ports: sight.ports,
+            ifindex: ctx.ingress_ifindex() as u32,
+            frame_len: frame.len() as u32,
+            verdict: slot as u8,
+            family: sight.family,
+            has_ports: u8::from(sight.has_ports),
+            unused: 0,
+        };
+        // An exchange has the order of a full barrier on every machine: the report is whole before the head moves, and the next
+        // one is not begun before it has (`Documentation/bpf/standardization/instruction-set.rst`, atomic operations).
+        atomic_xchg::<_, { AtomicOrdering::SeqCst }>(&raw mut head.written, sequence);
+    }
+}
+
+/// Remembers whom monitor mode lets pass.
+#[inline(never)]
+fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
+    let now = now();
+    let sight = Sight::of(&Frame::new(ctx), spot);
+    if sight.family == 0 {
+        return;
+    }
+    let key = StrangerKey {
+        source: sight.source,
+        family: u32::from(sight.family),
+    };
+    if STRANGERS.get_ptr_mut(key).is_none() {
+        let stranger = Stranger {
+            packets: 0,
+            first_seen: now,
+            last_seen: now,
+            port: 0,
+            verdict: 0,
+            unused: [0; 5],
+        };
+        // Another CPU may have been faster, and then it is there: either is fine.
+        let _ = STRANGERS.insert(key, stranger, u64::from(BPF_NOEXIST));
+    }
+    if let Some(stranger) = STRANGERS.get_ptr_mut(key) {
+        // SAFETY: the kernel keeps the value while the program runs. Other CPUs may write it too: packets are added in one step, and
+        // of the rest any CPU's word is as good.
+        unsafe {
+            atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(&raw mut (*stranger).packets, 1u64);
+            (*stranger).last_seen = now;
+            (*stranger).port = sight.ports[1];
+            (*stranger).verdict = slot as u8;
+        }
+    }
+}

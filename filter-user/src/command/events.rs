@@ -1,0 +1,153 @@
+//! `apifence events`: refused packets as they come.
+
+use std::{io, os::fd::AsFd as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+use jiff::{SignedDuration, Timestamp};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Context,
+    event::{Event, Names, milliseconds},
+};
+use crate::{
+    cli::EventArgs,
+    clock::Moment,
+    datapath::{Begin, News, Refused, ReportReader},
+    output::{Output, say},
+};
+
+/// How often the rings are looked at: a CPU fills its own in four seconds at the earliest.
+const PERIOD: Duration = Duration::from_millis(200);
+/// How often it is said at most how much was not reported.
+const PAUSE: SignedDuration = SignedDuration::from_secs(1);
+
+/// How many packets were refused besides those shown.
+#[derive(Serialize)]
+struct NotReported {
+    time: Timestamp,
+    not_reported: u64,
+}
+
+/// Where events go.
+struct Printer<'a> {
+    output: Output,
+    args: &'a EventArgs,
+    names: Names,
+    not_reported: u64,
+    last_said: Timestamp,
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
+    let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
+    // Refuses pins of another layout, and says what is missing.
+    drop(context.attached_maps()?);
+    let directory = context.pins.maps();
+    let begin = if args.recent {
+        Begin::Oldest
+    } else {
+        Begin::Now
+    };
+    let mut reader = ReportReader::open(&directory, begin)?;
+    let mut printer = Printer {
+        output: context.global.output,
+        args,
+        names: Names::open()?,
+        not_reported: 0,
+        last_said: Timestamp::UNIX_EPOCH,
+    };
+    if args.recent {
+        printer.show(&reader.poll()?).await?;
+        return Ok(0);
+    }
+    say("packets that are refused, as they come; ctrl-c ends it");
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = ticks.tick() => {}
+        }
+        if is_closed(&io::stdout()) {
+            return Ok(0);
+        }
+        printer.take(&reader.poll()?).await?;
+        if !reader.is_current() {
+            // Detached, or attached anew since: what came meanwhile is in the new rings.
+            drop(context.attached_maps()?);
+            reader = ReportReader::open(&directory, Begin::Oldest)?;
+        }
+    }
+    printer.take(&reader.poll()?).await?;
+    printer.say_rest()?;
+    Ok(0)
+}
+
+impl Printer<'_> {
+    /// Shows what came, and now and then how much did not.
+    async fn take(&mut self, news: &News) -> Result<()> {
+        self.show(news).await?;
+        self.not_reported += news.not_reported;
+        if Timestamp::now().duration_since(self.last_said) >= PAUSE {
+            self.say_rest()?;
+        }
+        Ok(())
+    }
+
+    async fn show(&mut self, news: &News) -> Result<()> {
+        self.names.learn(&news.reports).await?;
+        let wanted = |report: &&Refused| {
+            let (reasons, interfaces) = (&self.args.reason, &self.args.interface);
+            (reasons.is_empty() || reasons.iter().any(|one| one == report.verdict.reason()))
+                && (interfaces.is_empty()
+                    || interfaces
+                        .iter()
+                        .any(|one| one == self.names.of(report.ifindex)))
+        };
+        for report in news.reports.iter().filter(wanted) {
+            let event = Event::new(report, &self.names);
+            self.output.line(&event)?;
+        }
+        Ok(())
+    }
+
+    fn say_rest(&mut self) -> Result<()> {
+        if self.not_reported == 0 {
+            return Ok(());
+        }
+        let now = Moment::now()?.wall;
+        self.output.line(&NotReported {
+            time: milliseconds(now),
+            not_reported: std::mem::take(&mut self.not_reported),
+        })?;
+        self.last_said = now;
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for NotReported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} and {} more not reported",
+            self.time, self.not_reported
+        )
+    }
+}
+
+/// Whether whoever read our output went away, though we have nothing to tell.
+fn is_closed(stdout: &io::Stdout) -> bool {
+    let mut ask = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    poll(&mut ask, PollTimeout::ZERO).is_ok()
+        && ask[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR))
+}

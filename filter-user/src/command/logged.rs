@@ -1,0 +1,132 @@
+//! What `apifence run` logs of refused packets.
+
+use std::{fmt, net::IpAddr};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    Context,
+    event::{Event, Names, milliseconds},
+};
+use crate::{
+    datapath::{Begin, ReportReader},
+    output::{Output, say},
+    report_log::{LogLine, ReportLog},
+};
+
+/// Reads reports and logs them: text on stderr, objects on stdout.
+pub(super) struct Logger<'a> {
+    context: &'a Context,
+    reader: ReportReader,
+    log: ReportLog,
+    names: Names,
+    since: Timestamp,
+}
+
+/// A line of the log.
+#[derive(Serialize)]
+#[serde(tag = "log", rename_all = "lowercase")]
+enum Entry {
+    /// The first packet of a source in a while.
+    First(Event),
+    /// More packets of the same source, in the minute before.
+    More {
+        time: Timestamp,
+        source: Option<IpAddr>,
+        packets: u64,
+        last: Event,
+    },
+    /// Packets that no other line tells of.
+    Others {
+        time: Timestamp,
+        packets: u64,
+        not_reported: u64,
+    },
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First(event) => event.fmt(f),
+            Self::More {
+                time,
+                source,
+                packets,
+                last,
+            } => {
+                write!(f, "{time} {packets} more from ")?;
+                match source {
+                    Some(source) => source.fmt(f)?,
+                    None => f.write_str("unknown sources")?,
+                }
+                write!(f, ", last: {last}")
+            }
+            Self::Others {
+                time,
+                packets,
+                not_reported,
+            } => write!(
+                f,
+                "{time} {packets} more from other sources, {not_reported} not reported"
+            ),
+        }
+    }
+}
+
+impl<'a> Logger<'a> {
+    /// Begins with what came since `since`.
+    pub(super) fn open(context: &'a Context, since: Timestamp) -> Result<Self> {
+        Ok(Self {
+            context,
+            reader: ReportReader::open(&context.pins.maps(), Begin::Oldest)?,
+            log: ReportLog::default(),
+            names: Names::open()?,
+            since,
+        })
+    }
+
+    /// Logs what came since the last time.
+    pub(super) async fn tick(&mut self) -> Result<()> {
+        let mut news = self.reader.poll()?;
+        news.reports.retain(|report| report.time >= self.since);
+        self.names.learn(&news.reports).await?;
+        let now = Timestamp::now();
+        for line in self.log.take(now, &news) {
+            let time = milliseconds(now);
+            let entry = match line {
+                LogLine::First(refused) => Entry::First(Event::new(&refused, &self.names)),
+                LogLine::More {
+                    source,
+                    packets,
+                    last,
+                } => Entry::More {
+                    time,
+                    source,
+                    packets,
+                    last: Event::new(&last, &self.names),
+                },
+                LogLine::Others {
+                    packets,
+                    not_reported,
+                } => Entry::Others {
+                    time,
+                    packets,
+                    not_reported,
+                },
+            };
+            match self.context.global.output {
+                Output::Text => say(&entry),
+                json @ Output::Json => json.line(&entry)?,
+            }
+        }
+        // A filter that was attached anew has other rings; without any there is nothing to log.
+        if !self.reader.is_current()
+            && let Ok(reader) = ReportReader::open(&self.context.pins.maps(), Begin::Oldest)
+        {
+            self.reader = reader;
+        }
+        Ok(())
+    }
+}

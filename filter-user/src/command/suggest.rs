@@ -1,0 +1,112 @@
+//! `apifence suggest`: the ranges that monitor mode would have refused, as lines for the ranges file.
+
+use std::{collections::HashMap, fmt};
+
+use anyhow::Result;
+use filter_common::Mode;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Context;
+use crate::{
+    clock::{Moment, to_second},
+    datapath::read_strangers,
+    output::say,
+    ranges::{Grouping, group, parse_range},
+};
+
+#[derive(Serialize)]
+struct Suggestions {
+    ranges: Vec<Suggestion>,
+}
+
+#[derive(Serialize)]
+struct Suggestion {
+    range: IpNet,
+    packets: u64,
+    last_seen: Timestamp,
+    /// How many addresses of it were seen.
+    addresses: usize,
+}
+
+impl fmt::Display for Suggestions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for suggestion in &self.ranges {
+            writeln!(
+                f,
+                "{} # {} {}, last seen {}, {} {}",
+                suggestion.range,
+                suggestion.packets,
+                plural(suggestion.packets, "packet", "packets"),
+                suggestion.last_seen,
+                suggestion.addresses,
+                plural(suggestion.addresses as u64, "address", "addresses"),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+const fn plural(count: u64, one: &'static str, many: &'static str) -> &'static str {
+    if count == 1 { one } else { many }
+}
+
+/// Runs the command.
+pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
+    let maps = context.attached_maps()?;
+    let slot = maps.in_force()?;
+    let now = Moment::now()?;
+    let mut strangers = HashMap::new();
+    let mut impossible = 0_usize;
+    for stranger in read_strangers(&context.pins.maps())? {
+        // Who is let in by now needs no suggestion.
+        let around = maps.around(slot, stranger.source, &now)?;
+        if around.first().is_some_and(|prefix| prefix.lives(now.wall)) {
+            continue;
+        }
+        // Loopback, multicast and the like: forged, and refused in a list.
+        if parse_range(&stranger.source.to_string()).is_err() {
+            impossible += 1;
+            continue;
+        }
+        strangers.insert(stranger.source, stranger);
+    }
+    let sources: Vec<_> = strangers.keys().copied().collect();
+    let ranges = group(&sources, by)
+        .into_iter()
+        .map(|(range, sources)| {
+            let seen = sources.iter().map(|source| &strangers[source]);
+            Suggestion {
+                range,
+                packets: seen.clone().map(|stranger| stranger.packets).sum(),
+                last_seen: to_second(
+                    seen.map(|stranger| stranger.last_seen)
+                        .max()
+                        .unwrap_or(now.wall),
+                ),
+                addresses: sources.len(),
+            }
+        })
+        .collect();
+    let suggestions = Suggestions { ranges };
+    if impossible > 0 {
+        say(format!(
+            "left out: {impossible} {} that no packet can rightly come from",
+            plural(impossible as u64, "address", "addresses")
+        ));
+    }
+    if suggestions.ranges.is_empty() {
+        let monitoring = maps.record(slot)?.mode == Mode::Monitor as u8;
+        say(if monitoring {
+            "nobody was seen who is not authorized"
+        } else {
+            "nobody was seen who is not authorized; only `--mode monitor` remembers whom it would refuse"
+        });
+        if context.global.output == crate::output::Output::Text {
+            return Ok(0);
+        }
+    }
+    context.global.output.write(&suggestions)?;
+    Ok(0)
+}
