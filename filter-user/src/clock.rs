@@ -28,6 +28,11 @@ impl Moment {
         })
     }
 
+    /// How far the wall clock is ahead of the boot clock, in nanoseconds: another number once somebody set it.
+    pub fn ahead(&self) -> i128 {
+        self.wall.as_nanosecond() - i128::from(self.boot)
+    }
+
     /// When `wall` will be, or was, on the boot clock; 0 if that was before boot. Right as long as nobody sets the wall
     /// clock.
     pub fn boot_at(&self, wall: Timestamp) -> u64 {

@@ -336,3 +336,15 @@ pub fn binary() -> &'static Path {
         })
     })
 }
+
+/// A process of ours that must not outlive the test.
+#[derive(Debug)]
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Ended already, or ended now: both are fine.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

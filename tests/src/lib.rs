@@ -4,6 +4,7 @@
 //! mount namespace of the test's own thread, so the kernel takes all of it back however the test ends.
 
 pub mod cli;
+pub mod config_map;
 pub mod delivery;
 pub mod foreign;
 pub mod kernel;

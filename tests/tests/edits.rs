@@ -1,17 +1,12 @@
 //! A ranges file that others write: an editor, or a ConfigMap volume. What was in force before is not lost with it.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tests::{
     cli::Apifence,
+    config_map::ConfigMap,
     net::Echo,
     site::{ATTACH, Family, STRANGER, Site},
     wait::until,
@@ -88,65 +83,6 @@ fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
     filter.ok(&["confirm"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
-    Ok(())
-}
-
-/// A ConfigMap as the kubelet lays it: the file is a link through `..data`, which is swapped; nobody may write there.
-struct ConfigMap {
-    folder: TempDir,
-}
-
-impl ConfigMap {
-    fn new(text: &str) -> Result<Self> {
-        let map = Self {
-            folder: TempDir::with_prefix("apf-")?,
-        };
-        map.publish("..1", text)?;
-        symlink("..data/ranges", map.file())?;
-        mount(map.folder.path(), &["--bind"])?;
-        map.lock()?;
-        Ok(map)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("ranges")
-    }
-
-    fn publish(&self, version: &str, text: &str) -> Result<()> {
-        let folder = self.folder.path();
-        fs::create_dir(folder.join(version))?;
-        fs::write(folder.join(version).join("ranges"), text)?;
-        symlink(version, folder.join("..data_tmp"))?;
-        Ok(fs::rename(
-            folder.join("..data_tmp"),
-            folder.join("..data"),
-        )?)
-    }
-
-    fn lock(&self) -> Result<()> {
-        mount(self.folder.path(), &["-o", "remount,bind,ro"])
-    }
-
-    /// The next version, as the kubelet brings it from outside.
-    fn update(&self, version: &str, text: &str) -> Result<()> {
-        mount(self.folder.path(), &["-o", "remount,bind,rw"])?;
-        self.publish(version, text)?;
-        self.lock()
-    }
-}
-
-impl Drop for ConfigMap {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.folder.path()).status();
-    }
-}
-
-fn mount(folder: &Path, flags: &[&str]) -> Result<()> {
-    let status = Command::new("mount")
-        .args(flags)
-        .args([folder, folder])
-        .status();
-    ensure!(status.context("mount")?.success(), "mount {flags:?} failed");
     Ok(())
 }
 

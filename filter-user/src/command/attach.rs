@@ -28,7 +28,12 @@ use crate::{
 
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> Result<u8> {
-    let guarded = guard(context, args, change, false).await?;
+    let net = Net::open()?;
+    let interfaces = net
+        .choose("attach filter to", &context.config.interfaces)
+        .await?;
+    let typed = args.authorized_ip_ranges.as_deref();
+    let guarded = guard(context, interfaces, typed, change, false).await?;
     context.global.output.result(&Attached {
         interfaces: guarded.into_iter().map(|guarded| guarded.shown).collect(),
     })?;
@@ -67,27 +72,21 @@ struct Wish<'a> {
     log: bool,
 }
 
-/// Guards the interfaces that the settings name with the policy that they and the ranges file ask for, once the list that `args`
-/// may bring is in that file.
+/// Guards `interfaces` with the policy that the settings and the ranges file ask for, once the list `typed` is in that file.
 pub(super) async fn guard(
     context: &Context,
-    args: &PolicyArgs,
+    interfaces: Vec<Interface>,
+    typed: Option<&str>,
     change: &ChangeArgs,
     log: bool,
 ) -> Result<Vec<Guarded>> {
-    let typed = args
-        .authorized_ip_ranges
-        .as_deref()
-        .map(typed_list)
-        .transpose()?;
+    let typed = typed.map(typed_list).transpose()?;
     let net = Net::open()?;
     let wish = Wish {
         change,
         settings: context.config.settings(),
         typed,
-        interfaces: net
-            .choose("attach filter to", &context.config.interfaces)
-            .await?,
+        interfaces,
         log,
     };
     context.pins.prepare()?;
@@ -194,10 +193,10 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
                 fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
             }
             // On interfaces that are guarded already the old policy stays in force until the last step.
-            attach_all(context, wish)
+            attach_all(context, &wish.interfaces, wish.log)
         },
     );
-    let (mut guarded, until) = put.inspect_err(|_| leave(context, wish))?;
+    let (mut guarded, until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
     if until.is_none() {
         History::of(&context.global.ranges_file).record();
@@ -234,7 +233,7 @@ fn prepare_maps(context: &Context) -> Result<Maps> {
 }
 
 /// Refuses an interface that carries a program which is not ours, and a link that is not this interface's.
-fn refuse_foreign(context: &Context, interface: &Interface) -> Result<()> {
+pub(super) fn refuse_foreign(context: &Context, interface: &Interface) -> Result<()> {
     let name = &interface.name;
     let pin = context.pins.link(interface.ifindex);
     let ours = if pin.exists() {
@@ -292,13 +291,17 @@ fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<()> {
 }
 
 /// Loads a program for each interface, then attaches or replaces each. If one fails, interfaces that had no filter have none.
-fn attach_all(context: &Context, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
+pub(super) fn attach_all(
+    context: &Context,
+    interfaces: &[Interface],
+    log: bool,
+) -> Result<Vec<Guarded>> {
     let attached = || {
         let mut guarded = Vec::new();
-        for interface in &wish.interfaces {
+        for interface in interfaces {
             guarded.push(Guarded {
                 interface: interface.clone(),
-                program: Program::load(&context.pins, interface.ifindex, wish.log)?,
+                program: Program::load(&context.pins, interface.ifindex, log)?,
                 shown: Shown {
                     interface: interface.name.clone(),
                     ifindex: interface.ifindex,
@@ -325,16 +328,12 @@ fn attach_all(context: &Context, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
         }
         Ok(guarded)
     };
-    attached().inspect_err(|_| leave(context, wish))
+    attached().inspect_err(|_| leave(context, interfaces))
 }
 
 /// Leaves the interfaces that had no filter without one.
-fn leave(context: &Context, wish: &Wish<'_>) {
-    for interface in wish
-        .interfaces
-        .iter()
-        .filter(|interface| interface.xdp.is_none())
-    {
+fn leave(context: &Context, interfaces: &[Interface]) {
+    for interface in interfaces.iter().filter(|found| found.xdp.is_none()) {
         // The failure that brought us here is the one to tell; `detach` removes what is left.
         let _ = context.pins.remove_interface(interface.ifindex);
     }

@@ -20,6 +20,7 @@ mod settle;
 mod stats;
 mod status;
 mod suggest;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -34,9 +35,11 @@ use crate::{
     pins::Pins,
     problem::Problem,
     ranges::Grouping,
+    state::WatchLock,
 };
 
 /// What every command works on.
+#[derive(Clone)]
 struct Context {
     global: Global,
     /// All settings, layered.
@@ -47,6 +50,7 @@ struct Context {
 }
 
 /// The settings that every command goes by.
+#[derive(Clone)]
 struct Global {
     ranges_file: PathBuf,
     output: Output,
@@ -115,21 +119,33 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
             )
         })
         .init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // What `run` serves goes on while a long list is put in force.
+    let mut builder = match cli.command {
+        Command::Run { .. } => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder
+        .worker_threads(1)
         .enable_all()
         .build()
         .context("start runtime")?;
-    let done = runtime.block_on(dispatch(&context, cli.command));
+    let done = runtime.block_on(dispatch(&context, cli.command, matches));
     // What still reads from the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
     done
 }
 
-async fn dispatch(context: &Context, command: Command) -> Result<u8> {
+async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
     match command {
-        Command::Run { policy, .. } => run::run(context, &policy).await,
-        Command::Attach { policy, change } => attach::run(context, &policy, &change).await,
-        Command::Detach { interface } => detach::run(context, &interface).await,
+        Command::Run { policy, .. } => run::run(context, &policy, matches).await,
+        Command::Attach { policy, change } => {
+            WatchLock::refuse(&context.pins.watch(), "attach filter")?;
+            attach::run(context, &policy, &change).await
+        }
+        Command::Detach { interface } => {
+            WatchLock::refuse(&context.pins.watch(), "detach filter")?;
+            detach::run(context, &interface).await
+        }
         Command::Status => status::run(context).await,
         Command::Check { addresses } => check::run(context, &addresses),
         Command::Stats => stats::run(context).await,

@@ -1,102 +1,146 @@
-//! `apifence run`: attach if needed, stay in the foreground, show what the filter does.
+//! `apifence run`: attach if needed, stay in the foreground, keep the filter true to its files, show what it does.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clap::ArgMatches;
 use jiff::Timestamp;
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use super::{
     Context,
-    attach::{Guarded, guard},
+    attach::Guarded,
     detach,
     logged::Logger,
     stats::{self, Stats},
+    watch::Watch,
 };
 use crate::{
-    cli::{ChangeArgs, PolicyArgs},
+    cli::PolicyArgs,
     datapath::{LogLines, Program, replace},
     metrics::{Endpoint, Health},
-    net::Net,
+    net::{Changes, Net},
     output::{Output, say},
     state::WriterLock,
 };
 
-/// How often the counters and the log are looked at.
-const PERIOD: Duration = Duration::from_secs(1);
+/// How often the files, the links and the log are looked at.
+const PERIOD: Duration = Duration::from_millis(250);
+/// How many of these until a thorough look: for what the kernel gave no word of.
+const THOROUGH: u64 = 20;
+/// How many until the counters are shown again, and warnings are looked for.
+const MINUTE: u64 = 240;
 
 /// Runs the command.
-pub(super) async fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
+pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatches) -> Result<u8> {
     let started = Timestamp::now();
+    let (health, watched) = watch::channel(Health::default());
+    let listen = *context.config.metrics_listen;
+    let endpoint = Endpoint::open(listen, context.pins.clone(), watched)?;
+    let mut changes = Changes::open()?;
+    // Until here a signal ends the process at once, which is as safe as any other end.
+    let mut watch = Watch::start(context, args, matches, health).await?;
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
-    let (health, watched) = watch::channel(Health::default());
-    let endpoint = Endpoint::open(
-        *context.config.metrics_listen,
-        context.pins.clone(),
-        watched,
-    )?;
-    // Nobody is there to insist, and a service must come up.
-    let unattended = ChangeArgs {
-        force: true,
-        ..ChangeArgs::default()
-    };
-    let mut guarded = guard(context, args, &unattended, context.global.verbose).await?;
-    let names = guarded.iter().map(|guarded| guarded.interface.name.clone());
-    health.send_modify(|health| health.start(names.collect()));
-    let mut logs = Vec::new();
-    if context.global.verbose {
-        for Guarded { program, .. } in &mut guarded {
-            logs.push(LogLines::open(program)?);
-        }
-    }
-
+    let mut hangup = signal(SignalKind::hangup()).context("wait for signals")?;
     let net = Net::open()?;
     let mut logger = Logger::open(context, started)?;
+    let mut logs = Logs::default();
     let mut last = String::new();
+    let mut told = watch.summary();
+    notify(&[NotifyState::Ready, NotifyState::Status(&told)]);
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut tick = 0;
+    let mut looked = Instant::now();
+    let mut changed = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = ticks.tick() => {
-                logs.iter_mut().for_each(LogLines::flush);
-                logger.tick().await?;
-                let stats = stats::read(context, &net).await?;
-                let now = line(&stats);
-                if now != last {
-                    match context.global.output {
-                        Output::Text => say(&now),
-                        json @ Output::Json => json.line(&stats)?,
-                    }
-                    last = now;
+            _ = hangup.recv() => {
+                notify_reloading();
+                watch.reload().await;
+                notify(&[NotifyState::Ready]);
+            }
+            () = changes.next() => {
+                // At once, so that an interface is guarded before it is up; but where routes come and go all the time, not for each.
+                let soon = looked.elapsed() < PERIOD;
+                if !soon {
+                    watch.look(true).await;
+                    looked = Instant::now();
                 }
+                changed = soon;
+            }
+            _ = ticks.tick() => {
+                watch.look(changed || tick % THOROUGH == THOROUGH - 1).await;
+                changed = false;
+                logs.flush(&mut watch.logging)?;
+                logger.tick().await?;
+                if tick % MINUTE == MINUTE - 1 {
+                    watch.warn().await;
+                }
+                if tick % MINUTE == 0 {
+                    show(context, &net, &mut last).await?;
+                }
+                notify(&[NotifyState::Watchdog]);
+                tick += 1;
             }
         }
+        let now = watch.summary();
+        if now != told {
+            notify(&[NotifyState::Status(&now)]);
+            told = now;
+        }
     }
+    notify(&[NotifyState::Stopping]);
 
     drop(logs);
     if let Some(endpoint) = endpoint {
         endpoint.close().await;
     }
+    let logging = watch.leave();
     if *context.config.detach_on_exit {
-        let names: Vec<String> = guarded
-            .iter()
-            .map(|guarded| guarded.interface.name.clone())
-            .collect();
-        drop(guarded);
-        return detach::run(context, &names).await;
+        drop(logging);
+        return detach::run(context, &[]).await;
     }
-    if context.global.verbose {
-        quiet(context, guarded)?;
-    }
+    quiet(context, logging)?;
     say("leaving; the filter stays on (`apifence detach` removes it)");
     Ok(0)
+}
+
+/// Tells the service manager, if one started this process.
+fn notify(states: &[NotifyState<'_>]) {
+    // Whoever does not listen need not know.
+    let _ = sd_notify::notify(states);
+}
+
+fn notify_reloading() {
+    // systemd wants to know since when, so that it can tell this reload from an earlier one.
+    if let Ok(since) = NotifyState::monotonic_usec_now() {
+        notify(&[NotifyState::Reloading, since]);
+    }
+}
+
+/// Shows the counters, if they moved. That they cannot be read ends nothing: the filter does not need whoever watches it.
+async fn show(context: &Context, net: &Net, last: &mut String) -> Result<()> {
+    let Ok(stats) = stats::read(context, net).await else {
+        return Ok(());
+    };
+    let now = line(&stats);
+    if now != *last {
+        match context.global.output {
+            Output::Text => say(&now),
+            json @ Output::Json => json.line(&stats)?,
+        }
+        *last = now;
+    }
+    Ok(())
 }
 
 /// The counters in a line.
@@ -117,19 +161,38 @@ fn line(stats: &Stats) -> String {
     parts.join("; ")
 }
 
+/// What the programs themselves log.
+#[derive(Default)]
+struct Logs {
+    open: Vec<LogLines>,
+}
+
+impl Logs {
+    /// Shows what there is; of programs that came meanwhile, too.
+    fn flush(&mut self, programs: &mut [Guarded]) -> Result<()> {
+        for Guarded { program, .. } in programs.iter_mut().skip(self.open.len()) {
+            self.open.push(LogLines::open(program)?);
+        }
+        self.open.iter_mut().for_each(LogLines::flush);
+        Ok(())
+    }
+}
+
 /// Puts programs without a log in the place of those with one: nobody reads it from now on.
-fn quiet(context: &Context, guarded: Vec<Guarded>) -> Result<()> {
+fn quiet(context: &Context, logging: Vec<Guarded>) -> Result<()> {
+    if logging.is_empty() {
+        return Ok(());
+    }
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     for Guarded {
         interface, program, ..
-    } in guarded
+    } in logging
     {
-        let mut silent = Program::load(&context.pins, interface.ifindex, false)?;
-        replace(
-            &mut silent,
-            &interface.name,
-            &context.pins.link(interface.ifindex),
-        )?;
+        let pin = context.pins.link(interface.ifindex);
+        if pin.exists() {
+            let mut silent = Program::load(&context.pins, interface.ifindex, false)?;
+            replace(&mut silent, &interface.name, &pin)?;
+        }
         drop(program);
     }
     Ok(())

@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// The config file as it was found.
+#[derive(Clone)]
 pub(super) struct ConfigFile {
     /// Its path, as it was given.
     pub(super) path: String,

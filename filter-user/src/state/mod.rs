@@ -21,7 +21,7 @@ pub use config::{ConfigText, read_config};
 pub use file::{Committed, Pending, Staged, read_input, read_ranges};
 pub use history::{History, Kept, written};
 pub use lock::{WatchLock, WriterLock};
-pub use seen::Seen;
+pub use seen::{Followed, Seen};
 
 /// The folder that holds the file at `path`.
 fn folder(path: &Path) -> &Path {

@@ -1,6 +1,10 @@
 //! Whether a file changed.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 /// What a file looks like from outside, links followed: another one as soon as an editor wrote into it, a rename replaced it, or a link on
 /// the way to it was swapped.
@@ -28,6 +32,41 @@ impl Seen {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }))
+    }
+}
+
+/// A file that is followed.
+pub struct Followed {
+    path: PathBuf,
+    /// As it looked when it was read the last time.
+    read: Seen,
+    /// As it looked the last time that anybody looked.
+    last: Seen,
+}
+
+impl Followed {
+    /// Follows the file at `path`, which was read just now.
+    pub fn new(path: PathBuf) -> Self {
+        let now = Seen::of(&path);
+        Self {
+            path,
+            read: now,
+            last: now,
+        }
+    }
+
+    /// Whether it changed since it was read, and has come to rest: a file that is being written looks another way each time.
+    pub fn changed(&mut self) -> bool {
+        let now = Seen::of(&self.path);
+        let rests = now == self.last;
+        self.last = now;
+        rests && now != self.read
+    }
+
+    /// It is about to be read, as it looks now.
+    pub fn reading(&mut self) {
+        self.read = Seen::of(&self.path);
+        self.last = self.read;
     }
 }
 

@@ -1,0 +1,553 @@
+//! What `run` keeps true: what the files, the node and its interfaces say is what packets meet.
+//!
+//! One look compares what is there with what is wanted, and brings about the difference; whatever the occasion, it is the same look. What
+//! cannot be brought about is said once, and tried again at the next occasion.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{ArgMatches, FromArgMatches as _};
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use super::{
+    Context,
+    attach::{Guarded, attach_all, guard, refuse_foreign},
+    change::put_in_force,
+    leap::look,
+    policy::{examine, policy},
+    settings,
+    settle::settle,
+};
+use crate::{
+    cli::{ChangeArgs, Cli, PolicyArgs},
+    clock::Moment,
+    datapath::{Attachment, Maps, Standing},
+    metrics::Health,
+    net::{Interface, Net},
+    output::say,
+    problem::{Problem, Refusals},
+    progress::Progress,
+    ranges::List,
+    state::{Followed, History, WatchLock, WriterLock, read_ranges},
+    warnings::Facts,
+};
+
+/// How far the clocks may drift apart before somebody must have set one, in nanoseconds.
+const SET_BY_HAND: i128 = 1_000_000_000;
+/// How long until what failed is tried again though nothing happened.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The one who keeps it true.
+pub(super) struct Watch<'a> {
+    /// With the settings as the config file says them now.
+    context: Context,
+    matches: &'a ArgMatches,
+    net: Net,
+    health: watch::Sender<Health>,
+    lock: WatchLock,
+    config_file: Followed,
+    ranges_file: Followed,
+    /// What the policy in force was made from, as far as it was looked at.
+    known: Known,
+    /// Whether the policy is to be compared with what is wanted.
+    doubt: bool,
+    /// When a policy that could not be put in force is tried again, if nothing happens before.
+    not_before: Option<Instant>,
+    /// What was complained of, by what is the matter.
+    complaints: BTreeMap<&'static str, String>,
+    warned: BTreeSet<String>,
+    missing: BTreeSet<String>,
+    /// The programs that were loaded by this process and log.
+    pub(super) logging: Vec<Guarded>,
+}
+
+/// What a policy in force was made from.
+#[derive(Default)]
+struct Known {
+    standing: Option<Standing>,
+    generation: u64,
+    node: Vec<IpNet>,
+    /// By how much the wall clock was ahead: expiries are kept on the other one.
+    ahead: i128,
+}
+
+impl<'a> Watch<'a> {
+    /// Puts the policy in force and guards the interfaces. If that fails, but a filter is there from before, it stays, and this goes on
+    /// from there.
+    pub(super) async fn start(
+        context: &Context,
+        args: &PolicyArgs,
+        matches: &'a ArgMatches,
+        health: watch::Sender<Health>,
+    ) -> Result<Self> {
+        context.pins.prepare()?;
+        let lock = WatchLock::take(&context.pins.watch())?;
+        let mut watch = Self {
+            context: context.clone(),
+            matches,
+            net: Net::open()?,
+            health,
+            lock,
+            config_file: Followed::new((*context.file.path).into()),
+            ranges_file: Followed::new(context.global.ranges_file.clone()),
+            known: Known::default(),
+            doubt: true,
+            not_before: None,
+            complaints: BTreeMap::new(),
+            warned: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            logging: Vec::new(),
+        };
+        let verb = "attach filter to";
+        let interfaces = watch.net.choose(verb, &context.config.interfaces).await?;
+        let (typed, log) = (args.authorized_ip_ranges.as_deref(), context.global.verbose);
+        match guard(context, interfaces, typed, &unattended(), log).await {
+            Ok(guarded) => watch.attached(guarded),
+            Err(error) if watch.is_guarded() => watch.failed(&error),
+            Err(error) => return Err(error),
+        }
+        let names = watch.wanted().await?.into_iter();
+        let names = names.map(|interface| interface.name).collect();
+        watch.health.send_modify(|health| health.start(names));
+        watch.known.node = watch.node().await?;
+        watch.known.ahead = Moment::now()?.ahead();
+        watch.warn().await;
+        Ok(watch)
+    }
+
+    /// Whether a filter from before is there.
+    fn is_guarded(&self) -> bool {
+        let pins = &self.context.pins;
+        pins.interfaces().is_ok_and(|found| !found.is_empty())
+            && matches!(Maps::in_use(pins), Ok(Some(_)))
+    }
+
+    /// Reads both files again, changed or not.
+    pub(super) async fn reload(&mut self) {
+        self.config_file.reading();
+        self.ranges_file.reading();
+        self.follow_config();
+        self.at_once();
+        self.look(true).await;
+    }
+
+    /// The files are to be looked at now, whatever came of it the last time.
+    fn at_once(&mut self) {
+        self.doubt = true;
+        self.not_before = None;
+    }
+
+    /// Looks, and brings about what differs. A `thorough` look asks the node for its interfaces and addresses, too.
+    pub(super) async fn look(&mut self, thorough: bool) {
+        if self.config_file.changed() {
+            self.config_file.reading();
+            self.follow_config();
+            self.at_once();
+        }
+        if self.ranges_file.changed() {
+            self.ranges_file.reading();
+            self.at_once();
+        }
+        let unguarded = self.doubt_policy(thorough).await || !self.links_hold();
+        if thorough || unguarded {
+            let done = self.guard_interfaces().await;
+            self.outcome("interfaces", done, "every interface is guarded");
+        }
+        if self.doubt && self.not_before.is_none_or(|time| Instant::now() >= time) {
+            self.doubt = false;
+            match self.follow_policy().await {
+                Ok(Outcome::Done) => {
+                    self.health.send_modify(|health| {
+                        health.reloaded(None);
+                        health.drift = None;
+                    });
+                    self.resolved("policy", "the files are in force");
+                }
+                // Somebody else is writing, or a change is on trial: a later look comes back to it.
+                Ok(Outcome::Later) => self.doubt = true,
+                Ok(Outcome::OnTrial) => {}
+                Err(error) => {
+                    self.failed(&error);
+                    self.doubt = true;
+                    self.not_before = Some(Instant::now() + PATIENCE);
+                }
+            }
+        }
+    }
+
+    /// Takes over what the config file says.
+    fn follow_config(&mut self) {
+        let loaded = Cli::from_arg_matches(self.matches)
+            .context("read flags")
+            .and_then(|cli| settings::load(&cli, self.matches));
+        match loaded {
+            Ok((config, file)) => {
+                if *config.bpffs != *self.context.config.bpffs
+                    || *config.ranges_file != *self.context.config.ranges_file
+                    || *config.metrics_listen != *self.context.config.metrics_listen
+                {
+                    say(
+                        "note: `bpffs`, `ranges_file` and `metrics_listen` are read when `run` starts: start it again",
+                    );
+                }
+                (self.context.config, self.context.file) = (config, file);
+                self.resolved("config", "the config file is in order");
+            }
+            Err(error) => {
+                self.complain("config", &error);
+                self.health
+                    .send_modify(|health| health.reloaded(Some(sentence(&error))));
+            }
+        }
+    }
+
+    /// Notices what makes it necessary to compare the policy; returns whether its maps are lost.
+    async fn doubt_policy(&mut self, thorough: bool) -> bool {
+        let Ok(Some(maps)) = Maps::in_use(&self.context.pins) else {
+            self.doubt = true;
+            return true;
+        };
+        let Ok(standing) = maps.standing() else {
+            return false;
+        };
+        let generation = maps
+            .record(standing.slot())
+            .map_or(0, |record| record.generation);
+        if (self.known.standing, self.known.generation) != (Some(standing), generation) {
+            self.doubt = true;
+        }
+        if let Ok(now) = Moment::now()
+            && (now.ahead() - self.known.ahead).abs() > SET_BY_HAND
+        {
+            self.doubt = true;
+        }
+        if thorough
+            && let Ok(node) = self.node().await
+            && node != self.known.node
+        {
+            self.doubt = true;
+        }
+        false
+    }
+
+    /// Puts in force what the files say, if that is not what is in force.
+    async fn follow_policy(&mut self) -> Result<Outcome> {
+        let context = &self.context;
+        let path = &context.global.ranges_file;
+        let Ok(_lock) = WriterLock::take_now(path, context.pins.root()) else {
+            return Ok(Outcome::Later);
+        };
+        // Without maps `guard_interfaces` makes all anew.
+        let Some(mut maps) = Maps::in_use(&context.pins)? else {
+            return Ok(Outcome::Later);
+        };
+        if let Some(waiting) = settle(context, &mut maps)? {
+            self.known.standing = Some(maps.standing()?);
+            self.known.generation = maps.record(waiting.slot)?.generation;
+            return Ok(Outcome::OnTrial);
+        }
+        let file = read_ranges(path)?
+            .with_context(|| format!("read ranges file `{}`: no such file", path.display()))?;
+        let list = file.list();
+        let want = context.config.settings();
+        let (slot, now) = (maps.in_force()?, Moment::now()?);
+        let record = maps.record(slot)?;
+        let node = self.node().await?;
+        let set = (now.ahead() - self.known.ahead).abs() > SET_BY_HAND;
+        let mut reasons = Vec::new();
+        if record.list != list.digest() {
+            reasons.push("the list");
+        }
+        if maps.settings(slot).ok().as_ref() != Some(&want) {
+            reasons.push("the settings");
+        }
+        if want.node_addresses && node != self.known.node {
+            reasons.push("the node's addresses");
+        }
+        if set && list.entries().iter().any(|entry| entry.expires.is_some()) {
+            reasons.push("the clock, and expiries with it");
+        }
+        if !reasons.is_empty() {
+            examine(&list, want.max_ranges)?;
+            let policy = policy(&self.net, &list, &want).await?;
+            look(&self.net, Some(&maps), &policy)
+                .await?
+                .lines()
+                .iter()
+                .for_each(say);
+            maps.expect_change()?;
+            put_in_force(
+                &mut maps,
+                &policy,
+                None,
+                None,
+                &Progress::start(),
+                |_, _| Ok(()),
+            )?;
+            History::of(path).record();
+            say(format_args!(
+                "{} changed: in force: {}",
+                reasons.join(" and "),
+                in_words(&list)
+            ));
+        } else if record.generation != self.known.generation && self.known.generation != 0 {
+            say(format_args!(
+                "another command changed the list: {}",
+                in_words(&list)
+            ));
+        }
+        self.known = Known {
+            standing: Some(maps.standing()?),
+            generation: maps.record(maps.in_force()?)?.generation,
+            node,
+            ahead: now.ahead(),
+        };
+        Ok(Outcome::Done)
+    }
+
+    /// The node's own addresses, if they are authorized.
+    async fn node(&self) -> Result<Vec<IpNet>> {
+        self.net.node_addresses().await
+    }
+
+    /// Whether every link that is pinned still holds a program on its interface, and there is one for each that was guarded.
+    fn links_hold(&self) -> bool {
+        let pins = &self.context.pins;
+        let Ok(pinned) = pins.interfaces() else {
+            return false;
+        };
+        !pinned.is_empty()
+            && self.lock.holds(&pins.watch())
+            && pinned.iter().all(|ifindex| {
+                Attachment::read(&pins.link(*ifindex)).is_ok_and(|link| link.ifindex != 0)
+            })
+    }
+
+    /// The interfaces to guard that are there: those that the settings name, or those that hold the default routes and those that have a
+    /// filter already.
+    async fn wanted(&mut self) -> Result<Vec<Interface>> {
+        let names = self.context.config.interfaces.to_vec();
+        let mut all = self.net.interfaces().await?;
+        if names.is_empty() {
+            let routes = self.net.choose("watch filter on", &[]).await;
+            let routes: Vec<u32> = routes
+                .map(|chosen| chosen.iter().map(|interface| interface.ifindex).collect())
+                .unwrap_or_default();
+            let pinned = self.context.pins.interfaces()?;
+            all.retain(|interface| {
+                routes.contains(&interface.ifindex) || pinned.contains(&interface.ifindex)
+            });
+            return Ok(all);
+        }
+        all.retain(|interface| names.contains(&interface.name));
+        for name in &names {
+            if all.iter().any(|interface| interface.name == *name) {
+                if self.missing.remove(name) {
+                    say(format_args!("`{name}` is back"));
+                }
+            } else if self.missing.insert(name.clone()) {
+                say(format_args!(
+                    "`{name}` is gone: it is guarded again as soon as it is back"
+                ));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Guards every interface that is to be guarded and is not.
+    async fn guard_interfaces(&mut self) -> Result<()> {
+        let wanted = self.wanted().await?;
+        let pins = &self.context.pins;
+        if !matches!(Maps::in_use(pins), Ok(Some(_))) {
+            return self.guard_anew(wanted).await;
+        }
+        let open: Vec<Interface> = wanted
+            .into_iter()
+            .filter(|interface| {
+                let link = Attachment::read(&pins.link(interface.ifindex));
+                let ours = link.ok().map(|link| link.program_id);
+                ours.is_none() || interface.xdp.map(|xdp| xdp.program_id) != ours
+            })
+            .collect();
+        self.bury().await?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        let _lock = WriterLock::take(&self.context.global.ranges_file, self.context.pins.root())?;
+        for interface in &open {
+            refuse_foreign(&self.context, interface)?;
+        }
+        let guarded = attach_all(&self.context, &open, self.context.global.verbose)?;
+        for interface in &open {
+            say(format_args!("guarding `{}` again", interface.name));
+        }
+        self.attached(guarded);
+        Ok(())
+    }
+
+    /// Makes everything anew: the pins are gone, and the filter with them.
+    async fn guard_anew(&mut self, interfaces: Vec<Interface>) -> Result<()> {
+        say("warning: the pins are gone, and with them the filter: attaching it again");
+        self.context.pins.prepare()?;
+        if !self.lock.holds(&self.context.pins.watch()) {
+            self.lock = WatchLock::take(&self.context.pins.watch())?;
+        }
+        let log = self.context.global.verbose;
+        let guarded = guard(&self.context, interfaces, None, &unattended(), log).await?;
+        self.attached(guarded);
+        self.doubt = true;
+        Ok(())
+    }
+
+    /// Removes the pins of interfaces that are gone.
+    async fn bury(&self) -> Result<()> {
+        let pins = &self.context.pins;
+        let there = self.net.interfaces().await?;
+        for ifindex in pins.interfaces()? {
+            // Where somebody detached the link by hand the interface is there, and its pin is taken over.
+            let gone = !there.iter().any(|interface| interface.ifindex == ifindex);
+            if gone && Attachment::read(&pins.link(ifindex))?.ifindex == 0 {
+                pins.remove_interface(ifindex)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attached(&mut self, guarded: Vec<Guarded>) {
+        if self.context.global.verbose {
+            self.logging.extend(guarded);
+        }
+    }
+
+    /// Says what an operator should know, each once.
+    pub(super) async fn warn(&mut self) {
+        let ports = self.context.config.settings().ports;
+        let (Ok(facts), Ok(pinned)) = (
+            Facts::gather(&self.net, &ports).await,
+            self.context.pins.interfaces(),
+        ) else {
+            return;
+        };
+        let now: BTreeSet<String> = facts
+            .warnings(&ports, &pinned.into_iter().collect())
+            .into_iter()
+            .collect();
+        for warning in now.difference(&self.warned) {
+            say(format_args!("warning: {warning}"));
+        }
+        self.warned = now;
+    }
+
+    /// What is in force, in a line for the service manager.
+    pub(super) fn summary(&self) -> String {
+        if let Some(complaint) = self.complaints.values().next() {
+            return complaint.clone();
+        }
+        let sources = || {
+            let maps = Maps::in_use(&self.context.pins).ok()??;
+            let record = maps.record(maps.in_force().ok()?).ok()?;
+            Some(format!("generation {} in force", record.generation))
+        };
+        sources().unwrap_or_else(|| "nothing is in force".to_owned())
+    }
+
+    /// The policy could not be made what the files say.
+    fn failed(&mut self, error: &anyhow::Error) {
+        let sentence = sentence(error);
+        self.health
+            .send_modify(|health| health.reloaded(Some(sentence)));
+        self.complain("policy", error);
+    }
+
+    fn outcome(&mut self, matter: &'static str, outcome: Result<()>, order: &str) {
+        match outcome {
+            Ok(()) => {
+                self.resolved(matter, order);
+                self.health.send_modify(|health| health.drift = None);
+            }
+            Err(error) => {
+                self.complain(matter, &error);
+                let drift = sentence(&error);
+                self.health.send_modify(|health| health.drift = Some(drift));
+            }
+        }
+    }
+
+    /// Says what is the matter, once.
+    fn complain(&mut self, matter: &'static str, error: &anyhow::Error) {
+        let sentence = sentence(error);
+        if self.complaints.get(matter) != Some(&sentence) {
+            lines(error).iter().for_each(say);
+            say("note: what is in force stays in force");
+            self.complaints.insert(matter, sentence);
+        }
+    }
+
+    /// Ends the watch; returns the programs that log.
+    pub(super) fn leave(self) -> Vec<Guarded> {
+        self.logging
+    }
+
+    fn resolved(&mut self, matter: &'static str, order: &str) {
+        if self.complaints.remove(matter).is_some() {
+            say(format_args!("note: {order} again"));
+        }
+    }
+}
+
+/// What came of following the files.
+enum Outcome {
+    /// What they say is in force.
+    Done,
+    /// A change waits for its confirmation.
+    OnTrial,
+    /// It is not the moment.
+    Later,
+}
+
+/// Nobody is there to insist, and a service must come up.
+fn unattended() -> ChangeArgs {
+    ChangeArgs {
+        force: true,
+        ..ChangeArgs::default()
+    }
+}
+
+/// All that an error says, in a line.
+fn sentence(error: &anyhow::Error) -> String {
+    match (
+        error.downcast_ref::<Refusals>(),
+        error.downcast_ref::<Problem>(),
+    ) {
+        (Some(refusals), _) => refusals.to_string(),
+        (_, Some(problem)) => problem.cause.clone(),
+        _ => format!("{error:#}"),
+    }
+}
+
+/// The same with what to do about it, as `main` would print it.
+fn lines(error: &anyhow::Error) -> Vec<String> {
+    let pair = |cause: &str, hint: &str| format!("error: {cause}\nhint: {hint}");
+    match (
+        error.downcast_ref::<Refusals>(),
+        error.downcast_ref::<Problem>(),
+    ) {
+        (Some(refusals), _) => {
+            let each = refusals.list.iter();
+            each.map(|(cause, hint)| pair(cause, hint)).collect()
+        }
+        (_, Some(problem)) => vec![pair(&problem.cause, &problem.hint)],
+        _ => vec![format!("error: {error:#}")],
+    }
+}
+
+fn in_words(list: &List) -> String {
+    match list {
+        List::Off => "enforcement is off, everyone passes".to_owned(),
+        List::Ranges(entries) => format!("{} in the list", entries.len()),
+    }
+}

@@ -1,0 +1,73 @@
+//! A Kubernetes ConfigMap volume, as far as whoever reads it can tell.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+/// A ConfigMap as the kubelet lays it: the file is a link through `..data`, which is swapped; nobody may write there.
+#[derive(Debug)]
+pub struct ConfigMap {
+    folder: TempDir,
+}
+
+impl ConfigMap {
+    /// With `text` for `ranges`.
+    pub fn new(text: &str) -> Result<Self> {
+        let map = Self {
+            folder: TempDir::with_prefix("apf-")?,
+        };
+        map.publish("..1", text)?;
+        symlink("..data/ranges", map.file())?;
+        mount(map.folder.path(), &["--bind"])?;
+        map.lock()?;
+        Ok(map)
+    }
+
+    /// The file in it.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("ranges")
+    }
+
+    fn publish(&self, version: &str, text: &str) -> Result<()> {
+        let folder = self.folder.path();
+        fs::create_dir(folder.join(version))?;
+        fs::write(folder.join(version).join("ranges"), text)?;
+        symlink(version, folder.join("..data_tmp"))?;
+        Ok(fs::rename(
+            folder.join("..data_tmp"),
+            folder.join("..data"),
+        )?)
+    }
+
+    fn lock(&self) -> Result<()> {
+        mount(self.folder.path(), &["-o", "remount,bind,ro"])
+    }
+
+    /// The next version, as the kubelet brings it from outside.
+    pub fn update(&self, version: &str, text: &str) -> Result<()> {
+        mount(self.folder.path(), &["-o", "remount,bind,rw"])?;
+        self.publish(version, text)?;
+        self.lock()
+    }
+}
+
+impl Drop for ConfigMap {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.folder.path()).status();
+    }
+}
+
+fn mount(folder: &Path, flags: &[&str]) -> Result<()> {
+    let status = Command::new("mount")
+        .args(flags)
+        .args([folder, folder])
+        .status();
+    ensure!(status.context("mount")?.success(), "mount {flags:?} failed");
+    Ok(())
+}

@@ -1,0 +1,411 @@
+//! `run` keeps the filter true: to its files, to the node, against whoever takes it apart.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use filter_common::map::LAYOUT_VERSION;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tests::{
+    cli::{Apifence, Background, FAILED, refused},
+    config_map::ConfigMap,
+    net::{Echo, open, silent},
+    netns::{End, Namespace, add_address, veth},
+    scrape::{get, ready, scrape},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    wait::{PATIENCE, until},
+};
+
+const PORT: u16 = 6443;
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
+const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
+
+/// `run` with the administrator's list in the file, in force.
+fn start(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
+    fs::write(filter.ranges_file(), LIST)?;
+    let mut daemon = filter.start(&RUN)?;
+    ready(&site.node, &mut daemon)?;
+    site.stranger_is_dropped(Family::V4, PORT, filter)?;
+    Ok(daemon)
+}
+
+fn check(filter: &Apifence<'_>, address: &str, allowed: bool) -> Result<()> {
+    let what = format!(
+        "{address} is {}",
+        if allowed { "allowed" } else { "refused" }
+    );
+    until(&what, || {
+        Ok(filter.run(&["check", address])?.code == Some(i32::from(!allowed)))
+    })
+}
+
+/// Replaces the file by rename, as careful editors do.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    Ok(fs::rename(new, path)?)
+}
+
+#[test]
+fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let daemon = start(&site, &filter)?;
+    let with_stranger = format!("{LIST}{}\n", STRANGER[0]);
+    let file = filter.ranges_file();
+
+    fs::write(file, &with_stranger)?;
+    check(&filter, STRANGER[0], true)?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    replace(file, LIST)?;
+    check(&filter, STRANGER[0], false)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    // A command's change and the file's are one.
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    check(&filter, STRANGER[0], true)?;
+    filter.ok(&["ranges", "rollback"])?;
+    check(&filter, STRANGER[0], false)?;
+    // What was in force before an edit can be gone back to.
+    fs::write(file, format!("{with_stranger}192.0.2.77\n"))?;
+    check(&filter, "192.0.2.77", true)?;
+    filter.ok(&["ranges", "rollback"])?;
+    check(&filter, "192.0.2.77", false)?;
+    assert_eq!(fs::read_to_string(file)?, LIST);
+    ensure!(filter.json(&["status"])?["drift"] == json!([]));
+    drop(daemon);
+
+    let map = ConfigMap::new(LIST)?;
+    let filter = filter.with_ranges_file(map.file());
+    let _daemon = filter.start(&RUN)?;
+    check(&filter, STRANGER[0], false)?;
+    map.update("..2", &with_stranger)?;
+    check(&filter, STRANGER[0], true)?;
+    map.update("..3", LIST)?;
+    check(&filter, STRANGER[0], false)
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = start(&site, &filter)?;
+    let file = filter.ranges_file();
+    let failures = || {
+        let page = scrape(&site.node)?;
+        page.check()?;
+        let failures = page.sum("apifence_reload_failures_total", &[]);
+        let successful = page.sum("apifence_last_reload_successful", &[]);
+        anyhow::Ok((failures.context("none")?, successful.context("none")?))
+    };
+    assert_eq!(failures()?, (0.0, 1.0));
+    for (bad, words) in [
+        ("10.0.0.1/8\n", "ranges:1: range `10.0.0.1/8`"),
+        ("", "it holds no range"),
+        ("10.0.0.0/8\nnonsense\n", "ranges:2: range `nonsense`"),
+    ] {
+        fs::write(file, bad)?;
+        daemon.line(|line| line.starts_with("error: ") && line.contains(words))?;
+        until("it is not ready", || {
+            Ok(get(&site.node, "/readyz")?.status == 503)
+        })?;
+        let why = get(&site.node, "/readyz")?.body;
+        ensure!(why.contains(words), "{why}");
+        ensure!(failures()?.0 > 0.0 && failures()?.1 == 0.0);
+        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.admin_gets_in(Family::V4, PORT)?;
+        // A signal reads it again, and says nothing new.
+        daemon.signal(Signal::SIGHUP)?;
+        replace(file, LIST)?;
+        let said = daemon.line(|line| {
+            line.starts_with("note: the files are in force again") || line.contains(words)
+        })?;
+        ensure!(said.contains("in force again"), "said twice: {said}");
+        until("it is ready", || {
+            Ok(get(&site.node, "/readyz")?.status == 200)
+        })?;
+    }
+    fs::remove_file(file)?;
+    daemon.line(|line| line.contains("no such file"))?;
+    site.stranger_is_dropped(Family::V6, PORT, &filter)?;
+    site.admin_gets_in(Family::V6, PORT)?;
+
+    // It starts beside a bad file, too, where a filter is there.
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.wait()?;
+    fs::write(file, "nonsense\n")?;
+    let mut daemon = filter.start(&RUN)?;
+    daemon.line(|line| line.contains("range `nonsense`"))?;
+    until("it is not ready", || {
+        Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 503))
+    })?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    fs::write(file, LIST)?;
+    daemon.line(|line| line.contains("in force again"))?;
+    site.admin_gets_in(Family::V4, PORT).map(drop)
+}
+
+#[test]
+fn the_config_file_is_followed() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let servers = [PORT, 8443].map(|port| Echo::new(&site.node, port));
+    let _servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut daemon = start(&site, &filter)?;
+    let config = filter.config_file();
+    site.stranger_gets_in(Family::V4, 8443)?;
+    fs::write(config, "ports = [8443]\n")?;
+    daemon.line(|line| line.contains("the settings changed"))?;
+    site.stranger_is_dropped(Family::V4, 8443, &filter)?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+
+    fs::write(config, "ports = [6443]\nmode = \"watch\"\n")?;
+    daemon.line(|line| line.contains("`mode` is `watch`"))?;
+    until("it is not ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 503)
+    })?;
+    site.stranger_is_dropped(Family::V4, 8443, &filter)?;
+    replace(config, "mode = \"monitor\"\n")?;
+    daemon.signal(Signal::SIGHUP)?;
+    daemon.line(|line| line.contains("the settings changed"))?;
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 200)
+    })?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    fs::write(config, "")?;
+    daemon.line(|line| line.contains("the settings changed"))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+#[test]
+fn the_nodes_own_addresses_are_followed() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _daemon = start(&site, &filter)?;
+    for address in ["192.0.2.200", "2001:db8::200"] {
+        check(&filter, address, false)?;
+        let bits = if address.contains(':') { 128 } else { 32 };
+        let range = format!("{address}/{bits}");
+        add_address(&site.node, INTERFACE, &range)?;
+        check(&filter, address, true)?;
+        site.node
+            .ip(&format!("address delete {range} dev {INTERFACE}"))?;
+        check(&filter, address, false)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let peer = Namespace::new("peer")?;
+    let end = |namespace, addresses| End {
+        namespace,
+        interface: "eth1",
+        addresses,
+    };
+    let plug_in = || {
+        veth(
+            1500,
+            end(&site.node, &["10.9.0.1/24"]),
+            end(&peer, &["10.9.0.2/24"]),
+        )
+    };
+    let peer_is_silenced = || silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT));
+    plug_in()?;
+    open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let mut daemon = filter.start(&[&RUN[..], &["--interface", "eth1"]].concat())?;
+    ready(&site.node, &mut daemon)?;
+    peer_is_silenced()?;
+
+    site.node.ip("link delete eth1")?;
+    daemon.line(|line| line.contains("`eth1` is gone"))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    // Down: it gets its program before anything can come in.
+    site.node.ip("link add eth1 type veth peer name back")?;
+    daemon.line(|line| line.contains("guarding `eth1` again"))?;
+    ensure!(site.node.ip("link show eth1")?.contains("xdp"));
+    site.node.ip("link delete eth1")?;
+    daemon.line(|line| line.contains("`eth1` is gone"))?;
+    plug_in()?;
+    daemon.line(|line| line.contains("guarding `eth1` again"))?;
+    peer_is_silenced()?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.admin_gets_in(Family::V4, PORT).map(drop)
+}
+
+#[test]
+fn drift_is_noticed_and_repaired() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = start(&site, &filter)?;
+    let guarded_again = |daemon: &mut Background| -> Result<()> {
+        daemon.line(|line| line.contains("again"))?;
+        until("the filter is there", || {
+            let status = filter.run(&["-o", "json", "status"])?;
+            Ok(status.stdout.contains("\"state\": \"enforcing\""))
+        })?;
+        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.admin_gets_in(Family::V6, PORT).map(drop)
+    };
+    let layout = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
+    let ifindex = site.node.ifindex(INTERFACE)?;
+
+    // The link.
+    fs::remove_file(layout.join(format!("interfaces/{ifindex}/link")))?;
+    guarded_again(&mut daemon)?;
+    // The maps; the program still goes by them.
+    fs::remove_dir_all(layout.join("maps"))?;
+    guarded_again(&mut daemon)?;
+    // All of it.
+    fs::remove_dir_all(filter.bpffs())?;
+    guarded_again(&mut daemon)?;
+    // Another list, from another file.
+    let other = filter.ranges_file().with_file_name("other");
+    let output = site.node.output(
+        Command::new(tests::cli::binary())
+            .arg("--bpffs")
+            .arg(filter.bpffs())
+            .arg("--config")
+            .arg(filter.config_file())
+            .arg("--ranges-file")
+            .arg(&other)
+            .args(["ranges", "set", STRANGER[0], "--force"]),
+    )?;
+    ensure!(output.status.success(), "{output:?}");
+    daemon.line(|line| line.contains("the list changed"))?;
+    check(&filter, STRANGER[0], false)?;
+    check(&filter, ADMIN[0], true)?;
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 200)
+    })
+}
+
+#[test]
+fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = start(&site, &filter)?;
+    let add = ["ranges", "add", STRANGER[0], "--confirm-within"];
+    filter.ok(&[&add[..], &["3s"]].concat())?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    daemon.line(|line| line.contains("was not confirmed in time"))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    ensure!(
+        !filter
+            .ranges_file()
+            .with_file_name(".ranges.pending")
+            .exists()
+    );
+
+    filter.ok(&[&add[..], &["1h"]].concat())?;
+    filter.ok(&["confirm"])?;
+    daemon.line(|line| line.contains("another command changed the list: 3 in the list"))?;
+    site.stranger_gets_in(Family::V4, PORT).map(drop)
+}
+
+#[test]
+fn one_is_on_watch_and_nobody_works_against_him() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut daemon = start(&site, &filter)?;
+    let pid = format!("process {}", daemon.pid());
+    for (command, verb) in [
+        (&RUN[..], "watch filter"),
+        (&["attach", "--interface", INTERFACE], "attach filter"),
+        (&["detach"], "detach filter"),
+        (&["detach", "--interface", INTERFACE], "detach filter"),
+    ] {
+        refused(&filter.run(command)?, FAILED, &[verb, &pid])?;
+    }
+    ensure!(daemon.runs()?);
+    // The way out that the operator has at once, and the one by the book.
+    filter.ok(&["ranges", "clear"])?;
+    check(&filter, STRANGER[0], true)?;
+    filter.ok(&["ranges", "rollback"])?;
+    daemon.signal(Signal::SIGTERM)?;
+    assert_eq!(daemon.wait()?, Some(0));
+    check(&filter, STRANGER[0], false)?;
+    filter.ok(&["detach"])?;
+    ensure!(!filter.bpffs().exists(), "pins are left");
+    Ok(())
+}
+
+#[test]
+fn the_service_manager_is_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let path = filter.ranges_file().with_file_name("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let told = |words: &[&str]| -> Result<()> {
+        let mut bytes = [0; 4096];
+        loop {
+            let length = socket
+                .recv(&mut bytes)
+                .with_context(|| format!("wait for {words:?}"))?;
+            let text = String::from_utf8_lossy(&bytes[..length]);
+            if words.iter().all(|word| text.contains(word)) {
+                return Ok(());
+            }
+        }
+    };
+    let mut command = filter.command(&RUN);
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = site.node.spawn(&mut command)?;
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let mut child = tests::cli::Killed(child);
+    told(&["READY=1", "STATUS=generation 1 in force"])?;
+    told(&["WATCHDOG=1"])?;
+    nix::sys::signal::kill(pid, Signal::SIGHUP)?;
+    told(&["RELOADING=1", "MONOTONIC_USEC="])?;
+    told(&["READY=1"])?;
+    fs::write(filter.ranges_file(), "nonsense\n")?;
+    told(&["STATUS=", "range `nonsense`"])?;
+    fs::write(filter.ranges_file(), format!("{LIST}{}\n", ADMIN[0]))?;
+    told(&["STATUS=generation 2 in force"])?;
+    nix::sys::signal::kill(pid, Signal::SIGTERM)?;
+    told(&["STOPPING=1"])?;
+    ensure!(child.0.wait()?.success());
+    Ok(())
+}
+
+/// The administrator's connection, and a stranger who is kept out, through everything above: `run` starts and ends, and nobody notices.
+#[test]
+fn restarts_leave_no_gap() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = start(&site, &filter)?;
+    let answered = tests::net::tcp_counter(&site.stranger, "InSegs")?;
+    let admin = tests::net::Transfer::new(&site.admin, ip(ADMIN[1]), at(NODE[1], PORT))?;
+    let knocker = tests::net::Knocker::new(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))?;
+    for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM] {
+        daemon.signal(signal)?;
+        daemon.wait()?;
+        admin.flows()?;
+        let more = ["--authorized-ip-ranges", ADMIN_RANGES];
+        daemon = filter.start(&[&RUN[..], &more].concat())?;
+        ready(&site.node, &mut daemon)?;
+        admin.flows()?;
+    }
+    knocker.stop()?;
+    let now = tests::net::tcp_counter(&site.stranger, "InSegs")?;
+    assert_eq!(now, answered, "the node answered the stranger");
+    Ok(())
+}
