@@ -43,9 +43,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 
 fn hint(cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
-        Some(nix::libc::EPERM | nix::libc::EACCES) => {
-            "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root"
-        }
+        Some(nix::libc::EPERM | nix::libc::EACCES) => "needs CAP_SYS_ADMIN; run it as root",
         Some(nix::libc::ENOMEM | nix::libc::E2BIG | nix::libc::ENOSPC) => {
             "free memory or shorten the list; what was in force stays in force"
         }

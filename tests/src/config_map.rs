@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
+use crate::wait::until;
+
 /// A ConfigMap as the kubelet lays it: the file is a link through `..data`, which is swapped; nobody may write there.
 #[derive(Debug)]
 pub struct ConfigMap {
@@ -46,7 +48,10 @@ impl ConfigMap {
     }
 
     fn lock(&self) -> Result<()> {
-        mount(self.folder.path(), &["-o", "remount,bind,ro"])
+        // Whoever takes a lock in the folder has a file open there for a moment.
+        until("the folder is read-only", || {
+            Ok(mount(self.folder.path(), &["-o", "remount,bind,ro"]).is_ok())
+        })
     }
 
     /// The next version, as the kubelet brings it from outside.

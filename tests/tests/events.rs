@@ -128,12 +128,12 @@ fn a_lone_syn_is_shown_to_everyone_who_asks() -> Result<()> {
             ensure!(events.wait()? == Some(0), "a signal is no failure");
         }
         ensure!(elsewhere.runs()?);
+        run.signal(Signal::SIGTERM)?;
+        ensure!(run.wait()? == Some(0));
         filter.ok(&["detach"])?;
         // Without a filter there is nothing to wait for.
         elsewhere.line(|line| line.contains("no filter is attached"))?;
         ensure!(elsewhere.wait()? == Some(tests::cli::FAILED));
-        run.signal(Signal::SIGTERM)?;
-        ensure!(run.wait()? == Some(0));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use tests::{
     cli::{Apifence, Background},
     net::Echo,
     scrape::{ENDPOINT, Page, connect, get, ready, request, scrape},
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
     wait,
 };
 
@@ -163,21 +163,29 @@ fn readiness_follows_the_kernel() -> Result<()> {
     assert_eq!((answer.status, answer.body.as_str()), (200, "ready\n"));
     assert_eq!((ready, enforcing, lost), (Some(1.0), Some(1.0), None));
 
-    // Somebody takes the filter off.
-    filter.ok(&["detach"])?;
+    // Somebody takes the filter off, and a writer keeps it from being repaired at once.
+    let writer = fs::File::open(filter.ranges_file().with_file_name(".ranges.lock"))?;
+    writer.lock()?;
+    let link = format!(
+        "layout-{LAYOUT_VERSION}/interfaces/{}/link",
+        site.node.ifindex(INTERFACE)?
+    );
+    fs::remove_file(filter.bpffs().join(link))?;
+    wait::until("it is not ready", || Ok(state()?.0.status == 503))?;
     let (answer, ready, enforcing, lost) = state()?;
-    assert_eq!(answer.status, 503);
     assert!(answer.body.contains("`eth0` is not guarded"), "{answer:?}");
     assert_eq!((ready, enforcing, lost), (Some(0.0), Some(0.0), Some(0.0)));
     assert_eq!(get(&site.node, "/healthz")?.status, 200);
 
-    filter.ok(&ATTACH)?;
+    writer.unlock()?;
+    wait::until("it is ready", || Ok(state()?.0.status == 200))?;
     let (answer, ready, enforcing, lost) = state()?;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!((ready, enforcing, lost), (Some(1.0), Some(1.0), None));
 
     // Monitor mode and the off switch are what somebody asked for: nothing is enforced, and all is as it should be.
-    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    fs::write(filter.config_file(), "mode = 'monitor'\n")?;
+    daemon.line(|line| line.contains("the settings changed"))?;
     let page = scrape(&site.node)?;
     assert_eq!(page.sum("apifence_enforcing", &[]), Some(0.0));
     let mode = |page: &Page, mode| page.sum("apifence_policy_mode", &[("mode", mode)]);

@@ -197,7 +197,7 @@ fn missing_capabilities_are_named() -> Result<()> {
     let ran = powerless(&ATTACH)?;
     refused(&ran, FAILED, &["operation not permitted"])?;
     assert!(
-        ran.stderr.contains("CAP_BPF") && ran.stderr.contains("root"),
+        ran.stderr.contains("CAP_SYS_ADMIN") && ran.stderr.contains("root"),
         "the way out is not named; {ran}"
     );
     assert!(!filter.bpffs().exists(), "pins are left");
@@ -213,7 +213,7 @@ fn missing_capabilities_are_named() -> Result<()> {
         let ran = powerless(command)?;
         refused(&ran, FAILED, &["operation not permitted"])?;
         assert!(
-            ran.stderr.contains("CAP_BPF"),
+            ran.stderr.contains("CAP_SYS_ADMIN"),
             "the way out is not named; {ran}"
         );
         site.stranger_is_dropped(Family::V4, 443, &filter)?;

@@ -1,11 +1,6 @@
 //! `run` keeps the filter true: to its files, to the node, against whoever takes it apart.
 
-use std::{
-    fs,
-    os::unix::net::UnixDatagram,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use filter_common::map::LAYOUT_VERSION;
@@ -18,7 +13,7 @@ use tests::{
     netns::{End, Namespace, add_address, veth},
     scrape::{get, ready, scrape},
     site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
-    wait::{PATIENCE, until},
+    wait::until,
 };
 
 const PORT: u16 = 6443;
@@ -339,49 +334,6 @@ fn one_is_on_watch_and_nobody_works_against_him() -> Result<()> {
     check(&filter, STRANGER[0], false)?;
     filter.ok(&["detach"])?;
     ensure!(!filter.bpffs().exists(), "pins are left");
-    Ok(())
-}
-
-#[test]
-fn the_service_manager_is_told() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    let path = filter.ranges_file().with_file_name("notify");
-    let socket = UnixDatagram::bind(&path)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let told = |words: &[&str]| -> Result<()> {
-        let mut bytes = [0; 4096];
-        loop {
-            let length = socket
-                .recv(&mut bytes)
-                .with_context(|| format!("wait for {words:?}"))?;
-            let text = String::from_utf8_lossy(&bytes[..length]);
-            if words.iter().all(|word| text.contains(word)) {
-                return Ok(());
-            }
-        }
-    };
-    let mut command = filter.command(&RUN);
-    command
-        .env("NOTIFY_SOCKET", &path)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let child = site.node.spawn(&mut command)?;
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-    let mut child = tests::cli::Killed(child);
-    told(&["READY=1", "STATUS=generation 1 in force"])?;
-    told(&["WATCHDOG=1"])?;
-    nix::sys::signal::kill(pid, Signal::SIGHUP)?;
-    told(&["RELOADING=1", "MONOTONIC_USEC="])?;
-    told(&["READY=1"])?;
-    fs::write(filter.ranges_file(), "nonsense\n")?;
-    told(&["STATUS=", "range `nonsense`"])?;
-    fs::write(filter.ranges_file(), format!("{LIST}{}\n", ADMIN[0]))?;
-    told(&["STATUS=generation 2 in force"])?;
-    nix::sys::signal::kill(pid, Signal::SIGTERM)?;
-    told(&["STOPPING=1"])?;
-    ensure!(child.0.wait()?.success());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask install`: the binary and the commented config file, where they belong.
+//! `cargo xtask install`: the binary, the commented config file and the unit of the service, where they belong.
 
 use std::{path::Path, process::ExitCode};
 
@@ -16,6 +16,9 @@ const BINARY: &str = "usr/local/bin/apifence";
 /// Where the config file goes.
 const CONFIG: &str = "etc/apifence/apifence.toml";
 
+/// Where the unit goes.
+const UNIT: &str = "usr/local/lib/systemd/system/apifence.service";
+
 /// Builds the release, and places it below `root`.
 pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     let set_up = setup::ensure(Purpose::Work)?;
@@ -24,26 +27,33 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     }
     workspace::build(&["--release", "--package", "filter-user", "--bins"])?;
     let binary = workspace::program("release", "apifence")?;
-    let example = workspace::root().join("deploy/apifence.toml");
+    let deploy = workspace::root().join("deploy");
     // A tree of the user's own needs no root.
     let step = if root == Path::new("/") {
         Step::root
     } else {
         Step::user
     };
-    place(&binary, &example, root, step)?;
+    place(&binary, &deploy, root, step)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Places `binary` and, where there is no config file, `example` below `root`, with commands that `step` makes.
-fn place(binary: &Path, example: &Path, root: &Path, step: fn(&str) -> Step) -> Result<()> {
+/// Places `binary`, the unit and, where there is no config file, the example of one from `deploy` below `root`, with commands that `step`
+/// makes.
+fn place(binary: &Path, deploy: &Path, root: &Path, step: fn(&str) -> Step) -> Result<()> {
     copy(binary, "755", &root.join(BINARY), step)?;
+    copy(
+        &deploy.join("apifence.service"),
+        "644",
+        &root.join(UNIT),
+        step,
+    )?;
     let config = root.join(CONFIG);
     if config.exists() {
         println!("  `{}` is there: left as it is", config.display());
         return Ok(());
     }
-    copy(example, "644", &config, step)
+    copy(&deploy.join("apifence.toml"), "644", &config, step)
 }
 
 /// Puts a copy of `file` at `target`; a process that runs the old one keeps it.
@@ -67,23 +77,28 @@ mod tests {
     fn files_are_placed_and_an_existing_config_file_is_left_alone() -> Result<()> {
         let scratch = tempfile::TempDir::new()?;
         let root = scratch.path().join("the root");
-        let (binary, example) = (scratch.path().join("built"), scratch.path().join("toml"));
+        let binary = scratch.path().join("built");
+        let deploy = workspace::root().join("deploy");
         fs::write(&binary, "first")?;
-        fs::write(&example, "# example\n")?;
 
-        place(&binary, &example, &root, Step::user)?;
+        place(&binary, &deploy, &root, Step::user)?;
         let read = |name: &str| fs::read_to_string(root.join(name));
         let mode = |name: &str| anyhow::Ok(fs::metadata(root.join(name))?.permissions().mode());
         assert_eq!(read(BINARY)?, "first");
         assert_eq!(mode(BINARY)? & 0o777, 0o755);
-        assert_eq!(read(CONFIG)?, "# example\n");
+        let example = fs::read_to_string(deploy.join("apifence.toml"))?;
+        assert_eq!(read(CONFIG)?, example);
         assert_eq!(mode(CONFIG)? & 0o777, 0o644);
 
         fs::write(root.join(CONFIG), "mode = \"monitor\"\n")?;
         fs::write(&binary, "second")?;
-        place(&binary, &example, &root, Step::user)?;
+        place(&binary, &deploy, &root, Step::user)?;
         assert_eq!(read(BINARY)?, "second");
         assert_eq!(read(CONFIG)?, "mode = \"monitor\"\n");
+        assert_eq!(mode(UNIT)? & 0o777, 0o644);
+        // The unit starts what was placed.
+        let start = format!("ExecStart=/{BINARY} run");
+        assert!(read(UNIT)?.lines().any(|line| line == start));
         Ok(())
     }
 }

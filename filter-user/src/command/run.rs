@@ -42,12 +42,11 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     let (health, watched) = watch::channel(Health::default());
     let listen = *context.config.metrics_listen;
     let endpoint = Endpoint::open(listen, context.pins.clone(), watched)?;
-    let mut changes = Changes::open()?;
-    // Until here a signal ends the process at once, which is as safe as any other end.
-    let mut watch = Watch::start(context, args, matches, health).await?;
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("wait for signals")?;
+    let mut changes = Changes::open()?;
+    let mut watch = Watch::start(context, args, matches, health).await?;
     let net = Net::open()?;
     let mut logger = Logger::open(context, started)?;
     let mut logs = Logs::default();

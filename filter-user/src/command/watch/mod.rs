@@ -3,8 +3,11 @@
 //! One look compares what is there with what is wanted, and brings about the difference; whatever the occasion, it is the same look. What
 //! cannot be brought about is said once, and tried again at the next occasion.
 
+mod complaints;
+mod interfaces;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
@@ -13,9 +16,10 @@ use clap::{ArgMatches, FromArgMatches as _};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use self::complaints::{Complaints, sentence};
 use super::{
     Context,
-    attach::{Guarded, attach_all, guard, refuse_foreign},
+    attach::{Guarded, guard},
     change::put_in_force,
     leap::look,
     policy::{examine, policy},
@@ -25,11 +29,10 @@ use super::{
 use crate::{
     cli::{ChangeArgs, Cli, PolicyArgs},
     clock::Moment,
-    datapath::{Attachment, Maps, Standing},
+    datapath::{Maps, Standing},
     metrics::Health,
-    net::{Interface, Net},
+    net::Net,
     output::say,
-    problem::{Problem, Refusals},
     progress::Progress,
     ranges::List,
     state::{Followed, History, WatchLock, WriterLock, read_ranges},
@@ -57,8 +60,7 @@ pub(super) struct Watch<'a> {
     doubt: bool,
     /// When a policy that could not be put in force is tried again, if nothing happens before.
     not_before: Option<Instant>,
-    /// What was complained of, by what is the matter.
-    complaints: BTreeMap<&'static str, String>,
+    complaints: Complaints,
     warned: BTreeSet<String>,
     missing: BTreeSet<String>,
     /// The programs that were loaded by this process and log.
@@ -97,7 +99,7 @@ impl<'a> Watch<'a> {
             known: Known::default(),
             doubt: true,
             not_before: None,
-            complaints: BTreeMap::new(),
+            complaints: Complaints::default(),
             warned: BTreeSet::new(),
             missing: BTreeSet::new(),
             logging: Vec::new(),
@@ -161,11 +163,11 @@ impl<'a> Watch<'a> {
             self.doubt = false;
             match self.follow_policy().await {
                 Ok(Outcome::Done) => {
-                    self.health.send_modify(|health| {
-                        health.reloaded(None);
-                        health.drift = None;
-                    });
-                    self.resolved("policy", "the files are in force");
+                    self.complaints.settle("policy", "the files are in force");
+                    // With a config file that cannot be read, not all of them are.
+                    if !self.complaints.has("config") {
+                        self.health.send_modify(|health| health.reloaded(None));
+                    }
                 }
                 // Somebody else is writing, or a change is on trial: a later look comes back to it.
                 Ok(Outcome::Later) => self.doubt = true,
@@ -195,10 +197,11 @@ impl<'a> Watch<'a> {
                     );
                 }
                 (self.context.config, self.context.file) = (config, file);
-                self.resolved("config", "the config file is in order");
+                self.complaints
+                    .settle("config", "the config file is in order");
             }
             Err(error) => {
-                self.complain("config", &error);
+                self.complaints.make("config", &error);
                 self.health
                     .send_modify(|health| health.reloaded(Some(sentence(&error))));
             }
@@ -314,109 +317,6 @@ impl<'a> Watch<'a> {
         self.net.node_addresses().await
     }
 
-    /// Whether every link that is pinned still holds a program on its interface, and there is one for each that was guarded.
-    fn links_hold(&self) -> bool {
-        let pins = &self.context.pins;
-        let Ok(pinned) = pins.interfaces() else {
-            return false;
-        };
-        !pinned.is_empty()
-            && self.lock.holds(&pins.watch())
-            && pinned.iter().all(|ifindex| {
-                Attachment::read(&pins.link(*ifindex)).is_ok_and(|link| link.ifindex != 0)
-            })
-    }
-
-    /// The interfaces to guard that are there: those that the settings name, or those that hold the default routes and those that have a
-    /// filter already.
-    async fn wanted(&mut self) -> Result<Vec<Interface>> {
-        let names = self.context.config.interfaces.to_vec();
-        let mut all = self.net.interfaces().await?;
-        if names.is_empty() {
-            let routes = self.net.choose("watch filter on", &[]).await;
-            let routes: Vec<u32> = routes
-                .map(|chosen| chosen.iter().map(|interface| interface.ifindex).collect())
-                .unwrap_or_default();
-            let pinned = self.context.pins.interfaces()?;
-            all.retain(|interface| {
-                routes.contains(&interface.ifindex) || pinned.contains(&interface.ifindex)
-            });
-            return Ok(all);
-        }
-        all.retain(|interface| names.contains(&interface.name));
-        for name in &names {
-            if all.iter().any(|interface| interface.name == *name) {
-                if self.missing.remove(name) {
-                    say(format_args!("`{name}` is back"));
-                }
-            } else if self.missing.insert(name.clone()) {
-                say(format_args!(
-                    "`{name}` is gone: it is guarded again as soon as it is back"
-                ));
-            }
-        }
-        Ok(all)
-    }
-
-    /// Guards every interface that is to be guarded and is not.
-    async fn guard_interfaces(&mut self) -> Result<()> {
-        let wanted = self.wanted().await?;
-        let pins = &self.context.pins;
-        if !matches!(Maps::in_use(pins), Ok(Some(_))) {
-            return self.guard_anew(wanted).await;
-        }
-        let open: Vec<Interface> = wanted
-            .into_iter()
-            .filter(|interface| {
-                let link = Attachment::read(&pins.link(interface.ifindex));
-                let ours = link.ok().map(|link| link.program_id);
-                ours.is_none() || interface.xdp.map(|xdp| xdp.program_id) != ours
-            })
-            .collect();
-        self.bury().await?;
-        if open.is_empty() {
-            return Ok(());
-        }
-        let _lock = WriterLock::take(&self.context.global.ranges_file, self.context.pins.root())?;
-        for interface in &open {
-            refuse_foreign(&self.context, interface)?;
-        }
-        let guarded = attach_all(&self.context, &open, self.context.global.verbose)?;
-        for interface in &open {
-            say(format_args!("guarding `{}` again", interface.name));
-        }
-        self.attached(guarded);
-        Ok(())
-    }
-
-    /// Makes everything anew: the pins are gone, and the filter with them.
-    async fn guard_anew(&mut self, interfaces: Vec<Interface>) -> Result<()> {
-        say("warning: the pins are gone, and with them the filter: attaching it again");
-        self.context.pins.prepare()?;
-        if !self.lock.holds(&self.context.pins.watch()) {
-            self.lock = WatchLock::take(&self.context.pins.watch())?;
-        }
-        let log = self.context.global.verbose;
-        let guarded = guard(&self.context, interfaces, None, &unattended(), log).await?;
-        self.attached(guarded);
-        self.doubt = true;
-        Ok(())
-    }
-
-    /// Removes the pins of interfaces that are gone.
-    async fn bury(&self) -> Result<()> {
-        let pins = &self.context.pins;
-        let there = self.net.interfaces().await?;
-        for ifindex in pins.interfaces()? {
-            // Where somebody detached the link by hand the interface is there, and its pin is taken over.
-            let gone = !there.iter().any(|interface| interface.ifindex == ifindex);
-            if gone && Attachment::read(&pins.link(ifindex))?.ifindex == 0 {
-                pins.remove_interface(ifindex)?;
-            }
-        }
-        Ok(())
-    }
-
     fn attached(&mut self, guarded: Vec<Guarded>) {
         if self.context.global.verbose {
             self.logging.extend(guarded);
@@ -444,8 +344,8 @@ impl<'a> Watch<'a> {
 
     /// What is in force, in a line for the service manager.
     pub(super) fn summary(&self) -> String {
-        if let Some(complaint) = self.complaints.values().next() {
-            return complaint.clone();
+        if let Some(complaint) = self.complaints.first() {
+            return complaint.to_owned();
         }
         let sources = || {
             let maps = Maps::in_use(&self.context.pins).ok()??;
@@ -460,42 +360,26 @@ impl<'a> Watch<'a> {
         let sentence = sentence(error);
         self.health
             .send_modify(|health| health.reloaded(Some(sentence)));
-        self.complain("policy", error);
+        self.complaints.make("policy", error);
     }
 
     fn outcome(&mut self, matter: &'static str, outcome: Result<()>, order: &str) {
         match outcome {
             Ok(()) => {
-                self.resolved(matter, order);
+                self.complaints.settle(matter, order);
                 self.health.send_modify(|health| health.drift = None);
             }
             Err(error) => {
-                self.complain(matter, &error);
+                self.complaints.make(matter, &error);
                 let drift = sentence(&error);
                 self.health.send_modify(|health| health.drift = Some(drift));
             }
         }
     }
 
-    /// Says what is the matter, once.
-    fn complain(&mut self, matter: &'static str, error: &anyhow::Error) {
-        let sentence = sentence(error);
-        if self.complaints.get(matter) != Some(&sentence) {
-            lines(error).iter().for_each(say);
-            say("note: what is in force stays in force");
-            self.complaints.insert(matter, sentence);
-        }
-    }
-
     /// Ends the watch; returns the programs that log.
     pub(super) fn leave(self) -> Vec<Guarded> {
         self.logging
-    }
-
-    fn resolved(&mut self, matter: &'static str, order: &str) {
-        if self.complaints.remove(matter).is_some() {
-            say(format_args!("note: {order} again"));
-        }
     }
 }
 
@@ -514,34 +398,6 @@ fn unattended() -> ChangeArgs {
     ChangeArgs {
         force: true,
         ..ChangeArgs::default()
-    }
-}
-
-/// All that an error says, in a line.
-fn sentence(error: &anyhow::Error) -> String {
-    match (
-        error.downcast_ref::<Refusals>(),
-        error.downcast_ref::<Problem>(),
-    ) {
-        (Some(refusals), _) => refusals.to_string(),
-        (_, Some(problem)) => problem.cause.clone(),
-        _ => format!("{error:#}"),
-    }
-}
-
-/// The same with what to do about it, as `main` would print it.
-fn lines(error: &anyhow::Error) -> Vec<String> {
-    let pair = |cause: &str, hint: &str| format!("error: {cause}\nhint: {hint}");
-    match (
-        error.downcast_ref::<Refusals>(),
-        error.downcast_ref::<Problem>(),
-    ) {
-        (Some(refusals), _) => {
-            let each = refusals.list.iter();
-            each.map(|(cause, hint)| pair(cause, hint)).collect()
-        }
-        (_, Some(problem)) => vec![pair(&problem.cause, &problem.hint)],
-        _ => vec![format!("error: {error:#}")],
     }
 }
 

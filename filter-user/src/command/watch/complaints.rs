@@ -1,0 +1,71 @@
+//! What is the matter is said once, and once more when it is over.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    output::say,
+    problem::{Problem, Refusals},
+};
+
+/// What was complained of, by what is the matter.
+#[derive(Default)]
+pub(super) struct Complaints {
+    made: BTreeMap<&'static str, String>,
+}
+
+impl Complaints {
+    /// Complains of `error`, unless that was the last complaint of this `matter`.
+    pub(super) fn make(&mut self, matter: &'static str, error: &anyhow::Error) {
+        let sentence = sentence(error);
+        if self.made.get(matter) != Some(&sentence) {
+            lines(error).iter().for_each(say);
+            say("note: what is in force stays in force");
+            self.made.insert(matter, sentence);
+        }
+    }
+
+    /// The matter is settled: if it was complained of, `order` is restored.
+    pub(super) fn settle(&mut self, matter: &'static str, order: &str) {
+        if self.made.remove(matter).is_some() {
+            say(format_args!("note: {order} again"));
+        }
+    }
+
+    /// Whether this matter is not settled.
+    pub(super) fn has(&self, matter: &str) -> bool {
+        self.made.contains_key(matter)
+    }
+
+    /// One that is not settled.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.made.values().next().map(String::as_str)
+    }
+}
+
+/// All that an error says, in a line.
+pub(super) fn sentence(error: &anyhow::Error) -> String {
+    match (
+        error.downcast_ref::<Refusals>(),
+        error.downcast_ref::<Problem>(),
+    ) {
+        (Some(refusals), _) => refusals.to_string(),
+        (_, Some(problem)) => problem.cause.clone(),
+        _ => format!("{error:#}"),
+    }
+}
+
+/// The same with what to do about it, as `main` would print it.
+fn lines(error: &anyhow::Error) -> Vec<String> {
+    let pair = |cause: &str, hint: &str| format!("error: {cause}\nhint: {hint}");
+    match (
+        error.downcast_ref::<Refusals>(),
+        error.downcast_ref::<Problem>(),
+    ) {
+        (Some(refusals), _) => {
+            let each = refusals.list.iter();
+            each.map(|(cause, hint)| pair(cause, hint)).collect()
+        }
+        (_, Some(problem)) => vec![pair(&problem.cause, &problem.hint)],
+        _ => vec![format!("error: {error:#}")],
+    }
+}

@@ -1,0 +1,126 @@
+//! `run` as a service: what it tells the service manager, and with what capabilities it gets along.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use tests::{
+    cli::{Apifence, FAILED, refused},
+    net::Echo,
+    site::{ADMIN, ATTACH, Family, INTERFACE, STRANGER, Site},
+    wait::PATIENCE,
+};
+
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
+const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
+
+/// The unit that is installed.
+const UNIT: &str = include_str!("../../deploy/apifence.service");
+
+#[test]
+fn the_service_manager_is_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let path = filter.ranges_file().with_file_name("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let told = |words: &[&str]| -> Result<()> {
+        let mut bytes = [0; 4096];
+        loop {
+            let length = socket
+                .recv(&mut bytes)
+                .with_context(|| format!("wait for {words:?}"))?;
+            let text = String::from_utf8_lossy(&bytes[..length]);
+            if words.iter().all(|word| text.contains(word)) {
+                return Ok(());
+            }
+        }
+    };
+    let mut command = filter.command(&RUN);
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = site.node.spawn(&mut command)?;
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let mut child = tests::cli::Killed(child);
+    told(&["READY=1", "STATUS=generation 1 in force"])?;
+    told(&["WATCHDOG=1"])?;
+    nix::sys::signal::kill(pid, Signal::SIGHUP)?;
+    told(&["RELOADING=1", "MONOTONIC_USEC="])?;
+    told(&["READY=1"])?;
+    fs::write(filter.ranges_file(), "nonsense\n")?;
+    told(&["STATUS=", "range `nonsense`"])?;
+    fs::write(filter.ranges_file(), format!("{LIST}{}\n", ADMIN[0]))?;
+    told(&["STATUS=generation 2 in force"])?;
+    nix::sys::signal::kill(pid, Signal::SIGTERM)?;
+    told(&["STOPPING=1"])?;
+    ensure!(child.0.wait()?.success());
+    Ok(())
+}
+
+/// `setpriv`, for a command that may have these capabilities and no others, as the unit bounds them.
+fn bounded(capabilities: &[String]) -> Command {
+    let set: String = capabilities
+        .iter()
+        .map(|name| format!(",+{name}"))
+        .collect();
+    let set = format!("-all{set}");
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args([
+        "--bounding-set",
+        &set,
+        "--inh-caps",
+        "-all",
+        "--no-new-privs",
+    ]);
+    setpriv
+}
+
+#[test]
+fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> {
+    let bound = "CapabilityBoundingSet=";
+    let bound = UNIT.lines().find_map(|line| line.strip_prefix(bound));
+    let all: Vec<String> = bound
+        .context("the unit bounds nothing")?
+        .split(' ')
+        .map(|name| name.trim_start_matches("CAP_").to_lowercase())
+        .collect();
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    let done = |command: &[&str]| -> Result<()> {
+        let ran = filter.run_by(bounded(&all), command)?;
+        ensure!(ran.code == Some(0), "{ran}");
+        Ok(())
+    };
+    done(&ATTACH)?;
+    done(&["ranges", "add", STRANGER[0]])?;
+    site.stranger_gets_in(Family::V4, 6443)?;
+    done(&["ranges", "rollback"])?;
+    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+    done(&["status"])?;
+    done(&["detach"])?;
+    for missing in &all {
+        let rest: Vec<String> = all
+            .iter()
+            .filter(|name| *name != missing)
+            .cloned()
+            .collect();
+        let ran = filter.run_by(bounded(&rest), &ATTACH)?;
+        refused(&ran, FAILED, &[])?;
+        ensure!(
+            ran.stderr
+                .contains(&format!("CAP_{}", missing.to_uppercase())),
+            "the hint does not name it: {ran}"
+        );
+        // What was begun is taken off by one who may.
+        filter.ok(&["detach"])?;
+    }
+    Ok(())
+}
