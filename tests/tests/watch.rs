@@ -51,7 +51,7 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
-    let daemon = start(&site, &filter)?;
+    let mut daemon = start(&site, &filter)?;
     let with_stranger = format!("{LIST}{}\n", STRANGER[0]);
     let file = filter.ranges_file();
 
@@ -63,6 +63,7 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     // A command's change and the file's are one.
     filter.ok(&["ranges", "add", STRANGER[0]])?;
+    daemon.line(|line| line.contains("another command changed the list: 3 in the list"))?;
     check(&filter, STRANGER[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
     check(&filter, STRANGER[0], false)?;
@@ -295,7 +296,9 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
     let add = ["ranges", "add", STRANGER[0], "--confirm-within"];
     filter.ok(&[&add[..], &["3s"]].concat())?;
     site.stranger_gets_in(Family::V4, PORT)?;
+    daemon.line(|line| line.contains("a change is on trial"))?;
     daemon.line(|line| line.contains("was not confirmed in time"))?;
+    daemon.line(|line| line.contains("the change on trial is over: 2 in the list"))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(
         !filter
@@ -305,8 +308,9 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
     );
 
     filter.ok(&[&add[..], &["1h"]].concat())?;
+    daemon.line(|line| line.contains("a change is on trial"))?;
     filter.ok(&["confirm"])?;
-    daemon.line(|line| line.contains("another command changed the list: 3 in the list"))?;
+    daemon.line(|line| line.contains("the change on trial was confirmed: 3 in the list"))?;
     site.stranger_gets_in(Family::V4, PORT).map(drop)
 }
 

@@ -77,6 +77,23 @@ struct Known {
     ahead: i128,
 }
 
+impl Known {
+    fn on_trial(&self) -> bool {
+        matches!(self.standing, Some(Standing::Provisional { .. }))
+    }
+
+    /// What somebody else must have done, if `generation` is the one in force now, and this is what was known before.
+    fn news(&self, generation: u64) -> Option<&'static str> {
+        match (self.on_trial(), generation == self.generation) {
+            _ if self.standing.is_none() => None,
+            (true, true) => Some("the change on trial was confirmed"),
+            (true, false) => Some("the change on trial is over"),
+            (false, true) => None,
+            (false, false) => Some("another command changed the list"),
+        }
+    }
+}
+
 impl<'a> Watch<'a> {
     /// Puts the policy in force and guards the interfaces. If that fails, but a filter is there from before, it stays, and this goes on
     /// from there.
@@ -249,6 +266,9 @@ impl<'a> Watch<'a> {
             return Ok(Outcome::Later);
         };
         if let Some(waiting) = settle(context, &mut maps)? {
+            if !self.known.on_trial() {
+                say("note: a change is on trial: it waits for `apifence confirm`");
+            }
             self.known.standing = Some(maps.standing()?);
             self.known.generation = maps.record(waiting.slot)?.generation;
             return Ok(Outcome::OnTrial);
@@ -297,11 +317,8 @@ impl<'a> Watch<'a> {
                 reasons.join(" and "),
                 in_words(&list)
             ));
-        } else if record.generation != self.known.generation && self.known.generation != 0 {
-            say(format_args!(
-                "another command changed the list: {}",
-                in_words(&list)
-            ));
+        } else if let Some(news) = self.known.news(record.generation) {
+            say(format_args!("{news}: {}", in_words(&list)));
         }
         self.known = Known {
             standing: Some(maps.standing()?),
