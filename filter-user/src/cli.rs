@@ -6,6 +6,7 @@ use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
     builder::{BoolishValueParser, PossibleValuesParser},
 };
+use clap_complete::Shell;
 use filter_common::DropReason;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
@@ -139,6 +140,17 @@ pub(crate) enum Command {
     Ranges(RangesCommand),
     /// Keep a change that was made with `--confirm-within`
     Confirm,
+    /// Write completions for a shell to stdout
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual page to stdout, or one for each command into a directory
+    Man {
+        /// Directory for the pages; must exist
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
     /// Show the settings that `attach` or `run` would go by, and where each comes from
     ///
     /// A flag goes before the environment, the environment before the config file, and the config file before the default. This takes the

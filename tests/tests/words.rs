@@ -367,3 +367,35 @@ fn refusals_of_changes() -> Result<()> {
     same("refusals-of-changes", &filter, &said);
     Ok(())
 }
+
+#[test]
+fn the_shell_and_the_manual_are_told_every_command() -> Result<()> {
+    let namespace = tests::netns::Namespace::new("desk")?;
+    let filter = Apifence::new(&namespace)?;
+    let help = filter.ok(&["--help"])?;
+    let names = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        // A longer description goes on in further lines, indented more.
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names: Vec<&str> = names.filter(|name| !["", "help"].contains(name)).collect();
+    assert!(names.contains(&"ranges"), "{names:?}");
+    let folder = tempfile::TempDir::new()?;
+    let path = folder.path().display().to_string();
+    filter.ok(&["man", &path])?;
+    let page = filter.ok(&["man"])?;
+    for shell in ["bash", "zsh", "fish"] {
+        let script = filter.ok(&["completions", shell])?;
+        for name in &names {
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+    }
+    for name in names {
+        assert!(page.contains(&format!("apifence\\-{name}(1)")), "{name}");
+        assert!(folder.path().join(format!("apifence-{name}.1")).exists());
+    }
+    let ran = filter.run(&["man", "/nowhere/at/all"])?;
+    tests::cli::refused(&ran, tests::cli::FAILED, &["/nowhere/at/all"])
+}

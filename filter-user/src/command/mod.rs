@@ -12,6 +12,7 @@ mod history;
 mod leap;
 mod list;
 mod logged;
+mod manual;
 mod policy;
 mod ranges;
 mod run;
@@ -157,5 +158,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         Command::Ranges(command) => ranges::run(context, command).await,
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),
+        Command::Completions { shell } => Ok(manual::completions(shell)),
+        Command::Man { directory } => manual::man(directory.as_deref()),
     }
 }
