@@ -20,6 +20,8 @@ mod settle;
 mod stats;
 mod status;
 mod suggest;
+mod top;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -132,7 +134,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Detach { interface } => detach::run(context, &interface).await,
         Command::Status => status::run(context).await,
         Command::Check { addresses } => check::run(context, &addresses),
-        Command::Stats => stats::run(context).await,
+        Command::Stats { stats } if stats.watch => watch::run(context, stats.interval).await,
+        Command::Stats { .. } => stats::run(context).await,
+        Command::Top => top::run(context).await,
         Command::Events { events } => events::run(context, &events).await,
         Command::Suggest {
             group_v4: v4,
