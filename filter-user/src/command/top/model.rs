@@ -190,9 +190,9 @@ impl Model {
     pub(super) fn rate(&self, verdicts: &[&str]) -> f64 {
         let wanted = |counter: &&CounterModel| verdicts.contains(&counter.row.verdict);
         let wanted = self.counters().filter(wanted);
-        wanted
-            .map(|counter| counter.packets.rate(&self.times))
-            .sum()
+        let rates = wanted.map(|counter| counter.packets.rate(&self.times));
+        // A sum of nothing would be -0.
+        rates.fold(0.0, |sum, rate| sum + rate)
     }
 
     /// Packets a second to protected ports, from authorized sources.
@@ -201,9 +201,9 @@ impl Model {
             counter.row.verdict == "pass" && counter.row.reason.starts_with("authorized")
         };
         let wanted = self.counters().filter(wanted);
-        wanted
-            .map(|counter| counter.packets.rate(&self.times))
-            .sum()
+        let rates = wanted.map(|counter| counter.packets.rate(&self.times));
+        // A sum of nothing would be -0.
+        rates.fold(0.0, |sum, rate| sum + rate)
     }
 
     fn report(&mut self, reports: &[Refused], first: bool) {

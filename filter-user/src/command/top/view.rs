@@ -90,7 +90,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls,
     let above = 1 + u16::from(model.provisional.is_some());
     let [head, rates, tables, foot] = Layout::vertical([
         Constraint::Length(above),
-        Constraint::Length(if has_charts { 8 } else { 1 }),
+        Constraint::Length(if has_charts { 9 } else { 1 }),
         Constraint::Fill(1),
         Constraint::Length(u16::from(area.height >= 8)),
     ])
@@ -189,7 +189,7 @@ fn chart(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look, passed: b
         .x_axis(
             Axis::default()
                 .bounds([-span, 0.0])
-                .labels(["-5 min", "-2.5", "now"]),
+                .labels(["-5 min", "-2.5 min", "now"]),
         )
         .y_axis(
             Axis::default()
