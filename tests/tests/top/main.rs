@@ -212,6 +212,10 @@ fn a_filter_that_leaves_and_comes_back_is_shown() -> Result<()> {
     site.admin_gets_in(Family::V4, PORT)?;
     top.press("2")?;
     top.shows(&["2 used entries", "198.51.100.0/24"])?;
+    filter.ok(&["ranges", "remove", "198.51.100.0/24", "--force"])?;
+    top.until("the removal of the entry", |screen| {
+        !screen.contents().contains("198.51.100.0/24")
+    })?;
     filter.ok(&["ranges", "clear"])?;
     top.shows(&["off: enforcement is switched off"])?;
     top.press("q")?;
