@@ -164,7 +164,9 @@ fn however_it_ends_the_terminal_is_as_before() -> Result<()> {
     }
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let mut top = top(&site, &filter)?;
+        // Also in a pause. A key that the terminal only takes in afterwards it would show itself.
         top.press("p")?;
+        top.shows(&["PAUSED"])?;
         top.signal(signal)?;
         top.ended_well().with_context(|| format!("{signal}"))?;
     }
