@@ -91,7 +91,7 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Attach if needed, then stay in the foreground and show the counters; the filter stays on at exit
+    /// Attach if needed, then stay in the foreground and keep the filter true to its files; it stays on at exit
     Run {
         #[command(flatten)]
         policy: PolicyArgs,
@@ -120,7 +120,12 @@ pub(crate) enum Command {
         addresses: Vec<IpAddr>,
     },
     /// Show the counters
-    Stats,
+    Stats {
+        #[command(flatten)]
+        stats: StatsArgs,
+    },
+    /// Show rates, who is refused and who is let in, live in the terminal; printed once where stdout is none
+    Top,
     /// Show refused packets as they come, a line each; a flood is sampled
     Events {
         #[command(flatten)]
@@ -240,6 +245,17 @@ pub(crate) struct ChangeArgs {
     pub(crate) confirm_within: Option<Duration>,
 }
 
+/// How often the counters are shown.
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Show them again and again, with rates, until ctrl-c
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// How often, like `1s` or `500ms`
+    #[arg(long, value_name = "DURATION", requires = "watch", default_value = "1s", value_parser = parse_interval)]
+    pub(crate) interval: Duration,
+}
+
 /// Which refused packets are shown.
 #[derive(Debug, Args)]
 pub(crate) struct EventArgs {
@@ -271,6 +287,16 @@ fn parse_duration(text: &str) -> Result<SignedDuration, String> {
         .ok()
         .filter(SignedDuration::is_positive)
         .ok_or_else(|| "write it like `60s`, `8h` or `30d`".to_owned())
+}
+
+/// How often something is shown again.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)?.unsigned_abs() {
+        time if time < Duration::from_millis(100) || time > Duration::from_hours(24) => {
+            Err("from `100ms` to `24h`".to_owned())
+        }
+        time => Ok(time),
+    }
 }
 
 /// How long a change may wait for its confirmation.

@@ -3,9 +3,11 @@
 use std::{
     fmt::Display,
     io::{self, Write as _},
+    os::fd::AsFd as _,
 };
 
 use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 /// How data is written.
@@ -63,6 +65,16 @@ fn json<T: Serialize>(data: &T) -> Result<String> {
 pub fn say(text: impl Display) {
     // Nobody to tell if even stderr is gone.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether whoever read our stdout went away, though we have nothing to tell.
+pub fn is_closed() -> bool {
+    let stdout = io::stdout();
+    let mut ask = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    poll(&mut ask, PollTimeout::ZERO).is_ok()
+        && ask[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR))
 }
 
 /// A table without borders, its columns aligned.

@@ -96,11 +96,17 @@ impl<'a> Apifence<'a> {
         Ok(Ran::new(arguments, &output))
     }
 
-    /// Runs it under another program, `by` with its own arguments, to its end.
-    pub fn run_by(&self, mut by: Command, arguments: &[&str]) -> Result<Ran> {
+    /// The command under another program, `by` with its own arguments.
+    pub fn command_by(&self, mut by: Command, arguments: &[&str]) -> Command {
         by.arg(binary());
         self.finish(&mut by, arguments);
-        Ok(Ran::new(arguments, &self.namespace.output(&mut by)?))
+        by
+    }
+
+    /// Runs it under another program, `by` with its own arguments, to its end.
+    pub fn run_by(&self, by: Command, arguments: &[&str]) -> Result<Ran> {
+        let mut command = self.command_by(by, arguments);
+        Ok(Ran::new(arguments, &self.namespace.output(&mut command)?))
     }
 
     /// Runs it and wants exit code 0; returns its stdout.

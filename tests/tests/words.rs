@@ -27,6 +27,7 @@ fn help() -> Result<()> {
         "status",
         "check",
         "stats",
+        "top",
         "events",
         "suggest",
         "ranges",

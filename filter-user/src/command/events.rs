@@ -1,10 +1,9 @@
 //! `apifence events`: refused packets as they come.
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,7 +18,7 @@ use crate::{
     cli::EventArgs,
     clock::Moment,
     datapath::{Begin, News, Refused, ReportReader},
-    output::{Output, say},
+    output::{Output, is_closed, say},
 };
 
 /// How often the rings are looked at: a CPU fills its own in four seconds at the earliest.
@@ -76,7 +75,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
             _ = interrupt.recv() => break,
             _ = ticks.tick() => {}
         }
-        if is_closed(&io::stdout()) {
+        if is_closed() {
             return Ok(0);
         }
         printer.take(&reader.poll()?).await?;
@@ -141,13 +140,4 @@ impl std::fmt::Display for NotReported {
             self.time, self.not_reported
         )
     }
-}
-
-/// Whether whoever read our output went away, though we have nothing to tell.
-fn is_closed(stdout: &io::Stdout) -> bool {
-    let mut ask = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-    poll(&mut ask, PollTimeout::ZERO).is_ok()
-        && ask[0]
-            .revents()
-            .is_some_and(|events| events.contains(PollFlags::POLLERR))
 }

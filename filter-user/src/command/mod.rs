@@ -15,12 +15,14 @@ mod logged;
 mod manual;
 mod policy;
 mod ranges;
+mod rates;
 mod run;
 mod settings;
 mod settle;
 mod stats;
 mod status;
 mod suggest;
+mod top;
 mod watch;
 
 use std::path::PathBuf;
@@ -149,7 +151,9 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         }
         Command::Status => status::run(context).await,
         Command::Check { addresses } => check::run(context, &addresses),
-        Command::Stats => stats::run(context).await,
+        Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
+        Command::Stats { .. } => stats::run(context).await,
+        Command::Top => top::run(context).await,
         Command::Events { events } => events::run(context, &events).await,
         Command::Suggest {
             group_v4: v4,

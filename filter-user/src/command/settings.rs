@@ -73,7 +73,8 @@ const fn needed(command: &Command) -> Option<&'static [&'static str]> {
         Command::Run { .. } | Command::Attach { .. } | Command::Config { .. } => None,
         Command::Status
         | Command::Check { .. }
-        | Command::Stats
+        | Command::Stats { .. }
+        | Command::Top
         | Command::Events { .. }
         | Command::Suggest { .. }
         | Command::Detach { .. }

@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// The counters of all guarded interfaces.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct Stats {
     pub(super) interfaces: Vec<InterfaceStats>,
 }
 
 /// The counters of one interface.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct InterfaceStats {
     pub(super) interface: String,
     pub(super) ifindex: u32,
@@ -28,7 +28,7 @@ pub(super) struct InterfaceStats {
 }
 
 /// One counter.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Row {
     pub(super) verdict: &'static str,
     pub(super) reason: &'static str,
@@ -83,7 +83,9 @@ pub(super) async fn read(context: &Context, net: &Net) -> Result<Stats> {
     let names = net.interfaces().await?;
     let mut interfaces = Vec::new();
     for ifindex in context.pins.interfaces()? {
-        let rows = read_counters(&context.pins.counters(ifindex))?;
+        let Some(counters) = counters(context, ifindex)? else {
+            continue;
+        };
         interfaces.push(InterfaceStats {
             interface: names
                 .iter()
@@ -93,17 +95,25 @@ pub(super) async fn read(context: &Context, net: &Net) -> Result<Stats> {
                     |interface| interface.name.clone(),
                 ),
             ifindex,
-            counters: rows
-                .into_iter()
-                .filter(|row| row.counter.packets > 0)
-                .map(Row::from)
-                .collect(),
+            counters,
         });
     }
     Ok(Stats { interfaces })
 }
 
-/// Runs the command.
+/// The counters of one interface that are not zero; none if the filter has left it meanwhile.
+pub(super) fn counters(context: &Context, ifindex: u32) -> Result<Option<Vec<Row>>> {
+    match read_counters(&context.pins.counters(ifindex)) {
+        Ok(rows) => {
+            let rows = rows.into_iter().filter(|row| row.counter.packets > 0);
+            Ok(Some(rows.map(Row::from).collect()))
+        }
+        Err(_) if !context.pins.link(ifindex).exists() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs the command without `--watch`.
 pub(super) async fn run(context: &Context) -> Result<u8> {
     let stats = read(context, &Net::open()?).await?;
     if stats.interfaces.is_empty() {

@@ -49,33 +49,41 @@ struct Status {
     warnings: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct Provisional {
+/// A change on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Provisional {
     /// When the generation before is in force again.
-    until: Timestamp,
+    pub(super) until: Timestamp,
     /// Seconds until then.
-    seconds_left: u64,
+    pub(super) seconds_left: u64,
+}
+
+impl Provisional {
+    pub(super) fn of(standing: Standing, now: &Moment) -> Option<Self> {
+        let Standing::Provisional { until, .. } = standing else {
+            return None;
+        };
+        Some(Self {
+            until: to_second(now.wall_at_boot(until)),
+            seconds_left: until.saturating_sub(now.boot).div_ceil(1_000_000_000),
+        })
+    }
+}
+
+impl fmt::Display for Provisional {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "provisional: {} s left, until {}; then the list before returns by itself (`apifence confirm` keeps this one)",
+            self.seconds_left, self.until
+        )
+    }
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ports = join(&self.ports);
-        match self.state {
-            "enforcing" => writeln!(
-                f,
-                "enforcing: TCP {ports} from sources outside the authorized ranges is dropped"
-            )?,
-            "monitoring" => writeln!(
-                f,
-                "monitoring: TCP {ports} from sources outside the authorized ranges is counted, and passes"
-            )?,
-            "off" => writeln!(f, "off: enforcement is switched off, everyone passes")?,
-            "unknown" => writeln!(
-                f,
-                "unknown: a filter is attached, and its policy cannot be read"
-            )?,
-            _ => writeln!(f, "detached: no filter is attached, everyone passes")?,
-        }
+        writeln!(f, "{}", headline(self.state, &ports))?;
         for guard in &self.interfaces {
             let place = match (guard.guarded, guard.xdp_mode) {
                 (true, Some(place)) => format!("{} XDP", place.label()),
@@ -112,15 +120,8 @@ impl fmt::Display for Status {
             )?;
         }
         writeln!(f, "ranges file   {}", self.ranges_file)?;
-        if let Some(Provisional {
-            until,
-            seconds_left,
-        }) = &self.provisional
-        {
-            writeln!(
-                f,
-                "provisional: {seconds_left} s left, until {until}; then the list before returns by itself (`apifence confirm` keeps this one)"
-            )?;
+        if let Some(provisional) = &self.provisional {
+            writeln!(f, "{provisional}")?;
         }
         for drift in &self.drift {
             writeln!(f, "drift: {drift}")?;
@@ -129,6 +130,30 @@ impl fmt::Display for Status {
             writeln!(f, "warning: {warning}")?;
         }
         Ok(())
+    }
+}
+
+/// The first line: what becomes of packets from unauthorized sources to `ports`.
+pub(super) fn headline(state: &str, ports: &str) -> String {
+    match state {
+        "enforcing" => {
+            format!("enforcing: TCP {ports} from sources outside the authorized ranges is dropped")
+        }
+        "monitoring" => format!(
+            "monitoring: TCP {ports} from sources outside the authorized ranges is counted, and passes"
+        ),
+        "off" => "off: enforcement is switched off, everyone passes".to_owned(),
+        "unknown" => "unknown: a filter is attached, and its policy cannot be read".to_owned(),
+        _ => "detached: no filter is attached, everyone passes".to_owned(),
+    }
+}
+
+/// The word for what the policy of `record` does, where a filter is attached.
+pub(super) fn state(record: &PolicyRecord) -> &'static str {
+    match record.mode {
+        mode if mode == Mode::Off as u8 => "off",
+        mode if mode == Mode::Monitor as u8 => "monitoring",
+        _ => "enforcing",
     }
 }
 
@@ -199,11 +224,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     let record = maps.record(slot)?;
     let settings = maps.settings(slot)?;
     let sources = maps.sources(slot, &now)?;
-    status.state = match record.mode {
-        mode if mode == Mode::Off as u8 => "off",
-        mode if mode == Mode::Monitor as u8 => "monitoring",
-        _ => "enforcing",
-    };
+    status.state = state(&record);
     let guarded: Vec<&str> = status
         .interfaces
         .iter()
@@ -217,12 +238,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
         .ok()
         .map(|time| format!("{time:.0}"));
-    if let Standing::Provisional { until, .. } = standing {
-        status.provisional = Some(Provisional {
-            until: to_second(now.wall_at_boot(until)),
-            seconds_left: until.saturating_sub(now.boot).div_ceil(1_000_000_000),
-        });
-    }
+    status.provisional = Provisional::of(standing, &now);
     let mut expired = 0;
     for prefix in sources.iter() {
         if !prefix.lives(now.wall) {

@@ -19,4 +19,4 @@ pub use maps::{Maps, Policy, Slot, Standing};
 pub use object::{Program, create_maps};
 pub use reports::{Begin, News, Refused, ReportReader};
 pub use strangers::{SeenStranger, read_strangers};
-pub use usage::Used;
+pub use usage::{Use, Used};

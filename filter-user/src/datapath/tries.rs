@@ -133,10 +133,25 @@ pub(super) fn all<const N: usize>(
 where
     IpAddr: From<[u8; N]>,
 {
+    some(tries, slot, now, |_| true)
+}
+
+/// The same for those alone whose key in the map of usage is `wanted`.
+pub(super) fn some<const N: usize>(
+    tries: &Tries,
+    slot: Slot,
+    now: &Moment,
+    wanted: impl Fn(u32) -> bool,
+) -> Result<Vec<(Prefix, Identity)>>
+where
+    IpAddr: From<[u8; N]>,
+{
     let mut prefixes = Vec::new();
     each(tries, slot, |key, value| {
-        let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
-        prefixes.extend(prefix(octets, value, now));
+        if wanted(value.id()) {
+            let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
+            prefixes.extend(prefix(octets, value, now));
+        }
     })?;
     Ok(prefixes)
 }

@@ -80,12 +80,52 @@ pub struct Used {
     pub counted_since: Timestamp,
 }
 
+/// What a range was used for, by its key: the range itself costs a walk over all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// The key; the same from one generation to the next as long as the range stays.
+    pub id: u32,
+    /// Packets that passed because of it.
+    pub packets: u64,
+    /// When the last of them did.
+    pub last_seen: Timestamp,
+}
+
 impl Maps {
-    /// What each range of the generation in `slot` was used for, all CPUs together, in the order of the ranges.
+    /// Every use that is counted, of ranges that are gone as well, in no order. Costs by what was used, not by how many ranges there
+    /// are.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn used(&self, slot: Slot, now: &Moment) -> Result<Vec<Used>> {
+    pub fn uses(&self, now: &Moment) -> Result<Vec<Use>> {
+        let uses = self.read_usage()?.into_iter().map(|(id, usage)| Use {
+            id,
+            packets: usage.packets,
+            last_seen: now.wall_at_monotonic(usage.last_seen),
+        });
+        Ok(uses.collect())
+    }
+
+    /// Which ranges of the generation in `slot` the keys `ids` are: a walk over all of them.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn ranges_of(
+        &self,
+        slot: Slot,
+        ids: &HashSet<u32>,
+        now: &Moment,
+    ) -> Result<HashMap<u32, Prefix>> {
+        let wanted = |id: u32| ids.contains(&id);
+        let mut found = tries::some::<4>(&self.sources_v4, slot, now, wanted)?;
+        found.extend(tries::some::<16>(&self.sources_v6, slot, now, wanted)?);
+        let ranges = found.into_iter();
+        Ok(ranges
+            .map(|(prefix, identity)| (identity.id, prefix))
+            .collect())
+    }
+
+    fn read_usage(&self) -> Result<HashMap<u32, Usage>> {
         let mut found: HashMap<u32, Usage> = HashMap::new();
         let read = Batch::of(&self.usage)?.read(|key, values| {
             let sum = found.entry(bytemuck::pod_read_unaligned(key)).or_default();
@@ -96,6 +136,15 @@ impl Maps {
             }
         });
         read.map_err(|error| explain("read usage", &error))?;
+        Ok(found)
+    }
+
+    /// What each range of the generation in `slot` was used for, all CPUs together, in the order of the ranges.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn used(&self, slot: Slot, now: &Moment) -> Result<Vec<Used>> {
+        let found = self.read_usage()?;
         let full = found.len() >= MAX_USAGE as usize;
         let mut prefixes = tries::all::<4>(&self.sources_v4, slot, now)?;
         prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);

@@ -1,0 +1,198 @@
+//! `apifence stats --watch`: the counters again and again, with rates, for scripts.
+
+use std::{fmt, time::Duration};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::{
+    Context,
+    event::milliseconds,
+    stats::{self, Row, Stats},
+};
+use crate::{
+    net::Net,
+    output::{is_closed, table},
+};
+
+/// The counters of all guarded interfaces, and how fast they grew since the last time.
+#[derive(Serialize)]
+struct Rates {
+    time: Timestamp,
+    /// Over how long, exactly.
+    seconds: f64,
+    interfaces: Vec<InterfaceRates>,
+}
+
+/// The same of one interface.
+#[derive(Serialize)]
+pub(super) struct InterfaceRates {
+    pub(super) interface: String,
+    pub(super) ifindex: u32,
+    pub(super) counters: Vec<RatedRow>,
+}
+
+/// One counter, and how fast it grew.
+#[derive(Serialize)]
+pub(super) struct RatedRow {
+    #[serde(flatten)]
+    pub(super) row: Row,
+    pub(super) packets_per_second: f64,
+    pub(super) bytes_per_second: f64,
+}
+
+/// The header of a table of [`RatedRow`]s.
+pub(super) const HEADER: [&str; 7] = [
+    "interface",
+    "verdict",
+    "reason",
+    "packets/s",
+    "bytes/s",
+    "packets",
+    "bytes",
+];
+
+impl RatedRow {
+    /// Its line in a table, for the interface that is shown as `interface`.
+    pub(super) fn cells(&self, interface: &str) -> Vec<String> {
+        vec![
+            interface.to_owned(),
+            self.row.verdict.to_owned(),
+            self.row.reason.to_owned(),
+            format!("{:.1}", self.packets_per_second),
+            format!("{:.1}", self.bytes_per_second),
+            self.row.packets.to_string(),
+            self.row.bytes.to_string(),
+        ]
+    }
+}
+
+impl Rates {
+    /// From what was counted `before`, and `now`, so long after. An interface that was not there before began at zero.
+    fn between(before: &Stats, now: Stats, time: Timestamp, took: Duration) -> Self {
+        let seconds = took.as_secs_f64();
+        let interfaces = now.interfaces.into_iter().map(|interface| {
+            let earlier = before
+                .interfaces
+                .iter()
+                .find(|other| other.ifindex == interface.ifindex);
+            let rated = |row: Row| {
+                let same =
+                    |other: &&Row| (other.verdict, other.reason) == (row.verdict, row.reason);
+                let earlier = earlier.and_then(|earlier| earlier.counters.iter().find(same));
+                // One that runs backwards was made anew.
+                let earlier = earlier.filter(|earlier| earlier.packets <= row.packets);
+                let (packets, bytes) = earlier.map_or((0, 0), |row| (row.packets, row.bytes));
+                RatedRow {
+                    row,
+                    packets_per_second: per_second(row.packets - packets, seconds),
+                    bytes_per_second: per_second(row.bytes.saturating_sub(bytes), seconds),
+                }
+            };
+            InterfaceRates {
+                counters: interface.counters.iter().copied().map(rated).collect(),
+                interface: interface.interface,
+                ifindex: interface.ifindex,
+            }
+        });
+        Self {
+            time,
+            seconds: rounded(seconds),
+            interfaces: interfaces.collect(),
+        }
+    }
+}
+
+fn per_second(count: u64, seconds: f64) -> f64 {
+    rounded(count as f64 / seconds)
+}
+
+/// To thousandths: more would only look exact.
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.interfaces.iter().flat_map(|interface| {
+            let counters = interface.counters.iter();
+            counters.map(|row| row.cells(&interface.interface))
+        });
+        if self.interfaces.is_empty() {
+            return writeln!(f, "{} no filter is attached", self.time);
+        }
+        writeln!(f, "{}\n{}", self.time, table(&HEADER, rows))
+    }
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &Context, interval: Duration) -> Result<u8> {
+    let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
+    let net = Net::open()?;
+    let mut before = stats::read(context, &net).await?;
+    let mut then = Instant::now();
+    if before.interfaces.is_empty() {
+        return Err(context.nothing_attached());
+    }
+    let mut ticks = interval_at(then + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(0),
+            _ = interrupt.recv() => return Ok(0),
+            _ = ticks.tick() => {}
+        }
+        if is_closed() {
+            return Ok(0);
+        }
+        let stats = stats::read(context, &net).await?;
+        let now = Instant::now();
+        let kept = stats.clone();
+        let time = milliseconds(Timestamp::now());
+        let rates = Rates::between(&before, stats, time, now - then);
+        context.global.output.line(&rates)?;
+        (before, then) = (kept, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::stats::InterfaceStats;
+
+    fn stats(ifindex: u32, packets: u64) -> Stats {
+        Stats {
+            interfaces: vec![InterfaceStats {
+                interface: "eth0".to_owned(),
+                ifindex,
+                counters: vec![Row {
+                    verdict: "drop",
+                    reason: "unauthorized",
+                    packets,
+                    bytes: packets * 74,
+                }],
+            }],
+        }
+    }
+
+    #[test]
+    fn rates_are_growth_over_time_and_never_run_backwards() {
+        let rate = |before: &Stats, now: Stats| {
+            let took = Duration::from_millis(500);
+            let rates = Rates::between(before, now, Timestamp::UNIX_EPOCH, took);
+            let row = &rates.interfaces[0].counters[0];
+            (row.packets_per_second, row.bytes_per_second)
+        };
+        assert_eq!(rate(&stats(2, 100), stats(2, 150)), (100.0, 7400.0));
+        assert_eq!(rate(&stats(2, 100), stats(2, 100)), (0.0, 0.0));
+        // Detached and attached: counted anew.
+        assert_eq!(rate(&stats(2, 100), stats(2, 10)), (20.0, 1480.0));
+        assert_eq!(rate(&stats(3, 100), stats(2, 10)), (20.0, 1480.0));
+    }
+}
