@@ -127,7 +127,7 @@ impl<'a> Contender<'a> {
         }
         if self.kind == Kind::ApifenceWatched {
             let mut run = apifence.start(&[&["run", &interface], &most[..]].concat())?;
-            run.line(|line| line.contains("enforcing"))?;
+            run.line(|line| line.starts_with("guarding"))?;
             self.run = Some(run);
         }
         self.apifence = Some(apifence);
@@ -168,7 +168,7 @@ impl<'a> Contender<'a> {
              set v6 {{ type ipv6_addr; flags interval; elements = {{ {} }} }}\n\
              chain guard {{ type filter hook {hook} priority 0;\n\
              tcp dport {{ 443, 6443 }} ip saddr != @v4 drop\n\
-             tcp dport {{ 443, 6443 }} ip6 saddr != @v6 drop }}\n}}\n",
+             tcp dport {{ 443, 6443 }} ip6 saddr != @v6 drop\n}}\n}}\n",
             v4.join(","),
             v6.join(",")
         );
