@@ -143,9 +143,12 @@ impl Road {
     ) -> Result<T> {
         let ifindex = self.near.ifindex(NEAR)?;
         let mut generator = Foreign::with_code(generator(family, ifindex), &[])?;
-        let program: &Xdp = generator.program()?;
         let frame = syn(family)?;
         self.near.run(|| {
+            // A program that is attached somewhere is in the kernel's XDP dispatcher already. One that is not is put there and taken
+            // out again by each test run, with a wait of some 20 ms for RCU. Nothing comes in over `lo`.
+            let _link = generator.attach("lo")?;
+            let program: &Xdp = generator.program()?;
             work(&Flood {
                 program,
                 frame,

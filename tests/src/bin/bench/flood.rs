@@ -30,7 +30,7 @@ use crate::{
 /// Who, and with how many ranges.
 const CONTENDERS: [(Kind, usize); 13] = [
     (Kind::Bare, 0),
-    (Kind::Apifence, 2),
+    (Kind::Apifence, 1),
     (Kind::Apifence, 3_500),
     (Kind::Apifence, 100_000),
     (Kind::Apifence, 1_000_000),
@@ -45,10 +45,10 @@ const CONTENDERS: [(Kind, usize); 13] = [
 ];
 
 /// Rounds, and how many more to make up for disturbed slices.
-const ROUNDS: usize = 15;
-const MORE: usize = 15;
+const ROUNDS: usize = 9;
+const MORE: usize = 9;
 /// Undisturbed slices that each contender should have.
-const ENOUGH: usize = 9;
+const ENOUGH: usize = 5;
 /// A slice is disturbed if generator or node was kept from its CPU for more than this part of it.
 const DISTURBED: f64 = 0.02;
 /// The length of a slice, and how long after the begin of a window it begins: well within the window's 134 ms, given that the
@@ -56,7 +56,7 @@ const DISTURBED: f64 = 0.02;
 const SLICE: Duration = Duration::from_millis(90);
 const AFTER: u64 = 12_000_000;
 /// Frames between two looks at the clock: some milliseconds.
-const BURST: u32 = 8_192;
+const BURST: u32 = 16_384;
 
 /// What one slice gave.
 #[derive(Clone, Copy)]
