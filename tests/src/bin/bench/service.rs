@@ -4,7 +4,6 @@
 //! A connection counts from `connect` to the moment that the socket can be written to.
 
 use std::{
-    io,
     net::SocketAddr,
     os::fd::AsFd as _,
     time::{Duration, Instant},
@@ -207,7 +206,7 @@ fn connect(target: SocketAddr) -> Result<Socket> {
     match socket.connect(&target.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
-        Err(error) => return Err(io::Error::from(error).into()),
+        Err(error) => return Err(error.into()),
     }
     Ok(socket)
 }
