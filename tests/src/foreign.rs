@@ -1,14 +1,13 @@
-//! Somebody else's XDP program: the smallest there is, which gives every frame the same action.
+//! Somebody else's XDP program: the smallest there is, which gives every frame the same action, or any other.
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
+    maps::Map,
     programs::{Xdp, XdpMode, links::FdLink},
 };
-use object::{
-    Architecture, BinaryFormat, Endianness, SymbolFlags, SymbolKind, SymbolScope,
-    write::{Object, Symbol, SymbolSection},
-};
+
+use crate::assembly::{Code, MapShape};
 
 /// The name of the program, as the kernel lists it.
 pub const PROGRAM: &str = "passer_by";
@@ -18,7 +17,7 @@ pub const DROP: u8 = 1;
 /// `XDP_PASS`, of the same.
 pub const PASS: u8 = 2;
 
-/// A program of one action, loaded.
+/// A program of somebody else's, loaded.
 #[derive(Debug)]
 pub struct Foreign(Ebpf);
 
@@ -30,7 +29,12 @@ impl Foreign {
 
     /// Loads one that returns `action`, [`DROP`] or [`PASS`].
     pub fn with_action(action: u8) -> Result<Self> {
-        let mut foreign = Self(Ebpf::load(&object_file(action)?)?);
+        Self::with_code(Code::new().set(0, i32::from(action)).exit(), &[])
+    }
+
+    /// Loads one of these instructions, with its maps.
+    pub fn with_code(code: Code, maps: &[MapShape]) -> Result<Self> {
+        let mut foreign = Self(Ebpf::load(&code.object(PROGRAM, maps)?)?);
         foreign.program()?.load()?;
         Ok(foreign)
     }
@@ -53,6 +57,13 @@ impl Foreign {
         Ok(self.program()?.info()?.id())
     }
 
+    /// One of its maps.
+    pub fn map(&mut self, name: &str) -> Result<&mut Map> {
+        self.0
+            .map_mut(name)
+            .with_context(|| format!("no map `{name}`"))
+    }
+
     /// The program itself.
     pub fn program(&mut self) -> Result<&mut Xdp> {
         Ok(self
@@ -61,24 +72,4 @@ impl Foreign {
             .context("no such program")?
             .try_into()?)
     }
-}
-
-/// An object file with the program `r0 = action; exit`.
-fn object_file(action: u8) -> Result<Vec<u8>> {
-    // Per instruction: opcode, registers, offset (2 bytes), immediate (4 bytes); RFC 9669 section 3.1.
-    let code: [u8; 16] = [0xb7, 0, 0, 0, action, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let section = object.add_section(Vec::new(), b"xdp.frags".to_vec(), object::SectionKind::Text);
-    let value = object.append_section_data(section, &code, 8);
-    object.add_symbol(Symbol {
-        name: PROGRAM.as_bytes().to_vec(),
-        value,
-        size: code.len() as u64,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Linkage,
-        weak: false,
-        section: SymbolSection::Section(section),
-        flags: SymbolFlags::None,
-    });
-    Ok(object.write()?)
 }

@@ -3,9 +3,11 @@
 //! Everything here assumes root. Nothing outlives a test: network namespaces have no name and bpffs is mounted in a
 //! mount namespace of the test's own thread, so the kernel takes all of it back however the test ends.
 
+pub mod assembly;
 pub mod cli;
 pub mod config_map;
 pub mod delivery;
+pub mod flood;
 pub mod foreign;
 pub mod kernel;
 pub mod mounts;

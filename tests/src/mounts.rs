@@ -1,6 +1,6 @@
 //! A mount namespace of one's own, with an empty bpffs at the usual place.
 
-use std::cell::Cell;
+use std::{cell::Cell, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::{
@@ -43,4 +43,30 @@ pub fn enter_private() -> Result<()> {
     .with_context(|| format!("mount bpffs at `{BPFFS}`"))?;
     PRIVATE.set(true);
     Ok(())
+}
+
+/// Mounts the sysfs of the calling thread's network namespace, in a mount namespace that the thread keeps to itself; returns where.
+///
+/// For threads that end soon: what they started before sees the old one.
+pub fn sysfs() -> Result<PathBuf> {
+    const SYSFS: &str = "/sys";
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare mount namespace")?;
+    let nothing = None::<&str>;
+    mount(
+        nothing,
+        "/",
+        nothing,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        nothing,
+    )
+    .context("make mounts private")?;
+    mount(
+        Some("sysfs"),
+        SYSFS,
+        Some("sysfs"),
+        MsFlags::empty(),
+        nothing,
+    )
+    .with_context(|| format!("mount sysfs at `{SYSFS}`"))?;
+    Ok(SYSFS.into())
 }

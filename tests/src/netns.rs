@@ -109,7 +109,7 @@ impl Namespace {
     }
 
     /// A path that `ip` takes where it wants a namespace.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 }

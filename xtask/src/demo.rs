@@ -8,5 +8,5 @@ use crate::{setup::Purpose, workspace};
 
 /// Builds and runs the demo, and passes its exit status on.
 pub(crate) fn run() -> Result<ExitCode> {
-    workspace::run_as_root("demo", Purpose::Work)
+    workspace::run_as_root("demo", Purpose::Work, &[])
 }

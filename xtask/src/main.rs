@@ -46,8 +46,16 @@ enum Task {
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
     },
-    /// Measure what a packet and a change of the list cost, beside their peers
-    Bench,
+    /// Measure what a packet, a flood and a change of the list cost, beside their peers
+    Bench {
+        /// What to measure (packet, update, flood, service), and options; all of it if nothing is named
+        #[arg(
+            value_name = "PART",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -63,7 +71,7 @@ fn main() -> ExitCode {
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Demo => demo::run(),
         Task::Install { root } => install::run(&root),
-        Task::Bench => bench::run(),
+        Task::Bench { arguments } => bench::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

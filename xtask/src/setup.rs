@@ -20,7 +20,7 @@ struct Tool {
     starts_service: bool,
 }
 
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 5] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -29,6 +29,11 @@ const TOOLS: [Tool; 4] = [
     Tool {
         program: "nft",
         package: "nftables",
+        starts_service: false,
+    },
+    Tool {
+        program: "ethtool",
+        package: "ethtool",
         starts_service: false,
     },
     Tool {
@@ -44,11 +49,23 @@ const TOOLS: [Tool; 4] = [
 ];
 
 /// What the benchmark compares with, beside.
-const PEERS: [Tool; 1] = [Tool {
-    program: "ipset",
-    package: "ipset",
-    starts_service: false,
-}];
+const PEERS: [Tool; 3] = [
+    Tool {
+        program: "ipset",
+        package: "ipset",
+        starts_service: false,
+    },
+    Tool {
+        program: "iptables",
+        package: "iptables",
+        starts_service: false,
+    },
+    Tool {
+        program: "xdp-filter",
+        package: "xdp-tools",
+        starts_service: false,
+    },
+];
 
 /// What the machine is set up for.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -52,8 +52,8 @@ pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Sets up, builds, runs program `name` of the `tests` package as root, and passes its exit status on.
-pub(crate) fn run_as_root(name: &str, purpose: Purpose) -> Result<ExitCode> {
+/// Sets up, builds, runs program `name` of the `tests` package as root with `words`, and passes its exit status on.
+pub(crate) fn run_as_root(name: &str, purpose: Purpose, words: &[String]) -> Result<ExitCode> {
     let set_up = setup::ensure(purpose)?;
     if set_up != ExitCode::SUCCESS {
         return Ok(set_up);
@@ -70,12 +70,13 @@ pub(crate) fn run_as_root(name: &str, purpose: Purpose) -> Result<ExitCode> {
     build(&arguments)?;
 
     let own = program(profile, name)?;
-    let mut words = sudo.iter().map(OsStr::new).chain([own.as_os_str()]);
+    let mut command = sudo.iter().map(OsStr::new).chain([own.as_os_str()]);
     let status = Command::new(
-        words
+        command
             .next()
             .expect("the program itself is one of the words"),
     )
+    .args(command)
     .args(words)
     .env("APIFENCE_BIN", program(profile, "apifence")?)
     .status()

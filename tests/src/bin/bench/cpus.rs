@@ -1,0 +1,124 @@
+//! Who runs where, for how long, and who was in the way.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+/// The CPU of generator and client.
+pub(crate) const GENERATOR: usize = 0;
+/// The CPU of the node.
+pub(crate) const NODE: usize = 1;
+
+/// Pins a thread, 0 for the calling one, to a CPU.
+pub(crate) fn pin(thread: i32, cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(thread), &set)
+        .with_context(|| format!("pin thread {thread} to CPU {cpu}"))
+}
+
+/// Keeps the node's CPU from going idle, for as long as it lives: what runs there at all takes precedence.
+///
+/// A halted virtual CPU takes up to 200 us to wake, in which the ring overflows.
+pub(crate) struct Awake(Child);
+
+impl Awake {
+    pub(crate) fn new() -> Result<Self> {
+        ensure!(
+            std::thread::available_parallelism()?.get() > NODE,
+            "a flood takes two CPUs: one for the generator, one for the node"
+        );
+        let child = Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "chrt",
+                "--idle",
+                "0",
+                "taskset",
+                "-c",
+            ])
+            .arg(NODE.to_string())
+            .args(["sh", "-c", "while :; do :; done"])
+            .stdin(Stdio::null())
+            .spawn()
+            .context("start `chrt`")?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        // It has no end of its own.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A thread whose times are taken.
+pub(crate) struct Clock(PathBuf);
+
+/// Nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Times {
+    pub(crate) ran: u64,
+    /// Was ready to run, and another one ran.
+    pub(crate) waited: u64,
+}
+
+impl Clock {
+    /// Of the calling thread; to be read by that one.
+    pub(crate) fn own() -> Self {
+        Self("/proc/thread-self/schedstat".into())
+    }
+
+    /// Of the kernel's thread whose name begins so, which is pinned to the node's CPU. `None` if there is none.
+    pub(crate) fn of_kernel(prefix: &str) -> Result<Option<Self>> {
+        for entry in fs::read_dir("/proc")? {
+            let directory = entry?.path();
+            let is_it = fs::read_to_string(directory.join("comm"))
+                .is_ok_and(|name| name.trim_end().starts_with(prefix));
+            let pid = directory
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
+            if let (true, Some(pid)) = (is_it, pid) {
+                // Those of a CPU are pinned already, and may not be.
+                if !prefix.starts_with("ksoftirqd") {
+                    pin(pid, NODE)?;
+                }
+                return Ok(Some(Self(directory.join("schedstat"))));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn read(&self) -> Result<Times> {
+        let text = read(&self.0)?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        let mut next = || numbers.next().context("too few numbers in `schedstat`");
+        Ok(Times {
+            ran: next()??,
+            waited: next()??,
+        })
+    }
+}
+
+/// Nanoseconds that the hypervisor took from all CPUs so far; in steps of 10 ms.
+pub(crate) fn stolen() -> Result<u64> {
+    let text = read(Path::new("/proc/stat"))?;
+    // `cpu user nice system idle iowait irq softirq steal ...`
+    let steal = text.split_whitespace().nth(8).unwrap_or("0");
+    Ok(steal.parse::<u64>()? * 10_000_000)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))
+}

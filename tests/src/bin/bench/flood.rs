@@ -1,0 +1,292 @@
+//! How many frames of a flood a node takes, and what each costs it.
+//!
+//! Contenders are measured in slices of 90 ms, one each in a round, in shuffled order. A slice counts what the node
+//! takes off its ring (the interface's counter of received packets), whatever becomes of it: a frame that is dropped by XDP, one
+//! that nftables drops, one that the stack answers. The node's work is done by the thread of its receive queue, pinned to a CPU of
+//! its own; that thread's CPU time is the cost. Slices begin with a window of the budget for reports, and end within it.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use fastrand::Rng;
+use filter_common::map::REPORT_WINDOW_SHIFT;
+use nix::sys::socket::{SockaddrIn, bind};
+use socket2::{Domain, Protocol, Socket, Type};
+use tests::{
+    flood::{Flood, NODE, PORT, Road, STRANGER},
+    site::Family,
+};
+
+use crate::{
+    contender::{Contender, Kind, now},
+    cpus::{self, Awake, Clock},
+    listener::Listener,
+    table::{Cell, Column, Table},
+};
+
+/// Who, and with how many ranges.
+const CONTENDERS: [(Kind, usize); 13] = [
+    (Kind::Bare, 0),
+    (Kind::Apifence, 1),
+    (Kind::Apifence, 3_500),
+    (Kind::Apifence, 100_000),
+    (Kind::Apifence, 1_000_000),
+    (Kind::ApifenceSilent, 3_500),
+    (Kind::ApifenceWatched, 3_500),
+    (Kind::Textbook, 3_500),
+    (Kind::XdpFilter, 3_500),
+    (Kind::NftIngress, 3_500),
+    (Kind::IptablesRaw, 3_500),
+    (Kind::NftInput, 3_500),
+    (Kind::None, 0),
+];
+
+/// Rounds, and how many more to make up for disturbed slices.
+const ROUNDS: usize = 9;
+const MORE: usize = 9;
+/// Undisturbed slices that each contender should have.
+const ENOUGH: usize = 5;
+/// A slice is disturbed if generator or node was kept from its CPU for more than this part of it.
+const DISTURBED: f64 = 0.02;
+/// The length of a slice, and how long after the begin of a window it begins: well within the window's 134 ms, given that the
+/// kernel's coarse clock is up to 10 ms late.
+const SLICE: Duration = Duration::from_millis(90);
+const AFTER: u64 = 12_000_000;
+/// Frames between two looks at the clock: some milliseconds.
+const BURST: u32 = 16_384;
+
+/// What one slice gave.
+#[derive(Clone, Copy)]
+struct Slice {
+    /// Millions of packets a second.
+    rate: f64,
+    /// Nanoseconds of the node's CPU a packet.
+    cost: f64,
+    /// The part of it that somebody else took.
+    disturbed: f64,
+}
+
+/// Measures.
+pub(crate) fn run() -> Result<Table> {
+    let roads = roads(CONTENDERS.len())?;
+    let mut contenders = Vec::new();
+    for (road, (kind, ranges)) in roads.iter().zip(CONTENDERS) {
+        eprint!("\rflood: set up {:<40}", kind.name());
+        contenders.push(Contender::new(kind, ranges, road)?);
+    }
+    let _listener = Listener::new(roads.last().context("there are contenders")?.node())?;
+    let _awake = Awake::new()?;
+    let mut slices = vec![[const { Vec::<Slice>::new() }; 2]; contenders.len()];
+    let mut notes = Vec::new();
+    let mut order: Vec<usize> = (0..contenders.len()).collect();
+    for round in 0..ROUNDS + MORE {
+        let all_have = slices
+            .iter()
+            .flatten()
+            .all(|slices| kept(slices).len() >= ENOUGH);
+        if round >= ROUNDS && all_have {
+            break;
+        }
+        eprint!(
+            "\rflood: round {} of {ROUNDS} or more {:<30}",
+            round + 1,
+            ""
+        );
+        Rng::new().shuffle(&mut order);
+        for &index in &order {
+            if round == 0 && contenders[index].kind == Kind::ApifenceWatched {
+                lone_syn(contenders[index].road)?;
+            }
+            for family in Family::BOTH {
+                let slice = measure(&mut contenders[index], family)?;
+                slices[index][family as usize].push(slice);
+            }
+        }
+    }
+    eprintln!();
+    for contender in &mut contenders {
+        watched(contender, &mut notes)?;
+    }
+    Ok(table(&contenders, &slices, notes))
+}
+
+/// A road for each contender.
+pub(crate) fn roads(count: usize) -> Result<Vec<Road>> {
+    // The kernel's thread has the interface's name in its own, and there may be other roads.
+    let id = std::process::id();
+    (0..count)
+        .map(|number| Road::new(&format!("b{id}x{number:02}"), true))
+        .collect()
+}
+
+fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
+    let road = contender.road;
+    // Attaching a program may start the thread anew, so it is looked up each time.
+    let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
+        .context("the node's receive queue has no thread of its own")?;
+    let soft = Clock::of_kernel(&format!("ksoftirqd/{}", cpus::NODE))?;
+    road.flood(family, |flood| {
+        cpus::pin(0, cpus::GENERATOR)?;
+        let before = contender.reported()?;
+        wait_for_a_window()?;
+        contender.prepare()?;
+        let slice = slice(flood, road, &queue, soft.as_ref())?;
+        // Reports without a budget: the slice began too late, and went on into the next window.
+        let on_time = before == contender.reported()?;
+        Ok(Slice {
+            disturbed: if on_time { slice.disturbed } else { 1.0 },
+            ..slice
+        })
+    })
+}
+
+fn slice(flood: &Flood<'_>, road: &Road, queue: &Clock, soft: Option<&Clock>) -> Result<Slice> {
+    let own = Clock::own();
+    let read = || -> Result<_> {
+        let soft = soft.map_or(Ok(Default::default()), Clock::read)?;
+        Ok((own.read()?, queue.read()?, soft, cpus::stolen()?))
+    };
+    let taken = road.taken()?;
+    let before = read()?;
+    let started = Instant::now();
+    while started.elapsed() < SLICE {
+        flood.send(BURST)?;
+    }
+    let taken = (road.taken()? - taken) as f64;
+    let time = started.elapsed().as_nanos() as f64;
+    let after = read()?;
+    let busy = after.1.ran - before.1.ran + after.2.ran - before.2.ran;
+    let waited = after.0.waited - before.0.waited + after.1.waited - before.1.waited;
+    Ok(Slice {
+        rate: taken / time * 1e3,
+        cost: busy as f64 / taken.max(1.0),
+        disturbed: (waited + after.3 - before.3) as f64 / time,
+    })
+}
+
+/// Waits until a window of the budget for reports has just begun.
+fn wait_for_a_window() -> Result<()> {
+    let length = 1 << REPORT_WINDOW_SHIFT;
+    let past = (now()? - AFTER) % length;
+    std::thread::sleep(Duration::from_nanos(length - past));
+    Ok(())
+}
+
+/// The undisturbed slices; the three least disturbed ones, if there are no more.
+fn kept(slices: &[Slice]) -> Vec<Slice> {
+    let mut slices = slices.to_vec();
+    slices.sort_by(|a, b| f64::total_cmp(&a.disturbed, &b.disturbed));
+    let undisturbed = slices.partition_point(|slice| slice.disturbed <= DISTURBED);
+    slices.truncate(undisturbed.max(3));
+    slices
+}
+
+/// One SYN of a source that nobody has seen, just before the flood.
+fn lone_syn(road: &Road) -> Result<()> {
+    road.client().run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        let source: std::net::Ipv4Addr = STRANGER.parse()?;
+        let address = std::net::SocketAddrV4::new(source, 0);
+        bind(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            &SockaddrIn::from(address),
+        )?;
+        let target = std::net::SocketAddrV4::new(NODE[0].parse()?, PORT);
+        // It is on its way when the call returns; nothing will answer.
+        let _ = socket.connect(&std::net::SocketAddr::from(target).into());
+        Ok(())
+    })
+}
+
+/// What the contender with `run` beside has to show: its memory, and the lone SYN in its log.
+fn watched(contender: &mut Contender<'_>, notes: &mut Vec<String>) -> Result<()> {
+    let Some(run) = &mut contender.run else {
+        return Ok(());
+    };
+    let status = fs::read_to_string(format!("/proc/{}/status", run.pid()))?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no `VmHWM` in `status`")?;
+    notes.push(format!(
+        "`apifence run` beside the floods: at most {} of memory",
+        peak.trim()
+    ));
+    let logged = run.line(|line| line.contains(STRANGER));
+    notes.push(match logged {
+        Ok(line) => format!("one SYN before them is in its log: `{}`", line.trim()),
+        Err(_) => "one SYN before them is NOT in its log".to_owned(),
+    });
+    Ok(())
+}
+
+fn table(
+    contenders: &[Contender<'_>],
+    slices: &[[Vec<Slice>; 2]],
+    mut notes: Vec<String>,
+) -> Table {
+    let cells = |slices: &[Slice]| {
+        let kept = kept(slices);
+        let rate = Cell::of(kept.iter().map(|slice| slice.rate).collect());
+        (
+            rate,
+            Cell::of(kept.iter().map(|slice| slice.cost).collect()),
+        )
+    };
+    let bare = [0, 1].map(|family| cells(&slices[0][family]).0.median);
+    let rows: Vec<_> = contenders
+        .iter()
+        .zip(slices)
+        .map(|(contender, families)| {
+            let row = families.iter().zip(bare).flat_map(|(slices, bare)| {
+                let (rate, cost) = cells(slices);
+                let ratio = Cell::of(vec![rate.median / bare]);
+                [rate, ratio, cost]
+            });
+            (contender.name.clone(), row.collect::<Vec<_>>())
+        })
+        .collect();
+    let find = |kind| {
+        contenders
+            .iter()
+            .position(|contender| contender.kind == kind)
+    };
+    if let (Some(off), Some(on)) = (find(Kind::ApifenceSilent), find(Kind::ApifenceWatched)) {
+        for (family, column) in [("IPv4", 0), ("IPv6", 3)] {
+            let ratio = rows[on].1[column].median / rows[off].1[column].median;
+            notes.push(format!(
+                "{family}: with reports and `run` beside, {ratio:.2} of the rate without reports"
+            ));
+        }
+    }
+    let all: usize = slices.iter().flatten().map(Vec::len).sum();
+    let used: usize = rows.iter().map(|row| row.1[0].runs + row.1[3].runs).sum();
+    let fewest = rows
+        .iter()
+        .map(|row| row.1[0].runs.min(row.1[3].runs))
+        .min();
+    notes.push(format!(
+        "{used} slices of {SLICE:?}, at least {} for each number; {} more were disturbed and are left out",
+        fewest.unwrap_or(0),
+        all - used
+    ));
+    Table {
+        title: "Flood: millions of packets a second that the node takes, the same to bare XDP_DROP, nanoseconds of its CPU \
+                for each; 3,500 ranges unless said; median (least to most)"
+            .to_owned(),
+        columns: vec![
+            Column("IPv4 Mpps", 2),
+            Column("to bare", 2),
+            Column("ns", 0),
+            Column("IPv6 Mpps", 2),
+            Column("to bare", 2),
+            Column("ns", 0),
+        ],
+        rows,
+        notes,
+    }
+}

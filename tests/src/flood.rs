@@ -1,0 +1,316 @@
+//! A flood of SYNs from random sources, as fast as the kernel makes frames, over a road that goes nowhere else.
+//!
+//! The generator is an XDP program run by `BPF_PROG_TEST_RUN` on live frames (Linux 5.18, commit
+//! b530e9e1063ed2b817eae7eec6ed2daa8be11608): it writes a random source into each and redirects it to the interface at the near end of
+//! a veth pair. The frames cannot go elsewhere: both namespaces are made here, the near one has no other interface, and
+//! the kernel looks the interface up in the namespace of the thread that runs the program.
+
+use std::{
+    cell::Cell,
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use etherparse::{IpNumber, Ipv4Header, Ipv6Header, TcpHeader};
+
+use crate::{
+    assembly::{Code, Do, Size, When, r},
+    foreign::Foreign,
+    mounts,
+    netns::{Namespace, add_address},
+    packets::ethernet::{CLIENT_MAC, NODE_MAC, frame},
+    site::Family,
+};
+
+/// The node's addresses on the road.
+pub const NODE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+/// The addresses of the client, which lives where the generator is.
+pub const CLIENT: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+/// One more address there, which nobody authorizes.
+pub const STRANGER: &str = "192.0.2.99";
+/// Where the flood goes.
+pub const PORT: u16 = 6443;
+/// The near end.
+const NEAR: &str = "near";
+/// Most frames of one flood.
+const MOST: u64 = 500_000_000;
+/// The longest time of one flood.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Frames that the kernel makes before it hands them on.
+const BATCH: u32 = 64;
+
+/// A veth pair between two namespaces of its own: the generator and a client at one end, the node at the other.
+#[derive(Debug)]
+pub struct Road {
+    near: Namespace,
+    node: Namespace,
+    interface: String,
+}
+
+impl Road {
+    /// Makes it; the node's end has that name.
+    ///
+    /// Its receive queue is served by a kernel thread (`napi/INTERFACE-...`) if `threaded`, else by whoever sends. Both ends know each
+    /// other's address, so that no contender has to let ARP pass.
+    pub fn new(interface: &str, threaded: bool) -> Result<Self> {
+        let road = Self {
+            near: Namespace::new("near")?,
+            node: Namespace::new("node")?,
+            interface: interface.to_owned(),
+        };
+        let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        let (near_mac, node_mac) = (text(CLIENT_MAC), text(NODE_MAC));
+        // One queue: which one a frame takes would depend on the sender's CPU.
+        road.near.ip(&format!(
+            "link add {NEAR} address {near_mac} numrxqueues 1 numtxqueues 1 type veth \
+             peer name {interface} address {node_mac} numrxqueues 1 numtxqueues 1 netns {}",
+            road.node.path()
+        ))?;
+        let ends = [
+            (&road.near, NEAR, CLIENT, NODE, node_mac),
+            (&road.node, interface, NODE, CLIENT, near_mac),
+        ];
+        for (namespace, name, own, others, mac) in ends {
+            namespace.ip(&format!("link set {name} addrgenmode none"))?;
+            for (address, bits) in own.into_iter().zip([24, 64]) {
+                add_address(namespace, name, &format!("{address}/{bits}"))?;
+            }
+            namespace.ip(&format!("link set {name} up"))?;
+            for other in others {
+                namespace.ip(&format!(
+                    "neighbour replace {other} lladdr {mac} dev {name} nud permanent"
+                ))?;
+            }
+        }
+        add_address(&road.near, NEAR, &format!("{STRANGER}/24"))?;
+        // Where a node without a filter answers to.
+        for gateway in CLIENT {
+            road.node.ip(&format!("route add default via {gateway}"))?;
+        }
+        // A redirected frame is only taken where there is a NAPI instance, and an skb of a device with TSO goes past it.
+        road.ethtool(&road.node, interface, ["gro", "on"])?;
+        road.ethtool(&road.near, NEAR, ["tso", "off"])?;
+        if threaded {
+            road.node.run(|| road.serve_by_a_thread())?;
+        }
+        Ok(road)
+    }
+
+    fn ethtool(&self, namespace: &Namespace, name: &str, feature: [&str; 2]) -> Result<()> {
+        let mut command = std::process::Command::new("ethtool");
+        let output = namespace.output(command.args(["-K", name]).args(feature))?;
+        ensure!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    }
+
+    /// On a thread inside the node.
+    fn serve_by_a_thread(&self) -> Result<()> {
+        let switch = mounts::sysfs()?.join(format!("class/net/{}/threaded", self.interface));
+        fs::write(&switch, "1").with_context(|| format!("write `{}`", switch.display()))
+    }
+
+    /// Where the filter is.
+    pub fn node(&self) -> &Namespace {
+        &self.node
+    }
+
+    /// Where the client is.
+    pub fn client(&self) -> &Namespace {
+        &self.near
+    }
+
+    /// The node's end.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Frames that the node has taken off the road so far, whatever became of them.
+    pub fn taken(&self) -> Result<u64> {
+        self.node.run(|| taken(&self.interface))
+    }
+
+    /// Runs `work` with a flood that it may send, on a thread of its own at the near end.
+    pub fn flood<T: Send>(
+        &self,
+        family: Family,
+        work: impl FnOnce(&Flood<'_>) -> Result<T> + Send,
+    ) -> Result<T> {
+        let ifindex = self.near.ifindex(NEAR)?;
+        let mut generator = Foreign::with_code(generator(family, ifindex), &[])?;
+        let frame = syn(family)?;
+        self.near.run(|| {
+            // A program that is attached somewhere is in the kernel's XDP dispatcher already. One that is not is put there and taken
+            // out again by each test run, with a wait of some 20 ms for RCU. Nothing comes in over `lo`.
+            let _link = generator.attach("lo")?;
+            let program: &Xdp = generator.program()?;
+            work(&Flood {
+                program,
+                frame,
+                sent: Cell::new(0),
+                until: Instant::now() + LONGEST,
+            })
+        })
+    }
+}
+
+/// A flood in the making; bounded in number and time.
+pub struct Flood<'a> {
+    program: &'a Xdp,
+    frame: Vec<u8>,
+    sent: Cell<u64>,
+    until: Instant,
+}
+
+impl Flood<'_> {
+    /// Sends so many frames. Those for which the node's ring, of 256, has no room are lost.
+    pub fn send(&self, count: u32) -> Result<()> {
+        let sent = self.sent.get() + u64::from(count);
+        ensure!(
+            sent <= MOST && Instant::now() < self.until,
+            "send flood: more than {MOST} frames, or longer than {LONGEST:?}"
+        );
+        self.program.test_run(TestRunOptions {
+            data_in: Some(&self.frame),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        })?;
+        self.sent.set(sent);
+        Ok(())
+    }
+}
+
+/// Frames received on an interface of the calling thread's namespace.
+fn taken(interface: &str) -> Result<u64> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev")?;
+    // `NAME: bytes packets ...`
+    let counters = table
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))
+        .with_context(|| format!("no `{interface}` among the interfaces"))?;
+    let packets = counters.split_whitespace().nth(1).unwrap_or_default();
+    packets
+        .parse()
+        .with_context(|| format!("read packets from `{counters}`"))
+}
+
+/// A SYN from address 0 with sequence number and identification 0, and checksums that are right for it.
+fn syn(family: Family) -> Result<Vec<u8>> {
+    let mut tcp = TcpHeader::new(40_000, PORT, 0, 64_240);
+    tcp.syn = true;
+    let mut packet = Vec::new();
+    match family {
+        Family::V4 => {
+            let to: std::net::Ipv4Addr = NODE[0].parse()?;
+            let mut ip = Ipv4Header::new(20, 64, IpNumber::TCP, [0; 4], to.octets())?;
+            ip.header_checksum = ip.calc_header_checksum();
+            tcp.checksum = tcp.calc_checksum_ipv4(&ip, &[])?;
+            ip.write(&mut packet)?;
+        }
+        Family::V6 => {
+            let to: std::net::Ipv6Addr = NODE[1].parse()?;
+            let ip = Ipv6Header {
+                payload_length: 20,
+                next_header: IpNumber::TCP,
+                hop_limit: 64,
+                destination: to.octets(),
+                ..Ipv6Header::default()
+            };
+            tcp.checksum = tcp.calc_checksum_ipv6(&ip, &[])?;
+            ip.write(&mut packet)?;
+        }
+    }
+    tcp.write(&mut packet)?;
+    // 46 bytes are the shortest payload of Ethernet.
+    packet.resize(packet.len().max(46), 0);
+    Ok(frame(&packet))
+}
+
+/// `bpf_get_prandom_u32` and `bpf_redirect`.
+const RANDOM: i32 = 7;
+const REDIRECT: i32 = 23;
+
+/// The program: a random source, and away.
+///
+/// What the source adds to a checksum, a field that was zero takes off again: the lower half of TCP's sequence number, and IPv4's
+/// identification. So a node without a filter takes the segment for whole.
+///
+/// IPv4 sources are in `64.0.0.0` to `191.255.255.255`, their third byte odd; IPv6 sources in `2000::/3`, their third group odd. Ranges whose
+/// third byte or group is even hold none of them, however near they are.
+fn generator(family: Family, ifindex: u32) -> Code {
+    // As much as is written below: to the end of the sequence number.
+    let length = match family {
+        Family::V4 => 42,
+        Family::V6 => 62,
+    };
+    let code = Code::new()
+        .set(9, r(1))
+        .call(RANDOM)
+        .load(Size::Word, 2, 9, 0)
+        .load(Size::Word, 3, 9, 4)
+        .set(4, r(2))
+        .alu(Do::Add, 4, length)
+        .jump(When::Greater, 4, r(3), "away");
+    let code = match family {
+        Family::V4 => fold(
+            code.set(7, r(0))
+                .alu(Do::And, 7, 0x7f)
+                .alu(Do::Add, 7, 64)
+                .alu(Do::And, 0, !0xff)
+                .alu(Do::Or, 0, r(7))
+                .alu(Do::Or, 0, 1 << 16)
+                .store(Size::Word, 2, 26, r(0))
+                .set(5, r(0))
+                .alu(Do::And, 5, 0xffff)
+                .alu(Do::Right, 0, 16)
+                .alu(Do::Add, 5, r(0)),
+        )
+        .store(Size::Half, 2, 18, r(5))
+        .store(Size::Half, 2, 40, r(5)),
+        Family::V6 => {
+            let mut code = code
+                // Spreads 32 random bits over 64 (Fibonacci hashing).
+                .set_wide(7, 0x9e37_79b9_7f4a_7c15)
+                .alu(Do::Multiply, 7, r(0))
+                .alu(Do::And, 7, !0xe0)
+                .alu(Do::Or, 7, 0x20)
+                .set_wide(5, 1 << 40)
+                .alu(Do::Or, 7, r(5))
+                .store(Size::Double, 2, 22, r(7))
+                .store(Size::Double, 2, 30, r(7))
+                .set(5, 0);
+            for _ in 0..4 {
+                code = code
+                    .set(8, r(7))
+                    .alu(Do::And, 8, 0xffff)
+                    .alu(Do::Add, 5, r(8))
+                    .alu(Do::Right, 7, 16);
+            }
+            // The address has the same half twice.
+            fold(code.alu(Do::Left, 5, 1)).store(Size::Half, 2, 60, r(5))
+        }
+    };
+    code.label("away")
+        .set(1, i32::try_from(ifindex).expect("an index is an i32"))
+        .set(2, 0)
+        .call(REDIRECT)
+        .exit()
+}
+
+/// Register 5 as a sum of 16 bits in ones' complement, negated.
+fn fold(mut code: Code) -> Code {
+    for _ in 0..2 {
+        code = code
+            .set(8, r(5))
+            .alu(Do::Right, 8, 16)
+            .alu(Do::And, 5, 0xffff)
+            .alu(Do::Add, 5, r(8));
+    }
+    code.alu(Do::Xor, 5, 0xffff)
+}
