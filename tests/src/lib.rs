@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod delivery;
 pub mod foreign;
+pub mod front;
 pub mod kernel;
 pub mod mounts;
 pub mod net;

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what a packet costs, and how long a change of the list takes; each beside its peers, in one interleaved run.
 
+mod micro;
 mod packet;
 mod update;
 
@@ -11,6 +12,8 @@ fn main() -> Result<()> {
         std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()
     );
     packet::run()?;
+    println!();
+    micro::run()?;
     println!();
     update::run()
 }
