@@ -15,7 +15,8 @@ use crate::Sight;
 /// The version of everything in this file, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 3: the program asks the table first, and without one drops everybody.
+/// policy that nobody wrote. 3: the program asks the table first, and an empty one
+/// drops everybody; fewer strangers.
 pub const LAYOUT_VERSION: u32 = 3;
 
 /// The name of the XDP program, as the kernel lists it.
@@ -74,8 +75,8 @@ pub const REPORTS_PER_CPU: u32 = 1024;
 pub const REPORT_BUDGET: u64 = 32;
 /// The length of a window: 2^27 ns, about 134 ms. So at most 239 reports a second and CPU.
 pub const REPORT_WINDOW_SHIFT: u32 = 27;
-/// How many sources monitor mode remembers. The kernel allocates all of it at once: 7 MiB.
-pub const MAX_STRANGERS: u32 = 65_536;
+/// How many sources monitor mode remembers. The kernel allocates all of it at once, whatever the mode: half a MiB.
+pub const MAX_STRANGERS: u32 = 4_096;
 
 const _: () = assert!(
     REPORTS_PER_CPU.is_power_of_two(),
