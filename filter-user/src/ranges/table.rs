@@ -257,7 +257,7 @@ mod tests {
             match prefix.range {
                 IpNet::V4(range) => {
                     let (first, last) = (u32::from(range.network()), u32::from(range.broadcast()));
-                    let other = rng.next() as u32 & (1 << (rng.next() % 31)) - 1;
+                    let other = rng.next() as u32 & ((1 << (rng.next() % 31)) - 1);
                     for address in [
                         first,
                         last,
@@ -271,7 +271,7 @@ mod tests {
                 IpNet::V6(range) => {
                     let (first, last) =
                         (u128::from(range.network()), u128::from(range.broadcast()));
-                    let other = rng.wide() & (1 << (rng.next() % 127)) - 1;
+                    let other = rng.wide() & ((1 << (rng.next() % 127)) - 1);
                     for address in [
                         first,
                         last,
