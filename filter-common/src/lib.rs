@@ -16,6 +16,7 @@ mod judge;
 mod sight;
 
 pub mod map;
+pub mod table;
 
 pub use classify::{Carried, Class, Doubt, Flow, Place, carried};
 pub use judge::{Judgement, Mode, Policy, judge};

@@ -1,7 +1,7 @@
 //! The maps that the XDP program and user space share: names, capacities, keys and values.
 //!
-//! A *generation* is one compiled policy: what [`PolicyRecord`] holds, and the tries of both families for sources and
-//! destinations. There are two slots for them, the current and the previous one; the one word in
+//! A *generation* is one compiled policy: what [`PolicyRecord`] holds, the tries of both families for sources and
+//! destinations, and the [`table`](crate::table) of all sources. There are two slots for them, the current and the previous one; the one word in
 //! `SELECTOR` says which is in force, and whether only for the time being.
 //!
 //! Points in time that the program compares are nanoseconds of the boot clock (`CLOCK_BOOTTIME`,
@@ -15,8 +15,9 @@ use crate::Sight;
 /// The version of everything in this file, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote.
-pub const LAYOUT_VERSION: u32 = 2;
+/// policy that nobody wrote. 3: the program asks the table first, and an empty one
+/// drops everybody; fewer strangers.
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The name of the XDP program, as the kernel lists it.
 pub const PROGRAM: &str = "apifence";
@@ -37,6 +38,10 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SOURCES_V4: &str = "SOURCES_V4";
 /// Array of LPM tries, one per slot: authorized IPv6 sources.
 pub const SOURCES_V6: &str = "SOURCES_V6";
+/// Array of the [`Roots`](crate::table::Roots) of the [`table`](crate::table), for each slot those of IPv4 and then those of IPv6.
+pub const TABLE_ROOTS: &str = "TABLE_ROOTS";
+/// Array of arrays, one per slot: all other lines of the table.
+pub const TABLE: &str = "TABLE";
 /// Array of LPM tries, one per slot: guarded IPv4 destinations; empty where all are.
 pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
 /// Array of LPM tries, one per slot: guarded IPv6 destinations.
@@ -70,8 +75,8 @@ pub const REPORTS_PER_CPU: u32 = 1024;
 pub const REPORT_BUDGET: u64 = 32;
 /// The length of a window: 2^27 ns, about 134 ms. So at most 239 reports a second and CPU.
 pub const REPORT_WINDOW_SHIFT: u32 = 27;
-/// How many sources monitor mode remembers. The kernel allocates all of it at once: 7 MiB.
-pub const MAX_STRANGERS: u32 = 65_536;
+/// How many sources monitor mode remembers. The kernel allocates all of it at once, whatever the mode: half a MiB.
+pub const MAX_STRANGERS: u32 = 4_096;
 
 const _: () = assert!(
     REPORTS_PER_CPU.is_power_of_two(),

@@ -1,9 +1,9 @@
 //! The BPF maps, and the policy in force as read from them. With `packet.rs` and `report.rs` the only place with `unsafe` in it.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns},
     macros::btf_map,
@@ -11,10 +11,14 @@ use aya_ebpf::{
 use filter_common::{
     Mode, Policy, REASON_SLOTS, Verdict,
     map::{Counter, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS, Usage},
+    table::{self, Key as TableKey, Line, Lines, Roots},
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
 type TrieV6 = LpmTrie<[u8; 16], [u32; 4], { MAX_PREFIXES as usize }>;
+/// As long as its list needs: arrays of different lengths may stand in for one another (`BPF_F_INNER_MAP`, Linux 5.10,
+/// commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
+type FurtherLines = Array<Line, 1, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map]
 static SELECTOR: Array<u32, 1> = Array::new();
@@ -24,6 +28,10 @@ static POLICY: Array<PolicyRecord, { SLOTS as usize }> = Array::new();
 static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
+#[btf_map]
+static TABLE_ROOTS: Array<Roots, { 2 * SLOTS as usize }> = Array::new();
+#[btf_map]
+static TABLE: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static DESTINATIONS_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -105,14 +113,59 @@ impl Policy for InForce {
 
     #[inline(always)]
     fn authorizes(&self, source: IpAddr) -> bool {
-        let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, self.slot, source) else {
-            return false;
-        };
-        if prefix.expires_at().is_some_and(|at| boot_clock() >= at) {
-            return false;
+        match source {
+            IpAddr::V4(source) => authorizes_v4(self.slot, u32::from(source)),
+            IpAddr::V6(source) => {
+                let key = TableKey::from(source);
+                authorizes_v6(self.slot, key.high, key.low)
+            }
         }
-        count_usage(prefix.id());
-        true
+    }
+}
+
+/// A function of its own, as its sister is: the program is short of registers and of stack.
+#[inline(never)]
+fn authorizes_v4(slot: u32, source: u32) -> bool {
+    let source = Ipv4Addr::from(source);
+    in_table(slot, 0, source.into()) && in_trie(slot, source.into())
+}
+
+#[inline(never)]
+fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
+    let source = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+    in_table(slot, 1, TableKey { high, low }) && in_trie(slot, source.into())
+}
+
+/// Whether an address is in any range of `slot`, dead or alive, by the table: of the two the one to be asked by a flood.
+#[inline(always)]
+fn in_table(slot: u32, family: u32, key: TableKey) -> bool {
+    let Some(roots) = TABLE_ROOTS.get(2 * slot + family) else {
+        return true;
+    };
+    let root = &roots.lines[key.octet() as usize];
+    table::holds(&Further(slot), root, key.behind_octet())
+}
+
+/// Whether an address is in a range of `slot` that lives, by the trie; it is counted there.
+#[inline(always)]
+fn in_trie(slot: u32, source: IpAddr) -> bool {
+    let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, slot, source) else {
+        return false;
+    };
+    if prefix.expires_at().is_some_and(|at| boot_clock() >= at) {
+        return false;
+    }
+    count_usage(prefix.id());
+    true
+}
+
+/// The lines of a slot behind its roots.
+struct Further(u32);
+
+impl Lines for Further {
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<&Line> {
+        TABLE.get(self.0)?.get(index)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod config_map;
 pub mod delivery;
 pub mod flood;
 pub mod foreign;
+pub mod front;
 pub mod kernel;
 pub mod mounts;
 pub mod net;

@@ -12,11 +12,12 @@ use filter_common::{
     Mode,
     map::{
         DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROVISIONAL, PolicyRecord, SELECTOR, SETTINGS,
-        SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
+        SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, TABLE_ROOTS, USAGE,
     },
 };
 
 use super::{
+    table::Tables,
     tries::{self, Tries},
     usage::{self, Known},
 };
@@ -112,12 +113,14 @@ pub struct Maps {
     pub(super) settings: Array<MapData, [u8; SETTINGS_LEN]>,
     pub(super) sources_v4: Tries,
     pub(super) sources_v6: Tries,
+    pub(super) table_roots: MapData,
+    pub(super) tables: Tables,
     pub(super) destinations_v4: Tries,
     pub(super) destinations_v6: Tries,
     pub(super) usage: MapData,
     /// What goes on while the new list is read.
     pub(super) ahead: Option<Ahead>,
-    /// Tries that were replaced, until the new policy is in force: when the last handle goes a kernel thread frees them, and where
+    /// Tries and tables that were replaced, until the new policy is in force: when the last handle goes a kernel thread frees them, and where
     /// they are large holds up what runs beside it.
     pub(super) replaced: Vec<MapData>,
 }
@@ -135,6 +138,8 @@ impl Maps {
             settings: open(directory, SETTINGS, Map::Array)?,
             sources_v4: open(directory, SOURCES_V4, Map::ArrayOfMaps)?,
             sources_v6: open(directory, SOURCES_V6, Map::ArrayOfMaps)?,
+            table_roots: open_data(directory, TABLE_ROOTS)?,
+            tables: open(directory, TABLE, Map::ArrayOfMaps)?,
             destinations_v4: open(directory, DESTINATIONS_V4, Map::ArrayOfMaps)?,
             destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,
             usage: open_data(directory, USAGE)?,

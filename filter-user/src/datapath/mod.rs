@@ -9,6 +9,7 @@ mod object;
 mod reports;
 mod stage;
 mod strangers;
+mod table;
 mod tries;
 mod usage;
 

@@ -8,14 +8,14 @@ use filter_common::map::{PolicyRecord, PortSet, SETTINGS_LEN};
 
 use super::{
     maps::{Ahead, Maps, Policy, Slot, Standing},
-    tries,
+    table, tries,
     usage::{Identity, identify},
 };
 use crate::{
     clock::Moment,
     explain::explain,
     problem::Problem,
-    ranges::{Prefix, Prefixes},
+    ranges::{Prefix, Prefixes, Table},
 };
 
 impl Maps {
@@ -64,22 +64,35 @@ impl Maps {
                 .iter()
                 .map(|prefix| (prefix, Identity::default()))
         };
-        let (v4, v6, destinations_v4, destinations_v6) = thread::scope(|scope| {
+        let (v4, v6, table, lines, destinations_v4, destinations_v6) = thread::scope(|scope| {
             let v6 = spawn(scope, || tries::build::<16, 20>(sources(), &now, done))?;
             let v4 = tries::build::<4, 8>(sources(), &now, done);
+            let table = Table::new(&policy.sources);
+            let lines = table::build(&table);
             let destinations_v4 = tries::build::<4, 8>(anonymous(), &now, |_| ());
             let destinations_v6 = tries::build::<16, 20>(anonymous(), &now, |_| ());
-            anyhow::Ok((v4?, join(v6)?, destinations_v4?, destinations_v6?))
+            anyhow::Ok((
+                v4?,
+                join(v6)?,
+                table,
+                lines?,
+                destinations_v4?,
+                destinations_v6?,
+            ))
         })?;
         ended(quiet.join())?;
         self.replaced
             .extend(tries::replaceable(&self.sources_v4, slot));
         self.replaced
             .extend(tries::replaceable(&self.sources_v6, slot));
+        self.replaced.extend(tries::replaceable(&self.tables, slot));
         thread::scope(|scope| {
             let puts = [
                 spawn(scope, || tries::put(&mut self.sources_v4, slot, &v4)),
                 spawn(scope, || tries::put(&mut self.sources_v6, slot, &v6)),
+                spawn(scope, || {
+                    table::put(&self.table_roots, &mut self.tables, slot, &table, &lines)
+                }),
                 spawn(scope, || {
                     tries::put(&mut self.destinations_v4, slot, &destinations_v4)
                 }),

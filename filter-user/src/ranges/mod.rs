@@ -7,6 +7,7 @@ mod expiry;
 mod file;
 mod group;
 mod parse;
+mod table;
 
 pub use compile::{Prefix, Prefixes, Sources, compile};
 pub use difference::Difference;
@@ -14,6 +15,7 @@ pub use expiry::{parse_expiry, parse_time};
 pub use file::RangesFile;
 pub use group::{Grouping, group};
 pub use parse::{Refusal, parse_list, parse_range};
+pub use table::Table;
 
 use ipnet::IpNet;
 use jiff::Timestamp;

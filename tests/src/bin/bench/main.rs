@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a packet, a flood and a change of the list cost, and what a client notices; each beside its peers, in
 //! one interleaved run.
 
+mod micro;
 mod packet;
 mod update;
 
@@ -39,6 +40,8 @@ struct Arguments {
 enum Part {
     /// Nanoseconds a packet, by BPF_PROG_TEST_RUN
     Packet,
+    /// The same by the length of the list, with the table and with the trie alone
+    Micro,
     /// Milliseconds a change of the list takes
     Update,
     /// Packets a second that a node takes
@@ -64,6 +67,10 @@ fn main() -> Result<()> {
         match part {
             Part::Packet => {
                 packet::run()?;
+                println!();
+            }
+            Part::Micro => {
+                micro::run()?;
                 println!();
             }
             Part::Update => {

@@ -97,7 +97,12 @@ pub(crate) fn run() -> Result<()> {
         // Nobody is always first.
         for index in 0..count {
             let contender = &mut contenders[(round + index) % count];
-            let cost = test_run(contender.program, &contender.frame, contender.action)?;
+            let cost = test_run(
+                contender.program,
+                &contender.frame,
+                REPEAT,
+                contender.action,
+            )?;
             contender.cost.push(cost.as_secs_f64() * 1e9);
         }
     }
@@ -129,10 +134,11 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn test_run(program: &Xdp, frame: &[u8], action: u8) -> Result<Duration> {
+/// The mean of `repeat` runs of a program on a frame, which must come to `action` each time.
+pub(crate) fn test_run(program: &Xdp, frame: &[u8], repeat: u32, action: u8) -> Result<Duration> {
     let result = program.test_run(TestRunOptions {
         data_in: Some(frame),
-        repeat: REPEAT,
+        repeat,
         ..TestRunOptions::new()
     })?;
     ensure!(

@@ -1,0 +1,213 @@
+//! The table in front of the tries: whether an address is in any range at all.
+//!
+//! A tree over the bits of the address, eight at a step, made of lines of one size. It is exact to the last bit: an address that
+//! it does not find is in no range, and one that it finds is in one, of which the trie tells the rest. What a lookup costs does not
+//! follow the list: where few ranges are, a line names them all, and where there are many they are a few steps apart.
+//!
+//! An IPv4 address is looked up as the first 32 bits of a [`Key`].
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use bytemuck::{Pod, Zeroable};
+
+/// A part of the table, 72 bytes. As a *node* it tells for each value of the next eight bits what follows; as a *bunch* it names up to
+/// [`SPANS`] spans of addresses, by the next 64 bits.
+///
+/// | word | node | bunch |
+/// |---|---|---|
+/// | 0 to 3 | bit `n`: all addresses with the value `n` are in a range | the first address of each span |
+/// | 4 to 7 | bit `n`: a line follows for the value `n` | how many addresses behind it the span goes on |
+/// | 8, bits 0 to 31 | index of the first line that follows | the same |
+/// | bits 32 to 39 | zero | 1, and the number of spans that a line follows for: the first of them |
+/// | bits 40 to 63 | how many lines follow for the words before 5, 6 and 7, a byte each | zero |
+///
+/// An array of numbers and no structure, for the reason that [`PrefixValue`](crate::map::PrefixValue) is one.
+pub type Line = [u64; 9];
+
+/// The word of a line with the index of those that follow.
+pub const HEAD: usize = 8;
+/// Where in the head the kind of a line begins.
+pub const KIND_SHIFT: u32 = 32;
+/// How many spans a bunch has room for. It has at least one, and repeats it in the room that it does not need.
+pub const SPANS: usize = 4;
+/// How many roots there are in a family: the first step's eight bits are an index.
+pub const ROOTS: usize = 256;
+
+/// The first lines of a family.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Roots {
+    /// The one for each value of the first eight bits.
+    pub lines: [Line; ROOTS],
+}
+
+const _: () = assert!(size_of::<Roots>() == 72 * ROOTS);
+
+/// The most steps a lookup takes: one for each eight bits, but the first eight, of the longest address.
+const MAX_STEPS: usize = 15;
+
+/// Which bits of an address are still to be looked at, from the highest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The next 64 bits.
+    pub high: u64,
+    /// Those behind them.
+    pub low: u64,
+}
+
+impl Key {
+    /// The value of the next eight bits.
+    #[inline(always)]
+    pub const fn octet(self) -> u32 {
+        (self.high >> 56) as u32
+    }
+
+    /// Behind the next eight bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn behind_octet(self) -> Self {
+        Self {
+            high: self.high << 8 | self.low >> 56,
+            low: self.low << 8,
+        }
+    }
+}
+
+impl From<Ipv4Addr> for Key {
+    #[inline(always)]
+    fn from(address: Ipv4Addr) -> Self {
+        Self {
+            high: u64::from(u32::from_be_bytes(address.octets())) << 32,
+            low: 0,
+        }
+    }
+}
+
+impl From<Ipv6Addr> for Key {
+    #[inline(always)]
+    fn from(address: Ipv6Addr) -> Self {
+        let bits = u128::from_be_bytes(address.octets());
+        Self {
+            high: (bits >> 64) as u64,
+            low: bits as u64,
+        }
+    }
+}
+
+/// The lines of a table. Implemented over BPF maps in `filter-ebpf`, and over vectors in user space.
+pub trait Lines {
+    /// The line with this index.
+    fn line(&self, index: u32) -> Option<&Line>;
+}
+
+/// What comes of one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The address is in no range.
+    Nothing,
+    /// It is in one.
+    Range,
+    /// The line with this index knows, from the key.
+    Further(u32, Key),
+}
+
+/// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the octet that chose it.
+///
+/// A line that is not there leaves it to the trie: the answer is then yes.
+#[inline(always)]
+pub fn holds<L: Lines>(lines: &L, root: &Line, key: Key) -> bool {
+    let (mut index, mut key) = match look(root, key) {
+        Found::Nothing => return false,
+        Found::Range => return true,
+        Found::Further(index, key) => (index, key),
+    };
+    for _ in 0..MAX_STEPS {
+        let Some(line) = lines.line(index) else {
+            return true;
+        };
+        match look(line, key) {
+            Found::Nothing => return false,
+            Found::Range => return true,
+            Found::Further(further, rest) => (index, key) = (further, rest),
+        }
+    }
+    true
+}
+
+/// What `line` says.
+#[inline(always)]
+pub fn look(line: &Line, key: Key) -> Found {
+    let head = line[HEAD];
+    let kind = (head >> KIND_SHIFT) as u8;
+    if kind != 0 {
+        return look_among_spans(line, head, key);
+    }
+    let word = (key.octet() >> 6) as usize;
+    let bit = 1 << (key.octet() & 63);
+    if line[word] & bit != 0 {
+        return Found::Range;
+    }
+    let follow = line[4 + word];
+    if follow & bit == 0 {
+        return Found::Nothing;
+    }
+    let before = (head >> KIND_SHIFT >> (8 * word)) as u8;
+    let index = head as u32 + before as u32 + ones(follow & (bit - 1));
+    Found::Further(index, key.behind_octet())
+}
+
+#[inline(always)]
+fn look_among_spans(line: &Line, head: u64, key: Key) -> Found {
+    let further = (head >> KIND_SHIFT) as u8 - 1;
+    // Written out: the verifier follows a loop step by step.
+    let span = if key.high.wrapping_sub(line[0]) <= line[4] {
+        0
+    } else if key.high.wrapping_sub(line[1]) <= line[5] {
+        1
+    } else if key.high.wrapping_sub(line[2]) <= line[6] {
+        2
+    } else if key.high.wrapping_sub(line[3]) <= line[7] {
+        3
+    } else {
+        return Found::Nothing;
+    };
+    if span >= further {
+        return Found::Range;
+    }
+    Found::Further(
+        head as u32 + u32::from(span),
+        Key {
+            high: key.low,
+            low: 0,
+        },
+    )
+}
+
+/// How many bits of `word` are one. BPF has no instruction for it.
+#[inline(always)]
+const fn ones(word: u64) -> u32 {
+    let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
+    let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    let bytes = (fours + (fours >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    (bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_counted() {
+        for shift in 0..64 {
+            for word in [
+                u64::MAX >> shift,
+                u64::MAX << shift,
+                0x9e37_79b9_7f4a_7c15 >> shift,
+                1 << shift,
+                0,
+            ] {
+                assert_eq!(ones(word), word.count_ones(), "{word:x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! From the prefixes of a generation to the table that the program asks first.
+
+use filter_common::table::{HEAD, KIND_SHIFT, Line, ROOTS, SPANS};
+use ipnet::IpNet;
+
+use super::Prefixes;
+
+/// A compiled table: exactly the addresses that are in some prefix, whatever its expiry.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The roots of IPv4, and those of IPv6.
+    pub roots: [Vec<Line>; 2],
+    /// The lines of both families behind them.
+    pub lines: Vec<Line>,
+}
+
+impl Table {
+    /// The table of `prefixes`.
+    pub fn new(prefixes: &Prefixes) -> Self {
+        let mut lines = Lines::default();
+        let roots = spans(prefixes).map(|spans| {
+            let bounds = (0..ROOTS).map(|octet| Span::ALL.octet(octet, 0));
+            bounds
+                .map(|bounds| lines.line(bounds.touched(&spans), bounds, 8))
+                .collect()
+        });
+        Self {
+            roots,
+            lines: lines.0,
+        }
+    }
+}
+
+/// Addresses one after the other, as numbers of 128 bits, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    first: u128,
+    last: u128,
+}
+
+impl Span {
+    const ALL: Self = Self {
+        first: 0,
+        last: u128::MAX,
+    };
+
+    /// The addresses of this span, all of those that share its first `depth` bits, whose next octet is `octet`.
+    const fn octet(self, octet: usize, depth: u32) -> Self {
+        let shift = 120 - depth;
+        let first = self.first | (octet as u128) << shift;
+        Self {
+            first,
+            last: first | ((1 << shift) - 1),
+        }
+    }
+
+    const fn holds(self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
+    /// The part that is in `bounds`, which it touches.
+    fn within(self, bounds: Self) -> Self {
+        Self {
+            first: self.first.max(bounds.first),
+            last: self.last.min(bounds.last),
+        }
+    }
+
+    /// Those of `spans`, which are in order, with addresses of this one.
+    fn touched(self, spans: &[Self]) -> &[Self] {
+        let start = spans.partition_point(|span| span.last < self.first);
+        let end = spans.partition_point(|span| span.first <= self.last);
+        &spans[start..end]
+    }
+}
+
+/// The addresses of each family that are in some prefix: in order, and something between any two of them. Those of IPv4 are in the
+/// upper 32 bits.
+fn spans(prefixes: &Prefixes) -> [Vec<Span>; 2] {
+    let mut families = [Vec::new(), Vec::new()];
+    for prefix in prefixes.iter() {
+        let (family, first) = match prefix.range {
+            IpNet::V4(range) => (0, u128::from(u32::from(range.network())) << 96),
+            IpNet::V6(range) => (1, u128::from(range.network())),
+        };
+        let host_bits = u128::MAX.checked_shr(u32::from(prefix.range.prefix_len()));
+        let last = first | host_bits.unwrap_or(0);
+        let spans: &mut Vec<Span> = &mut families[family];
+        match spans.last_mut() {
+            Some(before) if first <= before.last.saturating_add(1) => {
+                before.last = before.last.max(last);
+            }
+            _ => spans.push(Span { first, last }),
+        }
+    }
+    families
+}
+
+/// What a bunch holds: addresses of which the bits that the bunch sees are one after the other.
+struct Part {
+    first: u64,
+    last: u64,
+    /// For one whose bits that the bunch does not see matter as well: the addresses that share those it does see.
+    further: Option<Span>,
+}
+
+#[derive(Default)]
+struct Lines(Vec<Line>);
+
+impl Lines {
+    /// The line for the addresses in `bounds`, which are all that share their first `depth` bits; `spans` are those that touch them.
+    /// What follows it is put in.
+    fn line(&mut self, spans: &[Span], bounds: Span, depth: u32) -> Line {
+        match parts(spans, bounds, depth) {
+            // A node without a bit: nothing.
+            Some(parts) if parts.is_empty() => [0; 9],
+            Some(parts) => self.bunch(parts, spans, depth),
+            None => self.node(spans, bounds, depth),
+        }
+    }
+
+    fn bunch(&mut self, mut parts: Vec<Part>, spans: &[Span], depth: u32) -> Line {
+        parts.sort_by_key(|part| part.further.is_none());
+        let further: Vec<Span> = parts.iter().filter_map(|part| part.further).collect();
+        let mut line = [0; 9];
+        for place in 0..SPANS {
+            let part = parts.get(place).unwrap_or(&parts[parts.len() - 1]);
+            line[place] = part.first;
+            line[SPANS + place] = part.last - part.first;
+        }
+        let next = self.follow(&further, spans, depth + 64);
+        line[HEAD] = u64::from(next) | (1 + further.len() as u64) << KIND_SHIFT;
+        line
+    }
+
+    fn node(&mut self, spans: &[Span], bounds: Span, depth: u32) -> Line {
+        let mut line = [0; 9];
+        let mut further = Vec::new();
+        let mut before = 0_u64;
+        let mut rest = spans;
+        for octet in 0..256 {
+            if octet % 64 == 0 {
+                before |= (further.len() as u64) << (octet / 64 * 8);
+            }
+            let bounds = bounds.octet(octet, depth);
+            while rest.first().is_some_and(|span| span.last < bounds.first) {
+                rest = &rest[1..];
+            }
+            match rest.first() {
+                Some(span) if span.holds(bounds) => line[octet / 64] |= 1 << (octet % 64),
+                Some(span) if span.first <= bounds.last => {
+                    line[4 + octet / 64] |= 1 << (octet % 64);
+                    further.push(bounds);
+                }
+                _ => {}
+            }
+        }
+        let next = self.follow(&further, spans, depth + 8);
+        line[HEAD] = u64::from(next) | before << KIND_SHIFT;
+        line
+    }
+
+    /// Puts in the lines for each of `bounds`, one after the other, and returns the index of the first.
+    fn follow(&mut self, bounds: &[Span], spans: &[Span], depth: u32) -> u32 {
+        let next = self.0.len();
+        self.0.resize(next + bounds.len(), [0; 9]);
+        for (place, bounds) in bounds.iter().enumerate() {
+            self.0[next + place] = self.line(bounds.touched(spans), *bounds, depth);
+        }
+        u32::try_from(next).expect("a million ranges make fewer lines")
+    }
+}
+
+/// What a bunch behind the first `depth` bits would hold of `spans`; `None` if it has no room for that.
+fn parts(spans: &[Span], bounds: Span, depth: u32) -> Option<Vec<Part>> {
+    let unseen = (1_u128 << 64_u32.saturating_sub(depth)) - 1;
+    let seen = |address: u128| (address << depth >> 64) as u64;
+    let mut parts: Vec<Part> = Vec::new();
+    for span in spans {
+        let Span { first, last } = span.within(bounds);
+        let (cut_first, cut_last) = (first & unseen != 0, last & unseen != unseen);
+        // An end in the midst of addresses that look the same; so may be that of the span before.
+        let cut = |parts: &mut Vec<Part>, address: u128| {
+            let further = Some(Span {
+                first: address & !unseen,
+                last: address | unseen,
+            });
+            if parts.last().is_none_or(|part| part.further != further) {
+                parts.push(Part {
+                    first: seen(address),
+                    last: seen(address),
+                    further,
+                });
+            }
+        };
+        if cut_first {
+            cut(&mut parts, first);
+        }
+        let whole = u128::from(seen(first)) + u128::from(cut_first)
+            ..u128::from(seen(last)) + 1 - u128::from(cut_last);
+        if !whole.is_empty() {
+            parts.push(Part {
+                first: whole.start as u64,
+                last: (whole.end - 1) as u64,
+                further: None,
+            });
+        }
+        if cut_last {
+            cut(&mut parts, last);
+        }
+        if parts.len() > SPANS {
+            return None;
+        }
+    }
+    Some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use filter_common::table::{Key, holds};
+    use ipnet::{Ipv4Net, Ipv6Net};
+
+    use super::*;
+    use crate::ranges::Prefix;
+
+    impl filter_common::table::Lines for Table {
+        fn line(&self, index: u32) -> Option<&Line> {
+            Some(&self.lines[index as usize])
+        }
+    }
+
+    fn compile(ranges: impl IntoIterator<Item = IpNet>) -> Prefixes {
+        let prefix = |range: IpNet| Prefix {
+            range: range.trunc(),
+            origins: 1,
+            expires: None,
+        };
+        ranges.into_iter().map(prefix).collect()
+    }
+
+    /// What the program would say.
+    fn asked(table: &Table, address: IpAddr) -> bool {
+        let (family, key) = match address {
+            IpAddr::V4(address) => (0, Key::from(address)),
+            IpAddr::V6(address) => (1, Key::from(address)),
+        };
+        let root = &table.roots[family][key.octet() as usize];
+        holds(table, root, key.behind_octet())
+    }
+
+    /// The first and last address of each range, those beside them, and some in between; of the other family as well.
+    fn worth_asking(prefixes: &Prefixes, rng: &mut Rng) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for prefix in prefixes.iter() {
+            match prefix.range {
+                IpNet::V4(range) => {
+                    let (first, last) = (u32::from(range.network()), u32::from(range.broadcast()));
+                    let other = rng.next() as u32 & ((1 << (rng.next() % 31)) - 1);
+                    for address in [
+                        first,
+                        last,
+                        first.wrapping_sub(1),
+                        last.wrapping_add(1),
+                        first ^ other,
+                    ] {
+                        addresses.push(IpAddr::from(address.to_be_bytes()));
+                    }
+                }
+                IpNet::V6(range) => {
+                    let (first, last) =
+                        (u128::from(range.network()), u128::from(range.broadcast()));
+                    let other = rng.wide() & ((1 << (rng.next() % 127)) - 1);
+                    for address in [
+                        first,
+                        last,
+                        first.wrapping_sub(1),
+                        last.wrapping_add(1),
+                        first ^ other,
+                    ] {
+                        addresses.push(IpAddr::from(address.to_be_bytes()));
+                    }
+                }
+            }
+        }
+        for _ in 0..64 {
+            addresses.push(IpAddr::from((rng.next() as u32).to_be_bytes()));
+            addresses.push(IpAddr::from(rng.wide().to_be_bytes()));
+        }
+        for edge in [0, u128::MAX] {
+            addresses.push(IpAddr::from(edge.to_be_bytes()));
+            addresses.push(IpAddr::from((edge as u32).to_be_bytes()));
+        }
+        addresses
+    }
+
+    /// The table says of each of them what a scan of all ranges says.
+    fn same_as_a_scan(ranges: impl IntoIterator<Item = IpNet>, rng: &mut Rng) {
+        let prefixes = compile(ranges);
+        let table = Table::new(&prefixes);
+        for address in worth_asking(&prefixes, rng) {
+            let scan = prefixes
+                .iter()
+                .any(|prefix| prefix.range.contains(&address));
+            assert_eq!(asked(&table, address), scan, "{address} in {prefixes:?}");
+        }
+    }
+
+    /// Numbers that look random, the same each time (xorshift64*).
+    struct Rng(u64);
+
+    impl Rng {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 1
+        }
+
+        fn wide(&mut self) -> u128 {
+            u128::from(self.next()) << 65 | u128::from(self.next()) << 2
+        }
+
+        /// A range anywhere, or close to the others where `bits` are few.
+        fn range(&mut self, bits: u32) -> IpNet {
+            if self.next() & 8 == 0 {
+                let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
+                let address = 0xc633_6400 ^ (self.next() as u32 & !mask);
+                let len = self.next() % 33;
+                Ipv4Net::new_assert(address.into(), len as u8).into()
+            } else {
+                let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+                let address = 0x2001_0db8_00aa << 80 ^ (self.wide() & !mask);
+                let len = self.next() % 129;
+                Ipv6Net::new_assert(address.into(), len as u8).into()
+            }
+        }
+    }
+
+    #[test]
+    fn each_length_alone_is_exact() {
+        let mut rng = Rng(1);
+        for address in [0_u32, u32::MAX, 0xc000_0281] {
+            for len in 0..=32 {
+                let range = Ipv4Net::new_assert(address.into(), len);
+                same_as_a_scan([range.into()], &mut rng);
+            }
+        }
+        for address in [0_u128, u128::MAX, 0x2001_0db8 << 96 | 0x8000_0000_0000_0001] {
+            for len in 0..=128 {
+                let range = Ipv6Net::new_assert(address.into(), len);
+                same_as_a_scan([range.into()], &mut rng);
+            }
+        }
+        same_as_a_scan([], &mut rng);
+    }
+
+    #[test]
+    fn lists_of_all_shapes_are_exact() {
+        let mut rng = Rng(2);
+        for round in 0..600_u32 {
+            let count = rng.next() % 80;
+            // From all over the place to side by side; short prefixes would hide what is inside them.
+            let bits = round % 129;
+            let shortest = (round % 7) as u8 * 4;
+            let ranges: Vec<IpNet> = (0..count)
+                .map(|_| rng.range(bits))
+                .filter(|range| range.prefix_len() >= shortest)
+                .collect();
+            same_as_a_scan(ranges, &mut rng);
+        }
+    }
+
+    #[test]
+    fn neighbours_are_told_apart_to_the_last_bit() {
+        let mut rng = Rng(3);
+        // Every other host: the most lines there can be.
+        let hosts = (0..512_u32)
+            .map(|host| Ipv4Net::from(std::net::Ipv4Addr::from(0x0a00_0000 + 2 * host)).into());
+        same_as_a_scan(hosts, &mut rng);
+        for shift in [0, 40, 63, 64, 65, 100] {
+            let hosts = (0..300_u128).map(|host| {
+                Ipv6Net::from(std::net::Ipv6Addr::from(
+                    0x2001 << 112 | (2 * host) << shift,
+                ))
+                .into()
+            });
+            same_as_a_scan(hosts, &mut rng);
+        }
+    }
+
+    #[test]
+    fn what_it_takes_follows_the_list() {
+        let mut rng = Rng(4);
+        let empty = Table::new(&compile([]));
+        assert_eq!(empty.lines.len(), 0);
+        let hosts = (0..3_500).map(|_| Ipv6Net::from(std::net::Ipv6Addr::from(rng.wide())).into());
+        let table = Table::new(&compile(hosts));
+        assert!(table.lines.len() < 4 * 3_500, "{}", table.lines.len());
+    }
+}

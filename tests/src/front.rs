@@ -1,0 +1,137 @@
+//! The table in front of the tries: switched off and on, and lists and sources to ask it about.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use anyhow::Result;
+use aya::maps::{Array, Map, MapData};
+use fastrand::Rng;
+use filter_common::{
+    map::{LAYOUT_VERSION, SLOTS, TABLE_ROOTS},
+    table::{Line, Roots},
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::{
+    cli::Apifence,
+    packets::{V4, V6},
+    table::{NODE4, NODE6},
+};
+
+/// Where the table begins, in all slots and both families.
+pub struct Front {
+    roots: Array<MapData, [u8; size_of::<Roots>()]>,
+}
+
+/// What the table was before it was switched off.
+pub struct Off(Vec<[u8; size_of::<Roots>()]>);
+
+impl Front {
+    /// That of the filter which `apifence` attached.
+    pub fn open(apifence: &Apifence<'_>) -> Result<Self> {
+        let maps = format!("layout-{LAYOUT_VERSION}/maps/{TABLE_ROOTS}");
+        let roots = MapData::from_pin(apifence.bpffs().join(maps))?;
+        Ok(Self {
+            roots: Map::Array(roots).try_into()?,
+        })
+    }
+
+    /// Has the table say of every address that it is in a range: the tries are asked each time, as if there were no table.
+    pub fn switch_off(&mut self) -> Result<Off> {
+        let mut line: Line = [0; 9];
+        line[..4].fill(u64::MAX);
+        let mut everybody = [0; size_of::<Roots>()];
+        for root in everybody.chunks_exact_mut(size_of::<Line>()) {
+            root.copy_from_slice(bytemuck::bytes_of(&line));
+        }
+        let slots = 0..2 * SLOTS;
+        let before = slots.clone().map(|slot| self.roots.get(&slot, 0));
+        let before = before.collect::<Result<_, _>>()?;
+        for slot in slots {
+            self.roots.set(slot, everybody, 0)?;
+        }
+        Ok(Off(before))
+    }
+
+    /// Switches it on again.
+    pub fn switch_on(&mut self, off: Off) -> Result<()> {
+        for (slot, roots) in (0_u32..).zip(off.0) {
+            self.roots.set(slot, roots, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// So many ranges, half of them IPv6: /16 to /32, and /32 to /64 with some /128, anywhere an address may be. Some are inside others.
+pub fn list(size: usize, rng: &mut Rng) -> Vec<IpNet> {
+    let range = |number: usize, rng: &mut Rng| -> IpNet {
+        if number.is_multiple_of(2) {
+            let address = rng.u32(0x0100_0000..0x7e00_0000);
+            Ipv4Net::new_assert(address.into(), rng.u8(16..=32))
+                .trunc()
+                .into()
+        } else {
+            let address = 0x2 << 124 | rng.u128(..) >> 4;
+            let len = match rng.u8(..10) {
+                0 => 128,
+                _ => rng.u8(32..=64),
+            };
+            Ipv6Net::new_assert(address.into(), len).trunc().into()
+        }
+    };
+    (0..size).map(|number| range(number, rng)).collect()
+}
+
+/// Puts `list` in force.
+pub fn set(apifence: &Apifence<'_>, list: &[IpNet]) -> Result<()> {
+    let mut text = String::from("# a list\n");
+    for range in list {
+        writeln!(text, "{range}")?;
+    }
+    let file = apifence.ranges_file().with_file_name("front");
+    fs::write(&file, text)?;
+    let file = file.display().to_string();
+    apifence
+        .ok(&["ranges", "set", "--from-file", &file])
+        .map(drop)
+}
+
+/// An address close to `range`, and not in it: inside its /24 or /48 if it is longer than that, and right beside it otherwise.
+/// Everybody is in a range of length 0.
+pub fn near(range: IpNet, rng: &mut Rng) -> IpAddr {
+    let len = range.prefix_len();
+    let mut flip = |bits: u8, block: u8| match len {
+        0 => 0,
+        len if len <= block => 1_u128 << (bits - len),
+        len => 1 << rng.u8(bits - len..bits - block),
+    };
+    match range.network() {
+        IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) ^ flip(32, 24) as u32).into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) ^ flip(128, 48)).into(),
+    }
+}
+
+/// An address in `range`.
+pub fn inside(range: IpNet, rng: &mut Rng) -> IpAddr {
+    match range {
+        IpNet::V4(range) => {
+            let hosts = u32::from(range.hostmask());
+            Ipv4Addr::from(u32::from(range.network()) | rng.u32(..) & hosts).into()
+        }
+        IpNet::V6(range) => {
+            let hosts = u128::from(range.hostmask());
+            Ipv6Addr::from(u128::from(range.network()) | rng.u128(..) & hosts).into()
+        }
+    }
+}
+
+/// A SYN to a protected port.
+pub fn syn(source: IpAddr) -> Vec<u8> {
+    match source {
+        IpAddr::V4(source) => V4::new(source, NODE4).syn(40_000, 6443).frame(),
+        IpAddr::V6(source) => V6::new(source, NODE6).syn(40_000, 6443).frame(),
+    }
+}
