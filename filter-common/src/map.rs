@@ -101,8 +101,10 @@ pub struct PolicyRecord {
     pub mode: u8,
     /// 0 if every destination is guarded, 1 if the destination tries say which.
     pub has_destinations: u8,
+    /// 1 if its list is put into the ranges file with it: only then does a file that says the same tell that a writer got so far.
+    pub commits: u8,
     /// Always zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// The protected TCP ports.
     pub ports: PortSet,
 }

@@ -102,7 +102,13 @@ fn dump(
                     });
                 }
                 NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                NetlinkPayload::Error(error) => {
+                    let error = error.to_io();
+                    if error.kind() == io::ErrorKind::NotFound {
+                        bail!("the kernel has no `tcp_diag` (`modprobe tcp_diag` loads it)");
+                    }
+                    return Err(error.into());
+                }
                 _ => {}
             }
             // Messages are aligned to 4 bytes (`NLMSG_ALIGN`).

@@ -224,14 +224,14 @@ fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
     peer_is_silenced()?;
 
     site.node.ip("link delete eth1")?;
-    daemon.line(|line| line.contains("`eth1` is gone"))?;
+    daemon.line(|line| line.contains("`eth1` is not there"))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     // Down: it gets its program before anything can come in.
     site.node.ip("link add eth1 type veth peer name back")?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
     ensure!(site.node.ip("link show eth1")?.contains("xdp"));
     site.node.ip("link delete eth1")?;
-    daemon.line(|line| line.contains("`eth1` is gone"))?;
+    daemon.line(|line| line.contains("`eth1` is not there"))?;
     plug_in()?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
     peer_is_silenced()?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Context,
-    change::{put_in_force, still_waiting},
+    change::{put_back_edited, put_in_force, still_waiting},
     leap::look,
     policy::{examine, policy, typed_list},
     settle::settle,
@@ -160,6 +160,9 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
         }
     }
     let within = wish.change.confirm_within;
+    if let (Some(maps), true) = (&before, within.is_some()) {
+        put_back_edited(maps, &context.global.ranges_file)?;
+    }
     let staged = match (&wish.typed, within) {
         (None, None) => None,
         _ => Some(Staged::write(&context.global.ranges_file, &file)?),
@@ -172,9 +175,10 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
         // What returns if nobody confirms is what was before: no filter.
         let open = Policy {
             enforced: false,
+            list: List::Off.digest(),
             ..policy.clone()
         };
-        let slot = maps.stage(&open, None, &|_| ())?;
+        let slot = maps.stage(&open, None, false, &|_| ())?;
         maps.select(slot)?;
     }
     let progress = Progress::start();

@@ -1,6 +1,6 @@
 //! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, map::Origin};
@@ -139,8 +139,10 @@ impl<'a> Writer<'a> {
         change.leap.insist(args.force)?;
         let path = &self.context.global.ranges_file;
         let within = args.confirm_within;
-        if within.is_some() {
-            self.put_back_edited()?;
+        if within.is_some()
+            && let Some(maps) = &self.maps
+        {
+            put_back_edited(maps, path)?;
         }
         // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
         let said = read_ranges(path).is_ok_and(|now| now.as_ref() == Some(file));
@@ -170,29 +172,6 @@ impl<'a> Writer<'a> {
         Ok(0)
     }
 
-    /// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so that this one returns after a
-    /// reboot, too. The edited one is in the history.
-    fn put_back_edited(&self) -> Result<()> {
-        let Some(maps) = &self.maps else {
-            return Ok(());
-        };
-        let path = &self.context.global.ranges_file;
-        let list = maps.record(maps.in_force()?)?.list;
-        let says = |file: &RangesFile| file.list().digest() == list;
-        if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
-            return Ok(());
-        }
-        let kept = History::of(path).before()?.into_iter();
-        let Some(file) = kept.filter_map(|kept| kept.read().ok()).find(says) else {
-            return Err(Problem::failed(
-                "set ranges provisionally: the list in force is in no file, to which a reboot could go back",
-                "leave `--confirm-within` out; nothing changed",
-            ));
-        };
-        Staged::write(path, &file)?.commit()?.finish();
-        Ok(())
-    }
-
     /// What sets `list` apart from the one in force, or from the one in the file where no filter is attached; and whether that one
     /// is the off switch.
     fn difference(&self, list: &List, policy: Option<&Policy>) -> Result<(Difference, bool)> {
@@ -217,6 +196,29 @@ impl<'a> Writer<'a> {
             }
         }
     }
+}
+
+/// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so that this one returns after a
+/// reboot, too. The edited one is in the history.
+pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
+    let list = maps.record(maps.in_force()?)?.list;
+    let says = |file: &RangesFile| file.list().digest() == list;
+    if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
+        return Ok(());
+    }
+    let kept = History::of(path).before()?.into_iter();
+    let Some(file) = kept.filter_map(|kept| kept.read().ok()).find(says) else {
+        if list == List::Off.digest() {
+            // A first attach on trial that was not confirmed went back to no filter: no file ever said that.
+            return Ok(());
+        }
+        return Err(Problem::failed(
+            "change policy provisionally: the list in force is in no file, to which a reboot could go back",
+            "leave `--confirm-within` out; nothing changed",
+        ));
+    };
+    Staged::write(path, &file)?.commit()?.finish();
+    Ok(())
 }
 
 /// The user's ranges among `prefixes`, each with the time that it lives, those around it included.
@@ -265,28 +267,35 @@ pub(super) fn put_in_force<T>(
     progress.expect(policy.sources.len());
     let done = |more| progress.advance(more);
     let Some(time) = within else {
-        let slot = maps.stage(policy, None, &done)?;
-        let between = between(maps, slot)?;
-        let committed = staged.map(Staged::commit).transpose()?;
-        match (maps.select(slot), committed) {
-            (Ok(()), Some(committed)) => committed.finish(),
-            (Ok(()), None) => {}
-            (Err(error), committed) => {
-                committed.map_or(Ok(()), Committed::undo)?;
-                return Err(error);
+        let slot = maps.stage(policy, None, staged.is_some(), &done)?;
+        let put = between(maps, slot).and_then(|between| {
+            let committed = staged.map(Staged::commit).transpose()?;
+            match (maps.select(slot), committed) {
+                (Ok(()), Some(committed)) => committed.finish(),
+                (Ok(()), None) => {}
+                (Err(error), committed) => {
+                    committed.map_or(Ok(()), Committed::undo)?;
+                    return Err(error);
+                }
             }
-        }
+            Ok(between)
+        });
+        let between = put.inspect_err(|_| forget(maps, slot))?;
         make_room(maps);
         return Ok((between, None));
     };
     let pending = staged
         .context("put policy in force: a provisional one without a list to confirm")?
         .park()?;
-    let put = maps.stage(policy, Some(time), &done).and_then(|slot| {
-        let between = between(maps, slot)?;
-        maps.select_provisionally(slot)?;
-        Ok((between, maps.record(slot)?.fallback_at))
-    });
+    let put = maps
+        .stage(policy, Some(time), false, &done)
+        .and_then(|slot| {
+            let put = between(maps, slot).and_then(|between| {
+                maps.select_provisionally(slot)?;
+                Ok((between, maps.record(slot)?.fallback_at))
+            });
+            put.inspect_err(|_| forget(maps, slot))
+        });
     match put {
         Ok((between, until)) => {
             make_room(maps);
@@ -297,6 +306,14 @@ pub(super) fn put_in_force<T>(
             pending.remove();
             Err(error)
         }
+    }
+}
+
+/// A generation that failed on its way must not be taken for one that lacks the last step alone.
+fn forget(maps: &mut Maps, slot: Slot) {
+    // The failure that brought us here is the one to tell.
+    if maps.in_force().is_ok_and(|current| current != slot) {
+        let _ = maps.discard(slot);
     }
 }
 

@@ -81,16 +81,32 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                 say("taken back: the list before is in force again");
                 return Ok(0);
             }
-            let number = number.unwrap_or(1);
             let file = kept(context, number)?;
             writer.change(&file, &change).await
         }
     }
 }
 
-/// The list that is `number` lists back.
-fn kept(context: &Context, number: usize) -> Result<RangesFile> {
+/// The list that is `number` lists back; without a number the last one that is a list: a broken file that was replaced is kept, too.
+fn kept(context: &Context, number: Option<usize>) -> Result<RangesFile> {
     let lists = History::of(&context.global.ranges_file).before()?;
+    let Some(number) = number else {
+        for (number, kept) in (1..).zip(&lists) {
+            match kept.read() {
+                Ok(file) => return Ok(file),
+                Err(_) => say(format_args!(
+                    "note: number {number} in the history is not a list"
+                )),
+            }
+        }
+        return Err(Problem::input(
+            format!(
+                "roll back: none of the {} files kept is a list",
+                lists.len()
+            ),
+            "`apifence ranges set CIDR,...` makes one; nothing changed",
+        ));
+    };
     match number.checked_sub(1).and_then(|index| lists.get(index)) {
         Some(kept) => kept.read(),
         None => Err(Problem::input(

@@ -80,12 +80,14 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
                 watch.look(changed || tick % THOROUGH == THOROUGH - 1).await;
                 changed = false;
                 logs.flush(&mut watch.logging)?;
-                logger.tick().await?;
+                let logged = logger.tick().await;
+                watch.aside(logged);
                 if tick % MINUTE == MINUTE - 1 {
                     watch.warn().await;
                 }
                 if tick % MINUTE == 0 {
-                    show(context, &net, &mut last).await?;
+                    let shown = show(context, &net, &mut last).await;
+                    watch.aside(shown);
                 }
                 notify(&[NotifyState::Watchdog]);
                 tick += 1;

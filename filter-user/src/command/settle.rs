@@ -24,31 +24,24 @@ pub(super) struct Waiting {
 /// holder of the writer's lock may do this.
 ///
 /// A writer stages a generation, replaces the file, and selects the generation, in this order. So a staged generation that is not
-/// in force, and says what the file says, lacks the last step alone. As long as the list of a provisional change is pending, nobody
+/// in force, was to be committed, and says what the file says, lacks the last step alone. As long as the list of a provisional change is pending, nobody
 /// has confirmed it.
 pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
     let standing = maps.standing()?;
     let pending = Pending::find(&context.global.ranges_file);
     let slot = standing.slot();
     match (standing, pending) {
-        (Standing::Provisional { until, .. }, Some(pending)) => {
+        (Standing::Provisional { .. }, None) if confirmed(context, &maps.record(slot)?) => {
+            say("note: a confirmation that was interrupted is complete");
+            maps.select(slot)?;
+        }
+        // Its list may lie beside another ranges file than the one that was named: it is for its deadline to end it, or for `rollback`.
+        (Standing::Provisional { until, .. }, pending) => {
             return Ok(Some(Waiting {
                 slot,
-                pending,
+                pending: pending.unwrap_or_else(|| Pending::of(&context.global.ranges_file)),
                 until,
             }));
-        }
-        (Standing::Provisional { .. }, None) => {
-            if confirmed(context, &maps.record(slot)?) {
-                say("note: a confirmation that was interrupted is complete");
-                maps.select(slot)?;
-            } else {
-                say(
-                    "note: the list that waited for its confirmation is gone: the previous list is in force again",
-                );
-                maps.select(slot.other())?;
-                maps.discard(slot)?;
-            }
         }
         (Standing::FellBack { .. }, pending) => {
             let refused = slot.other();
@@ -69,7 +62,7 @@ pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
         (Standing::Settled(_), pending) => {
             let (have, staged) = (maps.record(slot)?, maps.record(slot.other())?);
             if staged.generation == have.generation + 1 {
-                if pending.is_none() && staged.list != have.list && confirmed(context, &staged) {
+                if pending.is_none() && staged.commits != 0 && confirmed(context, &staged) {
                     say("note: a change that was interrupted is complete");
                     maps.select(slot.other())?;
                 } else {

@@ -299,10 +299,10 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
 
 /// How the list in the kernel differs from the one in the file.
 fn drift(file: &List, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String> {
-    if file.digest() == record.list {
+    let off = record.mode == Mode::Off as u8;
+    if file.digest() == record.list && off == (*file == List::Off) {
         return Vec::new();
     }
-    let off = record.mode == Mode::Off as u8;
     let what = match (file, off) {
         (List::Off, _) => {
             "the file switches enforcement off, and the kernel goes by a list".to_owned()

@@ -20,7 +20,7 @@ use crate::{
 
 impl Maps {
     /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. With `provisional` it will be in force for
-    /// that long, counted from now, if nobody confirms it. `done` hears how many more prefixes are in.
+    /// that long, counted from now, if nobody confirms it. `commits` tells whether its list goes into the ranges file with it. `done` hears how many more prefixes are in.
     ///
     /// # Errors
     /// If the kernel refuses: no memory, no capability. The slot in force is untouched.
@@ -28,6 +28,7 @@ impl Maps {
         &mut self,
         policy: &Policy,
         provisional: Option<Duration>,
+        commits: bool,
         done: &(dyn Fn(usize) + Sync),
     ) -> Result<Slot> {
         // Otherwise the other slot is not free: the program may go back to it at any time.
@@ -115,6 +116,7 @@ impl Maps {
             list: policy.list,
             next_id,
             mode: policy.mode() as u8,
+            commits: u8::from(commits),
             has_destinations: u8::from(!policy.settings.destinations.is_empty()),
             ports: policy.settings.ports.iter().copied().collect::<PortSet>(),
             ..PolicyRecord::zeroed()

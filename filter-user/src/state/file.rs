@@ -182,9 +182,15 @@ pub struct Pending {
 impl Pending {
     /// The list that waits beside the ranges file at `path`, if one does.
     pub fn find(path: &Path) -> Option<Self> {
+        let pending = Self::of(path);
+        pending.path.exists().then_some(pending)
+    }
+
+    /// The list that waits, or may have waited, beside the ranges file at `path`.
+    pub fn of(path: &Path) -> Self {
         let target = real_path(path);
         let path = beside(&target, ".pending");
-        path.exists().then_some(Self { path, target })
+        Self { path, target }
     }
 
     /// Reads it.

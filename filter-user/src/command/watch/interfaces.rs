@@ -1,5 +1,7 @@
 //! Every interface that is to be guarded is, also when it comes back.
 
+use std::slice;
+
 use anyhow::Result;
 
 use super::{
@@ -51,7 +53,7 @@ impl Watch<'_> {
                 }
             } else if self.missing.insert(name.clone()) {
                 say(format_args!(
-                    "`{name}` is gone: it is guarded again as soon as it is back"
+                    "`{name}` is not there: it is guarded as soon as it comes"
                 ));
             }
         }
@@ -79,26 +81,33 @@ impl Watch<'_> {
         }
         let _lock =
             WriterLock::take_now(&self.context.global.ranges_file, self.context.pins.root())?;
-        for interface in &open {
-            refuse_foreign(&self.context, interface)?;
+        // One that cannot be guarded keeps no other one open.
+        let mut failed = None;
+        for interface in open {
+            let guarded = refuse_foreign(&self.context, &interface).and_then(|()| {
+                let log = self.context.global.verbose;
+                attach_all(&self.context, slice::from_ref(&interface), log)
+            });
+            match guarded {
+                Ok(guarded) => {
+                    say(format_args!("guarding `{}` again", interface.name));
+                    self.attached(guarded);
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        let guarded = attach_all(&self.context, &open, self.context.global.verbose)?;
-        for interface in &open {
-            say(format_args!("guarding `{}` again", interface.name));
-        }
-        self.attached(guarded);
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Makes everything anew: the pins are gone, and the filter with them.
     async fn guard_anew(&mut self, interfaces: Vec<Interface>) -> Result<()> {
-        say("warning: the pins are gone, and with them the filter: attaching it again");
         self.context.pins.prepare()?;
         if !self.lock.holds(&self.context.pins.watch()) {
             self.lock = WatchLock::take(&self.context.pins.watch())?;
         }
         let log = self.context.global.verbose;
         let guarded = guard(&self.context, interfaces, None, &unattended(), log).await?;
+        say("warning: pins were gone, and the filter with them: it is attached again");
         self.attached(guarded);
         self.doubt = true;
         Ok(())

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, FromArgMatches as _};
+use filter_common::Mode;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
@@ -33,6 +34,7 @@ use crate::{
     metrics::Health,
     net::Net,
     output::say,
+    problem::Problem,
     progress::Progress,
     ranges::List,
     state::{Followed, History, WatchLock, WriterLock, read_ranges},
@@ -43,6 +45,8 @@ use crate::{
 const SET_BY_HAND: i128 = 1_000_000_000;
 /// How long until what failed is tried again though nothing happened.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long until an interface that could not be guarded is tried again though nothing happened.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The one who keeps it true.
 pub(super) struct Watch<'a> {
@@ -60,6 +64,10 @@ pub(super) struct Watch<'a> {
     doubt: bool,
     /// When a policy that could not be put in force is tried again, if nothing happens before.
     not_before: Option<Instant>,
+    /// The same for interfaces.
+    no_interface_before: Option<Instant>,
+    /// Whether a trial was not confirmed, and what the files say is not what returned: it waits for somebody to touch them.
+    held: bool,
     complaints: Complaints,
     warned: BTreeSet<String>,
     missing: BTreeSet<String>,
@@ -72,7 +80,8 @@ pub(super) struct Watch<'a> {
 struct Known {
     standing: Option<Standing>,
     generation: u64,
-    node: Vec<IpNet>,
+    /// The node's addresses; none if they are not known.
+    node: Option<Vec<IpNet>>,
     /// By how much the wall clock was ahead: expiries are kept on the other one.
     ahead: i128,
 }
@@ -116,26 +125,45 @@ impl<'a> Watch<'a> {
             known: Known::default(),
             doubt: true,
             not_before: None,
+            no_interface_before: None,
+            held: false,
             complaints: Complaints::default(),
             warned: BTreeSet::new(),
             missing: BTreeSet::new(),
             logging: Vec::new(),
         };
         let verb = "attach filter to";
-        let interfaces = watch.net.choose(verb, &context.config.interfaces).await?;
+        let interfaces = match watch.net.choose(verb, &context.config.interfaces).await {
+            // One that is not there is waited for.
+            Err(_) if watch.is_guarded() => watch.wanted().await?,
+            chosen => chosen?,
+        };
         let (typed, log) = (args.authorized_ip_ranges.as_deref(), context.global.verbose);
         match guard(context, interfaces, typed, &unattended(), log).await {
-            Ok(guarded) => watch.attached(guarded),
-            Err(error) if watch.is_guarded() => watch.failed(&error),
+            Ok(guarded) => {
+                watch.attached(guarded);
+                watch.known.node = Some(watch.node().await?);
+                watch.known.ahead = Moment::now()?.ahead();
+            }
+            // A list that was typed is to be in force, or the start has failed: nobody would type it again.
+            Err(error) if typed.is_none() && watch.is_guarded() => watch.failed(&error),
             Err(error) => return Err(error),
         }
-        let names = watch.wanted().await?.into_iter();
-        let names = names.map(|interface| interface.name).collect();
-        watch.health.send_modify(|health| health.start(names));
-        watch.known.node = watch.node().await?;
-        watch.known.ahead = Moment::now()?.ahead();
+        watch.tell_interfaces().await?;
+        watch.health.send_modify(|health| health.started = true);
         watch.warn().await;
         Ok(watch)
+    }
+
+    /// Lets readiness know what is to be guarded: what the settings name, whether it is there or not.
+    async fn tell_interfaces(&mut self) -> Result<()> {
+        let mut names = self.context.config.interfaces.to_vec();
+        if names.is_empty() {
+            let wanted = self.wanted().await?.into_iter();
+            names = wanted.map(|interface| interface.name).collect();
+        }
+        self.health.send_modify(|health| health.interfaces = names);
+        Ok(())
     }
 
     /// Whether a filter from before is there.
@@ -149,7 +177,7 @@ impl<'a> Watch<'a> {
     pub(super) async fn reload(&mut self) {
         self.config_file.reading();
         self.ranges_file.reading();
-        self.follow_config();
+        self.follow_config().await;
         self.at_once();
         self.look(true).await;
     }
@@ -158,13 +186,14 @@ impl<'a> Watch<'a> {
     fn at_once(&mut self) {
         self.doubt = true;
         self.not_before = None;
+        self.held = false;
     }
 
     /// Looks, and brings about what differs. A `thorough` look asks the node for its interfaces and addresses, too.
     pub(super) async fn look(&mut self, thorough: bool) {
         if self.config_file.changed() {
             self.config_file.reading();
-            self.follow_config();
+            self.follow_config().await;
             self.at_once();
         }
         if self.ranges_file.changed() {
@@ -172,8 +201,12 @@ impl<'a> Watch<'a> {
             self.at_once();
         }
         let unguarded = self.doubt_policy(thorough).await || !self.links_hold();
-        if thorough || unguarded {
+        let rested = self
+            .no_interface_before
+            .is_none_or(|time| Instant::now() >= time);
+        if thorough || unguarded && rested {
             let done = self.guard_interfaces().await;
+            self.no_interface_before = done.is_err().then(|| Instant::now() + PAUSE);
             self.outcome("interfaces", done, "every interface is guarded");
         }
         if self.doubt && self.not_before.is_none_or(|time| Instant::now() >= time) {
@@ -181,6 +214,7 @@ impl<'a> Watch<'a> {
             match self.follow_policy().await {
                 Ok(Outcome::Done) => {
                     self.complaints.settle("policy", "the files are in force");
+                    self.held = false;
                     // With a config file that cannot be read, not all of them are.
                     if !self.complaints.has("config") {
                         self.health.send_modify(|health| health.reloaded(None));
@@ -199,7 +233,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Takes over what the config file says.
-    fn follow_config(&mut self) {
+    async fn follow_config(&mut self) {
         let loaded = Cli::from_arg_matches(self.matches)
             .context("read flags")
             .and_then(|cli| settings::load(&cli, self.matches));
@@ -216,6 +250,8 @@ impl<'a> Watch<'a> {
                 (self.context.config, self.context.file) = (config, file);
                 self.complaints
                     .settle("config", "the config file is in order");
+                let told = self.tell_interfaces().await;
+                self.outcome("interfaces", told, "every interface is guarded");
             }
             Err(error) => {
                 self.complaints.make("config", &error);
@@ -247,7 +283,7 @@ impl<'a> Watch<'a> {
         }
         if thorough
             && let Ok(node) = self.node().await
-            && node != self.known.node
+            && self.known.node.as_ref() != Some(&node)
         {
             self.doubt = true;
         }
@@ -265,6 +301,7 @@ impl<'a> Watch<'a> {
         let Some(mut maps) = Maps::in_use(&context.pins)? else {
             return Ok(Outcome::Later);
         };
+        let fell_back = matches!(maps.standing()?, Standing::FellBack { .. });
         if let Some(waiting) = settle(context, &mut maps)? {
             if !self.known.on_trial() {
                 say("note: a change is on trial: it waits for `apifence confirm`");
@@ -288,13 +325,27 @@ impl<'a> Watch<'a> {
         if maps.settings(slot).ok().as_ref() != Some(&want) {
             reasons.push("the settings");
         }
-        if want.node_addresses && node != self.known.node {
+        if (record.mode == Mode::Off as u8) != (list == List::Off) {
+            reasons.push("whether it is enforced");
+        }
+        if want.node_addresses && self.known.node.as_ref() != Some(&node) {
             reasons.push("the node's addresses");
         }
-        if set && list.entries().iter().any(|entry| entry.expires.is_some()) {
+        let expires = list.entries().iter().any(|entry| entry.expires.is_some());
+        if set && expires {
             reasons.push("the clock, and expiries with it");
         }
-        if !reasons.is_empty() {
+        // What nobody confirmed must not come back by the files: whoever is locked out by it has nothing but that.
+        self.held |= fell_back;
+        let other = record.list != list.digest() || record.mode == Mode::Off as u8;
+        if self.held && other && !reasons.is_empty() {
+            return Err(Problem::failed(
+                "follow ranges file: a change on trial was not confirmed, and the file says another list than the one that returned",
+                "`apifence ranges reload` puts the file in force, and so does `systemctl reload apifence`",
+            ));
+        }
+        let applies = !reasons.is_empty();
+        if applies {
             examine(&list, want.max_ranges)?;
             let policy = policy(&self.net, &list, &want).await?;
             look(&self.net, Some(&maps), &policy)
@@ -323,8 +374,13 @@ impl<'a> Watch<'a> {
         self.known = Known {
             standing: Some(maps.standing()?),
             generation: maps.record(maps.in_force()?)?.generation,
-            node,
-            ahead: now.ahead(),
+            node: Some(node),
+            // Small steps add up as long as expiries go by an older one.
+            ahead: if applies || !expires {
+                now.ahead()
+            } else {
+                self.known.ahead
+            },
         };
         Ok(Outcome::Done)
     }
@@ -378,6 +434,14 @@ impl<'a> Watch<'a> {
         self.health
             .send_modify(|health| health.reloaded(Some(sentence)));
         self.complaints.make("policy", error);
+    }
+
+    /// What is not needed to keep the filter true failed, or did not.
+    pub(super) fn aside(&mut self, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.complaints.settle("log", "the log is written"),
+            Err(error) => self.complaints.make("log", &error),
+        }
     }
 
     fn outcome(&mut self, matter: &'static str, outcome: Result<()>, order: &str) {

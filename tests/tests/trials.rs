@@ -1,0 +1,191 @@
+//! What must not come into force by a detour: a change that failed, or that nobody confirmed.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use tests::{
+    cli::{Apifence, FAILED, refused},
+    foreign::Foreign,
+    net::{Echo, open, silent},
+    netns::{End, Namespace, veth},
+    scrape::get,
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site, at, ip},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
+
+/// A second interface of the node, and who is behind it.
+fn second(site: &Site) -> Result<Namespace> {
+    let peer = Namespace::new("peer")?;
+    let end = |namespace, addresses| End {
+        namespace,
+        interface: "eth1",
+        addresses,
+    };
+    veth(
+        1500,
+        end(&site.node, &["10.9.0.1/24"]),
+        end(&peer, &["10.9.0.2/24"]),
+    )?;
+    Ok(peer)
+}
+
+/// The list of an unconfirmed first attach is in the file, and what returned is no filter: nothing but a deliberate act puts it in force.
+#[test]
+fn an_unconfirmed_first_attach_comes_back_by_nobody() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&[&ATTACH[..3], &["--confirm-within", "3s"]].concat())?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("waits for its confirmation"))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    daemon.line(|line| line.starts_with("error: follow ranges file"))?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    until("it is not ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 503)
+    })?;
+    let drift = filter.json(&["status"])?["drift"].clone();
+    ensure!(drift != json!([]), "status shows no drift");
+    filter.ok(&["ranges", "reload"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 200)
+    })
+}
+
+#[test]
+fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    // A driver without native XDP in the way, when the new policy is staged already.
+    site.node.ip("link add ifb9 type ifb")?;
+    site.node.ip("link set ifb9 up")?;
+    fs::write(filter.ranges_file(), format!("{LIST}{}\n", STRANGER[0]))?;
+    let monitor = [
+        "--interface",
+        "ifb9",
+        "--xdp-mode",
+        "native",
+        "--mode",
+        "monitor",
+        "--force",
+    ];
+    refused(
+        &filter.run(&[&ATTACH[..3], &monitor].concat())?,
+        FAILED,
+        &["ifb9"],
+    )?;
+    for look in [
+        &["check", STRANGER[0]][..],
+        &["status"],
+        &["ranges", "list"],
+    ] {
+        filter.run(look)?;
+        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    }
+    ensure!(filter.json(&["status"])?["state"] == "enforcing");
+    site.admin_gets_in(Family::V4, PORT).map(drop)
+}
+
+#[test]
+fn a_trial_of_an_edited_file_leaves_the_list_before_for_a_reboot() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    fs::write(filter.ranges_file(), format!("{LIST}{}\n", STRANGER[0]))?;
+    filter.ok(&[&ATTACH[..3], &["--confirm-within", "2s"]].concat())?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    until("the trial ends", || {
+        Ok(filter.json(&["status"])?["provisional"].is_null())
+    })?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    ensure!(filter.json(&["status"])?["drift"] == json!([]));
+    Ok(())
+}
+
+#[test]
+fn a_command_with_another_file_ends_no_trial() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
+    let other = Apifence::new(&site.node)?;
+    other.ok(&["status"])?;
+    other.run(&["check", STRANGER[0]])?;
+    let add = other.run(&["ranges", "set", "192.0.2.1", "--force"])?;
+    refused(&add, FAILED, &["waits for its confirmation"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&["confirm"])?;
+    site.stranger_gets_in(Family::V4, PORT).map(drop)
+}
+
+#[test]
+fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let peer = second(&site)?;
+    let peer_is_silenced = || silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT));
+    let both = ["run", "--interface", INTERFACE, "--interface", "eth1"];
+    let typed = ["--authorized-ip-ranges", ADMIN_RANGES];
+    let mut daemon = filter.start(&[&both[..], &typed].concat())?;
+    daemon.line(|line| line.contains("metrics at") || line.contains("authorized ranges"))?;
+    until("both are guarded", || {
+        let status = filter.json(&["status"])?;
+        Ok(status["interfaces"]
+            .as_array()
+            .is_some_and(|all| all.len() == 2))
+    })?;
+    peer_is_silenced()?;
+    daemon.signal(nix::sys::signal::Signal::SIGSTOP)?;
+    // Both filters are lost, and somebody else is on the first interface by the time that `run` looks.
+    fs::remove_dir_all(filter.bpffs().join(format!(
+        "layout-{}/interfaces",
+        filter_common::map::LAYOUT_VERSION
+    )))?;
+    until("the port is open", || {
+        Ok(open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).is_ok())
+    })?;
+    let mut foreign = Foreign::load()?;
+    let _link = site.node.run(|| foreign.attach(INTERFACE))?;
+    daemon.signal(nix::sys::signal::Signal::SIGCONT)?;
+    daemon.line(|line| line.contains("carries the XDP program"))?;
+    until("the other is guarded", || {
+        let status = filter.json(&["status"])?;
+        Ok(status["interfaces"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1))
+    })?;
+    peer_is_silenced()?;
+    ensure!(get(&site.node, "/readyz")?.status == 503);
+    Ok(())
+}
+
+#[test]
+fn a_broken_file_in_the_history_is_passed_over() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    fs::write(filter.ranges_file(), "10.2.0.0/8x\n")?;
+    filter.ok(&["ranges", "set", STRANGER[0], "--force"])?;
+    let ran = filter.run(&["ranges", "rollback", "--force"])?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("number 1 in the history is not a list"),
+        "{ran}"
+    );
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
