@@ -213,10 +213,10 @@ impl Node {
     /// Has a contender do its task with a list; returns the milliseconds.
     fn run(&self, contender: usize, task: Task, list: usize) -> Result<f64> {
         let file = |name: &str| self.file(&format!("{name}-{list}"));
+        // Its config file is there as long as it is.
+        let apifence = Apifence::new(&self.namespace)?.with_ranges_file(self.file("ranges"));
         let mut command = match contender {
             0 => {
-                let apifence =
-                    Apifence::new(&self.namespace)?.with_ranges_file(self.file("ranges"));
                 let file = file("apifence").to_string_lossy().into_owned();
                 match task {
                     Task::Set => apifence.command(&["ranges", "set", "--from-file", &file]),
