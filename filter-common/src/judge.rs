@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use crate::{
     Carried, Class, Doubt, DropReason, Flow, PacketBytes, PassReason, Place, Spot, Verdict,
     classify::carried,
+    plain::judge_plain,
     wire::{ipv4, ipv6},
 };
 
@@ -39,39 +40,51 @@ pub trait Policy {
 /// What came of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// What happens to it, and why.
-    pub verdict: Verdict,
+    /// What happens to it and why, as a [`Verdict::slot`]: one number, which the program keeps in a register.
+    pub slot: u32,
     /// Where it is, if it is or would be dropped, and its addresses are known and to be believed.
     pub spot: Spot,
 }
 
 impl Judgement {
     #[inline(always)]
-    const fn pass(reason: PassReason) -> Self {
+    pub(crate) const fn pass(reason: PassReason) -> Self {
         Self {
-            verdict: Verdict::Pass(reason),
+            slot: Verdict::Pass(reason).slot(),
             spot: Spot::NOWHERE,
         }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn refuse(reason: DropReason, spot: Spot, mode: Mode) -> Self {
+        let verdict = match mode {
+            Mode::Monitor => Verdict::WouldDrop(reason),
+            Mode::Enforce | Mode::Off => Verdict::Drop(reason),
+        };
+        let slot = verdict.slot();
+        Self { slot, spot }
     }
 }
 
 /// The verdict on `packet` under `policy`.
 #[inline(always)]
 pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
+    match judge_plain(packet, policy) {
+        Some((judgement, _)) => judgement,
+        None => judge_any(packet, policy),
+    }
+}
+
+/// The same for any frame.
+#[inline(always)]
+pub fn judge_any<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
     let mode = policy.mode();
     if mode == Mode::Off {
         return Judgement::pass(PassReason::EnforcementOff);
     }
-    match (decide(packet, policy), mode) {
-        (Ok(reason), _) => Judgement::pass(reason),
-        (Err((reason, spot)), Mode::Monitor) => Judgement {
-            verdict: Verdict::WouldDrop(reason),
-            spot,
-        },
-        (Err((reason, spot)), Mode::Enforce | Mode::Off) => Judgement {
-            verdict: Verdict::Drop(reason),
-            spot,
-        },
+    match decide(packet, policy) {
+        Ok(reason) => Judgement::pass(reason),
+        Err((reason, spot)) => Judgement::refuse(reason, spot, mode),
     }
 }
 
@@ -147,18 +160,10 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
 ) -> Weighed {
     match class {
         Class::Other(reason) => Weighed::Pass(reason),
-        Class::Segment { flow, port, at } => {
-            if !policy.protects(port) {
-                return Weighed::Pass(PassReason::OtherPort);
-            }
-            if elsewhere(packet, policy, &flow) {
-                return Weighed::Pass(PassReason::OtherDestination);
-            }
-            if policy.authorizes(flow.source.into()) {
-                return Weighed::Pass(PassReason::Authorized);
-            }
-            Weighed::Drop(DropReason::Unauthorized, spot.with_segment(at))
-        }
+        Class::Segment { flow, port, at } => match weigh_segment(packet, policy, &flow, port) {
+            Some(reason) => Weighed::Pass(reason),
+            None => Weighed::Drop(DropReason::Unauthorized, spot.with_segment(at)),
+        },
         // Doubt is decided by source: it never costs an authorized client a packet, nor lets a stranger in.
         Class::Doubt { flow, why } => {
             if elsewhere(packet, policy, &flow) {
@@ -171,6 +176,25 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
         }
         Class::Hostile(reason) => Weighed::Drop(reason, Spot::NOWHERE),
         Class::Around(inside) => Weighed::Look(inside),
+    }
+}
+
+/// Why a segment for `port` passes; `None` if its source is not authorized.
+#[inline(always)]
+pub(crate) fn weigh_segment<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
+    packet: &P,
+    policy: &Y,
+    flow: &Flow<A>,
+    port: u16,
+) -> Option<PassReason> {
+    if !policy.protects(port) {
+        Some(PassReason::OtherPort)
+    } else if elsewhere(packet, policy, flow) {
+        Some(PassReason::OtherDestination)
+    } else if policy.authorizes(flow.source.into()) {
+        Some(PassReason::Authorized)
+    } else {
+        None
     }
 }
 

@@ -13,13 +13,15 @@ pub mod wire;
 
 mod classify;
 mod judge;
+mod plain;
 mod sight;
 
 pub mod map;
 pub mod table;
 
 pub use classify::{Carried, Class, Doubt, Flow, Place, carried};
-pub use judge::{Judgement, Mode, Policy, judge};
-pub use packet::{MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
-pub use sight::{Sight, Spot, address};
+pub use judge::{Judgement, Mode, Policy, judge, judge_any};
+pub use packet::{Head, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
+pub use plain::judge_plain;
+pub use sight::{Sight, Spot, address, look};
 pub use verdict::{DropReason, PassReason, REASON_SLOTS, Verdict};

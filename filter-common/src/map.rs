@@ -307,6 +307,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of nothing.
+    pub const EMPTY: Self = Self {
+        sequence: 0,
+        seen: 0,
+        source: [0; 4],
+        destination: [0; 4],
+        ports: [0; 2],
+        ifindex: 0,
+        frame_len: 0,
+        verdict: 0,
+        family: 0,
+        has_ports: 0,
+        unused: 0,
+    };
+
     /// Who sent it and where to, as far as that is known.
     pub const fn sight(&self) -> Sight {
         Sight {

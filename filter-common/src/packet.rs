@@ -13,6 +13,12 @@ pub const MAX_OFFSET: usize = 0xffff;
 /// Implemented for `&[u8]` here and for the XDP frame in `filter-ebpf`, so that one classifier serves
 /// both.
 pub trait PacketBytes {
+    /// What [`head`](Self::head) returns.
+    type Head<const N: usize>: Head<N>;
+
+    /// The first `N` bytes, if they are at hand without a copy; `None` says nothing about how long the frame is.
+    fn head<const N: usize>(&self) -> Option<Self::Head<N>>;
+
     /// The length of the whole frame in bytes, the parts beyond the linear one included.
     ///
     /// This may cost a helper call: the classifier asks only where a header is missing or names no length.
@@ -22,11 +28,26 @@ pub trait PacketBytes {
     /// [`MAX_OFFSET`].
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// Copies the bytes at `offset` to `into`; false, and nothing of worth there, as with [`read`](Self::read).
+    fn copy(&self, offset: usize, into: &mut [u8]) -> bool;
+
     /// Steps `walk` from `offset` on until it is done, and returns the offset it came to.
     ///
     /// The XDP frame does this with `bpf_loop`, whose body the verifier checks once: so a chain of any
     /// length is walked to its end.
     fn walk<W: Walk>(&self, offset: usize, walk: &mut W) -> usize;
+}
+
+/// The first `N` bytes of a frame, read as numbers in network order. An offset that reaches beyond them does not compile.
+pub trait Head<const N: usize> {
+    /// The byte at `AT`.
+    fn u8<const AT: usize>(&self) -> u8;
+    /// The two bytes at `AT`.
+    fn u16<const AT: usize>(&self) -> u16;
+    /// The four bytes at `AT`.
+    fn u32<const AT: usize>(&self) -> u32;
+    /// The eight bytes at `AT`.
+    fn u64<const AT: usize>(&self) -> u64;
 }
 
 /// The most steps a [`Walk`] takes: one for each byte that can be read, so that the frame always ends first.
@@ -47,7 +68,13 @@ pub enum Step {
     Done(usize),
 }
 
-impl PacketBytes for &[u8] {
+impl<'a> PacketBytes for &'a [u8] {
+    type Head<const N: usize> = &'a [u8; N];
+
+    fn head<const N: usize>(&self) -> Option<&'a [u8; N]> {
+        self.first_chunk()
+    }
+
     fn frame_len(&self) -> usize {
         self.len()
     }
@@ -59,6 +86,12 @@ impl PacketBytes for &[u8] {
         self.get(offset..)?.first_chunk().copied()
     }
 
+    fn copy(&self, offset: usize, into: &mut [u8]) -> bool {
+        let bytes = self.get(offset..offset + into.len());
+        let there = bytes.filter(|_| offset <= MAX_OFFSET);
+        there.map(|bytes| into.copy_from_slice(bytes)).is_some()
+    }
+
     fn walk<W: Walk>(&self, mut offset: usize, walk: &mut W) -> usize {
         for _ in 0..MAX_STEPS {
             match walk.step(self, offset) {
@@ -68,6 +101,29 @@ impl PacketBytes for &[u8] {
         }
         offset
     }
+}
+
+impl<const N: usize> Head<N> for &[u8; N] {
+    fn u8<const AT: usize>(&self) -> u8 {
+        u8::from_be_bytes(part::<AT, _, _>(self))
+    }
+
+    fn u16<const AT: usize>(&self) -> u16 {
+        u16::from_be_bytes(part::<AT, _, _>(self))
+    }
+
+    fn u32<const AT: usize>(&self) -> u32 {
+        u32::from_be_bytes(part::<AT, _, _>(self))
+    }
+
+    fn u64<const AT: usize>(&self) -> u64 {
+        u64::from_be_bytes(part::<AT, _, _>(self))
+    }
+}
+
+fn part<const AT: usize, const LEN: usize, const N: usize>(bytes: &[u8; N]) -> [u8; LEN] {
+    const { assert!(AT + LEN <= N, "beyond the bytes at hand") };
+    core::array::from_fn(|index| bytes[AT + index])
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use core::net::IpAddr;
 
+use bytemuck::bytes_of_mut;
+
 use crate::{
     MAX_OFFSET, PacketBytes,
     wire::{ipv4, ipv6, tcp},
@@ -75,34 +77,15 @@ pub struct Sight {
 
 impl Sight {
     /// Reads what there is at `spot` of `packet`.
-    ///
-    /// Whole headers, at the very offsets of the spot: added to, a number has bounds that the verifier forgets before Linux 6.11
-    /// (commit 98d7ca374ba4b39e7535613d40e159f09ca14da2), and the read is refused.
-    #[inline(always)]
     pub fn of<P: PacketBytes>(packet: &P, spot: Spot) -> Self {
         let mut sight = Self::default();
-        let ip = spot.ip();
-        if spot.family() == 4 {
-            let Some(header) = packet.read::<{ ipv4::HEADER_LEN }>(ip) else {
-                return sight;
-            };
-            sight.source[0] = word(&header, ipv4::SOURCE);
-            sight.destination[0] = word(&header, ipv4::DESTINATION);
-            sight.family = 4;
-        } else if spot.family() == 6 {
-            let Some(header) = packet.read::<{ ipv6::HEADER_LEN }>(ip) else {
-                return sight;
-            };
-            sight.source = address_at(&header, ipv6::SOURCE);
-            sight.destination = address_at(&header, ipv6::DESTINATION);
-            sight.family = 6;
-        }
-        if spot.tcp() != 0
-            && let Some(ports) = packet.read(spot.tcp())
-        {
-            sight.ports = [tcp::source_port(ports), tcp::destination_port(ports)];
-            sight.has_ports = true;
-        }
+        let Self {
+            source,
+            destination,
+            ports,
+            ..
+        } = &mut sight;
+        (sight.family, sight.has_ports) = look(packet, spot, source, destination, ports);
         sight
     }
 
@@ -122,19 +105,36 @@ impl Sight {
     }
 }
 
+/// Reads what there is at `spot` of `packet` into places that are zero, and tells [`family`](Sight::family) and
+/// [`has_ports`](Sight::has_ports).
 #[inline(always)]
-fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-#[inline(always)]
-fn address_at(bytes: &[u8; ipv6::HEADER_LEN], at: usize) -> [u32; 4] {
-    [
-        word(bytes, at),
-        word(bytes, at + 4),
-        word(bytes, at + 8),
-        word(bytes, at + 12),
-    ]
+pub fn look<P: PacketBytes>(
+    packet: &P,
+    spot: Spot,
+    source: &mut [u32; 4],
+    destination: &mut [u32; 4],
+    ports: &mut [u16; 2],
+) -> (u8, bool) {
+    let ip = spot.ip();
+    let seen = match spot.family() {
+        4 => {
+            packet.copy(ip + ipv4::SOURCE, bytes_of_mut(&mut source[0]))
+                && packet.copy(ip + ipv4::DESTINATION, bytes_of_mut(&mut destination[0]))
+        }
+        6 => {
+            packet.copy(ip + ipv6::SOURCE, bytes_of_mut(source))
+                && packet.copy(ip + ipv6::DESTINATION, bytes_of_mut(destination))
+        }
+        _ => false,
+    };
+    let has_ports = spot.tcp() != 0
+        && packet.copy(spot.tcp() + tcp::SOURCE_PORT, bytes_of_mut(&mut ports[0]))
+        && packet.copy(
+            spot.tcp() + tcp::DESTINATION_PORT,
+            bytes_of_mut(&mut ports[1]),
+        );
+    *ports = ports.map(u16::from_be);
+    (if seen { spot.family() } else { 0 }, has_ports)
 }
 
 /// The address in `words`, of family 4 or 6.

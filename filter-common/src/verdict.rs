@@ -22,6 +22,13 @@ macro_rules! reasons {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
+            const fn of_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
             /// The name under which it is counted and shown: a stable word for scripts and metrics.
             pub const fn label(self) -> &'static str {
                 match self {
@@ -102,8 +109,26 @@ impl Verdict {
     }
 
     /// The verdict that is counted there; none if nothing is.
+    #[inline(always)]
     pub fn of_slot(slot: u32) -> Option<Self> {
-        Self::all().find(|verdict| verdict.slot() == slot)
+        match slot / BLOCK {
+            0 => PassReason::of_number(slot).map(Self::Pass),
+            1 => DropReason::of_number(slot % BLOCK).map(Self::Drop),
+            2 => DropReason::of_number(slot % BLOCK).map(Self::WouldDrop),
+            _ => None,
+        }
+    }
+
+    /// Whether what is counted there passes with nothing to say about it.
+    #[inline(always)]
+    pub const fn is_pass(slot: u32) -> bool {
+        slot < BLOCK
+    }
+
+    /// Whether what is counted there is dropped.
+    #[inline(always)]
+    pub const fn is_drop(slot: u32) -> bool {
+        slot / BLOCK == 1
     }
 
     /// Every verdict there is, in the order of [`slot`](Self::slot).

@@ -5,6 +5,8 @@
 // The target declares no compare-and-swap, and without that `core::sync::atomic` has no exchange and no addition, which the kernel does
 // have (Linux 5.12, commit 5ffa25502b5ab3d639829a2d1e316cff7f59a41e).
 #![feature(core_intrinsics)]
+// One instruction loads a word wherever it lies (`packet.rs`).
+#![feature(asm_experimental_arch)]
 #![expect(internal_features, reason = "atomic operations, see above")]
 
 mod maps;
@@ -13,7 +15,8 @@ mod report;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
-use filter_common::{Verdict, judge};
+use filter_common::{Judgement, Verdict, judge_any, judge_plain};
+use maps::InForce;
 use packet::Frame;
 
 /// Entry point.
@@ -21,30 +24,48 @@ use packet::Frame;
 /// `frags`: without it the kernel refuses to attach where frames may span buffers (`BPF_F_XDP_HAS_FRAGS`,
 /// Linux 5.18, commit f45d5b6ce2e835834c94b8b700787984f02cd662).
 #[xdp(frags)]
+fn apifence(ctx: XdpContext) -> u32 {
+    let policy = InForce::select();
+    let frame = Frame::new(&ctx);
+    match judge_plain(&frame, &policy) {
+        Some((judgement, end)) => conclude(&ctx, judgement, frame.len_around(end)),
+        None => look_closely(ctx, policy),
+    }
+}
+
+/// What is not plain. A function of its own: what it needs of stack and registers would cost every frame.
+#[inline(never)]
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "the signature that `#[xdp]` calls"
+    reason = "in registers, where references would point to the stack"
 )]
-fn apifence(ctx: XdpContext) -> u32 {
+fn look_closely(ctx: XdpContext, policy: InForce) -> u32 {
     let frame = Frame::new(&ctx);
-    let judgement = judge(&frame, &maps::InForce::select());
-    let verdict = judgement.verdict;
-    maps::count(verdict, frame.len());
-    if !matches!(verdict, Verdict::Pass(_)) {
-        report::refused(&ctx, judgement);
+    let judgement = judge_any(&frame, &policy.with_shared_code());
+    conclude(&ctx, judgement, frame.len())
+}
+
+/// Counts and reports what comes of a frame of `len` bytes, and turns it into an action.
+#[inline(always)]
+fn conclude(ctx: &XdpContext, judgement: Judgement, len: usize) -> u32 {
+    let Judgement { slot, spot } = judgement;
+    maps::count(slot, len);
+    if Verdict::is_pass(slot) {
+        return xdp_action::XDP_PASS;
     }
-    match verdict {
-        Verdict::Pass(_) | Verdict::WouldDrop(_) => {
-            if let Verdict::WouldDrop(reason) = verdict {
-                debug!(&ctx, "would drop: {}", reason.label());
-            }
-            xdp_action::XDP_PASS
-        }
-        Verdict::Drop(reason) => {
-            debug!(&ctx, "drop: {}", reason.label());
-            xdp_action::XDP_DROP
-        }
+    report::refused(ctx, spot, slot);
+    if Verdict::is_drop(slot) {
+        debug!(ctx, "drop: {}", reason(slot));
+        xdp_action::XDP_DROP
+    } else {
+        debug!(ctx, "would drop: {}", reason(slot));
+        xdp_action::XDP_PASS
     }
+}
+
+/// The name of the reason that is counted there.
+fn reason(slot: u32) -> &'static str {
+    Verdict::of_slot(slot).map_or("", Verdict::reason)
 }
 
 /// GPL-only helpers are not used today; the declaration keeps that a choice.

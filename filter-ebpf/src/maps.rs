@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use filter_common::{
-    Mode, Policy, REASON_SLOTS, Verdict,
+    Mode, Policy, REASON_SLOTS,
     map::{Counter, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS, Usage},
     table::{self, Key as TableKey, Line, Lines, Roots},
 };
@@ -74,6 +74,12 @@ impl InForce {
             record: POLICY.get(slot),
         }
     }
+
+    /// The same, for code that asks much.
+    #[inline(always)]
+    pub(crate) fn with_shared_code(self) -> Shared {
+        Shared(self)
+    }
 }
 
 /// Now, on the boot clock, in nanoseconds.
@@ -108,32 +114,87 @@ impl Policy for InForce {
 
     #[inline(always)]
     fn guards(&self, destination: IpAddr) -> bool {
-        find(&DESTINATIONS_V4, &DESTINATIONS_V6, self.slot, destination).is_some()
+        match destination {
+            IpAddr::V4(destination) => guards_v4(self.slot, u32::from(destination)),
+            IpAddr::V6(destination) => {
+                let key = TableKey::from(destination);
+                guards_v6(self.slot, key.high, key.low)
+            }
+        }
     }
 
     #[inline(always)]
     fn authorizes(&self, source: IpAddr) -> bool {
         match source {
-            IpAddr::V4(source) => authorizes_v4(self.slot, u32::from(source)),
+            IpAddr::V4(source) => {
+                in_table(self.slot, 0, source.into()) && in_trie_v4(self.slot, u32::from(source))
+            }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
-                authorizes_v6(self.slot, key.high, key.low)
+                in_table(self.slot, 1, key) && in_trie_v6(self.slot, key.high, key.low)
             }
         }
     }
 }
 
-/// A function of its own, as its sister is: the program is short of registers and of stack.
+/// A policy whose questions about sources are answered by functions of their own: the code that asks them in eight places is short of
+/// registers and of stack.
+pub(crate) struct Shared(InForce);
+
+impl Policy for Shared {
+    #[inline(always)]
+    fn mode(&self) -> Mode {
+        self.0.mode()
+    }
+
+    #[inline(always)]
+    fn protects(&self, port: u16) -> bool {
+        self.0.protects(port)
+    }
+
+    #[inline(always)]
+    fn guards_any_destination(&self) -> bool {
+        self.0.guards_any_destination()
+    }
+
+    #[inline(always)]
+    fn guards(&self, destination: IpAddr) -> bool {
+        self.0.guards(destination)
+    }
+
+    #[inline(always)]
+    fn authorizes(&self, source: IpAddr) -> bool {
+        match source {
+            IpAddr::V4(source) => authorizes_v4(self.0.slot, u32::from(source)),
+            IpAddr::V6(source) => {
+                let key = TableKey::from(source);
+                authorizes_v6(self.0.slot, key.high, key.low)
+            }
+        }
+    }
+}
+
+/// Most policies guard any destination, and do not get here.
+#[inline(never)]
+fn guards_v4(slot: u32, destination: u32) -> bool {
+    let destination = Ipv4Addr::from(destination).into();
+    find(&DESTINATIONS_V4, &DESTINATIONS_V6, slot, destination).is_some()
+}
+
+#[inline(never)]
+fn guards_v6(slot: u32, high: u64, low: u64) -> bool {
+    let destination = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).into();
+    find(&DESTINATIONS_V4, &DESTINATIONS_V6, slot, destination).is_some()
+}
+
 #[inline(never)]
 fn authorizes_v4(slot: u32, source: u32) -> bool {
-    let source = Ipv4Addr::from(source);
-    in_table(slot, 0, source.into()) && in_trie(slot, source.into())
+    in_table(slot, 0, Ipv4Addr::from(source).into()) && in_trie_v4(slot, source)
 }
 
 #[inline(never)]
 fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
-    let source = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-    in_table(slot, 1, TableKey { high, low }) && in_trie(slot, source.into())
+    in_table(slot, 1, TableKey { high, low }) && in_trie_v6(slot, high, low)
 }
 
 /// Whether an address is in any range of `slot`, dead or alive, by the table: of the two the one to be asked by a flood.
@@ -144,6 +205,20 @@ fn in_table(slot: u32, family: u32, key: TableKey) -> bool {
     };
     let root = &roots.lines[key.octet() as usize];
     table::holds(&Further(slot), root, key.behind_octet())
+}
+
+/// What a flood does not get to.
+#[inline(never)]
+fn in_trie_v4(slot: u32, source: u32) -> bool {
+    in_trie(slot, Ipv4Addr::from(source).into())
+}
+
+#[inline(never)]
+fn in_trie_v6(slot: u32, high: u64, low: u64) -> bool {
+    in_trie(
+        slot,
+        Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).into(),
+    )
 }
 
 /// Whether an address is in a range of `slot` that lives, by the trie; it is counted there.
@@ -204,8 +279,8 @@ fn count_usage(id: u32) {
 
 /// Counts one frame of `bytes` under its verdict.
 #[inline(always)]
-pub(crate) fn count(verdict: Verdict, bytes: usize) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(verdict.slot()) {
+pub(crate) fn count(slot: u32, bytes: usize) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
         // SAFETY: the counter is this CPU's own; an XDP program is not interrupted by another one on its CPU.
         unsafe {
             (*counter).packets += 1;

@@ -1,13 +1,13 @@
 //! The XDP frame as bounded bytes. With `maps.rs` and `report.rs` the only place with `unsafe` in it.
 
-use core::{ffi::c_void, mem::MaybeUninit, ptr};
+use core::{arch::asm, ffi::c_void, marker::PhantomData, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{bpf_loop, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use filter_common::{MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
+use filter_common::{Head, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
 
 /// A frame under judgement.
 pub(crate) struct Frame<'a> {
@@ -26,9 +26,81 @@ impl<'a> Frame<'a> {
         // SAFETY: the context is the one the kernel called us with; the helper only reads it.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
+
+    /// The same without a call, if the packet in it, which ends at `end`, is all in the linear part: no driver puts what is only
+    /// padding into a part of its own.
+    #[inline(always)]
+    pub(crate) fn len_around(&self, end: usize) -> usize {
+        let linear = self.ctx.data_end() - self.ctx.data();
+        if end <= linear { linear } else { self.len() }
+    }
 }
 
-impl PacketBytes for Frame<'_> {
+/// The first `N` bytes of a frame, which are in its linear part.
+///
+/// Words of it lie at any address. A load that the compiler makes is split into one for each byte then; the kernel takes whole ones
+/// where the machine does, on x86-64 and arm64 (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`), so they are written by hand.
+pub(crate) struct Start<'a, const N: usize> {
+    start: *const u8,
+    frame: PhantomData<&'a XdpContext>,
+}
+
+macro_rules! load {
+    ($start:expr, $at:expr, $size:literal) => {{
+        let word: u64;
+        // SAFETY: the bytes are in the linear part (see `Frame::head`, and the verifier checks it again); the frame is ours alone while the
+        // program runs, and nothing but `word` is written.
+        unsafe {
+            asm!(
+                concat!("{word} = *(", $size, " *)({start} + {at})"),
+                word = out(reg) word,
+                start = in(reg) $start,
+                at = const $at,
+                options(pure, readonly, nostack),
+            );
+        }
+        word
+    }};
+}
+
+impl<const N: usize> Head<N> for Start<'_, N> {
+    #[inline(always)]
+    fn u8<const AT: usize>(&self) -> u8 {
+        const { assert!(AT < N, "beyond the bytes at hand") };
+        load!(self.start, AT, "u8") as u8
+    }
+
+    #[inline(always)]
+    fn u16<const AT: usize>(&self) -> u16 {
+        const { assert!(AT + 2 <= N, "beyond the bytes at hand") };
+        u16::from_be(load!(self.start, AT, "u16") as u16)
+    }
+
+    #[inline(always)]
+    fn u32<const AT: usize>(&self) -> u32 {
+        const { assert!(AT + 4 <= N, "beyond the bytes at hand") };
+        u32::from_be(load!(self.start, AT, "u32") as u32)
+    }
+
+    #[inline(always)]
+    fn u64<const AT: usize>(&self) -> u64 {
+        const { assert!(AT + 8 <= N, "beyond the bytes at hand") };
+        u64::from_be(load!(self.start, AT, "u64"))
+    }
+}
+
+impl<'a> PacketBytes for Frame<'a> {
+    type Head<const N: usize> = Start<'a, N>;
+
+    #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<Start<'a, N>> {
+        let start = self.ctx.data();
+        (start + N <= self.ctx.data_end()).then_some(Start {
+            start: start as *const u8,
+            frame: PhantomData,
+        })
+    }
+
     #[inline(always)]
     fn frame_len(&self) -> usize {
         self.len()
@@ -59,6 +131,20 @@ impl PacketBytes for Frame<'_> {
         };
         // SAFETY: the helper filled all `N` bytes if it returned zero.
         (error == 0).then(|| unsafe { bytes.assume_init() })
+    }
+
+    #[inline(always)]
+    fn copy(&self, offset: usize, into: &mut [u8]) -> bool {
+        // SAFETY: the context is the kernel's; the bytes are the caller's, and so many.
+        let error = unsafe {
+            bpf_xdp_load_bytes(
+                self.ctx.ctx,
+                offset as u32,
+                into.as_mut_ptr().cast(),
+                into.len() as u32,
+            )
+        };
+        error == 0
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use filter_common::{
-    Judgement, Sight, Spot, Verdict,
+    Spot, Verdict, look,
     map::{
         MAX_STRANGERS, REPORT_BUDGET, REPORT_WINDOW_SHIFT, REPORTS_PER_CPU, Report, ReportHead,
         Stranger, StrangerKey,
@@ -31,9 +31,8 @@ static STRANGERS: LruHashMap<StrangerKey, Stranger, { MAX_STRANGERS as usize }> 
 /// Under a flood nearly every frame ends at the first two comparisons: two loads, no call (the verifier replaces the helper by a load of
 /// the kernel's tick counter; Linux 5.6, commit 5576b991e9c1a11d2cc21c4b94fc75ec27603896).
 #[inline(always)]
-pub(crate) fn refused(ctx: &XdpContext, judgement: Judgement) {
-    let (spot, slot) = (judgement.spot, judgement.verdict.slot());
-    if let Verdict::WouldDrop(_) = judgement.verdict {
+pub(crate) fn refused(ctx: &XdpContext, spot: Spot, slot: u32) {
+    if !Verdict::is_drop(slot) {
         remember(ctx, spot, slot);
     }
     let Some(head) = REPORT_HEADS.get_ptr_mut(0) else {
@@ -78,22 +77,27 @@ fn write(ctx: &XdpContext, spot: Spot, slot: u32, head: &mut ReportHead) {
         return;
     };
     let frame = Frame::new(ctx);
-    let sight = Sight::of(&frame, spot);
     // SAFETY: the report is this CPU's own, as is the head. User space may read it meanwhile, and finds out by the head.
     unsafe {
+        let report = &mut *report;
         *report = Report {
             sequence,
             seen: now(),
-            source: sight.source,
-            destination: sight.destination,
-            ports: sight.ports,
             ifindex: ctx.ingress_ifindex() as u32,
             frame_len: frame.len() as u32,
             verdict: slot as u8,
-            family: sight.family,
-            has_ports: u8::from(sight.has_ports),
-            unused: 0,
+            ..Report::EMPTY
         };
+        // Right into the map: the stack has no room for a copy.
+        let (family, has_ports) = look(
+            &frame,
+            spot,
+            &mut report.source,
+            &mut report.destination,
+            &mut report.ports,
+        );
+        report.family = family;
+        report.has_ports = u8::from(has_ports);
         // An exchange has the order of a full barrier on every machine: the report is whole before the head moves, and the next
         // one is not begun before it has (`Documentation/bpf/standardization/instruction-set.rst`, atomic operations).
         atomic_xchg::<_, { AtomicOrdering::SeqCst }>(&raw mut head.written, sequence);
@@ -104,14 +108,22 @@ fn write(ctx: &XdpContext, spot: Spot, slot: u32, head: &mut ReportHead) {
 #[inline(never)]
 fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
     let now = now();
-    let sight = Sight::of(&Frame::new(ctx), spot);
-    if sight.family == 0 {
+    let mut key = StrangerKey {
+        source: [0; 4],
+        family: 0,
+    };
+    let (mut destination, mut ports) = ([0; 4], [0; 2]);
+    let (family, _) = look(
+        &Frame::new(ctx),
+        spot,
+        &mut key.source,
+        &mut destination,
+        &mut ports,
+    );
+    key.family = u32::from(family);
+    if family == 0 {
         return;
     }
-    let key = StrangerKey {
-        source: sight.source,
-        family: u32::from(sight.family),
-    };
     if STRANGERS.get_ptr_mut(key).is_none() {
         let stranger = Stranger {
             packets: 0,
@@ -130,7 +142,7 @@ fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
         unsafe {
             atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(&raw mut (*stranger).packets, 1u64);
             (*stranger).last_seen = now;
-            (*stranger).port = sight.ports[1];
+            (*stranger).port = ports[1];
             (*stranger).verdict = slot as u8;
         }
     }

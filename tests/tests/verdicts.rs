@@ -4,7 +4,7 @@ use std::{collections::HashMap, iter, net::IpAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
-use filter_common::{DropReason, Policy as _, Sight, Verdict, judge};
+use filter_common::{DropReason, Judgement, Policy as _, Sight, Verdict, judge};
 use tests::{
     netns::Namespace,
     packets::tagged,
@@ -14,6 +14,10 @@ use tests::{
         v4, v6,
     },
 };
+
+fn verdict(judgement: &Judgement) -> Verdict {
+    Verdict::of_slot(judgement.slot).expect("every judgement has a verdict")
+}
 
 #[test]
 fn slices_get_the_wanted_verdicts() {
@@ -26,7 +30,7 @@ fn slices_get_the_wanted_verdicts() {
     let wrong: Vec<_> = rows
         .iter()
         .filter_map(|row| {
-            let have = judge(&&row.frame[..], &row.rules).verdict;
+            let have = verdict(&judge(&&row.frame[..], &row.rules));
             (have != row.want).then(|| format!("{}: want {:?}, have {have:?}", row.name, row.want))
         })
         .collect();
@@ -46,7 +50,7 @@ fn the_source_that_was_refused_is_reported() {
         let frame = &row.frame[..];
         let judgement = judge(&frame, &row.rules);
         let sight = Sight::of(&frame, judgement.spot);
-        let (Verdict::Drop(reason) | Verdict::WouldDrop(reason)) = judgement.verdict else {
+        let (Verdict::Drop(reason) | Verdict::WouldDrop(reason)) = verdict(&judgement) else {
             continue;
         };
         let Row { name, rules, .. } = &row;
@@ -127,7 +131,7 @@ fn every_part_of_a_flow_is_reported() {
         let frame = &frame[..];
         let judgement = judge(&frame, &Rules::Enforce);
         assert!(
-            matches!(judgement.verdict, Verdict::Drop(_)),
+            matches!(verdict(&judgement), Verdict::Drop(_)),
             "{name}: {judgement:?}"
         );
         let sight = Sight::of(&frame, judgement.spot);
@@ -224,7 +228,7 @@ fn both_judges_agree_on_mutated_frames() -> Result<()> {
         let mut row = rng.choice(&rows).context("the table is empty")?.clone();
         mutate(&mut rng, &mut row.frame, &rows);
         row.name = format!("{} mutated in round {round}", row.name);
-        row.want = judge(&&row.frame[..], &row.rules).verdict;
+        row.want = verdict(&judge(&&row.frame[..], &row.rules));
         let filter = filters
             .get_mut(&row.rules)
             .expect("every policy is attached");
@@ -335,7 +339,7 @@ fn check(wrong: &mut Vec<String>, row: &Row, linear: Option<usize>, filter: &mut
     // The other judge, on the same bytes: they must have seen the same.
     let frame = &row.frame[..];
     let judgement = judge(&frame, &row.rules);
-    let sight = match judgement.verdict {
+    let sight = match verdict(&judgement) {
         Verdict::Pass(_) => None,
         Verdict::Drop(_) | Verdict::WouldDrop(_) => Some(Sight::of(&frame, judgement.spot)),
     };

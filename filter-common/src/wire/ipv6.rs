@@ -40,6 +40,9 @@ pub const HIP: u8 = 139;
 /// Shim6 (RFC 5533 section 5.1). Length as hop-by-hop.
 pub const SHIM6: u8 = 140;
 
+/// Number of ICMPv6 (RFC 4443).
+pub const ICMP: u8 = 58;
+
 /// Offset of the length in an extension header, one byte; its unit differs, see each header.
 pub const EXTENSION_LEN: usize = 1;
 /// Offset of the fragment word in a fragment header: 13 bits of offset in units of 8 bytes, two reserved, one that says

@@ -1,0 +1,102 @@
+//! The frames that nearly all are: one Ethernet header, one IP header without options or extensions, a whole segment.
+//!
+//! A flood is made of them, and what they are can be told from a few words at fixed offsets. The classifier would say the same of each;
+//! it takes longer, for it is ready for all the others. What is not certainly plain is left to it.
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::{
+    DropReason, Flow, Head as _, Judgement, Mode, PacketBytes, PassReason, Policy, Spot,
+    judge::weigh_segment,
+    wire::{ethernet, ipv4, ipv6, tcp},
+};
+
+/// Where the IP header of a plain frame is.
+const IP: usize = ethernet::HEADER_LEN;
+/// Where its TCP header is, under IPv4.
+const TCP_V4: usize = IP + ipv4::HEADER_LEN;
+/// Where its TCP header is, under IPv6.
+const TCP_V6: usize = IP + ipv6::HEADER_LEN;
+
+/// Protocol number of UDP (IANA): with ICMPv6 nearly all that comes in IPv6 beside TCP.
+const PROTOCOL_UDP: u8 = 17;
+/// Version 4, and a header of five words.
+const FIRST_BYTE_V4: u8 = 0x45;
+/// Version 6; the traffic class fills the byte.
+const FIRST_BYTE_V6: u8 = 0x60;
+
+/// What [`judge`](crate::judge) says, if `packet` is plain and the policy looks at it; and the offset behind the IP packet, by its own
+/// account.
+#[inline(always)]
+pub fn judge_plain<P: PacketBytes, Y: Policy>(
+    packet: &P,
+    policy: &Y,
+) -> Option<(Judgement, usize)> {
+    let mode = policy.mode();
+    if mode == Mode::Off {
+        return None;
+    }
+    let head = packet.head::<{ TCP_V4 + tcp::PORTS_LEN }>()?;
+    match head.u16::<{ ethernet::TYPE }>() {
+        ethernet::TYPE_IPV4 => {
+            let fragment = head.u16::<{ IP + ipv4::FRAGMENT }>();
+            if head.u8::<IP>() != FIRST_BYTE_V4
+                || fragment & (ipv4::FRAGMENT_OFFSET_MASK | ipv4::MORE_FRAGMENTS) != 0
+            {
+                return None;
+            }
+            let end = IP + usize::from(head.u16::<{ IP + ipv4::TOTAL_LEN }>());
+            let judgement = match head.u8::<{ IP + ipv4::PROTOCOL }>() {
+                ipv4::PROTOCOL_TCP if end >= TCP_V4 + tcp::PORTS_LEN => {
+                    let flow = Flow::direct(
+                        Ipv4Addr::from(head.u32::<{ IP + ipv4::SOURCE }>()),
+                        Ipv4Addr::from(head.u32::<{ IP + ipv4::DESTINATION }>()),
+                    );
+                    let port = head.u16::<{ TCP_V4 + tcp::DESTINATION_PORT }>();
+                    match weigh_segment(packet, policy, &flow, port) {
+                        Some(reason) => Judgement::pass(reason),
+                        None => unauthorized(Spot::v4(IP).with_segment(TCP_V4), mode),
+                    }
+                }
+                ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_AH => return None,
+                _ => Judgement::pass(PassReason::NotTcp),
+            };
+            Some((judgement, end))
+        }
+        ethernet::TYPE_IPV6 => {
+            let head = packet.head::<{ TCP_V6 + tcp::PORTS_LEN }>()?;
+            if head.u8::<IP>() & 0xf0 != FIRST_BYTE_V6 {
+                return None;
+            }
+            let end = TCP_V6 + usize::from(head.u16::<{ IP + ipv6::PAYLOAD_LEN }>());
+            let judgement = match head.u8::<{ IP + ipv6::NEXT_HEADER }>() {
+                ipv4::PROTOCOL_TCP if end >= TCP_V6 + tcp::PORTS_LEN => {
+                    let flow = Flow::direct(
+                        Ipv6Addr::from(
+                            u128::from(head.u64::<{ IP + ipv6::SOURCE }>()) << 64
+                                | u128::from(head.u64::<{ IP + ipv6::SOURCE + 8 }>()),
+                        ),
+                        Ipv6Addr::from(
+                            u128::from(head.u64::<{ IP + ipv6::DESTINATION }>()) << 64
+                                | u128::from(head.u64::<{ IP + ipv6::DESTINATION + 8 }>()),
+                        ),
+                    );
+                    let port = head.u16::<{ TCP_V6 + tcp::DESTINATION_PORT }>();
+                    match weigh_segment(packet, policy, &flow, port) {
+                        Some(reason) => Judgement::pass(reason),
+                        None => unauthorized(Spot::v6(IP).with_segment(TCP_V6), mode),
+                    }
+                }
+                PROTOCOL_UDP | ipv6::ICMP => Judgement::pass(PassReason::NotTcp),
+                _ => return None,
+            };
+            Some((judgement, end))
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+const fn unauthorized(spot: Spot, mode: Mode) -> Judgement {
+    Judgement::refuse(DropReason::Unauthorized, spot, mode)
+}
