@@ -15,9 +15,8 @@ use crate::Sight;
 /// The version of everything in this file, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 3: the program asks the table first, and an empty one
-/// drops everybody; fewer strangers.
-pub const LAYOUT_VERSION: u32 = 3;
+/// policy that nobody wrote. 4: other roots of the table.
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// The name of the XDP program, as the kernel lists it.
 pub const PROGRAM: &str = "apifence";
@@ -269,7 +268,8 @@ impl Origin {
 pub struct Counter {
     /// Frames.
     pub packets: u64,
-    /// Bytes of those frames, from the Ethernet header on.
+    /// Bytes of those frames, from the Ethernet header on. Of a frame in several buffers those that hold nothing but padding behind the
+    /// packet may be left out.
     pub bytes: u64,
 }
 

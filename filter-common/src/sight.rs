@@ -127,12 +127,8 @@ pub fn look<P: PacketBytes>(
         }
         _ => false,
     };
-    let has_ports = spot.tcp() != 0
-        && packet.copy(spot.tcp() + tcp::SOURCE_PORT, bytes_of_mut(&mut ports[0]))
-        && packet.copy(
-            spot.tcp() + tcp::DESTINATION_PORT,
-            bytes_of_mut(&mut ports[1]),
-        );
+    // At once, for the second may lie where no read may begin.
+    let has_ports = spot.tcp() != 0 && packet.copy(spot.tcp(), bytes_of_mut(ports));
     *ports = ports.map(u16::from_be);
     (if seen { spot.family() } else { 0 }, has_ports)
 }

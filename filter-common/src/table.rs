@@ -30,21 +30,52 @@ pub const HEAD: usize = 8;
 pub const KIND_SHIFT: u32 = 32;
 /// How many spans a bunch has room for. It has at least one, and repeats it in the room that it does not need.
 pub const SPANS: usize = 4;
-/// How many roots there are in a family: the first step's eight bits are an index.
-pub const ROOTS: usize = 256;
+/// How many roots there are in a family: one for each value of the eight bits that choose it, and those of
+/// [`root_v6`] for the few other addresses.
+pub const ROOTS: usize = 256 + 8;
 
 /// The first lines of a family.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Roots {
-    /// The one for each value of the first eight bits.
+    /// See [`root_v4`] and [`root_v6`].
     pub lines: [Line; ROOTS],
 }
 
 const _: () = assert!(size_of::<Roots>() == 72 * ROOTS);
 
-/// The most steps a lookup takes: one for each eight bits, but the first eight, of the longest address.
-const MAX_STEPS: usize = 15;
+/// How many bits choose the root of an IPv4 address.
+pub const ROOT_BITS_V4: u32 = 8;
+/// What nearly all IPv6 addresses begin with, in three bits: global unicast, 2000::/3 (RFC 4291 section 2.4). Eight bits that tell
+/// them apart are those behind.
+pub const GLOBAL: u64 = 0b001;
+/// How many bits choose the root of an IPv6 address that begins with [`GLOBAL`].
+pub const ROOT_BITS_GLOBAL: u32 = 3 + 8;
+/// How many bits choose the root of any other.
+pub const ROOT_BITS_OTHER: u32 = 3;
+
+/// The index of the root for an IPv4 address, and what is behind the bits that chose it.
+#[inline(always)]
+pub const fn root_v4(key: Key) -> (usize, Key) {
+    ((key.high >> 56) as usize, key.behind(ROOT_BITS_V4))
+}
+
+/// The same for an IPv6 address.
+#[inline(always)]
+pub const fn root_v6(key: Key) -> (usize, Key) {
+    let first = key.high >> 61;
+    if first == GLOBAL {
+        (
+            (key.high >> 53) as usize & 0xff,
+            key.behind(ROOT_BITS_GLOBAL),
+        )
+    } else {
+        (256 + first as usize, key.behind(ROOT_BITS_OTHER))
+    }
+}
+
+/// The most steps a lookup takes: one for each eight bits behind the fewest that choose a root.
+const MAX_STEPS: usize = 16;
 
 /// Which bits of an address are still to be looked at, from the highest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +89,16 @@ pub struct Key {
 impl Key {
     /// The value of the next eight bits.
     #[inline(always)]
-    pub const fn octet(self) -> u32 {
+    const fn octet(self) -> u32 {
         (self.high >> 56) as u32
     }
 
-    /// Behind the next eight bits.
+    /// Behind so many bits, fewer than 64.
     #[inline(always)]
-    #[must_use]
-    pub const fn behind_octet(self) -> Self {
+    const fn behind(self, bits: u32) -> Self {
         Self {
-            high: self.high << 8 | self.low >> 56,
-            low: self.low << 8,
+            high: self.high << bits | self.low >> (64 - bits),
+            low: self.low << bits,
         }
     }
 }
@@ -111,7 +141,7 @@ pub enum Found {
     Further(u32, Key),
 }
 
-/// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the octet that chose it.
+/// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the bits that chose it.
 ///
 /// A line that is not there leaves it to the trie: the answer is then yes.
 #[inline(always)]
@@ -153,7 +183,7 @@ pub fn look(line: &Line, key: Key) -> Found {
     }
     let before = (head >> KIND_SHIFT >> (8 * word)) as u8;
     let index = head as u32 + before as u32 + ones(follow & (bit - 1));
-    Found::Further(index, key.behind_octet())
+    Found::Further(index, key.behind(8))
 }
 
 #[inline(always)]

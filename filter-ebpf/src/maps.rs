@@ -11,7 +11,7 @@ use aya_ebpf::{
 use filter_common::{
     Mode, Policy, REASON_SLOTS,
     map::{Counter, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS, Usage},
-    table::{self, Key as TableKey, Line, Lines, Roots},
+    table::{self, Key as TableKey, Line, Lines, Roots, root_v4, root_v6},
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
@@ -127,11 +127,12 @@ impl Policy for InForce {
     fn authorizes(&self, source: IpAddr) -> bool {
         match source {
             IpAddr::V4(source) => {
-                in_table(self.slot, 0, source.into()) && in_trie_v4(self.slot, u32::from(source))
+                in_table(self.slot, 0, root_v4(source.into()))
+                    && in_trie_v4(self.slot, u32::from(source))
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
-                in_table(self.slot, 1, key) && in_trie_v6(self.slot, key.high, key.low)
+                in_table(self.slot, 1, root_v6(key)) && in_trie_v6(self.slot, key.high, key.low)
             }
         }
     }
@@ -189,22 +190,22 @@ fn guards_v6(slot: u32, high: u64, low: u64) -> bool {
 
 #[inline(never)]
 fn authorizes_v4(slot: u32, source: u32) -> bool {
-    in_table(slot, 0, Ipv4Addr::from(source).into()) && in_trie_v4(slot, source)
+    in_table(slot, 0, root_v4(Ipv4Addr::from(source).into())) && in_trie_v4(slot, source)
 }
 
 #[inline(never)]
 fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
-    in_table(slot, 1, TableKey { high, low }) && in_trie_v6(slot, high, low)
+    in_table(slot, 1, root_v6(TableKey { high, low })) && in_trie_v6(slot, high, low)
 }
 
-/// Whether an address is in any range of `slot`, dead or alive, by the table: of the two the one to be asked by a flood.
+/// Whether an address is in any range of `slot`, dead or alive, by the table: of the two the one to be asked by a flood. `root` is that
+/// of the address, and `key` what is behind it.
 #[inline(always)]
-fn in_table(slot: u32, family: u32, key: TableKey) -> bool {
+fn in_table(slot: u32, family: u32, (root, key): (usize, TableKey)) -> bool {
     let Some(roots) = TABLE_ROOTS.get(2 * slot + family) else {
         return true;
     };
-    let root = &roots.lines[key.octet() as usize];
-    table::holds(&Further(slot), root, key.behind_octet())
+    table::holds(&Further(slot), &roots.lines[root], key)
 }
 
 /// What a flood does not get to.

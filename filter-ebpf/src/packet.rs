@@ -27,8 +27,8 @@ impl<'a> Frame<'a> {
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
 
-    /// The same without a call, if the packet in it, which ends at `end`, is all in the linear part: no driver puts what is only
-    /// padding into a part of its own.
+    /// The same without a call, if the packet in it, which ends at `end`, is all in the linear part: what lies beyond that is padding,
+    /// and only a frame that somebody padded to beyond a whole buffer has any there.
     #[inline(always)]
     pub(crate) fn len_around(&self, end: usize) -> usize {
         let linear = self.ctx.data_end() - self.ctx.data();

@@ -4,7 +4,9 @@ use std::{collections::HashMap, iter, net::IpAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
-use filter_common::{DropReason, Judgement, Policy as _, Sight, Verdict, judge};
+use filter_common::{
+    DropReason, Judgement, Policy as _, Sight, Verdict, judge, judge_any, judge_plain,
+};
 use tests::{
     netns::Namespace,
     packets::tagged,
@@ -41,6 +43,50 @@ fn slices_get_the_wanted_verdicts() {
         rows.len(),
         wrong.join("\n")
     );
+}
+
+/// The short way and the long one lead to the same place; `frames` says how many take the short one.
+fn same_both_ways<'a>(frames: impl Iterator<Item = (&'a [u8], &'a Rules)>) -> [usize; 2] {
+    let mut ways = [0; 2];
+    for (frame, rules) in frames {
+        let plain = judge_plain(&frame, rules);
+        ways[usize::from(plain.is_some())] += 1;
+        if let Some((judgement, end)) = plain {
+            assert_eq!(judgement, judge_any(&frame, rules), "{frame:02x?}");
+            let (at, of_what) = match frame[12..14] {
+                [0x08, 0x00] => (16, 14),
+                _ => (18, 54),
+            };
+            let len = u16::from_be_bytes([frame[at], frame[at + 1]]);
+            assert_eq!(end, of_what + usize::from(len), "{frame:02x?}");
+        }
+    }
+    ways
+}
+
+#[test]
+fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
+    let mut rows = table::all();
+    let [any, plain] = same_both_ways(rows.iter().map(|row| (&row.frame[..], &row.rules)));
+    assert!(any > 5_000 && plain > 500, "{any} and {plain}");
+    // A bit or two off, a plain frame often is none.
+    let mut rng = Rng::with_seed(table::seed());
+    rows.retain(|row| judge_plain(&&row.frame[..], &row.rules).is_some());
+    let mutated: Vec<Row> = (0..200_000)
+        .map(|_| {
+            let mut row = rng.choice(&rows).expect("there are some").clone();
+            for _ in 0..rng.usize(1..3) {
+                let at = rng.usize(0..row.frame.len().min(60));
+                row.frame[at] ^= 1 << rng.u8(0..8);
+            }
+            if rng.u8(..8) == 0 {
+                row.frame.truncate(rng.usize(..=row.frame.len()));
+            }
+            row
+        })
+        .collect();
+    let [any, plain] = same_both_ways(mutated.iter().map(|row| (&row.frame[..], &row.rules)));
+    assert!(any > 20_000 && plain > 20_000, "{any} and {plain}");
 }
 
 /// Who is reported: the source that the policy refused, at the port that it protects; nobody where nobody is to be believed.
