@@ -25,15 +25,14 @@ const FIRST_BYTE_V4: u8 = 0x45;
 /// Version 6; the traffic class fills the byte.
 const FIRST_BYTE_V6: u8 = 0x60;
 
-/// What [`judge`](crate::judge) says, if `packet` is plain and the policy looks at it; and the offset behind the IP packet, by its own
-/// account.
+/// What [`judge`](crate::judge) says, if `packet` is plain and the policy drops what it finds; and the offset behind the IP packet, by its
+/// own account.
 #[inline(always)]
 pub fn judge_plain<P: PacketBytes, Y: Policy>(
     packet: &P,
     policy: &Y,
 ) -> Option<(Judgement, usize)> {
-    let mode = policy.mode();
-    if mode == Mode::Off {
+    if policy.mode() != Mode::Enforce {
         return None;
     }
     let head = packet.head::<{ TCP_V4 + tcp::PORTS_LEN }>()?;
@@ -55,7 +54,7 @@ pub fn judge_plain<P: PacketBytes, Y: Policy>(
                     let port = head.u16::<{ TCP_V4 + tcp::DESTINATION_PORT }>();
                     match weigh_segment(packet, policy, &flow, port) {
                         Some(reason) => Judgement::pass(reason),
-                        None => unauthorized(Spot::v4(IP).with_segment(TCP_V4), mode),
+                        None => unauthorized(Spot::v4(IP).with_segment(TCP_V4)),
                     }
                 }
                 ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_AH => return None,
@@ -84,7 +83,7 @@ pub fn judge_plain<P: PacketBytes, Y: Policy>(
                     let port = head.u16::<{ TCP_V6 + tcp::DESTINATION_PORT }>();
                     match weigh_segment(packet, policy, &flow, port) {
                         Some(reason) => Judgement::pass(reason),
-                        None => unauthorized(Spot::v6(IP).with_segment(TCP_V6), mode),
+                        None => unauthorized(Spot::v6(IP).with_segment(TCP_V6)),
                     }
                 }
                 PROTOCOL_UDP | ipv6::ICMP => Judgement::pass(PassReason::NotTcp),
@@ -97,6 +96,6 @@ pub fn judge_plain<P: PacketBytes, Y: Policy>(
 }
 
 #[inline(always)]
-const fn unauthorized(spot: Spot, mode: Mode) -> Judgement {
-    Judgement::refuse(DropReason::Unauthorized, spot, mode)
+const fn unauthorized(spot: Spot) -> Judgement {
+    Judgement::refuse(DropReason::Unauthorized, spot, Mode::Enforce)
 }

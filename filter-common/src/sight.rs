@@ -9,7 +9,7 @@ use bytemuck::bytes_of_mut;
 
 use crate::{
     MAX_OFFSET, PacketBytes,
-    wire::{ipv4, ipv6, tcp},
+    wire::{ipv4, ipv6},
 };
 
 /// Where in a frame the packet is that a verdict is about.

@@ -11,12 +11,6 @@ pub const DESTINATION_PORT: usize = SOURCE_PORT + 2;
 /// How much of a TCP header must be there to see the port, in bytes.
 pub const PORTS_LEN: usize = DESTINATION_PORT + 2;
 
-/// The source port of a segment that starts with `ports`, in host order.
-#[inline(always)]
-pub const fn source_port(ports: [u8; PORTS_LEN]) -> u16 {
-    u16::from_be_bytes([ports[SOURCE_PORT], ports[SOURCE_PORT + 1]])
-}
-
 /// The destination port of a segment that starts with `ports`, in host order.
 #[inline(always)]
 pub const fn destination_port(ports: [u8; PORTS_LEN]) -> u16 {
