@@ -174,12 +174,12 @@ pub fn look(line: &Line, key: Key) -> Found {
     }
     let word = (key.octet() >> 6) as usize;
     let bit = 1 << (key.octet() & 63);
-    if line[word] & bit != 0 {
-        return Found::Range;
-    }
-    let follow = line[4 + word];
-    if follow & bit == 0 {
+    let (ranges, follow) = (line[word], line[4 + word]);
+    if (ranges | follow) & bit == 0 {
         return Found::Nothing;
+    }
+    if ranges & bit != 0 {
+        return Found::Range;
     }
     let before = (head >> KIND_SHIFT >> (8 * word)) as u8;
     let index = head as u32 + before as u32 + ones(follow & (bit - 1));

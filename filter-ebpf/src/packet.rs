@@ -46,13 +46,13 @@ pub(crate) struct Start<'a, const N: usize> {
 }
 
 macro_rules! load {
-    ($start:expr, $at:expr, $size:literal) => {{
+    ($start:expr, $at:expr, $instructions:literal) => {{
         let word: u64;
         // SAFETY: the bytes are in the linear part (see `Frame::head`, and the verifier checks it again); the frame is ours alone while the
         // program runs, and nothing but `word` is written.
         unsafe {
             asm!(
-                concat!("{word} = *(", $size, " *)({start} + {at})"),
+                $instructions,
                 word = out(reg) word,
                 start = in(reg) $start,
                 at = const $at,
@@ -67,25 +67,32 @@ impl<const N: usize> Head<N> for Start<'_, N> {
     #[inline(always)]
     fn u8<const AT: usize>(&self) -> u8 {
         const { assert!(AT < N, "beyond the bytes at hand") };
-        load!(self.start, AT, "u8") as u8
+        load!(self.start, AT, "{word} = *(u8 *)({start} + {at})") as u8
     }
 
     #[inline(always)]
     fn u16<const AT: usize>(&self) -> u16 {
         const { assert!(AT + 2 <= N, "beyond the bytes at hand") };
-        u16::from_be(load!(self.start, AT, "u16") as u16)
+        u16::from_be(load!(self.start, AT, "{word} = *(u16 *)({start} + {at})") as u16)
     }
 
     #[inline(always)]
     fn u32<const AT: usize>(&self) -> u32 {
         const { assert!(AT + 4 <= N, "beyond the bytes at hand") };
-        u32::from_be(load!(self.start, AT, "u32") as u32)
+        // To the verifier of Linux 6.1 a number whose bytes were swapped may be any (6.18 knows its width), while the compiler would
+        // know that it has 32 bits, and leave out what bounds it.
+        load!(
+            self.start,
+            AT,
+            "{word} = *(u32 *)({start} + {at})
+            {word} = be32 {word}"
+        ) as u32
     }
 
     #[inline(always)]
     fn u64<const AT: usize>(&self) -> u64 {
         const { assert!(AT + 8 <= N, "beyond the bytes at hand") };
-        u64::from_be(load!(self.start, AT, "u64"))
+        u64::from_be(load!(self.start, AT, "{word} = *(u64 *)({start} + {at})"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! From what the kernel said to a sentence and a hint.
 
-use std::{error::Error, fmt::Write as _, io};
+use std::{error::Error, io};
 
 use crate::problem::{Problem, errno};
 
@@ -8,11 +8,14 @@ use crate::problem::{Problem, errno};
 pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyhow::Error {
     match io_error(error) {
         Some(cause) => {
-            let mut text = format!("{verb}: {}", errno(cause));
-            if let Some(line) = verifier_line(error) {
-                let _ = write!(text, ": {line}");
+            let text = format!("{verb}: {}", errno(cause));
+            match verifier_line(error) {
+                Some(line) => Problem::failed(
+                    format!("{text}: {line}"),
+                    "this kernel's verifier does not take the program; please report it with the output of `uname -r`",
+                ),
+                None => Problem::failed(text, hint(cause)),
             }
-            Problem::failed(text, hint(cause))
         }
         None => Problem::failed(
             format!("{verb}: {}", innermost(error)),
@@ -85,6 +88,29 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]
     struct Outer(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the BPF_PROG_LOAD syscall failed. Verifier output: {log}")]
+    struct Refused {
+        log: &'static str,
+        source: io::Error,
+    }
+
+    /// It is no lack of privilege, though the errno is the same.
+    #[test]
+    fn a_program_that_the_verifier_refuses_is_told_as_that() {
+        let error = Refused {
+            log: "1: (79) r2 = *(u64 *)(r0 +64)\nR0 unbounded memory access\nprocessed 2 insns (limit 1000000)\n",
+            source: io::Error::from_raw_os_error(nix::libc::EACCES),
+        };
+        let error = explain("load program `apifence`", &error);
+        assert_eq!(
+            error.to_string(),
+            "load program `apifence`: permission denied: R0 unbounded memory access"
+        );
+        let problem = error.downcast_ref::<Problem>().expect("a problem");
+        assert!(problem.hint.contains("verifier"), "{problem:?}");
+    }
 
     #[test]
     fn the_systems_own_words_are_found_at_the_bottom() {
