@@ -102,8 +102,9 @@ pub struct PolicyRecord {
     pub has_destinations: u8,
     /// 1 if its list is put into the ranges file with it: only then does a file that says the same tell that a writer got so far.
     pub commits: u8,
-    /// Always zero.
-    pub reserved: u8,
+    /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
+    /// `next_id` is all that the rest says.
+    pub blank: u8,
     /// The protected TCP ports.
     pub ports: PortSet,
 }

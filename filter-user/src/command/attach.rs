@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Context,
-    change::{put_back_edited, put_in_force, still_waiting},
+    change::{clear_up, put_back_edited, put_in_force, still_waiting},
     leap::look,
     policy::{examine, policy, typed_list},
     settle::settle,
@@ -202,16 +202,15 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
     );
     let (mut guarded, until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
-    if until.is_none() {
-        History::of(&context.global.ranges_file).record();
-    }
-    report(net, &mut guarded, &list, &wish.settings).await?;
-    if let Some(until) = until {
-        say(format_args!(
+    let told = report(net, &mut guarded, &list, &wish.settings).await;
+    match until {
+        Some(until) => say(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
-        ));
+        )),
+        None => History::of(&context.global.ranges_file).record(),
     }
-    Ok(guarded)
+    clear_up(&mut maps);
+    told.map(|()| guarded)
 }
 
 fn no_list(context: &Context) -> anyhow::Error {

@@ -18,7 +18,7 @@ use crate::{
     cli::ChangeArgs,
     clock::{Moment, to_second},
     config::Settings,
-    datapath::{Maps, Policy, Slot},
+    datapath::{Maps, Policy, Slot, Standing},
     net::Net,
     output::{Output, say},
     problem::Problem,
@@ -91,6 +91,13 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
+    /// The last step, once it is told what is in force.
+    pub(super) fn clear_up(mut self) {
+        if let Some(maps) = &mut self.maps {
+            clear_up(maps);
+        }
+    }
+
     /// Makes `file` the list, or says what that would do.
     pub(super) async fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
         if let Some(waiting) = &self.waiting {
@@ -118,7 +125,10 @@ impl<'a> Writer<'a> {
             Some(settings) => Some(policy(&self.net, &list, settings).await?),
             None => None,
         };
-        let (difference, was_off) = self.difference(&list, policy.as_ref())?;
+        let path = &self.context.global.ranges_file;
+        let before = read_ranges(path).ok().flatten();
+        let said = before.as_ref() == Some(file);
+        let (difference, was_off) = self.difference(before, &list, policy.as_ref())?;
         let mut change = Change {
             difference,
             ranges: list.entries().len(),
@@ -137,7 +147,6 @@ impl<'a> Writer<'a> {
             return Ok(0);
         }
         change.leap.insist(args.force)?;
-        let path = &self.context.global.ranges_file;
         let within = args.confirm_within;
         if within.is_some()
             && let Some(maps) = &self.maps
@@ -145,7 +154,6 @@ impl<'a> Writer<'a> {
             put_back_edited(maps, path)?;
         }
         // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
-        let said = read_ranges(path).is_ok_and(|now| now.as_ref() == Some(file));
         let staged = match (said, within) {
             (true, None) => None,
             _ => Some(Staged::write(path, file)?),
@@ -157,26 +165,31 @@ impl<'a> Writer<'a> {
                     put_in_force(maps, policy, staged, within, progress, |_, _| Ok(()))?;
                 self.progress.clear();
                 change.confirm_until = until;
-                if said {
-                    History::of(path).record();
-                }
             }
             _ => {
                 if let Some(staged) = staged {
-                    staged.commit()?.finish();
+                    staged.commit()?;
                 }
             }
         }
         change.close();
-        self.context.global.output.result(&change)?;
-        Ok(0)
+        let told = self.context.global.output.result(&change);
+        if within.is_none() {
+            History::of(path).record();
+        }
+        self.clear_up();
+        told.map(|()| 0)
     }
 
-    /// What sets `list` apart from the one in force, or from the one in the file where no filter is attached; and whether that one
+    /// What sets `list` apart from the one in force, or from the one in `file` where no filter is attached; and whether that one
     /// is the off switch.
-    fn difference(&self, list: &List, policy: Option<&Policy>) -> Result<(Difference, bool)> {
-        let file = read_ranges(&self.context.global.ranges_file);
-        let file = file.ok().flatten().map(|file| file.list());
+    fn difference(
+        &self,
+        file: Option<RangesFile>,
+        list: &List,
+        policy: Option<&Policy>,
+    ) -> Result<(Difference, bool)> {
+        let file = file.map(|file| file.list());
         let from = |before: &List| {
             let difference = Difference::new(before.entries(), list.entries());
             (difference, *before == List::Off)
@@ -217,7 +230,8 @@ pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
             "leave `--confirm-within` out; nothing changed",
         ));
     };
-    Staged::write(path, &file)?.commit()?.finish();
+    Staged::write(path, &file)?.commit()?;
+    History::of(path).record();
     Ok(())
 }
 
@@ -255,7 +269,7 @@ pub(super) fn still_waiting(waiting: &Waiting) -> Result<anyhow::Error> {
 /// changed yet. Returns the deadline if `within` makes it provisional; then there must be a `staged` list.
 ///
 /// Whatever line this dies after: until `select` packets meet the old list; and what is then half done, `settle` completes or
-/// takes back.
+/// takes back. Once it is told that the policy is in force, [`clear_up`] and the history are to follow.
 pub(super) fn put_in_force<T>(
     maps: &mut Maps,
     policy: &Policy,
@@ -267,22 +281,18 @@ pub(super) fn put_in_force<T>(
     progress.expect(policy.sources.len());
     let done = |more| progress.advance(more);
     let Some(time) = within else {
-        let slot = maps.stage(policy, None, staged.is_some(), &done)?;
+        let slot = maps
+            .stage(policy, None, staged.is_some(), &done)
+            .inspect_err(|_| forget(maps))?;
         let put = between(maps, slot).and_then(|between| {
             let committed = staged.map(Staged::commit).transpose()?;
-            match (maps.select(slot), committed) {
-                (Ok(()), Some(committed)) => committed.finish(),
-                (Ok(()), None) => {}
-                (Err(error), committed) => {
-                    committed.map_or(Ok(()), Committed::undo)?;
-                    return Err(error);
-                }
+            if let Err(error) = maps.select(slot) {
+                committed.map_or(Ok(()), Committed::undo)?;
+                return Err(error);
             }
             Ok(between)
         });
-        let between = put.inspect_err(|_| forget(maps, slot))?;
-        make_room(maps);
-        return Ok((between, None));
+        return Ok((put.inspect_err(|_| forget(maps))?, None));
     };
     let pending = staged
         .context("put policy in force: a provisional one without a list to confirm")?
@@ -290,35 +300,40 @@ pub(super) fn put_in_force<T>(
     let put = maps
         .stage(policy, Some(time), false, &done)
         .and_then(|slot| {
-            let put = between(maps, slot).and_then(|between| {
-                maps.select_provisionally(slot)?;
-                Ok((between, maps.record(slot)?.fallback_at))
-            });
-            put.inspect_err(|_| forget(maps, slot))
+            let between = between(maps, slot)?;
+            maps.select_provisionally(slot)?;
+            Ok((between, maps.record(slot)?.fallback_at))
         });
     match put {
         Ok((between, until)) => {
-            make_room(maps);
             let until = to_second(Moment::now()?.wall_at_boot(until));
             Ok((between, Some(until)))
         }
         Err(error) => {
+            forget(maps);
             pending.remove();
             Err(error)
         }
     }
 }
 
-/// A generation that failed on its way must not be taken for one that lacks the last step alone.
-fn forget(maps: &mut Maps, slot: Slot) {
+/// A generation that failed on its way must not be taken for one that lacks the last step alone, and gives back what it took.
+fn forget(maps: &mut Maps) {
     // The failure that brought us here is the one to tell.
-    if maps.in_force().is_ok_and(|current| current != slot) {
-        let _ = maps.discard(slot);
+    if let Ok(Standing::Settled(current)) = maps.standing() {
+        let _ = maps.discard(current.other());
+        let _ = maps.prepare();
     }
 }
 
-/// Sees to it that the use of the ranges in force is counted. The policy does not depend on it.
-fn make_room(maps: &Maps) {
+/// What comes once a policy is in force, and can wait: room for the next one, and for the usage of the ranges in force. The policy does not
+/// depend on it.
+pub(super) fn clear_up(maps: &mut Maps) {
+    if let Err(error) = maps.prepare() {
+        say(format_args!(
+            "warning: clear up after the generation before: {error:#}: the next change does it"
+        ));
+    }
     if let Err(error) = maps.make_room_for_usage() {
         say(format_args!(
             "warning: {error:#}: what some ranges are used for is not counted"

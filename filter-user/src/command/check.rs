@@ -74,16 +74,19 @@ impl fmt::Display for Report {
 pub(super) fn run(context: &Context, addresses: &[IpAddr]) -> Result<u8> {
     let mut maps = context.attached_maps()?;
     settle_unless_busy(context, &mut maps)?;
-    let slot = maps.in_force()?;
-    let mode = maps.record(slot)?.mode;
     // The verdict is the kernel's; comments are in the file alone, and one that cannot be read costs no more than them.
     let list = known_list(context).ok().flatten();
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let entry_of = |prefix: &Prefix| entries.iter().find(|entry| entry.range == prefix.range);
     let now = Moment::now()?;
+    let (mode, found) = maps.steadily(|slot| {
+        let around = addresses
+            .iter()
+            .map(|address| maps.around(slot, *address, &now));
+        Ok((maps.record(slot)?.mode, around.collect::<Result<Vec<_>>>()?))
+    })?;
     let mut results = Vec::new();
-    for address in addresses {
-        let around = maps.around(slot, *address, &now)?;
+    for (address, around) in addresses.iter().zip(found) {
         let authorized = around.first().is_some_and(|prefix| prefix.lives(now.wall));
         // The kernel knows how long the longest lives with those around it; how long each lives by itself is in the file.
         let own = |prefix: &Prefix| match entry_of(prefix) {

@@ -5,13 +5,14 @@ use serde::Serialize;
 
 use super::{
     Context,
+    change::clear_up,
     settle::{Waiting, settle},
 };
 use crate::{
     datapath::Maps,
     output::say,
     problem::Problem,
-    state::{WriterLock, read_ranges},
+    state::{History, WriterLock, read_ranges},
 };
 
 #[derive(Serialize)]
@@ -34,8 +35,10 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     };
     let confirmed = confirm(context, &mut maps, &waiting)?;
     say(format_args!("confirmed: {} in the list", confirmed.ranges));
-    context.global.output.result(&confirmed)?;
-    Ok(0)
+    let told = context.global.output.result(&confirmed);
+    History::of(&context.global.ranges_file).record();
+    clear_up(&mut maps);
+    told.map(|()| 0)
 }
 
 /// The list goes from pending to the file, then the kernel is told: in this order, so that `settle` can do the second half for
@@ -60,12 +63,9 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         return Ok(confirmed);
     }
     let committed = waiting.pending.commit()?;
-    match maps.select(waiting.slot) {
-        Ok(()) => committed.finish(),
-        Err(error) => {
-            waiting.pending.take_back(committed)?;
-            return Err(error);
-        }
+    if let Err(error) = maps.select(waiting.slot) {
+        waiting.pending.take_back(committed)?;
+        return Err(error);
     }
     Ok(confirmed)
 }

@@ -55,7 +55,11 @@ pub(super) async fn look(net: &Net, maps: Option<&Maps>, policy: &Policy) -> Res
     match established(&policy.settings.ports) {
         Ok(connections) => {
             // What the node says to itself never passes the filter.
-            let own = net.node_addresses().await?;
+            let own = if connections.is_empty() {
+                Vec::new()
+            } else {
+                net.node_addresses().await?
+            };
             let clients = connections.into_iter().filter(|connection| {
                 let remote = connection.remote.ip();
                 !remote.is_loopback() && !own.contains(&remote.into())

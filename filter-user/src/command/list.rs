@@ -149,10 +149,13 @@ pub(super) fn known_list(context: &Context) -> Result<Option<List>> {
 
 fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
     let now = Moment::now()?;
-    let slot = maps.in_force()?;
     let known: BTreeMap<IpNet, &Entry> = entries.iter().map(|entry| (entry.range, entry)).collect();
     let mut rows = Vec::new();
-    for used in maps.used(slot, &now)? {
+    let (enforced, used) = maps.steadily(|slot| {
+        let enforced = maps.record(slot)?.mode != Mode::Off as u8;
+        Ok((enforced, maps.used(slot, &now)?))
+    })?;
+    for used in used {
         let prefix = used.prefix;
         let entry = known.get(&prefix.range);
         rows.push(Row {
@@ -171,7 +174,7 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
     }
     Ok(Ranges {
         source: "kernel",
-        enforced: maps.record(slot)?.mode != Mode::Off as u8,
+        enforced,
         ranges: rows,
     })
 }

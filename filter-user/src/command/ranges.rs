@@ -79,6 +79,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             let mut writer = Writer::new(context)?;
             if number.is_none() && writer.take_back()? {
                 say("taken back: the list before is in force again");
+                writer.clear_up();
                 return Ok(0);
             }
             let file = kept(context, number)?;

@@ -220,10 +220,13 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     let now = Moment::now()?;
     let standing = maps.standing()?;
-    let slot = standing.slot();
-    let record = maps.record(slot)?;
-    let settings = maps.settings(slot)?;
-    let sources = maps.sources(slot, &now)?;
+    let (record, settings, sources) = maps.steadily(|slot| {
+        Ok((
+            maps.record(slot)?,
+            maps.settings(slot)?,
+            maps.sources(slot, &now)?,
+        ))
+    })?;
     status.state = state(&record);
     let guarded: Vec<&str> = status
         .interfaces

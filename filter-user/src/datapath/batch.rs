@@ -152,6 +152,31 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Takes every entry out; false, and nothing is changed, if there are more than some thousand. Nobody else may write to the map meanwhile.
+    ///
+    /// # Errors
+    /// If the kernel refuses: some may be out.
+    pub(super) fn empty(&self) -> io::Result<bool> {
+        let mut keys = vec![0; CHUNK * self.key_size];
+        let mut values = vec![0; CHUNK * self.value_size];
+        let mut next = vec![0; self.key_size.max(size_of::<u32>())];
+        let lookup = bpf_cmd::BPF_MAP_LOOKUP_BATCH;
+        let (found, answer) = self.call(lookup, None, &mut next, &mut keys, &mut values);
+        match answer {
+            // There are none beyond these.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Ok(()) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if found > 0 {
+            let keys = &mut keys[..found * self.key_size];
+            let values = &mut values[..found * self.value_size];
+            let delete = bpf_cmd::BPF_MAP_DELETE_BATCH;
+            self.call(delete, None, &mut [], keys, values).1?;
+        }
+        Ok(true)
+    }
+
     /// One call: how many entries it moved, and what stopped it. Where it did not even begin, the number says nothing.
     fn call(
         &self,
@@ -177,7 +202,7 @@ impl<'a> Batch<'a> {
             ..Attributes::default()
         };
         let size = size_of::<Attributes>();
-        // SAFETY: `attributes` is what these two commands take (`union bpf_attr`), and outlives the call. The kernel touches `count` keys and
+        // SAFETY: `attributes` is what these three commands take (`union bpf_attr`), and outlives the call. The kernel touches `count` keys and
         // values of the sizes that it told us itself, and `keys` and `values` are that long and ours alone; only a lookup writes to them.
         // Of `from` and `next` it touches a key's size, or 4 bytes, in a lookup alone, and `read` makes both that long.
         let answer = unsafe {
@@ -268,6 +293,25 @@ mod tests {
                 assert_eq!(told.get(), count);
                 assert_eq!(all(&batch), want, "{count} in a {kind:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_in_comes_out_again_unless_it_is_much() {
+        for count in [0, 1, 1000, CHUNK as u32 - 1, CHUNK as u32 + 1] {
+            let Some(map) = map(MapType::LpmTrie, (8, 4), 1 << 15) else {
+                return;
+            };
+            let batch = Batch::of(&map).expect("a map has sizes");
+            let fill = || batch.fill((0..count).map(|number| (host(number), [0; 4])), |_| ());
+            fill().expect("the map has room");
+            let emptied = batch.empty().expect("a map of ours can be emptied");
+            assert_eq!(emptied, (count as usize) < CHUNK, "{count}");
+            let left = all(&batch).len();
+            assert_eq!(left, if emptied { 0 } else { count as usize });
+            // It is as good as new.
+            fill().expect("the map has room");
+            assert_eq!(all(&batch).len(), count as usize);
         }
     }
 

@@ -17,6 +17,7 @@ use filter_common::{
 };
 
 use super::{
+    blank::Blanking,
     table::Tables,
     tries::{self, Tries},
     usage::{self, Known},
@@ -101,8 +102,8 @@ impl Standing {
 pub(super) struct Ahead {
     /// Reads who is known in the slot in force.
     pub(super) known: JoinHandle<Result<Known>>,
-    /// Ends when no packet reads the other slot.
-    pub(super) quiet: JoinHandle<Result<()>>,
+    /// Ends when the other slot is blank.
+    pub(super) blank: Blanking,
 }
 
 /// The shared maps, opened from their pins.
@@ -120,9 +121,6 @@ pub struct Maps {
     pub(super) usage: MapData,
     /// What goes on while the new list is read.
     pub(super) ahead: Option<Ahead>,
-    /// Tries and tables that were replaced, until the new policy is in force: when the last handle goes a kernel thread frees them, and where
-    /// they are large holds up what runs beside it.
-    pub(super) replaced: Vec<MapData>,
 }
 
 impl Maps {
@@ -144,7 +142,6 @@ impl Maps {
             destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,
             usage: open_data(directory, USAGE)?,
             ahead: None,
-            replaced: Vec::new(),
         })
     }
 
@@ -203,6 +200,22 @@ impl Maps {
         Ok(self.standing()?.slot())
     }
 
+    /// What `read` finds in the slot in force, all of it of one generation: where that was replaced meanwhile, and its slot made blank or filled
+    /// anew, it is read again.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn steadily<T>(&self, read: impl Fn(Slot) -> Result<T>) -> Result<T> {
+        loop {
+            let slot = self.in_force()?;
+            let generation = self.record(slot)?.generation;
+            let found = read(slot)?;
+            if self.in_force()? == slot && self.record(slot)?.generation == generation {
+                return Ok(found);
+            }
+        }
+    }
+
     /// What the generation in `slot` says besides its prefixes.
     ///
     /// # Errors
@@ -233,24 +246,21 @@ impl Maps {
         })
     }
 
-    /// Begins with what takes some milliseconds, while the list is read: waits until no packet reads the slot that is not in force,
-    /// and reads who is known in the one that is. Nobody else may select anything from here on.
+    /// Begins with what takes some milliseconds, while the list is read: reads who is known in the slot in force, and makes the other one blank,
+    /// if it is not. Nobody else may select anything from here on.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn expect_change(&mut self) -> Result<()> {
         let current = self.in_force()?;
         let now = Moment::now()?;
-        let mut tries: Tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
         let v4: Tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
         let v6: Tries = open(&self.directory, SOURCES_V6, Map::ArrayOfMaps)?;
-        let quiet = thread::Builder::new()
-            .spawn(move || tries::wait_for_packets(&mut tries, current))
-            .context("start thread")?;
+        let blank = Blanking::begin(self)?;
         let known = thread::Builder::new()
             .spawn(move || usage::known(&v4, &v6, current, &now))
             .context("start thread")?;
-        self.ahead = Some(Ahead { known, quiet });
+        self.ahead = Some(Ahead { known, blank });
         Ok(())
     }
 
@@ -276,9 +286,7 @@ impl Maps {
         // Traffic is affected from here on.
         self.selector
             .set(0, word, 0)
-            .map_err(|error| explain("select policy", &error))?;
-        self.replaced.clear();
-        Ok(())
+            .map_err(|error| explain("select policy", &error))
     }
 
     /// Marks the generation in `slot`, which must not be in force, as one that is not to be put in force any more.

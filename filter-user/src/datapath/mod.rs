@@ -2,6 +2,7 @@
 
 mod attach;
 mod batch;
+mod blank;
 mod census;
 mod counters;
 mod maps;

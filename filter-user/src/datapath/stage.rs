@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytemuck::Zeroable as _;
 use filter_common::map::{PolicyRecord, PortSet, SETTINGS_LEN};
 
@@ -49,60 +49,41 @@ impl Maps {
             })
             .collect();
 
-        // Two waits in all, however many maps there are: one before the slot is written, one for all that is put there.
         if self.ahead.is_none() {
             self.expect_change()?;
         }
-        let Ahead { known, quiet } = self.ahead.take().expect("it was put there just now");
+        let Ahead { known, blank } = self.ahead.take().expect("it was put there just now");
         let known = ended(known.join())?;
+        blank.end()?;
         let (have, spare) = (self.record(current)?, self.record(slot)?);
+        ensure!(
+            spare.blank == 1,
+            "write policy: the other slot is not blank"
+        );
+        // Whoever dies from here on leaves a slot that is neither blank nor a generation.
+        let begun = PolicyRecord { blank: 0, ..spare };
+        self.write_record(slot, &begun)?;
         // A generation that was taken back has given ids away, too.
         let mut next_id = have.next_id.max(spare.next_id);
         let identities = identify(&policy.sources, &known, &mut next_id, &now);
         let sources = || policy.sources.iter().zip(identities.iter().copied());
-        let anonymous = || {
+        thread::scope(|scope| {
+            let tries_v6 = &self.sources_v6;
+            let v6 = spawn(scope, || {
+                tries::fill::<16, 20>(tries_v6, slot, sources(), &now, done)
+            })?;
+            tries::fill::<4, 8>(&self.sources_v4, slot, sources(), &now, done)?;
+            let table = Table::new(&policy.sources);
+            table::fill(&self.table_roots, &mut self.tables, slot, &table)?;
+            join(v6)
+        })?;
+        let destinations = || {
             destinations
                 .iter()
                 .map(|prefix| (prefix, Identity::default()))
         };
-        let (v4, v6, table, lines, destinations_v4, destinations_v6) = thread::scope(|scope| {
-            let v6 = spawn(scope, || tries::build::<16, 20>(sources(), &now, done))?;
-            let v4 = tries::build::<4, 8>(sources(), &now, done);
-            let table = Table::new(&policy.sources);
-            let lines = table::build(&table);
-            let destinations_v4 = tries::build::<4, 8>(anonymous(), &now, |_| ());
-            let destinations_v6 = tries::build::<16, 20>(anonymous(), &now, |_| ());
-            anyhow::Ok((
-                v4?,
-                join(v6)?,
-                table,
-                lines?,
-                destinations_v4?,
-                destinations_v6?,
-            ))
-        })?;
-        ended(quiet.join())?;
-        self.replaced
-            .extend(tries::replaceable(&self.sources_v4, slot));
-        self.replaced
-            .extend(tries::replaceable(&self.sources_v6, slot));
-        self.replaced.extend(tries::replaceable(&self.tables, slot));
-        thread::scope(|scope| {
-            let puts = [
-                spawn(scope, || tries::put(&mut self.sources_v4, slot, &v4)),
-                spawn(scope, || tries::put(&mut self.sources_v6, slot, &v6)),
-                spawn(scope, || {
-                    table::put(&self.table_roots, &mut self.tables, slot, &table, &lines)
-                }),
-                spawn(scope, || {
-                    tries::put(&mut self.destinations_v4, slot, &destinations_v4)
-                }),
-                spawn(scope, || {
-                    tries::put(&mut self.destinations_v6, slot, &destinations_v6)
-                }),
-            ];
-            puts.into_iter().try_for_each(|put| join(put?))
-        })?;
+        tries::fill::<4, 8>(&self.destinations_v4, slot, destinations(), &now, |_| ())?;
+        tries::fill::<16, 20>(&self.destinations_v6, slot, destinations(), &now, |_| ())?;
 
         self.settings
             .set(slot.0, settings, 0)
@@ -127,7 +108,7 @@ impl Maps {
 }
 
 /// A thread that ends with `scope`.
-fn spawn<'scope, T: Send + 'scope>(
+pub(super) fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     work: impl FnOnce() -> Result<T> + Send + 'scope,
 ) -> Result<thread::ScopedJoinHandle<'scope, Result<T>>> {
@@ -136,12 +117,12 @@ fn spawn<'scope, T: Send + 'scope>(
         .context("start thread")
 }
 
-fn join<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(super) fn join<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     ended(handle.join())
 }
 
 /// What a thread came to.
-fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
+pub(super) fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
     match end {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),

@@ -1,11 +1,15 @@
 //! The table in front of the tries, as arrays of the kernel.
 
 use anyhow::Result;
-use aya::maps::{ArrayOfMaps, MapData};
+use aya::maps::{ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
 use filter_common::table::Line;
 
-use super::{batch::Batch, maps::Slot};
+use super::{
+    batch::Batch,
+    maps::Slot,
+    tries::{inside, put},
+};
 use crate::{explain::explain, ranges::Table};
 
 /// The further lines, an array per slot.
@@ -14,40 +18,60 @@ pub(super) type Tables = ArrayOfMaps<MapData, MapData>;
 /// One array may stand in for another of another length (Linux 5.10, commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
 const BPF_F_INNER_MAP: u32 = 1 << 12;
 
-/// An array of the lines of `table` behind its roots.
-pub(super) fn build(table: &Table) -> Result<MapData> {
+/// How many lines there is room for in a blank slot, some for ten thousand ranges. A longer list brings an array of its own, and waits
+/// for it, of no account beside the rest that it takes.
+const SPARE_LINES: u32 = 16_384;
+
+/// Puts an array with room for so many lines in `slot`. No packet may read it.
+fn make(tables: &mut Tables, slot: Slot, lines: u32) -> Result<()> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
         size_of::<Line>() as u32,
-        table.lines.len().max(1) as u32,
+        lines,
         BPF_F_INNER_MAP,
     );
     let map =
         MapData::create(map, "table", None).map_err(|error| explain("create table", &error))?;
-    let lines = table.lines.iter().map(bytemuck::bytes_of);
-    let indices = (0_u32..).map(u32::to_ne_bytes);
-    Batch::of(&map)?
-        .fill(indices.zip(lines), |_| ())
-        .map_err(|error| explain("fill table", &error))?;
-    Ok(map)
+    put(tables, slot, &map)
 }
 
-/// Puts `table` in `slot`, its further lines being `lines`. No packet may read the slot.
-pub(super) fn put(
-    roots: &MapData,
-    tables: &mut Tables,
-    slot: Slot,
-    table: &Table,
-    lines: &MapData,
-) -> Result<()> {
-    let verb = "write policy";
-    let families = table.roots.iter().map(|roots| bytemuck::cast_slice(roots));
+/// Leaves a table in `slot`, which no packet reads, with as much room as a blank slot has. What is in its lines is of no account: nothing leads there but
+/// the roots, and [`fill`] writes them all.
+pub(super) fn clear(tables: &mut Tables, slot: Slot) -> Result<()> {
+    let verb = "clear table";
+    match tables.get(&slot.0, 0) {
+        Ok(lines) => {
+            let info = lines.info().map_err(|error| explain(verb, &error))?;
+            if info.max_entries() == SPARE_LINES {
+                return Ok(());
+            }
+        }
+        // Nothing was ever put there.
+        Err(MapError::KeyNotFound) => {}
+        Err(error) => return Err(explain(verb, &error)),
+    }
+    make(tables, slot, SPARE_LINES)
+}
+
+/// Writes `table` to `slot`, which is blank.
+pub(super) fn fill(roots: &MapData, tables: &mut Tables, slot: Slot, table: &Table) -> Result<()> {
+    let families: Vec<&[u8]> = table
+        .roots
+        .iter()
+        .map(|roots| bytemuck::cast_slice(roots))
+        .collect();
     let indices = (2 * slot.0..).map(u32::to_ne_bytes);
     Batch::of(roots)?
-        .fill(indices.zip::<_>(families.collect::<Vec<&[u8]>>()), |_| ())
-        .map_err(|error| explain(verb, &error))?;
-    tables
-        .set(slot.0, lines, 0)
-        .map_err(|error| explain(verb, &error))
+        .fill(indices.zip(families), |_| ())
+        .map_err(|error| explain("fill table", &error))?;
+    let lines = table.lines.len() as u32;
+    if lines > SPARE_LINES {
+        make(tables, slot, lines)?;
+    }
+    let indices = (0_u32..).map(u32::to_ne_bytes);
+    let lines = table.lines.iter().map(bytemuck::bytes_of);
+    Batch::of(&inside(tables, slot)?)?
+        .fill(indices.zip(lines), |_| ())
+        .map_err(|error| explain("fill table", &error))
 }

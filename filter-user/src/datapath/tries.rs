@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use aya_obj::generated::bpf_map_type;
-use filter_common::map::PrefixValue;
+use filter_common::map::{MAX_PREFIXES, PrefixValue};
 use ipnet::IpNet;
 
 use super::{batch::Batch, maps::Slot, usage::Identity};
@@ -17,13 +17,15 @@ pub(super) type Tries = ArrayOfMaps<MapData, MapData>;
 /// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// A trie of the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`; `done` hears how many more
-/// prefixes are in.
-pub(super) fn build<'a, const N: usize, const K: usize>(
+/// Puts the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`, into the trie in `slot`, which is blank; `done` hears
+/// how many more are in.
+pub(super) fn fill<'a, const N: usize, const K: usize>(
+    tries: &Tries,
+    slot: Slot,
     prefixes: impl IntoIterator<Item = (&'a Prefix, Identity)>,
     now: &Moment,
     done: impl Fn(usize),
-) -> Result<MapData> {
+) -> Result<()> {
     const VALUE: usize = size_of::<PrefixValue>();
     let entries: Vec<([u8; K], [u8; VALUE])> = prefixes
         .into_iter()
@@ -48,39 +50,49 @@ pub(super) fn build<'a, const N: usize, const K: usize>(
             Some((key, bytemuck::cast(value)))
         })
         .collect();
+    Batch::of(&inside(tries, slot)?)?
+        .fill(entries, done)
+        .map_err(|error| explain("fill trie", &error))
+}
+
+/// Leaves an empty trie, whose keys have `K` bytes, in `slot`, which no packet reads. A short list is taken out of the trie that is there. One with a
+/// long list makes way for another, which is to be waited for; the kernel then frees it beside everything else. A trie takes memory for what is in it alone.
+pub(super) fn clear<const K: usize>(tries: &mut Tries, slot: Slot) -> Result<()> {
+    let verb = "clear trie";
+    match tries.get(&slot.0, 0) {
+        Ok(trie) => {
+            let emptied = Batch::of(&trie)?.empty();
+            if emptied.map_err(|error| explain(verb, &error))? {
+                return Ok(());
+            }
+        }
+        // Nothing was ever put there.
+        Err(MapError::KeyNotFound) => {}
+        Err(error) => return Err(explain(verb, &error)),
+    }
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
         K as u32,
-        VALUE as u32,
-        entries.len().max(1) as u32,
+        size_of::<PrefixValue>() as u32,
+        MAX_PREFIXES,
         BPF_F_NO_PREALLOC,
     );
     let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
-    Batch::of(&map)?
-        .fill(entries, done)
-        .map_err(|error| explain("fill trie", &error))?;
-    Ok(map)
+    put(tries, slot, &map)
 }
 
-/// The trie in `slot`, if there is one.
-pub(super) fn replaceable(tries: &Tries, slot: Slot) -> Option<MapData> {
-    tries.get(&slot.0, 0).ok()
-}
-
-/// The trie in `slot`.
-fn inside(tries: &Tries, slot: Slot) -> Result<MapData> {
-    tries
-        .get(&slot.0, 0)
+/// The map in `slot`.
+pub(super) fn inside(maps: &Tries, slot: Slot) -> Result<MapData> {
+    maps.get(&slot.0, 0)
         .map_err(|error| explain("read policy", &error))
 }
 
-/// Puts `trie` in `slot`; returns once no program reads the one that was there.
+/// Puts `map` in `slot`; returns once no program reads the one that was there.
 ///
 /// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
 /// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
-pub(super) fn put(tries: &mut Tries, slot: Slot, trie: &MapData) -> Result<()> {
-    tries
-        .set(slot.0, trie, 0)
+pub(super) fn put(maps: &mut Tries, slot: Slot, map: &MapData) -> Result<()> {
+    maps.set(slot.0, map, 0)
         .map_err(|error| explain("write policy", &error))
 }
 

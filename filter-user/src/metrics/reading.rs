@@ -126,16 +126,21 @@ impl Counted {
         let Some(maps) = Maps::in_use(pins)? else {
             return Ok(None);
         };
-        let slot = maps.in_force()?;
-        let mark = || -> Result<Mark> {
+        let (mark, census) = maps.steadily(|slot| {
             let record = maps.record(slot)?;
-            Ok((record.generation, record.applied_at))
-        };
-        let before = mark()?;
-        if self.mark != Some(before) {
-            self.census = Arc::new(maps.census(slot)?);
-            // A slot that was rewritten meanwhile was counted half and half: count it again the next time.
-            self.mark = (mark()? == before).then_some(before);
+            let mark = (record.generation, record.applied_at);
+            Ok((
+                mark,
+                if self.mark == Some(mark) {
+                    None
+                } else {
+                    Some(maps.census(slot)?)
+                },
+            ))
+        })?;
+        if let Some(census) = census {
+            self.census = Arc::new(census);
+            self.mark = Some(mark);
         }
         Ok(Some(Arc::clone(&self.census)))
     }
@@ -206,7 +211,7 @@ impl Reading {
 
 impl PolicyReading {
     fn take(maps: &Maps) -> Result<Self> {
-        let record = maps.record(maps.in_force()?)?;
+        let record = maps.steadily(|slot| maps.record(slot))?;
         Ok(Self {
             mode: record.mode,
             generation: record.generation,

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
+    thread::{self, JoinHandle},
 };
 
 use anyhow::Result;
@@ -95,10 +96,12 @@ pub(super) fn beside(target: &Path, suffix: &str) -> PathBuf {
     folder(target).join(name)
 }
 
-/// A ranges file that is written, synced, and not yet in place.
+/// A ranges file that is written, and not yet in place.
 pub struct Staged {
     file: tempfile::NamedTempFile,
     target: PathBuf,
+    /// Brings it to the disk, while the kernel's side of the change is made.
+    synced: JoinHandle<io::Result<()>>,
 }
 
 impl Staged {
@@ -132,10 +135,14 @@ impl Staged {
         staged
             .write_all(file.to_string().as_bytes())
             .map_err(explain)?;
-        staged.as_file().sync_all().map_err(explain)?;
+        let handle = staged.as_file().try_clone().map_err(explain)?;
+        let synced = thread::Builder::new()
+            .spawn(move || handle.sync_all())
+            .map_err(explain)?;
         Ok(Self {
             file: staged,
             target,
+            synced,
         })
     }
 
@@ -147,6 +154,7 @@ impl Staged {
     pub fn commit(self) -> Result<Committed> {
         let target = self.target;
         Committed::make(&target, || {
+            ended(self.synced)?;
             self.file.persist(&target).map_err(|error| error.error)?;
             Ok(())
         })
@@ -159,7 +167,8 @@ impl Staged {
     pub fn park(self) -> Result<Pending> {
         let path = beside(&self.target, ".pending");
         let target = self.target;
-        let parked = self.file.persist(&path).map_err(|error| error.error);
+        let parked =
+            ended(self.synced).and_then(|()| self.file.persist(&path).map_err(|error| error.error));
         match parked.and_then(|_| sync(folder(&target))) {
             Ok(()) => Ok(Pending { path, target }),
             Err(error) => {
@@ -285,11 +294,6 @@ impl Committed {
                 )
             })
     }
-
-    /// The change is complete.
-    pub fn finish(self) {
-        History::of(&self.target).record();
-    }
 }
 
 /// Removes a file that may not be there.
@@ -298,6 +302,12 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
+}
+
+fn ended(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Makes the names in a folder outlive a power cut.

@@ -133,10 +133,11 @@ impl<'a> Sampler<'a> {
         }
         self.follow()?;
         if let Some(attached) = &mut self.attached {
-            let standing = attached.maps.standing()?;
-            let slot = standing.slot();
-            let record = attached.maps.record(slot)?;
-            ports = join(&attached.maps.settings(slot)?.ports);
+            let maps = &attached.maps;
+            let standing = maps.standing()?;
+            let (slot, record, settings) =
+                maps.steadily(|slot| Ok((slot, maps.record(slot)?, maps.settings(slot)?)))?;
+            ports = join(&settings.ports);
             if is_guarded {
                 sample.state = status::state(&record);
                 sample.provisional = Provisional::of(standing, &now);

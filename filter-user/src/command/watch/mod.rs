@@ -21,7 +21,7 @@ use self::complaints::{Complaints, sentence};
 use super::{
     Context,
     attach::{Guarded, guard},
-    change::put_in_force,
+    change::{clear_up, put_in_force},
     leap::look,
     policy::{examine, policy},
     settings,
@@ -362,12 +362,13 @@ impl<'a> Watch<'a> {
                 &Progress::start(),
                 |_, _| Ok(()),
             )?;
-            History::of(path).record();
             say(format_args!(
                 "{} changed: in force: {}",
                 reasons.join(" and "),
                 in_words(&list)
             ));
+            History::of(path).record();
+            clear_up(&mut maps);
         } else if let Some(news) = self.known.news(record.generation) {
             say(format_args!("{news}: {}", in_words(&list)));
         }
@@ -422,7 +423,7 @@ impl<'a> Watch<'a> {
         }
         let sources = || {
             let maps = Maps::in_use(&self.context.pins).ok()??;
-            let record = maps.record(maps.in_force().ok()?).ok()?;
+            let record = maps.steadily(|slot| maps.record(slot)).ok()?;
             Some(format!("generation {} in force", record.generation))
         };
         sources().unwrap_or_else(|| "nothing is in force".to_owned())

@@ -1,0 +1,312 @@
+//! The slot that is not in force: blank once a change is made, and never filled unless it is.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapInfo, lpm_trie::Key};
+use filter_common::{
+    PassReason, Verdict,
+    map::{LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4, SOURCES_V6, TABLE},
+};
+use serde_json::Value;
+use tests::{
+    cli::Apifence,
+    netns::Namespace,
+    packets::V4,
+    table::{
+        self,
+        loaded::{Filter, INTERFACE, add_interface},
+    },
+    wait::until,
+};
+
+const SHORT: [&str; 2] = ["192.0.2.1,2001:db8::1", "192.0.2.2,2001:db8::2"];
+
+/// The maps of both slots, as they are pinned.
+struct Slots {
+    selector: Array<MapData, u32>,
+    policy: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
+    sources_v4: ArrayOfMaps<MapData, MapData>,
+    sources_v6: ArrayOfMaps<MapData, MapData>,
+    tables: ArrayOfMaps<MapData, MapData>,
+}
+
+impl Slots {
+    fn open(apifence: &Apifence<'_>) -> Result<Self> {
+        let maps = apifence
+            .bpffs()
+            .join(format!("layout-{LAYOUT_VERSION}/maps"));
+        let open = |name| MapData::from_pin(maps.join(name)).context(name);
+        Ok(Self {
+            selector: Map::Array(open(SELECTOR)?).try_into()?,
+            policy: Map::Array(open(POLICY)?).try_into()?,
+            sources_v4: Map::ArrayOfMaps(open(SOURCES_V4)?).try_into()?,
+            sources_v6: Map::ArrayOfMaps(open(SOURCES_V6)?).try_into()?,
+            tables: Map::ArrayOfMaps(open(TABLE)?).try_into()?,
+        })
+    }
+
+    fn in_force(&self) -> Result<u32> {
+        Ok(self.selector.get(&0, 0)? & (SLOTS - 1))
+    }
+
+    fn other(&self) -> Result<u32> {
+        Ok(1 - self.in_force()?)
+    }
+
+    fn record(&self, slot: u32) -> Result<PolicyRecord> {
+        Ok(bytemuck::pod_read_unaligned(&self.policy.get(&slot, 0)?))
+    }
+
+    fn v4(&self, slot: u32) -> Result<LpmTrie<MapData, [u8; 4], [u32; 4]>> {
+        Ok(Map::LpmTrie(self.sources_v4.get(&slot, 0)?).try_into()?)
+    }
+
+    fn v6(&self, slot: u32) -> Result<LpmTrie<MapData, [u8; 16], [u32; 4]>> {
+        Ok(Map::LpmTrie(self.sources_v6.get(&slot, 0)?).try_into()?)
+    }
+
+    /// How many prefixes are in `slot`.
+    fn prefixes(&self, slot: u32) -> Result<usize> {
+        Ok(self.v4(slot)?.keys().count() + self.v6(slot)?.keys().count())
+    }
+
+    /// The numbers of the tries and the table in `slot`.
+    fn ids(&self, slot: u32) -> Result<BTreeSet<u32>> {
+        let maps = [&self.sources_v4, &self.sources_v6, &self.tables];
+        let id = |maps: &&ArrayOfMaps<MapData, MapData>| Ok(maps.get(&slot, 0)?.info()?.id());
+        maps.iter().map(id).collect()
+    }
+
+    /// How many lines the table in `slot` has room for.
+    fn room(&self, slot: u32) -> Result<u32> {
+        Ok(self.tables.get(&slot, 0)?.info()?.max_entries())
+    }
+
+    /// The slot in force holds a generation, and the other one nothing.
+    fn are_ready(&self) -> Result<()> {
+        let (current, other) = (self.in_force()?, self.other()?);
+        let (have, spare) = (self.record(current)?, self.record(other)?);
+        ensure!(
+            have.blank == 0 && have.generation > 0,
+            "generation {}",
+            have.generation
+        );
+        ensure!(
+            spare.blank == 1 && spare.generation == 0,
+            "the other slot holds generation {}",
+            spare.generation
+        );
+        let prefixes = self.prefixes(other)?;
+        ensure!(prefixes == 0, "{prefixes} prefixes in the other slot");
+        Ok(())
+    }
+}
+
+/// A filter on an interface without traffic.
+fn attach(namespace: &Namespace) -> Result<(Apifence<'_>, Slots)> {
+    add_interface(namespace)?;
+    let apifence = Apifence::new(namespace)?;
+    let interface = format!("--interface={INTERFACE}");
+    let list = format!("--authorized-ip-ranges={}", SHORT[0]);
+    apifence.ok(&["attach", &interface, "--max-ranges=50000", &list])?;
+    let slots = Slots::open(&apifence)?;
+    Ok((apifence, slots))
+}
+
+/// Hosts of which no two share 24 bits.
+fn hosts(count: u32) -> Vec<[u8; 4]> {
+    let host = |number: u32| {
+        let [_, a, b, c] = number.to_be_bytes();
+        [10 + a, b, c, 1]
+    };
+    (0..count).map(host).collect()
+}
+
+fn set(apifence: &Apifence<'_>, hosts: &[[u8; 4]]) -> Result<()> {
+    let file = apifence.ranges_file().with_file_name("large");
+    let line = |[a, b, c, d]: &[u8; 4]| format!("{a}.{b}.{c}.{d}\n");
+    fs::write(&file, hosts.iter().map(line).collect::<String>())?;
+    let file = file.display().to_string();
+    apifence
+        .ok(&["ranges", "set", "--from-file", &file])
+        .map(drop)
+}
+
+fn judge(filter: &mut Filter, source: [u8; 4]) -> Result<Verdict> {
+    let syn = V4::new(source.into(), table::NODE4).syn(40_000, 443);
+    filter.judge(&syn.frame(), None)
+}
+
+#[test]
+fn every_change_leaves_a_blank_slot() -> Result<()> {
+    let namespace = Namespace::new("node")?;
+    let (apifence, slots) = attach(&namespace)?;
+    slots.are_ready().context("attach")?;
+    let trial = ["ranges", "set", SHORT[1], "--confirm-within", "1h"];
+    for change in [
+        &["ranges", "set", SHORT[1]][..],
+        &["ranges", "add", "192.0.2.9"],
+        &["ranges", "clear"],
+        &["ranges", "set", SHORT[0]],
+    ] {
+        let before = slots.record(slots.in_force()?)?;
+        apifence.ok(change)?;
+        slots.are_ready().with_context(|| change.join(" "))?;
+        let now = slots.record(slots.in_force()?)?;
+        assert_eq!(now.generation, before.generation + 1);
+        // Whoever came keeps a number of his own.
+        ensure!(now.next_id >= before.next_id, "numbers are given out again");
+    }
+    for end in [&["confirm"][..], &["ranges", "rollback"]] {
+        apifence.ok(&trial)?;
+        let before = slots.record(slots.other()?)?;
+        ensure!(
+            before.blank == 0 && before.generation > 0 && slots.prefixes(slots.other()?)? > 0,
+            "what a trial goes back to was cleared"
+        );
+        apifence.ok(end)?;
+        slots.are_ready().with_context(|| end.join(" "))?;
+        apifence.ok(&["ranges", "set", SHORT[0]])?;
+    }
+    Ok(())
+}
+
+/// As a writer leaves it who dies while he fills it, or before he has cleared it.
+#[test]
+fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
+    const STALE: [u8; 4] = [203, 0, 113, 9];
+    let namespace = Namespace::new("node")?;
+    let (apifence, mut slots) = attach(&namespace)?;
+    let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+    let listed = PassReason::Authorized;
+    for (round, generation) in [0, 1, u64::MAX].into_iter().enumerate() {
+        let other = slots.other()?;
+        let mut record = slots.record(other)?;
+        (record.blank, record.generation) = (0, generation);
+        let mut bytes = [0; size_of::<PolicyRecord>()];
+        bytes.copy_from_slice(bytemuck::bytes_of(&record));
+        slots.policy.set(other, bytes, 0)?;
+        slots
+            .v4(other)?
+            .insert(&Key::new(32, STALE), [u32::MAX; 4], 0)?;
+        apifence.ok(&["ranges", "set", SHORT[round % 2], "--force"])?;
+        assert_eq!(slots.in_force()?, other);
+        let left = slots.v4(other)?.get(&Key::new(32, STALE), 0);
+        ensure!(
+            left.is_err(),
+            "a prefix of nobody's is in force: {generation}"
+        );
+        let host = 1 + (round % 2) as u8;
+        assert_eq!(
+            judge(&mut filter, [192, 0, 2, host])?,
+            Verdict::Pass(listed)
+        );
+        slots.are_ready()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> {
+    let namespace = Namespace::new("node")?;
+    let (apifence, slots) = attach(&namespace)?;
+    let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+    let room = slots.room(slots.other()?)?;
+    // Each host takes a line at least.
+    let long = hosts(room + 1);
+    let first_and_last = [long[0], long[long.len() - 1]];
+    set(&apifence, &long)?;
+    let current = slots.in_force()?;
+    ensure!(
+        slots.room(current)? > room,
+        "{} lines",
+        slots.room(current)?
+    );
+    for host in first_and_last {
+        assert_eq!(
+            judge(&mut filter, host)?,
+            Verdict::Pass(PassReason::Authorized)
+        );
+    }
+    slots.are_ready()?;
+    assert_eq!(slots.room(slots.other()?)?, room);
+
+    let before = slots.ids(current)?;
+    set(&apifence, &long[..1])?;
+    slots.are_ready()?;
+    for slot in 0..SLOTS {
+        assert_eq!(slots.room(slot)?, room);
+    }
+    // The IPv6 trie had nothing in it and stays; the IPv4 trie and the table are gone.
+    let gone = || {
+        let left = before.iter().filter(|id| MapInfo::from_id(**id).is_ok());
+        Ok(left.count() <= 1)
+    };
+    until("the long list's trie and table are freed", gone)?;
+    let verdict = judge(&mut filter, first_and_last[1])?;
+    ensure!(
+        verdict != Verdict::Pass(PassReason::Authorized),
+        "{verdict:?}"
+    );
+    Ok(())
+}
+
+/// The slot that a reader has found is cleared under his hands as soon as a change is in force; this one is slow.
+#[test]
+fn who_reads_while_the_list_is_changed_reads_one_list() -> Result<()> {
+    const READS: usize = 40;
+    let namespace = Namespace::new("node")?;
+    let (apifence, _) = attach(&namespace)?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| -> Result<usize> {
+            for changes in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    return Ok(changes);
+                }
+                apifence.ok(&["ranges", "set", SHORT[changes % 2]])?;
+                // Otherwise he would never come to an end.
+                thread::sleep(Duration::from_millis(100));
+            }
+            unreachable!("there is no last number")
+        });
+        let read = || -> Result<Value> {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf"]);
+            strace.args(["-e", "inject=bpf:delay_exit=2000"]);
+            let ran = apifence.run_by(strace, &["-o", "json", "ranges", "list"])?;
+            ensure!(ran.code == Some(0), "{ran}");
+            Ok(serde_json::from_str(&ran.stdout)?)
+        };
+        let reads = (0..READS).try_for_each(|_| {
+            let shown = read()?;
+            let rows = shown["ranges"].as_array().context("no ranges")?;
+            let found: Vec<&str> = rows
+                .iter()
+                .filter_map(|row| row["range"].as_str())
+                .collect();
+            let is = |host| {
+                found
+                    == [
+                        format!("192.0.2.{host}/32"),
+                        format!("2001:db8::{host}/128"),
+                    ]
+            };
+            ensure!(is(1) || is(2), "{found:?}");
+            Ok(())
+        });
+        done.store(true, Ordering::Relaxed);
+        let changes = writer.join().expect("the writer does not panic")?;
+        reads?;
+        ensure!(changes > READS / 4, "{changes} changes");
+        Ok(())
+    })
+}
