@@ -10,12 +10,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Sight;
+use crate::{Sight, table::Roots};
 
 /// The version of everything in this file, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 4: other roots of the table.
+/// policy that nobody wrote. 4: other roots of the table, which
+/// lie in the record; slots that are blank.
 pub const LAYOUT_VERSION: u32 = 4;
 
 /// The name of the XDP program, as the kernel lists it.
@@ -37,9 +38,7 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SOURCES_V4: &str = "SOURCES_V4";
 /// Array of LPM tries, one per slot: authorized IPv6 sources.
 pub const SOURCES_V6: &str = "SOURCES_V6";
-/// Array of the [`Roots`](crate::table::Roots) of the [`table`](crate::table), for each slot those of IPv4 and then those of IPv6.
-pub const TABLE_ROOTS: &str = "TABLE_ROOTS";
-/// Array of arrays, one per slot: all other lines of the table.
+/// Array of arrays, one per slot: all lines of the [`table`](crate::table) but its roots.
 pub const TABLE: &str = "TABLE";
 /// Array of LPM tries, one per slot: guarded IPv4 destinations; empty where all are.
 pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
@@ -107,9 +106,14 @@ pub struct PolicyRecord {
     pub blank: u8,
     /// The protected TCP ports.
     pub ports: PortSet,
+    /// Where the [`table`](crate::table) of the sources begins: IPv4, and IPv6.
+    pub roots: [Roots; 2],
 }
 
-const _: () = assert!(size_of::<PolicyRecord>() == 64 + size_of::<PortSet>());
+const _: () = assert!(
+    size_of::<PolicyRecord>() == 64 + size_of::<PortSet>() + 2 * size_of::<Roots>(),
+    "no padding"
+);
 
 /// A set of ports, one bit each: a lookup costs one load however many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use filter_common::{
     Mode, Policy, REASON_SLOTS,
     map::{Counter, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS, Usage},
-    table::{self, Key as TableKey, Line, Lines, Roots, root_v4, root_v6},
+    table::{self, Key as TableKey, Line, Lines, root_v4, root_v6},
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
@@ -28,8 +28,6 @@ static POLICY: Array<PolicyRecord, { SLOTS as usize }> = Array::new();
 static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
-#[btf_map]
-static TABLE_ROOTS: Array<Roots, { 2 * SLOTS as usize }> = Array::new();
 #[btf_map]
 static TABLE: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -69,10 +67,13 @@ impl InForce {
         {
             slot ^= 1;
         }
-        Self {
-            slot,
-            record: POLICY.get(slot),
-        }
+        Self::of(slot)
+    }
+
+    #[inline(always)]
+    fn of(slot: u32) -> Self {
+        let record = POLICY.get(slot);
+        Self { slot, record }
     }
 
     /// The same, for code that asks much.
@@ -127,12 +128,12 @@ impl Policy for InForce {
     fn authorizes(&self, source: IpAddr) -> bool {
         match source {
             IpAddr::V4(source) => {
-                in_table(self.slot, 0, root_v4(source.into()))
+                self.has_in_table(0, root_v4(source.into()))
                     && in_trie_v4(self.slot, u32::from(source))
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
-                in_table(self.slot, 1, root_v6(key)) && in_trie_v6(self.slot, key.high, key.low)
+                self.has_in_table(1, root_v6(key)) && in_trie_v6(self.slot, key.high, key.low)
             }
         }
     }
@@ -190,22 +191,25 @@ fn guards_v6(slot: u32, high: u64, low: u64) -> bool {
 
 #[inline(never)]
 fn authorizes_v4(slot: u32, source: u32) -> bool {
-    in_table(slot, 0, root_v4(Ipv4Addr::from(source).into())) && in_trie_v4(slot, source)
+    InForce::of(slot).has_in_table(0, root_v4(Ipv4Addr::from(source).into()))
+        && in_trie_v4(slot, source)
 }
 
 #[inline(never)]
 fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
-    in_table(slot, 1, root_v6(TableKey { high, low })) && in_trie_v6(slot, high, low)
+    InForce::of(slot).has_in_table(1, root_v6(TableKey { high, low }))
+        && in_trie_v6(slot, high, low)
 }
 
-/// Whether an address is in any range of `slot`, dead or alive, by the table: of the two the one to be asked by a flood. `root` is that
-/// of the address, and `key` what is behind it.
-#[inline(always)]
-fn in_table(slot: u32, family: u32, (root, key): (usize, TableKey)) -> bool {
-    let Some(roots) = TABLE_ROOTS.get(2 * slot + family) else {
-        return true;
-    };
-    table::holds(&Further(slot), &roots.lines[root], key)
+impl InForce {
+    /// Whether an address is in any range, dead or alive, by the table: of the two the one to be asked by a flood. `root` is that of the
+    /// address, and `key` what is behind it.
+    #[inline(always)]
+    fn has_in_table(&self, family: usize, (root, key): (usize, TableKey)) -> bool {
+        let further = Further(self.slot);
+        self.record
+            .is_none_or(|record| table::holds(&further, &record.roots[family].lines[root], key))
+    }
 }
 
 /// What a flood does not get to.

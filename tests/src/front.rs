@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -10,8 +10,8 @@ use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use fastrand::Rng;
 use filter_common::{
-    map::{LAYOUT_VERSION, SLOTS, TABLE_ROOTS},
-    table::{Line, Roots},
+    map::{LAYOUT_VERSION, POLICY, PolicyRecord, SLOTS},
+    table::{Line, ROOTS, Roots},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -21,21 +21,21 @@ use crate::{
     table::{NODE4, NODE6},
 };
 
-/// Where the table begins, in all slots and both families.
+/// Where the table begins, in both slots.
 pub struct Front {
-    roots: Array<MapData, [u8; size_of::<Roots>()]>,
+    records: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
 }
 
 /// What the table was before it was switched off.
-pub struct Off(Vec<[u8; size_of::<Roots>()]>);
+pub struct Off([[Roots; 2]; SLOTS as usize]);
 
 impl Front {
     /// That of the filter which `apifence` attached.
     pub fn open(apifence: &Apifence<'_>) -> Result<Self> {
-        let maps = format!("layout-{LAYOUT_VERSION}/maps/{TABLE_ROOTS}");
-        let roots = MapData::from_pin(apifence.bpffs().join(maps))?;
+        let maps = format!("layout-{LAYOUT_VERSION}/maps/{POLICY}");
+        let records = MapData::from_pin(apifence.bpffs().join(maps))?;
         Ok(Self {
-            roots: Map::Array(roots).try_into()?,
+            records: Map::Array(records).try_into()?,
         })
     }
 
@@ -43,25 +43,31 @@ impl Front {
     pub fn switch_off(&mut self) -> Result<Off> {
         let mut line: Line = [0; 9];
         line[..4].fill(u64::MAX);
-        let mut everybody = [0; size_of::<Roots>()];
-        for root in everybody.chunks_exact_mut(size_of::<Line>()) {
-            root.copy_from_slice(bytemuck::bytes_of(&line));
-        }
-        let slots = 0..2 * SLOTS;
-        let before = slots.clone().map(|slot| self.roots.get(&slot, 0));
-        let before = before.collect::<Result<_, _>>()?;
-        for slot in slots {
-            self.roots.set(slot, everybody, 0)?;
-        }
-        Ok(Off(before))
+        let everybody = Roots {
+            lines: [line; ROOTS],
+        };
+        self.replace([[everybody; 2]; SLOTS as usize]).map(Off)
     }
 
     /// Switches it on again.
     pub fn switch_on(&mut self, off: Off) -> Result<()> {
-        for (slot, roots) in (0_u32..).zip(off.0) {
-            self.roots.set(slot, roots, 0)?;
+        self.replace(off.0).map(|_| ())
+    }
+
+    /// Puts other roots in their place; returns those that were there.
+    fn replace(
+        &mut self,
+        mut roots: [[Roots; 2]; SLOTS as usize],
+    ) -> Result<[[Roots; 2]; SLOTS as usize]> {
+        for (slot, roots) in (0..).zip(&mut roots) {
+            let mut record: PolicyRecord =
+                bytemuck::pod_read_unaligned(&self.records.get(&slot, 0)?);
+            mem::swap(&mut record.roots, roots);
+            let mut bytes = [0; size_of::<PolicyRecord>()];
+            bytes.copy_from_slice(bytemuck::bytes_of(&record));
+            self.records.set(slot, bytes, 0)?;
         }
-        Ok(())
+        Ok(roots)
     }
 }
 

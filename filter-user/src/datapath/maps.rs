@@ -12,7 +12,7 @@ use filter_common::{
     Mode,
     map::{
         DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROVISIONAL, PolicyRecord, SELECTOR, SETTINGS,
-        SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, TABLE_ROOTS, USAGE,
+        SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, USAGE,
     },
 };
 
@@ -114,7 +114,6 @@ pub struct Maps {
     pub(super) settings: Array<MapData, [u8; SETTINGS_LEN]>,
     pub(super) sources_v4: Tries,
     pub(super) sources_v6: Tries,
-    pub(super) table_roots: MapData,
     pub(super) tables: Tables,
     pub(super) destinations_v4: Tries,
     pub(super) destinations_v6: Tries,
@@ -136,7 +135,6 @@ impl Maps {
             settings: open(directory, SETTINGS, Map::Array)?,
             sources_v4: open(directory, SOURCES_V4, Map::ArrayOfMaps)?,
             sources_v6: open(directory, SOURCES_V6, Map::ArrayOfMaps)?,
-            table_roots: open_data(directory, TABLE_ROOTS)?,
             tables: open(directory, TABLE, Map::ArrayOfMaps)?,
             destinations_v4: open(directory, DESTINATIONS_V4, Map::ArrayOfMaps)?,
             destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,

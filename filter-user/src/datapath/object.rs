@@ -10,7 +10,7 @@ use aya::{
 };
 use filter_common::map::{
     COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROGRAM, REPORT_HEADS, REPORTS, SELECTOR,
-    SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, STRANGERS, TABLE, TABLE_ROOTS, USAGE,
+    SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, STRANGERS, TABLE, USAGE,
 };
 
 use crate::{explain::explain, pins::Pins, problem::Problem};
@@ -18,12 +18,11 @@ use crate::{explain::explain, pins::Pins, problem::Problem};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
 /// The maps that all interfaces share, as far as the object declares them.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 11] = [
     SELECTOR,
     POLICY,
     SOURCES_V4,
     SOURCES_V6,
-    TABLE_ROOTS,
     TABLE,
     DESTINATIONS_V4,
     DESTINATIONS_V6,

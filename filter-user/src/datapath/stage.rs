@@ -67,15 +67,16 @@ impl Maps {
         let mut next_id = have.next_id.max(spare.next_id);
         let identities = identify(&policy.sources, &known, &mut next_id, &now);
         let sources = || policy.sources.iter().zip(identities.iter().copied());
-        thread::scope(|scope| {
+        let roots = thread::scope(|scope| {
             let tries_v6 = &self.sources_v6;
             let v6 = spawn(scope, || {
                 tries::fill::<16, 20>(tries_v6, slot, sources(), &now, done)
             })?;
             tries::fill::<4, 8>(&self.sources_v4, slot, sources(), &now, done)?;
             let table = Table::new(&policy.sources);
-            table::fill(&self.table_roots, &mut self.tables, slot, &table)?;
-            join(v6)
+            table::fill(&mut self.tables, slot, &table)?;
+            join(v6)?;
+            anyhow::Ok(table.roots)
         })?;
         let destinations = || {
             destinations
@@ -100,6 +101,7 @@ impl Maps {
             commits: u8::from(commits),
             has_destinations: u8::from(!policy.settings.destinations.is_empty()),
             ports: policy.settings.ports.iter().copied().collect::<PortSet>(),
+            roots,
             ..PolicyRecord::zeroed()
         };
         self.write_record(slot, &record)?;

@@ -37,7 +37,7 @@ fn make(tables: &mut Tables, slot: Slot, lines: u32) -> Result<()> {
 }
 
 /// Leaves a table in `slot`, which no packet reads, with as much room as a blank slot has. What is in its lines is of no account: nothing leads there but
-/// the roots, and [`fill`] writes them all.
+/// the roots, which are in the record.
 pub(super) fn clear(tables: &mut Tables, slot: Slot) -> Result<()> {
     let verb = "clear table";
     match tables.get(&slot.0, 0) {
@@ -54,17 +54,8 @@ pub(super) fn clear(tables: &mut Tables, slot: Slot) -> Result<()> {
     make(tables, slot, SPARE_LINES)
 }
 
-/// Writes `table` to `slot`, which is blank.
-pub(super) fn fill(roots: &MapData, tables: &mut Tables, slot: Slot, table: &Table) -> Result<()> {
-    let families: Vec<&[u8]> = table
-        .roots
-        .iter()
-        .map(|roots| bytemuck::cast_slice(roots))
-        .collect();
-    let indices = (2 * slot.0..).map(u32::to_ne_bytes);
-    Batch::of(roots)?
-        .fill(indices.zip(families), |_| ())
-        .map_err(|error| explain("fill table", &error))?;
+/// Writes the lines of `table` to `slot`, which is blank; the roots are for the record.
+pub(super) fn fill(tables: &mut Tables, slot: Slot, table: &Table) -> Result<()> {
     let lines = table.lines.len() as u32;
     if lines > SPARE_LINES {
         make(tables, slot, lines)?;

@@ -1,7 +1,8 @@
 //! From the prefixes of a generation to the table that the program asks first.
 
+use bytemuck::Zeroable as _;
 use filter_common::table::{
-    GLOBAL, HEAD, KIND_SHIFT, Line, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, ROOTS, SPANS,
+    GLOBAL, HEAD, KIND_SHIFT, Line, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
 };
 use ipnet::IpNet;
 
@@ -11,7 +12,7 @@ use super::Prefixes;
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The roots of IPv4, and those of IPv6.
-    pub roots: [Vec<Line>; 2],
+    pub roots: [Roots; 2],
     /// The lines of both families behind them.
     pub lines: Vec<Line>,
 }
@@ -23,16 +24,16 @@ impl Table {
         let [v4, v6] = spans(prefixes);
         let mut root =
             |spans: &[Span], bounds: Span, depth| lines.line(bounds.touched(spans), bounds, depth);
-        let mut roots = [vec![[0; 9]; ROOTS], vec![[0; 9]; ROOTS]];
+        let mut roots = [Roots::zeroed(); 2];
         for octet in 0..256 {
             let bounds = Span::sharing(octet << 120, ROOT_BITS_V4);
-            roots[0][octet as usize] = root(&v4, bounds, ROOT_BITS_V4);
+            roots[0].lines[octet as usize] = root(&v4, bounds, ROOT_BITS_V4);
             let bounds = Span::sharing(u128::from(GLOBAL) << 125 | octet << 117, ROOT_BITS_GLOBAL);
-            roots[1][octet as usize] = root(&v6, bounds, ROOT_BITS_GLOBAL);
+            roots[1].lines[octet as usize] = root(&v6, bounds, ROOT_BITS_GLOBAL);
         }
         for first in (0..8).filter(|first| *first != GLOBAL) {
             let bounds = Span::sharing(u128::from(first) << 125, ROOT_BITS_OTHER);
-            roots[1][256 + first as usize] = root(&v6, bounds, ROOT_BITS_OTHER);
+            roots[1].lines[256 + first as usize] = root(&v6, bounds, ROOT_BITS_OTHER);
         }
         Self {
             roots,
@@ -268,7 +269,7 @@ mod tests {
             IpAddr::V4(address) => (0, root_v4(address.into())),
             IpAddr::V6(address) => (1, root_v6(address.into())),
         };
-        holds(table, &table.roots[family][root], key)
+        holds(table, &table.roots[family].lines[root], key)
     }
 
     /// The first and last address of each range, those beside them, and some in between; of the other family as well.
