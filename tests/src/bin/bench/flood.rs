@@ -102,15 +102,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
         if round >= rounds && (all_have || progress.elapsed() > LONGEST) {
             break;
         }
-        progress.say(format_args!(
-            "round {} of {rounds}{}",
-            round + 1,
-            if round < rounds {
-                ""
-            } else {
-                ", to make up for disturbed slices"
-            }
-        ));
+        progress.round(round + 1, rounds);
         Rng::new().shuffle(&mut order);
         for &index in &order {
             if round == 0 && contenders[index].kind == Kind::ApifenceWatched {

@@ -170,7 +170,8 @@ pub(crate) fn memlock(pins: &Path) -> Result<Memlock> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Memlock {
     pub(crate) all: u64,
-    /// Part of it. The kernel makes the values of these before it notes down whom to charge, so that it charges nobody.
+    /// Part of it. The kernel makes the values of these before it notes down whom to charge (`map_create` in kernel/bpf/syscall.c, Linux
+    /// 6.18), so that it charges nobody.
     pub(crate) per_cpu_arrays: u64,
 }
 

@@ -34,6 +34,16 @@ impl Progress {
         }
     }
 
+    /// Says which round is next; those after the last one planned make up for disturbed ones.
+    pub(crate) fn round(&self, round: usize, planned: usize) {
+        let more = if round <= planned {
+            ""
+        } else {
+            ", to make up for disturbed ones"
+        };
+        self.say(format_args!("round {round} of {planned}{more}"));
+    }
+
     /// How long the part lasts so far.
     pub(crate) fn elapsed(&self) -> Duration {
         self.since.elapsed()

@@ -42,7 +42,7 @@ const CONTENDERS: [Kind; 8] = [
 ];
 const RANGES: usize = 3_500;
 /// Rounds, and how many more to make up for disturbed ones.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 const MORE: usize = 5;
 /// Undisturbed rounds that each contender should have.
 const ENOUGH: usize = 3;
@@ -84,15 +84,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
         if round >= rounds && (all_have || progress.elapsed() > LONGEST) {
             break;
         }
-        progress.say(format_args!(
-            "round {} of {rounds}{}",
-            round + 1,
-            if round < rounds {
-                ""
-            } else {
-                ", to make up for disturbed ones"
-            }
-        ));
+        progress.round(round + 1, rounds);
         Rng::new().shuffle(&mut order);
         for &index in &order {
             let (contender, listener) = &contenders[index];
