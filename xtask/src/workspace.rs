@@ -66,10 +66,11 @@ pub(crate) fn run_as_root(name: &str, purpose: Purpose, words: &[String]) -> Res
         // What is measured is what is shipped.
         arguments.push("--release");
         profile = "release";
-        // In a session of its own it may say how that one is weighed against others; no terminal's Ctrl-C reaches it there, so it
-        // ends with its parent.
-        let alone = ["setsid", "--wait", "setpriv", "--pdeathsig", "KILL"];
-        before.extend(alone);
+        if before.is_empty() {
+            // In a session of its own it may say how that one is weighed against others. No terminal's Ctrl-C reaches it there, so it ends
+            // with its parent, which sudo would not be.
+            before.extend(["setsid", "--wait", "setpriv", "--pdeathsig", "KILL"]);
+        }
     }
     build(&arguments)?;
 
