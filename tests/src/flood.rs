@@ -16,7 +16,7 @@ use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, TcpHeader};
 
 use crate::{
-    assembly::{Code, Do, Size, When, r},
+    assembly::{Code, Do, MapShape, Size, When, r},
     foreign::Foreign,
     mounts,
     netns::{Namespace, add_address},
@@ -40,6 +40,11 @@ const MOST: u64 = 500_000_000;
 const LONGEST: Duration = Duration::from_secs(60);
 /// Frames that the kernel makes before it hands them on.
 const BATCH: u32 = 64;
+/// The same of a paced flood: between two batches others may have the CPU.
+const PACED_BATCH: u32 = 16;
+/// Nanoseconds from one frame of a paced flood to the next, and how late it may be without leaving some out.
+const PACE: i32 = 1_000;
+const LATE: i32 = 64_000;
 
 /// A veth pair between two namespaces of its own: the generator and a client at one end, the node at the other.
 #[derive(Debug)]
@@ -139,10 +144,15 @@ impl Road {
     pub fn flood<T: Send>(
         &self,
         family: Family,
+        pace: Pace,
         work: impl FnOnce(&Flood<'_>) -> Result<T> + Send,
     ) -> Result<T> {
         let ifindex = self.near.ifindex(NEAR)?;
-        let mut generator = Foreign::with_code(generator(family, ifindex), &[])?;
+        let (code, maps, batch) = match pace {
+            Pace::Full => (Code::new().set(9, r(1)), &[][..], BATCH),
+            Pace::Mpps => (paced(Code::new().set(9, r(1))), &[DUE_MAP][..], PACED_BATCH),
+        };
+        let mut generator = Foreign::with_code(generator(code, family, ifindex), maps)?;
         let frame = syn(family)?;
         self.near.run(|| {
             // A program that is attached somewhere is in the kernel's XDP dispatcher already. One that is not is put there and taken
@@ -152,6 +162,7 @@ impl Road {
             work(&Flood {
                 program,
                 frame,
+                batch,
                 sent: Cell::new(0),
                 until: Instant::now() + LONGEST,
             })
@@ -159,10 +170,23 @@ impl Road {
     }
 }
 
+/// How fast a flood is.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// As the machine can.
+    Full,
+    /// A million frames a second, between which the generator waits.
+    ///
+    /// Many small floods with pauses would not do: what the kernel made for one it takes back a second later, if the node still had
+    /// a frame of it at the end; a thousand of those slow it down.
+    Mpps,
+}
+
 /// A flood in the making; bounded in number and time.
 pub struct Flood<'a> {
     program: &'a Xdp,
     frame: Vec<u8>,
+    batch: u32,
     sent: Cell<u64>,
     until: Instant,
 }
@@ -178,7 +202,7 @@ impl Flood<'_> {
         self.program.test_run(TestRunOptions {
             data_in: Some(&self.frame),
             repeat: count,
-            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            attrs: TestRunAttrs::new().xdp_live_frames(self.batch),
             ..TestRunOptions::new()
         })?;
         self.sent.set(sent);
@@ -232,7 +256,20 @@ fn syn(family: Family) -> Result<Vec<u8>> {
     Ok(frame(&packet))
 }
 
-/// `bpf_get_prandom_u32` and `bpf_redirect`.
+/// When the next frame of a paced flood is due: `BPF_MAP_TYPE_ARRAY` of one number.
+const DUE: &str = "due";
+const DUE_MAP: MapShape = MapShape {
+    name: DUE,
+    kind: 2,
+    key: 4,
+    value: 8,
+    capacity: 1,
+    flags: 0,
+};
+
+/// `bpf_map_lookup_elem`, `bpf_ktime_get_ns`, `bpf_get_prandom_u32` and `bpf_redirect`.
+const LOOK_UP: i32 = 1;
+const NOW: i32 = 5;
 const RANDOM: i32 = 7;
 const REDIRECT: i32 = 23;
 
@@ -243,14 +280,15 @@ const REDIRECT: i32 = 23;
 ///
 /// IPv4 sources are in `64.0.0.0` to `191.255.255.255`, their third byte odd; IPv6 sources in `2000::/3`, their third group odd. Ranges whose
 /// third byte or group is even hold none of them, however near they are.
-fn generator(family: Family, ifindex: u32) -> Code {
+///
+/// `code` is what comes before, and leaves the context in register 9.
+fn generator(code: Code, family: Family, ifindex: u32) -> Code {
     // As much as is written below: to the end of the sequence number.
     let length = match family {
         Family::V4 => 42,
         Family::V6 => 62,
     };
-    let code = Code::new()
-        .set(9, r(1))
+    let code = code
         .call(RANDOM)
         .load(Size::Word, 2, 9, 0)
         .load(Size::Word, 3, 9, 4)
@@ -301,6 +339,31 @@ fn generator(family: Family, ifindex: u32) -> Code {
         .set(2, 0)
         .call(REDIRECT)
         .exit()
+}
+
+/// Waits until the frame is due, and writes down when the next one is.
+fn paced(code: Code) -> Code {
+    let mut code = code
+        .store(Size::Word, 10, -4, 0)
+        .set(2, r(10))
+        .alu(Do::Add, 2, -4)
+        .set_map(1, DUE)
+        .call(LOOK_UP)
+        .jump(When::Equal, 0, 0, "away")
+        .set(8, r(0))
+        .load(Size::Double, 7, 8, 0)
+        .call(NOW)
+        .alu(Do::Add, 0, -LATE)
+        .jump(When::Greater, 7, r(0), "not late")
+        .set(7, r(0))
+        .label("not late");
+    // Each look takes some 20 ns; a loop would have to jump backwards.
+    for _ in 0..PACE / 10 {
+        code = code.call(NOW).jump(When::Greater, 0, r(7), "due");
+    }
+    code.label("due")
+        .alu(Do::Add, 7, PACE)
+        .store(Size::Double, 8, 0, r(7))
 }
 
 /// Register 5 as a sum of 16 bits in ones' complement, negated.

@@ -1,11 +1,18 @@
-//! The generator of the benchmark, at its slowest: every frame arrives, and is what it says.
+//! The benchmark: its generator at its slowest, where every frame arrives and is what it says; and all of it in short, where every
+//! contender has its numbers.
 
-use std::net::{IpAddr, TcpListener};
+use std::{
+    fs,
+    net::{IpAddr, TcpListener},
+    process::Command,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
 use tests::{
-    cli::Apifence,
-    flood::{NODE, PORT, Road},
+    cli::{Apifence, binary},
+    flood::{NODE, PORT, Pace, Road},
     site::{Family, at},
     wait::until,
 };
@@ -16,7 +23,7 @@ const STEP: u32 = 200;
 
 /// Sends the flood so that none of it is lost.
 fn flood(road: &Road, family: Family) -> Result<()> {
-    road.flood(family, |flood| {
+    road.flood(family, Pace::Full, |flood| {
         let before = road.taken()?;
         for step in 1..=COUNT / u64::from(STEP) {
             flood.send(STEP)?;
@@ -64,8 +71,8 @@ fn without_a_filter_the_stack_takes_the_segments_for_whole() -> Result<()> {
         flood(&road, family)?;
         // A wrong checksum would be counted, and no SYN answered.
         let text = road.node().run(|| -> Result<String> {
-            Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?
-                + &std::fs::read_to_string("/proc/thread-self/net/netstat")?)
+            Ok(fs::read_to_string("/proc/thread-self/net/snmp")?
+                + &fs::read_to_string("/proc/thread-self/net/netstat")?)
         })?;
         ensure!(counter(&text, "Tcp", "InCsumErrors") == 0, "{node}: {text}");
         ensure!(counter(&text, "Ip", "InHdrErrors") == 0, "{node}: {text}");
@@ -75,6 +82,74 @@ fn without_a_filter_the_stack_takes_the_segments_for_whole() -> Result<()> {
             "{node}: {text}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn every_contender_has_its_numbers() -> Result<()> {
+    let out = TempDir::with_prefix("apf-")?;
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--short", "--markdown", "--out"])
+        .arg(out.path())
+        .env("APIFENCE_BIN", binary())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{talk}");
+
+    let text = fs::read_to_string(out.path().join("bench.json"))?;
+    let report: Value = serde_json::from_str(&text)?;
+    for name in ["cpu", "cpus", "kernel", "filter", "date"] {
+        ensure!(!report["machine"][name].is_null(), "no `{name}`: {text}");
+    }
+    // By part and table: what must have numbers, whatever else is installed.
+    let wanted = [
+        ("micro", 0, "IPv4, near, 100"),
+        ("micro", 0, "IPv6, hit, 1"),
+        ("micro", 1, "IPv6, not TCP"),
+        ("update", 0, "1,000 entries"),
+        ("update", 0, "1 more, to 1,000"),
+        ("update", 1, "nobody listed"),
+        ("flood", 0, "bare XDP_DROP"),
+        ("flood", 0, "apifence, 1"),
+        ("flood", 0, "apifence, 3,500, with `run`"),
+        ("flood", 0, "XDP, plain LPM"),
+        ("flood", 0, "nftables, input"),
+        ("flood", 0, "no filter"),
+        ("service", 0, "XDP, one address"),
+        ("service", 0, "apifence, 3,500"),
+        ("service", 0, "nftables, input"),
+    ];
+    for (part, table, row) in wanted {
+        let table = &report["parts"][part]["tables"][table];
+        let rows = table["rows"].as_array().context("no rows")?;
+        let found = rows.iter().find(|found| found["name"] == row);
+        let found = found.with_context(|| format!("{part}: no `{row}`: {text}"))?;
+        ensure!(said.contains(&format!("| {row} |")), "{said}");
+        let values = found["values"].as_array().context("no values")?;
+        let columns = table["columns"].as_array().context("no columns")?;
+        ensure!(values.len() == columns.len(), "{part}, {row}: {found}");
+        // A peer may be missing, and the memory controller; apifence and its maps are never.
+        let numbers: Vec<_> = values.iter().filter(|value| !value.is_null()).collect();
+        ensure!(!numbers.is_empty(), "{part}, {row}: {found}");
+        for number in numbers {
+            let [least, median, most] =
+                ["least", "median", "most"].map(|name| number[name].as_f64());
+            ensure!(
+                least.is_some() && least <= median && median <= most,
+                "{part}, {row}: {number}"
+            );
+            ensure!(number["runs"].as_u64() > Some(0), "{part}, {row}: {number}");
+        }
+        if part == "flood" {
+            ensure!(
+                values[0]["least"].as_f64() > Some(0.0),
+                "nothing arrived: {found}"
+            );
+        }
+    }
+    let chart = fs::read_to_string(out.path().join("benchmarks.svg"))?;
+    ensure!(chart.contains("XDP, plain LPM"), "{chart}");
     Ok(())
 }
 

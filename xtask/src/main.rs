@@ -48,7 +48,7 @@ enum Task {
     },
     /// Measure what a packet, a flood and a change of the list cost, beside their peers
     Bench {
-        /// What to measure (packet, update, flood, service), and options; all of it if nothing is named
+        /// What to measure (micro, update, flood, service), and options; all of it if nothing is named
         #[arg(
             value_name = "PART",
             trailing_var_arg = true,

@@ -58,7 +58,7 @@ pub(crate) fn run_as_root(name: &str, purpose: Purpose, words: &[String]) -> Res
     if set_up != ExitCode::SUCCESS {
         return Ok(set_up);
     }
-    let sudo = Privilege::probe().prefix_with_environment()?;
+    let mut before = Privilege::probe().prefix_with_environment()?;
     // Together, so that cargo builds what both depend on once.
     let mut arguments = vec!["--package", "filter-user", "--package", "tests", "--bins"];
     let mut profile = "debug";
@@ -66,11 +66,16 @@ pub(crate) fn run_as_root(name: &str, purpose: Purpose, words: &[String]) -> Res
         // What is measured is what is shipped.
         arguments.push("--release");
         profile = "release";
+        if before.is_empty() {
+            // In a session of its own it may say how that one is weighed against others. No terminal's Ctrl-C reaches it there, so it ends
+            // with its parent, which sudo would not be.
+            before.extend(["setsid", "--wait", "setpriv", "--pdeathsig", "KILL"]);
+        }
     }
     build(&arguments)?;
 
     let own = program(profile, name)?;
-    let mut command = sudo.iter().map(OsStr::new).chain([own.as_os_str()]);
+    let mut command = before.iter().map(OsStr::new).chain([own.as_os_str()]);
     let status = Command::new(
         command
             .next()

@@ -5,17 +5,18 @@ use std::path::Path;
 use anyhow::Result;
 use plotters::prelude::*;
 
-use crate::table::Table;
+use crate::{machine::Machine, table::Table};
 
 /// Colours of IPv4 and IPv6.
 const COLORS: [RGBColor; 2] = [RGBColor(0x1f, 0x6f, 0xb4), RGBColor(0xe0, 0x8a, 0x1e)];
 
 /// Draws medians of two columns of the flood's table, with lines from the least to the most.
-pub(crate) fn draw(table: &Table, file: &Path, machine: &str) -> Result<()> {
+pub(crate) fn draw(table: &Table, file: &Path, machine: &Machine) -> Result<()> {
     let count = table.rows.len();
-    let rates = |row: usize| [&table.rows[row].1[0], &table.rows[row].1[3]];
+    let rates = |row: usize| [0, 3].map(|column| table.rows[row].1[column].as_ref());
     let most = (0..count)
         .flat_map(rates)
+        .flatten()
         .map(|cell| cell.most)
         .fold(1.0, f64::max);
     let height = 110 + 44 * u32::try_from(count)?;
@@ -35,10 +36,10 @@ pub(crate) fn draw(table: &Table, file: &Path, machine: &str) -> Result<()> {
         .disable_y_mesh()
         .disable_y_axis()
         .y_labels(0)
-        .x_desc(machine)
+        .x_desc(machine.to_string())
         .draw()?;
     for (row, (name, _)) in table.rows.iter().enumerate() {
-        for (family, cell) in rates(row).into_iter().enumerate() {
+        for (family, cell) in rates(row).into_iter().flatten().enumerate() {
             let color = COLORS[family];
             let bottom = place(row) + 0.5 - 0.38 * family as f64;
             let middle = bottom + 0.18;

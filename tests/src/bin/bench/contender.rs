@@ -21,7 +21,7 @@ use tests::{
     mounts::BPFFS,
 };
 
-use crate::textbook;
+use crate::{textbook, thousands};
 
 /// What it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,31 @@ pub(crate) enum Kind {
     IptablesRaw,
     NftInput,
     None,
+}
+
+/// Those of `wanted` whose programs this machine has, and notes about the others.
+pub(crate) fn available<T: Copy>(wanted: &[T], kind: impl Fn(&T) -> Kind) -> (Vec<T>, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut found = wanted.to_vec();
+    found.retain(|one| {
+        let note = lacks(kind(one).programs());
+        let is_there = note.is_none();
+        notes.extend(note);
+        is_there
+    });
+    (found, notes)
+}
+
+/// A note about the first of these programs that this machine lacks.
+pub(crate) fn lacks(programs: &[&str]) -> Option<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let absent = |program: &&&str| {
+        !std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    };
+    let program = programs.iter().find(absent)?;
+    Some(format!(
+        "there is no `{program}` here, so what takes it is left out (`cargo xtask setup --bench` installs it)"
+    ))
 }
 
 /// One of them, set up.
@@ -248,6 +273,22 @@ impl<'a> Contender<'a> {
 }
 
 impl Kind {
+    /// What is started to set it up, beside `apifence`.
+    const fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::XdpFilter => &["xdp-filter"],
+            Self::NftIngress | Self::NftInput => &["nft"],
+            Self::IptablesRaw => &["ipset", "iptables", "ip6tables"],
+            Self::Bare
+            | Self::OneAddress
+            | Self::Apifence
+            | Self::ApifenceSilent
+            | Self::ApifenceWatched
+            | Self::Textbook
+            | Self::None => &[],
+        }
+    }
+
     /// Its name in the tables.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -313,17 +354,4 @@ fn texts(list: &[IpNet]) -> (Vec<String>, Vec<String>) {
         ranges.map(ToString::to_string).collect()
     };
     (of(true), of(false))
-}
-
-/// `3500` as `3,500`.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

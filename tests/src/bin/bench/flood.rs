@@ -16,14 +16,15 @@ use filter_common::map::REPORT_WINDOW_SHIFT;
 use nix::sys::socket::{SockaddrIn, bind};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{
-    flood::{Flood, NODE, PORT, Road, STRANGER},
+    flood::{Flood, NODE, PORT, Pace, Road, STRANGER},
     site::Family,
 };
 
 use crate::{
-    contender::{Contender, Kind, now},
+    contender::{Contender, Kind, available, now},
     cpus::{self, Awake, Clock},
     listener::Listener,
+    progress::Progress,
     table::{Cell, Column, Table},
 };
 
@@ -51,6 +52,10 @@ const MORE: usize = 9;
 const ENOUGH: usize = 5;
 /// A slice is disturbed if generator or node was kept from its CPU for more than this part of it.
 const DISTURBED: f64 = 0.02;
+/// Ranges of the longest list in a short run.
+const MOST_IN_SHORT: usize = 3_500;
+/// No round begins after this.
+const LONGEST: Duration = Duration::from_secs(150);
 /// The length of a slice, and how long after the begin of a window it begins: well within the window's 134 ms, given that the
 /// kernel's coarse clock is up to 10 ms late.
 const SLICE: Duration = Duration::from_millis(90);
@@ -70,31 +75,34 @@ struct Slice {
 }
 
 /// Measures.
-pub(crate) fn run() -> Result<Table> {
-    let roads = roads(CONTENDERS.len())?;
+pub(crate) fn run(short: bool) -> Result<Table> {
+    let progress = Progress::new("flood");
+    let (wanted, mut notes) = available(&CONTENDERS, |contender| contender.0);
+    let roads = roads(wanted.len())?;
     let mut contenders = Vec::new();
-    for (road, (kind, ranges)) in roads.iter().zip(CONTENDERS) {
-        eprint!("\rflood: set up {:<40}", kind.name());
-        contenders.push(Contender::new(kind, ranges, road)?);
+    for (road, (kind, ranges)) in roads.iter().zip(&wanted) {
+        let ranges = if short {
+            *ranges.min(&MOST_IN_SHORT)
+        } else {
+            *ranges
+        };
+        progress.say(format_args!("set up {}", kind.name()));
+        contenders.push(Contender::new(*kind, ranges, road)?);
     }
     let _listener = Listener::new(roads.last().context("there are contenders")?.node())?;
     let _awake = Awake::new()?;
     let mut slices = vec![[const { Vec::<Slice>::new() }; 2]; contenders.len()];
-    let mut notes = Vec::new();
     let mut order: Vec<usize> = (0..contenders.len()).collect();
-    for round in 0..ROUNDS + MORE {
+    let (rounds, more) = if short { (1, 0) } else { (ROUNDS, MORE) };
+    for round in 0..rounds + more {
         let all_have = slices
             .iter()
             .flatten()
-            .all(|slices| kept(slices).len() >= ENOUGH);
-        if round >= ROUNDS && all_have {
+            .all(|slices| undisturbed(slices) >= ENOUGH);
+        if round >= rounds && (all_have || progress.elapsed() > LONGEST) {
             break;
         }
-        eprint!(
-            "\rflood: round {} of {ROUNDS} or more {:<30}",
-            round + 1,
-            ""
-        );
+        progress.round(round + 1, rounds);
         Rng::new().shuffle(&mut order);
         for &index in &order {
             if round == 0 && contenders[index].kind == Kind::ApifenceWatched {
@@ -106,7 +114,6 @@ pub(crate) fn run() -> Result<Table> {
             }
         }
     }
-    eprintln!();
     for contender in &mut contenders {
         watched(contender, &mut notes)?;
     }
@@ -128,7 +135,7 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
     let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
         .context("the node's receive queue has no thread of its own")?;
     let soft = Clock::of_kernel(&format!("ksoftirqd/{}", cpus::NODE))?;
-    road.flood(family, |flood| {
+    road.flood(family, Pace::Full, |flood| {
         cpus::pin(0, cpus::GENERATOR)?;
         let before = contender.reported()?;
         wait_for_a_window()?;
@@ -175,13 +182,15 @@ fn wait_for_a_window() -> Result<()> {
     Ok(())
 }
 
-/// The undisturbed slices; the three least disturbed ones, if there are no more.
 fn kept(slices: &[Slice]) -> Vec<Slice> {
-    let mut slices = slices.to_vec();
-    slices.sort_by(|a, b| f64::total_cmp(&a.disturbed, &b.disturbed));
-    let undisturbed = slices.partition_point(|slice| slice.disturbed <= DISTURBED);
-    slices.truncate(undisturbed.max(3));
+    cpus::undisturbed(slices, DISTURBED, |slice| slice.disturbed)
+}
+
+fn undisturbed(slices: &[Slice]) -> usize {
     slices
+        .iter()
+        .filter(|slice| slice.disturbed <= DISTURBED)
+        .count()
 }
 
 /// One SYN of a source that nobody has seen, just before the flood.
@@ -245,33 +254,31 @@ fn table(
             let row = families.iter().zip(bare).flat_map(|(slices, bare)| {
                 let (rate, cost) = cells(slices);
                 let ratio = Cell::of(vec![rate.median / bare]);
-                [rate, ratio, cost]
+                [rate, ratio, cost].map(Some)
             });
             (contender.name.clone(), row.collect::<Vec<_>>())
         })
         .collect();
+    let median = |row: usize, column: usize| cells(&slices[row][column]).0.median;
     let find = |kind| {
         contenders
             .iter()
             .position(|contender| contender.kind == kind)
     };
     if let (Some(off), Some(on)) = (find(Kind::ApifenceSilent), find(Kind::ApifenceWatched)) {
-        for (family, column) in [("IPv4", 0), ("IPv6", 3)] {
-            let ratio = rows[on].1[column].median / rows[off].1[column].median;
+        for (column, family) in ["IPv4", "IPv6"].into_iter().enumerate() {
+            let ratio = median(on, column) / median(off, column);
             notes.push(format!(
                 "{family}: with reports and `run` beside, {ratio:.2} of the rate without reports"
             ));
         }
     }
     let all: usize = slices.iter().flatten().map(Vec::len).sum();
-    let used: usize = rows.iter().map(|row| row.1[0].runs + row.1[3].runs).sum();
-    let fewest = rows
-        .iter()
-        .map(|row| row.1[0].runs.min(row.1[3].runs))
-        .min();
+    let kept = || slices.iter().flatten().map(|slices| kept(slices).len());
+    let used: usize = kept().sum();
     notes.push(format!(
         "{used} slices of {SLICE:?}, at least {} for each number; {} more were disturbed and are left out",
-        fewest.unwrap_or(0),
+        kept().min().unwrap_or(0),
         all - used
     ));
     Table {

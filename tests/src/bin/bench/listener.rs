@@ -1,17 +1,24 @@
 //! What answers on the protected port.
 
-use std::{io, net::TcpListener, thread, thread::JoinHandle};
+use std::{
+    io,
+    net::TcpListener,
+    sync::mpsc,
+    thread::{self, JoinHandle},
+};
 
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
 use std::os::fd::AsRawFd as _;
 use tests::{flood::PORT, netns::Namespace};
 
-use crate::cpus;
+use crate::cpus::{self, Clock};
 
 /// Accepts connections and closes them, on the node's CPU, until dropped.
 pub(crate) struct Listener {
     socket: TcpListener,
+    /// What it takes of the node's CPU.
+    pub(crate) clock: Clock,
     worker: Option<JoinHandle<()>>,
 }
 
@@ -22,9 +29,10 @@ impl Listener {
             .context("listen on the node")?;
         listen(&socket, Backlog::MAXCONN)?;
         let copy = socket.try_clone()?;
+        let (sender, clock) = mpsc::channel();
         let worker = thread::spawn(move || {
             // Elsewhere it would take the generator's time.
-            if cpus::pin(0, cpus::NODE).is_err() {
+            if cpus::pin(0, cpus::NODE).is_err() || sender.send(Clock::of_this_thread()).is_err() {
                 return;
             }
             loop {
@@ -38,6 +46,7 @@ impl Listener {
         });
         Ok(Self {
             socket,
+            clock: clock.recv().context("pin the listener to the node's CPU")?,
             worker: Some(worker),
         })
     }

@@ -1,8 +1,7 @@
-//! `cargo xtask bench`: what a packet, a flood and a change of the list cost, and what a client notices; each beside its peers, in
+//! `cargo xtask bench`: what a packet, a change of the list and a flood cost, and what a client notices; each beside its peers, in
 //! one interleaved run.
 
 mod micro;
-mod packet;
 mod update;
 
 mod flood;
@@ -12,17 +11,25 @@ mod contender;
 mod listener;
 mod textbook;
 
+mod carousel;
+mod sources;
+
 mod chart;
 mod cpus;
+mod machine;
+mod memory;
+mod progress;
 mod table;
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-/// Measure what a packet, a flood and a change of the list cost, beside their peers
+use crate::{machine::Machine, table::Table};
+
+/// Measure what a packet, a change of the list and a flood cost, beside their peers
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Arguments {
@@ -31,23 +38,39 @@ struct Arguments {
     /// Where `bench.json` and `benchmarks.svg` go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
-    /// Print the tables of flood and service as markdown
+    /// Print the tables as markdown
     #[arg(long)]
     markdown: bool,
+    /// Few rounds and short lists, in seconds: shows that all of it works, and measures nothing
+    #[arg(long)]
+    short: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Part {
-    /// Nanoseconds a packet, by BPF_PROG_TEST_RUN
-    Packet,
-    /// The same by the length of the list, with the table and with the trie alone
+    /// Nanoseconds a packet by the length of the list, by BPF_PROG_TEST_RUN
     Micro,
-    /// Milliseconds a change of the list takes
+    /// Milliseconds a change of the list takes, and the memory of the list
     Update,
     /// Packets a second that a node takes
     Flood,
     /// What an authorized client notices of a flood
     Service,
+}
+
+impl Part {
+    fn measure(self, short: bool) -> Result<Vec<Table>> {
+        match self {
+            Self::Micro => micro::run(short),
+            Self::Update => update::run(short),
+            Self::Flood => Ok(vec![flood::run(short)?]),
+            Self::Service => Ok(vec![service::run(short)?]),
+        }
+    }
+
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
 }
 
 fn main() -> Result<()> {
@@ -59,57 +82,47 @@ fn main() -> Result<()> {
     };
     let out = arguments.out;
     fs::create_dir_all(&out).with_context(|| format!("make `{}`", out.display()))?;
-    let machine = machine()?;
+    let machine = Machine::this()?;
     println!("{machine}\n");
+    cpus::prefer_this_process()?;
     let mut saved = Map::new();
-    saved.insert("machine".to_owned(), Value::from(machine.as_str()));
     for part in parts {
-        match part {
-            Part::Packet => {
-                packet::run()?;
-                println!();
-            }
-            Part::Micro => {
-                micro::run()?;
-                println!();
-            }
-            Part::Update => {
-                update::run()?;
-                println!();
-            }
-            Part::Flood => {
-                let table = flood::run()?;
-                table.print(arguments.markdown);
-                saved.insert("flood".to_owned(), table.json());
-                chart::draw(&table, &out.join("benchmarks.svg"), &machine)?;
-            }
-            Part::Service => {
-                let table = service::run()?;
-                table.print(arguments.markdown);
-                saved.insert("service".to_owned(), table.json());
-            }
+        let started = Instant::now();
+        let tables = part.measure(arguments.short)?;
+        let seconds = started.elapsed().as_secs();
+        for table in &tables {
+            table.print(arguments.markdown);
         }
+        eprintln!("{} took {seconds} s\n", part.name());
+        if part == Part::Flood {
+            chart::draw(&tables[0], &out.join("benchmarks.svg"), &machine)?;
+        }
+        let tables: Vec<Value> = tables.iter().map(Table::json).collect();
+        saved.insert(part.name(), json!({ "seconds": seconds, "tables": tables }));
+        // After each part: what was measured is kept if the next one fails.
+        let report = json!({ "machine": machine.json(), "short": arguments.short, "parts": saved });
+        let file = out.join("bench.json");
+        fs::write(&file, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("write `{}`", file.display()))?;
     }
-    let file = out.join("bench.json");
-    fs::write(&file, serde_json::to_string_pretty(&saved)?)
-        .with_context(|| format!("write `{}`", file.display()))?;
     eprintln!("saved in `{}`", out.display());
     Ok(())
-}
-
-/// The machine, and its kernel, in one line.
-fn machine() -> Result<String> {
-    let cpus = fs::read_to_string("/proc/cpuinfo").context("read `/proc/cpuinfo`")?;
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("a CPU without a name", |(_, name)| name);
-    let cores = std::thread::available_parallelism()?;
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    Ok(format!("{model}, {cores} CPUs, Linux {}", kernel.trim()))
 }
 
 /// The middle one of sorted numbers.
 fn median(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
+}
+
+/// `3500` as `3,500`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

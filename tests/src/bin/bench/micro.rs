@@ -1,179 +1,249 @@
-//! What a packet from nobody and one from somebody costs, by the length of the list: `apifence`, and the same with its table switched
-//! off, so that a plain LPM trie answers; beside a bare `XDP_DROP`, whose own cost is taken off.
-//!
-//! `BPF_PROG_TEST_RUN` repeats one frame: what it touches stays in the cache. So each number is over some sources.
+//! What a packet costs, by the length of the list: `apifence`, a plain LPM trie with the same ranges, and a program that parses and drops;
+//! beside a bare `XDP_DROP`, whose own cost is taken off.
 
-use std::{
-    iter,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
-
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use fastrand::Rng;
 use ipnet::IpNet;
 use tests::{
     cli::Apifence,
     foreign::{DROP, Foreign, PASS},
-    front::{Front, inside, list, near, set, syn},
+    front::{inside, set, syn},
     netns::Namespace,
-    table::loaded::{Filter, INTERFACE, add_interface},
+    packets::{V4, V6},
+    site::Family,
+    table::{
+        NODE4, NODE6,
+        loaded::{Filter, INTERFACE, add_interface},
+    },
 };
 
-use crate::{median, packet::test_run};
+use crate::{
+    carousel::Carousel,
+    progress::Progress,
+    sources::{Kind, Ranges, list},
+    table::{Cell, Column, Table},
+    textbook, thousands,
+};
 
-/// Ranges of a list, half of them IPv6; the first one has one range in each family.
-const SIZES: [usize; 4] = [2, 3_500, 100_000, 1_000_000];
-/// Rounds for a list; each contender runs once a round.
-const ROUNDS: usize = 5;
-/// Sources of a kind, each in a run of its own.
-const SOURCES: usize = 12;
-/// Repetitions in a run.
-const REPEAT: u32 = 50_000;
+const CONTENDERS: [&str; 3] = ["apifence", "XDP, plain LPM", "parse and drop"];
 
-/// Where sources come from.
-#[derive(Clone, Copy)]
-enum Kind {
-    /// Anywhere, but from no range.
-    Miss,
-    /// From beside a range.
-    Near,
-    /// From a range.
-    Hit,
+/// How much of it.
+struct Plan {
+    /// Ranges of a list, all of one family.
+    sizes: &'static [usize],
+    /// Rounds for a list; each contender runs once a round.
+    rounds: usize,
+    /// Sources of a kind, a power of two.
+    sources: usize,
+    /// Packets in a run.
+    repeat: u32,
 }
 
-/// A kind of sources of a family, as frames, and what they cost with the table and without.
+const PLAN: Plan = Plan {
+    sizes: &[1, 3_500, 100_000, 1_000_000],
+    rounds: 7,
+    sources: 1 << 14,
+    repeat: 200_000,
+};
+const SHORT: Plan = Plan {
+    sizes: &[1, 100],
+    rounds: 1,
+    sources: 1 << 8,
+    repeat: 1_000,
+};
+/// The size at which what passes is measured, too; the second of a plan.
+const PASSES_AT: usize = 1;
+/// Sources of a kind whose verdicts are looked at one by one.
+const LOOKED_AT: u32 = 256;
+
+/// A frame, the sources it comes from, and what each contender takes for it.
 struct Case {
-    name: String,
-    frames: Vec<Vec<u8>>,
-    action: u8,
-    cost: [Vec<f64>; 2],
+    name: &'static str,
+    kind: Kind,
+    frame: Vec<u8>,
+    /// What each contender has to answer.
+    actions: [u8; 3],
+    cost: [Vec<f64>; 3],
 }
 
-/// Measures and prints the table.
-pub(crate) fn run() -> Result<()> {
-    let namespace = Namespace::new("bench")?;
-    add_interface(&namespace)?;
-    let apifence = Apifence::new(&namespace)?;
-    apifence.ok(&[
-        "attach",
-        "--interface",
-        INTERFACE,
-        "--max-ranges",
-        "1000000",
-        "--no-node-addresses",
-        "--authorized-ip-ranges",
-        "0.0.0.0/32",
-    ])?;
-    let filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
-    let mut front = Front::open(&apifence)?;
-    let mut bare = Foreign::with_action(DROP)?;
-    let bare = bare.program()?;
-
-    println!(
-        "lists: {ROUNDS} rounds of {SOURCES} sources and {REPEAT} runs each; nanoseconds above a bare XDP_DROP; median (least to most)"
-    );
-    println!();
-    println!("{:<34} {:>20} {:>24}", "", "apifence", "its trie alone");
+/// Measures: what is for a protected port, and what is not.
+pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
+    let plan = if short { SHORT } else { PLAN };
+    let progress = Progress::new("micro");
     let mut rng = Rng::with_seed(6443);
-    for size in SIZES {
-        let list = list(size, &mut rng);
-        set(&apifence, &list)?;
-        let mut cases = cases(&list, &mut rng);
-        for round in 0..ROUNDS {
-            eprint!("\r{size} ranges: round {} of {ROUNDS} ", round + 1);
-            let floor = cost(bare, &cases[0].frames, DROP)?;
-            for turn in 0..2 {
-                let contender = (round + turn) % 2;
-                let off = match contender {
-                    0 => None,
-                    _ => Some(front.switch_off()?),
-                };
-                for case in &mut cases {
-                    let cost = cost(filter.program(), &case.frames, case.action)?;
-                    case.cost[contender].push(cost - floor);
+    // In the order of the table: by family, kind and size.
+    let mut rows = Vec::new();
+    let mut passes = Vec::new();
+    for (family, name) in Family::BOTH.into_iter().zip(["IPv4", "IPv6"]) {
+        let mut node = Node::new(family, &plan)?;
+        for (number, size) in plan.sizes.iter().enumerate() {
+            let said = format!("{name}, {} ranges", thousands(*size));
+            progress.say(format_args!("{said}: set up"));
+            let list = list(family, *size, &mut rng);
+            let mut cases = cases(family, number == PASSES_AT, &list);
+            node.measure(&list, &mut cases, &plan, &mut rng, |round| {
+                progress.say(format_args!("{said}: round {round} of {}", plan.rounds));
+            })?;
+            for (place, case) in cases.into_iter().enumerate() {
+                let cells = case.cost.map(Cell::of).map(Some).to_vec();
+                match place {
+                    0..3 => {
+                        let row = format!("{name}, {}, {}", case.name, thousands(*size));
+                        rows.push(((family as usize, place, number), (row, cells)));
+                    }
+                    _ => passes.push((format!("{name}, {}", case.name), cells)),
                 }
-                off.map_or(Ok(()), |off| front.switch_on(off))?;
             }
         }
-        eprintln!();
-        for case in &mut cases {
-            print(size, case);
-        }
     }
-    Ok(())
-}
-
-/// The mean cost of a frame, in nanoseconds.
-fn cost(program: &Xdp, frames: &[Vec<u8>], action: u8) -> Result<f64> {
-    let mut sum = 0.0;
-    for frame in frames {
-        sum += test_run(program, frame, REPEAT, action)?.as_secs_f64() * 1e9;
-    }
-    Ok(sum / frames.len() as f64)
-}
-
-fn cases(list: &[IpNet], rng: &mut Rng) -> Vec<Case> {
-    let mut sorted = list.to_vec();
-    sorted.sort_unstable();
-    let holds = |address: IpAddr| {
-        let lens = 0..=IpNet::from(address).prefix_len();
-        lens.map(|len| IpNet::new_assert(address, len).trunc())
-            .any(|range| sorted.binary_search(&range).is_ok())
+    rows.sort_by_key(|(order, _)| *order);
+    let table = |title, rows| Table {
+        title,
+        columns: CONTENDERS.map(|name| Column(name, 0)).to_vec(),
+        rows,
+        notes: Vec::new(),
     };
-    let mut cases = Vec::new();
-    for (family, name) in [(0, "IPv4"), (1, "IPv6")] {
-        let ranges: Vec<IpNet> = list.iter().skip(family).step_by(2).copied().collect();
-        for (kind, word) in [
-            (Kind::Miss, "miss"),
-            (Kind::Near, "near"),
-            (Kind::Hit, "hit"),
-        ] {
-            // Ranges longer than the block that a near one shares with them, as far as there are any.
-            let block = [24, 48][family];
-            let long: Vec<IpNet> = ranges
-                .iter()
-                .filter(|range| range.prefix_len() > block)
-                .copied()
-                .collect();
-            let long = if long.is_empty() { &ranges } else { &long };
-            let source = || {
-                let range = |ranges: &[IpNet], rng: &mut Rng| ranges[rng.usize(..ranges.len())];
-                match (kind, family) {
-                    (Kind::Miss, 0) => Ipv4Addr::from(rng.u32(0x0100_0000..0xdf00_0000)).into(),
-                    (Kind::Miss, _) => Ipv6Addr::from(0x2 << 124 | rng.u128(..) >> 4).into(),
-                    (Kind::Near, _) => near(range(long, rng), rng),
-                    (Kind::Hit, _) => inside(range(&ranges, rng), rng),
-                }
-            };
-            let wanted = |address: &IpAddr| holds(*address) == matches!(kind, Kind::Hit);
-            let sources = iter::repeat_with(source).filter(wanted).take(SOURCES);
-            cases.push(Case {
-                name: format!("{name}, {word}"),
-                frames: sources.map(syn).collect(),
-                action: if matches!(kind, Kind::Hit) {
-                    PASS
-                } else {
-                    DROP
-                },
-                cost: [const { Vec::new() }; 2],
-            });
-        }
+    let mut guarded = table(
+        "Packets: nanoseconds above a bare XDP_DROP, SYNs to a protected port, by ranges of the family; median (least to most)".to_owned(),
+        rows.into_iter().map(|(_, row)| row).collect(),
+    );
+    guarded.notes = vec![format!(
+        "{} rounds of {} packets from {} sources in turn; near: unlisted, from the /24 or /48 of a listed longer range",
+        plan.rounds,
+        thousands(plan.repeat as usize),
+        thousands(plan.sources),
+    )];
+    let passing = table(
+        format!(
+            "What is not for a protected port: nanoseconds above a bare XDP_DROP, {} ranges; median (least to most)",
+            thousands(plan.sizes[PASSES_AT])
+        ),
+        passes,
+    );
+    Ok(vec![guarded, passing])
+}
+
+/// A family's cases: the three kinds of sources, and what passes whoever sends it.
+fn cases(family: Family, with_passing: bool, list: &[IpNet]) -> Vec<Case> {
+    // Any address will do: the carousel writes others over it.
+    let source = inside(list[0], &mut Rng::with_seed(0));
+    let case = |name, kind, frame, actions| Case {
+        name,
+        kind,
+        frame,
+        actions,
+        cost: Default::default(),
+    };
+    let mut cases = Kind::ALL
+        .map(|(kind, name)| {
+            let verdict = if kind == Kind::Hit { PASS } else { DROP };
+            case(name, kind, syn(source), [verdict, verdict, DROP])
+        })
+        .into_iter()
+        .collect::<Vec<_>>();
+    if with_passing {
+        let [other_port, datagram] = match family {
+            Family::V4 => {
+                let from = V4::new("192.0.2.1".parse().expect("an address"), NODE4);
+                [
+                    from.clone().syn(40_000, 80).frame(),
+                    from.datagram(40_000, 6443, &[0; 18]).frame(),
+                ]
+            }
+            Family::V6 => {
+                let from = V6::new("2001:db8::1".parse().expect("an address"), NODE6);
+                [
+                    from.clone().syn(40_000, 80).frame(),
+                    from.datagram(40_000, 6443, &[0; 18]).frame(),
+                ]
+            }
+        };
+        cases.push(case("other port", Kind::Miss, other_port, [PASS; 3]));
+        cases.push(case("not TCP", Kind::Miss, datagram, [PASS; 3]));
     }
     cases
 }
 
-fn print(size: usize, case: &mut Case) {
-    print!("{:<34}", format!("{size} ranges, {}", case.name));
-    for cost in &mut case.cost {
-        cost.sort_by(f64::total_cmp);
-        let all = format!(
-            "{:.0} ({:.0} to {:.0})",
-            median(cost),
-            cost[0],
-            cost[cost.len() - 1]
-        );
-        print!(" {all:>22}");
+/// A node with the filter, and the carousel beside.
+struct Node {
+    family: Family,
+    namespace: Namespace,
+    carousel: Carousel,
+    bare: Foreign,
+    parse: Foreign,
+}
+
+impl Node {
+    fn new(family: Family, plan: &Plan) -> Result<Self> {
+        let namespace = Namespace::new("bench")?;
+        add_interface(&namespace)?;
+        Ok(Self {
+            family,
+            carousel: Carousel::new(family, plan.sources, &namespace)?,
+            namespace,
+            bare: Foreign::with_action(DROP)?,
+            parse: textbook::parse()?,
+        })
     }
-    println!();
+
+    /// Puts the list in force, and has every contender judge every case, each another one first in a round.
+    fn measure(
+        &mut self,
+        list: &[IpNet],
+        cases: &mut [Case],
+        plan: &Plan,
+        rng: &mut Rng,
+        say: impl Fn(usize),
+    ) -> Result<()> {
+        let apifence = Apifence::new(&self.namespace)?;
+        let pins = apifence
+            .bpffs()
+            .with_file_name(format!("{:?}", self.family));
+        let apifence = apifence.with_bpffs(pins);
+        let interface = format!("--interface={INTERFACE}");
+        let nobody = [
+            "--no-node-addresses",
+            "--authorized-ip-ranges",
+            "0.0.0.0/32",
+        ];
+        apifence.ok(&[
+            &["attach", &interface, "--max-ranges", "1000000"],
+            &nobody[..],
+        ]
+        .concat())?;
+        set(&apifence, list)?;
+        let filter = Filter::open(&apifence, self.namespace.ifindex(INTERFACE)?)?;
+        let mut tries = textbook::tries(list)?;
+        let contenders: [&Xdp; 3] = [filter.program(), tries.program()?, self.parse.program()?];
+        let bare: &Xdp = self.bare.program()?;
+        let ranges = Ranges::new(self.family, list);
+        let sources: Vec<_> = cases
+            .iter()
+            .map(|case| ranges.sources(case.kind, plan.sources, rng))
+            .collect();
+        let carousel = &mut self.carousel;
+        for round in 0..plan.rounds {
+            say(round + 1);
+            for (case, sources) in cases.iter_mut().zip(&sources) {
+                carousel.load(sources)?;
+                let floor = carousel.run(bare, &case.frame, plan.repeat, DROP)?;
+                for turn in 0..contenders.len() {
+                    let which = (round + turn) % contenders.len();
+                    let (program, action) = (contenders[which], case.actions[which]);
+                    let mut run = |repeat| {
+                        carousel
+                            .run(program, &case.frame, repeat, action)
+                            .with_context(|| format!("{}: {}", CONTENDERS[which], case.name))
+                    };
+                    if round == 0 {
+                        (0..LOOKED_AT).try_for_each(|_| run(1).map(drop))?;
+                    }
+                    case.cost[which].push(run(plan.repeat)? - floor);
+                }
+            }
+        }
+        // Before the next list comes, so that no two of them are in memory.
+        apifence.ok(&["detach"]).map(drop)
+    }
 }

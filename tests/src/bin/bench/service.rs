@@ -1,29 +1,32 @@
 //! What an authorized client notices of a flood: 500 connections a second beside a million packets a second.
 //!
-//! Flood and client take turns on one thread, so that neither waits for the other: 64 frames, then whatever the client has to do.
-//! A connection counts from `connect` to the moment that the socket can be written to.
+//! Flood and client share a CPU: whenever the client has something to do, it goes first, and waits for 16 frames at most.
+//! A connection counts from `connect` to the moment that the client sees that the socket can be written to.
 
 use std::{
     net::SocketAddr,
     os::fd::AsFd as _,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use fastrand::Rng;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{
-    flood::{Flood, NODE, PORT},
+    flood::{NODE, PORT, Pace},
     site::{Family, at},
 };
 
 use crate::{
-    contender::{Contender, Kind},
+    contender::{Contender, Kind, available},
     cpus::{self, Awake, Clock},
     flood::roads,
     listener::Listener,
+    progress::Progress,
     table::{Cell, Column, Table},
+    thousands,
 };
 
 /// Who; all but the first and the last with 3,500 ranges.
@@ -38,66 +41,104 @@ const CONTENDERS: [Kind; 8] = [
     Kind::None,
 ];
 const RANGES: usize = 3_500;
+/// Rounds, and how many more to make up for disturbed ones.
 const ROUNDS: usize = 5;
-/// Frames a second.
-const RATE: f64 = 1e6;
-/// Frames at a time: the ring has room for four times as many.
-const STEP: u32 = 64;
+const MORE: usize = 5;
+/// Undisturbed rounds that each contender should have.
+const ENOUGH: usize = 3;
+/// A round is disturbed if others had more than this part of the two CPUs.
+const DISTURBED: f64 = 0.05;
+/// No round begins after this.
+const LONGEST: Duration = Duration::from_secs(100);
+/// Frames between two looks whether the client is done: 10 ms.
+const BURST: u32 = 10_000;
 /// Time between two connections, and for how long there are new ones.
 const PACE: Duration = Duration::from_millis(2);
-const LENGTH: Duration = Duration::from_secs(2);
+const LENGTH: Duration = Duration::from_secs(1);
 /// What has no answer by then has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Measures.
-pub(crate) fn run() -> Result<Table> {
-    let roads = roads(CONTENDERS.len())?;
+pub(crate) fn run(short: bool) -> Result<Table> {
+    let progress = Progress::new("service");
+    let (wanted, mut notes) = available(&CONTENDERS, |kind| *kind);
+    let roads = roads(wanted.len())?;
     let mut contenders = Vec::new();
-    let mut listeners = Vec::new();
-    for (road, kind) in roads.iter().zip(CONTENDERS) {
-        eprint!("\rservice: set up {:<40}", kind.name());
-        contenders.push(Contender::new(kind, RANGES, road)?);
-        listeners.push(Listener::new(road.node())?);
+    for (road, kind) in roads.iter().zip(wanted) {
+        progress.say(format_args!("set up {}", kind.name()));
+        let contender = Contender::new(kind, RANGES, road)?;
+        contenders.push((contender, Listener::new(road.node())?));
     }
-    let _awake = Awake::new()?;
-    let mut rounds = vec![Vec::<Round>::new(); contenders.len()];
+    let awake = Awake::new()?;
+    let rest = awake.clock();
+    let mut all = vec![Vec::<Round>::new(); contenders.len()];
     let mut order: Vec<usize> = (0..contenders.len()).collect();
-    for round in 0..ROUNDS {
-        eprint!("\rservice: round {} of {ROUNDS} {:<30}", round + 1, "");
+    let (rounds, more) = if short { (1, 0) } else { (ROUNDS, MORE) };
+    let length = if short { LENGTH / 5 } else { LENGTH };
+    for round in 0..rounds + more {
+        let undisturbed = |rounds: &Vec<Round>| {
+            let disturbed = |round: &&Round| round.disturbed <= DISTURBED;
+            rounds.iter().filter(disturbed).count()
+        };
+        let all_have = all.iter().all(|rounds| undisturbed(rounds) >= ENOUGH);
+        if round >= rounds && (all_have || progress.elapsed() > LONGEST) {
+            break;
+        }
+        progress.round(round + 1, rounds);
         Rng::new().shuffle(&mut order);
         for &index in &order {
-            rounds[index].push(measure(&contenders[index])?);
+            let (contender, listener) = &contenders[index];
+            all[index].push(measure(contender, [&listener.clock, &rest], length)?);
         }
     }
-    eprintln!();
-    let rows = contenders.iter().zip(&rounds).map(|(contender, rounds)| {
-        let cell = |number: fn(&Round) -> f64| Cell::of(rounds.iter().map(number).collect());
-        let cells = vec![
-            cell(|round| round.success),
-            cell(|round| round.rate),
-            cell(|round| round.p50),
-            cell(|round| round.p99),
-            cell(|round| round.flood),
-            cell(|round| round.disturbed * 100.0),
-        ];
-        (contender.name.clone(), cells)
-    });
+    let kept: Vec<Vec<Round>> = all
+        .iter()
+        .map(|rounds| cpus::undisturbed(rounds, DISTURBED, |round| round.disturbed))
+        .collect();
+    let p50 = |rounds: &[Round]| Cell::of(rounds.iter().map(|round| round.p50).collect());
+    let known = p50(&kept[0]).median;
+    let rows = contenders
+        .iter()
+        .zip(&kept)
+        .map(|((contender, _), rounds)| {
+            let cell = |number: fn(&Round) -> f64| Cell::of(rounds.iter().map(number).collect());
+            let cells = [
+                cell(|round| round.success),
+                cell(|round| round.rate),
+                p50(rounds),
+                Cell::of(vec![p50(rounds).median / known]),
+                cell(|round| round.p99),
+                cell(|round| round.flood),
+                cell(|round| round.disturbed * 100.0),
+            ];
+            (contender.name.clone(), cells.map(Some).to_vec())
+        });
+    let (used, ran) = [&kept, &all]
+        .map(|all| all.iter().map(Vec::len).sum::<usize>())
+        .into();
+    notes.push(format!(
+        "{used} rounds of {length:?}, at least {} for each number; {} more were disturbed and are left out; a connection that takes \
+         longer than {PATIENCE:?} has failed, and counts as that long; disturbed: the part of the two CPUs that \
+         others had",
+        kept.iter().map(Vec::len).min().unwrap_or(0),
+        ran - used,
+    ));
     Ok(Table {
-        title: "Service: 500 connects/s of an authorized client beside 1 Mpps of flood, IPv4, 3,500 ranges; median (least to most)"
-            .to_owned(),
+        title: format!(
+            "Service: 500 connects/s of an authorized client beside 1 Mpps of flood, IPv4, {} ranges; median (least to most)",
+            thousands(RANGES)
+        ),
         columns: vec![
             Column("success, %", 1),
             Column("connects/s", 0),
             Column("p50, ms", 3),
-            Column("p99, ms", 2),
+            Column("to one address", 2),
+            Column("p99, ms", 3),
             Column("flood taken, Mpps", 2),
             Column("disturbed, %", 1),
         ],
         rows: rows.collect(),
-        notes: vec![format!(
-            "{ROUNDS} rounds of {LENGTH:?}, shuffled; a connection that takes longer than {PATIENCE:?} has failed, and counts as that \
-             long; disturbed: the part of the time that other processes kept generator or node from their CPUs"
-        )],
+        notes,
     })
 }
 
@@ -116,67 +157,93 @@ struct Round {
     disturbed: f64,
 }
 
-fn measure(contender: &Contender<'_>) -> Result<Round> {
-    let road = contender.road;
+fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result<Round> {
+    let road = who.road;
     let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
         .context("the node's receive queue has no thread of its own")?;
-    road.flood(Family::V4, |flood| {
+    road.flood(Family::V4, Pace::Mpps, |flood| {
         cpus::pin(0, cpus::GENERATOR)?;
-        let own = Clock::own();
-        let before = (own.read()?, queue.read()?, road.taken()?);
-        let started = Instant::now();
-        let mut times = connects(flood)?;
-        let length = started.elapsed().as_secs_f64();
-        let after = (own.read()?, queue.read()?, road.taken()?);
-        times.sort_unstable();
-        let made = times.iter().filter(|time| **time < PATIENCE).count() as f64;
-        let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
-        let waited = after.0.waited - before.0.waited + after.1.waited - before.1.waited;
-        Ok(Round {
-            success: made / times.len() as f64 * 100.0,
-            rate: made / LENGTH.as_secs_f64(),
-            p50: at(50),
-            p99: at(99),
-            flood: (after.2 - before.2) as f64 / length / 1e6,
-            disturbed: waited as f64 / 1e9 / length,
+        let generator = Clock::of_this_thread();
+        thread::scope(|scope| {
+            // In the namespace and on the CPU of this thread.
+            let client = scope.spawn(|| -> Result<_> {
+                cpus::go_first()?;
+                let own = Clock::own();
+                let read = || -> Result<_> {
+                    let clocks = [&own, &generator, &queue, shared[0], shared[1]];
+                    let mut ran = 0;
+                    for clock in clocks {
+                        ran += clock.read()?.ran;
+                    }
+                    Ok((ran, road.taken()?))
+                };
+                let before = read()?;
+                let started = Instant::now();
+                let times = connects(length)?;
+                let lasted = started.elapsed().as_secs_f64();
+                let after = read()?;
+                Ok((times, lasted, after.0 - before.0, after.1 - before.1))
+            });
+            while !client.is_finished() {
+                flood.send(BURST)?;
+            }
+            let (times, lasted, ran, taken) = client.join().expect("the client does not panic")?;
+            Ok(round(times, length, lasted, ran, taken))
         })
     })
 }
 
+/// What came of it: `lasted` in seconds, `ran` the nanoseconds that all of ours took of both CPUs, `taken` frames of the flood.
+fn round(mut times: Vec<Duration>, length: Duration, lasted: f64, ran: u64, taken: u64) -> Round {
+    times.sort_unstable();
+    let made = times.iter().filter(|time| **time < PATIENCE).count() as f64;
+    let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
+    Round {
+        success: made / times.len() as f64 * 100.0,
+        rate: made / length.as_secs_f64(),
+        p50: at(50),
+        p99: at(99),
+        flood: taken as f64 / lasted / 1e6,
+        disturbed: (1.0 - ran as f64 / 1e9 / lasted / 2.0).max(0.0),
+    }
+}
+
 /// The time that each connection took; the failed ones took all the time there was.
-fn connects(flood: &Flood<'_>) -> Result<Vec<Duration>> {
+fn connects(length: Duration) -> Result<Vec<Duration>> {
     let target = at(NODE[0], PORT);
     let started = Instant::now();
-    let mut sent = 0_u64;
     let mut waiting: Vec<(Instant, Socket)> = Vec::new();
     let mut times = Vec::new();
     let mut begun = 0_u32;
     loop {
         let elapsed = started.elapsed();
-        if (elapsed.as_secs_f64() * RATE) as u64 >= sent + u64::from(STEP) {
-            flood.send(STEP)?;
-            sent += u64::from(STEP);
-        }
-        if elapsed < LENGTH && elapsed >= PACE * begun {
+        let next = PACE * begun;
+        if next < length && elapsed >= next {
             begun += 1;
             waiting.push((Instant::now(), connect(target)?));
-        }
-        if !waiting.is_empty() {
-            answered(&mut waiting, &mut times)?;
-        } else if elapsed >= LENGTH {
+        } else if next >= length && waiting.is_empty() {
             return Ok(times);
         }
+        let rest = match PACE * begun {
+            next if next < length => next.saturating_sub(started.elapsed()),
+            _ => PACE,
+        };
+        answered(&mut waiting, &mut times, rest)?;
     }
 }
 
-/// Moves those that are through, or have waited too long, from one to the other.
-fn answered(waiting: &mut Vec<(Instant, Socket)>, times: &mut Vec<Duration>) -> Result<()> {
+/// Waits for one to be through, but no longer than that, and moves those that are, or have waited too long, from one to the other.
+fn answered(
+    waiting: &mut Vec<(Instant, Socket)>,
+    times: &mut Vec<Duration>,
+    longest: Duration,
+) -> Result<()> {
     let ready: Vec<bool> = {
         let mut polled: Vec<_> = waiting
             .iter()
             .map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT))
             .collect();
-        poll(&mut polled, PollTimeout::ZERO)?;
+        ppoll(&mut polled, Some(longest.into()), None)?;
         polled.iter().map(|fd| fd.any().unwrap_or(false)).collect()
     };
     let mut ready = ready.into_iter();

@@ -33,7 +33,8 @@ pub(crate) struct Column(pub(crate) &'static str, pub(crate) usize);
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) columns: Vec<Column>,
-    pub(crate) rows: Vec<(String, Vec<Cell>)>,
+    /// A cell is empty where nothing was measured.
+    pub(crate) rows: Vec<(String, Vec<Option<Cell>>)>,
     /// What was seen beside the numbers.
     pub(crate) notes: Vec<String>,
 }
@@ -48,6 +49,9 @@ impl Table {
         ];
         for (name, cells) in &self.rows {
             let texts = self.columns.iter().zip(cells).map(|(column, cell)| {
+                let Some(cell) = cell else {
+                    return String::new();
+                };
                 let [median, least, most] = [cell.median, cell.least, cell.most]
                     .map(|number| format!("{number:.*}", column.1));
                 if cell.runs == 1 {
@@ -105,9 +109,11 @@ impl Table {
                 let values: Vec<_> = cells
                     .iter()
                     .map(|cell| {
-                        json!({
-                            "median": cell.median, "least": cell.least, "most": cell.most,
-                            "runs": cell.runs,
+                        cell.as_ref().map(|cell| {
+                            json!({
+                                "median": cell.median, "least": cell.least, "most": cell.most,
+                                "runs": cell.runs,
+                            })
                         })
                     })
                     .collect();

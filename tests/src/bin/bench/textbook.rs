@@ -78,6 +78,12 @@ pub(crate) fn tries(list: &[IpNet]) -> Result<Foreign> {
     Ok(program)
 }
 
+/// A program that knows nobody: it drops what is for a protected port.
+pub(crate) fn parse() -> Result<Foreign> {
+    let nobody = |code: Code| code.jump(When::Always, 0, 0, "drop");
+    Foreign::with_code(program(nobody, nobody), &[DROP_COUNTER])
+}
+
 /// A program that knows one address of each family, in its instructions.
 pub(crate) fn one_address(address: Ipv4Addr, address6: Ipv6Addr) -> Result<Foreign> {
     let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);

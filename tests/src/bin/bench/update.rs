@@ -1,17 +1,17 @@
-//! How long a change of the list takes, from the start of the command to its end, when it is enforced: `apifence`, `nft -f` and
-//! `ipset restore` with the same list.
+//! How long a change of the list takes, and what memory the list takes: `apifence`, `nft -f` and `ipset restore` with the same list.
 
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
     fs,
+    io::{BufRead as _, BufReader},
     net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     time::Instant,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tempfile::TempDir;
@@ -21,13 +21,42 @@ use tests::{
     table::loaded::{INTERFACE, add_interface},
 };
 
-use crate::median;
+use crate::{
+    contender::lacks,
+    memory::{Group, memlock},
+    progress::Progress,
+    table::{Cell, Column, Table},
+    thousands,
+};
 
 /// How many entries, and how often.
-const SIZES: [(usize, usize); 3] = [(3_500, 7), (100_000, 5), (1_000_000, 3)];
+type Sizes = [(usize, usize)];
+const SIZES: &Sizes = &[(10, 7), (3_500, 7), (100_000, 5), (1_000_000, 3)];
+const SHORT: &Sizes = &[(10, 2), (1_000, 2)];
 
-/// The size at which one entry is added.
-const ADDED_TO: usize = 100_000;
+/// The place of the size at which one entry is added.
+const ADDED_TO: usize = 2;
+const ADDED_TO_IN_SHORT: usize = 1;
+
+/// Who changes a list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Apifence,
+    Nft,
+    Ipset,
+}
+
+impl Who {
+    const ALL: [Self; 3] = [Self::Apifence, Self::Nft, Self::Ipset];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Apifence => "apifence",
+            Self::Nft => "nft",
+            Self::Ipset => "ipset",
+        }
+    }
+}
 
 /// What a contender is asked to do.
 #[derive(Clone, Copy)]
@@ -38,73 +67,88 @@ enum Task {
     Add(Ipv4Net),
 }
 
-/// Measures and prints the table.
-pub(crate) fn run() -> Result<()> {
+/// What a command of each took, in milliseconds; the first is `apifence` until its list is in force.
+type Times = [Vec<f64>; 4];
+
+/// Measures: the times, and the memory.
+pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
+    let progress = Progress::new("update");
+    let (sizes, added_to) = if short {
+        (SHORT, ADDED_TO_IN_SHORT)
+    } else {
+        (SIZES, ADDED_TO)
+    };
     let node = Node::new()?;
-    println!(
-        "changes: milliseconds from the start of the command to its end, half of the entries IPv6; median (least to most)"
-    );
-    println!();
-    println!(
-        "{:<24} {:>24} {:>24} {:>24}",
-        "", "apifence", "nft -f", "ipset restore"
-    );
-    for (size, rounds) in SIZES {
-        let mut rng = Rng::with_seed(size as u64);
-        let lists = [list(size, &mut rng), list(size, &mut rng)];
+    let mut times = Vec::new();
+    let mut memory = vec![("nobody listed".to_owned(), node.memory()?)];
+    for (place, (size, rounds)) in sizes.iter().enumerate() {
+        let name = thousands(*size);
+        let mut rng = Rng::with_seed(*size as u64);
+        let lists = [list(*size, &mut rng), list(*size, &mut rng)];
         node.write(&lists)?;
-        print(
-            &format!("{size} entries"),
-            measure(rounds, &format!("{size} entries"), |contender, round| {
-                node.run(contender, Task::Set, round % 2)
-            })?,
-        );
-        if size == ADDED_TO {
-            print(
-                &format!("1 more, to {size}"),
-                measure(rounds, "1 more", |contender, round| {
-                    let host = Ipv4Addr::new(223, 255, 0, 1 + round as u8);
-                    node.run(contender, Task::Add(Ipv4Net::from(host)), 0)
-                })?,
-            );
+        let measured = node.measure(*rounds, |round| {
+            progress.say(format_args!("{name} entries: round {round} of {rounds}"));
+            (Task::Set, round % 2)
+        })?;
+        times.push((format!("{name} entries"), cells(measured)));
+        progress.say(format_args!("{name} entries: memory"));
+        memory.push((format!("{name} entries"), node.memory()?));
+        if place == added_to {
+            let measured = node.measure(*rounds, |round| {
+                progress.say(format_args!("1 more: round {round} of {rounds}"));
+                (Task::Add(Ipv4Addr::new(223, 255, 0, round as u8).into()), 0)
+            })?;
+            times.push((format!("1 more, to {name}"), cells(measured)));
         }
     }
-    Ok(())
-}
-
-/// The times of each contender, sorted; in each round another one is first.
-fn measure(
-    rounds: usize,
-    what: &str,
-    mut run: impl FnMut(usize, usize) -> Result<f64>,
-) -> Result<[Vec<f64>; 3]> {
-    let mut times = [const { Vec::new() }; 3];
-    for round in 0..rounds {
-        eprint!("\r{what}: round {} of {rounds}  ", round + 1);
-        for turn in 0..times.len() {
-            let contender = (round + turn) % times.len();
-            times[contender].push(run(contender, round)?);
+    let mut notes = node.lacking.clone();
+    notes.push("half of the entries IPv6; another list each time, in no order".to_owned());
+    let charged = match node.groups[0] {
+        Some(_) => {
+            "charged: kernel memory charged to a control group that the commands run in; apifence's with both generations of the list, the \
+             program, and its per-CPU arrays, which the kernel charges to nobody"
         }
-    }
-    eprintln!();
-    for times in &mut times {
-        times.sort_by(f64::total_cmp);
-    }
-    Ok(times)
+        None => {
+            "charged: not measured, as this machine has no memory controller for control groups"
+        }
+    };
+    let notes_of_memory = vec![
+        charged.to_owned(),
+        "its maps: `memlock` of them all in `bpftool map show`; by itself: `ipset list -t`, most of which the kernel charges to nobody".to_owned(),
+    ];
+    let column = |name| Column(name, 1);
+    Ok(vec![
+        Table {
+            title: "Changes of the list: milliseconds from the start of the command; median (least to most)".to_owned(),
+            columns: vec![
+                column("apifence, in force"),
+                column("apifence, end"),
+                column("`nft -f`, end"),
+                column("`ipset restore`, end"),
+            ],
+            rows: times,
+            notes,
+        },
+        Table {
+            title: "Memory of the list: MiB in the kernel".to_owned(),
+            columns: [
+                "apifence, charged",
+                "its maps",
+                "nftables, charged",
+                "ipset, charged",
+                "by itself",
+            ]
+            .map(|name| Column(name, 2))
+            .to_vec(),
+            rows: memory,
+            notes: notes_of_memory,
+        },
+    ])
 }
 
-fn print(what: &str, times: [Vec<f64>; 3]) {
-    print!("{what:<24}");
-    for times in times {
-        let all = format!(
-            "{:.0} ({:.0} to {:.0})",
-            median(&times),
-            times[0],
-            times[times.len() - 1]
-        );
-        print!(" {all:>24}");
-    }
-    println!();
+fn cells(times: Times) -> Vec<Option<Cell>> {
+    let cell = |times: Vec<f64>| (!times.is_empty()).then(|| Cell::of(times));
+    times.map(cell).to_vec()
 }
 
 /// Ranges that do not overlap, which nftables would not take: one in each of as many /24 and /48.
@@ -137,34 +181,65 @@ fn list(size: usize, rng: &mut Rng) -> Vec<IpNet> {
 struct Node {
     namespace: Namespace,
     scratch: TempDir,
+    contenders: Vec<Who>,
+    /// Notes about those that are not installed.
+    lacking: Vec<String>,
+    /// Of each of them all, where there is a memory controller.
+    groups: [Option<Group>; 3],
 }
 
 impl Node {
+    /// Nobody is listed.
     fn new() -> Result<Self> {
         let namespace = Namespace::new("bench")?;
         add_interface(&namespace)?;
+        let mut contenders = vec![Who::Apifence];
+        let mut lacking = Vec::new();
+        for peer in [Who::Nft, Who::Ipset] {
+            match lacks(&[peer.name()]) {
+                None => contenders.push(peer),
+                Some(note) => lacking.push(note),
+            }
+        }
+        let group = |who: Who| Group::new(who.name());
         let node = Self {
             namespace,
             scratch: TempDir::with_prefix("apf-")?,
+            contenders,
+            lacking,
+            groups: [group(Who::Apifence)?, group(Who::Nft)?, group(Who::Ipset)?],
         };
         let interface = format!("--interface={INTERFACE}");
-        Apifence::new(&node.namespace)?
-            .with_ranges_file(node.file("ranges"))
-            .ok(&[
-                "attach",
-                &interface,
-                "--max-ranges",
-                "1000000",
-                "--authorized-ip-ranges",
-                "0.0.0.0/32",
-            ])?;
-        node.output(Command::new("ipset").args(["create", "v4", "hash:net"]))?;
-        node.output(Command::new("ipset").args(["create", "v6", "hash:net", "family", "inet6"]))?;
+        let words = [
+            "attach",
+            &interface,
+            "--max-ranges=1000000",
+            "--authorized-ip-ranges=0.0.0.0/32",
+        ];
+        let apifence = node.apifence()?;
+        node.timed(Who::Apifence, &mut apifence.command(&words))?;
+        node.write(&[Vec::new(), Vec::new()])?;
+        if node.contenders.contains(&Who::Nft) {
+            node.timed(
+                Who::Nft,
+                Command::new("nft").arg("-f").arg(node.file("nft-0")),
+            )?;
+        }
+        if node.contenders.contains(&Who::Ipset) {
+            for (set, family) in [("v4", "inet"), ("v6", "inet6")] {
+                let words = ["create", set, "hash:net", "family", family];
+                node.timed(Who::Ipset, Command::new("ipset").args(words))?;
+            }
+        }
         Ok(node)
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
+    }
+
+    fn apifence(&self) -> Result<Apifence<'_>> {
+        Ok(Apifence::new(&self.namespace)?.with_ranges_file(self.file("ranges")))
     }
 
     /// Writes each list in the three formats.
@@ -179,12 +254,15 @@ impl Node {
             fs::write(self.file(&format!("apifence-{number}")), plain)?;
             let elements = |ranges: &[&IpNet]| {
                 let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-                texts.join(",")
+                match &texts[..] {
+                    [] => String::new(),
+                    texts => format!("elements = {{ {} }}", texts.join(",")),
+                }
             };
             let table = format!(
                 "add table inet bench\ndelete table inet bench\ntable inet bench {{\n\
-                 set v4 {{ type ipv4_addr; flags interval; elements = {{ {} }} }}\n\
-                 set v6 {{ type ipv6_addr; flags interval; elements = {{ {} }} }}\n\
+                 set v4 {{ type ipv4_addr; flags interval; {} }}\n\
+                 set v6 {{ type ipv6_addr; flags interval; {} }}\n\
                  chain input {{ type filter hook input priority 0; \
                  tcp dport {{ 443, 6443 }} ip saddr != @v4 drop; \
                  tcp dport {{ 443, 6443 }} ip6 saddr != @v6 drop; }}\n}}\n",
@@ -210,48 +288,114 @@ impl Node {
         Ok(())
     }
 
-    /// Has a contender do its task with a list; returns the milliseconds.
-    fn run(&self, contender: usize, task: Task, list: usize) -> Result<f64> {
-        let file = |name: &str| self.file(&format!("{name}-{list}"));
-        // Its config file is there as long as it is.
-        let apifence = Apifence::new(&self.namespace)?.with_ranges_file(self.file("ranges"));
-        let mut command = match contender {
-            0 => {
-                let file = file("apifence").to_string_lossy().into_owned();
-                match task {
-                    Task::Set => apifence.command(&["ranges", "set", "--from-file", &file]),
-                    Task::Add(range) => apifence.command(&["ranges", "add", &range.to_string()]),
+    /// Has each contender do what `task` gives for a round, with which list; in each round another one is first.
+    fn measure(&self, rounds: usize, task: impl Fn(usize) -> (Task, usize)) -> Result<Times> {
+        let mut times = Times::default();
+        for round in 1..=rounds {
+            let (task, list) = task(round);
+            for turn in 0..self.contenders.len() {
+                let who = self.contenders[(round + turn) % self.contenders.len()];
+                let (in_force, end) = self.run(who, task, list)?;
+                match who {
+                    Who::Apifence => {
+                        times[0].push(in_force.context("no line `in force`")?);
+                        times[1].push(end);
+                    }
+                    Who::Nft => times[2].push(end),
+                    Who::Ipset => times[3].push(end),
                 }
             }
-            1 => {
-                let mut nft = Command::new("nft");
-                match task {
-                    Task::Set => nft.arg("-f").arg(file("nft")),
-                    Task::Add(range) => nft.arg(format!("add element inet bench v4 {{ {range} }}")),
-                };
-                nft
-            }
-            _ => {
-                let mut ipset = Command::new("ipset");
-                match task {
-                    Task::Set => ipset.arg("restore").arg("-file").arg(file("ipset")),
-                    Task::Add(range) => ipset.args(["add", "v4", &range.to_string()]),
-                };
-                ipset
-            }
-        };
-        let started = Instant::now();
-        self.output(&mut command)?;
-        Ok(started.elapsed().as_secs_f64() * 1e3)
+        }
+        Ok(times)
     }
 
-    fn output(&self, command: &mut Command) -> Result<()> {
-        let output = self.namespace.output(command)?;
-        ensure!(
-            output.status.success(),
-            "{command:?}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
+    /// Has a contender do its task with a list.
+    fn run(&self, who: Who, task: Task, list: usize) -> Result<(Option<f64>, f64)> {
+        let file = self.file(&format!("{}-{list}", who.name()));
+        // Its config file is there as long as it is.
+        let apifence = self.apifence()?;
+        let mut command = match (who, task) {
+            (Who::Apifence, Task::Set) => {
+                let file = file.to_string_lossy();
+                apifence.command(&["ranges", "set", "--from-file", &*file])
+            }
+            (Who::Apifence, Task::Add(range)) => {
+                apifence.command(&["ranges", "add", &range.to_string()])
+            }
+            (Who::Nft | Who::Ipset, _) => Command::new(who.name()),
+        };
+        match (who, task) {
+            (Who::Apifence, _) => &mut command,
+            (Who::Nft, Task::Set) => command.arg("-f").arg(file),
+            (Who::Nft, Task::Add(range)) => {
+                command.arg(format!("add element inet bench v4 {{ {range} }}"))
+            }
+            (Who::Ipset, Task::Set) => command.arg("restore").arg("-file").arg(file),
+            (Who::Ipset, Task::Add(range)) => command.args(["add", "v4", &range.to_string()]),
+        };
+        self.timed(who, &mut command)
+    }
+
+    /// Milliseconds from the start of a contender's command to its line `in force`, and to its end, which must be a good one.
+    fn timed(&self, who: Who, command: &mut Command) -> Result<(Option<f64>, f64)> {
+        let _inside = self.groups[who as usize]
+            .as_ref()
+            .map(Group::enter)
+            .transpose()?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let started = Instant::now();
+        let milliseconds = || started.elapsed().as_secs_f64() * 1e3;
+        let mut child = self.namespace.spawn(command)?;
+        let mut in_force = None;
+        let mut said = String::new();
+        let stderr = child.stderr.take().context("no stderr")?;
+        for line in BufReader::new(stderr).lines() {
+            let line = line?;
+            if line.starts_with("in force") {
+                in_force = Some(milliseconds());
+            }
+            writeln!(said, "{line}")?;
+        }
+        let status = child.wait()?;
+        let end = milliseconds();
+        ensure!(status.success(), "{command:?}: {}", said.trim());
+        Ok((in_force, end))
+    }
+
+    /// What each takes of the kernel's memory.
+    fn memory(&self) -> Result<Vec<Option<Cell>>> {
+        let cell = |bytes: u64| Cell::of(vec![bytes as f64 / f64::from(1 << 20)]);
+        let charged = |who: Who| {
+            let group = self.groups[who as usize].as_ref();
+            let group = group.filter(|_| self.contenders.contains(&who));
+            group.map(Group::charged).transpose()
+        };
+        let [apifence, nft, ipset] = Who::ALL.map(charged);
+        let by_itself = self.contenders.contains(&Who::Ipset);
+        let by_itself = by_itself.then(|| self.ipset_by_itself()).transpose()?;
+        let maps = memlock(self.apifence()?.bpffs())?;
+        let numbers = [
+            apifence?.map(|bytes| bytes + maps.per_cpu_arrays),
+            Some(maps.all),
+            nft?,
+            ipset?,
+            by_itself,
+        ];
+        Ok(numbers.map(|bytes| bytes.map(cell)).to_vec())
+    }
+
+    /// What `ipset` says of its sets.
+    fn ipset_by_itself(&self) -> Result<u64> {
+        let output = self
+            .namespace
+            .output(Command::new("ipset").args(["list", "-t"]))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let sizes = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Size in memory: "));
+        Ok(sizes.map(str::parse::<u64>).sum::<Result<_, _>>()?)
     }
 }
