@@ -90,17 +90,6 @@ pub struct Flow<A> {
 }
 
 impl<A> Flow<A> {
-    /// Of a packet whose header is all that there is to say about it.
-    #[inline(always)]
-    pub(crate) const fn direct(source: A, destination: A) -> Self {
-        Self {
-            source,
-            destination,
-            redirected: false,
-            options: (0, 0),
-        }
-    }
-
     /// Whether the packet may end at another address than `destination`; options are looked through only now.
     #[inline(always)]
     pub fn may_be_redirected<P: PacketBytes>(&self, packet: &P) -> bool {

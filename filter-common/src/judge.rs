@@ -69,8 +69,8 @@ impl Judgement {
 /// The verdict on `packet` under `policy`.
 #[inline(always)]
 pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
-    match judge_plain(packet, policy) {
-        Some((judgement, _)) => judgement,
+    match judge_plain(packet, policy, |judgement, _| judgement) {
+        Some(judgement) => judgement,
         None => judge_any(packet, policy),
     }
 }
@@ -160,10 +160,13 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
 ) -> Weighed {
     match class {
         Class::Other(reason) => Weighed::Pass(reason),
-        Class::Segment { flow, port, at } => match weigh_segment(packet, policy, &flow, port) {
-            Some(reason) => Weighed::Pass(reason),
-            None => Weighed::Drop(DropReason::Unauthorized, spot.with_segment(at)),
-        },
+        Class::Segment { flow, port, at } => {
+            let elsewhere = || elsewhere(packet, policy, &flow);
+            match weigh_segment(policy, port, flow.source.into(), elsewhere) {
+                Some(reason) => Weighed::Pass(reason),
+                None => Weighed::Drop(DropReason::Unauthorized, spot.with_segment(at)),
+            }
+        }
         // Doubt is decided by source: it never costs an authorized client a packet, nor lets a stranger in.
         Class::Doubt { flow, why } => {
             if elsewhere(packet, policy, &flow) {
@@ -179,19 +182,20 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
     }
 }
 
-/// Why a segment for `port` passes; `None` if its source is not authorized.
+/// Why a segment for `port` passes; `None` if its source is not authorized. `elsewhere` tells whether it certainly ends at a destination
+/// that the policy does not guard.
 #[inline(always)]
-pub(crate) fn weigh_segment<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
-    packet: &P,
+pub(crate) fn weigh_segment<Y: Policy>(
     policy: &Y,
-    flow: &Flow<A>,
     port: u16,
+    source: IpAddr,
+    elsewhere: impl FnOnce() -> bool,
 ) -> Option<PassReason> {
     if !policy.protects(port) {
         Some(PassReason::OtherPort)
-    } else if elsewhere(packet, policy, flow) {
+    } else if elsewhere() {
         Some(PassReason::OtherDestination)
-    } else if policy.authorizes(flow.source.into()) {
+    } else if policy.authorizes(source) {
         Some(PassReason::Authorized)
     } else {
         None

@@ -3,10 +3,10 @@
 //! A flood is made of them, and what they are can be told from a few words at fixed offsets. The classifier would say the same of each;
 //! it takes longer, for it is ready for all the others. What is not certainly plain is left to it.
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
 use crate::{
-    DropReason, Flow, Head as _, Judgement, Mode, PacketBytes, PassReason, Policy, Spot,
+    DropReason, Head as _, Judgement, Mode, PacketBytes, PassReason, Policy, Spot,
     judge::weigh_segment,
     wire::{ethernet, ipv4, ipv6, tcp},
 };
@@ -28,10 +28,11 @@ const FIRST_BYTE_V6: u8 = 0x60;
 /// What [`judge`](crate::judge) says, if `packet` is plain and the policy drops what it finds; and the offset behind the IP packet, by its
 /// own account.
 #[inline(always)]
-pub fn judge_plain<P: PacketBytes, Y: Policy>(
+pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
     packet: &P,
     policy: &Y,
-) -> Option<(Judgement, usize)> {
+    conclude: impl Fn(Judgement, usize) -> R,
+) -> Option<R> {
     if policy.mode() != Mode::Enforce {
         return None;
     }
@@ -45,22 +46,24 @@ pub fn judge_plain<P: PacketBytes, Y: Policy>(
                 return None;
             }
             let end = IP + usize::from(head.u16::<{ IP + ipv4::TOTAL_LEN }>());
-            let judgement = match head.u8::<{ IP + ipv4::PROTOCOL }>() {
+            let concluded = match head.u8::<{ IP + ipv4::PROTOCOL }>() {
                 ipv4::PROTOCOL_TCP if end >= TCP_V4 + tcp::PORTS_LEN => {
-                    let flow = Flow::direct(
-                        Ipv4Addr::from(head.u32::<{ IP + ipv4::SOURCE }>()),
-                        Ipv4Addr::from(head.u32::<{ IP + ipv4::DESTINATION }>()),
-                    );
+                    let address = |word: u32| IpAddr::V4(word.into());
+                    let elsewhere = || {
+                        !policy.guards_any_destination()
+                            && !policy.guards(address(head.u32::<{ IP + ipv4::DESTINATION }>()))
+                    };
                     let port = head.u16::<{ TCP_V4 + tcp::DESTINATION_PORT }>();
-                    match weigh_segment(packet, policy, &flow, port) {
-                        Some(reason) => Judgement::pass(reason),
-                        None => unauthorized(Spot::v4(IP).with_segment(TCP_V4)),
+                    let source = address(head.u32::<{ IP + ipv4::SOURCE }>());
+                    match weigh_segment(policy, port, source, elsewhere) {
+                        Some(reason) => conclude(Judgement::pass(reason), end),
+                        None => conclude(unauthorized(Spot::v4(IP).with_segment(TCP_V4)), end),
                     }
                 }
                 ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_AH => return None,
-                _ => Judgement::pass(PassReason::NotTcp),
+                _ => conclude(Judgement::pass(PassReason::NotTcp), end),
             };
-            Some((judgement, end))
+            Some(concluded)
         }
         ethernet::TYPE_IPV6 => {
             let head = packet.head::<{ TCP_V6 + tcp::PORTS_LEN }>()?;
@@ -68,28 +71,32 @@ pub fn judge_plain<P: PacketBytes, Y: Policy>(
                 return None;
             }
             let end = TCP_V6 + usize::from(head.u16::<{ IP + ipv6::PAYLOAD_LEN }>());
-            let judgement = match head.u8::<{ IP + ipv6::NEXT_HEADER }>() {
+            let concluded = match head.u8::<{ IP + ipv6::NEXT_HEADER }>() {
                 ipv4::PROTOCOL_TCP if end >= TCP_V6 + tcp::PORTS_LEN => {
-                    let flow = Flow::direct(
-                        Ipv6Addr::from(
-                            u128::from(head.u64::<{ IP + ipv6::SOURCE }>()) << 64
-                                | u128::from(head.u64::<{ IP + ipv6::SOURCE + 8 }>()),
-                        ),
-                        Ipv6Addr::from(
-                            u128::from(head.u64::<{ IP + ipv6::DESTINATION }>()) << 64
-                                | u128::from(head.u64::<{ IP + ipv6::DESTINATION + 8 }>()),
-                        ),
-                    );
+                    let address = |high: u64, low: u64| {
+                        IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into())
+                    };
+                    let elsewhere = || {
+                        !policy.guards_any_destination()
+                            && !policy.guards(address(
+                                head.u64::<{ IP + ipv6::DESTINATION }>(),
+                                head.u64::<{ IP + ipv6::DESTINATION + 8 }>(),
+                            ))
+                    };
                     let port = head.u16::<{ TCP_V6 + tcp::DESTINATION_PORT }>();
-                    match weigh_segment(packet, policy, &flow, port) {
-                        Some(reason) => Judgement::pass(reason),
-                        None => unauthorized(Spot::v6(IP).with_segment(TCP_V6)),
+                    let source = address(
+                        head.u64::<{ IP + ipv6::SOURCE }>(),
+                        head.u64::<{ IP + ipv6::SOURCE + 8 }>(),
+                    );
+                    match weigh_segment(policy, port, source, elsewhere) {
+                        Some(reason) => conclude(Judgement::pass(reason), end),
+                        None => conclude(unauthorized(Spot::v6(IP).with_segment(TCP_V6)), end),
                     }
                 }
-                PROTOCOL_UDP | ipv6::ICMP => Judgement::pass(PassReason::NotTcp),
+                PROTOCOL_UDP | ipv6::ICMP => conclude(Judgement::pass(PassReason::NotTcp), end),
                 _ => return None,
             };
-            Some((judgement, end))
+            Some(concluded)
         }
         _ => None,
     }

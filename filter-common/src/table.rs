@@ -17,17 +17,17 @@ use bytemuck::{Pod, Zeroable};
 /// |---|---|---|
 /// | 0 to 3 | bit `n`: all addresses with the value `n` are in a range | the first address of each span |
 /// | 4 to 7 | bit `n`: a line follows for the value `n` | how many addresses behind it the span goes on |
-/// | 8, bits 0 to 31 | index of the first line that follows | the same |
-/// | bits 32 to 39 | zero | 1, and the number of spans that a line follows for: the first of them |
-/// | bits 40 to 63 | how many lines follow for the words before 5, 6 and 7, a byte each | zero |
+/// | 8, bits 0 to 7 | zero | 1, and the number of spans that a line follows for: the first of them |
+/// | bits 8 to 31 | how many lines follow for the words before 5, 6 and 7, a byte each | zero |
+/// | bits 32 to 63 | index of the first line that follows | the same |
 ///
 /// An array of numbers and no structure, for the reason that [`PrefixValue`](crate::map::PrefixValue) is one.
 pub type Line = [u64; 9];
 
 /// The word of a line with the index of those that follow.
 pub const HEAD: usize = 8;
-/// Where in the head the kind of a line begins.
-pub const KIND_SHIFT: u32 = 32;
+/// Where in the head the index begins.
+pub const INDEX_SHIFT: u32 = 32;
 /// How many spans a bunch has room for. It has at least one, and repeats it in the room that it does not need.
 pub const SPANS: usize = 4;
 /// How many roots there are in a family: one for each value of the eight bits that choose it, and those of
@@ -168,8 +168,7 @@ pub fn holds<L: Lines>(lines: &L, root: &Line, key: Key) -> bool {
 #[inline(always)]
 pub fn look(line: &Line, key: Key) -> Found {
     let head = line[HEAD];
-    let kind = (head >> KIND_SHIFT) as u8;
-    if kind != 0 {
+    if head as u8 != 0 {
         return look_among_spans(line, head, key);
     }
     let word = (key.octet() >> 6) as usize;
@@ -181,14 +180,14 @@ pub fn look(line: &Line, key: Key) -> Found {
     if ranges & bit != 0 {
         return Found::Range;
     }
-    let before = (head >> KIND_SHIFT >> (8 * word)) as u8;
-    let index = head as u32 + before as u32 + ones(follow & (bit - 1));
+    let before = (head >> (8 * word)) as u8;
+    let index = (head >> INDEX_SHIFT) as u32 + u32::from(before) + ones(follow & (bit - 1));
     Found::Further(index, key.behind(8))
 }
 
 #[inline(always)]
 fn look_among_spans(line: &Line, head: u64, key: Key) -> Found {
-    let further = (head >> KIND_SHIFT) as u8 - 1;
+    let further = head as u8 - 1;
     // Written out: the verifier follows a loop step by step.
     let span = if key.high.wrapping_sub(line[0]) <= line[4] {
         0
@@ -205,7 +204,7 @@ fn look_among_spans(line: &Line, head: u64, key: Key) -> Found {
         return Found::Range;
     }
     Found::Further(
-        head as u32 + u32::from(span),
+        (head >> INDEX_SHIFT) as u32 + u32::from(span),
         Key {
             high: key.low,
             low: 0,

@@ -14,7 +14,6 @@ mod packet;
 mod report;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use aya_log_ebpf::debug;
 use filter_common::{Judgement, Verdict, judge_any, judge_plain};
 use maps::InForce;
 use packet::Frame;
@@ -27,8 +26,14 @@ use packet::Frame;
 fn apifence(ctx: XdpContext) -> u32 {
     let policy = InForce::select();
     let frame = Frame::new(&ctx);
-    match judge_plain(&frame, &policy) {
-        Some((judgement, end)) => conclude(&ctx, judgement, frame.len_around(end)),
+    let plain = judge_plain(
+        &frame,
+        &policy,
+        #[inline(always)]
+        |judgement, end| conclude(&ctx, judgement, frame.len_around(end)),
+    );
+    match plain {
+        Some(action) => action,
         None => look_closely(ctx, policy),
     }
 }
@@ -55,17 +60,10 @@ fn conclude(ctx: &XdpContext, judgement: Judgement, len: usize) -> u32 {
     }
     report::refused(ctx, spot, slot);
     if Verdict::is_drop(slot) {
-        debug!(ctx, "drop: {}", reason(slot));
         xdp_action::XDP_DROP
     } else {
-        debug!(ctx, "would drop: {}", reason(slot));
         xdp_action::XDP_PASS
     }
-}
-
-/// The name of the reason that is counted there.
-fn reason(slot: u32) -> &'static str {
-    Verdict::of_slot(slot).map_or("", Verdict::reason)
 }
 
 /// GPL-only helpers are not used today; the declaration keeps that a choice.

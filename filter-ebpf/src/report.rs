@@ -9,6 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
+use aya_log_ebpf::debug;
 use filter_common::{
     Spot, Verdict, look,
     map::{
@@ -101,6 +102,9 @@ fn write(ctx: &XdpContext, spot: Spot, slot: u32, head: &mut ReportHead) {
         // An exchange has the order of a full barrier on every machine: the report is whole before the head moves, and the next
         // one is not begun before it has (`Documentation/bpf/standardization/instruction-set.rst`, atomic operations).
         atomic_xchg::<_, { AtomicOrdering::SeqCst }>(&raw mut head.written, sequence);
+    }
+    if let Some(verdict) = Verdict::of_slot(slot) {
+        debug!(ctx, "{}: {}", verdict.label(), verdict.reason());
     }
 }
 

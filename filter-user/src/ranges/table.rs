@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable as _;
 use filter_common::table::{
-    GLOBAL, HEAD, KIND_SHIFT, Line, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
+    GLOBAL, HEAD, INDEX_SHIFT, Line, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
 };
 use ipnet::IpNet;
 
@@ -150,7 +150,7 @@ impl Lines {
             line[SPANS + place] = part.last - part.first;
         }
         let next = self.follow(&further, spans, depth + 64);
-        line[HEAD] = u64::from(next) | (1 + further.len() as u64) << KIND_SHIFT;
+        line[HEAD] = u64::from(next) << INDEX_SHIFT | (1 + further.len() as u64);
         line
     }
 
@@ -179,7 +179,7 @@ impl Lines {
             }
         }
         let next = self.follow(&further, spans, depth + 8);
-        line[HEAD] = u64::from(next) | before << KIND_SHIFT;
+        line[HEAD] = u64::from(next) << INDEX_SHIFT | before;
         line
     }
 
