@@ -104,6 +104,10 @@ pub struct PolicyRecord {
     /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
     /// `next_id` is all that the rest says.
     pub blank: u8,
+    /// How many lines the table has behind its roots.
+    pub lines: u32,
+    /// Always zero.
+    pub unused: u32,
     /// The protected TCP ports.
     pub ports: PortSet,
     /// Where the [`table`](crate::table) of the sources begins: IPv4, and IPv6.
@@ -111,7 +115,7 @@ pub struct PolicyRecord {
 }
 
 const _: () = assert!(
-    size_of::<PolicyRecord>() == 64 + size_of::<PortSet>() + 2 * size_of::<Roots>(),
+    size_of::<PolicyRecord>() == 72 + size_of::<PortSet>() + 2 * size_of::<Roots>(),
     "no padding"
 );
 

@@ -49,7 +49,7 @@ fn slices_get_the_wanted_verdicts() {
 fn same_both_ways<'a>(frames: impl Iterator<Item = (&'a [u8], &'a Rules)>) -> [usize; 2] {
     let mut ways = [0; 2];
     for (frame, rules) in frames {
-        let plain = judge_plain(&frame, rules);
+        let plain = judge_plain(&frame, rules, |judgement, end| (judgement, end));
         ways[usize::from(plain.is_some())] += 1;
         if let Some((judgement, end)) = plain {
             assert_eq!(judgement, judge_any(&frame, rules), "{frame:02x?}");
@@ -71,7 +71,7 @@ fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
     assert!(any > 5_000 && plain > 500, "{any} and {plain}");
     // A bit or two off, a plain frame often is none.
     let mut rng = Rng::with_seed(table::seed());
-    rows.retain(|row| judge_plain(&&row.frame[..], &row.rules).is_some());
+    rows.retain(|row| judge_plain(&&row.frame[..], &row.rules, |_, _| ()).is_some());
     let mutated: Vec<Row> = (0..200_000)
         .map(|_| {
             let mut row = rng.choice(&rows).expect("there are some").clone();

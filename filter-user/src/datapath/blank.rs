@@ -32,11 +32,12 @@ impl Maps {
             ..PolicyRecord::zeroed()
         };
         self.write_record(slot, &record)?;
+        let lines = self.record(current)?.lines;
         // Side by side: where they are to wait, most of it is the same wait.
         thread::scope(|scope| {
             let v4 = spawn(scope, || tries::clear::<8>(&mut self.sources_v4, slot))?;
             let v6 = spawn(scope, || tries::clear::<20>(&mut self.sources_v6, slot))?;
-            table::clear(&mut self.tables, slot)?;
+            table::clear(&mut self.tables, slot, lines)?;
             join(v4).and(join(v6))
         })?;
         tries::clear::<8>(&mut self.destinations_v4, slot)?;

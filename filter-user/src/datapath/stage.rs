@@ -67,7 +67,7 @@ impl Maps {
         let mut next_id = have.next_id.max(spare.next_id);
         let identities = identify(&policy.sources, &known, &mut next_id, &now);
         let sources = || policy.sources.iter().zip(identities.iter().copied());
-        let roots = thread::scope(|scope| {
+        let (roots, lines) = thread::scope(|scope| {
             let tries_v6 = &self.sources_v6;
             let v6 = spawn(scope, || {
                 tries::fill::<16, 20>(tries_v6, slot, sources(), &now, done)
@@ -76,7 +76,7 @@ impl Maps {
             let table = Table::new(&policy.sources);
             table::fill(&mut self.tables, slot, &table)?;
             join(v6)?;
-            anyhow::Ok(table.roots)
+            anyhow::Ok((table.roots, table.lines.len() as u32))
         })?;
         let destinations = || {
             destinations
@@ -101,6 +101,7 @@ impl Maps {
             commits: u8::from(commits),
             has_destinations: u8::from(!policy.settings.destinations.is_empty()),
             ports: policy.settings.ports.iter().copied().collect::<PortSet>(),
+            lines,
             roots,
             ..PolicyRecord::zeroed()
         };
