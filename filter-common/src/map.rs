@@ -15,8 +15,8 @@ use crate::{Sight, table::Roots};
 /// The version of everything in this file, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 4: other roots of the table, which
-/// lie in the record; slots that are blank.
+/// policy that nobody wrote. 4: gates, bitmaps and slots
+/// that are blank.
 pub const LAYOUT_VERSION: u32 = 4;
 
 /// The name of the XDP program, as the kernel lists it.
@@ -31,6 +31,8 @@ pub const SELECTOR: &str = "SELECTOR";
 pub const PROVISIONAL: u32 = 1 << 1;
 /// Array of one [`PolicyRecord`] per slot.
 pub const POLICY: &str = "POLICY";
+/// Array of one [`Gate`] per slot.
+pub const GATES: &str = "GATES";
 /// Array of [`SETTINGS_LEN`] bytes per slot: the settings the policy was compiled from, as JSON padded with zeros. Only user
 /// space reads it.
 pub const SETTINGS: &str = "SETTINGS";
@@ -40,6 +42,8 @@ pub const SOURCES_V4: &str = "SOURCES_V4";
 pub const SOURCES_V6: &str = "SOURCES_V6";
 /// Array of arrays, one per slot: all lines of the [`table`](crate::table) but its roots.
 pub const TABLE: &str = "TABLE";
+/// Array of arrays, for each slot one of IPv4 and then one of IPv6: the bitmap of a table, if it is not in the gate.
+pub const BITMAPS: &str = "BITMAPS";
 /// Array of LPM tries, one per slot: guarded IPv4 destinations; empty where all are.
 pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
 /// Array of LPM tries, one per slot: guarded IPv6 destinations.
@@ -95,19 +99,31 @@ pub struct PolicyRecord {
     pub list: [u8; 32],
     /// The next free [`PrefixValue::id`]. After 2^32 ranges they begin anew, and two ranges may share a count; it decides nothing.
     pub next_id: u32,
-    /// A [`Mode`](crate::Mode) as a number.
+    /// How many lines the table has behind its roots.
+    pub lines: u32,
+    /// A [`Mode`](crate::Mode) as a number, as in the [`Gate`].
     pub mode: u8,
-    /// 0 if every destination is guarded, 1 if the destination tries say which.
-    pub has_destinations: u8,
     /// 1 if its list is put into the ranges file with it: only then does a file that says the same tell that a writer got so far.
     pub commits: u8,
     /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
     /// `next_id` is all that the rest says.
     pub blank: u8,
-    /// How many lines the table has behind its roots.
-    pub lines: u32,
     /// Always zero.
-    pub unused: u32,
+    pub unused: [u8; 5],
+}
+
+const _: () = assert!(size_of::<PolicyRecord>() == 72, "no padding");
+
+/// What a packet is held against first: all in one place, for one lookup.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Gate {
+    /// A [`Mode`](crate::Mode) as a number.
+    pub mode: u8,
+    /// 0 if every destination is guarded, 1 if the destination tries say which.
+    pub has_destinations: u8,
+    /// Always zero.
+    pub unused: [u8; 6],
     /// The protected TCP ports.
     pub ports: PortSet,
     /// Where the [`table`](crate::table) of the sources begins: IPv4, and IPv6.
@@ -115,7 +131,7 @@ pub struct PolicyRecord {
 }
 
 const _: () = assert!(
-    size_of::<PolicyRecord>() == 72 + size_of::<PortSet>() + 2 * size_of::<Roots>(),
+    size_of::<Gate>() == 8 + size_of::<PortSet>() + 2 * size_of::<Roots>(),
     "no padding"
 );
 

@@ -10,8 +10,11 @@ use aya_ebpf::{
 };
 use filter_common::{
     Mode, Policy, REASON_SLOTS,
-    map::{Counter, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS, Usage},
-    table::{self, Key as TableKey, Line, Lines, root_v4, root_v6},
+    map::{
+        Counter, Gate, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS,
+        Usage,
+    },
+    table::{self, Block, Key as TableKey, Line, Lines},
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
@@ -19,17 +22,22 @@ type TrieV6 = LpmTrie<[u8; 16], [u32; 4], { MAX_PREFIXES as usize }>;
 /// As long as its list needs: arrays of different lengths may stand in for one another (`BPF_F_INNER_MAP`, Linux 5.10,
 /// commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
 type FurtherLines = Array<Line, 1, { BPF_F_INNER_MAP as usize }>;
+type Blocks = Array<Block, 1, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map]
 static SELECTOR: Array<u32, 1> = Array::new();
 #[btf_map]
 static POLICY: Array<PolicyRecord, { SLOTS as usize }> = Array::new();
 #[btf_map]
+static GATES: Array<Gate, { SLOTS as usize }> = Array::new();
+#[btf_map]
 static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static TABLE: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
+#[btf_map]
+static BITMAPS: ArrayOfMaps<Blocks, { 2 * SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static DESTINATIONS_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -44,7 +52,7 @@ static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREAL
 /// The generation in force for the packet at hand.
 pub(crate) struct InForce {
     slot: u32,
-    record: Option<&'static PolicyRecord>,
+    gate: Option<&'static Gate>,
 }
 
 impl InForce {
@@ -72,8 +80,8 @@ impl InForce {
 
     #[inline(always)]
     fn of(slot: u32) -> Self {
-        let record = POLICY.get(slot);
-        Self { slot, record }
+        let gate = GATES.get(slot);
+        Self { slot, gate }
     }
 
     /// The same, for code that asks much.
@@ -94,7 +102,7 @@ impl Policy for InForce {
     #[inline(always)]
     fn mode(&self) -> Mode {
         // Anything unknown is the strict mode.
-        match self.record.map(|record| record.mode) {
+        match self.gate.map(|gate| gate.mode) {
             Some(1) => Mode::Monitor,
             Some(2) => Mode::Off,
             _ => Mode::Enforce,
@@ -103,14 +111,12 @@ impl Policy for InForce {
 
     #[inline(always)]
     fn protects(&self, port: u16) -> bool {
-        self.record
-            .is_some_and(|record| record.ports.contains(port))
+        self.gate.is_some_and(|gate| gate.ports.contains(port))
     }
 
     #[inline(always)]
     fn guards_any_destination(&self) -> bool {
-        self.record
-            .is_none_or(|record| record.has_destinations == 0)
+        self.gate.is_none_or(|gate| gate.has_destinations == 0)
     }
 
     #[inline(always)]
@@ -128,12 +134,11 @@ impl Policy for InForce {
     fn authorizes(&self, source: IpAddr) -> bool {
         match source {
             IpAddr::V4(source) => {
-                self.has_in_table(0, root_v4(source.into()))
-                    && in_trie_v4(self.slot, u32::from(source))
+                self.has_in_table_v4(source.into()) && in_trie_v4(self.slot, u32::from(source))
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
-                self.has_in_table(1, root_v6(key)) && in_trie_v6(self.slot, key.high, key.low)
+                self.has_in_table_v6(key) && in_trie_v6(self.slot, key.high, key.low)
             }
         }
     }
@@ -191,25 +196,32 @@ fn guards_v6(slot: u32, high: u64, low: u64) -> bool {
 
 #[inline(never)]
 fn authorizes_v4(slot: u32, source: u32) -> bool {
-    InForce::of(slot).has_in_table(0, root_v4(Ipv4Addr::from(source).into()))
-        && in_trie_v4(slot, source)
+    InForce::of(slot).has_in_table_v4(Ipv4Addr::from(source).into()) && in_trie_v4(slot, source)
 }
 
 #[inline(never)]
 fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
-    InForce::of(slot).has_in_table(1, root_v6(TableKey { high, low }))
-        && in_trie_v6(slot, high, low)
+    InForce::of(slot).has_in_table_v6(TableKey { high, low }) && in_trie_v6(slot, high, low)
 }
 
 impl InForce {
-    /// Whether an address is in any range, dead or alive, by the table: of the two the one to be asked by a flood. `root` is that of the
-    /// address, and `key` what is behind it.
+    /// Whether an address is in any range, dead or alive, by the table: of the two the one to be asked by a flood.
     #[inline(always)]
-    fn has_in_table(&self, family: usize, (root, key): (usize, TableKey)) -> bool {
-        let Some(record) = self.record else {
-            return true;
-        };
-        table::holds(&Further(self.slot), &record.roots[family].lines[root], key)
+    fn has_in_table_v4(&self, key: TableKey) -> bool {
+        let further = Further::<0>(self.slot);
+        match self.gate {
+            Some(gate) => table::holds_v4(&further, &gate.roots[0], key),
+            None => true,
+        }
+    }
+
+    #[inline(always)]
+    fn has_in_table_v6(&self, key: TableKey) -> bool {
+        let further = Further::<1>(self.slot);
+        match self.gate {
+            Some(gate) => table::holds_v6(&further, &gate.roots[1], key),
+            None => true,
+        }
     }
 }
 
@@ -240,13 +252,18 @@ fn in_trie(slot: u32, source: IpAddr) -> bool {
     true
 }
 
-/// The lines of a slot behind its roots.
-struct Further(u32);
+/// What there is of a slot behind its roots, for a family.
+struct Further<const FAMILY: u32>(u32);
 
-impl Lines for Further {
+impl<const FAMILY: u32> Lines for Further<FAMILY> {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<&Line> {
         TABLE.get(self.0)?.get(index)
+    }
+
+    #[inline(always)]
+    fn block(&self, index: u32) -> Option<&Block> {
+        BITMAPS.get(2 * self.0 + FAMILY)?.get(index)
     }
 }
 

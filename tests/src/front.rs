@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs, mem,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -10,8 +10,8 @@ use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use fastrand::Rng;
 use filter_common::{
-    map::{LAYOUT_VERSION, POLICY, PolicyRecord, SLOTS},
-    table::{Line, ROOTS, Roots},
+    map::{GATES, Gate, LAYOUT_VERSION, SLOTS},
+    table::BITMAP_BITS,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -23,51 +23,52 @@ use crate::{
 
 /// Where the table begins, in both slots.
 pub struct Front {
-    records: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
+    gates: Array<MapData, [u8; size_of::<Gate>()]>,
 }
 
 /// What the table was before it was switched off.
-pub struct Off([[Roots; 2]; SLOTS as usize]);
+pub struct Off(Vec<Gate>);
 
 impl Front {
     /// That of the filter which `apifence` attached.
     pub fn open(apifence: &Apifence<'_>) -> Result<Self> {
-        let maps = format!("layout-{LAYOUT_VERSION}/maps/{POLICY}");
-        let records = MapData::from_pin(apifence.bpffs().join(maps))?;
+        let maps = format!("layout-{LAYOUT_VERSION}/maps/{GATES}");
+        let gates = MapData::from_pin(apifence.bpffs().join(maps))?;
         Ok(Self {
-            records: Map::Array(records).try_into()?,
+            gates: Map::Array(gates).try_into()?,
         })
     }
 
     /// Has the table say of every address that it is in a range: the tries are asked each time, as if there were no table.
     pub fn switch_off(&mut self) -> Result<Off> {
-        let mut line: Line = [0; 9];
-        line[..4].fill(u64::MAX);
-        let everybody = Roots {
-            lines: [line; ROOTS],
-        };
-        self.replace([[everybody; 2]; SLOTS as usize]).map(Off)
+        let mut before = Vec::new();
+        for slot in 0..SLOTS {
+            let mut gate: Gate = bytemuck::pod_read_unaligned(&self.gates.get(&slot, 0)?);
+            before.push(gate);
+            for roots in &mut gate.roots {
+                roots.bitmap_bits = u64::from(BITMAP_BITS);
+                roots.bitmap.fill(u64::MAX);
+                for line in &mut roots.lines {
+                    *line = [0; 9];
+                    line[..4].fill(u64::MAX);
+                }
+            }
+            self.set(slot, &gate)?;
+        }
+        Ok(Off(before))
     }
 
     /// Switches it on again.
     pub fn switch_on(&mut self, off: Off) -> Result<()> {
-        self.replace(off.0).map(|_| ())
+        (0..)
+            .zip(&off.0)
+            .try_for_each(|(slot, gate)| self.set(slot, gate))
     }
 
-    /// Puts other roots in their place; returns those that were there.
-    fn replace(
-        &mut self,
-        mut roots: [[Roots; 2]; SLOTS as usize],
-    ) -> Result<[[Roots; 2]; SLOTS as usize]> {
-        for (slot, roots) in (0..).zip(&mut roots) {
-            let mut record: PolicyRecord =
-                bytemuck::pod_read_unaligned(&self.records.get(&slot, 0)?);
-            mem::swap(&mut record.roots, roots);
-            let mut bytes = [0; size_of::<PolicyRecord>()];
-            bytes.copy_from_slice(bytemuck::bytes_of(&record));
-            self.records.set(slot, bytes, 0)?;
-        }
-        Ok(roots)
+    fn set(&mut self, slot: u32, gate: &Gate) -> Result<()> {
+        let mut bytes = [0; size_of::<Gate>()];
+        bytes.copy_from_slice(bytemuck::bytes_of(gate));
+        Ok(self.gates.set(slot, bytes, 0)?)
     }
 }
 

@@ -67,8 +67,7 @@ impl<'a> Batch<'a> {
         done: impl Fn(usize),
     ) -> io::Result<()> {
         let mut entries = entries.into_iter();
-        let mut keys = Vec::with_capacity(CHUNK * self.key_size);
-        let mut values = Vec::with_capacity(CHUNK * self.value_size);
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
         loop {
             for (key, value) in entries.by_ref().take(CHUNK) {
                 let (key, value) = (key.as_ref(), value.as_ref());

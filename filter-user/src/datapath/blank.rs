@@ -38,6 +38,7 @@ impl Maps {
             let v4 = spawn(scope, || tries::clear::<8>(&mut self.sources_v4, slot))?;
             let v6 = spawn(scope, || tries::clear::<20>(&mut self.sources_v6, slot))?;
             table::clear(&mut self.tables, slot, lines)?;
+            table::clear_bitmaps(&mut self.bitmaps, slot)?;
             join(v4).and(join(v6))
         })?;
         tries::clear::<8>(&mut self.destinations_v4, slot)?;

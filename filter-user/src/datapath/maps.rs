@@ -11,8 +11,8 @@ use aya::maps::{Array, Map, MapData, MapError};
 use filter_common::{
     Mode,
     map::{
-        DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROVISIONAL, PolicyRecord, SELECTOR, SETTINGS,
-        SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, USAGE,
+        BITMAPS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord,
+        SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, USAGE,
     },
 };
 
@@ -114,7 +114,9 @@ pub struct Maps {
     pub(super) settings: Array<MapData, [u8; SETTINGS_LEN]>,
     pub(super) sources_v4: Tries,
     pub(super) sources_v6: Tries,
+    pub(super) gates: MapData,
     pub(super) tables: Tables,
+    pub(super) bitmaps: Tables,
     pub(super) destinations_v4: Tries,
     pub(super) destinations_v6: Tries,
     pub(super) usage: MapData,
@@ -135,7 +137,9 @@ impl Maps {
             settings: open(directory, SETTINGS, Map::Array)?,
             sources_v4: open(directory, SOURCES_V4, Map::ArrayOfMaps)?,
             sources_v6: open(directory, SOURCES_V6, Map::ArrayOfMaps)?,
+            gates: open_data(directory, GATES)?,
             tables: open(directory, TABLE, Map::ArrayOfMaps)?,
+            bitmaps: open(directory, BITMAPS, Map::ArrayOfMaps)?,
             destinations_v4: open(directory, DESTINATIONS_V4, Map::ArrayOfMaps)?,
             destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,
             usage: open_data(directory, USAGE)?,

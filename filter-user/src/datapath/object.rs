@@ -9,8 +9,9 @@ use aya::{
     programs::Xdp,
 };
 use filter_common::map::{
-    COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, PROGRAM, REPORT_HEADS, REPORTS, SELECTOR,
-    SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, STRANGERS, TABLE, USAGE,
+    BITMAPS, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROGRAM, REPORT_HEADS,
+    REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, STRANGERS, TABLE,
+    USAGE,
 };
 
 use crate::{explain::explain, pins::Pins, problem::Problem};
@@ -18,12 +19,14 @@ use crate::{explain::explain, pins::Pins, problem::Problem};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
 /// The maps that all interfaces share, as far as the object declares them.
-const SHARED: [&str; 11] = [
+const SHARED: [&str; 13] = [
     SELECTOR,
     POLICY,
+    GATES,
     SOURCES_V4,
     SOURCES_V6,
     TABLE,
+    BITMAPS,
     DESTINATIONS_V4,
     DESTINATIONS_V6,
     USAGE,

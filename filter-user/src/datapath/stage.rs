@@ -3,10 +3,11 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bytemuck::Zeroable as _;
-use filter_common::map::{PolicyRecord, PortSet, SETTINGS_LEN};
+use bytemuck::{Zeroable as _, zeroed_box};
+use filter_common::map::{Gate, PolicyRecord, PortSet, SETTINGS_LEN};
 
 use super::{
+    batch::Batch,
     maps::{Ahead, Maps, Policy, Slot, Standing},
     table, tries,
     usage::{Identity, identify},
@@ -74,7 +75,7 @@ impl Maps {
             })?;
             tries::fill::<4, 8>(&self.sources_v4, slot, sources(), &now, done)?;
             let table = Table::new(&policy.sources);
-            table::fill(&mut self.tables, slot, &table)?;
+            table::fill(&mut self.tables, &mut self.bitmaps, slot, &table)?;
             join(v6)?;
             anyhow::Ok((table.roots, table.lines.len() as u32))
         })?;
@@ -89,6 +90,14 @@ impl Maps {
         self.settings
             .set(slot.0, settings, 0)
             .map_err(|error| explain("write settings", &error))?;
+        let mut gate: Box<Gate> = zeroed_box();
+        gate.mode = policy.mode() as u8;
+        gate.has_destinations = u8::from(!policy.settings.destinations.is_empty());
+        gate.ports = policy.settings.ports.iter().copied().collect::<PortSet>();
+        gate.roots = *roots;
+        Batch::of(&self.gates)?
+            .fill([(slot.0.to_ne_bytes(), bytemuck::bytes_of(&*gate))], |_| ())
+            .map_err(|error| explain("write policy", &error))?;
         // The record comes last: with its number the generation is complete.
         let now = Moment::now()?;
         let record = PolicyRecord {
@@ -99,10 +108,7 @@ impl Maps {
             next_id,
             mode: policy.mode() as u8,
             commits: u8::from(commits),
-            has_destinations: u8::from(!policy.settings.destinations.is_empty()),
-            ports: policy.settings.ports.iter().copied().collect::<PortSet>(),
             lines,
-            roots,
             ..PolicyRecord::zeroed()
         };
         self.write_record(slot, &record)?;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::maps::{ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
-use filter_common::table::Line;
+use filter_common::table::{Block, Line};
 
 use super::{
     batch::Batch,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{explain::explain, ranges::Table};
 
-/// The further lines, an array per slot.
+/// The further lines, an array per slot; or the bitmaps that are not in the record, one per slot and family.
 pub(super) type Tables = ArrayOfMaps<MapData, MapData>;
 
 /// One array may stand in for another of another length (Linux 5.10, commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
@@ -28,54 +28,81 @@ fn spare_room(lines: u32) -> u32 {
         .next_power_of_two()
 }
 
-/// Puts an array with room for so many lines in `slot`. No packet may read it.
-fn make(tables: &mut Tables, slot: Slot, lines: u32) -> Result<()> {
+/// Puts an array of so many `T` in `place`. No packet may read it.
+fn make<T>(arrays: &mut Tables, place: Slot, count: u32) -> Result<()> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
-        size_of::<Line>() as u32,
-        lines,
+        size_of::<T>() as u32,
+        count,
         BPF_F_INNER_MAP,
     );
     let map =
         MapData::create(map, "table", None).map_err(|error| explain("create table", &error))?;
-    put(tables, slot, &map)
+    put(arrays, place, &map)
+}
+
+/// How much room the array in `place` has; none if there is no array.
+fn room(arrays: &Tables, place: Slot) -> Result<u32> {
+    let failed = |error| explain("read table", &error);
+    match arrays.get(&place.0, 0) {
+        Ok(array) => Ok(array.info().map_err(failed)?.max_entries()),
+        // Nothing was ever put there.
+        Err(MapError::KeyNotFound) => Ok(0),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Fills the array in `place`, which has the room.
+fn fill_array<T: bytemuck::NoUninit>(arrays: &Tables, place: Slot, content: &[T]) -> Result<()> {
+    let indices = (0_u32..).map(u32::to_ne_bytes);
+    let content = content.iter().map(bytemuck::bytes_of);
+    Batch::of(&inside(arrays, place)?)?
+        .fill(indices.zip(content), |_| ())
+        .map_err(|error| explain("fill table", &error))
+}
+
+/// The places of a slot's bitmaps.
+fn places(slot: Slot) -> [Slot; 2] {
+    [Slot(2 * slot.0), Slot(2 * slot.0 + 1)]
 }
 
 /// Leaves a table in `slot`, which no packet reads, with as much room as a blank slot has beside one of `lines`. What is in its lines is of no
 /// account: nothing leads there but the roots, which are in the record.
 pub(super) fn clear(tables: &mut Tables, slot: Slot, lines: u32) -> Result<()> {
-    let room = spare_room(lines);
-    let verb = "clear table";
-    match tables.get(&slot.0, 0) {
-        Ok(lines) => {
-            let info = lines.info().map_err(|error| explain(verb, &error))?;
-            if info.max_entries() == room {
-                return Ok(());
-            }
-        }
-        // Nothing was ever put there.
-        Err(MapError::KeyNotFound) => {}
-        Err(error) => return Err(explain(verb, &error)),
+    if room(tables, slot)? != spare_room(lines) {
+        make::<Line>(tables, slot, spare_room(lines))?;
     }
-    make(tables, slot, room)
+    Ok(())
 }
 
-/// Writes the lines of `table` to `slot`, which is blank; the roots are for the record.
-pub(super) fn fill(tables: &mut Tables, slot: Slot, table: &Table) -> Result<()> {
-    let lines = table.lines.len() as u32;
-    let mut array = inside(tables, slot)?;
-    let info = array.info();
-    let room = info
-        .map_err(|error| explain("fill table", &error))?
-        .max_entries();
-    if lines > room {
-        make(tables, slot, lines)?;
-        array = inside(tables, slot)?;
+/// Gives back the memory of the bitmaps in `slot`, which no packet reads.
+pub(super) fn clear_bitmaps(bitmaps: &mut Tables, slot: Slot) -> Result<()> {
+    for place in places(slot) {
+        if room(bitmaps, place)? > 1 {
+            make::<Block>(bitmaps, place, 1)?;
+        }
     }
-    let indices = (0_u32..).map(u32::to_ne_bytes);
-    let lines = table.lines.iter().map(bytemuck::bytes_of);
-    Batch::of(&array)?
-        .fill(indices.zip(lines), |_| ())
-        .map_err(|error| explain("fill table", &error))
+    Ok(())
+}
+
+/// Writes the lines and bitmaps of `table` to `slot`, which is blank; the roots are for the record.
+pub(super) fn fill(
+    tables: &mut Tables,
+    bitmaps: &mut Tables,
+    slot: Slot,
+    table: &Table,
+) -> Result<()> {
+    let lines = table.lines.len() as u32;
+    if lines > room(tables, slot)? {
+        make::<Line>(tables, slot, lines)?;
+    }
+    fill_array(tables, slot, &table.lines)?;
+    for (place, bitmap) in places(slot).into_iter().zip(&table.bitmaps) {
+        if !bitmap.is_empty() {
+            make::<Block>(bitmaps, place, bitmap.len() as u32)?;
+            fill_array(bitmaps, place, bitmap)?;
+        }
+    }
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! From the prefixes of a generation to the table that the program asks first.
 
-use bytemuck::Zeroable as _;
+use bytemuck::zeroed_box;
 use filter_common::table::{
-    GLOBAL, HEAD, INDEX_SHIFT, Line, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
+    BITMAP_BITS, BLOCK_BITS, Block, GLOBAL, HEAD, INDEX_SHIFT, Line, MOST_BITMAP_BITS,
+    ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
 };
 use ipnet::IpNet;
 
@@ -12,9 +13,11 @@ use super::Prefixes;
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The roots of IPv4, and those of IPv6.
-    pub roots: [Roots; 2],
+    pub roots: Box<[Roots; 2]>,
     /// The lines of both families behind them.
     pub lines: Vec<Line>,
+    /// The bitmaps of IPv4 and of IPv6 that are too long for the roots; empty where they are there.
+    pub bitmaps: [Vec<Block>; 2],
 }
 
 impl Table {
@@ -24,7 +27,7 @@ impl Table {
         let [v4, v6] = spans(prefixes);
         let mut root =
             |spans: &[Span], bounds: Span, depth| lines.line(bounds.touched(spans), bounds, depth);
-        let mut roots = [Roots::zeroed(); 2];
+        let mut roots: Box<[Roots; 2]> = zeroed_box();
         for octet in 0..256 {
             let bounds = Span::sharing(octet << 120, ROOT_BITS_V4);
             roots[0].lines[octet as usize] = root(&v4, bounds, ROOT_BITS_V4);
@@ -35,11 +38,47 @@ impl Table {
             let bounds = Span::sharing(u128::from(first) << 125, ROOT_BITS_OTHER);
             roots[1].lines[256 + first as usize] = root(&v6, bounds, ROOT_BITS_OTHER);
         }
+        let bitmaps = [
+            bitmap(&v4, Span::sharing(0, 0), 0, &mut roots[0]),
+            bitmap(
+                &v6,
+                Span::sharing(u128::from(GLOBAL) << 125, 3),
+                3,
+                &mut roots[1],
+            ),
+        ];
         Self {
             roots,
             lines: lines.0,
+            bitmaps,
         }
     }
+}
+
+/// How many values a bitmap should have for each range, so that most of them stand for none.
+const SPACE: usize = 8;
+
+/// Puts the bitmap of the addresses in `bounds`, which are all that share their first `depth` bits, into `roots`, or returns it if it is too long.
+fn bitmap(spans: &[Span], bounds: Span, depth: u32, roots: &mut Roots) -> Vec<Block> {
+    let spans = bounds.touched(spans);
+    let len = (SPACE * spans.len().max(1))
+        .next_power_of_two()
+        .ilog2()
+        .clamp(BITMAP_BITS, MOST_BITMAP_BITS);
+    roots.bitmap_bits = u64::from(len);
+    let mut blocks = vec![[0; 8]; 1 << (len - BLOCK_BITS)];
+    let value = |address: u128| (address << depth >> (128 - len)) as usize;
+    for span in spans {
+        let Span { first, last } = span.within(bounds);
+        for value in value(first)..=value(last) {
+            blocks[value >> BLOCK_BITS][value >> 6 & 7] |= 1 << (value & 63);
+        }
+    }
+    if len == BITMAP_BITS {
+        roots.bitmap.copy_from_slice(blocks.as_flattened());
+        return Vec::new();
+    }
+    blocks
 }
 
 /// Addresses one after the other, as numbers of 128 bits, both ends included.
@@ -242,15 +281,21 @@ fn parts(spans: &[Span], bounds: Span, depth: u32) -> Option<Vec<Part>> {
 mod tests {
     use std::net::IpAddr;
 
-    use filter_common::table::{holds, root_v4, root_v6};
+    use filter_common::table::{holds_v4, holds_v6};
     use ipnet::{Ipv4Net, Ipv6Net};
 
     use super::*;
     use crate::ranges::Prefix;
 
-    impl filter_common::table::Lines for Table {
+    struct Family<'a>(&'a Table, usize);
+
+    impl filter_common::table::Lines for Family<'_> {
         fn line(&self, index: u32) -> Option<&Line> {
-            Some(&self.lines[index as usize])
+            Some(&self.0.lines[index as usize])
+        }
+
+        fn block(&self, index: u32) -> Option<&Block> {
+            Some(&self.0.bitmaps[self.1][index as usize])
         }
     }
 
@@ -265,11 +310,10 @@ mod tests {
 
     /// What the program would say.
     fn asked(table: &Table, address: IpAddr) -> bool {
-        let (family, (root, key)) = match address {
-            IpAddr::V4(address) => (0, root_v4(address.into())),
-            IpAddr::V6(address) => (1, root_v6(address.into())),
-        };
-        holds(table, &table.roots[family].lines[root], key)
+        match address {
+            IpAddr::V4(address) => holds_v4(&Family(table, 0), &table.roots[0], address.into()),
+            IpAddr::V6(address) => holds_v6(&Family(table, 1), &table.roots[1], address.into()),
+        }
     }
 
     /// The first and last address of each range, those beside them, and some in between; of the other family as well.
@@ -410,6 +454,41 @@ mod tests {
                 });
                 same_as_a_scan(hosts, &mut rng);
             }
+        }
+    }
+
+    /// Of so many ranges that the bitmap is not in the record.
+    #[test]
+    fn long_lists_are_exact() {
+        let mut rng = Rng(5);
+        let mut ranges: Vec<IpNet> = (0..30_000)
+            .map(|_| {
+                if rng.next() & 8 == 0 {
+                    let len = 16 + rng.next() % 17;
+                    Ipv4Net::new_assert((rng.next() as u32).into(), len as u8).into()
+                } else {
+                    let len = 32 + rng.next() % 97;
+                    let address = 0b001 << 125 | rng.wide() >> 3;
+                    Ipv6Net::new_assert(address.into(), len as u8).into()
+                }
+            })
+            .collect();
+        ranges.push("fd00::/8".parse().expect("a range"));
+        let prefixes = compile(ranges);
+        let table = Table::new(&prefixes);
+        assert!(table.bitmaps.iter().all(|blocks| !blocks.is_empty()));
+        let spans = spans(&prefixes);
+        for address in worth_asking(&prefixes, &mut rng) {
+            let (family, bits) = match address {
+                IpAddr::V4(address) => (0, u128::from(u32::from(address)) << 96),
+                IpAddr::V6(address) => (1, u128::from(address)),
+            };
+            let one = Span {
+                first: bits,
+                last: bits,
+            };
+            let scan = !one.touched(&spans[family]).is_empty();
+            assert_eq!(asked(&table, address), scan, "{address}");
         }
     }
 
