@@ -38,9 +38,9 @@ pub const SPANS: usize = 4;
 pub const ROOTS: usize = 256 + 8;
 
 /// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
-pub const BITMAP_BITS: u32 = 16;
-/// The most bits that a bitmap tells apart: it takes a MiB then.
-pub const MOST_BITMAP_BITS: u32 = 23;
+pub const BITMAP_BITS: u32 = 18;
+/// The most bits that a bitmap tells apart: it takes two MiB then.
+pub const MOST_BITMAP_BITS: u32 = 24;
 /// A part of a bitmap that is not in the gate.
 pub type Block = [u64; 8];
 /// How many bits of the address choose a bit in a block.
@@ -58,7 +58,7 @@ pub struct Roots {
     pub lines: [Line; ROOTS],
 }
 
-const _: () = assert!(size_of::<Roots>() == 8 + 8192 + 72 * ROOTS);
+const _: () = assert!(size_of::<Roots>() == 8 + (1 << (BITMAP_BITS - 3)) + 72 * ROOTS);
 
 /// How many bits choose the root of an IPv4 address.
 pub const ROOT_BITS_V4: u32 = 8;

@@ -56,7 +56,7 @@ impl Table {
 }
 
 /// How many values a bitmap should have for each range, so that most of them stand for none.
-const SPACE: usize = 8;
+const SPACE: usize = 16;
 
 /// Puts the bitmap of the addresses in `bounds`, which are all that share their first `depth` bits, into `roots`, or returns it if it is too long.
 fn bitmap(spans: &[Span], bounds: Span, depth: u32, roots: &mut Roots) -> Vec<Block> {
