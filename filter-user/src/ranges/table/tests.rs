@@ -1,0 +1,222 @@
+//! Tables against a scan of all ranges.
+
+use std::net::IpAddr;
+
+use filter_common::table::{holds_v4, holds_v6};
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::*;
+use crate::ranges::Prefix;
+
+struct Family<'a>(&'a Table, usize);
+
+impl filter_common::table::Lines for Family<'_> {
+    fn line(&self, index: u32) -> Option<&Line> {
+        Some(&self.0.lines[index as usize])
+    }
+
+    fn block(&self, index: u32) -> Option<&Block> {
+        Some(&self.0.bitmaps[self.1][index as usize])
+    }
+}
+
+fn compile(ranges: impl IntoIterator<Item = IpNet>) -> Prefixes {
+    let prefix = |range: IpNet| Prefix {
+        range: range.trunc(),
+        origins: 1,
+        expires: None,
+    };
+    ranges.into_iter().map(prefix).collect()
+}
+
+/// What the program would say.
+fn asked(table: &Table, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => holds_v4(&Family(table, 0), &table.roots[0], address.into()),
+        IpAddr::V6(address) => holds_v6(&Family(table, 1), &table.roots[1], address.into()),
+    }
+}
+
+/// The first and last address of each range, those beside them, and some in between; of the other family as well.
+fn worth_asking(prefixes: &Prefixes, rng: &mut Rng) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for prefix in prefixes.iter() {
+        match prefix.range {
+            IpNet::V4(range) => {
+                let (first, last) = (u32::from(range.network()), u32::from(range.broadcast()));
+                let other = rng.next() as u32 & ((1 << (rng.next() % 31)) - 1);
+                for address in [
+                    first,
+                    last,
+                    first.wrapping_sub(1),
+                    last.wrapping_add(1),
+                    first ^ other,
+                ] {
+                    addresses.push(IpAddr::from(address.to_be_bytes()));
+                }
+            }
+            IpNet::V6(range) => {
+                let (first, last) = (u128::from(range.network()), u128::from(range.broadcast()));
+                let other = rng.wide() & ((1 << (rng.next() % 127)) - 1);
+                for address in [
+                    first,
+                    last,
+                    first.wrapping_sub(1),
+                    last.wrapping_add(1),
+                    first ^ other,
+                ] {
+                    addresses.push(IpAddr::from(address.to_be_bytes()));
+                }
+            }
+        }
+    }
+    for _ in 0..64 {
+        addresses.push(IpAddr::from((rng.next() as u32).to_be_bytes()));
+        addresses.push(IpAddr::from(rng.wide().to_be_bytes()));
+    }
+    for edge in [0, u128::MAX] {
+        addresses.push(IpAddr::from(edge.to_be_bytes()));
+        addresses.push(IpAddr::from((edge as u32).to_be_bytes()));
+    }
+    addresses
+}
+
+/// The table says of each of them what a scan of all ranges says.
+fn same_as_a_scan(ranges: impl IntoIterator<Item = IpNet>, rng: &mut Rng) {
+    let prefixes = compile(ranges);
+    let table = Table::new(&prefixes);
+    for address in worth_asking(&prefixes, rng) {
+        let scan = prefixes
+            .iter()
+            .any(|prefix| prefix.range.contains(&address));
+        assert_eq!(asked(&table, address), scan, "{address} in {prefixes:?}");
+    }
+}
+
+/// Numbers that look random, the same each time (xorshift64*).
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 1
+    }
+
+    fn wide(&mut self) -> u128 {
+        u128::from(self.next()) << 65 | u128::from(self.next()) << 2
+    }
+
+    /// A range anywhere, or close to the others where `bits` are few.
+    fn range(&mut self, bits: u32) -> IpNet {
+        if self.next() & 8 == 0 {
+            let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
+            let address = 0xc633_6400 ^ (self.next() as u32 & !mask);
+            let len = self.next() % 33;
+            Ipv4Net::new_assert(address.into(), len as u8).into()
+        } else {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            let address = 0x2001_0db8_00aa << 80 ^ (self.wide() & !mask);
+            let len = self.next() % 129;
+            Ipv6Net::new_assert(address.into(), len as u8).into()
+        }
+    }
+}
+
+#[test]
+fn each_length_alone_is_exact() {
+    let mut rng = Rng(1);
+    for address in [0_u32, u32::MAX, 0xc000_0281] {
+        for len in 0..=32 {
+            let range = Ipv4Net::new_assert(address.into(), len);
+            same_as_a_scan([range.into()], &mut rng);
+        }
+    }
+    for address in [0_u128, u128::MAX, 0x2001_0db8 << 96 | 0x8000_0000_0000_0001] {
+        for len in 0..=128 {
+            let range = Ipv6Net::new_assert(address.into(), len);
+            same_as_a_scan([range.into()], &mut rng);
+        }
+    }
+    same_as_a_scan([], &mut rng);
+}
+
+#[test]
+fn lists_of_all_shapes_are_exact() {
+    let mut rng = Rng(2);
+    for round in 0..600_u32 {
+        let count = rng.next() % 80;
+        // From all over the place to side by side; short prefixes would hide what is inside them.
+        let bits = round % 129;
+        let shortest = (round % 7) as u8 * 4;
+        let ranges: Vec<IpNet> = (0..count)
+            .map(|_| rng.range(bits))
+            .filter(|range| range.prefix_len() >= shortest)
+            .collect();
+        same_as_a_scan(ranges, &mut rng);
+    }
+}
+
+#[test]
+fn neighbours_are_told_apart_to_the_last_bit() {
+    let mut rng = Rng(3);
+    // Every other host: the most lines there can be.
+    let hosts = (0..512_u32)
+        .map(|host| Ipv4Net::from(std::net::Ipv4Addr::from(0x0a00_0000 + 2 * host)).into());
+    same_as_a_scan(hosts, &mut rng);
+    // Of those that begin as most do, and others.
+    for start in [0x2001, 0x3fff, 0, 0x5000, 0xfd00] {
+        for shift in [0, 40, 63, 64, 65, 100] {
+            let hosts = (0..300_u128).map(|host| {
+                Ipv6Net::from(std::net::Ipv6Addr::from(start << 112 | (2 * host) << shift)).into()
+            });
+            same_as_a_scan(hosts, &mut rng);
+        }
+    }
+}
+
+/// Of so many ranges that the bitmap is not in the record.
+#[test]
+fn long_lists_are_exact() {
+    let mut rng = Rng(5);
+    let mut ranges: Vec<IpNet> = (0..60_000)
+        .map(|_| {
+            if rng.next() & 8 == 0 {
+                let len = 16 + rng.next() % 17;
+                Ipv4Net::new_assert((rng.next() as u32).into(), len as u8).into()
+            } else {
+                let len = 32 + rng.next() % 97;
+                let address = 0b001 << 125 | rng.wide() >> 3;
+                Ipv6Net::new_assert(address.into(), len as u8).into()
+            }
+        })
+        .collect();
+    ranges.push("fd00::/8".parse().expect("a range"));
+    let prefixes = compile(ranges);
+    let table = Table::new(&prefixes);
+    assert!(table.bitmaps.iter().all(|blocks| !blocks.is_empty()));
+    let spans = spans(&prefixes);
+    for address in worth_asking(&prefixes, &mut rng) {
+        let (family, bits) = match address {
+            IpAddr::V4(address) => (0, u128::from(u32::from(address)) << 96),
+            IpAddr::V6(address) => (1, u128::from(address)),
+        };
+        let one = Span {
+            first: bits,
+            last: bits,
+        };
+        let scan = !one.touched(&spans[family]).is_empty();
+        assert_eq!(asked(&table, address), scan, "{address}");
+    }
+}
+
+#[test]
+fn what_it_takes_follows_the_list() {
+    let mut rng = Rng(4);
+    let empty = Table::new(&compile([]));
+    assert_eq!(empty.lines.len(), 0);
+    let hosts = (0..3_500).map(|_| Ipv6Net::from(std::net::Ipv6Addr::from(rng.wide())).into());
+    let table = Table::new(&compile(hosts));
+    assert!(table.lines.len() < 4 * 3_500, "{}", table.lines.len());
+}
