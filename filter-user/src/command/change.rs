@@ -1,6 +1,11 @@
 //! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
 
-use std::{path::Path, time::Duration};
+use std::{
+    panic::resume_unwind,
+    path::Path,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, map::Origin};
@@ -27,9 +32,53 @@ use crate::{
     state::{Committed, History, Staged, WriterLock, read_ranges},
 };
 
+/// The ranges file as a writer finds it, read beside everything else.
+struct Before {
+    reading: Option<JoinHandle<Result<Option<Found>>>>,
+    found: Option<Found>,
+}
+
+/// What it says.
+struct Found {
+    file: RangesFile,
+    list: List,
+    digest: [u8; 32],
+}
+
+impl Before {
+    fn begin(path: &Path) -> Result<Self> {
+        let path = path.to_owned();
+        let read = move || {
+            let found = read_ranges(&path)?.map(|file| {
+                let list = file.list();
+                let digest = list.digest();
+                Found { file, list, digest }
+            });
+            Ok(found)
+        };
+        let reading = thread::Builder::new().spawn(read).context("start thread")?;
+        Ok(Self {
+            reading: Some(reading),
+            found: None,
+        })
+    }
+
+    /// Waits for it. An error is told once, and nothing was found then.
+    fn get(&mut self) -> Result<Option<&Found>> {
+        if let Some(reading) = self.reading.take() {
+            self.found = match reading.join() {
+                Ok(found) => found?,
+                Err(panic) => resume_unwind(panic),
+            };
+        }
+        Ok(self.found.as_ref())
+    }
+}
+
 /// The one who may change the list.
 pub(super) struct Writer<'a> {
     context: &'a Context,
+    before: Before,
     net: Net,
     maps: Option<Maps>,
     settings: Option<Settings>,
@@ -47,11 +96,12 @@ impl<'a> Writer<'a> {
         let (mut settings, mut waiting) = (None, None);
         if let Some(maps) = &mut maps {
             waiting = settle(context, maps)?;
-            settings = Some(maps.settings(maps.in_force()?)?);
             maps.expect_change()?;
+            settings = Some(maps.settings(maps.in_force()?)?);
         }
         Ok(Self {
             context,
+            before: Before::begin(&context.global.ranges_file)?,
             net,
             maps,
             settings,
@@ -67,8 +117,8 @@ impl<'a> Writer<'a> {
     }
 
     /// The ranges file, for a change that builds on it.
-    pub(super) fn file(&self) -> Result<Option<RangesFile>> {
-        match read_ranges(&self.context.global.ranges_file)? {
+    pub(super) fn file(&mut self) -> Result<Option<RangesFile>> {
+        match self.before.get()?.map(|found| found.file.clone()) {
             None if self.maps.is_some() => Err(Problem::failed(
                 format!(
                     "read ranges file `{}`: no such file",
@@ -126,8 +176,10 @@ impl<'a> Writer<'a> {
             None => None,
         };
         let path = &self.context.global.ranges_file;
-        let before = read_ranges(path).ok().flatten();
-        let said = before.as_ref() == Some(file);
+        // One that cannot be read is no list to compare with.
+        let _ = self.before.get();
+        let before = self.before.found.take();
+        let said = before.as_ref().is_some_and(|before| before.file == *file);
         let (difference, was_off) = self.difference(before, &list, policy.as_ref())?;
         let mut change = Change {
             difference,
@@ -185,22 +237,22 @@ impl<'a> Writer<'a> {
     /// is the off switch.
     fn difference(
         &self,
-        file: Option<RangesFile>,
+        file: Option<Found>,
         list: &List,
         policy: Option<&Policy>,
     ) -> Result<(Difference, bool)> {
-        let file = file.map(|file| file.list());
         let from = |before: &List| {
             let difference = Difference::new(before.entries(), list.entries());
             (difference, *before == List::Off)
         };
         let (Some(maps), Some(policy)) = (&self.maps, policy) else {
-            return Ok(from(&file.unwrap_or(List::Ranges(Vec::new()))));
+            let list = file.map_or(List::Ranges(Vec::new()), |file| file.list);
+            return Ok(from(&list));
         };
         let slot = maps.in_force()?;
         let record = maps.record(slot)?;
         match file {
-            Some(before) if before.digest() == record.list => Ok(from(&before)),
+            Some(before) if before.digest == record.list => Ok(from(&before.list)),
             // The file was edited: what counts is what packets met until now.
             _ => {
                 let have = listed(&maps.sources(slot, &Moment::now()?)?);

@@ -1,8 +1,8 @@
 //! See before you leap: which established connections a change of the policy would cut.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, panic::resume_unwind, thread};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use filter_common::Mode;
 use serde::Serialize;
 
@@ -31,6 +31,10 @@ pub(super) struct Leap {
 /// Looks at the connections of this node, and at the address that this shell came in from.
 pub(super) async fn look(net: &Net, maps: Option<&Maps>, policy: &Policy) -> Result<Leap> {
     let now = Moment::now()?;
+    // It takes as long as all the rest.
+    let origin = thread::Builder::new()
+        .spawn(origin)
+        .context("start thread")?;
     let (before, slot) = match maps {
         Some(maps) => {
             let slot = maps.in_force()?;
@@ -81,7 +85,7 @@ pub(super) async fn look(net: &Net, maps: Option<&Maps>, policy: &Policy) -> Res
         }
         Err(error) => leap.unknown = Some(format!("{error:#}")),
     }
-    if let Some(client) = origin()
+    if let Some(client) = origin.join().unwrap_or_else(|panic| resume_unwind(panic))
         && had(client)?
         && !has(client)
     {

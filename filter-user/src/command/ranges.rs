@@ -1,6 +1,8 @@
 //! `apifence ranges`: the list changed. What is common to all changes stands in `change`.
 
-use anyhow::Result;
+use std::{panic::resume_unwind, thread};
+
+use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -16,7 +18,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile, parse_expiry, parse_range},
-    state::{History, read_input},
+    state::{History, Input},
 };
 
 /// Runs the command.
@@ -30,11 +32,24 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             change,
         } => {
             let progress = Progress::start();
-            let file = match from_file {
-                Some(path) => read_input(&path)?,
-                None => RangesFile::new(&typed_list(&ranges.unwrap_or_default())?),
+            let (file, writer) = match from_file {
+                Some(path) => {
+                    // Whoever reads from somebody slow keeps nobody else from changing the list.
+                    let input = Input::read(&path)?;
+                    let parsing = thread::Builder::new()
+                        .spawn(|| input.parse())
+                        .context("start thread")?;
+                    let writer = Writer::new(context);
+                    let file = parsing
+                        .join()
+                        .unwrap_or_else(|panic| resume_unwind(panic))?;
+                    (file, writer?)
+                }
+                None => {
+                    let list = typed_list(&ranges.unwrap_or_default())?;
+                    (RangesFile::new(&list), Writer::new(context)?)
+                }
             };
-            let writer = Writer::new(context)?;
             writer.with_progress(progress).change(&file, &change).await
         }
         RangesCommand::Clear { change } => {
@@ -57,7 +72,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                 ),
                 None => None,
             };
-            let writer = Writer::new(context)?;
+            let mut writer = Writer::new(context)?;
             let mut file = writer
                 .file()?
                 .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
@@ -66,12 +81,12 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
         }
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
-            let writer = Writer::new(context)?;
+            let mut writer = Writer::new(context)?;
             let file = remove(context, writer.file()?, &ranges)?;
             writer.change(&file, &change).await
         }
         RangesCommand::Reload { change } => {
-            let writer = Writer::new(context)?;
+            let mut writer = Writer::new(context)?;
             let file = writer.file()?.ok_or_else(|| no_file(context, "reload"))?;
             writer.change(&file, &change).await
         }

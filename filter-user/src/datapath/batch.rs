@@ -67,7 +67,9 @@ impl<'a> Batch<'a> {
         done: impl Fn(usize),
     ) -> io::Result<()> {
         let mut entries = entries.into_iter();
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let expected = entries.size_hint().0.min(CHUNK);
+        let mut keys = Vec::with_capacity(expected * self.key_size);
+        let mut values = Vec::with_capacity(expected * self.value_size);
         loop {
             for (key, value) in entries.by_ref().take(CHUNK) {
                 let (key, value) = (key.as_ref(), value.as_ref());

@@ -39,25 +39,45 @@ pub(super) fn read_list(path: &Path) -> Result<Option<RangesFile>> {
     parse_named(&path.display().to_string(), bytes).map(Some)
 }
 
-/// Reads a list that is to be set: from a file in the format of the ranges file, or, for `-`, from standard input.
-///
-/// # Errors
-/// As [`read_ranges`], and if there is no such file.
-pub fn read_input(path: &Path) -> Result<RangesFile> {
-    if path == Path::new("-") {
-        let name = "standard input";
-        let mut bytes = Vec::new();
-        io::stdin().read_to_end(&mut bytes).map_err(|error| {
-            Problem::failed(format!("read {name}: {}", errno(&error)), "nothing changed")
-        })?;
-        return parse_named(name, bytes);
+/// A list that is to be set, as it was read.
+pub struct Input {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Input {
+    /// Reads it from a file in the format of the ranges file, or, for `-`, from standard input.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (name, bytes) = if path == Path::new("-") {
+            let mut bytes = Vec::new();
+            let read = io::stdin().read_to_end(&mut bytes);
+            ("standard input".to_owned(), read.map(|_| bytes))
+        } else {
+            (path.display().to_string(), fs::read(path))
+        };
+        match bytes {
+            Ok(bytes) => Ok(Self { name, bytes }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Problem::input(
+                format!("read ranges file `{name}`: no such file"),
+                "nothing changed; `-` reads standard input",
+            )),
+            Err(error) => Err(Problem::failed(
+                format!("read ranges file `{name}`: {}", errno(&error)),
+                "nothing changed",
+            )),
+        }
     }
-    read_list(path)?.ok_or_else(|| {
-        Problem::input(
-            format!("read ranges file `{}`: no such file", path.display()),
-            "nothing changed; `-` reads standard input",
-        )
-    })
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// As of [`read_ranges`].
+    pub fn parse(self) -> Result<RangesFile> {
+        parse_named(&self.name, self.bytes)
+    }
 }
 
 /// What `bytes`, which come from `name`, say.

@@ -18,7 +18,7 @@ mod seen;
 use std::path::Path;
 
 pub use config::{ConfigText, read_config};
-pub use file::{Committed, Pending, Staged, read_input, read_ranges};
+pub use file::{Committed, Input, Pending, Staged, read_ranges};
 pub use history::{History, Kept, written};
 pub use lock::{WatchLock, WriterLock};
 pub use seen::{Followed, Seen};
