@@ -59,10 +59,11 @@ impl Front {
     }
 
     /// Switches it on again.
-    pub fn switch_on(&mut self, off: Off) -> Result<()> {
-        (0..)
-            .zip(&off.0)
-            .try_for_each(|(slot, gate)| self.set(slot, gate))
+    pub fn switch_on(&mut self, Off(before): Off) -> Result<()> {
+        for (slot, gate) in (0..).zip(before) {
+            self.set(slot, &gate)?;
+        }
+        Ok(())
     }
 
     fn set(&mut self, slot: u32, gate: &Gate) -> Result<()> {

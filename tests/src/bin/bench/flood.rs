@@ -52,6 +52,8 @@ const MORE: usize = 9;
 const ENOUGH: usize = 5;
 /// A slice is disturbed if generator or node was kept from its CPU for more than this part of it.
 const DISTURBED: f64 = 0.02;
+/// And if the node's CPU took so many times as long for a bit of work as it did at best.
+const SLOW: f64 = 1.15;
 /// Ranges of the longest list in a short run.
 const MOST_IN_SHORT: usize = 3_500;
 /// No round begins after this.
@@ -72,6 +74,8 @@ struct Slice {
     cost: f64,
     /// The part of it that somebody else took.
     disturbed: f64,
+    /// How long the node's CPU took for a bit of work before and after it: nanoseconds, the longer time.
+    pace: f64,
 }
 
 /// Measures.
@@ -95,7 +99,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     let mut order: Vec<usize> = (0..contenders.len()).collect();
     let (rounds, more) = if short { (1, 0) } else { (ROUNDS, MORE) };
     for round in 0..rounds + more {
-        let all_have = slices
+        let all_have = with_slow_ones_marked(&slices)
             .iter()
             .flatten()
             .all(|slices| undisturbed(slices) >= ENOUGH);
@@ -117,7 +121,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     for contender in &mut contenders {
         watched(contender, &mut notes)?;
     }
-    Ok(table(&contenders, &slices, notes))
+    Ok(table(&contenders, &with_slow_ones_marked(&slices), notes))
 }
 
 /// A road for each contender.
@@ -136,6 +140,7 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
         .context("the node's receive queue has no thread of its own")?;
     let soft = Clock::of_kernel(&format!("ksoftirqd/{}", cpus::NODE))?;
     road.flood(family, Pace::Full, |flood| {
+        let early = cpus::pace(cpus::NODE)?;
         cpus::pin(0, cpus::GENERATOR)?;
         let before = contender.reported()?;
         wait_for_a_window()?;
@@ -143,8 +148,10 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
         let slice = slice(flood, road, &queue, soft.as_ref())?;
         // Reports without a budget: the slice began too late, and went on into the next window.
         let on_time = before == contender.reported()?;
+        let late = cpus::pace(cpus::NODE)?;
         Ok(Slice {
             disturbed: if on_time { slice.disturbed } else { 1.0 },
+            pace: early.max(late),
             ..slice
         })
     })
@@ -171,6 +178,7 @@ fn slice(flood: &Flood<'_>, road: &Road, queue: &Clock, soft: Option<&Clock>) ->
         rate: taken / time * 1e3,
         cost: busy as f64 / taken.max(1.0),
         disturbed: (waited + after.3 - before.3) as f64 / time,
+        pace: 0.0,
     })
 }
 
@@ -180,6 +188,19 @@ fn wait_for_a_window() -> Result<()> {
     let past = (now()? - AFTER) % length;
     std::thread::sleep(Duration::from_nanos(length - past));
     Ok(())
+}
+
+/// The same, with those counted as disturbed during which the node's CPU was slower than at its best.
+fn with_slow_ones_marked(slices: &[[Vec<Slice>; 2]]) -> Vec<[Vec<Slice>; 2]> {
+    let paces = slices.iter().flatten().flatten().map(|slice| slice.pace);
+    let best = paces.fold(f64::INFINITY, f64::min);
+    let mut slices = slices.to_vec();
+    for slice in slices.iter_mut().flatten().flatten() {
+        if slice.pace > best * SLOW {
+            slice.disturbed = slice.disturbed.max(slice.pace / best - 1.0);
+        }
+    }
+    slices
 }
 
 fn kept(slices: &[Slice]) -> Vec<Slice> {
