@@ -15,8 +15,7 @@ use crate::{Sight, table::Roots};
 /// The version of everything in this file, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 4: gates, bitmaps and slots
-/// that are blank.
+/// policy that nobody wrote. 4: gates, bitmaps and slots that are blank.
 pub const LAYOUT_VERSION: u32 = 4;
 
 /// The name of the XDP program, as the kernel lists it.

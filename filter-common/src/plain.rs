@@ -1,4 +1,4 @@
-//! The frames that nearly all are: one Ethernet header, one IP header without options or extensions, a whole segment.
+//! The frames that nearly all are: one Ethernet header, one IP header without options or extensions, no fragment.
 //!
 //! A flood is made of them, and what they are can be told from a few words at fixed offsets. The classifier would say the same of each;
 //! it takes longer, for it is ready for all the others. What is not certainly plain is left to it.

@@ -33,8 +33,8 @@ pub const HEAD: usize = 8;
 pub const INDEX_SHIFT: u32 = 32;
 /// How many spans a bunch has room for. It has at least one, and repeats it in the room that it does not need.
 pub const SPANS: usize = 4;
-/// How many roots there are in a family: one for each value of the eight bits that choose it, and those of
-/// [`root_v6`] for the few other addresses.
+/// How many roots there are in a family: one for each value of the eight bits that choose it, and eight for the few IPv6 addresses that do not
+/// begin with [`GLOBAL`], by their first three bits.
 pub const ROOTS: usize = 256 + 8;
 
 /// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
@@ -54,7 +54,7 @@ pub struct Roots {
     pub bitmap_bits: u64,
     /// The bitmap of [`BITMAP_BITS`]; a longer one is elsewhere, in blocks. A bit is 1 if any address with that value is in a range.
     pub bitmap: [u64; 1 << (BITMAP_BITS - 6)],
-    /// See [`root_v4`] and [`root_v6`].
+    /// Where the tree begins: see [`ROOTS`].
     pub lines: [Line; ROOTS],
 }
 

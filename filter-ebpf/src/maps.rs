@@ -50,7 +50,10 @@ static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREAL
     PerCpuHashMap::new();
 
 /// The generation in force for the packet at hand.
-pub(crate) struct InForce {
+///
+/// With `SHARED` its questions about sources are answered by functions of their own: code that asks them in eight places is short of registers
+/// and of stack.
+pub(crate) struct InForce<const SHARED: bool = false> {
     slot: u32,
     gate: Option<&'static Gate>,
 }
@@ -75,19 +78,15 @@ impl InForce {
         {
             slot ^= 1;
         }
-        Self::of(slot)
-    }
-
-    #[inline(always)]
-    fn of(slot: u32) -> Self {
         let gate = GATES.get(slot);
         Self { slot, gate }
     }
 
     /// The same, for code that asks much.
     #[inline(always)]
-    pub(crate) fn with_shared_code(self) -> Shared {
-        Shared(self)
+    pub(crate) fn with_shared_code(self) -> InForce<true> {
+        let Self { slot, gate } = self;
+        InForce { slot, gate }
     }
 }
 
@@ -98,7 +97,7 @@ fn boot_clock() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-impl Policy for InForce {
+impl<const SHARED: bool> Policy for InForce<SHARED> {
     #[inline(always)]
     fn mode(&self) -> Mode {
         // Anything unknown is the strict mode.
@@ -133,49 +132,19 @@ impl Policy for InForce {
     #[inline(always)]
     fn authorizes(&self, source: IpAddr) -> bool {
         match source {
+            IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source)),
             IpAddr::V4(source) => {
-                self.has_in_table_v4(source.into()) && in_trie_v4(self.slot, u32::from(source))
+                has_in_table_v4(self.slot, self.gate, source.into())
+                    && in_trie_v4(self.slot, u32::from(source))
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
-                self.has_in_table_v6(key) && in_trie_v6(self.slot, key.high, key.low)
-            }
-        }
-    }
-}
-
-/// A policy whose questions about sources are answered by functions of their own: the code that asks them in eight places is short of
-/// registers and of stack.
-pub(crate) struct Shared(InForce);
-
-impl Policy for Shared {
-    #[inline(always)]
-    fn mode(&self) -> Mode {
-        self.0.mode()
-    }
-
-    #[inline(always)]
-    fn protects(&self, port: u16) -> bool {
-        self.0.protects(port)
-    }
-
-    #[inline(always)]
-    fn guards_any_destination(&self) -> bool {
-        self.0.guards_any_destination()
-    }
-
-    #[inline(always)]
-    fn guards(&self, destination: IpAddr) -> bool {
-        self.0.guards(destination)
-    }
-
-    #[inline(always)]
-    fn authorizes(&self, source: IpAddr) -> bool {
-        match source {
-            IpAddr::V4(source) => authorizes_v4(self.0.slot, u32::from(source)),
-            IpAddr::V6(source) => {
-                let key = TableKey::from(source);
-                authorizes_v6(self.0.slot, key.high, key.low)
+                if SHARED {
+                    authorizes_v6(self.slot, key.high, key.low)
+                } else {
+                    has_in_table_v6(self.slot, self.gate, key)
+                        && in_trie_v6(self.slot, key.high, key.low)
+                }
             }
         }
     }
@@ -196,32 +165,29 @@ fn guards_v6(slot: u32, high: u64, low: u64) -> bool {
 
 #[inline(never)]
 fn authorizes_v4(slot: u32, source: u32) -> bool {
-    InForce::of(slot).has_in_table_v4(Ipv4Addr::from(source).into()) && in_trie_v4(slot, source)
+    has_in_table_v4(slot, GATES.get(slot), Ipv4Addr::from(source).into())
+        && in_trie_v4(slot, source)
 }
 
 #[inline(never)]
 fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
-    InForce::of(slot).has_in_table_v6(TableKey { high, low }) && in_trie_v6(slot, high, low)
+    has_in_table_v6(slot, GATES.get(slot), TableKey { high, low }) && in_trie_v6(slot, high, low)
 }
 
-impl InForce {
-    /// Whether an address is in any range, dead or alive, by the table: of the two the one to be asked by a flood.
-    #[inline(always)]
-    fn has_in_table_v4(&self, key: TableKey) -> bool {
-        let further = Further::<0>(self.slot);
-        match self.gate {
-            Some(gate) => table::holds_v4(&further, &gate.roots[0], key),
-            None => true,
-        }
+/// Whether an address is in any range of `slot`, dead or alive, by the table: of table and trie the one to be asked by a flood.
+#[inline(always)]
+fn has_in_table_v4(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
+    match gate {
+        Some(gate) => table::holds_v4(&Further::<0>(slot), &gate.roots[0], key),
+        None => true,
     }
+}
 
-    #[inline(always)]
-    fn has_in_table_v6(&self, key: TableKey) -> bool {
-        let further = Further::<1>(self.slot);
-        match self.gate {
-            Some(gate) => table::holds_v6(&further, &gate.roots[1], key),
-            None => true,
-        }
+#[inline(always)]
+fn has_in_table_v6(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
+    match gate {
+        Some(gate) => table::holds_v6(&Further::<1>(slot), &gate.roots[1], key),
+        None => true,
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
-    io::{self, Read as _},
+    io,
     net::{IpAddr, SocketAddr},
-    process, str,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -18,6 +16,7 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use procfs::process::Process;
 use serde::Serialize;
 
 /// An established TCP connection to this node.
@@ -130,33 +129,24 @@ fn address(ip: IpAddr, port: u16) -> SocketAddr {
 /// started it. `sudo` leaves the variable out of what it starts, and itself still has it; a `tmux` server may have the one of an
 /// earlier login.
 pub fn origin() -> Option<IpAddr> {
-    origin_of(process::id())
+    origin_of(Process::myself().ok()?)
 }
 
-fn origin_of(mut process: u32) -> Option<IpAddr> {
-    while process != 0 {
-        let environment = about(process, "environ").unwrap_or_default();
-        let mut variables = environment.split(|byte| *byte == 0);
-        if let Some(value) = variables.find_map(|one| one.strip_prefix(b"SSH_CONNECTION=")) {
-            return client(&String::from_utf8_lossy(value));
+fn origin_of(mut process: Process) -> Option<IpAddr> {
+    loop {
+        let environment = process.environ().ok();
+        let value = environment
+            .as_ref()
+            .and_then(|variables| variables.get("SSH_CONNECTION".as_ref() as &std::ffi::OsStr));
+        if let Some(value) = value {
+            return client(&value.to_string_lossy());
         }
-        process = parent(&about(process, "stat").ok()?)?;
+        let parent = process.stat().ok()?.ppid;
+        if parent <= 0 {
+            return None;
+        }
+        process = Process::new(parent).ok()?;
     }
-    None
-}
-
-/// What the kernel tells of `process` under `name` (`proc(5)`), in as few calls as there can be: each look into another process's memory costs some time.
-fn about(process: u32, name: &str) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(64 * 1024);
-    File::open(format!("/proc/{process}/{name}"))?.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The fourth field of a process's `stat`. The second, its name, is in parentheses, and may hold anything.
-fn parent(stat: &[u8]) -> Option<u32> {
-    let name = stat.iter().rposition(|byte| *byte == b')')?;
-    let fields = str::from_utf8(&stat[name + 1..]).ok()?;
-    fields.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The first word of `SSH_CONNECTION`, which `ssh(1)` describes: client's address and port, server's address and port.
@@ -189,20 +179,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_process_of_any_name_has_a_parent() {
-        for (stat, want) in [
-            ("7 (sh) S 5 7 7 0 -1", Some(5)),
-            ("7 (a) S 9 (b c)) R 5 7", Some(5)),
-            ("1 (init) S 0 1 1", Some(0)),
-            ("7 (sh", None),
-            ("7 (sh) S", None),
-            ("", None),
-        ] {
-            assert_eq!(parent(stat.as_bytes()), want, "{stat}");
-        }
-    }
-
     /// As `sudo` does it: the variable is gone, and the process that started it has it.
     #[test]
     fn the_nearest_process_with_the_variable_tells() {
@@ -219,7 +195,8 @@ mod tests {
         let mut line = String::new();
         let mut stdout = io::BufReader::new(shell.stdout.take().expect("a pipe"));
         io::BufRead::read_line(&mut stdout, &mut line).expect("its number");
-        let found = origin_of(line.trim().parse().expect("a number"));
+        let inner = Process::new(line.trim().parse().expect("a number")).expect("a process");
+        let found = origin_of(inner);
         drop(shell.stdin.take());
         shell.wait().expect("it ends");
         assert_eq!(found, Some("198.51.100.7".parse().expect("an address")));

@@ -146,6 +146,14 @@ impl Code {
         self.set_wide(register, 0)
     }
 
+    /// Looks up the key that lies `below` the top of the stack in a map: register 0 is where its value is, or zero (`bpf_map_lookup_elem`).
+    pub fn look_up(self, map: &'static str, below: i32) -> Self {
+        self.set(2, r(10))
+            .alu(Do::Add, 2, -below)
+            .set_map(1, map)
+            .call(1)
+    }
+
     /// Loads from the address in `base`, plus `offset`.
     pub fn load(self, size: Size, register: u8, base: u8, offset: i16) -> Self {
         self.push(0x61 | size as u8, (register, base), offset, 0)

@@ -267,8 +267,7 @@ const DUE_MAP: MapShape = MapShape {
     flags: 0,
 };
 
-/// `bpf_map_lookup_elem`, `bpf_ktime_get_ns`, `bpf_get_prandom_u32` and `bpf_redirect`.
-const LOOK_UP: i32 = 1;
+/// `bpf_ktime_get_ns`, `bpf_get_prandom_u32` and `bpf_redirect`.
 const NOW: i32 = 5;
 const RANDOM: i32 = 7;
 const REDIRECT: i32 = 23;
@@ -345,10 +344,7 @@ fn generator(code: Code, family: Family, ifindex: u32) -> Code {
 fn paced(code: Code) -> Code {
     let mut code = code
         .store(Size::Word, 10, -4, 0)
-        .set(2, r(10))
-        .alu(Do::Add, 2, -4)
-        .set_map(1, DUE)
-        .call(LOOK_UP)
+        .look_up(DUE, 4)
         .jump(When::Equal, 0, 0, "away")
         .set(8, r(0))
         .load(Size::Double, 7, 8, 0)

@@ -82,7 +82,7 @@ pub fn create_maps(maps: &Path) -> Result<()> {
 
 impl Program {
     /// Loads the program for an interface, over the maps in use and the interface's own counters. With `log` it says
-    /// through aya-log what it drops, which costs time.
+    /// through aya-log what it reports, and no more than that.
     ///
     /// # Errors
     /// If the kernel refuses: no capability, or its verifier does not take the program.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{explain::explain, ranges::Table};
 
-/// The further lines, an array per slot; or the bitmaps that are not in the record, one per slot and family.
+/// The lines behind the roots, an array per slot; or the bitmaps that are not in the gate, an array per slot and family.
 pub(super) type Tables = ArrayOfMaps<MapData, MapData>;
 
 /// One array may stand in for another of another length (Linux 5.10, commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
@@ -28,8 +28,8 @@ fn spare_room(lines: u32) -> u32 {
         .next_power_of_two()
 }
 
-/// Puts an array of so many `T` in `place`. No packet may read it.
-fn make<T>(arrays: &mut Tables, place: Slot, count: u32) -> Result<()> {
+/// Puts an array of so many `T` at `index`. No packet may read it.
+fn make<T>(arrays: &mut Tables, index: u32, count: u32) -> Result<()> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
@@ -39,13 +39,13 @@ fn make<T>(arrays: &mut Tables, place: Slot, count: u32) -> Result<()> {
     );
     let map =
         MapData::create(map, "table", None).map_err(|error| explain("create table", &error))?;
-    put(arrays, place, &map)
+    put(arrays, index, &map)
 }
 
-/// How much room the array in `place` has; none if there is no array.
-fn room(arrays: &Tables, place: Slot) -> Result<u32> {
+/// How much room the array at `index` has; none if there is no array.
+fn room(arrays: &Tables, index: u32) -> Result<u32> {
     let failed = |error| explain("read table", &error);
-    match arrays.get(&place.0, 0) {
+    match arrays.get(&index, 0) {
         Ok(array) => Ok(array.info().map_err(failed)?.max_entries()),
         // Nothing was ever put there.
         Err(MapError::KeyNotFound) => Ok(0),
@@ -53,40 +53,40 @@ fn room(arrays: &Tables, place: Slot) -> Result<u32> {
     }
 }
 
-/// Fills the array in `place`, which has the room.
-fn fill_array<T: bytemuck::NoUninit>(arrays: &Tables, place: Slot, content: &[T]) -> Result<()> {
+/// Fills the array at `index`, which has the room.
+fn fill_array<T: bytemuck::NoUninit>(arrays: &Tables, index: u32, content: &[T]) -> Result<()> {
     let indices = (0_u32..).map(u32::to_ne_bytes);
     let content = content.iter().map(bytemuck::bytes_of);
-    Batch::of(&inside(arrays, place)?)?
+    Batch::of(&inside(arrays, index)?)?
         .fill(indices.zip(content), |_| ())
         .map_err(|error| explain("fill table", &error))
 }
 
-/// The places of a slot's bitmaps.
-fn places(slot: Slot) -> [Slot; 2] {
-    [Slot(2 * slot.0), Slot(2 * slot.0 + 1)]
+/// Where the bitmaps of `slot` are.
+fn bitmaps_of(slot: Slot) -> [u32; 2] {
+    [2 * slot.0, 2 * slot.0 + 1]
 }
 
 /// Leaves a table in `slot`, which no packet reads, with as much room as a blank slot has beside one of `lines`. What is in its lines is of no
-/// account: nothing leads there but the roots, which are in the record.
+/// account: nothing leads there but the roots, which are in the gate.
 pub(super) fn clear(tables: &mut Tables, slot: Slot, lines: u32) -> Result<()> {
-    if room(tables, slot)? != spare_room(lines) {
-        make::<Line>(tables, slot, spare_room(lines))?;
+    if room(tables, slot.0)? != spare_room(lines) {
+        make::<Line>(tables, slot.0, spare_room(lines))?;
     }
     Ok(())
 }
 
 /// Gives back the memory of the bitmaps in `slot`, which no packet reads.
 pub(super) fn clear_bitmaps(bitmaps: &mut Tables, slot: Slot) -> Result<()> {
-    for place in places(slot) {
-        if room(bitmaps, place)? > 1 {
-            make::<Block>(bitmaps, place, 1)?;
+    for index in bitmaps_of(slot) {
+        if room(bitmaps, index)? > 1 {
+            make::<Block>(bitmaps, index, 1)?;
         }
     }
     Ok(())
 }
 
-/// Writes the lines and bitmaps of `table` to `slot`, which is blank; the roots are for the record.
+/// Writes the lines and bitmaps of `table` to `slot`, which is blank; the roots are for the gate.
 pub(super) fn fill(
     tables: &mut Tables,
     bitmaps: &mut Tables,
@@ -94,14 +94,14 @@ pub(super) fn fill(
     table: &Table,
 ) -> Result<()> {
     let lines = table.lines.len() as u32;
-    if lines > room(tables, slot)? {
-        make::<Line>(tables, slot, lines)?;
+    if lines > room(tables, slot.0)? {
+        make::<Line>(tables, slot.0, lines)?;
     }
-    fill_array(tables, slot, &table.lines)?;
-    for (place, bitmap) in places(slot).into_iter().zip(&table.bitmaps) {
+    fill_array(tables, slot.0, &table.lines)?;
+    for (index, bitmap) in bitmaps_of(slot).into_iter().zip(&table.bitmaps) {
         if !bitmap.is_empty() {
-            make::<Block>(bitmaps, place, bitmap.len() as u32)?;
-            fill_array(bitmaps, place, bitmap)?;
+            make::<Block>(bitmaps, index, bitmap.len() as u32)?;
+            fill_array(bitmaps, index, bitmap)?;
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ pub(super) fn fill<'a, const N: usize, const K: usize>(
             Some((key, bytemuck::cast(value)))
         })
         .collect();
-    Batch::of(&inside(tries, slot)?)?
+    Batch::of(&inside(tries, slot.0)?)?
         .fill(entries, done)
         .map_err(|error| explain("fill trie", &error))
 }
@@ -78,21 +78,21 @@ pub(super) fn clear<const K: usize>(tries: &mut Tries, slot: Slot) -> Result<()>
         BPF_F_NO_PREALLOC,
     );
     let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
-    put(tries, slot, &map)
+    put(tries, slot.0, &map)
 }
 
-/// The map in `slot`.
-pub(super) fn inside(maps: &Tries, slot: Slot) -> Result<MapData> {
-    maps.get(&slot.0, 0)
+/// The map at `index`.
+pub(super) fn inside(maps: &Tries, index: u32) -> Result<MapData> {
+    maps.get(&index, 0)
         .map_err(|error| explain("read policy", &error))
 }
 
-/// Puts `map` in `slot`; returns once no program reads the one that was there.
+/// Puts `map` at `index`; returns once no program reads the one that was there.
 ///
 /// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
 /// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
-pub(super) fn put(maps: &mut Tries, slot: Slot, map: &MapData) -> Result<()> {
-    maps.set(slot.0, map, 0)
+pub(super) fn put(maps: &mut Tries, index: u32, map: &MapData) -> Result<()> {
+    maps.set(index, map, 0)
         .map_err(|error| explain("write policy", &error))
 }
 
@@ -100,7 +100,7 @@ pub(super) fn put(maps: &mut Tries, slot: Slot, map: &MapData) -> Result<()> {
 /// that is about to be rewritten. [`put`] waits; so the trie in force is put in its own place again.
 pub(super) fn wait_for_packets(tries: &mut Tries, current: Slot) -> Result<()> {
     match tries.get(&current.0, 0) {
-        Ok(trie) => put(tries, current, &trie),
+        Ok(trie) => put(tries, current.0, &trie),
         // Nothing was ever put in force.
         Err(MapError::KeyNotFound) => Ok(()),
         Err(error) => Err(explain("read policy", &error)),
@@ -118,10 +118,9 @@ where
     IpAddr: From<[u8; N]>,
 {
     let verb = "read policy";
-    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> =
-        Map::LpmTrie(inside(tries, slot)?)
-            .try_into()
-            .map_err(|error: MapError| explain(verb, &error))?;
+    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(inside(tries, slot.0)?)
+        .try_into()
+        .map_err(|error: MapError| explain(verb, &error))?;
     let mut found = Vec::new();
     let mut len = Some(8 * N as u8);
     while let Some(bits) = len {

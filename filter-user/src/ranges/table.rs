@@ -90,28 +90,22 @@ struct Span {
 
 impl Span {
     /// All that share their first `bits` bits with `first`, the first of them.
-    const fn sharing(first: u128, bits: u32) -> Self {
+    fn sharing(first: u128, bits: u32) -> Self {
         Self {
             first,
-            last: first | (u128::MAX >> bits),
+            last: first | u128::MAX.checked_shr(bits).unwrap_or(0),
         }
     }
 
     /// The addresses of this span, all of those that share its first `depth` bits, whose next octet is `octet`. The last octet of an
     /// address may go on beyond it, with zeros.
-    const fn octet(self, octet: usize, depth: u32) -> Option<Self> {
-        let (octet, beyond) = (octet as u128, depth.saturating_sub(120));
+    fn octet(self, octet: u128, depth: u32) -> Option<Self> {
+        let beyond = depth.saturating_sub(120);
         if octet & ((1 << beyond) - 1) != 0 {
             return None;
         }
-        if beyond > 0 {
-            let first = self.first | octet >> beyond;
-            return Some(Self { first, last: first });
-        }
-        Some(Self::sharing(
-            self.first | octet << (120 - depth),
-            depth + 8,
-        ))
+        let first = self.first | octet >> beyond << 120_u32.saturating_sub(depth);
+        Some(Self::sharing(first, depth + 8))
     }
 
     const fn holds(self, other: Self) -> bool {
@@ -202,7 +196,7 @@ impl Lines {
             if octet % 64 == 0 {
                 before |= (further.len() as u64) << (octet / 64 * 8);
             }
-            let Some(bounds) = bounds.octet(octet, depth) else {
+            let Some(bounds) = bounds.octet(octet as u128, depth) else {
                 continue;
             };
             while rest.first().is_some_and(|span| span.last < bounds.first) {

@@ -19,8 +19,7 @@ use tests::{
 const SOURCES: &str = "sources";
 const TURN: &str = "turn";
 const NEXT: &str = "next";
-/// `bpf_map_lookup_elem` and `bpf_tail_call`.
-const LOOK_UP: i32 = 1;
+/// `bpf_tail_call`.
 const TAIL_CALL: i32 = 12;
 
 /// The program of a family, on an interface.
@@ -113,20 +112,14 @@ fn code(family: Family, mask: i32) -> Code {
         .alu(Do::Add, 4, 54)
         .jump(When::Greater, 4, r(3), "away")
         .store(Size::Word, 10, -4, 0)
-        .set(2, r(10))
-        .alu(Do::Add, 2, -4)
-        .set_map(1, TURN)
-        .call(LOOK_UP)
+        .look_up(TURN, 4)
         .jump(When::Equal, 0, 0, "away")
         .load(Size::Double, 5, 0, 0)
         .alu(Do::Add, 5, 1)
         .store(Size::Double, 0, 0, r(5))
         .alu(Do::And, 5, mask)
         .store(Size::Word, 10, -4, r(5))
-        .set(2, r(10))
-        .alu(Do::Add, 2, -4)
-        .set_map(1, SOURCES)
-        .call(LOOK_UP)
+        .look_up(SOURCES, 4)
         .jump(When::Equal, 0, 0, "away");
     for word in 0..words {
         code = code

@@ -13,8 +13,6 @@ use tests::{
 const V4: &str = "v4";
 const V6: &str = "v6";
 const DROPS: &str = "drops";
-/// `bpf_map_lookup_elem`.
-const LOOK_UP: i32 = 1;
 /// Ports 443 and 6443 as they lie in memory, loaded as little-endian.
 const PORTS: [i32; 2] = [0xbb01, 0x2b19];
 /// EtherTypes, the same way.
@@ -32,11 +30,8 @@ pub(crate) fn tries(list: &[IpNet]) -> Result<Foreign> {
         capacity: u32::try_from(list.len()).unwrap_or(u32::MAX).max(1),
         flags: 1,
     };
-    let look_up = |code: Code, map, at: i32| {
-        code.set(2, r(10))
-            .alu(tests::assembly::Do::Add, 2, at)
-            .set_map(1, map)
-            .call(LOOK_UP)
+    let look_up = |code: Code, map, below| {
+        code.look_up(map, below)
             .jump(When::Unequal, 0, 0, "pass")
             .jump(When::Always, 0, 0, "drop")
     };
@@ -45,7 +40,7 @@ pub(crate) fn tries(list: &[IpNet]) -> Result<Foreign> {
             .store(Size::Word, 10, -8, 32)
             .load(Size::Word, 5, 2, 26)
             .store(Size::Word, 10, -4, r(5));
-        look_up(code, V4, -8)
+        look_up(code, V4, 8)
     };
     let v6 = |code: Code| {
         let mut code = code.store(Size::Word, 10, -20, 128);
@@ -57,7 +52,7 @@ pub(crate) fn tries(list: &[IpNet]) -> Result<Foreign> {
                 r(5),
             );
         }
-        look_up(code, V6, -20)
+        look_up(code, V6, 20)
     };
     let mut program =
         Foreign::with_code(program(v4, v6), &[trie(V4, 8), trie(V6, 20), DROP_COUNTER])?;
@@ -142,10 +137,7 @@ fn program(v4: impl Fn(Code) -> Code, v6: impl Fn(Code) -> Code) -> Code {
     v6(port(code, 56, "guarded too"))
         .label("drop")
         .store(Size::Word, 10, -4, 0)
-        .set(2, r(10))
-        .alu(tests::assembly::Do::Add, 2, -4)
-        .set_map(1, DROPS)
-        .call(LOOK_UP)
+        .look_up(DROPS, 4)
         .jump(When::Equal, 0, 0, "counted")
         .load(Size::Double, 1, 0, 0)
         .alu(tests::assembly::Do::Add, 1, 1)
