@@ -16,7 +16,7 @@ use crate::{
     cli::{ChangeArgs, PolicyArgs},
     config::{Settings, XdpMode, join},
     datapath::{
-        Attachment, Maps, Policy, Program, attach, create_maps, detach_link, program_name, replace,
+        Attachment, Maps, Program, attach, create_maps, detach_link, program_name, replace,
     },
     net::{Interface, Net, XdpPlace},
     output::say,
@@ -173,11 +173,9 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
     };
     if first && within.is_some() {
         // What returns if nobody confirms is what was before: no filter.
-        let open = Policy {
-            enforced: false,
-            list: List::Off.digest(),
-            ..policy.clone()
-        };
+        let mut open = policy.clone();
+        open.enforced = false;
+        open.list = List::Off.digest();
         let slot = maps.stage(&open, None, false, &|_| ())?;
         maps.select(slot)?;
     }

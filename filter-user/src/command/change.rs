@@ -1,11 +1,6 @@
 //! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
 
-use std::{
-    panic::resume_unwind,
-    path::Path,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, map::Origin};
@@ -28,57 +23,13 @@ use crate::{
     output::{Output, say},
     problem::Problem,
     progress::Progress,
-    ranges::{Difference, Entry, List, Prefixes, RangesFile},
+    ranges::{Difference, Entry, List, Prefix, RangesFile},
     state::{Committed, History, Staged, WriterLock, read_ranges},
 };
-
-/// The ranges file as a writer finds it, read beside everything else.
-struct Before {
-    reading: Option<JoinHandle<Result<Option<Found>>>>,
-    found: Option<Found>,
-}
-
-/// What it says.
-struct Found {
-    file: RangesFile,
-    list: List,
-    digest: [u8; 32],
-}
-
-impl Before {
-    fn begin(path: &Path) -> Result<Self> {
-        let path = path.to_owned();
-        let read = move || {
-            let found = read_ranges(&path)?.map(|file| {
-                let list = file.list();
-                let digest = list.digest();
-                Found { file, list, digest }
-            });
-            Ok(found)
-        };
-        let reading = thread::Builder::new().spawn(read).context("start thread")?;
-        Ok(Self {
-            reading: Some(reading),
-            found: None,
-        })
-    }
-
-    /// Waits for it. An error is told once, and nothing was found then.
-    fn get(&mut self) -> Result<Option<&Found>> {
-        if let Some(reading) = self.reading.take() {
-            self.found = match reading.join() {
-                Ok(found) => found?,
-                Err(panic) => resume_unwind(panic),
-            };
-        }
-        Ok(self.found.as_ref())
-    }
-}
 
 /// The one who may change the list.
 pub(super) struct Writer<'a> {
     context: &'a Context,
-    before: Before,
     net: Net,
     maps: Option<Maps>,
     settings: Option<Settings>,
@@ -101,7 +52,6 @@ impl<'a> Writer<'a> {
         }
         Ok(Self {
             context,
-            before: Before::begin(&context.global.ranges_file)?,
             net,
             maps,
             settings,
@@ -117,8 +67,8 @@ impl<'a> Writer<'a> {
     }
 
     /// The ranges file, for a change that builds on it.
-    pub(super) fn file(&mut self) -> Result<Option<RangesFile>> {
-        match self.before.get()?.map(|found| found.file.clone()) {
+    pub(super) fn file(&self) -> Result<Option<RangesFile>> {
+        match read_ranges(&self.context.global.ranges_file)? {
             None if self.maps.is_some() => Err(Problem::failed(
                 format!(
                     "read ranges file `{}`: no such file",
@@ -176,11 +126,7 @@ impl<'a> Writer<'a> {
             None => None,
         };
         let path = &self.context.global.ranges_file;
-        // One that cannot be read is no list to compare with.
-        let _ = self.before.get();
-        let before = self.before.found.take();
-        let said = before.as_ref().is_some_and(|before| before.file == *file);
-        let (difference, was_off) = self.difference(before, &list, policy.as_ref())?;
+        let (difference, was_off) = self.difference(&list, policy.as_ref())?;
         let mut change = Change {
             difference,
             ranges: list.entries().len(),
@@ -206,8 +152,9 @@ impl<'a> Writer<'a> {
             put_back_edited(maps, path)?;
         }
         // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
-        let staged = match (said, within) {
-            (true, None) => None,
+        let said = || fs::read_to_string(path).is_ok_and(|text| file.is(&text));
+        let staged = match within {
+            None if said() => None,
             _ => Some(Staged::write(path, file)?),
         };
         match (&mut self.maps, &policy) {
@@ -233,33 +180,20 @@ impl<'a> Writer<'a> {
         told.map(|()| 0)
     }
 
-    /// What sets `list` apart from the one in force, or from the one in `file` where no filter is attached; and whether that one
-    /// is the off switch.
-    fn difference(
-        &self,
-        file: Option<Found>,
-        list: &List,
-        policy: Option<&Policy>,
-    ) -> Result<(Difference, bool)> {
-        let from = |before: &List| {
+    /// What sets `list` apart from the one in force: from what packets met until now, which need not be what the file says. Where no filter
+    /// is attached, from the file. And whether that one is the off switch.
+    fn difference(&mut self, list: &List, policy: Option<&Policy>) -> Result<(Difference, bool)> {
+        let (Some(maps), Some(policy)) = (&mut self.maps, policy) else {
+            // One that cannot be read is no list to compare with.
+            let file = read_ranges(&self.context.global.ranges_file).ok().flatten();
+            let before = file.map_or(List::Ranges(Vec::new()), |file| file.list());
             let difference = Difference::new(before.entries(), list.entries());
-            (difference, *before == List::Off)
+            return Ok((difference, before == List::Off));
         };
-        let (Some(maps), Some(policy)) = (&self.maps, policy) else {
-            let list = file.map_or(List::Ranges(Vec::new()), |file| file.list);
-            return Ok(from(&list));
-        };
-        let slot = maps.in_force()?;
-        let record = maps.record(slot)?;
-        match file {
-            Some(before) if before.digest == record.list => Ok(from(&before.list)),
-            // The file was edited: what counts is what packets met until now.
-            _ => {
-                let have = listed(&maps.sources(slot, &Moment::now()?)?);
-                let difference = Difference::new(&have, &listed(&policy.sources));
-                Ok((difference, record.mode == Mode::Off as u8))
-            }
-        }
+        let want = listed(policy.sources.iter());
+        let difference = Difference::between(listed(maps.known()?), want);
+        let record = maps.record(maps.in_force()?)?;
+        Ok((difference, record.mode == Mode::Off as u8))
     }
 }
 
@@ -288,17 +222,11 @@ pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
 }
 
 /// The user's ranges among `prefixes`, each with the time that it lives, those around it included.
-fn listed(prefixes: &Prefixes) -> Vec<Entry> {
-    let listed = prefixes
-        .iter()
-        .filter(|prefix| prefix.origins & Origin::List as u8 != 0);
-    listed
-        .map(|prefix| Entry {
-            range: prefix.range,
-            expires: prefix.expires.map(to_second),
-            comment: None,
-        })
-        .collect()
+fn listed<'a>(
+    prefixes: impl Iterator<Item = &'a Prefix>,
+) -> impl Iterator<Item = (IpNet, Option<Timestamp>)> {
+    let listed = prefixes.filter(|prefix| prefix.origins & Origin::List as u8 != 0);
+    listed.map(|prefix| (prefix.range, prefix.expires.map(to_second)))
 }
 
 /// The refusal of a change while another one waits.

@@ -54,10 +54,10 @@ pub(super) async fn policy(net: &Net, list: &List, settings: &Settings) -> Resul
         outbound: settings.outbound.clone(),
         cluster: settings.cluster.clone(),
     };
-    Ok(Policy {
-        settings: settings.clone(),
-        enforced: *list != List::Off,
-        list: list.digest(),
-        sources: compile(list.entries(), &implicit),
-    })
+    Ok(Policy::new(
+        settings.clone(),
+        *list != List::Off,
+        list.digest(),
+        compile(list.entries(), &implicit),
+    ))
 }

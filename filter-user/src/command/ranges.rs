@@ -72,7 +72,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                 ),
                 None => None,
             };
-            let mut writer = Writer::new(context)?;
+            let writer = Writer::new(context)?;
             let mut file = writer
                 .file()?
                 .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
@@ -81,12 +81,12 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
         }
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
-            let mut writer = Writer::new(context)?;
+            let writer = Writer::new(context)?;
             let file = remove(context, writer.file()?, &ranges)?;
             writer.change(&file, &change).await
         }
         RangesCommand::Reload { change } => {
-            let mut writer = Writer::new(context)?;
+            let writer = Writer::new(context)?;
             let file = writer.file()?.ok_or_else(|| no_file(context, "reload"))?;
             writer.change(&file, &change).await
         }

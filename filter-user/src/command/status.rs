@@ -20,7 +20,7 @@ use crate::{
     net::Net,
     output::say,
     problem::{Problem, Refusals},
-    ranges::{Difference, Entry, List, Prefixes},
+    ranges::{Difference, List, Prefixes},
     state::{Pending, read_ranges},
     warnings::Facts,
 };
@@ -317,22 +317,9 @@ fn drift(file: &List, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String> {
             let listed = kernel
                 .iter()
                 .filter(|prefix| prefix.origins & Origin::List as u8 != 0);
-            let have: Vec<Entry> = listed
-                .map(|prefix| Entry {
-                    range: prefix.range,
-                    expires: None,
-                    comment: None,
-                })
-                .collect();
-            let want: Vec<Entry> = want
-                .iter()
-                .map(|entry| Entry {
-                    range: entry.range,
-                    expires: None,
-                    comment: None,
-                })
-                .collect();
-            match Difference::new(&have, &want) {
+            let have = listed.map(|prefix| (prefix.range, None));
+            let want = want.iter().map(|entry| (entry.range, None));
+            match Difference::between(have, want) {
                 same if same.is_none() => {
                     "the file gives ranges another expiry than the kernel goes by".to_owned()
                 }

@@ -81,7 +81,7 @@ impl Blanking {
     ///
     /// # Errors
     /// If the kernel refused.
-    pub(super) fn end(mut self) -> Result<()> {
+    pub(super) fn end(&mut self) -> Result<()> {
         self.0.take().map_or(Ok(()), |thread| ended(thread.join()))
     }
 }

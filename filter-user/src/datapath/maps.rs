@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     thread::{self, JoinHandle},
 };
 
@@ -18,6 +19,7 @@ use filter_common::{
 
 use super::{
     blank::Blanking,
+    stage::ended,
     table::Tables,
     tries::{self, Tries},
     usage::{self, Known},
@@ -28,10 +30,10 @@ use crate::{
     explain::explain,
     pins::Pins,
     problem::Problem,
-    ranges::{Prefix, Prefixes},
+    ranges::{Prefix, Prefixes, Table},
 };
 
-/// A policy as it is compiled into a generation.
+/// A policy as it is compiled into a generation. The table is made by a thread of its own, from the first.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// What it is compiled from besides the list.
@@ -41,10 +43,33 @@ pub struct Policy {
     /// The digest of the list.
     pub list: [u8; 32],
     /// The authorized sources.
-    pub sources: Prefixes,
+    pub sources: Arc<Prefixes>,
+    table: Arc<OnceLock<Table>>,
 }
 
 impl Policy {
+    /// The policy that authorizes `sources`, which a list with this digest, the off switch if it is not `enforced`, was compiled to.
+    pub fn new(settings: Settings, enforced: bool, list: [u8; 32], sources: Prefixes) -> Self {
+        let policy = Self {
+            settings,
+            enforced,
+            list,
+            sources: Arc::new(sources),
+            table: Arc::default(),
+        };
+        let ahead = policy.clone();
+        // Where no thread can be had, whoever needs the table makes it.
+        let _ = thread::Builder::new().spawn(move || {
+            ahead.table();
+        });
+        policy
+    }
+
+    /// The table of the authorized sources.
+    pub(super) fn table(&self) -> &Table {
+        self.table.get_or_init(|| Table::new(&self.sources))
+    }
+
     /// The mode that packets meet.
     pub fn mode(&self) -> Mode {
         if self.enforced {
@@ -101,9 +126,23 @@ impl Standing {
 /// What a change needs and can be done before the new list is known.
 pub(super) struct Ahead {
     /// Reads who is known in the slot in force.
-    pub(super) known: JoinHandle<Result<Known>>,
+    reading: Option<JoinHandle<Result<Known>>>,
+    known: Known,
     /// Ends when the other slot is blank.
     pub(super) blank: Blanking,
+}
+
+impl Ahead {
+    /// Who is known in the slot in force.
+    ///
+    /// # Errors
+    /// If the kernel refused. That is told once.
+    pub(super) fn known(&mut self) -> Result<&Known> {
+        if let Some(reading) = self.reading.take() {
+            self.known = ended(reading.join())?;
+        }
+        Ok(&self.known)
+    }
 }
 
 /// The shared maps, opened from their pins.
@@ -259,11 +298,32 @@ impl Maps {
         let v4: Tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
         let v6: Tries = open(&self.directory, SOURCES_V6, Map::ArrayOfMaps)?;
         let blank = Blanking::begin(self)?;
-        let known = thread::Builder::new()
+        let reading = thread::Builder::new()
             .spawn(move || usage::known(&v4, &v6, current, &now))
             .context("start thread")?;
-        self.ahead = Some(Ahead { known, blank });
+        self.ahead = Some(Ahead {
+            reading: Some(reading),
+            known: Known::new(),
+            blank,
+        });
         Ok(())
+    }
+
+    /// The prefixes in the slot in force, in the order of their ranges, as they were when the change began.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn known(&mut self) -> Result<impl Iterator<Item = &Prefix>> {
+        let known = self.ahead()?.known()?;
+        Ok(known.iter().map(|(prefix, _)| prefix))
+    }
+
+    /// What was begun, or is now.
+    pub(super) fn ahead(&mut self) -> Result<&mut Ahead> {
+        if self.ahead.is_none() {
+            self.expect_change()?;
+        }
+        self.ahead.as_mut().context("a change that was not begun")
     }
 
     /// Puts the generation in `slot` in force for good: one write, after which every packet is judged by it.

@@ -8,7 +8,7 @@ use filter_common::map::{Gate, PolicyRecord, PortSet, SETTINGS_LEN};
 
 use super::{
     batch::Batch,
-    maps::{Ahead, Maps, Policy, Slot, Standing},
+    maps::{Maps, Policy, Slot, Standing},
     table, tries,
     usage::{Identity, identify},
 };
@@ -16,7 +16,7 @@ use crate::{
     clock::Moment,
     explain::explain,
     problem::Problem,
-    ranges::{Prefix, Prefixes, Table},
+    ranges::{Prefix, Prefixes},
 };
 
 impl Maps {
@@ -50,12 +50,8 @@ impl Maps {
             })
             .collect();
 
-        if self.ahead.is_none() {
-            self.expect_change()?;
-        }
-        let Ahead { known, blank } = self.ahead.take().expect("it was put there just now");
-        let known = ended(known.join())?;
-        blank.end()?;
+        let ahead = self.ahead()?;
+        ahead.blank.end()?;
         let (have, spare) = (self.record(current)?, self.record(slot)?);
         ensure!(
             spare.blank == 1,
@@ -66,18 +62,23 @@ impl Maps {
         self.write_record(slot, &begun)?;
         // A generation that was taken back has given ids away, too.
         let mut next_id = have.next_id.max(spare.next_id);
-        let identities = identify(&policy.sources, &known, &mut next_id, &now);
+        let known = self.ahead()?.known()?;
+        let identities = identify(&policy.sources, known, &mut next_id, &now);
+        self.ahead = None;
         let sources = || policy.sources.iter().zip(identities.iter().copied());
         let (roots, lines) = thread::scope(|scope| {
             let tries_v6 = &self.sources_v6;
             let v6 = spawn(scope, || {
                 tries::fill::<16, 20>(tries_v6, slot, sources(), &now, done)
             })?;
-            tries::fill::<4, 8>(&self.sources_v4, slot, sources(), &now, done)?;
-            let table = Table::new(&policy.sources);
-            table::fill(&mut self.tables, &mut self.bitmaps, slot, &table)?;
-            join(v6)?;
-            anyhow::Ok((table.roots, table.lines.len() as u32))
+            let tries_v4 = &self.sources_v4;
+            let v4 = spawn(scope, || {
+                tries::fill::<4, 8>(tries_v4, slot, sources(), &now, done)
+            })?;
+            let table = policy.table();
+            table::fill(&mut self.tables, &mut self.bitmaps, slot, table)?;
+            join(v4).and(join(v6))?;
+            anyhow::Ok((&*table.roots, table.lines.len() as u32))
         })?;
         let destinations = || {
             destinations

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 use aya::maps::{Map, MapData, MapError, PerCpuHashMap};
 use filter_common::map::{MAX_USAGE, USAGE, Usage};
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
@@ -28,18 +27,14 @@ pub(super) struct Identity {
     pub(super) since: u32,
 }
 
-/// The ranges of a generation, each with its identity, in order.
-pub(super) type Known = Vec<(IpNet, Identity)>;
+/// The prefixes of a generation, each with its identity, in the order of their ranges.
+pub(super) type Known = Vec<(Prefix, Identity)>;
 
 /// Reads who is known in `slot`.
 pub(super) fn known(v4: &Tries, v6: &Tries, slot: Slot, now: &Moment) -> Result<Known> {
-    let mut found = tries::all::<4>(v4, slot, now)?;
-    found.extend(tries::all::<16>(v6, slot, now)?);
-    let ranges = found
-        .into_iter()
-        .map(|(prefix, identity)| (prefix.range, identity));
-    let mut known: Known = ranges.collect();
-    known.sort_unstable_by_key(|(range, _)| *range);
+    let mut known = tries::all::<4>(v4, slot, now)?;
+    known.extend(tries::all::<16>(v6, slot, now)?);
+    known.sort_unstable_by_key(|(prefix, _)| prefix.range);
     Ok(known)
 }
 
@@ -53,8 +48,8 @@ pub(super) fn identify(
     let since = (now.boot / NANOSECONDS) as u32;
     let mut known = known.iter().peekable();
     let identities = prefixes.iter().map(|prefix| {
-        while known.next_if(|(range, _)| *range < prefix.range).is_some() {}
-        match known.next_if(|(range, _)| *range == prefix.range) {
+        while known.next_if(|(had, _)| had.range < prefix.range).is_some() {}
+        match known.next_if(|(had, _)| had.range == prefix.range) {
             Some((_, identity)) => *identity,
             None => {
                 let id = *next_id;
@@ -217,8 +212,8 @@ mod tests {
     }
 
     fn known(prefixes: &Prefixes, identities: &[Identity]) -> Known {
-        let ranges = prefixes.iter().map(|prefix| prefix.range);
-        ranges.zip(identities.iter().copied()).collect()
+        let prefixes = prefixes.iter().copied();
+        prefixes.zip(identities.iter().copied()).collect()
     }
 
     #[test]

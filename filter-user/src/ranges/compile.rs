@@ -70,7 +70,8 @@ impl Prefixes {
 impl FromIterator<Prefix> for Prefixes {
     fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
         let mut sorted: Vec<Prefix> = prefixes.into_iter().collect();
-        sorted.sort_unstable_by_key(|prefix| prefix.range);
+        // Most of them are in order already, which this makes use of.
+        sorted.sort_by_key(|prefix| prefix.range);
         sorted.dedup_by(|next, kept| {
             let same = next.range == kept.range;
             if same {

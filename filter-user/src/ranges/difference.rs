@@ -25,8 +25,17 @@ pub struct Difference {
 const NAMED: usize = 4;
 
 impl Difference {
-    /// From `have` to `want`. A range that is listed twice counts once.
+    /// From the entries of a list to those of another one.
     pub fn new(have: &[Entry], want: &[Entry]) -> Self {
+        let of = |entry: &Entry| (entry.range, entry.expires);
+        Self::between(have.iter().map(of), want.iter().map(of))
+    }
+
+    /// From `have` to `want`, ranges with their expiries. A range that comes twice counts once.
+    pub fn between(
+        have: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
+        want: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
+    ) -> Self {
         let (have, want) = (sorted(have), sorted(want));
         let (mut have, mut want) = (have.iter().peekable(), want.iter().peekable());
         let mut difference = Self::default();
@@ -67,11 +76,10 @@ impl Difference {
 }
 
 /// Each range once, with its expiry; of several the latest, of which none is never.
-fn sorted(entries: &[Entry]) -> Vec<(IpNet, Option<Timestamp>)> {
-    let mut ranges: Vec<_> = entries
-        .iter()
-        .map(|entry| (entry.range, entry.expires))
-        .collect();
+fn sorted(
+    ranges: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
+) -> Vec<(IpNet, Option<Timestamp>)> {
+    let mut ranges: Vec<_> = ranges.collect();
     ranges.sort_unstable();
     ranges.dedup_by(|next, kept| {
         let same = next.0 == kept.0;

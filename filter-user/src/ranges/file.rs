@@ -46,6 +46,14 @@ impl Line {
         }
         Self::Entry { text, entry }
     }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Entry { text, .. } | Self::Nobody(text) | Self::Off(text) => {
+                text
+            }
+        }
+    }
 }
 
 impl RangesFile {
@@ -134,13 +142,21 @@ impl RangesFile {
         }
     }
 
-    /// The list it holds.
+    /// The list it holds, in order: whoever sorts it again has little to do.
     pub fn list(&self) -> List {
         if self.lines.iter().any(|line| matches!(line, Line::Off(_))) {
             List::Off
         } else {
-            List::Ranges(self.entries().cloned().collect())
+            let mut entries: Vec<Entry> = self.entries().cloned().collect();
+            entries.sort_by_key(|entry| (entry.range, entry.expires));
+            List::Ranges(entries)
         }
+    }
+
+    /// Whether `text` is this file. One that is another is told from it without being understood.
+    pub fn is(&self, text: &str) -> bool {
+        let lines = text.lines().map(str::trim_end);
+        lines.eq(self.lines.iter().map(Line::text)) && Self::parse(text).as_ref() == Ok(self)
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -192,14 +208,7 @@ impl RangesFile {
 impl fmt::Display for RangesFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.lines {
-            match line {
-                Line::Text(text)
-                | Line::Entry { text, .. }
-                | Line::Nobody(text)
-                | Line::Off(text) => {
-                    writeln!(f, "{text}")?;
-                }
-            }
+            writeln!(f, "{}", line.text())?;
         }
         Ok(())
     }
@@ -349,6 +358,27 @@ mod tests {
         ] {
             assert_eq!(parse(&RangesFile::new(&list).to_string()).list(), list);
         }
+    }
+
+    #[test]
+    fn a_text_is_the_file_that_it_parses_to() {
+        let file = parse(TEXT);
+        for same in [TEXT.to_owned(), TEXT.replace('\n', " \r\n")] {
+            assert_eq!(parse(&same), file);
+            assert!(file.is(&same), "{same:?}");
+        }
+        for other in [
+            "",
+            &TEXT[..TEXT.len() / 2],
+            &TEXT.replace("Lyon", "Lille"),
+            &format!("{TEXT}# more\n"),
+        ] {
+            assert!(!file.is(other), "{other:?}");
+        }
+        // The same lines, but refused.
+        let half = "128.0.0.0/1";
+        assert!(!parse(&format!("{half}\n")).is(half));
+        assert!(parse("10.0.0.0/8\n").is("10.0.0.0/8"));
     }
 
     #[test]
