@@ -12,11 +12,11 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Sight, table::Roots};
 
-/// The version of everything in this file, and of the numbers in `verdict.rs`.
+/// The version of everything in this file and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 4: gates, bitmaps and slots that are blank.
-pub const LAYOUT_VERSION: u32 = 4;
+/// policy that nobody wrote. 5: blocks of two halves in long bitmaps.
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// The name of the XDP program, as the kernel lists it.
 pub const PROGRAM: &str = "apifence";

@@ -39,12 +39,23 @@ pub const ROOTS: usize = 256 + 8;
 
 /// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
 pub const BITMAP_BITS: u32 = 18;
-/// The most bits that a bitmap tells apart: it takes two MiB then.
-pub const MOST_BITMAP_BITS: u32 = 24;
-/// A part of a bitmap that is not in the gate.
+/// A part of a bitmap that is not in the gate, as long as a line of the cache. Of IPv4 it has a bit for each value, as the bitmap in the gate
+/// has. Of IPv6 only the first half has; the second half has one for each value of [`FURTHER_BITS_V6`] more, strewn over it by [`strewn`]. A range
+/// has set both, so that few addresses beside a range find both. IPv4 has too many ranges as wide as the values are: they would fill it.
 pub type Block = [u64; 8];
-/// How many bits of the address choose a bit in a block.
-pub const BLOCK_BITS: u32 = 9;
+/// How many bits of an IPv4 address choose a bit in a block.
+pub const BLOCK_BITS_V4: u32 = 9;
+/// The same of an IPv6 address, in the first half.
+pub const BLOCK_BITS_V6: u32 = 8;
+/// How many more the second half looks at.
+pub const FURTHER_BITS_V6: u32 = 5;
+
+/// The place in the second half of a block, from 0 to 255, for what an address begins with: the bits that the bitmap tells apart, and
+/// [`FURTHER_BITS_V6`] more. Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+#[inline(always)]
+pub const fn strewn(bits: u64) -> usize {
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
+}
 
 /// Where the table of a family begins.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -164,7 +175,7 @@ enum Found {
 /// A line that is not there leaves it to the trie: the answer is then yes.
 #[inline(always)]
 pub fn holds_v4<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
-    if !bitmap_has(lines, roots, key.high) {
+    if !bitmap_has(lines, roots, key.high, BLOCK_BITS_V4) {
         return false;
     }
     let (root, key) = root_v4(key);
@@ -174,27 +185,31 @@ pub fn holds_v4<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
 /// The same for an IPv6 address.
 #[inline(always)]
 pub fn holds_v6<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
-    if key.high >> 61 == GLOBAL && !bitmap_has(lines, roots, key.high << 3) {
+    if key.high >> 61 == GLOBAL && !bitmap_has(lines, roots, key.high << 3, BLOCK_BITS_V6) {
         return false;
     }
     let (root, key) = root_v6(key);
     holds(lines, &roots.lines[root], key)
 }
 
-/// Whether any address that begins like this one is in a range.
+/// Whether any address that begins like this one, whose bits are `bits`, may be in a range.
 #[inline(always)]
-fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64) -> bool {
+fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64, block_bits: u32) -> bool {
     let len = roots.bitmap_bits as u32;
     let value = bits >> (64 - len);
-    let word = if len == BITMAP_BITS {
-        roots.bitmap[(bits >> (64 - BITMAP_BITS + 6)) as usize]
-    } else {
-        let Some(block) = lines.block((value >> BLOCK_BITS) as u32) else {
-            return true;
-        };
-        block[(value >> 6) as usize & 7]
+    if len == BITMAP_BITS {
+        let word = roots.bitmap[(bits >> (64 - BITMAP_BITS + 6)) as usize];
+        return word >> (value & 63) & 1 == 1;
+    }
+    let Some(block) = lines.block((value >> block_bits) as u32) else {
+        return true;
     };
-    word >> (value & 63) & 1 == 1
+    let words = 1 << (block_bits - 6);
+    if block[(value >> 6) as usize & (words - 1)] >> (value & 63) & 1 == 0 {
+        return false;
+    }
+    let further = strewn(bits >> (64 - FURTHER_BITS_V6 - len));
+    block_bits == BLOCK_BITS_V4 || block[4 + (further >> 6 & 3)] >> (further & 63) & 1 == 1
 }
 
 /// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the bits that chose it.

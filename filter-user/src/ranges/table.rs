@@ -2,8 +2,8 @@
 
 use bytemuck::zeroed_box;
 use filter_common::table::{
-    BITMAP_BITS, BLOCK_BITS, Block, GLOBAL, HEAD, INDEX_SHIFT, Line, MOST_BITMAP_BITS,
-    ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
+    BITMAP_BITS, BLOCK_BITS_V4, BLOCK_BITS_V6, Block, FURTHER_BITS_V6, GLOBAL, HEAD, INDEX_SHIFT,
+    Line, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS, strewn,
 };
 use ipnet::IpNet;
 
@@ -39,11 +39,16 @@ impl Table {
             roots[1].lines[256 + first as usize] = root(&v6, bounds, ROOT_BITS_OTHER);
         }
         let bitmaps = [
-            bitmap(&v4, Span::sharing(0, 0), 0, &mut roots[0]),
+            bitmap(
+                &v4,
+                (Span::sharing(0, 0), 0),
+                (BLOCK_BITS_V4, 0),
+                &mut roots[0],
+            ),
             bitmap(
                 &v6,
-                Span::sharing(u128::from(GLOBAL) << 125, 3),
-                3,
+                (Span::sharing(u128::from(GLOBAL) << 125, 3), 3),
+                (BLOCK_BITS_V6, FURTHER_BITS_V6),
                 &mut roots[1],
             ),
         ];
@@ -55,30 +60,62 @@ impl Table {
     }
 }
 
-/// How many values a bitmap should have for each range, so that most of them stand for none.
-const SPACE: usize = 16;
+/// How many bytes a bitmap should have for each range, so that most addresses find nothing.
+const SPACE: usize = 4;
+/// The most blocks of a bitmap, as a power of two: 4 MiB.
+const MOST_BLOCKS: u32 = 16;
 
 /// Puts the bitmap of the addresses in `bounds`, which are all that share their first `depth` bits, into `roots`, or returns it if it is too long.
-fn bitmap(spans: &[Span], bounds: Span, depth: u32, roots: &mut Roots) -> Vec<Block> {
+/// A block tells `block_bits` apart, and its second half so many `further_bits`, if any.
+fn bitmap(
+    spans: &[Span],
+    (bounds, depth): (Span, u32),
+    (block_bits, further_bits): (u32, u32),
+    roots: &mut Roots,
+) -> Vec<Block> {
     let spans = bounds.touched(spans);
-    let len = (SPACE * spans.len().max(1))
-        .next_power_of_two()
-        .ilog2()
-        .clamp(BITMAP_BITS, MOST_BITMAP_BITS);
+    let blocks = (SPACE * spans.len()).div_ceil(size_of::<Block>()).max(1);
+    let blocks = blocks.next_power_of_two().ilog2().min(MOST_BLOCKS);
+    let len = (blocks + block_bits).max(BITMAP_BITS);
     roots.bitmap_bits = u64::from(len);
-    let mut blocks = vec![[0; 8]; 1 << (len - BLOCK_BITS)];
-    let value = |address: u128| (address << depth >> (128 - len)) as usize;
-    for span in spans {
-        let Span { first, last } = span.within(bounds);
-        for value in value(first)..=value(last) {
-            blocks[value >> BLOCK_BITS][value >> 6 & 7] |= 1 << (value & 63);
-        }
-    }
+    // What an address begins with, behind what all in `bounds` begin with.
+    let value = |address: u128, bits: u32| (address << depth >> (128 - bits)) as usize;
+    let spans = spans.iter().map(|span| span.within(bounds));
     if len == BITMAP_BITS {
-        roots.bitmap.copy_from_slice(blocks.as_flattened());
+        for Span { first, last } in spans {
+            for value in value(first, len)..=value(last, len) {
+                set(&mut roots.bitmap, value);
+            }
+        }
         return Vec::new();
     }
+    let mut blocks: Vec<Block> = vec![[0; 8]; 1 << blocks];
+    for Span { first, last } in spans {
+        let [first, last] = [first, last].map(|address| value(address, len + further_bits));
+        let shift = block_bits + further_bits;
+        let touched = first >> shift..=last >> shift;
+        for (index, block) in touched.clone().zip(&mut blocks[touched]) {
+            let (start, end) = (index << shift, ((index + 1) << shift) - 1);
+            if first <= start && end <= last {
+                *block = [u64::MAX; 8];
+                continue;
+            }
+            let (first, last) = (first.max(start), last.min(end));
+            for value in first >> further_bits..=last >> further_bits {
+                set(block, value & ((1 << block_bits) - 1));
+            }
+            if further_bits > 0 {
+                for further in first..=last {
+                    set(block, (1 << block_bits) + strewn(further as u64));
+                }
+            }
+        }
+    }
     blocks
+}
+
+fn set(words: &mut [u64], bit: usize) {
+    words[bit >> 6] |= 1 << (bit & 63);
 }
 
 /// Addresses one after the other, as numbers of 128 bits, both ends included.

@@ -179,7 +179,16 @@ fn long_lists_are_exact() {
             }
         })
         .collect();
-    ranges.push("fd00::/8".parse().expect("a range"));
+    // Beside the bitmap, and over many of its blocks.
+    for wide in [
+        "fd00::/8",
+        "2600::/13",
+        "3c80::/11",
+        "10.0.0.0/9",
+        "96.0.0.0/13",
+    ] {
+        ranges.push(wide.parse().expect("a range"));
+    }
     let prefixes = compile(ranges);
     let table = Table::new(&prefixes);
     assert!(table.bitmaps.iter().all(|blocks| !blocks.is_empty()));

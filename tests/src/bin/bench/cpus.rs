@@ -81,6 +81,18 @@ pub(crate) fn pace(cpu: usize) -> Result<f64> {
     Ok((0..4).map(|_| bit()).fold(f64::INFINITY, f64::min))
 }
 
+/// A measurement during which a CPU was slower than this many times its best is disturbed.
+const SLOW: f64 = 1.15;
+
+/// How much a measurement was disturbed at a CPU's `pace`, where `best` is that of the fastest measurement.
+pub(crate) fn slowed(pace: f64, best: f64) -> f64 {
+    if pace > best * SLOW {
+        pace / best - 1.0
+    } else {
+        0.0
+    }
+}
+
 /// Those with no more disturbance than `most`; if they are fewer than `FEW`, so many of the least disturbed ones.
 pub(crate) fn undisturbed<T: Copy>(
     all: &[T],

@@ -52,8 +52,6 @@ const MORE: usize = 9;
 const ENOUGH: usize = 5;
 /// A slice is disturbed if generator or node was kept from its CPU for more than this part of it.
 const DISTURBED: f64 = 0.02;
-/// And if the node's CPU took so many times as long for a bit of work as it did at best.
-const SLOW: f64 = 1.15;
 /// Ranges of the longest list in a short run.
 const MOST_IN_SHORT: usize = 3_500;
 /// No round begins after this.
@@ -196,9 +194,7 @@ fn with_slow_ones_marked(slices: &[[Vec<Slice>; 2]]) -> Vec<[Vec<Slice>; 2]> {
     let best = paces.fold(f64::INFINITY, f64::min);
     let mut slices = slices.to_vec();
     for slice in slices.iter_mut().flatten().flatten() {
-        if slice.pace > best * SLOW {
-            slice.disturbed = slice.disturbed.max(slice.pace / best - 1.0);
-        }
+        slice.disturbed = slice.disturbed.max(cpus::slowed(slice.pace, best));
     }
     slices
 }

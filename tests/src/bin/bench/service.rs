@@ -42,10 +42,10 @@ const CONTENDERS: [Kind; 8] = [
 ];
 const RANGES: usize = 3_500;
 /// Rounds, and how many more to make up for disturbed ones.
-const ROUNDS: usize = 5;
-const MORE: usize = 5;
+const ROUNDS: usize = 15;
+const MORE: usize = 15;
 /// Undisturbed rounds that each contender should have.
-const ENOUGH: usize = 3;
+const ENOUGH: usize = 9;
 /// A round is disturbed if others had more than this part of the two CPUs.
 const DISTURBED: f64 = 0.05;
 /// No round begins after this.
@@ -54,7 +54,7 @@ const LONGEST: Duration = Duration::from_secs(100);
 const BURST: u32 = 10_000;
 /// Time between two connections, and for how long there are new ones.
 const PACE: Duration = Duration::from_millis(2);
-const LENGTH: Duration = Duration::from_secs(1);
+const LENGTH: Duration = Duration::from_millis(500);
 /// What has no answer by then has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -76,11 +76,12 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     let (rounds, more) = if short { (1, 0) } else { (ROUNDS, MORE) };
     let length = if short { LENGTH / 5 } else { LENGTH };
     for round in 0..rounds + more {
-        let undisturbed = |rounds: &Vec<Round>| {
+        let undisturbed = |rounds: &&Vec<Round>| {
             let disturbed = |round: &&Round| round.disturbed <= DISTURBED;
             rounds.iter().filter(disturbed).count()
         };
-        let all_have = all.iter().all(|rounds| undisturbed(rounds) >= ENOUGH);
+        let marked = with_slow_ones_marked(&all);
+        let all_have = marked.iter().all(|rounds| undisturbed(&rounds) >= ENOUGH);
         if round >= rounds && (all_have || progress.elapsed() > LONGEST) {
             break;
         }
@@ -91,7 +92,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
             all[index].push(measure(contender, [&listener.clock, &rest], length)?);
         }
     }
-    let kept: Vec<Vec<Round>> = all
+    let kept: Vec<Vec<Round>> = with_slow_ones_marked(&all)
         .iter()
         .map(|rounds| cpus::undisturbed(rounds, DISTURBED, |round| round.disturbed))
         .collect();
@@ -119,7 +120,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     notes.push(format!(
         "{used} rounds of {length:?}, at least {} for each number; {} more were disturbed and are left out; a connection that takes \
          longer than {PATIENCE:?} has failed, and counts as that long; disturbed: the part of the two CPUs that \
-         others had",
+         others had, or how much slower a CPU was",
         kept.iter().map(Vec::len).min().unwrap_or(0),
         ran - used,
     ));
@@ -155,6 +156,23 @@ struct Round {
     /// Millions of packets a second that the node took.
     flood: f64,
     disturbed: f64,
+    /// How long the slower of the two CPUs took for a bit of work before and after it: nanoseconds.
+    pace: f64,
+}
+
+/// The same, with those counted as disturbed during which a CPU was slower than at its best.
+fn with_slow_ones_marked(all: &[Vec<Round>]) -> Vec<Vec<Round>> {
+    let paces = all.iter().flatten().map(|round| round.pace);
+    let best = paces.fold(f64::INFINITY, f64::min);
+    let mut all = all.to_vec();
+    for round in all.iter_mut().flatten() {
+        round.disturbed = round.disturbed.max(cpus::slowed(round.pace, best));
+    }
+    all
+}
+
+fn pace() -> Result<f64> {
+    Ok(cpus::pace(cpus::NODE)?.max(cpus::pace(cpus::GENERATOR)?))
 }
 
 fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result<Round> {
@@ -162,6 +180,7 @@ fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result
     let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
         .context("the node's receive queue has no thread of its own")?;
     road.flood(Family::V4, Pace::Mpps, |flood| {
+        let early = pace()?;
         cpus::pin(0, cpus::GENERATOR)?;
         let generator = Clock::of_this_thread();
         thread::scope(|scope| {
@@ -188,7 +207,10 @@ fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result
                 flood.send(BURST)?;
             }
             let (times, lasted, ran, taken) = client.join().expect("the client does not panic")?;
-            Ok(round(times, length, lasted, ran, taken))
+            Ok(Round {
+                pace: early.max(pace()?),
+                ..round(times, length, lasted, ran, taken)
+            })
         })
     })
 }
@@ -205,6 +227,7 @@ fn round(mut times: Vec<Duration>, length: Duration, lasted: f64, ran: u64, take
         p99: at(99),
         flood: taken as f64 / lasted / 1e6,
         disturbed: (1.0 - ran as f64 / 1e9 / lasted / 2.0).max(0.0),
+        pace: 0.0,
     }
 }
 
