@@ -162,7 +162,7 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
         Class::Other(reason) => Weighed::Pass(reason),
         Class::Segment { flow, port, at } => {
             let elsewhere = || elsewhere(packet, policy, &flow);
-            match weigh_segment(policy, port, flow.source.into(), elsewhere) {
+            match weigh_segment(policy, port, || flow.source.into(), elsewhere) {
                 Some(reason) => Weighed::Pass(reason),
                 None => Weighed::Drop(DropReason::Unauthorized, spot.with_segment(at)),
             }
@@ -183,19 +183,19 @@ fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
 }
 
 /// Why a segment for `port` passes; `None` if its source is not authorized. `elsewhere` tells whether it certainly ends at a destination
-/// that the policy does not guard.
+/// that the policy does not guard. `source` is asked last: what is loaded early has to be kept somewhere.
 #[inline(always)]
 pub(crate) fn weigh_segment<Y: Policy>(
     policy: &Y,
     port: u16,
-    source: IpAddr,
+    source: impl FnOnce() -> IpAddr,
     elsewhere: impl FnOnce() -> bool,
 ) -> Option<PassReason> {
     if !policy.protects(port) {
         Some(PassReason::OtherPort)
     } else if elsewhere() {
         Some(PassReason::OtherDestination)
-    } else if policy.authorizes(source) {
+    } else if policy.authorizes(source()) {
         Some(PassReason::Authorized)
     } else {
         None

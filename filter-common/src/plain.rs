@@ -54,7 +54,7 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
                             && !policy.guards(address(head.u32::<{ IP + ipv4::DESTINATION }>()))
                     };
                     let port = head.u16::<{ TCP_V4 + tcp::DESTINATION_PORT }>();
-                    let source = address(head.u32::<{ IP + ipv4::SOURCE }>());
+                    let source = || address(head.u32::<{ IP + ipv4::SOURCE }>());
                     match weigh_segment(policy, port, source, elsewhere) {
                         Some(reason) => conclude(Judgement::pass(reason), end),
                         None => conclude(unauthorized(Spot::v4(IP).with_segment(TCP_V4)), end),
@@ -84,10 +84,12 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
                             ))
                     };
                     let port = head.u16::<{ TCP_V6 + tcp::DESTINATION_PORT }>();
-                    let source = address(
-                        head.u64::<{ IP + ipv6::SOURCE }>(),
-                        head.u64::<{ IP + ipv6::SOURCE + 8 }>(),
-                    );
+                    let source = || {
+                        address(
+                            head.u64::<{ IP + ipv6::SOURCE }>(),
+                            head.u64::<{ IP + ipv6::SOURCE + 8 }>(),
+                        )
+                    };
                     match weigh_segment(policy, port, source, elsewhere) {
                         Some(reason) => conclude(Judgement::pass(reason), end),
                         None => conclude(unauthorized(Spot::v6(IP).with_segment(TCP_V6)), end),

@@ -195,12 +195,12 @@ pub fn holds_v6<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
 /// Whether any address that begins like this one, whose bits are `bits`, may be in a range.
 #[inline(always)]
 fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64, block_bits: u32) -> bool {
+    if roots.bitmap_bits == u64::from(BITMAP_BITS) {
+        let value = bits >> (64 - BITMAP_BITS);
+        return roots.bitmap[(value >> 6) as usize] >> (value & 63) & 1 == 1;
+    }
     let len = roots.bitmap_bits as u32;
     let value = bits >> (64 - len);
-    if len == BITMAP_BITS {
-        let word = roots.bitmap[(bits >> (64 - BITMAP_BITS + 6)) as usize];
-        return word >> (value & 63) & 1 == 1;
-    }
     let Some(block) = lines.block((value >> block_bits) as u32) else {
         return true;
     };
