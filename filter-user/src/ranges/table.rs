@@ -39,18 +39,8 @@ impl Table {
             roots[1].lines[256 + first as usize] = root(&v6, bounds, ROOT_BITS_OTHER);
         }
         let bitmaps = [
-            bitmap(
-                &v4,
-                (Span::sharing(0, 0), 0),
-                (BLOCK_BITS_V4, 0),
-                &mut roots[0],
-            ),
-            bitmap(
-                &v6,
-                (Span::sharing(u128::from(GLOBAL) << 125, 3), 3),
-                (BLOCK_BITS_V6, FURTHER_BITS_V6),
-                &mut roots[1],
-            ),
+            bitmap(&v4, &SHAPE_V4, &mut roots[0]),
+            bitmap(&v6, &SHAPE_V6, &mut roots[1]),
         ];
         Self {
             roots,
@@ -60,21 +50,47 @@ impl Table {
     }
 }
 
-/// How many bytes a bitmap should have for each range, so that most addresses find nothing.
-const SPACE: usize = 4;
+/// How the bitmap of a family is made.
+struct Shape {
+    /// The address that those in it begin like, and in how many bits.
+    start: u128,
+    depth: u32,
+    /// Bytes for each range, so that most addresses find nothing; no more, as what they take of the caches the lines lack.
+    space: usize,
+    /// Bits that a block tells apart, and how many more its second half does, if it has one.
+    block_bits: u32,
+    further_bits: u32,
+}
+
+const SHAPE_V4: Shape = Shape {
+    start: 0,
+    depth: 0,
+    space: 2,
+    block_bits: BLOCK_BITS_V4,
+    further_bits: 0,
+};
+const SHAPE_V6: Shape = Shape {
+    start: (GLOBAL as u128) << 125,
+    depth: 3,
+    space: 4,
+    block_bits: BLOCK_BITS_V6,
+    further_bits: FURTHER_BITS_V6,
+};
 /// The most blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
 
-/// Puts the bitmap of the addresses in `bounds`, which are all that share their first `depth` bits, into `roots`, or returns it if it is too long.
-/// A block tells `block_bits` apart, and its second half so many `further_bits`, if any.
-fn bitmap(
-    spans: &[Span],
-    (bounds, depth): (Span, u32),
-    (block_bits, further_bits): (u32, u32),
-    roots: &mut Roots,
-) -> Vec<Block> {
+/// Puts the bitmap of `spans` into `roots`, or returns it if it is too long.
+fn bitmap(spans: &[Span], shape: &Shape, roots: &mut Roots) -> Vec<Block> {
+    let Shape {
+        start,
+        depth,
+        space,
+        block_bits,
+        further_bits,
+    } = *shape;
+    let bounds = Span::sharing(start, depth);
     let spans = bounds.touched(spans);
-    let blocks = (SPACE * spans.len()).div_ceil(size_of::<Block>()).max(1);
+    let blocks = (space * spans.len()).div_ceil(size_of::<Block>()).max(1);
     let blocks = blocks.next_power_of_two().ilog2().min(MOST_BLOCKS);
     let len = (blocks + block_bits).max(BITMAP_BITS);
     roots.bitmap_bits = u64::from(len);
