@@ -21,7 +21,7 @@ mod memory;
 mod progress;
 mod table;
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Instant};
+use std::{collections::BTreeSet, fs, panic::resume_unwind, path::PathBuf, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
@@ -88,7 +88,13 @@ fn main() -> Result<()> {
     let mut saved = Map::new();
     for part in parts {
         let started = Instant::now();
-        let tables = part.measure(arguments.short)?;
+        // In a thread of its own: it pins that to a CPU, and the next part is not to inherit it.
+        let tables = thread::scope(|scope| {
+            let measuring = scope.spawn(|| part.measure(arguments.short));
+            measuring
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))
+        })?;
         let seconds = started.elapsed().as_secs();
         for table in &tables {
             table.print(arguments.markdown);
