@@ -190,8 +190,9 @@ impl<'a> Writer<'a> {
             let difference = Difference::new(before.entries(), list.entries());
             return Ok((difference, before == List::Off));
         };
-        let want = listed(policy.sources.iter());
-        let difference = Difference::between(listed(maps.known()?), want);
+        let now = Timestamp::now();
+        let want = listed(policy.sources.iter(), now);
+        let difference = Difference::between(listed(maps.known()?, now), want);
         let record = maps.record(maps.in_force()?)?;
         Ok((difference, record.mode == Mode::Off as u8))
     }
@@ -221,12 +222,17 @@ pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The user's ranges among `prefixes`, each with the time that it lives, those around it included.
+/// The user's ranges among `prefixes`, each with the time that it lives, those around it included. All that expired before `now` did so then:
+/// the kernel does not know a time before it was started.
 fn listed<'a>(
     prefixes: impl Iterator<Item = &'a Prefix>,
+    now: Timestamp,
 ) -> impl Iterator<Item = (IpNet, Option<Timestamp>)> {
     let listed = prefixes.filter(|prefix| prefix.origins & Origin::List as u8 != 0);
-    listed.map(|prefix| (prefix.range, prefix.expires.map(to_second)))
+    listed.map(move |prefix| {
+        let expires = prefix.expires.map(|time| to_second(time.max(now)));
+        (prefix.range, expires)
+    })
 }
 
 /// The refusal of a change while another one waits.
