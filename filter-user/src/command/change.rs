@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
             return Ok((difference, before == List::Off));
         };
         let now = Timestamp::now();
-        let want = listed(policy.sources.iter(), now);
+        let want = listed(policy.sources().iter(), now);
         let difference = Difference::between(listed(maps.known()?, now), want);
         let record = maps.record(maps.in_force()?)?;
         Ok((difference, record.mode == Mode::Off as u8))
@@ -264,7 +264,7 @@ pub(super) fn put_in_force<T>(
     progress: &Progress,
     between: impl FnOnce(&mut Maps, Slot) -> Result<T>,
 ) -> Result<(T, Option<Timestamp>)> {
-    progress.expect(policy.sources.len());
+    progress.expect(policy.sources().len());
     let done = |more| progress.advance(more);
     let Some(time) = within else {
         let slot = maps

@@ -53,7 +53,7 @@ pub(super) async fn look(net: &Net, maps: Option<&Maps>, policy: &Policy) -> Res
         Ok(around.first().is_some_and(|prefix| prefix.lives(now.wall)))
     };
     let has = |source: IpAddr| {
-        policy.mode() != Mode::Enforce || policy.sources.authorize(source, now.wall)
+        policy.mode() != Mode::Enforce || policy.sources().authorize(source, now.wall)
     };
     let mut leap = Leap::default();
     match established(&policy.settings.ports) {

@@ -42,8 +42,8 @@ pub struct Policy {
     pub enforced: bool,
     /// The digest of the list.
     pub list: [u8; 32],
-    /// The authorized sources.
-    pub sources: Arc<Prefixes>,
+    /// Never another one than `table` is of.
+    sources: Arc<Prefixes>,
     table: Arc<OnceLock<Table>>,
 }
 
@@ -63,6 +63,11 @@ impl Policy {
             ahead.table();
         });
         policy
+    }
+
+    /// The authorized sources.
+    pub fn sources(&self) -> &Prefixes {
+        &self.sources
     }
 
     /// The table of the authorized sources.

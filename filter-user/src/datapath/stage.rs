@@ -50,8 +50,11 @@ impl Maps {
             })
             .collect();
 
-        let ahead = self.ahead()?;
+        self.ahead()?;
+        // Taken: whoever tries again after a failure begins anew.
+        let mut ahead = self.ahead.take().context("a change that was not begun")?;
         ahead.blank.end()?;
+        let known = ahead.known()?;
         let (have, spare) = (self.record(current)?, self.record(slot)?);
         ensure!(
             spare.blank == 1,
@@ -62,10 +65,8 @@ impl Maps {
         self.write_record(slot, &begun)?;
         // A generation that was taken back has given ids away, too.
         let mut next_id = have.next_id.max(spare.next_id);
-        let known = self.ahead()?.known()?;
-        let identities = identify(&policy.sources, known, &mut next_id, &now);
-        self.ahead = None;
-        let sources = || policy.sources.iter().zip(identities.iter().copied());
+        let identities = identify(policy.sources(), known, &mut next_id, &now);
+        let sources = || policy.sources().iter().zip(identities.iter().copied());
         let (roots, lines) = thread::scope(|scope| {
             let tries_v6 = &self.sources_v6;
             let v6 = spawn(scope, || {
