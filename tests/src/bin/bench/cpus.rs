@@ -2,9 +2,11 @@
 
 use std::{
     fs,
-    hint::black_box,
+    hint::{black_box, spin_loop},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::Instant,
 };
 
@@ -63,9 +65,68 @@ fn set(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// How long a CPU takes for a bit of work, in nanoseconds. It takes up to twice as long while somebody else uses the other half of a core that the
-/// machine below has divided, which no account of time shows.
-pub(crate) fn pace(cpu: usize) -> Result<f64> {
+/// What no account of time shows: how fast the CPUs are, and how close together. The longer the times, in nanoseconds, the slower.
+#[derive(Clone, Copy)]
+pub(crate) struct Speed {
+    /// Of a bit of work. It takes up to twice as long while somebody else uses the other half of a core that the machine below has divided.
+    pace: f64,
+    /// Of a line of memory from one CPU to the other and back; none where that is of no account. A virtual machine's CPUs may be moved to where
+    /// they share no cache, and then each frame that one writes and the other reads takes longer.
+    way: f64,
+}
+
+impl Speed {
+    /// A measurement is disturbed if a bit of work took this many times its best, or the way.
+    const SLOW: f64 = 1.15;
+    const FAR: f64 = 1.6;
+
+    /// Of one CPU, which the calling thread is pinned to.
+    pub(crate) fn of(cpu: usize) -> Result<Self> {
+        let pace = pace(cpu)?;
+        Ok(Self { pace, way: 0.0 })
+    }
+
+    /// Of the node's CPU and the way to it. The calling thread is pinned to that one.
+    pub(crate) fn of_node() -> Result<Self> {
+        let way = way()?;
+        let pace = pace(NODE)?;
+        Ok(Self { pace, way })
+    }
+
+    /// The slower one in everything.
+    pub(crate) fn or_slower(self, other: Self) -> Self {
+        Self {
+            pace: self.pace.max(other.pace),
+            way: self.way.max(other.way),
+        }
+    }
+
+    /// The best of all in everything.
+    pub(crate) fn best(all: impl Iterator<Item = Self>) -> Self {
+        let worst = Self {
+            pace: f64::INFINITY,
+            way: f64::INFINITY,
+        };
+        all.fold(worst, |best, one| Self {
+            pace: best.pace.min(one.pace),
+            way: best.way.min(one.way),
+        })
+    }
+
+    /// How much it disturbed what was measured meanwhile.
+    pub(crate) fn disturbance(self, best: Self) -> f64 {
+        let more = |one: f64, best: f64, most: f64| {
+            if one > best * most {
+                one / best - 1.0
+            } else {
+                0.0
+            }
+        };
+        more(self.pace, best.pace, Self::SLOW).max(more(self.way, best.way, Self::FAR))
+    }
+}
+
+fn pace(cpu: usize) -> Result<f64> {
     pin(0, cpu)?;
     let bit = || {
         let started = Instant::now();
@@ -81,16 +142,39 @@ pub(crate) fn pace(cpu: usize) -> Result<f64> {
     Ok((0..4).map(|_| bit()).fold(f64::INFINITY, f64::min))
 }
 
-/// A measurement during which a CPU was slower than this many times its best is disturbed.
-const SLOW: f64 = 1.15;
-
-/// How much a measurement was disturbed at a CPU's `pace`, where `best` is that of the fastest measurement.
-pub(crate) fn slowed(pace: f64, best: f64) -> f64 {
-    if pace > best * SLOW {
-        pace / best - 1.0
-    } else {
-        0.0
-    }
+fn way() -> Result<f64> {
+    /// Rounds between two looks at the clock, and looks.
+    const ROUNDS: u64 = 500;
+    const LOOKS: u64 = 6;
+    let ball = AtomicU64::new(0);
+    // Counts up by one at each end.
+    let wait_for = |count: u64| {
+        while ball.load(Ordering::Acquire) != count {
+            spin_loop();
+        }
+    };
+    // Pinned before anybody waits: who fails here leaves nobody waiting.
+    pin(0, GENERATOR)?;
+    thread::scope(|scope| {
+        let other = thread::Builder::new().spawn_scoped(scope, || {
+            for round in 0..ROUNDS * LOOKS {
+                wait_for(2 * round + 1);
+                ball.store(2 * round + 2, Ordering::Release);
+            }
+        })?;
+        let moved = pin(0, NODE);
+        let look = |look: u64| {
+            let started = Instant::now();
+            for round in look * ROUNDS..(look + 1) * ROUNDS {
+                ball.store(2 * round + 1, Ordering::Release);
+                wait_for(2 * round + 2);
+            }
+            started.elapsed().as_nanos() as f64 / ROUNDS as f64
+        };
+        let best = (0..LOOKS).map(look).fold(f64::INFINITY, f64::min);
+        other.join().expect("it does not panic");
+        moved.map(|()| best)
+    })
 }
 
 /// Those with no more disturbance than `most`; if they are fewer than `FEW`, so many of the least disturbed ones.
@@ -114,7 +198,7 @@ pub(crate) struct Awake(Child);
 impl Awake {
     pub(crate) fn new() -> Result<Self> {
         ensure!(
-            std::thread::available_parallelism()?.get() > NODE,
+            thread::available_parallelism()?.get() > NODE,
             "a flood takes two CPUs: one for the generator, one for the node"
         );
         let child = Command::new("setpriv")

@@ -22,7 +22,7 @@ use tests::{
 
 use crate::{
     contender::{Contender, Kind, available, now},
-    cpus::{self, Awake, Clock},
+    cpus::{self, Awake, Clock, Speed},
     listener::Listener,
     progress::Progress,
     table::{Cell, Column, Table},
@@ -72,8 +72,8 @@ struct Slice {
     cost: f64,
     /// The part of it that somebody else took.
     disturbed: f64,
-    /// How long the node's CPU took for a bit of work before and after it: nanoseconds, the longer time.
-    pace: f64,
+    /// Before and after it, the slower one.
+    speed: Speed,
 }
 
 /// Measures.
@@ -138,24 +138,29 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
         .context("the node's receive queue has no thread of its own")?;
     let soft = Clock::of_kernel(&format!("ksoftirqd/{}", cpus::NODE))?;
     road.flood(family, Pace::Full, |flood| {
-        let early = cpus::pace(cpus::NODE)?;
+        let early = Speed::of_node()?;
         cpus::pin(0, cpus::GENERATOR)?;
         let before = contender.reported()?;
         wait_for_a_window()?;
         contender.prepare()?;
-        let slice = slice(flood, road, &queue, soft.as_ref())?;
+        let slice = slice(flood, road, &queue, soft.as_ref(), early)?;
         // Reports without a budget: the slice began too late, and went on into the next window.
         let on_time = before == contender.reported()?;
-        let late = cpus::pace(cpus::NODE)?;
         Ok(Slice {
             disturbed: if on_time { slice.disturbed } else { 1.0 },
-            pace: early.max(late),
+            speed: early.or_slower(Speed::of_node()?),
             ..slice
         })
     })
 }
 
-fn slice(flood: &Flood<'_>, road: &Road, queue: &Clock, soft: Option<&Clock>) -> Result<Slice> {
+fn slice(
+    flood: &Flood<'_>,
+    road: &Road,
+    queue: &Clock,
+    soft: Option<&Clock>,
+    speed: Speed,
+) -> Result<Slice> {
     let own = Clock::own();
     let read = || -> Result<_> {
         let soft = soft.map_or(Ok(Default::default()), Clock::read)?;
@@ -176,7 +181,7 @@ fn slice(flood: &Flood<'_>, road: &Road, queue: &Clock, soft: Option<&Clock>) ->
         rate: taken / time * 1e3,
         cost: busy as f64 / taken.max(1.0),
         disturbed: (waited + after.3 - before.3) as f64 / time,
-        pace: 0.0,
+        speed,
     })
 }
 
@@ -188,13 +193,12 @@ fn wait_for_a_window() -> Result<()> {
     Ok(())
 }
 
-/// The same, with those counted as disturbed during which the node's CPU was slower than at its best.
+/// The same, with those counted as disturbed during which the node's CPU was slower than at its best, or further away.
 fn with_slow_ones_marked(slices: &[[Vec<Slice>; 2]]) -> Vec<[Vec<Slice>; 2]> {
-    let paces = slices.iter().flatten().flatten().map(|slice| slice.pace);
-    let best = paces.fold(f64::INFINITY, f64::min);
+    let best = Speed::best(slices.iter().flatten().flatten().map(|slice| slice.speed));
     let mut slices = slices.to_vec();
     for slice in slices.iter_mut().flatten().flatten() {
-        slice.disturbed = slice.disturbed.max(cpus::slowed(slice.pace, best));
+        slice.disturbed = slice.disturbed.max(slice.speed.disturbance(best));
     }
     slices
 }

@@ -20,7 +20,7 @@ use tests::{
 
 use crate::{
     carousel::Carousel,
-    cpus,
+    cpus::{self, Speed},
     progress::Progress,
     sources::{Kind, Ranges, list},
     table::{Cell, Column, Table},
@@ -77,8 +77,8 @@ struct Case {
 struct Runs {
     /// Nanoseconds a packet, of each contender.
     cost: [f64; 3],
-    /// How long the CPU took for a bit of work before and after it: nanoseconds, the longer time.
-    pace: f64,
+    /// Of the CPU before and after it, the slower one.
+    speed: Speed,
 }
 
 /// Measures: what is for a protected port, and what is not.
@@ -108,7 +108,8 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
         }
     }
     measured.sort_by_key(|(order, ..)| *order);
-    let best = best(measured.iter().flat_map(|(.., runs)| runs));
+    let all = measured.iter().flat_map(|(.., runs)| runs);
+    let best = Speed::best(all.map(|runs| runs.speed));
     let mut disturbed = 0;
     let (mut rows, mut passes) = (Vec::new(), Vec::new());
     for ((_, place, _), row, runs) in measured {
@@ -148,14 +149,9 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
     Ok(vec![guarded, passing])
 }
 
-/// The best pace of all.
-fn best<'a>(runs: impl Iterator<Item = &'a Runs>) -> f64 {
-    runs.map(|runs| runs.pace).fold(f64::INFINITY, f64::min)
-}
-
 /// Those during which the CPU was not slower than at its best.
-fn kept(runs: &[Runs], best: f64) -> Vec<Runs> {
-    cpus::undisturbed(runs, 0.0, |runs| cpus::slowed(runs.pace, best))
+fn kept(runs: &[Runs], best: Speed) -> Vec<Runs> {
+    cpus::undisturbed(runs, 0.0, |runs| runs.speed.disturbance(best))
 }
 
 /// A family's cases: the three kinds of sources, and what passes whoever sends it.
@@ -258,17 +254,16 @@ impl Node {
             .collect();
         let carousel = &mut self.carousel;
         for round in 0..plan.most_rounds {
-            let best = best(cases.iter().flat_map(|case| &case.runs));
-            let enough = |case: &Case| {
-                let slowed = |runs: &&Runs| cpus::slowed(runs.pace, best) > 0.0;
-                case.runs.len() - case.runs.iter().filter(slowed).count() >= plan.rounds
-            };
+            let so_far = cases.iter().flat_map(|case| &case.runs);
+            let best = Speed::best(so_far.map(|runs| runs.speed));
+            let undisturbed = |runs: &&Runs| runs.speed.disturbance(best) == 0.0;
+            let enough = |case: &Case| case.runs.iter().filter(undisturbed).count() >= plan.rounds;
             if cases.iter().all(enough) {
                 break;
             }
             say(round + 1);
             for (case, sources) in cases.iter_mut().zip(&sources) {
-                let early = cpus::pace(cpus::NODE)?;
+                let early = Speed::of(cpus::NODE)?;
                 let mut cost = [0.0; 3];
                 carousel.load(sources)?;
                 let floor = carousel.run(bare, &case.frame, plan.repeat, DROP)?;
@@ -285,8 +280,8 @@ impl Node {
                     }
                     cost[which] = run(plan.repeat)? - floor;
                 }
-                let pace = early.max(cpus::pace(cpus::NODE)?);
-                case.runs.push(Runs { cost, pace });
+                let speed = early.or_slower(Speed::of(cpus::NODE)?);
+                case.runs.push(Runs { cost, speed });
             }
         }
         // Before the next list comes, so that no two of them are in memory.

@@ -21,7 +21,7 @@ use tests::{
 
 use crate::{
     contender::{Contender, Kind, available},
-    cpus::{self, Awake, Clock},
+    cpus::{self, Awake, Clock, Speed},
     flood::roads,
     listener::Listener,
     progress::Progress,
@@ -120,7 +120,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     notes.push(format!(
         "{used} rounds of {length:?}, at least {} for each number; {} more were disturbed and are left out; a connection that takes \
          longer than {PATIENCE:?} has failed, and counts as that long; disturbed: the part of the two CPUs that \
-         others had, or how much slower a CPU was",
+         others had, or how much slower or further apart these were",
         kept.iter().map(Vec::len).min().unwrap_or(0),
         ran - used,
     ));
@@ -156,23 +156,22 @@ struct Round {
     /// Millions of packets a second that the node took.
     flood: f64,
     disturbed: f64,
-    /// How long the slower of the two CPUs took for a bit of work before and after it: nanoseconds.
-    pace: f64,
+    /// Of both CPUs before and after it, the slower one.
+    speed: Speed,
 }
 
-/// The same, with those counted as disturbed during which a CPU was slower than at its best.
+/// The same, with those counted as disturbed during which a CPU was slower than at its best, or further away.
 fn with_slow_ones_marked(all: &[Vec<Round>]) -> Vec<Vec<Round>> {
-    let paces = all.iter().flatten().map(|round| round.pace);
-    let best = paces.fold(f64::INFINITY, f64::min);
+    let best = Speed::best(all.iter().flatten().map(|round| round.speed));
     let mut all = all.to_vec();
     for round in all.iter_mut().flatten() {
-        round.disturbed = round.disturbed.max(cpus::slowed(round.pace, best));
+        round.disturbed = round.disturbed.max(round.speed.disturbance(best));
     }
     all
 }
 
-fn pace() -> Result<f64> {
-    Ok(cpus::pace(cpus::NODE)?.max(cpus::pace(cpus::GENERATOR)?))
+fn speed() -> Result<Speed> {
+    Ok(Speed::of_node()?.or_slower(Speed::of(cpus::GENERATOR)?))
 }
 
 fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result<Round> {
@@ -180,7 +179,7 @@ fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result
     let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
         .context("the node's receive queue has no thread of its own")?;
     road.flood(Family::V4, Pace::Mpps, |flood| {
-        let early = pace()?;
+        let early = speed()?;
         cpus::pin(0, cpus::GENERATOR)?;
         let generator = Clock::of_this_thread();
         thread::scope(|scope| {
@@ -207,16 +206,21 @@ fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result
                 flood.send(BURST)?;
             }
             let (times, lasted, ran, taken) = client.join().expect("the client does not panic")?;
-            Ok(Round {
-                pace: early.max(pace()?),
-                ..round(times, length, lasted, ran, taken)
-            })
+            let speed = early.or_slower(speed()?);
+            Ok(round(times, length, lasted, ran, taken, speed))
         })
     })
 }
 
 /// What came of it: `lasted` in seconds, `ran` the nanoseconds that all of ours took of both CPUs, `taken` frames of the flood.
-fn round(mut times: Vec<Duration>, length: Duration, lasted: f64, ran: u64, taken: u64) -> Round {
+fn round(
+    mut times: Vec<Duration>,
+    length: Duration,
+    lasted: f64,
+    ran: u64,
+    taken: u64,
+    speed: Speed,
+) -> Round {
     times.sort_unstable();
     let made = times.iter().filter(|time| **time < PATIENCE).count() as f64;
     let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
@@ -227,7 +231,7 @@ fn round(mut times: Vec<Duration>, length: Duration, lasted: f64, ran: u64, take
         p99: at(99),
         flood: taken as f64 / lasted / 1e6,
         disturbed: (1.0 - ran as f64 / 1e9 / lasted / 2.0).max(0.0),
-        pace: 0.0,
+        speed,
     }
 }
 
