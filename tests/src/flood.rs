@@ -3,7 +3,7 @@
 //! The generator is an XDP program run by `BPF_PROG_TEST_RUN` on live frames (Linux 5.18, commit
 //! b530e9e1063ed2b817eae7eec6ed2daa8be11608): it writes a random source into each and redirects it to the interface at the near end of
 //! a veth pair. The frames cannot go elsewhere: both namespaces are made here, the near one has no other interface, and
-//! the kernel looks the interface up in the namespace of the thread that runs the program.
+//! the kernel looks the interface up in the namespace of the thread that enters it into the program's map.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use aya::{
+    maps::DevMap,
+    programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
+};
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, TcpHeader};
 
 use crate::{
@@ -149,15 +152,20 @@ impl Road {
     ) -> Result<T> {
         let ifindex = self.near.ifindex(NEAR)?;
         let (code, maps, batch) = match pace {
-            Pace::Full => (Code::new().set(9, r(1)), &[][..], BATCH),
-            Pace::Mpps => (paced(Code::new().set(9, r(1))), &[DUE_MAP][..], PACED_BATCH),
+            Pace::Full => (Code::new().set(9, r(1)), &[AWAY_MAP][..], BATCH),
+            Pace::Mpps => (
+                paced(Code::new().set(9, r(1))),
+                &[AWAY_MAP, DUE_MAP][..],
+                PACED_BATCH,
+            ),
         };
-        let mut generator = Foreign::with_code(generator(code, family, ifindex), maps)?;
+        let mut generator = Foreign::with_code(generator(code, family), maps)?;
         let frame = syn(family)?;
         self.near.run(|| {
             // A program that is attached somewhere is in the kernel's XDP dispatcher already. One that is not is put there and taken
             // out again by each test run, with a wait of some 20 ms for RCU. Nothing comes in over `lo`.
             let _link = generator.attach("lo")?;
+            DevMap::try_from(generator.map(AWAY)?)?.set(0, ifindex, None, 0)?;
             let program: &Xdp = generator.program()?;
             work(&Flood {
                 program,
@@ -256,6 +264,17 @@ fn syn(family: Family) -> Result<Vec<u8>> {
     Ok(frame(&packet))
 }
 
+/// The near end: `BPF_MAP_TYPE_DEVMAP` of one interface.
+const AWAY: &str = "away";
+const AWAY_MAP: MapShape = MapShape {
+    name: AWAY,
+    kind: 14,
+    key: 4,
+    value: 4,
+    capacity: 1,
+    flags: 0,
+};
+
 /// When the next frame of a paced flood is due: `BPF_MAP_TYPE_ARRAY` of one number.
 const DUE: &str = "due";
 const DUE_MAP: MapShape = MapShape {
@@ -267,10 +286,10 @@ const DUE_MAP: MapShape = MapShape {
     flags: 0,
 };
 
-/// `bpf_ktime_get_ns`, `bpf_get_prandom_u32` and `bpf_redirect`.
+/// `bpf_ktime_get_ns`, `bpf_get_prandom_u32` and `bpf_redirect_map`.
 const NOW: i32 = 5;
 const RANDOM: i32 = 7;
-const REDIRECT: i32 = 23;
+const REDIRECT: i32 = 51;
 
 /// The program: a random source, and away.
 ///
@@ -281,7 +300,7 @@ const REDIRECT: i32 = 23;
 /// third byte or group is even hold none of them, however near they are.
 ///
 /// `code` is what comes before, and leaves the context in register 9.
-fn generator(code: Code, family: Family, ifindex: u32) -> Code {
+fn generator(code: Code, family: Family) -> Code {
     // As much as is written below: to the end of the sequence number.
     let length = match family {
         Family::V4 => 42,
@@ -334,8 +353,9 @@ fn generator(code: Code, family: Family, ifindex: u32) -> Code {
         }
     };
     code.label("away")
-        .set(1, i32::try_from(ifindex).expect("an index is an i32"))
+        .set_map(1, AWAY)
         .set(2, 0)
+        .set(3, 0)
         .call(REDIRECT)
         .exit()
 }

@@ -13,7 +13,7 @@ const COLORS: [RGBColor; 2] = [RGBColor(0x1f, 0x6f, 0xb4), RGBColor(0xe0, 0x8a, 
 /// Draws medians of two columns of the flood's table, with lines from the least to the most.
 pub(crate) fn draw(table: &Table, file: &Path, machine: &Machine) -> Result<()> {
     let count = table.rows.len();
-    let rates = |row: usize| [0, 3].map(|column| table.rows[row].1[column].as_ref());
+    let rates = |row: usize| [0, 4].map(|column| table.rows[row].1[column].as_ref());
     let most = (0..count)
         .flat_map(rates)
         .flatten()

@@ -28,6 +28,8 @@ use crate::{textbook, thousands};
 pub(crate) enum Kind {
     /// Drops everything.
     Bare,
+    /// An XDP program that parses, and knows nobody.
+    Parse,
     /// An XDP program that lets in the client's address and nothing else.
     OneAddress,
     Apifence,
@@ -107,6 +109,7 @@ impl<'a> Contender<'a> {
         match self.kind {
             Kind::None => Ok(()),
             Kind::Bare => self.hold(Foreign::with_action(DROP)?),
+            Kind::Parse => self.hold(textbook::parse()?),
             Kind::OneAddress => {
                 self.hold(textbook::one_address(client.parse()?, client6.parse()?)?)
             }
@@ -280,6 +283,7 @@ impl Kind {
             Self::NftIngress | Self::NftInput => &["nft"],
             Self::IptablesRaw => &["ipset", "iptables", "ip6tables"],
             Self::Bare
+            | Self::Parse
             | Self::OneAddress
             | Self::Apifence
             | Self::ApifenceSilent
@@ -293,6 +297,7 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare XDP_DROP",
+            Self::Parse => "XDP, parse and drop",
             Self::OneAddress => "XDP, one address",
             Self::Apifence => "apifence",
             Self::ApifenceSilent => "apifence, 3,500, reports off",

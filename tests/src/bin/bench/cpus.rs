@@ -5,7 +5,7 @@ use std::{
     hint::{black_box, spin_loop},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Instant,
 };
@@ -66,7 +66,7 @@ fn set(command: &mut Command) -> Result<()> {
 }
 
 /// What no account of time shows: how fast the CPUs are, and how close together. The longer the times, in nanoseconds, the slower.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Speed {
     /// Of a bit of work. It takes up to twice as long while somebody else uses the other half of a core that the machine below has divided.
     pace: f64,
@@ -77,20 +77,44 @@ pub(crate) struct Speed {
 
 impl Speed {
     /// A measurement is disturbed if a bit of work took this many times its best, or the way.
-    const SLOW: f64 = 1.15;
+    const SLOW: f64 = 1.06;
     const FAR: f64 = 1.6;
 
     /// Of one CPU, which the calling thread is pinned to.
     pub(crate) fn of(cpu: usize) -> Result<Self> {
-        let pace = pace(cpu)?;
+        pin(0, cpu)?;
+        let pace = pace();
         Ok(Self { pace, way: 0.0 })
     }
 
-    /// Of the node's CPU and the way to it. The calling thread is pinned to that one.
+    /// Of the node's CPU while the generator's has work, too, and the way to it. The calling thread is pinned to the node's.
     pub(crate) fn of_node() -> Result<Self> {
-        let way = way()?;
-        let pace = pace(NODE)?;
-        Ok(Self { pace, way })
+        let (ball, done) = (AtomicU64::new(0), AtomicBool::new(false));
+        // Pinned before anybody waits: who fails here leaves nobody waiting.
+        pin(0, GENERATOR)?;
+        thread::scope(|scope| {
+            let other = thread::Builder::new().spawn_scoped(scope, || {
+                return_all(&ball);
+                while !done.load(Ordering::Relaxed) {
+                    bit();
+                }
+            })?;
+            let moved = pin(0, NODE);
+            let way = way(&ball);
+            // Both may be halves of one core for a while: as near as can be, and slow.
+            let pace = pace();
+            done.store(true, Ordering::Relaxed);
+            other.join().expect("it does not panic");
+            moved.map(|()| Self { pace, way })
+        })
+    }
+
+    /// What it is by now on the CPU of the calling thread.
+    pub(crate) fn or_slower_by_now(self) -> Self {
+        self.or_slower(Self {
+            pace: pace(),
+            way: 0.0,
+        })
     }
 
     /// The slower one in everything.
@@ -101,16 +125,15 @@ impl Speed {
         }
     }
 
-    /// The best of all in everything.
-    pub(crate) fn best(all: impl Iterator<Item = Self>) -> Self {
-        let worst = Self {
-            pace: f64::INFINITY,
-            way: f64::INFINITY,
-        };
-        all.fold(worst, |best, one| Self {
-            pace: best.pace.min(one.pace),
-            way: best.way.min(one.way),
-        })
+    /// The best of all in everything; of the ways only those between CPUs that were not slow.
+    pub(crate) fn best(all: impl Iterator<Item = Self> + Clone) -> Self {
+        let paces = all.clone().map(|one| one.pace);
+        let pace = paces.fold(f64::INFINITY, f64::min);
+        let ways = all
+            .filter(|one| one.pace <= pace * Self::SLOW)
+            .map(|one| one.way);
+        let way = ways.fold(f64::INFINITY, f64::min);
+        Self { pace, way }
     }
 
     /// How much it disturbed what was measured meanwhile.
@@ -126,55 +149,55 @@ impl Speed {
     }
 }
 
-fn pace(cpu: usize) -> Result<f64> {
-    pin(0, cpu)?;
-    let bit = || {
-        let started = Instant::now();
-        // Eight sums that do not wait for one another.
-        let mut sums = [1_u64; 8];
-        for number in 0..40_000_u64 {
-            for sum in &mut sums {
-                *sum = black_box(*sum ^ number);
-            }
+/// A bit of work: eight sums that do not wait for one another.
+fn bit() {
+    let mut sums = [1_u64; 8];
+    for number in 0..10_000_u64 {
+        for sum in &mut sums {
+            *sum = black_box(*sum ^ number);
         }
-        started.elapsed().as_nanos() as f64
-    };
-    Ok((0..4).map(|_| bit()).fold(f64::INFINITY, f64::min))
+    }
 }
 
-fn way() -> Result<f64> {
-    /// Rounds between two looks at the clock, and looks.
-    const ROUNDS: u64 = 500;
-    const LOOKS: u64 = 6;
-    let ball = AtomicU64::new(0);
-    // Counts up by one at each end.
-    let wait_for = |count: u64| {
-        while ball.load(Ordering::Acquire) != count {
-            spin_loop();
-        }
+/// Nanoseconds that a bit of work takes here and now, less what else comes in between.
+fn pace() -> f64 {
+    let timed = || {
+        let started = Instant::now();
+        bit();
+        started.elapsed().as_nanos() as f64
     };
-    // Pinned before anybody waits: who fails here leaves nobody waiting.
-    pin(0, GENERATOR)?;
-    thread::scope(|scope| {
-        let other = thread::Builder::new().spawn_scoped(scope, || {
-            for round in 0..ROUNDS * LOOKS {
-                wait_for(2 * round + 1);
-                ball.store(2 * round + 2, Ordering::Release);
-            }
-        })?;
-        let moved = pin(0, NODE);
-        let look = |look: u64| {
-            let started = Instant::now();
-            for round in look * ROUNDS..(look + 1) * ROUNDS {
-                ball.store(2 * round + 1, Ordering::Release);
-                wait_for(2 * round + 2);
-            }
-            started.elapsed().as_nanos() as f64 / ROUNDS as f64
-        };
-        let best = (0..LOOKS).map(look).fold(f64::INFINITY, f64::min);
-        other.join().expect("it does not panic");
-        moved.map(|()| best)
-    })
+    (0..4).map(|_| timed()).fold(f64::INFINITY, f64::min)
+}
+
+/// Rounds of the ball between two looks at the clock, and looks.
+const ROUNDS: u64 = 500;
+const LOOKS: u64 = 6;
+
+/// Nanoseconds until the ball, which counts up by one at each end, is back from the other CPU.
+fn way(ball: &AtomicU64) -> f64 {
+    let look = |look: u64| {
+        let started = Instant::now();
+        for round in look * ROUNDS..(look + 1) * ROUNDS {
+            ball.store(2 * round + 1, Ordering::Release);
+            wait_for(ball, 2 * round + 2);
+        }
+        started.elapsed().as_nanos() as f64 / ROUNDS as f64
+    };
+    (0..LOOKS).map(look).fold(f64::INFINITY, f64::min)
+}
+
+/// The other end of [`way`].
+fn return_all(ball: &AtomicU64) {
+    for round in 0..ROUNDS * LOOKS {
+        wait_for(ball, 2 * round + 1);
+        ball.store(2 * round + 2, Ordering::Release);
+    }
+}
+
+fn wait_for(ball: &AtomicU64, count: u64) {
+    while ball.load(Ordering::Acquire) != count {
+        spin_loop();
+    }
 }
 
 /// Those with no more disturbance than `most`; if they are fewer than `FEW`, so many of the least disturbed ones.

@@ -29,8 +29,9 @@ use crate::{
 };
 
 /// Who, and with how many ranges.
-const CONTENDERS: [(Kind, usize); 13] = [
+const CONTENDERS: [(Kind, usize); 14] = [
     (Kind::Bare, 0),
+    (Kind::Parse, 0),
     (Kind::Apifence, 1),
     (Kind::Apifence, 3_500),
     (Kind::Apifence, 100_000),
@@ -60,8 +61,8 @@ const LONGEST: Duration = Duration::from_secs(150);
 /// kernel's coarse clock is up to 10 ms late.
 const SLICE: Duration = Duration::from_millis(90);
 const AFTER: u64 = 12_000_000;
-/// Frames between two looks at the clock: some milliseconds.
-const BURST: u32 = 16_384;
+/// Frames between two looks at the clock: some milliseconds. For each burst the kernel makes its frames anew, while the node has nothing to do.
+const BURST: u32 = 65_536;
 
 /// What one slice gave.
 #[derive(Clone, Copy)]
@@ -70,6 +71,8 @@ struct Slice {
     rate: f64,
     /// Nanoseconds of the node's CPU a packet.
     cost: f64,
+    /// The part of what was sent for which the node's ring had no room, in percent.
+    lost: f64,
     /// The part of it that somebody else took.
     disturbed: f64,
     /// Before and after it, the slower one.
@@ -148,7 +151,7 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
         let on_time = before == contender.reported()?;
         Ok(Slice {
             disturbed: if on_time { slice.disturbed } else { 1.0 },
-            speed: early.or_slower(Speed::of_node()?),
+            speed: slice.speed.or_slower(Speed::of_node()?),
             ..slice
         })
     })
@@ -169,8 +172,11 @@ fn slice(
     let taken = road.taken()?;
     let before = read()?;
     let started = Instant::now();
+    let (mut sent, mut speed) = (0.0, speed);
     while started.elapsed() < SLICE {
         flood.send(BURST)?;
+        sent += f64::from(BURST);
+        speed = speed.or_slower_by_now();
     }
     let taken = (road.taken()? - taken) as f64;
     let time = started.elapsed().as_nanos() as f64;
@@ -180,6 +186,7 @@ fn slice(
     Ok(Slice {
         rate: taken / time * 1e3,
         cost: busy as f64 / taken.max(1.0),
+        lost: (1.0 - taken / sent).max(0.0) * 100.0,
         disturbed: (waited + after.3 - before.3) as f64 / time,
         speed,
     })
@@ -259,28 +266,27 @@ fn table(
     slices: &[[Vec<Slice>; 2]],
     mut notes: Vec<String>,
 ) -> Table {
-    let cells = |slices: &[Slice]| {
-        let kept = kept(slices);
-        let rate = Cell::of(kept.iter().map(|slice| slice.rate).collect());
-        (
-            rate,
-            Cell::of(kept.iter().map(|slice| slice.cost).collect()),
-        )
+    let cell = |row: usize, family: usize, number: fn(&Slice) -> f64| {
+        Cell::of(kept(&slices[row][family]).iter().map(number).collect())
     };
-    let bare = [0, 1].map(|family| cells(&slices[0][family]).0.median);
+    let rate = |row, family| cell(row, family, |slice| slice.rate);
     let rows: Vec<_> = contenders
         .iter()
-        .zip(slices)
-        .map(|(contender, families)| {
-            let row = families.iter().zip(bare).flat_map(|(slices, bare)| {
-                let (rate, cost) = cells(slices);
-                let ratio = Cell::of(vec![rate.median / bare]);
-                [rate, ratio, cost].map(Some)
+        .enumerate()
+        .map(|(row, contender)| {
+            let cells = [0, 1].into_iter().flat_map(|family| {
+                let to_bare = rate(row, family).median / rate(0, family).median;
+                let lost = cell(row, family, |slice| slice.lost).median;
+                [
+                    rate(row, family),
+                    Cell::of(vec![to_bare]),
+                    cell(row, family, |slice| slice.cost),
+                    Cell::of(vec![lost]),
+                ]
             });
-            (contender.name.clone(), row.collect::<Vec<_>>())
+            (contender.name.clone(), cells.map(Some).collect::<Vec<_>>())
         })
         .collect();
-    let median = |row: usize, column: usize| cells(&slices[row][column]).0.median;
     let find = |kind| {
         contenders
             .iter()
@@ -288,7 +294,7 @@ fn table(
     };
     if let (Some(off), Some(on)) = (find(Kind::ApifenceSilent), find(Kind::ApifenceWatched)) {
         for (column, family) in ["IPv4", "IPv6"].into_iter().enumerate() {
-            let ratio = median(on, column) / median(off, column);
+            let ratio = rate(on, column).median / rate(off, column).median;
             notes.push(format!(
                 "{family}: with reports and `run` beside, {ratio:.2} of the rate without reports"
             ));
@@ -304,15 +310,17 @@ fn table(
     ));
     Table {
         title: "Flood: millions of packets a second that the node takes, the same to bare XDP_DROP, nanoseconds of its CPU \
-                for each; 3,500 ranges unless said; median (least to most)"
+                for each, and what the generator sent in vain; 3,500 ranges unless said; median (least to most)"
             .to_owned(),
         columns: vec![
             Column("IPv4 Mpps", 2),
             Column("to bare", 2),
             Column("ns", 0),
+            Column("lost, %", 0),
             Column("IPv6 Mpps", 2),
             Column("to bare", 2),
             Column("ns", 0),
+            Column("lost, %", 0),
         ],
         rows,
         notes,
