@@ -15,8 +15,8 @@ use crate::{Sight, table::Roots};
 /// The version of everything in this file and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 5: blocks of two halves in long bitmaps.
-pub const LAYOUT_VERSION: u32 = 5;
+/// policy that nobody wrote. 6: halves of blocks by what the list is like.
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The name of the XDP program, as the kernel lists it.
 pub const PROGRAM: &str = "apifence";

@@ -39,19 +39,15 @@ pub const ROOTS: usize = 256 + 8;
 
 /// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
 pub const BITMAP_BITS: u32 = 18;
-/// A part of a bitmap that is not in the gate, as long as a line of the cache. Of IPv4 it has a bit for each value, as the bitmap in the gate
-/// has. Of IPv6 only the first half has; the second half has one for each value of [`FURTHER_BITS_V6`] more, strewn over it by [`strewn`]. A range
-/// has set both, so that few addresses beside a range find both. IPv4 has too many ranges as wide as the values are: they would fill it.
+/// A part of a bitmap that is not in the gate, as long as a line of the cache. It has a bit for each value of the next nine bits. Or only its first
+/// half has one, for each of the next eight; then its second half has one for each value of those and some more, strewn over it by [`strewn`]. A
+/// range has set both, so that few addresses beside a range find both. But many ranges as wide as the values are would fill the second half.
 pub type Block = [u64; 8];
-/// How many bits of an IPv4 address choose a bit in a block.
-pub const BLOCK_BITS_V4: u32 = 9;
-/// The same of an IPv6 address, in the first half.
-pub const BLOCK_BITS_V6: u32 = 8;
-/// How many more the second half looks at.
-pub const FURTHER_BITS_V6: u32 = 5;
+/// How many bits of an address choose a bit in a block that is all of one kind.
+pub const BLOCK_BITS: u32 = 9;
 
-/// The place in the second half of a block, from 0 to 255, for what an address begins with: the bits that the bitmap tells apart, and
-/// [`FURTHER_BITS_V6`] more. Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+/// The place in the second half of a block, from 0 to 255, for what an address begins with. Multiplicative hashing (Knuth, The Art of Computer
+/// Programming, volume 3, section 6.4).
 #[inline(always)]
 pub const fn strewn(bits: u64) -> usize {
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
@@ -61,15 +57,18 @@ pub const fn strewn(bits: u64) -> usize {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Roots {
-    /// How many bits of an address the bitmap tells apart. Of IPv6 addresses those behind [`GLOBAL`], and the others are not in it.
-    pub bitmap_bits: u64,
-    /// The bitmap of [`BITMAP_BITS`]; a longer one is elsewhere, in blocks. A bit is 1 if any address with that value is in a range.
+    /// How many bits of an address choose a block of the bitmap; 0 if the bitmap is here. Of IPv6 addresses those behind [`GLOBAL`], and the others
+    /// are not in it.
+    pub block_bits: u64,
+    /// How many bits the second half of a block tells apart besides those of the first; 0 if it has no halves.
+    pub further_bits: u64,
+    /// The bitmap of [`BITMAP_BITS`]. A bit is 1 if any address with that value is in a range.
     pub bitmap: [u64; 1 << (BITMAP_BITS - 6)],
     /// Where the tree begins: see [`ROOTS`].
     pub lines: [Line; ROOTS],
 }
 
-const _: () = assert!(size_of::<Roots>() == 8 + (1 << (BITMAP_BITS - 3)) + 72 * ROOTS);
+const _: () = assert!(size_of::<Roots>() == 16 + (1 << (BITMAP_BITS - 3)) + 72 * ROOTS);
 
 /// How many bits choose the root of an IPv4 address.
 pub const ROOT_BITS_V4: u32 = 8;
@@ -175,7 +174,7 @@ enum Found {
 /// A line that is not there leaves it to the trie: the answer is then yes.
 #[inline(always)]
 pub fn holds_v4<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
-    if !bitmap_has(lines, roots, key.high, BLOCK_BITS_V4) {
+    if !bitmap_has(lines, roots, key.high) {
         return false;
     }
     let (root, key) = root_v4(key);
@@ -185,7 +184,7 @@ pub fn holds_v4<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
 /// The same for an IPv6 address.
 #[inline(always)]
 pub fn holds_v6<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
-    if key.high >> 61 == GLOBAL && !bitmap_has(lines, roots, key.high << 3, BLOCK_BITS_V6) {
+    if key.high >> 61 == GLOBAL && !bitmap_has(lines, roots, key.high << 3) {
         return false;
     }
     let (root, key) = root_v6(key);
@@ -194,22 +193,25 @@ pub fn holds_v6<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
 
 /// Whether any address that begins like this one, whose bits are `bits`, may be in a range.
 #[inline(always)]
-fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64, block_bits: u32) -> bool {
-    if roots.bitmap_bits == u64::from(BITMAP_BITS) {
-        let value = bits >> (64 - BITMAP_BITS);
-        return roots.bitmap[(value >> 6) as usize] >> (value & 63) & 1 == 1;
+fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64) -> bool {
+    let has = |words: &[u64], place: u64| words[(place >> 6) as usize] >> (place & 63);
+    let block_bits = roots.block_bits as u32;
+    if block_bits == 0 {
+        return has(&roots.bitmap, bits >> (64 - BITMAP_BITS)) & 1 == 1;
     }
-    let len = roots.bitmap_bits as u32;
-    let value = bits >> (64 - len);
-    let Some(block) = lines.block((value >> block_bits) as u32) else {
+    let Some(block) = lines.block((bits >> (64 - block_bits)) as u32) else {
         return true;
     };
-    let words = 1 << (block_bits - 6);
-    if block[(value >> 6) as usize & (words - 1)] >> (value & 63) & 1 == 0 {
-        return false;
+    let rest = bits << block_bits;
+    let further_bits = roots.further_bits as u32;
+    if further_bits == 0 {
+        return has(block, rest >> (64 - BLOCK_BITS)) & 1 == 1;
     }
-    let further = strewn(bits >> (64 - FURTHER_BITS_V6 - len));
-    block_bits == BLOCK_BITS_V4 || block[4 + (further >> 6 & 3)] >> (further & 63) & 1 == 1
+    // Both halves at once: a branch after the first would be foretold wrong too often.
+    let first = has(block, rest >> (65 - BLOCK_BITS));
+    let further = bits >> (65 - BLOCK_BITS - block_bits - further_bits);
+    let second = has(block, 256 + strewn(further) as u64);
+    first & second & 1 == 1
 }
 
 /// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the bits that chose it.

@@ -9,10 +9,7 @@ use std::{
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use fastrand::Rng;
-use filter_common::{
-    map::{GATES, Gate, LAYOUT_VERSION, SLOTS},
-    table::BITMAP_BITS,
-};
+use filter_common::map::{GATES, Gate, LAYOUT_VERSION, SLOTS};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
@@ -46,7 +43,7 @@ impl Front {
             let mut gate: Gate = bytemuck::pod_read_unaligned(&self.gates.get(&slot, 0)?);
             before.push(gate);
             for roots in &mut gate.roots {
-                roots.bitmap_bits = u64::from(BITMAP_BITS);
+                roots.block_bits = 0;
                 roots.bitmap.fill(u64::MAX);
                 for line in &mut roots.lines {
                     *line = [0; 9];

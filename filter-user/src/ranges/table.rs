@@ -2,8 +2,8 @@
 
 use bytemuck::zeroed_box;
 use filter_common::table::{
-    BITMAP_BITS, BLOCK_BITS_V4, BLOCK_BITS_V6, Block, FURTHER_BITS_V6, GLOBAL, HEAD, INDEX_SHIFT,
-    Line, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS, strewn,
+    BITMAP_BITS, BLOCK_BITS, Block, GLOBAL, HEAD, INDEX_SHIFT, Line, ROOT_BITS_GLOBAL,
+    ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS, strewn,
 };
 use ipnet::IpNet;
 
@@ -39,8 +39,8 @@ impl Table {
             roots[1].lines[256 + first as usize] = root(&v6, bounds, ROOT_BITS_OTHER);
         }
         let bitmaps = [
-            bitmap(&v4, &SHAPE_V4, &mut roots[0]),
-            bitmap(&v6, &SHAPE_V6, &mut roots[1]),
+            bitmap(&v4, 0, 0, &mut roots[0]),
+            bitmap(&v6, u128::from(GLOBAL) << 125, 3, &mut roots[1]),
         ];
         Self {
             roots,
@@ -50,65 +50,50 @@ impl Table {
     }
 }
 
-/// How the bitmap of a family is made.
-struct Shape {
-    /// The address that those in it begin like, and in how many bits.
-    start: u128,
-    depth: u32,
-    /// Bytes for each range, so that most addresses find nothing; no more, as what they take of the caches the lines lack.
-    space: usize,
-    /// Bits that a block tells apart, and how many more its second half does, if it has one.
-    block_bits: u32,
-    further_bits: u32,
-}
-
-const SHAPE_V4: Shape = Shape {
-    start: 0,
-    depth: 0,
-    space: 2,
-    block_bits: BLOCK_BITS_V4,
-    further_bits: 0,
-};
-const SHAPE_V6: Shape = Shape {
-    start: (GLOBAL as u128) << 125,
-    depth: 3,
-    space: 4,
-    block_bits: BLOCK_BITS_V6,
-    further_bits: FURTHER_BITS_V6,
-};
+/// Bytes of a bitmap for each range, so that most addresses find nothing; no more, as what they take of the caches the lines lack. One that is
+/// longer than a CPU's own caches has twice as many: each look goes further then, and so does each step that follows it.
+const SPACE: usize = 2;
+/// So many blocks such caches have room for, as a power of two: 1 MiB.
+const NEAR_BLOCKS: u32 = 14;
 /// The most blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
+/// The most further bits of a block of two halves, and the fewest that are worth the second look.
+const MOST_FURTHER: u32 = 8;
+const FEWEST_FURTHER: u32 = 2;
 
-/// Puts the bitmap of `spans` into `roots`, or returns it if it is too long.
-fn bitmap(spans: &[Span], shape: &Shape, roots: &mut Roots) -> Vec<Block> {
-    let Shape {
-        start,
-        depth,
-        space,
-        block_bits,
-        further_bits,
-    } = *shape;
+/// Puts the bitmap of those of `spans` that begin like `start`, in `depth` bits, into `roots`, or returns it if it is too long.
+fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Block> {
     let bounds = Span::sharing(start, depth);
     let spans = bounds.touched(spans);
-    let blocks = (space * spans.len()).div_ceil(size_of::<Block>()).max(1);
-    let blocks = blocks.next_power_of_two().ilog2().min(MOST_BLOCKS);
-    let len = (blocks + block_bits).max(BITMAP_BITS);
-    roots.bitmap_bits = u64::from(len);
-    // What an address begins with, behind what all in `bounds` begin with.
-    let value = |address: u128, bits: u32| (address << depth >> (128 - bits)) as usize;
-    let spans = spans.iter().map(|span| span.within(bounds));
-    if len == BITMAP_BITS {
-        for Span { first, last } in spans {
-            for value in value(first, len)..=value(last, len) {
+    let space = (SPACE * spans.len()).div_ceil(size_of::<Block>()).max(1);
+    let block_bits = space.next_power_of_two().ilog2();
+    let block_bits = (block_bits + u32::from(block_bits > NEAR_BLOCKS)).min(MOST_BLOCKS);
+    // The first and the last value of each, in so many bits behind what all in `bounds` begin with.
+    let values = |bits: u32| {
+        let value = move |address: u128| (address << depth >> (128 - bits)) as usize;
+        spans.iter().map(move |span| {
+            let Span { first, last } = span.within(bounds);
+            (value(first), value(last))
+        })
+    };
+    if block_bits + BLOCK_BITS <= BITMAP_BITS {
+        for (first, last) in values(BITMAP_BITS) {
+            for value in first..=last {
                 set(&mut roots.bitmap, value);
             }
         }
         return Vec::new();
     }
-    let mut blocks: Vec<Block> = vec![[0; 8]; 1 << blocks];
-    for Span { first, last } in spans {
-        let [first, last] = [first, last].map(|address| value(address, len + further_bits));
-        let shift = block_bits + further_bits;
+    let further = further_bits(values(block_bits + BLOCK_BITS - 1 + MOST_FURTHER));
+    (roots.block_bits, roots.further_bits) = (block_bits.into(), further.into());
+    // All bits that a block tells apart, and those that its first half does, or all of it.
+    let shift = if further == 0 {
+        BLOCK_BITS
+    } else {
+        BLOCK_BITS - 1 + further
+    };
+    let mut blocks: Vec<Block> = vec![[0; 8]; 1 << block_bits];
+    for (first, last) in values(block_bits + shift) {
         let touched = first >> shift..=last >> shift;
         for (index, block) in touched.clone().zip(&mut blocks[touched]) {
             let (start, end) = (index << shift, ((index + 1) << shift) - 1);
@@ -117,17 +102,34 @@ fn bitmap(spans: &[Span], shape: &Shape, roots: &mut Roots) -> Vec<Block> {
                 continue;
             }
             let (first, last) = (first.max(start), last.min(end));
-            for value in first >> further_bits..=last >> further_bits {
-                set(block, value & ((1 << block_bits) - 1));
+            for value in first >> further..=last >> further {
+                set(block, value & ((1 << (shift - further)) - 1));
             }
-            if further_bits > 0 {
-                for further in first..=last {
-                    set(block, (1 << block_bits) + strewn(further as u64));
+            if further > 0 {
+                for value in first..=last {
+                    set(block, 256 + strewn(value as u64));
                 }
             }
         }
     }
     blocks
+}
+
+/// How many further bits blocks are to have: as many as set a quarter more bits than none would. Given are the first and the last value of each span
+/// with the most further bits.
+fn further_bits(values: impl Iterator<Item = (usize, usize)>) -> u32 {
+    let mut set = [0; MOST_FURTHER as usize + 1];
+    for (first, last) in values {
+        for (fewer, set) in (0..).zip(&mut set) {
+            *set += (last >> fewer) - (first >> fewer) + 1;
+        }
+    }
+    let [.., none] = set;
+    (FEWEST_FURTHER..=MOST_FURTHER)
+        .rev()
+        .zip(set)
+        .find(|(_, set)| 4 * set <= 5 * none)
+        .map_or(0, |(further, _)| further)
 }
 
 fn set(words: &mut [u64], bit: usize) {
