@@ -86,7 +86,7 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
     }
     let further = further_bits(values(block_bits + BLOCK_BITS - 1 + MOST_FURTHER));
     (roots.block_bits, roots.further_bits) = (block_bits.into(), further.into());
-    // All bits that a block tells apart, and those that its first half does, or all of it.
+    // How many bits a block tells apart in all; a bit for each value of all but the further ones.
     let shift = if further == 0 {
         BLOCK_BITS
     } else {
@@ -115,8 +115,8 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
     blocks
 }
 
-/// How many further bits blocks are to have: as many as set a quarter more bits than none would. Given are the first and the last value of each span
-/// with the most further bits.
+/// How many further bits blocks are to have: the most with which a list sets no more than a quarter more bits than without any. Given are the first
+/// and the last value of each span with [`MOST_FURTHER`]. What is wider than a value takes twice the bits with each: such a list gets none.
 fn further_bits(values: impl Iterator<Item = (usize, usize)>) -> u32 {
     let mut set = [0; MOST_FURTHER as usize + 1];
     for (first, last) in values {
