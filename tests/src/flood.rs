@@ -269,10 +269,8 @@ const AWAY: &str = "away";
 const AWAY_MAP: MapShape = MapShape {
     name: AWAY,
     kind: 14,
-    key: 4,
     value: 4,
-    capacity: 1,
-    flags: 0,
+    ..DUE_MAP
 };
 
 /// When the next frame of a paced flood is due: `BPF_MAP_TYPE_ARRAY` of one number.

@@ -1,6 +1,6 @@
 //! Tables against a scan of all ranges.
 
-use std::net::IpAddr;
+use std::{cell::Cell, net::IpAddr};
 
 use filter_common::table::{holds_v4, holds_v6};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -237,6 +237,65 @@ fn long_list_is_exact(shortest: u64, have_halves: [bool; 2]) {
         let before = covered[family].partition_point(|(first, _)| *first <= bits);
         let scan = before > 0 && covered[family][before - 1].1 >= bits;
         assert_eq!(asked(&table, address), scan, "{address}");
+    }
+}
+
+/// Counts who gets as far as a line behind the roots.
+struct Counting<'a>(Family<'a>, Cell<usize>);
+
+impl filter_common::table::Lines for Counting<'_> {
+    fn line(&self, index: u32) -> Option<&Line> {
+        self.1.set(self.1.get() + 1);
+        self.0.line(index)
+    }
+
+    fn block(&self, index: u32) -> Option<&Block> {
+        self.0.block(index)
+    }
+}
+
+/// A bitmap that says yes to everybody would be as exact.
+#[test]
+fn few_strangers_get_past_the_bitmap() {
+    const STRANGERS: usize = 10_000;
+    let mut rng = Rng(6);
+    // In the gate; in blocks with halves; in blocks without, as so many ranges are wide.
+    for (count, len_v4, have_halves) in
+        [(3_000, 28, false), (60_000, 28, true), (60_000, 19, false)]
+    {
+        let ranges: Vec<IpNet> = (0..count)
+            .flat_map(|_| {
+                let v4 = Ipv4Net::new_assert((rng.next() as u32).into(), len_v4);
+                let address = 0b001 << 125 | rng.wide() >> 3;
+                [v4.into(), Ipv6Net::new_assert(address.into(), 56).into()]
+            })
+            .collect();
+        let mut table = Table::new(&compile(ranges));
+        assert_eq!(table.roots[0].further_bits > 0, have_halves);
+        let mut get_far = |table: &Table, family: usize| {
+            let lines = Counting(Family(table, family), Cell::new(0));
+            let far = (0..STRANGERS).filter(|_| {
+                let before = lines.1.get();
+                let held = if family == 0 {
+                    let address = std::net::Ipv4Addr::from(rng.next() as u32);
+                    holds_v4(&lines, &table.roots[0], address.into())
+                } else {
+                    let address = std::net::Ipv6Addr::from(0b001 << 125 | rng.wide() >> 3);
+                    holds_v6(&lines, &table.roots[1], address.into())
+                };
+                !held && lines.1.get() > before
+            });
+            far.count()
+        };
+        let with = [0, 1].map(|family| get_far(&table, family));
+        for roots in table.roots.iter_mut() {
+            roots.block_bits = 0;
+            roots.bitmap.fill(u64::MAX);
+        }
+        let without = [0, 1].map(|family| get_far(&table, family));
+        for (with, without) in with.into_iter().zip(without) {
+            assert!(3 * with < without, "{count}, /{len_v4}: {with}, {without}");
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn set(command: &mut Command) -> Result<()> {
 }
 
 /// What no account of time shows: how fast the CPUs are, and how close together. The longer the times, in nanoseconds, the slower.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Speed {
     /// Of a bit of work. It takes up to twice as long while somebody else uses the other half of a core that the machine below has divided.
     pace: f64,
