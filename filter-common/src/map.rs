@@ -10,13 +10,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Sight, table::Roots};
+use crate::{Sight, table::Start};
 
 /// The version of everything in this file and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 6: halves of blocks by what the list is like.
-pub const LAYOUT_VERSION: u32 = 6;
+/// policy that nobody wrote. 7: lines and bitmaps in chunks of one length.
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// The name of the XDP program, as the kernel lists it.
 pub const PROGRAM: &str = "apifence";
@@ -39,9 +39,11 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SOURCES_V4: &str = "SOURCES_V4";
 /// Array of LPM tries, one per slot: authorized IPv6 sources.
 pub const SOURCES_V6: &str = "SOURCES_V6";
-/// Array of arrays, one per slot: all lines of the [`table`](crate::table) but its roots.
+/// Array of arrays, [`LINE_CHUNKS`](crate::table::LINE_CHUNKS) per slot: the lines of the [`table`](crate::table) that are not in the gate. The
+/// program leaves to the tries what it does not find there.
 pub const TABLE: &str = "TABLE";
-/// Array of arrays, for each slot one of IPv4 and then one of IPv6: the bitmap of a table, if it is not in the gate.
+/// Array of arrays, for each slot [`BLOCK_CHUNKS`](crate::table::BLOCK_CHUNKS) of IPv4 and then as many of IPv6: the bitmap of a table, if it is not
+/// in the gate.
 pub const BITMAPS: &str = "BITMAPS";
 /// Array of LPM tries, one per slot: guarded IPv4 destinations; empty where all are.
 pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
@@ -98,17 +100,21 @@ pub struct PolicyRecord {
     pub list: [u8; 32],
     /// The next free [`PrefixValue::id`]. After 2^32 ranges they begin anew, and two ranges may share a count; it decides nothing.
     pub next_id: u32,
-    /// How many lines the table has behind its roots.
+    /// How many lines of the table are in chunks.
     pub lines: u32,
     /// A [`Mode`](crate::Mode) as a number, as in the [`Gate`].
     pub mode: u8,
     /// 1 if its list is put into the ranges file with it: only then does a file that says the same tell that a writer got so far.
     pub commits: u8,
     /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
-    /// `next_id` is all that the rest says.
+    /// `next_id` and `line_chunks` are all that the rest says.
     pub blank: u8,
     /// Always zero.
-    pub unused: [u8; 5],
+    pub unused: u8,
+    /// How many chunks of lines are in the slot, whatever is in them; at most, if it was not filled to the end. A blank one has them, too.
+    pub line_chunks: u16,
+    /// The same for the bitmaps of IPv4 and of IPv6. A blank slot has none.
+    pub block_chunks: [u8; 2],
 }
 
 const _: () = assert!(size_of::<PolicyRecord>() == 72, "no padding");
@@ -125,12 +131,12 @@ pub struct Gate {
     pub unused: [u8; 6],
     /// The protected TCP ports.
     pub ports: PortSet,
-    /// Where the [`table`](crate::table) of the sources begins: IPv4, and IPv6.
-    pub roots: [Roots; 2],
+    /// Where the [`table`](crate::table) of the sources begins.
+    pub start: Start,
 }
 
 const _: () = assert!(
-    size_of::<Gate>() == 8 + size_of::<PortSet>() + 2 * size_of::<Roots>(),
+    size_of::<Gate>() == 8 + size_of::<PortSet>() + size_of::<Start>(),
     "no padding"
 );
 

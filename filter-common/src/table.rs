@@ -37,6 +37,21 @@ pub const SPANS: usize = 4;
 /// begin with [`GLOBAL`], by their first three bits.
 pub const ROOTS: usize = 256 + 8;
 
+/// How many lines behind the roots are in the gate: all those of a list with up to some hundred ranges.
+pub const GATE_LINES: u32 = 256;
+/// The others are in chunks of so many: arrays inside an array. Looked up in one of which all are of one length, an array costs the program a
+/// few instructions of its own, and otherwise the call of a helper (`array_map_gen_lookup`, Linux 5.10, commit
+/// 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
+pub const CHUNK_LINES: u32 = 2048;
+/// The most chunks of lines in a slot. What has no room in them is left to the tries.
+pub const LINE_CHUNKS: u32 = 2048;
+/// The index of the first line for which there is no room.
+pub const NO_LINE: u32 = GATE_LINES + LINE_CHUNKS * CHUNK_LINES;
+/// A bitmap that is not in the gate is in chunks of so many blocks.
+pub const CHUNK_BLOCKS: u32 = 2048;
+/// The most chunks of such a bitmap.
+pub const BLOCK_CHUNKS: u32 = 32;
+
 /// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
 pub const BITMAP_BITS: u32 = 18;
 /// A part of a bitmap that is not in the gate, as long as a line of the cache. It has a bit for each value of the next nine bits. Or only its first
@@ -51,6 +66,16 @@ pub const BLOCK_BITS: u32 = 9;
 #[inline(always)]
 pub const fn strewn(bits: u64) -> usize {
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
+}
+
+/// The part of the table that is in the gate.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Start {
+    /// Of IPv4, and of IPv6.
+    pub roots: [Roots; 2],
+    /// The first lines behind them, of both.
+    pub lines: [Line; GATE_LINES as usize],
 }
 
 /// Where the table of a family begins.
@@ -150,9 +175,9 @@ impl From<Ipv6Addr> for Key {
     }
 }
 
-/// The lines of a table. Implemented over BPF maps in `filter-ebpf`, and over vectors in user space.
+/// What of a table is not in the gate. Implemented over BPF maps in `filter-ebpf`, and over vectors in user space.
 pub trait Lines {
-    /// The line with this index.
+    /// The line with this index, from [`GATE_LINES`] on.
     fn line(&self, index: u32) -> Option<&Line>;
     /// The block of the family's bitmap with this index, if it is not in the gate.
     fn block(&self, index: u32) -> Option<&Block>;
@@ -173,22 +198,24 @@ enum Found {
 ///
 /// A line that is not there leaves it to the trie: the answer is then yes.
 #[inline(always)]
-pub fn holds_v4<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
+pub fn holds_v4<L: Lines>(lines: &L, start: &Start, key: Key) -> bool {
+    let roots = &start.roots[0];
     if !bitmap_has(lines, roots, key.high) {
         return false;
     }
     let (root, key) = root_v4(key);
-    holds(lines, &roots.lines[root], key)
+    holds(lines, start, &roots.lines[root], key)
 }
 
 /// The same for an IPv6 address.
 #[inline(always)]
-pub fn holds_v6<L: Lines>(lines: &L, roots: &Roots, key: Key) -> bool {
+pub fn holds_v6<L: Lines>(lines: &L, start: &Start, key: Key) -> bool {
+    let roots = &start.roots[1];
     if key.high >> 61 == GLOBAL && !bitmap_has(lines, roots, key.high << 3) {
         return false;
     }
     let (root, key) = root_v6(key);
-    holds(lines, &roots.lines[root], key)
+    holds(lines, start, &roots.lines[root], key)
 }
 
 /// Whether any address that begins like this one, whose bits are `bits`, may be in a range.
@@ -216,15 +243,19 @@ fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64) -> bool {
 
 /// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the bits that chose it.
 #[inline(always)]
-fn holds<L: Lines>(lines: &L, root: &Line, key: Key) -> bool {
+fn holds<L: Lines>(lines: &L, start: &Start, root: &Line, key: Key) -> bool {
     let (mut index, mut key) = match look(root, key) {
         Found::Nothing => return false,
         Found::Range => return true,
         Found::Further(index, key) => (index, key),
     };
     for _ in 0..MAX_STEPS {
-        let Some(line) = lines.line(index) else {
-            return true;
+        let line = match start.lines.get(index as usize) {
+            Some(line) => line,
+            None => match lines.line(index) {
+                Some(line) => line,
+                None => return true,
+            },
         };
         match look(line, key) {
             Found::Nothing => return false,

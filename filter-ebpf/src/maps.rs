@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya_ebpf::{
-    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns},
     macros::btf_map,
@@ -14,15 +14,16 @@ use filter_common::{
         Counter, Gate, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS,
         Usage,
     },
-    table::{self, Block, Key as TableKey, Line, Lines},
+    table::{
+        self, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, GATE_LINES, Key as TableKey,
+        LINE_CHUNKS, Line, Lines,
+    },
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
 type TrieV6 = LpmTrie<[u8; 16], [u32; 4], { MAX_PREFIXES as usize }>;
-/// As long as its list needs: arrays of different lengths may stand in for one another (`BPF_F_INNER_MAP`, Linux 5.10,
-/// commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
-type FurtherLines = Array<Line, 1, { BPF_F_INNER_MAP as usize }>;
-type Blocks = Array<Block, 1, { BPF_F_INNER_MAP as usize }>;
+type FurtherLines = Array<Line, { CHUNK_LINES as usize }>;
+type Blocks = Array<Block, { CHUNK_BLOCKS as usize }>;
 
 #[btf_map]
 static SELECTOR: Array<u32, 1> = Array::new();
@@ -35,9 +36,9 @@ static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static TABLE: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
+static TABLE: ArrayOfMaps<FurtherLines, { (SLOTS * LINE_CHUNKS) as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static BITMAPS: ArrayOfMaps<Blocks, { 2 * SLOTS as usize }> = ArrayOfMaps::new();
+static BITMAPS: ArrayOfMaps<Blocks, { (2 * SLOTS * BLOCK_CHUNKS) as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static DESTINATIONS_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -178,7 +179,7 @@ fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
 #[inline(always)]
 fn has_in_table_v4(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
     match gate {
-        Some(gate) => table::holds_v4(&Further::<0>(slot), &gate.roots[0], key),
+        Some(gate) => table::holds_v4(&Further::<0>(slot), &gate.start, key),
         None => true,
     }
 }
@@ -186,7 +187,7 @@ fn has_in_table_v4(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
 #[inline(always)]
 fn has_in_table_v6(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
     match gate {
-        Some(gate) => table::holds_v6(&Further::<1>(slot), &gate.roots[1], key),
+        Some(gate) => table::holds_v6(&Further::<1>(slot), &gate.start, key),
         None => true,
     }
 }
@@ -218,18 +219,29 @@ fn in_trie(slot: u32, source: IpAddr) -> bool {
     true
 }
 
-/// What there is of a slot behind its roots, for a family.
+/// What there is of a slot's table besides the gate, for a family.
 struct Further<const FAMILY: u32>(u32);
 
 impl<const FAMILY: u32> Lines for Further<FAMILY> {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<&Line> {
-        TABLE.get(self.0)?.get(index)
+        let index = index - GATE_LINES;
+        let chunk = index / CHUNK_LINES;
+        // The next one is the other slot's.
+        if chunk >= LINE_CHUNKS {
+            return None;
+        }
+        TABLE
+            .get(self.0 * LINE_CHUNKS + chunk)?
+            .get(index % CHUNK_LINES)
     }
 
     #[inline(always)]
     fn block(&self, index: u32) -> Option<&Block> {
-        BITMAPS.get(2 * self.0 + FAMILY)?.get(index)
+        let first = (2 * self.0 + FAMILY) * BLOCK_CHUNKS;
+        BITMAPS
+            .get(first + index / CHUNK_BLOCKS % BLOCK_CHUNKS)?
+            .get(index % CHUNK_BLOCKS)
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Front {
 }
 
 /// What the table was before it was switched off.
-pub struct Off(Vec<Gate>);
+pub struct Off(Vec<Box<Gate>>);
 
 impl Front {
     /// That of the filter which `apifence` attached.
@@ -40,9 +40,11 @@ impl Front {
     pub fn switch_off(&mut self) -> Result<Off> {
         let mut before = Vec::new();
         for slot in 0..SLOTS {
-            let mut gate: Gate = bytemuck::pod_read_unaligned(&self.gates.get(&slot, 0)?);
-            before.push(gate);
-            for roots in &mut gate.roots {
+            // Boxed: a few of them would fill the stack of a thread.
+            let mut gate: Box<Gate> = bytemuck::zeroed_box();
+            bytemuck::bytes_of_mut(&mut *gate).copy_from_slice(&self.gates.get(&slot, 0)?);
+            before.push(gate.clone());
+            for roots in &mut gate.start.roots {
                 roots.block_bits = 0;
                 roots.bitmap.fill(u64::MAX);
                 for line in &mut roots.lines {

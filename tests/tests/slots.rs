@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    ops::Range,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -10,10 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapInfo, lpm_trie::Key};
+use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapError, MapInfo, lpm_trie::Key};
 use filter_common::{
     PassReason, Verdict,
-    map::{LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4, SOURCES_V6, TABLE},
+    map::{
+        BITMAPS, LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4, SOURCES_V6,
+        TABLE,
+    },
+    table::{BLOCK_CHUNKS, CHUNK_LINES, LINE_CHUNKS},
 };
 use serde_json::Value;
 use tests::{
@@ -35,7 +40,8 @@ struct Slots {
     policy: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
     sources_v4: ArrayOfMaps<MapData, MapData>,
     sources_v6: ArrayOfMaps<MapData, MapData>,
-    tables: ArrayOfMaps<MapData, MapData>,
+    lines: ArrayOfMaps<MapData, MapData>,
+    bitmaps: ArrayOfMaps<MapData, MapData>,
 }
 
 impl Slots {
@@ -49,7 +55,8 @@ impl Slots {
             policy: Map::Array(open(POLICY)?).try_into()?,
             sources_v4: Map::ArrayOfMaps(open(SOURCES_V4)?).try_into()?,
             sources_v6: Map::ArrayOfMaps(open(SOURCES_V6)?).try_into()?,
-            tables: Map::ArrayOfMaps(open(TABLE)?).try_into()?,
+            lines: Map::ArrayOfMaps(open(TABLE)?).try_into()?,
+            bitmaps: Map::ArrayOfMaps(open(BITMAPS)?).try_into()?,
         })
     }
 
@@ -78,16 +85,22 @@ impl Slots {
         Ok(self.v4(slot)?.keys().count() + self.v6(slot)?.keys().count())
     }
 
-    /// The numbers of the tries and the table in `slot`.
-    fn ids(&self, slot: u32) -> Result<BTreeSet<u32>> {
-        let maps = [&self.sources_v4, &self.sources_v6, &self.tables];
+    /// The numbers of the tries in `slot`.
+    fn tries(&self, slot: u32) -> Result<BTreeSet<u32>> {
+        let maps = [&self.sources_v4, &self.sources_v6];
         let id = |maps: &&ArrayOfMaps<MapData, MapData>| Ok(maps.get(&slot, 0)?.info()?.id());
         maps.iter().map(id).collect()
     }
 
-    /// How many lines the table in `slot` has room for.
-    fn room(&self, slot: u32) -> Result<u32> {
-        Ok(self.tables.get(&slot, 0)?.info()?.max_entries())
+    /// The numbers of the chunks of lines in `slot`.
+    fn lines(&self, slot: u32) -> Result<BTreeSet<u32>> {
+        inside(&self.lines, slot * LINE_CHUNKS..(slot + 1) * LINE_CHUNKS)
+    }
+
+    /// Those of the chunks of bitmaps.
+    fn bitmaps(&self, slot: u32) -> Result<BTreeSet<u32>> {
+        let first = 2 * slot * BLOCK_CHUNKS;
+        inside(&self.bitmaps, first..first + 2 * BLOCK_CHUNKS)
     }
 
     /// The slot in force holds a generation, and the other one nothing.
@@ -106,8 +119,23 @@ impl Slots {
         );
         let prefixes = self.prefixes(other)?;
         ensure!(prefixes == 0, "{prefixes} prefixes in the other slot");
+        let chunks = self.lines(other)?.len();
+        ensure!(
+            chunks == usize::from(spare.line_chunks) && self.bitmaps(other)?.is_empty(),
+            "{chunks} chunks of lines in the other slot"
+        );
         Ok(())
     }
+}
+
+/// The numbers of the maps that are at `indices`.
+fn inside(maps: &ArrayOfMaps<MapData, MapData>, indices: Range<u32>) -> Result<BTreeSet<u32>> {
+    let id = |index: u32| match maps.get(&index, 0) {
+        Ok(map) => Some(map.info().map(|info| info.id())),
+        Err(MapError::KeyNotFound) => None,
+        Err(error) => Some(Err(error)),
+    };
+    Ok(indices.filter_map(id).collect::<Result<_, _>>()?)
 }
 
 /// A filter on an interface without traffic.
@@ -191,6 +219,8 @@ fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
         let other = slots.other()?;
         let mut record = slots.record(other)?;
         (record.blank, record.generation) = (0, generation);
+        // He had written how many chunks it would be, and made none.
+        (record.line_chunks, record.block_chunks) = (40, [2, 0]);
         let mut bytes = [0; size_of::<PolicyRecord>()];
         bytes.copy_from_slice(bytemuck::bytes_of(&record));
         slots.policy.set(other, bytes, 0)?;
@@ -216,41 +246,61 @@ fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
 
 #[test]
 fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> {
+    // Each host takes a line. So many take more chunks than a blank slot ever has, and a bitmap behind the gate.
+    const HOSTS: u32 = 40_000;
     let namespace = Namespace::new("node")?;
     let (apifence, slots) = attach(&namespace)?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
-    let room = slots.room(slots.other()?)?;
-    // Each host takes a line; so many are not taken out of a trie one by one.
-    let long = hosts(5_000);
-    let first_and_last = [long[0], long[long.len() - 1]];
+    let has_chunks =
+        |slot| Ok::<_, anyhow::Error>((slots.lines(slot)?.len(), slots.bitmaps(slot)?.len()));
+    for slot in 0..SLOTS {
+        assert_eq!(has_chunks(slot)?, (0, 0), "a short list is in the gate");
+    }
+    let long = hosts(HOSTS);
     set(&apifence, &long)?;
-    let current = slots.in_force()?;
+    slots.are_ready()?;
+    let (current, other) = (slots.in_force()?, slots.other()?);
+    let (taken, bitmaps) = has_chunks(current)?;
     ensure!(
-        slots.room(current)? > room,
-        "{} lines",
-        slots.room(current)?
+        taken > (HOSTS / CHUNK_LINES) as usize - 1 && bitmaps > 0,
+        "{taken} and {bitmaps}"
     );
-    for host in first_and_last {
+    for host in long.iter().step_by(999) {
+        let [a, b, c, d] = *host;
         assert_eq!(
-            judge(&mut filter, host)?,
+            judge(&mut filter, *host)?,
             Verdict::Pass(PassReason::Authorized)
         );
+        let verdict = judge(&mut filter, [a, b, c, d + 1])?;
+        ensure!(!Verdict::is_pass(verdict.slot()), "{verdict:?}");
     }
-    slots.are_ready()?;
-    // The next list is about as long.
-    ensure!(slots.room(slots.other()?)? > room + room / 2, "no room");
+    // Something for the next list, and not all that this one takes.
+    let (spare, bitmaps) = has_chunks(other)?;
+    ensure!(
+        0 < spare && spare < taken && bitmaps == 0,
+        "{spare} and {bitmaps}"
+    );
 
-    let before = slots.ids(current)?;
-    set(&apifence, &long[..1])?;
-    slots.are_ready()?;
-    assert_eq!(slots.room(slots.other()?)?, room);
-    // The IPv6 trie had nothing in it and stays; the IPv4 trie and the table are gone.
+    let mut before = slots.tries(current)?;
+    for slot in 0..SLOTS {
+        before.extend(slots.lines(slot)?);
+        before.extend(slots.bitmaps(slot)?);
+    }
+    // Each slot is blank once.
+    for _ in 0..2 {
+        set(&apifence, &long[..1])?;
+        slots.are_ready()?;
+    }
+    for slot in 0..SLOTS {
+        assert_eq!(has_chunks(slot)?, (0, 0));
+    }
+    // The IPv6 trie had nothing in it and stays.
     let gone = || {
         let left = before.iter().filter(|id| MapInfo::from_id(**id).is_ok());
         Ok(left.count() <= 1)
     };
     until("the long list's trie and table are freed", gone)?;
-    let verdict = judge(&mut filter, first_and_last[1])?;
+    let verdict = judge(&mut filter, long[long.len() - 1])?;
     ensure!(
         verdict != Verdict::Pass(PassReason::Authorized),
         "{verdict:?}"

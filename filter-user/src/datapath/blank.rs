@@ -12,7 +12,7 @@ use filter_common::map::PolicyRecord;
 use super::{
     maps::{Maps, Slot, Standing},
     stage::{ended, join, spawn},
-    table, tries,
+    tries,
 };
 
 impl Maps {
@@ -27,20 +27,23 @@ impl Maps {
         };
         tries::wait_for_packets(&mut self.sources_v4, current)?;
         // First, so that whoever reads the prefixes that are about to go can tell; the mark comes last.
+        let had = self.record(slot)?;
         let mut record = PolicyRecord {
-            next_id: self.record(slot)?.next_id,
+            next_id: had.next_id,
+            line_chunks: had.line_chunks,
+            block_chunks: had.block_chunks,
             ..PolicyRecord::zeroed()
         };
         self.write_record(slot, &record)?;
         let lines = self.record(current)?.lines;
         // Side by side: where they are to wait, most of it is the same wait.
-        thread::scope(|scope| {
+        record.line_chunks = thread::scope(|scope| {
             let v4 = spawn(scope, || tries::clear::<8>(&mut self.sources_v4, slot))?;
             let v6 = spawn(scope, || tries::clear::<20>(&mut self.sources_v6, slot))?;
-            table::clear(&mut self.tables, slot, lines)?;
-            table::clear_bitmaps(&mut self.bitmaps, slot)?;
-            join(v4).and(join(v6))
+            let spare = self.chunks.clear(slot, &had, lines)?;
+            join(v4).and(join(v6)).map(|()| spare)
         })?;
+        record.block_chunks = [0; 2];
         tries::clear::<8>(&mut self.destinations_v4, slot)?;
         tries::clear::<20>(&mut self.destinations_v6, slot)?;
         record.blank = 1;

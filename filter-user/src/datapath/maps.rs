@@ -12,15 +12,15 @@ use aya::maps::{Array, Map, MapData, MapError};
 use filter_common::{
     Mode,
     map::{
-        BITMAPS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord,
-        SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, USAGE,
+        DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord, SELECTOR,
+        SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
     },
 };
 
 use super::{
     blank::Blanking,
     stage::ended,
-    table::Tables,
+    table::Chunks,
     tries::{self, Tries},
     usage::{self, Known},
 };
@@ -150,17 +150,19 @@ impl Ahead {
     }
 }
 
+/// The records of both slots.
+type Records = Array<MapData, [u8; size_of::<PolicyRecord>()]>;
+
 /// The shared maps, opened from their pins.
 pub struct Maps {
     pub(super) directory: PathBuf,
     selector: Array<MapData, u32>,
-    pub(super) policy: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
+    pub(super) policy: Records,
     pub(super) settings: Array<MapData, [u8; SETTINGS_LEN]>,
     pub(super) sources_v4: Tries,
     pub(super) sources_v6: Tries,
     pub(super) gates: MapData,
-    pub(super) tables: Tables,
-    pub(super) bitmaps: Tables,
+    pub(super) chunks: Chunks,
     pub(super) destinations_v4: Tries,
     pub(super) destinations_v6: Tries,
     pub(super) usage: MapData,
@@ -182,8 +184,7 @@ impl Maps {
             sources_v4: open(directory, SOURCES_V4, Map::ArrayOfMaps)?,
             sources_v6: open(directory, SOURCES_V6, Map::ArrayOfMaps)?,
             gates: open_data(directory, GATES)?,
-            tables: open(directory, TABLE, Map::ArrayOfMaps)?,
-            bitmaps: open(directory, BITMAPS, Map::ArrayOfMaps)?,
+            chunks: Chunks::open(directory)?,
             destinations_v4: open(directory, DESTINATIONS_V4, Map::ArrayOfMaps)?,
             destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,
             usage: open_data(directory, USAGE)?,
@@ -367,11 +368,7 @@ impl Maps {
     }
 
     pub(super) fn write_record(&mut self, slot: Slot, record: &PolicyRecord) -> Result<()> {
-        let mut bytes = [0; size_of::<PolicyRecord>()];
-        bytes.copy_from_slice(bytemuck::bytes_of(record));
-        self.policy
-            .set(slot.0, bytes, 0)
-            .map_err(|error| explain("write policy", &error))
+        write_record(&mut self.policy, slot, record)
     }
 
     /// The prefixes around `address` in `slot`, the longest first, from the kernel's own trie. The longest decides.
@@ -394,6 +391,14 @@ impl Maps {
         prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);
         Ok(prefixes.into_iter().map(|(prefix, _)| prefix).collect())
     }
+}
+
+pub(super) fn write_record(records: &mut Records, slot: Slot, record: &PolicyRecord) -> Result<()> {
+    let mut bytes = [0; size_of::<PolicyRecord>()];
+    bytes.copy_from_slice(bytemuck::bytes_of(record));
+    records
+        .set(slot.0, bytes, 0)
+        .map_err(|error| explain("write policy", &error))
 }
 
 fn open<M>(directory: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<M>

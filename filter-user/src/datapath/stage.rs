@@ -8,8 +8,9 @@ use filter_common::map::{Gate, PolicyRecord, PortSet, SETTINGS_LEN};
 
 use super::{
     batch::Batch,
-    maps::{Maps, Policy, Slot, Standing},
-    table, tries,
+    maps::{Maps, Policy, Slot, Standing, write_record},
+    table::taken,
+    tries,
     usage::{Identity, identify},
 };
 use crate::{
@@ -61,13 +62,13 @@ impl Maps {
             "write policy: the other slot is not blank"
         );
         // Whoever dies from here on leaves a slot that is neither blank nor a generation.
-        let begun = PolicyRecord { blank: 0, ..spare };
+        let mut begun = PolicyRecord { blank: 0, ..spare };
         self.write_record(slot, &begun)?;
         // A generation that was taken back has given ids away, too.
         let mut next_id = have.next_id.max(spare.next_id);
         let identities = identify(policy.sources(), known, &mut next_id, &now);
         let sources = || policy.sources().iter().zip(identities.iter().copied());
-        let (roots, lines) = thread::scope(|scope| {
+        let table = thread::scope(|scope| {
             let tries_v6 = &self.sources_v6;
             let v6 = spawn(scope, || {
                 tries::fill::<16, 20>(tries_v6, slot, sources(), &now, done)
@@ -77,9 +78,12 @@ impl Maps {
                 tries::fill::<4, 8>(tries_v4, slot, sources(), &now, done)
             })?;
             let table = policy.table();
-            table::fill(&mut self.tables, &mut self.bitmaps, slot, table)?;
-            join(v4).and(join(v6))?;
-            anyhow::Ok((&*table.roots, table.lines.len() as u32))
+            let (line_chunks, block_chunks) = taken(table);
+            begun.line_chunks = begun.line_chunks.max(line_chunks);
+            begun.block_chunks = block_chunks;
+            write_record(&mut self.policy, slot, &begun)?;
+            self.chunks.fill(slot, table)?;
+            join(v4).and(join(v6)).map(|()| table)
         })?;
         let destinations = || {
             destinations
@@ -96,7 +100,7 @@ impl Maps {
         gate.mode = policy.mode() as u8;
         gate.has_destinations = u8::from(!policy.settings.destinations.is_empty());
         gate.ports = policy.settings.ports.iter().copied().collect::<PortSet>();
-        gate.roots = *roots;
+        gate.start = *table.start;
         Batch::of(&self.gates)?
             .fill([(slot.0.to_ne_bytes(), bytemuck::bytes_of(&*gate))], |_| ())
             .map_err(|error| explain("write policy", &error))?;
@@ -110,7 +114,9 @@ impl Maps {
             next_id,
             mode: policy.mode() as u8,
             commits: u8::from(commits),
-            lines,
+            lines: table.lines.len() as u32,
+            line_chunks: begun.line_chunks,
+            block_chunks: begun.block_chunks,
             ..PolicyRecord::zeroed()
         };
         self.write_record(slot, &record)?;

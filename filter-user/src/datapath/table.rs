@@ -1,108 +1,224 @@
-//! The table in front of the tries, as arrays of the kernel.
+//! The part of the table in front of the tries that is not in the gate, as chunks: arrays of one length inside an array of maps.
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
 
 use anyhow::Result;
-use aya::maps::{ArrayOfMaps, MapData, MapError};
+use aya::maps::{ArrayOfMaps, HashMap, Map, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
-use filter_common::table::{Block, Line};
+use bytemuck::NoUninit;
+use filter_common::{
+    map::{BITMAPS, PolicyRecord, TABLE},
+    table::{BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, LINE_CHUNKS, Line},
+};
+use nix::libc;
 
 use super::{
     batch::Batch,
-    maps::Slot,
-    tries::{inside, put},
+    maps::{Slot, open_data},
+    stage::{join, spawn},
 };
 use crate::{explain::explain, ranges::Table};
 
-/// The lines behind the roots, an array per slot; or the bitmaps that are not in the gate, an array per slot and family.
-pub(super) type Tables = ArrayOfMaps<MapData, MapData>;
-
-/// One array may stand in for another of another length (Linux 5.10, commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
-const BPF_F_INNER_MAP: u32 = 1 << 12;
-
-/// How many lines there is room for in a blank slot beside a table of `lines`: for a list half as long again, and then a power of two, so
-/// that not every change takes another room. At most so many as some ten thousand ranges take: what is longer brings an array of its own, and
-/// waits for it, of no account beside the rest that it takes.
-fn spare_room(lines: u32) -> u32 {
-    lines
-        .saturating_add(lines / 2)
-        .clamp(256, 16_384)
-        .next_power_of_two()
+/// The chunks of both slots.
+pub(super) struct Chunks {
+    lines: MapData,
+    blocks: MapData,
 }
 
-/// Puts an array of so many `T` at `index`. No packet may read it.
-fn make<T>(arrays: &mut Tables, index: u32, count: u32) -> Result<()> {
+/// The most chunks of lines that a blank slot has: what some ten thousand ranges take. A longer list brings its own, and waits for them, of no
+/// account beside the rest that it takes.
+const MOST_SPARE: u32 = 8;
+/// How many chunks are put in their places, or taken out, at once.
+const AT_ONCE: u32 = 32;
+
+impl Chunks {
+    /// Opens those whose maps are pinned in `directory`.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            lines: open_data(directory, TABLE)?,
+            blocks: open_data(directory, BITMAPS)?,
+        })
+    }
+
+    /// Writes what of `table` is not for the gate to `slot`, which is blank.
+    pub(super) fn fill(&self, slot: Slot, table: &Table) -> Result<()> {
+        fill(&self.lines, lines_of(slot), CHUNK_LINES, &table.lines)?;
+        for (places, bitmap) in blocks_of(slot).into_iter().zip(&table.bitmaps) {
+            fill(&self.blocks, places, CHUNK_BLOCKS, bitmap)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves in `slot`, which no packet reads, and in which there is no more than `record` says, as many chunks as a blank slot has beside a table of
+    /// so many lines there; returns how many of lines these are. What is in them is of no account: nothing leads there but the gate.
+    pub(super) fn clear(&self, slot: Slot, record: &PolicyRecord, lines: u32) -> Result<u16> {
+        let spare = spare_chunks(lines);
+        let places = lines_of(slot);
+        let (first, end) = (places.start, places.end);
+        side_by_side(&self.lines, first..first + spare, |outer, place| {
+            if outer.chunk(place)?.is_none() {
+                outer.put(place, &new::<Line>(CHUNK_LINES)?)?;
+            }
+            Ok(())
+        })?;
+        let had = first + u32::from(record.line_chunks);
+        take_out(&self.lines, first + spare..had.min(end))?;
+        for (places, had) in blocks_of(slot).into_iter().zip(record.block_chunks) {
+            let had = places.start + u32::from(had);
+            take_out(&self.blocks, places.start..had.min(places.end))?;
+        }
+        Ok(spare as u16)
+    }
+}
+
+/// How many chunks of lines, and of the bitmap of each family, `table` takes.
+pub(super) fn taken(table: &Table) -> (u16, [u8; 2]) {
+    let lines = table.lines.chunks(CHUNK_LINES as usize).len();
+    let blocks = |bitmap: &Vec<Block>| bitmap.chunks(CHUNK_BLOCKS as usize).len() as u8;
+    (lines as u16, table.bitmaps.each_ref().map(blocks))
+}
+
+/// How many chunks there are in a blank slot beside a table with `lines` of its lines in chunks: for a list half as long again.
+fn spare_chunks(lines: u32) -> u32 {
+    lines
+        .saturating_add(lines / 2)
+        .div_ceil(CHUNK_LINES)
+        .min(MOST_SPARE)
+}
+
+/// Where the chunks of lines of `slot` are.
+const fn lines_of(slot: Slot) -> Range<u32> {
+    slot.0 * LINE_CHUNKS..(slot.0 + 1) * LINE_CHUNKS
+}
+
+/// Where those of its bitmaps are, by family.
+fn blocks_of(slot: Slot) -> [Range<u32>; 2] {
+    [0, 1].map(|family| {
+        let first = (2 * slot.0 + family) * BLOCK_CHUNKS;
+        first..first + BLOCK_CHUNKS
+    })
+}
+
+/// Writes `content` to chunks of so many `T`, in their order; those that are not there are made.
+fn fill<T: NoUninit + Sync>(
+    chunks: &MapData,
+    places: Range<u32>,
+    length: u32,
+    content: &[T],
+) -> Result<()> {
+    let parts: Vec<&[T]> = content.chunks(length as usize).collect();
+    assert!(parts.len() <= places.len(), "more chunks than places");
+    let first = places.start;
+    side_by_side(chunks, first..first + parts.len() as u32, |outer, place| {
+        let there = outer.chunk(place)?;
+        let is_new = there.is_none();
+        let chunk = there.map_or_else(|| new::<T>(length), Ok)?;
+        let indices = (0_u32..).map(u32::to_ne_bytes);
+        let part = parts[(place - first) as usize].iter();
+        Batch::of(&chunk)?
+            .fill(indices.zip(part.map(bytemuck::bytes_of)), |_| ())
+            .map_err(|error| explain("fill table", &error))?;
+        if is_new {
+            outer.put(place, &chunk)?;
+        }
+        Ok(())
+    })
+}
+
+/// Takes the chunks out that are at `places`; the kernel frees them.
+fn take_out(chunks: &MapData, places: Range<u32>) -> Result<()> {
+    side_by_side(chunks, places, Outer::take_out)
+}
+
+/// An empty chunk of so many `T`.
+fn new<T>(length: u32) -> Result<MapData> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
         size_of::<T>() as u32,
-        count,
-        BPF_F_INNER_MAP,
+        length,
+        0,
     );
-    let map =
-        MapData::create(map, "table", None).map_err(|error| explain("create table", &error))?;
-    put(arrays, index, &map)
+    MapData::create(map, "table", None).map_err(|error| explain("create table", &error))
 }
 
-/// How much room the array at `index` has; none if there is no array.
-fn room(arrays: &Tables, index: u32) -> Result<u32> {
-    let failed = |error| explain("read table", &error);
-    match arrays.get(&index, 0) {
-        Ok(array) => Ok(array.info().map_err(failed)?.max_entries()),
-        // Nothing was ever put there.
-        Err(MapError::KeyNotFound) => Ok(0),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Fills the array at `index`, which has the room.
-fn fill_array<T: bytemuck::NoUninit>(arrays: &Tables, index: u32, content: &[T]) -> Result<()> {
-    let indices = (0_u32..).map(u32::to_ne_bytes);
-    let content = content.iter().map(bytemuck::bytes_of);
-    Batch::of(&inside(arrays, index)?)?
-        .fill(indices.zip(content), |_| ())
-        .map_err(|error| explain("fill table", &error))
-}
-
-/// Where the bitmaps of `slot` are.
-fn bitmaps_of(slot: Slot) -> [u32; 2] {
-    [2 * slot.0, 2 * slot.0 + 1]
-}
-
-/// Leaves a table in `slot`, which no packet reads, with as much room as a blank slot has beside one of `lines`. What is in its lines is of no
-/// account: nothing leads there but the roots, which are in the gate.
-pub(super) fn clear(tables: &mut Tables, slot: Slot, lines: u32) -> Result<()> {
-    if room(tables, slot.0)? != spare_room(lines) {
-        make::<Line>(tables, slot.0, spare_room(lines))?;
-    }
-    Ok(())
-}
-
-/// Gives back the memory of the bitmaps in `slot`, which no packet reads.
-pub(super) fn clear_bitmaps(bitmaps: &mut Tables, slot: Slot) -> Result<()> {
-    for index in bitmaps_of(slot) {
-        if room(bitmaps, index)? > 1 {
-            make::<Block>(bitmaps, index, 1)?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes the lines and bitmaps of `table` to `slot`, which is blank; the roots are for the gate.
-pub(super) fn fill(
-    tables: &mut Tables,
-    bitmaps: &mut Tables,
-    slot: Slot,
-    table: &Table,
+/// Does `work` for each of `places` in `chunks`, many at once. Whoever changes a map of maps waits until no program reads what was there
+/// (`tries::put`), and however many wait, they wait for the same. No system call takes several out, and Linux 5.18 has none that puts several in
+/// (5.19, commit 9263dddc7b6f816fdd327eee435cc54ba51dd095).
+fn side_by_side(
+    chunks: &MapData,
+    places: Range<u32>,
+    work: impl Fn(&mut Outer, u32) -> Result<()> + Sync,
 ) -> Result<()> {
-    let lines = table.lines.len() as u32;
-    if lines > room(tables, slot.0)? {
-        make::<Line>(tables, slot.0, lines)?;
+    let threads = (places.len() as u32).min(AT_ONCE);
+    let next = AtomicU32::new(places.start);
+    let several = || {
+        let mut outer = Outer::open(chunks)?;
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= places.end {
+                return Ok(());
+            }
+            work(&mut outer, place)?;
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|_| spawn(scope, several))
+            .collect::<Result<_>>()?;
+        threads.into_iter().try_for_each(join)
+    })
+}
+
+/// An array of maps, opened by one of many threads.
+struct Outer {
+    array: ArrayOfMaps<MapData, MapData>,
+    /// The same. To the kernel an element of an array of maps is taken out like one of a hash map, and aya has this for hash maps alone.
+    hash: HashMap<MapData, u32, u32>,
+}
+
+impl Outer {
+    fn open(chunks: &MapData) -> Result<Self> {
+        let again = || MapData::from_id(chunks.info()?.id());
+        let open = || -> Result<Self, MapError> {
+            Ok(Self {
+                array: Map::ArrayOfMaps(again()?).try_into()?,
+                hash: Map::HashMap(again()?).try_into()?,
+            })
+        };
+        open().map_err(|error| explain("open table", &error))
     }
-    fill_array(tables, slot.0, &table.lines)?;
-    for (index, bitmap) in bitmaps_of(slot).into_iter().zip(&table.bitmaps) {
-        if !bitmap.is_empty() {
-            make::<Block>(bitmaps, index, bitmap.len() as u32)?;
-            fill_array(bitmaps, index, bitmap)?;
+
+    /// What is at `place`.
+    fn chunk(&self, place: u32) -> Result<Option<MapData>> {
+        match self.array.get(&place, 0) {
+            Ok(chunk) => Ok(Some(chunk)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(explain("read table", &error)),
         }
     }
-    Ok(())
+
+    /// Puts `chunk` at `place`, and waits.
+    fn put(&mut self, place: u32, chunk: &MapData) -> Result<()> {
+        self.array
+            .set(place, chunk, 0)
+            .map_err(|error| explain("write table", &error))
+    }
+
+    /// Takes out what is at `place`, if anything is, and waits.
+    fn take_out(&mut self, place: u32) -> Result<()> {
+        match self.hash.remove(&place) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            result => result.map_err(|error| explain("clear table", &error)),
+        }
+    }
 }

@@ -2,32 +2,42 @@
 
 use bytemuck::zeroed_box;
 use filter_common::table::{
-    BITMAP_BITS, BLOCK_BITS, Block, GLOBAL, HEAD, INDEX_SHIFT, Line, ROOT_BITS_GLOBAL,
-    ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS, strewn,
+    BITMAP_BITS, BLOCK_BITS, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, GATE_LINES, GLOBAL, HEAD,
+    INDEX_SHIFT, Line, NO_LINE, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
+    Start, strewn,
 };
 use ipnet::IpNet;
 
 use super::Prefixes;
 
-/// A compiled table: exactly the addresses that are in some prefix, whatever its expiry.
+/// A compiled table: exactly the addresses that are in some prefix, whatever its expiry. All that have no line for want of room are in it, too.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// The roots of IPv4, and those of IPv6.
-    pub roots: Box<[Roots; 2]>,
-    /// The lines of both families behind them.
+    /// What goes into the gate.
+    pub start: Box<Start>,
+    /// The lines that do not, the first of them with the index [`GATE_LINES`].
     pub lines: Vec<Line>,
-    /// The bitmaps of IPv4 and of IPv6 that are too long for the roots; empty where they are there.
+    /// The bitmaps of IPv4 and of IPv6 that do not; empty where they do.
     pub bitmaps: [Vec<Block>; 2],
 }
 
 impl Table {
     /// The table of `prefixes`.
     pub fn new(prefixes: &Prefixes) -> Self {
-        let mut lines = Lines::default();
+        Self::with_room(prefixes, NO_LINE)
+    }
+
+    /// The same with so many lines at most.
+    fn with_room(prefixes: &Prefixes, room: u32) -> Self {
+        let mut lines = Lines {
+            lines: Vec::new(),
+            room: room as usize,
+        };
         let [v4, v6] = spans(prefixes);
         let mut root =
             |spans: &[Span], bounds: Span, depth| lines.line(bounds.touched(spans), bounds, depth);
-        let mut roots: Box<[Roots; 2]> = zeroed_box();
+        let mut start: Box<Start> = zeroed_box();
+        let roots = &mut start.roots;
         for octet in 0..256 {
             let bounds = Span::sharing(octet << 120, ROOT_BITS_V4);
             roots[0].lines[octet as usize] = root(&v4, bounds, ROOT_BITS_V4);
@@ -42,9 +52,13 @@ impl Table {
             bitmap(&v4, 0, 0, &mut roots[0]),
             bitmap(&v6, u128::from(GLOBAL) << 125, 3, &mut roots[1]),
         ];
+        let mut lines = lines.lines;
+        let in_gate = lines.len().min(GATE_LINES as usize);
+        start.lines[..in_gate].copy_from_slice(&lines[..in_gate]);
+        lines.drain(..in_gate);
         Self {
-            roots,
-            lines: lines.0,
+            start,
+            lines,
             bitmaps,
         }
     }
@@ -57,6 +71,7 @@ const SPACE: usize = 2;
 const NEAR_BLOCKS: u32 = 14;
 /// The most blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
+const _: () = assert!(1 << MOST_BLOCKS <= CHUNK_BLOCKS * BLOCK_CHUNKS);
 /// The most further bits of a block of two halves, and the fewest that are worth the second look.
 const MOST_FURTHER: u32 = 8;
 const FEWEST_FURTHER: u32 = 2;
@@ -213,8 +228,11 @@ struct Part {
     further: Option<Span>,
 }
 
-#[derive(Default)]
-struct Lines(Vec<Line>);
+struct Lines {
+    lines: Vec<Line>,
+    /// How many there may be.
+    room: usize,
+}
 
 impl Lines {
     /// The line for the addresses in `bounds`, which are all that share their first `depth` bits; `spans` are those that touch them.
@@ -271,14 +289,17 @@ impl Lines {
         line
     }
 
-    /// Puts in the lines for each of `bounds`, one after the other, and returns the index of the first.
+    /// Puts in the lines for each of `bounds`, one after the other, and returns the index of the first; of none, if there is no room.
     fn follow(&mut self, bounds: &[Span], spans: &[Span], depth: u32) -> u32 {
-        let next = self.0.len();
-        self.0.resize(next + bounds.len(), [0; 9]);
-        for (place, bounds) in bounds.iter().enumerate() {
-            self.0[next + place] = self.line(bounds.touched(spans), *bounds, depth);
+        let next = self.lines.len();
+        if next + bounds.len() > self.room {
+            return NO_LINE;
         }
-        u32::try_from(next).expect("a million ranges make fewer lines")
+        self.lines.resize(next + bounds.len(), [0; 9]);
+        for (place, bounds) in bounds.iter().enumerate() {
+            self.lines[next + place] = self.line(bounds.touched(spans), *bounds, depth);
+        }
+        next as u32
     }
 }
 

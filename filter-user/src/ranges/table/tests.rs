@@ -12,7 +12,7 @@ struct Family<'a>(&'a Table, usize);
 
 impl filter_common::table::Lines for Family<'_> {
     fn line(&self, index: u32) -> Option<&Line> {
-        Some(&self.0.lines[index as usize])
+        self.0.lines.get((index - GATE_LINES) as usize)
     }
 
     fn block(&self, index: u32) -> Option<&Block> {
@@ -32,8 +32,8 @@ fn compile(ranges: impl IntoIterator<Item = IpNet>) -> Prefixes {
 /// What the program would say.
 fn asked(table: &Table, address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => holds_v4(&Family(table, 0), &table.roots[0], address.into()),
-        IpAddr::V6(address) => holds_v6(&Family(table, 1), &table.roots[1], address.into()),
+        IpAddr::V4(address) => holds_v4(&Family(table, 0), &table.start, address.into()),
+        IpAddr::V6(address) => holds_v6(&Family(table, 1), &table.start, address.into()),
     }
 }
 
@@ -201,7 +201,11 @@ fn long_list_is_exact(shortest: u64, have_halves: [bool; 2]) {
     let table = Table::new(&prefixes);
     assert!(table.bitmaps.iter().all(|blocks| !blocks.is_empty()));
     assert_eq!(
-        table.roots.each_ref().map(|roots| roots.further_bits > 0),
+        table
+            .start
+            .roots
+            .each_ref()
+            .map(|roots| roots.further_bits > 0),
         have_halves
     );
     // In order of their first address, each with the highest last one up to there.
@@ -271,24 +275,24 @@ fn few_strangers_get_past_the_bitmap() {
             })
             .collect();
         let mut table = Table::new(&compile(ranges));
-        assert_eq!(table.roots[0].further_bits > 0, have_halves);
+        assert_eq!(table.start.roots[0].further_bits > 0, have_halves);
         let mut get_far = |table: &Table, family: usize| {
             let lines = Counting(Family(table, family), Cell::new(0));
             let far = (0..STRANGERS).filter(|_| {
                 let before = lines.1.get();
                 let held = if family == 0 {
                     let address = std::net::Ipv4Addr::from(rng.next() as u32);
-                    holds_v4(&lines, &table.roots[0], address.into())
+                    holds_v4(&lines, &table.start, address.into())
                 } else {
                     let address = std::net::Ipv6Addr::from(0b001 << 125 | rng.wide() >> 3);
-                    holds_v6(&lines, &table.roots[1], address.into())
+                    holds_v6(&lines, &table.start, address.into())
                 };
                 !held && lines.1.get() > before
             });
             far.count()
         };
         let with = [0, 1].map(|family| get_far(&table, family));
-        for roots in table.roots.iter_mut() {
+        for roots in table.start.roots.iter_mut() {
             roots.block_bits = 0;
             roots.bitmap.fill(u64::MAX);
         }
@@ -296,6 +300,27 @@ fn few_strangers_get_past_the_bitmap() {
         for (with, without) in with.into_iter().zip(without) {
             assert!(3 * with < without, "{count}, /{len_v4}: {with}, {without}");
         }
+    }
+}
+
+/// What has no line is the tries' to tell: whoever is listed is found, and strangers may be.
+#[test]
+fn nobody_is_lost_for_want_of_room() {
+    let mut rng = Rng(7);
+    let ranges: Vec<IpNet> = (0..20_000).map(|_| rng.range(8)).collect();
+    let prefixes = compile(ranges.into_iter().filter(|range| range.prefix_len() >= 20));
+    let whole = Table::new(&prefixes);
+    let all = GATE_LINES as usize + whole.lines.len();
+    let addresses = worth_asking(&prefixes, &mut rng);
+    for room in [0, 1, GATE_LINES as usize, all / 2, all - 1, all] {
+        let table = Table::with_room(&prefixes, room as u32);
+        assert!(table.lines.len() + GATE_LINES as usize <= room.max(GATE_LINES as usize));
+        let strangers = addresses.iter().filter(|address| {
+            let (found, is_listed) = (asked(&table, **address), asked(&whole, **address));
+            assert!(found || !is_listed, "{address} with room for {room}");
+            found && !is_listed
+        });
+        assert_eq!(strangers.count() == 0, room == all, "{room} of {all}");
     }
 }
 
