@@ -54,18 +54,32 @@ pub const BLOCK_CHUNKS: u32 = 32;
 
 /// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
 pub const BITMAP_BITS: u32 = 18;
-/// A part of a bitmap that is not in the gate, as long as a line of the cache. It has a bit for each value of the next nine bits. Or only its first
-/// half has one, for each of the next eight; then its second half has one for each value of those and some more, strewn over it by [`strewn`]. A
-/// range has set both, so that few addresses beside a range find both. But many ranges as wide as the values are would fill the second half.
+/// A part of a bitmap that is not in the gate, as long as a line of the cache. It has a bit for each value of the next [`BLOCK_BITS`] bits behind
+/// those that choose it. Or, where most ranges are narrower than such a value, what they begin with is strewn over all blocks by [`strewn`], so that
+/// they fill none more than another, however they lie together.
 pub type Block = [u64; 8];
-/// How many bits of an address choose a bit in a block that is all of one kind.
+/// How many bits choose a bit in a block.
 pub const BLOCK_BITS: u32 = 9;
+/// How many bits of a block are set for what is strewn (a blocked Bloom filter: Putze, Sanders, Singler, *Cache-, Hash- and Space-Efficient Bloom
+/// Filters*, 2007). A fourth lets fewer strangers through, and costs more than they do.
+pub const LOOKS: usize = 3;
 
-/// The place in the second half of a block, from 0 to 255, for what an address begins with. Multiplicative hashing (Knuth, The Art of Computer
-/// Programming, volume 3, section 6.4).
+/// What an address begins with, strewn over 64 bits: the highest ones choose a block. Multiplicative hashing (Knuth, *The Art of Computer
+/// Programming*, volume 3, section 6.4).
 #[inline(always)]
-pub const fn strewn(bits: u64) -> usize {
-    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
+pub const fn strewn(bits: u64) -> u64 {
+    bits.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The bits of a block that are chosen by what of the 64 bits is behind those that choose it.
+#[inline(always)]
+pub const fn looks(rest: u64) -> [u64; LOOKS] {
+    const BITS: u64 = (1 << BLOCK_BITS) - 1;
+    [
+        rest >> (64 - BLOCK_BITS),
+        rest >> (64 - 2 * BLOCK_BITS) & BITS,
+        rest >> (64 - 3 * BLOCK_BITS) & BITS,
+    ]
 }
 
 /// The part of the table that is in the gate.
@@ -82,11 +96,11 @@ pub struct Start {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Roots {
-    /// How many bits of an address choose a block of the bitmap; 0 if the bitmap is here. Of IPv6 addresses those behind [`GLOBAL`], and the others
-    /// are not in it.
+    /// The binary logarithm of the number of blocks; 0 if the bitmap is here. Of IPv6 addresses it knows those that begin with [`GLOBAL`], by what is
+    /// behind that; the others are not in it.
     pub block_bits: u64,
-    /// How many bits the second half of a block tells apart besides those of the first; 0 if it has no halves.
-    pub further_bits: u64,
+    /// How many first bits of an address are strewn over the blocks; 0 if none are, and the first of them choose the block.
+    pub strewn_bits: u64,
     /// The bitmap of [`BITMAP_BITS`]. A bit is 1 if any address with that value is in a range.
     pub bitmap: [u64; 1 << (BITMAP_BITS - 6)],
     /// Where the tree begins: see [`ROOTS`].
@@ -226,19 +240,20 @@ fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64) -> bool {
     if block_bits == 0 {
         return has(&roots.bitmap, bits >> (64 - BITMAP_BITS)) & 1 == 1;
     }
-    let Some(block) = lines.block((bits >> (64 - block_bits)) as u32) else {
+    let strewn_bits = roots.strewn_bits as u32;
+    if strewn_bits == 0 {
+        return match lines.block((bits >> (64 - block_bits)) as u32) {
+            Some(block) => has(block, bits << block_bits >> (64 - BLOCK_BITS)) & 1 == 1,
+            None => true,
+        };
+    }
+    let place = strewn(bits >> (64 - strewn_bits));
+    let Some(block) = lines.block((place >> (64 - block_bits)) as u32) else {
         return true;
     };
-    let rest = bits << block_bits;
-    let further_bits = roots.further_bits as u32;
-    if further_bits == 0 {
-        return has(block, rest >> (64 - BLOCK_BITS)) & 1 == 1;
-    }
-    // Both halves at once: a branch after the first would be foretold wrong too often.
-    let first = has(block, rest >> (65 - BLOCK_BITS));
-    let further = bits >> (65 - BLOCK_BITS - block_bits - further_bits);
-    let second = has(block, 256 + strewn(further) as u64);
-    first & second & 1 == 1
+    // All at once: a branch after each would be foretold wrong too often.
+    let [one, two, three] = looks(place << block_bits);
+    has(block, one) & has(block, two) & has(block, three) & 1 == 1
 }
 
 /// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the bits that chose it.

@@ -3,8 +3,8 @@
 use bytemuck::zeroed_box;
 use filter_common::table::{
     BITMAP_BITS, BLOCK_BITS, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, GATE_LINES, GLOBAL, HEAD,
-    INDEX_SHIFT, Line, NO_LINE, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS,
-    Start, strewn,
+    INDEX_SHIFT, LOOKS, Line, NO_LINE, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots,
+    SPANS, Start, looks, strewn,
 };
 use ipnet::IpNet;
 
@@ -64,25 +64,20 @@ impl Table {
     }
 }
 
-/// Bytes of a bitmap for each range, so that most addresses find nothing; no more, as what they take of the caches the lines lack. One that is
-/// longer than a CPU's own caches has twice as many: each look goes further then, and so does each step that follows it.
+/// Bytes of a bitmap for each range: so many that most addresses find nothing, and no more, as what they take of the caches the lines lack.
 const SPACE: usize = 2;
-/// So many blocks such caches have room for, as a power of two: 1 MiB.
-const NEAR_BLOCKS: u32 = 14;
 /// The most blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
 const _: () = assert!(1 << MOST_BLOCKS <= CHUNK_BLOCKS * BLOCK_CHUNKS);
-/// The most further bits of a block of two halves, and the fewest that are worth the second look.
-const MOST_FURTHER: u32 = 8;
-const FEWEST_FURTHER: u32 = 2;
+/// The most first bits of an address that are strewn.
+const MOST_STREWN: u32 = 56;
 
 /// Puts the bitmap of those of `spans` that begin like `start`, in `depth` bits, into `roots`, or returns it if it is too long.
 fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Block> {
     let bounds = Span::sharing(start, depth);
     let spans = bounds.touched(spans);
     let space = (SPACE * spans.len()).div_ceil(size_of::<Block>()).max(1);
-    let block_bits = space.next_power_of_two().ilog2();
-    let block_bits = (block_bits + u32::from(block_bits > NEAR_BLOCKS)).min(MOST_BLOCKS);
+    let block_bits = space.next_power_of_two().ilog2().min(MOST_BLOCKS);
     // The first and the last value of each, in so many bits behind what all in `bounds` begin with.
     let values = |bits: u32| {
         let value = move |address: u128| (address << depth >> (128 - bits)) as usize;
@@ -99,52 +94,69 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
         }
         return Vec::new();
     }
-    let further = further_bits(values(block_bits + BLOCK_BITS - 1 + MOST_FURTHER));
-    (roots.block_bits, roots.further_bits) = (block_bits.into(), further.into());
-    // How many bits a block tells apart in all; a bit for each value of all but the further ones.
-    let shift = if further == 0 {
-        BLOCK_BITS
-    } else {
-        BLOCK_BITS - 1 + further
-    };
+    let told_apart = block_bits + BLOCK_BITS;
     let mut blocks: Vec<Block> = vec![[0; 8]; 1 << block_bits];
-    for (first, last) in values(block_bits + shift) {
-        let touched = first >> shift..=last >> shift;
+    roots.block_bits = block_bits.into();
+    let widths = spans.iter().map(|span| {
+        let Span { first, last } = span.within(bounds);
+        (last - first) << depth
+    });
+    if let Some(strewn_bits) = strewn_bits(widths, told_apart) {
+        roots.strewn_bits = strewn_bits.into();
+        for (first, last) in values(strewn_bits) {
+            for value in first..=last {
+                let place = strewn(value as u64);
+                let block = &mut blocks[(place >> (64 - block_bits)) as usize];
+                for bit in looks(place << block_bits) {
+                    set(block, bit as usize);
+                }
+            }
+        }
+        return blocks;
+    }
+    let in_block = (1 << BLOCK_BITS) - 1;
+    for (first, last) in values(told_apart) {
+        let touched = first >> BLOCK_BITS..=last >> BLOCK_BITS;
         for (index, block) in touched.clone().zip(&mut blocks[touched]) {
-            let (start, end) = (index << shift, ((index + 1) << shift) - 1);
-            if first <= start && end <= last {
+            let start = index << BLOCK_BITS;
+            let (first, last) = (first.max(start), last.min(start | in_block));
+            if (first, last) == (start, start | in_block) {
                 *block = [u64::MAX; 8];
                 continue;
             }
-            let (first, last) = (first.max(start), last.min(end));
-            for value in first >> further..=last >> further {
-                set(block, value & ((1 << (shift - further)) - 1));
-            }
-            if further > 0 {
-                for value in first..=last {
-                    set(block, 256 + strewn(value as u64));
-                }
+            for value in first..=last {
+                set(block, value & in_block);
             }
         }
     }
     blocks
 }
 
-/// How many further bits blocks are to have: the most with which a list sets no more than a quarter more bits than without any. Given are the first
-/// and the last value of each span with [`MOST_FURTHER`]. What is wider than a value takes twice the bits with each: such a list gets none.
-fn further_bits(values: impl Iterator<Item = (usize, usize)>) -> u32 {
-    let mut set = [0; MOST_FURTHER as usize + 1];
-    for (first, last) in values {
-        for (fewer, set) in (0..).zip(&mut set) {
-            *set += (last >> fewer) - (first >> fewer) + 1;
-        }
+/// How many first bits are to be strewn over a bitmap of 2^`told_apart` bits, so that the fewest strangers find something there; `None` if more than
+/// half as many do if none are. Given is how far the last address of each span is from its first.
+///
+/// A stranger finds something who begins like a span, or by chance. With each bit more there are fewer of the former, and more of the latter, as
+/// spans that are wider than a value take twice as many.
+fn strewn_bits(widths: impl Iterator<Item = u128>, told_apart: u32) -> Option<u32> {
+    let mut spans_as_wide = [0_u32; 129];
+    for width in widths {
+        spans_as_wide[(128 - width.leading_zeros()) as usize] += 1;
     }
-    let [.., none] = set;
-    (FEWEST_FURTHER..=MOST_FURTHER)
-        .rev()
-        .zip(set)
-        .find(|(_, set)| 4 * set <= 5 * none)
-        .map_or(0, |(further, _)| further)
+    let two_to = |exponent: u32| f64::from(exponent).exp2();
+    let values = |bits: u32| -> f64 {
+        (0..)
+            .zip(spans_as_wide)
+            .map(|(width, spans)| f64::from(spans) * two_to((width + bits).saturating_sub(128)))
+            .sum()
+    };
+    let part = |bits: u32| values(bits) / two_to(bits);
+    let part_strewn = |bits: u32| {
+        let set = 1.0 - (-(LOOKS as f64) * values(bits) / two_to(told_apart)).exp();
+        part(bits) + set.powi(LOOKS as i32)
+    };
+    (told_apart..=MOST_STREWN)
+        .min_by(|one, other| part_strewn(*one).total_cmp(&part_strewn(*other)))
+        .filter(|bits| 2.0 * part_strewn(*bits) < part(told_apart))
 }
 
 fn set(words: &mut [u64], bit: usize) {

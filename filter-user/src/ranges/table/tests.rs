@@ -163,17 +163,17 @@ fn neighbours_are_told_apart_to_the_last_bit() {
     }
 }
 
-/// Of so many ranges that the bitmaps are not in the gate. The blocks of one have halves where few ranges are as wide as the values that a bit
-/// stands for: here those of IPv6, or those of both.
+/// Of so many ranges that the bitmaps are not in the gate. Strewn are those of which few are as wide as the values that a bit stands for: here
+/// those of IPv6, or those of both.
 #[test]
 fn long_lists_are_exact() {
-    for (shortest, have_halves) in [(16, [false, true]), (26, [true, true])] {
-        long_list_is_exact(shortest, have_halves);
+    for (shortest, strewn) in [(16, [false, true]), (26, [true, true])] {
+        long_list_is_exact(shortest, strewn);
     }
 }
 
 /// One whose IPv4 ranges are no shorter than that.
-fn long_list_is_exact(shortest: u64, have_halves: [bool; 2]) {
+fn long_list_is_exact(shortest: u64, strewn: [bool; 2]) {
     let mut rng = Rng(5);
     let mut ranges: Vec<IpNet> = (0..60_000)
         .map(|_| {
@@ -205,8 +205,8 @@ fn long_list_is_exact(shortest: u64, have_halves: [bool; 2]) {
             .start
             .roots
             .each_ref()
-            .map(|roots| roots.further_bits > 0),
-        have_halves
+            .map(|roots| roots.strewn_bits > 0),
+        strewn
     );
     // In order of their first address, each with the highest last one up to there.
     let mut covered = [Vec::new(), Vec::new()];
@@ -263,10 +263,8 @@ impl filter_common::table::Lines for Counting<'_> {
 fn few_strangers_get_past_the_bitmap() {
     const STRANGERS: usize = 10_000;
     let mut rng = Rng(6);
-    // In the gate; in blocks with halves; in blocks without, as so many ranges are wide.
-    for (count, len_v4, have_halves) in
-        [(3_000, 28, false), (60_000, 28, true), (60_000, 19, false)]
-    {
+    // In the gate; strewn; and not, as so many ranges are wide.
+    for (count, len_v4, strewn) in [(3_000, 28, false), (60_000, 28, true), (60_000, 19, false)] {
         let ranges: Vec<IpNet> = (0..count)
             .flat_map(|_| {
                 let v4 = Ipv4Net::new_assert((rng.next() as u32).into(), len_v4);
@@ -275,7 +273,7 @@ fn few_strangers_get_past_the_bitmap() {
             })
             .collect();
         let mut table = Table::new(&compile(ranges));
-        assert_eq!(table.start.roots[0].further_bits > 0, have_halves);
+        assert_eq!(table.start.roots[0].strewn_bits > 0, strewn);
         let mut get_far = |table: &Table, family: usize| {
             let lines = Counting(Family(table, family), Cell::new(0));
             let far = (0..STRANGERS).filter(|_| {
