@@ -5,7 +5,8 @@
 //! follow the list: where few ranges are, a line names them all, and where there are many they are a few steps apart.
 //!
 //! Before the tree stands a bitmap, a bit for each value that the first bits of an address may have, so many of them that most stand for
-//! no range: there most lookups end, with one load from memory that is small enough for a cache.
+//! no range; of a long list of narrow ranges it is a Bloom filter of what they begin with. There most lookups end, with one load from memory that is
+//! small enough for a cache.
 //!
 //! An IPv4 address is looked up as the first 32 bits of a [`Key`].
 
@@ -39,8 +40,8 @@ pub const ROOTS: usize = 256 + 8;
 
 /// How many lines behind the roots are in the gate: all those of a list with up to some hundred ranges.
 pub const GATE_LINES: u32 = 256;
-/// The others are in chunks of so many: arrays inside an array. Looked up in one of which all are of one length, an array costs the program a
-/// few instructions of its own, and otherwise the call of a helper (`array_map_gen_lookup`, Linux 5.10, commit
+/// The others are in chunks of so many: arrays inside an array of maps. As all are of one length, the program looks into them with a few
+/// instructions of its own; into arrays of any length it would by the call of a helper (`array_map_gen_lookup`, Linux 5.10, commit
 /// 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
 pub const CHUNK_LINES: u32 = 2048;
 /// The most chunks of lines in a slot. What has no room in them is left to the tries.

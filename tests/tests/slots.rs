@@ -18,7 +18,7 @@ use filter_common::{
         BITMAPS, LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4, SOURCES_V6,
         TABLE,
     },
-    table::{BLOCK_CHUNKS, CHUNK_LINES, LINE_CHUNKS},
+    table::{BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, LINE_CHUNKS, Line},
 };
 use serde_json::Value;
 use tests::{
@@ -138,13 +138,28 @@ fn inside(maps: &ArrayOfMaps<MapData, MapData>, indices: Range<u32>) -> Result<B
     Ok(indices.filter_map(id).collect::<Result<_, _>>()?)
 }
 
+/// Puts an array of `length` values of `N` bytes into the map `name`.
+fn put_chunk<const N: usize>(
+    apifence: &Apifence<'_>,
+    name: &str,
+    index: u32,
+    length: u32,
+) -> Result<()> {
+    let maps = apifence
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/maps"));
+    let mut outer: ArrayOfMaps<MapData, Array<MapData, [u8; N]>> =
+        Map::ArrayOfMaps(MapData::from_pin(maps.join(name))?).try_into()?;
+    Ok(outer.set(index, &Array::create(length, 0)?, 0)?)
+}
+
 /// A filter on an interface without traffic.
 fn attach(namespace: &Namespace) -> Result<(Apifence<'_>, Slots)> {
     add_interface(namespace)?;
     let apifence = Apifence::new(namespace)?;
     let interface = format!("--interface={INTERFACE}");
     let list = format!("--authorized-ip-ranges={}", SHORT[0]);
-    apifence.ok(&["attach", &interface, "--max-ranges=50000", &list])?;
+    apifence.ok(&["attach", &interface, "--max-ranges=100000", &list])?;
     let slots = Slots::open(&apifence)?;
     Ok((apifence, slots))
 }
@@ -219,7 +234,7 @@ fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
         let other = slots.other()?;
         let mut record = slots.record(other)?;
         (record.blank, record.generation) = (0, generation);
-        // He had written how many chunks it would be, and made none.
+        // He had written how many chunks it would be, and made some.
         (record.line_chunks, record.block_chunks) = (40, [2, 0]);
         let mut bytes = [0; size_of::<PolicyRecord>()];
         bytes.copy_from_slice(bytemuck::bytes_of(&record));
@@ -227,8 +242,18 @@ fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
         slots
             .v4(other)?
             .insert(&Key::new(32, STALE), [u32::MAX; 4], 0)?;
+        let line = other * LINE_CHUNKS + 3;
+        put_chunk::<{ size_of::<Line>() }>(&apifence, TABLE, line, CHUNK_LINES)?;
+        let block = 2 * other * BLOCK_CHUNKS + 1;
+        put_chunk::<{ size_of::<Block>() }>(&apifence, BITMAPS, block, CHUNK_BLOCKS)?;
         apifence.ok(&["ranges", "set", SHORT[round % 2], "--force"])?;
         assert_eq!(slots.in_force()?, other);
+        for slot in 0..SLOTS {
+            ensure!(
+                slots.lines(slot)?.is_empty() && slots.bitmaps(slot)?.is_empty(),
+                "a chunk of nobody's is left: {generation}"
+            );
+        }
         let left = slots.v4(other)?.get(&Key::new(32, STALE), 0);
         ensure!(
             left.is_err(),
@@ -246,8 +271,8 @@ fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
 
 #[test]
 fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> {
-    // Each host takes a line. So many take more chunks than a blank slot ever has, and a bitmap behind the gate.
-    const HOSTS: u32 = 40_000;
+    // Each host takes a line. So many take more chunks than a blank slot ever has, and a bitmap of several.
+    const HOSTS: u32 = 70_000;
     let namespace = Namespace::new("node")?;
     let (apifence, slots) = attach(&namespace)?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
@@ -262,7 +287,7 @@ fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> 
     let (current, other) = (slots.in_force()?, slots.other()?);
     let (taken, bitmaps) = has_chunks(current)?;
     ensure!(
-        taken > (HOSTS / CHUNK_LINES) as usize - 1 && bitmaps > 0,
+        taken > (HOSTS / CHUNK_LINES) as usize - 1 && bitmaps > 1,
         "{taken} and {bitmaps}"
     );
     for host in long.iter().step_by(999) {

@@ -23,7 +23,7 @@ use nix::libc;
 use crate::explain::explain;
 
 /// Entries in one call: beyond some hundreds more gain nothing, and progress is told between calls.
-const CHUNK: usize = 4096;
+const AT_ONCE: usize = 4096;
 
 /// A map whose entries are written or read by the thousand.
 pub(super) struct Batch<'a> {
@@ -67,11 +67,11 @@ impl<'a> Batch<'a> {
         done: impl Fn(usize),
     ) -> io::Result<()> {
         let mut entries = entries.into_iter();
-        let expected = entries.size_hint().0.min(CHUNK);
+        let expected = entries.size_hint().0.min(AT_ONCE);
         let mut keys = Vec::with_capacity(expected * self.key_size);
         let mut values = Vec::with_capacity(expected * self.value_size);
         loop {
-            for (key, value) in entries.by_ref().take(CHUNK) {
+            for (key, value) in entries.by_ref().take(AT_ONCE) {
                 let (key, value) = (key.as_ref(), value.as_ref());
                 let sizes = (key.len(), value.len());
                 assert_eq!(sizes, (self.key_size, self.value_size), "sizes of the map");
@@ -82,14 +82,14 @@ impl<'a> Batch<'a> {
             if count == 0 {
                 return Ok(());
             }
-            self.fill_chunk(&mut keys, &mut values)?;
+            self.fill_some(&mut keys, &mut values)?;
             done(count);
             keys.clear();
             values.clear();
         }
     }
 
-    fn fill_chunk(&self, mut keys: &mut [u8], mut values: &mut [u8]) -> io::Result<()> {
+    fn fill_some(&self, mut keys: &mut [u8], mut values: &mut [u8]) -> io::Result<()> {
         while !keys.is_empty() {
             let all = keys.len() / self.key_size;
             let (moved, answer) =
@@ -114,8 +114,8 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// If the kernel refuses.
     pub(super) fn read(&self, mut entry: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
-        let mut keys = vec![0; CHUNK * self.key_size];
-        let mut values = vec![0; CHUNK * self.value_size];
+        let mut keys = vec![0; AT_ONCE * self.key_size];
+        let mut values = vec![0; AT_ONCE * self.value_size];
         // Where the last call stopped: a key, or the number of a hash map's bucket.
         let mut position: Option<Vec<u8>> = None;
         loop {
@@ -158,8 +158,8 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// If the kernel refuses: some may be out.
     pub(super) fn empty(&self) -> io::Result<bool> {
-        let mut keys = vec![0; CHUNK * self.key_size];
-        let mut values = vec![0; CHUNK * self.value_size];
+        let mut keys = vec![0; AT_ONCE * self.key_size];
+        let mut values = vec![0; AT_ONCE * self.value_size];
         let mut next = vec![0; self.key_size.max(size_of::<u32>())];
         let lookup = bpf_cmd::BPF_MAP_LOOKUP_BATCH;
         let (found, answer) = self.call(lookup, None, &mut next, &mut keys, &mut values);
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn what_is_put_in_comes_out() {
         for kind in [MapType::LpmTrie, MapType::Hash, MapType::LruHash] {
-            for count in [0, 1, CHUNK, 2 * CHUNK + 7] {
+            for count in [0, 1, AT_ONCE, 2 * AT_ONCE + 7] {
                 let Some(map) = map(kind, (8, 4), 1 << 15) else {
                     return;
                 };
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_is_in_comes_out_again_unless_it_is_much() {
-        for count in [0, 1, 1000, CHUNK as u32 - 1, CHUNK as u32 + 1] {
+        for count in [0, 1, 1000, AT_ONCE as u32 - 1, AT_ONCE as u32 + 1] {
             let Some(map) = map(MapType::LpmTrie, (8, 4), 1 << 15) else {
                 return;
             };
@@ -307,7 +307,7 @@ mod tests {
             let fill = || batch.fill((0..count).map(|number| (host(number), [0; 4])), |_| ());
             fill().expect("the map has room");
             let emptied = batch.empty().expect("a map of ours can be emptied");
-            assert_eq!(emptied, (count as usize) < CHUNK, "{count}");
+            assert_eq!(emptied, (count as usize) < AT_ONCE, "{count}");
             let left = all(&batch).len();
             assert_eq!(left, if emptied { 0 } else { count as usize });
             // It is as good as new.

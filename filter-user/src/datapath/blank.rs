@@ -12,6 +12,7 @@ use filter_common::map::PolicyRecord;
 use super::{
     maps::{Maps, Slot, Standing},
     stage::{ended, join, spawn},
+    table::spare_chunks,
     tries,
 };
 
@@ -27,23 +28,23 @@ impl Maps {
         };
         tries::wait_for_packets(&mut self.sources_v4, current)?;
         // First, so that whoever reads the prefixes that are about to go can tell; the mark comes last.
+        let spare = spare_chunks(self.record(current)?.lines);
         let had = self.record(slot)?;
         let mut record = PolicyRecord {
             next_id: had.next_id,
-            line_chunks: had.line_chunks,
+            line_chunks: had.line_chunks.max(spare),
             block_chunks: had.block_chunks,
             ..PolicyRecord::zeroed()
         };
         self.write_record(slot, &record)?;
-        let lines = self.record(current)?.lines;
         // Side by side: where they are to wait, most of it is the same wait.
-        record.line_chunks = thread::scope(|scope| {
+        thread::scope(|scope| {
             let v4 = spawn(scope, || tries::clear::<8>(&mut self.sources_v4, slot))?;
             let v6 = spawn(scope, || tries::clear::<20>(&mut self.sources_v6, slot))?;
-            let spare = self.chunks.clear(slot, &had, lines)?;
-            join(v4).and(join(v6)).map(|()| spare)
+            self.chunks.clear(slot, &record, spare)?;
+            join(v4).and(join(v6))
         })?;
-        record.block_chunks = [0; 2];
+        (record.line_chunks, record.block_chunks) = (spare, [0; 2]);
         tries::clear::<8>(&mut self.destinations_v4, slot)?;
         tries::clear::<20>(&mut self.destinations_v6, slot)?;
         record.blank = 1;

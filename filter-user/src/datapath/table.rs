@@ -54,10 +54,10 @@ impl Chunks {
         Ok(())
     }
 
-    /// Leaves in `slot`, which no packet reads, and in which there is no more than `record` says, as many chunks as a blank slot has beside a table of
-    /// so many lines there; returns how many of lines these are. What is in them is of no account: nothing leads there but the gate.
-    pub(super) fn clear(&self, slot: Slot, record: &PolicyRecord, lines: u32) -> Result<u16> {
-        let spare = spare_chunks(lines);
+    /// Leaves `spare` chunks of lines in `slot`, which no packet reads, and in which there is no more than `record` says. What is in them is of no
+    /// account: nothing leads there but the gate.
+    pub(super) fn clear(&self, slot: Slot, record: &PolicyRecord, spare: u16) -> Result<()> {
+        let spare = u32::from(spare);
         let places = lines_of(slot);
         let (first, end) = (places.start, places.end);
         side_by_side(&self.lines, first..first + spare, |outer, place| {
@@ -72,7 +72,7 @@ impl Chunks {
             let had = places.start + u32::from(had);
             take_out(&self.blocks, places.start..had.min(places.end))?;
         }
-        Ok(spare as u16)
+        Ok(())
     }
 }
 
@@ -84,11 +84,11 @@ pub(super) fn taken(table: &Table) -> (u16, [u8; 2]) {
 }
 
 /// How many chunks there are in a blank slot beside a table with `lines` of its lines in chunks: for a list half as long again.
-fn spare_chunks(lines: u32) -> u32 {
+pub(super) fn spare_chunks(lines: u32) -> u16 {
     lines
         .saturating_add(lines / 2)
         .div_ceil(CHUNK_LINES)
-        .min(MOST_SPARE)
+        .min(MOST_SPARE) as u16
 }
 
 /// Where the chunks of lines of `slot` are.
@@ -157,21 +157,24 @@ fn side_by_side(
 ) -> Result<()> {
     let threads = (places.len() as u32).min(AT_ONCE);
     let next = AtomicU32::new(places.start);
-    let several = || {
+    let several = || -> Result<()> {
         let mut outer = Outer::open(chunks)?;
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
             if place >= places.end {
                 return Ok(());
             }
-            work(&mut outer, place)?;
+            // Whoever fails is the last: where memory is short, the others are not to take more.
+            work(&mut outer, place).inspect_err(|_| next.store(places.end, Ordering::Relaxed))?;
         }
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads)
-            .map(|_| spawn(scope, several))
-            .collect::<Result<_>>()?;
-        threads.into_iter().try_for_each(join)
+        // As many as can be had; the calling one, at the least.
+        let threads: Vec<_> = (1..threads)
+            .map_while(|_| spawn(scope, several).ok())
+            .collect();
+        let own = several();
+        threads.into_iter().map(join).fold(own, Result::and)
     })
 }
 

@@ -81,9 +81,10 @@ pub(super) fn clear<const K: usize>(tries: &mut Tries, slot: Slot) -> Result<()>
     put(tries, slot.0, &map)
 }
 
-/// The map at `index`.
-pub(super) fn inside(maps: &Tries, index: u32) -> Result<MapData> {
-    maps.get(&index, 0)
+/// The trie at `index`.
+fn inside(tries: &Tries, index: u32) -> Result<MapData> {
+    tries
+        .get(&index, 0)
         .map_err(|error| explain("read policy", &error))
 }
 
@@ -91,7 +92,7 @@ pub(super) fn inside(maps: &Tries, index: u32) -> Result<MapData> {
 ///
 /// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
 /// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
-pub(super) fn put(maps: &mut Tries, index: u32, map: &MapData) -> Result<()> {
+fn put(maps: &mut Tries, index: u32, map: &MapData) -> Result<()> {
     maps.set(index, map, 0)
         .map_err(|error| explain("write policy", &error))
 }

@@ -64,13 +64,14 @@ impl Table {
     }
 }
 
-/// Bytes of a bitmap for each range: so many that most addresses find nothing, and no more, as what they take of the caches the lines lack.
+/// The fewest bytes of a bitmap for each range; it has up to twice as many. So many that most addresses find nothing, and no more, as what they take
+/// of the caches the lines lack.
 const SPACE: usize = 2;
 /// The most blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
 const _: () = assert!(1 << MOST_BLOCKS <= CHUNK_BLOCKS * BLOCK_CHUNKS);
-/// The most first bits of an address that are strewn.
-const MOST_STREWN: u32 = 56;
+/// The most first bits of an address that are strewn. Behind the three that choose the bitmap the program has 61 at hand.
+const MOST_STREWN: u32 = 61;
 
 /// Puts the bitmap of those of `spans` that begin like `start`, in `depth` bits, into `roots`, or returns it if it is too long.
 fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Block> {
@@ -80,7 +81,7 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
     let block_bits = space.next_power_of_two().ilog2().min(MOST_BLOCKS);
     // The first and the last value of each, in so many bits behind what all in `bounds` begin with.
     let values = |bits: u32| {
-        let value = move |address: u128| (address << depth >> (128 - bits)) as usize;
+        let value = move |address: u128| (address << depth >> (128 - bits)) as u64;
         spans.iter().map(move |span| {
             let Span { first, last } = span.within(bounds);
             (value(first), value(last))
@@ -89,7 +90,7 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
     if block_bits + BLOCK_BITS <= BITMAP_BITS {
         for (first, last) in values(BITMAP_BITS) {
             for value in first..=last {
-                set(&mut roots.bitmap, value);
+                set(&mut roots.bitmap, value as usize);
             }
         }
         return Vec::new();
@@ -105,7 +106,7 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
         roots.strewn_bits = strewn_bits.into();
         for (first, last) in values(strewn_bits) {
             for value in first..=last {
-                let place = strewn(value as u64);
+                let place = strewn(value);
                 let block = &mut blocks[(place >> (64 - block_bits)) as usize];
                 for bit in looks(place << block_bits) {
                     set(block, bit as usize);
@@ -116,24 +117,24 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
     }
     let in_block = (1 << BLOCK_BITS) - 1;
     for (first, last) in values(told_apart) {
-        let touched = first >> BLOCK_BITS..=last >> BLOCK_BITS;
+        let touched = (first >> BLOCK_BITS) as usize..=(last >> BLOCK_BITS) as usize;
         for (index, block) in touched.clone().zip(&mut blocks[touched]) {
-            let start = index << BLOCK_BITS;
+            let start = (index as u64) << BLOCK_BITS;
             let (first, last) = (first.max(start), last.min(start | in_block));
             if (first, last) == (start, start | in_block) {
                 *block = [u64::MAX; 8];
                 continue;
             }
             for value in first..=last {
-                set(block, value & in_block);
+                set(block, (value & in_block) as usize);
             }
         }
     }
     blocks
 }
 
-/// How many first bits are to be strewn over a bitmap of 2^`told_apart` bits, so that the fewest strangers find something there; `None` if more than
-/// half as many do if none are. Given is how far the last address of each span is from its first.
+/// How many first bits are to be strewn over a bitmap of 2^`told_apart` bits, so that the fewest strangers find something there; `None` if that is no
+/// less than half of those who do in a bitmap where none are. Given is how far the last address of each span is from its first.
 ///
 /// A stranger finds something who begins like a span, or by chance. With each bit more there are fewer of the former, and more of the latter, as
 /// spans that are wider than a value take twice as many.
