@@ -155,6 +155,9 @@ fn side_by_side(
     places: Range<u32>,
     work: impl Fn(&mut Outer, u32) -> Result<()> + Sync,
 ) -> Result<()> {
+    if places.is_empty() {
+        return Ok(());
+    }
     let threads = (places.len() as u32).min(AT_ONCE);
     let next = AtomicU32::new(places.start);
     let several = || -> Result<()> {
