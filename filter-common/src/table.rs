@@ -38,7 +38,7 @@ pub const SPANS: usize = 4;
 /// begin with [`GLOBAL`], by their first three bits.
 pub const ROOTS: usize = 256 + 8;
 
-/// How many lines behind the roots are in the gate: all those of a list with up to some hundred ranges.
+/// How many lines behind the roots are in the gate: all those of a list of up to some 200 ranges.
 pub const GATE_LINES: u32 = 256;
 /// The others are in chunks of so many: arrays inside an array of maps. As all are of one length, the program looks into them with a few
 /// instructions of its own; into arrays of any length it would by the call of a helper (`array_map_gen_lookup`, Linux 5.10, commit
@@ -62,7 +62,7 @@ pub type Block = [u64; 8];
 /// How many bits choose a bit in a block.
 pub const BLOCK_BITS: u32 = 9;
 /// How many bits of a block are set for what is strewn (a blocked Bloom filter: Putze, Sanders, Singler, *Cache-, Hash- and Space-Efficient Bloom
-/// Filters*, 2007). A fourth lets fewer strangers through, and costs more than they do.
+/// Filters*, 2007). A fourth, and a second multiplication for it, took more time in a flood than the strangers that it kept out.
 pub const LOOKS: usize = 3;
 
 /// What an address begins with, strewn over 64 bits: the highest ones choose a block. Multiplicative hashing (Knuth, *The Art of Computer

@@ -173,11 +173,16 @@ fn hosts(count: u32) -> Vec<[u8; 4]> {
     (0..count).map(host).collect()
 }
 
-fn set(apifence: &Apifence<'_>, hosts: &[[u8; 4]]) -> Result<()> {
+/// A file with these.
+fn write(apifence: &Apifence<'_>, hosts: &[[u8; 4]]) -> Result<String> {
     let file = apifence.ranges_file().with_file_name("large");
     let line = |[a, b, c, d]: &[u8; 4]| format!("{a}.{b}.{c}.{d}\n");
     fs::write(&file, hosts.iter().map(line).collect::<String>())?;
-    let file = file.display().to_string();
+    Ok(file.display().to_string())
+}
+
+fn set(apifence: &Apifence<'_>, hosts: &[[u8; 4]]) -> Result<()> {
+    let file = write(apifence, hosts)?;
     apifence
         .ok(&["ranges", "set", "--from-file", &file])
         .map(drop)
@@ -330,6 +335,55 @@ fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> 
         verdict != Verdict::Pass(PassReason::Authorized),
         "{verdict:?}"
     );
+    Ok(())
+}
+
+/// Once with each of the calls of a thread as the last, whichever thread comes to it first.
+#[test]
+fn who_dies_between_two_chunks_leaves_none_behind() -> Result<()> {
+    let namespace = Namespace::new("node")?;
+    let (apifence, slots) = attach(&namespace)?;
+    let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+    // Too many lines for the gate.
+    let long = hosts(5_000);
+    let (first, last) = ([192, 0, 2, 1], long[long.len() - 1]);
+    let file = write(&apifence, &long)?;
+    let lists = [
+        ["ranges", "set", SHORT[0]].to_vec(),
+        ["ranges", "set", "--from-file", &file].to_vec(),
+    ];
+    let mut met = BTreeSet::new();
+    for (from, to) in [(0, 1), (1, 0)] {
+        for call in 1.. {
+            apifence.ok(&lists[from])?;
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
+            strace.arg(format!("inject=bpf:signal=SIGKILL:when={call}"));
+            let ran = apifence.run_by(strace, &lists[to])?;
+            if ran.code == Some(0) {
+                break;
+            }
+            let mut passes = |host| Ok::<_, anyhow::Error>(judge(&mut filter, host)?.slot());
+            let listed = Verdict::Pass(PassReason::Authorized).slot();
+            let now = [passes(first)? == listed, passes(last)? == listed];
+            ensure!(now[0] != now[1], "call {call}: both lists or none: {ran}");
+            met.insert((from, now[from]));
+            let status = apifence.json(&["status"])?;
+            ensure!(
+                status["state"] == "enforcing" && status["drift"] == serde_json::json!([]),
+                "call {call}: {status:#}"
+            );
+        }
+    }
+    assert_eq!(met.len(), 4, "killed too early or too late: {met:?}");
+    for list in SHORT {
+        apifence.ok(&["ranges", "set", list])?;
+        slots.are_ready()?;
+    }
+    for slot in 0..SLOTS {
+        let left = slots.lines(slot)?.len();
+        ensure!(left == 0, "{left} chunks are left in slot {slot}");
+    }
     Ok(())
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     ops::Range,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
 use anyhow::Result;
-use aya::maps::{ArrayOfMaps, HashMap, Map, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
 use bytemuck::NoUninit;
 use filter_common::{
@@ -181,28 +182,21 @@ fn side_by_side(
     })
 }
 
-/// An array of maps, opened by one of many threads.
-struct Outer {
-    array: ArrayOfMaps<MapData, MapData>,
-    /// The same. To the kernel an element of an array of maps is taken out like one of a hash map, and aya has this for hash maps alone.
-    hash: HashMap<MapData, u32, u32>,
-}
+/// An array of maps, opened by one of many threads. What is in it is read by its number and written by its descriptor, as in a hash map, whose type
+/// this is: for arrays of maps aya has no way to take something out.
+struct Outer(HashMap<MapData, u32, u32>);
 
 impl Outer {
     fn open(chunks: &MapData) -> Result<Self> {
-        let again = || MapData::from_id(chunks.info()?.id());
-        let open = || -> Result<Self, MapError> {
-            Ok(Self {
-                array: Map::ArrayOfMaps(again()?).try_into()?,
-                hash: Map::HashMap(again()?).try_into()?,
-            })
-        };
-        open().map_err(|error| explain("open table", &error))
+        let open = || Map::HashMap(MapData::from_id(chunks.info()?.id())?).try_into();
+        open()
+            .map(Self)
+            .map_err(|error: MapError| explain("open table", &error))
     }
 
     /// What is at `place`.
     fn chunk(&self, place: u32) -> Result<Option<MapData>> {
-        match self.array.get(&place, 0) {
+        match self.0.get(&place, 0).and_then(MapData::from_id) {
             Ok(chunk) => Ok(Some(chunk)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(explain("read table", &error)),
@@ -211,14 +205,15 @@ impl Outer {
 
     /// Puts `chunk` at `place`, and waits.
     fn put(&mut self, place: u32, chunk: &MapData) -> Result<()> {
-        self.array
-            .set(place, chunk, 0)
+        let descriptor = chunk.fd().as_fd().as_raw_fd() as u32;
+        self.0
+            .insert(place, descriptor, 0)
             .map_err(|error| explain("write table", &error))
     }
 
     /// Takes out what is at `place`, if anything is, and waits.
     fn take_out(&mut self, place: u32) -> Result<()> {
-        match self.hash.remove(&place) {
+        match self.0.remove(&place) {
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
             {
