@@ -15,8 +15,8 @@ use crate::{Sight, table::Start};
 /// The version of everything in this file and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 7: lines and bitmaps in chunks of one length.
-pub const LAYOUT_VERSION: u32 = 7;
+/// policy that nobody wrote. 8: the counters of all interfaces in one map.
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// The name of the XDP program, as the kernel lists it.
 pub const PROGRAM: &str = "apifence";
@@ -49,8 +49,12 @@ pub const BITMAPS: &str = "BITMAPS";
 pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
 /// Array of LPM tries, one per slot: guarded IPv6 destinations.
 pub const DESTINATIONS_V6: &str = "DESTINATIONS_V6";
-/// Per-CPU array of [`Counter`], one map per interface, indexed by [`Verdict::slot`](crate::Verdict::slot).
+/// Per-CPU array of [`Counter`]: [`REASON_SLOTS`](crate::REASON_SLOTS) for each row of [`INTERFACES`], and one row more for all
+/// interfaces that have none; inside a row by [`Verdict::slot`](crate::Verdict::slot).
 pub const COUNTERS: &str = "COUNTERS";
+/// Array of one [`InterfaceRows`]: which row of the counters belongs to which interface. One program serves all interfaces, so
+/// it is verified once however many there are.
+pub const INTERFACES: &str = "INTERFACES";
 /// Per-CPU hash of [`Usage`] by [`PrefixValue::id`]: what each authorized range was used for. The program puts a range in with the
 /// first packet that it lets in, so that those nobody uses take neither room nor time.
 pub const USAGE: &str = "USAGE";
@@ -289,6 +293,56 @@ impl Origin {
             Self::Outbound => "outbound",
             Self::Cluster => "cluster",
         }
+    }
+}
+
+/// Most interfaces with a filter at a time. Each takes a row of counters on each CPU.
+pub const MAX_INTERFACES: u32 = 128;
+
+const _: () = assert!(
+    MAX_INTERFACES.is_power_of_two(),
+    "the home row is a remainder, without a division"
+);
+
+/// The interface of each row of the counters, by its number; 0 in a free row.
+///
+/// User space writes an interface's number before the program sees its first packet, and one interface at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct InterfaceRows {
+    /// Numbers of interfaces.
+    pub ifindexes: [u32; MAX_INTERFACES as usize],
+}
+
+impl InterfaceRows {
+    /// The row for packets of interfaces that have none.
+    pub const NO_ROW: u32 = MAX_INTERFACES;
+    /// How many rows of counters there are.
+    pub const ROWS: u32 = MAX_INTERFACES + 1;
+
+    /// The row in which an interface is looked for first. The next ones follow in their order, the first one behind the last.
+    #[inline(always)]
+    pub const fn home(ifindex: u32) -> u32 {
+        ifindex % MAX_INTERFACES
+    }
+
+    /// The row of an interface; [`NO_ROW`](Self::NO_ROW) if it has none.
+    #[inline(always)]
+    pub fn row(&self, ifindex: u32) -> u32 {
+        let mut row = Self::home(ifindex);
+        for _ in 0..MAX_INTERFACES {
+            if self.ifindexes[row as usize] == ifindex {
+                return row;
+            }
+            row = (row + 1) % MAX_INTERFACES;
+        }
+        Self::NO_ROW
+    }
+
+    /// The index of a counter.
+    #[inline(always)]
+    pub const fn index(row: u32, slot: u32) -> u32 {
+        row * crate::REASON_SLOTS + slot
     }
 }
 

@@ -54,7 +54,7 @@ fn look_closely(ctx: XdpContext, policy: InForce) -> u32 {
 #[inline(always)]
 fn conclude(ctx: &XdpContext, judgement: Judgement, len: usize) -> u32 {
     let Judgement { slot, spot } = judgement;
-    maps::count(slot, len);
+    maps::count(ctx.ingress_ifindex() as u32, slot, len);
     if Verdict::is_pass(slot) {
         return xdp_action::XDP_PASS;
     }

@@ -11,8 +11,8 @@ use aya_ebpf::{
 use filter_common::{
     Mode, Policy, REASON_SLOTS,
     map::{
-        Counter, Gate, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord, PrefixValue, SLOTS,
-        Usage,
+        Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
+        PrefixValue, SLOTS, Usage,
     },
     table::{
         self, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, GATE_LINES, Key as TableKey,
@@ -44,7 +44,10 @@ static DESTINATIONS_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::n
 #[btf_map]
 static DESTINATIONS_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<Counter, { REASON_SLOTS as usize }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<Counter, { (InterfaceRows::ROWS * REASON_SLOTS) as usize }> =
+    PerCpuArray::new();
+#[btf_map]
+static INTERFACES: Array<InterfaceRows, 1> = Array::new();
 
 #[btf_map]
 static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREALLOC as usize }> =
@@ -278,10 +281,25 @@ fn count_usage(id: u32) {
     }
 }
 
-/// Counts one frame of `bytes` under its verdict.
+/// The row of an interface whose home row is another's. Global, so that the verifier walks its loop once, and not wherever a
+/// frame is counted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn distant_row(ifindex: u32) -> u32 {
+    INTERFACES
+        .get(0)
+        .map_or(InterfaceRows::NO_ROW, |rows| rows.row(ifindex))
+}
+
+/// Counts one frame of `bytes`, which came in on the interface `ifindex`, under its verdict.
 #[inline(always)]
-pub(crate) fn count(slot: u32, bytes: usize) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
+pub(crate) fn count(ifindex: u32, slot: u32, bytes: usize) {
+    let home = InterfaceRows::home(ifindex);
+    let row = match INTERFACES.get(0) {
+        Some(rows) if rows.ifindexes[home as usize] == ifindex => home,
+        _ => distant_row(ifindex),
+    };
+    if let Some(counter) = COUNTERS.get_ptr_mut(InterfaceRows::index(row, slot)) {
         // SAFETY: the counter is this CPU's own; an XDP program is not interrupted by another one on its CPU.
         unsafe {
             (*counter).packets += 1;

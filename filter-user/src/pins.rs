@@ -3,7 +3,6 @@
 //! ```text
 //! BPFFS/layout-N/maps/SELECTOR ...          the policy, shared by all interfaces
 //! BPFFS/layout-N/interfaces/IFINDEX/link    the program on an interface
-//! BPFFS/layout-N/interfaces/IFINDEX/COUNTERS
 //! BPFFS/layout-N/watch                      locked by `run`
 //! ```
 //! The layout version is in the path, so that a binary of another version cannot read these maps by mistake. Interfaces stand
@@ -68,11 +67,6 @@ impl Pins {
     /// The link of an interface: it holds the program there as long as this pin exists.
     pub fn link(&self, ifindex: u32) -> PathBuf {
         self.interface(ifindex).join("link")
-    }
-
-    /// The counters of an interface.
-    pub fn counters(&self, ifindex: u32) -> PathBuf {
-        self.interface(ifindex).join(filter_common::map::COUNTERS)
     }
 
     /// The interfaces with a pinned link, by number.
@@ -183,18 +177,16 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins of one interface, the link first.
+    /// Removes the pin of the link of one interface.
     ///
     /// # Errors
     /// If bpffs refuses.
     pub fn remove_interface(&self, ifindex: u32) -> Result<()> {
-        for pin in [self.link(ifindex), self.counters(ifindex)] {
-            match fs::remove_file(&pin) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(self.explain("remove pin", &error));
-                }
-                _ => {}
+        match fs::remove_file(self.link(ifindex)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.explain("remove pin", &error));
             }
+            _ => {}
         }
         fs::remove_dir(self.interface(ifindex)).map_err(|error| self.explain("remove pins", &error))
     }

@@ -16,7 +16,8 @@ use crate::{
     cli::{ChangeArgs, PolicyArgs},
     config::{Settings, XdpMode, join},
     datapath::{
-        Attachment, Maps, Program, attach, create_maps, detach_link, program_name, replace,
+        Attachment, Counters, Maps, Program, attach, create_maps, detach_link, program_name,
+        replace,
     },
     net::{Interface, Net, XdpPlace},
     output::say,
@@ -33,10 +34,8 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArg
         .choose("attach filter to", &context.config.interfaces)
         .await?;
     let typed = args.authorized_ip_ranges.as_deref();
-    let guarded = guard(context, interfaces, typed, change, false).await?;
-    context.global.output.result(&Attached {
-        interfaces: guarded.into_iter().map(|guarded| guarded.shown).collect(),
-    })?;
+    let (interfaces, _) = guard(context, interfaces, typed, change, false).await?;
+    context.global.output.result(&Attached { interfaces })?;
     Ok(0)
 }
 
@@ -52,13 +51,6 @@ pub(super) struct Shown {
     interface: String,
     ifindex: u32,
     xdp_mode: Option<XdpPlace>,
-}
-
-/// An interface that is guarded, and the program that was loaded for it.
-pub(super) struct Guarded {
-    pub(super) interface: Interface,
-    pub(super) program: Program,
-    shown: Shown,
 }
 
 /// What is to be guarded, and how.
@@ -79,7 +71,7 @@ pub(super) async fn guard(
     typed: Option<&str>,
     change: &ChangeArgs,
     log: bool,
-) -> Result<Vec<Guarded>> {
+) -> Result<(Vec<Shown>, Option<Program>)> {
     let typed = typed.map(typed_list).transpose()?;
     let net = Net::open()?;
     let wish = Wish {
@@ -107,7 +99,11 @@ pub(super) async fn guard(
 
 /// Load, fill the policy, attach. If a step fails, the list in force and the ranges file stay as they were, and interfaces that had no
 /// filter have none.
-async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Guarded>> {
+async fn fulfil(
+    context: &Context,
+    net: &Net,
+    wish: &Wish<'_>,
+) -> Result<(Vec<Shown>, Option<Program>)> {
     for interface in &wish.interfaces {
         refuse_foreign(context, interface)?;
         refuse_other_mode(interface, *context.config.xdp_mode)?;
@@ -147,7 +143,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
     leap.lines().iter().for_each(say);
     if wish.change.dry_run {
         say("dry run: nothing changed");
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     leap.insist(wish.change.force)?;
 
@@ -198,9 +194,9 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
             attach_all(context, &wish.interfaces, wish.log)
         },
     );
-    let (mut guarded, until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
+    let (program, until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
-    let told = report(net, &mut guarded, &list, &wish.settings).await;
+    let told = report(net, wish, &list).await;
     match until {
         Some(until) => say(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
@@ -208,7 +204,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Gua
         None => History::of(&context.global.ranges_file).record(),
     }
     clear_up(&mut maps);
-    told.map(|()| guarded)
+    told.map(|shown| (shown, Some(program)))
 }
 
 fn no_list(context: &Context) -> anyhow::Error {
@@ -291,45 +287,40 @@ fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<()> {
     }
 }
 
-/// Loads a program for each interface, then attaches or replaces each. If one fails, interfaces that had no filter have none.
+/// Loads the program, then attaches it to each interface or replaces the one there. If one fails, interfaces that had no filter
+/// have none.
 pub(super) fn attach_all(
     context: &Context,
     interfaces: &[Interface],
     log: bool,
-) -> Result<Vec<Guarded>> {
+) -> Result<Program> {
     let attached = || {
-        let mut guarded = Vec::new();
+        let maps = context.pins.maps();
+        let mut program = Program::load(&maps, log)?;
+        let mut counters = Counters::open(&maps)?;
         for interface in interfaces {
-            guarded.push(Guarded {
-                interface: interface.clone(),
-                program: Program::load(&context.pins, interface.ifindex, log)?,
-                shown: Shown {
-                    interface: interface.name.clone(),
-                    ifindex: interface.ifindex,
-                    xdp_mode: None,
-                },
-            });
+            counters.claim(interface.ifindex)?;
+            attach_one(context, &mut program, interface)?;
         }
-        for Guarded {
-            interface, program, ..
-        } in &mut guarded
-        {
-            let pin = context.pins.link(interface.ifindex);
-            if interface.xdp.is_some() {
-                // It is ours, or it would have been refused.
-                replace(program, &interface.name, &pin)?;
-                continue;
-            }
-            if pin.exists() {
-                // A pin without a program on the interface: the link of an interface that is gone.
-                detach_link(&pin)?;
-            }
-            let mode = *context.config.xdp_mode;
-            attach(program, &interface.name, interface.ifindex, mode, &pin)?;
-        }
-        Ok(guarded)
+        Ok(program)
     };
     attached().inspect_err(|_| leave(context, interfaces))
+}
+
+/// Attaches `program` to an interface, or puts it in the place of our own program there.
+fn attach_one(context: &Context, program: &mut Program, interface: &Interface) -> Result<()> {
+    context.pins.prepare_interface(interface.ifindex)?;
+    let pin = context.pins.link(interface.ifindex);
+    if interface.xdp.is_some() {
+        // It is ours, or it would have been refused.
+        return replace(program, &interface.name, &pin);
+    }
+    if pin.exists() {
+        // A pin without a program on the interface: the link of an interface that is gone.
+        detach_link(&pin)?;
+    }
+    let mode = *context.config.xdp_mode;
+    attach(program, &interface.name, interface.ifindex, mode, &pin)
 }
 
 /// Leaves the interfaces that had no filter without one.
@@ -340,27 +331,30 @@ fn leave(context: &Context, interfaces: &[Interface]) {
     }
 }
 
-/// Says what is in force now.
-async fn report(
-    net: &Net,
-    guarded: &mut [Guarded],
-    list: &List,
-    settings: &Settings,
-) -> Result<()> {
+/// Says what is in force now; returns the interfaces as they are shown.
+async fn report(net: &Net, wish: &Wish<'_>, list: &List) -> Result<Vec<Shown>> {
     let now = net.interfaces().await?;
-    for Guarded { shown, .. } in guarded {
-        shown.xdp_mode = now
-            .iter()
-            .find(|interface| interface.ifindex == shown.ifindex)
-            .and_then(|interface| interface.xdp)
-            .map(|xdp| xdp.place);
+    let shown: Vec<Shown> = wish
+        .interfaces
+        .iter()
+        .map(|guarded| Shown {
+            interface: guarded.name.clone(),
+            ifindex: guarded.ifindex,
+            xdp_mode: now
+                .iter()
+                .find(|interface| interface.ifindex == guarded.ifindex)
+                .and_then(|interface| interface.xdp)
+                .map(|xdp| xdp.place),
+        })
+        .collect();
+    for guarded in &shown {
         say(format_args!(
             "guarding TCP {} on `{}` ({} XDP)",
-            join(&settings.ports),
-            shown.interface,
-            shown.xdp_mode.map_or("no", XdpPlace::label)
+            join(&wish.settings.ports),
+            guarded.interface,
+            guarded.xdp_mode.map_or("no", XdpPlace::label)
         ));
-        if shown.xdp_mode == Some(XdpPlace::Generic) {
+        if guarded.xdp_mode == Some(XdpPlace::Generic) {
             say(
                 "note: generic XDP sees packets after the kernel made socket buffers of them: slower, and the same verdicts",
             );
@@ -376,5 +370,5 @@ async fn report(
             entries.len()
         )),
     }
-    Ok(())
+    Ok(shown)
 }

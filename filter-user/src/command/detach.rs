@@ -6,7 +6,13 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::Context;
-use crate::{datapath::Attachment, net::Net, output::say, problem::Problem, state::WriterLock};
+use crate::{
+    datapath::{Attachment, Counters},
+    net::{Interface, Net},
+    output::say,
+    problem::Problem,
+    state::WriterLock,
+};
 
 /// What was done.
 #[derive(Serialize)]
@@ -22,10 +28,9 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     if names.is_empty() {
         let links = context.pins.all_links()?;
         // A link of another layout version may not be readable in its parts; its program still is.
-        let programs: Vec<u32> = links
+        let attached: Vec<Attachment> = links
             .iter()
             .filter_map(|pin| Attachment::read(pin).ok())
-            .map(|attachment| attachment.program_id)
             .collect();
         if links.is_empty() && !context.pins.root().exists() {
             say(format_args!(
@@ -36,15 +41,13 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
             context.global.output.result(&Detached { detached })?;
             return Ok(0);
         }
-        let interfaces = net.interfaces().await?;
-        let detached = interfaces.into_iter().filter(|interface| {
-            interface
-                .xdp
-                .is_some_and(|xdp| programs.contains(&xdp.program_id))
-        });
-        let detached = detached.map(|interface| interface.name).collect();
+        let detached = carrying(&net, &attached).await?;
+        let detached = detached
+            .into_iter()
+            .map(|interface| interface.name)
+            .collect();
         context.pins.remove_all()?;
-        gone(&net, &programs).await?;
+        gone(&net, &attached).await?;
         say("detached: the port is unfiltered");
         context.global.output.result(&Detached { detached })?;
         return Ok(0);
@@ -61,9 +64,13 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
         }
     }
     for interface in &interfaces {
-        let program = Attachment::read(&context.pins.link(interface.ifindex))?.program_id;
+        let attached = Attachment::read(&context.pins.link(interface.ifindex))?;
         context.pins.remove_interface(interface.ifindex)?;
-        gone(&net, &[program]).await?;
+        gone(&net, &[attached]).await?;
+        // Where the maps are gone, so are the counters.
+        if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
+            counters.release(interface.ifindex)?;
+        }
         say(format_args!(
             "detached from `{}`: the port is unfiltered there",
             interface.name
@@ -80,17 +87,24 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-/// Waits until no interface carries one of `programs`: the kernel frees a link a moment after its last pin is gone.
-async fn gone(net: &Net, programs: &[u32]) -> Result<()> {
+/// The interfaces that carry the program that was attached there: all interfaces may have the same one.
+async fn carrying(net: &Net, attached: &[Attachment]) -> Result<Vec<Interface>> {
+    let mut interfaces = net.interfaces().await?;
+    interfaces.retain(|interface| {
+        interface.xdp.is_some_and(|xdp| {
+            attached
+                .iter()
+                .any(|link| (link.ifindex, link.program_id) == (interface.ifindex, xdp.program_id))
+        })
+    });
+    Ok(interfaces)
+}
+
+/// Waits until no interface carries what was attached there: the kernel frees a link a moment after its last pin is gone.
+async fn gone(net: &Net, attached: &[Attachment]) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let interfaces = net.interfaces().await?;
-        let left = interfaces.iter().find(|interface| {
-            interface
-                .xdp
-                .is_some_and(|xdp| programs.contains(&xdp.program_id))
-        });
-        match left {
+        match carrying(net, attached).await?.first() {
             None => return Ok(()),
             Some(_) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(5)).await;

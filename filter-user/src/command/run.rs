@@ -13,16 +13,14 @@ use tokio::{
 };
 
 use super::{
-    Context,
-    attach::Guarded,
-    detach,
+    Context, detach,
     logged::Logger,
     stats::{self, Stats},
     watch::Watch,
 };
 use crate::{
     cli::PolicyArgs,
-    datapath::{LogLines, Program, replace},
+    datapath::{Program, replace},
     metrics::{Endpoint, Health},
     net::{Changes, Net},
     output::{Output, say},
@@ -49,7 +47,6 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     let mut watch = Watch::start(context, args, matches, health).await?;
     let net = Net::open()?;
     let mut logger = Logger::open(context, started)?;
-    let mut logs = Logs::default();
     let mut last = String::new();
     let mut told = watch.summary();
     notify(&[NotifyState::Ready, NotifyState::Status(&told)]);
@@ -79,7 +76,9 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
             _ = ticks.tick() => {
                 watch.look(changed || tick % THOROUGH == THOROUGH - 1).await;
                 changed = false;
-                logs.flush(&mut watch.logging)?;
+                if let Some(lines) = &mut watch.logging {
+                    lines.flush();
+                }
                 let logged = logger.tick().await;
                 watch.aside(logged);
                 if tick % MINUTE == MINUTE - 1 {
@@ -101,16 +100,17 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     }
     notify(&[NotifyState::Stopping]);
 
-    drop(logs);
     if let Some(endpoint) = endpoint {
         endpoint.close().await;
     }
-    let logging = watch.leave();
+    let logged = watch.logging.take().is_some();
+    drop(watch);
     if *context.config.detach_on_exit {
-        drop(logging);
         return detach::run(context, &[]).await;
     }
-    quiet(context, logging)?;
+    if logged {
+        quiet(context)?;
+    }
     say("leaving; the filter stays on (`apifence detach` removes it)");
     Ok(0)
 }
@@ -162,39 +162,16 @@ fn line(stats: &Stats) -> String {
     parts.join("; ")
 }
 
-/// What the programs themselves log.
-#[derive(Default)]
-struct Logs {
-    open: Vec<LogLines>,
-}
-
-impl Logs {
-    /// Shows what there is; of programs that came meanwhile, too.
-    fn flush(&mut self, programs: &mut [Guarded]) -> Result<()> {
-        for Guarded { program, .. } in programs.iter_mut().skip(self.open.len()) {
-            self.open.push(LogLines::open(program)?);
-        }
-        self.open.iter_mut().for_each(LogLines::flush);
-        Ok(())
-    }
-}
-
-/// Puts programs without a log in the place of those with one: nobody reads it from now on.
-fn quiet(context: &Context, logging: Vec<Guarded>) -> Result<()> {
-    if logging.is_empty() {
-        return Ok(());
-    }
+/// Puts a program without a log in the place of the one with a log: nothing reads it from now on.
+fn quiet(context: &Context) -> Result<()> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
-    for Guarded {
-        interface, program, ..
-    } in logging
-    {
-        let pin = context.pins.link(interface.ifindex);
-        if pin.exists() {
-            let mut silent = Program::load(&context.pins, interface.ifindex, false)?;
-            replace(&mut silent, &interface.name, &pin)?;
-        }
-        drop(program);
+    let mut silent = Program::load(&context.pins.maps(), false)?;
+    for ifindex in context.pins.interfaces()? {
+        replace(
+            &mut silent,
+            &format!("#{ifindex}"),
+            &context.pins.link(ifindex),
+        )?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::{
-    datapath::{CounterRow, read_counters},
+    datapath::{CounterRow, Counters},
     net::Net,
     output::table,
 };
@@ -81,9 +81,14 @@ impl fmt::Display for Stats {
 /// Reads the counters of all guarded interfaces.
 pub(super) async fn read(context: &Context, net: &Net) -> Result<Stats> {
     let names = net.interfaces().await?;
+    let pinned = context.pins.interfaces()?;
     let mut interfaces = Vec::new();
-    for ifindex in context.pins.interfaces()? {
-        let Some(counters) = counters(context, ifindex)? else {
+    if pinned.is_empty() {
+        return Ok(Stats { interfaces });
+    }
+    let open = Counters::open(&context.pins.maps())?;
+    for ifindex in pinned {
+        let Some(counters) = counters(&open, ifindex)? else {
             continue;
         };
         interfaces.push(InterfaceStats {
@@ -102,15 +107,12 @@ pub(super) async fn read(context: &Context, net: &Net) -> Result<Stats> {
 }
 
 /// The counters of one interface that are not zero; none if the filter has left it meanwhile.
-pub(super) fn counters(context: &Context, ifindex: u32) -> Result<Option<Vec<Row>>> {
-    match read_counters(&context.pins.counters(ifindex)) {
-        Ok(rows) => {
-            let rows = rows.into_iter().filter(|row| row.counter.packets > 0);
-            Ok(Some(rows.map(Row::from).collect()))
-        }
-        Err(_) if !context.pins.link(ifindex).exists() => Ok(None),
-        Err(error) => Err(error),
-    }
+pub(super) fn counters(counters: &Counters, ifindex: u32) -> Result<Option<Vec<Row>>> {
+    let Some(rows) = counters.read(ifindex)? else {
+        return Ok(None);
+    };
+    let rows = rows.into_iter().filter(|row| row.counter.packets > 0);
+    Ok(Some(rows.map(Row::from).collect()))
 }
 
 /// Runs the command without `--watch`.

@@ -174,6 +174,8 @@ pub fn program_name(id: u32) -> Option<String> {
 /// The lines that a program loaded with its log on writes.
 pub struct LogLines {
     logger: EbpfLogger<&'static dyn log::Log>,
+    /// Keeps the program's maps open, the log among them.
+    _program: Program,
 }
 
 impl LogLines {
@@ -181,9 +183,10 @@ impl LogLines {
     ///
     /// # Errors
     /// If the kernel refuses its ring buffer.
-    pub fn open(program: &mut Program) -> Result<Self> {
+    pub fn open(mut program: Program) -> Result<Self> {
         let logger = EbpfLogger::init(&mut program.ebpf).context("open the program's log")?;
-        Ok(Self { logger })
+        let _program = program;
+        Ok(Self { logger, _program })
     }
 
     /// Hands the lines that are there to the logger of this process.

@@ -16,7 +16,7 @@ mod usage;
 
 pub use attach::{Attachment, LogLines, attach, detach_link, program_name, replace};
 pub use census::{Census, Family};
-pub use counters::{CounterRow, read_counters};
+pub use counters::{CounterRow, Counters};
 pub use maps::{Maps, Policy, Slot, Standing};
 pub use object::{Program, create_maps};
 pub use reports::{Begin, News, Refused, ReportReader};

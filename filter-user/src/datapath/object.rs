@@ -9,17 +9,17 @@ use aya::{
     programs::Xdp,
 };
 use filter_common::map::{
-    BITMAPS, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROGRAM, REPORT_HEADS,
-    REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, STRANGERS, TABLE,
-    USAGE,
+    BITMAPS, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, INTERFACES, POLICY, PROGRAM,
+    REPORT_HEADS, REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6,
+    STRANGERS, TABLE, USAGE,
 };
 
-use crate::{explain::explain, pins::Pins, problem::Problem};
+use crate::{explain::explain, problem::Problem};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
 /// The maps that all interfaces share, as far as the object declares them.
-const SHARED: [&str; 13] = [
+const SHARED: [&str; 15] = [
     SELECTOR,
     POLICY,
     GATES,
@@ -33,6 +33,8 @@ const SHARED: [&str; 13] = [
     REPORTS,
     REPORT_HEADS,
     STRANGERS,
+    COUNTERS,
+    INTERFACES,
 ];
 
 /// A loaded program with its maps; it touches no packet until it is attached.
@@ -81,16 +83,13 @@ pub fn create_maps(maps: &Path) -> Result<()> {
 }
 
 impl Program {
-    /// Loads the program for an interface, over the maps in use and the interface's own counters. With `log` it says
-    /// through aya-log what it reports, and no more than that.
+    /// Loads the program over the shared maps pinned in `maps`: one for all interfaces, so the verifier walks it once. With `log` it
+    /// says through aya-log what it reports, and no more than that.
     ///
     /// # Errors
     /// If the kernel refuses: no capability, or its verifier does not take the program.
-    pub fn load(pins: &Pins, ifindex: u32, log: bool) -> Result<Self> {
-        pins.prepare_interface(ifindex)?;
-        let counters = pins.counters(ifindex);
-        let mut ebpf = loader(&pins.maps(), log)?
-            .map_pin_path(COUNTERS, counters)
+    pub fn load(maps: &Path, log: bool) -> Result<Self> {
+        let mut ebpf = loader(maps, log)?
             .load(OBJECT)
             .map_err(|error| explain("load program `apifence`", &error))?;
         xdp(&mut ebpf)?

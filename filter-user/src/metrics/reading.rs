@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{Health, exposition::render};
 use crate::{
-    datapath::{Census, CounterRow, Maps, read_counters},
+    datapath::{Census, CounterRow, Counters, Maps},
     guards::{Guard, guards},
     net::{Interface, Net},
     pins::Pins,
@@ -161,9 +161,9 @@ impl Reading {
                 .any(|interface| interface.ifindex == guard.ifindex)
         });
         let mut counters = Vec::new();
-        for guard in &guards {
-            match read_counters(&pins.counters(guard.ifindex)) {
-                Ok(rows) => counters.push((guard.interface.clone(), rows)),
+        if !guards.is_empty() {
+            match read_counters(pins, &guards) {
+                Ok(read) => counters = read,
                 Err(error) => note(error),
             }
         }
@@ -207,6 +207,18 @@ impl Reading {
         complaints.extend(self.failures.iter().cloned());
         complaints
     }
+}
+
+/// The counters of each of `guards` that has some, by its name.
+fn read_counters(pins: &Pins, guards: &[Guard]) -> Result<Vec<(String, Vec<CounterRow>)>> {
+    let counters = Counters::open(&pins.maps())?;
+    let mut read = Vec::new();
+    for guard in guards {
+        if let Some(rows) = counters.read(guard.ifindex)? {
+            read.push((guard.interface.clone(), rows));
+        }
+    }
+    Ok(read)
 }
 
 impl PolicyReading {

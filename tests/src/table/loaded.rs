@@ -15,7 +15,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
     REASON_SLOTS, Sight, Verdict,
-    map::{COUNTERS, LAYOUT_VERSION, PROGRAM},
+    map::{COUNTERS, InterfaceRows, LAYOUT_VERSION, PROGRAM},
 };
 
 use super::{Rules, reports::Reports};
@@ -62,19 +62,16 @@ impl Filter {
         Self::open(&apifence, namespace.ifindex(INTERFACE)?)
     }
 
-    /// The filter that `apifence` attached to an interface. Nothing else may send packets to it.
+    /// The filter that `apifence` attached to an interface.
     pub fn open(apifence: &Apifence<'_>, ifindex: u32) -> Result<Self> {
-        let pins = apifence
-            .bpffs()
-            .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}"));
+        let layout = apifence.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
+        let maps = layout.join("maps");
         let counters =
-            MapData::from_pin(pins.join(COUNTERS)).context("open the pinned counters")?;
-        let maps = apifence
-            .bpffs()
-            .join(format!("layout-{LAYOUT_VERSION}/maps"));
+            MapData::from_pin(maps.join(COUNTERS)).context("open the pinned counters")?;
+        let link = layout.join(format!("interfaces/{ifindex}/link"));
         let mut filter = Self {
             reports: Reports::open(&maps)?,
-            program: program(&pins.join("link"))?,
+            program: program(&link)?,
             counters: Map::PerCpuArray(counters).try_into()?,
             last: Vec::new(),
         };
@@ -144,6 +141,14 @@ impl Filter {
         Ok((verdict, report.map(|report| report.sight())))
     }
 
+    /// How many packets of test runs were dropped.
+    pub fn dropped(&self) -> Result<u64> {
+        let counted = self.counted()?;
+        let of = |verdict: &Verdict| counted[verdict.slot() as usize][0];
+        let drops = Verdict::all().filter(|verdict| matches!(verdict, Verdict::Drop(_)));
+        Ok(drops.map(|verdict| of(&verdict)).sum())
+    }
+
     /// The program.
     pub fn program(&self) -> &Xdp {
         &self.program
@@ -182,7 +187,9 @@ impl Filter {
     fn counted(&self) -> Result<Vec<Count>> {
         (0..REASON_SLOTS)
             .map(|slot| {
-                let of_cpus = self.counters.get(&slot, 0)?;
+                // Test runs come in on the loopback interface, which never has a row of its own.
+                let index = InterfaceRows::index(InterfaceRows::NO_ROW, slot);
+                let of_cpus = self.counters.get(&index, 0)?;
                 Ok(of_cpus
                     .iter()
                     .fold([0, 0], |sum, cpu| [sum[0] + cpu[0], sum[1] + cpu[1]]))

@@ -21,7 +21,7 @@ use crate::{
         status::{self, Provisional},
     },
     config::join,
-    datapath::{Begin, Maps, News, ReportReader, Slot, Use},
+    datapath::{Begin, Counters, Maps, News, ReportReader, Slot, Use},
     guards::{Guard, guards},
     net::Net,
     ranges::Prefix,
@@ -126,9 +126,12 @@ impl<'a> Sampler<'a> {
         };
         let mut ports = String::new();
         let is_guarded = guards.iter().any(|guard| guard.guarded);
-        for guard in guards {
-            if let Some(counters) = stats::counters(self.context, guard.ifindex)? {
-                sample.interfaces.push((guard, counters));
+        if !guards.is_empty() {
+            let open = Counters::open(&self.context.pins.maps())?;
+            for guard in guards {
+                if let Some(counters) = stats::counters(&open, guard.ifindex)? {
+                    sample.interfaces.push((guard, counters));
+                }
             }
         }
         self.follow()?;

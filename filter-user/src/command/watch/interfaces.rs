@@ -9,7 +9,7 @@ use super::{
     Watch, unattended,
 };
 use crate::{
-    datapath::{Attachment, Maps},
+    datapath::{Attachment, Counters, Maps},
     net::Interface,
     output::say,
     state::{WatchLock, WriterLock},
@@ -89,9 +89,9 @@ impl Watch<'_> {
                 attach_all(&self.context, slice::from_ref(&interface), log)
             });
             match guarded {
-                Ok(guarded) => {
+                Ok(program) => {
                     say(format_args!("guarding `{}` again", interface.name));
-                    self.attached(guarded);
+                    self.attached(Some(program))?;
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -106,9 +106,9 @@ impl Watch<'_> {
             self.lock = WatchLock::take(&self.context.pins.watch())?;
         }
         let log = self.context.global.verbose;
-        let guarded = guard(&self.context, interfaces, None, &unattended(), log).await?;
+        let (_, program) = guard(&self.context, interfaces, None, &unattended(), log).await?;
         say("warning: pins were gone, and the filter with them: it is attached again");
-        self.attached(guarded);
+        self.attached(program)?;
         self.doubt = true;
         Ok(())
     }
@@ -122,6 +122,7 @@ impl Watch<'_> {
             let gone = !there.iter().any(|interface| interface.ifindex == ifindex);
             if gone && Attachment::read(&pins.link(ifindex))?.ifindex == 0 {
                 pins.remove_interface(ifindex)?;
+                Counters::open(&pins.maps())?.release(ifindex)?;
             }
         }
         Ok(())

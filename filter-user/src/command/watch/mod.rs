@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use self::complaints::{Complaints, sentence};
 use super::{
     Context,
-    attach::{Guarded, guard},
+    attach::guard,
     change::{clear_up, put_in_force},
     leap::look,
     policy::{examine, policy},
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     cli::{ChangeArgs, Cli, PolicyArgs},
     clock::Moment,
-    datapath::{Maps, Standing},
+    datapath::{LogLines, Maps, Program, Standing},
     metrics::Health,
     net::Net,
     output::say,
@@ -71,8 +71,8 @@ pub(super) struct Watch<'a> {
     complaints: Complaints,
     warned: BTreeSet<String>,
     missing: BTreeSet<String>,
-    /// The programs that were loaded by this process and log.
-    pub(super) logging: Vec<Guarded>,
+    /// The program that was loaded last, if it logs.
+    pub(super) logging: Option<LogLines>,
 }
 
 /// What a policy in force was made from.
@@ -130,7 +130,7 @@ impl<'a> Watch<'a> {
             complaints: Complaints::default(),
             warned: BTreeSet::new(),
             missing: BTreeSet::new(),
-            logging: Vec::new(),
+            logging: None,
         };
         let verb = "attach filter to";
         let interfaces = match watch.net.choose(verb, &context.config.interfaces).await {
@@ -140,8 +140,8 @@ impl<'a> Watch<'a> {
         };
         let (typed, log) = (args.authorized_ip_ranges.as_deref(), context.global.verbose);
         match guard(context, interfaces, typed, &unattended(), log).await {
-            Ok(guarded) => {
-                watch.attached(guarded);
+            Ok((_, program)) => {
+                watch.attached(program)?;
                 watch.known.node = Some(watch.node().await?);
                 watch.known.ahead = Moment::now()?.ahead();
             }
@@ -391,10 +391,12 @@ impl<'a> Watch<'a> {
         self.net.node_addresses().await
     }
 
-    fn attached(&mut self, guarded: Vec<Guarded>) {
-        if self.context.global.verbose {
-            self.logging.extend(guarded);
+    /// Reads what `program` logs, from now on.
+    fn attached(&mut self, program: Option<Program>) -> Result<()> {
+        if let (true, Some(program)) = (self.context.global.verbose, program) {
+            self.logging = Some(LogLines::open(program)?);
         }
+        Ok(())
     }
 
     /// Says what an operator should know, each once.
@@ -457,11 +459,6 @@ impl<'a> Watch<'a> {
                 self.health.send_modify(|health| health.drift = Some(drift));
             }
         }
-    }
-
-    /// Ends the watch; returns the programs that log.
-    pub(super) fn leave(self) -> Vec<Guarded> {
-        self.logging
     }
 }
 
