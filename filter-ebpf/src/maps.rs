@@ -125,10 +125,10 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
     #[inline(always)]
     fn guards(&self, destination: IpAddr) -> bool {
         match destination {
-            IpAddr::V4(destination) => guards_v4(self.slot, u32::from(destination)),
+            IpAddr::V4(destination) => guards_v4(self.slot, u32::from(destination)) != 0,
             IpAddr::V6(destination) => {
                 let key = TableKey::from(destination);
-                guards_v6(self.slot, key.high, key.low)
+                guards_v6(self.slot, key.high, key.low) != 0
             }
         }
     }
@@ -136,46 +136,58 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
     #[inline(always)]
     fn authorizes(&self, source: IpAddr) -> bool {
         match source {
-            IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source)),
+            IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source)) != 0,
             IpAddr::V4(source) => {
                 has_in_table_v4(self.slot, self.gate, source.into())
-                    && in_trie_v4(self.slot, u32::from(source))
+                    && in_trie_v4(self.slot, u32::from(source)) != 0
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
                 if SHARED {
-                    authorizes_v6(self.slot, key.high, key.low)
+                    authorizes_v6(self.slot, key.high, key.low) != 0
                 } else {
                     has_in_table_v6(self.slot, self.gate, key)
-                        && in_trie_v6(self.slot, key.high, key.low)
+                        && in_trie_v6(self.slot, key.high, key.low) != 0
                 }
             }
         }
     }
 }
 
+// Global functions: the verifier checks each of them once, for any arguments, and not at each of the many
+// calls (Linux 5.6, commit 51c39bb1d5d105a02e29aa7960f0a395086e6342). They take and return numbers alone.
+
 /// Most policies guard any destination, and do not get here.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn guards_v4(slot: u32, destination: u32) -> bool {
+extern "C" fn guards_v4(slot: u32, destination: u32) -> u32 {
     let destination = Ipv4Addr::from(destination).into();
-    find(&DESTINATIONS_V4, &DESTINATIONS_V6, slot, destination).is_some()
+    find(&DESTINATIONS_V4, &DESTINATIONS_V6, slot, destination)
+        .is_some()
+        .into()
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn guards_v6(slot: u32, high: u64, low: u64) -> bool {
+extern "C" fn guards_v6(slot: u32, high: u64, low: u64) -> u32 {
     let destination = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).into();
-    find(&DESTINATIONS_V4, &DESTINATIONS_V6, slot, destination).is_some()
+    find(&DESTINATIONS_V4, &DESTINATIONS_V6, slot, destination)
+        .is_some()
+        .into()
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn authorizes_v4(slot: u32, source: u32) -> bool {
-    has_in_table_v4(slot, GATES.get(slot), Ipv4Addr::from(source).into())
-        && in_trie_v4(slot, source)
+extern "C" fn authorizes_v4(slot: u32, source: u32) -> u32 {
+    let key = Ipv4Addr::from(source).into();
+    (has_in_table_v4(slot, GATES.get(slot), key) && in_trie_v4(slot, source) != 0).into()
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn authorizes_v6(slot: u32, high: u64, low: u64) -> bool {
-    has_in_table_v6(slot, GATES.get(slot), TableKey { high, low }) && in_trie_v6(slot, high, low)
+extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64) -> u32 {
+    let key = TableKey { high, low };
+    (has_in_table_v6(slot, GATES.get(slot), key) && in_trie_v6(slot, high, low) != 0).into()
 }
 
 /// Whether an address is in any range of `slot`, dead or alive, by the table: of table and trie the one to be asked by a flood.
@@ -196,17 +208,17 @@ fn has_in_table_v6(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
 }
 
 /// What a flood does not get to.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn in_trie_v4(slot: u32, source: u32) -> bool {
-    in_trie(slot, Ipv4Addr::from(source).into())
+extern "C" fn in_trie_v4(slot: u32, source: u32) -> u32 {
+    in_trie(slot, Ipv4Addr::from(source).into()).into()
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn in_trie_v6(slot: u32, high: u64, low: u64) -> bool {
-    in_trie(
-        slot,
-        Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).into(),
-    )
+extern "C" fn in_trie_v6(slot: u32, high: u64, low: u64) -> u32 {
+    let source = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+    in_trie(slot, source.into()).into()
 }
 
 /// Whether an address is in a range of `slot` that lives, by the trie; it is counted there.

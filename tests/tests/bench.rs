@@ -104,6 +104,7 @@ fn every_contender_has_its_numbers() -> Result<()> {
     }
     // By part and table: what must have numbers, whatever else is installed.
     let wanted = [
+        ("load", 0, "apifence"),
         ("micro", 0, "IPv4, near, 100"),
         ("micro", 0, "IPv6, hit, 1"),
         ("micro", 1, "IPv6, not TCP"),

@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: what a packet, a change of the list and a flood cost, and what a client notices; each beside its peers, in
+//! `cargo xtask bench`: what the program, a packet, a change of the list and a flood cost, and what a client notices; each beside its peers, in
 //! one interleaved run.
 
+mod load;
 mod micro;
 mod update;
 
@@ -48,6 +49,8 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Part {
+    /// Instructions that the verifier goes through, and milliseconds to load the program
+    Load,
     /// Nanoseconds a packet by the length of the list, by BPF_PROG_TEST_RUN
     Micro,
     /// Milliseconds a change of the list takes, and the memory of the list
@@ -61,6 +64,7 @@ enum Part {
 impl Part {
     fn measure(self, short: bool) -> Result<Vec<Table>> {
         match self {
+            Self::Load => load::run(short),
             Self::Micro => micro::run(short),
             Self::Update => update::run(short),
             Self::Flood => Ok(vec![flood::run(short)?]),
