@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use crate::{
     config::{
         DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_MAX_RANGES, DEFAULT_METRICS_LISTEN, DEFAULT_PORTS,
-        DEFAULT_RANGES_FILE, MAX_MAX_RANGES, MetricsListen, PolicyMode, XdpMode,
+        DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR, MAX_MAX_RANGES, MetricsListen, PolicyMode, XdpMode,
     },
     output::Output,
 };
@@ -74,6 +74,15 @@ pub(crate) struct Global {
         default_value = DEFAULT_BPFFS
     )]
     bpffs: PathBuf,
+    /// Directory for what outlives a reboot: the policy last in force, the last good lists
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "APIFENCE_STATE_DIR",
+        default_value = DEFAULT_STATE_DIR
+    )]
+    state_dir: PathBuf,
     /// How data is written to stdout
     #[arg(
         short,

@@ -29,6 +29,7 @@ pub struct Apifence<'a> {
     bpffs: PathBuf,
     ranges_file: PathBuf,
     config_file: PathBuf,
+    state_dir: PathBuf,
     _scratch: TempDir,
 }
 
@@ -48,6 +49,7 @@ impl<'a> Apifence<'a> {
             bpffs: Path::new(mounts::BPFFS).join("apifence"),
             ranges_file: scratch.path().join("ranges"),
             config_file,
+            state_dir: scratch.path().join("state"),
             _scratch: scratch,
         })
     }
@@ -81,6 +83,11 @@ impl<'a> Apifence<'a> {
     /// The config file; empty until something writes it.
     pub fn config_file(&self) -> &Path {
         &self.config_file
+    }
+
+    /// The state directory; not there until something makes it.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     /// The command, ready to be run by hand: output and namespace are the caller's.
@@ -147,6 +154,8 @@ impl<'a> Apifence<'a> {
             .arg(&self.config_file)
             .arg("--bpffs")
             .arg(&self.bpffs)
+            .arg("--state-dir")
+            .arg(&self.state_dir)
             .arg("--ranges-file")
             .arg(&self.ranges_file)
             .args(arguments);

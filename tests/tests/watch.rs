@@ -274,6 +274,8 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
             .arg(filter.bpffs())
             .arg("--config")
             .arg(filter.config_file())
+            .arg("--state-dir")
+            .arg(filter.state_dir())
             .arg("--ranges-file")
             .arg(&other)
             .args(["ranges", "set", STRANGER[0], "--force"]),

@@ -11,8 +11,8 @@ use serde::Serialize;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, MetricsListen,
-    PolicyMode, Settings, XdpMode,
+    DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR,
+    MetricsListen, PolicyMode, Settings, XdpMode,
     value::{Misfits, Value},
 };
 use crate::{output::Output, ranges::Refusal};
@@ -24,6 +24,8 @@ pub struct Config {
     pub ranges_file: Setting<PathBuf>,
     /// Directory in a bpffs for what outlives the process.
     pub bpffs: Setting<PathBuf>,
+    /// Directory for what outlives a reboot, apart from what people write.
+    pub state_dir: Setting<PathBuf>,
     /// How data is written to stdout.
     pub output: Setting<Output>,
     /// Say more.
@@ -60,6 +62,7 @@ impl Default for Config {
         Self {
             ranges_file: Setting::new("ranges_file", DEFAULT_RANGES_FILE.into()),
             bpffs: Setting::new("bpffs", DEFAULT_BPFFS.into()),
+            state_dir: Setting::new("state_dir", DEFAULT_STATE_DIR.into()),
             output: Setting::new("output", Output::Text),
             verbose: Setting::new("verbose", false),
             interfaces: Setting::new("interfaces", Vec::new()),
@@ -84,6 +87,7 @@ impl Config {
         let Self {
             ranges_file,
             bpffs,
+            state_dir,
             output,
             verbose,
             interfaces,
@@ -102,6 +106,7 @@ impl Config {
         vec![
             ranges_file,
             bpffs,
+            state_dir,
             output,
             verbose,
             interfaces,

@@ -22,6 +22,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/apifence/apifence.toml";
 pub const DEFAULT_RANGES_FILE: &str = "/etc/apifence/ranges";
 /// The directory of the pins, unless told otherwise.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/apifence";
+/// The directory of the state, unless told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/apifence";
 /// Most ranges in the user's list, unless told otherwise.
 pub const DEFAULT_MAX_RANGES: u32 = 3_500;
 /// The highest limit that can be set.

@@ -7,6 +7,7 @@ use tests::cli::{Apifence, Ran};
 pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
     let ranges = filter.ranges_file().display().to_string();
     let config = filter.config_file().display().to_string();
+    let state = filter.state_dir().display().to_string();
     let mut settings = insta::Settings::new();
     // Absolute: found without asking cargo where the workspace is.
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
@@ -25,6 +26,7 @@ pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
         .map(|ran| {
             let text = ran.transcript().replace(&ranges, "RANGES-FILE");
             text.replace(&config, "CONFIG-FILE")
+                .replace(&state, "STATE-DIR")
         })
         .collect();
     settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
