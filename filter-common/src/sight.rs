@@ -43,6 +43,18 @@ impl Spot {
         Self(self.0 | (offset as u64) << 16)
     }
 
+    /// As a number, which a function that the verifier checks by itself takes for an argument.
+    #[inline(always)]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The spot that [`bits`](Self::bits) gave; any other number is a spot, too, and reads of it are checked.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     #[inline(always)]
     const fn family(self) -> u8 {
         (self.0 >> 32) as u8

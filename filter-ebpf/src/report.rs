@@ -3,7 +3,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_NOEXIST, xdp_md},
     btf_maps::{LruHashMap, PerCpuArray},
     helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
     macros::btf_map,
@@ -34,7 +34,7 @@ static STRANGERS: LruHashMap<StrangerKey, Stranger, { MAX_STRANGERS as usize }> 
 #[inline(always)]
 pub(crate) fn refused(ctx: &XdpContext, spot: Spot, slot: u32) {
     if !Verdict::is_drop(slot) {
-        remember(ctx, spot, slot);
+        remember(ctx.ctx, spot.bits(), slot);
     }
     let Some(head) = REPORT_HEADS.get_ptr_mut(0) else {
         return;
@@ -59,7 +59,7 @@ pub(crate) fn refused(ctx: &XdpContext, spot: Spot, slot: u32) {
         head.spent = 0;
     }
     head.spent += 1;
-    write(ctx, spot, slot, head);
+    write(ctx.ctx, spot.bits(), slot);
 }
 
 /// Now, on the monotonic clock, within some milliseconds.
@@ -70,12 +70,21 @@ fn now() -> u64 {
 }
 
 /// Writes a report into the oldest one's place, and then moves the head.
+///
+/// A global function, as [`remember`] is: the verifier checks it once, not at each call (see `maps.rs`).
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn write(ctx: &XdpContext, spot: Spot, slot: u32, head: &mut ReportHead) {
+extern "C" fn write(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    let Some(head) = REPORT_HEADS.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: as in `refused`, which holds no reference any more.
+    let head = unsafe { &mut *head };
     let sequence = head.written + 1;
     let index = head.written as u32 & (REPORTS_PER_CPU - 1);
     let Some(report) = REPORTS.get_ptr_mut(index) else {
-        return;
+        return 0;
     };
     let frame = Frame::new(ctx);
     // SAFETY: the report is this CPU's own, as is the head. User space may read it meanwhile, and finds out by the head.
@@ -92,7 +101,7 @@ fn write(ctx: &XdpContext, spot: Spot, slot: u32, head: &mut ReportHead) {
         // Right into the map: the stack has no room for a copy.
         let (family, has_ports) = look(
             &frame,
-            spot,
+            Spot::from_bits(spot),
             &mut report.source,
             &mut report.destination,
             &mut report.ports,
@@ -106,11 +115,13 @@ fn write(ctx: &XdpContext, spot: Spot, slot: u32, head: &mut ReportHead) {
     if let Some(verdict) = Verdict::of_slot(slot) {
         debug!(ctx, "{}: {}", verdict.label(), verdict.reason());
     }
+    0
 }
 
 /// Remembers whom monitor mode lets pass.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
+extern "C" fn remember(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
     let now = now();
     let mut key = StrangerKey {
         source: [0; 4],
@@ -118,15 +129,15 @@ fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
     };
     let (mut destination, mut ports) = ([0; 4], [0; 2]);
     let (family, _) = look(
-        &Frame::new(ctx),
-        spot,
+        &Frame::new(&XdpContext::new(ctx)),
+        Spot::from_bits(spot),
         &mut key.source,
         &mut destination,
         &mut ports,
     );
     key.family = u32::from(family);
     if family == 0 {
-        return;
+        return 0;
     }
     if STRANGERS.get_ptr_mut(key).is_none() {
         let stranger = Stranger {
@@ -150,4 +161,5 @@ fn remember(ctx: &XdpContext, spot: Spot, slot: u32) {
             (*stranger).verdict = slot as u8;
         }
     }
+    0
 }
