@@ -3,19 +3,29 @@
 //! ```text
 //! BPFFS/layout-N/maps/SELECTOR ...          the policy, shared by all interfaces
 //! BPFFS/layout-N/interfaces/IFINDEX/link    the program on an interface
-//! BPFFS/layout-N/watch                      locked by `run`
+//! BPFFS/watch                               locked by `run`
+//! BPFFS/write                               locked by the one who changes something
 //! ```
-//! The layout version is in the path, so that a binary of another version cannot read these maps by mistake. Interfaces stand
-//! under their number: names may hold dots, which bpffs refuses, and may change.
+//! The locks are outside of the layouts, so that binaries of different versions see each other. The layout version is in the
+//! path, so that a binary of another version cannot read these maps by mistake. Interfaces stand under their number: names may
+//! hold dots, which bpffs refuses, and may change.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use filter_common::map::LAYOUT_VERSION;
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    sys::{
+        stat::{major, minor},
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
+    unistd::geteuid,
+};
 
 use crate::problem::{Problem, errno};
 
@@ -27,7 +37,11 @@ pub struct Pins {
 
 const LAYOUT: &str = "layout-";
 const MAPS: &str = "maps";
+const NEW_MAPS: &str = "maps-new";
 const INTERFACES: &str = "interfaces";
+const WATCH: &str = "watch";
+/// The directory that a writer locks.
+pub const WRITE: &str = "write";
 
 impl Pins {
     /// The pins under `root`; nothing is looked at yet.
@@ -51,12 +65,12 @@ impl Pins {
 
     /// The directory in which new maps are prepared: it takes the name of [`maps`](Self::maps) once they hold a policy.
     pub fn new_maps(&self) -> PathBuf {
-        self.layout().join("maps-new")
+        self.layout().join(NEW_MAPS)
     }
 
     /// The directory that `run` locks while it is on watch.
     pub fn watch(&self) -> PathBuf {
-        self.layout().join("watch")
+        self.root.join(WATCH)
     }
 
     /// The directory of an interface.
@@ -85,32 +99,118 @@ impl Pins {
         Ok(found)
     }
 
-    /// Makes sure that the directory can hold pins, and makes it.
+    /// Makes sure that the pins, if there are any, are in a bpffs, and that nobody else can change them.
     ///
     /// # Errors
-    /// If it is not in a bpffs: the kernel pins nowhere else.
-    pub fn prepare(&self) -> Result<()> {
-        let existing = self
-            .root
-            .ancestors()
-            .find(|path| path.exists())
-            .unwrap_or(Path::new("/"));
+    /// If the directory is not in a bpffs, or another user may change what is in it.
+    pub fn check(&self) -> Result<()> {
+        if !self.root.exists() {
+            return Ok(());
+        }
+        self.refuse_other_filesystems()?;
+        // Above the mount others can change nothing in it.
+        let device = self.metadata(&self.root)?.dev();
+        for path in self.root.ancestors() {
+            let metadata = self.metadata(path)?;
+            if metadata.dev() != device {
+                break;
+            }
+            let sticky = metadata.mode() & 0o1000 != 0;
+            self.refuse_other_owner(path, path == self.root, sticky)?;
+        }
+        let names = list(&self.root).map_err(|error| self.explain("read pins", &error))?;
+        for name in names {
+            if name == WATCH || name == WRITE || is_layout(&name) {
+                self.refuse_other_owner(&self.root.join(name), true, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metadata(&self, path: &Path) -> Result<fs::Metadata> {
+        fs::metadata(path).map_err(|error| self.explain("read pins", &error))
+    }
+
+    /// Refuses a directory that others may write to, unless it is `sticky`, and one that is not root's; nor may it be another
+    /// user's, if it is our `own`.
+    fn refuse_other_owner(&self, path: &Path, own: bool, sticky: bool) -> Result<()> {
+        let metadata = self.metadata(path)?;
+        let uid = metadata.uid();
+        let cause = if uid != geteuid().as_raw() && (own || uid != 0) {
+            format!("user {uid} owns `{}`", path.display())
+        } else if metadata.mode() & 0o022 != 0 && !sticky {
+            format!("others may write to `{}`", path.display())
+        } else {
+            return Ok(());
+        };
+        Err(Problem::failed(
+            format!("open pins in `{}`: {cause}", self.root.display()),
+            format!(
+                "pins decide who is let in: look at what is there, then `chown root {0}` and `chmod 700 {0}`; or name another directory with `--bpffs`",
+                path.display()
+            ),
+        ))
+    }
+
+    /// Refuses a directory that is not in a bpffs: the kernel pins nowhere else.
+    fn refuse_other_filesystems(&self) -> Result<()> {
+        let existing = self.existing();
         let stat = statfs(existing)
             .map_err(io::Error::from)
-            .map_err(|error| anyhow::anyhow!(errno(&error)))
-            .with_context(|| format!("open pins in `{}`", self.root.display()))?;
-        if stat.filesystem_type() != BPF_FS_MAGIC {
-            return Err(Problem::failed(
-                format!(
-                    "open pins in `{}`: no bpffs is mounted there",
-                    self.root.display()
-                ),
-                "`mount -t bpf bpf /sys/fs/bpf`, or name a directory in a bpffs with `--bpffs`",
-            ));
+            .map_err(|error| self.explain("read pins", &error))?;
+        if stat.filesystem_type() == BPF_FS_MAGIC {
+            return Ok(());
         }
-        fs::create_dir_all(&self.root).map_err(|error| self.explain("make directory", &error))?;
+        Err(Problem::failed(
+            format!(
+                "open pins in `{}`: no bpffs is mounted there",
+                self.root.display()
+            ),
+            "`mount -t bpf -o mode=0700 bpf /sys/fs/bpf`, or name a directory in a bpffs with `--bpffs`",
+        ))
+    }
+
+    /// Refuses a bpffs that would go with this process, and the filter with it: one that process 1 has not mounted anywhere, as that
+    /// of a container or a unit with a mount namespace of its own.
+    fn refuse_private_mounts(&self) -> Result<()> {
+        let device = self.metadata(self.existing())?.dev();
+        let device = format!("{}:{}", major(device), minor(device));
+        // Where nobody can tell, the mount is taken for one that stays.
+        let Ok(mounts) = fs::read_to_string("/proc/1/mountinfo") else {
+            return Ok(());
+        };
+        // The third field of a line is the device (proc_pid_mountinfo(5)).
+        if mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some(&device))
+        {
+            return Ok(());
+        }
+        Err(Problem::failed(
+            format!(
+                "open pins in `{}`: its bpffs is mounted for this process alone, and would take the filter with it when it ends",
+                self.root.display()
+            ),
+            "run apifence in the mount namespace of process 1, or mount the host's bpffs in this one (in Kubernetes: a `hostPath` volume of `/sys/fs/bpf`)",
+        ))
+    }
+
+    /// The directory, or the one above it that is there.
+    fn existing(&self) -> &Path {
+        let mut paths = self.root.ancestors();
+        paths.find(|path| path.exists()).unwrap_or(Path::new("/"))
+    }
+
+    /// Makes sure that the directory can hold pins that stay, and makes it.
+    ///
+    /// # Errors
+    /// If it is not in a bpffs, if that would not outlive this process, or if others may change what is in it.
+    pub fn prepare(&self) -> Result<()> {
+        self.refuse_other_filesystems()?;
+        self.refuse_private_mounts()?;
+        self.check()?;
         self.check_layout()?;
-        fs::create_dir_all(self.layout()).map_err(|error| self.explain("make directory", &error))
+        self.make(&self.layout())
     }
 
     /// Makes the directory of an interface.
@@ -118,8 +218,21 @@ impl Pins {
     /// # Errors
     /// If bpffs refuses.
     pub fn prepare_interface(&self, ifindex: u32) -> Result<()> {
-        fs::create_dir_all(self.interface(ifindex))
-            .map_err(|error| self.explain("make directory", &error))
+        self.make(&self.interface(ifindex))
+    }
+
+    /// Makes an empty directory for new maps, whatever somebody who died half-way left there.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub fn prepare_new_maps(&self) -> Result<()> {
+        let aside = self.new_maps();
+        remove_tree(&aside).map_err(|error| self.explain("remove pins", &error))?;
+        self.make(&aside)
+    }
+
+    fn make(&self, directory: &Path) -> Result<()> {
+        make_private(directory).map_err(|error| self.explain("make directory", &error))
     }
 
     /// Refuses pins that a binary of another layout version made.
@@ -128,8 +241,8 @@ impl Pins {
             list(&self.root).with_context(|| format!("read pins in `{}`", self.root.display()))?;
         let other = names
             .iter()
-            .filter_map(|name| name.strip_prefix(LAYOUT))
-            .find(|version| **version != LAYOUT_VERSION.to_string());
+            .filter_map(|name| layout_version(name))
+            .find(|version| *version != LAYOUT_VERSION.to_string());
         match other {
             None => Ok(()),
             Some(version) => Err(Problem::failed(
@@ -161,7 +274,7 @@ impl Pins {
     }
 
     /// Removes everything that a version of apifence pinned here, and the directory. Links go first: from then on nothing
-    /// is filtered.
+    /// is filtered. Then the maps lose their name in one step: whoever comes after one who died here finds all of them, or none.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -169,8 +282,22 @@ impl Pins {
         for link in self.all_links()? {
             fs::remove_file(&link).map_err(|error| self.explain("remove pin", &error))?;
         }
+        let explain = |error: io::Error| self.explain("remove pins", &error);
         for layout in self.layouts()? {
-            fs::remove_dir_all(&layout).map_err(|error| self.explain("remove pins", &error))?;
+            let (maps, aside) = (layout.join(MAPS), layout.join(NEW_MAPS));
+            if maps.exists() {
+                remove_tree(&aside).map_err(explain)?;
+                fs::rename(maps, aside).map_err(explain)?;
+            }
+            remove_tree(&layout).map_err(explain)?;
+        }
+        for lock in [WATCH, WRITE] {
+            let lock = self.root.join(lock);
+            // One that `run` holds stays with it; the writer's is held by this process.
+            let free = File::open(&lock).is_ok_and(|file| file.try_lock().is_ok());
+            if free || lock.ends_with(WRITE) {
+                let _ = fs::remove_dir(lock);
+            }
         }
         // Somebody else's files in it keep the directory; so does a mount on it.
         let _ = fs::remove_dir(&self.root);
@@ -196,7 +323,7 @@ impl Pins {
             list(&self.root).with_context(|| format!("read pins in `{}`", self.root.display()))?;
         Ok(names
             .iter()
-            .filter(|name| name.starts_with(LAYOUT))
+            .filter(|name| is_layout(name))
             .map(|name| self.root.join(name))
             .collect())
     }
@@ -211,6 +338,37 @@ impl Pins {
             format!("{verb} in `{}`: {}", self.root.display(), errno(error)),
             hint,
         )
+    }
+}
+
+/// The version in the name of a layout's directory; digits only, for what has another name is not ours.
+fn layout_version(name: &str) -> Option<&str> {
+    let version = name.strip_prefix(LAYOUT)?;
+    let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then_some(version)
+}
+
+/// Whether this is the name of a layout's directory.
+pub fn is_layout(name: &str) -> bool {
+    layout_version(name).is_some()
+}
+
+/// Makes a directory, and those above it, that nobody else can open, whatever the umask: who can open one can lock it.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
+
+/// Removes a directory that may not be there, and all that is in it.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

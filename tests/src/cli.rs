@@ -227,6 +227,8 @@ pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(error.contains(word), "`{word}` is not in the error; {ran}");
     }
+    // What `run` serves is told by a thread of its own.
+    let mut lines = lines.filter(|line| !line.starts_with("metrics at"));
     let hint = lines.next().unwrap_or_default();
     ensure!(
         hint.starts_with("hint: "),

@@ -1,28 +1,124 @@
 //! A mount namespace of one's own, with an empty bpffs at the usual place.
 
-use std::{cell::Cell, path::PathBuf};
+use std::{
+    cell::RefCell,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    thread,
+};
 
 use anyhow::{Context as _, Result};
 use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
 };
+use tempfile::TempDir;
 
-/// Where the private bpffs is.
+/// Where the bpffs is.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
+/// What the names of the directories begin with that hold the bpffs of a thread, for process 1 to see; the number of the process
+/// follows.
+const HELD: &str = "apf-bpffs-";
+
 thread_local! {
-    static PRIVATE: Cell<bool> = const { Cell::new(false) };
+    static HOME: RefCell<Option<Home>> = const { RefCell::new(None) };
+}
+
+/// A bpffs in the mount namespace that a thread came from: pins in one that process 1 cannot see go with their process, and
+/// `apifence` refuses it.
+struct Home {
+    namespace: File,
+    directory: Option<TempDir>,
 }
 
 /// Moves the calling thread, and what it starts from now on, into a mount namespace of its own with an empty bpffs at
 /// [`BPFFS`].
 ///
-/// Pins made there are invisible outside, and go with the last process that can see them. Does nothing the second time.
+/// Pins made there are invisible outside of [`BPFFS`], and go with the thread and the processes that it started. Does nothing the second time.
 pub fn enter_private() -> Result<()> {
-    if PRIVATE.get() {
-        return Ok(());
+    HOME.with_borrow_mut(|home| {
+        if home.is_none() {
+            *home = Some(Home::leave()?);
+        }
+        Ok(())
+    })
+}
+
+impl Home {
+    fn leave() -> Result<Self> {
+        sweep()?;
+        let directory = TempDir::with_prefix(format!("{HELD}{}-", std::process::id()))
+            .context("make a directory for a bpffs")?;
+        mount_bpffs(directory.path())?;
+        let home = Self {
+            namespace: File::open("/proc/thread-self/ns/mnt").context("open mount namespace")?,
+            directory: Some(directory),
+        };
+        make_private()?;
+        let own = home.directory.as_ref().expect("there until dropped").path();
+        bind(own, Path::new(BPFFS))?;
+        // Those of other threads would stay for as long as this one does.
+        for mounted in held()? {
+            umount2(&mounted, MntFlags::MNT_DETACH)
+                .with_context(|| format!("unmount `{}`", mounted.display()))?;
+        }
+        Ok(home)
     }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let Some(directory) = self.directory.take() else {
+            return;
+        };
+        let namespace = &self.namespace;
+        thread::scope(|scope| {
+            let unmount = scope.spawn(move || {
+                unshare(CloneFlags::CLONE_FS)?;
+                setns(namespace, CloneFlags::CLONE_NEWNS)?;
+                release(directory.path())?;
+                Ok::<_, anyhow::Error>(drop(directory))
+            });
+            // What is left is swept by the next process.
+            let _ = unmount.join();
+        });
+    }
+}
+
+/// The mounts that threads hold for process 1, as the calling one sees them.
+fn held() -> Result<Vec<PathBuf>> {
+    let mounts =
+        fs::read_to_string("/proc/thread-self/mountinfo").context("read the list of mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let prefix = std::env::temp_dir().join(HELD).display().to_string();
+    let held = points.filter(|point| point.starts_with(&prefix));
+    Ok(held.map(PathBuf::from).collect())
+}
+
+/// Takes away what processes left that were killed.
+fn sweep() -> Result<()> {
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(HELD)?.split('-').next());
+        let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
+        if owner.is_some_and(gone) {
+            // Another process may sweep, too.
+            let _ = release(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn release(directory: &Path) -> Result<()> {
+    Ok(umount2(directory, MntFlags::MNT_DETACH)?)
+}
+
+/// Moves the calling thread into a mount namespace of its own, in which what it mounts stays its own.
+fn make_private() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare mount namespace")?;
     let nothing = None::<&str>;
     mount(
@@ -32,17 +128,25 @@ pub fn enter_private() -> Result<()> {
         MsFlags::MS_REC | MsFlags::MS_PRIVATE,
         nothing,
     )
-    .context("make mounts private")?;
+    .context("make mounts private")
+}
+
+/// Mounts a new, empty bpffs.
+pub fn mount_bpffs(directory: &Path) -> Result<()> {
     mount(
         Some("bpf"),
-        BPFFS,
+        directory,
         Some("bpf"),
         MsFlags::empty(),
         Some("mode=0700"),
     )
-    .with_context(|| format!("mount bpffs at `{BPFFS}`"))?;
-    PRIVATE.set(true);
-    Ok(())
+    .with_context(|| format!("mount bpffs at `{}`", directory.display()))
+}
+
+fn bind(from: &Path, to: &Path) -> Result<()> {
+    let nothing = None::<&str>;
+    mount(Some(from), to, nothing, MsFlags::MS_BIND, nothing)
+        .with_context(|| format!("mount `{}` at `{}`", from.display(), to.display()))
 }
 
 /// Mounts the sysfs of the calling thread's network namespace, in a mount namespace that the thread keeps to itself; returns where.
@@ -50,16 +154,8 @@ pub fn enter_private() -> Result<()> {
 /// For threads that end soon: what they started before sees the old one.
 pub fn sysfs() -> Result<PathBuf> {
     const SYSFS: &str = "/sys";
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare mount namespace")?;
+    make_private()?;
     let nothing = None::<&str>;
-    mount(
-        nothing,
-        "/",
-        nothing,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        nothing,
-    )
-    .context("make mounts private")?;
     mount(
         Some("sysfs"),
         SYSFS,

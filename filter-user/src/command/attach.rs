@@ -219,12 +219,8 @@ fn no_list(context: &Context) -> anyhow::Error {
 
 /// Makes the maps of a first attach, aside.
 fn prepare_maps(context: &Context) -> Result<Maps> {
+    context.pins.prepare_new_maps()?;
     let aside = context.pins.new_maps();
-    if aside.exists() {
-        // Somebody died half-way.
-        fs::remove_dir_all(&aside).context("remove unfinished pins")?;
-    }
-    fs::create_dir_all(&aside).context("make directory for pins")?;
     create_maps(&aside)?;
     Maps::open(&aside)
 }

@@ -31,7 +31,7 @@ use anyhow::{Context as _, Result};
 use clap::ArgMatches;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, RangesCommand},
     config::Config,
     datapath::Maps,
     output::Output,
@@ -139,8 +139,20 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
 }
 
 async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
+    if !matches!(
+        command,
+        Command::Config { .. }
+            | Command::Completions { .. }
+            | Command::Man { .. }
+            | Command::Ranges(RangesCommand::History)
+    ) {
+        context.pins.check()?;
+    }
     match command {
-        Command::Run { policy, .. } => run::run(context, &policy, matches).await,
+        Command::Run { policy, .. } => {
+            WatchLock::refuse(&context.pins.watch(), "watch filter")?;
+            run::run(context, &policy, matches).await
+        }
         Command::Attach { policy, change } => {
             WatchLock::refuse(&context.pins.watch(), "attach filter")?;
             attach::run(context, &policy, &change).await

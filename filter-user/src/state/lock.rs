@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -15,19 +15,25 @@ use super::{
     file::{beside, real_path},
     folder,
 };
-use crate::problem::{Problem, errno};
+use crate::{
+    pins::{WRITE, is_layout, make_private},
+    problem::{Problem, errno},
+};
 
 /// The right to change the list and the pins; freed when dropped, or when the process ends however it ends.
 pub struct WriterLock {
     _files: Vec<File>,
 }
 
+/// How long `run` waits for those who only look whether another one is there: no more than a moment each.
+const PROBE: Duration = Duration::from_secs(1);
+
 /// How long a second writer waits: a change takes a fraction of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl WriterLock {
     /// Takes the lock: for the ranges file, on a file beside it that only its owner can open, so that nobody else can keep
-    /// the operator out; for the pins, on their directory where it exists.
+    /// the operator out; for the pins, on a directory in that of the `pins`, where it exists.
     ///
     /// # Errors
     /// If somebody else keeps it: says who.
@@ -51,11 +57,14 @@ impl WriterLock {
             files.push(lock(file, &target, patience)?);
         }
         if pins.exists() {
-            let verb = || format!("lock `{}`", pins.display());
-            let file = File::open(pins).with_context(verb)?;
-            let file = lock(file, pins, patience)?;
+            // Only its owner can open it, whoever may open the directory that it is in.
+            let directory = pins.join(WRITE);
+            let verb = || format!("lock `{}`", directory.display());
+            make_private(&directory).with_context(verb)?;
+            let file = File::open(&directory).with_context(verb)?;
+            let file = lock(file, &directory, patience)?;
             // The last holder may have removed the directory: a lock on what is gone keeps nobody out.
-            if !same(&file, pins) {
+            if !same(&file, &directory) {
                 return Err(Problem::failed(
                     format!("{}: it was removed meanwhile", verb()),
                     "another apifence detached the filter; try again",
@@ -79,39 +88,68 @@ impl WatchLock {
     /// If somebody else is on watch: says who.
     pub fn take(directory: &Path) -> Result<Self> {
         let verb = || format!("lock `{}`", directory.display());
-        fs::create_dir_all(directory).with_context(verb)?;
+        make_private(directory).with_context(verb)?;
         Self::refuse(directory, "watch filter")?;
         let file = File::open(directory).with_context(verb)?;
-        file.try_lock()
-            .map_err(io::Error::from)
-            .with_context(verb)?;
-        Ok(Self { file })
+        let deadline = Instant::now() + PROBE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { file }),
+                // It may be a command that only looks.
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Err(kept(&file, "watch filter")),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
+            }
+        }
     }
 
-    /// Refuses to do what `verb` says while somebody is on watch, who would undo it.
+    /// Refuses to do what `verb` says while somebody is on watch, who would undo it. Looks without taking the lock of `directory`; and
+    /// where binaries of other versions have theirs, in the directories of their layouts.
     ///
     /// # Errors
     /// If somebody is: says who.
     pub fn refuse(directory: &Path, verb: &str) -> Result<()> {
-        let Ok(file) = File::open(directory) else {
-            return Ok(());
-        };
-        match file.try_lock() {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Problem::failed(
-                format!("{verb}: {} keeps it as it is", holder(&file)),
-                "`run` follows the config file and the ranges file: change those; or end it first, the filter stays on",
-            )),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("lock `{}`", directory.display()))
+        for directory in watches(directory) {
+            let Ok(file) = File::open(&directory) else {
+                continue;
+            };
+            match file.try_lock_shared() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(kept(&file, verb)),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("lock `{}`", directory.display()));
+                }
             }
         }
+        Ok(())
     }
 
     /// Whether the lock is on what is at `directory` now, and not on something that was removed.
     pub fn holds(&self, directory: &Path) -> bool {
         same(&self.file, directory)
     }
+}
+
+/// `directory`, and the same one in each layout that is there: until layout 7 it was the layout's.
+fn watches(directory: &Path) -> Vec<PathBuf> {
+    let (Some(root), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return vec![directory.to_owned()];
+    };
+    let layouts = fs::read_dir(root).into_iter().flatten().flatten();
+    let layouts = layouts.filter(|entry| is_layout(&entry.file_name().to_string_lossy()));
+    let mut watches: Vec<PathBuf> = layouts.map(|layout| layout.path().join(name)).collect();
+    watches.push(directory.to_owned());
+    watches
+}
+
+/// The refusal of what `verb` says, because somebody is on watch and holds the lock of `file`.
+fn kept(file: &File, verb: &str) -> anyhow::Error {
+    Problem::failed(
+        format!("{verb}: {} keeps it as it is", holder(file)),
+        "`run` follows the config file and the ranges file: change those; or end it first (`systemctl stop apifence`), the filter stays on",
+    )
 }
 
 /// Whether `file` is what is at `path` now.
