@@ -15,10 +15,7 @@ use super::{
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
     config::{Settings, XdpMode, join},
-    datapath::{
-        Attachment, Counters, Maps, Program, attach, create_maps, detach_link, program_name,
-        replace,
-    },
+    datapath::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link, program_name},
     net::{Interface, Net, XdpPlace},
     output::say,
     problem::Problem,
@@ -309,14 +306,18 @@ fn attach_one(context: &Context, program: &mut Program, interface: &Interface) -
     let pin = context.pins.link(interface.ifindex);
     if interface.xdp.is_some() {
         // It is ours, or it would have been refused.
-        return replace(program, &interface.name, &pin);
+        return Link::open(&pin)?
+            .replace(program, &interface.name)
+            .map(drop);
     }
     if pin.exists() {
         // A pin without a program on the interface: the link of an interface that is gone.
         detach_link(&pin)?;
     }
     let mode = *context.config.xdp_mode;
-    attach(program, &interface.name, interface.ifindex, mode, &pin)
+    Link::create(program, &interface.name, interface.ifindex, mode)?
+        .pin(&pin)
+        .map(drop)
 }
 
 /// Leaves the interfaces that had no filter without one.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cli::PolicyArgs,
-    datapath::{Program, replace},
+    datapath::{Link, Program},
     metrics::{Endpoint, Health},
     net::{Changes, Net},
     output::{Output, say},
@@ -167,11 +167,7 @@ fn quiet(context: &Context) -> Result<()> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut silent = Program::load(&context.pins.maps(), false)?;
     for ifindex in context.pins.interfaces()? {
-        replace(
-            &mut silent,
-            &format!("#{ifindex}"),
-            &context.pins.link(ifindex),
-        )?;
+        Link::open(&context.pins.link(ifindex))?.replace(&mut silent, &format!("#{ifindex}"))?;
     }
     Ok(())
 }

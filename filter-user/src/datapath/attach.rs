@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{
-    Xdp, XdpMode as AyaMode,
+    ProgramError, Xdp, XdpMode as AyaMode,
     links::{FdLink, PinnedLink},
     loaded_programs,
     xdp::XdpLink,
@@ -34,12 +34,7 @@ impl Attachment {
     /// # Errors
     /// If it is not there, or the kernel refuses.
     pub fn read(pin: &Path) -> Result<Self> {
-        let link = FdLink::from(open_link(pin)?);
-        let info = link.info().map_err(|error| explain("read link", &error))?;
-        Ok(Self {
-            program_id: info.program_id(),
-            ifindex: live_ifindex(info.id())?,
-        })
+        Link::open(pin)?.attachment()
     }
 }
 
@@ -72,37 +67,88 @@ fn open_link(pin: &Path) -> Result<PinnedLink> {
     PinnedLink::from_pin(pin).map_err(|error| explain("open link", &error))
 }
 
-/// Attaches `program` to an interface without one, and pins the link at `pin`. If this fails, or the process dies on the
-/// way, the interface is as it was.
-///
-/// # Errors
-/// If the interface carries another program, or the driver or the kernel refuses. Nothing is ever displaced.
-pub fn attach(
-    program: &mut Program,
-    name: &str,
-    ifindex: u32,
-    mode: XdpMode,
-    pin: &Path,
-) -> Result<()> {
-    let xdp = program.xdp()?;
-    let native = || {
-        Problem::failed(
-            format!("attach filter to `{name}`: its driver has no native XDP"),
-            "use `--xdp-mode generic`, which is slower, or `auto`",
-        )
-    };
-    let link = match mode {
-        XdpMode::Native => try_attach(xdp, name, ifindex, AyaMode::Driver)?.ok_or_else(native)?,
-        XdpMode::Generic => try_attach(xdp, name, ifindex, AyaMode::Skb)?.ok_or_else(native)?,
-        XdpMode::Auto => match try_attach(xdp, name, ifindex, AyaMode::Driver)? {
-            Some(link) => link,
-            None => try_attach(xdp, name, ifindex, AyaMode::Skb)?.ok_or_else(native)?,
-        },
-    };
-    // The kernel detaches a link that nobody holds: the pin makes it outlive this process.
-    link.pin(pin)
-        .map_err(|error| explain(&format!("pin link of `{name}`"), &error))?;
-    Ok(())
+/// A link that this process holds: the program stays on its interface as long as somebody does, or the link is pinned.
+pub struct Link {
+    fd: FdLink,
+}
+
+impl Link {
+    /// Opens the link pinned at `pin`.
+    ///
+    /// # Errors
+    /// If it is not there, or the kernel refuses.
+    pub fn open(pin: &Path) -> Result<Self> {
+        let fd = FdLink::from(open_link(pin)?);
+        Ok(Self { fd })
+    }
+
+    /// Attaches `program` to an interface without one. If this fails, or the process dies before the link is pinned, the
+    /// interface is as it was.
+    ///
+    /// # Errors
+    /// If the interface carries another program, or the driver or the kernel refuses. Nothing is ever displaced.
+    pub fn create(program: &mut Program, name: &str, ifindex: u32, mode: XdpMode) -> Result<Self> {
+        let xdp = program.xdp()?;
+        let native = || {
+            Problem::failed(
+                format!("attach filter to `{name}`: its driver has no native XDP"),
+                "use `--xdp-mode generic`, which is slower, or `auto`",
+            )
+        };
+        let fd = match mode {
+            XdpMode::Native => try_attach(xdp, name, ifindex, AyaMode::Driver)?,
+            XdpMode::Generic => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
+            XdpMode::Auto => match try_attach(xdp, name, ifindex, AyaMode::Driver)? {
+                Some(link) => Some(link),
+                None => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
+            },
+        };
+        let fd = fd.ok_or_else(native)?;
+        Ok(Self { fd })
+    }
+
+    /// Pins the link, so that it outlives this process, and goes on holding it.
+    ///
+    /// # Errors
+    /// If bpffs refuses; the link is gone then, and the program with it unless the link has another holder.
+    pub fn pin(self, pin: &Path) -> Result<Self> {
+        let pinned = self
+            .fd
+            .pin(pin)
+            .map_err(|error| explain(&format!("pin link at `{}`", pin.display()), &error))?;
+        let fd = FdLink::from(pinned);
+        Ok(Self { fd })
+    }
+
+    /// Puts `program` in the place of the one that the link holds: one step, no gap.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the old program then stays, as long as the link has another holder.
+    pub fn replace(self, program: &mut Program, name: &str) -> Result<Self> {
+        let verb = || format!("replace program on `{name}`");
+        let failed = |error: ProgramError| explain(&verb(), &error);
+        let link = XdpLink::try_from(self.fd).map_err(|error| explain(&verb(), &error))?;
+        let xdp = program.xdp()?;
+        let id = xdp.attach_to_link(link).map_err(failed)?;
+        let link = xdp.take_link(id).map_err(failed)?;
+        let fd = FdLink::try_from(link).map_err(|error| explain(&verb(), &error))?;
+        Ok(Self { fd })
+    }
+
+    /// What it holds, as the kernel says now.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn attachment(&self) -> Result<Attachment> {
+        let info = self
+            .fd
+            .info()
+            .map_err(|error| explain("read link", &error))?;
+        Ok(Attachment {
+            program_id: info.program_id(),
+            ifindex: live_ifindex(info.id())?,
+        })
+    }
 }
 
 /// Attaches in one mode; `None` if the driver does not have it.
@@ -135,21 +181,6 @@ fn try_attach(xdp: &mut Xdp, name: &str, ifindex: u32, mode: AyaMode) -> Result<
             "apifence needs Linux 5.18 or later and a driver that takes multi-buffer XDP programs; try `--xdp-mode generic`",
         )
     })
-}
-
-/// Puts `program` in the place of the one that the link pinned at `pin` holds: one step, no gap.
-///
-/// # Errors
-/// If the link is not there, or the kernel refuses; the old program then stays.
-pub fn replace(program: &mut Program, name: &str, pin: &Path) -> Result<()> {
-    let verb = || format!("replace program on `{name}`");
-    let link = XdpLink::try_from(FdLink::from(open_link(pin)?))
-        .map_err(|error| explain(&verb(), &error))?;
-    program
-        .xdp()?
-        .attach_to_link(link)
-        .map_err(|error| explain(&verb(), &error))?;
-    Ok(())
 }
 
 /// Removes the pin of a link; the kernel detaches the program once nobody holds the link.

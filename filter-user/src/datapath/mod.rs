@@ -14,11 +14,11 @@ mod table;
 mod tries;
 mod usage;
 
-pub use attach::{Attachment, LogLines, attach, detach_link, program_name, replace};
+pub use attach::{Attachment, Link, LogLines, detach_link, program_name};
 pub use census::{Census, Family};
 pub use counters::{CounterRow, Counters};
 pub use maps::{Maps, Policy, Slot, Standing};
-pub use object::{Program, create_maps};
+pub use object::{HeldMaps, Program, create_maps};
 pub use reports::{Begin, News, Refused, ReportReader};
 pub use strangers::{SeenStranger, read_strangers};
 pub use usage::{Use, Used};

@@ -14,6 +14,7 @@ use filter_common::map::{
     STRANGERS, TABLE, USAGE,
 };
 
+use super::maps::open_data;
 use crate::{explain::explain, problem::Problem};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
@@ -80,6 +81,36 @@ pub fn create_maps(maps: &Path) -> Result<()> {
     settings
         .pin(maps.join(SETTINGS))
         .map_err(|error| explain("pin maps", &error))
+}
+
+/// The shared maps, held open: they outlive their pins, and can be pinned again.
+pub struct HeldMaps {
+    maps: Vec<(&'static str, MapData)>,
+}
+
+impl HeldMaps {
+    /// Opens the maps pinned in `directory`.
+    ///
+    /// # Errors
+    /// If one is missing, or the kernel refuses.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let names = SHARED.iter().chain([&SETTINGS]);
+        let open = |name: &&'static str| Ok((*name, open_data(directory, name)?));
+        let maps = names.map(open).collect::<Result<_>>()?;
+        Ok(Self { maps })
+    }
+
+    /// Pins all of them in `directory`, which must be empty.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub fn pin(&self, directory: &Path) -> Result<()> {
+        for (name, map) in &self.maps {
+            map.pin(directory.join(name))
+                .map_err(|error| explain("pin maps", &error))?;
+        }
+        Ok(())
+    }
 }
 
 impl Program {
