@@ -34,13 +34,11 @@ pub struct Cli {
 impl Cli {
     /// What was typed, and the same as `clap` has it: with where each value came from.
     ///
-    /// What cannot be parsed, `--help` and `--version` end the process.
-    pub fn typed() -> (Self, ArgMatches) {
-        let matches = Self::command().get_matches();
-        match Self::from_arg_matches(&matches) {
-            Ok(cli) => (cli, matches),
-            Err(error) => error.exit(),
-        }
+    /// # Errors
+    /// What is to be said in place of a command: what is wrong with the words, or what `--help` and `--version` ask for.
+    pub fn typed() -> Result<(Self, ArgMatches), clap::Error> {
+        let matches = Self::command().try_get_matches()?;
+        Ok((Self::from_arg_matches(&matches)?, matches))
     }
 }
 

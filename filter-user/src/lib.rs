@@ -7,6 +7,8 @@
 
 // Forbidden but for one file, which says so: `datapath/batch.rs`.
 #![deny(unsafe_code)]
+// They panic where a stream is closed or full: `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod cli;
 pub mod clients;

@@ -1,4 +1,4 @@
-//! Data on stdout, as text or as JSON; talk on stderr.
+//! Data on stdout, as text or as JSON; talk on stderr. All output goes through here: it may fail, and nothing panics then.
 
 use std::{
     fmt::Display,
@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
+
+use crate::problem::EXIT_INPUT;
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,20 +29,23 @@ impl Output {
     pub fn result<T: Serialize>(self, data: &T) -> Result<()> {
         match self {
             Self::Text => Ok(()),
-            Self::Json => Ok(writeln!(io::stdout().lock(), "{}", json(data)?)?),
+            Self::Json => print(json(data)?),
         }
     }
 
     /// Writes one of many things, a line each, as long as the command runs.
     ///
     /// # Errors
-    /// If stdout cannot be written.
+    /// If stdout cannot be written; [`ReaderGone`] if nobody reads it any more.
     pub fn line<T: Serialize + Display>(self, data: &T) -> Result<()> {
         let text = match self {
             Self::Text => data.to_string(),
             Self::Json => serde_json::to_string(data).context("write JSON")?,
         };
-        Ok(writeln!(io::stdout().lock(), "{text}")?)
+        match write(&text) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+            written => written.context(WRITE),
+        }
     }
 
     /// Writes `data` to stdout.
@@ -48,23 +53,94 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written.
     pub fn write<T: Serialize + Display>(self, data: &T) -> Result<()> {
-        let text = match self {
-            Self::Text => data.to_string(),
-            Self::Json => json(data)?,
-        };
-        writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'))?;
-        Ok(())
+        match self {
+            Self::Text => print(data),
+            Self::Json => print(json(data)?),
+        }
     }
 }
+
+/// What a failure to write data is a failure of.
+const WRITE: &str = "write to stdout";
+
+/// The reader of stdout has gone, as `head` does: the end of a command that would go on, and not a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("write to stdout: the reader has gone")]
+pub struct ReaderGone;
 
 fn json<T: Serialize>(data: &T) -> Result<String> {
     serde_json::to_string_pretty(data).context("write JSON")
 }
 
-/// Says something that is no data.
+/// Writes `data` to stdout. A reader that has gone has read enough.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn print(data: impl Display) -> Result<()> {
+    forgive(write(data.to_string().trim_end_matches('\n')))
+}
+
+/// Writes what `clap` says in place of a command: help and version to stdout, wrong usage to stderr. Returns the exit code.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn usage(said: &clap::Error) -> Result<u8> {
+    // It knows the colours of a terminal.
+    let printed = said.print();
+    if said.use_stderr() {
+        return Ok(EXIT_INPUT);
+    }
+    forgive(printed.and_then(|()| io::stdout().flush())).map(|()| 0)
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+fn forgive(written: io::Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(WRITE),
+    }
+}
+
+/// Says something that is not data.
 pub fn say(text: impl Display) {
-    // Nobody to tell if even stderr is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+    // In one call, so that lines of several threads do not mix. If even stderr is gone, nobody is left to tell.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Says what other crates log, the program in the kernel included: warnings, or with `verbose` all of it.
+pub fn say_logs(verbose: bool) {
+    let level = if verbose {
+        log::LevelFilter::Debug
+    } else {
+        log::LevelFilter::Warn
+    };
+    // It can be set once in a process: the first one stays.
+    if log::set_logger(&Logs).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Logs;
+
+impl log::Log for Logs {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let own = metadata.target().starts_with("apifence");
+        own || metadata.level() == log::Level::Error
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = record.level().as_str().to_lowercase();
+            say(format_args!("{level}: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// Whether whoever read our stdout went away, though we have nothing to tell.

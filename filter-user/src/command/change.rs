@@ -20,7 +20,7 @@ use crate::{
     config::Settings,
     datapath::{Maps, Policy, Slot, Standing},
     net::Net,
-    output::{Output, say},
+    output::{Output, print, say},
     problem::Problem,
     progress::Progress,
     ranges::{Difference, Entry, List, Prefix, RangesFile},
@@ -139,7 +139,7 @@ impl<'a> Writer<'a> {
         if let (Some(maps), Some(policy)) = (&self.maps, &policy) {
             change.leap = look(&self.net, Some(maps), policy).await?;
         }
-        change.tell(self.context.global.output, was_off);
+        change.tell(self.context.global.output, was_off)?;
         if args.dry_run {
             self.context.global.output.result(&change)?;
             return Ok(0);
@@ -360,7 +360,7 @@ pub(super) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> 
 
 impl Change {
     /// Says it before it is done.
-    fn tell(&self, output: Output, was_off: bool) {
+    fn tell(&self, output: Output, was_off: bool) -> Result<()> {
         let difference = &self.difference;
         let count = difference.added.len() + difference.removed.len() + difference.changed.len();
         let mut lines = first_lines(difference.signed(), count);
@@ -384,10 +384,11 @@ impl Change {
         lines.extend(self.leap.lines());
         // A dry run is asked for these lines; otherwise they are talk.
         if self.dry_run && output == Output::Text {
-            println!("{}", lines.join("\n"));
+            print(lines.join("\n"))?;
         } else {
             say(lines.join("\n"));
         }
+        Ok(())
     }
 
     /// Says that it is done.

@@ -1,6 +1,6 @@
 //! `apifence completions` and `apifence man`: what the command line says of itself, for the shell and for the manual.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
@@ -8,21 +8,28 @@ use clap_complete::Shell;
 
 use crate::{
     cli::Cli,
+    output::print,
     problem::{Problem, errno},
 };
 
 /// Writes completions for `shell` to stdout.
-pub(super) fn completions(shell: Shell) -> u8 {
-    clap_complete::generate(shell, &mut Cli::command(), "apifence", &mut io::stdout());
-    0
+pub(super) fn completions(shell: Shell) -> Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "apifence", &mut script);
+    print(String::from_utf8_lossy(&script))?;
+    Ok(0)
 }
 
 /// Writes the manual page to stdout, or one for each command into `directory`.
 pub(super) fn man(directory: Option<&Path>) -> Result<u8> {
     match directory {
-        None => clap_mangen::Man::new(Cli::command())
-            .render(&mut io::stdout())
-            .context("write manual page")?,
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .context("write manual page")?;
+            print(String::from_utf8_lossy(&page))?;
+        }
         Some(directory) => {
             clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {
                 Problem::failed(

@@ -34,7 +34,7 @@ use crate::{
     cli::{Cli, Command, RangesCommand},
     config::Config,
     datapath::Maps,
-    output::Output,
+    output::{Output, say_logs},
     pins::Pins,
     problem::Problem,
     ranges::Grouping,
@@ -104,24 +104,7 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
         config,
         file,
     };
-    let level = if context.global.verbose {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Warn
-    };
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Error)
-        .filter_module("apifence", level)
-        .format(|out, record| {
-            use std::io::Write as _;
-            writeln!(
-                out,
-                "{}: {}",
-                record.level().as_str().to_lowercase(),
-                record.args()
-            )
-        })
-        .init();
+    say_logs(context.global.verbose);
     // What `run` serves goes on while a long list is put in force.
     let mut builder = match cli.command {
         Command::Run { .. } => tokio::runtime::Builder::new_multi_thread(),
@@ -174,7 +157,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         Command::Ranges(command) => ranges::run(context, command).await,
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),
-        Command::Completions { shell } => Ok(manual::completions(shell)),
+        Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),
     }
 }

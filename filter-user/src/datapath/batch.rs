@@ -246,6 +246,7 @@ mod tests {
     use super::*;
 
     /// A map made for the test; `None`, and a word about it, where maps may not be made.
+    #[expect(clippy::print_stderr, reason = "the test harness takes it")]
     fn map(kind: MapType, sizes: (u32, u32), capacity: u32) -> Option<MapData> {
         let flags = u32::from(kind == MapType::LpmTrie);
         let map = aya_obj::Map::new_from_params(kind as u32, sizes.0, sizes.1, capacity, flags);

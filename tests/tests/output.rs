@@ -1,0 +1,244 @@
+//! Wherever the output goes: nothing panics, and the exit status stays the truth.
+
+use std::{
+    io::pipe,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use filter_common::map::LAYOUT_VERSION;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tests::{
+    cli::{Apifence, FAILED, Killed},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, INTERFACE, STRANGER, Site},
+    wait::until,
+};
+
+/// Where a stream leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    /// Into a pipe that somebody reads.
+    Reader,
+    /// Nowhere: the descriptor is closed.
+    Closed,
+    /// Into a device that has no room.
+    Full,
+    /// Into a pipe whose reader has gone.
+    Gone,
+}
+
+use To::{Closed, Full, Gone, Reader};
+
+/// Each stream broken in each way, alone and with the other one.
+const STREAMS: [(To, To); 9] = [
+    (Closed, Reader),
+    (Full, Reader),
+    (Gone, Reader),
+    (Reader, Closed),
+    (Reader, Full),
+    (Reader, Gone),
+    (Closed, Closed),
+    (Full, Full),
+    (Gone, Gone),
+];
+
+impl To {
+    /// The stream for a child.
+    fn stdio(self) -> Result<Stdio> {
+        Ok(match self {
+            Reader | Closed => Stdio::piped(),
+            Full => std::fs::File::create("/dev/full")?.into(),
+            Gone => pipe().context("make a pipe")?.1.into(),
+        })
+    }
+}
+
+/// `words`, with its streams as they are wanted.
+fn command(filter: &Apifence<'_>, (stdout, stderr): (To, To), words: &[&str]) -> Result<Command> {
+    let close = |to, redirection| if to == Closed { redirection } else { "" };
+    let script = format!(
+        r#"exec "$@" {} {}"#,
+        close(stdout, ">&-"),
+        close(stderr, "2>&-")
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script, "sh"]);
+    let mut command = filter.command_by(shell, words);
+    command
+        .stdin(Stdio::null())
+        .stdout(stdout.stdio()?)
+        .stderr(stderr.stdio()?);
+    Ok(command)
+}
+
+/// Every command, in an order that ends where it began.
+fn commands() -> Vec<Vec<&'static str>> {
+    let verbs = [
+        "run",
+        "attach",
+        "detach",
+        "status",
+        "check",
+        "stats",
+        "top",
+        "events",
+        "suggest",
+        "ranges",
+        "ranges list",
+        "ranges set",
+        "ranges add",
+        "ranges remove",
+        "ranges clear",
+        "ranges reload",
+        "ranges history",
+        "ranges rollback",
+        "confirm",
+        "completions",
+        "man",
+        "config",
+    ];
+    let shells = ["bash", "elvish", "fish", "powershell", "zsh"];
+    let mut all: Vec<Vec<&str>> = Vec::new();
+    all.extend(verbs.map(|verb| verb.split(' ').chain(["--help"]).collect()));
+    all.extend(shells.map(|shell| vec!["completions", shell]));
+    let others: [&[&str]; _] = [
+        &[],
+        &["--help"],
+        &["-h"],
+        &["--version"],
+        &["help", "run"],
+        &["man"],
+        &["fly"],
+        &["check", "nobody"],
+        &["attach", "--no-such-flag"],
+        &["attach", "--interface", "eth7"],
+        &["attach", "--interface", INTERFACE, "--dry-run"],
+        &["run", "--cluster-cidrs", "all"],
+        &["config"],
+        &["-o", "json", "config"],
+        &["status"],
+        &["-o", "json", "status"],
+        &["-v", "status"],
+        &["check", ADMIN[0]],
+        &["check", STRANGER[0]],
+        &["stats"],
+        &["-o", "json", "top"],
+        &["events", "--recent"],
+        &["suggest"],
+        &["ranges", "list"],
+        &["ranges", "history"],
+        &["ranges", "set", "nobody,10.1.2.3/8"],
+        &["ranges", "set", "--from-file", "/nowhere"],
+        &["ranges", "set", STRANGER[0], "--dry-run"],
+        &["-o", "json", "ranges", "set", STRANGER[0], "--dry-run"],
+        &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+        &["confirm"],
+        &["ranges", "remove", STRANGER[0]],
+        &["-o", "json", "ranges", "add", STRANGER[0]],
+        &["ranges", "rollback"],
+        &["ranges", "clear"],
+        &["ranges", "set", ADMIN_RANGES],
+        &["ranges", "reload"],
+        &["detach", "--interface", "eth7"],
+    ];
+    all.extend(others.map(<[&str]>::to_vec));
+    all
+}
+
+#[test]
+fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let mut wanted = Vec::new();
+    for words in commands() {
+        let output = site.node.output(&mut filter.command(&words))?;
+        let code = output.status.code();
+        ensure!(code.is_some_and(|code| code < 4), "{words:?}: {output:?}");
+        wanted.push((words, code, !output.stdout.is_empty()));
+    }
+    for streams in STREAMS {
+        for (words, code, tells) in &wanted {
+            let output = site
+                .node
+                .spawn(&mut command(&filter, streams, words)?)?
+                .wait_with_output()?;
+            // What cannot be told has failed, and a reader that has gone, or was never there, misses nothing.
+            let unwritten = streams.0 == Full && *tells;
+            let want = if unwritten { Some(FAILED) } else { *code };
+            ensure!(
+                output.status.code() == want,
+                "`{}` with {streams:?}: {output:?}",
+                words.join(" ")
+            );
+            let says = String::from_utf8_lossy(&output.stderr);
+            ensure!(
+                !unwritten
+                    || streams.1 != Reader
+                    || says.contains("error: write to stdout: no space left on device\nhint: "),
+                "`{}` does not say so: {says}",
+                words.join(" ")
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn attach_and_detach_do_their_work_with_nobody_to_tell() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    for streams in [(Closed, Closed), (Full, Full), (Gone, Gone)] {
+        for (words, state) in [(&ATTACH[..], "enforcing"), (&["detach"], "detached")] {
+            let output = site
+                .node
+                .spawn(&mut command(&filter, streams, words)?)?
+                .wait_with_output()?;
+            ensure!(
+                output.status.code() == Some(0),
+                "{words:?} with {streams:?}: {output:?}"
+            );
+            assert_eq!(filter.json(&["status"])?["state"], state);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn run_guards_with_nobody_to_tell() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    let layout = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
+    let link = layout.join(format!("interfaces/{}/link", site.node.ifindex(INTERFACE)?));
+    let ready = || {
+        let status = filter.json(&["status"])?;
+        Ok(status["state"] == "enforcing" && status["interfaces"][0]["guarded"] == true)
+    };
+    for streams in [(Closed, Closed), (Full, Full), (Gone, Gone)] {
+        for output in ["text", "json"] {
+            let words = ["-o", output, "run", "--interface", INTERFACE];
+            let mut run = Killed(site.node.spawn(&mut command(&filter, streams, &words)?)?);
+            until("it guards", ready)?;
+            std::fs::remove_file(&link)?;
+            until("it guards again", || Ok(link.exists() && ready()?))?;
+            // Something to log.
+            site.stranger_is_dropped(tests::site::Family::V4, 6443, &filter)?;
+            std::fs::write(filter.ranges_file(), STRANGER[0])?;
+            until("the list is in force", || {
+                Ok(filter.run(&["check", STRANGER[0]])?.code == Some(0))
+            })?;
+            std::fs::write(filter.ranges_file(), ADMIN_RANGES.replace(',', "\n"))?;
+            until("the list is in force", || {
+                Ok(filter.run(&["check", ADMIN[0]])?.code == Some(0))
+            })?;
+            kill(Pid::from_raw(run.0.id().cast_signed()), Signal::SIGTERM)?;
+            assert_eq!(run.0.wait()?.code(), Some(0), "{streams:?}");
+            filter.ok(&["detach"])?;
+        }
+    }
+    Ok(())
+}
