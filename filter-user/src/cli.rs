@@ -183,7 +183,7 @@ pub(crate) enum RangesCommand {
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         unused_for: Option<SignedDuration>,
     },
-    /// Replace the list; `""` switches enforcement off, `0.0.0.0/32` lets nobody in
+    /// Replace the list; `0.0.0.0/32` lets nobody in, `""` with `--force` switches enforcement off
     Set {
         /// Comma-separated addresses and CIDRs
         #[arg(value_name = "CIDR,...", required_unless_present = "from_file")]

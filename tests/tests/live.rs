@@ -249,7 +249,7 @@ fn the_empty_list_opens_and_says_so() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
     site.stranger_gets_in(Family::V4, 6443)?;
-    for off in [&["ranges", "clear"][..], &["ranges", "set", ""]] {
+    for off in [&["ranges", "clear"][..], &["ranges", "set", "", "--force"]] {
         filter.ok(&ATTACH)?;
         site.stranger_is_dropped(Family::V4, 6443, &filter)?;
         filter.ok(off)?;

@@ -272,3 +272,96 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
     filter.ok(&["ranges", "add", STRANGER[0]])?;
     site.stranger_gets_in(Family::V4, 443).map(drop)
 }
+
+/// An unset variable is an empty word: it must not open the port.
+#[test]
+fn an_empty_list_opens_only_if_it_is_insisted_on() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 443)?;
+    let set = ["ranges", "set"];
+    let typed = ["attach", "--interface", INTERFACE, "--authorized-ip-ranges"];
+    let alias = ["attach", "--api-server-authorized-ip-ranges"];
+    refused(&filter.run(&["ranges", "set", ""])?, INPUT, &["empty"])?;
+    assert!(!filter.ranges_file().exists(), "a list was written");
+    refused(
+        &filter.run(&[&typed[..], &[""]].concat())?,
+        INPUT,
+        &["empty"],
+    )?;
+    assert_eq!(filter.json(&["status"])?["state"], "detached");
+
+    filter.ok(&ATTACH)?;
+    let list = fs::read(filter.ranges_file())?;
+    for words in [&set[..], &typed, &alias] {
+        for empty in ["", " ", ",", " , ", "\n"] {
+            let words = [words, &[empty]].concat();
+            for more in [&[][..], &["--dry-run"], &["--confirm-within", "1m"]] {
+                let ran = filter.run(&[&words[..], more].concat())?;
+                refused(&ran, INPUT, &["the list is empty"])?;
+                assert!(
+                    ran.stderr.contains("`apifence ranges clear`"),
+                    "the way is not named; {ran}"
+                );
+            }
+        }
+        // A comma is more than nothing: two variables are unset.
+        refused(
+            &filter.run(&[words, &[",", "--force"]].concat())?,
+            INPUT,
+            &["the list is empty"],
+        )?;
+    }
+    for words in [
+        &["ranges", "set", "--from-file", "/dev/null", "--force"][..],
+        &["ranges", "set", "--from-file", "-", "--force"],
+        &["ranges", "add", ""],
+        &["ranges", "add", "192.0.2.1,"],
+        &["ranges", "add", "", "--force"],
+        &["ranges", "remove", ""],
+        &[
+            "ranges",
+            "remove",
+            "198.51.100.0/24,2001:db8:aa::/48",
+            "--force",
+        ],
+        &["ranges", "set", "192.0.2.1,,192.0.2.2"],
+    ] {
+        refused(&filter.run(words)?, INPUT, &[])?;
+    }
+    let ran = filter.run(&["detach", "--interface", ""])?;
+    assert_ne!(ran.code, Some(0), "{ran}");
+    assert_eq!(fs::read(filter.ranges_file())?, list);
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+
+    filter.ok(&["ranges", "set", "", "--force"])?;
+    site.stranger_gets_in(Family::V4, 443)?;
+    filter.ok(&ATTACH)?;
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    filter.ok(&[&typed[..], &["", "--force"]].concat())?;
+    site.stranger_gets_in(Family::V4, 443).map(drop)
+}
+
+/// Nobody is there to insist.
+#[test]
+fn an_empty_list_that_run_is_started_with_counts_as_none() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 443)?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    for empty in ["", ","] {
+        let words = [
+            "run",
+            "--interface",
+            INTERFACE,
+            "--authorized-ip-ranges",
+            empty,
+        ];
+        let mut run = filter.start(&words)?;
+        run.line(|line| line.contains("`--authorized-ip-ranges` is empty"))?;
+        run.line(|line| line.contains("guarding"))?;
+        site.stranger_is_dropped(Family::V4, 443, &filter)?;
+        site.admin_gets_in(Family::V4, 443)?;
+    }
+    Ok(())
+}

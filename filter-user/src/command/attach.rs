@@ -69,7 +69,9 @@ pub(super) async fn guard(
     change: &ChangeArgs,
     log: bool,
 ) -> Result<(Vec<Shown>, Option<Program>)> {
-    let typed = typed.map(typed_list).transpose()?;
+    let typed = typed
+        .map(|text| typed_list(text, change.force))
+        .transpose()?;
     let net = Net::open()?;
     let wish = Wish {
         change,

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::{
+    cli::PolicyArgs,
     config::Settings,
     datapath::Policy,
     net::Net,
@@ -11,9 +12,33 @@ use crate::{
     ranges::{List, Refusal, Sources, compile, parse_list, remarks},
 };
 
-/// A list typed on the command line.
-pub(super) fn typed_list(text: &str) -> Result<List> {
+/// A list typed on the command line. An empty one switches enforcement off, and an unset variable looks the same: it is taken if it
+/// is insisted on with `force`.
+pub(super) fn typed_list(text: &str, force: bool) -> Result<List> {
+    if is_empty(text) && !(force && text.trim().is_empty()) {
+        return Err(Problem::input(
+            "set ranges: the list is empty, which would switch enforcement off",
+            "an unset variable looks the same; if it is meant: `apifence ranges clear`, or an empty list with `--force`; nothing changed",
+        ));
+    }
     parse_list(text).map_err(refused)
+}
+
+/// The list that a service was started with. Nobody is there to insist on an empty one: it counts as none.
+pub(super) fn typed_for_service(args: &PolicyArgs) -> Option<&str> {
+    let typed = args.authorized_ip_ranges.as_deref();
+    if typed.is_some_and(is_empty) {
+        say(
+            "warning: `--authorized-ip-ranges` is empty, as an unset variable is: it counts as not given; `apifence ranges clear` switches enforcement off",
+        );
+    }
+    typed.filter(|text| !is_empty(text))
+}
+
+/// Whether a list has nothing but separators.
+fn is_empty(text: &str) -> bool {
+    text.chars()
+        .all(|letter| letter == ',' || letter.is_whitespace())
 }
 
 /// Refusals of something typed, as an error.

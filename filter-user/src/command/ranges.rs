@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                     (file, writer?)
                 }
                 None => {
-                    let list = typed_list(&ranges.unwrap_or_default())?;
+                    let list = typed_list(&ranges.unwrap_or_default(), change.force)?;
                     (RangesFile::new(&list), Writer::new(context)?)
                 }
             };

@@ -39,6 +39,12 @@ impl fmt::Display for Refusal {
 /// Anything else, with the form that would be taken. Nothing is rounded: a range that is not what its author meant
 /// lets a stranger in or locks the operator out.
 pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::new(
+            "a range is empty",
+            "is a variable unset, or a comma too many? write a range like `198.51.100.0/24` or `2001:db8:aa::/48`",
+        ));
+    }
     let (address, len) = match text.split_once('/') {
         Some((address, len)) => (address, Some(len)),
         None => (text, None),

@@ -23,7 +23,7 @@ use super::{
     attach::guard,
     change::{clear_up, put_in_force},
     leap::look,
-    policy::{examine, policy},
+    policy::{examine, policy, typed_for_service},
     settings,
     settle::settle,
 };
@@ -138,7 +138,7 @@ impl<'a> Watch<'a> {
             Err(_) if watch.is_guarded() => watch.wanted().await?,
             chosen => chosen?,
         };
-        let (typed, log) = (args.authorized_ip_ranges.as_deref(), context.global.verbose);
+        let (typed, log) = (typed_for_service(args), context.global.verbose);
         match guard(context, interfaces, typed, &unattended(), log).await {
             Ok((_, program)) => {
                 watch.attached(program)?;
