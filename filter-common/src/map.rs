@@ -94,7 +94,8 @@ const _: () = assert!(
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PolicyRecord {
-    /// Counts the policies put in force since the pins were made; 0 in a slot that never held one.
+    /// Counts the policies staged since the pins were made; 0 in a slot that never held one. No number is given twice: a policy
+    /// that was taken back and a slot that was made blank keep theirs.
     pub generation: u64,
     /// When it was put in force, in nanoseconds since 1970-01-01 UTC.
     pub applied_at: u64,
@@ -108,10 +109,11 @@ pub struct PolicyRecord {
     pub lines: u32,
     /// A [`Mode`](crate::Mode) as a number, as in the [`Gate`].
     pub mode: u8,
-    /// 1 if its list is put into the ranges file with it: only then does a file that says the same tell that a writer got so far.
+    /// 1 if its list is put into the ranges file with it, or because somebody confirmed it: only then does a file that says the same
+    /// tell that a writer got so far.
     pub commits: u8,
     /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
-    /// `next_id` and `line_chunks` are all that the rest says.
+    /// `generation`, `next_id` and `line_chunks` are all that the rest says.
     pub blank: u8,
     /// Always zero.
     pub unused: u8,

@@ -35,6 +35,9 @@ const NEITHER: &str = "198.51.100.4";
 const OLD_LIST: &str = "198.51.100.1,198.51.100.2";
 const NEW_LIST: &str = "198.51.100.1,198.51.100.3";
 
+/// A writer that changes nothing itself.
+const WRITER: [&str; 4] = ["ranges", "set", SHARED, "--dry-run"];
+
 /// Which of the lists something goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
@@ -95,20 +98,45 @@ impl<'a> Guarded<'a> {
         }
     }
 
-    /// The next command after whatever happened, one that changes nothing itself: afterwards file and kernel agree.
-    fn agree(&mut self) -> Result<List> {
-        let met = self.kernel()?;
+    /// What is in the kernel and in the file, as `status` tells it, which changes neither.
+    fn told(&mut self) -> Result<(List, List)> {
+        let before = (self.kernel()?, self.file()?);
         let status = self.apifence.json(&["status"])?;
+        let agree = status["drift"] == serde_json::json!([]);
         ensure!(
-            status["state"] == "enforcing" && status["drift"] == serde_json::json!([]),
-            "{status:#}"
+            status["state"] == "enforcing" && agree == (before.0 == before.1),
+            "{before:?}, and status says {status:#}"
         );
-        let (kernel, file) = (self.kernel()?, self.file()?);
         ensure!(
-            kernel == file,
-            "{kernel:?} in the kernel, {file:?} in the file; before: {met:?}"
+            (self.kernel()?, self.file()?) == before,
+            "changed by status"
         );
-        Ok(kernel)
+        Ok(before)
+    }
+
+    /// The next writer after whatever happened, one that changes nothing itself: afterwards file and kernel agree.
+    fn agree(&mut self) -> Result<List> {
+        let before = self.told()?;
+        self.apifence.ok(&WRITER)?;
+        let after = self.told()?;
+        ensure!(after.0 == after.1, "{after:?}; before: {before:?}");
+        Ok(after.0)
+    }
+
+    /// Takes a change back that waits for its confirmation. It is in force, and not in the file; one that is in the file was confirmed,
+    /// and the next writer completes that.
+    fn end_trial(&mut self) -> Result<()> {
+        let provisional = self.apifence.json(&["status"])?["provisional"].is_object();
+        let next = self.apifence.run(&WRITER)?;
+        if next.stderr.contains("waits for its confirmation") {
+            ensure!(provisional, "status shows no trial");
+            ensure!((self.kernel()?, self.file()?) == (List::New, List::Old));
+            self.apifence.ok(&["ranges", "rollback"])?;
+        } else {
+            ensure!(next.code == Some(0), "{next}");
+            ensure!(!provisional || self.file()? == List::New, "a trial is over");
+        }
+        Ok(())
     }
 
     /// Back to the old list, without a trace of what was.
@@ -173,16 +201,7 @@ fn a_change_that_is_killed_is_made_or_not_made() -> Result<()> {
         command.signal(Signal::SIGKILL)?;
         command.wait()?;
         let step = || format!("kill {kill}: {}", change.join(" "));
-        // A change on trial is in force, and not in the file.
-        if guarded.kernel().with_context(step)? == List::New
-            && guarded.apifence.json(&["status"])?["provisional"].is_object()
-        {
-            ensure!(guarded.file()? == List::Old, "{}", step());
-            guarded
-                .apifence
-                .ok(&["ranges", "rollback"])
-                .with_context(step)?;
-        }
+        guarded.end_trial().with_context(step)?;
         match guarded.agree().with_context(step)? {
             List::Old => old += 1,
             List::New => new += 1,
@@ -303,13 +322,7 @@ fn every_call_of_a_change_may_be_its_last() -> Result<()> {
                 break;
             };
             let step = || format!("killed at call {number}: {ran}");
-            if guarded.apifence.json(&["status"])?["provisional"].is_object() {
-                ensure!(guarded.file()? == List::Old, "{}", step());
-                guarded
-                    .apifence
-                    .ok(&["ranges", "rollback"])
-                    .with_context(step)?;
-            }
+            guarded.end_trial().with_context(step)?;
             match guarded.agree().with_context(step)? {
                 List::Old => old += 1,
                 List::New => new += 1,

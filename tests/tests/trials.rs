@@ -120,14 +120,152 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
-    let other = Apifence::new(&site.node)?;
-    other.ok(&["status"])?;
-    other.run(&["check", STRANGER[0]])?;
-    let add = other.run(&["ranges", "set", "192.0.2.1", "--force"])?;
-    refused(&add, FAILED, &["waits for its confirmation"])?;
+    let pending = filter.ranges_file().with_file_name(".ranges.pending");
+    let list = fs::read_to_string(&pending)?;
+    // A file that is not there, one with the list before, and one that says what is on trial.
+    let files = [None, Some(LIST), Some(list.as_str())];
+    let others = files.map(|list| -> Result<Apifence<'_>> {
+        let other = Apifence::new(&site.node)?;
+        if let Some(list) = list {
+            fs::write(other.ranges_file(), list)?;
+        }
+        Ok(other)
+    });
+    let mut others = others.into_iter().collect::<Result<Vec<_>>>()?;
+    // A link that led to the ranges file, and leads to a copy of the list on trial now.
+    let swapped = filter.ranges_file().with_file_name("swapped");
+    std::os::unix::fs::symlink(others[2].ranges_file(), &swapped)?;
+    others.push(Apifence::new(&site.node)?.with_ranges_file(swapped));
+    for other in &others {
+        for show in SHOW {
+            other.run(show)?;
+        }
+        for change in [
+            &["ranges", "set", "192.0.2.1", "--force"][..],
+            &["ranges", "reload", "--force"],
+        ] {
+            let ran = other.run(change)?;
+            ensure!(ran.code != Some(0), "{ran}");
+            ensure!(!ran.stderr.contains("complete"), "{ran}");
+        }
+        let provisional = filter.json(&["status"])?["provisional"].clone();
+        ensure!(provisional.is_object(), "the trial was ended");
+        ensure!(pending.exists(), "the list on trial is gone");
+    }
     site.stranger_gets_in(Family::V4, PORT)?;
     filter.ok(&["confirm"])?;
     site.stranger_gets_in(Family::V4, PORT).map(drop)
+}
+
+/// Commands that show.
+const SHOW: [&[&str]; 9] = [
+    &["status"],
+    &["check", STRANGER[0]],
+    &["stats"],
+    &["top"],
+    &["suggest"],
+    &["events", "--recent"],
+    &["ranges", "list"],
+    &["ranges", "history"],
+    &["config"],
+];
+
+/// Neither a file nor a map, nor a lock that somebody might wait for; whatever a writer or a deadline left.
+#[test]
+fn commands_that_show_write_nothing() -> Result<()> {
+    const WRITING: [&str; 8] = [
+        "_UPDATE_",
+        "_DELETE_",
+        "BPF_OBJ_PIN",
+        "BPF_MAP_CREATE",
+        "BPF_PROG_LOAD",
+        "LINK_CREATE",
+        "O_WRONLY",
+        "O_RDWR",
+    ];
+    let calls = "trace=bpf,open,openat,openat2,creat,flock,mkdir,mkdirat,unlink,unlinkat,rmdir,rename,renameat,renameat2,link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,truncate,ftruncate,utimensat";
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let log = tempfile::NamedTempFile::new()?;
+    let add = |time| ["ranges", "add", STRANGER[0], "--confirm-within", time];
+    let mut seen = 0;
+    let mut all_read = |when: &str| -> Result<()> {
+        for show in SHOW {
+            let mut strace = std::process::Command::new("strace");
+            strace.args(["-f", "-qq", "-e", "signal=none", "-e", calls, "-o"]);
+            strace.arg(log.path());
+            let ran = filter.run_by(strace, show)?;
+            ensure!(ran.code == Some(0) || show[0] == "check", "{when}: {ran}");
+            let text = fs::read_to_string(log.path())?;
+            for line in text.lines().filter(|line| !line.contains("\"/dev/")) {
+                let call = line.split_whitespace().nth(1).unwrap_or_default();
+                let reads = call.starts_with("bpf(") || call.starts_with("open");
+                ensure!(
+                    reads && !WRITING.iter().any(|word| line.contains(word)),
+                    "{when}, {show:?}: {line}"
+                );
+                seen += 1;
+            }
+        }
+        Ok(())
+    };
+    filter.ok(&ATTACH)?;
+    all_read("settled")?;
+    filter.ok(&add("1h"))?;
+    all_read("on trial")?;
+    filter.ok(&["ranges", "rollback"])?;
+    filter.ok(&add("1s"))?;
+    until("the trial is over", || {
+        Ok(filter.json(&["status"])?["provisional"].is_null())
+    })?;
+    all_read("fallen back")?;
+    // A writer that died when its list was in the file.
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]);
+    // The file has its name by then, and the folder is written to the disk.
+    strace.args(["inject=fsync:signal=SIGKILL:when=1", "-P"]);
+    strace.arg(filter.ranges_file().with_file_name(""));
+    filter.run_by(strace, &["ranges", "add", STRANGER[0]])?;
+    let drift = filter.json(&["status"])?["drift"].clone();
+    ensure!(drift != json!([]), "killed too early or too late");
+    all_read("half done")?;
+    ensure!(seen > 100, "{seen} calls seen");
+    Ok(())
+}
+
+#[test]
+fn no_generation_has_the_number_of_one_before() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let mut numbers = std::collections::BTreeMap::new();
+    let mut look = |list: &str| -> Result<()> {
+        let generation = filter.json(&["status"])?["generation"].as_u64();
+        let before = numbers.insert(generation, list.to_owned());
+        ensure!(
+            before.as_ref().is_none_or(|before| before == list),
+            "{generation:?} was {before:?} and is {list}"
+        );
+        Ok(())
+    };
+    look("first")?;
+    let add = ["ranges", "add", STRANGER[0], "--confirm-within"];
+    filter.ok(&[&add[..], &["1h"]].concat())?;
+    look("on trial")?;
+    filter.ok(&["ranges", "rollback"])?;
+    look("first")?;
+    filter.ok(&[&add[..], &["1s"]].concat())?;
+    look("on trial again")?;
+    until("the trial is over", || {
+        Ok(filter.json(&["status"])?["provisional"].is_null())
+    })?;
+    look("first")?;
+    for list in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        filter.ok(&["ranges", "set", list, "--force"])?;
+        look(list)?;
+    }
+    ensure!(numbers.len() == 6, "{numbers:?}");
+    Ok(())
 }
 
 #[test]

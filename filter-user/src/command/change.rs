@@ -85,8 +85,8 @@ impl<'a> Writer<'a> {
         let (Some(maps), Some(waiting)) = (&mut self.maps, self.waiting.take()) else {
             return Ok(false);
         };
+        maps.mark(waiting.slot, false)?;
         maps.select(waiting.slot.other())?;
-        maps.discard(waiting.slot)?;
         waiting.pending.remove();
         Ok(true)
     }
@@ -307,7 +307,7 @@ pub(super) fn put_in_force<T>(
 fn forget(maps: &mut Maps) {
     // The failure that brought us here is the one to tell.
     if let Ok(Standing::Settled(current)) = maps.standing() {
-        let _ = maps.discard(current.other());
+        let _ = maps.mark(current.other(), false);
         let _ = maps.prepare();
     }
 }

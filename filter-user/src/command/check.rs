@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::{
     Context,
     list::{known_list, origin_labels},
-    settle::settle_unless_busy,
 };
 use crate::{
     clock::{Moment, to_second},
@@ -72,10 +71,9 @@ impl fmt::Display for Report {
 
 /// Runs the command.
 pub(super) fn run(context: &Context, addresses: &[IpAddr]) -> Result<u8> {
-    let mut maps = context.attached_maps()?;
-    settle_unless_busy(context, &mut maps)?;
+    let maps = context.attached_maps()?;
     // The verdict is the kernel's; comments are in the file alone, and one that cannot be read costs no more than them.
-    let list = known_list(context).ok().flatten();
+    let list = known_list(context, Some(&maps)).ok().flatten();
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let entry_of = |prefix: &Prefix| entries.iter().find(|entry| entry.range == prefix.range);
     let now = Moment::now()?;

@@ -41,8 +41,8 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     told.map(|()| 0)
 }
 
-/// The list goes from pending to the file, then the kernel is told: in this order, so that `settle` can do the second half for
-/// a confirmation that died after the first.
+/// The generation is marked as confirmed, its list goes from pending to the file, then the kernel is told: in this order, so that
+/// `settle` can do the last step for a confirmation that died before it.
 fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Confirmed> {
     let record = maps.record(waiting.slot)?;
     let file = waiting.pending.read()?;
@@ -56,16 +56,27 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
             "make the change again after `apifence ranges rollback`",
         ));
     }
+    maps.mark(waiting.slot, true)?;
     if read_ranges(&context.global.ranges_file).is_ok_and(|now| now.as_ref() == Some(&file)) {
         // The change was one of settings alone.
         waiting.pending.remove();
         maps.select(waiting.slot)?;
         return Ok(confirmed);
     }
-    let committed = waiting.pending.commit()?;
+    let committed = waiting
+        .pending
+        .commit()
+        .inspect_err(|_| unmark(maps, waiting))?;
     if let Err(error) = maps.select(waiting.slot) {
         waiting.pending.take_back(committed)?;
+        unmark(maps, waiting);
         return Err(error);
     }
     Ok(confirmed)
+}
+
+/// A confirmation that failed has not been: the change still waits for one.
+fn unmark(maps: &mut Maps, waiting: &Waiting) {
+    // The failure that brought us here is the one to tell; as long as the list is pending, the mark alone says nothing.
+    let _ = maps.mark(waiting.slot, false);
 }

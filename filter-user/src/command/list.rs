@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{Context, settle::settle_unless_busy};
+use super::Context;
 use crate::{
     clock::{Moment, to_second},
-    datapath::Maps,
+    datapath::{Maps, Standing},
     output::{say, table},
     problem::Problem,
     ranges::{Entry, List},
@@ -97,11 +97,8 @@ fn expiry(row: &Row, now: Timestamp) -> String {
 /// Runs the command: what is in force, from the kernel; or, where no filter is attached, what the file says. With `unused_for`
 /// only the user's entries that nobody used for that long.
 pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Result<u8> {
-    let mut maps = context.maps()?;
-    if let Some(maps) = &mut maps {
-        settle_unless_busy(context, maps)?;
-    }
-    let list = match (&maps, known_list(context)) {
+    let maps = context.maps()?;
+    let list = match (&maps, known_list(context, maps.as_ref())) {
         (_, Ok(list)) => list,
         // The kernel knows the ranges; only the comments are missing.
         (Some(_), Err(error)) => {
@@ -131,8 +128,8 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
     Ok(0)
 }
 
-/// The list that goes with what is in force: the pending one while it is.
-pub(super) fn known_list(context: &Context) -> Result<Option<List>> {
+/// The list that goes with what is in force, as a file has it: the pending one while it is on trial.
+pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Option<List>> {
     if context.lost_list() {
         return Err(Problem::input(
             "read ranges file: the config file may name it, and cannot be read",
@@ -140,7 +137,12 @@ pub(super) fn known_list(context: &Context) -> Result<Option<List>> {
         ));
     }
     let path = &context.global.ranges_file;
-    let file = match Pending::find(path) {
+    let on_trial = match maps.map(Maps::standing).transpose()? {
+        Some(Standing::Provisional { .. }) => Pending::find(path),
+        // One that nobody confirmed, or that never came into force: the next change throws it away.
+        _ => None,
+    };
+    let file = match on_trial {
         Some(pending) => Some(pending.read()?),
         None => read_ranges(path)?,
     };

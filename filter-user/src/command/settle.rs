@@ -7,7 +7,7 @@ use super::Context;
 use crate::{
     datapath::{Maps, Slot, Standing},
     output::say,
-    state::{Pending, WriterLock, read_ranges},
+    state::{Pending, read_ranges},
 };
 
 /// A change that waits for its confirmation.
@@ -23,15 +23,15 @@ pub(super) struct Waiting {
 /// Brings file and kernel together again, whatever died on its way; returns the change that waits for a confirmation. Only the
 /// holder of the writer's lock may do this.
 ///
-/// A writer stages a generation, replaces the file, and selects the generation, in this order. So a staged generation that is not
-/// in force, was to be committed, and says what the file says, lacks the last step alone. As long as the list of a provisional change is pending, nobody
-/// has confirmed it.
+/// A writer marks the generation that he stages, replaces the file, and selects the generation, in this order; so does who confirms
+/// one on trial. So one with the mark that is not in force for good, and says what the file says, lacks the last step alone. Without the
+/// mark it is not in question what any file says.
 pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
     let standing = maps.standing()?;
     let pending = Pending::find(&context.global.ranges_file);
     let slot = standing.slot();
     match (standing, pending) {
-        (Standing::Provisional { .. }, None) if confirmed(context, &maps.record(slot)?) => {
+        (Standing::Provisional { .. }, None) if committed(context, &maps.record(slot)?) => {
             say("note: a confirmation that was interrupted is complete");
             maps.select(slot)?;
         }
@@ -45,15 +45,15 @@ pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
         }
         (Standing::FellBack { .. }, pending) => {
             let refused = slot.other();
-            if pending.is_none() && confirmed(context, &maps.record(refused)?) {
+            if pending.is_none() && committed(context, &maps.record(refused)?) {
                 say("note: a confirmation that was interrupted is complete");
                 maps.select(refused)?;
             } else {
                 say(
                     "note: the last change was not confirmed in time: the previous list is in force again",
                 );
+                maps.mark(refused, false)?;
                 maps.select(slot)?;
-                maps.discard(refused)?;
             }
             if let Some(pending) = pending {
                 pending.remove();
@@ -61,12 +61,12 @@ pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
         }
         (Standing::Settled(_), pending) => {
             let (have, staged) = (maps.record(slot)?, maps.record(slot.other())?);
-            if staged.generation == have.generation + 1 {
-                if pending.is_none() && staged.commits != 0 && confirmed(context, &staged) {
+            if staged.generation > have.generation && staged.commits != 0 {
+                if pending.is_none() && committed(context, &staged) {
                     say("note: a change that was interrupted is complete");
                     maps.select(slot.other())?;
                 } else {
-                    maps.discard(slot.other())?;
+                    maps.mark(slot.other(), false)?;
                 }
             }
             if let Some(pending) = pending {
@@ -77,20 +77,11 @@ pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
     Ok(None)
 }
 
-/// Whether the ranges file says what `record` says.
-fn confirmed(context: &Context, record: &PolicyRecord) -> bool {
-    let file = read_ranges(&context.global.ranges_file);
-    matches!(file, Ok(Some(file)) if file.list().digest() == record.list)
-}
-
-/// The same for a command that only reads: if nobody is writing.
-pub(super) fn settle_unless_busy(context: &Context, maps: &mut Maps) -> Result<()> {
-    if context.lost_list() {
-        // Without the list nobody can tell what was confirmed.
-        return Ok(());
-    }
-    match WriterLock::take_now(&context.global.ranges_file, context.pins.root()) {
-        Ok(_lock) => settle(context, maps).map(drop),
-        Err(_) => Ok(()),
-    }
+/// Whether somebody put the list of `record` into the ranges file.
+fn committed(context: &Context, record: &PolicyRecord) -> bool {
+    let says = || {
+        let file = read_ranges(&context.global.ranges_file);
+        matches!(file, Ok(Some(file)) if file.list().digest() == record.list)
+    };
+    record.commits != 0 && says()
 }

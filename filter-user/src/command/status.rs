@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Context, settle::settle_unless_busy};
+use super::{Context, list::known_list};
 use crate::{
     clock::{Moment, to_second},
     config::join,
@@ -21,7 +21,6 @@ use crate::{
     output::say,
     problem::{Problem, Refusals},
     ranges::{Difference, List, Prefixes},
-    state::{Pending, read_ranges},
     warnings::Facts,
 };
 
@@ -178,10 +177,7 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
     };
     if !status.interfaces.is_empty() {
         match context.maps() {
-            Ok(Some(mut maps)) => {
-                settle_unless_busy(context, &mut maps)?;
-                fill(context, &maps, &mut status)?;
-            }
+            Ok(Some(maps)) => fill(context, &maps, &mut status)?,
             Ok(None) => {}
             Err(error) => {
                 status.state = "unknown";
@@ -273,12 +269,8 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     if context.lost_list() {
         return Ok(());
     }
-    let file = match Pending::find(&context.global.ranges_file) {
-        Some(pending) => pending.read().map(Some),
-        None => read_ranges(&context.global.ranges_file),
-    };
-    match file {
-        Ok(Some(file)) => status.drift.extend(drift(&file.list(), &record, &sources)),
+    match known_list(context, Some(maps)) {
+        Ok(Some(list)) => status.drift.extend(drift(&list, &record, &sources)),
         Ok(None) => status
             .drift
             .push("the ranges file is missing; the list in force stays in force".to_owned()),

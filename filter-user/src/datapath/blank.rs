@@ -31,6 +31,7 @@ impl Maps {
         let spare = spare_chunks(self.record(current)?.lines);
         let had = self.record(slot)?;
         let mut record = PolicyRecord {
+            generation: had.generation,
             next_id: had.next_id,
             line_chunks: had.line_chunks.max(spare),
             block_chunks: had.block_chunks,

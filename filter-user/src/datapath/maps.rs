@@ -357,13 +357,14 @@ impl Maps {
             .map_err(|error| explain("select policy", &error))
     }
 
-    /// Marks the generation in `slot`, which must not be in force, as one that is not to be put in force any more.
+    /// Notes whether the list of the generation in `slot` is put into the ranges file from here on. One that is not in force, and has
+    /// no such mark, is never put in force by who comes after a writer that died.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn discard(&mut self, slot: Slot) -> Result<()> {
+    pub fn mark(&mut self, slot: Slot, commits: bool) -> Result<()> {
         let mut record = self.record(slot)?;
-        record.generation = 0;
+        record.commits = u8::from(commits);
         self.write_record(slot, &record)
     }
 

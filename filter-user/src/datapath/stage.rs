@@ -64,7 +64,7 @@ impl Maps {
         // Whoever dies from here on leaves a slot that is neither blank nor a generation.
         let mut begun = PolicyRecord { blank: 0, ..spare };
         self.write_record(slot, &begun)?;
-        // A generation that was taken back has given ids away, too.
+        // A generation that was taken back has given ids away, too, and its number.
         let mut next_id = have.next_id.max(spare.next_id);
         let identities = identify(policy.sources(), known, &mut next_id, &now);
         let sources = || policy.sources().iter().zip(identities.iter().copied());
@@ -107,7 +107,7 @@ impl Maps {
         // The record comes last: with its number the generation is complete.
         let now = Moment::now()?;
         let record = PolicyRecord {
-            generation: have.generation + 1,
+            generation: have.generation.max(spare.generation) + 1,
             applied_at: now.wall.as_nanosecond() as u64,
             fallback_at: provisional.map_or(0, |time| now.boot + time.as_nanos() as u64),
             list: policy.list,
