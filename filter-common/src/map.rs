@@ -97,7 +97,8 @@ pub struct PolicyRecord {
     /// Counts the policies staged since the pins were made; 0 in a slot that never held one. No number is given twice: a policy
     /// that was taken back and a slot that was made blank keep theirs.
     pub generation: u64,
-    /// When it was put in force, in nanoseconds since 1970-01-01 UTC.
+    /// When the list and the settings were put in force, in nanoseconds since 1970-01-01 UTC. A policy that differs from the one
+    /// before in its implicit sources alone keeps that one's time.
     pub applied_at: u64,
     /// When the other generation is in force again, on the boot clock; only with [`PROVISIONAL`] in the selector.
     pub fallback_at: u64,
@@ -115,8 +116,8 @@ pub struct PolicyRecord {
     /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
     /// `generation`, `next_id` and `line_chunks` are all that the rest says.
     pub blank: u8,
-    /// Always zero.
-    pub unused: u8,
+    /// A [`Basis`] as a number: what user space made it from.
+    pub basis: u8,
     /// How many chunks of lines are in the slot, whatever is in them; at most, if it was not filled to the end. A blank one has them, too.
     pub line_chunks: u16,
     /// The same for the bitmaps of IPv4 and of IPv6. A blank slot has none.
@@ -124,6 +125,48 @@ pub struct PolicyRecord {
 }
 
 const _: () = assert!(size_of::<PolicyRecord>() == 72, "no padding");
+
+/// What a policy was made from. Only user space reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Basis {
+    /// The ranges file, or a command, and the settings: as it should be.
+    #[default]
+    Files = 0,
+    /// The policy last in force: at a start the files could not be used.
+    LastInForce = 1,
+    /// The implicit sources alone: at a start there was no usable list, on a node that has enforced one before.
+    ImplicitSources = 2,
+    /// Nothing: a fresh installation without a list, in monitor mode.
+    Fresh = 3,
+}
+
+impl Basis {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Files,
+        Self::LastInForce,
+        Self::ImplicitSources,
+        Self::Fresh,
+    ];
+
+    /// The one with this number; an unknown number is taken for the files.
+    pub fn of(number: u8) -> Self {
+        let all = Self::ALL.into_iter();
+        let mut found = all.filter(|basis| *basis as u8 == number);
+        found.next().unwrap_or_default()
+    }
+
+    /// The name under which it is shown.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::LastInForce => "last_in_force",
+            Self::ImplicitSources => "implicit_sources",
+            Self::Fresh => "fresh_installation",
+        }
+    }
+}
 
 /// What a packet is held against first: all in one place, for one lookup.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

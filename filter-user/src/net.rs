@@ -14,7 +14,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
-    packet_core::NetlinkMessage, sys::SocketAddr,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    sys::SocketAddr,
 };
 use serde::Serialize;
 
@@ -176,7 +177,11 @@ impl Net {
         Ok(chosen)
     }
 
-    async fn default_route_interfaces(&self) -> Result<BTreeSet<u32>> {
+    /// The interfaces that hold a default route, by number. The kernel cannot be asked for these alone: this reads every route.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn default_route_interfaces(&self) -> Result<BTreeSet<u32>> {
         let mut found = BTreeSet::new();
         for message in [
             RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
@@ -205,13 +210,19 @@ impl Net {
         Ok(found)
     }
 
-    /// The node's own addresses, loopback left out, each as a range of one.
+    /// The node's own addresses, each as a range of one: the global ones, and the link-local ones of the interfaces of `guarded`.
+    ///
+    /// Every other device has a link-local address as well, each pod's veth among them. No packet with such a source comes in
+    /// on a guarded interface.
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub async fn node_addresses(&self) -> Result<Vec<IpNet>> {
+    pub async fn node_addresses(&self, guarded: &BTreeSet<u32>) -> Result<Vec<IpNet>> {
         let addresses = self.addresses().await?.into_iter();
-        let own: BTreeSet<IpNet> = addresses.map(|(_, address)| IpNet::from(address)).collect();
+        let own: BTreeSet<IpNet> = addresses
+            .filter(|(ifindex, address)| guarded.contains(ifindex) || !is_link_local(*address))
+            .map(|(_, address)| IpNet::from(address))
+            .collect();
         Ok(own.into_iter().collect())
     }
 
@@ -223,15 +234,7 @@ impl Net {
         let mut messages = self.handle.address().get().execute();
         let mut found = Vec::new();
         while let Some(message) = messages.try_next().await.context("list addresses")? {
-            // On a point-to-point interface `Address` is the other end; `Local` is ours wherever there is one.
-            let mut address: Option<IpAddr> = None;
-            for attribute in message.attributes {
-                match attribute {
-                    AddressAttribute::Local(local) => address = Some(local),
-                    AddressAttribute::Address(value) => address = address.or(Some(value)),
-                    _ => {}
-                }
-            }
+            let address = own_address(message.attributes);
             let address = address.filter(|address| !address.is_loopback());
             found.extend(address.map(|address| (message.header.index, address)));
         }
@@ -239,38 +242,123 @@ impl Net {
     }
 }
 
-/// Word from the kernel that interfaces, addresses or routes changed.
+/// Word from the kernel that something changed.
 pub struct Changes {
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
 }
 
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An interface came, went, or has another name or state.
+    Interface {
+        /// Its number.
+        ifindex: u32,
+        /// Its name.
+        name: String,
+    },
+    /// An interface has an address more or less.
+    Address {
+        /// The interface's number.
+        ifindex: u32,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A default route came or went.
+    DefaultRoute,
+}
+
+impl Change {
+    /// What a message says; `None` for any other route than a default one, of which there may be very many.
+    fn of(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Self> {
+        let NetlinkPayload::InnerMessage(message) = message.payload else {
+            return None;
+        };
+        match message {
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
+                let ifindex = link.header.index;
+                let mut names = link.attributes.into_iter();
+                let name = names.find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name),
+                    _ => None,
+                })?;
+                Some(Self::Interface { ifindex, name })
+            }
+            RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+                let ifindex = message.header.index;
+                let address = own_address(message.attributes)?;
+                Some(Self::Address { ifindex, address })
+            }
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+                (route.header.destination_prefix_length == 0).then_some(Self::DefaultRoute)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Changes {
-    /// Asks for it; must be called inside a tokio runtime.
+    /// Asks for changes of interfaces and, with `routes`, of default routes; must be called inside a tokio runtime.
     ///
     /// # Errors
     /// If the kernel refuses the socket.
-    pub fn open() -> Result<Self> {
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ];
+    pub fn of_interfaces(routes: bool) -> Result<Self> {
+        let mut groups = vec![MulticastGroup::Link];
+        if routes {
+            groups.extend([MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route]);
+        }
+        Self::open(&groups)
+    }
+
+    /// Asks for changes of addresses; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn of_addresses() -> Result<Self> {
+        Self::open(&[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])
+    }
+
+    fn open(groups: &[MulticastGroup]) -> Result<Self> {
         let (connection, _, messages) =
-            new_multicast_connection(&groups).context("open rtnetlink socket")?;
+            new_multicast_connection(groups).context("open rtnetlink socket")?;
         tokio::spawn(connection);
         Ok(Self { messages })
     }
 
-    /// Waits until something changed. The kernel may lose word of a change where there are very many: look from time to time, too.
-    pub async fn next(&mut self) {
-        if self.messages.next().await.is_none() {
+    /// Waits until something changed; returns all that did meanwhile. The kernel may lose word of a change where there are very
+    /// many: look from time to time, too.
+    pub async fn next(&mut self) -> Vec<Change> {
+        let Some((first, _)) = self.messages.next().await else {
             // The kernel has closed the socket; there will be no word any more.
-            std::future::pending::<()>().await;
+            return std::future::pending().await;
+        };
+        let mut changes: Vec<Change> = Change::of(first).into_iter().collect();
+        while let Ok((message, _)) = self.messages.try_recv() {
+            changes.extend(Change::of(message));
         }
-        // One look is enough for all that came meanwhile.
-        while self.messages.try_recv().is_ok() {}
+        changes
+    }
+}
+
+/// The node's own address that a message is about. On a point-to-point interface `Address` is the other end; `Local` is ours
+/// wherever there is one.
+fn own_address(attributes: Vec<AddressAttribute>) -> Option<IpAddr> {
+    let mut address = None;
+    for attribute in attributes {
+        match attribute {
+            AddressAttribute::Local(local) => address = Some(local),
+            AddressAttribute::Address(value) => address = address.or(Some(value)),
+            _ => {}
+        }
+    }
+    address
+}
+
+/// Whether an address is one of its link alone (RFC 3927, RFC 4291 section 2.5.6).
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

@@ -4,6 +4,13 @@ use std::{
     fmt::Display,
     io::{self, Write as _},
     os::fd::AsFd as _,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -94,6 +101,10 @@ pub fn usage(said: &clap::Error) -> Result<u8> {
 }
 
 fn write(text: &str) -> io::Result<()> {
+    if let Some(queue) = QUEUE.get() {
+        queue.put(Stream::Out, format!("{text}\n"));
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")?;
     stdout.flush()
@@ -108,8 +119,104 @@ fn forgive(written: io::Result<()>) -> Result<()> {
 
 /// Says something that is not data.
 pub fn say(text: impl Display) {
-    // In one call, so that lines of several threads do not mix. If even stderr is gone, nobody is left to tell.
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    let line = format!("{text}\n");
+    match QUEUE.get() {
+        Some(queue) => queue.put(Stream::Err, line),
+        // In one call, so that lines of several threads do not mix. If even stderr is gone, nobody is left to tell.
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// How many lines may wait for the one who reads them.
+const QUEUED: usize = 1024;
+/// How long the last lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// Lines for a thread that alone waits until they are taken.
+struct Queue {
+    lines: SyncSender<Line>,
+    /// How many found no room.
+    lost: AtomicU64,
+}
+
+enum Line {
+    Text(Stream, String),
+    /// All lines before have been written once this is answered.
+    Last(SyncSender<()>),
+}
+
+enum Stream {
+    Out,
+    Err,
+}
+
+impl Queue {
+    fn put(&self, stream: Stream, line: String) {
+        if self.lines.try_send(Line::Text(stream, line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// From now on a thread of its own writes: whoever does not read what this process says, or a terminal that somebody stopped, holds up
+/// nothing else. Lines for which there is no room are counted, and that is said once there is.
+///
+/// # Errors
+/// If no thread can be had.
+pub fn write_behind() -> Result<()> {
+    let (lines, taken) = sync_channel(QUEUED);
+    let lost = AtomicU64::new(0);
+    if QUEUE.set(Queue { lines, lost }).is_err() {
+        return Ok(());
+    }
+    let write = |stream, text: &str| {
+        // Gone is gone: what is guarded does not depend on who listens.
+        let _ = match stream {
+            Stream::Out => io::stdout().write_all(text.as_bytes()),
+            Stream::Err => io::stderr().write_all(text.as_bytes()),
+        };
+    };
+    thread::Builder::new()
+        .name("output".to_owned())
+        .spawn(move || {
+            for line in taken {
+                match line {
+                    Line::Text(stream, text) => write(stream, &text),
+                    Line::Last(answer) => drop(answer.send(())),
+                }
+                let lost = QUEUE
+                    .get()
+                    .map(|queue| queue.lost.swap(0, Ordering::Relaxed));
+                if let Some(lost @ 1..) = lost {
+                    write(
+                        Stream::Err,
+                        &format!(
+                            "warning: {lost} lines are missing here: nobody took them in time\n"
+                        ),
+                    );
+                }
+            }
+        })
+        .context("start thread")?;
+    Ok(())
+}
+
+/// Waits until everything that was said is written, if somebody takes it.
+pub fn written() {
+    let Some(queue) = QUEUE.get() else { return };
+    let deadline = Instant::now() + LAST_LINES;
+    let (answer, answered) = sync_channel(1);
+    let mut last = Line::Last(answer);
+    while let Err(TrySendError::Full(line)) = queue.lines.try_send(last) {
+        if Instant::now() >= deadline {
+            return;
+        }
+        last = line;
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = answered.recv_timeout(LAST_LINES);
 }
 
 /// Says what other crates log, the program in the kernel included: warnings, or with `verbose` all of it.

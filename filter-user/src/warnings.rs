@@ -14,7 +14,7 @@ use netlink_packet_route::link::InfoKind;
 use crate::{
     clients::{Connection, established, listening},
     config::join,
-    net::{Interface, Net, XdpPlace},
+    net::{Interface, Net, XdpPlace, is_link_local},
 };
 
 /// What is known of the node.
@@ -220,13 +220,6 @@ fn is_tunnel(kind: &InfoKind) -> bool {
         | InfoKind::Wireguard => true,
         InfoKind::Other(name) => matches!(name.as_str(), "ovpn" | "openvswitch"),
         _ => false,
-    }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

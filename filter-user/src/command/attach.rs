@@ -1,15 +1,15 @@
 //! `apifence attach`: load, fill the policy, attach; in this order.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{
     Context,
-    change::{clear_up, put_back_edited, put_in_force, still_waiting},
+    change::{Staging, clear_up, put_back_edited, put_in_force, still_waiting},
     leap::look,
-    policy::{examine, policy, typed_list},
+    policy::{examine, keep, policy, typed_list},
     settle::settle,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     datapath::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link, program_name},
     net::{Interface, Net, XdpPlace},
     output::say,
+    pins::Pins,
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile},
@@ -31,10 +32,13 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArg
         .choose("attach filter to", &context.config.interfaces)
         .await?;
     let typed = args.authorized_ip_ranges.as_deref();
-    let (interfaces, _) = guard(context, interfaces, typed, change, false).await?;
+    let interfaces = guard(context, interfaces, typed, change).await?;
     context.global.output.result(&Attached { interfaces })?;
     Ok(0)
 }
+
+/// What there is to say of generic XDP.
+pub(super) const GENERIC: &str = "note: generic XDP sees packets after the kernel made socket buffers of them: slower, and the same verdicts";
 
 /// What was done.
 #[derive(Serialize)]
@@ -44,7 +48,7 @@ struct Attached {
 
 /// A guarded interface as it is shown.
 #[derive(Serialize)]
-pub(super) struct Shown {
+struct Shown {
     interface: String,
     ifindex: u32,
     xdp_mode: Option<XdpPlace>,
@@ -57,18 +61,15 @@ struct Wish<'a> {
     /// The list, if it was typed and not left to the ranges file.
     typed: Option<List>,
     interfaces: Vec<Interface>,
-    /// Whether the program logs.
-    log: bool,
 }
 
 /// Guards `interfaces` with the policy that the settings and the ranges file ask for, once the list `typed` is in that file.
-pub(super) async fn guard(
+async fn guard(
     context: &Context,
     interfaces: Vec<Interface>,
     typed: Option<&str>,
     change: &ChangeArgs,
-    log: bool,
-) -> Result<(Vec<Shown>, Option<Program>)> {
+) -> Result<Vec<Shown>> {
     let typed = typed
         .map(|text| typed_list(text, change.force))
         .transpose()?;
@@ -78,7 +79,6 @@ pub(super) async fn guard(
         settings: context.config.settings(),
         typed,
         interfaces,
-        log,
     };
     context.pins.prepare()?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
@@ -98,13 +98,9 @@ pub(super) async fn guard(
 
 /// Load, fill the policy, attach. If a step fails, the list in force and the ranges file stay as they were, and interfaces that had no
 /// filter have none.
-async fn fulfil(
-    context: &Context,
-    net: &Net,
-    wish: &Wish<'_>,
-) -> Result<(Vec<Shown>, Option<Program>)> {
+async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Shown>> {
     for interface in &wish.interfaces {
-        refuse_foreign(context, interface)?;
+        refuse_foreign(&context.pins, interface)?;
         refuse_other_mode(interface, *context.config.xdp_mode)?;
     }
     let file = match &wish.typed {
@@ -113,7 +109,9 @@ async fn fulfil(
     };
     let list = file.list();
     examine(&list, wish.settings.max_ranges)?;
-    let policy = policy(net, &list, &wish.settings).await?;
+    let mut guarded: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
+    guarded.extend(wish.interfaces.iter().map(|interface| interface.ifindex));
+    let policy = policy(net, &list, &wish.settings, &guarded).await?;
 
     let first = !context.pins.maps().exists();
     let mut before = if first {
@@ -142,7 +140,7 @@ async fn fulfil(
     leap.lines().iter().for_each(say);
     if wish.change.dry_run {
         say("dry run: nothing changed");
-        return Ok((Vec::new(), None));
+        return Ok(Vec::new());
     }
     leap.insist(wish.change.force)?;
 
@@ -175,25 +173,27 @@ async fn fulfil(
         maps.select(slot)?;
     }
     let progress = Progress::start();
-    let put = put_in_force(
-        &mut maps,
-        &policy,
-        staged,
-        within,
-        &progress,
-        |maps, slot| {
-            if first {
-                // No program reads these maps yet. They get their name once they hold a policy.
-                if within.is_none() {
-                    maps.select(slot)?;
-                }
-                fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
-            }
-            // On interfaces that are guarded already the old policy stays in force until the last step.
-            attach_all(context, &wish.interfaces, wish.log)
+    let change = Staging {
+        policy: &policy,
+        file: staged,
+        kept: match within {
+            None => keep(context, &file, &wish.settings, true),
+            Some(_) => None,
         },
-    );
-    let (program, until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
+        within,
+    };
+    let put = put_in_force(&mut maps, change, &progress, |maps, slot| {
+        if first {
+            // No program reads these maps yet. They get their name once they hold a policy.
+            if within.is_none() {
+                maps.select(slot)?;
+            }
+            fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
+        }
+        // On interfaces that are guarded already the old policy stays in force until the last step.
+        attach_all(context, &wish.interfaces)
+    });
+    let ((), until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
     let told = report(net, wish, &list).await;
     match until {
@@ -203,7 +203,7 @@ async fn fulfil(
         None => History::of(&context.global.ranges_file).record(),
     }
     clear_up(&mut maps);
-    told.map(|shown| (shown, Some(program)))
+    told
 }
 
 fn no_list(context: &Context) -> anyhow::Error {
@@ -217,7 +217,7 @@ fn no_list(context: &Context) -> anyhow::Error {
 }
 
 /// Makes the maps of a first attach, aside.
-fn prepare_maps(context: &Context) -> Result<Maps> {
+pub(super) fn prepare_maps(context: &Context) -> Result<Maps> {
     context.pins.prepare_new_maps()?;
     let aside = context.pins.new_maps();
     create_maps(&aside)?;
@@ -225,9 +225,9 @@ fn prepare_maps(context: &Context) -> Result<Maps> {
 }
 
 /// Refuses an interface that carries a program which is not ours, and a link that is not this interface's.
-pub(super) fn refuse_foreign(context: &Context, interface: &Interface) -> Result<()> {
+pub(super) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
     let name = &interface.name;
-    let pin = context.pins.link(interface.ifindex);
+    let pin = pins.link(interface.ifindex);
     let ours = if pin.exists() {
         Some(Attachment::read(&pin)?)
     } else {
@@ -238,7 +238,7 @@ pub(super) fn refuse_foreign(context: &Context, interface: &Interface) -> Result
         (_, Some(ours)) if ours.ifindex != 0 => Err(Problem::failed(
             format!(
                 "attach filter to `{name}`: the pins in `{}` guard interface {} of another network namespace",
-                context.pins.root().display(),
+                pins.root().display(),
                 interface.ifindex
             ),
             "give each network namespace a directory of its own with `--bpffs`",
@@ -260,7 +260,7 @@ pub(super) fn refuse_foreign(context: &Context, interface: &Interface) -> Result
 }
 
 /// Refuses to replace a program in another mode than it is attached in: a link keeps its mode.
-fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<()> {
+pub(super) fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<()> {
     let Some(xdp) = interface.xdp else {
         return Ok(());
     };
@@ -284,20 +284,16 @@ fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<()> {
 
 /// Loads the program, then attaches it to each interface or replaces the one there. If one fails, interfaces that had no filter
 /// have none.
-pub(super) fn attach_all(
-    context: &Context,
-    interfaces: &[Interface],
-    log: bool,
-) -> Result<Program> {
+fn attach_all(context: &Context, interfaces: &[Interface]) -> Result<()> {
     let attached = || {
         let maps = context.pins.maps();
-        let mut program = Program::load(&maps, log)?;
+        let mut program = Program::load(&maps, false)?;
         let mut counters = Counters::open(&maps)?;
         for interface in interfaces {
             counters.claim(interface.ifindex)?;
             attach_one(context, &mut program, interface)?;
         }
-        Ok(program)
+        Ok(())
     };
     attached().inspect_err(|_| leave(context, interfaces))
 }
@@ -354,9 +350,7 @@ async fn report(net: &Net, wish: &Wish<'_>, list: &List) -> Result<Vec<Shown>> {
             guarded.xdp_mode.map_or("no", XdpPlace::label)
         ));
         if guarded.xdp_mode == Some(XdpPlace::Generic) {
-            say(
-                "note: generic XDP sees packets after the kernel made socket buffers of them: slower, and the same verdicts",
-            );
+            say(GENERIC);
         }
     }
     match list {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     Context,
     leap::{Leap, look},
-    policy::{examine, policy},
+    policy::{examine, keep, policy, told},
     settle::{Waiting, settle},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{Difference, Entry, List, Prefix, RangesFile},
-    state::{Committed, History, Staged, WriterLock, read_ranges},
+    state::{Committed, History, Staged, StagedPolicy, WriterLock, read_ranges},
 };
 
 /// The one who may change the list.
@@ -122,7 +122,10 @@ impl<'a> Writer<'a> {
             ));
         }
         let policy = match &self.settings {
-            Some(settings) => Some(policy(&self.net, &list, settings).await?),
+            Some(settings) => {
+                let guarded = self.context.pins.interfaces()?.into_iter().collect();
+                Some(policy(&self.net, &list, settings, &guarded).await?)
+            }
             None => None,
         };
         let path = &self.context.global.ranges_file;
@@ -159,9 +162,16 @@ impl<'a> Writer<'a> {
         };
         match (&mut self.maps, &policy) {
             (Some(maps), Some(policy)) => {
-                let progress = &self.progress;
-                let ((), until) =
-                    put_in_force(maps, policy, staged, within, progress, |_, _| Ok(()))?;
+                let staging = Staging {
+                    policy,
+                    file: staged,
+                    kept: match within {
+                        None => keep(self.context, file, &policy.settings, false),
+                        Some(_) => None,
+                    },
+                    within,
+                };
+                let ((), until) = put_in_force(maps, staging, &self.progress, |_, _| Ok(()))?;
                 self.progress.clear();
                 change.confirm_until = until;
             }
@@ -251,19 +261,34 @@ pub(super) fn still_waiting(waiting: &Waiting) -> Result<anyhow::Error> {
     ))
 }
 
-/// Puts `policy` and the list of `staged` in force, or neither; `between` is done while the policy lies in its slot, and nothing is
-/// changed yet. Returns the deadline if `within` makes it provisional; then there must be a `staged` list.
+/// What is to be in force together.
+pub(super) struct Staging<'a> {
+    pub(super) policy: &'a Policy,
+    /// Its list, if it goes into the ranges file with it.
+    pub(super) file: Option<Staged>,
+    /// The same policy for the state directory; not with a provisional one, which a reboot ends.
+    pub(super) kept: Option<StagedPolicy>,
+    /// Makes it provisional; then there must be a list.
+    pub(super) within: Option<Duration>,
+}
+
+/// Puts all of `change` in force, or nothing; `between` is done while the policy lies in its slot, and nothing is
+/// changed yet. Returns the deadline if it is provisional.
 ///
 /// Whatever line this dies after: until `select` packets meet the old list; and what is then half done, `settle` completes or
 /// takes back. Once it is told that the policy is in force, [`clear_up`] and the history are to follow.
 pub(super) fn put_in_force<T>(
     maps: &mut Maps,
-    policy: &Policy,
-    staged: Option<Staged>,
-    within: Option<Duration>,
+    change: Staging<'_>,
     progress: &Progress,
     between: impl FnOnce(&mut Maps, Slot) -> Result<T>,
 ) -> Result<(T, Option<Timestamp>)> {
+    let Staging {
+        policy,
+        file: staged,
+        kept,
+        within,
+    } = change;
     progress.expect(policy.sources().len());
     let done = |more| progress.advance(more);
     let Some(time) = within else {
@@ -272,7 +297,11 @@ pub(super) fn put_in_force<T>(
             .inspect_err(|_| forget(maps))?;
         let put = between(maps, slot).and_then(|between| {
             let committed = staged.map(Staged::commit).transpose()?;
+            let kept = kept.and_then(|kept| told(kept.commit()));
             if let Err(error) = maps.select(slot) {
+                if let Some(kept) = kept {
+                    kept.undo();
+                }
                 committed.map_or(Ok(()), Committed::undo)?;
                 return Err(error);
             }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{
     Context,
     change::clear_up,
+    policy::keep_in_force,
     settle::{Waiting, settle},
 };
 use crate::{
@@ -35,10 +36,11 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     };
     let confirmed = confirm(context, &mut maps, &waiting)?;
     say(format_args!("confirmed: {} in the list", confirmed.ranges));
-    let told = context.global.output.result(&confirmed);
+    let answered = context.global.output.result(&confirmed);
+    keep_in_force(context, &maps);
     History::of(&context.global.ranges_file).record();
     clear_up(&mut maps);
-    told.map(|()| 0)
+    answered.map(|()| 0)
 }
 
 /// The generation is marked as confirmed, its list goes from pending to the file, then the kernel is told: in this order, so that

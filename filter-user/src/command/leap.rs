@@ -62,11 +62,11 @@ pub(super) async fn look(net: &Net, maps: Option<&Maps>, policy: &Policy) -> Res
             let own = if connections.is_empty() {
                 Vec::new()
             } else {
-                net.node_addresses().await?
+                net.addresses().await?
             };
             let clients = connections.into_iter().filter(|connection| {
                 let remote = connection.remote.ip();
-                !remote.is_loopback() && !own.contains(&remote.into())
+                !remote.is_loopback() && !own.iter().any(|(_, own)| *own == remote)
             });
             for connection in clients {
                 let guarded = policy.settings.destinations.is_empty()

@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Reads reports and logs them: text on stderr, objects on stdout.
-pub(super) struct Logger<'a> {
-    context: &'a Context,
+pub(super) struct Logger {
+    output: Output,
     reader: ReportReader,
     log: ReportLog,
     names: Names,
@@ -75,16 +75,21 @@ impl fmt::Display for Entry {
     }
 }
 
-impl<'a> Logger<'a> {
+impl Logger {
     /// Begins with what came since `since`.
-    pub(super) fn open(context: &'a Context, since: Timestamp) -> Result<Self> {
+    pub(super) fn open(context: &Context, since: Timestamp) -> Result<Self> {
         Ok(Self {
-            context,
+            output: context.global.output,
             reader: ReportReader::open(&context.pins.maps(), Begin::Oldest)?,
             log: ReportLog::default(),
             names: Names::open()?,
             since,
         })
+    }
+
+    /// Whether these are still the rings that are written.
+    pub(super) fn is_current(&self) -> bool {
+        self.reader.is_current()
     }
 
     /// Logs what came since the last time.
@@ -116,16 +121,10 @@ impl<'a> Logger<'a> {
                     not_reported,
                 },
             };
-            match self.context.global.output {
+            match self.output {
                 Output::Text => say(&entry),
                 json @ Output::Json => json.line(&entry)?,
             }
-        }
-        // A filter that was attached anew has other rings; without any there is nothing to log.
-        if !self.reader.is_current()
-            && let Ok(reader) = ReportReader::open(&self.context.pins.maps(), Begin::Oldest)
-        {
-            self.reader = reader;
         }
         Ok(())
     }

@@ -1,15 +1,20 @@
 //! From settings, the ranges file and the node to a policy, and a policy into force: what `attach` and `ranges` share.
 
-use anyhow::Result;
+use std::collections::BTreeSet;
 
+use anyhow::Result;
+use filter_common::map::Basis;
+
+use super::Context;
 use crate::{
     cli::PolicyArgs,
     config::Settings,
-    datapath::Policy,
+    datapath::{Maps, Policy},
     net::Net,
     output::say,
     problem::{Problem, Refusals},
-    ranges::{List, Refusal, Sources, compile, parse_list, remarks},
+    ranges::{List, RangesFile, Refusal, Sources, compile, parse_list, remarks},
+    state::{PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
 };
 
 /// A list typed on the command line. An empty one switches enforcement off, and an unset variable looks the same: it is taken if it
@@ -68,11 +73,16 @@ pub(super) fn examine(list: &List, max_ranges: u32) -> Result<()> {
     Ok(())
 }
 
-/// The policy of `list` under `settings`, on this node as it is now.
-pub(super) async fn policy(net: &Net, list: &List, settings: &Settings) -> Result<Policy> {
+/// The policy of `list` under `settings`, on this node as it is now, with a filter on the interfaces of `guarded`.
+pub(super) async fn policy(
+    net: &Net,
+    list: &List,
+    settings: &Settings,
+    guarded: &BTreeSet<u32>,
+) -> Result<Policy> {
     let implicit = Sources {
         node: if settings.node_addresses {
-            net.node_addresses().await?
+            net.node_addresses(guarded).await?
         } else {
             Vec::new()
         },
@@ -85,4 +95,62 @@ pub(super) async fn policy(net: &Net, list: &List, settings: &Settings) -> Resul
         list.digest(),
         compile(list.entries(), &implicit),
     ))
+}
+
+/// Writes a policy that is about to be in force aside in the state directory: what a boot falls back to. `named` tells whether the
+/// interfaces are those of this command's settings; otherwise those that were kept before stay.
+///
+/// That it cannot be kept is told, and stops no change: a range that is to be taken out must not stay in because of it.
+pub(super) fn keep(
+    context: &Context,
+    file: &RangesFile,
+    settings: &Settings,
+    named: bool,
+) -> Option<StagedPolicy> {
+    let store = PolicyStore::new(&context.config.state_dir);
+    let mut policy = SavedPolicy {
+        settings: settings.clone(),
+        interfaces: context.config.interfaces.to_vec(),
+        xdp_mode: *context.config.xdp_mode,
+        file: file.clone(),
+    };
+    if !named && let Ok(Some(before)) = store.read() {
+        (policy.interfaces, policy.xdp_mode) = (before.interfaces, before.xdp_mode);
+    }
+    told(store.stage(&policy))
+}
+
+/// What was kept, or a warning.
+pub(super) fn told<T>(kept: Result<T>) -> Option<T> {
+    kept.inspect_err(|error| {
+        say(format_args!(
+            "warning: {error:#}: after a reboot with a broken list an older policy would be in force"
+        ));
+    })
+    .ok()
+}
+
+/// Keeps the policy in force in the state directory, if its list is the one in the ranges file and something else is kept: after a
+/// confirmation, or where a writer died before it came to that.
+pub(super) fn keep_in_force(context: &Context, maps: &Maps) {
+    let read = || {
+        let slot = maps.in_force()?;
+        let (record, settings) = (maps.record(slot)?, maps.settings(slot)?);
+        let file = read_ranges(&context.global.ranges_file)?;
+        let file = file.filter(|file| {
+            file.list().digest() == record.list && Basis::of(record.basis) == Basis::Files
+        });
+        anyhow::Ok(file.map(|file| (file, settings)))
+    };
+    let Ok(Some((file, settings))) = read() else {
+        return;
+    };
+    let store = PolicyStore::new(&context.config.state_dir);
+    let is_kept = store.read().is_ok_and(|kept| {
+        kept.is_some_and(|kept| kept.settings == settings && kept.file.list() == file.list())
+    });
+    if !is_kept {
+        let kept = keep(context, &file, &settings, false);
+        kept.and_then(|kept| told(kept.commit()));
+    }
 }

@@ -1,118 +1,199 @@
 //! `apifence run`: attach if needed, stay in the foreground, keep the filter true to its files, show what it does.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use clap::ArgMatches;
 use jiff::Timestamp;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval},
+    sync::{mpsc as channel, oneshot, watch},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     Context, detach,
-    logged::Logger,
-    stats::{self, Stats},
-    watch::Watch,
+    policy::{typed_for_service, typed_list},
+    watch::{Channels, Logs, Shared, Wanted, follow, guard, start},
 };
 use crate::{
     cli::PolicyArgs,
     datapath::{Link, Program},
-    metrics::{Endpoint, Health},
-    net::{Changes, Net},
-    output::{Output, say},
-    state::WriterLock,
+    metrics::{Endpoint, Health, Turns},
+    net::Net,
+    output::{say, write_behind, written},
+    ranges::RangesFile,
+    state::{Staged, WatchLock, WriterLock, read_ranges},
 };
 
-/// How often the files, the links and the log are looked at.
-const PERIOD: Duration = Duration::from_millis(250);
-/// How many of these until a thorough look: for what the kernel gave no word of.
-const THOROUGH: u64 = 20;
-/// How many until the counters are shown again, and warnings are looked for.
-const MINUTE: u64 = 240;
+/// How often the service manager hears that the interfaces are watched.
+const WATCHDOG: Duration = Duration::from_secs(5);
+/// How long a reload may take before the service manager hears that it goes on without it.
+const RELOAD: Duration = Duration::from_secs(20);
+/// How long the threads may take to end. A change that is cut off is taken back, or completed, by the next command.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatches) -> Result<u8> {
-    let started = Timestamp::now();
+    let since = Timestamp::now();
+    write_behind()?;
+    raise_descriptors();
+    let turns = Arc::new(Turns::default());
     let (health, watched) = watch::channel(Health::default());
-    let listen = *context.config.metrics_listen;
-    let endpoint = Endpoint::open(listen, context.pins.clone(), watched)?;
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("wait for signals")?;
-    let mut changes = Changes::open()?;
-    let mut watch = Watch::start(context, args, matches, health).await?;
+    context.pins.prepare()?;
+    let lock = WatchLock::take(&context.pins.watch())?;
+    let listen = *context.config.metrics_listen;
+    let endpoint = Endpoint::open(
+        listen,
+        context.pins.clone(),
+        watched.clone(),
+        Arc::clone(&turns),
+    )?;
+    let typed = typed_for_service(args).map_or(Ok(()), |text| write_typed(context, text));
     let net = Net::open()?;
-    let mut logger = Logger::open(context, started)?;
-    let mut last = String::new();
-    let mut told = watch.summary();
-    notify(&[NotifyState::Ready, NotifyState::Status(&told)]);
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut tick = 0;
-    let mut looked = Instant::now();
-    let mut changed = false;
-    loop {
+    // Whoever wants it to end need not wait for a list of a million.
+    let began = tokio::select! {
+        began = start(context, &net, typed) => began?,
+        _ = terminate.recv() => return Ok(0),
+        _ = interrupt.recv() => return Ok(0),
+    };
+    health.send_modify(|health| health.instead = began.instead);
+
+    let (stop, stopped) = watch::channel(false);
+    let (wanted, wanted_by_guard) = watch::channel(Wanted {
+        names: began.interfaces,
+        xdp_mode: began.xdp_mode,
+    });
+    let (lines, logged) = mpsc::channel();
+    let shared = Shared {
+        pins: context.pins.clone(),
+        wanted: wanted_by_guard,
+        health: health.clone(),
+        turns: Arc::clone(&turns),
+        log: context.global.verbose.then_some(lines),
+        stop: stopped.clone(),
+    };
+    let mut threads = vec![guard(shared, lock)?];
+    // Every interface is tried once before anything else takes its time.
+    let mut told = watched.clone();
+    let tried = told.wait_for(|health| health.started);
+    let ended = tokio::select! {
+        _ = tried => false,
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+    };
+    let (reload, requests) = channel::channel(1);
+    let channels = Channels {
+        wanted,
+        health,
+        turns: Arc::clone(&turns),
+        reload: requests,
+        stop: stopped.clone(),
+    };
+    threads.push(follow(context, matches, channels)?);
+    threads.push(Logs::start(context, since, logged, stopped)?);
+
+    let mut summary = told.borrow_and_update().summary.clone();
+    notify(&[NotifyState::Ready, NotifyState::Status(&summary)]);
+    let mut ticks = interval(WATCHDOG);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !ended {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 notify_reloading();
-                watch.reload().await;
+                let (answer, answered) = oneshot::channel();
+                if reload.try_send(answer).is_ok() {
+                    // One that takes longer is told by `/readyz`.
+                    let _ = timeout(RELOAD, answered).await;
+                }
                 notify(&[NotifyState::Ready]);
             }
-            () = changes.next() => {
-                // At once, so that an interface is guarded before it is up; but where routes come and go all the time, not for each.
-                let soon = looked.elapsed() < PERIOD;
-                if !soon {
-                    watch.look(true).await;
-                    looked = Instant::now();
+            _ = told.changed() => {
+                let now = told.borrow_and_update().summary.clone();
+                if now != summary {
+                    notify(&[NotifyState::Status(&now)]);
+                    summary = now;
                 }
-                changed = soon;
             }
             _ = ticks.tick() => {
-                watch.look(changed || tick % THOROUGH == THOROUGH - 1).await;
-                changed = false;
-                if let Some(lines) = &mut watch.logging {
-                    lines.flush();
+                // A process that cannot guard is of no use: the service manager starts another one, and the filter stays.
+                if turns.guard_stands().is_none() {
+                    notify(&[NotifyState::Watchdog]);
                 }
-                let logged = logger.tick().await;
-                watch.aside(logged);
-                if tick % MINUTE == MINUTE - 1 {
-                    watch.warn().await;
-                }
-                if tick % MINUTE == 0 {
-                    let shown = show(context, &net, &mut last).await;
-                    watch.aside(shown);
-                }
-                notify(&[NotifyState::Watchdog]);
-                tick += 1;
             }
-        }
-        let now = watch.summary();
-        if now != told {
-            notify(&[NotifyState::Status(&now)]);
-            told = now;
         }
     }
     notify(&[NotifyState::Stopping]);
 
+    // Whoever asks for them has ended too.
+    let _ = stop.send(true);
+    let guarding = join(threads);
     if let Some(endpoint) = endpoint {
         endpoint.close().await;
     }
-    let logged = watch.logging.take().is_some();
-    drop(watch);
-    if *context.config.detach_on_exit {
-        return detach::run(context, &[]).await;
+    let done = if !guarding {
+        say(
+            "warning: a thread of this process did not end in time: the next command puts its work in order",
+        );
+        Ok(0)
+    } else if *context.config.detach_on_exit {
+        detach::run(context, &[]).await
+    } else {
+        if context.global.verbose {
+            quiet(context)?;
+        }
+        say("leaving; the filter stays on (`apifence detach` removes it)");
+        Ok(0)
+    };
+    written();
+    done
+}
+
+/// Makes the list that the service was started with the one in the ranges file.
+fn write_typed(context: &Context, text: &str) -> Result<()> {
+    let list = typed_list(text, false)?;
+    let path = &context.global.ranges_file;
+    if read_ranges(path).is_ok_and(|file| file.is_some_and(|file| file.list() == list)) {
+        return Ok(());
     }
-    if logged {
-        quiet(context)?;
+    let _lock = WriterLock::take(path, context.pins.root())?;
+    Staged::write(path, &RangesFile::new(&list))?
+        .commit()
+        .map(drop)
+}
+
+/// Waits until the threads have ended; false if one did not in time.
+fn join(threads: Vec<JoinHandle<()>>) -> bool {
+    let deadline = Instant::now() + ENDING;
+    while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
+        std::thread::sleep(Duration::from_millis(5));
     }
-    say("leaving; the filter stays on (`apifence detach` removes it)");
-    Ok(0)
+    let all = threads.iter().all(JoinHandle::is_finished);
+    for thread in threads.into_iter().filter(JoinHandle::is_finished) {
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+    all
+}
+
+/// As many descriptors as this process may have: each guarded interface takes one.
+fn raise_descriptors() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // With those there are it goes on as far as they last.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Tells the service manager, if one started this process.
@@ -128,43 +209,8 @@ fn notify_reloading() {
     }
 }
 
-/// Shows the counters, if they moved. That they cannot be read ends nothing: the filter does not need whoever watches it.
-async fn show(context: &Context, net: &Net, last: &mut String) -> Result<()> {
-    let Ok(stats) = stats::read(context, net).await else {
-        return Ok(());
-    };
-    let now = line(&stats);
-    if now != *last {
-        match context.global.output {
-            Output::Text => say(&now),
-            json @ Output::Json => json.line(&stats)?,
-        }
-        *last = now;
-    }
-    Ok(())
-}
-
-/// The counters in a line.
-fn line(stats: &Stats) -> String {
-    let parts: Vec<String> = stats
-        .interfaces
-        .iter()
-        .map(|interface| {
-            format!(
-                "{}: {} passed, {} dropped, {} would be dropped",
-                interface.interface,
-                interface.packets("pass"),
-                interface.packets("drop"),
-                interface.packets("would_drop"),
-            )
-        })
-        .collect();
-    parts.join("; ")
-}
-
 /// Puts a program without a log in the place of the one with a log: nothing reads it from now on.
 fn quiet(context: &Context) -> Result<()> {
-    let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut silent = Program::load(&context.pins.maps(), false)?;
     for ifindex in context.pins.interfaces()? {
         Link::open(&context.pins.link(ifindex))?.replace(&mut silent, &format!("#{ifindex}"))?;

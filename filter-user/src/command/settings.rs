@@ -70,7 +70,9 @@ impl ConfigFile {
 /// the list where that is. Those that only show, and `detach`, go without the list if they have to.
 const fn needed(command: &Command) -> Option<&'static [&'static str]> {
     match command {
-        Command::Run { .. } | Command::Attach { .. } | Command::Config { .. } => None,
+        Command::Attach { .. } | Command::Config { .. } => None,
+        // Whatever is broken at a start, the port is guarded.
+        Command::Run { .. } => Some(&[]),
         Command::Status
         | Command::Check { .. }
         | Command::Stats { .. }

@@ -75,7 +75,8 @@ impl PolicyMode {
 }
 
 /// How the program hooks into the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver, before a socket buffer is made
     Native,

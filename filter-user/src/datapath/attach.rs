@@ -205,8 +205,6 @@ pub fn program_name(id: u32) -> Option<String> {
 /// The lines that a program loaded with its log on writes.
 pub struct LogLines {
     logger: EbpfLogger<&'static dyn log::Log>,
-    /// Keeps the program's maps open, the log among them.
-    _program: Program,
 }
 
 impl LogLines {
@@ -214,10 +212,9 @@ impl LogLines {
     ///
     /// # Errors
     /// If the kernel refuses its ring buffer.
-    pub fn open(mut program: Program) -> Result<Self> {
+    pub fn open(program: &mut Program) -> Result<Self> {
         let logger = EbpfLogger::init(&mut program.ebpf).context("open the program's log")?;
-        let _program = program;
-        Ok(Self { logger, _program })
+        Ok(Self { logger })
     }
 
     /// Hands the lines that are there to the logger of this process.

@@ -12,8 +12,8 @@ use aya::maps::{Array, Map, MapData, MapError};
 use filter_common::{
     Mode,
     map::{
-        DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord, SELECTOR,
-        SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
+        Basis, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord,
+        SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
     },
 };
 
@@ -42,6 +42,8 @@ pub struct Policy {
     pub enforced: bool,
     /// The digest of the list.
     pub list: [u8; 32],
+    /// What it was made from.
+    pub basis: Basis,
     /// Never another one than `table` is of.
     sources: Arc<Prefixes>,
     table: Arc<OnceLock<Table>>,
@@ -54,6 +56,7 @@ impl Policy {
             settings,
             enforced,
             list,
+            basis: Basis::Files,
             sources: Arc::new(sources),
             table: Arc::default(),
         };

@@ -106,9 +106,20 @@ impl Maps {
             .map_err(|error| explain("write policy", &error))?;
         // The record comes last: with its number the generation is complete.
         let now = Moment::now()?;
+        // Other implicit sources, as after a change of the node's addresses, are not a change of what somebody asked for.
+        let same = (have.list, have.mode, have.basis)
+            == (policy.list, policy.mode() as u8, policy.basis as u8)
+            && self
+                .settings(current)
+                .is_ok_and(|settings| settings == policy.settings);
         let record = PolicyRecord {
             generation: have.generation.max(spare.generation) + 1,
-            applied_at: now.wall.as_nanosecond() as u64,
+            applied_at: if same {
+                have.applied_at
+            } else {
+                now.wall.as_nanosecond() as u64
+            },
+            basis: policy.basis as u8,
             fallback_at: provisional.map_or(0, |time| now.boot + time.as_nanos() as u64),
             list: policy.list,
             next_id,

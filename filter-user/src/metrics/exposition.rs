@@ -5,7 +5,10 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
-use filter_common::{Mode, map::Origin};
+use filter_common::{
+    Mode,
+    map::{Basis, Origin},
+};
 use prometheus::{
     Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder, core::Collector,
 };
@@ -115,6 +118,16 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
         modes
             .with_label_values(&[label])
             .set(truth(policy.mode == mode as u8));
+    }
+    let sources = page.gauges(
+        "apifence_policy_source",
+        "1 for what the policy in force was made from, 0 for the others; anything but `files` since a start at which they could not be used.",
+        &["source"],
+    )?;
+    for basis in Basis::ALL {
+        sources
+            .with_label_values(&[basis.label()])
+            .set(truth(policy.basis == basis));
     }
     page.gauge(
         "apifence_policy_generation",

@@ -1,27 +1,35 @@
 //! What only the process knows.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
 /// How the process that stays on watch is doing. It writes this, through a watch channel; monitoring reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// The interfaces that are to be guarded, by name.
+    /// The interfaces that are to be guarded, by name, whether they are there or not.
     pub interfaces: Vec<String>,
-    /// Whether the policy was put in force once.
+    /// Why some of them are not.
+    pub refused: BTreeMap<String, String>,
+    /// The numbers of those that are.
+    pub guarded: BTreeSet<u32>,
+    /// Whether every interface was tried once, with a policy in the kernel.
     pub started: bool,
+    /// What holds since a start at which the files could not be used, and why; none once they are in force.
+    pub instead: Option<String>,
     /// How often the files could not be put in force.
     pub reload_failures: u64,
     /// Why that failed the last time; none if it succeeded.
     pub reload_error: Option<String>,
     /// How the kernel differs from the files; none if it does not.
     pub drift: Option<String>,
+    /// What is in force, in a line for the service manager.
+    pub summary: String,
 }
 
 impl Health {
-    /// The policy is in force on `interfaces`.
-    pub fn start(&mut self, interfaces: Vec<String>) {
-        self.interfaces = interfaces;
-        self.started = true;
-    }
-
     /// The files were put in force, or could not be.
     pub fn reloaded(&mut self, error: Option<String>) {
         self.reload_failures += u64::from(error.is_some());
@@ -36,7 +44,78 @@ impl Health {
             .as_ref()
             .map(|error| format!("the files are not in force; the policy before stays: {error}"));
         let drift = self.drift.as_ref().map(|drift| format!("drift: {drift}"));
-        [starting, reload, drift].into_iter().flatten().collect()
+        [starting, self.instead.clone(), reload, drift]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+/// When each loop of the process turned last: one that hangs in a system call stops no other, but somebody has to know.
+#[derive(Debug)]
+pub struct Turns {
+    began: Instant,
+    guard: AtomicU64,
+    follower: AtomicU64,
+}
+
+/// A loop that turns for as long as the process lives.
+#[derive(Clone, Copy, Debug)]
+pub enum Loop {
+    /// Keeps the filter on the interfaces.
+    Guard,
+    /// Follows the files, and puts what they say in force.
+    Follower,
+}
+
+/// How long the guard may stand: it turns four times a second, and waits for nothing but the kernel.
+const GUARD_STANDS: Duration = Duration::from_secs(10);
+/// How long the follower may stand: a million ranges take it some seconds.
+const FOLLOWER_STANDS: Duration = Duration::from_secs(60);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            guard: AtomicU64::new(0),
+            follower: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Turns {
+    /// The loop turns now.
+    pub fn turn(&self, which: Loop) {
+        let now = self.began.elapsed().as_millis() as u64;
+        self.of(which).store(now, Ordering::Relaxed);
+    }
+
+    /// What the guard's standing still comes to, if it does: the process cannot keep the port shut.
+    pub fn guard_stands(&self) -> Option<String> {
+        self.stands(Loop::Guard, GUARD_STANDS)
+            .map(|time| format!("the loop that guards the interfaces has not turned for {time} s"))
+    }
+
+    /// The same for any loop.
+    pub fn complaints(&self) -> Vec<String> {
+        let follower = self
+            .stands(Loop::Follower, FOLLOWER_STANDS)
+            .map(|time| format!("the loop that follows the files has not turned for {time} s"));
+        self.guard_stands().into_iter().chain(follower).collect()
+    }
+
+    fn of(&self, which: Loop) -> &AtomicU64 {
+        match which {
+            Loop::Guard => &self.guard,
+            Loop::Follower => &self.follower,
+        }
+    }
+
+    /// For how many seconds, if that is too long.
+    fn stands(&self, which: Loop, most: Duration) -> Option<u64> {
+        let last = Duration::from_millis(self.of(which).load(Ordering::Relaxed));
+        let time = self.began.elapsed().saturating_sub(last);
+        (time > most).then_some(time.as_secs())
     }
 }
 
@@ -48,16 +127,37 @@ mod tests {
     fn it_complains_until_all_is_well() {
         let mut health = Health::default();
         assert_eq!(health.complaints(), ["starting: nothing is in force yet"]);
-        health.start(vec!["eth0".to_owned()]);
+        health.started = true;
         assert_eq!(health.complaints(), [""; 0]);
         for _ in 0..2 {
             health.reloaded(Some("ranges:1: nonsense".to_owned()));
         }
         health.drift = Some("another list".to_owned());
-        assert_eq!(health.complaints().len(), 2);
+        health.instead = Some("the policy last in force".to_owned());
+        assert_eq!(health.complaints().len(), 3);
         health.drift = None;
+        health.instead = None;
         health.reloaded(None);
         assert_eq!(health.complaints(), [""; 0]);
         assert_eq!(health.reload_failures, 2, "failures stay counted");
+    }
+
+    #[test]
+    fn a_loop_that_stands_is_told() {
+        let Some(began) = Instant::now().checked_sub(GUARD_STANDS * 2) else {
+            panic!("the machine was started just now");
+        };
+        let turns = Turns {
+            began,
+            ..Turns::default()
+        };
+        assert!(
+            turns
+                .guard_stands()
+                .is_some_and(|told| told.contains("20 s"))
+        );
+        assert_eq!(turns.complaints().len(), 1, "the follower may take longer");
+        turns.turn(Loop::Guard);
+        assert_eq!(turns.complaints(), [""; 0]);
     }
 }

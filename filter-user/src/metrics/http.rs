@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Exporter, Health};
+use super::{Exporter, Health, Turns};
 use crate::{config::MetricsListen, output::say, pins::Pins, problem::errno};
 
 /// Most connections at once: one more, and the oldest ends. So whoever hangs shuts nobody out.
@@ -51,11 +51,12 @@ impl Endpoint {
         listen: MetricsListen,
         pins: Pins,
         health: watch::Receiver<Health>,
+        turns: Arc<Turns>,
     ) -> Result<Option<Self>> {
         let MetricsListen::At(address) = listen else {
             return Ok(None);
         };
-        let exporter = Exporter::new(pins, health)?;
+        let exporter = Exporter::new(pins, health, turns)?;
         let (leave, left) = oneshot::channel();
         let serving = tokio::spawn(serve_at(address, exporter, async {
             // A sender that is gone means the same.
@@ -178,7 +179,10 @@ async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Fu
                 complaints.join("\n") + "\n",
             ),
         },
-        _ => page(StatusCode::OK, TEXT, "alive\n"),
+        _ => match exporter.stands() {
+            None => page(StatusCode::OK, TEXT, "alive\n"),
+            Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
+        },
     }
 }
 
@@ -226,7 +230,11 @@ mod tests {
     async fn readiness_is_what_the_process_says_it_is() -> Result<()> {
         let (health, watched) = watch::channel(Health::default());
         // Nothing is pinned there: this needs no root.
-        let exporter = Exporter::new(Pins::new(PathBuf::from("/nowhere")), watched)?;
+        let exporter = Exporter::new(
+            Pins::new(PathBuf::from("/nowhere")),
+            watched,
+            Arc::default(),
+        )?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (leave, left) = oneshot::channel::<()>();
@@ -253,7 +261,7 @@ mod tests {
         let [_, no_drift, reloaded, no_failures] = fine;
         let starting = ["apifence_ready 0", no_drift, reloaded, no_failures];
         wants(503, "starting", starting).await?;
-        health.send_modify(|health| health.start(Vec::new()));
+        health.send_modify(|health| health.started = true);
         wants(200, "ready", fine).await?;
 
         let failing = [
@@ -277,7 +285,7 @@ mod tests {
         wants(503, "another list", drifted).await?;
         health.send_modify(|health| {
             health.drift = None;
-            health.start(vec!["eth7".to_owned()]);
+            health.interfaces = vec!["eth7".to_owned()];
         });
         let unguarded = [
             "apifence_ready 0",

@@ -11,6 +11,6 @@ mod health;
 mod http;
 mod reading;
 
-pub use health::Health;
+pub use health::{Health, Loop, Turns};
 pub use http::{Endpoint, serve};
 pub use reading::Exporter;

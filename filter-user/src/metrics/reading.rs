@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use filter_common::Mode;
+use filter_common::{Mode, map::Basis};
 use tokio::{
     sync::{Mutex, watch},
     task::spawn_blocking,
 };
 
-use super::{Health, exposition::render};
+use super::{Health, Turns, exposition::render};
 use crate::{
     datapath::{Census, CounterRow, Counters, Maps},
     guards::{Guard, guards},
@@ -22,6 +22,7 @@ pub struct Exporter {
     pins: Pins,
     net: Net,
     health: watch::Receiver<Health>,
+    turns: Arc<Turns>,
     /// Held for a look into the kernel: one at a time, however many ask.
     looking: Mutex<()>,
     counted: Arc<Mutex<Counted>>,
@@ -55,6 +56,8 @@ pub(super) struct PolicyReading {
     pub(super) generation: u64,
     /// In nanoseconds since 1970-01-01 UTC.
     pub(super) applied_at: u64,
+    /// What it was made from.
+    pub(super) basis: Basis,
 }
 
 impl Exporter {
@@ -63,11 +66,12 @@ impl Exporter {
     ///
     /// # Errors
     /// If the kernel refuses a socket.
-    pub fn new(pins: Pins, health: watch::Receiver<Health>) -> Result<Self> {
+    pub fn new(pins: Pins, health: watch::Receiver<Health>, turns: Arc<Turns>) -> Result<Self> {
         Ok(Self {
             pins,
             net: Net::open()?,
             health,
+            turns,
             looking: Mutex::default(),
             counted: Arc::default(),
         })
@@ -90,7 +94,14 @@ impl Exporter {
     /// Why the node may not be guarded as its files say; empty if it is.
     pub(super) async fn complaints(&self) -> Vec<String> {
         let reading = self.read().await;
-        reading.complaints(&self.health.borrow())
+        let mut complaints = self.turns.complaints();
+        complaints.extend(reading.complaints(&self.health.borrow()));
+        complaints
+    }
+
+    /// Why the process cannot do its work; `None` if it can. Asks nobody but itself.
+    pub(super) fn stands(&self) -> Option<String> {
+        self.turns.guard_stands()
     }
 
     async fn read(&self) -> Reading {
@@ -200,10 +211,11 @@ impl Reading {
     /// Why the node may not be guarded as its files say; empty if it is.
     pub(super) fn complaints(&self, health: &Health) -> Vec<String> {
         let mut complaints = health.complaints();
-        complaints.extend(
-            self.unguarded(health)
-                .map(|name| format!("`{name}` is not guarded")),
-        );
+        complaints.extend(self.unguarded(health).map(|name| {
+            let why = health.refused.get(name);
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            format!("`{name}` is not guarded{why}")
+        }));
         complaints.extend(self.failures.iter().cloned());
         complaints
     }
@@ -228,6 +240,7 @@ impl PolicyReading {
             mode: record.mode,
             generation: record.generation,
             applied_at: record.applied_at,
+            basis: Basis::of(record.basis),
         })
     }
 }

@@ -1,9 +1,10 @@
 //! The config file: read whole.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use anyhow::Result;
 
+use super::read::{MOST_OF_CONFIG, read_regular};
 use crate::problem::{Problem, errno};
 
 /// What was found at the path of the config file.
@@ -21,7 +22,7 @@ pub enum ConfigText {
 /// # Errors
 /// If it must, and is not.
 pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
-    let bytes = match fs::read(path) {
+    let bytes = match read_regular(path, MOST_OF_CONFIG) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound && named => {
             return Err(Problem::input(

@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::Result;
 
-use super::{folder, history::History};
+use super::{
+    folder,
+    history::History,
+    read::{MOST_OF_LIST, read_regular},
+};
 use crate::{
     problem::{Problem, Refusals, errno},
     ranges::RangesFile,
@@ -26,17 +30,7 @@ pub fn read_ranges(path: &Path) -> Result<Option<RangesFile>> {
 
 /// Reads a list from a file in the format of the ranges file.
 pub(super) fn read_list(path: &Path) -> Result<Option<RangesFile>> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(Problem::failed(
-                format!("read ranges file `{}`: {}", path.display(), errno(&error)),
-                "the list in force, if any, stays in force",
-            ));
-        }
-        Ok(bytes) => bytes,
-    };
-    parse_named(&path.display().to_string(), bytes).map(Some)
+    Input::follow(path)?.map(Input::parse).transpose()
 }
 
 /// A list that is to be set, as it was read.
@@ -67,6 +61,24 @@ impl Input {
             Err(error) => Err(Problem::failed(
                 format!("read ranges file `{name}`: {}", errno(&error)),
                 "nothing changed",
+            )),
+        }
+    }
+
+    /// Reads the ranges file, which has to be a regular one; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn follow(path: &Path) -> Result<Option<Self>> {
+        match read_regular(path, MOST_OF_LIST) {
+            Ok(bytes) => Ok(Some(Self {
+                name: path.display().to_string(),
+                bytes,
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Problem::failed(
+                format!("read ranges file `{}`: {}", path.display(), errno(&error)),
+                "the list in force, if any, stays in force",
             )),
         }
     }
@@ -324,13 +336,13 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn ended(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+pub(super) fn ended(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Makes the names in a folder outlive a power cut.
-fn sync(folder: &Path) -> io::Result<()> {
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -13,6 +13,8 @@ mod config;
 mod file;
 mod history;
 mod lock;
+mod read;
+mod saved;
 mod seen;
 
 use std::path::Path;
@@ -21,6 +23,7 @@ pub use config::{ConfigText, read_config};
 pub use file::{Committed, Input, Pending, Staged, read_ranges};
 pub use history::{History, Kept, written};
 pub use lock::{WatchLock, WriterLock};
+pub use saved::{KeptPolicy, PolicyStore, SavedPolicy, StagedPolicy};
 pub use seen::{Followed, Seen};
 
 /// The folder that holds the file at `path`.

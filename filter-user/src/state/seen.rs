@@ -63,6 +63,11 @@ impl Followed {
         rests && now != self.read
     }
 
+    /// Whether it looked another way the last time than when it was read: it is being written, or is to be read.
+    pub fn moves(&self) -> bool {
+        self.last != self.read
+    }
+
     /// It is about to be read, as it looks now.
     pub fn reading(&mut self) {
         self.read = Seen::of(&self.path);

@@ -10,22 +10,22 @@ use crate::{
 /// What was complained of, by what is the matter.
 #[derive(Default)]
 pub(super) struct Complaints {
-    made: BTreeMap<&'static str, String>,
+    made: BTreeMap<String, String>,
 }
 
 impl Complaints {
     /// Complains of `error`, unless that was the last complaint of this `matter`.
-    pub(super) fn make(&mut self, matter: &'static str, error: &anyhow::Error) {
+    pub(super) fn make(&mut self, matter: &str, error: &anyhow::Error) {
         let sentence = sentence(error);
         if self.made.get(matter) != Some(&sentence) {
             lines(error).iter().for_each(say);
             say("note: what is in force stays in force");
-            self.made.insert(matter, sentence);
+            self.made.insert(matter.to_owned(), sentence);
         }
     }
 
     /// The matter is settled: if it was complained of, `order` is restored.
-    pub(super) fn settle(&mut self, matter: &'static str, order: &str) {
+    pub(super) fn settle(&mut self, matter: &str, order: &str) {
         if self.made.remove(matter).is_some() {
             say(format_args!("note: {order} again"));
         }
@@ -34,6 +34,11 @@ impl Complaints {
     /// Whether this matter is not settled.
     pub(super) fn has(&self, matter: &str) -> bool {
         self.made.contains_key(matter)
+    }
+
+    /// Forgets all that is of no concern any more.
+    pub(super) fn retain(&mut self, concerns: impl Fn(&str) -> bool) {
+        self.made.retain(|matter, _| concerns(matter));
     }
 
     /// One that is not settled.

@@ -1,78 +1,114 @@
 //! What `run` keeps true: what the files, the node and its interfaces say is what packets meet.
 //!
-//! One look compares what is there with what is wanted, and brings about the difference; whatever the occasion, it is the same look. What
-//! cannot be brought about is said once, and tried again at the next occasion.
+//! Three threads, none of which waits for another: `guard` keeps the filter on the interfaces, the follower, here, puts in force what
+//! the files say, and `log` tells of refused packets.
+//!
+//! One look of the follower compares what is there with what is wanted, and brings about the difference; whatever the occasion, it is the
+//! same look. What cannot be brought about is said once, and tried again at the next occasion.
 
 mod complaints;
-mod interfaces;
+mod guard;
+mod log;
+mod start;
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, FromArgMatches as _};
-use filter_common::Mode;
+use filter_common::{Mode, map::Basis};
 use ipnet::IpNet;
-use tokio::sync::watch;
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
 
 use self::complaints::{Complaints, sentence};
+pub(super) use self::{
+    guard::{Shared, Wanted},
+    log::Logs,
+    start::start,
+};
 use super::{
     Context,
-    attach::guard,
-    change::{clear_up, put_in_force},
+    change::{Staging, clear_up, put_in_force},
     leap::look,
-    policy::{examine, policy, typed_for_service},
+    policy::{examine, keep, keep_in_force, policy},
     settings,
     settle::settle,
 };
 use crate::{
-    cli::{ChangeArgs, Cli, PolicyArgs},
+    cli::Cli,
     clock::Moment,
-    datapath::{LogLines, Maps, Program, Standing},
-    metrics::Health,
-    net::Net,
+    datapath::{Maps, Standing},
+    metrics::{Health, Loop, Turns},
+    net::{Change, Changes, Net, is_link_local},
     output::say,
-    problem::Problem,
+    problem::{Problem, Refusals},
     progress::Progress,
     ranges::List,
-    state::{Followed, History, WatchLock, WriterLock, read_ranges},
+    state::{Followed, History, Seen, WriterLock, read_ranges},
     warnings::Facts,
 };
 
+/// How often the files and the policy in force are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How soon again, if a file is being written.
+const SOON: Duration = Duration::from_millis(100);
+/// How many looks until a thorough one: for what the kernel gave no word of.
+const THOROUGH: u64 = 5;
+/// How many until warnings are looked for.
+const MINUTE: u64 = 60;
+/// How long the node's addresses must be the same before the policy follows them: a device gets several, one after the other.
+const STABLE: Duration = Duration::from_secs(1);
 /// How far the clocks may drift apart before somebody must have set one, in nanoseconds.
 const SET_BY_HAND: i128 = 1_000_000_000;
 /// How long until what failed is tried again though nothing happened.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long until an interface that could not be guarded is tried again though nothing happened.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long another writer may keep the lock before that is told.
+const WRITER: Duration = Duration::from_secs(30);
 
-/// The one who keeps it true.
-pub(super) struct Watch<'a> {
+/// What there may be a complaint of.
+const WRITER_STANDS: &str = "writer";
+
+/// Starts the thread that guards the interfaces.
+///
+/// # Errors
+/// If the maps cannot be opened, or no thread can be had.
+pub(super) fn guard(shared: Shared, lock: crate::state::WatchLock) -> Result<JoinHandle<()>> {
+    guard::start(shared, lock)
+}
+
+/// The one who follows the files.
+pub(super) struct Follower {
     /// With the settings as the config file says them now.
     context: Context,
-    matches: &'a ArgMatches,
+    matches: Arc<ArgMatches>,
     net: Net,
+    wanted: watch::Sender<Wanted>,
     health: watch::Sender<Health>,
-    lock: WatchLock,
+    turns: Arc<Turns>,
     config_file: Followed,
     ranges_file: Followed,
+    /// Whether the config file could ever be read: until then the settings in force stay.
+    has_config: bool,
     /// What the policy in force was made from, as far as it was looked at.
     known: Known,
     /// Whether the policy is to be compared with what is wanted.
     doubt: bool,
     /// When a policy that could not be put in force is tried again, if nothing happens before.
     not_before: Option<Instant>,
-    /// The same for interfaces.
-    no_interface_before: Option<Instant>,
+    /// Since when another writer has the lock that is needed.
+    blocked: Option<Instant>,
     /// Whether a trial was not confirmed, and what the files say is not what returned: it waits for somebody to touch them.
     held: bool,
     complaints: Complaints,
     warned: BTreeSet<String>,
-    missing: BTreeSet<String>,
-    /// The program that was loaded last, if it logs.
-    pub(super) logging: Option<LogLines>,
 }
 
 /// What a policy in force was made from.
@@ -103,81 +139,143 @@ impl Known {
     }
 }
 
-impl<'a> Watch<'a> {
-    /// Puts the policy in force and guards the interfaces. If that fails, but a filter is there from before, it stays, and this goes on
-    /// from there.
-    pub(super) async fn start(
-        context: &Context,
-        args: &PolicyArgs,
-        matches: &'a ArgMatches,
-        health: watch::Sender<Health>,
-    ) -> Result<Self> {
-        context.pins.prepare()?;
-        let lock = WatchLock::take(&context.pins.watch())?;
-        let mut watch = Self {
-            context: context.clone(),
-            matches,
-            net: Net::open()?,
-            health,
-            lock,
-            config_file: Followed::new((*context.file.path).into()),
-            ranges_file: Followed::new(context.global.ranges_file.clone()),
-            known: Known::default(),
-            doubt: true,
-            not_before: None,
-            no_interface_before: None,
-            held: false,
-            complaints: Complaints::default(),
-            warned: BTreeSet::new(),
-            missing: BTreeSet::new(),
-            logging: None,
-        };
-        let verb = "attach filter to";
-        let interfaces = match watch.net.choose(verb, &context.config.interfaces).await {
-            // One that is not there is waited for.
-            Err(_) if watch.is_guarded() => watch.wanted().await?,
-            chosen => chosen?,
-        };
-        let (typed, log) = (typed_for_service(args), context.global.verbose);
-        match guard(context, interfaces, typed, &unattended(), log).await {
-            Ok((_, program)) => {
-                watch.attached(program)?;
-                watch.known.node = Some(watch.node().await?);
-                watch.known.ahead = Moment::now()?.ahead();
+/// A request to read the files now; the answer comes once that is done.
+pub(super) type Reload = oneshot::Sender<()>;
+
+/// What the follower shares with the rest of the process.
+pub(super) struct Channels {
+    pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) turns: Arc<Turns>,
+    pub(super) reload: mpsc::Receiver<Reload>,
+    /// Ends the thread once it is true, or gone.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Starts the thread that follows the files, in the network namespace of the caller.
+///
+/// # Errors
+/// If no socket or no thread can be had.
+pub(super) fn follow(
+    context: &Context,
+    matches: &ArgMatches,
+    channels: Channels,
+) -> Result<JoinHandle<()>> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start runtime")?;
+    let (net, changes) = {
+        let _inside = runtime.enter();
+        (Net::open()?, Changes::of_addresses()?)
+    };
+    let Channels {
+        wanted,
+        health,
+        turns,
+        reload,
+        stop,
+    } = channels;
+    let follower = Follower {
+        context: context.clone(),
+        matches: Arc::new(matches.clone()),
+        net,
+        wanted,
+        health,
+        turns,
+        config_file: Followed::new((*context.file.path).into()),
+        ranges_file: Followed::new(context.global.ranges_file.clone()),
+        has_config: context.file.wrong.is_empty(),
+        known: Known::default(),
+        doubt: true,
+        not_before: None,
+        blocked: None,
+        held: false,
+        complaints: Complaints::default(),
+        warned: BTreeSet::new(),
+    };
+    thread::Builder::new()
+        .name("follower".to_owned())
+        .spawn(move || runtime.block_on(follower.run(changes, reload, stop)))
+        .context("start thread")
+}
+
+impl Follower {
+    async fn run(
+        mut self,
+        mut changes: Changes,
+        mut reload: mpsc::Receiver<Reload>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        if !self.has_config {
+            self.config_is_broken();
+        }
+        let mut guarded = self.health.subscribe();
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = 0_u64;
+        let mut stable: Option<tokio::time::Instant> = None;
+        loop {
+            let settled = async {
+                match stable {
+                    Some(time) => tokio::time::sleep_until(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = stop.changed() => break,
+                request = reload.recv() => {
+                    let Some(answer) = request else { break };
+                    self.reload().await;
+                    // The process may be ending.
+                    let _ = answer.send(());
+                }
+                word = changes.next() => {
+                    if self.heed(&word) {
+                        stable = Some(tokio::time::Instant::now() + STABLE);
+                    }
+                }
+                () = settled => {
+                    stable = None;
+                    self.look(true).await;
+                }
+                _ = ticks.tick() => {
+                    self.look(tick % THOROUGH == THOROUGH - 1).await;
+                    if tick % MINUTE == 0 {
+                        self.warn().await;
+                    }
+                    tick += 1;
+                }
             }
-            // A list that was typed is to be in force, or the start has failed: nobody would type it again.
-            Err(error) if typed.is_none() && watch.is_guarded() => watch.failed(&error),
-            Err(error) => return Err(error),
+            // A file that is being written is looked at again, soon, until it rests.
+            while self.config_file.moves() || self.ranges_file.moves() {
+                tokio::time::sleep(SOON).await;
+                self.look(false).await;
+            }
+            if guarded.has_changed().unwrap_or(false) {
+                guarded.mark_unchanged();
+                self.summarize();
+            }
         }
-        watch.tell_interfaces().await?;
-        watch.health.send_modify(|health| health.started = true);
-        watch.warn().await;
-        Ok(watch)
     }
 
-    /// Lets readiness know what is to be guarded: what the settings name, whether it is there or not.
-    async fn tell_interfaces(&mut self) -> Result<()> {
-        let mut names = self.context.config.interfaces.to_vec();
-        if names.is_empty() {
-            let wanted = self.wanted().await?.into_iter();
-            names = wanted.map(|interface| interface.name).collect();
-        }
-        self.health.send_modify(|health| health.interfaces = names);
-        Ok(())
-    }
-
-    /// Whether a filter from before is there.
-    fn is_guarded(&self) -> bool {
-        let pins = &self.context.pins;
-        pins.interfaces().is_ok_and(|found| !found.is_empty())
-            && matches!(Maps::in_use(pins), Ok(Some(_)))
+    /// Whether an address came or went that the policy may have to follow.
+    fn heed(&self, word: &[Change]) -> bool {
+        let guarded = &self.health.borrow().guarded;
+        word.iter().any(|change| match change {
+            Change::Address { ifindex, address } => {
+                guarded.contains(ifindex) || !is_link_local(*address)
+            }
+            _ => false,
+        })
     }
 
     /// Reads both files again, changed or not.
-    pub(super) async fn reload(&mut self) {
+    async fn reload(&mut self) {
         self.config_file.reading();
         self.ranges_file.reading();
-        self.follow_config().await;
+        self.follow_config();
         self.at_once();
         self.look(true).await;
     }
@@ -189,86 +287,120 @@ impl<'a> Watch<'a> {
         self.held = false;
     }
 
-    /// Looks, and brings about what differs. A `thorough` look asks the node for its interfaces and addresses, too.
-    pub(super) async fn look(&mut self, thorough: bool) {
+    /// Looks, and brings about what differs. A `thorough` look asks the node for its addresses, too.
+    async fn look(&mut self, thorough: bool) {
+        self.turns.turn(Loop::Follower);
         if self.config_file.changed() {
             self.config_file.reading();
-            self.follow_config().await;
+            self.follow_config();
             self.at_once();
         }
         if self.ranges_file.changed() {
             self.ranges_file.reading();
             self.at_once();
         }
-        let unguarded = self.doubt_policy(thorough).await || !self.links_hold();
-        let rested = self
-            .no_interface_before
-            .is_none_or(|time| Instant::now() >= time);
-        if thorough || unguarded && rested {
-            let done = self.guard_interfaces().await;
-            self.no_interface_before = done.is_err().then(|| Instant::now() + PAUSE);
-            self.outcome("interfaces", done, "every interface is guarded");
+        self.doubt_policy(thorough).await;
+        if !self.doubt || self.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
         }
-        if self.doubt && self.not_before.is_none_or(|time| Instant::now() >= time) {
-            self.doubt = false;
-            match self.follow_policy().await {
-                Ok(Outcome::Done) => {
-                    self.complaints.settle("policy", "the files are in force");
-                    self.held = false;
-                    // With a config file that cannot be read, not all of them are.
-                    if !self.complaints.has("config") {
-                        self.health.send_modify(|health| health.reloaded(None));
-                    }
-                }
-                // Somebody else is writing, or a change is on trial: a later look comes back to it.
-                Ok(Outcome::Later) => self.doubt = true,
-                Ok(Outcome::OnTrial) => {}
-                Err(error) => {
-                    self.failed(&error);
-                    self.doubt = true;
-                    self.not_before = Some(Instant::now() + PATIENCE);
+        self.doubt = false;
+        let outcome = self.follow_policy().await;
+        if !matches!(outcome, Ok(Outcome::Later)) {
+            self.blocked = None;
+            self.complaints
+                .settle(WRITER_STANDS, "the list can be changed");
+        }
+        match outcome {
+            Ok(Outcome::Done) => {
+                self.complaints.settle("policy", "the files are in force");
+                self.held = false;
+                // With a config file that cannot be read, not all of them are.
+                if !self.complaints.has("config") {
+                    self.health.send_modify(|health| {
+                        health.instead = None;
+                        health.reloaded(None);
+                    });
                 }
             }
+            // Somebody else is writing, or a change is on trial: a later look comes back to it.
+            Ok(Outcome::Later) => {
+                self.doubt = true;
+                let since = *self.blocked.get_or_insert_with(Instant::now);
+                if since.elapsed() > WRITER {
+                    let error = Problem::failed(
+                        "change list: another process has kept the writer's lock for a long time",
+                        "`apifence ranges list` and `status` work; `fuser` on the lock names the process",
+                    );
+                    self.complaints.make(WRITER_STANDS, &error);
+                }
+            }
+            Ok(Outcome::NoList | Outcome::OnTrial) => {}
+            Err(error) => {
+                self.failed(&error);
+                self.doubt = true;
+                self.not_before = Some(Instant::now() + PATIENCE);
+            }
         }
+        self.summarize();
     }
 
     /// Takes over what the config file says.
-    async fn follow_config(&mut self) {
-        let loaded = Cli::from_arg_matches(self.matches)
+    fn follow_config(&mut self) {
+        let loaded = Cli::from_arg_matches(&self.matches)
             .context("read flags")
-            .and_then(|cli| settings::load(&cli, self.matches));
+            .and_then(|cli| settings::load(&cli, &self.matches));
         match loaded {
-            Ok((config, file)) => {
-                if *config.bpffs != *self.context.config.bpffs
-                    || *config.ranges_file != *self.context.config.ranges_file
-                    || *config.metrics_listen != *self.context.config.metrics_listen
-                {
+            Ok((config, file)) if file.wrong.is_empty() => {
+                let own = [
+                    *config.bpffs != *self.context.config.bpffs,
+                    *config.state_dir != *self.context.config.state_dir,
+                    *config.ranges_file != *self.context.config.ranges_file,
+                    *config.metrics_listen != *self.context.config.metrics_listen,
+                ];
+                if own.contains(&true) {
                     say(
-                        "note: `bpffs`, `ranges_file` and `metrics_listen` are read when `run` starts: start it again",
+                        "note: `bpffs`, `state_dir`, `ranges_file` and `metrics_listen` are read when `run` starts: start it again",
                     );
                 }
                 (self.context.config, self.context.file) = (config, file);
+                self.has_config = true;
+                let wanted = Wanted::of(&self.context.config);
+                self.wanted.send_if_modified(|before| {
+                    let differs = *before != wanted;
+                    *before = wanted;
+                    differs
+                });
                 self.complaints
                     .settle("config", "the config file is in order");
-                let told = self.tell_interfaces().await;
-                self.outcome("interfaces", told, "every interface is guarded");
             }
-            Err(error) => {
-                self.complaints.make("config", &error);
-                self.health
-                    .send_modify(|health| health.reloaded(Some(sentence(&error))));
+            Ok((_, file)) => {
+                self.context.file = file;
+                self.config_is_broken();
             }
+            Err(error) => self.config_fails(&error),
         }
     }
 
-    /// Notices what makes it necessary to compare the policy; returns whether its maps are lost.
-    async fn doubt_policy(&mut self, thorough: bool) -> bool {
+    fn config_is_broken(&mut self) {
+        let list = self.context.file.wrong.clone();
+        self.config_fails(&Refusals { list }.into());
+    }
+
+    fn config_fails(&mut self, error: &anyhow::Error) {
+        self.complaints.make("config", error);
+        self.health
+            .send_modify(|health| health.reloaded(Some(sentence(error))));
+    }
+
+    /// Notices what makes it necessary to compare the policy.
+    async fn doubt_policy(&mut self, thorough: bool) {
+        // Where they are gone, the guard pins them again.
         let Ok(Some(maps)) = Maps::in_use(&self.context.pins) else {
             self.doubt = true;
-            return true;
+            return;
         };
         let Ok(standing) = maps.standing() else {
-            return false;
+            return;
         };
         let generation = maps
             .record(standing.slot())
@@ -287,17 +419,21 @@ impl<'a> Watch<'a> {
         {
             self.doubt = true;
         }
-        false
     }
 
     /// Puts in force what the files say, if that is not what is in force.
     async fn follow_policy(&mut self) -> Result<Outcome> {
         let context = &self.context;
         let path = &context.global.ranges_file;
+        // Before the lock: a disk that takes its time keeps no other writer out.
+        let seen = Seen::of(path);
+        let read = read_ranges(path);
         let Ok(_lock) = WriterLock::take_now(path, context.pins.root()) else {
             return Ok(Outcome::Later);
         };
-        // Without maps `guard_interfaces` makes all anew.
+        if Seen::of(path) != seen {
+            return Ok(Outcome::Later);
+        }
         let Some(mut maps) = Maps::in_use(&context.pins)? else {
             return Ok(Outcome::Later);
         };
@@ -310,20 +446,40 @@ impl<'a> Watch<'a> {
             self.known.generation = maps.record(waiting.slot)?.generation;
             return Ok(Outcome::OnTrial);
         }
-        let file = read_ranges(path)?
-            .with_context(|| format!("read ranges file `{}`: no such file", path.display()))?;
-        let list = file.list();
-        let want = context.config.settings();
         let (slot, now) = (maps.in_force()?, Moment::now()?);
         let record = maps.record(slot)?;
+        let file = match read? {
+            Some(file) => file,
+            // There never was one, and that was told at the start.
+            None if Basis::of(record.basis) == Basis::Fresh => {
+                self.known.standing = Some(maps.standing()?);
+                self.known.generation = record.generation;
+                return Ok(Outcome::NoList);
+            }
+            None => {
+                return Err(Problem::failed(
+                    format!("read ranges file `{}`: no such file", path.display()),
+                    "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+                ));
+            }
+        };
+        let list = file.list();
+        let have = maps.settings(slot).ok();
+        let want = match &have {
+            Some(have) if !self.has_config => have.clone(),
+            _ => context.config.settings(),
+        };
         let node = self.node().await?;
         let set = (now.ahead() - self.known.ahead).abs() > SET_BY_HAND;
         let mut reasons = Vec::new();
         if record.list != list.digest() {
             reasons.push("the list");
         }
-        if maps.settings(slot).ok().as_ref() != Some(&want) {
+        if have.as_ref() != Some(&want) {
             reasons.push("the settings");
+        }
+        if self.has_config && Basis::of(record.basis) != Basis::Files && reasons.is_empty() {
+            reasons.push("what the policy is made from");
         }
         if (record.mode == Mode::Off as u8) != (list == List::Off) {
             reasons.push("whether it is enforced");
@@ -347,21 +503,24 @@ impl<'a> Watch<'a> {
         let applies = !reasons.is_empty();
         if applies {
             examine(&list, want.max_ranges)?;
-            let policy = policy(&self.net, &list, &want).await?;
+            let guarded = self.health.borrow().guarded.clone();
+            let mut policy = policy(&self.net, &list, &want, &guarded).await?;
+            if !self.has_config {
+                policy.basis = Basis::of(record.basis);
+            }
             look(&self.net, Some(&maps), &policy)
                 .await?
                 .lines()
                 .iter()
                 .for_each(say);
             maps.expect_change()?;
-            put_in_force(
-                &mut maps,
-                &policy,
-                None,
-                None,
-                &Progress::start(),
-                |_, _| Ok(()),
-            )?;
+            let staging = Staging {
+                policy: &policy,
+                file: None,
+                kept: keep(context, &file, &want, self.has_config),
+                within: None,
+            };
+            put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
             say(format_args!(
                 "{} changed: in force: {}",
                 reasons.join(" and "),
@@ -369,8 +528,13 @@ impl<'a> Watch<'a> {
             ));
             History::of(path).record();
             clear_up(&mut maps);
-        } else if let Some(news) = self.known.news(record.generation) {
-            say(format_args!("{news}: {}", in_words(&list)));
+        } else {
+            if self.known.generation != record.generation {
+                keep_in_force(context, &maps);
+            }
+            if let Some(news) = self.known.news(record.generation) {
+                say(format_args!("{news}: {}", in_words(&list)));
+            }
         }
         self.known = Known {
             standing: Some(maps.standing()?),
@@ -386,21 +550,14 @@ impl<'a> Watch<'a> {
         Ok(Outcome::Done)
     }
 
-    /// The node's own addresses, if they are authorized.
+    /// The node's own addresses, as far as they are authorized.
     async fn node(&self) -> Result<Vec<IpNet>> {
-        self.net.node_addresses().await
-    }
-
-    /// Reads what `program` logs, from now on.
-    fn attached(&mut self, program: Option<Program>) -> Result<()> {
-        if let (true, Some(program)) = (self.context.global.verbose, program) {
-            self.logging = Some(LogLines::open(program)?);
-        }
-        Ok(())
+        let guarded = self.health.borrow().guarded.clone();
+        self.net.node_addresses(&guarded).await
     }
 
     /// Says what an operator should know, each once.
-    pub(super) async fn warn(&mut self) {
+    async fn warn(&mut self) {
         let ports = self.context.config.settings().ports;
         let (Ok(facts), Ok(pinned)) = (
             Facts::gather(&self.net, &ports).await,
@@ -418,17 +575,24 @@ impl<'a> Watch<'a> {
         self.warned = now;
     }
 
-    /// What is in force, in a line for the service manager.
-    pub(super) fn summary(&self) -> String {
-        if let Some(complaint) = self.complaints.first() {
-            return complaint.to_owned();
-        }
-        let sources = || {
+    /// Tells the service manager what is in force, in a line.
+    fn summarize(&self) {
+        let in_force = || {
             let maps = Maps::in_use(&self.context.pins).ok()??;
             let record = maps.steadily(|slot| maps.record(slot)).ok()?;
             Some(format!("generation {} in force", record.generation))
         };
-        sources().unwrap_or_else(|| "nothing is in force".to_owned())
+        let complaint = self.complaints.first().map(str::to_owned);
+        let summary = complaint
+            .or_else(|| self.health.borrow().drift.clone())
+            .or_else(|| self.health.borrow().instead.clone())
+            .or_else(in_force)
+            .unwrap_or_else(|| "nothing is in force".to_owned());
+        self.health.send_if_modified(|health| {
+            let differs = health.summary != summary;
+            health.summary = summary;
+            differs
+        });
     }
 
     /// The policy could not be made what the files say.
@@ -438,28 +602,6 @@ impl<'a> Watch<'a> {
             .send_modify(|health| health.reloaded(Some(sentence)));
         self.complaints.make("policy", error);
     }
-
-    /// What is not needed to keep the filter true failed, or did not.
-    pub(super) fn aside(&mut self, outcome: Result<()>) {
-        match outcome {
-            Ok(()) => self.complaints.settle("log", "the log is written"),
-            Err(error) => self.complaints.make("log", &error),
-        }
-    }
-
-    fn outcome(&mut self, matter: &'static str, outcome: Result<()>, order: &str) {
-        match outcome {
-            Ok(()) => {
-                self.complaints.settle(matter, order);
-                self.health.send_modify(|health| health.drift = None);
-            }
-            Err(error) => {
-                self.complaints.make(matter, &error);
-                let drift = sentence(&error);
-                self.health.send_modify(|health| health.drift = Some(drift));
-            }
-        }
-    }
 }
 
 /// What came of following the files.
@@ -468,16 +610,10 @@ enum Outcome {
     Done,
     /// A change waits for its confirmation.
     OnTrial,
+    /// There is none to follow, and never was.
+    NoList,
     /// It is not the moment.
     Later,
-}
-
-/// Nobody is there to insist, and a service must come up.
-fn unattended() -> ChangeArgs {
-    ChangeArgs {
-        force: true,
-        ..ChangeArgs::default()
-    }
 }
 
 fn in_words(list: &List) -> String {

@@ -1,0 +1,466 @@
+//! Every interface that is to be guarded is, from the moment it is there.
+//!
+//! A thread of its own, which waits for nothing but the kernel: it takes no lock that a writer holds, reads no file and writes to no
+//! pipe. It holds the links, the maps and a verified program, so that an interface that comes back costs one system call,
+//! and pins that somebody removed open nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use filter_common::map::SELECTOR;
+use tokio::{
+    runtime,
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    super::attach::{GENERIC, refuse_foreign, refuse_other_mode},
+    complaints::{Complaints, sentence},
+};
+use crate::{
+    config::{Config, XdpMode},
+    datapath::{Counters, HeldMaps, Link, LogLines, Program},
+    metrics::{Health, Loop, Turns},
+    net::{Change, Changes, Interface, Net, XdpPlace},
+    output::say,
+    pins::Pins,
+    state::WatchLock,
+};
+
+/// How often the links are looked at: of one that somebody detached by hand the kernel gives no word.
+const PERIOD: Duration = Duration::from_millis(250);
+/// How many of these until the pins are looked at.
+const PINS_LOOK: u64 = 4;
+/// How many until the interfaces are listed, for what the kernel gave no word of.
+const THOROUGH: u64 = 20;
+/// How many until the default routes are.
+const ROUTES: u64 = 240;
+/// How long until an interface that could not be guarded is tried again though nothing happened.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What there may be complaints of, besides interfaces by their names.
+const CHANGES: &str = "word of changes";
+const INTERFACES: &str = "list of interfaces";
+const PINS: &str = "pins of the filter";
+
+/// What is to be guarded, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Wanted {
+    /// The interfaces by name; none for those that hold the default routes.
+    pub(in super::super) names: Vec<String>,
+    pub(in super::super) xdp_mode: XdpMode,
+}
+
+impl Wanted {
+    pub(in super::super) fn of(config: &Config) -> Self {
+        Self {
+            names: config.interfaces.to_vec(),
+            xdp_mode: *config.xdp_mode,
+        }
+    }
+}
+
+/// What the guard shares with the rest of the process.
+pub(in super::super) struct Shared {
+    pub(in super::super) pins: Pins,
+    pub(in super::super) wanted: watch::Receiver<Wanted>,
+    pub(in super::super) health: watch::Sender<Health>,
+    pub(in super::super) turns: Arc<Turns>,
+    /// Where the log of the program goes, if it has one.
+    pub(in super::super) log: Option<mpsc::Sender<LogLines>>,
+    /// Ends the thread once it is true, or gone.
+    pub(in super::super) stop: watch::Receiver<bool>,
+}
+
+/// The thread's own.
+struct Guard {
+    shared: Shared,
+    net: Net,
+    lock: WatchLock,
+    /// Verified before any interface comes.
+    program: Option<Program>,
+    maps: HeldMaps,
+    counters: Counters,
+    held: BTreeMap<u32, Held>,
+    /// The interfaces that hold default routes; `None` if they have to be asked for.
+    routes: Option<BTreeSet<u32>>,
+    /// Those that were guarded once, by name.
+    known: BTreeSet<String>,
+    missing: BTreeSet<String>,
+    complaints: Complaints,
+    retry: Option<Instant>,
+}
+
+/// A guarded interface.
+struct Held {
+    name: String,
+    link: Link,
+    is_pinned: bool,
+}
+
+/// Starts the thread, in the network namespace of the caller. The maps must be pinned, with a policy in force; `lock` goes with
+/// the thread.
+///
+/// # Errors
+/// If the maps cannot be opened, or no thread can be had.
+pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
+    let maps = HeldMaps::open(&shared.pins.maps())?;
+    let counters = Counters::open(&shared.pins.maps())?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start runtime")?;
+    let guard = {
+        let _inside = runtime.enter();
+        Guard {
+            net: Net::open()?,
+            shared,
+            lock,
+            program: None,
+            maps,
+            counters,
+            held: BTreeMap::new(),
+            routes: None,
+            known: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            complaints: Complaints::default(),
+            retry: None,
+        }
+    };
+    thread::Builder::new()
+        .name("guard".to_owned())
+        .spawn(move || runtime.block_on(guard.run()))
+        .context("start thread")
+}
+
+impl Guard {
+    async fn run(mut self) {
+        let mut stop = self.shared.stop.clone();
+        let mut wanted = self.shared.wanted.clone();
+        let mut changes = self.listen();
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = 0_u64;
+        loop {
+            let word = async {
+                match &mut changes {
+                    Some(changes) => changes.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = stop.changed() => break,
+                changed = wanted.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    // Default routes matter where no interface is named, and only there.
+                    changes = self.listen();
+                    self.routes = None;
+                    self.turn(true).await;
+                }
+                word = word => {
+                    if self.heed(&word) {
+                        self.turn(true).await;
+                    }
+                }
+                _ = ticks.tick() => {
+                    if tick % ROUTES == 0 {
+                        self.routes = None;
+                    }
+                    if tick % PINS_LOOK == PINS_LOOK - 1 {
+                        let pinned = self.pin_again();
+                        self.outcome(PINS, pinned);
+                    }
+                    self.turn(tick.is_multiple_of(THOROUGH)).await;
+                    tick += 1;
+                }
+            }
+        }
+    }
+
+    /// Asks for word of what changes; what there is no word of is found a little later.
+    fn listen(&mut self) -> Option<Changes> {
+        let routes = self.shared.wanted.borrow().names.is_empty();
+        let changes = Changes::of_interfaces(routes);
+        let (changes, asked) = match changes {
+            Ok(changes) => (Some(changes), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        self.outcome(CHANGES, asked);
+        changes
+    }
+
+    /// Whether what changed may concern what is to be guarded. The devices of pods come and go all the time.
+    fn heed(&mut self, word: &[Change]) -> bool {
+        let names = &self.shared.wanted.borrow().names;
+        let mut concerns = false;
+        for change in word {
+            match change {
+                Change::Interface { ifindex, name } => {
+                    concerns |= names.contains(name)
+                        || self.held.contains_key(ifindex)
+                        || self.held.values().any(|held| held.name == *name);
+                }
+                Change::DefaultRoute => {
+                    self.routes = None;
+                    concerns = true;
+                }
+                Change::Address { .. } => {}
+            }
+        }
+        concerns
+    }
+
+    /// Looks at every link, and guards what has none. A `thorough` turn asks for the interfaces whatever the links say.
+    async fn turn(&mut self, thorough: bool) {
+        self.shared.turns.turn(Loop::Guard);
+        let before = self.held.len();
+        self.held.retain(|ifindex, held| {
+            let attachment = held.link.attachment();
+            attachment.is_ok_and(|attachment| attachment.ifindex == *ifindex)
+        });
+        let lost = self.held.len() < before;
+        let due = self.retry.is_some_and(|time| Instant::now() >= time);
+        if thorough || lost || due {
+            let done = self.guard().await;
+            let open = done.is_err() || !self.shared.health.borrow().refused.is_empty();
+            self.retry = open.then(|| Instant::now() + PAUSE);
+            self.outcome(INTERFACES, done);
+        }
+    }
+
+    /// Guards every interface that is to be guarded and is not, each by itself.
+    async fn guard(&mut self) -> Result<()> {
+        let interfaces = self.net.interfaces().await?;
+        let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
+        let wanted: Vec<&Interface> = if names.is_empty() {
+            if self.routes.is_none() {
+                self.routes = Some(self.net.default_route_interfaces().await?);
+            }
+            let pinned = self.shared.pins.interfaces().unwrap_or_default();
+            let wanted = |interface: &&Interface| {
+                let ifindex = interface.ifindex;
+                let routes = self.routes.as_ref();
+                routes.is_some_and(|routes| routes.contains(&ifindex))
+                    || self.held.contains_key(&ifindex)
+                    || pinned.contains(&ifindex)
+            };
+            interfaces.iter().filter(wanted).collect()
+        } else {
+            let wanted = |interface: &&Interface| names.contains(&interface.name);
+            interfaces.iter().filter(wanted).collect()
+        };
+        self.remove_stale_pins(&interfaces);
+        let mut refused = BTreeMap::new();
+        let mut new = Vec::new();
+        for interface in &wanted {
+            if let Some(held) = self.held.get_mut(&interface.ifindex) {
+                held.name.clone_from(&interface.name);
+                continue;
+            }
+            match self.attach(interface, xdp_mode) {
+                Ok(()) => new.push((interface.ifindex, interface.name.clone())),
+                Err(error) => {
+                    self.complaints.make(&interface.name, &error);
+                    refused.insert(interface.name.clone(), sentence(&error));
+                }
+            }
+        }
+        let there: BTreeSet<&String> = wanted.iter().map(|interface| &interface.name).collect();
+        self.complaints.retain(|matter| {
+            refused.contains_key(matter) || [CHANGES, INTERFACES, PINS].contains(&matter)
+        });
+        for name in &names {
+            if there.contains(name) {
+                self.missing.remove(name);
+            } else {
+                refused.insert(name.clone(), "it is not there".to_owned());
+                if self.missing.insert(name.clone()) {
+                    say(format_args!(
+                        "`{name}` is not there: it is guarded as soon as it comes"
+                    ));
+                }
+            }
+        }
+        let all = if names.is_empty() {
+            there.into_iter().cloned().collect()
+        } else {
+            names
+        };
+        let guarded = self.held.keys().copied().collect();
+        let drift = refused.iter().map(|(name, why)| format!("`{name}`: {why}"));
+        let drift = drift.reduce(|one, other| format!("{one}; {other}"));
+        self.shared.health.send_if_modified(|health| {
+            let before = health.clone();
+            health.interfaces = all;
+            health.guarded = guarded;
+            health.drift = drift;
+            health.refused = refused;
+            health.started = true;
+            *health != before
+        });
+        if !new.is_empty() {
+            self.announce(&new).await;
+        }
+        Ok(())
+    }
+
+    /// Says which interfaces are guarded from now on, and how.
+    async fn announce(&mut self, new: &[(u32, String)]) {
+        let now = self.net.interfaces().await.unwrap_or_default();
+        for (ifindex, name) in new {
+            let found = now.iter().find(|interface| interface.ifindex == *ifindex);
+            let place = found
+                .and_then(|interface| interface.xdp)
+                .map(|xdp| xdp.place);
+            let again = if self.known.insert(name.clone()) {
+                ""
+            } else {
+                " again"
+            };
+            say(format_args!(
+                "guarding `{name}`{again} ({} XDP)",
+                place.map_or("no", XdpPlace::label)
+            ));
+            if place == Some(XdpPlace::Generic) {
+                say(GENERIC);
+            }
+        }
+    }
+
+    /// Attaches the program to an interface, or puts it in the place of our own program there.
+    fn attach(&mut self, interface: &Interface, mode: XdpMode) -> Result<()> {
+        let (name, ifindex) = (&interface.name, interface.ifindex);
+        let pin = self.shared.pins.link(ifindex);
+        refuse_foreign(&self.shared.pins, interface)?;
+        refuse_other_mode(interface, mode)?;
+        self.load()?;
+        let program = self.program.as_mut().context("load program: none is")?;
+        let held = if interface.xdp.is_some() {
+            // Ours, or it would have been refused.
+            self.counters.claim(ifindex)?;
+            let link = Link::open(&pin)?.replace(program, name)?;
+            let is_pinned = true;
+            (link, is_pinned)
+        } else {
+            self.counters.claim(ifindex)?;
+            // Traffic is affected from here on.
+            let link = Link::create(program, name, ifindex, mode)?;
+            // The link of an interface that is gone, or one that somebody detached.
+            let _ = fs::remove_file(&pin);
+            let pinned = self.shared.pins.prepare_interface(ifindex);
+            match pinned.and_then(|()| link.pin(&pin)) {
+                Ok(link) => (link, true),
+                // The link went with the failure. The port stays shut as long as this process lives; `pin_again` tells.
+                Err(_) => (Link::create(program, name, ifindex, mode)?, false),
+            }
+        };
+        let (link, is_pinned) = held;
+        self.held.insert(
+            ifindex,
+            Held {
+                name: name.clone(),
+                link,
+                is_pinned,
+            },
+        );
+        Ok(())
+    }
+
+    /// Has the program verified, if it is not.
+    fn load(&mut self) -> Result<()> {
+        if self.program.is_none() {
+            let log = self.shared.log.as_ref();
+            let mut program = Program::load(&self.shared.pins.maps(), log.is_some())?;
+            if let Some(log) = log {
+                // Who read it has ended with the process.
+                let _ = log.send(LogLines::open(&mut program)?);
+            }
+            self.program = Some(program);
+        }
+        Ok(())
+    }
+
+    /// Removes the pins of interfaces that are gone. What cannot be removed is removed later.
+    fn remove_stale_pins(&mut self, interfaces: &[Interface]) {
+        let pins = &self.shared.pins;
+        for ifindex in pins.interfaces().unwrap_or_default() {
+            let is_there = interfaces
+                .iter()
+                .any(|interface| interface.ifindex == ifindex);
+            let attached = || Link::open(&pins.link(ifindex))?.attachment();
+            if !is_there && attached().is_ok_and(|attachment| attachment.ifindex == 0) {
+                let _ = pins.remove_interface(ifindex);
+                let _ = self.counters.release(ifindex);
+            }
+        }
+    }
+
+    /// Pins again what is held and is not pinned any more: somebody removed the pins, or mounted another bpffs over them. The
+    /// filter is on all the time, for this process holds it.
+    fn pin_again(&mut self) -> Result<()> {
+        let pins = &self.shared.pins;
+        let is_pinned =
+            |(ifindex, held): (&u32, &Held)| held.is_pinned && pins.link(*ifindex).exists();
+        if pins.maps().join(SELECTOR).exists()
+            && self.lock.holds(&pins.watch())
+            && self.held.iter().all(is_pinned)
+        {
+            return Ok(());
+        }
+        pins.prepare()?;
+        if !self.lock.holds(&pins.watch()) {
+            self.lock = WatchLock::take(&pins.watch())?;
+        }
+        if !pins.maps().join(SELECTOR).exists() {
+            pins.prepare_new_maps()?;
+            self.maps.pin(&pins.new_maps())?;
+            let _ = fs::remove_dir_all(pins.maps());
+            fs::rename(pins.new_maps(), pins.maps()).context("pin maps")?;
+        }
+        let lost: Vec<u32> = self
+            .held
+            .iter()
+            .filter(|(ifindex, held)| !held.is_pinned || !pins.link(**ifindex).exists())
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in lost {
+            pins.prepare_interface(ifindex)?;
+            let Some(Held { name, link, .. }) = self.held.remove(&ifindex) else {
+                continue;
+            };
+            let link = link.pin(&pins.link(ifindex))?;
+            let is_pinned = true;
+            let held = Held {
+                name,
+                link,
+                is_pinned,
+            };
+            self.held.insert(ifindex, held);
+        }
+        say("warning: pins were gone: they are there again; the filter was on all the time");
+        Ok(())
+    }
+
+    fn outcome(&mut self, matter: &str, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.complaints.settle(matter, "that is in order"),
+            Err(error) => {
+                self.complaints.make(matter, &error);
+                let drift = sentence(&error);
+                self.shared
+                    .health
+                    .send_modify(|health| health.drift = Some(drift));
+            }
+        }
+    }
+}

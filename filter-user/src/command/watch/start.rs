@@ -1,0 +1,220 @@
+//! What holds at a start, the usual one being a boot: whatever is broken, the port is not opened, and the node is not shut out of
+//! itself.
+
+use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use filter_common::map::Basis;
+
+use super::{
+    super::{
+        Context,
+        attach::prepare_maps,
+        change::{Staging, put_in_force},
+        policy::{examine, keep, policy},
+    },
+    complaints::sentence,
+};
+use crate::{
+    config::{PolicyMode, Settings, XdpMode},
+    datapath::Maps,
+    net::{Interface, Net},
+    output::say,
+    problem::{Problem, Refusals},
+    progress::Progress,
+    ranges::{List, RangesFile},
+    state::{History, Input, PolicyStore, SavedPolicy},
+};
+
+/// How long the disk may take to hand over the ranges file: who hangs on a file system that does not answer must not keep the
+/// port open.
+const DISK: Duration = Duration::from_secs(2);
+
+/// What a start goes by.
+pub(in super::super) struct Start {
+    file: RangesFile,
+    settings: Settings,
+    /// The interfaces by name; none for those that hold the default routes.
+    pub(in super::super) interfaces: Vec<String>,
+    pub(in super::super) xdp_mode: XdpMode,
+    basis: Basis,
+    /// What holds instead of the files, and why; none if they do.
+    pub(in super::super) instead: Option<String>,
+}
+
+/// Makes sure that there is a policy in the kernel, before anything is attached. One that is in force already stays: the files are
+/// followed from there. `typed` tells whether the list that was typed, if one was, is in the ranges file.
+///
+/// # Errors
+/// If the kernel refuses: no capability, no memory.
+pub(in super::super) async fn start(
+    context: &Context,
+    net: &Net,
+    typed: Result<()>,
+) -> Result<Start> {
+    let start = choose(context, typed);
+    if let Some(maps) = Maps::in_use(&context.pins)? {
+        let record = maps.steadily(|slot| maps.record(slot))?;
+        let basis = Basis::of(record.basis);
+        let instead = (basis != Basis::Files).then(|| said(basis, "since an earlier start"));
+        return Ok(Start { instead, ..start });
+    }
+    if let Some(instead) = &start.instead {
+        say(format_args!("warning: {instead}"));
+    }
+    let interfaces = net.interfaces().await?;
+    let routes = if start.interfaces.is_empty() {
+        net.default_route_interfaces().await?
+    } else {
+        BTreeSet::new()
+    };
+    let guarded = |interface: &&Interface| {
+        routes.contains(&interface.ifindex) || start.interfaces.contains(&interface.name)
+    };
+    let guarded = interfaces.iter().filter(guarded);
+    let guarded = guarded.map(|interface| interface.ifindex).collect();
+    let mut policy = policy(net, &start.file.list(), &start.settings, &guarded).await?;
+    policy.basis = start.basis;
+    let mut maps = prepare_maps(context)?;
+    let kept = match start.basis {
+        Basis::Files => keep(context, &start.file, &start.settings, true),
+        _ => None,
+    };
+    let staging = Staging {
+        policy: &policy,
+        file: None,
+        kept,
+        within: None,
+    };
+    put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
+    // No program reads these maps yet. They get their name once they hold a policy.
+    fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
+    if start.basis == Basis::Files {
+        History::of(&context.global.ranges_file).record();
+    }
+    Ok(start)
+}
+
+/// The first of these that there is: what the files say; the policy last in force; the implicit sources alone, if this node has
+/// enforced a policy before; monitor mode.
+fn choose(context: &Context, typed: Result<()>) -> Start {
+    let config = &context.config;
+    let why = match typed.and_then(|()| files(context)) {
+        Ok(file) => {
+            return Start {
+                file,
+                settings: config.settings(),
+                interfaces: config.interfaces.to_vec(),
+                xdp_mode: *config.xdp_mode,
+                basis: Basis::Files,
+                instead: None,
+            };
+        }
+        Err(error) => sentence(&error),
+    };
+    let store = PolicyStore::new(&config.state_dir);
+    let saved = store.read().unwrap_or_else(|error| {
+        say(format_args!("warning: {error:#}"));
+        None
+    });
+    // What an older version kept beside the ranges file.
+    let last_good = || {
+        let lists = History::of(&context.global.ranges_file).before().ok()?;
+        lists.iter().find_map(|kept| kept.read().ok())
+    };
+    let settings = config.settings();
+    let (saved, basis) = match (saved, last_good()) {
+        (Some(saved), _) => (saved, Basis::LastInForce),
+        (None, Some(file)) => (with(context, file, settings), Basis::LastInForce),
+        (None, None) => {
+            let (mode, basis) = if store.has_enforced() {
+                (PolicyMode::Enforce, Basis::ImplicitSources)
+            } else {
+                (PolicyMode::Monitor, Basis::Fresh)
+            };
+            let nobody = RangesFile::new(&List::Ranges(Vec::new()));
+            (with(context, nobody, Settings { mode, ..settings }), basis)
+        }
+    };
+    // Flags and environment name interfaces whatever the config file is like.
+    let named = !config.doubts(&["interfaces"]) && !config.interfaces.is_empty();
+    Start {
+        interfaces: if named {
+            config.interfaces.to_vec()
+        } else {
+            saved.interfaces
+        },
+        xdp_mode: if config.doubts(&["xdp_mode"]) {
+            saved.xdp_mode
+        } else {
+            *config.xdp_mode
+        },
+        file: saved.file,
+        settings: saved.settings,
+        basis,
+        instead: Some(said(basis, &why)),
+    }
+}
+
+fn with(context: &Context, file: RangesFile, settings: Settings) -> SavedPolicy {
+    SavedPolicy {
+        settings,
+        interfaces: context.config.interfaces.to_vec(),
+        xdp_mode: *context.config.xdp_mode,
+        file,
+    }
+}
+
+/// What holds, in words.
+fn said(basis: Basis, why: &str) -> String {
+    match basis {
+        Basis::Files => "the files are in force".to_owned(),
+        Basis::LastInForce => format!("the policy last in force holds, not the files: {why}"),
+        Basis::ImplicitSources => {
+            format!("only the implicit sources are let in, for there is no usable list: {why}")
+        }
+        Basis::Fresh => {
+            format!("monitor mode: nothing is dropped until there is a list: {why}")
+        }
+    }
+}
+
+/// The list that the files ask for, if both can be used.
+fn files(context: &Context) -> Result<RangesFile> {
+    if !context.file.wrong.is_empty() {
+        let list = context.file.wrong.clone();
+        return Err(Refusals { list }.into());
+    }
+    let path = &context.global.ranges_file;
+    let file = read_in_time(path)?.ok_or_else(|| {
+        Problem::failed(
+            format!("read ranges file `{}`: no such file", path.display()),
+            "`apifence ranges set CIDR,...` writes it",
+        )
+    })?;
+    examine(&file.list(), *context.config.max_ranges)?;
+    Ok(file)
+}
+
+/// Reads the ranges file, if the disk hands it over in time.
+fn read_in_time(path: &Path) -> Result<Option<RangesFile>> {
+    let (sender, receiver) = mpsc::channel();
+    let read = path.to_owned();
+    thread::Builder::new()
+        .spawn(move || {
+            // Nobody waits for it any more, if it took too long.
+            let _ = sender.send(Input::follow(&read));
+        })
+        .context("start thread")?;
+    let input = receiver.recv_timeout(DISK).map_err(|_| {
+        Problem::failed(
+            format!(
+                "read ranges file `{}`: its disk has not answered for {} s",
+                path.display(),
+                DISK.as_secs()
+            ),
+            "it is read again as soon as it can be",
+        )
+    })?;
+    input?.map(Input::parse).transpose()
+}

@@ -1,0 +1,57 @@
+//! Files that people and programs put there are read whole, without waiting for anything but the disk.
+
+use std::{
+    fs::{File, FileType},
+    io::{self, Read as _},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use nix::libc;
+
+/// Most bytes of a list: a million ranges with long comments.
+pub(super) const MOST_OF_LIST: u64 = 256 << 20;
+/// Most bytes of a config file.
+pub(super) const MOST_OF_CONFIG: u64 = 1 << 20;
+
+/// Reads the regular file at `path`, `most` bytes at most.
+///
+/// A FIFO would keep its reader waiting for a writer, and a device may never end: whoever put one in the place of the file
+/// would stop the process that follows it.
+///
+/// # Errors
+/// If it cannot be read, is not a regular file, or is longer.
+pub(super) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        let kind = kind(metadata.file_type());
+        return Err(io::Error::other(format!(
+            "it is {kind}, where a regular file is needed"
+        )));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len().min(most) as usize);
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!(
+            "it is longer than {} MiB",
+            most >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+fn kind(file: FileType) -> &'static str {
+    if file.is_dir() {
+        "a directory"
+    } else if file.is_fifo() {
+        "a FIFO"
+    } else if file.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
