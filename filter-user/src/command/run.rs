@@ -34,6 +34,8 @@ use crate::{
 
 /// How often the service manager hears that the interfaces are watched.
 const WATCHDOG: Duration = Duration::from_secs(5);
+/// How long the files may take until the service manager hears that the interfaces are guarded.
+const READY: Duration = Duration::from_secs(5);
 /// How long a reload may take before the service manager hears that it goes on without it.
 const RELOAD: Duration = Duration::from_secs(20);
 /// How long the threads may take to end. A change that is cut off is taken back, or completed, by the next command.
@@ -102,6 +104,8 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     threads.push(follow(context, matches, channels)?);
     threads.push(Logs::start(context, since, logged, stopped)?);
 
+    // What the files say is in force by then, unless they cannot be had.
+    let _ = timeout(READY, told.wait_for(|health| !health.summary.is_empty())).await;
     let mut summary = told.borrow_and_update().summary.clone();
     notify(&[NotifyState::Ready, NotifyState::Status(&summary)]);
     let mut ticks = interval(WATCHDOG);
