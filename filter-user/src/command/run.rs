@@ -98,6 +98,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         wanted,
         health,
         turns: Arc::clone(&turns),
+        compiled: began.compiled,
         reload: requests,
         stop: stopped.clone(),
     };

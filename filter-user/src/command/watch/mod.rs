@@ -32,7 +32,7 @@ use self::complaints::{Complaints, sentence};
 pub(super) use self::{
     guard::{Shared, Wanted},
     log::Logs,
-    start::start,
+    start::{Compiled, start},
 };
 use super::{
     Context,
@@ -147,6 +147,8 @@ pub(super) struct Channels {
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) health: watch::Sender<Health>,
     pub(super) turns: Arc<Turns>,
+    /// What the policy in force was compiled from, if this process did.
+    pub(super) compiled: Option<Compiled>,
     pub(super) reload: mpsc::Receiver<Reload>,
     /// Ends the thread once it is true, or gone.
     pub(super) stop: watch::Receiver<bool>,
@@ -173,6 +175,7 @@ pub(super) fn follow(
         wanted,
         health,
         turns,
+        compiled,
         reload,
         stop,
     } = channels;
@@ -186,7 +189,11 @@ pub(super) fn follow(
         config_file: Followed::new((*context.file.path).into()),
         ranges_file: Followed::new(context.global.ranges_file.clone()),
         has_config: context.file.wrong.is_empty(),
-        known: Known::default(),
+        known: compiled.map_or_else(Known::default, |Compiled { node, ahead }| Known {
+            node: Some(node),
+            ahead,
+            ..Known::default()
+        }),
         doubt: true,
         not_before: None,
         blocked: None,

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Durat
 
 use anyhow::{Context as _, Result};
 use filter_common::map::Basis;
+use ipnet::IpNet;
 
 use super::{
     super::{
@@ -16,6 +17,7 @@ use super::{
     complaints::sentence,
 };
 use crate::{
+    clock::Moment,
     config::{PolicyMode, Settings, XdpMode},
     datapath::Maps,
     net::{Interface, Net},
@@ -40,6 +42,17 @@ pub(in super::super) struct Start {
     basis: Basis,
     /// What holds instead of the files, and why; none if they do.
     pub(in super::super) instead: Option<String>,
+    /// What the policy was compiled from besides; none if it was in force already.
+    pub(in super::super) compiled: Option<Compiled>,
+}
+
+/// What a policy was compiled from besides files.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Compiled {
+    /// The node's addresses.
+    pub(super) node: Vec<IpNet>,
+    /// By how much the wall clock was ahead of the boot clock: expiries are kept on that one.
+    pub(super) ahead: i128,
 }
 
 /// Makes sure that there is a policy in the kernel, before anything is attached. One that is in force already stays: the files are
@@ -52,7 +65,7 @@ pub(in super::super) async fn start(
     net: &Net,
     typed: Result<()>,
 ) -> Result<Start> {
-    let start = choose(context, typed);
+    let mut start = choose(context, typed);
     if let Some(maps) = Maps::in_use(&context.pins)? {
         let record = maps.steadily(|slot| maps.record(slot))?;
         let basis = Basis::of(record.basis);
@@ -73,6 +86,10 @@ pub(in super::super) async fn start(
     };
     let guarded = interfaces.iter().filter(guarded);
     let guarded = guarded.map(|interface| interface.ifindex).collect();
+    start.compiled = Some(Compiled {
+        node: net.node_addresses(&guarded).await?,
+        ahead: Moment::now()?.ahead(),
+    });
     let mut policy = policy(net, &start.file.list(), &start.settings, &guarded).await?;
     policy.basis = start.basis;
     let mut maps = prepare_maps(context)?;
@@ -108,6 +125,7 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
                 xdp_mode: *config.xdp_mode,
                 basis: Basis::Files,
                 instead: None,
+                compiled: None,
             };
         }
         Err(error) => sentence(&error),
@@ -153,6 +171,7 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
         settings: saved.settings,
         basis,
         instead: Some(said(basis, &why)),
+        compiled: None,
     }
 }
 
