@@ -10,7 +10,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Sight, table::Start};
+use crate::{Mode, Sight, table::Start};
 
 /// The version of everything in this file and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
@@ -176,8 +176,10 @@ pub struct Gate {
     pub mode: u8,
     /// 0 if every destination is guarded, 1 if the destination tries say which.
     pub has_destinations: u8,
+    /// 1 in a gate that user space wrote.
+    pub filled: u8,
     /// Always zero.
-    pub unused: [u8; 6],
+    pub unused: [u8; 5],
     /// The protected TCP ports.
     pub ports: PortSet,
     /// Where the [`table`](crate::table) of the sources begins.
@@ -188,6 +190,34 @@ const _: () = assert!(
     size_of::<Gate>() == 8 + size_of::<PortSet>() + size_of::<Start>(),
     "no padding"
 );
+
+/// A gate of zeros is the strictest one: nobody reaches the default ports.
+impl Gate {
+    /// What to do with what is found. Any unknown number is the strict mode.
+    #[inline(always)]
+    pub const fn mode(&self) -> Mode {
+        match self.mode {
+            1 => Mode::Monitor,
+            2 => Mode::Off,
+            _ => Mode::Enforce,
+        }
+    }
+
+    /// Whether `port` (host order) is protected.
+    #[inline(always)]
+    pub const fn protects(&self, port: u16) -> bool {
+        self.ports.contains(port) || self.filled == 0 && is_default_port(port)
+    }
+}
+
+/// The ports that are protected unless the settings say otherwise.
+pub const DEFAULT_PORTS: [u16; 2] = [443, 6443];
+
+/// Whether `port` is one of [`DEFAULT_PORTS`].
+#[inline(always)]
+pub const fn is_default_port(port: u16) -> bool {
+    port == DEFAULT_PORTS[0] || port == DEFAULT_PORTS[1]
+}
 
 /// A set of ports, one bit each: a lookup costs one load however many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -12,7 +12,7 @@ use filter_common::{
     Mode, Policy, REASON_SLOTS,
     map::{
         Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
-        PrefixValue, SLOTS, Usage,
+        PrefixValue, SLOTS, Usage, is_default_port,
     },
     table::{
         self, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, GATE_LINES, Key as TableKey,
@@ -104,17 +104,15 @@ fn boot_clock() -> u64 {
 impl<const SHARED: bool> Policy for InForce<SHARED> {
     #[inline(always)]
     fn mode(&self) -> Mode {
-        // Anything unknown is the strict mode.
-        match self.gate.map(|gate| gate.mode) {
-            Some(1) => Mode::Monitor,
-            Some(2) => Mode::Off,
-            _ => Mode::Enforce,
-        }
+        self.gate.map_or(Mode::Enforce, Gate::mode)
     }
 
     #[inline(always)]
     fn protects(&self, port: u16) -> bool {
-        self.gate.is_some_and(|gate| gate.ports.contains(port))
+        match self.gate {
+            Some(gate) => gate.protects(port),
+            None => is_default_port(port),
+        }
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ mod layers;
 mod tests;
 mod value;
 
+pub use filter_common::map::DEFAULT_PORTS;
 pub use layers::{Config, Row, Setting};
 pub use value::{Misfits, Value};
 
@@ -28,8 +29,6 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/apifence";
 pub const DEFAULT_MAX_RANGES: u32 = 3_500;
 /// The highest limit that can be set.
 pub const MAX_MAX_RANGES: u32 = 1_000_000;
-/// The ports protected unless told otherwise.
-pub const DEFAULT_PORTS: [u16; 2] = [443, 6443];
 
 /// Where metrics are served unless told otherwise.
 pub const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:9464";

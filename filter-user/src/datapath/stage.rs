@@ -97,6 +97,7 @@ impl Maps {
             .set(slot.0, settings, 0)
             .map_err(|error| explain("write settings", &error))?;
         let mut gate: Box<Gate> = zeroed_box();
+        gate.filled = 1;
         gate.mode = policy.mode() as u8;
         gate.has_destinations = u8::from(!policy.settings.destinations.is_empty());
         gate.ports = policy.settings.ports.iter().copied().collect::<PortSet>();

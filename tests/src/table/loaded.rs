@@ -4,7 +4,7 @@ use std::{io, iter, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
-    maps::{Map, MapData, PerCpuArray},
+    maps::{Array, Map, MapData, PerCpuArray},
     programs::{
         ProgramError, TestRun as _, TestRunOptions, Xdp,
         links::{FdLink, PinnedLink},
@@ -15,7 +15,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
     REASON_SLOTS, Sight, Verdict,
-    map::{COUNTERS, InterfaceRows, LAYOUT_VERSION, PROGRAM},
+    map::{COUNTERS, InterfaceRows, LAYOUT_VERSION, PROGRAM, SELECTOR},
 };
 
 use super::{Rules, reports::Reports};
@@ -59,7 +59,11 @@ impl Filter {
         if rules.ranges().is_empty() {
             apifence.ok(&["ranges", "clear"])?;
         }
-        Self::open(&apifence, namespace.ifindex(INTERFACE)?)
+        let filter = Self::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+        if rules == Rules::Unfilled {
+            select_the_other_slot(&apifence)?;
+        }
+        Ok(filter)
     }
 
     /// The filter that `apifence` attached to an interface.
@@ -220,6 +224,17 @@ fn context(linear: usize) -> Vec<u8> {
         .iter()
         .flat_map(|word: &u32| word.to_ne_bytes())
         .collect()
+}
+
+/// Puts the slot in force that nobody has filled since the filter was attached.
+fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
+    let maps = apifence
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/maps"));
+    let selector = MapData::from_pin(maps.join(SELECTOR)).context("open the pinned selector")?;
+    let mut selector: Array<MapData, u32> = Map::Array(selector).try_into()?;
+    let slot = selector.get(&0, 0)?;
+    Ok(selector.set(0, slot ^ 1, 0)?)
 }
 
 /// The program behind a pinned link.

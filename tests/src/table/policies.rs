@@ -22,6 +22,7 @@ pub(super) fn add(rows: &mut Rows) {
     everybody(rows);
     modes(rows);
     ports(rows);
+    unfilled(rows);
 }
 
 fn syn_from(source: IpAddr, port: u16) -> Vec<u8> {
@@ -264,5 +265,56 @@ fn ports(rows: &mut Rows) {
                 want,
             );
         }
+    }
+}
+
+/// A slot that nobody filled is the strictest policy: the default ports, and no source.
+fn unfilled(rows: &mut Rows) {
+    let rules = Rules::Unfilled;
+    for source in [
+        "0.0.0.0",
+        "198.51.100.7",
+        "2001:db8:aa::7",
+        "64:ff9b::1",
+        "::",
+    ] {
+        for (port, want) in [
+            (443, Drop(Unauthorized)),
+            (6443, Drop(Unauthorized)),
+            (0, Pass(OtherPort)),
+            (442, Pass(OtherPort)),
+            (65_535, Pass(OtherPort)),
+        ] {
+            let name = format!("policies/{rules:?}/{source}/tcp-{port}");
+            rows.under(rules, name, syn_from(ip(source), port), want);
+        }
+    }
+    for (name, frame, want) in [
+        (
+            "ipv4-options",
+            v4(Who::Listed)
+                .syn(CLIENT_PORT, 443)
+                .options(&[1; 4])
+                .frame(),
+            Drop(Unauthorized),
+        ),
+        (
+            "ipv6-options",
+            v6(Who::Listed).hop_by_hop(8).syn(CLIENT_PORT, 6443).frame(),
+            Drop(Unauthorized),
+        ),
+        (
+            "cut",
+            v6(Who::Listed).syn(CLIENT_PORT, 6443).cut(2).frame(),
+            Drop(Truncated),
+        ),
+        (
+            "udp",
+            v4(Who::Stranger).datagram(CLIENT_PORT, 6443, b"").frame(),
+            Pass(NotTcp),
+        ),
+        ("arp", tagged_as(0x0806, &[], &[0; 28]), Pass(NotIp)),
+    ] {
+        rows.under(rules, format!("policies/{rules:?}/{name}"), frame, want);
     }
 }

@@ -1,8 +1,8 @@
 //! The policies of the table, for both judges: as plain sets, and as words for the command line.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::LazyLock};
 
-use filter_common::{Mode, Policy};
+use filter_common::{Mode, Policy, map::Gate};
 use ipnet::IpNet;
 
 /// A policy by name.
@@ -27,6 +27,8 @@ pub enum Rules {
     AnyoneV6,
     /// Nobody.
     Nobody,
+    /// A slot that user space never wrote: all of it is zero.
+    Unfilled,
 }
 
 /// The ranges of [`Rules::Enforce`].
@@ -47,7 +49,7 @@ const GUARDED: [&str; 2] = ["192.0.2.10/32", "2001:db8::10/128"];
 
 impl Rules {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Enforce,
         Self::Monitor,
         Self::Off,
@@ -57,6 +59,7 @@ impl Rules {
         Self::AnyoneV4,
         Self::AnyoneV6,
         Self::Nobody,
+        Self::Unfilled,
     ];
 
     /// The authorized ranges as the user writes them; empty where the list switches enforcement off.
@@ -67,7 +70,7 @@ impl Rules {
             Self::Anyone => vec!["0.0.0.0/0", "::/0"],
             Self::AnyoneV4 => vec!["0.0.0.0/0"],
             Self::AnyoneV6 => vec!["::/0"],
-            Self::Nobody => vec!["0.0.0.0/32"],
+            Self::Nobody | Self::Unfilled => vec!["0.0.0.0/32"],
         }
     }
 
@@ -99,12 +102,16 @@ impl Policy for Rules {
         match self {
             Self::Monitor => Mode::Monitor,
             Self::Off => Mode::Off,
+            Self::Unfilled => empty_gate().mode(),
             _ => Mode::Enforce,
         }
     }
 
     fn protects(&self, port: u16) -> bool {
-        self.ports().contains(&port)
+        match self {
+            Self::Unfilled => empty_gate().protects(port),
+            _ => self.ports().contains(&port),
+        }
     }
 
     fn guards_any_destination(&self) -> bool {
@@ -116,8 +123,14 @@ impl Policy for Rules {
     }
 
     fn authorizes(&self, source: IpAddr) -> bool {
-        holds(&self.ranges(), source)
+        *self != Self::Unfilled && holds(&self.ranges(), source)
     }
+}
+
+/// A gate of zeros.
+fn empty_gate() -> &'static Gate {
+    static EMPTY: LazyLock<Box<Gate>> = LazyLock::new(bytemuck::zeroed_box);
+    &EMPTY
 }
 
 fn holds(ranges: &[&str], address: IpAddr) -> bool {
