@@ -4,7 +4,7 @@
 //! else, and what cannot be told is said to be so. `wire/` has one file per protocol.
 
 use crate::{
-    DropReason, MAX_OFFSET, PacketBytes, PassReason,
+    DropReason, LinkHeader, MAX_OFFSET, PacketBytes, PassReason,
     wire::{ethernet, ipv4, ipv6},
 };
 
@@ -111,9 +111,24 @@ pub enum Doubt {
     TooDeep,
 }
 
-/// Tells what `packet` carries, behind any number of VLAN tags.
+/// Tells what `packet` carries.
 #[inline(always)]
 pub fn carried<P: PacketBytes>(packet: &P) -> Carried {
+    match packet.link_header() {
+        LinkHeader::Ethernet => carried_by_ethernet(packet),
+        // Two bytes: of a comparison for one the verifier learns nothing.
+        LinkHeader::None => match packet.read(0).map(|[first, _]| first >> 4) {
+            Some(4) => Carried::Ipv4(Place::in_frame(0)),
+            Some(6) => Carried::Ipv6(Place::in_frame(0)),
+            Some(_) => Carried::Other(PassReason::NotIp),
+            None => Carried::Other(PassReason::ShortHeader),
+        },
+    }
+}
+
+/// The same behind an Ethernet header and any number of VLAN tags.
+#[inline(always)]
+fn carried_by_ethernet<P: PacketBytes>(packet: &P) -> Carried {
     let Some(ether_type) = packet.read::<2>(ethernet::TYPE) else {
         return Carried::Other(PassReason::ShortHeader);
     };

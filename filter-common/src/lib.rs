@@ -21,7 +21,9 @@ pub mod table;
 
 pub use classify::{Carried, Class, Doubt, Flow, Place, carried};
 pub use judge::{Judgement, Mode, Policy, judge, judge_any};
-pub use packet::{Head, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
+pub use packet::{
+    Bytes, BytesHead, Head, LinkHeader, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk,
+};
 pub use plain::judge_plain;
 pub use sight::{Sight, Spot, address, look};
 pub use verdict::{DropReason, PassReason, REASON_SLOTS, Verdict};

@@ -18,9 +18,6 @@ use crate::{Mode, Sight, table::Start};
 /// policy that nobody wrote. 8: the counters of all interfaces in one map.
 pub const LAYOUT_VERSION: u32 = 8;
 
-/// The name of the XDP program, as the kernel lists it.
-pub const PROGRAM: &str = "apifence";
-
 /// Array of one `u32`: the slot of the generation in force, 0 or 1, and [`PROVISIONAL`].
 ///
 /// Written in one step, read once per packet. Only its lowest byte ever changes, so that no copy of it can tear.

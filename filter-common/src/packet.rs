@@ -1,5 +1,7 @@
 //! Bounded access to the bytes of a frame.
 
+use crate::wire::ethernet;
+
 /// The highest offset at which a frame can be read, in bytes.
 ///
 /// The verifier takes a packet pointer plus at most this much (`MAX_PACKET_OFF` in
@@ -7,6 +9,37 @@
 /// `net/core/filter.c`, Linux 5.18). An IP packet is no longer than this, so only a frame of the largest MTU can
 /// reach further, with its last few bytes; headers there count as unreadable, never as absent.
 pub const MAX_OFFSET: usize = 0xffff;
+
+/// What the frames of a device start with, before their IP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkHeader {
+    /// An Ethernet header, and tags.
+    Ethernet,
+    /// Nothing: the IP header is the first, and its version says what it is.
+    None,
+}
+
+impl LinkHeader {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ethernet, Self::None];
+
+    /// Where the IP header is if there are no tags.
+    #[inline(always)]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Ethernet => ethernet::HEADER_LEN,
+            Self::None => 0,
+        }
+    }
+
+    /// The name of the XDP program for such devices, as the kernel lists it.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Ethernet => "apifence",
+            Self::None => "apifence_ip",
+        }
+    }
+}
 
 /// A frame whose bytes are read with their bounds checked.
 ///
@@ -16,7 +49,11 @@ pub trait PacketBytes {
     /// What [`head`](Self::head) returns.
     type Head<const N: usize>: Head<N>;
 
-    /// The first `N` bytes, if they are at hand without a copy; `None` says nothing about how long the frame is.
+    /// What the frame starts with: for the XDP program a constant.
+    fn link_header(&self) -> LinkHeader;
+
+    /// The first `N` bytes behind a link header without tags, if they are at hand without a copy; `None` says nothing about
+    /// how long the frame is.
     fn head<const N: usize>(&self) -> Option<Self::Head<N>>;
 
     /// The length of the whole frame in bytes, the parts beyond the linear one included.
@@ -38,8 +75,11 @@ pub trait PacketBytes {
     fn walk<W: Walk>(&self, offset: usize, walk: &mut W) -> usize;
 }
 
-/// The first `N` bytes of a frame, read as numbers in network order. An offset that reaches beyond them does not compile.
+/// The first `N` bytes behind the link header of a frame, read as numbers in network order. An offset that reaches beyond them does
+/// not compile.
 pub trait Head<const N: usize> {
+    /// The EtherType in front of them; where there is no link header, that of the IP version they start with.
+    fn ether_type(&self) -> u16;
     /// The byte at `AT`.
     fn u8<const AT: usize>(&self) -> u8;
     /// The two bytes at `AT`.
@@ -68,26 +108,43 @@ pub enum Step {
     Done(usize),
 }
 
-impl<'a> PacketBytes for &'a [u8] {
-    type Head<const N: usize> = &'a [u8; N];
+/// A frame in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a> {
+    /// What it starts with.
+    pub link_header: LinkHeader,
+    /// All of it.
+    pub bytes: &'a [u8],
+}
 
-    fn head<const N: usize>(&self) -> Option<&'a [u8; N]> {
-        self.first_chunk()
+impl<'a> PacketBytes for Bytes<'a> {
+    type Head<const N: usize> = BytesHead<'a, N>;
+
+    fn link_header(&self) -> LinkHeader {
+        self.link_header
+    }
+
+    fn head<const N: usize>(&self) -> Option<BytesHead<'a, N>> {
+        let (front, rest) = self.bytes.split_at_checked(self.link_header.bytes())?;
+        Some(BytesHead {
+            bytes: rest.first_chunk()?,
+            ether_type: front.last_chunk().copied().map(u16::from_be_bytes),
+        })
     }
 
     fn frame_len(&self) -> usize {
-        self.len()
+        self.bytes.len()
     }
 
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         if offset > MAX_OFFSET {
             return None;
         }
-        self.get(offset..)?.first_chunk().copied()
+        self.bytes.get(offset..)?.first_chunk().copied()
     }
 
     fn copy(&self, offset: usize, into: &mut [u8]) -> bool {
-        let bytes = self.get(offset..offset + into.len());
+        let bytes = self.bytes.get(offset..offset + into.len());
         let there = bytes.filter(|_| offset <= MAX_OFFSET);
         there.map(|bytes| into.copy_from_slice(bytes)).is_some()
     }
@@ -103,21 +160,33 @@ impl<'a> PacketBytes for &'a [u8] {
     }
 }
 
-impl<const N: usize> Head<N> for &[u8; N] {
+/// The start of a frame in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct BytesHead<'a, const N: usize> {
+    bytes: &'a [u8; N],
+    ether_type: Option<u16>,
+}
+
+impl<const N: usize> Head<N> for BytesHead<'_, N> {
+    fn ether_type(&self) -> u16 {
+        self.ether_type
+            .unwrap_or_else(|| ethernet::type_of_version(self.bytes[0] >> 4))
+    }
+
     fn u8<const AT: usize>(&self) -> u8 {
-        u8::from_be_bytes(part::<AT, _, _>(self))
+        u8::from_be_bytes(part::<AT, _, _>(self.bytes))
     }
 
     fn u16<const AT: usize>(&self) -> u16 {
-        u16::from_be_bytes(part::<AT, _, _>(self))
+        u16::from_be_bytes(part::<AT, _, _>(self.bytes))
     }
 
     fn u32<const AT: usize>(&self) -> u32 {
-        u32::from_be_bytes(part::<AT, _, _>(self))
+        u32::from_be_bytes(part::<AT, _, _>(self.bytes))
     }
 
     fn u64<const AT: usize>(&self) -> u64 {
-        u64::from_be_bytes(part::<AT, _, _>(self))
+        u64::from_be_bytes(part::<AT, _, _>(self.bytes))
     }
 }
 
@@ -133,11 +202,15 @@ mod tests {
     #[test]
     fn reads_stop_at_the_end_and_at_the_highest_offset() {
         let frame = [7; MAX_OFFSET + 10];
-        let whole = &frame[..];
+        let bytes = |bytes| Bytes {
+            link_header: LinkHeader::Ethernet,
+            bytes,
+        };
+        let whole = bytes(&frame[..]);
         assert_eq!(whole.read::<4>(MAX_OFFSET), Some([7; 4]));
         assert_eq!(whole.read::<4>(MAX_OFFSET + 1), None);
         assert_eq!(whole.read::<4>(usize::MAX), None);
-        let short = &frame[..10];
+        let short = bytes(&frame[..10]);
         assert_eq!(short.read::<4>(6), Some([7; 4]));
         assert_eq!(short.read::<4>(7), None);
         assert_eq!(short.read::<0>(10), Some([]));
@@ -153,7 +226,11 @@ mod tests {
             }
         }
         let mut walk = Forever(0);
-        let offset = (&[0; 4][..]).walk(3, &mut walk);
+        let frame = Bytes {
+            link_header: LinkHeader::None,
+            bytes: &[0; 4],
+        };
+        let offset = frame.walk(3, &mut walk);
         assert_eq!((walk.0, offset), (MAX_STEPS, 3 + MAX_STEPS as usize));
     }
 }

@@ -1,4 +1,4 @@
-//! The frames that nearly all are: one Ethernet header, one IP header without options or extensions, no fragment.
+//! The frames that nearly all are: one Ethernet header or none, one IP header without options or extensions, no fragment.
 //!
 //! A flood is made of them, and what they are can be told from a few words at fixed offsets. The classifier would say the same of each;
 //! it takes longer, for it is ready for all the others. What is not certainly plain is left to it.
@@ -11,12 +11,10 @@ use crate::{
     wire::{ethernet, ipv4, ipv6, tcp},
 };
 
-/// Where the IP header of a plain frame is.
-const IP: usize = ethernet::HEADER_LEN;
-/// Where its TCP header is, under IPv4.
-const TCP_V4: usize = IP + ipv4::HEADER_LEN;
-/// Where its TCP header is, under IPv6.
-const TCP_V6: usize = IP + ipv6::HEADER_LEN;
+/// Where the TCP header is behind a plain IPv4 header.
+const TCP_V4: usize = ipv4::HEADER_LEN;
+/// Where it is behind an IPv6 header.
+const TCP_V6: usize = ipv6::HEADER_LEN;
 
 /// Protocol number of UDP (IANA): with ICMPv6 nearly all that comes in IPv6 beside TCP.
 const PROTOCOL_UDP: u8 = 17;
@@ -36,28 +34,29 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
     if policy.mode() != Mode::Enforce {
         return None;
     }
+    let ip = packet.link_header().bytes();
     let head = packet.head::<{ TCP_V4 + tcp::PORTS_LEN }>()?;
-    match head.u16::<{ ethernet::TYPE }>() {
+    match head.ether_type() {
         ethernet::TYPE_IPV4 => {
-            let fragment = head.u16::<{ IP + ipv4::FRAGMENT }>();
-            if head.u8::<IP>() != FIRST_BYTE_V4
+            let fragment = head.u16::<{ ipv4::FRAGMENT }>();
+            if head.u8::<0>() != FIRST_BYTE_V4
                 || fragment & (ipv4::FRAGMENT_OFFSET_MASK | ipv4::MORE_FRAGMENTS) != 0
             {
                 return None;
             }
-            let end = IP + usize::from(head.u16::<{ IP + ipv4::TOTAL_LEN }>());
-            let concluded = match head.u8::<{ IP + ipv4::PROTOCOL }>() {
-                ipv4::PROTOCOL_TCP if end >= TCP_V4 + tcp::PORTS_LEN => {
+            let end = ip + usize::from(head.u16::<{ ipv4::TOTAL_LEN }>());
+            let concluded = match head.u8::<{ ipv4::PROTOCOL }>() {
+                ipv4::PROTOCOL_TCP if end >= ip + TCP_V4 + tcp::PORTS_LEN => {
                     let address = |word: u32| IpAddr::V4(word.into());
                     let elsewhere = || {
                         !policy.guards_any_destination()
-                            && !policy.guards(address(head.u32::<{ IP + ipv4::DESTINATION }>()))
+                            && !policy.guards(address(head.u32::<{ ipv4::DESTINATION }>()))
                     };
                     let port = head.u16::<{ TCP_V4 + tcp::DESTINATION_PORT }>();
-                    let source = || address(head.u32::<{ IP + ipv4::SOURCE }>());
+                    let source = || address(head.u32::<{ ipv4::SOURCE }>());
                     match weigh_segment(policy, port, source, elsewhere) {
                         Some(reason) => conclude(Judgement::pass(reason), end),
-                        None => conclude(unauthorized(Spot::v4(IP).with_segment(TCP_V4)), end),
+                        None => conclude(unauthorized(Spot::v4(ip).with_segment(ip + TCP_V4)), end),
                     }
                 }
                 ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_AH => return None,
@@ -67,32 +66,32 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
         }
         ethernet::TYPE_IPV6 => {
             let head = packet.head::<{ TCP_V6 + tcp::PORTS_LEN }>()?;
-            if head.u8::<IP>() & 0xf0 != FIRST_BYTE_V6 {
+            if head.u8::<0>() & 0xf0 != FIRST_BYTE_V6 {
                 return None;
             }
-            let end = TCP_V6 + usize::from(head.u16::<{ IP + ipv6::PAYLOAD_LEN }>());
-            let concluded = match head.u8::<{ IP + ipv6::NEXT_HEADER }>() {
-                ipv4::PROTOCOL_TCP if end >= TCP_V6 + tcp::PORTS_LEN => {
+            let end = ip + TCP_V6 + usize::from(head.u16::<{ ipv6::PAYLOAD_LEN }>());
+            let concluded = match head.u8::<{ ipv6::NEXT_HEADER }>() {
+                ipv4::PROTOCOL_TCP if end >= ip + TCP_V6 + tcp::PORTS_LEN => {
                     let address = |high: u64, low: u64| {
                         IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into())
                     };
                     let elsewhere = || {
                         !policy.guards_any_destination()
                             && !policy.guards(address(
-                                head.u64::<{ IP + ipv6::DESTINATION }>(),
-                                head.u64::<{ IP + ipv6::DESTINATION + 8 }>(),
+                                head.u64::<{ ipv6::DESTINATION }>(),
+                                head.u64::<{ ipv6::DESTINATION + 8 }>(),
                             ))
                     };
                     let port = head.u16::<{ TCP_V6 + tcp::DESTINATION_PORT }>();
                     let source = || {
                         address(
-                            head.u64::<{ IP + ipv6::SOURCE }>(),
-                            head.u64::<{ IP + ipv6::SOURCE + 8 }>(),
+                            head.u64::<{ ipv6::SOURCE }>(),
+                            head.u64::<{ ipv6::SOURCE + 8 }>(),
                         )
                     };
                     match weigh_segment(policy, port, source, elsewhere) {
                         Some(reason) => conclude(Judgement::pass(reason), end),
-                        None => conclude(unauthorized(Spot::v6(IP).with_segment(TCP_V6)), end),
+                        None => conclude(unauthorized(Spot::v6(ip).with_segment(ip + TCP_V6)), end),
                     }
                 }
                 PROTOCOL_UDP | ipv6::ICMP => conclude(Judgement::pass(PassReason::NotTcp), end),

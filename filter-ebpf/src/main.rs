@@ -16,16 +16,27 @@ mod report;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use filter_common::{Judgement, Verdict, judge_any, judge_plain};
 use maps::InForce;
-use packet::Frame;
+use packet::{AT_THE_START, BEHIND_ETHERNET, Frame};
 
-/// Entry point.
+/// Entry point for devices whose frames start with an Ethernet header.
 ///
 /// `frags`: without it the kernel refuses to attach where frames may span buffers (`BPF_F_XDP_HAS_FRAGS`,
 /// Linux 5.18, commit f45d5b6ce2e835834c94b8b700787984f02cd662).
 #[xdp(frags)]
 fn apifence(ctx: XdpContext) -> u32 {
+    filter::<BEHIND_ETHERNET>(ctx)
+}
+
+/// Entry point for devices whose frames start with the IP header.
+#[xdp(frags)]
+fn apifence_ip(ctx: XdpContext) -> u32 {
+    filter::<AT_THE_START>(ctx)
+}
+
+#[inline(always)]
+fn filter<const IP: usize>(ctx: XdpContext) -> u32 {
     let policy = InForce::select();
-    let frame = Frame::new(&ctx);
+    let frame = Frame::<IP>::new(&ctx);
     let plain = judge_plain(
         &frame,
         &policy,
@@ -34,7 +45,7 @@ fn apifence(ctx: XdpContext) -> u32 {
     );
     match plain {
         Some(action) => action,
-        None => look_closely(ctx, policy),
+        None => look_closely::<IP>(ctx, policy),
     }
 }
 
@@ -44,8 +55,8 @@ fn apifence(ctx: XdpContext) -> u32 {
     clippy::needless_pass_by_value,
     reason = "in registers, where references would point to the stack"
 )]
-fn look_closely(ctx: XdpContext, policy: InForce) -> u32 {
-    let frame = Frame::new(&ctx);
+fn look_closely<const IP: usize>(ctx: XdpContext, policy: InForce) -> u32 {
+    let frame = Frame::<IP>::new(&ctx);
     let judgement = judge_any(&frame, &policy.with_shared_code());
     conclude(&ctx, judgement, frame.len())
 }

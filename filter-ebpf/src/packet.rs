@@ -7,14 +7,21 @@ use aya_ebpf::{
     helpers::{bpf_loop, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use filter_common::{Head, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk};
+use filter_common::{
+    Head, LinkHeader, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk, wire::ethernet,
+};
 
-/// A frame under judgement.
-pub(crate) struct Frame<'a> {
+/// A frame under judgement, whose IP header is at offset `IP` if there are no tags: behind an Ethernet header, or at its start.
+pub(crate) struct Frame<'a, const IP: usize> {
     ctx: &'a XdpContext,
 }
 
-impl<'a> Frame<'a> {
+/// `IP` of devices whose frames start with an Ethernet header.
+pub(crate) const BEHIND_ETHERNET: usize = LinkHeader::Ethernet.bytes();
+/// `IP` of devices whose frames start with the IP header.
+pub(crate) const AT_THE_START: usize = LinkHeader::None.bytes();
+
+impl<'a, const IP: usize> Frame<'a, IP> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
@@ -36,11 +43,11 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The first `N` bytes of a frame, which are in its linear part.
+/// The first `N` bytes from offset `IP` of a frame on, which are in its linear part.
 ///
 /// Words of it lie at any address. A load that the compiler makes is split into one for each byte then; the kernel takes whole ones
 /// where the machine does, on x86-64 and arm64 (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`), so they are written by hand.
-pub(crate) struct Start<'a, const N: usize> {
+pub(crate) struct Start<'a, const IP: usize, const N: usize> {
     start: *const u8,
     frame: PhantomData<&'a XdpContext>,
 }
@@ -63,17 +70,30 @@ macro_rules! load {
     }};
 }
 
-impl<const N: usize> Head<N> for Start<'_, N> {
+impl<const IP: usize, const N: usize> Head<N> for Start<'_, IP, N> {
+    #[inline(always)]
+    fn ether_type(&self) -> u16 {
+        if IP == AT_THE_START {
+            ethernet::type_of_version(self.u8::<0>() >> 4)
+        } else {
+            u16::from_be(load!(
+                self.start,
+                ethernet::TYPE,
+                "{word} = *(u16 *)({start} + {at})"
+            ) as u16)
+        }
+    }
+
     #[inline(always)]
     fn u8<const AT: usize>(&self) -> u8 {
         const { assert!(AT < N, "beyond the bytes at hand") };
-        load!(self.start, AT, "{word} = *(u8 *)({start} + {at})") as u8
+        load!(self.start, IP + AT, "{word} = *(u8 *)({start} + {at})") as u8
     }
 
     #[inline(always)]
     fn u16<const AT: usize>(&self) -> u16 {
         const { assert!(AT + 2 <= N, "beyond the bytes at hand") };
-        u16::from_be(load!(self.start, AT, "{word} = *(u16 *)({start} + {at})") as u16)
+        u16::from_be(load!(self.start, IP + AT, "{word} = *(u16 *)({start} + {at})") as u16)
     }
 
     #[inline(always)]
@@ -83,7 +103,7 @@ impl<const N: usize> Head<N> for Start<'_, N> {
         // know that it has 32 bits, and leave out what bounds it.
         load!(
             self.start,
-            AT,
+            IP + AT,
             "{word} = *(u32 *)({start} + {at})
             {word} = be32 {word}"
         ) as u32
@@ -92,17 +112,30 @@ impl<const N: usize> Head<N> for Start<'_, N> {
     #[inline(always)]
     fn u64<const AT: usize>(&self) -> u64 {
         const { assert!(AT + 8 <= N, "beyond the bytes at hand") };
-        u64::from_be(load!(self.start, AT, "{word} = *(u64 *)({start} + {at})"))
+        u64::from_be(load!(
+            self.start,
+            IP + AT,
+            "{word} = *(u64 *)({start} + {at})"
+        ))
     }
 }
 
-impl<'a> PacketBytes for Frame<'a> {
-    type Head<const N: usize> = Start<'a, N>;
+impl<'a, const IP: usize> PacketBytes for Frame<'a, IP> {
+    type Head<const N: usize> = Start<'a, IP, N>;
 
     #[inline(always)]
-    fn head<const N: usize>(&self) -> Option<Start<'a, N>> {
+    fn link_header(&self) -> LinkHeader {
+        if IP == AT_THE_START {
+            LinkHeader::None
+        } else {
+            LinkHeader::Ethernet
+        }
+    }
+
+    #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<Start<'a, IP, N>> {
         let start = self.ctx.data();
-        (start + N <= self.ctx.data_end()).then_some(Start {
+        (start + IP + N <= self.ctx.data_end()).then_some(Start {
             start: start as *const u8,
             frame: PhantomData,
         })
@@ -162,11 +195,11 @@ impl<'a> PacketBytes for Frame<'a> {
             unused: MaybeUninit::uninit(),
             offset: offset as u32,
         };
-        // SAFETY: `step::<W>` has the signature the helper calls, and `state` outlives the call.
+        // SAFETY: `step::<IP, W>` has the signature the helper calls, and `state` outlives the call.
         unsafe {
             bpf_loop(
                 MAX_STEPS,
-                step::<W> as *mut c_void,
+                step::<IP, W> as *mut c_void,
                 ptr::from_mut(&mut state).cast(),
                 0,
             );
@@ -190,13 +223,13 @@ struct LoopState<W> {
 const _: () = assert!(core::mem::offset_of!(LoopState<()>, offset) % 8 == 4);
 
 /// One round of `bpf_loop` (Linux 5.17, commit e6f2dd0f80674e9d5960337b3e9c2a242441b326): 0 goes on, 1 stops.
-unsafe extern "C" fn step<W: Walk>(_round: u64, state: *mut LoopState<W>) -> i64 {
+unsafe extern "C" fn step<const IP: usize, W: Walk>(_round: u64, state: *mut LoopState<W>) -> i64 {
     // SAFETY: `state` is the one that `walk` above passed to the helper; nobody else holds it.
     let state = unsafe { &mut *state };
     let ctx = XdpContext::new(state.ctx.cast());
     let offset = state.offset as usize;
     // SAFETY: as above; `walk` is borrowed mutably for the whole loop.
-    let (stop, advance) = match unsafe { &mut *state.walk }.step(&Frame::new(&ctx), offset) {
+    let (stop, advance) = match unsafe { &mut *state.walk }.step(&Frame::<IP>::new(&ctx), offset) {
         Step::More(len) => (0, len),
         Step::Done(len) => (1, len),
     };

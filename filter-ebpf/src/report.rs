@@ -18,7 +18,7 @@ use filter_common::{
     },
 };
 
-use crate::packet::Frame;
+use crate::packet::{AT_THE_START, Frame};
 
 #[btf_map]
 static REPORTS: PerCpuArray<Report, { REPORTS_PER_CPU as usize }> = PerCpuArray::new();
@@ -86,7 +86,8 @@ extern "C" fn write(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
     let Some(report) = REPORTS.get_ptr_mut(index) else {
         return 0;
     };
-    let frame = Frame::new(ctx);
+    // Offsets are those of the frame, whatever it starts with.
+    let frame = Frame::<AT_THE_START>::new(ctx);
     // SAFETY: the report is this CPU's own, as is the head. User space may read it meanwhile, and finds out by the head.
     unsafe {
         let report = &mut *report;
@@ -129,7 +130,7 @@ extern "C" fn remember(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
     };
     let (mut destination, mut ports) = ([0; 4], [0; 2]);
     let (family, _) = look(
-        &Frame::new(&XdpContext::new(ctx)),
+        &Frame::<AT_THE_START>::new(&XdpContext::new(ctx)),
         Spot::from_bits(spot),
         &mut key.source,
         &mut destination,

@@ -1,7 +1,8 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `guards` which interfaces are guarded, `metrics` what monitoring sees, `report_log` what
+//! kernel's side, `net` what rtnetlink tells, `link_type` what
+//! of a device's packets the filter sees, `guards` which interfaces are guarded, `metrics` what monitoring sees, `report_log` what
 //! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
 //! has come.
 
@@ -18,6 +19,7 @@ pub mod config;
 pub mod datapath;
 pub mod explain;
 pub mod guards;
+pub mod link_type;
 pub mod metrics;
 pub mod net;
 pub mod output;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context as _, Result};
+use filter_common::LinkHeader;
 use futures_channel::mpsc::UnboundedReceiver;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
@@ -19,7 +20,7 @@ use rtnetlink::{
 };
 use serde::Serialize;
 
-use crate::problem::Problem;
+use crate::{link_type::LinkType, problem::Problem};
 
 /// An open rtnetlink socket. Needs no privilege; works in the network namespace it was opened in.
 pub struct Net {
@@ -37,12 +38,34 @@ pub struct Interface {
     pub xdp: Option<AttachedXdp>,
     /// Whether it is up.
     pub up: bool,
+    /// What the filter sees of its packets.
+    pub link_type: LinkType,
     /// Its kind, if it is no device of a driver's own.
     pub kind: Option<InfoKind>,
     /// The interface that its packets come through, if it is one on top of another, as a VLAN is.
     pub lower: Option<u32>,
     /// The bridge or bond that it is a port of.
     pub master: Option<u32>,
+}
+
+impl Interface {
+    /// What its frames start with; `verb` is what is to be done to it, for the error.
+    ///
+    /// # Errors
+    /// If the filter cannot judge its packets.
+    pub fn link_header(&self, verb: &str) -> Result<LinkHeader> {
+        match self.link_type {
+            LinkType::Filtered(link_header) => Ok(link_header),
+            LinkType::Refused(why, way_out) => {
+                let kind = self.kind.as_ref().map(|kind| format!(" ({kind})"));
+                let (name, kind) = (&self.name, kind.unwrap_or_default());
+                Err(Problem::input(
+                    format!("{verb} `{name}`{kind}: {why}"),
+                    way_out,
+                ))
+            }
+        }
+    }
 }
 
 /// An XDP program on an interface.
@@ -105,10 +128,12 @@ impl Net {
                 ifindex: link.header.index,
                 xdp: None,
                 up: link.header.flags.contains(LinkFlags::Up),
+                link_type: LinkType::new(link.header.link_layer_type.into(), None),
                 kind: None,
                 lower: None,
                 master: None,
             };
+            let arphrd = link.header.link_layer_type.into();
             for attribute in link.attributes {
                 match attribute {
                     LinkAttribute::IfName(value) => interface.name = value,
@@ -124,6 +149,7 @@ impl Net {
                     _ => {}
                 }
             }
+            interface.link_type = LinkType::new(arphrd, interface.kind.as_ref());
             interfaces.push(interface);
         }
         Ok(interfaces)
@@ -148,6 +174,7 @@ impl Net {
             let chosen: Vec<Interface> = all
                 .iter()
                 .filter(|interface| routes.contains(&interface.ifindex))
+                .filter(|interface| matches!(interface.link_type, LinkType::Filtered(_)))
                 .cloned()
                 .collect();
             if chosen.is_empty() {

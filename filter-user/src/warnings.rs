@@ -244,7 +244,10 @@ fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
 
 #[cfg(test)]
 mod tests {
+    use filter_common::LinkHeader;
+
     use super::*;
+    use crate::link_type::LinkType;
 
     fn interface(name: &str, ifindex: u32) -> Interface {
         Interface {
@@ -252,6 +255,7 @@ mod tests {
             ifindex,
             xdp: None,
             up: true,
+            link_type: LinkType::Filtered(LinkHeader::Ethernet),
             kind: None,
             lower: None,
             master: None,

@@ -5,17 +5,23 @@ use std::{collections::HashMap, iter, net::IpAddr};
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use filter_common::{
-    DropReason, Judgement, Policy as _, Sight, Verdict, judge, judge_any, judge_plain,
+    Bytes, DropReason, Judgement, LinkHeader, Policy as _, Sight, Verdict, judge, judge_any,
+    judge_plain,
 };
 use tests::{
     netns::Namespace,
     packets::tagged,
     table::{
         self, NODE4, NODE6, Row, Rules, Who,
-        loaded::{Filter, SHORTEST},
+        loaded::{Filter, SHORTEST, end_of_packet},
         v4, v6,
     },
 };
+
+fn ethernet(bytes: &[u8]) -> Bytes<'_> {
+    let link_header = LinkHeader::Ethernet;
+    Bytes { link_header, bytes }
+}
 
 fn verdict(judgement: &Judgement) -> Verdict {
     Verdict::of_slot(judgement.slot).expect("every judgement has a verdict")
@@ -32,7 +38,7 @@ fn slices_get_the_wanted_verdicts() {
     let wrong: Vec<_> = rows
         .iter()
         .filter_map(|row| {
-            let have = verdict(&judge(&&row.frame[..], &row.rules));
+            let have = verdict(&judge(&row.bytes(), &row.rules));
             (have != row.want).then(|| format!("{}: want {:?}, have {have:?}", row.name, row.want))
         })
         .collect();
@@ -46,19 +52,15 @@ fn slices_get_the_wanted_verdicts() {
 }
 
 /// The short way and the long one lead to the same place; `frames` says how many take the short one.
-fn same_both_ways<'a>(frames: impl Iterator<Item = (&'a [u8], &'a Rules)>) -> [usize; 2] {
+fn same_both_ways<'a>(rows: impl Iterator<Item = &'a Row>) -> [usize; 2] {
     let mut ways = [0; 2];
-    for (frame, rules) in frames {
+    for row in rows {
+        let (frame, rules) = (row.bytes(), &row.rules);
         let plain = judge_plain(&frame, rules, |judgement, end| (judgement, end));
         ways[usize::from(plain.is_some())] += 1;
         if let Some((judgement, end)) = plain {
             assert_eq!(judgement, judge_any(&frame, rules), "{frame:02x?}");
-            let (at, of_what) = match frame[12..14] {
-                [0x08, 0x00] => (16, 14),
-                _ => (18, 54),
-            };
-            let len = u16::from_be_bytes([frame[at], frame[at + 1]]);
-            assert_eq!(end, of_what + usize::from(len), "{frame:02x?}");
+            assert_eq!(Some(end), end_of_packet(frame), "{frame:02x?}");
         }
     }
     ways
@@ -67,11 +69,11 @@ fn same_both_ways<'a>(frames: impl Iterator<Item = (&'a [u8], &'a Rules)>) -> [u
 #[test]
 fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
     let mut rows = table::all();
-    let [any, plain] = same_both_ways(rows.iter().map(|row| (&row.frame[..], &row.rules)));
+    let [any, plain] = same_both_ways(rows.iter());
     assert!(any > 5_000 && plain > 500, "{any} and {plain}");
     // A bit or two off, a plain frame often is none.
     let mut rng = Rng::with_seed(table::seed());
-    rows.retain(|row| judge_plain(&&row.frame[..], &row.rules, |_, _| ()).is_some());
+    rows.retain(|row| judge_plain(&row.bytes(), &row.rules, |_, _| ()).is_some());
     let mutated: Vec<Row> = (0..200_000)
         .map(|_| {
             let mut row = rng.choice(&rows).expect("there are some").clone();
@@ -85,7 +87,7 @@ fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
             row
         })
         .collect();
-    let [any, plain] = same_both_ways(mutated.iter().map(|row| (&row.frame[..], &row.rules)));
+    let [any, plain] = same_both_ways(mutated.iter());
     assert!(any > 20_000 && plain > 20_000, "{any} and {plain}");
 }
 
@@ -93,7 +95,7 @@ fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
 #[test]
 fn the_source_that_was_refused_is_reported() {
     for row in table::all() {
-        let frame = &row.frame[..];
+        let frame = row.bytes();
         let judgement = judge(&frame, &row.rules);
         let sight = Sight::of(&frame, judgement.spot);
         let (Verdict::Drop(reason) | Verdict::WouldDrop(reason)) = verdict(&judgement) else {
@@ -174,7 +176,7 @@ fn every_part_of_a_flow_is_reported() {
         ),
         ("cut", four_syn().cut(3).frame(), four, node[0], None),
     ] {
-        let frame = &frame[..];
+        let frame = ethernet(&frame);
         let judgement = judge(&frame, &Rules::Enforce);
         assert!(
             matches!(verdict(&judgement), Verdict::Drop(_)),
@@ -274,7 +276,7 @@ fn both_judges_agree_on_mutated_frames() -> Result<()> {
         let mut row = rng.choice(&rows).context("the table is empty")?.clone();
         mutate(&mut rng, &mut row.frame, &rows);
         row.name = format!("{} mutated in round {round}", row.name);
-        row.want = verdict(&judge(&&row.frame[..], &row.rules));
+        row.want = verdict(&judge(&row.bytes(), &row.rules));
         let filter = filters
             .get_mut(&row.rules)
             .expect("every policy is attached");
@@ -303,13 +305,16 @@ fn slices_of_anything_have_a_verdict() {
             frame[12..15].copy_from_slice(&head);
         }
         for rules in Rules::ALL {
-            judge(&&frame[..], &rules);
+            for link_header in LinkHeader::ALL {
+                let bytes = &frame;
+                judge(&Bytes { link_header, bytes }, &rules);
+            }
         }
     }
     for _ in 0..100_000 {
         let mut row = rng.choice(&rows).expect("the table is not empty").clone();
         mutate(&mut rng, &mut row.frame, &rows);
-        judge(&&row.frame[..], &row.rules);
+        judge(&row.bytes(), &row.rules);
     }
 }
 
@@ -383,7 +388,7 @@ fn splits(filters: &mut HashMap<Rules, Filter>) -> Result<bool> {
 
 fn check(wrong: &mut Vec<String>, row: &Row, linear: Option<usize>, filter: &mut Filter) {
     // The other judge, on the same bytes: they must have seen the same.
-    let frame = &row.frame[..];
+    let frame = row.bytes();
     let judgement = judge(&frame, &row.rules);
     let sight = match verdict(&judgement) {
         Verdict::Pass(_) => None,

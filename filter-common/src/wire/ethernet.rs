@@ -28,6 +28,16 @@ pub const fn is_tag(ether_type: u16) -> bool {
     matches!(ether_type, TYPE_8021Q | TYPE_8021AD)
 }
 
+/// The EtherType of an IP packet of this version; 0, which is none, if it is not one of IP.
+#[inline(always)]
+pub const fn type_of_version(version: u8) -> u16 {
+    match version {
+        4 => TYPE_IPV4,
+        6 => TYPE_IPV6,
+        _ => 0,
+    }
+}
+
 /// A walk over the tags of a frame.
 ///
 /// Linux strips priority tags (VLAN id 0) in any number and mixture, and hands tags with an id to a VLAN device or

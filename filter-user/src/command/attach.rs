@@ -25,12 +25,13 @@ use crate::{
     state::{History, Staged, WriterLock, read_ranges},
 };
 
+/// What is done to an interface.
+pub(super) const VERB: &str = "attach filter to";
+
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> Result<u8> {
     let net = Net::open()?;
-    let interfaces = net
-        .choose("attach filter to", &context.config.interfaces)
-        .await?;
+    let interfaces = net.choose(VERB, &context.config.interfaces).await?;
     let typed = args.authorized_ip_ranges.as_deref();
     let interfaces = guard(context, interfaces, typed, change).await?;
     context.global.output.result(&Attached { interfaces })?;
@@ -100,6 +101,7 @@ async fn guard(
 /// filter have none.
 async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Shown>> {
     for interface in &wish.interfaces {
+        interface.link_header(VERB)?;
         refuse_foreign(&context.pins, interface)?;
         refuse_other_mode(interface, *context.config.xdp_mode)?;
     }
@@ -300,12 +302,13 @@ fn attach_all(context: &Context, interfaces: &[Interface]) -> Result<()> {
 
 /// Attaches `program` to an interface, or puts it in the place of our own program there.
 fn attach_one(context: &Context, program: &mut Program, interface: &Interface) -> Result<()> {
+    let link_header = interface.link_header(VERB)?;
     context.pins.prepare_interface(interface.ifindex)?;
     let pin = context.pins.link(interface.ifindex);
     if interface.xdp.is_some() {
         // It is ours, or it would have been refused.
         return Link::open(&pin)?
-            .replace(program, &interface.name)
+            .replace(program, link_header, &interface.name)
             .map(drop);
     }
     if pin.exists() {
@@ -313,7 +316,8 @@ fn attach_one(context: &Context, program: &mut Program, interface: &Interface) -
         detach_link(&pin)?;
     }
     let mode = *context.config.xdp_mode;
-    Link::create(program, &interface.name, interface.ifindex, mode)?
+    let (name, ifindex) = (&interface.name, interface.ifindex);
+    Link::create(program, link_header, name, ifindex, mode)?
         .pin(&pin)
         .map(drop)
 }

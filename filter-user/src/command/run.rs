@@ -218,7 +218,9 @@ fn notify_reloading() {
 fn quiet(context: &Context) -> Result<()> {
     let mut silent = Program::load(&context.pins.maps(), false)?;
     for ifindex in context.pins.interfaces()? {
-        Link::open(&context.pins.link(ifindex))?.replace(&mut silent, &format!("#{ifindex}"))?;
+        let link = Link::open(&context.pins.link(ifindex))?;
+        let link_header = link.link_header()?;
+        link.replace(&mut silent, link_header, &format!("#{ifindex}"))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 use aya_log::EbpfLogger;
+use filter_common::LinkHeader;
 
 use super::object::Program;
 use crate::{
@@ -87,8 +88,14 @@ impl Link {
     ///
     /// # Errors
     /// If the interface carries another program, or the driver or the kernel refuses. Nothing is ever displaced.
-    pub fn create(program: &mut Program, name: &str, ifindex: u32, mode: XdpMode) -> Result<Self> {
-        let xdp = program.xdp()?;
+    pub fn create(
+        program: &mut Program,
+        link_header: LinkHeader,
+        name: &str,
+        ifindex: u32,
+        mode: XdpMode,
+    ) -> Result<Self> {
+        let xdp = program.xdp(link_header)?;
         let native = || {
             Problem::failed(
                 format!("attach filter to `{name}`: its driver has no native XDP"),
@@ -124,15 +131,33 @@ impl Link {
     ///
     /// # Errors
     /// If the kernel refuses; the old program then stays, as long as the link has another holder.
-    pub fn replace(self, program: &mut Program, name: &str) -> Result<Self> {
+    pub fn replace(
+        self,
+        program: &mut Program,
+        link_header: LinkHeader,
+        name: &str,
+    ) -> Result<Self> {
         let verb = || format!("replace program on `{name}`");
         let failed = |error: ProgramError| explain(&verb(), &error);
         let link = XdpLink::try_from(self.fd).map_err(|error| explain(&verb(), &error))?;
-        let xdp = program.xdp()?;
+        let xdp = program.xdp(link_header)?;
         let id = xdp.attach_to_link(link).map_err(failed)?;
         let link = xdp.take_link(id).map_err(failed)?;
         let fd = FdLink::try_from(link).map_err(|error| explain(&verb(), &error))?;
         Ok(Self { fd })
+    }
+
+    /// What frames the program expects that it holds.
+    ///
+    /// # Errors
+    /// If the program is not ours, or the kernel refuses.
+    pub fn link_header(&self) -> Result<LinkHeader> {
+        let id = self.attachment()?.program_id;
+        let name = program_name(id).with_context(|| format!("name program {id}"))?;
+        LinkHeader::ALL
+            .into_iter()
+            .find(|link_header| link_header.program() == name)
+            .with_context(|| format!("use program `{name}`: it is not ours"))
     }
 
     /// What it holds, as the kernel says now.

@@ -8,10 +8,13 @@ use aya::{
     maps::{Array, MapData},
     programs::Xdp,
 };
-use filter_common::map::{
-    BITMAPS, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, INTERFACES, POLICY, PROGRAM,
-    REPORT_HEADS, REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6,
-    STRANGERS, TABLE, USAGE,
+use filter_common::{
+    LinkHeader,
+    map::{
+        BITMAPS, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, INTERFACES, POLICY,
+        REPORT_HEADS, REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6,
+        STRANGERS, TABLE, USAGE,
+    },
 };
 
 use super::maps::open_data;
@@ -114,29 +117,37 @@ impl HeldMaps {
 }
 
 impl Program {
-    /// Loads the program over the shared maps pinned in `maps`: one for all interfaces, so the verifier walks it once. With `log` it
-    /// says through aya-log what it reports, and no more than that.
+    /// Loads the program over the shared maps pinned in `maps`: one for all interfaces of a link header, so the verifier walks
+    /// it once; that for Ethernet now, any other when it is wanted. With `log` it says through aya-log what it reports, and
+    /// no more than that.
     ///
     /// # Errors
     /// If the kernel refuses: no capability, or its verifier does not take the program.
     pub fn load(maps: &Path, log: bool) -> Result<Self> {
-        let mut ebpf = loader(maps, log)?
+        let ebpf = loader(maps, log)?
             .load(OBJECT)
             .map_err(|error| explain("load program `apifence`", &error))?;
-        xdp(&mut ebpf)?
-            .load()
-            .map_err(|error| explain("load program `apifence`", &error))?;
-        Ok(Self { ebpf })
+        let mut program = Self { ebpf };
+        program.xdp(LinkHeader::Ethernet)?;
+        Ok(program)
     }
 
-    pub(super) fn xdp(&mut self) -> Result<&mut Xdp> {
-        xdp(&mut self.ebpf)
+    /// The program for devices whose frames start so, loaded.
+    pub(super) fn xdp(&mut self, link_header: LinkHeader) -> Result<&mut Xdp> {
+        let name = link_header.program();
+        let program: &mut Xdp = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("find program `{name}` in its object: it is not there"))?
+            .try_into()
+            .with_context(|| {
+                format!("find program `{name}` in its object: it is no XDP program")
+            })?;
+        if program.fd().is_err() {
+            program
+                .load()
+                .map_err(|error| explain(&format!("load program `{name}`"), &error))?;
+        }
+        Ok(program)
     }
-}
-
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    ebpf.program_mut(PROGRAM)
-        .context("find program `apifence` in its object: it is not there")?
-        .try_into()
-        .context("find program `apifence` in its object: it is no XDP program")
 }

@@ -14,8 +14,8 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
-    REASON_SLOTS, Sight, Verdict,
-    map::{COUNTERS, InterfaceRows, LAYOUT_VERSION, PROGRAM, SELECTOR},
+    Bytes, LinkHeader, REASON_SLOTS, Sight, Verdict,
+    map::{COUNTERS, InterfaceRows, LAYOUT_VERSION, SELECTOR},
 };
 
 use super::{Rules, reports::Reports};
@@ -26,13 +26,15 @@ pub const SHORTEST: usize = 14;
 
 /// One end of a pair that is down: no frame of anybody else gets into the counters.
 pub const INTERFACE: &str = "quiet";
+/// A device whose frames start with the IP header, and that nobody writes to.
+const HEADLESS: &str = "headless";
 
 /// Packets and bytes.
 type Count = [u64; 2];
 
 /// An attached filter.
 pub struct Filter {
-    program: Xdp,
+    programs: Vec<(LinkHeader, Xdp)>,
     counters: PerCpuArray<MapData, Count>,
     reports: Reports,
     last: Vec<Count>,
@@ -42,6 +44,7 @@ impl Filter {
     /// Attaches it inside `namespace` under `rules`; it stays for as long as the namespace does.
     pub fn attach(namespace: &Namespace, rules: Rules) -> Result<Self> {
         add_interface(namespace)?;
+        namespace.ip(&format!("tuntap add dev {HEADLESS} mode tun"))?;
         let apifence = Apifence::new(namespace)?;
         let apifence = {
             let directory = apifence.bpffs().with_file_name(format!("{rules:?}"));
@@ -51,7 +54,10 @@ impl Filter {
             none if none.is_empty() => "192.0.2.1".to_owned(),
             ranges => ranges.join(","),
         };
-        let mut words = vec!["attach".to_owned(), format!("--interface={INTERFACE}")];
+        let mut words = vec![
+            "attach".to_owned(),
+            format!("--interface={INTERFACE},{HEADLESS}"),
+        ];
         words.push(format!("--authorized-ip-ranges={ranges}"));
         words.extend(rules.options());
         let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -59,7 +65,9 @@ impl Filter {
         if rules.ranges().is_empty() {
             apifence.ok(&["ranges", "clear"])?;
         }
-        let filter = Self::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+        let mut filter = Self::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+        let headless = Self::open(&apifence, namespace.ifindex(HEADLESS)?)?;
+        filter.programs.extend(headless.programs);
         if rules == Rules::Unfilled {
             select_the_other_slot(&apifence)?;
         }
@@ -75,7 +83,7 @@ impl Filter {
         let link = layout.join(format!("interfaces/{ifindex}/link"));
         let mut filter = Self {
             reports: Reports::open(&maps)?,
-            program: program(&link)?,
+            programs: vec![program(&link)?],
             counters: Map::PerCpuArray(counters).try_into()?,
             last: Vec::new(),
         };
@@ -83,8 +91,12 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The program's verdict on `frame`.
+    /// The program's verdict on an Ethernet frame.
     pub fn judge(&mut self, frame: &[u8], linear: Option<usize>) -> Result<Verdict> {
+        let frame = Bytes {
+            link_header: LinkHeader::Ethernet,
+            bytes: frame,
+        };
         Ok(self.judge_and_report(frame, linear)?.0)
     }
 
@@ -96,7 +108,7 @@ impl Filter {
     /// With `linear` only so many bytes of the frame are in its first buffer (Linux 6.18, see [`splits`](Self::splits)).
     pub fn judge_and_report(
         &mut self,
-        frame: &[u8],
+        frame: Bytes<'_>,
         linear: Option<usize>,
     ) -> Result<(Verdict, Option<Sight>)> {
         self.reports.renew()?;
@@ -113,7 +125,8 @@ impl Filter {
         };
         // A second buffer that holds padding alone may be left out.
         let padding = |linear: &usize| end_of_packet(frame).is_some_and(|end| end <= *linear);
-        let lens = [Some(frame.len()), linear.filter(padding)];
+        let len = frame.bytes.len();
+        let lens = [Some(len), linear.filter(padding)];
         ensure!(
             counted[0] == 1 && lens.contains(&Some(counted[1] as usize)),
             "counted {counted:?} packets and bytes instead of 1 and one of {lens:?}"
@@ -137,9 +150,8 @@ impl Filter {
         );
         if let Some(report) = report {
             ensure!(
-                usize::from(report.verdict) == slot && report.frame_len as usize == frame.len(),
-                "{verdict:?} on {} bytes was counted, and {report:?} reported",
-                frame.len()
+                usize::from(report.verdict) == slot && report.frame_len as usize == len,
+                "{verdict:?} on {len} bytes was counted, and {report:?} reported",
             );
         }
         Ok((verdict, report.map(|report| report.sight())))
@@ -153,14 +165,14 @@ impl Filter {
         Ok(drops.map(|verdict| of(&verdict)).sum())
     }
 
-    /// The program.
+    /// The program on the interface that the filter was opened for.
     pub fn program(&self) -> &Xdp {
-        &self.program
+        &self.programs[0].1
     }
 
     /// Whether this kernel lets a test choose how much of a frame is linear.
     pub fn splits(&mut self) -> Result<bool> {
-        let ran = self.program.test_run(options(&[0; 100], &context(50)));
+        let ran = self.program().test_run(options(&[0; 100], &context(50)));
         self.last = self.counted()?;
         match ran {
             Ok(_) => Ok(true),
@@ -173,9 +185,18 @@ impl Filter {
         }
     }
 
-    fn run(&self, frame: &[u8], linear: Option<usize>) -> Result<u32> {
+    fn run(&self, frame: Bytes<'_>, linear: Option<usize>) -> Result<u32> {
+        let Bytes {
+            link_header,
+            bytes: frame,
+        } = frame;
+        let (_, program) = self
+            .programs
+            .iter()
+            .find(|(found, _)| *found == link_header)
+            .with_context(|| format!("no program for {link_header:?} is attached"))?;
         let context = linear.map(context);
-        let result = self.program.test_run(match &context {
+        let result = program.test_run(match &context {
             Some(context) => options(frame, context),
             None => TestRunOptions {
                 data_in: Some(frame),
@@ -238,7 +259,7 @@ fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
 }
 
 /// The program behind a pinned link.
-fn program(link: &Path) -> Result<Xdp> {
+fn program(link: &Path) -> Result<(LinkHeader, Xdp)> {
     let pinned =
         PinnedLink::from_pin(link).with_context(|| format!("open link `{}`", link.display()))?;
     let id = FdLink::from(pinned).info()?.program_id();
@@ -246,19 +267,29 @@ fn program(link: &Path) -> Result<Xdp> {
         .filter_map(Result::ok)
         .find(|program| program.id() == id)
         .with_context(|| format!("program {id} of the link is not loaded"))?;
-    Ok(Xdp::from_program_info(
-        info,
-        PROGRAM.into(),
-        XdpAttachType::Interface,
-    )?)
+    let link_header = LinkHeader::ALL
+        .into_iter()
+        .find(|link_header| info.name_as_str() == Some(link_header.program()))
+        .with_context(|| format!("program {id} has another name than ours"))?;
+    let name = link_header.program().into();
+    let program = Xdp::from_program_info(info, name, XdpAttachType::Interface)?;
+    Ok((link_header, program))
 }
 
 /// The offset behind an IP packet right in the frame, by its own account.
-fn end_of_packet(frame: &[u8]) -> Option<usize> {
-    let (header, len) = match frame.get(12..14)? {
-        [0x08, 0x00] => (14, frame.get(16..18)?),
-        [0x86, 0xdd] => (54, frame.get(18..20)?),
+pub fn end_of_packet(frame: Bytes<'_>) -> Option<usize> {
+    let ip = frame.link_header.bytes();
+    let (front, packet) = frame.bytes.split_at_checked(ip)?;
+    let version = match front.last_chunk() {
+        Some([0x08, 0x00]) => 4,
+        Some([0x86, 0xdd]) => 6,
+        Some(_) => return None,
+        None => packet.first()? >> 4,
+    };
+    let (header, len) = match version {
+        4 => (0, packet.get(2..4)?),
+        6 => (40, packet.get(4..6)?),
         _ => return None,
     };
-    Some(header + usize::from(u16::from_be_bytes([len[0], len[1]])))
+    Some(ip + header + usize::from(u16::from_be_bytes([len[0], len[1]])))
 }

@@ -7,6 +7,7 @@ mod big;
 mod destinations;
 mod fragments;
 mod headers;
+mod headless;
 mod ipv4;
 mod ipv6;
 mod link;
@@ -19,7 +20,9 @@ mod tunnels;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use filter_common::{
+    Bytes,
     DropReason::{self, Unauthorized},
+    LinkHeader,
     PassReason::{self, Authorized, AuthorizedDoubt, NotTcp, OtherPort},
     Verdict::{self, Drop, Pass},
 };
@@ -32,12 +35,24 @@ pub use rules::Rules;
 pub struct Row {
     /// What it is, in words: `topic/what`.
     pub name: String,
-    /// The frame, from its MAC addresses on.
+    /// What the device's frames start with.
+    pub link_header: LinkHeader,
+    /// The frame, from its MAC addresses on, or from its IP header on.
     pub frame: Vec<u8>,
     /// The policy in force.
     pub rules: Rules,
     /// The verdict it must get.
     pub want: Verdict,
+}
+
+impl Row {
+    /// The frame as both judges take it.
+    pub fn bytes(&self) -> Bytes<'_> {
+        Bytes {
+            link_header: self.link_header,
+            bytes: &self.frame,
+        }
+    }
 }
 
 /// All rows.
@@ -57,6 +72,8 @@ pub fn all() -> Vec<Row> {
         policies::add,
         destinations::add,
         big::add,
+        // Last: it takes the packets of all others.
+        headless::add,
     ] {
         topic(&mut rows);
     }
@@ -151,6 +168,7 @@ impl Rows {
     fn under(&mut self, rules: Rules, name: impl Into<String>, frame: Vec<u8>, want: Verdict) {
         self.0.push(Row {
             name: name.into(),
+            link_header: LinkHeader::Ethernet,
             frame,
             rules,
             want,

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use cases::{Case, Works};
-use filter_common::Verdict;
+use filter_common::{LinkHeader, Verdict};
 use tests::{
     cli::Apifence,
     delivery::{Answer, INTERFACE, Testbed},
@@ -242,7 +242,8 @@ fn verdict(case: &Case, open: Answered, filtered: Answered) -> Option<String> {
 fn rows(mtu: u32) -> Vec<Row> {
     table::all()
         .into_iter()
-        .filter(|row| row.rules == Rules::Enforce && row.frame.len() >= 14)
+        .filter(|row| row.link_header == LinkHeader::Ethernet && row.rules == Rules::Enforce)
+        .filter(|row| row.frame.len() >= 14)
         .filter(|row| fits(mtu, std::slice::from_ref(&row.frame)))
         .collect()
 }

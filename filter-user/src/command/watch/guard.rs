@@ -21,12 +21,13 @@ use tokio::{
 };
 
 use super::{
-    super::attach::{GENERIC, refuse_foreign, refuse_other_mode},
+    super::attach::{GENERIC, VERB, refuse_foreign, refuse_other_mode},
     complaints::{Complaints, sentence},
 };
 use crate::{
     config::{Config, XdpMode},
     datapath::{Counters, HeldMaps, Link, LogLines, Program},
+    link_type::LinkType,
     metrics::{Health, Loop, Turns},
     net::{Change, Changes, Interface, Net, XdpPlace},
     output::say,
@@ -250,7 +251,8 @@ impl Guard {
             let wanted = |interface: &&Interface| {
                 let ifindex = interface.ifindex;
                 let routes = self.routes.as_ref();
-                routes.is_some_and(|routes| routes.contains(&ifindex))
+                let is_filtered = matches!(interface.link_type, LinkType::Filtered(_));
+                is_filtered && routes.is_some_and(|routes| routes.contains(&ifindex))
                     || self.held.contains_key(&ifindex)
                     || pinned.contains(&ifindex)
             };
@@ -341,6 +343,7 @@ impl Guard {
     fn attach(&mut self, interface: &Interface, mode: XdpMode) -> Result<()> {
         let (name, ifindex) = (&interface.name, interface.ifindex);
         let pin = self.shared.pins.link(ifindex);
+        let link_header = interface.link_header(VERB)?;
         refuse_foreign(&self.shared.pins, interface)?;
         refuse_other_mode(interface, mode)?;
         self.load()?;
@@ -348,20 +351,20 @@ impl Guard {
         let held = if interface.xdp.is_some() {
             // Ours, or it would have been refused.
             self.counters.claim(ifindex)?;
-            let link = Link::open(&pin)?.replace(program, name)?;
+            let link = Link::open(&pin)?.replace(program, link_header, name)?;
             let is_pinned = true;
             (link, is_pinned)
         } else {
             self.counters.claim(ifindex)?;
             // Traffic is affected from here on.
-            let link = Link::create(program, name, ifindex, mode)?;
+            let link = Link::create(program, link_header, name, ifindex, mode)?;
             // The link of an interface that is gone, or one that somebody detached.
             let _ = fs::remove_file(&pin);
             let pinned = self.shared.pins.prepare_interface(ifindex);
             match pinned.and_then(|()| link.pin(&pin)) {
                 Ok(link) => (link, true),
                 // The link went with the failure. The port stays shut as long as this process lives; `pin_again` tells.
-                Err(_) => (Link::create(program, name, ifindex, mode)?, false),
+                Err(_) => (Link::create(program, link_header, name, ifindex, mode)?, false),
             }
         };
         let (link, is_pinned) = held;
