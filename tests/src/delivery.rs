@@ -1,7 +1,7 @@
 //! A node that answers, and a wire on which any frame can be put: what Linux really delivers is what it answers.
 
 use std::{
-    io::{ErrorKind, Read as _},
+    io::{self, ErrorKind, Read as _},
     net::{Ipv6Addr, Shutdown, SocketAddr, UdpSocket},
     os::fd::OwnedFd,
     process::Command,
@@ -23,9 +23,10 @@ use crate::{
     netns::{End, Namespace, veth},
     packets::{
         V4,
-        ethernet::{CLIENT_MAC, IPV4, IPV6, NODE_MAC},
+        ethernet::{CLIENT_MAC, HEADER_LEN, IPV4, IPV6, NODE_MAC, frame},
     },
     table::{NODE4, NODE6, OTHER4, OTHER6, Who},
+    tun::Tun,
     wait::PATIENCE,
 };
 
@@ -55,13 +56,57 @@ pub enum Answer {
     Echo(u16),
 }
 
+/// What frames come in on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    /// Ethernet, from another namespace.
+    Ethernet,
+    /// A tun device: of each frame its IP packet alone.
+    Tun,
+}
+
+/// The sender's end of it.
+#[derive(Debug)]
+enum Wire {
+    /// From a namespace that lives as long.
+    Ethernet(Socket, #[expect(dead_code, reason = "held")] Namespace),
+    Tun(Tun),
+}
+
+impl Wire {
+    fn send(&self, frame: &[u8]) -> Result<()> {
+        match self {
+            Self::Ethernet(socket, _) => {
+                let sent = socket
+                    .send(frame)
+                    .with_context(|| format!("send {} bytes", frame.len()))?;
+                ensure!(sent == frame.len(), "sent {sent} of {} bytes", frame.len());
+                Ok(())
+            }
+            Self::Tun(tun) => tun.send(&frame[HEADER_LEN..]),
+        }
+    }
+
+    /// The next frame; where there is no Ethernet header, one is put in front.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Ethernet(socket, _) => (&*socket).read(buffer),
+            Self::Tun(tun) => {
+                let len = tun.receive(&mut buffer[HEADER_LEN..])?;
+                let (header, packet) = buffer.split_at_mut(HEADER_LEN);
+                header.copy_from_slice(&frame(&packet[..len])[..HEADER_LEN]);
+                Ok(HEADER_LEN + len)
+            }
+        }
+    }
+}
+
 /// A node and a client at the two ends of a wire.
 #[derive(Debug)]
 pub struct Testbed {
     /// Where the listeners are.
     pub node: Namespace,
-    _client: Namespace,
-    wire: Socket,
+    wire: Wire,
     _listeners: Vec<Socket>,
     echo: UdpSocket,
     markers: u16,
@@ -70,9 +115,9 @@ pub struct Testbed {
 impl Testbed {
     /// Makes one. The calling thread, and what answers it, stay on one CPU from now on: so what is sent first is answered
     /// first.
-    pub fn new(mtu: u32) -> Result<Self> {
+    pub fn new(road: Road, mtu: u32) -> Result<Self> {
         one_cpu()?;
-        let (node, client) = (Namespace::new("node")?, Namespace::new("client")?);
+        let node = Namespace::new("node")?;
         let [to4, to6, other4, other6] = [
             NODE4.to_string() + "/32",
             format!("{NODE6}/128"),
@@ -80,30 +125,16 @@ impl Testbed {
             format!("{OTHER6}/128"),
         ];
         let addresses = [&*to4, &to6, &other4, &other6];
-        veth(
-            mtu,
-            End {
-                namespace: &node,
-                interface: INTERFACE,
-                addresses: &addresses,
-            },
-            End {
-                namespace: &client,
-                interface: INTERFACE,
-                addresses: &[],
-            },
-        )?;
-        node.ip(&format!("link set {INTERFACE} address {}", mac(NODE_MAC)))?;
-        client.ip(&format!("link set {INTERFACE} address {}", mac(CLIENT_MAC)))?;
-        for gateway in ["169.254.0.1", "fe80::1"] {
-            node.ip(&format!(
-                "route add default via {gateway} dev {INTERFACE} onlink"
-            ))?;
-            node.ip(&format!(
-                "neigh replace {gateway} lladdr {} dev {INTERFACE} nud permanent",
-                mac(CLIENT_MAC)
-            ))?;
-        }
+        let wire = match road {
+            Road::Ethernet => ethernet(&node, mtu, &addresses)?,
+            Road::Tun => {
+                let tun = Tun::new(&node, INTERFACE, &addresses)?;
+                node.ip(&format!("link set {INTERFACE} mtu {mtu}"))?;
+                node.ip(&format!("route add default dev {INTERFACE}"))?;
+                node.ip(&format!("-6 route add default dev {INTERFACE}"))?;
+                Wire::Tun(tun)
+            }
+        };
         for (name, value) in [
             // Any source is as good as any other, and each SYN is answered once.
             ("net/ipv4/conf/all/rp_filter", "0"),
@@ -128,10 +159,8 @@ impl Testbed {
         let echo = node.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, ECHO)))?;
         let answering = echo.try_clone()?;
         thread::spawn(move || answer(&answering));
-        let wire = client.run(open_wire)?;
         let mut testbed = Self {
             node,
-            _client: client,
             wire,
             _listeners: listeners,
             echo,
@@ -162,17 +191,13 @@ impl Testbed {
             .datagram(self.markers, ECHO, b"marker")
             .frame();
         for frame in frames.iter().chain([&marker]) {
-            let sent = self
-                .wire
-                .send(frame)
-                .with_context(|| format!("send {} bytes", frame.len()))?;
-            ensure!(sent == frame.len(), "sent {sent} of {} bytes", frame.len());
+            self.wire.send(frame)?;
         }
         let deadline = Instant::now() + PATIENCE;
         let mut answers = Vec::new();
         let mut buffer = vec![0; 70_000];
         loop {
-            let len = match (&self.wire).read(&mut buffer) {
+            let len = match self.wire.receive(&mut buffer) {
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     bail!("the marker was not answered")
@@ -195,6 +220,36 @@ impl Drop for Testbed {
         // Wakes the thread that waits for a datagram, although it calls the socket unconnected.
         let _ = socket2::SockRef::from(&self.echo).shutdown(Shutdown::Read);
     }
+}
+
+/// A node's interface with these addresses, and the wire to it.
+fn ethernet(node: &Namespace, mtu: u32, addresses: &[&str]) -> Result<Wire> {
+    let client = Namespace::new("client")?;
+    veth(
+        mtu,
+        End {
+            namespace: node,
+            interface: INTERFACE,
+            addresses,
+        },
+        End {
+            namespace: &client,
+            interface: INTERFACE,
+            addresses: &[],
+        },
+    )?;
+    node.ip(&format!("link set {INTERFACE} address {}", mac(NODE_MAC)))?;
+    client.ip(&format!("link set {INTERFACE} address {}", mac(CLIENT_MAC)))?;
+    for gateway in ["169.254.0.1", "fe80::1"] {
+        node.ip(&format!(
+            "route add default via {gateway} dev {INTERFACE} onlink"
+        ))?;
+        node.ip(&format!(
+            "neigh replace {gateway} lladdr {} dev {INTERFACE} nud permanent",
+            mac(CLIENT_MAC)
+        ))?;
+    }
+    Ok(Wire::Ethernet(client.run(open_wire)?, client))
 }
 
 /// Keeps the calling thread, and what it starts, on one of the CPUs it may use: the next one each time.

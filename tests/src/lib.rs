@@ -19,4 +19,5 @@ pub mod scrape;
 pub mod site;
 pub mod table;
 pub mod tls;
+pub mod tun;
 pub mod wait;

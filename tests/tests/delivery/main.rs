@@ -12,38 +12,51 @@ use cases::{Case, Works};
 use filter_common::{LinkHeader, Verdict};
 use tests::{
     cli::Apifence,
-    delivery::{Answer, INTERFACE, Testbed},
-    packets::{CLIENT_PORT, UDP},
+    delivery::{Answer, INTERFACE, Road, Testbed},
+    packets::{
+        CLIENT_PORT, UDP,
+        ethernet::{self, HEADER_LEN},
+    },
     table::{self, Row, Rules, Who},
 };
 
 #[test]
 fn plain() -> Result<()> {
-    everything(1500, false)
+    everything(Road::Ethernet, 1500, false)
 }
 
 #[test]
 fn with_conntrack() -> Result<()> {
-    everything(1500, true)
+    everything(Road::Ethernet, 1500, true)
 }
 
 #[test]
 fn jumbo() -> Result<()> {
-    everything(9000, false)
+    everything(Road::Ethernet, 9000, false)
 }
 
 #[test]
 fn jumbo_with_conntrack() -> Result<()> {
-    everything(9000, true)
+    everything(Road::Ethernet, 9000, true)
+}
+
+#[test]
+fn without_an_ethernet_header() -> Result<()> {
+    everything(Road::Tun, 1500, false)
+}
+
+#[test]
+fn without_an_ethernet_header_with_conntrack() -> Result<()> {
+    everything(Road::Tun, 1500, true)
 }
 
 /// A node of its own for each way to be filtered.
-fn everything(mtu: u32, tracked: bool) -> Result<()> {
+fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
     let cases: Vec<_> = cases::all()
         .into_iter()
-        .filter(|case| fits(mtu, &case.frames))
+        .filter(|case| fits(road, mtu, &case.frames))
         .collect();
-    let open = Run::new(&mut testbed(mtu, tracked)?, &cases, mtu)?;
+    let open = Run::new(&mut testbed(road, mtu, tracked)?, &cases, road, mtu)?;
     let mut wrong: Vec<_> = cases
         .iter()
         .zip(&open.cases)
@@ -51,17 +64,22 @@ fn everything(mtu: u32, tracked: bool) -> Result<()> {
         .map(|(case, _)| format!("without a filter: {} is not answered", case.name))
         .collect();
     println!(
-        "mtu {mtu}, conntrack {tracked}: {} of {} cases and {} of {} rows answered without a filter",
+        "{road:?}, mtu {mtu}, conntrack {tracked}: {} of {} cases and {} of {} rows answered without a filter",
         open.cases
             .iter()
             .filter(|answered| **answered != Answered::Not)
             .count(),
         cases.len(),
         open.rows.len(),
-        rows(mtu).len(),
+        rows(road, mtu).len(),
     );
-    for mode in ["native", "generic"] {
-        let mut testbed = testbed(mtu, tracked)?;
+    // The driver of tun devices has no XDP of its own for those without an Ethernet header.
+    let modes = match road {
+        Road::Ethernet => &["native", "generic"][..],
+        Road::Tun => &["auto", "generic"],
+    };
+    for mode in modes {
+        let mut testbed = testbed(road, mtu, tracked)?;
         let node = testbed.node.try_clone()?;
         let apifence = Apifence::new(&node)?;
         let pins = apifence.bpffs().with_file_name(format!("{mode}-{mtu}"));
@@ -76,7 +94,7 @@ fn everything(mtu: u32, tracked: bool) -> Result<()> {
             ),
             "--no-node-addresses",
         ])?;
-        let filtered = Run::new(&mut testbed, &cases, mtu)?;
+        let filtered = Run::new(&mut testbed, &cases, road, mtu)?;
         wrong.extend(compare(&cases, &open, &filtered).map(|what| format!("{mode}: {what}")));
         ensure!(apifence.dropped()? > 0, "{mode}: nothing was dropped");
         apifence.ok(&["detach"])?;
@@ -89,14 +107,14 @@ fn everything(mtu: u32, tracked: bool) -> Result<()> {
 fn destinations() -> Result<()> {
     for tracked in [false, true] {
         let cases = cases::routes();
-        let open = run(&mut testbed(1500, tracked)?, &cases)?;
+        let open = run(&mut testbed(Road::Ethernet, 1500, tracked)?, &cases)?;
         let mut wrong = Vec::new();
         for (case, answered) in cases.iter().zip(&open) {
             if case.works.on(tracked) && *answered == Answered::Not {
                 wrong.push(format!("without a filter: {} is not answered", case.name));
             }
         }
-        let mut testbed = testbed(1500, tracked)?;
+        let mut testbed = testbed(Road::Ethernet, 1500, tracked)?;
         let node = testbed.node.try_clone()?;
         let apifence = Apifence::new(&node)?;
         let pins = apifence
@@ -141,10 +159,10 @@ struct Run {
 }
 
 impl Run {
-    fn new(testbed: &mut Testbed, cases: &[Case], mtu: u32) -> Result<Self> {
+    fn new(testbed: &mut Testbed, cases: &[Case], road: Road, mtu: u32) -> Result<Self> {
         let answered = run(testbed, cases)?;
         let (mut rows_answered, mut reached) = (BTreeSet::new(), BTreeSet::new());
-        for (at, mut row) in rows(mtu).into_iter().enumerate() {
+        for (at, mut row) in rows(road, mtu).into_iter().enumerate() {
             renumber(
                 &mut row.frame,
                 10_000 + u16::try_from(at).context("too many rows")?,
@@ -239,16 +257,19 @@ fn verdict(case: &Case, open: Answered, filtered: Answered) -> Option<String> {
 }
 
 /// The rows of the usual policy that this MTU lets onto the wire, and a smaller one does not.
-fn rows(mtu: u32) -> Vec<Row> {
+fn rows(road: Road, mtu: u32) -> Vec<Row> {
     table::all()
         .into_iter()
         .filter(|row| row.link_header == LinkHeader::Ethernet && row.rules == Rules::Enforce)
         .filter(|row| row.frame.len() >= 14)
-        .filter(|row| fits(mtu, std::slice::from_ref(&row.frame)))
+        .filter(|row| fits(road, mtu, std::slice::from_ref(&row.frame)))
         .collect()
 }
 
-fn fits(mtu: u32, frames: &[Vec<u8>]) -> bool {
+fn fits(road: Road, mtu: u32, frames: &[Vec<u8>]) -> bool {
+    if road == Road::Tun && !frames.iter().all(|frame| is_packet(frame)) {
+        return false;
+    }
     let longest = frames.iter().map(Vec::len).max().unwrap_or(0);
     match mtu {
         1500 => longest <= 1514,
@@ -256,8 +277,16 @@ fn fits(mtu: u32, frames: &[Vec<u8>]) -> bool {
     }
 }
 
-fn testbed(mtu: u32, tracked: bool) -> Result<Testbed> {
-    let testbed = Testbed::new(mtu)?;
+/// Whether a frame is an IP packet behind an Ethernet header, and says so: without the header it is the same packet.
+fn is_packet(frame: &[u8]) -> bool {
+    let packet = frame.get(HEADER_LEN..).unwrap_or_default();
+    packet.len() > 40
+        && ethernet::frame(packet)[12..14] == frame[12..14]
+        && matches!(packet[0] >> 4, 4 | 6)
+}
+
+fn testbed(road: Road, mtu: u32, tracked: bool) -> Result<Testbed> {
+    let testbed = Testbed::new(road, mtu)?;
     if tracked {
         testbed.track_connections()?;
     }

@@ -1,0 +1,89 @@
+//! A tun device whose packets a test writes and reads: nothing stands in front of their IP header.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use crate::{
+    netns::{Namespace, add_address},
+    wait::PATIENCE,
+};
+
+/// The device, for as long as this is held.
+#[derive(Debug)]
+pub struct Tun(File);
+
+mod call {
+    use nix::libc;
+
+    nix::ioctl_write_ptr_bad!(
+        /// Makes a device, or opens the one of that name.
+        set_interface,
+        libc::TUNSETIFF,
+        libc::ifreq
+    );
+}
+
+impl Tun {
+    /// Makes it in `namespace`, up, with these addresses.
+    pub fn new(namespace: &Namespace, name: &str, addresses: &[&str]) -> Result<Self> {
+        // The namespace is that of the thread that sets the interface.
+        let device = namespace.run(|| -> Result<File> {
+            let device = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/net/tun")
+                .context("open `/dev/net/tun`")?;
+            let mut request = libc::ifreq {
+                ifr_name: [0; libc::IFNAMSIZ],
+                ifr_ifru: libc::__c_anonymous_ifr_ifru {
+                    ifru_flags: (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short,
+                },
+            };
+            for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+                *place = byte as libc::c_char;
+            }
+            // SAFETY: the descriptor is open, and the request is of the type that this call reads; it is alive and ours.
+            unsafe { call::set_interface(device.as_raw_fd(), &raw const request) }
+                .with_context(|| format!("make tun `{name}`"))?;
+            Ok(device)
+        })?;
+        namespace.ip(&format!("link set {name} addrgenmode none"))?;
+        for address in addresses {
+            add_address(namespace, name, address)?;
+        }
+        namespace.ip(&format!("link set {name} up"))?;
+        Ok(Self(device))
+    }
+
+    /// A packet comes in on the device.
+    pub fn send(&self, packet: &[u8]) -> Result<()> {
+        let sent = (&self.0)
+            .write(packet)
+            .with_context(|| format!("send {} bytes", packet.len()))?;
+        ensure!(
+            sent == packet.len(),
+            "sent {sent} of {} bytes",
+            packet.len()
+        );
+        Ok(())
+    }
+
+    /// The next packet that leaves through the device; how long it is.
+    pub fn receive(&self, packet: &mut [u8]) -> io::Result<usize> {
+        let mut waiting = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(PATIENCE).expect("some seconds");
+        if poll(&mut waiting, patience)? == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        (&self.0).read(packet)
+    }
+}
