@@ -1,6 +1,6 @@
 //! What was typed.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
@@ -122,9 +122,9 @@ pub(crate) enum Command {
     Status,
     /// Ask the kernel whether addresses are let in; exit status 1 if one is not
     Check {
-        /// Source addresses
+        /// Source addresses, each with a port or without, or CIDRs; `-` reads them from standard input
         #[arg(required = true, value_name = "ADDR")]
-        addresses: Vec<IpAddr>,
+        sources: Vec<String>,
     },
     /// Show the counters
     Stats {

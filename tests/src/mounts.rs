@@ -78,7 +78,8 @@ impl Drop for Home {
                 unshare(CloneFlags::CLONE_FS)?;
                 setns(namespace, CloneFlags::CLONE_NEWNS)?;
                 release(directory.path())?;
-                Ok::<_, anyhow::Error>(drop(directory))
+                drop(directory);
+                anyhow::Ok(())
             });
             // What is left is swept by the next process.
             let _ = unmount.join();

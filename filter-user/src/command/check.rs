@@ -1,8 +1,13 @@
 //! `apifence check`: what the kernel makes of an address.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    io::{self, Read as _},
+    net::{IpAddr, SocketAddr},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use filter_common::{Mode, map::Origin};
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -14,7 +19,9 @@ use super::{
 };
 use crate::{
     clock::{Moment, to_second},
-    ranges::{List, Prefix},
+    datapath::{Maps, Slot},
+    problem::{Problem, Refusals},
+    ranges::{Entry, List, Prefix, Prefixes},
 };
 
 #[derive(Serialize)]
@@ -24,10 +31,14 @@ struct Report {
 
 #[derive(Serialize)]
 struct Answer {
-    address: IpAddr,
-    /// Whether its packets to a protected port pass.
+    /// The address; none if a range was asked for.
+    address: Option<IpAddr>,
+    /// The range that was asked for.
+    cidr: Option<IpNet>,
+    /// Whether its packets to a protected port pass, all of them.
     allowed: bool,
-    /// `pass`, `drop`, or `would_drop` in monitor mode.
+    /// `pass`, `drop`, or `would_drop` in monitor mode; `part` if some addresses of a range would be dropped and others would not;
+    /// `not_filtered` if no packet of it meets the filter.
     verdict: &'static str,
     /// The range that authorizes it.
     range: Option<IpNet>,
@@ -37,89 +48,308 @@ struct Answer {
     expires: Option<Timestamp>,
     /// A longer range that has expired.
     expired: Option<IpNet>,
+    /// What of a range is authorized, where that is not all of it.
+    authorized: Vec<IpNet>,
+    /// What there is to know about the form in which it was asked for.
+    note: Option<String>,
+    /// True if the trie has the address, and the table that the program asks first does not.
+    contradiction: bool,
 }
+
+/// How many parts of a range are named.
+const NAMED: usize = 8;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for answer in &self.results {
-            let word = if answer.allowed { "allowed" } else { "dropped" };
-            write!(f, "{} {word}: ", answer.address)?;
-            match (&answer.range, answer.verdict) {
-                (Some(range), _) => {
-                    write!(f, "`{range}` ({})", answer.origins.join(", "))?;
-                    if let Some(comment) = &answer.comment {
-                        write!(f, " # {comment}")?;
-                    }
-                    if let Some(time) = answer.expires {
-                        write!(f, ", until {time}")?;
-                    }
-                }
-                (None, "would_drop") => {
-                    f.write_str("in no authorized range, and the mode is monitor")?;
-                }
-                (None, "pass") => f.write_str("enforcement is off, everyone passes")?,
-                (None, _) => f.write_str("in no authorized range")?,
-            }
-            if let Some(range) = &answer.expired {
-                write!(f, "; `{range}` has expired")?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
+        self.results.iter().try_for_each(|answer| answer.line(f))
     }
 }
 
-/// Runs the command.
-pub(super) fn run(context: &Context, addresses: &[IpAddr]) -> Result<u8> {
-    let maps = context.attached_maps()?;
-    // The verdict is the kernel's; comments are in the file alone, and one that cannot be read costs no more than them.
-    let list = known_list(context, Some(&maps)).ok().flatten();
-    let entries = list.as_ref().map_or(&[][..], List::entries);
-    let entry_of = |prefix: &Prefix| entries.iter().find(|entry| entry.range == prefix.range);
-    let now = Moment::now()?;
-    let (mode, found) = maps.steadily(|slot| {
-        let around = addresses
-            .iter()
-            .map(|address| maps.around(slot, *address, &now));
-        Ok((maps.record(slot)?.mode, around.collect::<Result<Vec<_>>>()?))
-    })?;
-    let mut results = Vec::new();
-    for (address, around) in addresses.iter().zip(found) {
+impl Answer {
+    fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match (self.verdict, self.allowed) {
+            ("part", _) => "partly allowed",
+            (_, true) => "allowed",
+            (_, false) => "dropped",
+        };
+        match (self.address, self.cidr) {
+            (Some(address), _) => write!(f, "{address} {word}: ")?,
+            (None, cidr) => write!(f, "{} {word}: ", cidr.unwrap_or_default())?,
+        }
+        match (&self.range, self.verdict) {
+            _ if self.contradiction => f.write_str(
+                "the trie authorizes it, and the table that the program asks first does not",
+            )?,
+            (_, "not_filtered") => f.write_str("loopback is not filtered")?,
+            (Some(range), _) => {
+                write!(f, "`{range}` ({})", self.origins.join(", "))?;
+                if let Some(comment) = &self.comment {
+                    write!(f, " # {comment}")?;
+                }
+                if let Some(time) = self.expires {
+                    write!(f, ", until {time}")?;
+                }
+            }
+            (None, verdict) if !self.authorized.is_empty() => {
+                let parts = self.authorized.iter().take(NAMED);
+                let parts: Vec<String> = parts.map(|part| format!("`{part}`")).collect();
+                write!(f, "authorized: {}", parts.join(", "))?;
+                if self.authorized.len() > NAMED {
+                    write!(f, " and {} more", self.authorized.len() - NAMED)?;
+                }
+                if verdict == "would_drop" {
+                    f.write_str("; the mode is monitor")?;
+                }
+            }
+            (None, "would_drop") => {
+                f.write_str("in no authorized range, and the mode is monitor")?;
+            }
+            (None, "pass") => f.write_str("enforcement is off, everyone passes")?,
+            (None, _) => f.write_str("in no authorized range")?,
+        }
+        if let Some(range) = &self.expired {
+            write!(f, "; `{range}` has expired")?;
+        }
+        if let Some(note) = &self.note {
+            write!(f, " ({note})")?;
+        }
+        writeln!(f)
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Question {
+    range: IpNet,
+    /// Whether it was written as a range.
+    is_range: bool,
+    note: Option<String>,
+}
+
+impl Question {
+    /// Reads an address, one with a port, or a range; the refusal and its hint, if it is none of these.
+    fn parse(text: &str) -> Result<Self, (String, String)> {
+        let of = |address: IpAddr, note: Option<String>| {
+            let canonical = address.to_canonical();
+            let note = note.or_else(|| {
+                (canonical != address).then(|| {
+                    format!(
+                        "`{text}` is the IPv4-mapped form, in which programs show an IPv4 client"
+                    )
+                })
+            });
+            Self {
+                range: canonical.into(),
+                is_range: false,
+                note,
+            }
+        };
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(of(address, None));
+        }
+        if let Ok(client) = text.parse::<SocketAddr>() {
+            let note = format!("whatever its own port: {} decides nothing", client.port());
+            return Ok(of(client.ip(), Some(note)));
+        }
+        match text.parse::<IpNet>() {
+            Ok(range) if range.trunc() != range => Err((
+                format!(
+                    "check `{text}`: it has bits set after the first {}",
+                    range.prefix_len()
+                ),
+                format!("`{}`, or `{}` for one host", range.trunc(), range.addr()),
+            )),
+            Ok(range) => Ok(Self {
+                range,
+                is_range: true,
+                note: None,
+            }),
+            Err(_) => Err((
+                format!("check `{text}`: it is not an address or a range"),
+                "write `192.0.2.1`, `192.0.2.1:50000`, `[2001:db8::1]:50000` or `192.0.2.0/24`; `-` reads standard input".to_owned(),
+            )),
+        }
+    }
+
+    /// All that was typed, with what standard input says where that is asked for.
+    fn all(sources: &[String]) -> Result<Vec<Self>> {
+        let mut text = String::new();
+        let mut words: Vec<&str> = sources.iter().map(String::as_str).collect();
+        if let Some(place) = words.iter().position(|word| *word == "-") {
+            io::stdin()
+                .read_to_string(&mut text)
+                .context("read standard input")?;
+            let read = text
+                .lines()
+                .map(|line| line.split('#').next().unwrap_or_default())
+                .flat_map(|line| line.split([' ', '\t', ',']))
+                .filter(|word| !word.is_empty());
+            words.retain(|word| *word != "-");
+            words.splice(place..place, read);
+        }
+        let (mut questions, mut refusals) = (Vec::new(), Vec::new());
+        for word in words {
+            match Self::parse(word) {
+                Ok(question) => questions.push(question),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        if !refusals.is_empty() {
+            return Err(Refusals { list: refusals }.into());
+        }
+        if questions.is_empty() {
+            return Err(Problem::input(
+                "check: standard input names no address",
+                "write one or more on a line, with spaces or commas in between",
+            ));
+        }
+        Ok(questions)
+    }
+
+    /// The answer without what the policy says.
+    fn answer(&self) -> Answer {
+        Answer {
+            address: (!self.is_range).then(|| self.range.addr()),
+            cidr: self.is_range.then_some(self.range),
+            allowed: false,
+            verdict: "drop",
+            range: None,
+            origins: Vec::new(),
+            comment: None,
+            expires: None,
+            expired: None,
+            authorized: Vec::new(),
+            note: self.note.clone(),
+            contradiction: false,
+        }
+    }
+}
+
+/// What the maps of a slot say about a question.
+struct Found {
+    /// The prefixes around it, the longest first.
+    around: Vec<Prefix>,
+    /// What lives inside of it, if no prefix around it does.
+    inside: Vec<IpNet>,
+    /// False if the table does not know what the trie authorizes.
+    in_table: bool,
+}
+
+impl Found {
+    fn look(
+        maps: &Maps,
+        slot: Slot,
+        question: &Question,
+        all: Option<&Prefixes>,
+        now: &Moment,
+    ) -> Result<Self> {
+        let range = question.range;
+        let mut around = maps.around(slot, range.addr(), now)?;
+        around.retain(|prefix| prefix.range.prefix_len() <= range.prefix_len());
         let authorized = around.first().is_some_and(|prefix| prefix.lives(now.wall));
+        let inside = match all {
+            Some(all) if question.is_range && !authorized => {
+                let alive = all.iter().filter(|prefix| prefix.lives(now.wall));
+                let ranges = alive.map(|prefix| prefix.range);
+                IpNet::aggregate(&ranges.filter(|inner| range.contains(inner)).collect())
+            }
+            _ => Vec::new(),
+        };
+        let mut probes: BTreeSet<IpAddr> = BTreeSet::new();
+        if authorized {
+            probes.extend([range.addr(), range.broadcast()]);
+        }
+        for part in inside.iter().take(NAMED) {
+            probes.extend([part.addr(), part.broadcast()]);
+        }
+        let mut in_table = true;
+        for probe in probes {
+            in_table &= maps.in_table(slot, probe)?;
+        }
+        Ok(Self {
+            around,
+            inside,
+            in_table,
+        })
+    }
+
+    /// The answer to `question` in `mode`, with what the file says of its `entries`.
+    fn answer(&self, question: &Question, mode: u8, entries: &[Entry], now: Timestamp) -> Answer {
+        let mut answer = question.answer();
+        if question.range.addr().is_loopback() {
+            (answer.allowed, answer.verdict) = (true, "not_filtered");
+            return answer;
+        }
+        let around = &self.around;
+        let authorized = around.first().is_some_and(|prefix| prefix.lives(now));
+        let entry_of = |prefix: &Prefix| entries.iter().find(|entry| entry.range == prefix.range);
         // The kernel knows how long the longest lives with those around it; how long each lives by itself is in the file.
         let own = |prefix: &Prefix| match entry_of(prefix) {
             Some(entry) if prefix.origins == Origin::List as u8 => entry.expires,
             _ => prefix.expires,
         };
-        let lives = |prefix: &&Prefix| own(prefix).is_none_or(|time| now.wall < time);
+        let lives = |prefix: &&Prefix| own(prefix).is_none_or(|time| now < time);
         let authorizing = around
             .iter()
             .find(lives)
             .or(around.first())
             .filter(|_| authorized);
-        let expired = around.first().filter(|prefix| !lives(prefix));
         let entry = authorizing.and_then(entry_of);
-        let verdict = if authorized || mode == Mode::Off as u8 {
+        let whole = authorized || self.inside.first() == Some(&question.range);
+        answer.contradiction = !self.in_table && mode != Mode::Off as u8;
+        answer.verdict = if mode == Mode::Off as u8 || (whole && self.in_table) {
             "pass"
         } else if mode == Mode::Monitor as u8 {
             "would_drop"
-        } else {
+        } else if self.inside.is_empty() || whole {
             "drop"
+        } else {
+            "part"
         };
-        results.push(Answer {
-            address: *address,
-            allowed: verdict != "drop",
-            verdict,
-            range: authorizing.map(|prefix| prefix.range),
-            origins: authorizing.map_or_else(Vec::new, |prefix| origin_labels(prefix.origins)),
-            comment: entry.and_then(|entry| entry.comment.clone()),
-            expires: authorizing.and_then(own).map(to_second),
-            expired: expired.map(|prefix| prefix.range),
-        });
+        answer.allowed = matches!(answer.verdict, "pass" | "would_drop");
+        answer.range = authorizing.map(|prefix| prefix.range);
+        answer.origins = authorizing.map_or_else(Vec::new, |prefix| origin_labels(prefix.origins));
+        answer.comment = entry.and_then(|entry| entry.comment.clone());
+        answer.expires = authorizing.and_then(own).map(to_second);
+        let expired = around.first().filter(|prefix| !lives(prefix));
+        answer.expired = expired.map(|prefix| prefix.range);
+        answer.authorized = self.inside.clone();
+        answer
     }
+}
+
+/// Runs the command.
+pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
+    let questions = Question::all(sources)?;
+    let maps = context.attached_maps()?;
+    // The verdict is the kernel's; comments are in the file alone, and one that cannot be read costs no more than them.
+    let list = known_list(context, Some(&maps)).ok().flatten();
+    let entries = list.as_ref().map_or(&[][..], List::entries);
+    let now = Moment::now()?;
+    let ranges = questions.iter().any(|question| question.is_range);
+    let (mode, found) = maps.steadily(|slot| {
+        let all = ranges.then(|| maps.sources(slot, &now)).transpose()?;
+        let found = questions
+            .iter()
+            .map(|question| Found::look(&maps, slot, question, all.as_ref(), &now));
+        Ok((maps.record(slot)?.mode, found.collect::<Result<Vec<_>>>()?))
+    })?;
+    let results: Vec<Answer> = questions
+        .iter()
+        .zip(found)
+        .map(|(question, found)| found.answer(question, mode, entries, now.wall))
+        .collect();
     let report = Report { results };
     context.global.output.write(&report)?;
-    Ok(u8::from(
-        report.results.iter().any(|answer| !answer.allowed),
-    ))
+    let contradictions = report.results.iter().filter(|answer| answer.contradiction);
+    if let count @ 1.. = contradictions.count() {
+        return Err(Problem::failed(
+            format!(
+                "check sources: the kernel's trie and table contradict each other on {count}: they are dropped"
+            ),
+            "`apifence ranges reload` writes both anew; please report it with the output of `apifence ranges list`",
+        ));
+    }
+    let allowed = report.results.iter().all(|answer| answer.allowed);
+    Ok(u8::from(!allowed))
 }

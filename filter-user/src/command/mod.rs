@@ -145,7 +145,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             detach::run(context, &interface).await
         }
         Command::Status => status::run(context).await,
-        Command::Check { addresses } => check::run(context, &addresses),
+        Command::Check { sources } => check::run(context, &sources),
         Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
         Command::Stats { .. } => stats::run(context).await,
         Command::Top => top::run(context).await,

@@ -7,6 +7,7 @@ mod census;
 mod counters;
 mod maps;
 mod object;
+mod prefilter;
 mod reports;
 mod stage;
 mod strangers;

@@ -55,6 +55,29 @@ impl Chunks {
         Ok(())
     }
 
+    /// The chunk with the line of this index in `slot`, and its index in there; `None` where the program finds no chunk.
+    pub(super) fn line(&self, slot: Slot, index: u32) -> Result<Option<(MapData, u32)>> {
+        let chunk = index / CHUNK_LINES;
+        if chunk >= LINE_CHUNKS {
+            return Ok(None);
+        }
+        let chunk = Outer::open(&self.lines)?.chunk(lines_of(slot).start + chunk)?;
+        Ok(chunk.map(|chunk| (chunk, index % CHUNK_LINES)))
+    }
+
+    /// The same for a block of a family's bitmap.
+    pub(super) fn block(
+        &self,
+        slot: Slot,
+        ipv6: bool,
+        index: u32,
+    ) -> Result<Option<(MapData, u32)>> {
+        let first = blocks_of(slot)[usize::from(ipv6)].start;
+        let chunk = first + index / CHUNK_BLOCKS % BLOCK_CHUNKS;
+        let chunk = Outer::open(&self.blocks)?.chunk(chunk)?;
+        Ok(chunk.map(|chunk| (chunk, index % CHUNK_BLOCKS)))
+    }
+
     /// Leaves `spare` chunks of lines in `slot`, which no packet reads, and in which there is no more than `record` says. What is in them is of no
     /// account: nothing leads there but the gate.
     pub(super) fn clear(&self, slot: Slot, record: &PolicyRecord, spare: u16) -> Result<()> {
