@@ -165,8 +165,8 @@ pub(crate) enum Command {
     },
     /// Show the settings that `attach` or `run` would go by, and where each comes from
     ///
-    /// A flag goes before the environment, the environment before the config file, and the config file before the default. This takes the
-    /// flags of `attach` and `run`, and tells what they would do.
+    /// A flag goes before the environment, the environment before the config file, the config file before what is in force, and that
+    /// before the default. This takes the flags of `attach` and `run`, and tells what they would do.
     Config {
         #[command(flatten)]
         policy: PolicyArgs,
@@ -315,8 +315,8 @@ fn parse_window(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The policy besides the list, and where it applies. What is not given here comes from the environment, the config file, or is the
-/// default. The id of each is its key in the config file.
+/// The policy besides the list, and where it applies. What is not given here comes from the environment or the config file, stays as it
+/// is in force, or is the default. The id of each is its key in the config file.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
     /// Interface to guard; those that hold the default routes if none is named

@@ -13,7 +13,7 @@ use snapshot::{all, same};
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran, binary, refused},
     net::Echo,
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site},
 };
 
 /// Runs `words` with these variables in the environment.
@@ -65,20 +65,27 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
 
     let file = format!("{names}ports = [8001]\nmax_ranges = 77\ncluster_cidrs = ['10.0.0.0/8']\n");
     fs::write(filter.config_file(), file)?;
-    filter.ok(&["attach"])?;
+    filter.ok(&["attach", "--force"])?;
     assert_eq!(ports(&filter)?, "[8001]");
 
-    let environment = [("APIFENCE_PORT", "8002"), ("APIFENCE_CLUSTER_CIDRS", "")];
-    done(with(&site, &filter, &environment, &["attach"])?)?;
+    let environment = [
+        ("APIFENCE_PORT", "8002"),
+        ("APIFENCE_OUTBOUND_IPS", "203.0.113.200"),
+    ];
+    done(with(&site, &filter, &environment, &["attach", "--force"])?)?;
     assert_eq!(ports(&filter)?, "[8002]");
 
-    let flag = ["attach", "--port", "8003,8004"];
+    let flag = ["attach", "--force", "--port", "8003,8004"];
     done(with(&site, &filter, &environment, &flag)?)?;
-    // All four at once: ports by the flag, no cluster by the environment, the limit by the file, the node's addresses by default.
+    // All four at once: ports by the flag, outbound addresses by the environment, cluster and limit by the file, the node's addresses by
+    // default.
     let status = filter.json(&["status"])?;
     assert_eq!(status["ports"].to_string(), "[8003,8004]");
     assert_eq!(status["max_ranges"], 77);
-    assert_eq!(status["origins"].to_string(), r#"{"list":2,"node":2}"#);
+    assert_eq!(
+        status["origins"].to_string(),
+        r#"{"cluster":1,"list":2,"node":2,"outbound":1}"#
+    );
 
     let _filtered = Echo::new(&site.node, 8003)?;
     let _open = Echo::new(&site.node, 8002)?;
@@ -88,6 +95,167 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
         site.stranger_gets_in(family, 8002)?;
     }
     Ok(())
+}
+
+/// What was given once need not be given again: neither a port opens, nor is anyone cut, for a flag that was left out.
+#[test]
+fn settings_in_force_stay_until_somebody_says_otherwise() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    let nodes = format!("{}/32", STRANGER[0]);
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    let attach = ["attach", "--interface", INTERFACE];
+    filter.ok(&[
+        &attach[..],
+        &["--port", "6443,9345", "--cluster-cidrs", &nodes],
+    ]
+    .concat())?;
+    let holds = || {
+        assert_eq!(ports(&filter)?, "[6443,9345]");
+        site.stranger_gets_in(Family::V4, 9345)?;
+        site.stranger_is_dropped(Family::V6, 9345, &filter)
+    };
+    holds()?;
+    let shows = |key: &str| {
+        let config = filter.json(&["config"])?;
+        let settings = config["settings"].as_array().context("no settings")?;
+        let row = settings.iter().find(|row| row["key"] == key);
+        let row = row.context("no such key")?;
+        anyhow::Ok(format!("{} {}", row["value"], row["source"]))
+    };
+    assert_eq!(shows("ports")?, r#"[6443,9345] "in_force""#);
+    assert_eq!(shows("mode")?, r#""enforce" "in_force""#);
+    assert_eq!(shows("xdp_mode")?, r#""auto" "default""#);
+    let said = done(filter.run(&attach)?)?.stderr;
+    ensure!(!said.contains("(was "), "{said}");
+    holds()?;
+    // Nor does a service forget it.
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    run.line(|line| line.contains("guarding"))?;
+    holds()?;
+    run.signal(Signal::SIGTERM)?;
+    assert_eq!(run.wait()?, Some(0));
+    holds()?;
+
+    // What is asked for and opens, or keeps out, more than a list does is insisted on, and seen beforehand.
+    let none = [("APIFENCE_NODE_ADDRESSES", "false")];
+    for (environment, words, danger) in [
+        (
+            &[][..],
+            &["--port", "443"][..],
+            "opens TCP 6443, 9345 to everyone",
+        ),
+        (&[], &["--port", "6443"], "opens TCP 9345 to everyone"),
+        (
+            &[],
+            &["--destination", NODE[0]],
+            "opens every other address to everyone",
+        ),
+        (
+            &[],
+            &["--cluster-cidrs", ""],
+            "nothing but the list lets 203.0.113.9/32 in",
+        ),
+        (
+            &[],
+            &["--cluster-cidrs", "10.0.0.0/8"],
+            "nothing but the list lets 203.0.113.9/32 in",
+        ),
+        (
+            &none,
+            &[],
+            "nothing but the list lets the node's own addresses in",
+        ),
+    ] {
+        let words = [&attach, words].concat();
+        let ran = with(&site, &filter, environment, &words)?;
+        refused(&ran, INPUT, &[danger])?;
+        ensure!(
+            ran.stderr.contains("`--force`"),
+            "the way is not named; {ran}"
+        );
+        let ran = with(
+            &site,
+            &filter,
+            environment,
+            &[&words[..], &["--dry-run"]].concat(),
+        )?;
+        let ran = done(ran)?;
+        ensure!(
+            ran.stderr.contains(danger) && ran.stderr.contains("without `--force` it is refused"),
+            "{ran}"
+        );
+    }
+    holds()?;
+
+    // The file's word holds as long as it says it.
+    fs::write(
+        filter.config_file(),
+        "ports = [6443, 9345, 8443]\nmode = 'monitor'\n",
+    )?;
+    let drift = filter.json(&["status"])?["drift"].to_string();
+    ensure!(drift.contains("mode monitor (was enforce)"), "{drift}");
+    let said = done(filter.run(&attach)?)?.stderr;
+    ensure!(
+        said.contains("warning: mode monitor (was enforce): nothing is dropped"),
+        "{said}"
+    );
+    site.stranger_gets_in(Family::V6, 9345)?;
+    fs::write(filter.config_file(), "ports = [6443, 9345, 8443]\n")?;
+    assert_eq!(shows("mode")?, r#""enforce" "default""#);
+    let drift = filter.json(&["status"])?["drift"].to_string();
+    ensure!(drift.contains("mode enforce (was monitor)"), "{drift}");
+    filter.ok(&attach)?;
+    site.stranger_is_dropped(Family::V6, 9345, &filter)?;
+    assert_eq!(ports(&filter)?, "[6443,8443,9345]");
+    fs::write(filter.config_file(), "")?;
+    let opens = ["opens TCP 8443, 9345 to everyone"];
+    refused(&filter.run(&attach)?, INPUT, &opens)?;
+    site.stranger_is_dropped(Family::V6, 9345, &filter)?;
+
+    filter.ok(&[&attach[..], &["--force"]].concat())?;
+    assert_eq!(ports(&filter)?, "[443,6443]");
+    site.stranger_gets_in(Family::V6, 9345).map(drop)
+}
+
+/// `run` says what a file that it follows opens, and what that was.
+#[test]
+fn settings_that_change_under_run_are_told_one_by_one() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    let words = [
+        "run",
+        "--interface",
+        INTERFACE,
+        "--cluster-cidrs",
+        "10.0.0.0/8",
+    ];
+    let mut run = filter.start(&words)?;
+    run.line(|line| line.contains("guarding"))?;
+    for (text, wanted) in [
+        (
+            "mode = 'monitor'\n",
+            "warning: mode monitor (was enforce): nothing is dropped",
+        ),
+        ("", "note: mode enforce (was monitor)"),
+        (
+            "ports = [443, 9345]\n",
+            "warning: ports 443, 9345 (was 443, 6443): opens TCP 6443 to everyone",
+        ),
+    ] {
+        fs::write(filter.config_file(), text)?;
+        run.line(|line| line == wanted)?;
+        run.line(|line| line.contains("the settings changed"))?;
+    }
+    site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+    // Where the file is gone, nothing says otherwise.
+    fs::remove_file(filter.config_file())?;
+    run.line(|line| line.contains("no such file"))?;
+    fs::write(filter.config_file(), "ports = [443, 9345]\n")?;
+    site.stranger_is_dropped(Family::V4, 9345, &filter)
 }
 
 #[test]

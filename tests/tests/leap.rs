@@ -108,7 +108,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
     exchange(&mut stranger, PATIENCE)?;
     let mut admin = site.admin_gets_in(Family::V6, PORT)?;
     // With somebody left it needs none.
-    let ran = filter.run(&ATTACH)?;
+    let ran = filter.run(&[&ATTACH[..], &["--mode", "enforce"]].concat())?;
     ensure!(
         ran.code == Some(0) && ran.stderr.contains("1 of 2"),
         "{ran}"

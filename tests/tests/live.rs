@@ -320,6 +320,7 @@ fn implicit_sources_get_in() -> Result<()> {
         site.stranger_gets_in(Family::V4, 6443)?;
         site.stranger_is_dropped(Family::V6, 6443, &filter)?;
         site.admin_gets_in(Family::V6, 6443)?;
+        filter.ok(&[&ATTACH[..], &[option, "", "--force"]].concat())?;
     }
     Ok(())
 }

@@ -49,6 +49,7 @@ fn detach_leaves_no_program_link_map_or_pin() -> Result<()> {
             "192.0.2.0/24",
             "--cluster-cidrs",
             "10.0.0.0/8",
+            "--force",
         ],
     ]
     .concat())?;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
-    config::{Settings, XdpMode, join},
+    config::{PolicyMode, SettingChange, Settings, XdpMode, join},
     datapath::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link, program_name},
     net::{Interface, Net, XdpPlace},
     output::say,
@@ -22,7 +22,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{History, Staged, WriterLock, read_ranges},
+    state::{History, PolicyStore, Staged, WriterLock, read_ranges},
 };
 
 /// What is done to an interface.
@@ -58,7 +58,6 @@ struct Shown {
 /// What is to be guarded, and how.
 struct Wish<'a> {
     change: &'a ChangeArgs,
-    settings: Settings,
     /// The list, if it was typed and not left to the ranges file.
     typed: Option<List>,
     interfaces: Vec<Interface>,
@@ -77,7 +76,6 @@ async fn guard(
     let net = Net::open()?;
     let wish = Wish {
         change,
-        settings: context.config.settings(),
         typed,
         interfaces,
     };
@@ -109,12 +107,6 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         Some(list) => RangesFile::new(list),
         None => read_ranges(&context.global.ranges_file)?.ok_or_else(|| no_list(context))?,
     };
-    let list = file.list();
-    examine(&list, wish.settings.max_ranges)?;
-    let mut guarded: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
-    guarded.extend(wish.interfaces.iter().map(|interface| interface.ifindex));
-    let policy = policy(net, &list, &wish.settings, &guarded).await?;
-
     let first = !context.pins.maps().exists();
     let mut before = if first {
         None
@@ -125,6 +117,21 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         }
         Some(maps)
     };
+    // Settings that cannot be read are written anew.
+    let have = match &before {
+        Some(maps) => maps.settings(maps.in_force()?).ok(),
+        // After a boot those are in force that were before, unless somebody took the filter off.
+        None => {
+            let saved = PolicyStore::new(&context.config.state_dir).read();
+            saved.ok().flatten().map(|saved| saved.settings)
+        }
+    };
+    let settings = context.settings(have.as_ref());
+    let list = file.list();
+    examine(&list, settings.max_ranges)?;
+    let mut ours: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
+    ours.extend(wish.interfaces.iter().map(|interface| interface.ifindex));
+    let policy = policy(net, &list, &settings, &ours).await?;
     // What an interface without a filter lets in is everyone.
     let open = wish.interfaces.iter().find(|found| found.xdp.is_none());
     let guarded = open.is_none();
@@ -139,21 +146,20 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         ));
     }
     let leap = look(net, before.as_ref().filter(|_| guarded), &policy).await?;
+    let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
+    changes.iter().for_each(say);
     leap.lines().iter().for_each(say);
+    let meant = insist(&changes, wish.change.force).and_then(|()| leap.insist(wish.change.force));
     if wish.change.dry_run {
-        say("dry run: nothing changed");
+        match meant {
+            Ok(()) => say("dry run: nothing changed"),
+            Err(why) => say(format_args!(
+                "dry run: nothing changed; without `--force` it is refused: {why}"
+            )),
+        }
         return Ok(Vec::new());
     }
-    leap.insist(wish.change.force)?;
-
-    // Settings that cannot be read are written anew.
-    if let Some(maps) = &before
-        && let Ok(settings) = maps.settings(maps.in_force()?)
-    {
-        for change in wish.settings.changes_from(&settings) {
-            say(format_args!("note: {change}"));
-        }
-    }
+    meant?;
     let within = wish.change.confirm_within;
     if let (Some(maps), true) = (&before, within.is_some()) {
         put_back_edited(maps, &context.global.ranges_file)?;
@@ -179,7 +185,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         policy: &policy,
         file: staged,
         kept: match within {
-            None => keep(context, &file, &wish.settings, true),
+            None => keep(context, &file, &settings, true),
             Some(_) => None,
         },
         within,
@@ -197,7 +203,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     });
     let ((), until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
-    let told = report(net, wish, &list).await;
+    let told = report(net, wish, &settings, &list).await;
     match until {
         Some(until) => say(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
@@ -206,6 +212,18 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     }
     clear_up(&mut maps);
     told
+}
+
+/// Refuses settings that open, or keep out, more than a list does, unless that is meant.
+fn insist(changes: &[SettingChange], force: bool) -> Result<()> {
+    let dangers: Vec<&str> = changes.iter().filter_map(SettingChange::danger).collect();
+    if force || dangers.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::input(
+        format!("change settings: {}", dangers.join("; ")),
+        "a setting holds all of its values, and not those to add; add `--force` if that is meant; nothing changed",
+    ))
 }
 
 fn no_list(context: &Context) -> anyhow::Error {
@@ -331,7 +349,12 @@ fn leave(context: &Context, interfaces: &[Interface]) {
 }
 
 /// Says what is in force now; returns the interfaces as they are shown.
-async fn report(net: &Net, wish: &Wish<'_>, list: &List) -> Result<Vec<Shown>> {
+async fn report(
+    net: &Net,
+    wish: &Wish<'_>,
+    settings: &Settings,
+    list: &List,
+) -> Result<Vec<Shown>> {
     let now = net.interfaces().await?;
     let shown: Vec<Shown> = wish
         .interfaces
@@ -349,13 +372,16 @@ async fn report(net: &Net, wish: &Wish<'_>, list: &List) -> Result<Vec<Shown>> {
     for guarded in &shown {
         say(format_args!(
             "guarding TCP {} on `{}` ({} XDP)",
-            join(&wish.settings.ports),
+            join(&settings.ports),
             guarded.interface,
             guarded.xdp_mode.map_or("no", XdpPlace::label)
         ));
         if guarded.xdp_mode == Some(XdpPlace::Generic) {
             say(GENERIC);
         }
+    }
+    if settings.mode == PolicyMode::Monitor {
+        say("warning: mode monitor: nothing is dropped; `apifence attach --mode enforce` drops");
     }
     match list {
         List::Off => say("warning: the list is switched off (`disabled`): everyone passes"),

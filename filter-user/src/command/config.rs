@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use crate::{
     cli::PolicyArgs,
-    config::Row,
+    config::{Row, Settings},
     output::{say, table},
 };
 
@@ -57,9 +57,23 @@ pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
             "note: `--authorized-ip-ranges` is no setting: it changes the ranges file once, as `apifence ranges set` does",
         );
     }
+    let mut config = context.config.clone();
+    match in_force(context) {
+        Ok(Some(have)) => config.keep(&have, file.exists),
+        Ok(None) => {}
+        Err(error) => say(format_args!(
+            "note: {error:#}: what would stay as it is in force is shown as the default"
+        )),
+    }
     context.global.output.write(&Report {
         config_file: file.exists.then(|| file.path.clone()),
-        settings: context.config.rows(),
+        settings: config.rows(),
     })?;
     Ok(0)
+}
+
+/// The settings in force, if a filter is attached.
+fn in_force(context: &Context) -> Result<Option<Settings>> {
+    let maps = context.maps()?;
+    maps.map(|maps| maps.settings(maps.in_force()?)).transpose()
 }

@@ -11,7 +11,7 @@ use crate::{
     net::{Interface, Net},
     output::say,
     problem::Problem,
-    state::WriterLock,
+    state::{PolicyStore, WriterLock},
 };
 
 /// What was done.
@@ -48,6 +48,7 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
             .collect();
         context.pins.remove_all()?;
         gone(&net, &attached).await?;
+        forget(context);
         say("detached: the port is unfiltered");
         context.global.output.result(&Detached { detached })?;
         return Ok(0);
@@ -78,6 +79,7 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     }
     if context.pins.interfaces()?.is_empty() {
         context.pins.remove_all()?;
+        forget(context);
     }
     let detached = interfaces
         .into_iter()
@@ -85,6 +87,13 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
         .collect();
     context.global.output.result(&Detached { detached })?;
     Ok(0)
+}
+
+/// Nothing is in force any more that a start could go by.
+fn forget(context: &Context) {
+    if let Err(error) = PolicyStore::new(&context.config.state_dir).forget() {
+        say(format_args!("warning: {error:#}"));
+    }
 }
 
 /// The interfaces that carry the program that was attached there: all interfaces may have the same one.

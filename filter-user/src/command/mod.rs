@@ -32,7 +32,7 @@ use clap::ArgMatches;
 
 use crate::{
     cli::{Cli, Command, RangesCommand},
-    config::Config,
+    config::{Config, Settings},
     datapath::Maps,
     output::{Output, say_logs},
     pins::Pins,
@@ -69,6 +69,14 @@ impl Context {
     /// The maps in use.
     fn attached_maps(&self) -> Result<Maps> {
         self.maps()?.ok_or_else(|| self.nothing_attached())
+    }
+
+    /// The settings to go by where `have` are in force; none where no filter is attached.
+    fn settings(&self, have: Option<&Settings>) -> Settings {
+        match have {
+            Some(have) => self.config.over(have, self.file.exists),
+            None => self.config.settings(),
+        }
     }
 
     /// Whether nobody can tell where the list is: the config file may say so, and cannot be read.

@@ -27,7 +27,7 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// How the file differs from the settings in force, `have`, and from the interfaces that are guarded; what it does not say cannot
+    /// How the file differs from the settings in force, `have`, and from the interfaces that are guarded; what it never said cannot
     /// differ. In a sentence, or more where the file is broken.
     pub(super) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
         if !self.wrong.is_empty() {
@@ -42,15 +42,15 @@ impl ConfigFile {
         let Some(have) = have else {
             return Vec::new();
         };
-        let mut changes = self.said.file_over(have).changes_from(have);
+        let changes = self.said.over(have, self.exists).changes_from(have);
+        let mut changes: Vec<String> = changes
+            .iter()
+            .map(|change| change.text().to_owned())
+            .collect();
         let want: BTreeSet<&str> = self.said.interfaces.iter().map(String::as_str).collect();
         // `attach` leaves those guarded that are not named: they are no difference that it would make.
         if want.iter().any(|name| !guarded.contains(name)) {
-            changes.push(format!(
-                "interfaces: {} (was {})",
-                join(want),
-                join(guarded)
-            ));
+            changes.push(format!("interfaces {} (was {})", join(want), join(guarded)));
         }
         if changes.is_empty() {
             return changes;

@@ -1,4 +1,4 @@
-//! All settings, each with where its value comes from: flag over environment over file over default.
+//! All settings, each with where its value comes from: flag over environment over file over what is in force over default.
 //!
 //! A new setting is a field here, in three places of this file that the compiler ties together, and an argument in `cli.rs` whose id
 //! is the key.
@@ -182,37 +182,48 @@ impl Config {
                     .map(IpNet::from)
                     .chain(self.outbound_ip_prefixes.iter().copied()),
             ),
+            outbound_ips: self.outbound_ips.value.clone(),
             cluster: sorted(self.cluster_cidrs.iter().copied()),
             max_ranges: *self.max_ranges,
+            from_file: self.from_file(),
         }
     }
 
-    /// `have` with what the config file says in its place; what it does not say stays.
-    pub fn file_over(&self, have: &Settings) -> Settings {
-        let mut want = have.clone();
-        let said = self.settings();
-        if self.ports.is_from_file() {
-            want.ports = said.ports;
-        }
-        if self.destinations.is_from_file() {
-            want.destinations = said.destinations;
-        }
-        if self.mode.is_from_file() {
-            want.mode = said.mode;
-        }
-        if self.node_addresses.is_from_file() {
-            want.node_addresses = said.node_addresses;
-        }
-        if self.outbound_ips.is_from_file() || self.outbound_ip_prefixes.is_from_file() {
-            want.outbound = said.outbound;
-        }
-        if self.cluster_cidrs.is_from_file() {
-            want.cluster = said.cluster;
-        }
-        if self.max_ranges.is_from_file() {
-            want.max_ranges = said.max_ranges;
-        }
-        want
+    /// The keys whose values the config file gave, now or when it was still there.
+    fn from_file(&self) -> BTreeSet<String> {
+        let mut config = self.clone();
+        let each = config.each().into_iter();
+        each.filter(|setting| setting.is_from_file())
+            .map(|setting| setting.row().key.to_owned())
+            .collect()
+    }
+
+    /// Lets what nobody says stay as it is in `have`, the settings in force. A key that the config file has given, and gives no longer, is
+    /// the default again; where there `is_file` is false, it stays, too: a file that is gone says nothing.
+    pub fn keep(&mut self, have: &Settings, is_file: bool) {
+        let is_address = |range: &IpNet| {
+            have.outbound_ips
+                .iter()
+                .any(|ip| IpNet::from(*ip) == *range)
+        };
+        let prefixes = have.outbound.iter().copied();
+        let prefixes = prefixes.filter(|range| !is_address(range)).collect();
+        let place = (have, is_file);
+        self.ports.keep(have.ports.clone(), place);
+        self.destinations.keep(have.destinations.clone(), place);
+        self.mode.keep(have.mode, place);
+        self.node_addresses.keep(have.node_addresses, place);
+        self.outbound_ips.keep(have.outbound_ips.clone(), place);
+        self.outbound_ip_prefixes.keep(prefixes, place);
+        self.cluster_cidrs.keep(have.cluster.clone(), place);
+        self.max_ranges.keep(have.max_ranges, place);
+    }
+
+    /// The settings to go by where `have` are in force: [`Config::keep`], and then [`Config::settings`].
+    pub fn over(&self, have: &Settings, is_file: bool) -> Settings {
+        let mut config = self.clone();
+        config.keep(have, is_file);
+        config.settings()
     }
 }
 
@@ -279,9 +290,12 @@ impl<T> Setting<T> {
         }
     }
 
-    /// Whether the config file says it.
-    pub fn is_from_file(&self) -> bool {
-        matches!(self.origin, Origin::File { .. })
+    /// Takes `value`, which is in force, where nobody says otherwise.
+    fn keep(&mut self, value: T, (have, is_file): (&Settings, bool)) {
+        let from_file = have.from_file.contains(self.key);
+        if self.origin == Origin::Default && !(from_file && is_file) {
+            (self.value, self.origin) = (value, Origin::InForce { from_file });
+        }
     }
 }
 
@@ -303,6 +317,8 @@ pub(super) trait Layered {
     fn doubt(&mut self);
     /// Whether something said about it could not be read, and nothing goes before that.
     fn is_doubtful(&self) -> bool;
+    /// Whether its value is the config file's.
+    fn is_from_file(&self) -> bool;
     /// As it is shown.
     fn row(&self) -> Row;
 }
@@ -339,12 +355,20 @@ impl<T: Value> Layered for Setting<T> {
         self.doubtful
     }
 
+    fn is_from_file(&self) -> bool {
+        matches!(
+            self.origin,
+            Origin::File { .. } | Origin::InForce { from_file: true }
+        )
+    }
+
     fn row(&self) -> Row {
         Row {
             key: self.key,
             value: self.value.json(),
             source: match self.origin {
                 Origin::Default => "default",
+                Origin::InForce { .. } => "in_force",
                 Origin::File { .. } => "file",
                 Origin::Environment(_) => "environment",
                 Origin::Flag(_) => "flag",
@@ -361,7 +385,7 @@ pub struct Row {
     pub key: &'static str,
     /// Its value.
     pub value: serde_json::Value,
-    /// Where that comes from: `default`, `file`, `environment` or `flag`.
+    /// Where that comes from: `default`, `in_force`, `file`, `environment` or `flag`.
     pub source: &'static str,
     /// The same with the line, variable or flag.
     pub origin: String,
@@ -372,6 +396,11 @@ pub struct Row {
 pub(super) enum Origin {
     /// Nobody said anything.
     Default,
+    /// Nobody says anything now, and this is in force.
+    InForce {
+        /// Whether the config file said it.
+        from_file: bool,
+    },
     /// The config file.
     File {
         /// Its path.
@@ -389,6 +418,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::InForce { .. } => f.write_str("in force"),
             Self::File { path, line } => write!(f, "{path}:{line}"),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Flag(flag) => write!(f, "flag --{flag}"),

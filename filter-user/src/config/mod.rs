@@ -1,17 +1,24 @@
 //! The settings as the program uses them: checked values, no I/O. Here those of a policy; `layers` has all of them, and where each
 //! comes from.
 
+mod change;
 mod file;
 mod layers;
 #[cfg(test)]
 mod tests;
 mod value;
 
+pub use change::SettingChange;
 pub use filter_common::map::DEFAULT_PORTS;
 pub use layers::{Config, Row, Setting};
 pub use value::{Misfits, Value};
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, str::FromStr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use filter_common::Mode;
 use ipnet::IpNet;
@@ -45,12 +52,18 @@ pub struct Settings {
     pub mode: PolicyMode,
     /// Whether the node's own addresses are authorized.
     pub node_addresses: bool,
-    /// The cluster's egress addresses.
+    /// The cluster's egress addresses and prefixes.
     pub outbound: Vec<IpNet>,
+    /// Those of `outbound` that were given as addresses.
+    #[serde(default)]
+    pub outbound_ips: Vec<IpAddr>,
     /// The cluster's CIDRs.
     pub cluster: Vec<IpNet>,
     /// Most ranges in the user's list.
     pub max_ranges: u32,
+    /// The keys whose values come from the config file: what it no longer says is the default again.
+    #[serde(default)]
+    pub from_file: BTreeSet<String>,
 }
 
 /// The modes a user can choose; [`Mode::Off`] comes from the list alone.
@@ -125,67 +138,8 @@ impl fmt::Display for MetricsListen {
     }
 }
 
-impl Settings {
-    /// How these settings differ from `other`, the ones in force until now; one sentence each.
-    pub fn changes_from(&self, other: &Self) -> Vec<String> {
-        let mut changes = Vec::new();
-        let mut note = |name: &str, now: String, before: String| {
-            if now != before {
-                changes.push(format!("{name}: {now} (was {before})"));
-            }
-        };
-        note("ports", join(&self.ports), join(&other.ports));
-        note(
-            "destinations",
-            any(&self.destinations),
-            any(&other.destinations),
-        );
-        note("mode", mode_name(self.mode), mode_name(other.mode));
-        note(
-            "node addresses authorized",
-            self.node_addresses.to_string(),
-            other.node_addresses.to_string(),
-        );
-        note(
-            "outbound addresses",
-            none(&self.outbound),
-            none(&other.outbound),
-        );
-        note("cluster CIDRs", none(&self.cluster), none(&other.cluster));
-        note(
-            "max ranges",
-            self.max_ranges.to_string(),
-            other.max_ranges.to_string(),
-        );
-        changes
-    }
-}
-
 /// `items`, separated by commas.
 pub fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     items.join(", ")
-}
-
-fn any(ranges: &[IpNet]) -> String {
-    if ranges.is_empty() {
-        "any".to_owned()
-    } else {
-        join(ranges)
-    }
-}
-
-fn none(ranges: &[IpNet]) -> String {
-    if ranges.is_empty() {
-        "none".to_owned()
-    } else {
-        join(ranges)
-    }
-}
-
-fn mode_name(mode: PolicyMode) -> String {
-    match mode {
-        PolicyMode::Enforce => "enforce".to_owned(),
-        PolicyMode::Monitor => "monitor".to_owned(),
-    }
 }

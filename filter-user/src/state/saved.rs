@@ -105,6 +105,17 @@ impl PolicyStore {
         read().ok_or_else(|| failed("it is not whole")).map(Some)
     }
 
+    /// Forgets the policy, once somebody has taken the filter off on purpose: what was in force then does not come back.
+    ///
+    /// # Errors
+    /// If the state directory cannot be written.
+    pub fn forget(&self) -> Result<()> {
+        match fs::remove_file(self.directory.join(POLICY)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.explain(&error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether this node has ever enforced a policy: then nothing that is broken may open its port.
     pub fn has_enforced(&self) -> bool {
         self.directory.join(ENFORCED).exists()

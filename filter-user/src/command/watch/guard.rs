@@ -364,7 +364,10 @@ impl Guard {
             match pinned.and_then(|()| link.pin(&pin)) {
                 Ok(link) => (link, true),
                 // The link went with the failure. The port stays shut as long as this process lives; `pin_again` tells.
-                Err(_) => (Link::create(program, link_header, name, ifindex, mode)?, false),
+                Err(_) => (
+                    Link::create(program, link_header, name, ifindex, mode)?,
+                    false,
+                ),
             }
         };
         let (link, is_pinned) = held;

@@ -472,17 +472,20 @@ impl Follower {
         };
         let list = file.list();
         let have = maps.settings(slot).ok();
-        let want = match &have {
-            Some(have) if !self.has_config => have.clone(),
+        let want = match (&have, Basis::of(record.basis)) {
+            (Some(have), _) if !self.has_config => context.config.over(have, false),
+            (have, Basis::Files | Basis::LastInForce) => context.settings(have.as_ref()),
+            // What was not asked for does not stay.
             _ => context.config.settings(),
         };
         let node = self.node().await?;
         let set = (now.ahead() - self.known.ahead).abs() > SET_BY_HAND;
+        let changes = have.map(|have| want.changes_from(&have));
         let mut reasons = Vec::new();
         if record.list != list.digest() {
             reasons.push("the list");
         }
-        if have.as_ref() != Some(&want) {
+        if changes.as_ref().is_none_or(|changes| !changes.is_empty()) {
             reasons.push("the settings");
         }
         if self.has_config && Basis::of(record.basis) != Basis::Files && reasons.is_empty() {
@@ -510,6 +513,7 @@ impl Follower {
         let applies = !reasons.is_empty();
         if applies {
             examine(&list, want.max_ranges)?;
+            changes.iter().flatten().for_each(say);
             let guarded = self.health.borrow().guarded.clone();
             let mut policy = policy(&self.net, &list, &want, &guarded).await?;
             if !self.has_config {
@@ -565,7 +569,11 @@ impl Follower {
 
     /// Says what an operator should know, each once.
     async fn warn(&mut self) {
-        let ports = self.context.config.settings().ports;
+        let have = || {
+            let maps = Maps::in_use(&self.context.pins).ok()??;
+            maps.settings(maps.in_force().ok()?).ok()
+        };
+        let ports = self.context.settings(have().as_ref()).ports;
         let (Ok(facts), Ok(pinned)) = (
             Facts::gather(&self.net, &ports).await,
             self.context.pins.interfaces(),

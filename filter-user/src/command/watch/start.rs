@@ -116,11 +116,22 @@ pub(in super::super) async fn start(
 /// enforced a policy before; monitor mode.
 fn choose(context: &Context, typed: Result<()>) -> Start {
     let config = &context.config;
-    let why = match typed.and_then(|()| files(context)) {
+    let store = PolicyStore::new(&config.state_dir);
+    let saved = store.read().unwrap_or_else(|error| {
+        say(format_args!("warning: {error:#}"));
+        None
+    });
+    // What nobody says otherwise is as it was before the boot. In a broken file somebody may have said it.
+    let has_config = context.file.wrong.is_empty();
+    let settings = match &saved {
+        Some(saved) => config.over(&saved.settings, has_config && context.file.exists),
+        None => config.settings(),
+    };
+    let why = match typed.and_then(|()| files(context, settings.max_ranges)) {
         Ok(file) => {
             return Start {
                 file,
-                settings: config.settings(),
+                settings,
                 interfaces: config.interfaces.to_vec(),
                 xdp_mode: *config.xdp_mode,
                 basis: Basis::Files,
@@ -130,19 +141,13 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
         }
         Err(error) => sentence(&error),
     };
-    let store = PolicyStore::new(&config.state_dir);
-    let saved = store.read().unwrap_or_else(|error| {
-        say(format_args!("warning: {error:#}"));
-        None
-    });
     // What an older version kept beside the ranges file.
     let last_good = || {
         let lists = History::of(&context.global.ranges_file).before().ok()?;
         lists.iter().find_map(|kept| kept.read().ok())
     };
-    let settings = config.settings();
     let (saved, basis) = match (saved, last_good()) {
-        (Some(saved), _) => (saved, Basis::LastInForce),
+        (Some(saved), _) => (SavedPolicy { settings, ..saved }, Basis::LastInForce),
         (None, Some(file)) => (with(context, file, settings), Basis::LastInForce),
         (None, None) => {
             let (mode, basis) = if store.has_enforced() {
@@ -155,17 +160,17 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
         }
     };
     // Flags and environment name interfaces whatever the config file is like.
-    let named = !config.doubts(&["interfaces"]) && !config.interfaces.is_empty();
+    let is_told = |key| has_config || !config.doubts(&[key]);
     Start {
-        interfaces: if named {
+        interfaces: if is_told("interfaces") && !config.interfaces.is_empty() {
             config.interfaces.to_vec()
         } else {
             saved.interfaces
         },
-        xdp_mode: if config.doubts(&["xdp_mode"]) {
-            saved.xdp_mode
-        } else {
+        xdp_mode: if is_told("xdp_mode") {
             *config.xdp_mode
+        } else {
+            saved.xdp_mode
         },
         file: saved.file,
         settings: saved.settings,
@@ -199,7 +204,7 @@ fn said(basis: Basis, why: &str) -> String {
 }
 
 /// The list that the files ask for, if both can be used.
-fn files(context: &Context) -> Result<RangesFile> {
+fn files(context: &Context, max_ranges: u32) -> Result<RangesFile> {
     if !context.file.wrong.is_empty() {
         let list = context.file.wrong.clone();
         return Err(Refusals { list }.into());
@@ -211,7 +216,7 @@ fn files(context: &Context) -> Result<RangesFile> {
             "`apifence ranges set CIDR,...` writes it",
         )
     })?;
-    examine(&file.list(), *context.config.max_ranges)?;
+    examine(&file.list(), max_ranges)?;
     Ok(file)
 }
 
