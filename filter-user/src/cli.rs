@@ -37,9 +37,23 @@ impl Cli {
     /// # Errors
     /// What is to be said in place of a command: what is wrong with the words, or what `--help` and `--version` ask for.
     pub fn typed() -> Result<(Self, ArgMatches), clap::Error> {
-        let matches = Self::command().try_get_matches()?;
+        let matches = without_environment(Self::command())
+            .try_get_matches()
+            .map_err(|said| {
+                // Help tells of the variables, too.
+                let help = Self::command().try_get_matches().err();
+                help.filter(|help| !said.use_stderr() && help.kind() == said.kind())
+                    .unwrap_or(said)
+            })?;
         Ok((Self::from_arg_matches(&matches)?, matches))
     }
+}
+
+/// `command` as it reads flags alone: what `clap` would say of a variable names a flag that nobody typed. `config` reads the environment.
+fn without_environment(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|argument| argument.env(None::<&str>))
+        .mut_subcommands(without_environment)
 }
 
 /// The options of every command. Apart from `--config` they are settings: the id of each is its key in the config file.

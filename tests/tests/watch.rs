@@ -270,6 +270,7 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
     let other = filter.ranges_file().with_file_name("other");
     let output = site.node.output(
         Command::new(tests::cli::binary())
+            .env_remove("APIFENCE_BIN")
             .arg("--bpffs")
             .arg(filter.bpffs())
             .arg("--config")

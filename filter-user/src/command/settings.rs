@@ -1,13 +1,13 @@
-//! Which settings a command goes by, and what it makes of a config file that is broken.
+//! Which settings a command goes by, and what it makes of a config file or an environment that is broken.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, env, path::Path};
 
 use anyhow::Result;
 use clap::{ArgMatches, CommandFactory as _, parser::ValueSource};
 
 use crate::{
     cli::{Cli, Command, RangesCommand},
-    config::{Config, Settings, join},
+    config::{Config, Environment, Settings, join},
     output::say,
     problem::Refusals,
     state::{ConfigText, read_config},
@@ -96,8 +96,11 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     while let Some((_, inner)) = matches.subcommand() {
         matches = inner;
     }
-    let path = &cli.global.config;
-    let named = matches.value_source("config") != Some(ValueSource::DefaultValue);
+    let environment = Environment::new(env::vars_os());
+    let typed = matches.value_source("config") == Some(ValueSource::CommandLine);
+    let variable = environment.get("APIFENCE_CONFIG").filter(|_| !typed);
+    let path = variable.map_or(&*cli.global.config, Path::new);
+    let named = typed || variable.is_some();
     let mut config = Config::default();
     let text = read_config(path, named)?;
     let path = path.display().to_string();
@@ -120,15 +123,18 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
         wrong,
     };
     let needed = needed(&cli.command);
-    let typed = config.read_typed(&Cli::command(), matches);
+    let typed = config.read_typed(&Cli::command(), matches, &environment);
 
     let mut refusals = match needed {
-        None => file.wrong.clone(),
+        None => [&file.wrong[..], &typed.environment].concat(),
         Some(keys) => doubts(&config, &file, keys),
     };
-    refusals.extend(typed);
+    refusals.extend(typed.flags);
     if !refusals.is_empty() {
         return Err(Refusals { list: refusals }.into());
+    }
+    for (cause, hint) in &typed.environment {
+        say(format_args!("warning: {cause}: it is left out ({hint})"));
     }
     // `status` shows it among its data.
     if !file.wrong.is_empty() && !matches!(cli.command, Command::Status) {

@@ -148,14 +148,18 @@ fn unknown(name: &str, keys: &[&str]) -> (String, String) {
         let hint = "the list is no setting, it has a file of its own (`ranges_file`): `apifence ranges set` changes it";
         return (cause, hint.to_owned());
     }
-    let likeness = |key: &str| strsim::jaro(name, key);
-    let nearest = keys
-        .iter()
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
-        .filter(|key| likeness(key) > ALIKE);
-    let hint = match nearest {
+    let hint = match nearest(name, keys) {
         Some(key) => format!("`{key}` is meant?"),
         None => format!("there are `{}`", keys.join("`, `")),
     };
     (cause, hint)
+}
+
+/// The one of `names` that `name` is most like, if it may be meant.
+pub(super) fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+    let likeness = |other: &str| strsim::jaro(name, other);
+    let names = names.iter().copied();
+    names
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .filter(|other| likeness(other) > ALIKE)
 }

@@ -13,6 +13,7 @@ use toml::{Spanned, de::DeValue};
 use super::{
     DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR,
     MetricsListen, PolicyMode, Settings, XdpMode,
+    environment::{self, Environment},
     value::{Misfits, Value},
 };
 use crate::{output::Output, ranges::Refusal};
@@ -140,32 +141,46 @@ impl Config {
     }
 
     /// Takes what flags and environment say over what was known before; `matches` are those of the command that was typed, and
-    /// `command` describes all of them. A setting that the command has no flag for may come from the environment; if that cannot be
-    /// read, the setting is doubtful.
-    ///
-    /// Returns what is wrong with what the command has a flag for, each with its hint.
+    /// `command` describes all of them. A setting that the command has no flag for may come from the environment, too; where that cannot
+    /// be read, the setting is doubtful.
     pub fn read_typed(
         &mut self,
         command: &clap::Command,
         matches: &ArgMatches,
-    ) -> Vec<(String, String)> {
-        let mut refusals = Vec::new();
+        environment: &Environment,
+    ) -> Wrong {
+        let mut wrong = Wrong::default();
+        let mut known = Vec::new();
         for setting in self.each() {
             let key = setting.row().key;
             let argument = argument(command, key);
-            if matches.try_contains_id(key).is_err() {
-                let only = clap::Command::new("apifence").no_binary_name(true);
-                let environment = only.arg(argument).try_get_matches_from([""; 0]);
-                let read =
-                    environment.is_ok_and(|found| take(setting, argument, &found).is_empty());
-                if !read {
-                    setting.doubt();
-                }
+            known.push((argument, key));
+            let has_flag = matches.try_contains_id(key).is_ok();
+            if has_flag && matches.value_source(key) == Some(ValueSource::CommandLine) {
+                let flag = argument.get_long().unwrap_or_default();
+                let refusals = setting.take(matches, Origin::Flag(flag.to_owned()));
+                wrong.flags.extend(named(&format!("--{flag}"), refusals));
                 continue;
             }
-            refusals.extend(take(setting, argument, matches));
+            let (name, refusals) = match environment.find(argument, key) {
+                Ok(None) => continue,
+                Err(refusal) => ("", vec![refusal]),
+                Ok(Some((name, value))) => match environment::parse(argument, value) {
+                    Err(refusal) => (name, vec![refusal]),
+                    Ok(found) => {
+                        let origin = Origin::Environment(name.to_owned());
+                        (name, setting.take(&found, origin))
+                    }
+                },
+            };
+            if !refusals.is_empty() {
+                setting.doubt();
+            }
+            let place = format!("environment {name}");
+            wrong.environment.extend(named(place.trim_end(), refusals));
         }
-        refusals
+        wrong.environment.extend(environment.unknown(&known));
+        wrong
     }
 
     /// The settings of a policy.
@@ -232,30 +247,20 @@ fn sorted(ranges: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
     ranges.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Lets `setting` have what `matches` say, if a flag or the environment does; returns what is wrong with it, each with its hint.
-fn take(
-    setting: &mut dyn Layered,
-    argument: &clap::Arg,
-    matches: &ArgMatches,
-) -> Vec<(String, String)> {
-    let origin = match matches.value_source(setting.row().key) {
-        Some(ValueSource::CommandLine) => {
-            Origin::Flag(argument.get_long().unwrap_or_default().to_owned())
-        }
-        Some(ValueSource::EnvVariable) => {
-            let name = argument.get_env().unwrap_or_default();
-            Origin::Environment(name.to_string_lossy().into_owned())
-        }
-        _ => return Vec::new(),
-    };
-    let place = match &origin {
-        Origin::Flag(flag) => format!("--{flag}"),
-        origin => origin.to_string(),
-    };
-    let refusals = setting.take(matches, origin).into_iter();
+/// What is wrong with what was typed, each with its hint.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wrong {
+    /// With the flags.
+    pub flags: Vec<(String, String)>,
+    /// With the environment.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Each refusal with the place that it is about.
+fn named(place: &str, refusals: Vec<Refusal>) -> impl Iterator<Item = (String, String)> {
     refusals
-        .map(|Refusal { cause, hint }| (format!("{place}: {cause}"), hint))
-        .collect()
+        .into_iter()
+        .map(move |Refusal { cause, hint }| (format!("{place}: {cause}"), hint))
 }
 
 /// The argument that is the flag, and names the environment variable, of the setting `key`.

@@ -2,6 +2,7 @@
 //! comes from.
 
 mod change;
+mod environment;
 mod file;
 mod layers;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 mod value;
 
 pub use change::SettingChange;
+pub use environment::Environment;
 pub use filter_common::map::DEFAULT_PORTS;
 pub use layers::{Config, Row, Setting};
 pub use value::{Misfits, Value};

@@ -4,7 +4,10 @@ use clap::{ArgMatches, CommandFactory as _};
 
 use ipnet::IpNet;
 
-use super::{Config, PolicyMode, Settings, layers::Origin};
+use super::{
+    Config, Environment, PolicyMode, Settings,
+    layers::{Origin, Wrong},
+};
 use crate::cli::Cli;
 
 const EXAMPLE: &str = include_str!("../../../deploy/apifence.toml");
@@ -14,6 +17,12 @@ fn matches(words: &[&str]) -> ArgMatches {
     let matches = Cli::command().get_matches_from(all);
     let (_, matches) = matches.subcommand().expect("a subcommand was given");
     matches.clone()
+}
+
+/// `config` takes the flags, which are in order.
+fn typed_into(config: &mut Config, flags: &[&str]) {
+    let wrong = config.read_typed(&Cli::command(), &matches(flags), &Environment::default());
+    assert_eq!(wrong, Wrong::default());
 }
 
 /// What `config` says of `key`: the value, and where that comes from.
@@ -86,8 +95,7 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         read("# ours\nports = [443]\n\nmax_ranges = 1_000\nmode = 'monitor'\n");
     assert_eq!(wrong, [""; 0]);
     let flags = ["--port", "6443,8443", "--no-node-addresses", "-v"];
-    let wrong = config.read_typed(&Cli::command(), &matches(&flags));
-    assert_eq!(wrong, []);
+    typed_into(&mut config, &flags);
     let say = |key, value: &str, origin: &str| {
         assert_eq!(says(&config, key), (value.to_owned(), origin.to_owned()));
     };
@@ -99,10 +107,165 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     say("xdp_mode", "\"auto\"", "default");
 }
 
+/// `config` with these variables, and what is wrong with them.
+fn with_variables(variables: &[(&str, &str)]) -> (Config, Vec<(String, String)>) {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    let environment = Environment::new(variables);
+    let mut config = Config::default();
+    let wrong = config.read_typed(&Cli::command(), &matches(&[]), &environment);
+    assert_eq!(wrong.flags, []);
+    (config, wrong.environment)
+}
+
+#[test]
+fn a_variable_is_named_as_the_flag_or_as_the_key() {
+    for (variable, value, key, want) in [
+        ("APIFENCE_PORT", "1,2", "ports", "[1,2]"),
+        ("APIFENCE_PORTS", "1,2", "ports", "[1,2]"),
+        ("APIFENCE_INTERFACE", "a", "interfaces", "[\"a\"]"),
+        ("APIFENCE_INTERFACES", "a,b", "interfaces", "[\"a\",\"b\"]"),
+        (
+            "APIFENCE_DESTINATIONS",
+            "10.0.0.0/8",
+            "destinations",
+            "[\"10.0.0.0/8\"]",
+        ),
+        (
+            "APIFENCE_NODE_ADDRESSES",
+            "false",
+            "node_addresses",
+            "false",
+        ),
+        ("APIFENCE_NODE_ADDRESSES", "yes", "node_addresses", "true"),
+        ("APIFENCE_VERBOSE", "1", "verbose", "true"),
+        ("APIFENCE_DETACH_ON_EXIT", "off", "detach_on_exit", "false"),
+        ("APIFENCE_MODE", "monitor", "mode", "\"monitor\""),
+        ("APIFENCE_BPFFS", "-x=y", "bpffs", "\"-x=y\""),
+    ] {
+        let (config, wrong) = with_variables(&[(variable, value)]);
+        assert_eq!(wrong, [], "{variable}");
+        let origin = format!("environment {variable}");
+        assert_eq!(says(&config, key), (want.to_owned(), origin));
+    }
+    let both = [("APIFENCE_PORT", "1"), ("APIFENCE_PORTS", "1")];
+    assert_eq!(with_variables(&both).1, []);
+    let (config, wrong) = with_variables(&[("APIFENCE_PORT", "1"), ("APIFENCE_PORTS", "2")]);
+    assert!(
+        wrong[0]
+            .0
+            .contains("APIFENCE_PORT and APIFENCE_PORTS differ")
+    );
+    assert!(config.doubts(&["ports"]));
+}
+
+#[test]
+fn an_empty_variable_is_not_given_and_a_bad_one_is_named() {
+    for row in Config::default().rows() {
+        let name = format!("APIFENCE_{}", row.key.to_uppercase());
+        for empty in ["", " "] {
+            let (config, wrong) = with_variables(&[(&name, empty)]);
+            assert_eq!(wrong, [], "{name}");
+            assert_eq!(says(&config, row.key).1, "default");
+        }
+    }
+    for (variable, value, cause, hint) in [
+        (
+            "APIFENCE_PORTS",
+            "https",
+            "invalid value `https`: invalid digit",
+            "--port",
+        ),
+        (
+            "APIFENCE_PORT",
+            "443,70000",
+            "invalid value `70000`: 70000 is not in",
+            "--port",
+        ),
+        (
+            "APIFENCE_MODE",
+            "monitr",
+            "invalid value `monitr`",
+            "one of `enforce`, `monitor`",
+        ),
+        (
+            "APIFENCE_VERBOSE",
+            "maybe",
+            "invalid value `maybe`: ",
+            "--verbose",
+        ),
+        (
+            "APIFENCE_MAX_RANGES",
+            "0",
+            "invalid value `0`: 0 is not in",
+            "--max-ranges",
+        ),
+        (
+            "APIFENCE_METRICS_LISTEN",
+            "9464",
+            "invalid value `9464`: an address",
+            "--metrics",
+        ),
+        (
+            "APIFENCE_CLUSTER_CIDRS",
+            "10.1.2.3/8",
+            "has bits set after the first 8",
+            "`10.0.0.0/8`",
+        ),
+    ] {
+        let (config, wrong) = with_variables(&[(variable, value)]);
+        let [(said, way)] = &wrong[..] else {
+            panic!("{variable}: {wrong:?}");
+        };
+        let begins = format!("environment {variable}: ");
+        assert!(said.starts_with(&begins) && said.contains(cause), "{said}");
+        assert!(way.contains(hint), "{way}");
+        assert!(config.rows().iter().all(|row| row.source == "default"));
+    }
+}
+
+#[test]
+fn an_unknown_variable_is_named_and_the_nearest_that_is_known() {
+    for (variable, hint) in [
+        ("APIFENCE_PROT", "`APIFENCE_PORT` is meant?"),
+        ("APIFENCE_INTERFACS", "`APIFENCE_INTERFACE"),
+        (
+            "APIFENCE_NO_NODE_ADDRESSES",
+            "`APIFENCE_NODE_ADDRESSES` is meant?",
+        ),
+        ("APIFENCE_CONFIG_FILE", "`APIFENCE_CONFIG` is meant?"),
+        ("APIFENCE_AUTHORIZED_IP_RANGES", "`apifence ranges set`"),
+        ("APIFENCE_XYZZY", "unset it"),
+    ] {
+        let (_, wrong) = with_variables(&[(variable, "1"), ("OTHER_VARIABLE", "1")]);
+        let [(cause, way)] = &wrong[..] else {
+            panic!("{variable}: {wrong:?}");
+        };
+        assert_eq!(
+            *cause,
+            format!("environment: there is no setting `{variable}`")
+        );
+        assert!(way.contains(hint), "{variable}: {way}");
+    }
+    // Kubernetes sets these for a Service named `apifence`.
+    let links = [
+        ("APIFENCE_SERVICE_HOST", "10.96.0.7"),
+        ("APIFENCE_SERVICE_PORT", "9464"),
+        ("APIFENCE_SERVICE_PORT_METRICS", "9464"),
+        ("APIFENCE_PORT", "tcp://10.96.0.7:9464"),
+        ("APIFENCE_PORT_9464_TCP", "tcp://10.96.0.7:9464"),
+        ("APIFENCE_PORT_9464_TCP_ADDR", "10.96.0.7"),
+    ];
+    let (config, wrong) = with_variables(&links);
+    assert_eq!(wrong, []);
+    assert_eq!(says(&config, "ports").1, "default");
+}
+
 #[test]
 fn an_empty_flag_takes_a_list_back() {
     let (_, mut config) = read("destinations = ['10.0.0.0/8']\n");
-    config.read_typed(&Cli::command(), &matches(&["--destination", ""]));
+    typed_into(&mut config, &["--destination", ""]);
     assert_eq!(
         says(&config, "destinations"),
         ("[]".to_owned(), "flag --destination".to_owned())
@@ -149,7 +312,7 @@ fn one_mistake_is_one_complaint_and_hides_no_other() {
 #[test]
 fn a_flag_removes_the_doubt() {
     let (_, mut config) = read("bpffs = /x\nranges_file = 3\n");
-    config.read_typed(&Cli::command(), &matches(&["--bpffs", "/x"]));
+    typed_into(&mut config, &["--bpffs", "/x"]);
     assert!(!config.doubts(&["bpffs"]));
     assert!(config.doubts(&["bpffs", "ranges_file"]));
     assert!(!config.doubts(&["output"]));
@@ -236,7 +399,7 @@ fn what_nobody_says_stays_as_it_is_in_force() {
         "--outbound-ip-prefixes",
         "198.51.100.0/24",
     ];
-    assert_eq!(typed.read_typed(&Cli::command(), &matches(&flags)), []);
+    typed_into(&mut typed, &flags);
     let have = typed.over(&have, true);
     assert_eq!(have.from_file, [].into());
     for is_file in [false, true] {
@@ -250,11 +413,11 @@ fn what_nobody_says_stays_as_it_is_in_force() {
         "--outbound-ip-prefixes",
         "192.0.2.8",
     ];
-    assert_eq!(typed.read_typed(&Cli::command(), &matches(&flags)), []);
+    typed_into(&mut typed, &flags);
     let both = typed.over(&have, true);
     let mut typed = Config::default();
     let flags = ["--outbound-ip-prefixes", ""];
-    assert_eq!(typed.read_typed(&Cli::command(), &matches(&flags)), []);
+    typed_into(&mut typed, &flags);
     assert_eq!(
         told(&typed.over(&both, true), &both),
         [
@@ -263,7 +426,7 @@ fn what_nobody_says_stays_as_it_is_in_force() {
     );
     let mut typed = Config::default();
     let flags = ["--outbound-ips", "192.0.2.7"];
-    assert_eq!(typed.read_typed(&Cli::command(), &matches(&flags)), []);
+    typed_into(&mut typed, &flags);
     assert_eq!(
         told(&typed.over(&have, true), &have),
         ["note: outbound addresses 192.0.2.7/32, 198.51.100.0/24 (was 198.51.100.0/24)"]

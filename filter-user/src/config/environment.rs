@@ -1,0 +1,148 @@
+//! The environment: `APIFENCE_...` for each setting. No I/O here: the variables are given.
+
+use std::{
+    collections::BTreeMap,
+    error::Error as _,
+    ffi::{OsStr, OsString},
+};
+
+use clap::{
+    Arg, ArgAction, ArgMatches,
+    error::{ContextKind, ContextValue},
+};
+
+use super::file::nearest;
+use crate::ranges::Refusal;
+
+/// What all of our variables begin with.
+const PREFIX: &str = "APIFENCE_";
+
+/// Our variables that say something.
+#[derive(Debug, Default)]
+pub struct Environment {
+    said: BTreeMap<String, OsString>,
+}
+
+impl Environment {
+    /// Those among `variables` that are ours. An empty one is not given, whatever it is about.
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let ours = variables.into_iter().filter_map(|(name, value)| {
+            let name = name.to_string_lossy().into_owned();
+            let text = value.to_string_lossy();
+            let rest = name.strip_prefix(PREFIX)?;
+            let says = !text.trim().is_empty() && !is_service_link(rest, &text);
+            says.then_some((name, value))
+        });
+        Self {
+            said: ours.collect(),
+        }
+    }
+
+    /// The value of the variable `name`.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.said.get(name).map(OsString::as_os_str)
+    }
+
+    /// The variable that says what `key` is, and the value: that of `argument`, or the one that is named as the key.
+    pub(super) fn find<'a>(
+        &'a self,
+        argument: &Arg,
+        key: &str,
+    ) -> Result<Option<(&'a str, &'a OsStr)>, Refusal> {
+        let names = names(argument, key);
+        let mut said = names
+            .iter()
+            .filter_map(|name| self.said.get_key_value(name));
+        match (said.next(), said.next()) {
+            (Some((one, first)), Some((other, second))) if first != second => Err(Refusal {
+                cause: format!("{one} and {other} differ, and mean the same setting"),
+                hint: format!("unset {other}"),
+            }),
+            (found, _) => Ok(found.map(|(name, value)| (name.as_str(), value.as_os_str()))),
+        }
+    }
+
+    /// What is wrong with the variables that are none of `known`, which are names of settings' arguments with their keys.
+    pub(super) fn unknown(&self, known: &[(&Arg, &str)]) -> Vec<(String, String)> {
+        let mut names: Vec<String> = known
+            .iter()
+            .flat_map(|(argument, key)| names(argument, key))
+            .collect();
+        names.push(format!("{PREFIX}CONFIG"));
+        let bare: Vec<&str> = names.iter().map(|name| &name[PREFIX.len()..]).collect();
+        let unknown = self.said.keys().filter(|name| !names.contains(name));
+        unknown
+            .map(|name| {
+                let rest = &name[PREFIX.len()..];
+                let hint = if rest.contains("AUTHORIZED") || rest == "RANGES" {
+                    "the list is not a setting, it has a file of its own (`APIFENCE_RANGES_FILE`): `apifence ranges set` changes it"
+                        .to_owned()
+                } else if let Some(near) = nearest(rest, &bare) {
+                    format!("`{PREFIX}{near}` is meant? else unset it")
+                } else {
+                    "unset it; `apifence config --help` names the variables".to_owned()
+                };
+                (format!("environment: there is no setting `{name}`"), hint)
+            })
+            .collect()
+    }
+}
+
+/// The variables that say what `key` is: the one that help shows, and, where the key is another word, as a plural is, that.
+fn names(argument: &Arg, key: &str) -> Vec<String> {
+    let shown = argument.get_env().unwrap_or_default();
+    let mut names = vec![shown.to_string_lossy().into_owned()];
+    let by_key = format!("{PREFIX}{}", key.to_uppercase());
+    if names[0] != by_key {
+        names.push(by_key);
+    }
+    names
+}
+
+/// Whether Kubernetes sets the variable in pods, for a Service named `apifence`: not ours, though it begins like ours.
+fn is_service_link(rest: &str, value: &str) -> bool {
+    rest.starts_with("SERVICE_HOST")
+        || rest.starts_with("SERVICE_PORT")
+        || rest == "PORT" && value.contains("://")
+        || rest
+            .strip_prefix("PORT_")
+            .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()))
+}
+
+/// Reads `value` as the flag `argument` would.
+pub(super) fn parse(argument: &Arg, value: &OsStr) -> Result<ArgMatches, Refusal> {
+    let flag = argument.get_long().unwrap_or_default().to_owned();
+    // A switch takes no value on the command line, and here it does.
+    let action = match argument.get_action() {
+        ArgAction::SetTrue | ArgAction::SetFalse => ArgAction::Set,
+        action => action.clone(),
+    };
+    let argument = argument.clone().env(None::<&str>).action(action);
+    let mut word = OsString::from(format!("--{flag}="));
+    word.push(value);
+    let command = clap::Command::new("apifence").no_binary_name(true);
+    command
+        .arg(argument)
+        .try_get_matches_from([word])
+        .map_err(|error| refusal(&error, &flag))
+}
+
+fn refusal(error: &clap::Error, flag: &str) -> Refusal {
+    let value = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => value.as_str(),
+        _ => "",
+    };
+    let why = error.source().map(|why| format!(": {why}"));
+    let words = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(words)) => words.join("`, `"),
+        _ => String::new(),
+    };
+    Refusal {
+        cause: format!("invalid value `{value}`{}", why.unwrap_or_default()),
+        hint: if words.is_empty() {
+            format!("it takes what `--{flag}` takes: `apifence config --help`")
+        } else {
+            format!("it is one of `{words}`")
+        },
+    }
+}

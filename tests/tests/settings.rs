@@ -1,0 +1,286 @@
+//! Settings in force: what stays, what must be insisted on, and what the environment says of it.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use tests::{
+    cli::{Apifence, INPUT, Ran, refused},
+    net::Echo,
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site},
+};
+
+/// Runs `words` with these variables in the environment.
+fn with(
+    site: &Site,
+    filter: &Apifence<'_>,
+    variables: &[(&str, &str)],
+    words: &[&str],
+) -> Result<Ran> {
+    let mut command = filter.command(words);
+    command.envs(variables.iter().copied());
+    Ok(Ran::new(words, &site.node.output(&mut command)?))
+}
+
+fn done(ran: Ran) -> Result<Ran> {
+    ensure!(ran.code == Some(0), "{ran}");
+    Ok(ran)
+}
+
+fn ports(filter: &Apifence<'_>) -> Result<String> {
+    Ok(filter.json(&["status"])?["ports"].to_string())
+}
+
+/// What was given once need not be given again: neither a port opens, nor is anyone cut, for a flag that was left out.
+#[test]
+fn settings_in_force_stay_until_somebody_says_otherwise() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    let nodes = format!("{}/32", STRANGER[0]);
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    let attach = ["attach", "--interface", INTERFACE];
+    filter.ok(&[
+        &attach[..],
+        &["--port", "6443,9345", "--cluster-cidrs", &nodes],
+    ]
+    .concat())?;
+    let holds = || {
+        assert_eq!(ports(&filter)?, "[6443,9345]");
+        site.stranger_gets_in(Family::V4, 9345)?;
+        site.stranger_is_dropped(Family::V6, 9345, &filter)
+    };
+    holds()?;
+    let shows = |key: &str| {
+        let config = filter.json(&["config"])?;
+        let settings = config["settings"].as_array().context("no settings")?;
+        let row = settings.iter().find(|row| row["key"] == key);
+        let row = row.context("no such key")?;
+        anyhow::Ok(format!("{} {}", row["value"], row["source"]))
+    };
+    assert_eq!(shows("ports")?, r#"[6443,9345] "in_force""#);
+    assert_eq!(shows("mode")?, r#""enforce" "in_force""#);
+    assert_eq!(shows("xdp_mode")?, r#""auto" "default""#);
+    let said = done(filter.run(&attach)?)?.stderr;
+    ensure!(!said.contains("(was "), "{said}");
+    holds()?;
+    // Nor does a service forget it.
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    run.line(|line| line.contains("guarding"))?;
+    holds()?;
+    run.signal(Signal::SIGTERM)?;
+    assert_eq!(run.wait()?, Some(0));
+    holds()?;
+
+    // What is asked for and opens, or keeps out, more than a list does is insisted on, and seen beforehand.
+    let none = [("APIFENCE_NODE_ADDRESSES", "false")];
+    for (environment, words, danger) in [
+        (
+            &[][..],
+            &["--port", "443"][..],
+            "opens TCP 6443, 9345 to everyone",
+        ),
+        (&[], &["--port", "6443"], "opens TCP 9345 to everyone"),
+        (
+            &[],
+            &["--destination", NODE[0]],
+            "opens every other address to everyone",
+        ),
+        (
+            &[],
+            &["--cluster-cidrs", ""],
+            "nothing but the list lets 203.0.113.9/32 in",
+        ),
+        (
+            &[],
+            &["--cluster-cidrs", "10.0.0.0/8"],
+            "nothing but the list lets 203.0.113.9/32 in",
+        ),
+        (
+            &none,
+            &[],
+            "nothing but the list lets the node's own addresses in",
+        ),
+    ] {
+        let words = [&attach, words].concat();
+        let ran = with(&site, &filter, environment, &words)?;
+        refused(&ran, INPUT, &[danger])?;
+        ensure!(
+            ran.stderr.contains("`--force`"),
+            "the way is not named; {ran}"
+        );
+        let ran = with(
+            &site,
+            &filter,
+            environment,
+            &[&words[..], &["--dry-run"]].concat(),
+        )?;
+        let ran = done(ran)?;
+        ensure!(
+            ran.stderr.contains(danger) && ran.stderr.contains("without `--force` it is refused"),
+            "{ran}"
+        );
+    }
+    holds()?;
+
+    // The file's word holds as long as it says it.
+    fs::write(
+        filter.config_file(),
+        "ports = [6443, 9345, 8443]\nmode = 'monitor'\n",
+    )?;
+    let drift = filter.json(&["status"])?["drift"].to_string();
+    ensure!(drift.contains("mode monitor (was enforce)"), "{drift}");
+    let said = done(filter.run(&attach)?)?.stderr;
+    ensure!(
+        said.contains("warning: mode monitor (was enforce): nothing is dropped"),
+        "{said}"
+    );
+    site.stranger_gets_in(Family::V6, 9345)?;
+    fs::write(filter.config_file(), "ports = [6443, 9345, 8443]\n")?;
+    assert_eq!(shows("mode")?, r#""enforce" "default""#);
+    let drift = filter.json(&["status"])?["drift"].to_string();
+    ensure!(drift.contains("mode enforce (was monitor)"), "{drift}");
+    filter.ok(&attach)?;
+    site.stranger_is_dropped(Family::V6, 9345, &filter)?;
+    assert_eq!(ports(&filter)?, "[6443,8443,9345]");
+    fs::write(filter.config_file(), "")?;
+    let opens = ["opens TCP 8443, 9345 to everyone"];
+    refused(&filter.run(&attach)?, INPUT, &opens)?;
+    site.stranger_is_dropped(Family::V6, 9345, &filter)?;
+
+    filter.ok(&[&attach[..], &["--force"]].concat())?;
+    assert_eq!(ports(&filter)?, "[443,6443]");
+    site.stranger_gets_in(Family::V6, 9345).map(drop)
+}
+
+/// `run` says what a file that it follows opens, and what that was.
+#[test]
+fn settings_that_change_under_run_are_told_one_by_one() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    let words = [
+        "run",
+        "--interface",
+        INTERFACE,
+        "--cluster-cidrs",
+        "10.0.0.0/8",
+    ];
+    let mut run = filter.start(&words)?;
+    run.line(|line| line.contains("guarding"))?;
+    for (text, wanted) in [
+        (
+            "mode = 'monitor'\n",
+            "warning: mode monitor (was enforce): nothing is dropped",
+        ),
+        ("", "note: mode enforce (was monitor)"),
+        (
+            "ports = [443, 9345]\n",
+            "warning: ports 443, 9345 (was 443, 6443): opens TCP 6443 to everyone",
+        ),
+    ] {
+        fs::write(filter.config_file(), text)?;
+        run.line(|line| line == wanted)?;
+        run.line(|line| line.contains("the settings changed"))?;
+    }
+    site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+    // Where the file is gone, nothing says otherwise.
+    fs::remove_file(filter.config_file())?;
+    run.line(|line| line.contains("no such file"))?;
+    fs::write(filter.config_file(), "ports = [443, 9345]\n")?;
+    site.stranger_is_dropped(Family::V4, 9345, &filter)
+}
+
+/// A name that is not known may be a port that stays open.
+#[test]
+fn a_variable_that_is_not_known_or_not_understood_stops_what_puts_settings_in_force() -> Result<()>
+{
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    for (name, value, more) in [
+        ("APIFENCE_BOGUS", "1", ""),
+        ("APIFENCE_PROT", "9345", "`APIFENCE_PORT` is meant?"),
+        ("APIFENCE_PORT", "https", "invalid value `https`"),
+        ("APIFENCE_MODE", "of", "`enforce`, `monitor`"),
+        ("APIFENCE_OUTPUT", "yaml", "`text`, `json`"),
+    ] {
+        filter.ok(&ATTACH)?;
+        let variable = [(name, value)];
+        for words in [
+            &["attach"][..],
+            &["run"],
+            &["config"],
+            &["attach", "--dry-run"],
+        ] {
+            let ran = with(&site, &filter, &variable, words)?;
+            refused(&ran, INPUT, &[name])?;
+            let error = ran.stderr.lines().next().unwrap_or_default();
+            ensure!(
+                !error.contains("--"),
+                "it names a flag that nobody typed; {ran}"
+            );
+            ensure!(ran.stderr.contains(more), "{ran}");
+        }
+        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+        for words in [
+            &["status"][..],
+            &["check", ADMIN[0]],
+            &["stats"],
+            &["ranges", "list"],
+            &["ranges", "history"],
+            &["completions", "bash"],
+            &["ranges", "clear"],
+            &["detach"],
+        ] {
+            let ran = done(with(&site, &filter, &variable, words)?)?;
+            let warning = "warning: environment";
+            ensure!(
+                ran.stderr.contains(warning) && ran.stderr.contains(name),
+                "it does not say so; {ran}"
+            );
+        }
+        site.stranger_gets_in(Family::V4, 6443)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_variable_may_be_named_as_the_key_and_an_empty_one_says_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    fs::write(filter.config_file(), "cluster_cidrs = ['10.0.0.0/8']\n")?;
+    let variables = [
+        ("APIFENCE_PORTS", "9345"),
+        ("APIFENCE_INTERFACES", INTERFACE),
+        ("APIFENCE_CLUSTER_CIDRS", ""),
+        ("APIFENCE_MODE", ""),
+        ("APIFENCE_XDP_MODE", ""),
+        ("APIFENCE_MAX_RANGES", ""),
+        ("APIFENCE_NODE_ADDRESSES", ""),
+        ("APIFENCE_VERBOSE", ""),
+        ("APIFENCE_OUTPUT", ""),
+        ("APIFENCE_BPFFS", ""),
+        ("APIFENCE_CONFIG", ""),
+        ("APIFENCE_DESTINATION", ""),
+    ];
+    let ran = done(with(&site, &filter, &variables, &["attach"])?)?;
+    ensure!(!ran.stderr.contains("warning"), "{ran}");
+    assert_eq!(ports(&filter)?, "[9345]");
+    site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+    let origins = filter.json(&["status"])?["origins"].to_string();
+    assert_eq!(origins, r#"{"cluster":1,"list":2,"node":2}"#);
+    // Help is not about what is in force.
+    let wrong = [("APIFENCE_PORT", "https"), ("APIFENCE_BOGUS", "1")];
+    for words in [&["--help"][..], &["attach", "--help"], &["help", "run"]] {
+        let ran = done(with(&site, &filter, &wrong, words)?)?;
+        ensure!(
+            ran.stderr.is_empty() && ran.stdout.contains("APIFENCE_"),
+            "{ran}"
+        );
+    }
+    Ok(())
+}
