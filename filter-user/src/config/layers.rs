@@ -200,12 +200,12 @@ impl Config {
             outbound_ips: self.outbound_ips.value.clone(),
             cluster: sorted(self.cluster_cidrs.iter().copied()),
             max_ranges: *self.max_ranges,
-            from_file: self.from_file(),
+            from_file: self.keys_of_file(),
         }
     }
 
     /// The keys whose values the config file gave, now or when it was still there.
-    fn from_file(&self) -> BTreeSet<String> {
+    fn keys_of_file(&self) -> BTreeSet<String> {
         let mut config = self.clone();
         let each = config.each().into_iter();
         each.filter(|setting| setting.is_from_file())

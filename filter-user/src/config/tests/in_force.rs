@@ -1,0 +1,148 @@
+//! What stays as it is in force, and what a change does.
+
+use ipnet::IpNet;
+
+use super::{
+    super::{PolicyMode, Settings},
+    *,
+};
+
+/// How the settings differ, as they are told.
+fn told(want: &Settings, have: &Settings) -> Vec<String> {
+    let changes = want.changes_from(have).into_iter();
+    changes.map(|change| change.to_string()).collect()
+}
+
+#[test]
+fn what_nobody_says_stays_as_it_is_in_force() {
+    let (_, config) = read("ports = [443, 9345]\nmode = 'monitor'\noutbound_ips = ['192.0.2.1']\n");
+    let have = config.settings();
+    let default = Config::default().settings();
+    assert_eq!(
+        told(&have, &default),
+        [
+            "note: ports 443, 9345 (was 443, 6443)",
+            "warning: mode monitor (was enforce): nothing is dropped",
+            "note: outbound addresses 192.0.2.1/32 (was none)"
+        ]
+    );
+    // A file that is gone says nothing.
+    assert_eq!(Config::default().over(&have, false), have);
+    // One that is there, and no longer says it, means the default; a key at a time.
+    assert_eq!(Config::default().over(&have, true), default);
+    let (_, less) = read("ports = [443, 9345]\noutbound_ips = ['192.0.2.1']\n");
+    assert_eq!(
+        told(&less.over(&have, true), &have),
+        ["note: mode enforce (was monitor)"]
+    );
+
+    // What a flag said stays, whatever files there are.
+    let mut typed = Config::default();
+    let flags = [
+        "--port",
+        "9345",
+        "--outbound-ip-prefixes",
+        "198.51.100.0/24",
+    ];
+    typed_into(&mut typed, &flags);
+    let have = typed.over(&have, true);
+    assert_eq!(have.from_file, [].into());
+    for is_file in [false, true] {
+        assert_eq!(Config::default().over(&have, is_file), have);
+    }
+    // Addresses and prefixes are two settings, in force as one.
+    let mut typed = Config::default();
+    let flags = [
+        "--outbound-ips",
+        "192.0.2.7",
+        "--outbound-ip-prefixes",
+        "192.0.2.8",
+    ];
+    typed_into(&mut typed, &flags);
+    let both = typed.over(&have, true);
+    let mut typed = Config::default();
+    let flags = ["--outbound-ip-prefixes", ""];
+    typed_into(&mut typed, &flags);
+    assert_eq!(
+        told(&typed.over(&both, true), &both),
+        [
+            "warning: outbound addresses 192.0.2.7/32 (was 192.0.2.7/32, 192.0.2.8/32): nothing but the list lets 192.0.2.8/32 in"
+        ]
+    );
+    let mut typed = Config::default();
+    let flags = ["--outbound-ips", "192.0.2.7"];
+    typed_into(&mut typed, &flags);
+    assert_eq!(
+        told(&typed.over(&have, true), &have),
+        ["note: outbound addresses 192.0.2.7/32, 198.51.100.0/24 (was 198.51.100.0/24)"]
+    );
+}
+
+#[test]
+fn what_opens_or_keeps_out_must_be_insisted_on() {
+    let (_, config) = read(
+        "ports = [443, 9345]\ncluster_cidrs = ['10.0.0.0/8', '192.0.2.0/24']\n\
+         outbound_ips = ['198.51.100.1']\ndestinations = ['192.0.2.0/24']\n",
+    );
+    let have = config.settings();
+    let dangers = |have: &Settings, change: &dyn Fn(&mut Settings)| {
+        let mut want = have.clone();
+        change(&mut want);
+        let changes = want.changes_from(have);
+        assert!(!changes.is_empty());
+        let dangers = changes.iter().filter_map(|change| change.danger());
+        dangers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let range = |text: &str| -> IpNet { text.parse().expect("a range") };
+    type Case<'a> = (&'a dyn Fn(&mut Settings), &'a [&'a str]);
+    let cases: [Case<'_>; _] = [
+        (
+            &|want| want.ports = [443, 8443].into(),
+            &["opens TCP 9345 to everyone"],
+        ),
+        (&|want| want.ports = [443, 9345, 1].into(), &[]),
+        (&|want| want.destinations = Vec::new(), &[]),
+        (&|want| want.destinations = vec![range("192.0.0.0/16")], &[]),
+        (
+            &|want| want.destinations = vec![range("192.0.2.1/32")],
+            &["opens 192.0.2.0/24 to everyone"],
+        ),
+        (&|want| want.mode = PolicyMode::Monitor, &[]),
+        (
+            &|want| want.node_addresses = false,
+            &["nothing but the list lets the node's own addresses in"],
+        ),
+        (
+            &|want| want.cluster = vec![range("10.0.0.0/9")],
+            &["nothing but the list lets 10.0.0.0/8, 192.0.2.0/24 in"],
+        ),
+        (
+            &|want| want.outbound = Vec::new(),
+            &["nothing but the list lets 198.51.100.1/32 in"],
+        ),
+        (
+            &|want| {
+                want.outbound = vec![range("10.0.0.0/8")];
+                want.cluster = vec![range("198.51.100.0/24"), range("192.0.2.0/24")];
+            },
+            &[],
+        ),
+        (&|want| want.max_ranges = 1, &[]),
+    ];
+    for (change, want) in cases {
+        assert_eq!(dangers(&have, change), want);
+        // Nothing is dropped in monitor mode.
+        let mut monitored = have.clone();
+        monitored.mode = PolicyMode::Monitor;
+        if !want.is_empty() {
+            assert_eq!(dangers(&monitored, change), [""; 0]);
+        }
+    }
+    let mut anywhere = have.clone();
+    anywhere.destinations = Vec::new();
+    assert_eq!(
+        dangers(&anywhere, &|want| want.destinations =
+            vec![range("192.0.2.1/32")]),
+        ["opens every other address to everyone"]
+    );
+}
