@@ -102,7 +102,12 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     let path = variable.map_or(&*cli.global.config, Path::new);
     let named = typed || variable.is_some();
     let mut config = Config::default();
-    let text = read_config(path, named)?;
+    let is_run = matches!(cli.command, Command::Run { .. });
+    let text = match read_config(path, named) {
+        // Whatever is broken at a start, the port is guarded.
+        Err(error) if is_run => ConfigText::Unreadable(format!("{error:#}")),
+        text => text?,
+    };
     let path = path.display().to_string();
     let exists = !matches!(text, ConfigText::Absent);
     let wrong = match text {
@@ -116,7 +121,7 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
             )]
         }
     };
-    let file = ConfigFile {
+    let mut file = ConfigFile {
         path,
         exists,
         said: config.clone(),
@@ -132,6 +137,11 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     refusals.extend(typed.flags);
     if !refusals.is_empty() {
         return Err(Refusals { list: refusals }.into());
+    }
+    if is_run {
+        // It tells them itself, once.
+        file.wrong.extend(typed.environment);
+        return Ok((config, file));
     }
     for (cause, hint) in &typed.environment {
         say(format_args!("warning: {cause}: it is left out ({hint})"));

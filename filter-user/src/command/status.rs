@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::Result;
 use filter_common::{
     Mode,
-    map::{Origin, PolicyRecord},
+    map::{Basis, Origin, PolicyRecord},
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -39,6 +39,8 @@ struct Status {
     ipv6_ranges: usize,
     max_ranges: u32,
     generation: u64,
+    /// What the policy was made from: `files`, or what held at a start instead; none where no filter is attached.
+    policy_source: Option<&'static str>,
     /// RFC 3339, UTC.
     applied_at: Option<String>,
     /// The change that waits for its confirmation.
@@ -170,6 +172,7 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         ipv6_ranges: 0,
         max_ranges: 0,
         generation: 0,
+        policy_source: None,
         applied_at: None,
         provisional: None,
         drift: context.file.drift(None, &[]),
@@ -234,6 +237,21 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     status.destinations = settings.destinations.clone();
     status.max_ranges = settings.max_ranges;
     status.generation = record.generation;
+    let basis = Basis::of(record.basis);
+    status.policy_source = Some(basis.label());
+    match basis {
+        Basis::Files => {}
+        Basis::LastInForce => status.warnings.push(
+            "at the last start the files could not be used: the policy last in force holds".to_owned(),
+        ),
+        Basis::ImplicitSources => status.warnings.push(
+            "at the last start no list could be used: only the implicit sources are let in".to_owned(),
+        ),
+        Basis::Fresh => status.warnings.push(
+            "there was no list at the last start: monitor mode, and nothing is dropped; `apifence ranges set CIDR,...` writes one"
+                .to_owned(),
+        ),
+    }
     status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
         .ok()
         .map(|time| format!("{time:.0}"));

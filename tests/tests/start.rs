@@ -1,0 +1,442 @@
+//! What holds at a start, the usual one being a boot: whatever is broken, the port is not opened, and the node is not shut out of
+//! itself.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use tests::{
+    cli::{Apifence, Background},
+    foreign::Foreign,
+    net::Echo,
+    netns::{End, Namespace, add_address, veth},
+    scrape::{get, scrape},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
+const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
+
+/// The machine is started again: bpffs is empty, and nothing is attached. What is on disk stays.
+fn boot(filter: &Apifence<'_>) -> Result<()> {
+    for entry in fs::read_dir(filter.bpffs())? {
+        fs::remove_dir_all(entry?.path())?;
+    }
+    until("the filter went with its pins", || {
+        Ok(filter.json(&["status"])?["state"] == "detached")
+    })
+}
+
+/// Until `run` has tried to guard every interface; how long that took since `began`.
+fn tried(site: &Site, began: Instant) -> Result<Duration> {
+    until("it was tried", || {
+        let answer = get(&site.node, "/readyz");
+        Ok(answer.is_ok_and(|answer| !answer.body.contains("starting")))
+    })?;
+    Ok(began.elapsed())
+}
+
+/// `/readyz` is 503, and says all of these.
+fn not_ready(namespace: &Namespace, words: &[&str]) -> Result<()> {
+    let answer = get(namespace, "/readyz")?;
+    ensure!(answer.status == 503, "{}", answer.body);
+    for word in words {
+        ensure!(answer.body.contains(word), "`{word}`: {}", answer.body);
+    }
+    Ok(())
+}
+
+fn is_ready(namespace: &Namespace) -> Result<()> {
+    until("it is ready", || {
+        Ok(get(namespace, "/readyz").is_ok_and(|answer| answer.status == 200))
+    })
+}
+
+/// Ends `run` as a crash would.
+fn kill(mut daemon: Background) -> Result<()> {
+    daemon.signal(nix::sys::signal::Signal::SIGKILL)?;
+    daemon.wait().map(drop)
+}
+
+/// The unlisted source is dropped, the listed one gets in, over both families.
+fn guarded(site: &Site, filter: &Apifence<'_>) -> Result<()> {
+    for family in Family::BOTH {
+        site.stranger_is_dropped(family, PORT, filter)?;
+        site.admin_gets_in(family, PORT)?;
+    }
+    Ok(())
+}
+
+/// Puts something in the place of the file at a path.
+type Break = fn(&Path) -> Result<()>;
+
+const BROKEN: [(&str, Break, &str); 6] = [
+    (
+        "a broken list",
+        |path| Ok(fs::write(path, "192.0.2.10\nx\n")?),
+        "range `x`",
+    ),
+    ("an empty list", |path| Ok(fs::write(path, "")?), "no range"),
+    (
+        "a missing list",
+        |path| Ok(fs::remove_file(path)?),
+        "no such file",
+    ),
+    (
+        "a FIFO",
+        |path| {
+            fs::remove_file(path)?;
+            Ok(nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR)?)
+        },
+        "it is a FIFO",
+    ),
+    (
+        "a device that never ends",
+        |path| {
+            fs::remove_file(path)?;
+            Ok(std::os::unix::fs::symlink("/dev/zero", path)?)
+        },
+        "it is a device",
+    ),
+    (
+        "no text",
+        |path| Ok(fs::write(path, [0xff, 0xfe, 0x31])?),
+        "UTF-8",
+    ),
+];
+
+#[test]
+fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let file = filter.ranges_file();
+    for (what, make, words) in BROKEN {
+        fs::write(file, LIST)?;
+        filter.ok(&[
+            "attach",
+            "--interface",
+            INTERFACE,
+            "--port",
+            "443,6443,9345",
+        ])?;
+        boot(&filter)?;
+        site.stranger_gets_in(Family::V4, PORT)?;
+
+        make(file)?;
+        let began = Instant::now();
+        let mut daemon = filter.start(&RUN)?;
+        let warned = daemon.line(|line| line.starts_with("warning: the policy last in force"))?;
+        ensure!(warned.contains(words), "{what}: {warned}");
+        let took = tried(&site, began)?;
+        println!("{what}: guarded {took:?} after the start");
+        guarded(&site, &filter)?;
+        not_ready(&site.node, &["the policy last in force holds", words])?;
+        let status = filter.json(&["status"])?;
+        ensure!(status["state"] == "enforcing", "{status}");
+        ensure!(status["policy_source"] == "last_in_force", "{status}");
+        ensure!(status["ports"] == json!([443, 6443, 9345]), "{status}");
+        let page = scrape(&site.node)?;
+        let source = [("source", "last_in_force")];
+        assert_eq!(page.sum("apifence_policy_source", &source), Some(1.0));
+
+        let _ = fs::remove_file(file);
+        fs::write(file, LIST)?;
+        is_ready(&site.node)?;
+        guarded(&site, &filter)?;
+        ensure!(filter.json(&["status"])?["policy_source"] == "files");
+        kill(daemon)?;
+        filter.ok(&["detach"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let config = filter.config_file();
+    let good = format!("ports = [6443, 9345]\ninterfaces = [\"{INTERFACE}\"]\n");
+    fs::write(config, &good)?;
+    filter.ok(&["attach"])?;
+    let broken: [(&str, &str); 4] = [
+        ("ports = [6443, \"x\"]\n", "ports"),
+        ("prots = [6443]\n", "prots"),
+        ("ports = [6443\n", "apifence.toml"),
+        ("mode = \"watch\"\n", "watch"),
+    ];
+    for (text, words) in broken {
+        boot(&filter)?;
+        fs::write(config, text)?;
+        let began = Instant::now();
+        let daemon = filter.start(&["run"])?;
+        tried(&site, began)?;
+        site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+        site.admin_gets_in(Family::V4, 9345)?;
+        not_ready(&site.node, &["the policy last in force holds", words])?;
+        // The list is followed all the same, under the settings that hold.
+        fs::write(filter.ranges_file(), "198.51.100.0/25\n")?;
+        until("the list is followed", || {
+            Ok(filter.run(&["check", "198.51.100.200"])?.code == Some(1))
+        })?;
+        site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+        fs::write(filter.ranges_file(), LIST)?;
+        fs::write(config, &good)?;
+        is_ready(&site.node)?;
+        kill(daemon)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    boot(&filter)?;
+    fs::remove_file(filter.ranges_file())?;
+    fs::remove_dir_all(filter.ranges_file().with_file_name("ranges.history"))?;
+    fs::write(filter.state_dir().join("policy"), "{\"settings\"")?;
+    let mut daemon = filter.start(&RUN)?;
+    daemon.line(|line| line.starts_with("warning: only the implicit sources are let in"))?;
+    daemon.line(|line| line.starts_with("guarding"))?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    ensure!(filter.json(&["status"])?["policy_source"] == "implicit_sources");
+    ensure!(filter.run(&["check", "192.0.2.10"])?.code == Some(0));
+    ensure!(filter.run(&["check", "198.51.100.7"])?.code == Some(1));
+    not_ready(&site.node, &["only the implicit sources"])?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    is_ready(&site.node)?;
+    guarded(&site, &filter)
+}
+
+#[test]
+fn lists_of_an_older_version_count_as_the_last_in_force() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    // A list that was set where nothing was attached, and is in the history.
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    fs::write(filter.ranges_file(), "198.51.100.0/24\nx\n")?;
+    let mut daemon = filter.start(&RUN)?;
+    daemon.line(|line| line.starts_with("warning: the policy last in force"))?;
+    daemon.line(|line| line.starts_with("guarding"))?;
+    guarded(&site, &filter)
+}
+
+#[test]
+fn a_fresh_installation_without_a_list_starts_in_monitor_mode() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = filter.start(&RUN)?;
+    daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped"))?;
+    daemon.line(|line| line.starts_with("guarding"))?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    ensure!(filter.packets("would_drop", "unauthorized")? > 0);
+    let status = filter.json(&["status"])?;
+    ensure!(status["state"] == "monitoring", "{status}");
+    ensure!(status["policy_source"] == "fresh_installation", "{status}");
+    not_ready(&site.node, &["monitor mode"])?;
+    // With a list it does what it is for.
+    fs::write(filter.ranges_file(), LIST)?;
+    is_ready(&site.node)?;
+    guarded(&site, &filter)
+}
+
+#[test]
+fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let extra = ["--port", "6443,9345", "--cluster-cidrs", "10.0.0.0/8"];
+    filter.ok(&[&["attach", "--interface", INTERFACE], &extra[..]].concat())?;
+    boot(&filter)?;
+    let daemon = filter.start(&RUN)?;
+    is_ready(&site.node)?;
+    let status = filter.json(&["status"])?;
+    ensure!(status["ports"] == json!([6443, 9345]), "{status}");
+    ensure!(filter.run(&["check", "10.1.2.3"])?.code == Some(0));
+    // A change on trial ends with a boot.
+    let trial = [
+        "ranges",
+        "set",
+        "192.0.2.77",
+        "--confirm-within",
+        "10m",
+        "--force",
+    ];
+    filter.ok(&trial)?;
+    kill(daemon)?;
+    boot(&filter)?;
+    fs::write(filter.ranges_file(), "x\n")?;
+    let daemon = filter.start(&RUN)?;
+    until("it is guarded", || {
+        Ok(filter.run(&["check", "198.51.100.7"])?.code == Some(0))
+    })?;
+    ensure!(filter.run(&["check", "192.0.2.77"])?.code == Some(1));
+    kill(daemon)?;
+    // Taken off on purpose, nothing comes back.
+    filter.ok(&["detach"])?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let _daemon = filter.start(&RUN)?;
+    is_ready(&site.node)?;
+    ensure!(filter.json(&["status"])?["ports"] == json!([443, 6443]));
+    Ok(())
+}
+
+/// A node with two interfaces, `n0` and `n1`, and a client on each.
+fn two() -> Result<[Namespace; 2]> {
+    let node = Namespace::new("node")?;
+    let client = Namespace::new("client")?;
+    for number in [0, 1] {
+        let name = format!("n{number}");
+        veth(
+            1500,
+            End {
+                namespace: &node,
+                interface: &name,
+                addresses: &[&format!("192.0.{}.1/24", 2 + number)],
+            },
+            End {
+                namespace: &client,
+                interface: &format!("c{number}"),
+                addresses: &[&format!("192.0.{}.2/24", 2 + number)],
+            },
+        )?;
+    }
+    Ok([node, client])
+}
+
+/// Which of `n0` and `n1` carry a filter.
+fn carrying(node: &Namespace) -> Result<[bool; 2]> {
+    let carries = |name: &str| -> Result<bool> {
+        let shown = node.ip(&format!("-d link show dev {name}"))?;
+        Ok(shown.contains("name apifence"))
+    };
+    Ok([carries("n0")?, carries("n1")?])
+}
+
+#[test]
+fn each_interface_is_guarded_by_itself() -> Result<()> {
+    let both = ["run", "--interface", "n0,n1"];
+    // One that is missing.
+    let [node, client] = two()?;
+    let filter = Apifence::new(&node)?;
+    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    node.ip("link del n1")?;
+    let mut daemon = filter.start(&both)?;
+    daemon.line(|line| line.contains("`n1` is not there"))?;
+    daemon.line(|line| line.starts_with("guarding `n0`"))?;
+    not_ready(&node, &["`n1` is not guarded: it is not there"])?;
+    node.ip("link add n1 type veth peer name c1")?;
+    daemon.line(|line| line.starts_with("guarding `n1`"))?;
+    is_ready(&node)?;
+    kill(daemon)?;
+    filter.ok(&["detach"])?;
+
+    // One that carries somebody else's program.
+    let [node, _client] = two()?;
+    let filter = Apifence::new(&node)?;
+    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    let mut foreign = Foreign::load()?;
+    let link = node.run(|| foreign.attach("n1"))?;
+    let mut daemon = filter.start(&both)?;
+    daemon.line(|line| line.contains("error: attach filter to `n1`"))?;
+    assert_eq!(carrying(&node)?, [true, false]);
+    not_ready(&node, &["`n1` is not guarded", "carries the XDP program"])?;
+    drop(link);
+    daemon.line(|line| line.starts_with("guarding `n1`"))?;
+    is_ready(&node)?;
+    kill(daemon)?;
+    filter.ok(&["detach"])?;
+
+    // A mode that one of them lacks: a bridge has no XDP of a driver's.
+    let mut daemon = filter.start(&["run", "--interface", "lo,n0", "--xdp-mode", "native"])?;
+    daemon.line(|line| line.contains("error: attach filter to `lo`"))?;
+    until("the other one is guarded", || Ok(carrying(&node)?[0]))?;
+    kill(daemon)?;
+    drop(client);
+    Ok(())
+}
+
+#[test]
+fn too_few_descriptors_guard_as_many_interfaces_as_they_can() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let names: Vec<String> = (0..64).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        node.ip(&format!("link add {name} type veth peer name p{name}"))?;
+    }
+    let filter = Apifence::new(&node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let all = names.join(",");
+    let carrying = || -> Result<usize> {
+        let shown = node.ip("-d link show")?;
+        Ok(shown
+            .lines()
+            .filter(|line| line.contains("name apifence"))
+            .count())
+    };
+    let by = |limit: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.arg(format!("--nofile={limit}"));
+        prlimit
+    };
+    // A soft limit as everywhere, and room above it.
+    let attach = ["attach", "--interface", &all];
+    let began = Instant::now();
+    let ran = filter.run_by(by("1024:"), &attach)?;
+    ensure!(ran.code == Some(0), "{ran}");
+    println!("64 interfaces attached in {:?}", began.elapsed());
+    assert_eq!(carrying()?, 64);
+    filter.ok(&["detach"])?;
+
+    let mut command = filter.command_by(by("60:60"), &["run", "--interface", &all]);
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let mut daemon = tests::cli::Killed(node.spawn(&mut command)?);
+    until("many are guarded", || Ok(carrying()? >= 10))?;
+    ensure!(daemon.0.try_wait()?.is_none(), "it goes on");
+    ensure!(carrying()? < 64, "the limit did not bite");
+    Ok(())
+}
+
+#[test]
+fn addresses_of_pods_change_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let daemon = filter.start(&RUN)?;
+    is_ready(&site.node)?;
+    let generation = || Ok::<_, anyhow::Error>(filter.json(&["status"])?["generation"].clone());
+    let before = generation()?;
+    for number in 0..6 {
+        let pair = format!("pod{number} type veth peer name peer{number}");
+        site.node.ip(&format!("link add {pair}"))?;
+        site.node.ip(&format!("link set pod{number} up"))?;
+        site.node.ip(&format!("link set peer{number} up"))?;
+    }
+    // An address of the node's own is followed, and comes after all of these.
+    add_address(&site.node, INTERFACE, "192.0.2.99/32")?;
+    until("the address is followed", || {
+        Ok(filter.run(&["check", "192.0.2.99"])?.code == Some(0))
+    })?;
+    let after = generation()?;
+    ensure!(
+        after.as_u64() == before.as_u64().map(|before| before + 1),
+        "{before} became {after}"
+    );
+    drop(daemon);
+    Ok(())
+}
