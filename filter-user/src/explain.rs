@@ -54,7 +54,9 @@ fn hint(cause: &io::Error) -> &'static str {
         Some(nix::libc::ENOENT) => {
             "the pins are incomplete: `apifence detach`, then `apifence attach`; the port is unfiltered in between"
         }
-        Some(nix::libc::EINVAL) => "apifence needs Linux 5.18 or later (`uname -r`)",
+        Some(nix::libc::EINVAL) => {
+            "this is not expected; please report it with the output of `apifence status` and `uname -r`"
+        }
         _ => "`apifence status` shows what is in force",
     }
 }

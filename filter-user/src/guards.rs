@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    datapath::Attachment,
+    datapath::{Attachment, refusal},
     net::{Interface, XdpPlace},
     pins::Pins,
 };
@@ -18,6 +18,8 @@ pub struct Guard {
     pub ifindex: u32,
     /// Where the program runs.
     pub xdp_mode: Option<XdpPlace>,
+    /// Why it does not run in the driver, if that refused it.
+    pub native_refused: Option<String>,
     /// Whether packets of this interface meet the filter.
     pub guarded: bool,
 }
@@ -41,6 +43,8 @@ pub fn guards(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Guard>> {
                 .map_or_else(|| format!("#{ifindex}"), |interface| interface.name.clone()),
             ifindex,
             xdp_mode: xdp.map(|xdp| xdp.place),
+            native_refused: refusal(&pins.link(ifindex))
+                .filter(|_| xdp.is_some_and(|xdp| xdp.place == XdpPlace::Generic)),
             guarded: xdp.is_some(),
         });
     }

@@ -1,12 +1,13 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `link_type` what
-//! of a device's packets the filter sees, `guards` which interfaces are guarded, `metrics` what monitoring sees, `report_log` what
+//! kernel's side, `net` what rtnetlink tells, `link_type` what of a device's packets the filter sees, `driver` why one refuses a
+//! program, `guards` which interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel` which ones
+//! are too old, `metrics` what monitoring sees, `report_log` what
 //! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
 //! has come.
 
-// Forbidden but for one file, which says so: `datapath/batch.rs`.
+// Forbidden but for two files, which say so: `datapath/batch.rs` and `datapath/sys.rs`.
 #![deny(unsafe_code)]
 // They panic where a stream is closed or full: `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -17,8 +18,10 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod datapath;
+pub mod driver;
 pub mod explain;
 pub mod guards;
+pub mod kernel;
 pub mod link_type;
 pub mod metrics;
 pub mod net;
@@ -29,4 +32,5 @@ pub mod progress;
 pub mod ranges;
 pub mod report_log;
 pub mod state;
+pub mod strays;
 pub mod warnings;

@@ -3,6 +3,7 @@
 //! ```text
 //! BPFFS/layout-N/maps/SELECTOR ...          the policy, shared by all interfaces
 //! BPFFS/layout-N/interfaces/IFINDEX/link    the program on an interface
+//! BPFFS/layout-N/interfaces/IFINDEX/refusal why it is not in the driver, if that refused it
 //! BPFFS/watch                               locked by `run`
 //! BPFFS/write                               locked by the one who changes something
 //! ```
@@ -39,6 +40,8 @@ const LAYOUT: &str = "layout-";
 const MAPS: &str = "maps";
 const NEW_MAPS: &str = "maps-new";
 const INTERFACES: &str = "interfaces";
+/// The pin beside a link that tells why the driver did not take the program.
+pub const REFUSAL: &str = "refusal";
 const WATCH: &str = "watch";
 /// The directory that a writer locks.
 pub const WRITE: &str = "write";
@@ -315,6 +318,7 @@ impl Pins {
             }
             _ => {}
         }
+        let _ = fs::remove_file(self.interface(ifindex).join(REFUSAL));
         fs::remove_dir(self.interface(ifindex)).map_err(|error| self.explain("remove pins", &error))
     }
 

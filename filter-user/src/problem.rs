@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use nix::errno::Errno;
+
 /// Wrong usage or bad input: the user can mend it in what was typed or written.
 pub const EXIT_INPUT: u8 = 2;
 /// It failed.
@@ -67,7 +69,12 @@ impl std::error::Error for Refusals {}
 /// The words for an I/O error: the system's own, in lower case, without its number.
 pub fn errno(error: &std::io::Error) -> String {
     match error.raw_os_error() {
-        Some(number) => lower_first(nix::errno::Errno::from_raw(number).desc()),
+        // The kernel's own ENOTSUPP, which libc does not know.
+        Some(524) => "operation not supported".to_owned(),
+        Some(number) => match Errno::from_raw(number) {
+            Errno::UnknownErrno => format!("error {number}"),
+            known => lower_first(known.desc()),
+        },
         None => error.to_string(),
     }
 }

@@ -19,7 +19,10 @@ pub const PASS: u8 = 2;
 
 /// A program of somebody else's, loaded.
 #[derive(Debug)]
-pub struct Foreign(Ebpf);
+pub struct Foreign {
+    ebpf: Ebpf,
+    name: String,
+}
 
 impl Foreign {
     /// Loads one that passes everything.
@@ -32,9 +35,22 @@ impl Foreign {
         Self::with_code(Code::new().set(0, i32::from(action)).exit(), &[])
     }
 
+    /// Loads one that passes everything, under another name.
+    pub fn named(name: &str) -> Result<Self> {
+        let code = Code::new().set(0, i32::from(PASS)).exit();
+        Self::with_name(name, code, &[])
+    }
+
     /// Loads one of these instructions, with its maps.
     pub fn with_code(code: Code, maps: &[MapShape]) -> Result<Self> {
-        let mut foreign = Self(Ebpf::load(&code.object(PROGRAM, maps)?)?);
+        Self::with_name(PROGRAM, code, maps)
+    }
+
+    fn with_name(name: &str, code: Code, maps: &[MapShape]) -> Result<Self> {
+        let mut foreign = Self {
+            ebpf: Ebpf::load(&code.object(name, maps)?)?,
+            name: name.to_owned(),
+        };
         foreign.program()?.load()?;
         Ok(foreign)
     }
@@ -59,7 +75,7 @@ impl Foreign {
 
     /// One of its maps.
     pub fn map(&mut self, name: &str) -> Result<&mut Map> {
-        self.0
+        self.ebpf
             .map_mut(name)
             .with_context(|| format!("no map `{name}`"))
     }
@@ -67,8 +83,8 @@ impl Foreign {
     /// The program itself.
     pub fn program(&mut self) -> Result<&mut Xdp> {
         Ok(self
-            .0
-            .program_mut(PROGRAM)
+            .ebpf
+            .program_mut(&self.name)
             .context("no such program")?
             .try_into()?)
     }

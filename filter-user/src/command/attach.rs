@@ -1,6 +1,6 @@
 //! `apifence attach`: load, fill the policy, attach; in this order.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, slice};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -15,7 +15,9 @@ use super::{
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
     config::{PolicyMode, SettingChange, Settings, XdpMode, join},
-    datapath::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link, program_name},
+    datapath::{
+        Attachment, Counters, Link, Maps, Program, create_maps, detach_link, loaded, refusal,
+    },
     net::{Interface, Net, XdpPlace},
     output::say,
     pins::Pins,
@@ -23,6 +25,7 @@ use crate::{
     progress::Progress,
     ranges::{List, RangesFile},
     state::{History, PolicyStore, Staged, WriterLock, read_ranges},
+    strays::{strays, strays_at_rest},
 };
 
 /// What is done to an interface.
@@ -74,13 +77,19 @@ async fn guard(
         .map(|text| typed_list(text, change.force))
         .transpose()?;
     let net = Net::open()?;
-    let wish = Wish {
+    let mut wish = Wish {
         change,
         typed,
         interfaces,
     };
     context.pins.prepare()?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
+    // What a `detach` took off a moment ago may be there still.
+    let (_, now) = strays_at_rest(&context.pins, &net).await?;
+    for interface in &mut wish.interfaces {
+        let same = now.iter().find(|now| now.ifindex == interface.ifindex);
+        interface.xdp = same.and_then(|now| now.xdp);
+    }
 
     let guarded = fulfil(context, &net, &wish).await;
     if guarded.is_err()
@@ -203,7 +212,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     });
     let ((), until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
-    let told = report(net, wish, &settings, &list).await;
+    let told = report(context, net, wish, &settings, &list).await;
     match until {
         Some(until) => say(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
@@ -265,12 +274,16 @@ pub(super) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
         )),
         (None, _) => Ok(()),
         (Some(xdp), _) => {
-            let program = match program_name(xdp.program_id) {
+            let verb = format!("attach filter to `{name}`");
+            if let Some(stray) = strays(pins, slice::from_ref(interface))?.first() {
+                return Err(stray.problem(&verb));
+            }
+            let program = match loaded(xdp.program_id).and_then(|program| program.name) {
                 Some(name) => format!("`{name}` (program {})", xdp.program_id),
                 None => format!("program {}", xdp.program_id),
             };
             Err(Problem::failed(
-                format!("attach filter to `{name}`: it carries the XDP program {program}"),
+                format!("{verb}: it carries the XDP program {program}"),
                 format!(
                     "apifence displaces nothing: remove it with its own tool (a program attached by netlink: `ip link set dev {name} xdp off`), then attach again"
                 ),
@@ -350,6 +363,7 @@ fn leave(context: &Context, interfaces: &[Interface]) {
 
 /// Says what is in force now; returns the interfaces as they are shown.
 async fn report(
+    context: &Context,
     net: &Net,
     wish: &Wish<'_>,
     settings: &Settings,
@@ -377,6 +391,9 @@ async fn report(
             guarded.xdp_mode.map_or("no", XdpPlace::label)
         ));
         if guarded.xdp_mode == Some(XdpPlace::Generic) {
+            if let Some(refused) = refusal(&context.pins.link(guarded.ifindex)) {
+                say(format_args!("note: `{}`: {refused}", guarded.interface));
+            }
             say(GENERIC);
         }
     }

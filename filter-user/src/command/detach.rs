@@ -1,6 +1,9 @@
 //! `apifence detach`: removes the filter and all that was pinned for it.
 
-use std::time::{Duration, Instant};
+use std::{
+    slice,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -12,6 +15,7 @@ use crate::{
     output::say,
     problem::Problem,
     state::{PolicyStore, WriterLock},
+    strays::{strays, strays_at_rest},
 };
 
 /// What was done.
@@ -37,6 +41,9 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
                 "nothing is attached (`{}`)",
                 context.pins.root().display()
             ));
+            if let Some(stray) = strays_at_rest(&context.pins, &net).await?.0.first() {
+                return Err(stray.problem("detach filter"));
+            }
             let detached = Vec::new();
             context.global.output.result(&Detached { detached })?;
             return Ok(0);
@@ -47,9 +54,18 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
             .map(|interface| interface.name)
             .collect();
         context.pins.remove_all()?;
-        gone(&net, &attached).await?;
+        gone(context, &net, &attached).await?;
         forget(context);
-        say("detached: the port is unfiltered");
+        match strays_at_rest(&context.pins, &net).await?.0.as_slice() {
+            [] => say("detached: the port is unfiltered"),
+            strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
+            strays => {
+                say("detached what is pinned here; the port is still filtered elsewhere:");
+                for stray in strays {
+                    say(format_args!("warning: {}; {}", stray.cause(), stray.hint()));
+                }
+            }
+        }
         context.global.output.result(&Detached { detached })?;
         return Ok(0);
     }
@@ -58,6 +74,10 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     let ours = context.pins.interfaces()?;
     for interface in &interfaces {
         if !ours.contains(&interface.ifindex) {
+            let stray = strays(&context.pins, slice::from_ref(interface))?;
+            if let Some(stray) = stray.first() {
+                return Err(stray.problem(&format!("detach filter from `{}`", interface.name)));
+            }
             return Err(Problem::input(
                 format!("detach filter from `{}`: it has none", interface.name),
                 "`apifence status` lists the guarded interfaces",
@@ -67,7 +87,7 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     for interface in &interfaces {
         let attached = Attachment::read(&context.pins.link(interface.ifindex))?;
         context.pins.remove_interface(interface.ifindex)?;
-        gone(&net, &[attached]).await?;
+        gone(context, &net, &[attached]).await?;
         // Where the maps are gone, so are the counters.
         if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
             counters.release(interface.ifindex)?;
@@ -110,7 +130,7 @@ async fn carrying(net: &Net, attached: &[Attachment]) -> Result<Vec<Interface>> 
 }
 
 /// Waits until no interface carries what was attached there: the kernel frees a link a moment after its last pin is gone.
-async fn gone(net: &Net, attached: &[Attachment]) -> Result<()> {
+async fn gone(context: &Context, net: &Net, attached: &[Attachment]) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         match carrying(net, attached).await?.first() {
@@ -119,13 +139,15 @@ async fn gone(net: &Net, attached: &[Attachment]) -> Result<()> {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Some(interface) => {
-                return Err(Problem::failed(
-                    format!(
-                        "detach filter from `{}`: another process holds its link",
-                        interface.name
+                let verb = format!("detach filter from `{}`", interface.name);
+                let strays = strays(&context.pins, slice::from_ref(interface))?;
+                return Err(match strays.first() {
+                    Some(stray) => stray.problem(&verb),
+                    None => Problem::failed(
+                        format!("{verb}: the program is still there"),
+                        "`apifence status` tells what holds it",
                     ),
-                    "end `apifence run`, or wait for it: the program leaves with the last holder",
-                ));
+                });
             }
         }
     }

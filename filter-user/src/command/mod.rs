@@ -34,6 +34,7 @@ use crate::{
     cli::{Cli, Command, RangesCommand},
     config::{Config, Settings},
     datapath::Maps,
+    kernel,
     output::{Output, say_logs},
     pins::Pins,
     problem::Problem,
@@ -138,6 +139,9 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             | Command::Ranges(RangesCommand::History)
     ) {
         context.pins.check()?;
+    }
+    if matches!(command, Command::Run { .. } | Command::Attach { .. }) {
+        kernel::refuse_old()?;
     }
     match command {
         Command::Run { policy, .. } => {

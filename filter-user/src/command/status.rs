@@ -21,6 +21,7 @@ use crate::{
     output::say,
     problem::{Problem, Refusals},
     ranges::{Difference, List, Prefixes},
+    strays::strays,
     warnings::Facts,
 };
 
@@ -91,6 +92,9 @@ impl fmt::Display for Status {
                 _ => "NOT GUARDED".to_owned(),
             };
             writeln!(f, "interface     {} ({place})", guard.interface)?;
+            if let Some(refused) = &guard.native_refused {
+                writeln!(f, "              {refused}")?;
+            }
         }
         if !self.ports.is_empty() {
             writeln!(f, "ports         {ports}")?;
@@ -161,9 +165,11 @@ pub(super) fn state(record: &PolicyRecord) -> &'static str {
 /// Runs the command.
 pub(super) async fn run(context: &Context) -> Result<u8> {
     let net = Net::open()?;
+    let interfaces = net.interfaces().await?;
+    let strays = strays(&context.pins, &interfaces)?;
     let mut status = Status {
         state: "detached",
-        interfaces: guards(&context.pins, &net.interfaces().await?)?,
+        interfaces: guards(&context.pins, &interfaces)?,
         ports: Vec::new(),
         destinations: Vec::new(),
         ranges_file: context.global.ranges_file.display().to_string(),
@@ -208,6 +214,14 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
     }
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
         status.state = "detached";
+    }
+    if status.state == "detached" && !strays.is_empty() {
+        status.state = "unknown";
+    }
+    for stray in &strays {
+        status
+            .warnings
+            .push(format!("{}; {}", stray.cause(), stray.hint()));
     }
     if context.global.verbose {
         say(format_args!("pins in `{}`", context.pins.root().display()));

@@ -1,27 +1,33 @@
 //! The program on an interface: attached by a bpf_link whose pin outlives every process.
 
-use std::{fs, path::Path};
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
-use aya::programs::{
-    ProgramError, Xdp, XdpMode as AyaMode,
-    links::{FdLink, PinnedLink},
-    loaded_programs,
-    xdp::XdpLink,
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::loaded_programs,
 };
 use aya_log::EbpfLogger;
+use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use filter_common::LinkHeader;
+use jiff::Timestamp;
+use nix::libc;
 
-use super::object::Program;
-use crate::{
-    config::XdpMode,
-    explain::{explain, io_error},
-    problem::Problem,
+use super::{
+    object::Program,
+    sys::{self, XdpLinkInfo},
 };
+use crate::{config::XdpMode, driver, explain::explain, pins::REFUSAL, problem::Problem};
 
-/// What is pinned for an interface.
+/// What a link holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attachment {
+    /// The number of the link.
+    pub link_id: u32,
     /// The number of the program that the link holds.
     pub program_id: u32,
     /// The number of the interface it is on, in that interface's own network namespace; 0 once the interface is gone or
@@ -39,52 +45,39 @@ impl Attachment {
     }
 }
 
-/// The interface of an XDP link that this process holds, as `/proc/self/fdinfo` shows it (`bpf_xdp_link_show_fdinfo` in
-/// `net/core/dev.c`, Linux 5.9); aya does not hand out this part of the link's info.
-fn live_ifindex(link_id: u32) -> Result<u32> {
-    let verb = "read link";
-    for entry in fs::read_dir("/proc/self/fdinfo").context(verb)? {
-        // The descriptor of the directory itself is closed by the time it is listed.
-        let Ok(text) = fs::read_to_string(entry.context(verb)?.path()) else {
-            continue;
-        };
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok())
-        };
-        if field("link_id:") == Some(link_id)
-            && let Some(ifindex) = field("ifindex:")
-        {
-            return Ok(ifindex);
+impl From<XdpLinkInfo> for Attachment {
+    fn from(info: XdpLinkInfo) -> Self {
+        Self {
+            link_id: info.id,
+            program_id: info.program_id,
+            ifindex: info.ifindex,
         }
     }
-    Err(Problem::failed(
-        format!("{verb}: the kernel does not show its interface"),
-        "mount /proc; apifence needs Linux 5.18 or later",
-    ))
-}
-
-fn open_link(pin: &Path) -> Result<PinnedLink> {
-    PinnedLink::from_pin(pin).map_err(|error| explain("open link", &error))
 }
 
 /// A link that this process holds: the program stays on its interface as long as somebody does, or the link is pinned.
 pub struct Link {
-    fd: FdLink,
+    fd: OwnedFd,
+    refusal: Option<String>,
 }
 
 impl Link {
+    fn of(fd: OwnedFd) -> Self {
+        let refusal = None;
+        Self { fd, refusal }
+    }
+
     /// Opens the link pinned at `pin`.
     ///
     /// # Errors
     /// If it is not there, or the kernel refuses.
     pub fn open(pin: &Path) -> Result<Self> {
-        let fd = FdLink::from(open_link(pin)?);
-        Ok(Self { fd })
+        let fd = sys::open_pin(pin).map_err(|error| explain("open link", &error))?;
+        Ok(Self::of(fd))
     }
 
     /// Attaches `program` to an interface without one. If this fails, or the process dies before the link is pinned, the
-    /// interface is as it was.
+    /// interface is as it was. In mode `auto` any refusal by the driver leads to generic XDP.
     ///
     /// # Errors
     /// If the interface carries another program, or the driver or the kernel refuses. Nothing is ever displaced.
@@ -95,36 +88,55 @@ impl Link {
         ifindex: u32,
         mode: XdpMode,
     ) -> Result<Self> {
-        let xdp = program.xdp(link_header)?;
-        let native = || {
-            Problem::failed(
-                format!("attach filter to `{name}`: its driver has no native XDP"),
-                "use `--xdp-mode generic`, which is slower, or `auto`",
-            )
-        };
-        let fd = match mode {
-            XdpMode::Native => try_attach(xdp, name, ifindex, AyaMode::Driver)?,
-            XdpMode::Generic => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
-            XdpMode::Auto => match try_attach(xdp, name, ifindex, AyaMode::Driver)? {
-                Some(link) => Some(link),
-                None => try_attach(xdp, name, ifindex, AyaMode::Skb)?,
-            },
-        };
-        let fd = fd.ok_or_else(native)?;
-        Ok(Self { fd })
+        let verb = format!("attach filter to `{name}`");
+        let program = program
+            .xdp(link_header)?
+            .fd()
+            .map_err(|error| explain(&verb, &error))?
+            .as_fd();
+        // Traffic is affected from here on.
+        let attach = |flags| sys::create_link(program, ifindex, flags);
+        let mut refusal = None;
+        if mode != XdpMode::Generic {
+            match attach(XDP_FLAGS_DRV_MODE) {
+                Ok(fd) => return Ok(Self::of(fd)),
+                Err(error) if !is_refusal(&error) => return Err(no_link(&verb, name, &error)),
+                Err(error) => refusal = Some(driver::refusal(ifindex, program, &error)),
+            }
+        }
+        if let (Some(refusal), XdpMode::Native) = (&refusal, mode) {
+            let cause = format!("{verb}: {refusal}");
+            return Err(Problem::failed(cause, driver::hint(name, refusal)));
+        }
+        match (attach(XDP_FLAGS_SKB_MODE), refusal) {
+            (Ok(fd), refusal) => Ok(Self { fd, refusal }),
+            (Err(error), None) => Err(no_link(&verb, name, &error)),
+            (Err(error), Some(refusal)) => {
+                let verb = format!("{verb}: {refusal}; and by generic XDP");
+                Err(no_link(&verb, name, &error))
+            }
+        }
     }
 
-    /// Pins the link, so that it outlives this process, and goes on holding it.
+    /// Why the driver did not take the program, if this is a link that was just made and it did not.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
+    /// Pins the link, so that it outlives this process, and goes on holding it; beside it, why the driver did not take the program.
     ///
     /// # Errors
     /// If bpffs refuses; the link is gone then, and the program with it unless the link has another holder.
     pub fn pin(self, pin: &Path) -> Result<Self> {
-        let pinned = self
-            .fd
-            .pin(pin)
-            .map_err(|error| explain(&format!("pin link at `{}`", pin.display()), &error))?;
-        let fd = FdLink::from(pinned);
-        Ok(Self { fd })
+        let verb = || format!("pin link at `{}`", pin.display());
+        let refusal = refusal_of(pin);
+        let _ = fs::remove_file(&refusal);
+        if let Some(text) = &self.refusal {
+            // The filter does not depend on it.
+            let _ = pin_text(&refusal, text);
+        }
+        sys::pin(self.fd.as_fd(), pin).map_err(|error| explain(&verb(), &error))?;
+        Ok(self)
     }
 
     /// Puts `program` in the place of the one that the link holds: one step, no gap.
@@ -138,13 +150,13 @@ impl Link {
         name: &str,
     ) -> Result<Self> {
         let verb = || format!("replace program on `{name}`");
-        let failed = |error: ProgramError| explain(&verb(), &error);
-        let link = XdpLink::try_from(self.fd).map_err(|error| explain(&verb(), &error))?;
-        let xdp = program.xdp(link_header)?;
-        let id = xdp.attach_to_link(link).map_err(failed)?;
-        let link = xdp.take_link(id).map_err(failed)?;
-        let fd = FdLink::try_from(link).map_err(|error| explain(&verb(), &error))?;
-        Ok(Self { fd })
+        let program = program
+            .xdp(link_header)?
+            .fd()
+            .map_err(|error| explain(&verb(), &error))?;
+        sys::update_link(self.fd.as_fd(), program.as_fd())
+            .map_err(|error| explain(&verb(), &error))?;
+        Ok(self)
     }
 
     /// What frames the program expects that it holds.
@@ -153,59 +165,94 @@ impl Link {
     /// If the program is not ours, or the kernel refuses.
     pub fn link_header(&self) -> Result<LinkHeader> {
         let id = self.attachment()?.program_id;
-        let name = program_name(id).with_context(|| format!("name program {id}"))?;
-        LinkHeader::ALL
-            .into_iter()
-            .find(|link_header| link_header.program() == name)
-            .with_context(|| format!("use program `{name}`: it is not ours"))
+        loaded(id)
+            .and_then(|program| program.link_header())
+            .with_context(|| format!("use program {id}: it is not ours"))
     }
 
     /// What it holds, as the kernel says now.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    /// If the kernel refuses, or the link is not one of XDP.
     pub fn attachment(&self) -> Result<Attachment> {
-        let info = self
-            .fd
-            .info()
-            .map_err(|error| explain("read link", &error))?;
-        Ok(Attachment {
-            program_id: info.program_id(),
-            ifindex: live_ifindex(info.id())?,
-        })
+        let info = sys::link_info(self.fd.as_fd()).map_err(|error| explain("read link", &error))?;
+        let info = info.context("read link: it is not one of XDP")?;
+        Ok(info.into())
     }
 }
 
-/// Attaches in one mode; `None` if the driver does not have it.
-fn try_attach(xdp: &mut Xdp, name: &str, ifindex: u32, mode: AyaMode) -> Result<Option<FdLink>> {
-    let verb = || format!("attach filter to `{name}`");
-    // Traffic is affected from here on.
-    let id = match xdp.attach_to_if_index(ifindex, mode) {
-        Ok(id) => id,
-        Err(error) => {
-            return match io_error(&error).and_then(std::io::Error::raw_os_error) {
-                Some(nix::libc::EOPNOTSUPP) => Ok(None),
-                Some(nix::libc::EBUSY | nix::libc::EEXIST) => Err(Problem::failed(
-                    format!("{}: it carries another XDP program", verb()),
-                    format!(
-                        "`ip link show {name}` names it; apifence displaces nothing: remove it with its own tool, then attach again"
-                    ),
-                )),
-                _ => Err(explain(&verb(), &error)),
-            };
-        }
-    };
-    let link: XdpLink = xdp
-        .take_link(id)
-        .map_err(|error| explain(&verb(), &error))?;
-    // Where the kernel refuses a link with EINVAL aya attaches by netlink: such a program nobody can pin or
-    // replace without a gap. Dropped here, it leaves the interface.
-    FdLink::try_from(link).map(Some).map_err(|_| {
-        Problem::failed(
-            format!("{}: the kernel gives no bpf_link for it", verb()),
-            "apifence needs Linux 5.18 or later and a driver that takes multi-buffer XDP programs; try `--xdp-mode generic`",
-        )
-    })
+/// Whether another way to attach may succeed: the driver, or what the kernel asks of it, is against this one. Not if the interface is taken or
+/// gone, or this process may not attach anything.
+fn is_refusal(error: &io::Error) -> bool {
+    let others = [
+        libc::EBUSY,
+        libc::EEXIST,
+        libc::EPERM,
+        libc::EACCES,
+        libc::ENODEV,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|number| !others.contains(&number))
+}
+
+fn no_link(verb: &str, name: &str, error: &io::Error) -> anyhow::Error {
+    match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => Problem::failed(
+            format!("{verb}: it carries another XDP program"),
+            format!(
+                "`ip link show {name}` names it; apifence displaces nothing: remove it with its own tool, then attach again"
+            ),
+        ),
+        _ => explain(verb, error),
+    }
+}
+
+/// How long the text is that is pinned beside a link.
+const TEXT_LEN: usize = 512;
+
+/// Where it is told why the driver did not take the program that the link pinned at `pin` holds.
+fn refusal_of(pin: &Path) -> PathBuf {
+    pin.with_file_name(REFUSAL)
+}
+
+/// Pins a text: bpffs holds no files, so it is the one value of a map.
+fn pin_text(path: &Path, text: &str) -> Result<()> {
+    let verb = "pin text";
+    let mut bytes = [0; TEXT_LEN];
+    let length = text.floor_char_boundary(TEXT_LEN);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    let mut map: Array<MapData, [u8; TEXT_LEN]> =
+        Array::create(1, 0).map_err(|error| explain(verb, &error))?;
+    map.set(0, bytes, 0)
+        .map_err(|error| explain(verb, &error))?;
+    map.pin(path).map_err(|error| explain(verb, &error))
+}
+
+/// Why the driver did not take the program that the link pinned at `pin` holds; `None` if it did, or nobody can tell.
+pub fn refusal(pin: &Path) -> Option<String> {
+    let map = MapData::from_pin(refusal_of(pin)).ok()?;
+    let map: Array<MapData, [u8; TEXT_LEN]> = Map::Array(map).try_into().ok()?;
+    let bytes = map.get(&0, 0).ok()?;
+    let text = bytes.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// Every XDP link of the kernel, whatever its network namespace and whoever holds it.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn links() -> Result<Vec<Attachment>> {
+    let failed = |error: io::Error| explain("list links", &error);
+    let mut found = Vec::new();
+    let mut last = 0;
+    while let Some(id) = sys::next_link(last).map_err(failed)? {
+        last = id;
+        // One that is about to go cannot be opened.
+        let info = sys::open_link(id).and_then(|link| sys::link_info(link.as_fd()));
+        found.extend(info.ok().flatten().map(Attachment::from));
+    }
+    Ok(found)
 }
 
 /// Removes the pin of a link; the kernel detaches the program once nobody holds the link.
@@ -213,18 +260,38 @@ fn try_attach(xdp: &mut Xdp, name: &str, ifindex: u32, mode: AyaMode) -> Result<
 /// # Errors
 /// If the pin cannot be removed.
 pub fn detach_link(pin: &Path) -> Result<()> {
-    let link = open_link(pin)?;
-    link.unpin()
-        .with_context(|| format!("remove pin `{}`", pin.display()))?;
-    Ok(())
+    let _ = fs::remove_file(refusal_of(pin));
+    fs::remove_file(pin).with_context(|| format!("remove pin `{}`", pin.display()))
 }
 
-/// The name of a loaded program, if the kernel tells.
-pub fn program_name(id: u32) -> Option<String> {
+/// A loaded program.
+pub struct Loaded {
+    /// Its name, if the kernel tells.
+    pub name: Option<String>,
+    /// When it was loaded.
+    pub since: Option<Timestamp>,
+}
+
+impl Loaded {
+    /// What frames it expects, if it is one of ours by its name.
+    pub fn link_header(&self) -> Option<LinkHeader> {
+        let name = self.name.as_deref();
+        let mut all = LinkHeader::ALL.into_iter();
+        all.find(|link_header| name == Some(link_header.program()))
+    }
+}
+
+/// The program with this number; `None` if it is gone, or the kernel does not tell.
+pub fn loaded(id: u32) -> Option<Loaded> {
     let info = loaded_programs()
         .filter_map(Result::ok)
         .find(|info| info.id() == id)?;
-    info.name_as_str().map(str::to_owned)
+    Some(Loaded {
+        name: info.name_as_str().map(str::to_owned),
+        since: info
+            .loaded_at()
+            .and_then(|time| Timestamp::try_from(time).ok()),
+    })
 }
 
 /// The lines that a program loaded with its log on writes.

@@ -11,11 +11,12 @@ mod prefilter;
 mod reports;
 mod stage;
 mod strangers;
+mod sys;
 mod table;
 mod tries;
 mod usage;
 
-pub use attach::{Attachment, Link, LogLines, detach_link, program_name};
+pub use attach::{Attachment, Link, Loaded, LogLines, detach_link, links, loaded, refusal};
 pub use census::{Census, Family};
 pub use counters::{CounterRow, Counters};
 pub use maps::{Maps, Policy, Slot, Standing};

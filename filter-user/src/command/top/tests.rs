@@ -69,6 +69,7 @@ fn sample(second: u64) -> Sample {
         provisional: None,
         interfaces: vec![(
             Guard {
+                native_refused: None,
                 interface: "eth0".to_owned(),
                 ifindex: 2,
                 xdp_mode: Some(XdpPlace::Native),

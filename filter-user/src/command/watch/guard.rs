@@ -334,6 +334,10 @@ impl Guard {
                 place.map_or("no", XdpPlace::label)
             ));
             if place == Some(XdpPlace::Generic) {
+                let held = self.held.get(ifindex);
+                if let Some(refused) = held.and_then(|held| held.link.refusal()) {
+                    say(format_args!("note: `{name}`: {refused}"));
+                }
                 say(GENERIC);
             }
         }

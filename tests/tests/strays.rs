@@ -1,0 +1,176 @@
+//! A filter that is on, and not pinned where a command looks, is told as what it is.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use filter_common::map::LAYOUT_VERSION;
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::signal::Signal,
+};
+use tests::{
+    cli::{Apifence, FAILED, Ran, refused},
+    mounts::{self, BPFFS},
+    net::{Echo, silent},
+    netns::Namespace,
+    site::{ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+};
+
+const PORT: u16 = 6443;
+
+/// That `status`, `attach` and `detach` of `filter` all tell of a filter that is not theirs, with all of `words`, and none denies it.
+fn told(filter: &Apifence<'_>, words: &[&str]) -> Result<()> {
+    let status = filter.json(&["status"])?;
+    ensure!(status["state"] == "unknown", "{status:#}");
+    let warnings = status["warnings"].to_string();
+    let text = filter.ok(&["status"])?;
+    ensure!(!text.contains("detached"), "{text}");
+    let has_all = |text: &str, ran: &str| -> Result<()> {
+        let line = text
+            .lines()
+            .any(|line| words.iter().all(|word| line.contains(word)));
+        ensure!(line, "{words:?} are not there: {ran}");
+        Ok(())
+    };
+    has_all(&warnings, &warnings)?;
+    let takes_off = |ran: &Ran| ran.stderr.contains("unfiltered") || ran.code == Some(0);
+    for command in [
+        &ATTACH[..],
+        &["detach"],
+        &["detach", "--interface", INTERFACE],
+    ] {
+        let ran = filter.run(command)?;
+        refused(&ran, FAILED, &[INTERFACE])?;
+        has_all(&ran.stderr.replace("\nhint: ", " "), &ran.to_string())?;
+        ensure!(!takes_off(&ran), "{ran}");
+    }
+    Ok(())
+}
+
+fn is_silent(site: &Site) -> Result<()> {
+    silent(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))
+}
+
+#[test]
+fn a_filter_pinned_in_another_directory_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let root = filter.bpffs().display().to_string();
+    let pin = format!("{root}/layout-{LAYOUT_VERSION}/interfaces");
+    let hint = format!("--bpffs {root}");
+    let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
+    told(&other, &[INTERFACE, "since 20", &pin, &hint])?;
+    is_silent(&site)?;
+    // Elsewhere nothing of it is to be seen, whatever the numbers of the interfaces.
+    let elsewhere = Namespace::new("elsewhere")?;
+    let there = Apifence::new(&elsewhere)?.with_bpffs(format!("{BPFFS}/there"));
+    assert_eq!(there.json(&["status"])?["state"], "detached");
+    there.ok(&["detach"])?;
+    // The hint leads out.
+    filter.ok(&["detach"])?;
+    assert_eq!(other.json(&["status"])?["state"], "detached");
+    site.stranger_gets_in(Family::V4, PORT).map(drop)
+}
+
+#[test]
+fn a_filter_whose_bpffs_was_unmounted_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    // Only in this mount namespace: process 1 has it still.
+    umount2(BPFFS, MntFlags::MNT_DETACH)?;
+    mounts::mount_bpffs(BPFFS.as_ref())?;
+    let words = [INTERFACE, "not mounted here", "bpftool link detach id"];
+    let status = filter.json(&["status"])?;
+    ensure!(status["state"] == "unknown", "{status:#}");
+    let warnings = status["warnings"].to_string();
+    ensure!(
+        words.iter().all(|word| warnings.contains(word)),
+        "{warnings}"
+    );
+    let ran = filter.run(&["detach"])?;
+    refused(&ran, FAILED, &words[..2])?;
+    is_silent(&site)
+}
+
+#[test]
+fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let interfaces = filter
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/interfaces"));
+    let pin = interfaces.join(format!("{}/link", site.node.ifindex(INTERFACE)?));
+    let held = aya::programs::links::PinnedLink::from_pin(&pin)?;
+    fs::remove_dir_all(filter.bpffs())?;
+    let pid = format!("process {}", std::process::id());
+    told(&filter, &[INTERFACE, &pid, "end that process"])?;
+    is_silent(&site)?;
+    drop(held);
+    // At once, though the kernel takes a moment to let go of it.
+    filter.ok(&ATTACH)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+#[test]
+fn a_filter_without_a_link_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let mut ours = tests::foreign::Foreign::named(filter_common::LinkHeader::Ethernet.program())?;
+    let pin = format!("{BPFFS}/program");
+    ours.pin(&pin)?;
+    site.node
+        .ip(&format!("link set dev {INTERFACE} xdp pinned {pin}"))?;
+    told(&filter, &[INTERFACE, "without a link", "xdp off"])?;
+    site.node.ip(&format!("link set dev {INTERFACE} xdp off"))?;
+    filter.ok(&ATTACH).map(drop)
+}
+
+/// One interface is guarded by these pins, and another one by others.
+#[test]
+fn detach_says_what_it_leaves_on() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    site.node.ip("link add eth1 type veth peer name peer1")?;
+    filter.ok(&ATTACH)?;
+    let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
+    let list = ["--authorized-ip-ranges", "192.0.2.1"];
+    other.ok(&[&["attach", "--interface", "eth1"][..], &list].concat())?;
+    let status = filter.json(&["status"])?;
+    ensure!(status["state"] == "enforcing", "{status:#}");
+    ensure!(
+        status["warnings"]
+            .to_string()
+            .contains("`eth1` is filtered")
+    );
+    let ran = filter.run(&["detach"])?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("`eth1` is filtered"),
+        "{ran}"
+    );
+    ensure!(!ran.stderr.contains("the port is unfiltered"), "{ran}");
+    let ran = other.run(&["detach"])?;
+    ensure!(ran.stderr.contains("the port is unfiltered"), "{ran}");
+    Ok(())
+}
+
+#[test]
+fn a_run_of_other_pins_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
+    let mut run = filter.start(&[&["run"], &ATTACH[1..]].concat())?;
+    run.line(|line| line.contains("guarding"))?;
+    told(
+        &other,
+        &[INTERFACE, "is filtered since", "its link is pinned at"],
+    )?;
+    run.signal(Signal::SIGTERM)?;
+    run.wait()?;
+    Ok(())
+}
