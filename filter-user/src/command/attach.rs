@@ -348,9 +348,7 @@ fn attach_one(context: &Context, program: &mut Program, interface: &Interface) -
     }
     let mode = *context.config.xdp_mode;
     let (name, ifindex) = (&interface.name, interface.ifindex);
-    Link::create(program, link_header, name, ifindex, mode)?
-        .pin(&pin)
-        .map(drop)
+    Link::create(program, link_header, name, ifindex, mode)?.pin(&pin)
 }
 
 /// Leaves the interfaces that had no filter without one.

@@ -84,15 +84,6 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         log: context.global.verbose.then_some(lines),
         stop: stopped.clone(),
     };
-    let mut threads = vec![guard(shared, lock)?];
-    // Every interface is tried once before anything else takes its time.
-    let mut told = watched.clone();
-    let tried = told.wait_for(|health| health.started);
-    let ended = tokio::select! {
-        _ = tried => false,
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => true,
-    };
     let (reload, requests) = channel::channel(1);
     let channels = Channels {
         wanted,
@@ -102,9 +93,19 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         reload: requests,
         stop: stopped.clone(),
     };
-    threads.push(follow(context, matches, channels)?);
-    threads.push(Logs::start(context, since, logged, stopped)?);
-
+    // These have what they need before interfaces take descriptors; they wait until each interface was tried once.
+    let threads = vec![
+        follow(context, matches, channels)?,
+        Logs::start(context, since, logged, stopped)?,
+        guard(shared, lock)?,
+    ];
+    let mut told = watched.clone();
+    let tried = told.wait_for(|health| health.started);
+    let ended = tokio::select! {
+        _ = tried => false,
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+    };
     // What the files say is in force by then, unless they cannot be had.
     let _ = timeout(READY, told.wait_for(|health| !health.summary.is_empty())).await;
     let mut summary = told.borrow_and_update().summary.clone();

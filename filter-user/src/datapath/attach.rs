@@ -123,11 +123,11 @@ impl Link {
         self.refusal.as_deref()
     }
 
-    /// Pins the link, so that it outlives this process, and goes on holding it; beside it, why the driver did not take the program.
+    /// Pins the link, so that it outlives this process; beside it, why the driver did not take the program.
     ///
     /// # Errors
-    /// If bpffs refuses; the link is gone then, and the program with it unless the link has another holder.
-    pub fn pin(self, pin: &Path) -> Result<Self> {
+    /// If bpffs refuses.
+    pub fn pin(&self, pin: &Path) -> Result<()> {
         let verb = || format!("pin link at `{}`", pin.display());
         let refusal = refusal_of(pin);
         let _ = fs::remove_file(&refusal);
@@ -135,8 +135,7 @@ impl Link {
             // The filter does not depend on it.
             let _ = pin_text(&refusal, text);
         }
-        sys::pin(self.fd.as_fd(), pin).map_err(|error| explain(&verb(), &error))?;
-        Ok(self)
+        sys::pin(self.fd.as_fd(), pin).map_err(|error| explain(&verb(), &error))
     }
 
     /// Puts `program` in the place of the one that the link holds: one step, no gap.
@@ -182,7 +181,7 @@ impl Link {
 }
 
 /// Whether another way to attach may succeed: the driver, or what the kernel asks of it, is against this one. Not if the interface is taken or
-/// gone, or this process may not attach anything.
+/// gone, or this process may not attach anything, or has no descriptor left.
 fn is_refusal(error: &io::Error) -> bool {
     let others = [
         libc::EBUSY,
@@ -190,6 +189,8 @@ fn is_refusal(error: &io::Error) -> bool {
         libc::EPERM,
         libc::EACCES,
         libc::ENODEV,
+        libc::EMFILE,
+        libc::ENFILE,
     ];
     error
         .raw_os_error()

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use filter_common::map::SELECTOR;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     runtime,
     sync::watch,
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{Config, XdpMode},
-    datapath::{Counters, HeldMaps, Link, LogLines, Program},
+    datapath::{Attachment, Counters, HeldMaps, Link, LogLines, Program},
     link_type::LinkType,
     metrics::{Health, Loop, Turns},
     net::{Change, Changes, Interface, Net, XdpPlace},
@@ -45,6 +46,9 @@ const THOROUGH: u64 = 20;
 const ROUTES: u64 = 240;
 /// How long until an interface that could not be guarded is tried again though nothing happened.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many descriptors are left for everything else: files, sockets, the maps of a policy that is changed.
+const SPARE: u64 = 64;
 
 /// What there may be complaints of, besides interfaces by their names.
 const CHANGES: &str = "word of changes";
@@ -102,7 +106,8 @@ struct Guard {
 /// A guarded interface.
 struct Held {
     name: String,
-    link: Link,
+    /// Not where descriptors are scarce: then there is the pin.
+    link: Option<Link>,
     is_pinned: bool,
 }
 
@@ -225,8 +230,12 @@ impl Guard {
     async fn turn(&mut self, thorough: bool) {
         self.shared.turns.turn(Loop::Guard);
         let before = self.held.len();
+        let pins = &self.shared.pins;
         self.held.retain(|ifindex, held| {
-            let attachment = held.link.attachment();
+            let attachment = match &held.link {
+                Some(link) => link.attachment(),
+                None => Attachment::read(&pins.link(*ifindex)),
+            };
             attachment.is_ok_and(|attachment| attachment.ifindex == *ifindex)
         });
         let lost = self.held.len() < before;
@@ -335,7 +344,7 @@ impl Guard {
             ));
             if place == Some(XdpPlace::Generic) {
                 let held = self.held.get(ifindex);
-                if let Some(refused) = held.and_then(|held| held.link.refusal()) {
+                if let Some(refused) = held.and_then(|held| held.link.as_ref()?.refusal()) {
                     say(format_args!("note: `{name}`: {refused}"));
                 }
                 say(GENERIC);
@@ -352,37 +361,29 @@ impl Guard {
         refuse_other_mode(interface, mode)?;
         self.load()?;
         let program = self.program.as_mut().context("load program: none is")?;
-        let held = if interface.xdp.is_some() {
+        self.counters.claim(ifindex)?;
+        let (link, is_pinned) = if interface.xdp.is_some() {
             // Ours, or it would have been refused.
-            self.counters.claim(ifindex)?;
-            let link = Link::open(&pin)?.replace(program, link_header, name)?;
-            let is_pinned = true;
-            (link, is_pinned)
+            (Link::open(&pin)?.replace(program, link_header, name)?, true)
         } else {
-            self.counters.claim(ifindex)?;
             // Traffic is affected from here on.
             let link = Link::create(program, link_header, name, ifindex, mode)?;
             // The link of an interface that is gone, or one that somebody detached.
             let _ = fs::remove_file(&pin);
             let pinned = self.shared.pins.prepare_interface(ifindex);
-            match pinned.and_then(|()| link.pin(&pin)) {
-                Ok(link) => (link, true),
-                // The link went with the failure. The port stays shut as long as this process lives; `pin_again` tells.
-                Err(_) => (
-                    Link::create(program, link_header, name, ifindex, mode)?,
-                    false,
-                ),
-            }
+            // Held, the port is shut as long as this process lives, and `pin_again` tells what is wrong with the pins.
+            let is_pinned = pinned.and_then(|()| link.pin(&pin)).is_ok();
+            (link, is_pinned)
         };
-        let (link, is_pinned) = held;
-        self.held.insert(
-            ifindex,
-            Held {
-                name: name.clone(),
-                link,
-                is_pinned,
-            },
-        );
+        let name = name.clone();
+        // Where descriptors are scarce the pin alone holds the link: another interface may need this one.
+        let link = (!is_pinned || spare_descriptors() >= SPARE).then_some(link);
+        let held = Held {
+            name,
+            link,
+            is_pinned,
+        };
+        self.held.insert(ifindex, held);
         Ok(())
     }
 
@@ -444,18 +445,13 @@ impl Guard {
             .map(|(ifindex, _)| *ifindex)
             .collect();
         for ifindex in lost {
-            pins.prepare_interface(ifindex)?;
-            let Some(Held { name, link, .. }) = self.held.remove(&ifindex) else {
-                continue;
-            };
-            let link = link.pin(&pins.link(ifindex))?;
-            let is_pinned = true;
-            let held = Held {
-                name,
-                link,
-                is_pinned,
-            };
-            self.held.insert(ifindex, held);
+            if let Some(held) = self.held.get_mut(&ifindex)
+                && let Some(link) = &held.link
+            {
+                pins.prepare_interface(ifindex)?;
+                link.pin(&pins.link(ifindex))?;
+                held.is_pinned = true;
+            }
         }
         say("warning: pins were gone: they are there again; the filter was on all the time");
         Ok(())
@@ -472,5 +468,14 @@ impl Guard {
                     .send_modify(|health| health.drift = Some(drift));
             }
         }
+    }
+}
+
+/// How many more descriptors this process may open.
+fn spare_descriptors() -> u64 {
+    let open = fs::read_dir("/proc/self/fd").map(Iterator::count);
+    match (getrlimit(Resource::RLIMIT_NOFILE), open) {
+        (Ok((soft, _)), Ok(open)) => soft.saturating_sub(open as u64),
+        _ => 0,
     }
 }

@@ -217,7 +217,12 @@ impl Follower {
         if !self.has_config {
             self.config_is_broken();
         }
+        // Nothing takes its time before every interface was tried once.
         let mut guarded = self.health.subscribe();
+        tokio::select! {
+            _ = guarded.wait_for(|health| health.started) => {}
+            _ = stop.changed() => return,
+        }
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = 0_u64;
