@@ -1,11 +1,10 @@
 //! What the kernel's network side knows: interfaces, their addresses, XDP programs on them, default routes.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
 use anyhow::{Context as _, Result};
 use filter_common::LinkHeader;
-use futures_channel::mpsc::UnboundedReceiver;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -13,10 +12,17 @@ use netlink_packet_route::{
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkXdp, XdpAttached},
     route::RouteAttribute,
 };
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::{
+    libc::{
+        self, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE,
+        RTNLGRP_LINK,
+    },
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    Handle, RouteMessageBuilder,
     packet_core::{NetlinkMessage, NetlinkPayload},
-    sys::SocketAddr,
 };
 use serde::Serialize;
 
@@ -269,9 +275,11 @@ impl Net {
     }
 }
 
-/// Word from the kernel that something changed.
+/// Word from the kernel that something changed. No runtime is needed to wait for it: a loop that turns for as long as the process lives
+/// costs a system call a turn.
 pub struct Changes {
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    socket: Socket,
+    buffer: Vec<u8>,
 }
 
 /// What changed.
@@ -293,6 +301,8 @@ pub enum Change {
     },
     /// A default route came or went.
     DefaultRoute,
+    /// There was more than the kernel had room for: anything may have changed.
+    Lost,
 }
 
 impl Change {
@@ -325,46 +335,75 @@ impl Change {
 }
 
 impl Changes {
-    /// Asks for changes of interfaces and, with `routes`, of default routes; must be called inside a tokio runtime.
+    /// Asks for changes of interfaces and addresses and, with `routes`, of default routes.
     ///
     /// # Errors
     /// If the kernel refuses the socket.
-    pub fn of_interfaces(routes: bool) -> Result<Self> {
-        let mut groups = vec![MulticastGroup::Link];
-        if routes {
-            groups.extend([MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route]);
-        }
-        Self::open(&groups)
-    }
-
-    /// Asks for changes of addresses; must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// If the kernel refuses the socket.
-    pub fn of_addresses() -> Result<Self> {
-        Self::open(&[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr])
-    }
-
-    fn open(groups: &[MulticastGroup]) -> Result<Self> {
-        let (connection, _, messages) =
-            new_multicast_connection(groups).context("open rtnetlink socket")?;
-        tokio::spawn(connection);
-        Ok(Self { messages })
-    }
-
-    /// Waits until something changed; returns all that did meanwhile. The kernel may lose word of a change where there are very
-    /// many: look from time to time, too.
-    pub async fn next(&mut self) -> Vec<Change> {
-        let Some((first, _)) = self.messages.next().await else {
-            // The kernel has closed the socket; there will be no word any more.
-            return std::future::pending().await;
+    pub fn open(routes: bool) -> Result<Self> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.set_non_blocking(true)?;
+            let groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR];
+            let of_routes = [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
+            let of_routes = of_routes.iter().filter(|_| routes);
+            for group in groups.iter().chain(of_routes) {
+                socket.add_membership(*group)?;
+            }
+            Ok(socket)
         };
-        let mut changes: Vec<Change> = Change::of(first).into_iter().collect();
-        while let Ok((message, _)) = self.messages.try_recv() {
-            changes.extend(Change::of(message));
-        }
-        changes
+        let socket = open()
+            .map_err(|error: io::Error| error)
+            .context("open rtnetlink socket")?;
+        let buffer = Vec::with_capacity(MESSAGES);
+        Ok(Self { socket, buffer })
     }
+
+    /// Waits until something changed, for `most` at most; returns all that did. The kernel may lose word of a change where there are
+    /// very many, and says so.
+    pub fn wait(&mut self, most: Duration) -> Vec<Change> {
+        // It counts in whole milliseconds: rounded down, the last one would be spent asking again and again.
+        let most = most + Duration::from_millis(1);
+        let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX);
+        let mut ask = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // Interrupted by a signal, it has waited long enough.
+        if !matches!(poll(&mut ask, timeout), Ok(1..)) {
+            return Vec::new();
+        }
+        let mut changes = Vec::new();
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
+                Ok(_) => changes.extend(parse(&self.buffer)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return changes,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    changes.push(Change::Lost);
+                }
+                Err(_) => {
+                    changes.push(Change::Lost);
+                    return changes;
+                }
+            }
+        }
+    }
+}
+
+/// Room for what the kernel says at once (`NLMSG_GOODSIZE`, and links with many attributes).
+const MESSAGES: usize = 64 << 10;
+
+/// The changes in a datagram of messages.
+fn parse(mut datagram: &[u8]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) {
+        // Each begins at a multiple of four bytes.
+        let length = (message.header.length as usize).next_multiple_of(4);
+        changes.extend(Change::of(message));
+        match datagram.get(length..) {
+            Some(rest) if length > 0 && !rest.is_empty() => datagram = rest,
+            _ => break,
+        }
+    }
+    changes
 }
 
 /// The node's own address that a message is about. On a point-to-point interface `Address` is the other end; `Local` is ours

@@ -13,14 +13,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc as channel, oneshot, watch},
+    sync::{oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     Context, detach,
     policy::{typed_for_service, typed_list},
-    watch::{Channels, Logs, Shared, Wanted, follow, guard, start},
+    watch::{Channels, Logs, Request, Shared, Wanted, follow, guard, start},
 };
 use crate::{
     cli::PolicyArgs,
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How often the service manager hears that the interfaces are watched.
-const WATCHDOG: Duration = Duration::from_secs(5);
+const WATCHDOG: Duration = Duration::from_secs(10);
 /// How long the files may take until the service manager hears that the interfaces are guarded.
 const READY: Duration = Duration::from_secs(5);
 /// How long a reload may take before the service manager hears that it goes on without it.
@@ -76,27 +76,27 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         xdp_mode: began.xdp_mode,
     });
     let (lines, logged) = mpsc::channel();
+    let (follower, requests) = mpsc::channel();
     let shared = Shared {
         pins: context.pins.clone(),
         wanted: wanted_by_guard,
         health: health.clone(),
         turns: Arc::clone(&turns),
-        log: context.global.verbose.then_some(lines),
-        stop: stopped.clone(),
+        log: context.global.verbose.then(|| lines.clone()),
+        follower: follower.clone(),
+        stop: stopped,
     };
-    let (reload, requests) = channel::channel(1);
     let channels = Channels {
         wanted,
         health,
         turns: Arc::clone(&turns),
         compiled: began.compiled,
-        reload: requests,
-        stop: stopped.clone(),
+        requests,
     };
     // These have what they need before interfaces take descriptors; they wait until each interface was tried once.
     let threads = vec![
         follow(context, matches, channels)?,
-        Logs::start(context, since, logged, stopped)?,
+        Logs::start(context, since, logged)?,
         guard(shared, lock)?,
     ];
     let mut told = watched.clone();
@@ -119,8 +119,8 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
             _ = hangup.recv() => {
                 notify_reloading();
                 let (answer, answered) = oneshot::channel();
-                if reload.try_send(answer).is_ok() {
-                    // One that takes longer is told by `/readyz`.
+                // One that takes longer is told by `/readyz`.
+                if follower.send(Request::Reload(answer)).is_ok() {
                     let _ = timeout(RELOAD, answered).await;
                 }
                 notify(&[NotifyState::Ready]);
@@ -144,6 +144,8 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
 
     // Whoever asks for them has ended too.
     let _ = stop.send(true);
+    drop(lines);
+    let _ = follower.send(Request::Stop);
     let guarding = join(threads);
     if let Some(endpoint) = endpoint {
         endpoint.close().await;

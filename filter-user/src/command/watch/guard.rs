@@ -15,14 +15,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use filter_common::map::SELECTOR;
 use nix::sys::resource::{Resource, getrlimit};
-use tokio::{
-    runtime,
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{runtime, sync::watch};
 
 use super::{
     super::attach::{GENERIC, VERB, refuse_foreign, refuse_other_mode},
+    Request,
     complaints::{Complaints, sentence},
 };
 use crate::{
@@ -30,20 +27,20 @@ use crate::{
     datapath::{Attachment, Counters, HeldMaps, Link, LogLines, Program},
     link_type::LinkType,
     metrics::{Health, Loop, Turns},
-    net::{Change, Changes, Interface, Net, XdpPlace},
+    net::{Change, Changes, Interface, Net, XdpPlace, is_link_local},
     output::say,
     pins::Pins,
     state::WatchLock,
 };
 
 /// How often the links are looked at: of one that somebody detached by hand the kernel gives no word.
-const PERIOD: Duration = Duration::from_millis(250);
+const PERIOD: Duration = Duration::from_millis(330);
 /// How many of these until the pins are looked at.
-const PINS_LOOK: u64 = 4;
+const PINS_LOOK: u64 = 8;
 /// How many until the interfaces are listed, for what the kernel gave no word of.
-const THOROUGH: u64 = 20;
+const THOROUGH: u64 = 24;
 /// How many until the default routes are.
-const ROUTES: u64 = 240;
+const ROUTES: u64 = 180;
 /// How long until an interface that could not be guarded is tried again though nothing happened.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -80,6 +77,8 @@ pub(in super::super) struct Shared {
     pub(in super::super) turns: Arc<Turns>,
     /// Where the log of the program goes, if it has one.
     pub(in super::super) log: Option<mpsc::Sender<LogLines>>,
+    /// Hears of addresses, and that every interface was tried.
+    pub(in super::super) follower: mpsc::Sender<Request>,
     /// Ends the thread once it is true, or gone.
     pub(in super::super) stop: watch::Receiver<bool>,
 }
@@ -142,62 +141,57 @@ pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
     };
     thread::Builder::new()
         .name("guard".to_owned())
-        .spawn(move || runtime.block_on(guard.run()))
+        .spawn(move || guard.run(&runtime))
         .context("start thread")
 }
 
 impl Guard {
-    async fn run(mut self) {
-        let mut stop = self.shared.stop.clone();
-        let mut wanted = self.shared.wanted.clone();
-        let mut changes = self.listen();
-        let mut ticks = interval(PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    fn run(mut self, runtime: &runtime::Runtime) {
+        let mut changes = None;
         let mut tick = 0_u64;
+        let mut next = Instant::now();
         loop {
-            let word = async {
-                match &mut changes {
-                    Some(changes) => changes.next().await,
-                    None => std::future::pending().await,
+            // Where no interface is named, default routes matter, and only there.
+            if self.shared.wanted.has_changed().unwrap_or(true) || changes.is_none() {
+                self.shared.wanted.mark_unchanged();
+                changes = self.listen();
+                self.routes = None;
+                runtime.block_on(self.turn(true));
+            }
+            let wait = next.saturating_duration_since(Instant::now());
+            let word = match &mut changes {
+                Some(changes) => changes.wait(wait),
+                None => {
+                    thread::sleep(wait);
+                    Vec::new()
                 }
             };
-            tokio::select! {
-                biased;
-                _ = stop.changed() => break,
-                changed = wanted.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    // Default routes matter where no interface is named, and only there.
-                    changes = self.listen();
+            if self.shared.stop.has_changed().unwrap_or(true) {
+                return;
+            }
+            let concerns = self.heed(word);
+            let due = Instant::now() >= next;
+            if due {
+                next = Instant::now() + PERIOD;
+                if tick % ROUTES == 0 {
                     self.routes = None;
-                    self.turn(true).await;
                 }
-                word = word => {
-                    if self.heed(&word) {
-                        self.turn(true).await;
-                    }
-                }
-                _ = ticks.tick() => {
-                    if tick % ROUTES == 0 {
-                        self.routes = None;
-                    }
-                    if tick % PINS_LOOK == PINS_LOOK - 1 {
-                        let pinned = self.pin_again();
-                        self.outcome(PINS, pinned);
-                    }
-                    self.turn(tick.is_multiple_of(THOROUGH)).await;
-                    tick += 1;
+                if tick % PINS_LOOK == PINS_LOOK - 1 {
+                    let pinned = self.pin_again();
+                    self.outcome(PINS, pinned);
                 }
             }
+            if concerns || due {
+                runtime.block_on(self.turn(concerns || tick.is_multiple_of(THOROUGH)));
+            }
+            tick += u64::from(due);
         }
     }
 
     /// Asks for word of what changes; what there is no word of is found a little later.
     fn listen(&mut self) -> Option<Changes> {
         let routes = self.shared.wanted.borrow().names.is_empty();
-        let changes = Changes::of_interfaces(routes);
-        let (changes, asked) = match changes {
+        let (changes, asked) = match Changes::open(routes) {
             Ok(changes) => (Some(changes), Ok(())),
             Err(error) => (None, Err(error)),
         };
@@ -205,23 +199,38 @@ impl Guard {
         changes
     }
 
-    /// Whether what changed may concern what is to be guarded. The devices of pods come and go all the time.
-    fn heed(&mut self, word: &[Change]) -> bool {
-        let names = &self.shared.wanted.borrow().names;
+    /// Whether what changed may concern what is to be guarded: the devices of pods come and go all the time. Addresses are the
+    /// follower's.
+    fn heed(&mut self, word: Vec<Change>) -> bool {
         let mut concerns = false;
-        for change in word {
-            match change {
-                Change::Interface { ifindex, name } => {
-                    concerns |= names.contains(name)
-                        || self.held.contains_key(ifindex)
-                        || self.held.values().any(|held| held.name == *name);
+        let mut addresses = false;
+        {
+            let names = &self.shared.wanted.borrow().names;
+            for change in word {
+                match change {
+                    Change::Interface { ifindex, name } => {
+                        concerns |= names.contains(&name)
+                            || self.held.contains_key(&ifindex)
+                            || self.held.values().any(|held| held.name == name);
+                    }
+                    Change::DefaultRoute => {
+                        self.routes = None;
+                        concerns = true;
+                    }
+                    // Every other device has a link-local address, too.
+                    Change::Address { ifindex, address } => {
+                        addresses |= self.held.contains_key(&ifindex) || !is_link_local(address);
+                    }
+                    Change::Lost => {
+                        self.routes = None;
+                        (concerns, addresses) = (true, true);
+                    }
                 }
-                Change::DefaultRoute => {
-                    self.routes = None;
-                    concerns = true;
-                }
-                Change::Address { .. } => {}
             }
+        }
+        if addresses {
+            // It is ending, and with it the process.
+            let _ = self.shared.follower.send(Request::Addresses);
         }
         concerns
     }
@@ -310,7 +319,8 @@ impl Guard {
         let guarded = self.held.keys().copied().collect();
         let drift = refused.iter().map(|(name, why)| format!("`{name}`: {why}"));
         let drift = drift.reduce(|one, other| format!("{one}; {other}"));
-        self.shared.health.send_if_modified(|health| {
+        let first = !self.shared.health.borrow().started;
+        let changed = self.shared.health.send_if_modified(|health| {
             let before = health.clone();
             health.interfaces = all;
             health.guarded = guarded;
@@ -319,6 +329,13 @@ impl Guard {
             health.started = true;
             *health != before
         });
+        if changed {
+            let _ = self.shared.follower.send(if first {
+                Request::Tried
+            } else {
+                Request::Guarded
+            });
+        }
         if !new.is_empty() {
             self.announce(&new).await;
         }

@@ -8,11 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use tokio::{
-    runtime,
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::runtime;
 
 use super::{
     super::{
@@ -29,9 +25,9 @@ use crate::{
 };
 
 /// How often the reports are read: a lone refused packet is told within a second.
-const PERIOD: Duration = Duration::from_millis(500);
+const PERIOD: Duration = Duration::from_millis(800);
 /// How many of these until the counters are shown again.
-const MINUTE: u64 = 120;
+const MINUTE: u64 = 75;
 /// How many until the rings are looked for where they are not.
 const AGAIN: u64 = 10;
 
@@ -49,7 +45,8 @@ pub(in super::super) struct Logs {
 }
 
 impl Logs {
-    /// Starts the thread, in the network namespace of the caller; `lines` brings the log of each program that is loaded. It tells of
+    /// Starts the thread, in the network namespace of the caller; `lines` brings the log of each program that is loaded, and ends the thread once nobody sends
+    /// any more. It tells of
     /// packets that came since `since`.
     ///
     /// # Errors
@@ -58,7 +55,6 @@ impl Logs {
         context: &Context,
         since: Timestamp,
         lines: mpsc::Receiver<LogLines>,
-        stop: watch::Receiver<bool>,
     ) -> Result<JoinHandle<()>> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -79,34 +75,28 @@ impl Logs {
         };
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || runtime.block_on(logs.run(lines, stop)))
+            .spawn(move || logs.run(&runtime, &lines))
             .context("start thread")
     }
 
-    async fn run(mut self, lines: mpsc::Receiver<LogLines>, mut stop: watch::Receiver<bool>) {
-        let mut ticks = interval(PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    fn run(mut self, runtime: &runtime::Runtime, requests: &mpsc::Receiver<LogLines>) {
         let mut tick = 0_u64;
         loop {
-            tokio::select! {
-                biased;
-                _ = stop.changed() => break,
-                _ = ticks.tick() => {
-                    if let Ok(newer) = lines.try_recv() {
-                        self.lines = Some(newer);
-                    }
-                    if let Some(lines) = &mut self.lines {
-                        lines.flush();
-                    }
-                    let logged = self.log(tick.is_multiple_of(AGAIN)).await;
-                    self.outcome(logged);
-                    if tick.is_multiple_of(MINUTE) {
-                        let shown = self.show().await;
-                        self.outcome(shown);
-                    }
-                    tick += 1;
-                }
+            match requests.recv_timeout(PERIOD) {
+                Ok(newer) => self.lines = Some(newer),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
+            if let Some(lines) = &mut self.lines {
+                lines.flush();
+            }
+            let logged = runtime.block_on(self.log(tick.is_multiple_of(AGAIN)));
+            self.outcome(logged);
+            if tick.is_multiple_of(MINUTE) {
+                let shown = runtime.block_on(self.show());
+                self.outcome(shown);
+            }
+            tick += 1;
         }
     }
 

@@ -13,7 +13,7 @@ mod start;
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -24,8 +24,7 @@ use filter_common::{Mode, map::Basis};
 use ipnet::IpNet;
 use tokio::{
     runtime,
-    sync::{mpsc, oneshot, watch},
-    time::{MissedTickBehavior, interval},
+    sync::{oneshot, watch},
 };
 
 use self::complaints::{Complaints, sentence};
@@ -47,7 +46,7 @@ use crate::{
     clock::Moment,
     datapath::{Maps, Standing},
     metrics::{Health, Loop, Turns},
-    net::{Change, Changes, Net, is_link_local},
+    net::Net,
     output::say,
     problem::{Problem, Refusals},
     progress::Progress,
@@ -61,7 +60,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How soon again, if a file is being written.
 const SOON: Duration = Duration::from_millis(100);
 /// How many looks until a thorough one: for what the kernel gave no word of.
-const THOROUGH: u64 = 5;
+const THOROUGH: u64 = 10;
 /// How many until warnings are looked for.
 const MINUTE: u64 = 60;
 /// How long the node's addresses must be the same before the policy follows them: a device gets several, one after the other.
@@ -99,6 +98,8 @@ pub(super) struct Follower {
     has_config: bool,
     /// What the policy in force was made from, as far as it was looked at.
     known: Known,
+    /// The maps in use, and where they were found.
+    open: Option<(Seen, Maps)>,
     /// Whether the policy is to be compared with what is wanted.
     doubt: bool,
     /// When a policy that could not be put in force is tried again, if nothing happens before.
@@ -139,8 +140,19 @@ impl Known {
     }
 }
 
-/// A request to read the files now; the answer comes once that is done.
-pub(super) type Reload = oneshot::Sender<()>;
+/// What the follower is asked for, or hears.
+pub(super) enum Request {
+    /// Every interface was tried once.
+    Tried,
+    /// Others are guarded than before.
+    Guarded,
+    /// An address came or went that the policy may have to follow.
+    Addresses,
+    /// The files are to be read now; the answer comes once that is done.
+    Reload(oneshot::Sender<()>),
+    /// The process ends.
+    Stop,
+}
 
 /// What the follower shares with the rest of the process.
 pub(super) struct Channels {
@@ -149,9 +161,7 @@ pub(super) struct Channels {
     pub(super) turns: Arc<Turns>,
     /// What the policy in force was compiled from, if this process did.
     pub(super) compiled: Option<Compiled>,
-    pub(super) reload: mpsc::Receiver<Reload>,
-    /// Ends the thread once it is true, or gone.
-    pub(super) stop: watch::Receiver<bool>,
+    pub(super) requests: mpsc::Receiver<Request>,
 }
 
 /// Starts the thread that follows the files, in the network namespace of the caller.
@@ -167,17 +177,16 @@ pub(super) fn follow(
         .enable_all()
         .build()
         .context("start runtime")?;
-    let (net, changes) = {
+    let net = {
         let _inside = runtime.enter();
-        (Net::open()?, Changes::of_addresses()?)
+        Net::open()?
     };
     let Channels {
         wanted,
         health,
         turns,
         compiled,
-        reload,
-        stop,
+        requests,
     } = channels;
     let follower = Follower {
         context: context.clone(),
@@ -194,6 +203,7 @@ pub(super) fn follow(
             ahead,
             ..Known::default()
         }),
+        open: None,
         doubt: true,
         not_before: None,
         blocked: None,
@@ -203,84 +213,56 @@ pub(super) fn follow(
     };
     thread::Builder::new()
         .name("follower".to_owned())
-        .spawn(move || runtime.block_on(follower.run(changes, reload, stop)))
+        .spawn(move || follower.run(&runtime, &requests))
         .context("start thread")
 }
 
 impl Follower {
-    async fn run(
-        mut self,
-        mut changes: Changes,
-        mut reload: mpsc::Receiver<Reload>,
-        mut stop: watch::Receiver<bool>,
-    ) {
+    fn run(mut self, runtime: &runtime::Runtime, requests: &mpsc::Receiver<Request>) {
+        // Nothing takes its time before every interface was tried once.
+        loop {
+            match requests.recv() {
+                Ok(Request::Tried) => break,
+                Ok(Request::Stop) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
         if !self.has_config {
             self.config_is_broken();
         }
-        // Nothing takes its time before every interface was tried once.
-        let mut guarded = self.health.subscribe();
-        tokio::select! {
-            _ = guarded.wait_for(|health| health.started) => {}
-            _ = stop.changed() => return,
-        }
-        let mut ticks = interval(PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = 0_u64;
-        let mut stable: Option<tokio::time::Instant> = None;
+        let mut next = Instant::now();
+        let mut stable: Option<Instant> = None;
         loop {
-            let settled = async {
-                match stable {
-                    Some(time) => tokio::time::sleep_until(time).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                _ = stop.changed() => break,
-                request = reload.recv() => {
-                    let Some(answer) = request else { break };
-                    self.reload().await;
+            let time = stable.map_or(next, |stable| stable.min(next));
+            match requests.recv_timeout(time.saturating_duration_since(Instant::now())) {
+                Ok(Request::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(Request::Reload(answer)) => {
+                    runtime.block_on(self.reload());
                     // The process may be ending.
                     let _ = answer.send(());
                 }
-                word = changes.next() => {
-                    if self.heed(&word) {
-                        stable = Some(tokio::time::Instant::now() + STABLE);
-                    }
-                }
-                () = settled => {
-                    stable = None;
-                    self.look(true).await;
-                }
-                _ = ticks.tick() => {
-                    self.look(tick % THOROUGH == THOROUGH - 1).await;
-                    if tick % MINUTE == 0 {
-                        self.warn().await;
-                    }
-                    tick += 1;
-                }
+                // Each device gets several, one after the other.
+                Ok(Request::Addresses) => stable = Some(Instant::now() + STABLE),
+                Ok(Request::Tried | Request::Guarded) => self.summarize(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
-            // A file that is being written is looked at again, soon, until it rests.
-            while self.config_file.moves() || self.ranges_file.moves() {
-                tokio::time::sleep(SOON).await;
-                self.look(false).await;
+            let now = Instant::now();
+            if stable.is_some_and(|time| now >= time) {
+                stable = None;
+                runtime.block_on(self.look(true));
             }
-            if guarded.has_changed().unwrap_or(false) {
-                guarded.mark_unchanged();
-                self.summarize();
+            if now >= next {
+                runtime.block_on(self.look(tick % THOROUGH == THOROUGH - 1));
+                if tick % MINUTE == 0 {
+                    runtime.block_on(self.warn());
+                }
+                tick += 1;
+                // A file that is being written is looked at again soon, until it rests.
+                let moves = self.config_file.moves() || self.ranges_file.moves();
+                next = Instant::now() + if moves { SOON } else { PERIOD };
             }
         }
-    }
-
-    /// Whether an address came or went that the policy may have to follow.
-    fn heed(&self, word: &[Change]) -> bool {
-        let guarded = &self.health.borrow().guarded;
-        word.iter().any(|change| match change {
-            Change::Address { ifindex, address } => {
-                guarded.contains(ifindex) || !is_link_local(*address)
-            }
-            _ => false,
-        })
     }
 
     /// Reads both files again, changed or not.
@@ -406,8 +388,8 @@ impl Follower {
 
     /// Notices what makes it necessary to compare the policy.
     async fn doubt_policy(&mut self, thorough: bool) {
-        // Where they are gone, the guard pins them again.
-        let Ok(Some(maps)) = Maps::in_use(&self.context.pins) else {
+        let Some(maps) = self.open_maps() else {
+            // The guard pins them again.
             self.doubt = true;
             return;
         };
@@ -431,6 +413,17 @@ impl Follower {
         {
             self.doubt = true;
         }
+    }
+
+    /// The maps in use, kept open for as long as they stay in their place.
+    fn open_maps(&mut self) -> Option<&Maps> {
+        let place = Seen::of(&self.context.pins.maps());
+        if self.open.as_ref().is_none_or(|(of, _)| *of != place) {
+            self.open = None;
+            let maps = Maps::in_use(&self.context.pins).ok().flatten()?;
+            self.open = Some((place, maps));
+        }
+        self.open.as_ref().map(|(_, maps)| maps)
     }
 
     /// Puts in force what the files say, if that is not what is in force.
