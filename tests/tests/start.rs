@@ -403,7 +403,7 @@ fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
 
     // Fewer than there are interfaces: their pins hold the links.
     let run = ["run", "--interface", &all];
-    let mut command = filter.command_by(by("90:90"), &run);
+    let mut command = filter.command_by(by("110:110"), &run);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut daemon = tests::cli::Killed(node.spawn(&mut command)?);
     until("all are guarded", || Ok(carrying()? == 64))?;
