@@ -1,7 +1,7 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `link_type` what of a device's packets the filter sees, `driver` why one refuses a
+//! kernel's side, `net` what rtnetlink tells, `link_type` what of a device's packets the filter sees, `nat` what rewrites addresses, `driver` why one refuses a
 //! program, `guards` which interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel` which ones
 //! are too old, `metrics` what monitoring sees, `report_log` what
 //! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
@@ -24,6 +24,7 @@ pub mod guards;
 pub mod kernel;
 pub mod link_type;
 pub mod metrics;
+pub mod nat;
 pub mod net;
 pub mod output;
 pub mod pins;

@@ -1,25 +1,59 @@
 //! What an operator should know about this node, though nothing is broken: how traffic may come past the filter, or the filter may
 //! hit what it should not.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
 };
 
 use anyhow::Result;
+use ipnet::IpNet;
 use netlink_packet_route::link::InfoKind;
 
 use crate::{
     clients::{Connection, established, listening},
     config::join,
+    nat::rewriters,
     net::{Interface, Net, XdpPlace, is_link_local},
 };
 
-/// What is known of the node.
+/// Something that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning {
+    /// What kind it is, in a word that stays the same.
+    pub code: &'static str,
+    /// A sentence.
+    pub text: String,
+}
+
+impl Warning {
+    /// One of the kind `code`.
+    pub fn new(code: &'static str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { code, text }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "warning: {} [{}]", self.text, self.code)
+    }
+}
+
+/// What is known of the node, and of the filter on it.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
+    /// The protected ports.
+    ports: BTreeSet<u16>,
+    /// The guarded destinations; empty for any.
+    destinations: Vec<IpNet>,
+    /// What rewrites destinations here; not asked where any is guarded.
+    rewriters: Vec<String>,
     interfaces: Vec<Interface>,
     addresses: Vec<(u32, IpAddr)>,
     listeners: Vec<SocketAddr>,
@@ -29,17 +63,25 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Asks the kernel. What it does not tell is not warned of.
+    /// Asks the kernel, for a filter that protects `ports` at `destinations`, which are empty for any. What it does not tell is not
+    /// warned of.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
-    pub async fn gather(net: &Net, ports: &BTreeSet<u16>) -> Result<Self> {
+    pub async fn gather(net: &Net, ports: &BTreeSet<u16>, destinations: &[IpNet]) -> Result<Self> {
         // Of the network namespace that the calling thread is in.
         let sysctl = |name: &str| {
             let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
             text.unwrap_or_default()
         };
         Ok(Self {
+            ports: ports.clone(),
+            destinations: destinations.to_vec(),
+            rewriters: if destinations.is_empty() {
+                Vec::new()
+            } else {
+                rewriters()
+            },
             interfaces: net.interfaces().await?,
             addresses: net.addresses().await?,
             listeners: listening(ports).unwrap_or_default(),
@@ -51,14 +93,26 @@ impl Facts {
         })
     }
 
-    /// The warnings, a sentence each, for a filter that protects `ports` and is on the interfaces that `guarded` names.
-    pub fn warnings(&self, ports: &BTreeSet<u16>, guarded: &BTreeSet<u32>) -> Vec<String> {
+    /// The warnings, for a filter that is on the interfaces that `guarded` names.
+    pub fn warnings(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        warnings.extend(self.generic(guarded));
-        warnings.extend(self.tunnels(guarded));
-        warnings.extend(self.unguarded_listeners(guarded));
-        warnings.extend(self.hidden_clients());
-        warnings.extend(self.ephemeral_ports(ports));
+        let mut warn = |code, texts: Vec<String>| {
+            warnings.extend(texts.into_iter().map(|text| Warning::new(code, text)));
+        };
+        warn("generic-xdp", self.generic(guarded));
+        warn("tunnel", self.tunnels(guarded).into_iter().collect());
+        warn("unguarded-listener", self.unguarded_listeners(guarded));
+        warn("outside-destinations", self.outside_destinations(guarded));
+        let rewritten = self.rewritten_destinations();
+        warn("rewritten-destination", rewritten.into_iter().collect());
+        warn(
+            "hidden-clients",
+            self.hidden_clients().into_iter().collect(),
+        );
+        warn(
+            "ephemeral-port",
+            self.ephemeral_ports().into_iter().collect(),
+        );
         warnings
     }
 
@@ -93,7 +147,7 @@ impl Facts {
             .collect();
         (!names.is_empty()).then(|| {
             format!(
-                "tunnel devices without a filter: {}; what they carry is seen on the card as the tunnel's packets alone, so API traffic in them passes; name them with `--interface` to guard them",
+                "tunnels without a filter: {}: API traffic inside them passes; `--interface` guards them",
                 names.join(", ")
             )
         })
@@ -108,8 +162,8 @@ impl Facts {
                 else {
                     continue;
                 };
-                let reached = listener.ip() == *address
-                    || listener.ip().is_unspecified() && !is_link_local(*address);
+                let reached = reaches(listener, *address)
+                    && (!listener.ip().is_unspecified() || !is_link_local(*address));
                 // Tunnels have a warning of their own.
                 let tunnel = interface.kind.as_ref().is_some_and(is_tunnel);
                 if reached && !tunnel && !self.covered(interface, guarded) {
@@ -123,15 +177,58 @@ impl Facts {
         let warnings = found.into_iter().map(|(port, names)| {
             let names = join(names.into_iter().map(|name| format!("`{name}`")));
             format!(
-                "port {port} listens on addresses of {names}, without a filter there: whoever reaches them passes; name them with `--interface` to guard them"
+                "port {port} listens on addresses of {names}, without a filter there: everyone passes who reaches them; `--interface` guards them"
             )
         });
         warnings.collect()
     }
 
-    /// Whether whatever comes in over `interface` has passed a filter: its own, or that of what lies under it.
+    /// Listeners that are reached at an address of this node which is not among the destinations.
+    fn outside_destinations(&self, guarded: &BTreeSet<u32>) -> Vec<String> {
+        /// More are counted.
+        const NAMED: usize = 5;
+        if self.destinations.is_empty() {
+            return Vec::new();
+        }
+        let mut found: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+        for listener in &self.listeners {
+            for (ifindex, address) in &self.addresses {
+                let named = self
+                    .destinations
+                    .iter()
+                    .any(|range| range.contains(address));
+                // A link-local address is reached over its own interface, any other over each.
+                let met = !is_link_local(*address) || guarded.contains(ifindex);
+                if reaches(listener, *address) && met && !named {
+                    found.entry(listener.port()).or_default().insert(*address);
+                }
+            }
+        }
+        let warnings = found.into_iter().map(|(port, addresses)| {
+            let more = match addresses.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(
+                "port {port} listens on {}{more}, outside the destinations: everyone passes there; `--destination` guards them",
+                join(addresses.into_iter().take(NAMED))
+            )
+        });
+        warnings.collect()
+    }
+
+    fn rewritten_destinations(&self) -> Option<String> {
+        (!self.rewriters.is_empty()).then(|| {
+            format!(
+                "destinations are rewritten here ({}): an address that leads to a protected port, as a ClusterIP does, is guarded only if it is among the destinations",
+                join(&self.rewriters)
+            )
+        })
+    }
+
+    /// Whether whatever comes in over `interface` has passed a filter, its own or that of what lies under it, or is of this node alone.
     fn covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
-        if guarded.contains(&interface.ifindex) {
+        if guarded.contains(&interface.ifindex) || is_local(interface) {
             return true;
         }
         match &interface.kind {
@@ -142,13 +239,15 @@ impl Facts {
                     lower.ifindex != interface.ifindex && self.covered(lower, guarded)
                 })
             }
-            Some(InfoKind::Bridge | InfoKind::Bond | InfoKind::Team) => {
+            Some(kind @ (InfoKind::Bridge | InfoKind::Bond | InfoKind::Team)) => {
                 let mut ports = self
                     .interfaces
                     .iter()
                     .filter(|port| port.master == Some(interface.ifindex))
                     .peekable();
-                ports.peek().is_some() && ports.all(|port| guarded.contains(&port.ifindex))
+                // Nothing comes in over a bridge without ports, as that of a container engine at rest.
+                (*kind == InfoKind::Bridge || ports.peek().is_some())
+                    && ports.all(|port| guarded.contains(&port.ifindex) || is_local(port))
             }
             _ => false,
         }
@@ -173,10 +272,11 @@ impl Facts {
         })
     }
 
-    fn ephemeral_ports(&self, ports: &BTreeSet<u16>) -> Option<String> {
+    fn ephemeral_ports(&self) -> Option<String> {
         let range = self.ephemeral.as_ref()?;
         let reserved = |port: &u16| self.reserved.iter().any(|range| range.contains(port));
-        let mut taken = ports
+        let mut taken = self
+            .ports
             .iter()
             .filter(|port| range.contains(port) && !reserved(port))
             .peekable();
@@ -192,6 +292,31 @@ impl Facts {
         self.interfaces
             .iter()
             .find(|interface| interface.ifindex == ifindex)
+    }
+}
+
+/// Whether a packet to `address` of this node meets `listener`.
+fn reaches(listener: &SocketAddr, address: IpAddr) -> bool {
+    match listener.ip() {
+        IpAddr::V6(any) if any.is_unspecified() => true,
+        IpAddr::V4(any) if any.is_unspecified() => address.is_ipv4(),
+        ip => ip == address,
+    }
+}
+
+/// Whether what comes in over `interface` is from this node: from itself, or from one of its pods or containers, as far as the names
+/// tell that network plugins and container engines give to the host's ends of their pairs. The card of a node that is a container
+/// itself is such a pair, too, and has another name.
+fn is_local(interface: &Interface) -> bool {
+    const LOOPBACK: u32 = 1;
+    const PAIRS: [&str; 7] = ["veth", "cali", "lxc", "cilium_", "eni", "azv", "gke"];
+    let named = || PAIRS.iter().any(|name| interface.name.starts_with(name));
+    match &interface.kind {
+        None => interface.ifindex == LOOPBACK,
+        Some(InfoKind::Dummy) => true,
+        Some(InfoKind::Veth) => named(),
+        Some(InfoKind::Other(kind)) if kind == "netkit" => named(),
+        _ => false,
     }
 }
 
@@ -240,114 +365,4 @@ fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
             None => port(item).map(|port| port..=port),
         });
     ranges.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use filter_common::LinkHeader;
-
-    use super::*;
-    use crate::link_type::LinkType;
-
-    fn interface(name: &str, ifindex: u32) -> Interface {
-        Interface {
-            name: name.to_owned(),
-            ifindex,
-            xdp: None,
-            up: true,
-            link_type: LinkType::Filtered(LinkHeader::Ethernet),
-            kind: None,
-            lower: None,
-            master: None,
-        }
-    }
-
-    fn ports() -> BTreeSet<u16> {
-        [443, 6443].into()
-    }
-
-    #[test]
-    fn ports_come_as_sysctl_shows_them() {
-        assert_eq!(parse_ranges("32768\t60999\n"), [32768..=60999]);
-        assert_eq!(parse_ranges("443,6443-6500\n"), [443..=443, 6443..=6500]);
-        assert_eq!(parse_ranges("\n"), []);
-    }
-
-    #[test]
-    fn a_protected_port_is_no_ephemeral_port() {
-        let facts = |reserved: &str| Facts {
-            ephemeral: Some(1024..=65535),
-            reserved: parse_ranges(reserved),
-            ..Facts::default()
-        };
-        let warning = facts("").ephemeral_ports(&ports()).expect("6443 is one");
-        assert!(warning.contains("from port 6443 "), "{warning}");
-        assert_eq!(facts("6443").ephemeral_ports(&ports()), None);
-    }
-
-    #[test]
-    fn what_lies_on_a_guarded_interface_is_guarded() {
-        let on = |name, ifindex, kind, lower| Interface {
-            kind: Some(kind),
-            lower,
-            ..interface(name, ifindex)
-        };
-        let port = |name, ifindex, master| Interface {
-            master: Some(master),
-            ..interface(name, ifindex)
-        };
-        let facts = Facts {
-            interfaces: vec![
-                interface("eth0", 2),
-                interface("eth1", 3),
-                on("eth0.7", 4, InfoKind::Vlan, Some(2)),
-                on("eth1.7", 5, InfoKind::Vlan, Some(3)),
-                on("br0", 6, InfoKind::Bridge, None),
-                port("eth2", 7, 6),
-                on("cni0", 8, InfoKind::Bridge, None),
-                port("veth1", 9, 8),
-                on("wg0", 10, InfoKind::Wireguard, None),
-            ],
-            // Ports of a bridge have none.
-            addresses: (2..=10)
-                .filter(|ifindex| ![7, 9].contains(ifindex))
-                .map(|ifindex| (ifindex, IpAddr::from([10, 0, ifindex as u8, 1])))
-                .collect(),
-            listeners: vec![
-                "[::]:6443".parse().expect("an address"),
-                "10.0.3.1:443".parse().expect("an address"),
-            ],
-            ..Facts::default()
-        };
-        let guarded = [2, 7].into();
-        assert_eq!(
-            facts.unguarded_listeners(&guarded),
-            [
-                "port 443 listens on addresses of `eth1`, without a filter there: whoever reaches them passes; name them with `--interface` to guard them",
-                "port 6443 listens on addresses of `cni0`, `eth1`, `eth1.7`, without a filter there: whoever reaches them passes; name them with `--interface` to guard them",
-            ]
-        );
-        let tunnels = facts.tunnels(&guarded).expect("there is one");
-        assert!(tunnels.contains("`wg0` (wireguard)"), "{tunnels}");
-        assert_eq!(facts.tunnels(&[10].into()), None);
-    }
-
-    #[test]
-    fn few_sources_of_many_connections_are_remarked() {
-        let connections = |sources: u8| {
-            let connection = |number: u8| Connection {
-                remote: SocketAddr::from((
-                    [198, 51, 100, number % sources],
-                    40_000 + u16::from(number),
-                )),
-                local: SocketAddr::from(([192, 0, 2, 1], 6443)),
-            };
-            Facts {
-                connections: (0..12).map(connection).collect(),
-                ..Facts::default()
-            }
-        };
-        assert!(connections(2).hidden_clients().is_some());
-        assert_eq!(connections(3).hidden_clients(), None);
-    }
 }

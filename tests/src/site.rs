@@ -140,6 +140,14 @@ impl Site {
         add(&self.router, "node", &self.node, address)
     }
 
+    /// What is sent to `address`, which the node does not have, comes to the node: as with the address of a service.
+    pub fn route_to_node(&self, address: &str) -> Result<()> {
+        let [via, _] = NODE;
+        self.router
+            .ip(&format!("route add {address} via {via} dev node onlink"))
+            .map(drop)
+    }
+
     /// Gives the stranger one more address.
     pub fn add_stranger(&self, address: &str) -> Result<()> {
         add(&self.router, "stranger", &self.stranger, address)

@@ -9,7 +9,7 @@ use filter_common::{
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Context, list::known_list};
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     problem::{Problem, Refusals},
     ranges::{Difference, List, Prefixes},
     strays::strays,
-    warnings::Facts,
+    warnings::{Facts, Warning},
 };
 
 #[derive(Serialize)]
@@ -48,7 +48,21 @@ struct Status {
     provisional: Option<Provisional>,
     /// How the kernel differs from the ranges file and the config file, and what is wrong with them.
     drift: Vec<String>,
-    warnings: Vec<String>,
+    #[serde(serialize_with = "texts")]
+    warnings: Vec<Warning>,
+    /// The kind of each warning, in their order.
+    warning_codes: Vec<&'static str>,
+}
+
+/// The warnings as JSON has had them before they had codes.
+fn texts<S: Serializer>(warnings: &[Warning], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(warnings.iter().map(|warning| &warning.text))
+}
+
+impl Status {
+    fn warn(&mut self, code: &'static str, text: String) {
+        self.warnings.push(Warning::new(code, text));
+    }
 }
 
 /// A change on trial.
@@ -132,7 +146,7 @@ impl fmt::Display for Status {
             writeln!(f, "drift: {drift}")?;
         }
         for warning in &self.warnings {
-            writeln!(f, "warning: {warning}")?;
+            writeln!(f, "{warning}")?;
         }
         Ok(())
     }
@@ -183,6 +197,7 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         provisional: None,
         drift: context.file.drift(None, &[]),
         warnings: Vec::new(),
+        warning_codes: Vec::new(),
     };
     if !status.interfaces.is_empty() {
         match context.maps() {
@@ -193,25 +208,27 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
                 let hint = error
                     .downcast_ref::<Problem>()
                     .map_or("", |problem| &problem.hint);
-                status.warnings.push(format!("{error:#}; {hint}"));
+                let text = format!("{error:#}; {hint}");
+                status.warn("unreadable-policy", text);
             }
         }
     }
-    for guard in &status.interfaces {
-        if !guard.guarded {
-            status.warnings.push(format!(
-                "`{0}` is not guarded: its link is pinned, and its program is not there; `apifence attach --interface {0}` repairs it",
-                guard.interface
-            ));
-        }
+    let unguarded = status.interfaces.iter().filter(|guard| !guard.guarded);
+    let names: Vec<String> = unguarded.map(|guard| guard.interface.clone()).collect();
+    for name in names {
+        let text = format!(
+            "`{name}` is not guarded: its link is pinned, and its program is not there; `apifence attach --interface {name}` repairs it"
+        );
+        status.warn("unguarded-interface", text);
     }
     if !status.ports.is_empty() {
         let ports = status.ports.iter().copied().collect();
         let guards = status.interfaces.iter().filter(|guard| guard.guarded);
         let guarded = guards.map(|guard| guard.ifindex).collect();
-        let facts = Facts::gather(&net, &ports).await?;
-        status.warnings.extend(facts.warnings(&ports, &guarded));
+        let facts = Facts::gather(&net, &ports, &status.destinations).await?;
+        status.warnings.extend(facts.warnings(&guarded));
     }
+    status.warning_codes = status.warnings.iter().map(|warning| warning.code).collect();
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
         status.state = "detached";
     }
@@ -219,9 +236,10 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         status.state = "unknown";
     }
     for stray in &strays {
-        status
-            .warnings
-            .push(format!("{}; {}", stray.cause(), stray.hint()));
+        status.warnings.push(Warning::new(
+            "filtered-elsewhere",
+            format!("{}; {}", stray.cause(), stray.hint()),
+        ));
     }
     if context.global.verbose {
         say(format_args!("pins in `{}`", context.pins.root().display()));
@@ -253,19 +271,21 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     status.generation = record.generation;
     let basis = Basis::of(record.basis);
     status.policy_source = Some(basis.label());
-    match basis {
-        Basis::Files => {}
-        Basis::LastInForce => status.warnings.push(
-            "at the last start the files could not be used: the policy last in force holds".to_owned(),
+    let instead = match basis {
+        Basis::Files => None,
+        Basis::LastInForce => {
+            Some("at the last start the files could not be used: the policy last in force holds")
+        }
+        Basis::ImplicitSources => {
+            Some("at the last start no list could be used: only the implicit sources are let in")
+        }
+        Basis::Fresh => Some(
+            "there was no list at the last start: monitor mode, and nothing is dropped; `apifence ranges set CIDR,...` writes one",
         ),
-        Basis::ImplicitSources => status.warnings.push(
-            "at the last start no list could be used: only the implicit sources are let in".to_owned(),
-        ),
-        Basis::Fresh => status.warnings.push(
-            "there was no list at the last start: monitor mode, and nothing is dropped; `apifence ranges set CIDR,...` writes one"
-                .to_owned(),
-        ),
-    }
+    };
+    status
+        .warnings
+        .extend(instead.map(|instead| Warning::new("policy-source", instead)));
     status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
         .ok()
         .map(|time| format!("{time:.0}"));
@@ -286,16 +306,18 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
             }
         }
         if prefix.range.prefix_len() == 0 {
-            status.warnings.push(format!(
+            let text = format!(
                 "`{}` is authorized: every source of its family passes",
                 prefix.range
-            ));
+            );
+            status.warn("everyone", text);
         }
     }
     if expired > 0 {
-        status.warnings.push(format!(
+        let text = format!(
             "{expired} ranges have expired and let nobody in; `apifence ranges list` shows them"
-        ));
+        );
+        status.warn("expired", text);
     }
     // What is in the file alone.
     if context.lost_list() {

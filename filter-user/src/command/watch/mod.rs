@@ -52,7 +52,7 @@ use crate::{
     progress::Progress,
     ranges::List,
     state::{Followed, History, Seen, WriterLock, read_ranges},
-    warnings::Facts,
+    warnings::{Facts, Warning},
 };
 
 /// How often the files and the policy in force are looked at.
@@ -109,7 +109,7 @@ pub(super) struct Follower {
     /// Whether a trial was not confirmed, and what the files say is not what returned: it waits for somebody to touch them.
     held: bool,
     complaints: Complaints,
-    warned: BTreeSet<String>,
+    warned: BTreeSet<Warning>,
 }
 
 /// What a policy in force was made from.
@@ -571,19 +571,19 @@ impl Follower {
             let maps = Maps::in_use(&self.context.pins).ok()??;
             maps.settings(maps.in_force().ok()?).ok()
         };
-        let ports = self.context.settings(have().as_ref()).ports;
+        let settings = self.context.settings(have().as_ref());
         let (Ok(facts), Ok(pinned)) = (
-            Facts::gather(&self.net, &ports).await,
+            Facts::gather(&self.net, &settings.ports, &settings.destinations).await,
             self.context.pins.interfaces(),
         ) else {
             return;
         };
-        let now: BTreeSet<String> = facts
-            .warnings(&ports, &pinned.into_iter().collect())
+        let now: BTreeSet<Warning> = facts
+            .warnings(&pinned.into_iter().collect())
             .into_iter()
             .collect();
         for warning in now.difference(&self.warned) {
-            say(format_args!("warning: {warning}"));
+            say(warning);
         }
         self.warned = now;
     }

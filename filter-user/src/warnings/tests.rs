@@ -1,0 +1,209 @@
+//! Each warning, and what is none.
+
+use filter_common::LinkHeader;
+
+use super::*;
+use crate::link_type::LinkType;
+
+fn interface(name: &str, ifindex: u32) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        ifindex,
+        xdp: None,
+        up: true,
+        link_type: LinkType::Filtered(LinkHeader::Ethernet),
+        kind: None,
+        lower: None,
+        master: None,
+    }
+}
+
+#[test]
+fn ports_come_as_sysctl_shows_them() {
+    assert_eq!(parse_ranges("32768\t60999\n"), [32768..=60999]);
+    assert_eq!(parse_ranges("443,6443-6500\n"), [443..=443, 6443..=6500]);
+    assert_eq!(parse_ranges("\n"), []);
+}
+
+#[test]
+fn a_protected_port_is_no_ephemeral_port() {
+    let facts = |reserved: &str| Facts {
+        ports: [443, 6443].into(),
+        ephemeral: Some(1024..=65535),
+        reserved: parse_ranges(reserved),
+        ..Facts::default()
+    };
+    let warning = facts("").ephemeral_ports().expect("6443 is one");
+    assert!(warning.contains("from port 6443 "), "{warning}");
+    assert_eq!(facts("6443").ephemeral_ports(), None);
+}
+
+/// A device of this kind, on top of `lower`.
+fn on(name: &str, ifindex: u32, kind: InfoKind, lower: Option<u32>) -> Interface {
+    Interface {
+        kind: Some(kind),
+        lower,
+        ..interface(name, ifindex)
+    }
+}
+
+/// A device that is a port of `master`.
+fn port(name: &str, ifindex: u32, kind: Option<InfoKind>, master: u32) -> Interface {
+    Interface {
+        kind,
+        master: Some(master),
+        ..interface(name, ifindex)
+    }
+}
+
+#[test]
+fn what_lies_on_a_guarded_interface_is_guarded() {
+    let facts = Facts {
+        interfaces: vec![
+            interface("eth0", 2),
+            interface("eth1", 3),
+            on("eth0.7", 4, InfoKind::Vlan, Some(2)),
+            on("eth1.7", 5, InfoKind::Vlan, Some(3)),
+            on("br0", 6, InfoKind::Bridge, None),
+            port("eth2", 7, None, 6),
+            on("br1", 8, InfoKind::Bridge, None),
+            port("eth3", 9, None, 8),
+            on("wg0", 10, InfoKind::Wireguard, None),
+        ],
+        // Ports of a bridge have none.
+        addresses: (2..=10)
+            .filter(|ifindex| ![7, 9].contains(ifindex))
+            .map(|ifindex| (ifindex, IpAddr::from([10, 0, ifindex as u8, 1])))
+            .collect(),
+        listeners: vec![
+            "[::]:6443".parse().expect("an address"),
+            "10.0.3.1:443".parse().expect("an address"),
+        ],
+        ..Facts::default()
+    };
+    let guarded = [2, 7].into();
+    assert_eq!(
+        facts.unguarded_listeners(&guarded),
+        [
+            "port 443 listens on addresses of `eth1`, without a filter there: everyone passes who reaches them; `--interface` guards them",
+            "port 6443 listens on addresses of `br1`, `eth1`, `eth1.7`, without a filter there: everyone passes who reaches them; `--interface` guards them",
+        ]
+    );
+    let tunnels = facts.tunnels(&guarded).expect("there is one");
+    assert!(tunnels.contains("`wg0` (wireguard)"), "{tunnels}");
+    assert_eq!(facts.tunnels(&[10].into()), None);
+}
+
+/// As on a node with Docker, flannel or Calico or Cilium, kube-proxy with IPVS, and a DNS cache.
+#[test]
+fn what_carries_traffic_of_the_node_alone_is_no_way_in() {
+    let bridge = |name, ifindex| on(name, ifindex, InfoKind::Bridge, None);
+    let veth = |name, ifindex, master| port(name, ifindex, Some(InfoKind::Veth), master);
+    let netkit = InfoKind::Other("netkit".to_owned());
+    let mut interfaces = vec![
+        interface("lo", 1),
+        interface("eth0", 2),
+        bridge("cni0", 3),
+        veth("veth7f3a", 4, 3),
+        veth("veth91bc", 5, 3),
+        bridge("docker0", 6),
+        on("cali0123", 7, InfoKind::Veth, None),
+        on("cilium_host", 8, InfoKind::Veth, None),
+        on("lxc_health", 9, netkit, None),
+        on("kube-ipvs0", 10, InfoKind::Dummy, None),
+        on("nodelocaldns", 11, InfoKind::Dummy, None),
+    ];
+    let facts = |interfaces: &[Interface]| Facts {
+        interfaces: interfaces.to_vec(),
+        addresses: interfaces
+            .iter()
+            .map(|found| (found.ifindex, IpAddr::from([10, 0, found.ifindex as u8, 1])))
+            .collect(),
+        listeners: vec!["[::]:6443".parse().expect("an address")],
+        ..Facts::default()
+    };
+    let guarded = [2].into();
+    assert_eq!(facts(&interfaces).warnings(&guarded), []);
+    // A pair, and a bridge over one, may be the way out of a node that is a container itself.
+    interfaces.push(on("eth1", 12, InfoKind::Veth, None));
+    interfaces.push(bridge("br0", 13));
+    interfaces.push(veth("eth2", 14, 13));
+    interfaces.push(bridge("br1", 15));
+    interfaces.push(veth("veth1", 16, 15));
+    interfaces.push(port("eth3", 17, None, 15));
+    interfaces.push(on("bond0", 18, InfoKind::Bond, None));
+    let warned = facts(&interfaces).warnings(&guarded);
+    let [warning] = &warned[..] else {
+        panic!("{warned:?}");
+    };
+    assert_eq!(warning.code, "unguarded-listener");
+    assert!(
+        warning
+            .text
+            .contains("addresses of `bond0`, `br0`, `br1`, `eth1`, `eth2`, `eth3`, without"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn addresses_that_are_not_among_the_destinations_are_ways_in() {
+    let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
+    let facts = |destinations: &[&str], listener: &str| Facts {
+        destinations: destinations
+            .iter()
+            .map(|text| text.parse().expect("a range"))
+            .collect(),
+        interfaces: vec![interface("eth0", 2), on("cali1", 3, InfoKind::Veth, None)],
+        addresses: vec![
+            (2, ip("192.0.2.1")),
+            (2, ip("2001:db8::1")),
+            (2, ip("fe80::1")),
+            (3, ip("fe80::2")),
+            (3, ip("10.0.0.1")),
+        ],
+        listeners: vec![listener.parse().expect("an address and a port")],
+        ..Facts::default()
+    };
+    for (destinations, listener, want) in [
+        (&[][..], "[::]:6443", ""),
+        (
+            &["192.0.2.1/32"],
+            "[::]:6443",
+            "10.0.0.1, 2001:db8::1, fe80::1",
+        ),
+        (&["192.0.2.1/32"], "0.0.0.0:6443", "10.0.0.1"),
+        (&["192.0.2.1/32"], "192.0.2.1:6443", ""),
+        (&["192.0.2.1/32"], "[2001:db8::1]:6443", "2001:db8::1"),
+        (&["192.0.2.0/24"], "127.0.0.1:6443", ""),
+        (&["0.0.0.0/0", "::/0"], "[::]:6443", ""),
+    ] {
+        let warned = facts(destinations, listener).outside_destinations(&[2].into());
+        match &warned[..] {
+            [] => assert_eq!(want, "", "{listener}"),
+            [text] => assert!(
+                text.starts_with(&format!("port 6443 listens on {want}, outside")),
+                "{text}"
+            ),
+            more => panic!("{more:?}"),
+        }
+    }
+}
+
+#[test]
+fn few_sources_of_many_connections_are_remarked() {
+    let connections = |sources: u8| {
+        let connection = |number: u8| Connection {
+            remote: SocketAddr::from((
+                [198, 51, 100, number % sources],
+                40_000 + u16::from(number),
+            )),
+            local: SocketAddr::from(([192, 0, 2, 1], 6443)),
+        };
+        Facts {
+            connections: (0..12).map(connection).collect(),
+            ..Facts::default()
+        }
+    };
+    assert!(connections(2).hidden_clients().is_some());
+    assert_eq!(connections(3).hidden_clients(), None);
+}
