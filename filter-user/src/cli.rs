@@ -258,7 +258,8 @@ pub(crate) struct ChangeArgs {
     /// Show what would change and which connections it would cut, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Change it though that cuts every established client, or the one that this shell came in from
+    /// Make the change even if it cuts every established client or your own SSH session, empties the list, opens a port that was
+    /// protected, or keeps the cluster's sources out
     #[arg(long)]
     pub(crate) force: bool,
     /// Let the change take itself back after this time, like `60s`, unless `apifence confirm` comes first

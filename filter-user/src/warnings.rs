@@ -126,7 +126,7 @@ impl Facts {
         generic
             .map(|interface| {
                 format!(
-                    "`{}` runs generic XDP, which is slower than the driver's",
+                    "`{}` runs generic XDP, which is slower than the driver's: it sees packets after the kernel made socket buffers of them",
                     interface.name
                 )
             })

@@ -187,6 +187,35 @@ fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
     Ok(())
 }
 
+/// Commands that go on until somebody ends them: what cannot be told ends them, too.
+#[test]
+fn a_command_that_goes_on_ends_with_its_output() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let stats = ["stats", "--watch", "--interval", "100ms"];
+    let json = ["-o", "json", "stats", "--watch"];
+    for (words, stdout, code) in [
+        (&stats[..], Full, FAILED),
+        (&stats, Gone, 0),
+        (&json, Full, FAILED),
+        (&json, Gone, 0),
+        (&["events"], Gone, 0),
+    ] {
+        for stderr in [Reader, Closed, Full, Gone] {
+            let mut command = command(&filter, (stdout, stderr), words)?;
+            let mut child = Killed(site.node.spawn(&mut command)?);
+            until("it ends", || Ok(child.0.try_wait()?.is_some()))?;
+            let ended = child.0.wait()?.code();
+            ensure!(
+                ended == Some(code),
+                "{words:?}, {stdout:?}, {stderr:?}: {ended:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn attach_and_detach_do_their_work_with_nobody_to_tell() -> Result<()> {
     let site = Site::new()?;

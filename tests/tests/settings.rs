@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
     net::Echo,
+    netns::Namespace,
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site},
 };
 
@@ -282,5 +283,29 @@ fn a_variable_may_be_named_as_the_key_and_an_empty_one_says_nothing() -> Result<
             "{ran}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn interfaces_that_are_guarded_stay_so_where_none_is_named() -> Result<()> {
+    let lonely = Namespace::new("lonely")?;
+    let filter = Apifence::new(&lonely)?;
+    lonely.ip("link add one type veth peer name two")?;
+    lonely.ip("link set one up")?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    // There is no default route that would name one.
+    refused(&filter.run(&["attach"])?, INPUT, &["default route"])?;
+    filter.ok(&["attach", "--interface", "one"])?;
+    filter.ok(&["attach"])?;
+    let status = filter.json(&["status"])?;
+    assert_eq!(status["interfaces"][0]["interface"], "one");
+    assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(1));
+    // Nor is one that a default route names left out.
+    lonely.ip("link set two up")?;
+    lonely.ip("address add 192.0.2.1/24 dev two")?;
+    lonely.ip("route add default via 192.0.2.2 dev two")?;
+    filter.ok(&["attach"])?;
+    let status = filter.json(&["status"])?;
+    assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(2));
     Ok(())
 }

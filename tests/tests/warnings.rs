@@ -144,7 +144,12 @@ fn what_destinations_leave_open_is_warned_of() -> Result<()> {
     ensure!(filter.json(&["status"])?["warning_codes"] == serde_json::json!([]));
 
     let outside = ["port 6443", NODE[1], "outside the destinations"];
-    comes(&filter, &outside, || destinations(&NODE[..1]).map(drop))?;
+    comes(&filter, &outside, || {
+        let words = ["--force", "--destination", NODE[0]];
+        let said = filter.run(&[&ATTACH[..], &words].concat())?.stderr;
+        ensure!(said.contains("[outside-destinations]"), "{said}");
+        Ok(())
+    })?;
     site.stranger_gets_in(Family::V6, PORT)?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     destinations(&NODE)?;

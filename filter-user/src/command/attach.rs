@@ -26,6 +26,7 @@ use crate::{
     ranges::{List, RangesFile},
     state::{History, PolicyStore, Staged, WriterLock, read_ranges},
     strays::{strays, strays_at_rest},
+    warnings::{Facts, Warning},
 };
 
 /// What is done to an interface.
@@ -34,15 +35,44 @@ pub(super) const VERB: &str = "attach filter to";
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> Result<u8> {
     let net = Net::open()?;
-    let interfaces = net.choose(VERB, &context.config.interfaces).await?;
+    let interfaces = wanted(context, &net).await?;
     let typed = args.authorized_ip_ranges.as_deref();
     let interfaces = guard(context, interfaces, typed, change).await?;
+    if !change.dry_run {
+        for warning in warnings(context, &net).await? {
+            say(warning);
+        }
+    }
     context.global.output.result(&Attached { interfaces })?;
     Ok(0)
 }
 
-/// What there is to say of generic XDP.
-pub(super) const GENERIC: &str = "note: generic XDP sees packets after the kernel made socket buffers of them: slower, and the same verdicts";
+/// The interfaces that the settings name; or else those that hold the default routes, and those that are guarded already.
+async fn wanted(context: &Context, net: &Net) -> Result<Vec<Interface>> {
+    let names = &context.config.interfaces;
+    let chosen = net.choose(VERB, names).await;
+    let guarded = context.pins.interfaces()?;
+    if !names.is_empty() || guarded.is_empty() {
+        return chosen;
+    }
+    let mut all = net.interfaces().await?;
+    let chosen = chosen.unwrap_or_default();
+    all.retain(|found| {
+        guarded.contains(&found.ifindex) || chosen.iter().any(|one| one.ifindex == found.ifindex)
+    });
+    Ok(all)
+}
+
+/// What an operator should know of this node, by the settings in force.
+pub(super) async fn warnings(context: &Context, net: &Net) -> Result<Vec<Warning>> {
+    let have = match context.maps()? {
+        Some(maps) => maps.settings(maps.in_force()?).ok(),
+        None => None,
+    };
+    let settings = context.settings(have.as_ref());
+    let facts = Facts::gather(net, &settings.ports, &settings.destinations).await?;
+    Ok(facts.warnings(&context.pins.interfaces()?.into_iter().collect()))
+}
 
 /// What was done.
 #[derive(Serialize)]
@@ -392,11 +422,10 @@ async fn report(
             if let Some(refused) = refusal(&context.pins.link(guarded.ifindex)) {
                 say(format_args!("note: `{}`: {refused}", guarded.interface));
             }
-            say(GENERIC);
         }
     }
     if settings.mode == PolicyMode::Monitor {
-        say("warning: mode monitor: nothing is dropped; `apifence attach --mode enforce` drops");
+        say("warning: mode monitor: nothing is dropped until the mode is `enforce`");
     }
     match list {
         List::Off => say("warning: the list is switched off (`disabled`): everyone passes"),

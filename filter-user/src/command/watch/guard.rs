@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::{runtime, sync::watch};
 
 use super::{
-    super::attach::{GENERIC, VERB, refuse_foreign, refuse_other_mode},
+    super::attach::{VERB, refuse_foreign, refuse_other_mode},
     Request,
     complaints::{Complaints, sentence},
 };
@@ -364,7 +364,6 @@ impl Guard {
                 if let Some(refused) = held.and_then(|held| held.link.as_ref()?.refusal()) {
                     say(format_args!("note: `{name}`: {refused}"));
                 }
-                say(GENERIC);
             }
         }
     }

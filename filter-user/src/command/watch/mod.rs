@@ -35,6 +35,7 @@ pub(super) use self::{
 };
 use super::{
     Context,
+    attach::warnings,
     change::{Staging, clear_up, put_in_force},
     leap::look,
     policy::{examine, keep, keep_in_force, policy},
@@ -52,7 +53,7 @@ use crate::{
     progress::Progress,
     ranges::List,
     state::{Followed, History, Seen, WriterLock, read_ranges},
-    warnings::{Facts, Warning},
+    warnings::Warning,
 };
 
 /// How often the files and the policy in force are looked at.
@@ -566,22 +567,11 @@ impl Follower {
     }
 
     /// Says what an operator should know, each once.
-    async fn warn(&mut self) {
-        let have = || {
-            let maps = Maps::in_use(&self.context.pins).ok()??;
-            maps.settings(maps.in_force().ok()?).ok()
-        };
-        let settings = self.context.settings(have().as_ref());
-        let (Ok(facts), Ok(pinned)) = (
-            Facts::gather(&self.net, &settings.ports, &settings.destinations).await,
-            self.context.pins.interfaces(),
-        ) else {
+    pub(super) async fn warn(&mut self) {
+        let Ok(warnings) = warnings(&self.context, &self.net).await else {
             return;
         };
-        let now: BTreeSet<Warning> = facts
-            .warnings(&pinned.into_iter().collect())
-            .into_iter()
-            .collect();
+        let now: BTreeSet<Warning> = warnings.into_iter().collect();
         for warning in now.difference(&self.warned) {
             say(warning);
         }
