@@ -5,10 +5,11 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
-    cli::{Apifence, INPUT, Ran, refused},
+    cli::{Apifence, INPUT, Killed, Ran, refused},
     net::Echo,
     netns::Namespace,
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site},
+    wait::until,
 };
 
 /// Runs `words` with these variables in the environment.
@@ -209,12 +210,7 @@ fn a_variable_that_is_not_known_or_not_understood_stops_what_puts_settings_in_fo
     ] {
         filter.ok(&ATTACH)?;
         let variable = [(name, value)];
-        for words in [
-            &["attach"][..],
-            &["run"],
-            &["config"],
-            &["attach", "--dry-run"],
-        ] {
+        for words in [&["attach"][..], &["config"], &["attach", "--dry-run"]] {
             let ran = with(&site, &filter, &variable, words)?;
             refused(&ran, INPUT, &[name])?;
             let error = ran.stderr.lines().next().unwrap_or_default();
@@ -245,6 +241,44 @@ fn a_variable_that_is_not_known_or_not_understood_stops_what_puts_settings_in_fo
         site.stranger_gets_in(Family::V4, 6443)?;
     }
     Ok(())
+}
+
+/// A service must start, and what is broken puts nothing in force.
+#[test]
+fn run_goes_by_the_policy_last_in_force_where_a_variable_is_broken() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    filter.ok(&[&ATTACH[..], &["--port", "9345"]].concat())?;
+    for (name, value) in [("APIFENCE_PROT", "443"), ("APIFENCE_PORTS", "https")] {
+        // As after a reboot: all pins are gone.
+        filter.ok(&["detach"])?;
+        let mut command = filter.command(&["run", "--interface", INTERFACE]);
+        command.env(name, value).stderr(std::process::Stdio::null());
+        let mut run = Killed(site.node.spawn(&mut command)?);
+        until("it guards", || {
+            Ok(filter.json(&["status"])?["state"] == "enforcing")
+        })?;
+        assert_eq!(ports(&filter)?, "[9345]");
+        site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+        assert!(run.0.try_wait()?.is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn settings_stay_over_a_reboot() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 9345)?;
+    let more = ["--port", "6443,9345", "--cluster-cidrs", STRANGER[0]];
+    filter.ok(&[&ATTACH[..], &more].concat())?;
+    filter.ok(&["detach"])?;
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    run.line(|line| line.contains("guarding"))?;
+    assert_eq!(ports(&filter)?, "[6443,9345]");
+    site.stranger_gets_in(Family::V4, 9345)?;
+    site.stranger_is_dropped(Family::V6, 9345, &filter)
 }
 
 #[test]

@@ -47,6 +47,10 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArg
     Ok(0)
 }
 
+/// What there is to say where the settings drop nothing.
+pub(super) const MONITOR: &str =
+    "warning: mode monitor: nothing is dropped until the mode is `enforce`";
+
 /// The interfaces that the settings name; or else those that hold the default routes, and those that are guarded already.
 async fn wanted(context: &Context, net: &Net) -> Result<Vec<Interface>> {
     let names = &context.config.interfaces;
@@ -425,7 +429,7 @@ async fn report(
         }
     }
     if settings.mode == PolicyMode::Monitor {
-        say("warning: mode monitor: nothing is dropped until the mode is `enforce`");
+        say(MONITOR);
     }
     match list {
         List::Off => say("warning: the list is switched off (`disabled`): everyone passes"),

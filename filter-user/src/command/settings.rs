@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Environment, Settings, join},
     output::say,
     problem::Refusals,
-    state::{ConfigText, read_config},
+    state::{ConfigText, Seen, read_config},
 };
 
 /// The config file as it was found.
@@ -18,11 +18,13 @@ use crate::{
 pub(super) struct ConfigFile {
     /// Its path, as it was given.
     pub(super) path: String,
+    /// How it looked before it was read.
+    pub(super) seen: Seen,
     /// Whether it is there.
     pub(super) exists: bool,
     /// What it says, over the defaults.
     pub(super) said: Config,
-    /// What is wrong with it, each with its hint.
+    /// What is wrong with it, each with its hint; for `run`, and with the environment.
     pub(super) wrong: Vec<(String, String)>,
 }
 
@@ -102,6 +104,7 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     let path = variable.map_or(&*cli.global.config, Path::new);
     let named = typed || variable.is_some();
     let mut config = Config::default();
+    let seen = Seen::of(path);
     let is_run = matches!(cli.command, Command::Run { .. });
     let text = match read_config(path, named) {
         // Whatever is broken at a start, the port is guarded.
@@ -123,6 +126,7 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     };
     let mut file = ConfigFile {
         path,
+        seen,
         exists,
         said: config.clone(),
         wrong,
@@ -152,7 +156,7 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
             say(format_args!("warning: {cause}"));
         }
         say(
-            "warning: the config file is broken, and only what can be read of it holds here; `apifence config` says how to mend it",
+            "warning: the settings are broken, and only what can be read of them holds here; `apifence config` says how to correct them",
         );
     }
     Ok((config, file))

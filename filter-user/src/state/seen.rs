@@ -55,6 +55,12 @@ impl Followed {
         }
     }
 
+    /// Follows the file at `path`, which looked like `read` before it was read.
+    pub fn since(path: PathBuf, read: Seen) -> Self {
+        let last = Seen::of(&path);
+        Self { path, read, last }
+    }
+
     /// Whether it changed since it was read, and has come to rest: a file that is being written looks another way each time.
     pub fn changed(&mut self) -> bool {
         let now = Seen::of(&self.path);

@@ -196,7 +196,7 @@ pub(super) fn follow(
         wanted,
         health,
         turns,
-        config_file: Followed::new((*context.file.path).into()),
+        config_file: Followed::since((*context.file.path).into(), context.file.seen),
         ranges_file: Followed::new(context.global.ranges_file.clone()),
         has_config: context.file.wrong.is_empty(),
         known: compiled.map_or_else(Known::default, |Compiled { node, ahead }| Known {

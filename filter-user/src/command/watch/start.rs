@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{
     super::{
         Context,
-        attach::prepare_maps,
+        attach::{MONITOR, prepare_maps},
         change::{Staging, put_in_force},
         policy::{examine, keep, policy},
     },
@@ -72,8 +72,10 @@ pub(in super::super) async fn start(
         let instead = (basis != Basis::Files).then(|| said(basis, "since an earlier start"));
         return Ok(Start { instead, ..start });
     }
-    if let Some(instead) = &start.instead {
-        say(format_args!("warning: {instead}"));
+    match &start.instead {
+        Some(instead) => say(format_args!("warning: {instead}")),
+        None if start.settings.mode == PolicyMode::Monitor => say(MONITOR),
+        None => {}
     }
     let interfaces = net.interfaces().await?;
     let routes = if start.interfaces.is_empty() {
