@@ -252,7 +252,7 @@ fn run_goes_by_the_policy_last_in_force_where_a_variable_is_broken() -> Result<(
     filter.ok(&[&ATTACH[..], &["--port", "9345"]].concat())?;
     for (name, value) in [("APIFENCE_PROT", "443"), ("APIFENCE_PORTS", "https")] {
         // As after a reboot: all pins are gone.
-        filter.ok(&["detach"])?;
+        fs::remove_dir_all(filter.bpffs())?;
         let mut command = filter.command(&["run", "--interface", INTERFACE]);
         command.env(name, value).stderr(std::process::Stdio::null());
         let mut run = Killed(site.node.spawn(&mut command)?);
@@ -273,7 +273,8 @@ fn settings_stay_over_a_reboot() -> Result<()> {
     let _server = Echo::new(&site.node, 9345)?;
     let more = ["--port", "6443,9345", "--cluster-cidrs", STRANGER[0]];
     filter.ok(&[&ATTACH[..], &more].concat())?;
-    filter.ok(&["detach"])?;
+    // All pins are gone then.
+    fs::remove_dir_all(filter.bpffs())?;
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
     run.line(|line| line.contains("guarding"))?;
     assert_eq!(ports(&filter)?, "[6443,9345]");
