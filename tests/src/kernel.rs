@@ -1,8 +1,8 @@
 //! What the kernel holds: programs, links and maps by their ids.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     maps::loaded_maps,
     programs::{loaded_links, loaded_programs},
@@ -55,4 +55,15 @@ impl Loaded {
             maps: &self.maps & &other.maps,
         }
     }
+}
+
+/// Detaches the link pinned at `pin` by hand: it stays, and holds nothing.
+pub fn detach_link(pin: &Path) -> Result<()> {
+    let detached = Command::new("bpftool")
+        .args(["link", "detach", "pinned"])
+        .arg(pin)
+        .output()
+        .context("run bpftool")?;
+    ensure!(detached.status.success(), "{detached:?}");
+    Ok(())
 }

@@ -20,7 +20,7 @@ struct Tool {
     starts_service: bool,
 }
 
-const TOOLS: [Tool; 5] = [
+const TOOLS: [Tool; 6] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -39,6 +39,11 @@ const TOOLS: [Tool; 5] = [
     Tool {
         program: "strace",
         package: "strace",
+        starts_service: false,
+    },
+    Tool {
+        program: "bpftool",
+        package: "bpftool",
         starts_service: false,
     },
     Tool {

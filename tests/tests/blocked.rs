@@ -1,0 +1,345 @@
+//! Nothing stops the watch: whatever blocks a file, a pipe or a writer, the filter stays on its interfaces, and the process says what it
+//! cannot do.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use filter_common::map::LAYOUT_VERSION;
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
+};
+use tests::{
+    cli::{Apifence, Background, Killed},
+    net::{Echo, connect},
+    netns::{End, Namespace, veth},
+    scrape::{get, ready},
+    site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
+const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
+
+/// Tries to connect without a pause, and counts how often that succeeded.
+struct Intruder {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    workers: Vec<thread::JoinHandle<()>>,
+}
+
+impl Intruder {
+    fn new(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<Self> {
+        let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut workers = Vec::new();
+        // One alone would wait for the answer to a dropped packet while the port is open.
+        for _ in 0..8 {
+            let (stop, count, inside) = (stop.clone(), count.clone(), namespace.try_clone()?);
+            workers.push(thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let within = Duration::from_millis(20);
+                    match connect(&inside, source, target, within) {
+                        Ok(stream) => {
+                            count.fetch_add(1, Ordering::Relaxed);
+                            drop::<TcpStream>(stream);
+                        }
+                        // There is no such address now, or no answer.
+                        Err(_) => thread::sleep(Duration::from_micros(200)),
+                    }
+                }
+            }));
+        }
+        Ok(Self {
+            stop,
+            count,
+            workers,
+        })
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Intruder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Detaches the link of the interface as `bpftool link detach` does, and wants it back; returns how many got in.
+fn detached_by_hand(site: &Site, filter: &Apifence<'_>) -> Result<usize> {
+    let target = at(NODE[Family::V4 as usize], PORT);
+    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
+    let before = intruder.count();
+    let ifindex = site.node.ifindex(INTERFACE)?;
+    let link = filter
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}/link"));
+    tests::kernel::detach_link(&link)?;
+    until("the filter is back", || {
+        Ok(site
+            .node
+            .ip(&format!("link show {INTERFACE}"))?
+            .contains("xdp"))
+    })?;
+    site.stranger_is_dropped(Family::V4, PORT, filter)?;
+    Ok(intruder.count() - before)
+}
+
+fn started(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
+    fs::write(filter.ranges_file(), LIST)?;
+    let mut daemon = filter.start(&RUN)?;
+    ready(&site.node, &mut daemon)?;
+    Ok(daemon)
+}
+
+/// `run` ends when it is asked to, soon.
+fn ends(daemon: &mut Background) -> Result<()> {
+    daemon.signal(Signal::SIGTERM)?;
+    let began = Instant::now();
+    ensure!(daemon.wait()? == Some(0), "it failed");
+    println!("ended after {:?}", began.elapsed());
+    Ok(())
+}
+
+#[test]
+fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = started(&site, &filter)?;
+    let fifo = |path: &Path| Ok(mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    let device = |path: &Path| Ok(symlink("/dev/zero", path)?);
+    let directory = |path: &Path| Ok(fs::create_dir(path)?);
+    let makes: [(&str, &dyn Fn(&Path) -> Result<()>); 3] = [
+        ("it is a FIFO", &fifo),
+        ("it is a device", &device),
+        ("it is a directory", &directory),
+    ];
+    for file in [filter.ranges_file(), filter.config_file()] {
+        let text = fs::read_to_string(file)?;
+        for (words, make) in makes {
+            fs::remove_file(file)?;
+            make(file)?;
+            daemon.line(|line| line.starts_with("error: ") && line.contains(words))?;
+            let got_in = detached_by_hand(&site, &filter)?;
+            println!("{words}: {got_in} connections while the link was detached");
+            ensure!(get(&site.node, "/readyz")?.body.contains(words));
+            ensure!(get(&site.node, "/healthz")?.status == 200);
+            // Others can work: nothing keeps the lock.
+            filter.ok(&["check", "198.51.100.7"])?;
+            if file == filter.config_file() {
+                // It could not tell what the file says, and takes the pins from its flag.
+                filter.ok(&["ranges", "add", "192.0.2.200"])?;
+                filter.ok(&["ranges", "remove", "192.0.2.200"])?;
+            } else {
+                filter.ok(&["ranges", "clear", "--dry-run"])?;
+            }
+            let _ = fs::remove_file(file).or_else(|_| fs::remove_dir(file));
+            fs::write(file, &text)?;
+            until("it is ready", || {
+                Ok(get(&site.node, "/readyz")?.status == 200)
+            })?;
+        }
+    }
+    ends(&mut daemon)
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_stops_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    // Pipes that nobody reads.
+    let mut command = filter.command(&[&["-v"], &RUN[..]].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut daemon = Killed(site.node.spawn(&mut command)?);
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
+    })?;
+    // More than a pipe and the queue take.
+    for round in 0..400 {
+        fs::write(
+            filter.ranges_file(),
+            format!("nonsense {round} {}\n", "x".repeat(300)),
+        )?;
+        if round % 40 == 0 {
+            kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGHUP)?;
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    fs::write(filter.ranges_file(), LIST)?;
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 200)
+    })?;
+    let got_in = detached_by_hand(&site, &filter)?;
+    println!("{got_in} connections while the link was detached");
+    kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGTERM)?;
+    let mut ended = false;
+    until("it ends", || {
+        ended = daemon.0.try_wait()?.is_some();
+        Ok(ended)
+    })
+}
+
+#[test]
+fn a_stopped_writer_stops_no_interface() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = started(&site, &filter)?;
+    // A writer that reads its list from a pipe has no lock yet; one that is stopped inside a change has.
+    let mut command = Command::new("strace");
+    command.args([
+        "-qq",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=fsync:signal=SIGSTOP",
+    ]);
+    let mut writer = filter.command_by(command, &["ranges", "add", "192.0.2.200"]);
+    writer.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut writer = Killed(site.node.spawn(&mut writer)?);
+    until("the lock is kept", || {
+        let ran = filter.run(&["ranges", "add", "192.0.2.201", "--dry-run"])?;
+        Ok(ran.stderr.contains("holds it"))
+    })?;
+    let got_in = detached_by_hand(&site, &filter)?;
+    println!("{got_in} connections while the link was detached");
+    comes_back(&site, &filter, &mut daemon)?;
+    writer.0.kill()?;
+    ends(&mut daemon)
+}
+
+/// The interface is deleted, made anew, and guarded.
+fn comes_back(site: &Site, filter: &Apifence<'_>, daemon: &mut Background) -> Result<()> {
+    site.node.ip(&format!("link delete {INTERFACE}"))?;
+    daemon.line(|line| line.contains("is not there"))?;
+    site.node
+        .ip(&format!("link add {INTERFACE} type veth peer name other"))?;
+    daemon.line(|line| line.contains(&format!("guarding `{INTERFACE}` again")))?;
+    ensure!(filter.json(&["status"])?["interfaces"][0]["guarded"] == true);
+    Ok(())
+}
+
+#[test]
+fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = started(&site, &filter)?;
+    let target = at(NODE[0], PORT);
+    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
+    for entry in fs::read_dir(filter.bpffs())? {
+        fs::remove_dir_all(entry?.path())?;
+    }
+    daemon.line(|line| line.starts_with("warning: pins were gone"))?;
+    ensure!(filter.json(&["status"])?["state"] == "enforcing");
+    // The list is changed as before, and the filter goes by it.
+    filter.ok(&["ranges", "add", STRANGER[1]])?;
+    site.stranger_gets_in(Family::V6, PORT)?;
+    ensure!(intruder.count() == 0, "{} got in", intruder.count());
+    drop(intruder);
+    // It outlives the process again.
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.wait()?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["detach"]).map(drop)
+}
+
+#[test]
+fn an_interface_that_returns_up_lets_at_most_one_connection_in() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let client = Namespace::new("client")?;
+    let filter = Apifence::new(&node)?;
+    let _server = Echo::new(&node, PORT)?;
+    let plug_in = || {
+        veth(
+            1500,
+            End {
+                namespace: &node,
+                interface: "n0",
+                addresses: &["192.0.2.1/24"],
+            },
+            End {
+                namespace: &client,
+                interface: "c0",
+                addresses: &["192.0.2.20/24"],
+            },
+        )
+    };
+    plug_in()?;
+    fs::write(filter.ranges_file(), "192.0.2.10\n")?;
+    let mut daemon = filter.start(&["run", "--interface", "n0"])?;
+    ready(&node, &mut daemon)?;
+    let intruder = Intruder::new(&client, ip("192.0.2.20"), at("192.0.2.1", PORT))?;
+    let mut worst = 0;
+    for round in 0..10 {
+        let before = intruder.count();
+        node.ip("link del n0")?;
+        daemon.line(|line| line.contains("`n0` is not there"))?;
+        plug_in()?;
+        daemon.line(|line| line.contains("guarding `n0` again"))?;
+        let got_in = intruder.count() - before;
+        println!("round {round}: {got_in} connections");
+        worst = worst.max(got_in);
+    }
+    ensure!(worst <= 1, "{worst} connections got in at once");
+    Ok(())
+}
+
+#[test]
+fn little_is_done_where_nothing_happens() -> Result<()> {
+    const SECONDS: u64 = 15;
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let daemon = started(&site, &filter)?;
+    let scratch = tempfile::tempdir()?;
+    let counts = scratch.path().join("counts");
+    let pid = daemon.pid().to_string();
+    let mut strace = Command::new("timeout");
+    strace.args([
+        "-s",
+        "INT",
+        &SECONDS.to_string(),
+        "strace",
+        "-qq",
+        "-f",
+        "-c",
+        "-p",
+        &pid,
+    ]);
+    strace.arg("-o").arg(&counts);
+    strace.status()?;
+    let text = fs::read_to_string(&counts)?;
+    let total = text.lines().find(|line| line.ends_with(" total"));
+    let calls = total
+        .and_then(|line| line.split_whitespace().nth(3))
+        .with_context(|| format!("no total in {text}"))?;
+    let calls: u64 = calls.parse()?;
+    println!("{calls} system calls in {SECONDS} s");
+    ensure!(calls <= 20 * SECONDS, "{text}");
+    Ok(())
+}
