@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -331,6 +331,58 @@ impl Drop for Knocker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Tries to connect without a pause, and counts how often that succeeded.
+#[derive(Debug)]
+pub struct Intruder {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Intruder {
+    /// Starts to try.
+    pub fn new(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<Self> {
+        let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut workers = Vec::new();
+        // One alone would wait for the answer to a dropped packet while the port is open.
+        for _ in 0..8 {
+            let (stop, count, inside) = (stop.clone(), count.clone(), namespace.try_clone()?);
+            workers.push(thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let within = Duration::from_millis(20);
+                    match connect(&inside, source, target, within) {
+                        Ok(stream) => {
+                            count.fetch_add(1, Ordering::Relaxed);
+                            drop::<TcpStream>(stream);
+                        }
+                        // There is no such address now, or no answer.
+                        Err(_) => thread::sleep(Duration::from_micros(200)),
+                    }
+                }
+            }));
+        }
+        Ok(Self {
+            stop,
+            count,
+            workers,
+        })
+    }
+
+    /// How often it got in.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Intruder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
     }

@@ -3,14 +3,9 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,8 +21,7 @@ use nix::{
 };
 use tests::{
     cli::{Apifence, Background, Killed},
-    net::{Echo, connect},
-    netns::{End, Namespace, veth},
+    net::{Echo, Intruder},
     scrape::{get, ready},
     site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
     wait::until,
@@ -36,55 +30,6 @@ use tests::{
 const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
-
-/// Tries to connect without a pause, and counts how often that succeeded.
-struct Intruder {
-    stop: Arc<AtomicBool>,
-    count: Arc<AtomicUsize>,
-    workers: Vec<thread::JoinHandle<()>>,
-}
-
-impl Intruder {
-    fn new(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<Self> {
-        let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let mut workers = Vec::new();
-        // One alone would wait for the answer to a dropped packet while the port is open.
-        for _ in 0..8 {
-            let (stop, count, inside) = (stop.clone(), count.clone(), namespace.try_clone()?);
-            workers.push(thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let within = Duration::from_millis(20);
-                    match connect(&inside, source, target, within) {
-                        Ok(stream) => {
-                            count.fetch_add(1, Ordering::Relaxed);
-                            drop::<TcpStream>(stream);
-                        }
-                        // There is no such address now, or no answer.
-                        Err(_) => thread::sleep(Duration::from_micros(200)),
-                    }
-                }
-            }));
-        }
-        Ok(Self {
-            stop,
-            count,
-            workers,
-        })
-    }
-
-    fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Intruder {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
-        }
-    }
-}
 
 /// Detaches the link of the interface as `bpftool link detach` does, and wants it back; returns how many got in.
 fn detached_by_hand(site: &Site, filter: &Apifence<'_>) -> Result<usize> {
@@ -267,47 +212,6 @@ fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
     daemon.wait()?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["detach"]).map(drop)
-}
-
-#[test]
-fn an_interface_that_returns_up_lets_at_most_one_connection_in() -> Result<()> {
-    let node = Namespace::new("node")?;
-    let client = Namespace::new("client")?;
-    let filter = Apifence::new(&node)?;
-    let _server = Echo::new(&node, PORT)?;
-    let plug_in = || {
-        veth(
-            1500,
-            End {
-                namespace: &node,
-                interface: "n0",
-                addresses: &["192.0.2.1/24"],
-            },
-            End {
-                namespace: &client,
-                interface: "c0",
-                addresses: &["192.0.2.20/24"],
-            },
-        )
-    };
-    plug_in()?;
-    fs::write(filter.ranges_file(), "192.0.2.10\n")?;
-    let mut daemon = filter.start(&["run", "--interface", "n0"])?;
-    ready(&node, &mut daemon)?;
-    let intruder = Intruder::new(&client, ip("192.0.2.20"), at("192.0.2.1", PORT))?;
-    let mut worst = 0;
-    for round in 0..10 {
-        let before = intruder.count();
-        node.ip("link del n0")?;
-        daemon.line(|line| line.contains("`n0` is not there"))?;
-        plug_in()?;
-        daemon.line(|line| line.contains("guarding `n0` again"))?;
-        let got_in = intruder.count() - before;
-        println!("round {round}: {got_in} connections");
-        worst = worst.max(got_in);
-    }
-    ensure!(worst <= 1, "{worst} connections got in at once");
-    Ok(())
 }
 
 #[test]

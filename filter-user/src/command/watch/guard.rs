@@ -148,8 +148,8 @@ pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
 impl Guard {
     fn run(mut self, runtime: &runtime::Runtime) {
         let mut changes = None;
-        let mut tick = 0_u64;
-        let mut next = Instant::now();
+        let mut tick = 1_u64;
+        let mut next = Instant::now() + PERIOD;
         loop {
             // Where no interface is named, default routes matter, and only there.
             if self.shared.wanted.has_changed().unwrap_or(true) || changes.is_none() {

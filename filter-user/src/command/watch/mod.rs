@@ -579,12 +579,11 @@ impl Follower {
     }
 
     /// Tells the service manager what is in force, in a line.
-    fn summarize(&self) {
-        let in_force = || {
-            let maps = Maps::in_use(&self.context.pins).ok()??;
-            let record = maps.steadily(|slot| maps.record(slot)).ok()?;
-            Some(format!("generation {} in force", record.generation))
-        };
+    fn summarize(&mut self) {
+        let record = self
+            .open_maps()
+            .and_then(|maps| maps.steadily(|slot| maps.record(slot)).ok());
+        let in_force = || record.map(|record| format!("generation {} in force", record.generation));
         let complaint = self.complaints.first().map(str::to_owned);
         let summary = complaint
             .or_else(|| self.health.borrow().drift.clone())

@@ -1,0 +1,168 @@
+//! Interfaces that come, go, and change their names under `run`.
+
+use std::{fs, io::Write as _, process::Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use procfs::process::Process;
+use tests::{
+    cli::{Apifence, Background},
+    net::{Echo, Intruder, silent},
+    netns::{End, Namespace, veth},
+    scrape::{get, ready, scrape},
+    site::{at, ip},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+
+/// A pair between `node` and `client`, the node's end called `name`; `number` is that of its network.
+fn plug_in(node: &Namespace, client: &Namespace, name: &str, number: u8) -> Result<()> {
+    veth(
+        1500,
+        End {
+            namespace: node,
+            interface: name,
+            addresses: &[&format!("10.9.{number}.1/24")],
+        },
+        End {
+            namespace: client,
+            interface: &format!("c{number}"),
+            addresses: &[&format!("10.9.{number}.20/24")],
+        },
+    )
+}
+
+fn started(node: &Namespace, filter: &Apifence<'_>, arguments: &[&str]) -> Result<Background> {
+    fs::write(filter.ranges_file(), "192.0.2.10\n")?;
+    let mut daemon = filter.start(&[&["run"], arguments].concat())?;
+    ready(node, &mut daemon)?;
+    Ok(daemon)
+}
+
+/// Ready, with this interface guarded, by its name, and no other one known.
+fn is_guarded_alone(node: &Namespace, name: &str) -> Result<()> {
+    until("that is the one", || {
+        let page = scrape(node)?;
+        let of = |name| page.sum("apifence_attached", &[("interface", name)]);
+        let all = page.sum("apifence_attached", &[]);
+        Ok(of(name) == Some(1.0) && all == Some(1.0) && get(node, "/readyz")?.status == 200)
+    })
+}
+
+#[test]
+fn an_interface_that_returns_up_lets_at_most_one_connection_in() -> Result<()> {
+    let [node, client] = ["node", "client"].map(Namespace::new);
+    let (node, client) = (node?, client?);
+    let filter = Apifence::new(&node)?;
+    let _server = Echo::new(&node, PORT)?;
+    plug_in(&node, &client, "n0", 0)?;
+    let mut daemon = started(&node, &filter, &["--interface", "n0"])?;
+    let intruder = Intruder::new(&client, ip("10.9.0.20"), at("10.9.0.1", PORT))?;
+    let mut worst = 0;
+    for round in 0..10 {
+        let before = intruder.count();
+        node.ip("link del n0")?;
+        daemon.line(|line| line.contains("`n0` is not there"))?;
+        plug_in(&node, &client, "n0", 0)?;
+        daemon.line(|line| line.contains("guarding `n0` again"))?;
+        let got_in = intruder.count() - before;
+        println!("round {round}: {got_in} connections");
+        worst = worst.max(got_in);
+    }
+    ensure!(worst <= 1, "{worst} connections got in at once");
+    Ok(())
+}
+
+#[test]
+fn a_renamed_interface_and_one_that_takes_over_the_default_route_are_known_at_once() -> Result<()> {
+    let [node, client] = ["node", "client"].map(Namespace::new);
+    let (node, client) = (node?, client?);
+    let filter = Apifence::new(&node)?;
+    let _server = Echo::new(&node, PORT)?;
+    plug_in(&node, &client, "n0", 0)?;
+    node.ip("route add default via 10.9.0.20")?;
+    let mut daemon = started(&node, &filter, &[])?;
+    is_guarded_alone(&node, "n0")?;
+
+    node.ip("link set n0 down")?;
+    node.ip("link set n0 name m0")?;
+    node.ip("link set m0 up")?;
+    is_guarded_alone(&node, "m0")?;
+    silent(&client, ip("10.9.0.20"), at("10.9.0.1", PORT))?;
+
+    // Another card takes over, and the first one is taken out.
+    plug_in(&node, &client, "n1", 1)?;
+    node.ip("route replace default via 10.9.1.20")?;
+    daemon.line(|line| line.contains("guarding `n1`"))?;
+    silent(&client, ip("10.9.1.20"), at("10.9.1.1", PORT))?;
+    node.ip("link del m0")?;
+    is_guarded_alone(&node, "n1")
+}
+
+#[test]
+fn routes_that_come_and_go_cost_little() -> Result<()> {
+    const ROUTES: u32 = 50_000;
+    let [node, client] = ["node", "client"].map(Namespace::new);
+    let (node, client) = (node?, client?);
+    let filter = Apifence::new(&node)?;
+    plug_in(&node, &client, "n0", 0)?;
+    node.ip("route add default via 10.9.0.20")?;
+    let mut batch = std::process::Command::new("ip");
+    batch.args(["-batch", "-"]).stdin(Stdio::piped());
+    let mut batch = node.spawn(&mut batch)?;
+    let mut text = String::new();
+    for number in 0..ROUTES {
+        let [_, high, middle, low] = number.to_be_bytes();
+        text += &format!("route add 172.{}.{middle}.{low} via 10.9.0.20\n", 16 + high);
+    }
+    let mut input = batch.stdin.take().context("no stdin")?;
+    input.write_all(text.as_bytes())?;
+    drop(input);
+    ensure!(batch.wait()?.success());
+
+    let daemon = started(&node, &filter, &[])?;
+    let ticks = || -> Result<u64> {
+        let stat = Process::new(daemon.pid().as_raw())?.stat()?;
+        Ok(stat.utime + stat.stime)
+    };
+    let before = ticks()?;
+    let began = std::time::Instant::now();
+    for _ in 0..30 {
+        node.ip("route add 203.0.113.0/24 via 10.9.0.20")?;
+        node.ip("route del 203.0.113.0/24")?;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let (spent, time) = (ticks()? - before, began.elapsed());
+    println!("{spent} ticks of CPU in {time:?} with {ROUTES} routes and 60 changes");
+    // One look at all routes takes some ten ticks; there are 100 in a second.
+    ensure!(
+        spent as f64 <= 5.0 * time.as_secs_f64() + 12.0,
+        "{spent} ticks in {time:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_flapping_interface_piles_up_nothing() -> Result<()> {
+    let [node, client] = ["node", "client"].map(Namespace::new);
+    let (node, client) = (node?, client?);
+    let filter = Apifence::new(&node)?;
+    plug_in(&node, &client, "n0", 0)?;
+    let mut daemon = started(&node, &filter, &["-v", "--interface", "n0"])?;
+    let pid = daemon.pid().as_raw();
+    let descriptors = || Ok::<_, anyhow::Error>(Process::new(pid)?.fd_count()?);
+    let mut flap = |rounds| -> Result<usize> {
+        for _ in 0..rounds {
+            node.ip("link del n0")?;
+            daemon.line(|line| line.contains("`n0` is not there"))?;
+            plug_in(&node, &client, "n0", 0)?;
+            daemon.line(|line| line.contains("guarding `n0` again"))?;
+        }
+        descriptors()
+    };
+    let before = flap(2)?;
+    let after = flap(10)?;
+    // One that reads or lists something has a descriptor or two for a moment.
+    ensure!(after <= before + 2, "{before} descriptors became {after}");
+    Ok(())
+}
