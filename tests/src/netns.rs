@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    net::Ipv6Addr,
     os::fd::{AsFd as _, AsRawFd as _},
     process::{Command, Output, Stdio},
     thread,
@@ -12,6 +13,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::wait::until;
 
 /// A network namespace with `lo` up.
 #[derive(Debug)]
@@ -133,11 +136,12 @@ pub fn veth(mtu: u32, a: End<'_>, b: End<'_>) -> Result<()> {
         b.interface,
         b.namespace.path()
     ))?;
+    let ends = [a, b];
     for End {
         namespace,
         interface,
         addresses,
-    } in [a, b]
+    } in ends
     {
         // No router solicitations, no link-local address that would still be tentative when a test starts.
         namespace.ip(&format!("link set {interface} addrgenmode none"))?;
@@ -146,10 +150,29 @@ pub fn veth(mtu: u32, a: End<'_>, b: End<'_>) -> Result<()> {
         }
         namespace.ip(&format!("link set {interface} up"))?;
     }
-    Ok(())
+    ends.into_iter()
+        .try_for_each(|end| await_addresses(end.namespace, end.addresses))
 }
 
-/// Adds an address with its prefix length; an IPv6 one is usable at once.
+/// Waits until the kernel takes packets to these addresses of an interface that is up. It adds the routes of IPv6 ones in its own time, which
+/// on a busy machine is some tenths of a second.
+pub(crate) fn await_addresses(namespace: &Namespace, addresses: &[&str]) -> Result<()> {
+    let addresses = addresses.iter().filter_map(|text| text.split('/').next());
+    let addresses: Vec<Ipv6Addr> = addresses.filter_map(|text| text.parse().ok()).collect();
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    until("IPv6 addresses have routes", || {
+        let routes = namespace.ip("-6 route show table local")?;
+        let local = |address| {
+            let start = format!("local {address} ");
+            routes.lines().any(|route| route.starts_with(&start))
+        };
+        Ok(addresses.iter().all(local))
+    })
+}
+
+/// Adds an address with its prefix length; an IPv6 one is usable without a look for duplicates, see [`await_addresses`].
 pub fn add_address(namespace: &Namespace, interface: &str, address: &str) -> Result<()> {
     let nodad = if address.contains(':') { "nodad" } else { "" };
     namespace

@@ -13,7 +13,7 @@ use nix::{
 };
 
 use crate::{
-    netns::{Namespace, add_address},
+    netns::{Namespace, add_address, await_addresses},
     wait::PATIENCE,
 };
 
@@ -61,6 +61,7 @@ impl Tun {
             add_address(namespace, name, address)?;
         }
         namespace.ip(&format!("link set {name} up"))?;
+        await_addresses(namespace, addresses)?;
         Ok(Self(device))
     }
 
