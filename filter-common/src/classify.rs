@@ -5,7 +5,7 @@
 
 use crate::{
     DropReason, LinkHeader, MAX_OFFSET, PacketBytes, PassReason,
-    wire::{ethernet, ipv4, ipv6},
+    wire::{ethernet, ipv4, ipv6, mpls},
 };
 
 /// What a frame carries.
@@ -111,11 +111,11 @@ pub enum Doubt {
     TooDeep,
 }
 
-/// Tells what `packet` carries.
+/// Tells what `packet` carries; `mpls` tells whether MPLS labels are taken off.
 #[inline(always)]
-pub fn carried<P: PacketBytes>(packet: &P) -> Carried {
+pub fn carried<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Carried {
     match packet.link_header() {
-        LinkHeader::Ethernet => carried_by_ethernet(packet),
+        LinkHeader::Ethernet => carried_by_ethernet(packet, mpls),
         // Two bytes: of a comparison for one the verifier learns nothing.
         LinkHeader::None => match packet.read(0).map(|[first, _]| first >> 4) {
             Some(4) => Carried::Ipv4(Place::in_frame(0)),
@@ -126,9 +126,9 @@ pub fn carried<P: PacketBytes>(packet: &P) -> Carried {
     }
 }
 
-/// The same behind an Ethernet header and any number of VLAN tags.
+/// The same behind an Ethernet header and any number of VLAN tags, and of MPLS labels behind them.
 #[inline(always)]
-fn carried_by_ethernet<P: PacketBytes>(packet: &P) -> Carried {
+fn carried_by_ethernet<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Carried {
     let Some(ether_type) = packet.read::<2>(ethernet::TYPE) else {
         return Carried::Other(PassReason::ShortHeader);
     };
@@ -139,6 +139,16 @@ fn carried_by_ethernet<P: PacketBytes>(packet: &P) -> Carried {
     let mut offset = ethernet::HEADER_LEN;
     if ethernet::is_tag(tags.ether_type) {
         offset = packet.walk(offset, &mut tags);
+    }
+    if tags.ether_type == ethernet::TYPE_MPLS && tags.readable && mpls() {
+        let mut labels = mpls::Labels { bottom: false };
+        offset = packet.walk(offset, &mut labels);
+        match packet.read(offset) {
+            Some([first, _]) if labels.bottom => {
+                tags.ether_type = ethernet::type_of_version(first >> 4);
+            }
+            _ => tags.readable = false,
+        }
     }
     let (carried, len) = match tags.ether_type {
         ethernet::TYPE_IPV4 => (Carried::Ipv4(Place::in_frame(offset)), ipv4::HEADER_LEN),

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use crate::{
     Carried, Class, Doubt, DropReason, Flow, PacketBytes, PassReason, Place, Spot, Verdict,
     classify::carried,
+    map::Encapsulation,
     plain::judge_plain,
     wire::{ipv4, ipv6},
 };
@@ -33,6 +34,8 @@ pub trait Policy {
     fn guards_any_destination(&self) -> bool;
     /// Whether the policy guards `destination`; asked only if it does not guard any.
     fn guards(&self, destination: IpAddr) -> bool;
+    /// Whether this node takes such a packet out of another one.
+    fn decapsulates(&self, how: Encapsulation) -> bool;
     /// Whether `source` is in an authorized range.
     fn authorizes(&self, source: IpAddr) -> bool;
 }
@@ -97,7 +100,8 @@ fn decide<P: PacketBytes, Y: Policy>(
     packet: &P,
     policy: &Y,
 ) -> Result<PassReason, (DropReason, Spot)> {
-    let (mut found, mut place) = carried(packet).apart();
+    let mpls = || policy.decapsulates(Encapsulation::Mpls);
+    let (mut found, mut place) = carried(packet, mpls).apart();
     for _ in 0..PACKETS_DEEP {
         let weighed = match found {
             Found::Ipv4 => {
@@ -106,7 +110,9 @@ fn decide<P: PacketBytes, Y: Policy>(
             }
             Found::Ipv6 => {
                 let spot = Spot::v6(place.offset);
-                weigh(packet, policy, ipv6::classify(packet, place), spot)
+                let decapsulates = policy.decapsulates(Encapsulation::SegmentRouting);
+                let class = ipv6::classify(packet, place, decapsulates);
+                weigh(packet, policy, class, spot)
             }
             Found::Other(reason) => return Ok(reason),
             Found::Hidden(reason) => return Err((reason, Spot::NOWHERE)),

@@ -8,9 +8,13 @@
 //! `bpf_ktime_get_boot_ns`, Linux 5.8, commit 71d19214776e61b33da48f7c1b46e522c7f78221): it cannot be set, and goes on in
 //! suspend.
 
+mod gate;
+
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Mode, Sight, table::Start};
+pub use gate::{DEFAULT_PORTS, Encapsulation, Gate, PortSet, is_default_port};
+
+use crate::Sight;
 
 /// The version of everything in this file and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
@@ -119,9 +123,13 @@ pub struct PolicyRecord {
     pub line_chunks: u16,
     /// The same for the bitmaps of IPv4 and of IPv6. A blank slot has none.
     pub block_chunks: [u8; 2],
+    /// As in the [`Gate`].
+    pub decapsulates: u8,
+    /// Always zero.
+    pub unused: [u8; 7],
 }
 
-const _: () = assert!(size_of::<PolicyRecord>() == 72, "no padding");
+const _: () = assert!(size_of::<PolicyRecord>() == 80, "no padding");
 
 /// What a policy was made from. Only user space reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,92 +170,6 @@ impl Basis {
             Self::ImplicitSources => "implicit_sources",
             Self::Fresh => "fresh_installation",
         }
-    }
-}
-
-/// What a packet is held against first: all in one place, for one lookup.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub struct Gate {
-    /// A [`Mode`](crate::Mode) as a number.
-    pub mode: u8,
-    /// 0 if every destination is guarded, 1 if the destination tries say which.
-    pub has_destinations: u8,
-    /// 1 in a gate that user space wrote.
-    pub filled: u8,
-    /// Always zero.
-    pub unused: [u8; 5],
-    /// The protected TCP ports.
-    pub ports: PortSet,
-    /// Where the [`table`](crate::table) of the sources begins.
-    pub start: Start,
-}
-
-const _: () = assert!(
-    size_of::<Gate>() == 8 + size_of::<PortSet>() + size_of::<Start>(),
-    "no padding"
-);
-
-/// A gate of zeros is the strictest one: nobody reaches the default ports.
-impl Gate {
-    /// What to do with what is found. Any unknown number is the strict mode.
-    #[inline(always)]
-    pub const fn mode(&self) -> Mode {
-        match self.mode {
-            1 => Mode::Monitor,
-            2 => Mode::Off,
-            _ => Mode::Enforce,
-        }
-    }
-
-    /// Whether `port` (host order) is protected.
-    #[inline(always)]
-    pub const fn protects(&self, port: u16) -> bool {
-        self.ports.contains(port) || self.filled == 0 && is_default_port(port)
-    }
-}
-
-/// The ports that are protected unless the settings say otherwise.
-pub const DEFAULT_PORTS: [u16; 2] = [443, 6443];
-
-/// Whether `port` is one of [`DEFAULT_PORTS`].
-#[inline(always)]
-pub const fn is_default_port(port: u16) -> bool {
-    port == DEFAULT_PORTS[0] || port == DEFAULT_PORTS[1]
-}
-
-/// A set of ports, one bit each: a lookup costs one load however many there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct PortSet {
-    words: [u64; 1024],
-}
-
-const _: () = assert!(size_of::<PortSet>() == 65_536 / 8);
-
-impl PortSet {
-    /// No port.
-    pub const EMPTY: Self = Self { words: [0; 1024] };
-
-    /// Whether `port` (host order) is in the set.
-    #[inline(always)]
-    pub const fn contains(&self, port: u16) -> bool {
-        self.words[port as usize >> 6] >> (port & 63) & 1 == 1
-    }
-
-    /// Adds `port` (host order).
-    pub const fn insert(&mut self, port: u16) {
-        self.words[port as usize >> 6] |= 1 << (port & 63);
-    }
-}
-
-impl FromIterator<u16> for PortSet {
-    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
-        let mut set = Self::EMPTY;
-        for port in ports {
-            set.insert(port);
-        }
-        set
     }
 }
 

@@ -11,8 +11,8 @@ use aya_ebpf::{
 use filter_common::{
     Mode, Policy, REASON_SLOTS,
     map::{
-        Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
-        PrefixValue, SLOTS, Usage, is_default_port,
+        Counter, Encapsulation, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL,
+        PolicyRecord, PrefixValue, SLOTS, Usage, is_default_port,
     },
     table::{
         self, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, GATE_LINES, Key as TableKey,
@@ -113,6 +113,11 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
             Some(gate) => gate.protects(port),
             None => is_default_port(port),
         }
+    }
+
+    #[inline(always)]
+    fn decapsulates(&self, how: Encapsulation) -> bool {
+        self.gate.is_none_or(|gate| gate.decapsulates(how))
     }
 
     #[inline(always)]

@@ -1,7 +1,8 @@
 //! The loader and command line of apifence.
 //!
 //! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
-//! kernel's side, `net` what rtnetlink tells, `link_type` what of a device's packets the filter sees, `nat` what rewrites addresses, `driver` why one refuses a
+//! kernel's side, `net` what rtnetlink tells, `link_type` what of a device's packets the filter sees,
+//! `decapsulation` what packets it has to look into, `nat` what rewrites addresses, `driver` why one refuses a
 //! program, `guards` which interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel` which ones
 //! are too old, `metrics` what monitoring sees, `report_log` what
 //! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod datapath;
+pub mod decapsulation;
 pub mod driver;
 pub mod explain;
 pub mod guards;

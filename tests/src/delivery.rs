@@ -25,7 +25,7 @@ use crate::{
         V4,
         ethernet::{CLIENT_MAC, HEADER_LEN, IPV4, IPV6, NODE_MAC, frame},
     },
-    table::{NODE4, NODE6, OTHER4, OTHER6, Who},
+    table::{NODE4, NODE6, OTHER4, OTHER6, SID4, SID6, SID6_NEXT_HOP, Who},
     tun::Tun,
     wait::PATIENCE,
 };
@@ -151,6 +151,16 @@ impl Testbed {
             ("net/ipv6/conf/eth0/seg6_enabled", "1"),
         ] {
             node.sysctl(name, value)?;
+        }
+        // Of the other actions this kernel has those that need a VRF.
+        for (sid, action) in [
+            (SID4, format!("End.DX4 nh4 {NODE4}")),
+            (SID6, "End.DT6 table 255".to_owned()),
+            (SID6_NEXT_HOP, format!("End.DX6 nh6 {NODE6}")),
+        ] {
+            node.ip(&format!(
+                "-6 route add {sid}/128 encap seg6local action {action} dev {INTERFACE}"
+            ))?;
         }
         let listeners = PORTS
             .map(|port| node.run(|| listen(port)))

@@ -16,6 +16,10 @@ pub const TYPE_8021Q: u16 = 0x8100;
 /// EtherType of a service tag (802.1ad).
 pub const TYPE_8021AD: u16 = 0x88a8;
 
+/// EtherType of MPLS labels (RFC 3032 section 5). Linux has no handler for its other one, for multicast (`mpls_packet_type` in
+/// `net/mpls/af_mpls.c`).
+pub const TYPE_MPLS: u16 = 0x8847;
+
 /// Length of a tag, in bytes: two of control information, then the EtherType of what follows.
 pub const TAG_LEN: usize = 4;
 

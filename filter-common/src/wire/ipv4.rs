@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use super::ipv6::{self, Chain, Family};
+use super::ipv6::{self, Chain};
 use crate::{Class, Doubt, Flow, PacketBytes, PassReason, Place, Step, Walk};
 
 /// Offset of the byte with the version (high four bits) and the header length (low four bits, in units of four
@@ -82,12 +82,8 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv4Ad
         0 => packet.frame_len(),
         total_len => offset + usize::from(total_len),
     };
-    let chain = Chain::new(
-        Family::V4,
-        protocol,
-        end.min(place.end),
-        place.first_fragment || fragment & MORE_FRAGMENTS != 0,
-    );
+    let first_fragment = place.first_fragment || fragment & MORE_FRAGMENTS != 0;
+    let chain = Chain::new(protocol, end.min(place.end), first_fragment).of_ipv4();
     ipv6::classify_chain(packet, flow, offset + header_len, chain)
 }
 

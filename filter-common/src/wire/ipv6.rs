@@ -69,9 +69,14 @@ pub const INNER_IPV4: u8 = 4;
 /// Number of an IPv6 packet inside this one (RFC 2473).
 pub const INNER_IPV6: u8 = 41;
 
-/// Tells what the IPv6 packet at `place` in `packet` is.
+/// Tells what the IPv6 packet at `place` in `packet` is. `decapsulates` tells whether Linux takes a packet out of this one behind any
+/// chain of headers, and not only behind a routing header (`decap_and_validate` in `net/ipv6/seg6_local.c`).
 #[inline(always)]
-pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv6Addr> {
+pub(crate) fn classify<P: PacketBytes>(
+    packet: &P,
+    place: Place,
+    decapsulates: bool,
+) -> Class<Ipv6Addr> {
     let offset = place.offset;
     let Some(header) = packet.read::<HEADER_LEN>(offset) else {
         return Class::Other(PassReason::ShortHeader);
@@ -80,7 +85,10 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv6Ad
         return Class::Other(PassReason::NotIp);
     }
     let next_header = header[NEXT_HEADER];
-    if next_header != ipv4::PROTOCOL_TCP && !is_extension(next_header) {
+    if next_header != ipv4::PROTOCOL_TCP
+        && !is_extension(next_header)
+        && !(decapsulates && is_packet(next_header))
+    {
         return Class::Other(PassReason::NotTcp);
     }
     let flow = Flow {
@@ -93,12 +101,8 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv6Ad
         0 => packet.frame_len(),
         payload_len => offset + HEADER_LEN + usize::from(payload_len),
     };
-    let chain = Chain::new(
-        Family::V6,
-        next_header,
-        end.min(place.end),
-        place.first_fragment,
-    );
+    let chain = Chain::new(next_header, end.min(place.end), place.first_fragment)
+        .decapsulating(decapsulates);
     classify_chain(packet, flow, offset + HEADER_LEN, chain)
 }
 
@@ -128,6 +132,12 @@ const fn is_extension(next_header: u8) -> bool {
     )
 }
 
+/// Whether a header of this number is that of another packet.
+#[inline(always)]
+const fn is_packet(next_header: u8) -> bool {
+    matches!(next_header, INNER_IPV4 | INNER_IPV6)
+}
+
 /// Follows the chain at `offset` to the segment at its end, if there is one.
 #[inline(always)]
 pub(crate) fn classify_chain<P: PacketBytes, A>(
@@ -136,15 +146,15 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
     mut offset: usize,
     mut chain: Chain,
 ) -> Class<A> {
-    if is_extension(chain.next_header) {
+    if is_extension(chain.next_header()) {
         offset = packet.walk(offset, &mut chain);
-        flow.redirected = chain.redirected;
-        match chain.state {
+        flow.redirected = chain.has(mark::REDIRECTED);
+        match chain.state() {
             ChainState::Whole => {}
             ChainState::Inside => return chain.around(packet, offset),
             ChainState::Cut => {
                 // What is missing may come in a later fragment: a routing header too.
-                flow.redirected |= chain.first_fragment || offset > MAX_OFFSET;
+                flow.redirected |= chain.has(mark::FIRST_FRAGMENT) || offset > MAX_OFFSET;
                 return chain.doubt(flow, offset);
             }
             ChainState::LaterFragment => return Class::Other(PassReason::LaterFragment),
@@ -153,8 +163,12 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
             }
         }
     }
-    if chain.next_header != ipv4::PROTOCOL_TCP {
-        return Class::Other(PassReason::NotTcp);
+    if chain.next_header() != ipv4::PROTOCOL_TCP {
+        return if chain.has(mark::DECAPSULATES) && is_packet(chain.next_header()) {
+            chain.around(packet, offset)
+        } else {
+            Class::Other(PassReason::NotTcp)
+        };
     }
     match packet.read(offset) {
         Some(ports) if offset + tcp::PORTS_LEN <= chain.end => Class::Segment {
@@ -167,74 +181,114 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
 }
 
 /// A walk along a chain of extension headers.
+///
+/// All that changes on the way is in one number, in the upper half of a stack slot: the verifier does not follow it there, and goes
+/// through a step once, not for each way to come to it.
+#[repr(C)]
 pub(crate) struct Chain {
-    /// Number of the header at the current offset.
-    next_header: u8,
     /// Offset behind the packet, by its own account: what lies there is padding.
     end: usize,
-    /// Whether this is the first of several fragments.
-    first_fragment: bool,
-    /// Whether a fragment header may come next: at the start, or behind one hop-by-hop header at the start.
-    fragment_allowed: bool,
-    /// Whether this is the first header.
-    start: bool,
-    /// Whether a routing header with segments left was met.
-    redirected: bool,
-    family: Family,
-    state: ChainState,
+    unused: u32,
+    /// The number of the header at the current offset, in the lowest byte, and [`marks`](mark).
+    word: u32,
 }
 
-/// The IP version that a chain belongs to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Family {
-    /// Only the authentication header is one that something can follow.
-    V4,
-    /// All of [`is_extension`] are.
-    V6,
+const _: () = assert!(core::mem::offset_of!(Chain, word) % 8 == 4);
+
+/// What a [`Chain`] remembers besides.
+mod mark {
+    /// This is the first of several fragments.
+    pub(super) const FIRST_FRAGMENT: u32 = 1 << 8;
+    /// A fragment header may come next: at the start, or behind one hop-by-hop header at the start.
+    pub(super) const FRAGMENT_ALLOWED: u32 = 1 << 9;
+    /// This is the first header.
+    pub(super) const START: u32 = 1 << 10;
+    /// A routing header with segments left was met.
+    pub(super) const REDIRECTED: u32 = 1 << 11;
+    /// Linux takes a packet at the end of the chain out of this one, whatever stands in front of it.
+    pub(super) const DECAPSULATES: u32 = 1 << 12;
+    /// Of IPv4: only the authentication header is one that something can follow.
+    pub(super) const V4: u32 = 1 << 13;
+    /// Where the [state](super::ChainState) is.
+    pub(super) const STATE_SHIFT: u32 = 16;
+    /// Always there: a number that the verifier knows to be zero it would follow.
+    pub(super) const ALWAYS: u32 = 1 << 31;
 }
 
 /// How a walk along a chain ended.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum ChainState {
-    /// At a header that is no extension header.
-    Whole,
-    /// At the header of a packet that Linux takes out of this one.
-    Inside,
     /// Inside an extension header: at the packet's end, the frame's, or [`MAX_OFFSET`].
-    Cut,
+    Cut = 0,
+    /// At a header that is no extension header.
+    Whole = 1,
+    /// At the header of a packet that Linux takes out of this one.
+    Inside = 2,
     /// At the header of a fragment that is not the first.
-    LaterFragment,
+    LaterFragment = 3,
     /// At a fragment header where none may be.
-    MisplacedFragment,
+    MisplacedFragment = 4,
 }
 
 impl Chain {
+    /// The chain of a packet that ends at `end` and whose header names `next_header`; it may be one of several, `first_fragment`.
     #[inline(always)]
-    pub(crate) const fn new(
-        family: Family,
-        next_header: u8,
-        end: usize,
-        first_fragment: bool,
-    ) -> Self {
-        Self {
-            next_header,
+    pub(crate) const fn new(next_header: u8, end: usize, first_fragment: bool) -> Self {
+        let mut chain = Self {
             end,
-            first_fragment,
-            fragment_allowed: true,
-            start: true,
-            redirected: false,
-            family,
+            unused: 0,
             // Until the walk finds its end it has not seen the whole chain.
-            state: ChainState::Cut,
+            word: next_header as u32 | mark::FRAGMENT_ALLOWED | mark::START | mark::ALWAYS,
+        };
+        chain.set(mark::FIRST_FRAGMENT, first_fragment);
+        chain
+    }
+
+    /// The same in an IPv4 packet.
+    #[inline(always)]
+    pub(crate) const fn of_ipv4(mut self) -> Self {
+        self.set(mark::V4, true);
+        self
+    }
+
+    /// The same where Linux takes packets out of others behind any chain.
+    #[inline(always)]
+    pub(crate) const fn decapsulating(mut self, decapsulates: bool) -> Self {
+        self.set(mark::DECAPSULATES, decapsulates);
+        self
+    }
+
+    #[inline(always)]
+    const fn next_header(&self) -> u8 {
+        self.word as u8
+    }
+
+    #[inline(always)]
+    const fn has(&self, mark: u32) -> bool {
+        self.word & mark != 0
+    }
+
+    #[inline(always)]
+    const fn set(&mut self, mark: u32, on: bool) {
+        self.word = self.word & !mark | if on { mark } else { 0 };
+    }
+
+    #[inline(always)]
+    const fn state(&self) -> ChainState {
+        match self.word >> mark::STATE_SHIFT & 7 {
+            1 => ChainState::Whole,
+            2 => ChainState::Inside,
+            3 => ChainState::LaterFragment,
+            4 => ChainState::MisplacedFragment,
+            _ => ChainState::Cut,
         }
     }
 
     /// The class of a packet whose chain ends at `offset`, before the port.
     #[inline(always)]
     fn doubt<A>(&self, flow: Flow<A>, offset: usize) -> Class<A> {
-        let why = if self.first_fragment {
+        let why = if self.has(mark::FIRST_FRAGMENT) {
             Doubt::IncompleteFirstFragment
         } else if offset > MAX_OFFSET && offset < self.end {
             Doubt::TooDeep
@@ -247,12 +301,13 @@ impl Chain {
     /// The class of a packet around another one, whose header is at `offset`.
     #[inline(always)]
     fn around<P: PacketBytes, A>(&self, packet: &P, offset: usize) -> Class<A> {
+        let first_fragment = self.has(mark::FIRST_FRAGMENT);
         let place = Place {
             offset,
             end: self.end,
-            first_fragment: self.first_fragment,
+            first_fragment,
         };
-        let (inside, len) = match self.next_header {
+        let (inside, len) = match self.next_header() {
             INNER_IPV4 => (Carried::Ipv4(place), ipv4::HEADER_LEN),
             _ => (Carried::Ipv6(place), HEADER_LEN),
         };
@@ -260,7 +315,7 @@ impl Chain {
             return Class::Around(inside);
         }
         // The source that counts is out of sight. In a later fragment, or beyond reach, it may still be there.
-        if self.first_fragment {
+        if first_fragment {
             Class::Hostile(DropReason::IncompleteFirstFragment)
         } else if offset + len <= self.end.min(packet.frame_len()) {
             Class::Hostile(DropReason::HeadersTooDeep)
@@ -270,60 +325,64 @@ impl Chain {
     }
 
     #[inline(always)]
-    fn end(&mut self, state: ChainState) -> Step {
-        self.state = state;
-        Step::Done(0)
+    fn end(&mut self, state: ChainState, len: usize) -> Step {
+        self.word |= (state as u32) << mark::STATE_SHIFT;
+        Step::Done(len)
     }
 }
 
 impl Walk for Chain {
     #[inline(always)]
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
-        let this = self.next_header;
+        let this = self.next_header();
         // A fragment header needs no byte of its own to be where none may be.
-        if this == FRAGMENT && !self.fragment_allowed {
-            return self.end(ChainState::MisplacedFragment);
+        if this == FRAGMENT && !self.has(mark::FRAGMENT_ALLOWED) {
+            return self.end(ChainState::MisplacedFragment, 0);
         }
         let header = match packet.read::<EXTENSION_READ>(offset) {
             Some(header) if offset + EXTENSION_READ <= self.end => header,
-            _ => return self.end(ChainState::Cut),
+            _ => return self.end(ChainState::Cut, 0),
         };
         let len = usize::from(header[EXTENSION_LEN]);
         let len = match this {
             FRAGMENT => {
                 let word = u16::from_be_bytes([header[FRAGMENT_WORD], header[FRAGMENT_WORD + 1]]);
                 if word & FRAGMENT_OFFSET_MASK != 0 {
-                    return self.end(ChainState::LaterFragment);
+                    return self.end(ChainState::LaterFragment, 0);
                 }
-                self.first_fragment = word & MORE_FRAGMENTS != 0;
+                self.set(mark::FIRST_FRAGMENT, word & MORE_FRAGMENTS != 0);
                 8
             }
             AUTHENTICATION => (len + 2) * 4,
             _ => (len + 1) * 8,
         };
         if this == ROUTING && header[SEGMENTS_LEFT] != 0 {
-            self.redirected = true;
+            self.set(mark::REDIRECTED, true);
         }
-        self.fragment_allowed = self.start && this == HOP_BY_HOP;
-        self.start = false;
-        self.next_header = header[0];
-        if match self.family {
-            Family::V4 => self.next_header == AUTHENTICATION,
-            Family::V6 => is_extension(self.next_header),
-        } {
+        let allowed = self.has(mark::START) && this == HOP_BY_HOP;
+        self.set(mark::FRAGMENT_ALLOWED, allowed);
+        self.set(mark::START, false);
+        let next_header = header[0];
+        self.word = self.word & !0xff | u32::from(next_header);
+        let goes_on = if self.has(mark::V4) {
+            next_header == AUTHENTICATION
+        } else {
+            is_extension(next_header)
+        };
+        if goes_on {
             return Step::More(len);
         }
         // Where these routing headers are enabled, Linux takes a packet right behind one out and receives it anew,
         // without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv` in `net/ipv6/exthdrs.c`; Linux 4.10,
         // commit 1ababeba4a21f3dba3da3523c670b207fb2feb62).
-        self.state = if this == ROUTING
+        let state = if this == ROUTING
             && matches!(header[ROUTING_TYPE], ROUTING_RPL | ROUTING_SEGMENTS)
-            && matches!(self.next_header, INNER_IPV4 | INNER_IPV6)
+            && is_packet(next_header)
         {
             ChainState::Inside
         } else {
             ChainState::Whole
         };
-        Step::Done(len)
+        self.end(state, len)
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     cli::PolicyArgs,
     config::Settings,
     datapath::{Maps, Policy},
+    decapsulation::Decapsulation,
     net::Net,
     output::say,
     problem::{Problem, Refusals},
@@ -91,6 +92,7 @@ pub(super) async fn policy(
     };
     Ok(Policy::new(
         settings.clone(),
+        Decapsulation::of_this_node()?,
         *list != List::Off,
         list.digest(),
         compile(list.entries(), &implicit),

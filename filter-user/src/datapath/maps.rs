@@ -27,6 +27,7 @@ use super::{
 use crate::{
     clock::Moment,
     config::Settings,
+    decapsulation::Decapsulation,
     explain::explain,
     pins::Pins,
     problem::Problem,
@@ -38,6 +39,8 @@ use crate::{
 pub struct Policy {
     /// What it is compiled from besides the list.
     pub settings: Settings,
+    /// What is looked into.
+    pub decapsulation: Decapsulation,
     /// False if the list is the off switch.
     pub enforced: bool,
     /// The digest of the list.
@@ -51,9 +54,16 @@ pub struct Policy {
 
 impl Policy {
     /// The policy that authorizes `sources`, which a list with this digest, the off switch if it is not `enforced`, was compiled to.
-    pub fn new(settings: Settings, enforced: bool, list: [u8; 32], sources: Prefixes) -> Self {
+    pub fn new(
+        settings: Settings,
+        decapsulation: Decapsulation,
+        enforced: bool,
+        list: [u8; 32],
+        sources: Prefixes,
+    ) -> Self {
         let policy = Self {
             settings,
+            decapsulation,
             enforced,
             list,
             basis: Basis::Files,

@@ -99,6 +99,7 @@ impl Maps {
         let mut gate: Box<Gate> = zeroed_box();
         gate.filled = 1;
         gate.mode = policy.mode() as u8;
+        gate.decapsulates = policy.decapsulation.bits();
         gate.has_destinations = u8::from(!policy.settings.destinations.is_empty());
         gate.ports = policy.settings.ports.iter().copied().collect::<PortSet>();
         gate.start = *table.start;
@@ -125,6 +126,7 @@ impl Maps {
             list: policy.list,
             next_id,
             mode: policy.mode() as u8,
+            decapsulates: policy.decapsulation.bits(),
             commits: u8::from(commits),
             lines: table.lines.len() as u32,
             line_chunks: begun.line_chunks,

@@ -11,6 +11,10 @@ pub const HEADER_LEN: usize = 14;
 pub const IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
+/// EtherType of MPLS labels.
+pub const MPLS: u16 = 0x8847;
+/// EtherType of MPLS labels in multicast frames.
+pub const MPLS_MULTICAST: u16 = 0x8848;
 /// EtherType of a customer tag.
 pub const TAG_8021Q: u16 = 0x8100;
 /// EtherType of a service tag.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use etherparse::{TcpHeader, UdpHeader};
 
-pub use ethernet::{frame, tagged, typed};
+pub use ethernet::{frame, tagged, tagged_as, typed};
 pub use v4::V4;
 pub use v6::V6;
 

@@ -1,6 +1,6 @@
 //! The filter as `apifence attach` loaded it, asked about frames of the table through `BPF_PROG_TEST_RUN`.
 
-use std::{io, iter, path::Path};
+use std::{io, iter, mem::offset_of, panic::resume_unwind, path::Path, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
@@ -15,7 +15,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
     Bytes, LinkHeader, REASON_SLOTS, Sight, Verdict,
-    map::{COUNTERS, InterfaceRows, LAYOUT_VERSION, SELECTOR},
+    map::{COUNTERS, GATES, Gate, InterfaceRows, LAYOUT_VERSION, SELECTOR, SLOTS},
 };
 
 use super::{Rules, reports::Reports};
@@ -68,8 +68,10 @@ impl Filter {
         let mut filter = Self::open(&apifence, namespace.ifindex(INTERFACE)?)?;
         let headless = Self::open(&apifence, namespace.ifindex(HEADLESS)?)?;
         filter.programs.extend(headless.programs);
-        if rules == Rules::Unfilled {
-            select_the_other_slot(&apifence)?;
+        match rules {
+            Rules::Unfilled => select_the_other_slot(&apifence)?,
+            Rules::Decapsulating => decapsulate(&apifence)?,
+            _ => {}
         }
         Ok(filter)
     }
@@ -256,6 +258,26 @@ fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
     let mut selector: Array<MapData, u32> = Map::Array(selector).try_into()?;
     let slot = selector.get(&0, 0)?;
     Ok(selector.set(0, slot ^ 1, 0)?)
+}
+
+/// Has the gate in force say that this node takes packets out of others in every way: not every kernel can be set up so.
+fn decapsulate(apifence: &Apifence<'_>) -> Result<()> {
+    let maps = apifence
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/maps"));
+    let gates = MapData::from_pin(maps.join(GATES)).context("open the pinned gates")?;
+    let mut gates: Array<MapData, [u8; size_of::<Gate>()]> = Map::Array(gates).try_into()?;
+    let write = move || -> Result<()> {
+        for slot in 0..SLOTS {
+            let mut bytes = gates.get(&slot, 0)?;
+            bytes[offset_of!(Gate, decapsulates)] = u8::MAX;
+            gates.set(slot, bytes, 0)?;
+        }
+        Ok(())
+    };
+    // Some copies of a gate fill the stack of a test's thread.
+    let writing = thread::Builder::new().stack_size(16 << 20).spawn(write)?;
+    writing.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// The program behind a pinned link.

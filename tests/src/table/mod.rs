@@ -12,6 +12,7 @@ mod ipv4;
 mod ipv6;
 mod link;
 pub mod loaded;
+mod mpls;
 mod policies;
 mod reports;
 mod rules;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Row> {
         headers::add,
         fragments::add,
         tunnels::add,
+        mpls::add,
         policies::add,
         destinations::add,
         big::add,
@@ -93,6 +95,14 @@ pub const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 pub const OTHER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 /// Another address of the node, which [`Rules::Destinations`] does not guard.
 pub const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11);
+
+/// What the node's routes take IPv4 packets out of IPv6 for: an address that ends a segment.
+pub const SID4: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 4);
+/// The same for IPv6 packets.
+pub const SID6: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 6);
+
+/// The same by another kind of route.
+pub const SID6_NEXT_HOP: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 0x66);
 
 /// Who sends a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,8 +193,21 @@ impl Rows {
         stranger: Verdict,
         listed: Verdict,
     ) {
+        self.pair_under(Rules::Enforce, name, frame, stranger, listed);
+    }
+
+    /// The same under any policy.
+    fn pair_under(
+        &mut self,
+        rules: Rules,
+        name: &str,
+        frame: impl Fn(Who) -> Vec<u8>,
+        stranger: Verdict,
+        listed: Verdict,
+    ) {
         for (who, want) in Who::BOTH.into_iter().zip([stranger, listed]) {
-            self.add(format!("{name}/{}", who.word()), frame(who), want);
+            let name = format!("{name}/{}", who.word());
+            self.under(rules, name, frame(who), want);
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::LazyLock};
 
-use filter_common::{Mode, Policy, map::Gate};
+use filter_common::{
+    Mode, Policy,
+    map::{Encapsulation, Gate},
+};
 use ipnet::IpNet;
 
 /// A policy by name.
@@ -27,6 +30,8 @@ pub enum Rules {
     AnyoneV6,
     /// Nobody.
     Nobody,
+    /// The usual ranges, on a node that takes packets out of others without a device, in every way there is.
+    Decapsulating,
     /// A slot that user space never wrote: all of it is zero.
     Unfilled,
 }
@@ -49,7 +54,7 @@ const GUARDED: [&str; 2] = ["192.0.2.10/32", "2001:db8::10/128"];
 
 impl Rules {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Enforce,
         Self::Monitor,
         Self::Off,
@@ -59,13 +64,18 @@ impl Rules {
         Self::AnyoneV4,
         Self::AnyoneV6,
         Self::Nobody,
+        Self::Decapsulating,
         Self::Unfilled,
     ];
 
     /// The authorized ranges as the user writes them; empty where the list switches enforcement off.
     pub fn ranges(self) -> Vec<&'static str> {
         match self {
-            Self::Enforce | Self::Monitor | Self::Destinations | Self::Ports => RANGES.to_vec(),
+            Self::Enforce
+            | Self::Monitor
+            | Self::Destinations
+            | Self::Ports
+            | Self::Decapsulating => RANGES.to_vec(),
             Self::Off => Vec::new(),
             Self::Anyone => vec!["0.0.0.0/0", "::/0"],
             Self::AnyoneV4 => vec!["0.0.0.0/0"],
@@ -111,6 +121,13 @@ impl Policy for Rules {
         match self {
             Self::Unfilled => empty_gate().protects(port),
             _ => self.ports().contains(&port),
+        }
+    }
+
+    fn decapsulates(&self, how: Encapsulation) -> bool {
+        match self {
+            Self::Unfilled => empty_gate().decapsulates(how),
+            _ => *self == Self::Decapsulating,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Packets inside packets. Linux takes one out by itself right behind a segment routing or RPL header; anything else needs a
-//! tunnel device, which gets a filter of its own.
+//! Packets inside packets. Linux takes one out by itself right behind a segment routing or RPL header, and behind any chain of headers
+//! where a route ends a segment; anything else needs a tunnel device, which gets a filter of its own.
 
 use filter_common::{
     DropReason::{
@@ -9,7 +9,7 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{NODE6, Rows, Rules, Who, v4, v6};
+use super::{NODE6, Rows, Rules, SID4, SID6, SID6_NEXT_HOP, Who, v4, v6};
 use crate::packets::{
     CLIENT_PORT, TCP, V6,
     v6::{DESTINATION_OPTIONS, HEADER_LEN},
@@ -21,6 +21,7 @@ pub(super) fn add(rows: &mut Rows) {
         cut(rows, kind, tunnel);
     }
     not_taken_out(rows);
+    taken_out(rows);
     nested(rows);
 }
 
@@ -201,27 +202,37 @@ fn nested(rows: &mut Rows) {
     );
 }
 
-/// These need a device, or are nothing to Linux.
+/// In front of a packet, but not a segment routing or RPL header right there.
+const OTHER_FRONTS: [(&str, Add); 8] = [
+    ("bare", |packet| packet),
+    ("behind-options", |packet| packet.destination_options(8)),
+    ("behind-hop-by-hop", |packet| packet.hop_by_hop(8)),
+    ("behind-routing-type-0", |packet| {
+        packet.routing(0, 0, &[NODE6])
+    }),
+    ("behind-routing-type-2", |packet| {
+        packet.routing(2, 0, &[NODE6])
+    }),
+    ("behind-an-atomic-fragment", |packet| {
+        packet.fragment(0, false, 1)
+    }),
+    ("behind-segments-and-options", |packet| {
+        packet.segments(0, &[NODE6]).options(DESTINATION_OPTIONS, 8)
+    }),
+    ("behind-much", |packet| {
+        let packet = packet.hop_by_hop(8).destination_options(24);
+        packet.routing(0, 0, &[NODE6]).destination_options(8)
+    }),
+];
+
+/// Without a route that ends a segment these need a device, or are nothing to Linux.
 fn not_taken_out(rows: &mut Rows) {
     for (family, number) in INNER {
-        let outers: [(&str, Add); 5] = [
-            ("bare", |packet| packet),
-            ("behind-options", |packet| packet.destination_options(8)),
-            ("behind-routing-type-0", |packet| {
-                packet.routing(0, 0, &[NODE6])
-            }),
-            ("behind-routing-type-2", |packet| {
-                packet.routing(2, 0, &[NODE6])
-            }),
-            ("behind-segments-and-options", |packet| {
-                packet.segments(0, &[NODE6]).options(DESTINATION_OPTIONS, 8)
-            }),
-        ];
-        for (name, outer) in outers {
+        for (name, front) in OTHER_FRONTS {
             rows.ordinary(
                 &format!("tunnels/not-taken-out/{name}/{family}"),
                 |who| {
-                    outer(v6(who))
+                    front(v6(who))
                         .payload(number, &syn(number, who, 6443))
                         .frame()
                 },
@@ -229,4 +240,99 @@ fn not_taken_out(rows: &mut Rows) {
             );
         }
     }
+}
+
+/// With such a route the inner packet is judged, wherever it begins.
+fn taken_out(rows: &mut Rows) {
+    let rules = Rules::Decapsulating;
+    let kinds = [
+        ("ipv4", 4, SID4),
+        ("ipv6", 41, SID6),
+        ("ipv6-next-hop", 41, SID6_NEXT_HOP),
+    ];
+    for (family, number, sid) in kinds {
+        let fixed = if number == 41 { HEADER_LEN } else { 20 };
+        for (name, front) in OTHER_FRONTS.into_iter().chain(TUNNELS) {
+            let name = format!("tunnels/taken-out/{name}/{family}");
+            for outer in Who::BOTH {
+                let around =
+                    |packet: &[u8]| front(V6::new(outer.v6(), sid)).payload(number, packet);
+                let name = format!("{name}-from-{}", outer.word());
+                rows.pair_under(
+                    rules,
+                    &format!("{name}/tcp"),
+                    |who| around(&syn(number, who, 6443)).frame(),
+                    Drop(Unauthorized),
+                    Pass(Authorized),
+                );
+                rows.pair_under(
+                    rules,
+                    &format!("{name}/tcp-other-port"),
+                    |who| around(&syn(number, who, 6444)).frame(),
+                    Pass(OtherPort),
+                    Pass(OtherPort),
+                );
+            }
+            // Cut in the inner header, and in front of the port.
+            let around =
+                |who| front(V6::new(who, sid)).payload(number, &syn(number, Who::Stranger, 443));
+            let front_len = front(V6::new(Who::Listed.v6(), sid)).chain_len();
+            for (len, want) in [
+                (0, Pass(ShortHeader)),
+                (fixed - 1, Pass(ShortHeader)),
+                (fixed, Drop(Truncated)),
+                (fixed + 4, Drop(Unauthorized)),
+            ] {
+                let frame = around(Who::Listed.v6()).cut(front_len + len).frame();
+                rows.under(rules, format!("{name}-cut-to-{len}/stranger"), frame, want);
+            }
+        }
+    }
+    // The first of several fragments: Linux looks for the inner packet before it waits for the rest.
+    for len in [0, 8, 40, 44] {
+        let packet = V6::new(Who::Listed.v6(), SID6).fragment(0, true, 1);
+        let packet = packet
+            .payload(41, &syn(41, Who::Stranger, 6443))
+            .cut(8 + len);
+        let want = match len {
+            44 => Drop(Unauthorized),
+            _ => Drop(IncompleteFirstFragment),
+        };
+        let name = format!("tunnels/taken-out/first-fragment/cut-to-{len}/stranger");
+        rows.under(rules, name, packet.frame(), want);
+    }
+    let later = v6(Who::Stranger)
+        .fragment(3, true, 1)
+        .payload(41, &syn(41, Who::Stranger, 6443));
+    rows.under(
+        rules,
+        "tunnels/taken-out/later-fragment/stranger",
+        later.frame(),
+        Pass(LaterFragment),
+    );
+    // IPv4 is not taken out of: what is in it needs a device.
+    for (family, number) in INNER {
+        let packet = v4(Who::Stranger).payload(number, &syn(number, Who::Stranger, 6443));
+        rows.under(
+            rules,
+            format!("tunnels/taken-out/not-from-ipv4/{family}"),
+            packet.frame(),
+            Pass(NotTcp),
+        );
+    }
+    let udp = v6(Who::Stranger).datagram(CLIENT_PORT, 6443, b"").packet();
+    let around = V6::new(Who::Stranger.v6(), SID6).payload(41, &udp).frame();
+    rows.under(rules, "tunnels/taken-out/udp", around, Pass(NotTcp));
+    let inner = v6(Who::Stranger)
+        .payload(41, &syn(41, Who::Listed, 80))
+        .packet();
+    let around = V6::new(Who::Stranger.v6(), SID6)
+        .payload(41, &inner)
+        .frame();
+    rows.under(
+        rules,
+        "tunnels/taken-out/three-deep",
+        around,
+        Drop(HeadersTooDeep),
+    );
 }

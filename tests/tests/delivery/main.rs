@@ -260,7 +260,8 @@ fn verdict(case: &Case, open: Answered, filtered: Answered) -> Option<String> {
 fn rows(road: Road, mtu: u32) -> Vec<Row> {
     table::all()
         .into_iter()
-        .filter(|row| row.link_header == LinkHeader::Ethernet && row.rules == Rules::Enforce)
+        .filter(|row| row.link_header == LinkHeader::Ethernet)
+        .filter(|row| matches!(row.rules, Rules::Enforce | Rules::Decapsulating))
         .filter(|row| row.frame.len() >= 14)
         .filter(|row| fits(road, mtu, std::slice::from_ref(&row.frame)))
         .collect()

@@ -46,6 +46,7 @@ use crate::{
     cli::Cli,
     clock::Moment,
     datapath::{Maps, Standing},
+    decapsulation,
     metrics::{Health, Loop, Turns},
     net::Net,
     output::say,
@@ -90,6 +91,7 @@ pub(super) struct Follower {
     context: Context,
     matches: Arc<ArgMatches>,
     net: Net,
+    decapsulation: decapsulation::Watch,
     wanted: watch::Sender<Wanted>,
     health: watch::Sender<Health>,
     turns: Arc<Turns>,
@@ -193,6 +195,7 @@ pub(super) fn follow(
         context: context.clone(),
         matches: Arc::new(matches.clone()),
         net,
+        decapsulation: decapsulation::Watch::open()?,
         wanted,
         health,
         turns,
@@ -397,14 +400,18 @@ impl Follower {
         let Ok(standing) = maps.standing() else {
             return;
         };
-        let generation = maps
-            .record(standing.slot())
-            .map_or(0, |record| record.generation);
+        let record = maps.record(standing.slot()).ok();
+        let generation = record.map_or(0, |record| record.generation);
         if (self.known.standing, self.known.generation) != (Some(standing), generation) {
             self.doubt = true;
         }
         if let Ok(now) = Moment::now()
             && (now.ahead() - self.known.ahead).abs() > SET_BY_HAND
+        {
+            self.doubt = true;
+        }
+        if let (Some(record), Ok(decapsulation)) = (record, self.decapsulation.look())
+            && record.decapsulates != decapsulation.bits()
         {
             self.doubt = true;
         }
@@ -495,6 +502,9 @@ impl Follower {
         }
         if want.node_addresses && self.known.node.as_ref() != Some(&node) {
             reasons.push("the node's addresses");
+        }
+        if record.decapsulates != self.decapsulation.look()?.bits() {
+            reasons.push("what the node takes out of other packets");
         }
         let expires = list.entries().iter().any(|entry| entry.expires.is_some());
         if set && expires {

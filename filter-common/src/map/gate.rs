@@ -1,0 +1,111 @@
+//! What a packet meets first of a policy.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Mode, table::Start};
+
+/// What a packet is held against first: all in one place, for one lookup.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Gate {
+    /// A [`Mode`](crate::Mode) as a number.
+    pub mode: u8,
+    /// 0 if every destination is guarded, 1 if the destination tries say which.
+    pub has_destinations: u8,
+    /// 1 in a gate that user space wrote.
+    pub filled: u8,
+    /// A set of [`Encapsulation`] bits: what this node takes off without a device.
+    pub decapsulates: u8,
+    /// Always zero.
+    pub unused: [u8; 4],
+    /// The protected TCP ports.
+    pub ports: PortSet,
+    /// Where the [`table`](crate::table) of the sources begins.
+    pub start: Start,
+}
+
+const _: () = assert!(
+    size_of::<Gate>() == 8 + size_of::<PortSet>() + size_of::<Start>(),
+    "no padding"
+);
+
+/// A gate of zeros is the strictest one: nobody reaches the default ports.
+impl Gate {
+    /// What to do with what is found. Any unknown number is the strict mode.
+    #[inline(always)]
+    pub const fn mode(&self) -> Mode {
+        match self.mode {
+            1 => Mode::Monitor,
+            2 => Mode::Off,
+            _ => Mode::Enforce,
+        }
+    }
+
+    /// Whether this node takes such a packet out of another one.
+    #[inline(always)]
+    pub const fn decapsulates(&self, how: Encapsulation) -> bool {
+        self.filled == 0 || self.decapsulates & how as u8 != 0
+    }
+
+    /// Whether `port` (host order) is protected.
+    #[inline(always)]
+    pub const fn protects(&self, port: u16) -> bool {
+        self.ports.contains(port) || self.filled == 0 && is_default_port(port)
+    }
+}
+
+/// How a packet may lie in another one that Linux takes it out of without a tunnel device, if the node is set up for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Encapsulation {
+    /// In IPv6, behind any chain of extension headers: where a route ends a segment and takes off what is around the packet
+    /// (`encap seg6local action End.D*`, RFC 8986 sections 4.4 to 4.8; Linux 4.14, commit
+    /// d1df6fd8a1d22d37cffa0075ab8ad423ce656777).
+    SegmentRouting = 1,
+    /// Behind MPLS labels (RFC 3032), where an interface takes them.
+    Mpls = 2,
+}
+
+/// The ports that are protected unless the settings say otherwise.
+pub const DEFAULT_PORTS: [u16; 2] = [443, 6443];
+
+/// Whether `port` is one of [`DEFAULT_PORTS`].
+#[inline(always)]
+pub const fn is_default_port(port: u16) -> bool {
+    port == DEFAULT_PORTS[0] || port == DEFAULT_PORTS[1]
+}
+
+/// A set of ports, one bit each: a lookup costs one load however many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PortSet {
+    words: [u64; 1024],
+}
+
+const _: () = assert!(size_of::<PortSet>() == 65_536 / 8);
+
+impl PortSet {
+    /// No port.
+    pub const EMPTY: Self = Self { words: [0; 1024] };
+
+    /// Whether `port` (host order) is in the set.
+    #[inline(always)]
+    pub const fn contains(&self, port: u16) -> bool {
+        self.words[port as usize >> 6] >> (port & 63) & 1 == 1
+    }
+
+    /// Adds `port` (host order).
+    pub const fn insert(&mut self, port: u16) {
+        self.words[port as usize >> 6] |= 1 << (port & 63);
+    }
+}
+
+impl FromIterator<u16> for PortSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        let mut set = Self::EMPTY;
+        for port in ports {
+            set.insert(port);
+        }
+        set
+    }
+}
