@@ -18,6 +18,7 @@ use netlink_packet_route::link::InfoKind;
 use crate::{
     clients::{Connection, established, listening},
     config::join,
+    link_type::LinkType,
     nat::rewriters,
     net::{Interface, Net, XdpPlace, is_link_local},
 };
@@ -142,7 +143,11 @@ impl Facts {
         let names: Vec<String> = open
             .map(|interface| {
                 let kind = interface.kind.as_ref().map(ToString::to_string);
-                format!("`{}` ({})", interface.name, kind.unwrap_or_default())
+                let (name, kind) = (&interface.name, kind.unwrap_or_default());
+                match interface.link_type {
+                    LinkType::Filtered(_) => format!("`{name}` ({kind})"),
+                    LinkType::Refused(..) => format!("`{name}` ({kind}, which cannot be filtered)"),
+                }
             })
             .collect();
         (!names.is_empty()).then(|| {
@@ -239,7 +244,8 @@ impl Facts {
                     lower.ifindex != interface.ifindex && self.covered(lower, guarded)
                 })
             }
-            Some(kind @ (InfoKind::Bridge | InfoKind::Bond | InfoKind::Team)) => {
+            // An XDP program on a VRF sees nothing; its ports have the filters.
+            Some(kind @ (InfoKind::Bridge | InfoKind::Bond | InfoKind::Team | InfoKind::Vrf)) => {
                 let mut ports = self
                     .interfaces
                     .iter()
