@@ -365,7 +365,7 @@ fn texts(list: &[IpNet]) -> (Vec<String>, Vec<String>) {
 }
 
 /// Test runs come in on the loopback interface, which has no row of counters by itself; packets on a real interface find theirs.
-fn count_loopback(maps: &Path) -> Result<()> {
+pub(crate) fn count_loopback(maps: &Path) -> Result<()> {
     const LOOPBACK: u32 = 1;
     let data = MapData::from_pin(maps.join(INTERFACES))?;
     let mut map: Array<_, [u32; MAX_INTERFACES as usize]> = Map::Array(data).try_into()?;

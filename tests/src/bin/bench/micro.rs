@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use fastrand::Rng;
+use filter_common::map::LAYOUT_VERSION;
 use ipnet::IpNet;
 use tests::{
     cli::Apifence,
@@ -20,6 +21,7 @@ use tests::{
 
 use crate::{
     carousel::Carousel,
+    contender::count_loopback,
     cpus::{self, Speed},
     progress::Progress,
     sources::{Kind, Ranges, list},
@@ -243,6 +245,11 @@ impl Node {
         ]
         .concat())?;
         set(&apifence, list)?;
+        count_loopback(
+            &apifence
+                .bpffs()
+                .join(format!("layout-{LAYOUT_VERSION}/maps")),
+        )?;
         let filter = Filter::open(&apifence, self.namespace.ifindex(INTERFACE)?)?;
         let mut tries = textbook::tries(list)?;
         let contenders: [&Xdp; 3] = [filter.program(), tries.program()?, self.parse.program()?];
