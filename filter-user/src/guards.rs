@@ -27,8 +27,9 @@ pub struct Guard {
 /// Every interface with a pinned link; `interfaces` are those that there are.
 ///
 /// # Errors
-/// If the pins cannot be read.
+/// If the pins cannot be read, or a binary of another layout version attached the filter.
 pub fn guards(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Guard>> {
+    pins.check_layout()?;
     let mut guards = Vec::new();
     for ifindex in pins.interfaces()? {
         let attachment = Attachment::read(&pins.link(ifindex))?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use filter_user::{
     cli::Cli,
     command,
-    output::{ReaderGone, say, usage},
+    output::{ReaderGone, say, usage, written},
     problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno},
 };
 
@@ -17,7 +17,9 @@ fn main() -> ExitCode {
         Ok((cli, matches)) => command::run(cli, &matches),
         Err(said) => usage(&said),
     };
-    ExitCode::from(done.unwrap_or_else(|error| tell(&error)))
+    let code = done.unwrap_or_else(|error| tell(&error));
+    written();
+    ExitCode::from(code)
 }
 
 /// Says what `error` is, and its hints; returns the exit code.

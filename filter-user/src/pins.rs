@@ -13,6 +13,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
+    hint::black_box,
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -37,6 +38,17 @@ pub struct Pins {
 }
 
 const LAYOUT: &str = "layout-";
+/// The directory of this binary's layout: written out once, so that a test can make a binary of another layout out of this one.
+#[used]
+static OWN_LAYOUT: [u8; 8] = NAME;
+const NAME: [u8; 8] = *b"layout-8";
+
+const _: () = assert!((NAME[7] - b'0') as u32 == LAYOUT_VERSION, "its own name");
+
+fn own_layout() -> &'static str {
+    // Not known to the compiler, so that what is in the binary holds.
+    std::str::from_utf8(black_box(&OWN_LAYOUT)).expect("it is ASCII")
+}
 const MAPS: &str = "maps";
 const NEW_MAPS: &str = "maps-new";
 const INTERFACES: &str = "interfaces";
@@ -58,7 +70,7 @@ impl Pins {
     }
 
     fn layout(&self) -> PathBuf {
-        self.root.join(format!("{LAYOUT}{LAYOUT_VERSION}"))
+        self.root.join(own_layout())
     }
 
     /// The directory of the maps in use.
@@ -86,12 +98,11 @@ impl Pins {
         self.interface(ifindex).join("link")
     }
 
-    /// The interfaces with a pinned link, by number.
+    /// The interfaces with a link that is pinned in this layout, by number.
     ///
     /// # Errors
-    /// If the pins are those of another layout version, or cannot be read.
+    /// If the pins cannot be read.
     pub fn interfaces(&self) -> Result<Vec<u32>> {
-        self.check_layout()?;
         let mut found: Vec<u32> = list(&self.layout().join(INTERFACES))
             .with_context(|| format!("read pins in `{}`", self.root.display()))?
             .iter()
@@ -212,7 +223,6 @@ impl Pins {
         self.refuse_other_filesystems()?;
         self.refuse_private_mounts()?;
         self.check()?;
-        self.check_layout()?;
         self.make(&self.layout())
     }
 
@@ -238,24 +248,104 @@ impl Pins {
         make_private(directory).map_err(|error| self.explain("make directory", &error))
     }
 
-    /// Refuses pins that a binary of another layout version made.
-    fn check_layout(&self) -> Result<()> {
-        let names =
-            list(&self.root).with_context(|| format!("read pins in `{}`", self.root.display()))?;
-        let other = names
-            .iter()
-            .filter_map(|name| layout_version(name))
-            .find(|version| *version != LAYOUT_VERSION.to_string());
-        match other {
-            None => Ok(()),
-            Some(version) => Err(Problem::failed(
-                format!(
-                    "open pins in `{}`: map layout {version}, this binary needs {LAYOUT_VERSION}",
-                    self.root.display()
-                ),
-                "`apifence detach` removes them; the port is unfiltered until the next `apifence attach`",
-            )),
+    /// Refuses a filter that a binary of another layout version attached: nobody but `attach` and `run`, which take it over, can tell
+    /// what is in force.
+    ///
+    /// # Errors
+    /// If there is one, or the pins cannot be read.
+    pub fn check_layout(&self) -> Result<()> {
+        let Some((_, pin)) = self.other_links()?.into_iter().next() else {
+            return Ok(());
+        };
+        // Pinned at ROOT/layout-N/interfaces/IFINDEX/link.
+        let layout = pin.ancestors().nth(3).and_then(Path::file_name);
+        let layout = layout.unwrap_or_default().to_string_lossy();
+        Err(Problem::failed(
+            format!(
+                "open pins in `{}`: map {}, this binary needs {}",
+                self.root.display(),
+                layout.replace('-', " "),
+                own_layout().replace('-', " ")
+            ),
+            "`apifence attach` takes the filter over without a gap, and so does `systemctl restart apifence`; `apifence detach` removes it",
+        ))
+    }
+
+    /// The links that binaries of other layout versions pinned, each with the number of its interface.
+    ///
+    /// # Errors
+    /// If the pins cannot be read.
+    pub fn other_links(&self) -> Result<Vec<(u32, PathBuf)>> {
+        let own = self.layout();
+        let others = self.all_links()?.into_iter();
+        let others = others.filter(|link| !link.starts_with(&own));
+        let numbered = others.filter_map(|link| {
+            let name = link.parent()?.file_name()?.to_str()?;
+            Some((name.parse().ok()?, link))
+        });
+        Ok(numbered.collect())
+    }
+
+    /// The link of an interface, whichever layout it is pinned in.
+    ///
+    /// # Errors
+    /// If the pins cannot be read.
+    pub fn any_link(&self, ifindex: u32) -> Result<PathBuf> {
+        let own = self.link(ifindex);
+        if own.exists() {
+            return Ok(own);
         }
+        let others = self.other_links()?.into_iter();
+        let mut others = others.filter(|(number, _)| *number == ifindex);
+        Ok(others.next().map_or(own, |(_, link)| link))
+    }
+
+    /// The maps of the layout that a link is pinned in.
+    pub fn maps_of(link: &Path) -> Option<PathBuf> {
+        // Pinned at ROOT/layout-N/interfaces/IFINDEX/link.
+        Some(link.ancestors().nth(3)?.join(MAPS))
+    }
+
+    /// Gives a link that another layout version pinned its place in this one.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub fn take_over_link(&self, ifindex: u32, other: &Path) -> Result<()> {
+        self.prepare_interface(ifindex)?;
+        let own = self.link(ifindex);
+        let explain = |error: io::Error| self.explain("rename pin", &error);
+        let refusal = other.with_file_name(REFUSAL);
+        if refusal.exists() {
+            fs::rename(refusal, own.with_file_name(REFUSAL)).map_err(explain)?;
+        }
+        fs::rename(other, own).map_err(explain)
+    }
+
+    /// Removes what other layout versions left, once no link is pinned there.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub fn remove_other_layouts(&self) -> Result<()> {
+        if !self.other_links()?.is_empty() {
+            return Ok(());
+        }
+        let own = self.layout();
+        for layout in self.layouts()?.iter().filter(|layout| **layout != own) {
+            remove_tree(layout).map_err(|error| self.explain("remove pins", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes maps of this layout that no pinned link goes by, where another layout's filter is to be taken over: somebody died who did that, and
+    /// what they hold may be old.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub fn remove_unused_maps(&self) -> Result<()> {
+        if self.interfaces()?.is_empty() && !self.other_links()?.is_empty() {
+            self.remove_maps(&self.layout())?;
+        }
+        Ok(())
     }
 
     /// Every layout that has pins here, with the link pins in it: what `detach` removes, whatever version made it.
@@ -287,11 +377,7 @@ impl Pins {
         }
         let explain = |error: io::Error| self.explain("remove pins", &error);
         for layout in self.layouts()? {
-            let (maps, aside) = (layout.join(MAPS), layout.join(NEW_MAPS));
-            if maps.exists() {
-                remove_tree(&aside).map_err(explain)?;
-                fs::rename(maps, aside).map_err(explain)?;
-            }
+            self.remove_maps(&layout)?;
             remove_tree(&layout).map_err(explain)?;
         }
         for lock in [WATCH, WRITE] {
@@ -305,6 +391,17 @@ impl Pins {
         // Somebody else's files in it keep the directory; so does a mount on it.
         let _ = fs::remove_dir(&self.root);
         Ok(())
+    }
+
+    /// Takes their name from the maps of `layout` in one step, and removes them.
+    fn remove_maps(&self, layout: &Path) -> Result<()> {
+        let explain = |error: io::Error| self.explain("remove pins", &error);
+        let (maps, aside) = (layout.join(MAPS), layout.join(NEW_MAPS));
+        if maps.exists() {
+            remove_tree(&aside).map_err(explain)?;
+            fs::rename(maps, &aside).map_err(explain)?;
+        }
+        remove_tree(&aside).map_err(explain)
     }
 
     /// Removes the pin of the link of one interface.

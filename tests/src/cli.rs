@@ -140,7 +140,7 @@ impl<'a> Apifence<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Background::new(self.namespace.spawn(&mut command)?)
+        Background::of(self.namespace.spawn(&mut command)?)
     }
 
     fn finish<S: AsRef<std::ffi::OsStr>>(&self, command: &mut Command, arguments: &[S]) {
@@ -272,7 +272,8 @@ pub struct Background {
 }
 
 impl Background {
-    fn new(mut child: Child) -> Result<Self> {
+    /// One that was started with both streams in pipes.
+    pub fn of(mut child: Child) -> Result<Self> {
         let (sender, lines) = mpsc::channel();
         let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().context("no stdout")?);
         let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().context("no stderr")?);

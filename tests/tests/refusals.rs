@@ -62,7 +62,7 @@ fn a_foreign_program_is_not_displaced() -> Result<()> {
 }
 
 #[test]
-fn pins_of_another_layout_are_refused_and_detach_removes_them() -> Result<()> {
+fn pins_of_another_layout_are_refused_by_who_cannot_take_them_over() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 443)?;
@@ -76,8 +76,8 @@ fn pins_of_another_layout_are_refused_and_detach_removes_them() -> Result<()> {
     )?;
 
     for command in [
-        &ATTACH[..],
-        &["status"],
+        &["status"][..],
+        &["detach", "--interface", INTERFACE],
         &["stats"],
         &["ranges", "list"],
         &["ranges", "clear"],
@@ -86,7 +86,8 @@ fn pins_of_another_layout_are_refused_and_detach_removes_them() -> Result<()> {
         let ran = filter.run(command)?;
         refused(&ran, FAILED, &["layout 999", "apifence"])?;
         assert!(
-            ran.stderr.contains("apifence detach"),
+            ran.stderr
+                .contains("`apifence attach` takes the filter over"),
             "the way out is not named; {ran}"
         );
     }

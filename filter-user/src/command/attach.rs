@@ -11,6 +11,7 @@ use super::{
     leap::look,
     policy::{examine, keep, policy, typed_list},
     settle::settle,
+    upgrade::{other_settings, take_over},
 };
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
@@ -98,6 +99,8 @@ struct Wish<'a> {
     /// The list, if it was typed and not left to the ranges file.
     typed: Option<List>,
     interfaces: Vec<Interface>,
+    /// All interfaces that there are.
+    all: Vec<Interface>,
 }
 
 /// Guards `interfaces` with the policy that the settings and the ranges file ask for, once the list `typed` is in that file.
@@ -115,23 +118,20 @@ async fn guard(
         change,
         typed,
         interfaces,
+        all: Vec::new(),
     };
     context.pins.prepare()?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     // What a `detach` took off a moment ago may be there still.
-    let (_, now) = strays_at_rest(&context.pins, &net).await?;
+    (_, wish.all) = strays_at_rest(&context.pins, &net).await?;
     for interface in &mut wish.interfaces {
-        let same = now.iter().find(|now| now.ifindex == interface.ifindex);
+        let same = wish.all.iter().find(|now| now.ifindex == interface.ifindex);
         interface.xdp = same.and_then(|now| now.xdp);
     }
 
     let guarded = fulfil(context, &net, &wish).await;
-    if guarded.is_err()
-        && context
-            .pins
-            .interfaces()
-            .is_ok_and(|found| found.is_empty())
-    {
+    let all = context.pins.all_links();
+    if guarded.is_err() && all.is_ok_and(|links| links.is_empty()) {
         // Nothing is attached: leave nothing behind either.
         let _ = context.pins.remove_all();
     }
@@ -150,6 +150,9 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         Some(list) => RangesFile::new(list),
         None => read_ranges(&context.global.ranges_file)?.ok_or_else(|| no_list(context))?,
     };
+    let others = context.pins.other_links()?;
+    let upgrade = !others.is_empty();
+    context.pins.remove_unused_maps()?;
     let first = !context.pins.maps().exists();
     let mut before = if first {
         None
@@ -166,7 +169,8 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         // After a boot those are in force that were before, unless somebody took the filter off.
         None => {
             let saved = PolicyStore::new(&context.config.state_dir).read();
-            saved.ok().flatten().map(|saved| saved.settings)
+            let saved = saved.ok().flatten().map(|saved| saved.settings);
+            saved.or_else(|| other_settings(&others))
         }
     };
     let settings = context.settings(have.as_ref());
@@ -174,10 +178,17 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     examine(&list, settings.max_ranges)?;
     let mut ours: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
     ours.extend(wish.interfaces.iter().map(|interface| interface.ifindex));
+    ours.extend(others.iter().map(|(ifindex, _)| *ifindex));
     let policy = policy(net, &list, &settings, &ours).await?;
     // What an interface without a filter lets in is everyone.
     let open = wish.interfaces.iter().find(|found| found.xdp.is_none());
     let guarded = open.is_none();
+    if upgrade && wish.change.confirm_within.is_some() {
+        return Err(Problem::input(
+            "attach filter provisionally: one of another version is on, and its policy cannot be gone back to",
+            "attach it without `--confirm-within` first; nothing changed",
+        ));
+    }
     if let (Some(interface), false, true) = (open, first, wish.change.confirm_within.is_some()) {
         // When the trial ends the policy before returns, also there: where nothing was dropped until now.
         return Err(Problem::input(
@@ -192,7 +203,11 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
     changes.iter().for_each(say);
     leap.lines().iter().for_each(say);
-    let meant = insist(&changes, wish.change.force).and_then(|()| leap.insist(wish.change.force));
+    let meant = insist(&changes, wish.change.force).and_then(|()| match upgrade {
+        // Whom the filter that is on keeps out already nobody knows here.
+        true => Ok(()),
+        false => leap.insist(wish.change.force),
+    });
     if wish.change.dry_run {
         match meant {
             Ok(()) => say("dry run: nothing changed"),
@@ -242,7 +257,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
             fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
         }
         // On interfaces that are guarded already the old policy stays in force until the last step.
-        attach_all(context, &wish.interfaces)
+        attach_all(context, wish)
     });
     let ((), until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
@@ -290,7 +305,7 @@ pub(super) fn prepare_maps(context: &Context) -> Result<Maps> {
 /// Refuses an interface that carries a program which is not ours, and a link that is not this interface's.
 pub(super) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
     let name = &interface.name;
-    let pin = pins.link(interface.ifindex);
+    let pin = pins.any_link(interface.ifindex)?;
     let ours = if pin.exists() {
         Some(Attachment::read(&pin)?)
     } else {
@@ -351,18 +366,19 @@ pub(super) fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<
 
 /// Loads the program, then attaches it to each interface or replaces the one there. If one fails, interfaces that had no filter
 /// have none.
-fn attach_all(context: &Context, interfaces: &[Interface]) -> Result<()> {
+fn attach_all(context: &Context, wish: &Wish<'_>) -> Result<()> {
     let attached = || {
         let maps = context.pins.maps();
         let mut program = Program::load(&maps, false)?;
         let mut counters = Counters::open(&maps)?;
-        for interface in interfaces {
+        take_over(&context.pins, &mut program, &mut counters, &wish.all)?;
+        for interface in &wish.interfaces {
             counters.claim(interface.ifindex)?;
             attach_one(context, &mut program, interface)?;
         }
         Ok(())
     };
-    attached().inspect_err(|_| leave(context, interfaces))
+    attached().inspect_err(|_| leave(context, &wish.interfaces))
 }
 
 /// Attaches `program` to an interface, or puts it in the place of our own program there.

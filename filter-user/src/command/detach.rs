@@ -70,6 +70,7 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
         return Ok(0);
     }
 
+    context.pins.check_layout()?;
     let interfaces = net.choose("detach filter from", names).await?;
     let ours = context.pins.interfaces()?;
     for interface in &interfaces {

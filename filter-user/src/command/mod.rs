@@ -23,6 +23,7 @@ mod stats;
 mod status;
 mod suggest;
 mod top;
+mod upgrade;
 mod watch;
 
 use std::path::PathBuf;
@@ -139,6 +140,14 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             | Command::Ranges(RangesCommand::History)
     ) {
         context.pins.check()?;
+        // These can do with another layout's.
+        let takes_any = matches!(
+            command,
+            Command::Run { .. } | Command::Attach { .. } | Command::Detach { .. }
+        );
+        if !takes_any {
+            context.pins.check_layout()?;
+        }
     }
     if matches!(command, Command::Run { .. } | Command::Attach { .. }) {
         kernel::refuse_old()?;

@@ -27,7 +27,7 @@ use crate::{
     datapath::{Link, Program},
     metrics::{Endpoint, Health, Turns},
     net::Net,
-    output::{say, write_behind, written},
+    output::{say, write_behind},
     ranges::RangesFile,
     state::{Staged, WatchLock, WriterLock, read_ranges},
 };
@@ -150,7 +150,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     if let Some(endpoint) = endpoint {
         endpoint.close().await;
     }
-    let done = if !guarding {
+    if !guarding {
         say(
             "warning: a thread of this process did not end in time: the next command puts its work in order",
         );
@@ -163,9 +163,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         }
         say("leaving; the filter stays on (`apifence detach` removes it)");
         Ok(0)
-    };
-    written();
-    done
+    }
 }
 
 /// Makes the list that the service was started with the one in the ranges file.

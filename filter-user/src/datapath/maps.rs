@@ -208,9 +208,8 @@ impl Maps {
     /// Opens the maps in use: those under `pins`, if a filter is attached or was prepared.
     ///
     /// # Errors
-    /// If the pins are those of another layout version, or the maps of an attached filter are gone.
+    /// If the maps of an attached filter are gone.
     pub fn in_use(pins: &Pins) -> Result<Option<Self>> {
-        // Also refuses the pins of another layout version.
         let interfaces = pins.interfaces()?;
         let directory = pins.maps();
         if directory.exists() {
@@ -304,6 +303,17 @@ impl Maps {
                 "`apifence attach` writes them anew",
             )
         })
+    }
+
+    /// The settings in force by the maps of another layout that are pinned in `directory`, if they can be read: the selector and the settings
+    /// have been the same since layout 2.
+    pub fn settings_of_layout(directory: &Path) -> Option<Settings> {
+        let selector: Array<MapData, u32> = open(directory, SELECTOR, Map::Array).ok()?;
+        let settings: Array<MapData, [u8; SETTINGS_LEN]> =
+            open(directory, SETTINGS, Map::Array).ok()?;
+        let slot = selector.get(&0, 0).ok()? & (SLOTS - 1);
+        let bytes = settings.get(&slot, 0).ok()?;
+        serde_json::from_slice(bytes.split(|byte| *byte == 0).next()?).ok()
     }
 
     /// Begins with what takes some milliseconds, while the list is read: reads who is known in the slot in force, and makes the other one blank,

@@ -18,7 +18,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::{runtime, sync::watch};
 
 use super::{
-    super::attach::{VERB, refuse_foreign, refuse_other_mode},
+    super::{
+        attach::{VERB, refuse_foreign, refuse_other_mode},
+        upgrade::take_over,
+    },
     Request,
     complaints::{Complaints, sentence},
 };
@@ -51,6 +54,7 @@ const SPARE: u64 = 64;
 const CHANGES: &str = "word of changes";
 const INTERFACES: &str = "list of interfaces";
 const PINS: &str = "pins of the filter";
+const OTHERS: &str = "filter of another version";
 
 /// What is to be guarded, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,7 +263,12 @@ impl Guard {
 
     /// Guards every interface that is to be guarded and is not, each by itself.
     async fn guard(&mut self) -> Result<()> {
-        let interfaces = self.net.interfaces().await?;
+        let mut interfaces = self.net.interfaces().await?;
+        if !self.shared.pins.other_links()?.is_empty() {
+            let taken = self.take_over(&interfaces);
+            self.outcome(OTHERS, taken);
+            interfaces = self.net.interfaces().await?;
+        }
         let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
         let wanted: Vec<&Interface> = if names.is_empty() {
             if self.routes.is_none() {
@@ -297,7 +306,7 @@ impl Guard {
         }
         let there: BTreeSet<&String> = wanted.iter().map(|interface| &interface.name).collect();
         self.complaints.retain(|matter| {
-            refused.contains_key(matter) || [CHANGES, INTERFACES, PINS].contains(&matter)
+            refused.contains_key(matter) || [CHANGES, INTERFACES, PINS, OTHERS].contains(&matter)
         });
         for name in &names {
             if there.contains(name) {
@@ -401,6 +410,14 @@ impl Guard {
         };
         self.held.insert(ifindex, held);
         Ok(())
+    }
+
+    /// Takes over what a binary of another layout version attached.
+    fn take_over(&mut self, interfaces: &[Interface]) -> Result<()> {
+        self.load()?;
+        let program = self.program.as_mut().context("load program: none is")?;
+        let pins = &self.shared.pins;
+        take_over(pins, program, &mut self.counters, interfaces)
     }
 
     /// Has the program verified, if it is not.

@@ -13,6 +13,7 @@ use super::{
         attach::{MONITOR, prepare_maps},
         change::{Staging, put_in_force},
         policy::{examine, keep, policy},
+        upgrade::other_settings,
     },
     complaints::sentence,
 };
@@ -66,6 +67,7 @@ pub(in super::super) async fn start(
     typed: Result<()>,
 ) -> Result<Start> {
     let mut start = choose(context, typed);
+    context.pins.remove_unused_maps()?;
     if let Some(maps) = Maps::in_use(&context.pins)? {
         let record = maps.steadily(|slot| maps.record(slot))?;
         let basis = Basis::of(record.basis);
@@ -127,7 +129,10 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
     let has_config = context.file.wrong.is_empty();
     let settings = match &saved {
         Some(saved) => config.over(&saved.settings, has_config && context.file.exists),
-        None => config.settings(),
+        None => {
+            let others = context.pins.other_links().unwrap_or_default();
+            context.settings(other_settings(&others).as_ref())
+        }
     };
     let why = match typed.and_then(|()| files(context, settings.max_ranges)) {
         Ok(file) => {
