@@ -42,7 +42,7 @@ fn an_unconfirmed_first_attach_comes_back_by_nobody() -> Result<()> {
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&[&ATTACH[..3], &["--confirm-within", "3s"]].concat())?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    daemon.line(|line| line.contains("waits for its confirmation"))?;
+    daemon.line(|line| line.contains("a change is on trial"))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     daemon.line(|line| line.starts_with("error: follow ranges file"))?;
     site.stranger_gets_in(Family::V4, PORT)?;
@@ -65,12 +65,12 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     // A driver without native XDP in the way, when the new policy is staged already.
-    site.node.ip("link add ifb9 type ifb")?;
-    site.node.ip("link set ifb9 up")?;
+    site.node.ip("link add br9 type bridge")?;
+    site.node.ip("link set br9 up")?;
     fs::write(filter.ranges_file(), format!("{LIST}{}\n", STRANGER[0]))?;
     let monitor = [
         "--interface",
-        "ifb9",
+        "br9",
         "--xdp-mode",
         "native",
         "--mode",
@@ -80,7 +80,7 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
     refused(
         &filter.run(&[&ATTACH[..3], &monitor].concat())?,
         FAILED,
-        &["ifb9"],
+        &["br9"],
     )?;
     for look in [
         &["check", STRANGER[0]][..],
