@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How often the service manager hears that the interfaces are watched.
-const WATCHDOG: Duration = Duration::from_secs(10);
+const WATCHDOG: Duration = Duration::from_secs(20);
 /// How long the files may take until the service manager hears that the interfaces are guarded.
 const READY: Duration = Duration::from_secs(5);
 /// How long a reload may take before the service manager hears that it goes on without it.

@@ -37,13 +37,13 @@ use crate::{
 };
 
 /// How often the links are looked at: of one that somebody detached by hand the kernel gives no word.
-const PERIOD: Duration = Duration::from_millis(330);
+const PERIOD: Duration = Duration::from_millis(400);
 /// How many of these until the pins are looked at.
-const PINS_LOOK: u64 = 8;
+const PINS_LOOK: u64 = 10;
 /// How many until the interfaces are listed, for what the kernel gave no word of.
-const THOROUGH: u64 = 24;
+const THOROUGH: u64 = 20;
 /// How many until the default routes are.
-const ROUTES: u64 = 180;
+const ROUTES: u64 = 150;
 /// How long until an interface that could not be guarded is tried again though nothing happened.
 const PAUSE: Duration = Duration::from_secs(1);
 

@@ -25,11 +25,11 @@ use crate::{
 };
 
 /// How often the reports are read: a lone refused packet is told within a second.
-const PERIOD: Duration = Duration::from_millis(800);
+const PERIOD: Duration = Duration::from_millis(900);
 /// How many of these until the counters are shown again.
-const MINUTE: u64 = 75;
+const MINUTE: u64 = 66;
 /// How many until the rings are looked for where they are not.
-const AGAIN: u64 = 10;
+const AGAIN: u64 = 33;
 
 /// The thread's own.
 pub(in super::super) struct Logs {
@@ -102,7 +102,11 @@ impl Logs {
 
     /// Logs what was refused since the last time. `again`: looks whether these are still the rings that are written.
     async fn log(&mut self, again: bool) -> Result<()> {
-        if again && self.reports.as_ref().is_none_or(|open| !open.is_current()) {
+        if self
+            .reports
+            .as_ref()
+            .is_none_or(|open| again && !open.is_current())
+        {
             self.reports = Some(Logger::open(&self.context, self.since)?);
         }
         match &mut self.reports {

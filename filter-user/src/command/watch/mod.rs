@@ -392,6 +392,10 @@ impl Follower {
 
     /// Notices what makes it necessary to compare the policy.
     async fn doubt_policy(&mut self, thorough: bool) {
+        if thorough {
+            // Nobody else may put others in their place meanwhile; that they are there is the guard's to see to.
+            self.close_lost_maps();
+        }
         let Some(maps) = self.open_maps() else {
             // The guard pins them again.
             self.doubt = true;
@@ -423,15 +427,20 @@ impl Follower {
         }
     }
 
-    /// The maps in use, kept open for as long as they stay in their place.
+    /// The maps in use, kept open.
     fn open_maps(&mut self) -> Option<&Maps> {
-        let place = Seen::of(&self.context.pins.maps());
-        if self.open.as_ref().is_none_or(|(of, _)| *of != place) {
-            self.open = None;
+        if self.open.is_none() {
+            let place = Seen::of(&self.context.pins.maps());
             let maps = Maps::in_use(&self.context.pins).ok().flatten()?;
             self.open = Some((place, maps));
         }
         self.open.as_ref().map(|(_, maps)| maps)
+    }
+
+    /// Closes the maps if others are in their place.
+    fn close_lost_maps(&mut self) {
+        let place = Seen::of(&self.context.pins.maps());
+        self.open.take_if(|(of, _)| *of != place);
     }
 
     /// Puts in force what the files say, if that is not what is in force.
