@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -194,6 +195,30 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
         is_ready(&site.node)?;
         kill(daemon)?;
     }
+    Ok(())
+}
+
+#[test]
+fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&["attach", "--interface", INTERFACE])?;
+    ensure!(!filter.ok(&["status"])?.contains("[written-by-others]"));
+    fs::write(filter.ranges_file(), "0.0.0.0/0\n")?;
+    let anybody = fs::Permissions::from_mode(0o666);
+    fs::set_permissions(filter.ranges_file(), anybody)?;
+    ensure!(filter.ok(&["status"])?.contains("[written-by-others]"));
+    boot(&filter)?;
+    let mut command = filter.command(&RUN);
+    command.env("INVOCATION_ID", "5ad1e0a6ac3b4bd8a0fa0c1e2d4f5a6b");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let daemon = tests::cli::Killed(site.node.spawn(&mut command)?);
+    tried(&site, Instant::now())?;
+    guarded(&site, &filter)?;
+    not_ready(&site.node, &["others may write to", "policy last in force"])?;
+    drop(daemon);
     Ok(())
 }
 

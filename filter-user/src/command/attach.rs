@@ -1,6 +1,6 @@
 //! `apifence attach`: load, fill the policy, attach; in this order.
 
-use std::{collections::BTreeSet, fs, slice};
+use std::{collections::BTreeSet, fs, path::Path, slice};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -25,7 +25,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{History, PolicyStore, Staged, WriterLock, read_ranges},
+    state::{History, PolicyStore, Staged, WriterLock, other_writer, read_ranges},
     strays::{strays, strays_at_rest},
     warnings::{Facts, Warning},
 };
@@ -76,7 +76,22 @@ pub(super) async fn warnings(context: &Context, net: &Net) -> Result<Vec<Warning
     };
     let settings = context.settings(have.as_ref());
     let facts = Facts::gather(net, &settings.ports, &settings.destinations).await?;
-    Ok(facts.warnings(&context.pins.interfaces()?.into_iter().collect()))
+    let mut warnings = facts.warnings(&context.pins.interfaces()?.into_iter().collect());
+    warnings.extend(written_by_others(context));
+    Ok(warnings)
+}
+
+/// Which of the files that decide who is let in others may write.
+pub(super) fn written_by_others(context: &Context) -> impl Iterator<Item = Warning> {
+    let files = [Path::new(&context.file.path), &context.global.ranges_file];
+    files.into_iter().filter_map(|file| {
+        let cause = other_writer(file)?;
+        let what = "decides who is let in: `chown root` and `chmod go-w` it";
+        Some(Warning::new(
+            "written-by-others",
+            format!("{cause}; `{}` {what}", file.display()),
+        ))
+    })
 }
 
 /// What was done.

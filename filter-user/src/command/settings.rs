@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Environment, Settings, join},
     output::say,
     problem::Refusals,
-    state::{ConfigText, Seen, read_config},
+    state::{ConfigText, Seen, read_config, refuse_other_writers},
 };
 
 /// The config file as it was found.
@@ -145,6 +145,12 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     if is_run {
         // It tells them itself, once.
         file.wrong.extend(typed.environment);
+        if let Err(error) = refuse_other_writers(Path::new(&file.path)) {
+            file.wrong.push((
+                format!("{error:#}"),
+                "`chown root` and `chmod go-w` it".to_owned(),
+            ));
+        }
         return Ok((config, file));
     }
     for (cause, hint) in &typed.environment {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::{Context, list::known_list};
+use super::{Context, attach::written_by_others, list::known_list};
 use crate::{
     clock::{Moment, to_second},
     config::join,
@@ -227,6 +227,7 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         let guarded = guards.map(|guard| guard.ifindex).collect();
         let facts = Facts::gather(&net, &ports, &status.destinations).await?;
         status.warnings.extend(facts.warnings(&guarded));
+        status.warnings.extend(written_by_others(context));
     }
     status.warning_codes = status.warnings.iter().map(|warning| warning.code).collect();
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {

@@ -53,7 +53,7 @@ use crate::{
     problem::{Problem, Refusals},
     progress::Progress,
     ranges::List,
-    state::{Followed, History, Seen, WriterLock, read_ranges},
+    state::{Followed, History, Seen, WriterLock, read_ranges, refuse_other_writers},
     warnings::Warning,
 };
 
@@ -449,7 +449,7 @@ impl Follower {
         let path = &context.global.ranges_file;
         // Before the lock: a disk that takes its time keeps no other writer out.
         let seen = Seen::of(path);
-        let read = read_ranges(path);
+        let read = refuse_other_writers(path).and_then(|()| read_ranges(path));
         let Ok(_lock) = WriterLock::take_now(path, context.pins.root()) else {
             return Ok(Outcome::Later);
         };

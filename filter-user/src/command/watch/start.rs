@@ -26,7 +26,7 @@ use crate::{
     problem::{Problem, Refusals},
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{History, Input, PolicyStore, SavedPolicy},
+    state::{History, Input, PolicyStore, SavedPolicy, refuse_other_writers},
 };
 
 /// How long the disk may take to hand over the ranges file: who hangs on a file system that does not answer must not keep the
@@ -217,6 +217,7 @@ fn files(context: &Context, max_ranges: u32) -> Result<RangesFile> {
         return Err(Refusals { list }.into());
     }
     let path = &context.global.ranges_file;
+    refuse_other_writers(path)?;
     let file = read_in_time(path)?.ok_or_else(|| {
         Problem::failed(
             format!("read ranges file `{}`: no such file", path.display()),
