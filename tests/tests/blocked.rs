@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::{fd::AsRawFd as _, unix::fs::symlink},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use filter_common::map::LAYOUT_VERSION;
 use nix::{
+    mount::{MntFlags, umount2},
     sys::{
         signal::{Signal, kill},
         stat::Mode,
@@ -21,7 +22,8 @@ use nix::{
 };
 use tests::{
     cli::{Apifence, Background, Killed},
-    net::{Echo, Intruder},
+    mounts::{BPFFS, mount_bpffs},
+    net::{Echo, Intruder, silent},
     scrape::{get, ready},
     site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
     wait::until,
@@ -33,21 +35,26 @@ const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
 
 /// Detaches the link of the interface as `bpftool link detach` does, and wants it back; returns how many got in.
 fn detached_by_hand(site: &Site, filter: &Apifence<'_>) -> Result<usize> {
-    let target = at(NODE[Family::V4 as usize], PORT);
-    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
-    let before = intruder.count();
     let ifindex = site.node.ifindex(INTERFACE)?;
     let link = filter
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}/link"));
-    tests::kernel::detach_link(&link)?;
+    detached(site, &link)
+}
+
+/// The same with the link pinned at `link`.
+fn detached(site: &Site, link: &Path) -> Result<usize> {
+    let target = at(NODE[Family::V4 as usize], PORT);
+    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
+    let before = intruder.count();
+    tests::kernel::detach_link(link)?;
     until("the filter is back", || {
         Ok(site
             .node
             .ip(&format!("link show {INTERFACE}"))?
             .contains("xdp"))
     })?;
-    site.stranger_is_dropped(Family::V4, PORT, filter)?;
+    silent(&site.stranger, ip(STRANGER[0]), target)?;
     Ok(intruder.count() - before)
 }
 
@@ -212,6 +219,66 @@ fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
     daemon.wait()?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["detach"]).map(drop)
+}
+
+#[test]
+fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = started(&site, &filter)?;
+    let ifindex = site.node.ifindex(INTERFACE)?;
+    let interface = filter
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}"));
+    let hidden = fs::File::open(interface)?;
+    let target = at(NODE[0], PORT);
+    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
+    mount_bpffs(Path::new(BPFFS))?;
+    // It is not mounted for process 1, so what is pinned in it would not stay: that is told, and the links are held.
+    daemon.line(|line| line.starts_with("error: ") && line.contains("this process alone"))?;
+    ensure!(get(&site.node, "/readyz")?.status == 503);
+    let status = filter.json(&["status"])?;
+    ensure!(status["state"] != "detached", "{status}");
+    let ran = filter.run(&["detach"])?;
+    ensure!(ran.code != Some(0), "{ran}");
+    ensure!(intruder.count() == 0, "{} got in", intruder.count());
+    drop(intruder);
+    let link = format!(
+        "/proc/{}/fd/{}/link",
+        std::process::id(),
+        hidden.as_raw_fd()
+    );
+    let got_in = detached(&site, Path::new(&link))?;
+    println!("{got_in} connections while the link was detached");
+
+    umount2(BPFFS, MntFlags::MNT_DETACH)?;
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 200)
+    })?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.wait()?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["detach"]).map(drop)
+}
+
+#[test]
+fn no_descriptor_left_stops_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut daemon = started(&site, &filter)?;
+    let pid = daemon.pid().to_string();
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    // As many as it has, and no more.
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &pid, &format!("--nofile={open}:{open}")]);
+    ensure!(prlimit.status()?.success());
+    fs::write(filter.ranges_file(), format!("{LIST}192.0.2.200\n"))?;
+    daemon.line(|line| line.to_lowercase().contains("too many open files"))?;
+    let got_in = detached_by_hand(&site, &filter)?;
+    println!("{got_in} connections while the link was detached");
+    ends(&mut daemon)
 }
 
 #[test]

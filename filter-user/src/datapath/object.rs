@@ -132,6 +132,15 @@ impl Program {
         Ok(program)
     }
 
+    /// Has the verifier take the programs for all kinds of frames, before one is wanted in a hurry.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn verify(&mut self) -> Result<()> {
+        let mut all = LinkHeader::ALL.into_iter();
+        all.try_for_each(|link_header| self.xdp(link_header).map(drop))
+    }
+
     /// The program for devices whose frames start so, loaded.
     pub(super) fn xdp(&mut self, link_header: LinkHeader) -> Result<&mut Xdp> {
         let name = link_header.program();

@@ -25,6 +25,8 @@ pub struct Health {
     pub reload_error: Option<String>,
     /// How the kernel differs from the files; none if it does not.
     pub drift: Option<String>,
+    /// What else keeps the filter from being as it should; empty if nothing does.
+    pub trouble: String,
     /// What is in force, in a line for the service manager.
     pub summary: String,
 }
@@ -44,7 +46,8 @@ impl Health {
             .as_ref()
             .map(|error| format!("the files are not in force; the policy before stays: {error}"));
         let drift = self.drift.as_ref().map(|drift| format!("drift: {drift}"));
-        [starting, self.instead.clone(), reload, drift]
+        let trouble = (!self.trouble.is_empty()).then(|| self.trouble.clone());
+        [starting, self.instead.clone(), reload, drift, trouble]
             .into_iter()
             .flatten()
             .collect()

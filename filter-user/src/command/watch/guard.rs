@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::Path,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -39,7 +40,7 @@ use crate::{
 /// How often the links are looked at: of one that somebody detached by hand the kernel gives no word.
 const PERIOD: Duration = Duration::from_millis(400);
 /// How many of these until the pins are looked at.
-const PINS_LOOK: u64 = 10;
+const PINS_LOOK: u64 = 12;
 /// How many until the interfaces are listed, for what the kernel gave no word of.
 const THOROUGH: u64 = 20;
 /// How many until the default routes are.
@@ -54,6 +55,7 @@ const SPARE: u64 = 64;
 const CHANGES: &str = "word of changes";
 const INTERFACES: &str = "list of interfaces";
 const PINS: &str = "pins of the filter";
+const PROGRAM: &str = "program";
 const OTHERS: &str = "filter of another version";
 
 /// What is to be guarded, and how.
@@ -103,6 +105,8 @@ struct Guard {
     known: BTreeSet<String>,
     missing: BTreeSet<String>,
     complaints: Complaints,
+    /// What is wrong besides interfaces, by what it concerns.
+    troubles: BTreeMap<&'static str, String>,
     retry: Option<Instant>,
 }
 
@@ -140,6 +144,7 @@ pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
             known: BTreeSet::new(),
             missing: BTreeSet::new(),
             complaints: Complaints::default(),
+            troubles: BTreeMap::new(),
             retry: None,
         }
     };
@@ -187,6 +192,13 @@ impl Guard {
             }
             if concerns || due {
                 runtime.block_on(self.turn(concerns || tick.is_multiple_of(THOROUGH)));
+            }
+            if due && tick == 1 {
+                // For interfaces of every kind that may come; those that are there are guarded by now.
+                let verified = self
+                    .load()
+                    .and_then(|()| self.program.as_mut().map_or(Ok(()), Program::verify));
+                self.outcome(PROGRAM, verified);
             }
             tick += u64::from(due);
         }
@@ -395,7 +407,10 @@ impl Guard {
             let link = Link::create(program, link_header, name, ifindex, mode)?;
             // The link of an interface that is gone, or one that somebody detached.
             let _ = fs::remove_file(&pin);
-            let pinned = self.shared.pins.prepare_interface(ifindex);
+            let pins = &self.shared.pins;
+            let pinned = pins
+                .prepare()
+                .and_then(|()| pins.prepare_interface(ifindex));
             // Held, the port is shut as long as this process lives, and `pin_again` tells what is wrong with the pins.
             let is_pinned = pinned.and_then(|()| link.pin(&pin)).is_ok();
             (link, is_pinned)
@@ -453,36 +468,35 @@ impl Guard {
     /// filter is on all the time, for this process holds it.
     fn pin_again(&mut self) -> Result<()> {
         let pins = &self.shared.pins;
-        let is_pinned =
-            |(ifindex, held): (&u32, &Held)| held.is_pinned && pins.link(*ifindex).exists();
-        if pins.maps().join(SELECTOR).exists()
-            && self.lock.holds(&pins.watch())
-            && self.held.iter().all(is_pinned)
-        {
+        let has_maps = pins.maps().join(SELECTOR).exists();
+        let lost: Vec<u32> = self
+            .held
+            .iter()
+            .filter(|(ifindex, held)| !held.is_pinned_at(&pins.link(**ifindex)))
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        if has_maps && lost.is_empty() && self.lock.holds(&pins.watch()) {
             return Ok(());
         }
         pins.prepare()?;
         if !self.lock.holds(&pins.watch()) {
             self.lock = WatchLock::take(&pins.watch())?;
         }
-        if !pins.maps().join(SELECTOR).exists() {
+        if !has_maps {
             pins.prepare_new_maps()?;
             self.maps.pin(&pins.new_maps())?;
             let _ = fs::remove_dir_all(pins.maps());
             fs::rename(pins.new_maps(), pins.maps()).context("pin maps")?;
         }
-        let lost: Vec<u32> = self
-            .held
-            .iter()
-            .filter(|(ifindex, held)| !held.is_pinned || !pins.link(**ifindex).exists())
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
         for ifindex in lost {
             if let Some(held) = self.held.get_mut(&ifindex)
                 && let Some(link) = &held.link
             {
+                let pin = pins.link(ifindex);
+                // One that holds nothing any more.
+                let _ = fs::remove_file(&pin);
                 pins.prepare_interface(ifindex)?;
-                link.pin(&pins.link(ifindex))?;
+                link.pin(&pin)?;
                 held.is_pinned = true;
             }
         }
@@ -490,16 +504,34 @@ impl Guard {
         Ok(())
     }
 
-    fn outcome(&mut self, matter: &str, outcome: Result<()>) {
+    fn outcome(&mut self, matter: &'static str, outcome: Result<()>) {
         match outcome {
-            Ok(()) => self.complaints.settle(matter, "that is in order"),
+            Ok(()) => {
+                self.complaints.settle(matter, "that is in order");
+                self.troubles.remove(matter);
+            }
             Err(error) => {
                 self.complaints.make(matter, &error);
-                let drift = sentence(&error);
-                self.shared
-                    .health
-                    .send_modify(|health| health.drift = Some(drift));
+                self.troubles.insert(matter, sentence(&error));
             }
+        }
+        let troubles: Vec<&str> = self.troubles.values().map(String::as_str).collect();
+        let trouble = troubles.join("; ");
+        self.shared.health.send_if_modified(|health| {
+            let differs = health.trouble != trouble;
+            health.trouble = trouble;
+            differs
+        });
+    }
+}
+
+impl Held {
+    /// Whether its link is the one pinned at `pin`.
+    fn is_pinned_at(&self, pin: &Path) -> bool {
+        let own = self.link.as_ref().map(Link::attachment);
+        match (Attachment::read(pin), own) {
+            (Ok(pinned), Some(Ok(own))) => self.is_pinned && pinned.link_id == own.link_id,
+            (pinned, _) => self.is_pinned && pinned.is_ok(),
         }
     }
 }
