@@ -40,7 +40,7 @@ fn an_unconfirmed_first_attach_comes_back_by_nobody() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&[&ATTACH[..3], &["--confirm-within", "3s"]].concat())?;
+    filter.ok(&[&ATTACH[..3], &["--confirm-within", "12s"]].concat())?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("a change is on trial"))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;

@@ -229,7 +229,7 @@ fn run_takes_over_once_the_other_run_has_ended() -> Result<()> {
         let mut command = Command::new("setpriv");
         let own = other.command(&filter, &run);
         command.args(["--pdeathsig", "KILL"]).arg(&other.path);
-        command.args(own.get_args());
+        command.args(own.get_args()).env_remove("APIFENCE_BIN");
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut old = Background::of(site.node.spawn(&mut command)?)?;
