@@ -133,7 +133,11 @@ pub(crate) enum Command {
         interface: Vec<String>,
     },
     /// Show what is in force
-    Status,
+    Status {
+        /// Exit with status 1 unless every interface is guarded as the files say
+        #[arg(long)]
+        check: bool,
+    },
     /// Ask the kernel whether addresses are let in; exit status 1 if one is not
     Check {
         /// Source addresses, each with a port or without, or CIDRs; `-` reads them from standard input

@@ -165,7 +165,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             WatchLock::refuse(&context.pins.watch(), "detach filter")?;
             detach::run(context, &interface).await
         }
-        Command::Status => status::run(context).await,
+        Command::Status { check } => status::run(context, check).await,
         Command::Check { sources } => check::run(context, &sources),
         Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
         Command::Stats { .. } => stats::run(context).await,

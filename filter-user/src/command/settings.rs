@@ -75,7 +75,7 @@ const fn needed(command: &Command) -> Option<&'static [&'static str]> {
         Command::Attach { .. } | Command::Config { .. } => None,
         // Whatever is broken at a start, the port is guarded.
         Command::Run { .. } => Some(&[]),
-        Command::Status
+        Command::Status { .. }
         | Command::Check { .. }
         | Command::Stats { .. }
         | Command::Top
@@ -157,7 +157,7 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
         say(format_args!("warning: {cause}: it is left out ({hint})"));
     }
     // `status` shows it among its data.
-    if !file.wrong.is_empty() && !matches!(cli.command, Command::Status) {
+    if !file.wrong.is_empty() && !matches!(cli.command, Command::Status { .. }) {
         for (cause, _) in &file.wrong {
             say(format_args!("warning: {cause}"));
         }

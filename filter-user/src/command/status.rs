@@ -1,6 +1,9 @@
 //! `apifence status`: what is in force, and what is wrong with it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::Result;
 use filter_common::{
@@ -17,10 +20,12 @@ use crate::{
     config::join,
     datapath::{Maps, Standing},
     guards::{Guard, guards},
+    link_type::LinkType,
     net::Net,
     output::say,
     problem::{Problem, Refusals},
     ranges::{Difference, List, Prefixes},
+    state::PolicyStore,
     strays::strays,
     warnings::{Facts, Warning},
 };
@@ -176,8 +181,8 @@ pub(super) fn state(record: &PolicyRecord) -> &'static str {
     }
 }
 
-/// Runs the command.
-pub(super) async fn run(context: &Context) -> Result<u8> {
+/// Runs the command; with `check` it answers by its exit status, too.
+pub(super) async fn run(context: &Context, check: bool) -> Result<u8> {
     let net = Net::open()?;
     let interfaces = net.interfaces().await?;
     let strays = strays(&context.pins, &interfaces)?;
@@ -246,7 +251,66 @@ pub(super) async fn run(context: &Context) -> Result<u8> {
         say(format_args!("pins in `{}`", context.pins.root().display()));
     }
     context.global.output.write(&status)?;
-    Ok(0)
+    if !check {
+        return Ok(0);
+    }
+    let complaints = complaints(context, &net, &status).await?;
+    for complaint in &complaints {
+        say(format_args!("not guarded as the files say: {complaint}"));
+    }
+    Ok(u8::from(!complaints.is_empty()))
+}
+
+/// Why the node may not be guarded as its files say, as `/readyz` of `run` answers; empty if it is.
+async fn complaints(context: &Context, net: &Net, status: &Status) -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    if ["detached", "unknown"].contains(&status.state) {
+        complaints.push(headline(status.state, ""));
+    }
+    if let Some(source) = status.policy_source
+        && source != Basis::Files.label()
+    {
+        complaints.push(format!(
+            "the files are not in force: the policy comes from `{source}`"
+        ));
+    }
+    let drift = status.drift.iter();
+    complaints.extend(drift.map(|drift| format!("drift: {drift}")));
+    let guarded = |name: &str| {
+        let mut guards = status.interfaces.iter();
+        guards.any(|guard| guard.guarded && guard.interface == name)
+    };
+    let wanted = wanted(context, net, &status.interfaces).await?;
+    let unguarded = wanted.iter().filter(|name| !guarded(name));
+    complaints.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
+    Ok(complaints)
+}
+
+/// The interfaces that are to be guarded, by name: those that the settings name, or the last `attach` or `run`; or else those that
+/// hold the default routes. Those that were guarded and are still there come with them.
+async fn wanted(context: &Context, net: &Net, guards: &[Guard]) -> Result<BTreeSet<String>> {
+    let mut names = context.config.interfaces.to_vec();
+    if names.is_empty() {
+        let saved = PolicyStore::new(&context.config.state_dir).read();
+        names = saved.ok().flatten().map_or(names, |saved| saved.interfaces);
+    }
+    let mut wanted: BTreeSet<String> = names.into_iter().collect();
+    let interfaces = net.interfaces().await?;
+    if wanted.is_empty() {
+        let routes = net.default_route_interfaces().await?;
+        let chosen = interfaces.iter().filter(|interface| {
+            routes.contains(&interface.ifindex)
+                && matches!(interface.link_type, LinkType::Filtered(_))
+        });
+        wanted.extend(chosen.map(|interface| interface.name.clone()));
+    }
+    let is_there = |guard: &&Guard| {
+        let mut interfaces = interfaces.iter();
+        interfaces.any(|interface| interface.ifindex == guard.ifindex)
+    };
+    let guards = guards.iter().filter(is_there);
+    wanted.extend(guards.map(|guard| guard.interface.clone()));
+    Ok(wanted)
 }
 
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
