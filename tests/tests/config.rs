@@ -108,9 +108,14 @@ fn a_broken_file_changes_nothing_and_stops_nobody_who_can_do_without() -> Result
     fs::write(filter.config_file(), "prots = [8001]\nmode = 'monitor'\n")?;
 
     let line = format!("{}:1", filter.config_file().display());
-    for command in [&["attach"][..], &["run"], &["config"]] {
+    for command in [&["attach"][..], &["config"]] {
         refused(&filter.run(command)?, INPUT, &[&line, "`prots`"])?;
     }
+    // `run` says so, and keeps up what is in force.
+    let mut daemon = filter.start(&["run", "--metrics-listen", "off"])?;
+    daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    drop(daemon);
     let mut now = filter.json(&["status"])?;
     let drift = now["drift"].take();
     assert!(drift.to_string().contains(&line), "{drift}");

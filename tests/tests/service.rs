@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, FAILED, refused},
     net::Echo,
-    site::{ADMIN, ATTACH, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ATTACH, Family, INTERFACE, NODE, STRANGER, Site},
     wait::PATIENCE,
 };
 
@@ -51,7 +51,7 @@ fn the_service_manager_is_told() -> Result<()> {
     let mut child = tests::cli::Killed(child);
     told(&["READY=1", "STATUS=generation 1 in force"])?;
     told(&["WATCHDOG=1"])?;
-    nix::sys::signal::kill(pid, Signal::SIGHUP)?;
+    reload(child.0.id())?;
     told(&["RELOADING=1", "MONOTONIC_USEC="])?;
     told(&["READY=1"])?;
     fs::write(filter.ranges_file(), "nonsense\n")?;
@@ -91,6 +91,11 @@ fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> 
         .split(' ')
         .map(|name| name.trim_start_matches("CAP_").to_lowercase())
         .collect();
+    assert_eq!(all, ["sys_admin", "net_admin"]);
+    let without = |missing: &str| -> Vec<String> {
+        let rest = all.iter().filter(|name| *name != missing);
+        rest.cloned().collect()
+    };
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
@@ -106,21 +111,64 @@ fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> 
     site.stranger_is_dropped(Family::V4, 6443, &filter)?;
     done(&["status"])?;
     done(&["detach"])?;
-    for missing in &all {
-        let rest: Vec<String> = all
-            .iter()
-            .filter(|name| *name != missing)
-            .cloned()
-            .collect();
-        let ran = filter.run_by(bounded(&rest), &ATTACH)?;
-        refused(&ran, FAILED, &[])?;
+
+    let ran = filter.run_by(bounded(&without("sys_admin")), &ATTACH)?;
+    refused(&ran, FAILED, &[])?;
+    ensure!(
+        ran.stderr.contains("CAP_SYS_ADMIN"),
+        "the hint does not name it: {ran}"
+    );
+    // What was begun is taken off by one who may.
+    filter.ok(&["detach"])?;
+
+    // The other one is for a warning.
+    let rules = "table ip kube { chain services { type nat hook prerouting priority -100; \
+                 tcp dport 444 dnat to 192.0.2.10:6443; }; }";
+    let output = site.node.output(Command::new("nft").arg(rules))?;
+    ensure!(output.status.success(), "{output:?}");
+    let attach = [&ATTACH[..], &["--destination", &NODE.join(",")]].concat();
+    for (capabilities, warns) in [(without("net_admin"), false), (all.clone(), true)] {
+        let ran = filter.run_by(bounded(&capabilities), &attach)?;
+        ensure!(ran.code == Some(0), "{ran}");
         ensure!(
-            ran.stderr
-                .contains(&format!("CAP_{}", missing.to_uppercase())),
-            "the hint does not name it: {ran}"
+            ran.stderr.contains("[rewritten-destination]") == warns,
+            "{capabilities:?}: {ran}"
         );
-        // What was begun is taken off by one who may.
         filter.ok(&["detach"])?;
     }
+    Ok(())
+}
+
+/// The settings of the unit that a start before the network hangs on.
+#[test]
+fn the_unit_starts_before_the_network() {
+    let settings = |key: &str| -> Vec<&str> {
+        let lines = UNIT.lines().filter_map(|line| line.split_once('='));
+        let values = lines.filter(|(found, _)| *found == key);
+        values.flat_map(|(_, value)| value.split(' ')).collect()
+    };
+    assert!(settings("Before").contains(&"network-pre.target"));
+    assert_eq!(settings("Wants"), ["network-pre.target"]);
+    // Units that bring up the network may be before `sysinit.target`, which services wait for otherwise.
+    assert_eq!(settings("DefaultDependencies"), ["no"]);
+    assert_eq!(settings("After"), ["local-fs.target"]);
+    assert!(!UNIT.contains("network-online"));
+    assert_eq!(settings("StateDirectory"), ["apifence"]);
+    assert_eq!(settings("StateDirectoryMode"), ["0700"]);
+}
+
+/// What the unit has a shell do for a reload, of the process `pid`; with no program around.
+fn reload(pid: u32) -> Result<()> {
+    let script = UNIT.lines().find_map(|line| {
+        line.strip_prefix("ExecReload=/bin/sh -c '")?
+            .strip_suffix('\'')
+    });
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", script.context("no shell reloads")?])
+        .env_clear()
+        .env("PATH", "/nowhere")
+        .env("MAINPID", pid.to_string());
+    ensure!(shell.status()?.success());
     Ok(())
 }

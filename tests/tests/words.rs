@@ -7,12 +7,16 @@ use std::fs;
 
 use anyhow::Result;
 use filter_common::map::LAYOUT_VERSION;
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime},
+};
 use snapshot::{all, same};
 use tests::{
     cli::Apifence,
     net::connect,
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
-    wait::PATIENCE,
+    wait::{PATIENCE, until},
 };
 
 #[test]
@@ -140,6 +144,7 @@ fn drift() -> Result<()> {
 #[test]
 fn errors() -> Result<()> {
     let site = Site::new()?;
+    site.node.ip("link add br0 type bridge")?;
     let filter = Apifence::new(&site.node)?;
     let mut said = all(
         &filter,
@@ -157,6 +162,13 @@ fn errors() -> Result<()> {
                 "attach",
                 "--interface",
                 "lo",
+                "--authorized-ip-ranges",
+                ADMIN_RANGES,
+            ],
+            &[
+                "attach",
+                "--interface",
+                "br0",
                 "--xdp-mode",
                 "native",
                 "--authorized-ip-ranges",
@@ -228,6 +240,11 @@ fn objects() -> Result<()> {
     Ok(())
 }
 
+/// The clock that reports are stamped with: it moves once a tick.
+fn coarse_clock() -> Result<TimeSpec> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?)
+}
+
 #[test]
 fn who_was_refused() -> Result<()> {
     let site = Site::new()?;
@@ -239,6 +256,9 @@ fn who_was_refused() -> Result<()> {
         // Nobody listens there: one packet, and an answer to it.
         let refused = connect(&site.stranger, ip(source), at(node, 6443), PATIENCE);
         assert!(refused.is_err());
+        // Reports of one tick of the clock, from two CPUs, come in no order: one tick each.
+        let tick = coarse_clock()?;
+        until("the clock has ticked", || Ok(coarse_clock()? != tick))?;
     }
     said.extend(all(
         &filter,
