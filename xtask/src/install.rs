@@ -1,4 +1,4 @@
-//! `cargo xtask install`: the binary, the commented config file and the unit of the service, where they belong.
+//! `cargo xtask install`: the binary, the commented config file, the unit of the service and an example of a drop-in, where they belong.
 
 use std::{path::Path, process::ExitCode};
 
@@ -19,6 +19,9 @@ const CONFIG: &str = "etc/apifence/apifence.toml";
 /// Where the unit goes.
 const UNIT: &str = "usr/local/lib/systemd/system/apifence.service";
 
+/// Where the example of a drop-in goes that makes the kubelet wait for a guarded port. Nothing reads it there.
+const EXAMPLE: &str = "usr/local/share/doc/apifence/kubelet.service.d/apifence.conf";
+
 /// Builds the release, and places it below `root`.
 pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     let set_up = setup::ensure(Purpose::Work)?;
@@ -38,14 +41,20 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Places `binary`, the unit and, where there is no config file, the example of one from `deploy` below `root`, with commands that `step`
-/// makes.
+/// Places `binary`, the unit, the example of a drop-in and, where there is no config file, the example of one from `deploy` below `root`,
+/// with commands that `step` makes.
 fn place(binary: &Path, deploy: &Path, root: &Path, step: fn(&str) -> Step) -> Result<()> {
     copy(binary, "755", &root.join(BINARY), step)?;
     copy(
         &deploy.join("apifence.service"),
         "644",
         &root.join(UNIT),
+        step,
+    )?;
+    copy(
+        &deploy.join("kubelet.service.d/apifence.conf"),
+        "644",
+        &root.join(EXAMPLE),
         step,
     )?;
     let config = root.join(CONFIG);
@@ -99,6 +108,9 @@ mod tests {
         // The unit starts what was placed.
         let start = format!("ExecStart=/{BINARY} run");
         assert!(read(UNIT)?.lines().any(|line| line == start));
+        // And the drop-in asks it.
+        let ask = format!("ExecStartPre=/{BINARY} status --check");
+        assert!(read(EXAMPLE)?.lines().any(|line| line == ask));
         Ok(())
     }
 }
