@@ -126,7 +126,8 @@ fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> 
                  tcp dport 444 dnat to 192.0.2.10:6443; }; }";
     let output = site.node.output(Command::new("nft").arg(rules))?;
     ensure!(output.status.success(), "{output:?}");
-    let attach = [&ATTACH[..], &["--destination", &NODE.join(",")]].concat();
+    let node = NODE.join(",");
+    let attach = [&ATTACH[..], &["--destination", &node]].concat();
     for (capabilities, warns) in [(without("net_admin"), false), (all.clone(), true)] {
         let ran = filter.run_by(bounded(&capabilities), &attach)?;
         ensure!(ran.code == Some(0), "{ran}");

@@ -58,7 +58,7 @@ impl InterfaceRows {
 pub struct Counter {
     /// Frames.
     pub packets: u64,
-    /// Bytes of those frames, from the Ethernet header on. Of a frame in several buffers those that hold nothing but padding behind the
+    /// Bytes of those frames, from the link header on, or from the IP header where a device has none. Of a frame in several buffers those that hold nothing but padding behind the
     /// packet may be left out.
     pub bytes: u64,
 }
