@@ -20,7 +20,11 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{mounts, netns::Namespace, wait::PATIENCE};
+use crate::{
+    mounts,
+    netns::Namespace,
+    wait::{PATIENCE, until},
+};
 
 /// `apifence` as an operator of one machine has it: a namespace, a ranges file, a config file, a directory for pins.
 #[derive(Debug)]
@@ -128,6 +132,16 @@ impl<'a> Apifence<'a> {
         let text = self.ok(&[&["-o", "json"], arguments].concat())?;
         serde_json::from_str(&text)
             .with_context(|| format!("`apifence {}` printed `{text}`", arguments.join(" ")))
+    }
+
+    /// The machine is started again: bpffs is empty, and nothing is attached. What is on disk stays.
+    pub fn boot(&self) -> Result<()> {
+        for entry in std::fs::read_dir(self.bpffs())? {
+            std::fs::remove_dir_all(entry?.path())?;
+        }
+        until("the filter went with its pins", || {
+            Ok(self.json(&["status"])?["state"] == "detached")
+        })
     }
 
     /// Starts it in the background; it is killed when the value goes, or the calling thread.

@@ -205,3 +205,26 @@ impl Drop for Inside {
 fn current() -> Result<File> {
     File::open("/proc/thread-self/ns/net").context("open `/proc/thread-self/ns/net`")
 }
+
+/// A node with two interfaces, `n0` and `n1`, and a client on each.
+pub fn two_interfaces() -> Result<[Namespace; 2]> {
+    let node = Namespace::new("node")?;
+    let client = Namespace::new("client")?;
+    for number in [0, 1] {
+        let name = format!("n{number}");
+        veth(
+            1500,
+            End {
+                namespace: &node,
+                interface: &name,
+                addresses: &[&format!("192.0.{}.1/24", 2 + number)],
+            },
+            End {
+                namespace: &client,
+                interface: &format!("c{number}"),
+                addresses: &[&format!("192.0.{}.2/24", 2 + number)],
+            },
+        )?;
+    }
+    Ok([node, client])
+}

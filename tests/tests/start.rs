@@ -15,7 +15,7 @@ use tests::{
     cli::{Apifence, Background},
     foreign::Foreign,
     net::Echo,
-    netns::{End, Namespace, add_address, veth},
+    netns::{Namespace, add_address, two_interfaces},
     scrape::{get, scrape},
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site},
     wait::until,
@@ -24,16 +24,6 @@ use tests::{
 const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
-
-/// The machine is started again: bpffs is empty, and nothing is attached. What is on disk stays.
-fn boot(filter: &Apifence<'_>) -> Result<()> {
-    for entry in fs::read_dir(filter.bpffs())? {
-        fs::remove_dir_all(entry?.path())?;
-    }
-    until("the filter went with its pins", || {
-        Ok(filter.json(&["status"])?["state"] == "detached")
-    })
-}
 
 /// Until `run` has tried to guard every interface; how long that took since `began`.
 fn tried(site: &Site, began: Instant) -> Result<Duration> {
@@ -128,7 +118,7 @@ fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()
             "--port",
             "443,6443,9345",
         ])?;
-        boot(&filter)?;
+        filter.boot()?;
         site.stranger_gets_in(Family::V4, PORT)?;
 
         make(file)?;
@@ -169,14 +159,19 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
     let good = format!("ports = [6443, 9345]\ninterfaces = [\"{INTERFACE}\"]\n");
     fs::write(config, &good)?;
     filter.ok(&["attach"])?;
-    let broken: [(&str, &str); 4] = [
+    let broken: [(&str, &str); 5] = [
+        // Of a broken file no part is put in force, however well it can be read.
+        (
+            "prots = [6443]\nmode = \"monitor\"\nports = [443]\n",
+            "prots",
+        ),
         ("ports = [6443, \"x\"]\n", "ports"),
         ("prots = [6443]\n", "prots"),
         ("ports = [6443\n", "apifence.toml"),
         ("mode = \"watch\"\n", "watch"),
     ];
     for (text, words) in broken {
-        boot(&filter)?;
+        filter.boot()?;
         fs::write(config, text)?;
         let began = Instant::now();
         let daemon = filter.start(&["run"])?;
@@ -228,7 +223,7 @@ fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left(
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    boot(&filter)?;
+    filter.boot()?;
     fs::remove_file(filter.ranges_file())?;
     fs::remove_dir_all(filter.ranges_file().with_file_name("ranges.history"))?;
     fs::write(filter.state_dir().join("policy"), "{\"settings\"")?;
@@ -286,7 +281,7 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     fs::write(filter.ranges_file(), LIST)?;
     let extra = ["--port", "6443,9345", "--cluster-cidrs", "10.0.0.0/8"];
     filter.ok(&[&["attach", "--interface", INTERFACE], &extra[..]].concat())?;
-    boot(&filter)?;
+    filter.boot()?;
     let daemon = filter.start(&RUN)?;
     is_ready(&site.node)?;
     let status = filter.json(&["status"])?;
@@ -303,7 +298,7 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     ];
     filter.ok(&trial)?;
     kill(daemon)?;
-    boot(&filter)?;
+    filter.boot()?;
     fs::write(filter.ranges_file(), "x\n")?;
     let daemon = filter.start(&RUN)?;
     until("it is guarded", || {
@@ -320,29 +315,6 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     Ok(())
 }
 
-/// A node with two interfaces, `n0` and `n1`, and a client on each.
-fn two() -> Result<[Namespace; 2]> {
-    let node = Namespace::new("node")?;
-    let client = Namespace::new("client")?;
-    for number in [0, 1] {
-        let name = format!("n{number}");
-        veth(
-            1500,
-            End {
-                namespace: &node,
-                interface: &name,
-                addresses: &[&format!("192.0.{}.1/24", 2 + number)],
-            },
-            End {
-                namespace: &client,
-                interface: &format!("c{number}"),
-                addresses: &[&format!("192.0.{}.2/24", 2 + number)],
-            },
-        )?;
-    }
-    Ok([node, client])
-}
-
 /// Which of `n0` and `n1` carry a filter.
 fn carrying(node: &Namespace) -> Result<[bool; 2]> {
     let carries = |name: &str| -> Result<bool> {
@@ -356,7 +328,7 @@ fn carrying(node: &Namespace) -> Result<[bool; 2]> {
 fn each_interface_is_guarded_by_itself() -> Result<()> {
     let both = ["run", "--interface", "n0,n1"];
     // One that is missing.
-    let [node, client] = two()?;
+    let [node, client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
     fs::write(filter.ranges_file(), "192.0.2.2\n")?;
     node.ip("link del n1")?;
@@ -371,7 +343,7 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     filter.ok(&["detach"])?;
 
     // One that carries somebody else's program.
-    let [node, _client] = two()?;
+    let [node, _client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
     fs::write(filter.ranges_file(), "192.0.2.2\n")?;
     let mut foreign = Foreign::load()?;
@@ -464,118 +436,5 @@ fn addresses_of_pods_change_nothing() -> Result<()> {
         "{before} became {after}"
     );
     drop(daemon);
-    Ok(())
-}
-
-/// Whether `status --check` says yes, and what it says if not.
-fn checks(filter: &Apifence<'_>) -> Result<(bool, String)> {
-    let ran = filter.run(&["status", "--check"])?;
-    let shown = filter.run(&["status"])?;
-    ensure!(ran.stdout == shown.stdout, "not the usual status: {ran}");
-    ensure!(matches!(ran.code, Some(0 | 1)), "{ran}");
-    ensure!((ran.code == Some(0)) == ran.stderr.is_empty(), "{ran}");
-    Ok((ran.code == Some(0), ran.stderr))
-}
-
-/// It says no, for these reasons and no others.
-fn does_not_check(filter: &Apifence<'_>, reasons: &[&str]) -> Result<()> {
-    let (yes, said) = checks(filter)?;
-    ensure!(!yes, "it says yes");
-    let each = said.lines().zip(reasons);
-    ensure!(
-        said.lines().count() == reasons.len()
-            && each.clone().all(|(line, word)| line.contains(word)),
-        "{reasons:?}: {said}"
-    );
-    Ok(())
-}
-
-#[test]
-fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()> {
-    let [node, _client] = two()?;
-    let filter = Apifence::new(&node)?;
-    let yes = || -> Result<()> {
-        let (yes, said) = checks(&filter)?;
-        ensure!(yes, "{said}");
-        Ok(())
-    };
-    does_not_check(&filter, &["no filter is attached"])?;
-    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
-    fs::write(filter.config_file(), "interfaces = [\"n0\"]\n")?;
-    filter.ok(&["attach"])?;
-    yes()?;
-
-    // What the files say is what is in force.
-    fs::write(filter.ranges_file(), "192.0.2.3\n")?;
-    does_not_check(&filter, &["drift: the file is not in force"])?;
-    filter.ok(&["ranges", "reload"])?;
-    yes()?;
-    fs::write(
-        filter.config_file(),
-        "interfaces = [\"n0\"]\nmode = \"monitor\"\n",
-    )?;
-    does_not_check(&filter, &["mode monitor"])?;
-    // Monitor mode and a list that is switched off count, if the files say so.
-    filter.ok(&["attach"])?;
-    ensure!(filter.json(&["status"])?["state"] == "monitoring");
-    yes()?;
-    filter.ok(&["ranges", "clear"])?;
-    ensure!(filter.json(&["status"])?["state"] == "off");
-    yes()?;
-    fs::write(filter.config_file(), "prots = [6443]\n")?;
-    let (good, said) = checks(&filter)?;
-    ensure!(!good && said.contains("`prots`"), "{said}");
-
-    // Every interface that is to be guarded is.
-    fs::write(filter.config_file(), "interfaces = [\"n0\", \"n1\"]\n")?;
-    fs::write(filter.ranges_file(), "192.0.2.3\n")?;
-    filter.ok(&["ranges", "reload"])?;
-    does_not_check(&filter, &["interfaces n0, n1", "`n1` is not guarded"])?;
-    filter.ok(&["attach"])?;
-    yes()?;
-    node.ip("link del n1")?;
-    let (good, said) = checks(&filter)?;
-    ensure!(!good && said.contains("`n1` is not guarded"), "{said}");
-    fs::remove_file(filter.config_file())?;
-    let (good, said) = checks(&filter)?;
-    ensure!(
-        !good && said.contains("`n1` is not guarded"),
-        "the last command named it: {said}"
-    );
-    filter.ok(&["attach", "--interface", "n0"])?;
-    yes()?;
-
-    // Those that hold the default routes, where none is named.
-    filter.ok(&["detach"])?;
-    node.ip("link set n0 up")?;
-    node.ip("route add default via 192.0.2.2")?;
-    filter.ok(&["attach"])?;
-    yes()?;
-    node.ip("link add n1 type veth peer name c1")?;
-    node.ip("addr add 192.0.3.1/24 dev n1")?;
-    node.ip("link set n1 up")?;
-    node.ip("link set c1 up")?;
-    node.ip("route add default via 192.0.3.2 metric 7")?;
-    does_not_check(&filter, &["`n1` is not guarded"])?;
-    filter.ok(&["attach"])?;
-    yes()
-}
-
-#[test]
-fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&["attach", "--interface", INTERFACE])?;
-    boot(&filter)?;
-    fs::write(filter.ranges_file(), "x\n")?;
-    let daemon = filter.start(&RUN)?;
-    until("the policy last in force holds", || {
-        Ok(checks(&filter)?.1.contains("`last_in_force`"))
-    })?;
-    fs::write(filter.ranges_file(), LIST)?;
-    until("the files are in force", || Ok(checks(&filter)?.0))?;
-    kill(daemon)?;
-    ensure!(checks(&filter)?.0, "the filter outlives the process");
     Ok(())
 }

@@ -287,11 +287,11 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
     })?;
     peer_is_silenced()?;
     daemon.signal(nix::sys::signal::Signal::SIGSTOP)?;
-    // Both filters are lost, and somebody else is on the first interface by the time that `run` looks.
-    fs::remove_dir_all(filter.bpffs().join(format!(
-        "layout-{}/interfaces",
-        filter_common::map::LAYOUT_VERSION
-    )))?;
+    // Both links are detached by hand, and somebody else is on the first interface by the time that `run` looks.
+    let layout = format!("layout-{}", filter_common::map::LAYOUT_VERSION);
+    for entry in fs::read_dir(filter.bpffs().join(layout).join("interfaces"))? {
+        tests::kernel::detach_link(&entry?.path().join("link"))?;
+    }
     until("the port is open", || {
         Ok(open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).is_ok())
     })?;

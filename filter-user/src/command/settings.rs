@@ -143,6 +143,17 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
         return Err(Refusals { list: refusals }.into());
     }
     if is_run {
+        let is_broken = !(file.wrong.is_empty() && typed.environment.is_empty());
+        if is_broken {
+            config = config.without_policy();
+            // A broken variable is as a broken file: nobody knows what else was meant.
+            let environment = if typed.environment.is_empty() {
+                environment
+            } else {
+                Environment::default()
+            };
+            config.read_typed(&Cli::command(), matches, &environment);
+        }
         // It tells them itself, once.
         file.wrong.extend(typed.environment);
         if let Err(error) = refuse_other_writers(Path::new(&file.path)) {

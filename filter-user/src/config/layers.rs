@@ -140,6 +140,24 @@ impl Config {
             .any(|setting| setting.is_doubtful() && keys.contains(&setting.row().key))
     }
 
+    /// The same where the file, or the environment, is broken: of what it says of the policy no part may be put in force.
+    #[must_use]
+    pub fn without_policy(self) -> Self {
+        let mut bare = Self::default();
+        bare.doubt_all();
+        Self {
+            ranges_file: self.ranges_file,
+            bpffs: self.bpffs,
+            state_dir: self.state_dir,
+            output: self.output,
+            verbose: self.verbose,
+            interfaces: self.interfaces,
+            xdp_mode: self.xdp_mode,
+            metrics_listen: self.metrics_listen,
+            ..bare
+        }
+    }
+
     /// Takes what flags and environment say over what was known before; `matches` are those of the command that was typed, and
     /// `command` describes all of them. A setting that the command has no flag for may come from the environment, too; where that cannot
     /// be read, the setting is doubtful.

@@ -1,0 +1,126 @@
+//! `status --check`: whether the node is guarded as its files say, by the exit status.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use tests::{
+    cli::Apifence,
+    netns::two_interfaces,
+    site::{INTERFACE, Site},
+    wait::until,
+};
+
+/// Whether `status --check` says yes, and what it says if not.
+fn checks(filter: &Apifence<'_>) -> Result<(bool, String)> {
+    let ran = filter.run(&["status", "--check"])?;
+    ensure!(
+        ran.stdout.contains("\nranges file   "),
+        "not the usual status: {ran}"
+    );
+    ensure!(matches!(ran.code, Some(0 | 1)), "{ran}");
+    ensure!((ran.code == Some(0)) == ran.stderr.is_empty(), "{ran}");
+    Ok((ran.code == Some(0), ran.stderr))
+}
+
+/// It says no, for these reasons and no others.
+fn does_not_check(filter: &Apifence<'_>, reasons: &[&str]) -> Result<()> {
+    let (yes, said) = checks(filter)?;
+    ensure!(!yes, "it says yes");
+    let each = said.lines().zip(reasons);
+    ensure!(
+        said.lines().count() == reasons.len()
+            && each.clone().all(|(line, word)| line.contains(word)),
+        "{reasons:?}: {said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()> {
+    let [node, _client] = two_interfaces()?;
+    let filter = Apifence::new(&node)?;
+    let yes = || -> Result<()> {
+        let (yes, said) = checks(&filter)?;
+        ensure!(yes, "{said}");
+        Ok(())
+    };
+    does_not_check(&filter, &["no filter is attached"])?;
+    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    fs::write(filter.config_file(), "interfaces = [\"n0\"]\n")?;
+    filter.ok(&["attach"])?;
+    yes()?;
+
+    // What the files say is what is in force.
+    fs::write(filter.ranges_file(), "192.0.2.3\n")?;
+    does_not_check(&filter, &["drift: the file is not in force"])?;
+    filter.ok(&["ranges", "reload"])?;
+    yes()?;
+    fs::write(
+        filter.config_file(),
+        "interfaces = [\"n0\"]\nmode = \"monitor\"\n",
+    )?;
+    does_not_check(&filter, &["mode monitor"])?;
+    // Monitor mode and a list that is switched off count, if the files say so.
+    filter.ok(&["attach"])?;
+    ensure!(filter.json(&["status"])?["state"] == "monitoring");
+    yes()?;
+    filter.ok(&["ranges", "clear"])?;
+    ensure!(filter.json(&["status"])?["state"] == "off");
+    yes()?;
+    fs::write(filter.config_file(), "prots = [6443]\n")?;
+    let (good, said) = checks(&filter)?;
+    ensure!(!good && said.contains("`prots`"), "{said}");
+
+    // Every interface that is to be guarded is.
+    fs::write(filter.config_file(), "interfaces = [\"n0\", \"n1\"]\n")?;
+    fs::write(filter.ranges_file(), "192.0.2.3\n")?;
+    filter.ok(&["ranges", "reload"])?;
+    does_not_check(&filter, &["interfaces n0, n1", "`n1` is not guarded"])?;
+    filter.ok(&["attach"])?;
+    yes()?;
+    node.ip("link del n1")?;
+    let (good, said) = checks(&filter)?;
+    ensure!(!good && said.contains("`n1` is not guarded"), "{said}");
+    fs::write(filter.config_file(), "")?;
+    let (good, said) = checks(&filter)?;
+    ensure!(
+        !good && said.contains("`n1` is not guarded"),
+        "the last command named it: {said}"
+    );
+    filter.ok(&["attach", "--interface", "n0"])?;
+    yes()?;
+
+    // Those that hold the default routes, where none is named.
+    filter.ok(&["detach"])?;
+    node.ip("link set n0 up")?;
+    node.ip("route add default via 192.0.2.2")?;
+    filter.ok(&["attach"])?;
+    yes()?;
+    node.ip("link add n1 type veth peer name c1")?;
+    node.ip("addr add 192.0.3.1/24 dev n1")?;
+    node.ip("link set n1 up")?;
+    node.ip("link set c1 up")?;
+    node.ip("route add default via 192.0.3.2 metric 7")?;
+    does_not_check(&filter, &["`n1` is not guarded"])?;
+    filter.ok(&["attach"])?;
+    yes()
+}
+
+#[test]
+fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    filter.ok(&["attach", "--interface", INTERFACE])?;
+    filter.boot()?;
+    fs::write(filter.ranges_file(), "x\n")?;
+    let daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    until("the policy last in force holds", || {
+        Ok(checks(&filter)?.1.contains("`last_in_force`"))
+    })?;
+    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    until("the files are in force", || Ok(checks(&filter)?.0))?;
+    drop(daemon);
+    ensure!(checks(&filter)?.0, "the filter outlives the process");
+    Ok(())
+}
