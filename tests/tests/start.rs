@@ -205,7 +205,7 @@ fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy(
     let anybody = fs::Permissions::from_mode(0o666);
     fs::set_permissions(filter.ranges_file(), anybody)?;
     ensure!(filter.ok(&["status"])?.contains("[written-by-others]"));
-    boot(&filter)?;
+    filter.boot()?;
     let mut command = filter.command(&RUN);
     command.env("INVOCATION_ID", "5ad1e0a6ac3b4bd8a0fa0c1e2d4f5a6b");
     command.stdout(Stdio::null()).stderr(Stdio::null());
