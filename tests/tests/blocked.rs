@@ -74,6 +74,9 @@ fn ends(daemon: &mut Background) -> Result<()> {
     Ok(())
 }
 
+/// Puts something in the place of the file at a path.
+type Make<'a> = &'a dyn Fn(&Path) -> Result<()>;
+
 #[test]
 fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Result<()> {
     let site = Site::new()?;
@@ -83,7 +86,7 @@ fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Resul
     let fifo = |path: &Path| Ok(mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?);
     let device = |path: &Path| Ok(symlink("/dev/zero", path)?);
     let directory = |path: &Path| Ok(fs::create_dir(path)?);
-    let makes: [(&str, &dyn Fn(&Path) -> Result<()>); 3] = [
+    let makes: [(&str, Make<'_>); 3] = [
         ("it is a FIFO", &fifo),
         ("it is a device", &device),
         ("it is a directory", &directory),

@@ -111,17 +111,21 @@ fn a_broken_file_changes_nothing_and_stops_nobody_who_can_do_without() -> Result
     for command in [&["attach"][..], &["config"]] {
         refused(&filter.run(command)?, INPUT, &[&line, "`prots`"])?;
     }
-    // `run` says so, and keeps up what is in force.
-    let mut daemon = filter.start(&["run", "--metrics-listen", "off"])?;
-    daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
-    drop(daemon);
     let mut now = filter.json(&["status"])?;
     let drift = now["drift"].take();
     assert!(drift.to_string().contains(&line), "{drift}");
     now["drift"] = before["drift"].clone();
     assert_eq!(now, before);
     site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    // `run` says so, and keeps up what is in force: also where a part of the file can be read.
+    let mut daemon = filter.start(&["run", "--metrics-listen", "off"])?;
+    daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
+    let list = fs::read_to_string(filter.ranges_file())?;
+    fs::write(filter.ranges_file(), format!("{list}192.0.2.222\n"))?;
+    daemon.line(|text| text.starts_with("the list") && text.contains("changed: in force"))?;
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    drop(daemon);
+    ensure!(filter.json(&["status"])?["state"] == "enforcing");
 
     for command in [
         &["check", ADMIN[0]][..],
