@@ -86,7 +86,7 @@ pub(crate) struct Global {
         default_value = DEFAULT_BPFFS
     )]
     bpffs: PathBuf,
-    /// Directory for what outlives a reboot: the policy last in force, the last good lists
+    /// Directory for what outlives a reboot: the policy last in force
     #[arg(
         long,
         global = true,

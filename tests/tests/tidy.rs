@@ -195,3 +195,33 @@ fn exceptions_to_lints_give_their_reason() -> Result<()> {
     nothing_found(&found);
     Ok(())
 }
+
+/// An invariant that no test checks is a hope.
+#[test]
+fn every_invariant_names_tests_that_there_are() -> Result<()> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md"))?;
+    let (_, invariants) = text.split_once("## Invariants").context("no invariants")?;
+    let rows: Vec<&str> = invariants
+        .lines()
+        .take_while(|line| !line.starts_with("## "))
+        .filter(|line| line.starts_with("| No "))
+        .collect();
+    assert!(rows.len() > 10, "{rows:?}");
+    let code: String = sources()?.into_iter().map(|(_, text)| text).collect();
+    let mut found = Vec::new();
+    for row in rows {
+        let tests = row.trim_end_matches([' ', '|']).rsplit(" | ").next();
+        let names = tests.unwrap_or_default().split('`').skip(1).step_by(2);
+        let names: Vec<&str> = names.collect();
+        if names.is_empty() {
+            found.push(format!("no test: {row}"));
+        }
+        for name in names {
+            if !code.contains(&format!("#[test]\nfn {name}() ")) {
+                found.push(format!("there is no test `{name}`: {row}"));
+            }
+        }
+    }
+    nothing_found(&found);
+    Ok(())
+}
