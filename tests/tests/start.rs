@@ -194,6 +194,37 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
 }
 
 #[test]
+fn at_a_first_start_a_good_list_is_enforced_unless_the_settings_are_in_doubt() -> Result<()> {
+    let site = Site::new()?;
+    for (text, is_enforced) in [
+        ("bogus = 1\nports = [6443]\n", true),
+        ("bogus = 1\nmode = \"monitor\"\n", false),
+        ("mode = \"watch\"\n", false),
+        ("cluster_cidrs = [\"10.0.0.0/33\"]\n", false),
+        ("ports = [6443\n", false),
+    ] {
+        let filter = Apifence::new(&site.node)?;
+        let _server = Echo::new(&site.node, PORT)?;
+        fs::write(filter.ranges_file(), LIST)?;
+        fs::write(filter.config_file(), text)?;
+        let daemon = filter.start(&RUN)?;
+        tried(&site, Instant::now())?;
+        if is_enforced {
+            guarded(&site, &filter)?;
+        } else {
+            site.stranger_gets_in(Family::V4, PORT)?;
+        }
+        ensure!(get(&site.node, "/readyz")?.status == 503, "{text}");
+        fs::write(filter.config_file(), "")?;
+        is_ready(&site.node)?;
+        guarded(&site, &filter)?;
+        kill(daemon)?;
+        filter.ok(&["detach"])?;
+    }
+    Ok(())
+}
+
+#[test]
 fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;

@@ -134,19 +134,31 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
             context.settings(other_settings(&others).as_ref())
         }
     };
-    let why = match typed.and_then(|()| files(context, settings.max_ranges)) {
-        Ok(file) => {
-            return Start {
-                file,
-                settings,
-                interfaces: config.interfaces.to_vec(),
-                xdp_mode: *config.xdp_mode,
-                basis: Basis::Files,
-                instead: None,
-                compiled: None,
-            };
+    let files = |file, settings, instead| Start {
+        file,
+        settings,
+        interfaces: config.interfaces.to_vec(),
+        xdp_mode: *config.xdp_mode,
+        basis: Basis::Files,
+        instead,
+        compiled: None,
+    };
+    let list = typed.and_then(|()| list(context, settings.max_ranges));
+    let why = match (list, has_config) {
+        (Ok(file), true) => return files(file, settings, None),
+        // There is nothing to stay as it was. What is certain holds, if nothing that decides who is let in can be in the rest.
+        (Ok(file), false)
+            if saved.is_none() && (store.has_enforced() || !context.file.said.doubts(&POLICY)) =>
+        {
+            let settings = config.over(&context.file.said.settings(), false);
+            let instead = format!(
+                "the list is in force, under the settings that could be read: {}",
+                broken(context)
+            );
+            return files(file, settings, Some(instead));
         }
-        Err(error) => sentence(&error),
+        (_, false) => broken(context),
+        (Err(error), true) => sentence(&error),
     };
     // What an older version kept beside the ranges file.
     let last_good = || {
@@ -210,12 +222,25 @@ fn said(basis: Basis, why: &str) -> String {
     }
 }
 
-/// The list that the files ask for, if both can be used.
-fn files(context: &Context, max_ranges: u32) -> Result<RangesFile> {
-    if !context.file.wrong.is_empty() {
-        let list = context.file.wrong.clone();
-        return Err(Refusals { list }.into());
-    }
+/// The settings that decide who is let in, and where.
+const POLICY: [&str; 7] = [
+    "mode",
+    "ports",
+    "destinations",
+    "node_addresses",
+    "cluster_cidrs",
+    "outbound_ips",
+    "outbound_ip_prefixes",
+];
+
+/// What is wrong with the config file, or the environment.
+fn broken(context: &Context) -> String {
+    let list = context.file.wrong.clone();
+    sentence(&Refusals { list }.into())
+}
+
+/// The list that the ranges file asks for, if it can be used.
+fn list(context: &Context, max_ranges: u32) -> Result<RangesFile> {
     let path = &context.global.ranges_file;
     refuse_other_writers(path)?;
     let file = read_in_time(path)?.ok_or_else(|| {
