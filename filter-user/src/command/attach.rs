@@ -453,10 +453,10 @@ async fn report(
             guarded.interface,
             guarded.xdp_mode.map_or("no", XdpPlace::label)
         ));
-        if guarded.xdp_mode == Some(XdpPlace::Generic) {
-            if let Some(refused) = refusal(&context.pins.link(guarded.ifindex)) {
-                say(format_args!("note: `{}`: {refused}", guarded.interface));
-            }
+        if guarded.xdp_mode == Some(XdpPlace::Generic)
+            && let Some(refused) = refusal(&context.pins.link(guarded.ifindex))
+        {
+            say(format_args!("note: `{}`: {refused}", guarded.interface));
         }
     }
     if settings.mode == PolicyMode::Monitor {

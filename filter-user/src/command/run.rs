@@ -101,7 +101,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     ];
     let mut told = watched.clone();
     let tried = told.wait_for(|health| health.started);
-    let ended = tokio::select! {
+    let mut ended = tokio::select! {
         _ = tried => false,
         _ = terminate.recv() => true,
         _ = interrupt.recv() => true,
@@ -114,8 +114,8 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !ended {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => ended = true,
+            _ = interrupt.recv() => ended = true,
             _ = hangup.recv() => {
                 notify_reloading();
                 let (answer, answered) = oneshot::channel();

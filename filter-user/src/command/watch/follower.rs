@@ -182,7 +182,7 @@ impl Follower {
             }
             if now >= next {
                 runtime.block_on(self.look(tick % THOROUGH == THOROUGH - 1));
-                if tick % MINUTE == 0 {
+                if tick.is_multiple_of(MINUTE) {
                     runtime.block_on(self.warn());
                 }
                 tick += 1;

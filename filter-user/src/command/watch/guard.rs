@@ -182,7 +182,7 @@ impl Guard {
             let due = Instant::now() >= next;
             if due {
                 next = Instant::now() + PERIOD;
-                if tick % ROUTES == 0 {
+                if tick.is_multiple_of(ROUTES) {
                     self.routes = None;
                 }
                 if tick % PINS_LOOK == PINS_LOOK - 1 {
