@@ -38,23 +38,27 @@ impl WriterLock {
     /// # Errors
     /// If somebody else keeps it: says who.
     pub fn take(ranges_file: &Path, pins: &Path) -> Result<Self> {
-        Self::take_within(ranges_file, pins, PATIENCE)
+        Self::take_within(ranges_file, pins, PATIENCE)?
     }
 
-    /// The same without waiting.
+    /// The same without waiting; `None` if somebody else keeps it.
     ///
     /// # Errors
-    /// If somebody else keeps it.
-    pub fn take_now(ranges_file: &Path, pins: &Path) -> Result<Self> {
-        Self::take_within(ranges_file, pins, Duration::ZERO)
+    /// If it cannot be asked for, as where no descriptor is left.
+    pub fn take_now(ranges_file: &Path, pins: &Path) -> Result<Option<Self>> {
+        Ok(Self::take_within(ranges_file, pins, Duration::ZERO)?.ok())
     }
 
-    fn take_within(ranges_file: &Path, pins: &Path, patience: Duration) -> Result<Self> {
+    /// The inner failure is that somebody else keeps it.
+    fn take_within(ranges_file: &Path, pins: &Path, patience: Duration) -> Result<Result<Self>> {
         let target = real_path(ranges_file);
         let mut files = Vec::new();
         // Always in this order, so that two writers cannot wait for each other.
         if let Some(file) = lock_file(&target)? {
-            files.push(lock(file, &target, patience)?);
+            match lock(file, &target, patience)? {
+                Ok(file) => files.push(file),
+                Err(kept) => return Ok(Err(kept)),
+            }
         }
         if pins.exists() {
             // Only its owner can open it, whoever may open the directory that it is in.
@@ -62,17 +66,20 @@ impl WriterLock {
             let verb = || format!("lock `{}`", directory.display());
             make_private(&directory).with_context(verb)?;
             let file = File::open(&directory).with_context(verb)?;
-            let file = lock(file, &directory, patience)?;
+            let file = match lock(file, &directory, patience)? {
+                Ok(file) => file,
+                Err(kept) => return Ok(Err(kept)),
+            };
             // The last holder may have removed the directory: a lock on what is gone keeps nobody out.
             if !same(&file, &directory) {
-                return Err(Problem::failed(
+                return Ok(Err(Problem::failed(
                     format!("{}: it was removed meanwhile", verb()),
                     "another apifence detached the filter; try again",
-                ));
+                )));
             }
             files.push(file);
         }
-        Ok(Self { _files: files })
+        Ok(Ok(Self { _files: files }))
     }
 }
 
@@ -194,22 +201,22 @@ fn lock_file(target: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Locks `file`, which stands for what is at `path`.
-fn lock(file: File, path: &Path, patience: Duration) -> Result<File> {
+/// Locks `file`, which stands for what is at `path`. The inner failure is that somebody else keeps it.
+fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
     let verb = || format!("lock `{}`", path.display());
     let deadline = Instant::now() + patience;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(Ok(file)),
             Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(Problem::failed(
+                return Ok(Err(Problem::failed(
                     format!("{}: {} holds it", verb(), holder(&file)),
                     "only one change at a time; try again when it is done",
-                ));
+                )));
             }
         }
     }

@@ -127,7 +127,7 @@ impl Follower {
         // Before the lock: a disk that takes its time keeps no other writer out.
         let seen = Seen::of(path);
         let read = refuse_other_writers(path).and_then(|()| read_ranges(path));
-        let Ok(_lock) = WriterLock::take_now(path, context.pins.root()) else {
+        let Some(_lock) = WriterLock::take_now(path, context.pins.root())? else {
             return Ok(Outcome::Later);
         };
         if Seen::of(path) != seen {
