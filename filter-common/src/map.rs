@@ -146,15 +146,18 @@ pub enum Basis {
     ImplicitSources = 2,
     /// Nothing: a fresh installation without a list, in monitor mode.
     Fresh = 3,
+    /// The list, under settings that are the default where the files say nothing: at a start the ones last in force could not be read.
+    DefaultSettings = 4,
 }
 
 impl Basis {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Files,
         Self::LastInForce,
         Self::ImplicitSources,
         Self::Fresh,
+        Self::DefaultSettings,
     ];
 
     /// The one with this number; an unknown number is taken for the files.
@@ -171,6 +174,7 @@ impl Basis {
             Self::LastInForce => "last_in_force",
             Self::ImplicitSources => "implicit_sources",
             Self::Fresh => "fresh_installation",
+            Self::DefaultSettings => "default_settings",
         }
     }
 }

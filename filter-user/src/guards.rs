@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    datapath::{Attachment, refusal},
+    datapath::{Attachment, Counters, refusal},
     net::{Interface, XdpPlace},
     pins::Pins,
 };
@@ -22,6 +22,44 @@ pub struct Guard {
     pub native_refused: Option<String>,
     /// Whether packets of this interface meet the filter.
     pub guarded: bool,
+}
+
+impl Guard {
+    /// An interface whose link a process holds, and that is not pinned.
+    pub fn held(interface: &Interface) -> Self {
+        Self {
+            interface: interface.name.clone(),
+            ifindex: interface.ifindex,
+            xdp_mode: interface.xdp.map(|xdp| xdp.place),
+            native_refused: None,
+            guarded: interface.xdp.is_some(),
+        }
+    }
+}
+
+/// Gives the pins of interfaces whose number changed their place: a device that moves to another network namespace and back takes its link
+/// with it, and may get another number. `interfaces` are those that there are.
+///
+/// # Errors
+/// If bpffs or the kernel refuses.
+pub fn follow_moved(pins: &Pins, counters: &mut Counters, interfaces: &[Interface]) -> Result<()> {
+    for ifindex in pins.interfaces()? {
+        let attachment = Attachment::read(&pins.link(ifindex))?;
+        let now = attachment.ifindex;
+        let is_here = interfaces.iter().any(|interface| {
+            let program = interface.xdp.map(|xdp| xdp.program_id);
+            (interface.ifindex, program) == (now, Some(attachment.program_id))
+        });
+        // The number of one that is elsewhere is its number there.
+        if now == 0 || now == ifindex || !is_here || pins.link(now).exists() {
+            continue;
+        }
+        counters.claim(now)?;
+        pins.take_over_link(now, &pins.link(ifindex))?;
+        pins.remove_interface(ifindex)?;
+        counters.release(ifindex)?;
+    }
+    Ok(())
 }
 
 /// Every interface with a pinned link; `interfaces` are those that there are.

@@ -419,6 +419,20 @@ impl Pins {
         fs::remove_dir(self.interface(ifindex)).map_err(|error| self.explain("remove pins", &error))
     }
 
+    /// Whether a version of apifence made anything here besides locks.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn is_used(&self) -> Result<bool> {
+        Ok(!self.layouts()?.is_empty())
+    }
+
+    /// Removes the lock of a writer who found nothing to do; the directory may be somebody else's.
+    pub fn remove_writer_lock(&self) {
+        // The next one finds it, which does no harm.
+        let _ = fs::remove_dir(self.root.join(WRITE));
+    }
+
     fn layouts(&self) -> Result<Vec<PathBuf>> {
         let names =
             list(&self.root).with_context(|| format!("read pins in `{}`", self.root.display()))?;

@@ -131,7 +131,7 @@ impl Stray {
             }
             (None, None) => format!("`ip link set dev {name} xdp off` takes it off"),
             (None, Some(_)) if !self.holders.is_empty() => {
-                "end that process and what is pinned nowhere leaves with it; if it is `run`, `systemctl restart apifence` pins it again".to_owned()
+                "if that is `run`, mount a bpffs there (`mount -t bpf -o mode=0700 bpf /sys/fs/bpf`): it pins its filter again by itself; what is pinned nowhere leaves with the process that holds it".to_owned()
             }
             (None, Some(id)) => {
                 format!("mount that bpffs again, or take it off with `bpftool link detach id {id}`")

@@ -111,6 +111,12 @@ impl Namespace {
             .with_context(|| format!("read ifindex of `{name}` from `{text}`"))
     }
 
+    /// Moves an interface into another namespace.
+    pub fn move_interface(&self, name: &str, to: &Self) -> Result<()> {
+        self.ip(&format!("link set {name} netns {}", to.path()))
+            .map(drop)
+    }
+
     /// A path that `ip` takes where it wants a namespace.
     pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())

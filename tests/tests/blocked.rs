@@ -245,6 +245,14 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
     ensure!(status["state"] != "detached", "{status}");
     let ran = filter.run(&["detach"])?;
     ensure!(ran.code != Some(0), "{ran}");
+    // A change that no packet would meet is not said to be made.
+    for change in [&["ranges", "add", "192.0.2.200"][..], &["ranges", "clear"]] {
+        let ran = filter.run(change)?;
+        ensure!(
+            ran.code == Some(3) && ran.stderr.contains("is filtered"),
+            "{ran}"
+        );
+    }
     ensure!(intruder.count() == 0, "{} got in", intruder.count());
     drop(intruder);
     let link = format!(

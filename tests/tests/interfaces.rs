@@ -100,6 +100,40 @@ fn a_renamed_interface_and_one_that_takes_over_the_default_route_are_known_at_on
 }
 
 #[test]
+fn an_interface_that_was_in_another_namespace_is_ours_when_it_is_back() -> Result<()> {
+    let [node, client, other] = ["node", "client", "other"].map(Namespace::new);
+    let (node, client, other) = (node?, client?, other?);
+    let filter = Apifence::new(&node)?;
+    let _server = Echo::new(&node, PORT)?;
+    plug_in(&node, &client, "n0", 0)?;
+    plug_in(&node, &client, "n1", 1)?;
+    fs::write(filter.ranges_file(), "192.0.2.10\n")?;
+    let both = ["--interface", "n0,n1"];
+    filter.ok(&[&["attach"], &both[..]].concat())?;
+    // It is to get another number.
+    let away = |from: &Namespace, to: &Namespace| from.move_interface("n1", to);
+    other.ip("link add first type veth peer name second")?;
+    away(&node, &other)?;
+    node.ip("link add third type veth peer name fourth")?;
+    node.ip("link add fifth type veth peer name sixth")?;
+    away(&other, &node)?;
+    node.ip("addr add 10.9.1.1/24 dev n1")?;
+    node.ip("link set n1 up")?;
+    silent(&client, ip("10.9.1.20"), at("10.9.1.1", PORT))?;
+    filter.ok(&[&["attach"], &both[..]].concat())?;
+    let status = filter.json(&["status"])?;
+    ensure!(status["interfaces"][1]["interface"] == "n1", "{status}");
+    ensure!(status["interfaces"][1]["guarded"] == true, "{status}");
+    let _daemon = started(&node, &filter, &both)?;
+    is_ready(&node)?;
+    Ok(())
+}
+
+fn is_ready(node: &Namespace) -> Result<()> {
+    until("it is ready", || Ok(get(node, "/readyz")?.status == 200))
+}
+
+#[test]
 fn routes_that_come_and_go_cost_little() -> Result<()> {
     const ROUTES: u32 = 50_000;
     let [node, client] = ["node", "client"].map(Namespace::new);

@@ -194,6 +194,43 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
 }
 
 #[test]
+fn settings_that_are_lost_are_told_until_somebody_accepts_it() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let ports = ["--port", "443,6443,9345"];
+    filter.ok(&[&["attach", "--interface", INTERFACE], &ports[..]].concat())?;
+    filter.boot()?;
+    fs::write(filter.state_dir().join("policy"), "\0x")?;
+    let mut daemon = filter.start(&RUN)?;
+    daemon.line(|line| line.starts_with("warning: what flags set before is lost"))?;
+    tried(&site, Instant::now())?;
+    guarded(&site, &filter)?;
+    // The list is followed, and that changes nothing of it.
+    fs::write(filter.ranges_file(), format!("{LIST}192.0.2.77\n"))?;
+    until("the list is followed", || {
+        Ok(filter.run(&["check", "192.0.2.77"])?.code == Some(0))
+    })?;
+    not_ready(&site.node, &["what flags set before is lost", "not whole"])?;
+    ensure!(filter.json(&["status"])?["policy_source"] == "default_settings");
+    daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+    is_ready(&site.node)?;
+    ensure!(filter.json(&["status"])?["policy_source"] == "files");
+    // A state directory that others may write is closed to them with the next change.
+    kill(daemon)?;
+    fs::set_permissions(filter.state_dir(), fs::Permissions::from_mode(0o777))?;
+    filter.ok(&[&["attach", "--interface", INTERFACE], &ports[..]].concat())?;
+    let mode = fs::metadata(filter.state_dir())?.permissions().mode() & 0o777;
+    ensure!(mode == 0o700, "{mode:o}");
+    filter.boot()?;
+    let _daemon = filter.start(&RUN)?;
+    is_ready(&site.node)?;
+    ensure!(filter.json(&["status"])?["ports"] == json!([443, 6443, 9345]));
+    Ok(())
+}
+
+#[test]
 fn at_a_first_start_a_good_list_is_enforced_unless_the_settings_are_in_doubt() -> Result<()> {
     let site = Site::new()?;
     for (text, is_enforced) in [

@@ -19,6 +19,7 @@ use crate::{
     datapath::{
         Attachment, Counters, Link, Maps, Program, create_maps, detach_link, loaded, refusal,
     },
+    guards::follow_moved,
     net::{Interface, Net, XdpPlace},
     output::say,
     pins::Pins,
@@ -76,7 +77,10 @@ pub(super) async fn warnings(context: &Context, net: &Net) -> Result<Vec<Warning
     };
     let settings = context.settings(have.as_ref());
     let facts = Facts::gather(net, &settings.ports, &settings.destinations).await?;
-    let mut warnings = facts.warnings(&context.pins.interfaces()?.into_iter().collect());
+    let strays = strays(&context.pins, &net.interfaces().await?)?;
+    let elsewhere = strays.iter().map(|stray| stray.ifindex);
+    let guarded = context.pins.interfaces()?.into_iter().chain(elsewhere);
+    let mut warnings = facts.warnings(&guarded.collect());
     warnings.extend(written_by_others(context));
     Ok(warnings)
 }
@@ -156,6 +160,9 @@ async fn guard(
 /// Load, fill the policy, attach. If a step fails, the list in force and the ranges file stay as they were, and interfaces that had no
 /// filter have none.
 async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Shown>> {
+    if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
+        follow_moved(&context.pins, &mut counters, &net.interfaces().await?)?;
+    }
     for interface in &wish.interfaces {
         interface.link_header(VERB)?;
         refuse_foreign(&context.pins, interface)?;
@@ -184,7 +191,13 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         // After a boot those are in force that were before, unless somebody took the filter off.
         None => {
             let saved = PolicyStore::new(&context.config.state_dir).read();
-            let saved = saved.ok().flatten().map(|saved| saved.settings);
+            let saved = saved.unwrap_or_else(|error| {
+                say(format_args!(
+                    "warning: {error:#}: what flags set before is lost, and what is not said now is the default"
+                ));
+                None
+            });
+            let saved = saved.map(|saved| saved.settings);
             saved.or_else(|| other_settings(&others))
         }
     };

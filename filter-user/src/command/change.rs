@@ -25,6 +25,7 @@ use crate::{
     progress::Progress,
     ranges::{Difference, Entry, List, Prefix, RangesFile},
     state::{Committed, History, Staged, StagedPolicy, WriterLock, read_ranges},
+    strays::strays_at_rest,
 };
 
 /// The one who may change the list.
@@ -120,6 +121,13 @@ impl<'a> Writer<'a> {
                 "set ranges provisionally: no filter is attached that could go back",
                 "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
             ));
+        }
+        if self.maps.is_none() {
+            // A filter without pins goes by the list that it has, and no command could change that.
+            let (strays, _) = strays_at_rest(&self.context.pins, &self.net).await?;
+            if let Some(stray) = strays.first() {
+                return Err(stray.problem("change list"));
+            }
         }
         let policy = match &self.settings {
             Some(settings) => {

@@ -36,14 +36,15 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
             .iter()
             .filter_map(|pin| Attachment::read(pin).ok())
             .collect();
-        if links.is_empty() && !context.pins.root().exists() {
+        if !context.pins.is_used()? {
+            context.pins.remove_writer_lock();
+            if let Some(stray) = strays_at_rest(&context.pins, &net).await?.0.first() {
+                return Err(stray.problem("detach filter"));
+            }
             say(format_args!(
                 "nothing is attached (`{}`)",
                 context.pins.root().display()
             ));
-            if let Some(stray) = strays_at_rest(&context.pins, &net).await?.0.first() {
-                return Err(stray.problem("detach filter"));
-            }
             let detached = Vec::new();
             context.global.output.result(&Detached { detached })?;
             return Ok(0);

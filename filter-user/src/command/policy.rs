@@ -126,7 +126,7 @@ pub(super) fn keep(
 pub(super) fn told<T>(kept: Result<T>) -> Option<T> {
     kept.inspect_err(|error| {
         say(format_args!(
-            "warning: {error:#}: after a reboot with a broken list an older policy would be in force"
+            "warning: {error:#}: after a reboot the settings that flags gave would be forgotten (put them into the config file), and with a broken list an older policy would hold"
         ));
     })
     .ok()

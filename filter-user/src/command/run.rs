@@ -161,7 +161,15 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         if context.global.verbose {
             quiet(context)?;
         }
-        say("leaving; the filter stays on (`apifence detach` removes it)");
+        let guarded = told.borrow().guarded.clone();
+        if guarded
+            .iter()
+            .all(|ifindex| context.pins.link(*ifindex).exists())
+        {
+            say("leaving; the filter stays on (`apifence detach` removes it)");
+        } else {
+            say("warning: leaving; the pins of the filter are gone, so it ends with this process");
+        }
         Ok(0)
     }
 }

@@ -108,7 +108,11 @@ pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     let is_run = matches!(cli.command, Command::Run { .. });
     let text = match read_config(path, named) {
         // Whatever is broken at a start, the port is guarded.
-        Err(error) if is_run => ConfigText::Unreadable(format!("{error:#}")),
+        Err(error) if is_run => ConfigText::Unreadable(
+            format!("{error:#}")
+                .rsplit_once(": ")
+                .map_or_else(|| format!("{error:#}"), |(_, cause)| cause.to_owned()),
+        ),
         text => text?,
     };
     let path = path.display().to_string();

@@ -226,10 +226,26 @@ pub(super) async fn run(context: &Context, check: bool) -> Result<u8> {
         );
         status.warn("unguarded-interface", text);
     }
+    if status.state != "detached" {
+        for name in wanted(context, &net, &status.interfaces).await? {
+            let shown = status
+                .interfaces
+                .iter()
+                .any(|guard| guard.interface == name);
+            let elsewhere = strays.iter().any(|stray| stray.interface == name);
+            if !shown && !elsewhere {
+                let text = format!(
+                    "`{name}` is to be guarded, and is not: `run` does it as soon as it can, and its log says why it cannot now"
+                );
+                status.warn("unguarded-interface", text);
+            }
+        }
+    }
     if !status.ports.is_empty() {
         let ports = status.ports.iter().copied().collect();
         let guards = status.interfaces.iter().filter(|guard| guard.guarded);
-        let guarded = guards.map(|guard| guard.ifindex).collect();
+        let elsewhere = strays.iter().map(|stray| stray.ifindex);
+        let guarded = guards.map(|guard| guard.ifindex).chain(elsewhere).collect();
         let facts = Facts::gather(&net, &ports, &status.destinations).await?;
         status.warnings.extend(facts.warnings(&guarded));
         status.warnings.extend(written_by_others(context));
@@ -344,6 +360,9 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
         Basis::ImplicitSources => {
             Some("at the last start no list could be used: only the implicit sources are let in")
         }
+        Basis::DefaultSettings => Some(
+            "at the last start the settings last in force could not be read: what flags had set is lost, and what the files do not say is the default",
+        ),
         Basis::Fresh => Some(
             "there was no list at the last start: monitor mode, and nothing is dropped; `apifence ranges set CIDR,...` writes one",
         ),

@@ -54,17 +54,14 @@ impl Settings {
             }
         };
         let none = || (String::new(), false);
-        // Where nothing is dropped, nothing can be opened, and nobody kept out.
-        let enforces = self.mode == PolicyMode::Enforce;
-        let opens = |what: Option<String>| match what {
-            Some(what) if enforces && other.mode == PolicyMode::Enforce => {
-                (format!("opens {what} to everyone"), true)
-            }
-            _ => none(),
+        // Also where nothing is dropped now: it comes true with the mode, when nobody thinks of it any more.
+        let opens = |what: Option<String>| {
+            what.map_or_else(none, |what| (format!("opens {what} to everyone"), true))
         };
-        let cuts = |whom: Option<String>| match whom {
-            Some(whom) if enforces => (format!("nothing but the list lets {whom} in"), true),
-            _ => none(),
+        let cuts = |whom: Option<String>| {
+            whom.map_or_else(none, |whom| {
+                (format!("nothing but the list lets {whom} in"), true)
+            })
         };
         let ports = other.ports.difference(&self.ports);
         note(

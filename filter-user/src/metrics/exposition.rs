@@ -131,7 +131,7 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     }
     page.gauge(
         "apifence_policy_generation",
-        "Number of the policy in force; counts up with every change, and from 1 with the first attach.",
+        "Number of the policy in force, from 1 on; none is given twice, and a change that is taken back brings back the one before.",
         policy.generation as f64,
     )?;
     page.gauge(

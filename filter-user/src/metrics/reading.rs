@@ -1,6 +1,6 @@
 //! What the kernel says, read when somebody asks.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, map::Basis};
@@ -109,7 +109,8 @@ impl Exporter {
         let read = async {
             let _looking = self.looking.lock().await;
             let interfaces = self.net.interfaces().await?;
-            spawn_blocking(move || Reading::take(&pins, &interfaces))
+            let held = self.health.borrow().guarded.clone();
+            spawn_blocking(move || Reading::take(&pins, &interfaces, &held))
                 .await
                 .context("read what is in force")
         };
@@ -158,7 +159,8 @@ impl Counted {
 }
 
 impl Reading {
-    fn take(pins: &Pins, interfaces: &[Interface]) -> Self {
+    /// `held` are the interfaces that this process guards, pinned or not.
+    fn take(pins: &Pins, interfaces: &[Interface], held: &BTreeSet<u32>) -> Self {
         let mut failures = Vec::new();
         let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
         let mut guards = guards(pins, interfaces).unwrap_or_else(|error| {
@@ -171,6 +173,13 @@ impl Reading {
                 .iter()
                 .any(|interface| interface.ifindex == guard.ifindex)
         });
+        let is_pinned = |ifindex: u32| guards.iter().any(|guard| guard.ifindex == ifindex);
+        let unpinned: Vec<Guard> = interfaces
+            .iter()
+            .filter(|found| held.contains(&found.ifindex) && !is_pinned(found.ifindex))
+            .map(Guard::held)
+            .collect();
+        guards.extend(unpinned);
         let mut counters = Vec::new();
         if !guards.is_empty() {
             match read_counters(pins, &guards) {

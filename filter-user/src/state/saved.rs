@@ -8,7 +8,7 @@
 use std::{
     fs, io,
     io::Write as _,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
 };
@@ -128,6 +128,12 @@ impl PolicyStore {
     pub fn stage(&self, policy: &SavedPolicy) -> Result<StagedPolicy> {
         let explain = |error: io::Error| self.explain(&error);
         make_private(&self.directory).map_err(explain)?;
+        // Others could write there: what they wrote is replaced now, and they can no longer.
+        let found = fs::metadata(&self.directory).map_err(explain)?;
+        if found.mode() & 0o077 != 0 {
+            let private = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(&self.directory, private).map_err(explain)?;
+        }
         let list = policy.file.list();
         let header = Header {
             settings: policy.settings.clone(),
@@ -164,7 +170,11 @@ impl PolicyStore {
             format!(
                 "write state directory `{}`: {}",
                 self.directory.display(),
-                errno(error)
+                match error.raw_os_error() {
+                    Some(_) => errno(error),
+                    // The library that makes temporary files says its name, too.
+                    None => error.kind().to_string(),
+                }
             ),
             "name one that can be written with `--state-dir`",
         )
@@ -235,8 +245,6 @@ impl Drop for KeptPolicy {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::config::Config;
 

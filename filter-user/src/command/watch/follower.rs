@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, FromArgMatches as _};
+use filter_common::map::Basis;
 use tokio::{runtime, sync::watch};
 
 use self::in_force::{Known, Outcome};
@@ -77,6 +78,8 @@ struct Follower {
     blocked: Option<Instant>,
     /// Whether a trial was not confirmed, and what the files say is not what returned: it waits for somebody to touch them.
     held: bool,
+    /// Whether somebody asked for the files.
+    asked: bool,
     complaints: Complaints,
     warned: BTreeSet<Warning>,
 }
@@ -136,6 +139,7 @@ pub(in super::super) fn follow(
         not_before: None,
         blocked: None,
         held: false,
+        asked: false,
         complaints: Complaints::default(),
         warned: BTreeSet::new(),
     };
@@ -195,6 +199,7 @@ impl Follower {
 
     /// Reads both files again, changed or not.
     async fn reload(&mut self) {
+        self.asked = true;
         self.config_file.reading();
         self.ranges_file.reading();
         self.follow_config();
@@ -238,8 +243,11 @@ impl Follower {
                 self.held = false;
                 // With a config file that cannot be read, not all of them are.
                 if !self.complaints.has("config") {
+                    let is_of_files = self.known.basis == Basis::Files;
                     self.health.send_modify(|health| {
-                        health.instead = None;
+                        if is_of_files {
+                            health.instead = None;
+                        }
                         health.reloaded(None);
                     });
                 }

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::{Config, XdpMode},
     datapath::{Attachment, Counters, HeldMaps, Link, LogLines, Program},
+    guards::follow_moved,
     link_type::LinkType,
     metrics::{Health, Loop, Turns},
     net::{Change, Changes, Interface, Net, XdpPlace, is_link_local},
@@ -108,6 +109,8 @@ struct Guard {
     /// What is wrong besides interfaces, by what it concerns.
     troubles: BTreeMap<&'static str, String>,
     retry: Option<Instant>,
+    /// When the links were looked at last.
+    seen: Instant,
 }
 
 /// A guarded interface.
@@ -146,6 +149,7 @@ pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
             complaints: Complaints::default(),
             troubles: BTreeMap::new(),
             retry: None,
+            seen: Instant::now(),
         }
     };
     thread::Builder::new()
@@ -256,19 +260,32 @@ impl Guard {
         self.shared.turns.turn(Loop::Guard);
         let before = self.held.len();
         let pins = &self.shared.pins;
+        let (mut open, seen) = (Vec::new(), self.seen);
+        self.seen = Instant::now();
         self.held.retain(|ifindex, held| {
             let attachment = match &held.link {
                 Some(link) => link.attachment(),
                 None => Attachment::read(&pins.link(*ifindex)),
             };
-            attachment.is_ok_and(|attachment| attachment.ifindex == *ifindex)
+            let holds = attachment.is_ok_and(|attachment| attachment.ifindex == *ifindex);
+            if !holds {
+                open.push(*ifindex);
+            }
+            holds
         });
         let lost = self.held.len() < before;
         let due = self.retry.is_some_and(|time| Instant::now() >= time);
         if thorough || lost || due {
             let done = self.guard().await;
-            let open = done.is_err() || !self.shared.health.borrow().refused.is_empty();
-            self.retry = open.then(|| Instant::now() + PAUSE);
+            for held in open.iter().filter_map(|ifindex| self.held.get(ifindex)) {
+                say(format_args!(
+                    "warning: somebody detached the filter from `{}`: the port was open there for {} ms at most",
+                    held.name,
+                    seen.elapsed().as_millis()
+                ));
+            }
+            let waits = done.is_err() || !self.shared.health.borrow().refused.is_empty();
+            self.retry = waits.then(|| Instant::now() + PAUSE);
             self.outcome(INTERFACES, done);
         }
     }
@@ -300,6 +317,7 @@ impl Guard {
             let wanted = |interface: &&Interface| names.contains(&interface.name);
             interfaces.iter().filter(wanted).collect()
         };
+        follow_moved(&self.shared.pins, &mut self.counters, &interfaces)?;
         self.remove_stale_pins(&interfaces);
         let mut refused = BTreeMap::new();
         let mut new = Vec::new();

@@ -121,10 +121,10 @@ pub(in super::super) async fn start(
 fn choose(context: &Context, typed: Result<()>) -> Start {
     let config = &context.config;
     let store = PolicyStore::new(&config.state_dir);
-    let saved = store.read().unwrap_or_else(|error| {
-        say(format_args!("warning: {error:#}"));
-        None
-    });
+    let (saved, lost) = match store.read() {
+        Ok(saved) => (saved, None),
+        Err(error) => (None, Some(sentence(&error))),
+    };
     // What nobody says otherwise is as it was before the boot. In a broken file somebody may have said it.
     let has_config = context.file.wrong.is_empty();
     let settings = match &saved {
@@ -134,18 +134,25 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
             context.settings(other_settings(&others).as_ref())
         }
     };
-    let files = |file, settings, instead| Start {
+    let files = |file, settings, basis, instead| Start {
         file,
         settings,
         interfaces: config.interfaces.to_vec(),
         xdp_mode: *config.xdp_mode,
-        basis: Basis::Files,
+        basis,
         instead,
         compiled: None,
     };
     let list = typed.and_then(|()| list(context, settings.max_ranges));
     let why = match (list, has_config) {
-        (Ok(file), true) => return files(file, settings, None),
+        (Ok(file), true) => {
+            let basis = match &lost {
+                None => Basis::Files,
+                Some(_) => Basis::DefaultSettings,
+            };
+            let instead = lost.map(|why| said(basis, &why));
+            return files(file, settings, basis, instead);
+        }
         // There is nothing to stay as it was. What is certain holds, if nothing that decides who is let in can be in the rest.
         (Ok(file), false)
             if saved.is_none() && (store.has_enforced() || !context.file.said.doubts(&POLICY)) =>
@@ -155,7 +162,7 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
                 "the list is in force, under the settings that could be read: {}",
                 broken(context)
             );
-            return files(file, settings, Some(instead));
+            return files(file, settings, Basis::Files, Some(instead));
         }
         (_, false) => broken(context),
         (Err(error), true) => sentence(&error),
@@ -167,7 +174,13 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
     };
     let (saved, basis) = match (saved, last_good()) {
         (Some(saved), _) => (SavedPolicy { settings, ..saved }, Basis::LastInForce),
-        (None, Some(file)) => (with(context, file, settings), Basis::LastInForce),
+        (None, Some(file)) => {
+            let basis = match &lost {
+                None => Basis::LastInForce,
+                Some(_) => Basis::DefaultSettings,
+            };
+            (with(context, file, settings), basis)
+        }
         (None, None) => {
             let (mode, basis) = if store.has_enforced() {
                 (PolicyMode::Enforce, Basis::ImplicitSources)
@@ -178,6 +191,7 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
             (with(context, nobody, Settings { mode, ..settings }), basis)
         }
     };
+    let why = lost.map_or(why.clone(), |lost| format!("{why}; {lost}"));
     // Flags and environment name interfaces whatever the config file is like.
     let is_told = |key| has_config || !config.doubts(&[key]);
     Start {
@@ -217,8 +231,13 @@ fn said(basis: Basis, why: &str) -> String {
             format!("only the implicit sources are let in, for there is no usable list: {why}")
         }
         Basis::Fresh => {
-            format!("monitor mode: nothing is dropped until there is a list: {why}")
+            format!(
+                "monitor mode: nothing is dropped until there is a list that can be used: {why}"
+            )
         }
+        Basis::DefaultSettings => format!(
+            "what flags set before is lost, and what the files do not say is the default (`apifence config` shows it; `systemctl reload apifence` accepts it): {why}"
+        ),
     }
 }
 

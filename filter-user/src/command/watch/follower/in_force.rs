@@ -31,6 +31,7 @@ const SET_BY_HAND: i128 = 1_000_000_000;
 pub(super) struct Known {
     pub(super) standing: Option<Standing>,
     pub(super) generation: u64,
+    pub(super) basis: Basis,
     /// The node's addresses; none if they are not known.
     pub(super) node: Option<Vec<IpNet>>,
     /// By how much the wall clock was ahead: expiries are kept on the other one.
@@ -166,7 +167,9 @@ impl Follower {
         let have = maps.settings(slot).ok();
         let want = match (&have, Basis::of(record.basis)) {
             (Some(have), _) if !self.has_config => context.config.over(have, false),
-            (have, Basis::Files | Basis::LastInForce) => context.settings(have.as_ref()),
+            (have, Basis::Files | Basis::LastInForce | Basis::DefaultSettings) => {
+                context.settings(have.as_ref())
+            }
             // What was not asked for does not stay.
             _ => context.config.settings(),
         };
@@ -180,7 +183,10 @@ impl Follower {
         if changes.as_ref().is_none_or(|changes| !changes.is_empty()) {
             reasons.push("the settings");
         }
-        if self.has_config && Basis::of(record.basis) != Basis::Files && reasons.is_empty() {
+        // That settings were lost has to be seen by somebody, who asks for the files then.
+        let stays = Basis::of(record.basis) == Basis::DefaultSettings && !self.asked;
+        let is_of_files = stays || Basis::of(record.basis) == Basis::Files;
+        if self.has_config && !is_of_files && reasons.is_empty() {
             reasons.push("what the policy is made from");
         }
         if (record.mode == Mode::Off as u8) != (list == List::Off) {
@@ -211,7 +217,7 @@ impl Follower {
             changes.iter().flatten().for_each(say);
             let guarded = self.health.borrow().guarded.clone();
             let mut policy = policy(&self.net, &list, &want, &guarded).await?;
-            if !self.has_config {
+            if !self.has_config || stays {
                 policy.basis = Basis::of(record.basis);
             }
             look(&self.net, Some(&maps), &policy)
@@ -223,7 +229,11 @@ impl Follower {
             let staging = Staging {
                 policy: &policy,
                 file: None,
-                kept: keep(context, &file, &want, self.has_config),
+                kept: if stays {
+                    None
+                } else {
+                    keep(context, &file, &want, self.has_config)
+                },
                 within: None,
             };
             put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
@@ -242,7 +252,9 @@ impl Follower {
                 say(format_args!("{news}: {}", in_words(&list)));
             }
         }
+        self.asked = false;
         self.known = Known {
+            basis: Basis::of(maps.record(maps.in_force()?)?.basis),
             standing: Some(maps.standing()?),
             generation: maps.record(maps.in_force()?)?.generation,
             node: Some(node),
