@@ -127,7 +127,7 @@ fn run_leaves_the_filter_on_unless_told_to_take_it_off() -> Result<()> {
         let mut daemon = filter.start(&with("run", more))?;
         daemon.line(|line| line.contains("guarding"))?;
         site.stranger_is_dropped(Family::V4, PORT, &filter)?;
-        daemon.line(|line| line.contains("dropped"))?;
+        daemon.line(|line| line.contains(" drop unauthorized "))?;
         daemon.signal(signal)?;
         assert_eq!(daemon.wait()?, Some(0));
         if stays {
