@@ -1,7 +1,10 @@
 //! What this node takes out of other packets without a tunnel device: an interface's filter sees such packets from the outside alone,
 //! so it has to look into them.
 
-use std::{fs, io, iter};
+use std::{
+    fs, io, iter,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use filter_common::map::Encapsulation;
@@ -19,18 +22,18 @@ impl Decapsulation {
     /// # Errors
     /// If it does not answer.
     pub fn of_this_node() -> Result<Self> {
-        Self::of(routes_decapsulate()?)
+        let labels = takes_labels().context("read settings of MPLS")?;
+        Ok(Self::of(routes_decapsulate()?, labels))
     }
 
-    /// Where `routes` tells what those do.
-    fn of(routes: bool) -> Result<Self> {
-        let labels = takes_labels().context("read settings of MPLS")?;
+    /// Where `routes` and `labels` tell what those do.
+    fn of(routes: bool, labels: bool) -> Self {
         let bits = [
             (routes, Encapsulation::SegmentRouting),
             (labels, Encapsulation::Mpls),
         ];
         let bits = bits.into_iter().filter(|(is, _)| *is);
-        Ok(Self(bits.fold(0, |bits, (_, how)| bits | how as u8)))
+        Self(bits.fold(0, |bits, (_, how)| bits | how as u8))
     }
 
     /// As the kernel keeps it.
@@ -44,6 +47,8 @@ pub struct Watch {
     socket: Socket,
     /// What the routes do; none if they must be listed.
     routes: Option<bool>,
+    /// Whether labels are taken off, and when that was asked.
+    labels: Option<(Instant, bool)>,
 }
 
 impl Watch {
@@ -63,6 +68,7 @@ impl Watch {
         Ok(Self {
             socket: open().context("open rtnetlink socket")?,
             routes: None,
+            labels: None,
         })
     }
 
@@ -91,9 +97,21 @@ impl Watch {
             Some(routes) => routes,
             None => *self.routes.insert(routes_decapsulate()?),
         };
-        Decapsulation::of(routes)
+        // The kernel gives no word of these settings.
+        let (at, labels) = match self.labels {
+            Some((at, labels)) if at.elapsed() < LABELS => (at, labels),
+            _ => (
+                Instant::now(),
+                takes_labels().context("read settings of MPLS")?,
+            ),
+        };
+        self.labels = Some((at, labels));
+        Ok(Decapsulation::of(routes, labels))
     }
 }
+
+/// How long settings of MPLS are taken for what they were.
+const LABELS: Duration = Duration::from_secs(5);
 
 /// Whether a datagram has word of a route or a next hop that takes off what is around a packet.
 fn tells_of_any(datagram: &[u8]) -> bool {

@@ -419,12 +419,12 @@ impl Pins {
         fs::remove_dir(self.interface(ifindex)).map_err(|error| self.explain("remove pins", &error))
     }
 
-    /// Whether a version of apifence made anything here besides locks.
+    /// Whether a version of apifence made anything here besides the lock of a writer.
     ///
     /// # Errors
     /// If the directory cannot be read.
     pub fn is_used(&self) -> Result<bool> {
-        Ok(!self.layouts()?.is_empty())
+        Ok(self.watch().exists() || !self.layouts()?.is_empty())
     }
 
     /// Removes the lock of a writer who found nothing to do; the directory may be somebody else's.

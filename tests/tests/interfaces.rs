@@ -1,19 +1,25 @@
 //! Interfaces that come, go, and change their names under `run`.
 
-use std::{fs, io::Write as _, process::Stdio};
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use procfs::process::Process;
 use tests::{
     cli::{Apifence, Background},
     net::{Echo, Intruder, silent},
-    netns::{End, Namespace, veth},
+    netns::{End, Namespace, add_address, veth},
     scrape::{get, ready, scrape},
-    site::{at, ip},
+    site::{INTERFACE, Site, at, ip},
     wait::until,
 };
 
 const PORT: u16 = 6443;
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 
 /// A pair between `node` and `client`, the node's end called `name`; `number` is that of its network.
 fn plug_in(node: &Namespace, client: &Namespace, name: &str, number: u8) -> Result<()> {
@@ -141,7 +147,7 @@ fn routes_that_come_and_go_cost_little() -> Result<()> {
     let filter = Apifence::new(&node)?;
     plug_in(&node, &client, "n0", 0)?;
     node.ip("route add default via 10.9.0.20")?;
-    let mut batch = std::process::Command::new("ip");
+    let mut batch = Command::new("ip");
     batch.args(["-batch", "-"]).stdin(Stdio::piped());
     let mut batch = node.spawn(&mut batch)?;
     let mut text = String::new();
@@ -160,7 +166,7 @@ fn routes_that_come_and_go_cost_little() -> Result<()> {
         Ok(stat.utime + stat.stime)
     };
     let before = ticks()?;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     for _ in 0..30 {
         node.ip("route add 203.0.113.0/24 via 10.9.0.20")?;
         node.ip("route del 203.0.113.0/24")?;
@@ -198,5 +204,76 @@ fn a_flapping_interface_piles_up_nothing() -> Result<()> {
     let after = flap(10)?;
     // One that reads or lists something has a descriptor or two for a moment.
     ensure!(after <= before + 2, "{before} descriptors became {after}");
+    Ok(())
+}
+
+#[test]
+fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let names: Vec<String> = (0..64).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        node.ip(&format!("link add {name} type veth peer name p{name}"))?;
+    }
+    let filter = Apifence::new(&node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let all = names.join(",");
+    let carrying = || -> Result<usize> {
+        let shown = node.ip("-d link show")?;
+        Ok(shown
+            .lines()
+            .filter(|line| line.contains("name apifence"))
+            .count())
+    };
+    let by = |limit: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.arg(format!("--nofile={limit}"));
+        prlimit
+    };
+    // A soft limit as everywhere, and room above it.
+    let attach = ["attach", "--interface", &all];
+    let began = Instant::now();
+    let ran = filter.run_by(by("1024:"), &attach)?;
+    ensure!(ran.code == Some(0), "{ran}");
+    println!("64 interfaces attached in {:?}", began.elapsed());
+    assert_eq!(carrying()?, 64);
+    filter.ok(&["detach"])?;
+
+    // Fewer than there are interfaces: their pins hold the links.
+    let run = ["run", "--interface", &all];
+    let mut command = filter.command_by(by("110:110"), &run);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut daemon = tests::cli::Killed(node.spawn(&mut command)?);
+    until("all are guarded", || Ok(carrying()? == 64))?;
+    is_ready(&node)?;
+    ensure!(daemon.0.try_wait()?.is_none(), "it goes on");
+    Ok(())
+}
+
+#[test]
+fn addresses_of_pods_change_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    is_ready(&site.node)?;
+    let generation = || Ok::<_, anyhow::Error>(filter.json(&["status"])?["generation"].clone());
+    let before = generation()?;
+    for number in 0..6 {
+        let pair = format!("pod{number} type veth peer name peer{number}");
+        site.node.ip(&format!("link add {pair}"))?;
+        site.node.ip(&format!("link set pod{number} up"))?;
+        site.node.ip(&format!("link set peer{number} up"))?;
+    }
+    // An address of the node's own is followed, and comes after all of these.
+    add_address(&site.node, INTERFACE, "192.0.2.99/32")?;
+    until("the address is followed", || {
+        Ok(filter.run(&["check", "192.0.2.99"])?.code == Some(0))
+    })?;
+    let after = generation()?;
+    ensure!(
+        after.as_u64() == before.as_u64().map(|before| before + 1),
+        "{before} became {after}"
+    );
+    drop(daemon);
     Ok(())
 }

@@ -11,6 +11,8 @@ use filter_common::{Verdict, map::LAYOUT_VERSION};
 use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, Background},
+    foreign::Foreign,
+    kernel,
     net::Echo,
     scrape::{ENDPOINT, Page, connect, get, ready, request, scrape},
     site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
@@ -163,21 +165,23 @@ fn readiness_follows_the_kernel() -> Result<()> {
     assert_eq!((answer.status, answer.body.as_str()), (200, "ready\n"));
     assert_eq!((ready, enforcing, lost), (Some(1.0), Some(1.0), None));
 
-    // Somebody takes the filter off, and a writer keeps it from being repaired at once.
-    let writer = fs::File::open(filter.ranges_file().with_file_name(".ranges.lock"))?;
-    writer.lock()?;
+    // Somebody takes the filter off, and puts another program in its place.
     let link = format!(
         "layout-{LAYOUT_VERSION}/interfaces/{}/link",
         site.node.ifindex(INTERFACE)?
     );
-    fs::remove_file(filter.bpffs().join(link))?;
+    daemon.signal(Signal::SIGSTOP)?;
+    kernel::detach_link(&filter.bpffs().join(link))?;
+    let mut foreign = Foreign::load()?;
+    let foreign = site.node.run(|| foreign.attach(INTERFACE))?;
+    daemon.signal(Signal::SIGCONT)?;
     wait::until("it is not ready", || Ok(state()?.0.status == 503))?;
     let (answer, ready, enforcing, lost) = state()?;
     assert!(answer.body.contains("`eth0` is not guarded"), "{answer:?}");
     assert_eq!((ready, enforcing, lost), (Some(0.0), Some(0.0), Some(0.0)));
     assert_eq!(get(&site.node, "/healthz")?.status, 200);
 
-    writer.unlock()?;
+    drop(foreign);
     wait::until("it is ready", || Ok(state()?.0.status == 200))?;
     let (answer, ready, enforcing, lost) = state()?;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -196,13 +200,12 @@ fn readiness_follows_the_kernel() -> Result<()> {
     assert_eq!((ready, enforcing), (Some(1.0), Some(0.0)));
     assert_eq!(mode(&scrape(&site.node)?, "off"), Some(1.0));
 
-    // What cannot be read is not claimed.
+    // Pins that are moved away come back: `run` holds what they stand for.
     let layout = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
-    fs::rename(&layout, filter.bpffs().join("layout-999"))?;
-    let (answer, ready, enforcing, lost) = state()?;
-    assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("map layout 999"), "{answer:?}");
-    assert_eq!((ready, enforcing, lost), (Some(0.0), Some(0.0), Some(0.0)));
+    fs::rename(&layout, filter.bpffs().join("elsewhere"))?;
+    wait::until("they are back", || {
+        Ok(layout.join("maps").exists() && state()?.0.status == 200)
+    })?;
 
     daemon.signal(Signal::SIGTERM)?;
     ends(&mut daemon)

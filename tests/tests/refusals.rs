@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::Result;
 use filter_common::map::LAYOUT_VERSION;
 use tests::{
-    cli::{Apifence, FAILED, INPUT, Ran, refused},
+    cli::{Apifence, FAILED, INPUT, refused},
     foreign::{self, Foreign},
     net::Echo,
     netns::Namespace,
@@ -186,14 +186,9 @@ fn missing_capabilities_are_named() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let powerless = |arguments: &[&str]| {
-        let own = filter.command(arguments);
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--bounding-set=-all", "--inh-caps=-all"])
-            .arg(own.get_program())
-            .args(own.get_args());
-        let output = site.node.output(&mut command)?;
-        anyhow::Ok(Ran::new(arguments, &output))
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--bounding-set=-all", "--inh-caps=-all"]);
+        filter.run_by(setpriv, arguments)
     };
     let ran = powerless(&ATTACH)?;
     refused(&ran, FAILED, &["operation not permitted"])?;

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use tests::{
     cli::{Apifence, Background},
     foreign::Foreign,
     net::Echo,
-    netns::{Namespace, add_address, two_interfaces},
+    netns::{Namespace, two_interfaces},
     scrape::{get, scrape},
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site},
     wait::until,
@@ -433,76 +433,5 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     until("the other one is guarded", || Ok(carrying(&node)?[0]))?;
     kill(daemon)?;
     drop(client);
-    Ok(())
-}
-
-#[test]
-fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
-    let node = Namespace::new("node")?;
-    let names: Vec<String> = (0..64).map(|number| format!("n{number}")).collect();
-    for name in &names {
-        node.ip(&format!("link add {name} type veth peer name p{name}"))?;
-    }
-    let filter = Apifence::new(&node)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    let all = names.join(",");
-    let carrying = || -> Result<usize> {
-        let shown = node.ip("-d link show")?;
-        Ok(shown
-            .lines()
-            .filter(|line| line.contains("name apifence"))
-            .count())
-    };
-    let by = |limit: &str| {
-        let mut prlimit = Command::new("prlimit");
-        prlimit.arg(format!("--nofile={limit}"));
-        prlimit
-    };
-    // A soft limit as everywhere, and room above it.
-    let attach = ["attach", "--interface", &all];
-    let began = Instant::now();
-    let ran = filter.run_by(by("1024:"), &attach)?;
-    ensure!(ran.code == Some(0), "{ran}");
-    println!("64 interfaces attached in {:?}", began.elapsed());
-    assert_eq!(carrying()?, 64);
-    filter.ok(&["detach"])?;
-
-    // Fewer than there are interfaces: their pins hold the links.
-    let run = ["run", "--interface", &all];
-    let mut command = filter.command_by(by("110:110"), &run);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut daemon = tests::cli::Killed(node.spawn(&mut command)?);
-    until("all are guarded", || Ok(carrying()? == 64))?;
-    is_ready(&node)?;
-    ensure!(daemon.0.try_wait()?.is_none(), "it goes on");
-    Ok(())
-}
-
-#[test]
-fn addresses_of_pods_change_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    let daemon = filter.start(&RUN)?;
-    is_ready(&site.node)?;
-    let generation = || Ok::<_, anyhow::Error>(filter.json(&["status"])?["generation"].clone());
-    let before = generation()?;
-    for number in 0..6 {
-        let pair = format!("pod{number} type veth peer name peer{number}");
-        site.node.ip(&format!("link add {pair}"))?;
-        site.node.ip(&format!("link set pod{number} up"))?;
-        site.node.ip(&format!("link set peer{number} up"))?;
-    }
-    // An address of the node's own is followed, and comes after all of these.
-    add_address(&site.node, INTERFACE, "192.0.2.99/32")?;
-    until("the address is followed", || {
-        Ok(filter.run(&["check", "192.0.2.99"])?.code == Some(0))
-    })?;
-    let after = generation()?;
-    ensure!(
-        after.as_u64() == before.as_u64().map(|before| before + 1),
-        "{before} became {after}"
-    );
-    drop(daemon);
     Ok(())
 }

@@ -109,7 +109,7 @@ fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
     let held = aya::programs::links::PinnedLink::from_pin(&pin)?;
     fs::remove_dir_all(filter.bpffs())?;
     let pid = format!("process {}", std::process::id());
-    told(&filter, &[INTERFACE, &pid, "end that process"])?;
+    told(&filter, &[INTERFACE, &pid, "leaves with the process"])?;
     is_silent(&site)?;
     drop(held);
     // At once, though the kernel takes a moment to let go of it.

@@ -235,7 +235,7 @@ pub(super) async fn run(context: &Context, check: bool) -> Result<u8> {
             let elsewhere = strays.iter().any(|stray| stray.interface == name);
             if !shown && !elsewhere {
                 let text = format!(
-                    "`{name}` is to be guarded, and is not: `run` does it as soon as it can, and its log says why it cannot now"
+                    "`{name}` is to be guarded, and is not; `run` guards it as soon as it can, its log and `/readyz` say what keeps it"
                 );
                 status.warn("unguarded-interface", text);
             }
@@ -424,7 +424,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
             status.drift.extend(wrong);
             status
                 .drift
-                .push("the file is not in force; the list before stays in force".to_owned());
+                .push("the file is not in force; what is in force stays in force".to_owned());
         }
     }
     Ok(())

@@ -33,12 +33,34 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// How much of what cannot be understood is shown.
+const SHOWN: usize = 60;
+
+/// What was written, as a terminal can show it: characters that cannot be seen by their code, and no more than the beginning of much.
+fn shown(text: &str) -> String {
+    let visible =
+        |letter: char| matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1;
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN)
+        .map(|letter| match letter {
+            letter if visible(letter) => letter.to_string(),
+            letter => letter.escape_unicode().to_string(),
+        })
+        .collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
 /// Parses one range: an address, or a CIDR without host bits, that a packet can come from.
 ///
 /// # Errors
 /// Anything else, with the form that would be taken. Nothing is rounded: a range that is not what its author meant
 /// lets a stranger in or locks the operator out.
 pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
+    let shown = shown(text);
     if text.is_empty() {
         return Err(Refusal::new(
             "a range is empty",
@@ -51,7 +73,7 @@ pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
     };
     let Ok(address) = address.parse::<IpAddr>() else {
         return Err(Refusal::new(
-            format!("range `{text}` is no IP address or CIDR"),
+            format!("range `{shown}` is no IP address or CIDR"),
             "write it like `198.51.100.0/24`, `2001:db8:aa::/48` or `198.51.100.7`",
         ));
     };
@@ -63,7 +85,7 @@ pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
             Ok(len) if len <= max && (digits == "0" || !digits.starts_with(['+', '0'])) => len,
             _ => {
                 return Err(Refusal::new(
-                    format!("range `{text}` has no prefix length from 0 to {max}"),
+                    format!("range `{shown}` has no prefix length from 0 to {max}"),
                     format!("`{address}/{max}` for one host"),
                 ));
             }
@@ -72,7 +94,7 @@ pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
     let range = IpNet::new_assert(address, len);
     if range.network() != address {
         return Err(Refusal::new(
-            format!("range `{text}` has bits set after the first {len}"),
+            format!("range `{shown}` has bits set after the first {len}"),
             format!("`{}`, or `{address}/{max}` for one host", range.trunc()),
         ));
     }

@@ -103,7 +103,7 @@ impl Logs {
     /// Logs what was refused since the last time. `again`: looks whether these are still the rings that are written.
     async fn log(&mut self, again: bool) -> Result<()> {
         // Where they are gone, the guard tells that, and pins them again.
-        if !self.context.pins.maps().exists() && (again || self.reports.is_none()) {
+        if (again || self.reports.is_none()) && !self.context.pins.maps().exists() {
             return Ok(());
         }
         if self
