@@ -79,6 +79,7 @@ fn a_days_work() -> Result<()> {
                     "10.0.0.0/8",
                     "--destination",
                     "192.0.2.0/24",
+                    "--force",
                 ],
             ]
             .concat(),

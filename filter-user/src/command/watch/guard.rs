@@ -41,9 +41,9 @@ use crate::{
 /// How often the links are looked at: of one that somebody detached by hand the kernel gives no word.
 const PERIOD: Duration = Duration::from_millis(400);
 /// How many of these until the pins are looked at.
-const PINS_LOOK: u64 = 12;
+const PINS_LOOK: u64 = 15;
 /// How many until the interfaces are listed, for what the kernel gave no word of.
-const THOROUGH: u64 = 20;
+const THOROUGH: u64 = 40;
 /// How many until the default routes are.
 const ROUTES: u64 = 150;
 /// How long until an interface that could not be guarded is tried again though nothing happened.
