@@ -136,7 +136,9 @@ fn an_interface_that_was_in_another_namespace_is_ours_when_it_is_back() -> Resul
 }
 
 fn is_ready(node: &Namespace) -> Result<()> {
-    until("it is ready", || Ok(get(node, "/readyz")?.status == 200))
+    until("it is ready", || {
+        Ok(get(node, "/readyz").is_ok_and(|answer| answer.status == 200))
+    })
 }
 
 #[test]
