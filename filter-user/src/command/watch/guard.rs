@@ -109,6 +109,8 @@ struct Guard {
     /// What is wrong besides interfaces, by what it concerns.
     troubles: BTreeMap<&'static str, String>,
     retry: Option<Instant>,
+    /// Whether every interface was tried, and the programs are verified.
+    has_started: bool,
     /// When the links were looked at last.
     seen: Instant,
 }
@@ -149,6 +151,7 @@ pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
             complaints: Complaints::default(),
             troubles: BTreeMap::new(),
             retry: None,
+            has_started: false,
             seen: Instant::now(),
         }
     };
@@ -160,6 +163,14 @@ pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
 
 impl Guard {
     fn run(mut self, runtime: &runtime::Runtime) {
+        // Those that are there are guarded first; then the programs for every kind of interface that may come are verified. That
+        // takes some tenths of a second, in which no word of changes is heeded: it is part of the start.
+        runtime.block_on(self.turn(true));
+        let verified = self
+            .load()
+            .and_then(|()| self.program.as_mut().map_or(Ok(()), Program::verify));
+        self.outcome(PROGRAM, verified);
+        self.has_started = true;
         let mut changes = None;
         let mut tick = 1_u64;
         let mut next = Instant::now() + PERIOD;
@@ -196,13 +207,6 @@ impl Guard {
             }
             if concerns || due {
                 runtime.block_on(self.turn(concerns || tick.is_multiple_of(THOROUGH)));
-            }
-            if due && tick == 1 {
-                // For interfaces of every kind that may come; those that are there are guarded by now.
-                let verified = self
-                    .load()
-                    .and_then(|()| self.program.as_mut().map_or(Ok(()), Program::verify));
-                self.outcome(PROGRAM, verified);
             }
             tick += u64::from(due);
         }
@@ -293,7 +297,8 @@ impl Guard {
     /// Guards every interface that is to be guarded and is not, each by itself.
     async fn guard(&mut self) -> Result<()> {
         let mut interfaces = self.net.interfaces().await?;
-        if !self.shared.pins.other_links()?.is_empty() {
+        let others = self.shared.pins.other_links().unwrap_or_default();
+        if !others.is_empty() {
             let taken = self.take_over(&interfaces);
             self.outcome(OTHERS, taken);
             interfaces = self.net.interfaces().await?;
@@ -317,7 +322,8 @@ impl Guard {
             let wanted = |interface: &&Interface| names.contains(&interface.name);
             interfaces.iter().filter(wanted).collect()
         };
-        follow_moved(&self.shared.pins, &mut self.counters, &interfaces)?;
+        // Tried again at the next look; nothing else waits for it.
+        let _ = follow_moved(&self.shared.pins, &mut self.counters, &interfaces);
         self.remove_stale_pins(&interfaces);
         let mut refused = BTreeMap::new();
         let mut new = Vec::new();
@@ -358,14 +364,15 @@ impl Guard {
         let guarded = self.held.keys().copied().collect();
         let drift = refused.iter().map(|(name, why)| format!("`{name}`: {why}"));
         let drift = drift.reduce(|one, other| format!("{one}; {other}"));
-        let first = !self.shared.health.borrow().started;
+        let started = self.has_started;
+        let first = started && !self.shared.health.borrow().started;
         let changed = self.shared.health.send_if_modified(|health| {
             let before = health.clone();
             health.interfaces = all;
             health.guarded = guarded;
             health.drift = drift;
             health.refused = refused;
-            health.started = true;
+            health.started = started;
             *health != before
         });
         if changed {
