@@ -15,9 +15,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::{runtime, sync::watch};
 
+use self::pinned::spare_descriptors;
 use super::{
     super::{
         attach::{VERB, refuse_foreign, refuse_other_mode},
@@ -492,14 +492,5 @@ impl Guard {
             health.trouble = trouble;
             differs
         });
-    }
-}
-
-/// How many more descriptors this process may open.
-fn spare_descriptors() -> u64 {
-    let open = fs::read_dir("/proc/self/fd").map(Iterator::count);
-    match (getrlimit(Resource::RLIMIT_NOFILE), open) {
-        (Ok((soft, _)), Ok(open)) => soft.saturating_sub(open as u64),
-        _ => 0,
     }
 }

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use filter_common::map::SELECTOR;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Guard, Held};
 use crate::{
@@ -78,5 +79,14 @@ impl Held {
             (Ok(pinned), Some(Ok(own))) => self.is_pinned && pinned.link_id == own.link_id,
             (pinned, _) => self.is_pinned && pinned.is_ok(),
         }
+    }
+}
+
+/// How many more descriptors this process may open.
+pub(super) fn spare_descriptors() -> u64 {
+    let open = fs::read_dir("/proc/self/fd").map(Iterator::count);
+    match (getrlimit(Resource::RLIMIT_NOFILE), open) {
+        (Ok((soft, _)), Ok(open)) => soft.saturating_sub(open as u64),
+        _ => 0,
     }
 }
