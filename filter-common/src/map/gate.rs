@@ -29,7 +29,7 @@ const _: () = assert!(
     "no padding"
 );
 
-/// A gate of zeros is the strictest one: nobody reaches the default ports.
+/// A gate of zeros is the strictest one: no source reaches the default ports.
 impl Gate {
     /// What to do with what is found. Any unknown number is the strict mode.
     #[inline(always)]
