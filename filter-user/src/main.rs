@@ -41,10 +41,15 @@ fn tell(error: &anyhow::Error) -> u8 {
                 .map_or_else(|| cause.to_string(), errno)
         })
         .collect();
-    let (hint, exit) = match error.downcast_ref::<Problem>() {
-        Some(problem) => (problem.hint.as_str(), problem.exit),
-        None => ("`apifence status` shows what is in force", EXIT_FAILED),
+    let causes = causes.join(": ");
+    let Some(problem) = error.downcast_ref::<Problem>() else {
+        say(format_args!(
+            "error: {causes}\nhint: `apifence status` shows what is in force"
+        ));
+        return EXIT_FAILED;
     };
-    say(format_args!("error: {}\nhint: {hint}", causes.join(": ")));
-    exit
+    let word = if problem.refused { "refused" } else { "error" };
+    say(format_args!("{word}: {causes}\nhint: {}", problem.hint));
+    problem.details.iter().for_each(say);
+    problem.exit
 }

@@ -18,15 +18,37 @@ pub struct Problem {
     pub hint: String,
     /// The process's exit code.
     pub exit: u8,
+    /// Nothing is wrong with what was asked for, but it does harm: it is done if somebody insists.
+    pub refused: bool,
+    /// What is to be read after the hint, a line each: what would have changed, and whom that would cut.
+    pub details: Vec<String>,
 }
 
 impl Problem {
+    /// A change that is possible, and is not made unless somebody insists: `details` say what it would do.
+    pub fn refused(
+        cause: impl Into<String>,
+        hint: impl Into<String>,
+        details: Vec<String>,
+    ) -> anyhow::Error {
+        Self {
+            cause: cause.into(),
+            hint: hint.into(),
+            exit: EXIT_INPUT,
+            refused: true,
+            details,
+        }
+        .into()
+    }
+
     /// Something failed that the user's input did not cause.
     pub fn failed(cause: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
         Self {
             cause: cause.into(),
             hint: hint.into(),
             exit: EXIT_FAILED,
+            refused: false,
+            details: Vec::new(),
         }
         .into()
     }
@@ -37,6 +59,8 @@ impl Problem {
             cause: cause.into(),
             hint: hint.into(),
             exit: EXIT_INPUT,
+            refused: false,
+            details: Vec::new(),
         }
         .into()
     }

@@ -228,14 +228,14 @@ pub const INPUT: i32 = 2;
 /// Exit code for what failed.
 pub const FAILED: i32 = 3;
 
-/// Wants this exit code, nothing on stdout, a line `error: ...` with all of `words`, and a line `hint: ...` after it.
+/// Wants this exit code, nothing on stdout, a line `error: ...` or `refused: ...` with all of `words`, and a line `hint: ...` after it.
 pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
     ensure!(ran.code == Some(code), "wanted exit code {code}; {ran}");
     ensure!(ran.stdout.is_empty(), "wanted no data; {ran}");
     let mut lines = ran
         .stderr
         .lines()
-        .skip_while(|line| !line.starts_with("error: "));
+        .skip_while(|line| !line.starts_with("error: ") && !line.starts_with("refused: "));
     let error = lines.next().unwrap_or_default();
     ensure!(!error.is_empty(), "no line `error: ...`; {ran}");
     for word in words {
