@@ -117,7 +117,7 @@ pub struct PolicyRecord {
     /// tell that a writer got so far.
     pub commits: u8,
     /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
-    /// `generation`, `next_id` and `line_chunks` are all that the rest says.
+    /// `generation`, `next_id`, `line_chunks`, `trial` and `fallback_at` are all that the rest says.
     pub blank: u8,
     /// A [`Basis`] as a number: what user space made it from.
     pub basis: u8,
@@ -127,11 +127,37 @@ pub struct PolicyRecord {
     pub block_chunks: [u8; 2],
     /// As in the [`Gate`].
     pub decapsulates: u8,
+    /// A [`Trial`] as a number: what became of a generation that was on trial. A blank slot keeps it.
+    pub trial: u8,
     /// Always zero.
-    pub unused: [u8; 7],
+    pub unused: [u8; 6],
 }
 
 const _: () = assert!(size_of::<PolicyRecord>() == 80, "no padding");
+
+/// What becomes of a generation that is to be confirmed. Only user space reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Trial {
+    /// It never was on trial, or waits with its list beside the ranges file, which still holds the one before.
+    #[default]
+    None = 0,
+    /// It waits, and the ranges file says its list: the file was edited, and `run` put it on trial.
+    Edited = 1,
+    /// Nobody confirmed it in time: it took itself back, and no change came after it.
+    Lapsed = 2,
+}
+
+impl Trial {
+    /// The one with this number; an unknown number is taken for none.
+    pub const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Edited,
+            2 => Self::Lapsed,
+            _ => Self::None,
+        }
+    }
+}
 
 /// What a policy was made from. Only user space reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -212,15 +212,15 @@ pub(crate) enum RangesCommand {
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// Add ranges to the list
+    /// Add ranges to the list; one that is listed already is renewed
     Add {
         /// Addresses and CIDRs
         #[arg(required = true, value_name = "CIDR", value_delimiter = ',')]
         ranges: Vec<String>,
-        /// What they are
+        /// What they are; an empty one takes a comment off
         #[arg(long, value_name = "TEXT")]
         comment: Option<String>,
-        /// When they expire: a duration like `8h` or `30d`, or a time like `2027-01-31T18:00:00Z`
+        /// When they expire: a duration like `8h` or `30d`, a time like `2027-01-31T18:00:00Z`, or `never`
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
         #[command(flatten)]
@@ -231,6 +231,11 @@ pub(crate) enum RangesCommand {
         /// Addresses and CIDRs, as listed
         #[arg(required = true, value_name = "CIDR", value_delimiter = ',')]
         ranges: Vec<String>,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Take the entries out that have expired
+    Prune {
         #[command(flatten)]
         change: ChangeArgs,
     },

@@ -1,6 +1,6 @@
 //! The loader and command line of apifence.
 //!
-//! `cli` is what was typed, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
+//! `cli` is what was typed, `author` by whom, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
 //! kernel's side, `net` what rtnetlink tells, `link_type` what of a device's packets the filter sees,
 //! `decapsulation` what packets it has to look into, `nat` what rewrites addresses, `driver` why one refuses a
 //! program, `guards` which interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel` which ones
@@ -13,6 +13,7 @@
 // They panic where a stream is closed or full: `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod author;
 pub mod cli;
 pub mod clients;
 pub mod clock;

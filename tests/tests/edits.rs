@@ -79,7 +79,7 @@ fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
     // The edit is not lost.
     let kept = history(&filter)?;
     ensure!(kept[1]["ranges"] == 3, "{kept:#?}");
-    filter.ok(&["ranges", "rollback", "--confirm-within", "1h"])?;
+    filter.ok(&["ranges", "rollback", "1", "--confirm-within", "1h"])?;
     filter.ok(&["confirm"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);

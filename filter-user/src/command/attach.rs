@@ -14,6 +14,7 @@ use super::{
     upgrade::{other_settings, take_over},
 };
 use crate::{
+    author::Author,
     cli::{ChangeArgs, PolicyArgs},
     config::{PolicyMode, SettingChange, Settings, XdpMode, join},
     datapath::{
@@ -230,7 +231,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     let leap = look(net, before.as_ref().filter(|_| guarded), &policy).await?;
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
     changes.iter().for_each(say);
-    leap.lines().iter().for_each(say);
+    leap.lines(false).iter().for_each(say);
     let meant = insist(&changes, wish.change.force).and_then(|()| match upgrade {
         // Whom the filter that is on keeps out already nobody knows here.
         true => Ok(()),
@@ -294,7 +295,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         Some(until) => say(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
         )),
-        None => History::of(&context.global.ranges_file).record(),
+        None => History::of(&context.global.ranges_file).record(&Author::of_this_process()),
     }
     clear_up(&mut maps);
     told

@@ -1,30 +1,33 @@
 //! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, panic::resume_unwind, path::Path, thread, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context as _, Result};
-use filter_common::{Mode, map::Origin};
-use ipnet::IpNet;
+use filter_common::{
+    Mode,
+    map::{PolicyRecord, Trial},
+};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{
     Context,
     leap::{Leap, look},
     policy::{examine, keep, policy, told},
     settle::{Waiting, settle},
+    told::{Before, Change, listed},
 };
 use crate::{
+    author::Author,
     cli::ChangeArgs,
     clock::{Moment, to_second},
     config::Settings,
     datapath::{Maps, Policy, Slot, Standing},
     net::Net,
-    output::{Output, print, say},
+    output::say,
     problem::Problem,
     progress::Progress,
-    ranges::{Difference, Entry, List, Prefix, RangesFile},
-    state::{Committed, History, Staged, StagedPolicy, WriterLock, read_ranges},
+    ranges::{Difference, List, RangesFile},
+    state::{Committed, History, Seen, Staged, StagedPolicy, WriterLock, read_ranges},
     strays::strays_at_rest,
 };
 
@@ -36,6 +39,12 @@ pub(super) struct Writer<'a> {
     settings: Option<Settings>,
     waiting: Option<Waiting>,
     progress: Progress,
+    /// How the ranges file looked before it was read.
+    seen: Seen,
+    /// Reads it, and what it says.
+    reading: Option<JoinHandle<Result<Option<RangesFile>>>>,
+    /// What came of that: nothing if it cannot be read.
+    file: Option<RangesFile>,
     _lock: WriterLock,
 }
 
@@ -43,7 +52,8 @@ impl<'a> Writer<'a> {
     /// Takes the lock, and puts in order what the last writer left.
     pub(super) fn new(context: &'a Context) -> Result<Self> {
         let net = Net::open()?;
-        let lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
+        let path = &context.global.ranges_file;
+        let lock = WriterLock::take(path, context.pins.root())?;
         let mut maps = context.maps()?;
         let (mut settings, mut waiting) = (None, None);
         if let Some(maps) = &mut maps {
@@ -51,6 +61,11 @@ impl<'a> Writer<'a> {
             maps.expect_change()?;
             settings = Some(maps.settings(maps.in_force()?)?);
         }
+        let seen = Seen::of(path);
+        let path = path.clone();
+        let reading = thread::Builder::new()
+            .spawn(move || read_ranges(&path))
+            .context("start thread")?;
         Ok(Self {
             context,
             net,
@@ -58,6 +73,9 @@ impl<'a> Writer<'a> {
             settings,
             waiting,
             progress: Progress::start(),
+            seen,
+            reading: Some(reading),
+            file: None,
             _lock: lock,
         })
     }
@@ -68,17 +86,28 @@ impl<'a> Writer<'a> {
     }
 
     /// The ranges file, for a change that builds on it.
-    pub(super) fn file(&self) -> Result<Option<RangesFile>> {
-        match read_ranges(&self.context.global.ranges_file)? {
-            None if self.maps.is_some() => Err(Problem::failed(
+    pub(super) fn file(&mut self) -> Result<Option<RangesFile>> {
+        let attached = self.maps.is_some();
+        match self.read()? {
+            None if attached => Err(Problem::failed(
                 format!(
                     "read ranges file `{}`: no such file",
                     self.context.global.ranges_file.display()
                 ),
                 "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
             )),
-            file => Ok(file),
+            file => Ok(file.cloned()),
         }
+    }
+
+    /// What the ranges file says. That it cannot be read is told once; it counts as none then.
+    fn read(&mut self) -> Result<Option<&RangesFile>> {
+        if let Some(reading) = self.reading.take() {
+            self.file = reading
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))?;
+        }
+        Ok(self.file.as_ref())
     }
 
     /// Takes the change back that waits for its confirmation; false if none does.
@@ -90,6 +119,26 @@ impl<'a> Writer<'a> {
         maps.select(waiting.slot.other())?;
         waiting.pending.remove();
         Ok(true)
+    }
+
+    /// When the last change took itself back, because nobody confirmed it, if the file says what is in force since then: there is nothing
+    /// to take back.
+    pub(super) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
+        let record = self.record()?;
+        let list = self.read().ok().flatten().map(|file| file.list().digest());
+        let (Some(maps), Some(record)) = (&self.maps, record) else {
+            return Ok(None);
+        };
+        let Some(since) = maps.lapsed()?.filter(|_| list == Some(record.list)) else {
+            return Ok(None);
+        };
+        Ok(Some(to_second(Moment::now()?.wall_at_boot(since))))
+    }
+
+    /// The record in force, if a filter is attached.
+    fn record(&self) -> Result<Option<PolicyRecord>> {
+        let maps = self.maps.as_ref();
+        maps.map(|maps| maps.record(maps.in_force()?)).transpose()
     }
 
     /// The last step, once it is told what is in force.
@@ -105,6 +154,34 @@ impl<'a> Writer<'a> {
             return Err(still_waiting(waiting)?);
         }
         let list = file.list();
+        let policy = self.compile(&list, args).await?;
+        let mut change = self.compare(file, list, policy.as_ref(), args).await?;
+        let output = self.context.global.output;
+        if let Err(refusal) = change.leap.insist(args.force) {
+            return change.refuse(refusal, output);
+        }
+        change.tell(output)?;
+        if args.dry_run {
+            output.result(&change)?;
+            return Ok(0);
+        }
+        change.confirm_until = self.make(file, policy.as_ref(), args)?;
+        // It is done: whatever fails from here on, that is what the exit status says.
+        self.progress.clear();
+        change.close();
+        if let Err(error) = output.result(&change) {
+            say(format_args!("warning: {error:#}: the change is made"));
+        }
+        if args.confirm_within.is_none() {
+            let by = Author::of_this_process();
+            History::of(&self.context.global.ranges_file).record(&by);
+        }
+        self.clear_up();
+        Ok(0)
+    }
+
+    /// The policy of `list` under the settings in force; none where no filter is attached.
+    async fn compile(&self, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
         let most = match &self.settings {
             Some(settings) => settings.max_ranges,
             None if self.context.config.doubts(&["max_ranges"]) => {
@@ -115,104 +192,130 @@ impl<'a> Writer<'a> {
             }
             None => *self.context.config.max_ranges,
         };
-        examine(&list, most)?;
-        if self.maps.is_none() && args.confirm_within.is_some() {
-            return Err(Problem::input(
-                "set ranges provisionally: no filter is attached that could go back",
-                "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
-            ));
-        }
-        if self.maps.is_none() {
+        examine(list, most)?;
+        let Some(settings) = &self.settings else {
+            if args.confirm_within.is_some() {
+                return Err(Problem::input(
+                    "set ranges provisionally: no filter is attached that could go back",
+                    "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
+                ));
+            }
             // A filter without pins goes by the list that it has, and no command could change that.
             let (strays, _) = strays_at_rest(&self.context.pins, &self.net).await?;
-            if let Some(stray) = strays.first() {
-                return Err(stray.problem("change list"));
-            }
-        }
-        let policy = match &self.settings {
-            Some(settings) => {
-                let guarded = self.context.pins.interfaces()?.into_iter().collect();
-                Some(policy(&self.net, &list, settings, &guarded).await?)
-            }
-            None => None,
+            return match strays.first() {
+                Some(stray) => Err(stray.problem("change list")),
+                None => Ok(None),
+            };
         };
+        let guarded = self.context.pins.interfaces()?.into_iter().collect();
+        policy(&self.net, list, settings, &guarded).await.map(Some)
+    }
+
+    /// What sets `list`, which `file` holds, apart from what holds now: from what packets met until now, which need not be what the file
+    /// says. Where no filter is attached, from the file.
+    async fn compare(
+        &mut self,
+        file: &RangesFile,
+        list: List,
+        policy: Option<&Policy>,
+        args: &ChangeArgs,
+    ) -> Result<Change> {
         let path = &self.context.global.ranges_file;
-        let (difference, was_off) = self.difference(&list, policy.as_ref())?;
-        let mut change = Change {
-            difference,
+        let record = self.record()?;
+        // One that cannot be read is no list to compare with: it makes way, and is kept.
+        let said = self
+            .read()
+            .ok()
+            .flatten()
+            .map(|said| (said == file, said.list()));
+        let before = Before::find(path, said, record.as_ref());
+        let now = Timestamp::now();
+        let (mut difference, leap) = match (&mut self.maps, policy) {
+            (Some(maps), Some(policy)) => {
+                let want = listed(policy.sources().iter(), now);
+                let difference = Difference::between(listed(maps.known()?, now), want);
+                (difference, look(&self.net, Some(maps), policy).await?)
+            }
+            _ => (
+                Difference::new(before.entries(), list.entries()),
+                Leap::default(),
+            ),
+        };
+        if policy.is_some() {
+            difference.note_edits(before.entries(), list.entries());
+        }
+        Ok(Change {
+            was_off: record.is_some_and(|record| record.mode == Mode::Off as u8),
             ranges: list.entries().len(),
             enforced: list != List::Off,
             attached: self.maps.is_some(),
             dry_run: args.dry_run,
-            leap: Leap::default(),
             confirm_until: None,
-        };
-        if let (Some(maps), Some(policy)) = (&self.maps, &policy) {
-            change.leap = look(&self.net, Some(maps), policy).await?;
-        }
-        change.tell(self.context.global.output, was_off)?;
-        if args.dry_run {
-            self.context.global.output.result(&change)?;
-            return Ok(0);
-        }
-        change.leap.insist(args.force)?;
+            refused: None,
+            words: Change::words(&difference, &before, &list, policy, now),
+            difference,
+            leap,
+        })
+    }
+
+    /// Makes the change, all of it or nothing. Returns the deadline if it is provisional.
+    fn make(
+        &mut self,
+        file: &RangesFile,
+        policy: Option<&Policy>,
+        args: &ChangeArgs,
+    ) -> Result<Option<Timestamp>> {
+        let path = &self.context.global.ranges_file;
         let within = args.confirm_within;
         if within.is_some()
             && let Some(maps) = &self.maps
         {
             put_back_edited(maps, path)?;
+            self.seen = Seen::of(path);
         }
         // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
         let said = || fs::read_to_string(path).is_ok_and(|text| file.is(&text));
+        let opens = file.list() == List::Off;
         let staged = match within {
             None if said() => None,
-            _ => Some(Staged::write(path, file)?),
+            _ => Some(
+                Staged::write(path, file)
+                    .map_err(|error| without_disk(error, opens))?
+                    .thought_out_at(self.seen),
+            ),
         };
-        match (&mut self.maps, &policy) {
-            (Some(maps), Some(policy)) => {
-                let staging = Staging {
-                    policy,
-                    file: staged,
-                    kept: match within {
-                        None => keep(self.context, file, &policy.settings, false),
-                        Some(_) => None,
-                    },
-                    within,
-                };
-                let ((), until) = put_in_force(maps, staging, &self.progress, |_, _| Ok(()))?;
-                self.progress.clear();
-                change.confirm_until = until;
-            }
-            _ => {
-                if let Some(staged) = staged {
-                    staged.commit()?;
-                }
-            }
-        }
-        change.close();
-        let told = self.context.global.output.result(&change);
-        if within.is_none() {
-            History::of(path).record();
-        }
-        self.clear_up();
-        told.map(|()| 0)
-    }
-
-    /// What sets `list` apart from the one in force: from what packets met until now, which need not be what the file says. Where no filter
-    /// is attached, from the file. And whether that one is the off switch.
-    fn difference(&mut self, list: &List, policy: Option<&Policy>) -> Result<(Difference, bool)> {
         let (Some(maps), Some(policy)) = (&mut self.maps, policy) else {
-            // One that cannot be read is no list to compare with.
-            let file = read_ranges(&self.context.global.ranges_file).ok().flatten();
-            let before = file.map_or(List::Ranges(Vec::new()), |file| file.list());
-            let difference = Difference::new(before.entries(), list.entries());
-            return Ok((difference, before == List::Off));
+            if let Some(staged) = staged {
+                staged.commit()?;
+            }
+            return Ok(None);
         };
-        let now = Timestamp::now();
-        let want = listed(policy.sources().iter(), now);
-        let difference = Difference::between(listed(maps.known()?, now), want);
-        let record = maps.record(maps.in_force()?)?;
-        Ok((difference, record.mode == Mode::Off as u8))
+        let staging = Staging {
+            policy,
+            file: staged,
+            kept: match within {
+                None => keep(self.context, file, &policy.settings, false),
+                Some(_) => None,
+            },
+            within,
+        };
+        let ((), until) = put_in_force(maps, staging, &self.progress, |_, _| Ok(()))
+            .map_err(|error| without_disk(error, opens))?;
+        Ok(until)
+    }
+}
+
+/// The same failure with the way to open the port that needs no disk, if that was what was wanted.
+fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
+    match error.downcast::<Problem>() {
+        Ok(problem) if opens => Problem {
+            hint: "`apifence monitor` lets everyone in, and needs no disk; nothing changed"
+                .to_owned(),
+            ..problem
+        }
+        .into(),
+        Ok(problem) => problem.into(),
+        Err(error) => error,
     }
 }
 
@@ -221,11 +324,17 @@ impl<'a> Writer<'a> {
 pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
     let list = maps.record(maps.in_force()?)?.list;
     let says = |file: &RangesFile| file.list().digest() == list;
+    let history = History::of(path);
     if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
+        // Whether somebody edits it during the trial is told from this copy.
+        let _ = history.keep();
         return Ok(());
     }
-    let kept = History::of(path).before()?.into_iter();
-    let Some(file) = kept.filter_map(|kept| kept.read().ok()).find(says) else {
+    let kept = history.before()?.into_iter();
+    let Some((file, by)) = kept
+        .filter_map(|kept| Some((kept.read().ok()?, kept.by)))
+        .find(|(file, _)| says(file))
+    else {
         if list == List::Off.digest() {
             // A first attach on trial that was not confirmed went back to no filter: no file ever said that.
             return Ok(());
@@ -236,21 +345,13 @@ pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
         ));
     };
     Staged::write(path, &file)?.commit()?;
-    History::of(path).record();
+    if let Some(by) = by {
+        history.record(&by);
+    }
+    say(
+        "note: the ranges file was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
+    );
     Ok(())
-}
-
-/// The user's ranges among `prefixes`, each with the time that it lives, those around it included. All that expired before `now` did so then:
-/// the kernel does not know a time before it was started.
-fn listed<'a>(
-    prefixes: impl Iterator<Item = &'a Prefix>,
-    now: Timestamp,
-) -> impl Iterator<Item = (IpNet, Option<Timestamp>)> {
-    let listed = prefixes.filter(|prefix| prefix.origins & Origin::List as u8 != 0);
-    listed.map(move |prefix| {
-        let expires = prefix.expires.map(|time| to_second(time.max(now)));
-        (prefix.range, expires)
-    })
 }
 
 /// The refusal of a change while another one waits.
@@ -276,7 +377,7 @@ pub(super) struct Staging<'a> {
     pub(super) file: Option<Staged>,
     /// The same policy for the state directory; not with a provisional one, which a reboot ends.
     pub(super) kept: Option<StagedPolicy>,
-    /// Makes it provisional; then there must be a list.
+    /// Makes it provisional. Without a `file` the ranges file says its list already: an edit is on trial.
     pub(super) within: Option<Duration>,
 }
 
@@ -317,24 +418,25 @@ pub(super) fn put_in_force<T>(
         });
         return Ok((put.inspect_err(|_| forget(maps))?, None));
     };
-    let pending = staged
-        .context("put policy in force: a provisional one without a list to confirm")?
-        .park()?;
+    let pending = staged.map(Staged::park).transpose()?;
     let put = maps
         .stage(policy, Some(time), false, &done)
         .and_then(|slot| {
             let between = between(maps, slot)?;
+            if pending.is_none() {
+                maps.note_trial(slot, Trial::Edited)?;
+            }
+            let until = Moment::now()?.wall_at_boot(maps.record(slot)?.fallback_at);
             maps.select_provisionally(slot)?;
-            Ok((between, maps.record(slot)?.fallback_at))
+            Ok((between, to_second(until)))
         });
     match put {
-        Ok((between, until)) => {
-            let until = to_second(Moment::now()?.wall_at_boot(until));
-            Ok((between, Some(until)))
-        }
+        Ok((between, until)) => Ok((between, Some(until))),
         Err(error) => {
             forget(maps);
-            pending.remove();
+            if let Some(pending) = pending {
+                pending.remove();
+            }
             Err(error)
         }
     }
@@ -362,95 +464,4 @@ pub(super) fn clear_up(maps: &mut Maps) {
             "warning: {error:#}: what some ranges are used for is not counted"
         ));
     }
-}
-
-/// What a change of the list comes to.
-#[derive(Serialize)]
-pub(super) struct Change {
-    #[serde(flatten)]
-    pub(super) difference: Difference,
-    /// How many entries are in the list.
-    pub(super) ranges: usize,
-    /// False if the list is the off switch.
-    pub(super) enforced: bool,
-    /// Whether a filter is attached, and judges by the list.
-    pub(super) attached: bool,
-    /// Whether this is only what would be.
-    pub(super) dry_run: bool,
-    #[serde(flatten)]
-    pub(super) leap: Leap,
-    /// When the list before returns, unless `apifence confirm` comes first.
-    pub(super) confirm_until: Option<Timestamp>,
-}
-
-/// How many ranges or connections are named one by one.
-pub(super) const NAMED: usize = 20;
-
-/// The first lines of many.
-pub(super) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> Vec<String> {
-    let mut first: Vec<String> = lines.take(NAMED).collect();
-    if count > NAMED {
-        first.push(format!("and {} more", count - NAMED));
-    }
-    first
-}
-
-impl Change {
-    /// Says it before it is done.
-    fn tell(&self, output: Output, was_off: bool) -> Result<()> {
-        let difference = &self.difference;
-        let count = difference.added.len() + difference.removed.len() + difference.changed.len();
-        let mut lines = first_lines(difference.signed(), count);
-        lines.push(format!(
-            "{} added, {} removed, {} unchanged{}",
-            difference.added.len(),
-            difference.removed.len(),
-            difference.unchanged,
-            match difference.changed.len() {
-                0 => String::new(),
-                changed => format!(", {changed} with another expiry"),
-            }
-        ));
-        if !self.enforced {
-            lines.push("warning: enforcement is off with this list: everyone passes".to_owned());
-        } else if was_off {
-            lines.push(
-                "warning: enforcement was off; with this list everyone else is dropped".to_owned(),
-            );
-        }
-        lines.extend(self.leap.lines());
-        // A dry run is asked for these lines; otherwise they are talk.
-        if self.dry_run && output == Output::Text {
-            print(lines.join("\n"))?;
-        } else {
-            say(lines.join("\n"));
-        }
-        Ok(())
-    }
-
-    /// Says that it is done.
-    fn close(&self) {
-        match self.confirm_until {
-            _ if !self.attached => {
-                say("no filter is attached: the list is in the file alone until `apifence attach`");
-            }
-            Some(until) => say(format_args!(
-                "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
-            )),
-            None => say(format_args!("in force: {} in the list", self.ranges)),
-        }
-    }
-}
-
-/// The ranges that `ranges` names, each with what else is known.
-pub(super) fn entries(
-    ranges: &[IpNet],
-    comment: Option<&String>,
-    expires: Option<Timestamp>,
-) -> impl Iterator<Item = Entry> {
-    ranges.iter().map(move |range| Entry {
-        range: *range,
-        expires,
-        comment: comment.cloned(),
-    })
 }

@@ -1,6 +1,7 @@
 //! `apifence confirm`: keeps a provisional change.
 
 use anyhow::Result;
+use filter_common::map::Trial;
 use serde::Serialize;
 
 use super::{
@@ -10,6 +11,7 @@ use super::{
     settle::{Waiting, settle},
 };
 use crate::{
+    author::Author,
     datapath::Maps,
     output::say,
     problem::Problem,
@@ -36,18 +38,25 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     };
     let confirmed = confirm(context, &mut maps, &waiting)?;
     say(format_args!("confirmed: {} in the list", confirmed.ranges));
-    let answered = context.global.output.result(&confirmed);
+    if let Err(error) = context.global.output.result(&confirmed) {
+        say(format_args!("warning: {error:#}: the change is confirmed"));
+    }
     keep_in_force(context, &maps);
-    History::of(&context.global.ranges_file).record();
+    History::of(&context.global.ranges_file).record(&Author::of_this_process());
     clear_up(&mut maps);
-    answered.map(|()| 0)
+    Ok(0)
 }
 
 /// The generation is marked as confirmed, its list goes from pending to the file, then the kernel is told: in this order, so that
 /// `settle` can do the last step for a confirmation that died before it.
 fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Confirmed> {
     let record = maps.record(waiting.slot)?;
-    let file = waiting.pending.read()?;
+    let path = &context.global.ranges_file;
+    let is_edit = Trial::of(record.trial) == Trial::Edited;
+    let file = match read_ranges(path) {
+        Ok(Some(file)) if is_edit => file,
+        _ => waiting.pending.read()?,
+    };
     let confirmed = Confirmed {
         generation: record.generation,
         ranges: file.list().entries().len(),
@@ -55,16 +64,17 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     if file.list().digest() != record.list {
         return Err(Problem::failed(
             "confirm change: the list that waits is not the one in force: somebody changed it",
-            "make the change again after `apifence ranges rollback`",
+            "`apifence ranges rollback` takes the change back; then make it again",
         ));
     }
     maps.mark(waiting.slot, true)?;
-    if read_ranges(&context.global.ranges_file).is_ok_and(|now| now.as_ref() == Some(&file)) {
+    if is_edit || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(&file)) {
         // The change was one of settings alone.
         waiting.pending.remove();
         maps.select(waiting.slot)?;
         return Ok(confirmed);
     }
+    let edited = History::of(path).is_edited();
     let committed = waiting
         .pending
         .commit()
@@ -73,6 +83,11 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         waiting.pending.take_back(committed)?;
         unmark(maps, waiting);
         return Err(error);
+    }
+    if edited {
+        say(
+            "warning: the ranges file was edited during the trial, and the confirmed list replaces it: the edit is number 1 in `apifence ranges history`",
+        );
     }
     Ok(confirmed)
 }

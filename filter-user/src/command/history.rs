@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::{
+    author::Author,
     clock::to_second,
     output::table,
     ranges::{Difference, List},
@@ -29,6 +30,8 @@ struct Row {
     ranges: Option<usize>,
     /// False if it is the off switch.
     enforced: bool,
+    /// Who put it in force, and by which command; none if it never was, or nobody noted it.
+    by: Option<Author>,
     /// What set it apart from the one before, if that is known.
     change: Option<Difference>,
 }
@@ -42,42 +45,61 @@ impl fmt::Display for Report {
                 Some(ranges) => ranges.to_string(),
             };
             let change = row.change.as_ref().map(ToString::to_string);
+            let by = row.by.as_ref().map(|by| match (&by.user, by.uid) {
+                (Some(user), _) => format!("{}, {user}", by.verb()),
+                (None, Some(uid)) => format!("{}, user {uid}", by.verb()),
+                (None, None) => by.verb(),
+            });
             vec![
                 row.number.to_string(),
                 row.written
                     .map_or_else(String::new, |time| time.to_string()),
                 ranges,
+                by.unwrap_or_default(),
                 change.unwrap_or_default(),
             ]
         });
-        f.write_str(&table(&["number", "written", "ranges", "change"], rows))
+        f.write_str(&table(
+            &["number", "written", "ranges", "by", "change"],
+            rows,
+        ))
     }
 }
 
 /// Runs the command.
 pub(super) fn run(context: &Context) -> Result<u8> {
     let path = &context.global.ranges_file;
-    let mut versions = vec![(written(path), read_ranges(path).ok().flatten())];
-    for kept in History::of(path).before()? {
-        versions.push((kept.written, kept.read().ok()));
+    let history = History::of(path);
+    let current = history.current();
+    let at = current
+        .as_ref()
+        .map_or_else(|| written(path), |kept| kept.written);
+    let by = current.and_then(|kept| kept.by);
+    let mut versions = vec![(at, by, read_ranges(path).ok().flatten())];
+    for kept in history.before()? {
+        versions.push((kept.written, kept.by.clone(), kept.read().ok()));
     }
-    let lists: Vec<(Option<Timestamp>, Option<List>)> = versions
+    let lists: Vec<(Option<Timestamp>, Option<Author>, Option<List>)> = versions
         .into_iter()
-        .map(|(written, file)| (written, file.map(|file| file.list())))
+        .map(|(written, by, file)| (written, by, file.map(|file| file.list())))
         .collect();
-    let rows = lists.iter().enumerate().map(|(number, (written, list))| {
-        let before = lists.get(number + 1).and_then(|(_, list)| list.as_ref());
-        Row {
-            number,
-            written: written.map(to_second),
-            ranges: list.as_ref().map(|list| list.entries().len()),
-            enforced: list.as_ref() != Some(&List::Off),
-            change: list
-                .as_ref()
-                .zip(before)
-                .map(|(list, before)| Difference::new(before.entries(), list.entries())),
-        }
-    });
+    let rows = lists
+        .iter()
+        .enumerate()
+        .map(|(number, (written, by, list))| {
+            let before = lists.get(number + 1).and_then(|(.., list)| list.as_ref());
+            Row {
+                number,
+                written: written.map(to_second),
+                ranges: list.as_ref().map(|list| list.entries().len()),
+                enforced: list.as_ref() != Some(&List::Off),
+                by: by.clone(),
+                change: list
+                    .as_ref()
+                    .zip(before)
+                    .map(|(list, before)| Difference::new(before.entries(), list.entries())),
+            }
+        });
     let report = Report {
         lists: rows.collect(),
     };

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use filter_common::Mode;
 use serde::Serialize;
 
-use super::change::first_lines;
+use super::told::first_lines;
 use crate::{
     clients::{Connection, established, origin},
     clock::Moment,
@@ -95,8 +95,8 @@ pub(super) async fn look(net: &Net, maps: Option<&Maps>, policy: &Policy) -> Res
 }
 
 impl Leap {
-    /// What there is to say about it, a line each.
-    pub(super) fn lines(&self) -> Vec<String> {
+    /// What is to be said of it; in place of a change that `would` do it.
+    pub(super) fn lines(&self, would: bool) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(why) = &self.unknown {
             lines.push(format!(
@@ -109,15 +109,17 @@ impl Leap {
                 .iter()
                 .map(|connection| format!("  {} -> {}", connection.remote, connection.local));
             lines.push(format!(
-                "warning: {} of {} established connections are cut at their next packet:",
+                "warning: {} of {} established connections {} cut at their next packet:",
                 self.cut.len(),
-                self.cut.len() + self.kept
+                self.cut.len() + self.kept,
+                if would { "would be" } else { "are" }
             ));
             lines.extend(first_lines(named, self.cut.len()));
         }
         if let Some(client) = self.shuts_out {
             lines.push(format!(
-                "warning: {client}, where this shell came in from, is shut out from the protected ports"
+                "warning: {client}, where this shell came in from, {} shut out from the protected ports",
+                if would { "would be" } else { "is" }
             ));
         }
         lines
@@ -135,9 +137,10 @@ impl Leap {
             }
             _ => return Ok(()),
         };
-        Err(Problem::input(
+        Err(Problem::refused(
             cause,
             "add `--force` if that is meant, and `--confirm-within 60s` so that it takes itself back; nothing changed",
+            Vec::new(),
         ))
     }
 }

@@ -22,6 +22,7 @@ mod settle;
 mod stats;
 mod status;
 mod suggest;
+mod told;
 mod top;
 mod upgrade;
 mod watch;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     Context,
-    change::{Writer, entries},
+    change::Writer,
     history, list,
     policy::{refused, typed_list},
 };
@@ -17,7 +17,7 @@ use crate::{
     output::say,
     problem::Problem,
     progress::Progress,
-    ranges::{List, RangesFile, parse_expiry, parse_range},
+    ranges::{Edit, List, RangesFile, parse_expiry, parse_range},
     state::{History, Input},
 };
 
@@ -63,30 +63,42 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             expires,
             change,
         } => {
-            let comment = one_line(comment)?;
+            let now = Timestamp::now();
+            let comment = comment.as_deref().map(one_line).transpose()?;
             let ranges = typed_ranges(&ranges)?;
-            let expires = match expires {
-                Some(text) => Some(
-                    parse_expiry(&text, Timestamp::now())
-                        .map_err(|refusal| refused(vec![refusal]))?,
-                ),
+            let expires = match expires.as_deref() {
+                Some("never") => Some(None),
+                Some(text) => Some(Some(
+                    parse_expiry(text, now).map_err(|refusal| refused(vec![refusal]))?,
+                )),
                 None => None,
             };
-            let writer = Writer::new(context)?;
+            let edits = ranges.into_iter().map(|range| Edit {
+                range,
+                expires,
+                comment: comment.clone(),
+            });
+            let mut writer = Writer::new(context)?;
             let mut file = writer
                 .file()?
                 .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
-            file.add(entries(&ranges, comment.as_ref(), expires));
+            file.add(edits, now);
             writer.change(&file, &change).await
         }
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
-            let writer = Writer::new(context)?;
+            let mut writer = Writer::new(context)?;
             let file = remove(context, writer.file()?, &ranges)?;
             writer.change(&file, &change).await
         }
+        RangesCommand::Prune { change } => {
+            let mut writer = Writer::new(context)?;
+            let mut file = writer.file()?.ok_or_else(|| no_file(context, "prune"))?;
+            file.prune(Timestamp::now());
+            writer.change(&file, &change).await
+        }
         RangesCommand::Reload { change } => {
-            let writer = Writer::new(context)?;
+            let mut writer = Writer::new(context)?;
             let file = writer.file()?.ok_or_else(|| no_file(context, "reload"))?;
             writer.change(&file, &change).await
         }
@@ -95,6 +107,14 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             if number.is_none() && writer.take_back()? {
                 say("taken back: the list before is in force again");
                 writer.clear_up();
+                return Ok(0);
+            }
+            if number.is_none()
+                && let Some(since) = writer.lapsed()?
+            {
+                say(format_args!(
+                    "nothing to take back: the last change was not confirmed, and took itself back at {since}\nhint: `apifence ranges rollback 1` goes one list further back"
+                ));
                 return Ok(0);
             }
             let file = kept(context, number)?;
@@ -132,16 +152,15 @@ fn kept(context: &Context, number: Option<usize>) -> Result<RangesFile> {
     }
 }
 
-fn one_line(comment: Option<String>) -> Result<Option<String>> {
-    match comment {
-        Some(text) if text.contains(['\n', '\r']) => Err(Problem::input(
+/// A comment as it is typed; an empty one is none.
+fn one_line(text: &str) -> Result<Option<String>> {
+    if text.contains(['\n', '\r']) {
+        return Err(Problem::input(
             "add ranges: the comment has more than one line",
             "a comment ends with its line",
-        )),
-        comment => Ok(comment
-            .map(|text| text.trim().to_owned())
-            .filter(|text| !text.is_empty())),
+        ));
     }
+    Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {

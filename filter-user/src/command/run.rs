@@ -28,7 +28,7 @@ use crate::{
     metrics::{Endpoint, Health, Turns},
     net::Net,
     output::{say, write_behind},
-    ranges::RangesFile,
+    ranges::{Difference, RangesFile},
     state::{Staged, WatchLock, WriterLock, read_ranges},
 };
 
@@ -174,11 +174,22 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     }
 }
 
-/// Makes the list that the service was started with the one in the ranges file.
+/// Makes the list that the service was started with the one in the ranges file, if there is none. One that is there was changed since the
+/// service was set up: a restart takes nothing of that back.
 fn write_typed(context: &Context, text: &str) -> Result<()> {
     let list = typed_list(text, false)?;
     let path = &context.global.ranges_file;
-    if read_ranges(path).is_ok_and(|file| file.is_some_and(|file| file.list() == list)) {
+    // One that cannot be read is told of by who uses it.
+    let said = read_ranges(path).ok().flatten();
+    if said.is_some() || path.exists() {
+        let said = said.map(|file| file.list()).filter(|said| *said != list);
+        if let Some(said) = said {
+            let difference = Difference::new(list.entries(), said.entries());
+            say(format_args!(
+                "warning: `--authorized-ip-ranges` is another list than `{}`, which holds ({difference}): leave the flag out, or `apifence ranges set` its list",
+                path.display()
+            ));
+        }
         return Ok(());
     }
     let _lock = WriterLock::take(path, context.pins.root())?;

@@ -1,7 +1,7 @@
 //! What a writer who died, or a deadline that passed, left behind is put in order by the next command.
 
 use anyhow::Result;
-use filter_common::map::PolicyRecord;
+use filter_common::map::{PolicyRecord, Trial};
 
 use super::Context;
 use crate::{
@@ -53,6 +53,7 @@ pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
                     "note: the last change was not confirmed in time: the previous list is in force again",
                 );
                 maps.mark(refused, false)?;
+                maps.note_trial(refused, Trial::Lapsed)?;
                 maps.select(slot)?;
             }
             if let Some(pending) = pending {

@@ -35,6 +35,8 @@ impl Maps {
             next_id: had.next_id,
             line_chunks: had.line_chunks.max(spare),
             block_chunks: had.block_chunks,
+            trial: had.trial,
+            fallback_at: had.fallback_at,
             ..PolicyRecord::zeroed()
         };
         self.write_record(slot, &record)?;

@@ -13,9 +13,10 @@ use filter_common::{
     Mode,
     map::{
         Basis, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord,
-        SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
+        SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, Trial, USAGE,
     },
 };
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     blank::Blanking,
@@ -25,6 +26,7 @@ use super::{
     usage::{self, Known},
 };
 use crate::{
+    author::Author,
     clock::Moment,
     config::Settings,
     decapsulation::Decapsulation,
@@ -47,6 +49,8 @@ pub struct Policy {
     pub list: [u8; 32],
     /// What it was made from.
     pub basis: Basis,
+    /// Who wants it.
+    pub by: Author,
     /// Never another one than `table` is of.
     sources: Arc<Prefixes>,
     table: Arc<OnceLock<Table>>,
@@ -67,6 +71,7 @@ impl Policy {
             enforced,
             list,
             basis: Basis::Files,
+            by: Author::of_this_process(),
             sources: Arc::new(sources),
             table: Arc::default(),
         };
@@ -96,6 +101,13 @@ impl Policy {
             Mode::Off
         }
     }
+}
+
+/// What is kept with the settings of a generation.
+#[derive(Deserialize)]
+struct Signed {
+    #[serde(default)]
+    by: Option<Author>,
 }
 
 /// One of the two places for a generation.
@@ -292,6 +304,19 @@ impl Maps {
     /// # Errors
     /// If the kernel refuses, or they cannot be understood.
     pub fn settings(&self, slot: Slot) -> Result<Settings> {
+        self.read_settings(slot)
+    }
+
+    /// Who put the generation in `slot` in force; `None` if it is not known.
+    ///
+    /// # Errors
+    /// As of [`Maps::settings`].
+    pub fn author(&self, slot: Slot) -> Result<Option<Author>> {
+        let signed: Signed = self.read_settings(slot)?;
+        Ok(signed.by)
+    }
+
+    fn read_settings<T: DeserializeOwned>(&self, slot: Slot) -> Result<T> {
         let bytes = self
             .settings
             .get(&slot.0, 0)
@@ -389,6 +414,27 @@ impl Maps {
         let mut record = self.record(slot)?;
         record.commits = u8::from(commits);
         self.write_record(slot, &record)
+    }
+
+    /// Notes what becomes of the generation in `slot`, which is on trial.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn note_trial(&mut self, slot: Slot, trial: Trial) -> Result<()> {
+        let mut record = self.record(slot)?;
+        record.trial = trial as u8;
+        self.write_record(slot, &record)
+    }
+
+    /// When the last change took itself back, on the boot clock, if it was on trial and nobody confirmed it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn lapsed(&self) -> Result<Option<u64>> {
+        let current = self.in_force()?;
+        let (have, last) = (self.record(current)?, self.record(current.other())?);
+        let is_last = last.generation > have.generation;
+        Ok((is_last && Trial::of(last.trial) == Trial::Lapsed).then_some(last.fallback_at))
     }
 
     pub(super) fn write_record(&mut self, slot: Slot, record: &PolicyRecord) -> Result<()> {

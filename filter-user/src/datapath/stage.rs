@@ -5,6 +5,7 @@ use std::{thread, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytemuck::{Zeroable as _, zeroed_box};
 use filter_common::map::{Gate, PolicyRecord, PortSet, SETTINGS_LEN};
+use serde::Serialize;
 
 use super::{
     batch::Batch,
@@ -14,7 +15,9 @@ use super::{
     usage::{Identity, identify},
 };
 use crate::{
+    author::Author,
     clock::Moment,
+    config::Settings,
     explain::explain,
     problem::Problem,
     ranges::{Prefix, Prefixes},
@@ -160,9 +163,21 @@ pub(super) fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
     }
 }
 
+/// What is kept with each generation: its settings, and who wanted it.
+#[derive(Serialize)]
+struct Stored<'a> {
+    #[serde(flatten)]
+    settings: &'a Settings,
+    by: &'a Author,
+}
+
 /// The settings of `policy` as the kernel keeps them.
 fn settings_bytes(policy: &Policy) -> Result<[u8; SETTINGS_LEN]> {
-    let json = serde_json::to_vec(&policy.settings).context("write settings")?;
+    let stored = Stored {
+        settings: &policy.settings,
+        by: &policy.by,
+    };
+    let json = serde_json::to_vec(&stored).context("write settings")?;
     let mut bytes = [0; SETTINGS_LEN];
     match bytes.get_mut(..json.len()) {
         Some(room) => room.copy_from_slice(&json),

@@ -1,4 +1,4 @@
-//! What sets two lists apart.
+//! What sets one list apart from another.
 
 use std::{cmp::Ordering, fmt};
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Entry;
+use super::{Entry, Prefix, Prefixes};
 
 /// The difference between the list that is there and the one that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -15,10 +15,15 @@ pub struct Difference {
     pub added: Vec<IpNet>,
     /// Ranges that go.
     pub removed: Vec<IpNet>,
-    /// Ranges that stay, with another expiry.
+    /// Ranges that stay, and let in until another time.
     pub changed: Vec<IpNet>,
+    /// Ranges that let in as before, and whose entry is another one: its comment, or an expiry that a wider range overrides.
+    pub edited: Vec<IpNet>,
     /// How many ranges stay as they are.
     pub unchanged: usize,
+    /// Until when each of `changed` let in, and until when it does now; none is for ever.
+    #[serde(skip)]
+    lives: Vec<(Option<Timestamp>, Option<Timestamp>)>,
 }
 
 /// How many ranges a line names.
@@ -28,10 +33,12 @@ impl Difference {
     /// From the entries of a list to those of another one.
     pub fn new(have: &[Entry], want: &[Entry]) -> Self {
         let of = |entry: &Entry| (entry.range, entry.expires);
-        Self::between(have.iter().map(of), want.iter().map(of))
+        let mut difference = Self::between(have.iter().map(of), want.iter().map(of));
+        difference.note_edits(have, want);
+        difference
     }
 
-    /// From `have` to `want`, ranges with their expiries. A range that comes twice counts once.
+    /// From `have` to `want`, ranges with the time until which they let in. A range that comes twice counts once.
     pub fn between(
         have: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
         want: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
@@ -53,15 +60,42 @@ impl Difference {
                 (None, Some((range, _))) => difference.added.push(*range),
                 (Some((_, had)), Some((range, has))) if had != has => {
                     difference.changed.push(*range);
+                    difference.lives.push((*had, *has));
                 }
                 _ => difference.unchanged += 1,
             }
         }
     }
 
+    /// Takes those of the unchanged ranges whose entry in `want` differs from that in `have` for edited ones. Both are in order, as
+    /// [`super::RangesFile::list`] has them.
+    pub fn note_edits(&mut self, have: &[Entry], want: &[Entry]) {
+        let (mut have, mut want) = (have, want);
+        while let (Some(old), Some(new)) = (have.first(), want.first()) {
+            let range = old.range.min(new.range);
+            let one = take_range(&mut have, range);
+            let other = take_range(&mut want, range);
+            let counted = |ranges: &[IpNet]| ranges.binary_search(&range).is_ok();
+            if !one.is_empty()
+                && !other.is_empty()
+                && one != other
+                && !counted(&self.changed)
+                && !counted(&self.added)
+            {
+                self.edited.push(range);
+                self.unchanged = self.unchanged.saturating_sub(1);
+            }
+        }
+    }
+
     /// Whether the lists are the same.
     pub fn is_none(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+        self.count() == 0
+    }
+
+    /// How many ranges make a difference.
+    pub fn count(&self) -> usize {
+        self.added.len() + self.removed.len() + self.changed.len() + self.edited.len()
     }
 
     /// Each range that makes a difference, with its sign.
@@ -72,6 +106,172 @@ impl Difference {
         added
             .chain(removed)
             .chain(self.changed.iter().map(sign('~')))
+            .chain(self.edited.iter().map(sign('~')))
+    }
+
+    /// The same, each with what becomes of its entry, in words. `before` and `after` are the entries of both lists, in order; `sources`
+    /// is what the second was compiled to, if it was.
+    pub fn in_words<'a>(
+        &'a self,
+        before: &'a [Entry],
+        after: &'a [Entry],
+        sources: Option<&'a Prefixes>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = String> + 'a {
+        let around = move |range: &IpNet, own: Timestamp| outlives(sources?, range, own);
+        let added = self.added.iter().map(move |range| {
+            let new = entry(after, range);
+            let until = match new.and_then(|entry| entry.expires) {
+                None => String::new(),
+                Some(time) => match around(range, time) {
+                    Some(outer) => overridden(time, &outer),
+                    None if time <= now => format!(", expired {time}: it lets nobody in"),
+                    None => format!(", until {time}"),
+                },
+            };
+            format!("+{}{until}", named(range, new))
+        });
+        let removed = self.removed.iter().map(move |range| {
+            let old = entry(before, range);
+            let expired = old
+                .and_then(|entry| entry.expires)
+                .filter(|time| *time <= now);
+            let expired = expired.map_or_else(String::new, |time| format!(", expired {time}"));
+            format!("-{}{expired}", named(range, old))
+        });
+        let changed = self
+            .changed
+            .iter()
+            .zip(&self.lives)
+            .map(move |(range, lives)| {
+                let (old, new) = (entry(before, range), entry(after, range));
+                let own = new.and_then(|entry| entry.expires);
+                let outer = own.and_then(|time| Some((time, around(range, time)?)));
+                let life = match outer {
+                    Some((time, outer)) => overridden(time, &outer),
+                    None => life(*lives, now),
+                };
+                let comment =
+                    comment(old, new).map_or_else(String::new, |text| format!(", {text}"));
+                format!("~{}{life}{comment}", named(range, new))
+            });
+        let edited = self.edited.iter().map(move |range| {
+            let (old, new) = (entry(before, range), entry(after, range));
+            let expiry = |entry: Option<&Entry>| entry.and_then(|entry| entry.expires);
+            let life = match (expiry(old), expiry(new)) {
+                (old, new) if old == new => String::new(),
+                (_, None) => ", its own expiry taken off".to_owned(),
+                (_, Some(time)) => match around(range, time) {
+                    Some(outer) => overridden(time, &outer),
+                    None => format!(", until {time}"),
+                },
+            };
+            let comment = comment(old, new).map_or_else(String::new, |text| format!(", {text}"));
+            format!("~{range}{life}{comment}")
+        });
+        added.chain(removed).chain(changed).chain(edited)
+    }
+
+    /// Those of the ranges that come or change whose own expiry in `after` has no effect: a wider range lets them in for longer.
+    pub fn outliving<'a>(
+        &'a self,
+        after: &'a [Entry],
+        sources: &'a Prefixes,
+    ) -> impl Iterator<Item = IpNet> + 'a {
+        let all = self.added.iter().chain(&self.changed).chain(&self.edited);
+        all.copied().filter(move |range| {
+            let own = entry(after, range).and_then(|entry| entry.expires);
+            own.is_some_and(|time| outlives(sources, range, time).is_some())
+        })
+    }
+}
+
+/// The range with its comment.
+fn named(range: &IpNet, entry: Option<&Entry>) -> String {
+    match entry.and_then(|entry| entry.comment.as_ref()) {
+        Some(comment) => format!("{range} ({comment})"),
+        None => range.to_string(),
+    }
+}
+
+/// The entry of `range` among `entries`, which are in order; of several the one that lives longest.
+fn entry<'a>(entries: &'a [Entry], range: &IpNet) -> Option<&'a Entry> {
+    let start = entries.partition_point(|entry| entry.range < *range);
+    let same = entries[start..]
+        .iter()
+        .take_while(|entry| entry.range == *range);
+    same.max_by_key(|entry| entry.expires.unwrap_or(Timestamp::MAX))
+}
+
+/// Takes all entries of `range` from the beginning of `entries`.
+fn take_range<'a>(entries: &mut &'a [Entry], range: IpNet) -> &'a [Entry] {
+    let len = entries
+        .iter()
+        .take_while(|entry| entry.range == range)
+        .count();
+    let (taken, rest) = entries.split_at(len);
+    *entries = rest;
+    taken
+}
+
+/// The range around `range` that lets it in for longer than its entry says, which is until `own`.
+fn outlives(sources: &Prefixes, range: &IpNet, own: Timestamp) -> Option<Prefix> {
+    let life = sources.get(range)?.expires;
+    if life.is_some_and(|time| time <= own) {
+        return None;
+    }
+    let mut around = *range;
+    while let Some(outer) = around.supernet() {
+        around = outer;
+        // A prefix lives as long as the longest-lived one around it: the outermost of those is the one that gives it that time.
+        if let Some(found) = sources.get(&around)
+            && found.expires == life
+        {
+            return Some(*found);
+        }
+    }
+    None
+}
+
+/// What becomes of an entry whose own expiry is `time`, inside `outer`.
+fn overridden(time: Timestamp, outer: &Prefix) -> String {
+    let until = match outer.expires {
+        None => "which does not expire".to_owned(),
+        Some(until) => format!("until {until}"),
+    };
+    format!(
+        ", in force for as long as {}, {until}, and not only until {time}",
+        outer.range
+    )
+}
+
+/// What becomes of a range that let in until another time.
+fn life((had, has): (Option<Timestamp>, Option<Timestamp>), now: Timestamp) -> String {
+    let expired = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
+    match (had, has) {
+        (_, Some(time)) if time <= now => format!(", expired {time}: it lets nobody in"),
+        (had, None) if expired(had) => {
+            ", in force again, and does not expire (it had expired)".to_owned()
+        }
+        (had, Some(time)) if expired(had) => {
+            format!(", in force again, until {time} (it had expired)")
+        }
+        (Some(time), None) => format!(", does not expire (was until {time})"),
+        (None, Some(time)) => format!(", until {time} (did not expire)"),
+        (Some(before), Some(time)) => format!(", until {time} (was until {before})"),
+        (None, None) => String::new(),
+    }
+}
+
+/// How the comment changed, if it did.
+fn comment(old: Option<&Entry>, new: Option<&Entry>) -> Option<String> {
+    let of = |entry: Option<&Entry>| entry.and_then(|entry| entry.comment.clone());
+    match (of(old), of(new)) {
+        (before, now) if before == now => None,
+        (None, Some(now)) => Some(format!("comment `{now}`")),
+        (Some(before), Some(now)) => Some(format!("comment `{now}` (was `{before}`)")),
+        (Some(before), None) => Some(format!("no comment (was `{before}`)")),
+        (None, None) => None,
     }
 }
 
@@ -94,7 +294,7 @@ fn sorted(
 /// One line, however long the lists are.
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self.added.len() + self.removed.len() + self.changed.len();
+        let all = self.count();
         if all == 0 {
             return f.write_str("no difference");
         }
@@ -109,7 +309,10 @@ impl fmt::Display for Difference {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Sources, compile},
+        *,
+    };
 
     fn list(ranges: &[(&str, Option<i64>)]) -> Vec<Entry> {
         ranges
@@ -142,5 +345,114 @@ mod tests {
         );
         assert_eq!(difference.unchanged, 1);
         assert!(Difference::new(&want, &want).is_none());
+    }
+
+    fn with_comment(mut list: Vec<Entry>, comment: &str) -> Vec<Entry> {
+        list[0].comment = Some(comment.to_owned());
+        list
+    }
+
+    /// What is said of the way from one list to another, at second 10.
+    fn words(before: &[Entry], after: &[Entry]) -> Vec<String> {
+        let now = Timestamp::from_second(10).expect("a time");
+        let sources = |entries: &[Entry]| compile(entries, &Sources::default());
+        let (have, want) = (sources(before), sources(after));
+        let lives = |prefixes: &Prefixes| -> Vec<_> {
+            let lives = prefixes.iter();
+            lives
+                .map(|prefix| (prefix.range, prefix.expires.map(|time| time.max(now))))
+                .collect()
+        };
+        let mut difference =
+            Difference::between(lives(&have).into_iter(), lives(&want).into_iter());
+        difference.note_edits(before, after);
+        difference
+            .in_words(before, after, Some(&want), now)
+            .collect()
+    }
+
+    #[test]
+    fn the_words_say_what_becomes_of_an_entry() {
+        let (none, at) = (None, |second| Some(second));
+        let one = |expires| list(&[("192.0.2.20/32", expires)]);
+        for (before, after, want) in [
+            (
+                one(at(5)),
+                one(none),
+                "~192.0.2.20/32, in force again, and does not expire (it had expired)",
+            ),
+            (
+                one(at(5)),
+                one(at(99)),
+                "~192.0.2.20/32, in force again, until 1970-01-01T00:01:39Z (it had expired)",
+            ),
+            (
+                one(at(50)),
+                one(none),
+                "~192.0.2.20/32, does not expire (was until 1970-01-01T00:00:50Z)",
+            ),
+            (
+                one(none),
+                one(at(50)),
+                "~192.0.2.20/32, until 1970-01-01T00:00:50Z (did not expire)",
+            ),
+            (
+                one(at(50)),
+                one(at(5)),
+                "~192.0.2.20/32, expired 1970-01-01T00:00:10Z: it lets nobody in",
+            ),
+            (
+                one(none),
+                with_comment(one(none), "x"),
+                "~192.0.2.20/32, comment `x`",
+            ),
+            (
+                with_comment(one(none), "x"),
+                one(none),
+                "~192.0.2.20/32, no comment (was `x`)",
+            ),
+            (
+                Vec::new(),
+                with_comment(one(at(50)), "x"),
+                "+192.0.2.20/32 (x), until 1970-01-01T00:00:50Z",
+            ),
+            (
+                one(at(5)),
+                Vec::new(),
+                "-192.0.2.20/32, expired 1970-01-01T00:00:05Z",
+            ),
+        ] {
+            assert_eq!(words(&before, &after), [want]);
+        }
+        assert_eq!(words(&one(at(50)), &one(at(50))), [""; 0]);
+    }
+
+    #[test]
+    fn a_wider_range_that_lives_longer_is_named() {
+        let contractor = ("192.0.2.20/32", Some(50));
+        let before = with_comment(list(&[contractor]), "contractor");
+        let mut after = list(&[("192.0.2.0/24", None), contractor]);
+        after[1].comment = Some("contractor".to_owned());
+        assert_eq!(
+            words(&before, &after),
+            [
+                "+192.0.2.0/24",
+                "~192.0.2.20/32 (contractor), in force for as long as 192.0.2.0/24, which does not expire, and not only until 1970-01-01T00:00:50Z",
+            ]
+        );
+        // As long as itself is not longer.
+        let same = list(&[("192.0.2.0/24", Some(50)), contractor]);
+        assert_eq!(
+            words(&list(&[contractor]), &same),
+            ["+192.0.2.0/24, until 1970-01-01T00:00:50Z"]
+        );
+        // Another expiry of its own makes no difference to packets, and is told.
+        let edited = list(&[("192.0.2.0/24", None), ("192.0.2.20/32", Some(90))]);
+        assert_eq!(
+            words(&list(&[("192.0.2.0/24", None), contractor]), &edited),
+            [
+                "~192.0.2.20/32, in force for as long as 192.0.2.0/24, which does not expire, and not only until 1970-01-01T00:01:30Z"
+            ]
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{
     Entry, List, NOBODY, Refusal,
@@ -20,6 +21,28 @@ const EXPIRES: &str = "expires=";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangesFile {
     lines: Vec<Line>,
+}
+
+/// What is to become of a range that is added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// The range, its host bits zero.
+    pub range: IpNet,
+    /// When it is to expire, or that it is not to; `None` for what it was.
+    pub expires: Option<Option<Timestamp>>,
+    /// Its comment, or that it is to have none; `None` for what it was.
+    pub comment: Option<Option<String>>,
+}
+
+impl Edit {
+    /// The entry that it makes where there was none.
+    fn entry(self) -> Entry {
+        Entry {
+            range: self.range,
+            expires: self.expires.flatten(),
+            comment: self.comment.flatten(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,33 +189,49 @@ impl RangesFile {
         })
     }
 
-    /// Adds entries at the end. A range that is there already takes over the comment and the expiry, as far as the new entry has
-    /// them.
+    /// Lets the ranges of `edits` in at `now`: at the end of the file, or where they are listed already. There an edit takes the place of
+    /// what it says something about, and an expiry that has passed is taken off: adding means to let in.
     ///
     /// A switch that says nobody or everybody makes way for the first range.
-    pub fn add(&mut self, entries: impl IntoIterator<Item = Entry>) {
-        for new in entries {
+    pub fn add(&mut self, edits: impl IntoIterator<Item = Edit>, now: Timestamp) {
+        for edit in edits {
             self.lines
                 .retain(|line| !matches!(line, Line::Nobody(_) | Line::Off(_)));
-            let old = self
-                .lines
-                .iter_mut()
-                .find(|line| matches!(line, Line::Entry { entry, .. } if entry.range == new.range));
-            match old {
-                None => self.lines.push(Line::entry(new)),
-                Some(line) => {
-                    if let Line::Entry { entry, .. } = line
-                        && (new.comment.is_some() || new.expires.is_some())
-                    {
-                        let old = entry.clone();
-                        *line = Line::entry(Entry {
-                            range: new.range,
-                            expires: new.expires.or(old.expires),
-                            comment: new.comment.or(old.comment),
-                        });
-                    }
-                }
+            let is_of = |line: &Line| matches!(line, Line::Entry { entry, .. } if entry.range == edit.range);
+            let listed = self.entries().filter(|entry| entry.range == edit.range);
+            // Of several lines the one that lives longest says what holds.
+            let old = listed.max_by_key(|entry| entry.expires.unwrap_or(Timestamp::MAX));
+            let Some(old) = old.cloned() else {
+                self.lines.push(Line::entry(edit.entry()));
+                continue;
+            };
+            let lives = old.expires.filter(|time| now < *time);
+            let new = Entry {
+                range: edit.range,
+                expires: edit.expires.unwrap_or(lives),
+                comment: edit.comment.unwrap_or_else(|| old.comment.clone()),
+            };
+            if new == old {
+                continue;
             }
+            let first = self.lines.iter().position(is_of);
+            let mut index = 0..;
+            self.lines
+                .retain(|line| index.next() == first || !is_of(line));
+            if let Some(line) = first.and_then(|first| self.lines.get_mut(first)) {
+                *line = Line::entry(new);
+            }
+        }
+    }
+
+    /// Takes out the entries that have expired at `now`. Where none would be left, the file says that nobody is let in.
+    pub fn prune(&mut self, now: Timestamp) {
+        let expired = |entry: &Entry| entry.expires.is_some_and(|time| time <= now);
+        self.lines
+            .retain(|line| !matches!(line, Line::Entry { entry, .. } if expired(entry)));
+        let is_switch = |line: &Line| matches!(line, Line::Nobody(_) | Line::Off(_));
+        if self.entries().next().is_none() && !self.lines.iter().any(is_switch) {
+            self.lines.push(Line::Nobody(NOBODY.to_owned()));
         }
     }
 
@@ -274,6 +313,19 @@ mod tests {
 
     const TEXT: &str = "# office\n198.51.100.0/24 # Lyon\n\n2001:db8:aa::/48\n";
 
+    fn now() -> Timestamp {
+        parse_time("2026-11-29T12:00:00Z").expect("a time")
+    }
+
+    /// Nothing said but the range.
+    fn edit(range: &str) -> Edit {
+        Edit {
+            range: range.parse().expect("a range"),
+            expires: None,
+            comment: None,
+        }
+    }
+
     fn entry(range: &str, comment: Option<&str>) -> Entry {
         Entry {
             range: range.parse().expect("a range"),
@@ -301,10 +353,11 @@ mod tests {
     #[test]
     fn add_and_remove_keep_the_users_lines() {
         let mut file = parse(TEXT);
-        file.add([
-            entry("192.0.2.1/32", Some("bastion")),
-            entry("198.51.100.0/24", None),
-        ]);
+        let bastion = Edit {
+            comment: Some(Some("bastion".to_owned())),
+            ..edit("192.0.2.1/32")
+        };
+        file.add([bastion, edit("198.51.100.0/24")], now());
         assert!(file.remove("2001:db8:aa::/48".parse().expect("a range")));
         assert!(!file.remove("2001:db8:aa::/64".parse().expect("a range")));
         assert_eq!(
@@ -318,11 +371,11 @@ mod tests {
         let text = "10.0.0.0/8 expires=2027-01-31T18:00:00+01:00 # contractor\n";
         let mut file = parse(text);
         assert_eq!(file.to_string(), text);
-        let later = Entry {
-            expires: Some(parse_time("2028-01-01T00:00:00Z").expect("a time")),
-            ..entry("10.0.0.0/8", None)
+        let later = Edit {
+            expires: Some(Some(parse_time("2028-01-01T00:00:00Z").expect("a time"))),
+            ..edit("10.0.0.0/8")
         };
-        file.add([later.clone(), entry("10.0.0.0/8", None)]);
+        file.add([later, edit("10.0.0.0/8")], now());
         assert_eq!(
             file.to_string(),
             "10.0.0.0/8 expires=2028-01-01T00:00:00Z # contractor\n"
@@ -341,10 +394,83 @@ mod tests {
     }
 
     #[test]
+    fn adding_lets_in_and_takes_off_what_it_is_told_to() {
+        let never = |edit| Edit {
+            expires: Some(None),
+            ..edit
+        };
+        let bare = |edit| Edit {
+            comment: Some(None),
+            ..edit
+        };
+        let host = || edit("192.0.2.1/32");
+        let expired = "192.0.2.1 expires=2026-01-01T00:00:00Z";
+        let lives = "192.0.2.1 expires=2027-01-01T00:00:00Z";
+        for (text, edit, want) in [
+            (
+                format!("{expired} # x"),
+                host(),
+                "192.0.2.1/32 # x".to_owned(),
+            ),
+            (format!("{lives} # x"), host(), format!("{lives} # x")),
+            (
+                format!("{lives} # x"),
+                never(host()),
+                "192.0.2.1/32 # x".to_owned(),
+            ),
+            (
+                format!("{lives} # x"),
+                bare(host()),
+                lives.replace("1 ", "1/32 "),
+            ),
+            (
+                "192.0.2.1".to_owned(),
+                never(bare(host())),
+                "192.0.2.1".to_owned(),
+            ),
+            // Listed twice, it lives as long as the longer one: what is said of it is said of both.
+            (
+                format!("{expired}\n10.0.0.0/8\n{lives}"),
+                never(host()),
+                "192.0.2.1/32\n10.0.0.0/8".to_owned(),
+            ),
+            (
+                format!("{expired}\n{lives}"),
+                host(),
+                format!("{expired}\n{lives}"),
+            ),
+        ] {
+            let mut file = parse(&format!("{text}\n"));
+            file.add([edit], now());
+            assert_eq!(file.to_string(), format!("{want}\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_expired_can_be_taken_out() {
+        let mut file = parse(
+            "# a\n192.0.2.1 expires=2026-01-01T00:00:00Z\n10.0.0.0/8\n192.0.2.2 expires=2027-01-01T00:00:00Z\n",
+        );
+        file.prune(now());
+        assert_eq!(
+            file.to_string(),
+            "# a\n10.0.0.0/8\n192.0.2.2 expires=2027-01-01T00:00:00Z\n"
+        );
+        let mut file = parse("# a\n192.0.2.1 expires=2026-01-01T00:00:00Z\n");
+        file.prune(now());
+        assert_eq!(file.to_string(), "# a\n0.0.0.0/32\n");
+        for switch in ["disabled\n", "0.0.0.0/32\n"] {
+            let mut file = parse(switch);
+            file.prune(now());
+            assert_eq!(file.to_string(), switch);
+        }
+    }
+
+    #[test]
     fn a_first_range_replaces_the_switches() {
         for switch in ["disabled\n", "0.0.0.0/32\n"] {
             let mut file = parse(switch);
-            file.add([entry("10.0.0.0/8", None)]);
+            file.add([edit("10.0.0.0/8")], now());
             assert_eq!(file.to_string(), "10.0.0.0/8\n");
         }
     }

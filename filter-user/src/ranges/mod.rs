@@ -12,7 +12,7 @@ mod table;
 pub use compile::{Prefix, Prefixes, Sources, compile};
 pub use difference::Difference;
 pub use expiry::{parse_expiry, parse_time};
-pub use file::RangesFile;
+pub use file::{Edit, RangesFile};
 pub use group::{Grouping, group};
 pub use parse::{Refusal, parse_list, parse_range};
 pub use table::Table;

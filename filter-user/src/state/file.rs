@@ -14,6 +14,7 @@ use super::{
     folder,
     history::History,
     read::{MOST_OF_LIST, read_regular},
+    seen::Seen,
 };
 use crate::{
     problem::{Problem, Refusals, errno},
@@ -134,6 +135,8 @@ pub struct Staged {
     target: PathBuf,
     /// Brings it to the disk, while the kernel's side of the change is made.
     synced: JoinHandle<io::Result<()>>,
+    /// How the file looked that it is to replace.
+    replaces: Seen,
 }
 
 impl Staged {
@@ -143,6 +146,7 @@ impl Staged {
     /// If the folder cannot be written, as with a ConfigMap; nothing changed then.
     pub fn write(path: &Path, file: &RangesFile) -> Result<Self> {
         let target = real_path(path);
+        let replaces = Seen::of(&target);
         let explain = |error: io::Error| {
             Problem::failed(
                 format!("write ranges file `{}`: {}", path.display(), errno(&error)),
@@ -175,18 +179,31 @@ impl Staged {
             file: staged,
             target,
             synced,
+            replaces,
         })
+    }
+
+    /// The file that it replaces looked like `seen` when the change was thought out: one that was edited since is not replaced.
+    #[must_use]
+    pub fn thought_out_at(self, seen: Seen) -> Self {
+        Self {
+            replaces: seen,
+            ..self
+        }
     }
 
     /// Puts the file in place: from here on a reader sees the whole new list, after a power cut too. The one it replaces is in the
     /// history.
     ///
     /// # Errors
-    /// If that fails; the old file is then in its place.
+    /// If that fails, or somebody edited the old file meanwhile; it is then in its place.
     pub fn commit(self) -> Result<Committed> {
         let target = self.target;
         Committed::make(&target, || {
             ended(self.synced)?;
+            if Seen::of(&target) != self.replaces {
+                return Err(io::Error::other("somebody edited it meanwhile"));
+            }
             self.file.persist(&target).map_err(|error| error.error)?;
             Ok(())
         })
@@ -293,7 +310,7 @@ impl Committed {
                     target.display(),
                     errno(error)
                 ),
-                "the old list stays in force and in the file",
+                "the list in force stays in force, and the file stays as it is; `apifence ranges reload --dry-run` shows what that would change",
             )
         };
         replace().map_err(|error| failed(&error))?;

@@ -9,9 +9,12 @@ use std::{
 
 use anyhow::Result;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::file::{read_list, real_path};
 use crate::{
+    author::Author,
+    clock::to_second,
     problem::{Problem, errno},
     ranges::RangesFile,
 };
@@ -27,12 +30,43 @@ pub struct History {
 
 /// A list that was in force, or in the file.
 pub struct Kept {
-    /// When it was written.
+    /// When it was put in force; or when it was written, if it never was, or nobody noted it.
     pub written: Option<Timestamp>,
+    /// Who put it in force, if that was noted.
+    pub by: Option<Author>,
     path: PathBuf,
 }
 
+/// What is noted with a list: `N.json` beside `N`.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    at: Timestamp,
+    by: Author,
+}
+
+impl Note {
+    fn path(list: &Path) -> PathBuf {
+        list.with_extension("json")
+    }
+
+    fn read(list: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(list)).ok()?).ok()
+    }
+}
+
 impl Kept {
+    fn at(path: PathBuf) -> Self {
+        let (at, by) = match Note::read(&path) {
+            Some(Note { at, by }) => (Some(at), Some(by)),
+            None => (written(&path), None),
+        };
+        Self {
+            written: at,
+            by,
+            path,
+        }
+    }
+
     /// Reads the list.
     ///
     /// # Errors
@@ -88,18 +122,29 @@ impl History {
         {
             numbered.pop();
         }
-        let lists = numbered.into_iter().rev().map(|(_, path)| Kept {
-            written: written(&path),
-            path,
-        });
-        Ok(lists.collect())
+        Ok(numbered
+            .into_iter()
+            .rev()
+            .map(|(_, path)| Kept::at(path))
+            .collect())
+    }
+
+    /// The list in the file, if it was put in force as it is.
+    pub fn current(&self) -> Option<Kept> {
+        let (_, last) = self.numbered().ok()?.pop()?;
+        same(&last, &self.target).then(|| Kept::at(last))
+    }
+
+    /// Whether the file is there, and is another one than was put in force last.
+    pub fn is_edited(&self) -> bool {
+        self.target.exists() && self.current().is_none()
     }
 
     /// Keeps a copy of the file, unless it is the one kept last; returns where it is, `None` if there is no file.
     ///
     /// # Errors
     /// If the directory cannot be written.
-    pub(super) fn keep(&self) -> Result<Option<PathBuf>> {
+    pub fn keep(&self) -> Result<Option<PathBuf>> {
         let explain = |error: io::Error| self.explain("write", &error);
         if !self.target.exists() {
             return Ok(None);
@@ -128,10 +173,19 @@ impl History {
         Ok(Some(path))
     }
 
-    /// Keeps the list that was just put in force, and lets go of the oldest.
-    pub fn record(&self) {
+    /// Keeps the list that `by` just put in force, and lets go of the oldest.
+    pub fn record(&self, by: &Author) {
         // What is missing is kept with the next change, and in a read-only folder nothing is.
-        let _ = self.keep();
+        if let Ok(Some(kept)) = self.keep() {
+            let path = Note::path(&kept);
+            let note = Note {
+                at: to_second(Timestamp::now()),
+                by: by.clone(),
+            };
+            if let (false, Ok(text)) = (path.exists(), serde_json::to_vec(&note)) {
+                let _ = fs::write(path, text);
+            }
+        }
         self.prune();
     }
 
@@ -140,6 +194,7 @@ impl History {
         for (_, path) in numbered.iter().rev().skip(KEPT) {
             // One list too many does no harm.
             let _ = fs::remove_file(path);
+            let _ = fs::remove_file(Note::path(path));
         }
     }
 
@@ -151,8 +206,9 @@ impl History {
         let mut numbered = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| self.explain("read", &error))?;
-            if let Ok(number) = entry.file_name().to_string_lossy().parse() {
-                numbered.push((number, entry.path()));
+            // Others are not ours: one more than the highest has to be a number, too.
+            if let Ok(number) = entry.file_name().to_string_lossy().parse::<u32>() {
+                numbered.push((u64::from(number), entry.path()));
             }
         }
         numbered.sort_unstable();

@@ -18,6 +18,7 @@ use super::{
     complaints::sentence,
 };
 use crate::{
+    author::Author,
     clock::Moment,
     config::{PolicyMode, Settings, XdpMode},
     datapath::Maps,
@@ -111,7 +112,7 @@ pub(in super::super) async fn start(
     // No program reads these maps yet. They get their name once they hold a policy.
     fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
     if start.basis == Basis::Files {
-        History::of(&context.global.ranges_file).record();
+        History::of(&context.global.ranges_file).record(&Author::of_this_process());
     }
     Ok(start)
 }

@@ -222,7 +222,7 @@ impl Follower {
             }
             look(&self.net, Some(&maps), &policy)
                 .await?
-                .lines()
+                .lines(false)
                 .iter()
                 .for_each(say);
             maps.expect_change()?;
@@ -242,7 +242,7 @@ impl Follower {
                 reasons.join(" and "),
                 in_words(&list)
             ));
-            History::of(path).record();
+            History::of(path).record(&policy.by);
             clear_up(&mut maps);
         } else {
             if self.known.generation != record.generation {

@@ -1,0 +1,116 @@
+//! Who changed something, and by which command: kept with each generation and each list, so that a colleague can be asked.
+
+use std::{env, fmt, path::Path};
+
+use clap::CommandFactory as _;
+use nix::unistd::{Uid, User, getuid};
+use procfs::process::Process;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Cli;
+
+/// Who made a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// The command as it was typed, from the verb on; or what else brought the change about.
+    pub command: String,
+    /// The name of the user, before `sudo` and its like.
+    pub user: Option<String>,
+    /// The number of the same user.
+    pub uid: Option<u32>,
+}
+
+/// What stands for a command where a file was edited.
+const EDIT: &str = "edit";
+
+/// More of a command is cut off.
+const SHOWN: usize = 160;
+
+/// Who audits a login has no number: `-1`, as the kernel has it (`AUDIT_UID_UNSET`).
+const NOBODY: u32 = u32::MAX;
+
+impl Author {
+    /// The one who runs this process.
+    pub fn of_this_process() -> Self {
+        let words = env::args_os().skip(1);
+        let words: Vec<String> = words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        // What is before the verb says where things are, and not what was done.
+        let all = Cli::command();
+        let is_verb = |word: &String| all.find_subcommand(word).is_some();
+        let verb = words.iter().position(is_verb).unwrap_or_default();
+        let mut command = words[verb..].join(" ");
+        if let Some((end, _)) = command.char_indices().nth(SHOWN) {
+            command.truncate(end);
+            command.push_str("...");
+        }
+        Self::with(command, person())
+    }
+
+    /// The owner of the file at `path`, who is likely to have edited it.
+    pub fn of_edit(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let owner = std::fs::metadata(path).map(|found| found.uid()).ok();
+        Self::with(format!("{EDIT} {}", path.display()), owner)
+    }
+
+    fn with(command: String, uid: Option<u32>) -> Self {
+        let user = uid.and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());
+        Self {
+            command,
+            user: user.map(|user| user.name),
+            uid,
+        }
+    }
+
+    /// The verbs of the command: what it is without its arguments.
+    pub fn verb(&self) -> String {
+        let mut words = self.command.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("ranges"), Some(verb)) => format!("ranges {verb}"),
+            (Some(EDIT), _) => EDIT.to_owned(),
+            (Some(verb), _) => verb.to_owned(),
+            (None, _) => "a command".to_owned(),
+        }
+    }
+}
+
+/// As in a sentence: `ranges add 192.0.2.1` by alice.
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.command)?;
+        match (&self.user, self.uid) {
+            (Some(user), _) => write!(f, " by {user}"),
+            (None, Some(uid)) => write!(f, " by user {uid}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// The user who started this: the one that `sudo`, `doas` or `pkexec` note, if this process is root's; else the one who logged in; else the
+/// process's own.
+fn person() -> Option<u32> {
+    let own = getuid().as_raw();
+    if own != 0 {
+        return Some(own);
+    }
+    let noted = |name| env::var(name).ok()?.parse().ok();
+    let named = || {
+        Some(
+            User::from_name(&env::var("DOAS_USER").ok()?)
+                .ok()??
+                .uid
+                .as_raw(),
+        )
+    };
+    let login = || {
+        let login = Process::myself().ok()?.loginuid().ok()?;
+        Some(login).filter(|uid| *uid != NOBODY)
+    };
+    noted("SUDO_UID")
+        .or_else(|| noted("PKEXEC_UID"))
+        .or_else(named)
+        .or_else(login)
+        .or(Some(own))
+}

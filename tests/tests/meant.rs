@@ -1,0 +1,518 @@
+//! A change of the list does what its author meant, and says what it did: added is let in, edits are not lost, and a rollback goes no
+//! further than it says.
+
+use std::{fs, process::Command};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tests::{
+    cli::{Apifence, FAILED, INPUT, Ran, refused},
+    net::Echo,
+    site::{ADMIN_RANGES, ATTACH, Family, STRANGER, Site},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+
+/// Runs it, wants exit code 0 and all of `words` in what it says.
+fn says(filter: &Apifence<'_>, command: &[&str], words: &[&str]) -> Result<Ran> {
+    let ran = filter.run(command)?;
+    ensure!(ran.code == Some(0), "{ran}");
+    for word in words {
+        ensure!(ran.stderr.contains(word), "`{word}` is not said; {ran}");
+    }
+    Ok(ran)
+}
+
+/// The lists that `ranges history` shows.
+fn history(filter: &Apifence<'_>) -> Result<Vec<Value>> {
+    let report = filter.json(&["ranges", "history"])?;
+    Ok(report["lists"].as_array().cloned().unwrap_or_default())
+}
+
+fn text(filter: &Apifence<'_>) -> Result<String> {
+    Ok(fs::read_to_string(filter.ranges_file())?)
+}
+
+#[test]
+fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let add = ["ranges", "add", STRANGER[0], "--comment", "home"];
+    let said = ["+203.0.113.9/32 (home), until 20"];
+    says(&filter, &[&add[..], &["--expires", "2s"]].concat(), &said)?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    until("it expired", || {
+        Ok(filter.run(&["check", STRANGER[0]])?.code == Some(1))
+    })?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    let said = [
+        "~203.0.113.9/32 (home), in force again, and does not expire (it had expired)",
+        "0 added, 0 removed, 2 unchanged, 1 changed",
+    ];
+    says(&filter, &add[..3], &said)?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    ensure!(text(&filter)?.ends_with("203.0.113.9/32 # home\n"));
+    // What lives stays as it is; what is said of it holds.
+    says(
+        &filter,
+        &[&add[..3], &["--expires", "30d"]].concat(),
+        &[", until 20", "(did not expire)"],
+    )?;
+    says(&filter, &add[..3], &["3 unchanged\n"])?;
+    ensure!(text(&filter)?.contains("expires="));
+    let said = [", does not expire (was until 20"];
+    says(
+        &filter,
+        &[&add[..3], &["--expires", "never"]].concat(),
+        &said,
+    )?;
+    ensure!(!text(&filter)?.contains("expires="));
+    let said = ["~203.0.113.9/32, no comment (was `home`)", "1 changed"];
+    says(&filter, &[&add[..3], &["--comment", ""]].concat(), &said)?;
+    ensure!(!text(&filter)?.contains('#'));
+    Ok(())
+}
+
+#[test]
+fn an_expiry_without_effect_is_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let host = ["ranges", "add", STRANGER[0], "--expires", "30d"];
+    filter.ok(&host)?;
+    let said = [
+        "~203.0.113.9/32, in force for as long as 203.0.113.0/24, which does not expire, and not only until 20",
+        "warning: the expiry of `203.0.113.9/32` has no effect: a wider range lets it in for longer",
+    ];
+    says(&filter, &["ranges", "add", "203.0.113.0/24"], &said)?;
+    // The same the other way round, and of another expiry of its own.
+    filter.ok(&["ranges", "remove", STRANGER[0]])?;
+    says(
+        &filter,
+        &host,
+        &["+203.0.113.9/32, in force for as long as", said[1]],
+    )?;
+    let later = ["ranges", "add", STRANGER[0], "--expires", "60d"];
+    let ran = says(
+        &filter,
+        &later,
+        &["~203.0.113.9/32, in force for as long as", said[1]],
+    )?;
+    ensure!(ran.stderr.contains("1 changed"), "{ran}");
+    Ok(())
+}
+
+#[test]
+fn a_change_of_comments_alone_is_told_and_kept() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let before = text(&filter)?;
+    let add = ["ranges", "add", "198.51.100.0/24", "--comment", "office"];
+    let change = filter.json(&add)?;
+    ensure!(
+        change["edited"] == json!(["198.51.100.0/24"]) && change["changed"] == json!([]),
+        "{change:#}"
+    );
+    let lists = history(&filter)?;
+    ensure!(
+        lists[0]["change"]["edited"] == json!(["198.51.100.0/24"]),
+        "{lists:#?}"
+    );
+    filter.ok(&["ranges", "rollback"])?;
+    assert_eq!(text(&filter)?, before);
+    // Edited by hand, and put in force.
+    fs::write(filter.ranges_file(), before.replace('\n', " # by hand\n"))?;
+    says(
+        &filter,
+        &["ranges", "reload"],
+        &["comment `by hand`", "2 changed"],
+    )?;
+    ensure!(
+        history(&filter)?[0]["change"]["edited"]
+            .as_array()
+            .map(Vec::len)
+            == Some(2)
+    );
+    Ok(())
+}
+
+#[test]
+fn what_has_expired_is_taken_out() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let past = "203.0.113.7 expires=2020-01-01T00:00:00Z # contractor\n";
+    fs::write(filter.ranges_file(), format!("{}{past}", text(&filter)?))?;
+    says(
+        &filter,
+        &["ranges", "reload"],
+        &["+203.0.113.7/32 (contractor), expired 2020-01-01T00:00:00Z: it lets nobody in"],
+    )?;
+    says(
+        &filter,
+        &["ranges", "prune", "--dry-run"],
+        &["nothing changed"],
+    )?;
+    ensure!(text(&filter)?.ends_with(past));
+    says(
+        &filter,
+        &["ranges", "prune"],
+        &["-203.0.113.7/32 (contractor), expired 2020-01-01T00:00:00Z"],
+    )?;
+    ensure!(!text(&filter)?.contains("contractor"));
+    says(
+        &filter,
+        &["ranges", "prune"],
+        &["0 added, 0 removed, 2 unchanged"],
+    )?;
+    Ok(())
+}
+
+#[test]
+fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", "192.0.2.77"])?;
+    let good = text(&filter)?;
+    // With nobody there, and where somebody put it in order before: `run`, or another command.
+    for settled in [false, true] {
+        filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1s"])?;
+        until("the trial is over", || {
+            Ok(filter.json(&["status"])?["provisional"].is_null())
+        })?;
+        if settled {
+            filter.ok(&["ranges", "add", "192.0.2.77"])?;
+        }
+        let before = filter.json(&["status"])?["generation"].clone();
+        for _ in 0..2 {
+            if !settled {
+                let ran = says(
+                    &filter,
+                    &["ranges", "rollback"],
+                    &["took itself back at 20", "`apifence ranges rollback 1`"],
+                )?;
+                ensure!(ran.stdout.is_empty(), "{ran}");
+            }
+            assert_eq!(text(&filter)?, good);
+            ensure!(filter.json(&["status"])?["generation"] == before);
+        }
+    }
+    // A change since then is what is rolled back.
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    filter.ok(&["ranges", "rollback"])?;
+    assert_eq!(text(&filter)?, good);
+    filter.ok(&["ranges", "rollback", "3"])?;
+    ensure!(!text(&filter)?.contains("192.0.2.77"));
+    Ok(())
+}
+
+/// Something that stops `apifence` at its first call of a kind on the ranges file's folder, so that an editor can save.
+fn stopped_at_sync(filter: &Apifence<'_>, arguments: &[&str], edit: &str) -> Result<Ran> {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]);
+    // Of the new list, which is written beside the file.
+    strace.args(["inject=fsync:delay_enter=1500000:when=1"]);
+    let file = filter.ranges_file().to_owned();
+    let new = file.with_file_name(".ranges.new");
+    let edit = edit.to_owned();
+    let editor = std::thread::spawn(move || -> Result<()> {
+        until("the new list is written", || Ok(new.exists()))?;
+        fs::write(file, edit)?;
+        Ok(())
+    });
+    let ran = filter.run_by(strace, arguments)?;
+    editor.join().expect("the editor")?;
+    Ok(ran)
+}
+
+#[test]
+fn an_edit_that_is_saved_during_a_change_is_not_lost() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    for command in [
+        &["ranges", "add", STRANGER[0]][..],
+        &["ranges", "set", "192.0.2.0/24", "--force"],
+    ] {
+        let edit = format!("{}192.0.2.200 # edited\n", text(&filter)?);
+        let ran = stopped_at_sync(&filter, command, &edit)?;
+        refused(&ran, FAILED, &["somebody edited it meanwhile"])?;
+        assert_eq!(text(&filter)?, edit);
+        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        filter.ok(&["ranges", "rollback"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
+    let edit = format!("{}192.0.2.200 # edited\n", text(&filter)?);
+    fs::write(filter.ranges_file(), &edit)?;
+    says(
+        &filter,
+        &["confirm"],
+        &["number 1 in `apifence ranges history`"],
+    )?;
+    ensure!(!text(&filter)?.contains("192.0.2.200"));
+    filter.ok(&["ranges", "rollback", "1"])?;
+    assert_eq!(text(&filter)?, edit);
+    // One that was there before, and is not in force, is told of by who replaces it, and by who builds on it.
+    let edit = edit.replace("200", "201");
+    fs::write(filter.ranges_file(), &edit)?;
+    says(
+        &filter,
+        &["ranges", "add", "192.0.2.202"],
+        &["+192.0.2.201/32"],
+    )?;
+    fs::write(filter.ranges_file(), format!("{edit}192.0.2.203\n"))?;
+    says(
+        &filter,
+        &["ranges", "set", ADMIN_RANGES],
+        &["the edit is number 1 in `apifence ranges history`"],
+    )?;
+    filter.ok(&["ranges", "rollback", "1"])?;
+    ensure!(text(&filter)?.contains("192.0.2.203"));
+    Ok(())
+}
+
+/// Without an edit nothing is said of one.
+#[test]
+fn no_edit_is_told_of_where_there_is_none() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    for command in [
+        &["ranges", "add", "192.0.2.7", "--confirm-within", "1h"][..],
+        &["confirm"],
+        &["ranges", "set", ADMIN_RANGES],
+        &["ranges", "rollback"],
+        &["ranges", "remove", "192.0.2.7"],
+        &["ranges", "reload"],
+    ] {
+        let ran = filter.run(command)?;
+        ensure!(ran.code == Some(0) && !ran.stderr.contains("edit"), "{ran}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_history_says_who_and_by_which_command() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let mut env = Command::new("env");
+    env.args(["SUDO_USER=daemon", "SUDO_UID=1"]);
+    filter.run_by(env, &["ranges", "add", STRANGER[0]])?;
+    let by = history(&filter)?[0]["by"].clone();
+    ensure!(by["user"] == "daemon" && by["uid"] == 1, "{by:#}");
+    ensure!(
+        by["command"]
+            .as_str()
+            .is_some_and(|command| command.ends_with("ranges add 203.0.113.9")),
+        "{by:#}"
+    );
+    let shown = filter.ok(&["ranges", "history"])?;
+    ensure!(
+        shown.contains("ranges add, daemon") && shown.contains("attach, root"),
+        "{shown}"
+    );
+    // Whoever confirms it has put it in force for good.
+    filter.ok(&["ranges", "remove", STRANGER[0], "--confirm-within", "1h"])?;
+    filter.ok(&["confirm"])?;
+    let by = history(&filter)?[0]["by"].clone();
+    ensure!(
+        by["command"]
+            .as_str()
+            .is_some_and(|command| command.ends_with("confirm")),
+        "{by:#}"
+    );
+    // A name that is no number of ours is nobody's list.
+    let folder = filter.ranges_file().with_file_name("ranges.history");
+    fs::write(folder.join(u64::MAX.to_string()), "10.0.0.0/8\n")?;
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    ensure!(history(&filter)?[1]["ranges"] == 2);
+    Ok(())
+}
+
+/// A list that is in force is in force, whoever cannot be told so.
+#[test]
+fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let full = |arguments: &[&str]| -> Result<Ran> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$@\" > /dev/full", "sh"]);
+        filter.run_by(shell, &[&["-o", "json"], arguments].concat())
+    };
+    let ran = full(&["ranges", "add", STRANGER[0]])?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("the change is made"),
+        "{ran}"
+    );
+    site.stranger_gets_in(Family::V4, PORT)?;
+    // Asked for what it would do, it failed.
+    let ran = full(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
+    ensure!(ran.code == Some(FAILED), "{ran}");
+    filter.ok(&["ranges", "remove", STRANGER[0], "--confirm-within", "1h"])?;
+    let ran = full(&["confirm"])?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("the change is confirmed"),
+        "{ran}"
+    );
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+/// Every call to the kernel that a change makes fails once: exit status 0 is for what is in force, and no other.
+#[test]
+fn a_call_that_fails_is_told_by_the_exit_status() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let mut failures = 0;
+    for (command, undo) in [
+        (
+            &["ranges", "add", STRANGER[0]][..],
+            &["ranges", "set", ADMIN_RANGES][..],
+        ),
+        (
+            &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+            &["ranges", "rollback"],
+        ),
+    ] {
+        let generation = || -> Result<Value> {
+            let list = filter.json(&["ranges", "list"])?;
+            let ranges = list["ranges"].as_array().cloned().unwrap_or_default();
+            Ok(ranges
+                .iter()
+                .any(|row| row["range"] == "203.0.113.9/32")
+                .into())
+        };
+        for call in (1..).step_by(3) {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
+            strace.arg(format!("inject=bpf:error=EIO:when={call}"));
+            let ran = filter.run_by(strace, command)?;
+            let is_listed = generation()? == json!(true);
+            ensure!(
+                (ran.code == Some(0)) == is_listed,
+                "call {call}: listed {is_listed}; {ran}"
+            );
+            if is_listed {
+                filter.ok(undo)?;
+            }
+            if ran.code == Some(0) && !ran.stderr.contains("warning") {
+                break;
+            }
+            failures += usize::from(ran.code != Some(0));
+            ensure!(call < 600, "no end");
+        }
+    }
+    ensure!(failures > 10, "{failures} failures");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let folder = tempfile::tempdir()?;
+    let mount = ["-t", "tmpfs", "-o", "size=64k", "none"];
+    let mounted = Command::new("mount")
+        .args(mount)
+        .arg(folder.path())
+        .status()?;
+    ensure!(mounted.success());
+    let filter = filter.with_ranges_file(folder.path().join("ranges"));
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    // All of it.
+    let _ = fs::write(folder.path().join("full"), vec![0; 1 << 20]);
+    let ran = filter.run(&["ranges", "clear"])?;
+    refused(&ran, FAILED, &["write ranges file"])?;
+    ensure!(ran.stderr.contains("`apifence monitor`"), "{ran}");
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["monitor"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    Ok(())
+}
+
+#[test]
+fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let run = [
+        "run",
+        "--interface",
+        "eth0",
+        "--authorized-ip-ranges",
+        ADMIN_RANGES,
+    ];
+    let in_force = || {
+        until("the stranger is let in", || {
+            Ok(filter.run(&["check", STRANGER[0]])?.code == Some(0))
+        })
+    };
+    {
+        let _daemon = filter.start(&run)?;
+        until("it is in force", || {
+            Ok(filter.json(&["status"])?["state"] == "enforcing")
+        })?;
+        filter.ok(&["ranges", "add", STRANGER[0]])?;
+        in_force()?;
+    }
+    let mut daemon = filter.start(&run)?;
+    daemon.line(|line| {
+        line.starts_with("warning: `--authorized-ip-ranges` is another list")
+            && line.contains("+203.0.113.9/32")
+    })?;
+    in_force()?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    ensure!(text(&filter)?.contains(STRANGER[0]));
+    Ok(())
+}
+
+#[test]
+fn a_refusal_reads_as_one() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let _admin = site.admin_gets_in(Family::V4, PORT)?;
+    for dry in [&[][..], &["--dry-run"]] {
+        let command = [&["ranges", "set", "192.0.2.0/24"], dry].concat();
+        let ran = filter.run(&command)?;
+        refused(&ran, INPUT, &[])?;
+        ensure!(ran.stderr.starts_with("refused: "), "{ran}");
+        ensure!(
+            ran.stderr.contains("would be cut") && !ran.stderr.contains("are cut"),
+            "{ran}"
+        );
+        let output = filter.run(&[&["-o", "json"], &command[..]].concat())?;
+        ensure!(output.code == Some(INPUT), "{output}");
+        let change: Value = serde_json::from_str(&output.stdout)?;
+        ensure!(
+            change["refused"].is_string() && change["cut"].as_array().map(Vec::len) == Some(1),
+            "{change:#}"
+        );
+    }
+    let ran = filter.run(&["ranges", "set", "192.0.2.0/24", "--dry-run", "--force"])?;
+    ensure!(
+        ran.code == Some(0) && ran.stdout.contains("would be cut"),
+        "{ran}"
+    );
+    site.admin_gets_in(Family::V4, PORT).map(drop)
+}
