@@ -8,12 +8,13 @@ use clap::{
 };
 use clap_complete::Shell;
 use filter_common::DropReason;
-use jiff::{SignedDuration, Span, SpanRelativeTo};
+use jiff::SignedDuration;
 
 use crate::{
     config::{
         DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_MAX_RANGES, DEFAULT_METRICS_LISTEN, DEFAULT_PORTS,
-        DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR, MAX_MAX_RANGES, MetricsListen, PolicyMode, XdpMode,
+        DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR, MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode,
+        Window, XdpMode, parse_duration,
     },
     output::Output,
 };
@@ -311,15 +312,6 @@ fn parse_len<const MOST: u8>(text: &str) -> Result<u8, String> {
         .ok_or_else(|| format!("a prefix length is a number from 1 to {MOST}"))
 }
 
-/// A duration like `8h`, `30d` or `1h 30m`.
-fn parse_duration(text: &str) -> Result<SignedDuration, String> {
-    text.parse::<Span>()
-        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
-        .ok()
-        .filter(SignedDuration::is_positive)
-        .ok_or_else(|| "write it like `60s`, `8h` or `30d`".to_owned())
-}
-
 /// How often something is shown again.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     match parse_duration(text)?.unsigned_abs() {
@@ -332,11 +324,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 
 /// How long a change may wait for its confirmation.
 fn parse_window(text: &str) -> Result<Duration, String> {
-    let most = SignedDuration::from_hours(24);
-    match parse_duration(text)? {
-        time if time > most => Err("at most `24h`: a change is on trial for as long".to_owned()),
-        time => Ok(time.unsigned_abs()),
-    }
+    text.parse().map(|Window(time)| time)
 }
 
 /// The policy besides the list, and where it applies. What is not given here comes from the environment or the config file, stays as it
@@ -419,4 +407,15 @@ pub(crate) struct RunArgs {
     /// Detach at exit: the port is open from then on
     #[arg(long, env = "APIFENCE_DETACH_ON_EXIT", value_parser = BoolishValueParser::new())]
     detach_on_exit: bool,
+    /// What to do with an edit of the files that would cut nodes of the cluster, or those who administer this node by SSH
+    #[arg(long, env = "APIFENCE_ON_CUT", default_value = "trial")]
+    on_cut: OnCut,
+    /// How long such an edit is on trial, like `5m`
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "APIFENCE_ON_CUT_WITHIN",
+        default_value = "5m"
+    )]
+    on_cut_within: Window,
 }

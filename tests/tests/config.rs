@@ -122,7 +122,7 @@ fn a_broken_file_changes_nothing_and_stops_nobody_who_can_do_without() -> Result
     daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
     let list = fs::read_to_string(filter.ranges_file())?;
     fs::write(filter.ranges_file(), format!("{list}192.0.2.222\n"))?;
-    daemon.line(|text| text.starts_with("the list") && text.contains("changed: in force"))?;
+    daemon.line(|text| text.contains("the ranges file is in force"))?;
     site.stranger_is_dropped(Family::V4, 443, &filter)?;
     drop(daemon);
     ensure!(filter.json(&["status"])?["state"] == "enforcing");

@@ -189,7 +189,7 @@ fn readiness_follows_the_kernel() -> Result<()> {
 
     // Monitor mode and the off switch are what somebody asked for: nothing is enforced, and all is as it should be.
     fs::write(filter.config_file(), "mode = 'monitor'\n")?;
-    daemon.line(|line| line.contains("the settings changed"))?;
+    daemon.line(|line| line.contains("the config file is in force"))?;
     let page = scrape(&site.node)?;
     assert_eq!(page.sum("apifence_enforcing", &[]), Some(0.0));
     let mode = |page: &Page, mode| page.sum("apifence_policy_mode", &[("mode", mode)]);

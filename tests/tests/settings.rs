@@ -184,7 +184,7 @@ fn settings_that_change_under_run_are_told_one_by_one() -> Result<()> {
     ] {
         fs::write(filter.config_file(), text)?;
         run.line(|line| line == wanted)?;
-        run.line(|line| line.contains("the settings changed"))?;
+        run.line(|line| line.contains("the config file is in force"))?;
     }
     site.stranger_is_dropped(Family::V4, 9345, &filter)?;
     // Where the file is gone, nothing says otherwise.

@@ -44,7 +44,7 @@ fn an_unconfirmed_first_attach_comes_back_by_nobody() -> Result<()> {
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("a change is on trial"))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
-    daemon.line(|line| line.starts_with("error: follow ranges file"))?;
+    daemon.line(|line| line.starts_with("error: follow files"))?;
     site.stranger_gets_in(Family::V4, PORT)?;
     until("it is not ready", || {
         Ok(get(&site.node, "/readyz")?.status == 503)

@@ -15,7 +15,7 @@ use crate::{
     datapath::Maps,
     output::say,
     problem::Problem,
-    state::{History, WriterLock, read_ranges},
+    state::{History, PolicyMark, TrialStore, WriterLock, read_ranges},
 };
 
 #[derive(Serialize)]
@@ -70,8 +70,12 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     maps.mark(waiting.slot, true)?;
     if is_edit || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(&file)) {
         // The change was one of settings alone.
+        let mark = PolicyMark::new(record.list, &maps.settings(waiting.slot)?);
         waiting.pending.remove();
         maps.select(waiting.slot)?;
+        if is_edit {
+            note(context, &mark);
+        }
         return Ok(confirmed);
     }
     let edited = History::of(path).is_edited();
@@ -90,6 +94,15 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         );
     }
     Ok(confirmed)
+}
+
+/// Notes that somebody wants the edit that is on trial: `run` does not ask again.
+fn note(context: &Context, mark: &PolicyMark) {
+    if let Err(error) = TrialStore::new(&context.config.state_dir).confirm(mark) {
+        say(format_args!(
+            "warning: {error:#}: after a reboot the edit would be on trial again"
+        ));
+    }
 }
 
 /// A confirmation that failed has not been: the change still waits for one.

@@ -125,6 +125,11 @@ impl Leap {
         lines
     }
 
+    /// Why `run` must not make it for good by itself: it cuts nodes of the cluster, or administrators of this node.
+    pub(super) fn serious(&self) -> Option<String> {
+        None
+    }
+
     /// Refuses what would lock the operator out, unless he insists.
     pub(super) fn insist(&self, force: bool) -> Result<()> {
         let cause = match (self.shuts_out, self.cut.len(), self.kept) {

@@ -68,6 +68,11 @@ impl Before {
         }
     }
 
+    /// The list, if it is known.
+    pub(super) fn list(self) -> Option<List> {
+        self.list
+    }
+
     /// Its entries, in order.
     pub(super) fn entries(&self) -> &[Entry] {
         self.list.as_ref().map_or(&[], List::entries)

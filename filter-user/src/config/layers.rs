@@ -12,7 +12,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR,
-    MetricsListen, PolicyMode, Settings, XdpMode,
+    MetricsListen, OnCut, PolicyMode, Settings, Window, XdpMode,
     environment::{self, Environment},
     value::{Misfits, Value},
 };
@@ -55,6 +55,10 @@ pub struct Config {
     pub metrics_listen: Setting<MetricsListen>,
     /// Whether `run` detaches when it ends.
     pub detach_on_exit: Setting<bool>,
+    /// What `run` does with an edit that would cut cluster nodes or administrators.
+    pub on_cut: Setting<OnCut>,
+    /// How long such an edit is on trial.
+    pub on_cut_within: Setting<Window>,
 }
 
 /// What holds where nobody says otherwise.
@@ -78,6 +82,8 @@ impl Default for Config {
             max_ranges: Setting::new("max_ranges", DEFAULT_MAX_RANGES),
             metrics_listen: Setting::new("metrics_listen", MetricsListen::default()),
             detach_on_exit: Setting::new("detach_on_exit", false),
+            on_cut: Setting::new("on_cut", OnCut::Trial),
+            on_cut_within: Setting::new("on_cut_within", Window::default()),
         }
     }
 }
@@ -103,6 +109,8 @@ impl Config {
             max_ranges,
             metrics_listen,
             detach_on_exit,
+            on_cut,
+            on_cut_within,
         } = self;
         vec![
             ranges_file,
@@ -122,6 +130,8 @@ impl Config {
             max_ranges,
             metrics_listen,
             detach_on_exit,
+            on_cut,
+            on_cut_within,
         ]
     }
 

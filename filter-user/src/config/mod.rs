@@ -20,10 +20,12 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    time::Duration,
 };
 
 use filter_common::Mode;
 use ipnet::IpNet;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 
 /// The config file, unless told otherwise.
@@ -98,6 +100,66 @@ pub enum XdpMode {
     Generic,
     /// Native; generic where the driver has none
     Auto,
+}
+
+/// What `run` does with an edit of its files that would cut nodes of the cluster, or those who administer this node by SSH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnCut {
+    /// Put it in force on trial: it takes itself back unless `apifence confirm` comes
+    Trial,
+    /// Put it in force
+    Apply,
+    /// Leave what is in force
+    Refuse,
+}
+
+/// How long a change is on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window(pub Duration);
+
+impl Window {
+    /// The longest one.
+    const MOST: SignedDuration = SignedDuration::from_hours(24);
+}
+
+/// Long enough to see a message, log in and decide.
+impl Default for Window {
+    fn default() -> Self {
+        Self(Duration::from_mins(5))
+    }
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match parse_duration(text)? {
+            time if time > Self::MOST => {
+                Err("at most `24h`: a change is on trial for as long".to_owned())
+            }
+            time => Ok(Self(time.unsigned_abs())),
+        }
+    }
+}
+
+/// As it can be read again.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = SignedDuration::try_from(self.0).unwrap_or(Self::MOST);
+        write!(f, "{time:#}")
+    }
+}
+
+/// A duration like `8h`, `30d` or `1h 30m`.
+///
+/// # Errors
+/// Anything else, and what is not more than nothing.
+pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+    text.parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+        .ok()
+        .filter(SignedDuration::is_positive)
+        .ok_or_else(|| "write it like `60s`, `8h` or `30d`".to_owned())
 }
 
 /// Where metrics are served.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::json;
 use toml::{Spanned, de::DeValue};
 
-use super::{MAX_MAX_RANGES, MetricsListen, PolicyMode, XdpMode};
+use super::{MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
 use crate::{
     output::Output,
     ranges::{Refusal, parse_range},
@@ -361,6 +361,27 @@ impl Value for MetricsListen {
     }
 }
 
+/// How long.
+impl Value for Window {
+    const EXAMPLE: &'static str = "\"5m\"";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        let text = string::<Self>(key, value, Wanted::Whole("a duration"))?;
+        text.parse().map_err(|why| {
+            let cause = format!("`{key}` is `{text}`, which it cannot be");
+            vec![(value.span(), refusal(cause, format!("{why}")))]
+        })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        Ok(one(matches, id))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.to_string().into()
+    }
+}
+
 /// A word among a few.
 macro_rules! choice {
     ($type:ty, $example:literal) => {
@@ -392,6 +413,7 @@ macro_rules! choice {
 }
 
 choice!(Output, "\"text\"");
+choice!(OnCut, "\"trial\"");
 choice!(PolicyMode, "\"enforce\"");
 choice!(XdpMode, "\"auto\"");
 

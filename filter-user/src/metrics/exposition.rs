@@ -139,6 +139,20 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
         "When the policy in force was put in force, in seconds since 1970.",
         policy.applied_at as f64 / 1e9,
     )?;
+    page.gauge(
+        "apifence_trial_seconds_left",
+        "Until the policy in force takes itself back, unless `apifence confirm` comes first; 0 if none is on trial.",
+        policy.trial_left.unwrap_or_default() as f64 / 1e9,
+    )?;
+    if let (Some(_), Some((command, user))) = (policy.trial_left, &policy.by) {
+        page.gauges(
+            "apifence_trial_info",
+            "1 while a change is on trial; the labels say which command made it, and who.",
+            &["command", "user"],
+        )?
+        .with_label_values(&[command, user])
+        .set(1.0);
+    }
     Ok(())
 }
 

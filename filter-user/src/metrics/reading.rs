@@ -11,7 +11,9 @@ use tokio::{
 
 use super::{Health, Turns, exposition::render};
 use crate::{
-    datapath::{Census, CounterRow, Counters, Maps},
+    author::Author,
+    clock::Moment,
+    datapath::{Census, CounterRow, Counters, Maps, Standing},
     guards::{Guard, guards},
     net::{Interface, Net},
     pins::Pins,
@@ -58,6 +60,10 @@ pub(super) struct PolicyReading {
     pub(super) applied_at: u64,
     /// What it was made from.
     pub(super) basis: Basis,
+    /// Nanoseconds until it takes itself back, if it is on trial.
+    pub(super) trial_left: Option<u64>,
+    /// The command that put it in force, and the user.
+    pub(super) by: Option<(String, String)>,
 }
 
 impl Exporter {
@@ -244,8 +250,19 @@ fn read_counters(pins: &Pins, guards: &[Guard]) -> Result<Vec<(String, Vec<Count
 
 impl PolicyReading {
     fn take(maps: &Maps) -> Result<Self> {
-        let record = maps.steadily(|slot| maps.record(slot))?;
+        let (record, by) = maps.steadily(|slot| Ok((maps.record(slot)?, maps.author(slot)?)))?;
+        let now = Moment::now()?;
+        let trial_left = match maps.standing()? {
+            Standing::Provisional { until, .. } => Some(until.saturating_sub(now.boot)),
+            _ => None,
+        };
+        let user = |by: &Author| match (&by.user, by.uid) {
+            (Some(user), _) => user.clone(),
+            (None, uid) => uid.map_or_else(String::new, |uid| uid.to_string()),
+        };
         Ok(Self {
+            trial_left,
+            by: by.map(|by| (by.verb(), user(&by))),
             mode: record.mode,
             generation: record.generation,
             applied_at: record.applied_at,

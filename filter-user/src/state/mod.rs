@@ -16,6 +16,7 @@ mod lock;
 mod read;
 mod saved;
 mod seen;
+mod trials;
 mod trust;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ pub use history::{History, Kept, written};
 pub use lock::{WatchLock, WriterLock};
 pub use saved::{KeptPolicy, PolicyStore, SavedPolicy, StagedPolicy};
 pub use seen::{Followed, Seen};
+pub use trials::{PolicyMark, TrialStore};
 pub use trust::{other_writer, refuse_other_writers};
 
 /// The folder that holds the file at `path`.

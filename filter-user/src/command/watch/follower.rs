@@ -4,6 +4,8 @@
 //! What cannot be brought about is said once, and tried again at the next occasion.
 
 mod in_force;
+mod news;
+mod trial;
 
 use std::{
     collections::BTreeSet,
@@ -80,6 +82,8 @@ struct Follower {
     held: bool,
     /// Whether somebody asked for the files.
     asked: bool,
+    /// Whether somebody asked for the files, or edited one, since they were put in force last.
+    touched: bool,
     complaints: Complaints,
     warned: BTreeSet<Warning>,
 }
@@ -140,6 +144,7 @@ pub(in super::super) fn follow(
         blocked: None,
         held: false,
         asked: false,
+        touched: false,
         complaints: Complaints::default(),
         warned: BTreeSet::new(),
     };
@@ -212,6 +217,7 @@ impl Follower {
         self.doubt = true;
         self.not_before = None;
         self.held = false;
+        self.touched = true;
     }
 
     /// Looks, and brings about what differs. A `thorough` look asks the node for its addresses, too.

@@ -27,7 +27,9 @@ use crate::{
     problem::{Problem, Refusals},
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{History, Input, PolicyStore, SavedPolicy, refuse_other_writers},
+    state::{
+        History, Input, PolicyMark, PolicyStore, SavedPolicy, TrialStore, refuse_other_writers,
+    },
 };
 
 /// How long the disk may take to hand over the ranges file: who hangs on a file system that does not answer must not keep the
@@ -145,7 +147,15 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
         compiled: None,
     };
     let list = typed.and_then(|()| list(context, settings.max_ranges));
+    let store_of_trials = TrialStore::new(&config.state_dir);
+    let is_open = |file: &RangesFile| {
+        let mark = PolicyMark::new(file.list().digest(), &settings);
+        store_of_trials.is_open(&mark)
+    };
     let why = match (list, has_config) {
+        (Ok(file), true) if saved.is_some() && is_open(&file) => {
+            "an edit of the files was on trial, and was not confirmed; `systemctl reload apifence` puts them on trial again".to_owned()
+        }
         (Ok(file), true) => {
             let basis = match &lost {
                 None => Basis::Files,

@@ -1,5 +1,7 @@
 //! The policy in force is held against what the files say.
 
+use std::path::Path;
+
 use anyhow::Result;
 use filter_common::{Mode, map::Basis};
 use ipnet::IpNet;
@@ -11,20 +13,26 @@ use super::{
         policy::{examine, keep, keep_in_force, policy},
         settle::settle,
     },
-    Follower,
+    Follower, news,
+    trial::{self, Way},
 };
 use crate::{
+    author::Author,
     clock::Moment,
     datapath::{Maps, Standing},
     output::say,
     problem::Problem,
     progress::Progress,
-    ranges::List,
-    state::{History, Seen, WriterLock, read_ranges, refuse_other_writers},
+    ranges::{List, RangesFile},
+    state::{History, PolicyMark, Seen, TrialStore, WriterLock, read_ranges, refuse_other_writers},
 };
 
 /// How far the clocks may drift apart before somebody must have set one, in nanoseconds.
 const SET_BY_HAND: i128 = 1_000_000_000;
+
+/// What may differ, and is told in words of its own.
+const LIST: &str = "the list";
+const SETTINGS: &str = "the settings";
 
 /// What a policy in force was made from.
 #[derive(Default)]
@@ -36,6 +44,8 @@ pub(super) struct Known {
     pub(super) node: Option<Vec<IpNet>>,
     /// By how much the wall clock was ahead: expiries are kept on the other one.
     pub(super) ahead: i128,
+    /// The policy in force, if it was looked at.
+    pub(super) seen: Option<news::Seen>,
 }
 
 impl Known {
@@ -43,14 +53,17 @@ impl Known {
         matches!(self.standing, Some(Standing::Provisional { .. }))
     }
 
-    /// What somebody else must have done, if `generation` is the one in force now, and this is what was known before.
-    fn news(&self, generation: u64) -> Option<&'static str> {
+    /// Says what somebody else must have done, if `generation`, which `by` wanted, is the one in force `now`, and this is what was known
+    /// before.
+    fn tell_news(&self, generation: u64, by: Option<Author>, now: &news::Seen) {
         match (self.on_trial(), generation == self.generation) {
-            _ if self.standing.is_none() => None,
-            (true, true) => Some("the change on trial was confirmed"),
-            (true, false) => Some("the change on trial is over"),
-            (false, true) => None,
-            (false, false) => Some("another command changed the list"),
+            _ if self.standing.is_none() => {}
+            (true, true) => say("note: the change on trial was confirmed"),
+            (true, false) => {
+                say("note: the change on trial is over: what was before is in force again")
+            }
+            (false, true) => {}
+            (false, false) => news::of_others(by, self.seen.as_ref(), now),
         }
     }
 }
@@ -139,12 +152,26 @@ impl Follower {
         };
         let fell_back = matches!(maps.standing()?, Standing::FellBack { .. });
         if let Some(waiting) = settle(context, &mut maps)? {
-            if !self.known.on_trial() {
-                say("note: a change is on trial: it waits for `apifence confirm`");
+            let file = read.as_ref().ok().and_then(Option::as_ref);
+            let again = match file.map(RangesFile::list) {
+                Some(list) if self.has_config => {
+                    let have = maps.settings(waiting.slot.other()).ok();
+                    let want = context.settings(have.as_ref());
+                    trial::is_edited_again(&maps, &waiting, &list, &want)?
+                }
+                _ => false,
+            };
+            if !again {
+                if !self.known.on_trial() {
+                    say("note: a change is on trial: it waits for `apifence confirm`");
+                }
+                self.known.standing = Some(maps.standing()?);
+                self.known.generation = maps.record(waiting.slot)?.generation;
+                return Ok(Outcome::OnTrial);
             }
-            self.known.standing = Some(maps.standing()?);
-            self.known.generation = maps.record(waiting.slot)?.generation;
-            return Ok(Outcome::OnTrial);
+            say("note: the files were edited again: the edit on trial is taken back");
+            maps.select(waiting.slot.other())?;
+            self.known = Known::default();
         }
         let (slot, now) = (maps.in_force()?, Moment::now()?);
         let record = maps.record(slot)?;
@@ -175,13 +202,14 @@ impl Follower {
         };
         let node = self.node().await?;
         let set = (now.ahead() - self.known.ahead).abs() > SET_BY_HAND;
-        let changes = have.map(|have| want.changes_from(&have));
+        let changes = have.as_ref().map(|have| want.changes_from(have));
+        let mark = PolicyMark::new(list.digest(), &want);
         let mut reasons = Vec::new();
         if record.list != list.digest() {
-            reasons.push("the list");
+            reasons.push(LIST);
         }
         if changes.as_ref().is_none_or(|changes| !changes.is_empty()) {
-            reasons.push("the settings");
+            reasons.push(SETTINGS);
         }
         // That settings were lost has to be seen by somebody, who asks for the files then.
         let stays = Basis::of(record.basis) == Basis::DefaultSettings && !self.asked;
@@ -203,61 +231,103 @@ impl Follower {
             reasons.push("the clock, and expiries with it");
         }
         // What nobody confirmed must not come back by the files: whoever is locked out by it has nothing but that.
-        self.held |= fell_back;
-        let other = record.list != list.digest() || record.mode == Mode::Off as u8;
+        let is_over = self.known.on_trial() && record.generation != self.known.generation;
+        let store = TrialStore::new(&context.config.state_dir);
+        self.held |= fell_back || is_over || !self.touched && store.is_open(&mark);
+        let other = record.list != list.digest()
+            || record.mode == Mode::Off as u8
+            || changes.as_ref().is_none_or(|changes| !changes.is_empty());
         if self.held && other && !reasons.is_empty() {
             return Err(Problem::failed(
-                "follow ranges file: a change on trial was not confirmed, and the file says another list than the one that returned",
-                "`apifence ranges reload` puts the file in force, and so does `systemctl reload apifence`",
+                "follow files: a change on trial was not confirmed, and the files say something else than what returned",
+                "edit them again, or `systemctl reload apifence`, to put them in force; `apifence ranges rollback 1` puts the list in force back into the file",
             ));
         }
         let applies = !reasons.is_empty();
         if applies {
             examine(&list, want.max_ranges)?;
-            changes.iter().flatten().for_each(say);
             let guarded = self.health.borrow().guarded.clone();
             let mut policy = policy(&self.net, &list, &want, &guarded).await?;
             if !self.has_config || stays {
                 policy.basis = Basis::of(record.basis);
             }
-            look(&self.net, Some(&maps), &policy)
-                .await?
-                .lines(false)
-                .iter()
-                .for_each(say);
+            policy.by = if record.list == list.digest() {
+                Author::of_edit(Path::new(&context.file.path))
+            } else {
+                Author::of_edit(path)
+            };
+            let leap = look(&self.net, Some(&maps), &policy).await?;
+            let way = if other {
+                trial::way(&context.config, &leap, &mark)?
+            } else {
+                Way::Apply
+            };
+            leap.lines(false).iter().for_each(say);
             maps.expect_change()?;
+            let within = match way {
+                Way::Apply => None,
+                Way::Trial(within) => Some(within),
+            };
+            if within.is_some() {
+                trial::begun(&context.config, &mark);
+            }
             let staging = Staging {
                 policy: &policy,
                 file: None,
-                kept: if stays {
+                kept: if stays || within.is_some() {
                     None
                 } else {
                     keep(context, &file, &want, self.has_config)
                 },
-                within: None,
+                within,
             };
             put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
-            say(format_args!(
-                "{} changed: in force: {}",
-                reasons.join(" and "),
-                in_words(&list)
-            ));
+            let changes = changes.unwrap_or_default();
+            news::applied(path, &record, &list, policy.sources(), &changes);
+            let others: Vec<&str> = reasons
+                .into_iter()
+                .filter(|reason| ![LIST, SETTINGS].contains(reason))
+                .collect();
+            if !others.is_empty() {
+                say(format_args!(
+                    "note: {} changed: in force",
+                    others.join(" and ")
+                ));
+            }
+            self.touched = false;
+            if within.is_some() {
+                self.known.standing = Some(maps.standing()?);
+                self.known.generation = maps.record(maps.in_force()?)?.generation;
+                return Ok(Outcome::OnTrial);
+            }
             History::of(path).record(&policy.by);
             clear_up(&mut maps);
         } else {
+            let now = news::Seen {
+                list: list.clone(),
+                settings: have.clone(),
+            };
             if self.known.generation != record.generation {
                 keep_in_force(context, &maps);
             }
-            if let Some(news) = self.known.news(record.generation) {
-                say(format_args!("{news}: {}", in_words(&list)));
+            let by = maps.author(slot).ok().flatten();
+            self.known.tell_news(record.generation, by, &now);
+            // Comments may have been edited, which makes no difference to packets.
+            if self.known.standing.is_some() && History::of(path).is_edited() {
+                History::of(path).record(&Author::of_edit(path));
             }
         }
         self.asked = false;
+        self.touched = false;
         self.known = Known {
             basis: Basis::of(maps.record(maps.in_force()?)?.basis),
             standing: Some(maps.standing()?),
             generation: maps.record(maps.in_force()?)?.generation,
             node: Some(node),
+            seen: Some(news::Seen {
+                list,
+                settings: Some(want),
+            }),
             // Small steps add up as long as expiries go by an older one.
             ahead: if applies || !expires {
                 now.ahead()
@@ -272,12 +342,5 @@ impl Follower {
     async fn node(&self) -> Result<Vec<IpNet>> {
         let guarded = self.health.borrow().guarded.clone();
         self.net.node_addresses(&guarded).await
-    }
-}
-
-fn in_words(list: &List) -> String {
-    match list {
-        List::Off => "enforcement is off, everyone passes".to_owned(),
-        List::Ranges(entries) => format!("{} in the list", entries.len()),
     }
 }
