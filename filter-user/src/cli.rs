@@ -235,6 +235,8 @@ pub(crate) enum RangesCommand {
         #[command(flatten)]
         change: ChangeArgs,
     },
+    /// Edit the list: it is checked when the editor is closed, and then on trial for 60 s, unless told otherwise
+    Edit(EditArgs),
     /// Take the entries out that have expired
     Prune {
         #[command(flatten)]
@@ -260,6 +262,19 @@ pub(crate) enum RangesCommand {
         #[command(flatten)]
         change: ChangeArgs,
     },
+}
+
+/// How the list is edited.
+#[derive(Debug, Args)]
+pub(crate) struct EditArgs {
+    /// Begin anew, where an edit was interrupted
+    #[arg(long)]
+    pub(crate) discard: bool,
+    /// Put it in force for good, and not on trial
+    #[arg(long, conflicts_with = "confirm_within")]
+    pub(crate) no_trial: bool,
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
 }
 
 /// How a change is made.

@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod confirm;
 mod detach;
+mod edit;
 mod event;
 mod events;
 mod history;

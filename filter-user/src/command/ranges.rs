@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{
     Context,
     change::Writer,
-    history, list,
+    edit, history, list,
     policy::{refused, typed_list},
 };
 use crate::{
@@ -91,6 +91,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             let file = remove(context, writer.file()?, &ranges)?;
             writer.change(&file, &change).await
         }
+        RangesCommand::Edit(args) => edit::run(context, args).await,
         RangesCommand::Prune { change } => {
             let mut writer = Writer::new(context)?;
             let mut file = writer.file()?.ok_or_else(|| no_file(context, "prune"))?;

@@ -1,0 +1,270 @@
+//! Edits of the files under `run`: what takes an address out applies at once, and what would cut nodes of the cluster, or those who
+//! administer this node by SSH, is on trial first.
+
+use std::{fs, net::TcpStream};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tests::{
+    cli::{Apifence, Background},
+    net::{Echo, open, silent},
+    netns::{Namespace, two_interfaces},
+    scrape::{get, scrape},
+    site::{ADMIN, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+const NODE_ADDRESS: &str = "192.0.2.1";
+/// In a subnet of the node: another node.
+const WORKER: &str = "192.0.2.2";
+const WITH: &str = "192.0.2.2 # worker\n198.51.100.0/24\n";
+const WITHOUT: &str = "198.51.100.0/24\n";
+
+/// A node with a worker beside it, which is listed and connected.
+struct Cluster {
+    node: Namespace,
+    worker: Namespace,
+}
+
+impl Cluster {
+    fn new() -> Result<Self> {
+        let [node, worker] = two_interfaces()?;
+        Ok(Self { node, worker })
+    }
+
+    fn connect(&self) -> Result<TcpStream> {
+        open(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
+    }
+
+    fn is_out(&self) -> Result<()> {
+        silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
+    }
+}
+
+fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
+    let mut daemon = filter.start(&[&["run", "--interface", "n0"], more].concat())?;
+    daemon.line(|line| line.contains("guarding"))?;
+    until("it is ready", || {
+        Ok(filter.json(&["status"])?["policy_source"] == "files")
+    })?;
+    Ok(daemon)
+}
+
+fn provisional(filter: &Apifence<'_>) -> Result<Value> {
+    Ok(filter.json(&["status"])?["provisional"].clone())
+}
+
+fn is_on_trial(line: &str) -> bool {
+    line.starts_with("warning: ") && line.contains(WORKER) && line.contains("`apifence confirm`")
+}
+
+#[test]
+fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    fs::write(filter.ranges_file(), WITH)?;
+    let mut daemon = start(&filter, &["--on-cut-within", "6s"])?;
+    let _worker = cluster.connect()?;
+
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
+    cluster.is_out()?;
+    let page = scrape(&cluster.node)?;
+    ensure!(
+        page.sum("apifence_trial_seconds_left", &[])
+            .is_some_and(|left| left > 0.0)
+    );
+    ensure!(
+        page.sum(
+            "apifence_trial_info",
+            &[("command", "edit"), ("user", "root")]
+        ) == Some(1.0)
+    );
+    until("the trial is over", || Ok(provisional(&filter)?.is_null()))?;
+    let _worker = cluster.connect()?;
+    daemon.line(|line| {
+        line.starts_with("error: follow files: a change on trial was not confirmed")
+    })?;
+    // The edit is there still, and waits for somebody.
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, WITHOUT);
+    until("it is not ready", || {
+        Ok(get(&cluster.node, "/readyz")?.status == 503)
+    })?;
+
+    // Neither a restart nor a boot puts it in force.
+    drop(daemon);
+    let mut daemon = start(&filter, &["--on-cut-within", "1h"])?;
+    daemon.line(|line| {
+        line.starts_with("error: follow files: a change on trial was not confirmed")
+    })?;
+    ensure!(provisional(&filter)?.is_null());
+    cluster.connect()?;
+    drop(daemon);
+    filter.boot()?;
+    let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "1h"])?;
+    daemon.line(|line| line.contains("was on trial, and was not confirmed"))?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let _worker = cluster.connect()?;
+
+    // Who asks for the files gets them on trial again, and keeps them.
+    daemon.signal(Signal::SIGHUP)?;
+    daemon.line(is_on_trial)?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
+    filter.ok(&["confirm"])?;
+    daemon.line(|line| line.contains("was confirmed"))?;
+    cluster.is_out()?;
+    ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));
+    until("it is ready", || {
+        Ok(get(&cluster.node, "/readyz")?.status == 200)
+    })?;
+
+    // The same change was confirmed once: nobody is asked again.
+    fs::write(filter.ranges_file(), WITH)?;
+    until("the worker is let in", || {
+        Ok(filter.run(&["check", WORKER])?.code == Some(0))
+    })?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(|line| line.contains("it was confirmed before"))?;
+    until("the worker is out", || {
+        Ok(filter.run(&["check", WORKER])?.code == Some(1))
+    })?;
+    ensure!(provisional(&filter)?.is_null());
+    Ok(())
+}
+
+#[test]
+fn an_edit_of_a_trial_takes_it_back() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    fs::write(filter.ranges_file(), WITH)?;
+    let mut daemon = start(&filter, &[])?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
+    // Mended: what it says now cuts nobody.
+    fs::write(
+        filter.ranges_file(),
+        format!("{WITHOUT}{WORKER} # mended\n203.0.113.9\n"),
+    )?;
+    daemon.line(|line| line.contains("the edit on trial is taken back"))?;
+    until("the mended one is in force", || {
+        Ok(filter.run(&["check", "203.0.113.9"])?.code == Some(0))
+    })?;
+    ensure!(provisional(&filter)?.is_null());
+    cluster.connect()?;
+    // Taken back by hand, it does not come back by itself.
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
+    filter.ok(&["ranges", "rollback"])?;
+    daemon.line(|line| line.starts_with("error: follow files"))?;
+    ensure!(provisional(&filter)?.is_null());
+    cluster.connect()?;
+    // The file says what is in force again.
+    filter.ok(&["ranges", "rollback", "1"])?;
+    until("it is ready", || {
+        Ok(get(&cluster.node, "/readyz")?.status == 200)
+    })?;
+    ensure!(fs::read_to_string(filter.ranges_file())?.contains("mended"));
+    Ok(())
+}
+
+/// The mode and the ports cut as a list does.
+#[test]
+fn settings_that_cut_a_node_are_on_trial() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    fs::write(filter.config_file(), "mode = \"monitor\"\n")?;
+    let mut daemon = start(&filter, &["--on-cut-within", "4s"])?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.config_file(), "mode = \"enforce\"\n")?;
+    daemon.line(is_on_trial)?;
+    cluster.is_out()?;
+    until("monitor mode is back", || {
+        Ok(filter.json(&["status"])?["state"] == "monitoring")
+    })?;
+    daemon.line(|line| {
+        line.starts_with("error: follow files: a change on trial was not confirmed")
+    })?;
+    cluster.connect().map(drop)
+}
+
+#[test]
+fn an_edit_can_be_applied_or_refused_instead() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    for (on_cut, is_out) in [("apply", true), ("refuse", false)] {
+        let filter = Apifence::new(&cluster.node)?;
+        fs::write(filter.ranges_file(), WITH)?;
+        fs::write(filter.config_file(), format!("on_cut = \"{on_cut}\"\n"))?;
+        let mut daemon = start(&filter, &[])?;
+        let _worker = cluster.connect()?;
+        fs::write(filter.ranges_file(), WITHOUT)?;
+        daemon.line(|line| {
+            line.contains(WORKER) && (line.starts_with("warning: ") || line.starts_with("error: "))
+        })?;
+        if is_out {
+            until("the worker is out", || {
+                Ok(filter.run(&["check", WORKER])?.code == Some(1))
+            })?;
+            cluster.is_out()?;
+        } else {
+            until("it is not ready", || {
+                Ok(get(&cluster.node, "/readyz")?.status == 503)
+            })?;
+            cluster.connect()?;
+        }
+        ensure!(provisional(&filter)?.is_null());
+        drop(daemon);
+        filter.ok(&["detach"])?;
+    }
+    Ok(())
+}
+
+/// Taking an address out of the list is how access is revoked.
+#[test]
+fn an_edit_that_cuts_somebody_else_applies_at_once() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(
+        filter.ranges_file(),
+        format!("{} # contractor\n192.0.2.99\n", STRANGER[0]),
+    )?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let _only_client = site.stranger_gets_in(Family::V4, PORT)?;
+    fs::write(filter.ranges_file(), "192.0.2.99\n")?;
+    daemon.line(|line| line.starts_with("warning: 1 of 1 "))?;
+    daemon.line(|line| line.contains(STRANGER[0]))?;
+    daemon.line(|line| {
+        line.contains("the ranges file is in force: -203.0.113.9/32 (contractor); 1 in the list")
+    })?;
+    ensure!(provisional(&filter)?.is_null());
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+#[test]
+fn an_edit_that_cuts_an_administrator_is_on_trial() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _servers = [Echo::new(&site.node, PORT)?, Echo::new(&site.node, 22)?];
+    fs::write(filter.ranges_file(), "198.51.100.0/24\n203.0.113.0/24\n")?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("guarding"))?;
+    // Logged in, and not even connected to the API server.
+    let _ssh = open(&site.admin, ip(ADMIN[0]), at(NODE[0], 22))?;
+    fs::write(filter.ranges_file(), "203.0.113.0/24\n")?;
+    daemon.line(|line| line.contains(ADMIN[0]) && line.contains("`apifence confirm`"))?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
+    filter.ok(&["ranges", "rollback"])?;
+    site.admin_gets_in(Family::V4, PORT).map(drop)
+}
