@@ -133,11 +133,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME", value_delimiter = ',')]
         interface: Vec<String>,
     },
-    /// Show what is in force
+    /// Show what is in force, and what you should know about this node
     Status {
-        /// Exit with status 1 unless every interface is guarded as the files say
-        #[arg(long)]
-        check: bool,
+        #[command(flatten)]
+        status: StatusArgs,
+    },
+    /// Explain a warning: what it means, what can happen, what to do; without a code, list all of them
+    Explain {
+        /// Code or name of the warning, like `W08` or `tunnel`
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
     },
     /// Ask the kernel whether addresses are let in; exit status 1 if one is not
     Check {
@@ -292,6 +297,21 @@ pub(crate) struct ChangeArgs {
     pub(crate) confirm_within: Option<Duration>,
 }
 
+/// What else `status` does.
+#[derive(Debug, Default, Args)]
+pub(crate) struct StatusArgs {
+    /// Exit with status 1 unless every interface is guarded as the files say
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Acknowledge the warnings with this code that there are now, or the one about an interface (`W08:wg0`): they are not told any
+    /// more
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    pub(crate) ack: Vec<String>,
+    /// Take acknowledgements back that `--ack` made
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    pub(crate) unack: Vec<String>,
+}
+
 /// How often the counters are shown.
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
@@ -433,4 +453,12 @@ pub(crate) struct RunArgs {
         default_value = "5m"
     )]
     on_cut_within: Window,
+    /// Warning that need not be told, by its code, for all interfaces or for one (`W08:wg0`)
+    #[arg(
+        long,
+        value_name = "CODE",
+        value_delimiter = ',',
+        env = "APIFENCE_ACKNOWLEDGED_WARNINGS"
+    )]
+    acknowledged_warnings: Vec<String>,
 }

@@ -3,7 +3,7 @@
 //! `cli` is what was typed, `author` by whom, `config` what the program can use, `ranges` the list, `state` files and locks, `pins` and `datapath` the
 //! kernel's side, `net` what rtnetlink tells, `link_type` what of a device's packets the filter sees,
 //! `decapsulation` what packets it has to look into, `nat` what rewrites addresses, `driver` why one refuses a
-//! program, `guards` which interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel` which ones
+//! program, `foreign` whose other XDP programs are, `codes` and `warnings` what an operator should know, `guards` which interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel` which ones
 //! are too old, `metrics` what monitoring sees, `report_log` what
 //! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
 //! has come.
@@ -17,12 +17,14 @@ pub mod author;
 pub mod cli;
 pub mod clients;
 pub mod clock;
+pub mod codes;
 pub mod command;
 pub mod config;
 pub mod datapath;
 pub mod decapsulation;
 pub mod driver;
 pub mod explain;
+pub mod foreign;
 pub mod guards;
 pub mod kernel;
 pub mod link_type;

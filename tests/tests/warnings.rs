@@ -1,11 +1,15 @@
 //! What `status` warns of, on a node where it is so.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::{Result, ensure};
 use tests::{
-    cli::Apifence,
+    cli::{Apifence, FAILED, INPUT, refused},
     net::Echo,
     netns::{End, Namespace, veth},
+    scrape::scrape,
     site::{ADMIN, ATTACH, Family, NODE, STRANGER, Site, at, ip},
+    wait::until,
 };
 
 const PORT: u16 = 6443;
@@ -14,12 +18,13 @@ const PORT: u16 = 6443;
 fn warning(filter: &Apifence<'_>, words: &[&str]) -> Result<Option<String>> {
     let status = filter.json(&["status"])?;
     let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
-    let texts = warnings.iter().filter_map(|warning| warning.as_str());
+    let texts = warnings.iter().map(|warning| {
+        let part = |name: &str| warning[name].as_str().unwrap_or_default();
+        format!("{} {} [{}]", part("message"), part("hint"), part("code"))
+    });
     let mut found = texts.filter(|text| words.iter().all(|word| text.contains(word)));
-    let one = found.next().map(str::to_owned);
+    let one = found.next();
     ensure!(found.next().is_none(), "said twice: {status:#}");
-    let codes = status["warning_codes"].as_array().map(Vec::len);
-    ensure!(codes == Some(warnings.len()), "a code each: {status:#}");
     Ok(one)
 }
 
@@ -60,7 +65,7 @@ fn ways_past_the_filter_are_warned_of() -> Result<()> {
         interface: "eth1",
         addresses,
     };
-    let other = ["port 6443", "`eth1`", "without a filter"];
+    let other = ["TCP 6443", "`eth1`", "no filter", "[W07]"];
     comes(&filter, &other, || {
         veth(
             1500,
@@ -74,7 +79,7 @@ fn ways_past_the_filter_are_warned_of() -> Result<()> {
     ensure!(warning(&filter, &other)?.is_none());
     tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
 
-    comes(&filter, &["`vx0` (vxlan)", "tunnel"], || {
+    comes(&filter, &["`vx0` (vxlan)", "tunnel", "[W08]"], || {
         site.node
             .ip("link add vx0 type vxlan id 1 remote 10.9.0.2 dstport 4789")?;
         site.node.ip("link set vx0 up").map(drop)
@@ -87,7 +92,7 @@ fn what_may_hit_the_wrong_ones_is_warned_of() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    let ephemeral = ["ip_local_port_range", "port 6443"];
+    let ephemeral = ["ip_local_reserved_ports", "TCP 6443", "[W13]"];
     comes(&filter, &ephemeral, || {
         site.node
             .sysctl("net/ipv4/ip_local_port_range", "6000 60999")
@@ -99,7 +104,12 @@ fn what_may_hit_the_wrong_ones_is_warned_of() -> Result<()> {
     let mut connections = Vec::new();
     comes(
         &filter,
-        &["10 connections come from", ADMIN[0], "load balancer"],
+        &[
+            "10 connections come from",
+            ADMIN[0],
+            "load balancer",
+            "[W12]",
+        ],
         || {
             for _ in 0..10 {
                 connections.push(tests::net::open(
@@ -112,7 +122,7 @@ fn what_may_hit_the_wrong_ones_is_warned_of() -> Result<()> {
         },
     )?;
 
-    comes(&filter, &["`0.0.0.0/0` is authorized"], || {
+    comes(&filter, &["`0.0.0.0/0` is authorized", "[W03]"], || {
         filter.ok(&["ranges", "add", "0.0.0.0/0"]).map(drop)
     })
 }
@@ -122,7 +132,7 @@ fn generic_xdp_is_warned_of() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&[&ATTACH[..], &["--xdp-mode", "generic"]].concat())?;
-    ensure!(warning(&filter, &["`eth0` runs generic XDP"])?.is_some());
+    ensure!(warning(&filter, &["`eth0` runs generic XDP", "[W11]"])?.is_some());
     Ok(())
 }
 
@@ -141,20 +151,20 @@ fn what_destinations_leave_open_is_warned_of() -> Result<()> {
         .concat())
     };
     destinations(&NODE)?;
-    ensure!(filter.json(&["status"])?["warning_codes"] == serde_json::json!([]));
+    ensure!(filter.json(&["status"])?["warnings"] == serde_json::json!([]));
 
-    let outside = ["port 6443", NODE[1], "outside the destinations"];
+    let outside = ["TCP 6443", NODE[1], "outside the destinations", "[W09]"];
     comes(&filter, &outside, || {
         let words = ["--force", "--destination", NODE[0]];
         let said = filter.run(&[&ATTACH[..], &words].concat())?.stderr;
-        ensure!(said.contains("[outside-destinations]"), "{said}");
+        ensure!(said.contains("[W09]"), "{said}");
         Ok(())
     })?;
     site.stranger_gets_in(Family::V6, PORT)?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     destinations(&NODE)?;
 
-    let rewritten = ["rewritten", "nftables chain `kube services`"];
+    let rewritten = ["rewritten", "nftables chain `kube services`", "[W10]"];
     comes(&filter, &rewritten, || {
         let rules = format!(
             "table ip kube {{ chain services {{ type nat hook prerouting priority -100; \
@@ -170,7 +180,7 @@ fn what_destinations_leave_open_is_warned_of() -> Result<()> {
     let stranger = ip(STRANGER[0]);
     tests::net::open(&site.stranger, stranger, at(CLUSTER_IP, 443))?;
     let status = filter.run(&["status"])?.stdout;
-    ensure!(status.contains(" [rewritten-destination]"), "{status}");
+    ensure!(status.contains(" [W10]"), "{status}");
     // And named, it is guarded.
     destinations(&[NODE[0], NODE[1], CLUSTER_IP])?;
     site.is_dropped(STRANGER[0], at(CLUSTER_IP, 443), &filter)?;
@@ -182,7 +192,7 @@ fn what_destinations_leave_open_is_warned_of() -> Result<()> {
     // `run` says the same.
     let mut run = filter.start(&["run", "--interface", "eth0", "--destination", NODE[0]])?;
     run.line(|line| line.starts_with("warning: ") && line.contains(NODE[1]))?;
-    run.line(|line| line.ends_with("[rewritten-destination]"))?;
+    run.line(|line| line.ends_with("[W10]"))?;
     Ok(())
 }
 
@@ -209,10 +219,275 @@ fn a_bridge_of_pods_is_no_way_in() -> Result<()> {
     let status = filter.json(&["status"])?;
     ensure!(status["warnings"] == serde_json::json!([]), "{status:#}");
     // A card in the bridge is another matter.
-    let words = ["port 6443", "`cni0`"];
+    let words = ["TCP 6443", "`cni0`"];
     comes(&filter, &words, || {
         site.node.ip("link add card type veth peer name wire")?;
         site.node.ip("link set card master cni0")?;
         site.node.ip("link set card up").map(drop)
     })
+}
+
+/// Makes a tunnel device in the node: it is up, and has no filter.
+fn tunnel(site: &Site, name: &str, id: u32) -> Result<()> {
+    let port = 4800 + id;
+    site.node.ip(&format!(
+        "link add {name} type vxlan id {id} remote 192.0.2.99 dstport {port}"
+    ))?;
+    site.node.ip(&format!("link set {name} up")).map(drop)
+}
+
+/// The warnings that `status` shows to programs: code, interface, and whether it is acknowledged.
+fn shown(filter: &Apifence<'_>) -> Result<Vec<(String, String, bool)>> {
+    let status = filter.json(&["status"])?;
+    let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let shown = warnings.iter().map(|warning| {
+        let known = warning["acknowledged"] == true;
+        (text(&warning["code"]), text(&warning["interface"]), known)
+    });
+    Ok(shown.collect())
+}
+
+#[test]
+fn an_acknowledged_warning_is_not_told_and_a_new_one_is() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&[&ATTACH[..], &["--xdp-mode", "generic"]].concat())?;
+    tunnel(&site, "wg0", 1)?;
+    let is = |want: &[(&str, &str, bool)]| -> Result<()> {
+        let shown = shown(&filter)?;
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|(code, interface, known)| (code.as_str(), interface.as_str(), *known))
+            .collect();
+        ensure!(shown == want, "{shown:?}, wanted {want:?}");
+        Ok(())
+    };
+    is(&[("W08", "wg0", false), ("W11", "eth0", false)])?;
+    // Whoever only looks writes nothing.
+    let file = filter.state_dir().join("acknowledged");
+    ensure!(!file.exists());
+    let said = filter.ok(&["status", "--ack", "tunnel,w11"])?;
+    ensure!(!said.contains("[W08]") && !said.contains("[W11]"), "{said}");
+    ensure!(
+        said.contains("2 acknowledged warnings: W08, W11 (`-v` shows them)"),
+        "{said}"
+    );
+    let mode = std::fs::metadata(&file)?.permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    is(&[("W08", "wg0", true), ("W11", "eth0", true)])?;
+    let said = filter.ok(&["-v", "status"])?;
+    ensure!(
+        said.contains("warning (acknowledged): tunnel `wg0`"),
+        "{said}"
+    );
+    let said = filter.run(&ATTACH)?.stderr;
+    ensure!(!said.contains("[W"), "{said}");
+
+    // Of the same kind, and about something else.
+    tunnel(&site, "wg1", 2)?;
+    is(&[
+        ("W08", "wg0", true),
+        ("W08", "wg1", false),
+        ("W11", "eth0", true),
+    ])?;
+    let said = filter.ok(&["status"])?;
+    ensure!(said.contains("tunnel `wg1`") && !said.contains("tunnel `wg0`"));
+    filter.ok(&["status", "--ack", "W08:wg1", "--unack", "W11"])?;
+    is(&[
+        ("W08", "wg0", true),
+        ("W08", "wg1", true),
+        ("W11", "eth0", false),
+    ])?;
+    // It goes with the device, and the acknowledgement stays for the next one of that name.
+    site.node.ip("link del wg0")?;
+    tunnel(&site, "wg0", 1)?;
+    filter.ok(&["status", "--unack", "W08"])?;
+    is(&[
+        ("W08", "wg0", false),
+        ("W08", "wg1", false),
+        ("W11", "eth0", false),
+    ])?;
+    assert_eq!(std::fs::read_to_string(&file)?, "");
+
+    // By the config file: one, or all that there will be.
+    std::fs::write(
+        filter.config_file(),
+        "acknowledged_warnings = ['W08:wg1', 'generic-xdp']\n",
+    )?;
+    is(&[
+        ("W08", "wg0", false),
+        ("W08", "wg1", true),
+        ("W11", "eth0", true),
+    ])?;
+    std::fs::write(filter.config_file(), "acknowledged_warnings = ['W08']\n")?;
+    tunnel(&site, "wg2", 3)?;
+    let known = shown(&filter)?
+        .iter()
+        .filter(|(_, _, known)| *known)
+        .count();
+    assert_eq!(known, 3);
+    Ok(())
+}
+
+#[test]
+fn what_must_be_put_right_cannot_be_acknowledged() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", "0.0.0.0/0"])?;
+    tunnel(&site, "wg0", 1)?;
+    let file = filter.state_dir().join("acknowledged");
+    for (words, want) in [
+        (
+            &["--ack", "W03"][..],
+            "W03 (`everyone`) cannot be acknowledged",
+        ),
+        (&["--ack", "everyone:0.0.0.0/0"], "cannot be acknowledged"),
+        // One of two is wrong: neither is made.
+        (&["--ack", "W08,W01"], "W01 (`unguarded-interface`) cannot"),
+        (&["--ack", "W08,W12"], "there is no W12 now"),
+        (&["--ack", "W08:wg7"], "there is no W08:wg7 now"),
+        (&["--ack", "W99"], "there is no warning `W99`"),
+        (&["--ack", ""], "there is no warning ``"),
+        (&["--unack", "W08"], "no `--ack` was made of W08"),
+    ] {
+        let ran = filter.run(&[&["status"], words].concat())?;
+        refused(&ran, INPUT, &[want])?;
+        ensure!(ran.stderr.contains("nothing changed"), "{ran}");
+        ensure!(!file.exists(), "{words:?}: something was written");
+    }
+    // Nor by a setting, nor by a file that somebody wrote by hand.
+    for (text, word) in [
+        ("['W03']", "`everyone`"),
+        ("['W8']", "`W8`"),
+        ("[8]", "list"),
+    ] {
+        std::fs::write(
+            filter.config_file(),
+            format!("acknowledged_warnings = {text}\n"),
+        )?;
+        let line = format!("{}:1", filter.config_file().display());
+        refused(&filter.run(&["config"])?, INPUT, &[&line, word])?;
+    }
+    std::fs::write(filter.config_file(), "")?;
+    std::fs::write(&file, "W03\nW03:0.0.0.0/0\nW08:wg0\n")?;
+    let want = [("W03", "", false), ("W08", "wg0", true)];
+    let want = want.map(|(code, name, known)| (code.to_owned(), name.to_owned(), known));
+    assert_eq!(shown(&filter)?, want);
+    // Of another user's making it silences nothing, and that is said.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))?;
+    let ran = filter.run(&["status"])?;
+    ensure!(ran.code == Some(0) && ran.stdout.contains("[W08]"), "{ran}");
+    ensure!(ran.stderr.contains("read acknowledgements"), "{ran}");
+    refused(
+        &filter.run(&["status", "--ack", "W08"])?,
+        FAILED,
+        &["read acknowledgements"],
+    )
+}
+
+/// `run` tells what is not acknowledged, and monitoring sees both.
+#[test]
+fn monitoring_counts_warnings() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    tunnel(&site, "wg0", 1)?;
+    tunnel(&site, "flannel.1", 2)?;
+    let mut run = filter.start(&[&["run"], &ATTACH[1..]].concat())?;
+    run.line(|line| line.starts_with("warning: tunnel `wg0`") && line.ends_with("[W08]"))?;
+    run.line(|line| line.starts_with("info: `flannel.1`") && line.ends_with("[W15]"))?;
+    let counts = |code: &str| -> Result<[Option<f64>; 2]> {
+        let page = scrape(&site.node)?;
+        page.check()?;
+        let count = |known| {
+            let labels = [("code", code), ("acknowledged", known)];
+            page.sum("apifence_warnings", &labels)
+        };
+        Ok(["false", "true"].map(count))
+    };
+    until("warnings are counted", || {
+        Ok(counts("W08")? == [Some(1.0), Some(0.0)])
+    })?;
+    assert_eq!(counts("W15")?, [Some(1.0), Some(0.0)]);
+    // Of each code there is a series from the start.
+    assert_eq!(counts("W14")?, [Some(0.0), Some(0.0)]);
+    filter.ok(&["status", "--ack", "W08"])?;
+    until("it is acknowledged", || {
+        Ok(counts("W08")? == [Some(0.0), Some(1.0)])
+    })?;
+    filter.ok(&["status", "--unack", "W08"])?;
+    run.line(|line| line.starts_with("warning: tunnel `wg0`"))?;
+    std::fs::write(
+        filter.config_file(),
+        "acknowledged_warnings = ['W08', 'W15']\n",
+    )?;
+    until("the setting is heeded", || {
+        Ok(counts("W08")? == [Some(0.0), Some(1.0)] && counts("W15")? == [Some(0.0), Some(1.0)])
+    })?;
+    // One with which the list is wrong keeps what was.
+    std::fs::write(filter.config_file(), "acknowledged_warnings = ['W03']\n")?;
+    run.line(|line| line.contains("cannot be acknowledged"))?;
+    assert_eq!(counts("W08")?, [Some(0.0), Some(1.0)]);
+    Ok(())
+}
+
+#[test]
+fn many_of_a_kind_are_counted() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    for id in 1..=7 {
+        tunnel(&site, &format!("vx{id}"), id)?;
+    }
+    let said = filter.ok(&["status"])?;
+    let told = said.lines().filter(|line| line.ends_with("[W08]"));
+    assert_eq!(told.count(), 5, "{said}");
+    ensure!(
+        said.contains("warning: 3 more like this (`-v` shows them) [W08]"),
+        "{said}"
+    );
+    assert_eq!(filter.ok(&["-v", "status"])?.matches("[W08]").count(), 7);
+    assert_eq!(shown(&filter)?.len(), 7);
+    Ok(())
+}
+
+/// A device may have any name: no byte of it reaches a terminal, and none makes a second line of an acknowledgement.
+#[test]
+fn names_of_devices_stay_names() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    tunnel(&site, "v\u{1b}[2J\u{7}x", 1)?;
+    let said = filter.ok(&["status"])?;
+    ensure!(said.contains("tunnel `v?[2J?x`"), "{said:?}");
+    ensure!(
+        !said.contains('\u{1b}') && !said.contains('\u{7}'),
+        "{said:?}"
+    );
+    filter.ok(&["status", "--ack", "W08"])?;
+    let file = std::fs::read_to_string(filter.state_dir().join("acknowledged"))?;
+    assert_eq!(file, "W08:v?[2J?x\n");
+    ensure!(!filter.ok(&["status"])?.contains("[W08]"));
+    Ok(())
+}
+
+/// The config file may say where acknowledgements are kept: while it cannot be read, none is made anywhere else.
+#[test]
+fn nothing_is_acknowledged_in_the_wrong_place() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    tunnel(&site, "wg0", 1)?;
+    let full = filter.state_dir().join("acknowledged");
+    std::fs::create_dir(&full)?;
+    let ran = filter.run(&["status", "--ack", "W08"])?;
+    refused(&ran, FAILED, &["acknowledgements", "a directory"])?;
+    ensure!(filter.run(&["status"])?.stdout.contains("[W08]"));
+    std::fs::remove_dir(&full)?;
+    filter.ok(&["status", "--ack", "W08"])?;
+    filter.ok(&["detach"])?;
+    filter.ok(&ATTACH)?;
+    ensure!(!filter.ok(&["status"])?.contains("[W08]"), "forgotten");
+    Ok(())
 }

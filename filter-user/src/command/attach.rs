@@ -1,6 +1,6 @@
 //! `apifence attach`: load, fill the policy, attach; in this order.
 
-use std::{collections::BTreeSet, fs, path::Path, slice};
+use std::{collections::BTreeSet, fs, slice};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -12,14 +12,14 @@ use super::{
     policy::{examine, keep, policy, typed_list},
     settle::settle,
     upgrade::{other_settings, take_over},
+    warned,
 };
 use crate::{
     author::Author,
     cli::{ChangeArgs, PolicyArgs},
     config::{PolicyMode, SettingChange, Settings, XdpMode, join},
-    datapath::{
-        Attachment, Counters, Link, Maps, Program, create_maps, detach_link, loaded, refusal,
-    },
+    datapath::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link, refusal},
+    foreign::Foreign,
     guards::follow_moved,
     net::{Interface, Net, XdpPlace},
     output::say,
@@ -27,9 +27,8 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{History, PolicyStore, Staged, WriterLock, other_writer, read_ranges},
+    state::{History, PolicyStore, Staged, WriterLock, read_ranges},
     strays::{strays, strays_at_rest},
-    warnings::{Facts, Warning},
 };
 
 /// What is done to an interface.
@@ -42,9 +41,9 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArg
     let typed = args.authorized_ip_ranges.as_deref();
     let interfaces = guard(context, interfaces, typed, change).await?;
     if !change.dry_run {
-        for warning in warnings(context, &net).await? {
-            say(warning);
-        }
+        let told = warned::of_node(context, &net).await?;
+        let told = told.iter().filter(|warning| !warning.acknowledged);
+        told.for_each(say);
     }
     context.global.output.result(&Attached { interfaces })?;
     Ok(0)
@@ -68,35 +67,6 @@ async fn wanted(context: &Context, net: &Net) -> Result<Vec<Interface>> {
         guarded.contains(&found.ifindex) || chosen.iter().any(|one| one.ifindex == found.ifindex)
     });
     Ok(all)
-}
-
-/// What an operator should know of this node, by the settings in force.
-pub(super) async fn warnings(context: &Context, net: &Net) -> Result<Vec<Warning>> {
-    let have = match context.maps()? {
-        Some(maps) => maps.settings(maps.in_force()?).ok(),
-        None => None,
-    };
-    let settings = context.settings(have.as_ref());
-    let facts = Facts::gather(net, &settings.ports, &settings.destinations).await?;
-    let strays = strays(&context.pins, &net.interfaces().await?)?;
-    let elsewhere = strays.iter().map(|stray| stray.ifindex);
-    let guarded = context.pins.interfaces()?.into_iter().chain(elsewhere);
-    let mut warnings = facts.warnings(&guarded.collect());
-    warnings.extend(written_by_others(context));
-    Ok(warnings)
-}
-
-/// Which of the files that decide who is let in others may write.
-pub(super) fn written_by_others(context: &Context) -> impl Iterator<Item = Warning> {
-    let files = [Path::new(&context.file.path), &context.global.ranges_file];
-    files.into_iter().filter_map(|file| {
-        let cause = other_writer(file)?;
-        let what = "decides who is let in: `chown root` and `chmod go-w` it";
-        Some(Warning::new(
-            "written-by-others",
-            format!("{cause}; `{}` {what}", file.display()),
-        ))
-    })
 }
 
 /// What was done.
@@ -356,16 +326,8 @@ pub(super) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
             if let Some(stray) = strays(pins, slice::from_ref(interface))?.first() {
                 return Err(stray.problem(&verb));
             }
-            let program = match loaded(xdp.program_id).and_then(|program| program.name) {
-                Some(name) => format!("`{name}` (program {})", xdp.program_id),
-                None => format!("program {}", xdp.program_id),
-            };
-            Err(Problem::failed(
-                format!("{verb}: it carries the XDP program {program}"),
-                format!(
-                    "apifence displaces nothing: remove it with its own tool (a program attached by netlink: `ip link set dev {name} xdp off`), then attach again"
-                ),
-            ))
+            let Foreign { what, hint } = Foreign::on(name, interface.ifindex, xdp);
+            Err(Problem::failed(format!("{verb}: it carries {what}"), hint))
         }
     }
 }

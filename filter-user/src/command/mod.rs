@@ -1,5 +1,6 @@
 //! One file per verb.
 
+mod acknowledge;
 mod attach;
 mod change;
 mod check;
@@ -9,6 +10,7 @@ mod detach;
 mod edit;
 mod event;
 mod events;
+mod explain;
 mod history;
 mod leap;
 mod list;
@@ -26,6 +28,7 @@ mod suggest;
 mod told;
 mod top;
 mod upgrade;
+mod warned;
 mod watch;
 
 use std::path::PathBuf;
@@ -138,6 +141,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         command,
         Command::Config { .. }
             | Command::Completions { .. }
+            | Command::Explain { .. }
             | Command::Man { .. }
             | Command::Ranges(RangesCommand::History)
     ) {
@@ -167,7 +171,8 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             WatchLock::refuse(&context.pins.watch(), "detach filter")?;
             detach::run(context, &interface).await
         }
-        Command::Status { check } => status::run(context, check).await,
+        Command::Status { status } => status::run(context, &status).await,
+        Command::Explain { code } => explain::run(context, code.as_deref()),
         Command::Check { sources } => check::run(context, &sources),
         Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
         Command::Stats { .. } => stats::run(context).await,

@@ -84,7 +84,7 @@ const fn needed(command: &Command) -> Option<&'static [&'static str]> {
         | Command::Detach { .. }
         | Command::Ranges(RangesCommand::List { .. }) => Some(&["bpffs"]),
         Command::Ranges(RangesCommand::History) => Some(&["ranges_file"]),
-        Command::Completions { .. } | Command::Man { .. } => Some(&[]),
+        Command::Completions { .. } | Command::Explain { .. } | Command::Man { .. } => Some(&[]),
         Command::Confirm | Command::Ranges(_) => Some(&["bpffs", "ranges_file"]),
     }
 }

@@ -12,22 +12,22 @@ use filter_common::{
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::{Context, attach::written_by_others, list::known_list};
+use super::{Context, acknowledge, list::known_list, warned};
 use crate::{
+    cli::StatusArgs,
     clock::{Moment, to_second},
-    config::join,
+    codes::Code,
+    config::{Settings, join},
     datapath::{Maps, Standing},
     guards::{Guard, guards},
-    link_type::LinkType,
     net::Net,
     output::say,
-    problem::{Problem, Refusals},
+    problem::Refusals,
     ranges::{Difference, List, Prefixes},
-    state::PolicyStore,
     strays::strays,
-    warnings::{Facts, Warning},
+    warnings::{Warning, sorted},
 };
 
 #[derive(Serialize)]
@@ -53,21 +53,14 @@ struct Status {
     provisional: Option<Provisional>,
     /// How the kernel differs from the ranges file and the config file, and what is wrong with them.
     drift: Vec<String>,
-    #[serde(serialize_with = "texts")]
+    /// What an operator should know, the worst first.
     warnings: Vec<Warning>,
-    /// The kind of each warning, in their order.
-    warning_codes: Vec<&'static str>,
-}
-
-/// The warnings as JSON has had them before they had codes.
-fn texts<S: Serializer>(warnings: &[Warning], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(warnings.iter().map(|warning| &warning.text))
-}
-
-impl Status {
-    fn warn(&mut self, code: &'static str, text: String) {
-        self.warnings.push(Warning::new(code, text));
-    }
+    /// The settings in force, if they can be read.
+    #[serde(skip)]
+    settings: Option<Settings>,
+    /// Whether people see all of it.
+    #[serde(skip)]
+    verbose: bool,
 }
 
 /// A change on trial.
@@ -150,10 +143,48 @@ impl fmt::Display for Status {
         for drift in &self.drift {
             writeln!(f, "drift: {drift}")?;
         }
-        for warning in &self.warnings {
-            writeln!(f, "{warning}")?;
+        self.write_warnings(f)
+    }
+}
+
+impl Status {
+    /// Those that are known are counted, and so are many of a kind.
+    fn write_warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// So many of a kind are told.
+        const TOLD: usize = 4;
+        let known = |warning: &&Warning| warning.acknowledged;
+        let told = |warning: &&Warning| self.verbose || !warning.acknowledged;
+        let told: Vec<&Warning> = self.warnings.iter().filter(told).collect();
+        for same in told.chunk_by(|one, other| one.code == other.code) {
+            let most = if self.verbose { same.len() } else { TOLD };
+            for warning in same.iter().take(most) {
+                writeln!(f, "{warning}")?;
+            }
+            if let (Some(first), more @ 1..) = (same.first(), same.len().saturating_sub(most)) {
+                let (severity, code) = (first.code.severity().label(), first.code);
+                writeln!(
+                    f,
+                    "{severity}: {more} more like this (`-v` shows them) [{code}]"
+                )?;
+            }
         }
-        Ok(())
+        let known: Vec<Code> = self
+            .warnings
+            .iter()
+            .filter(known)
+            .map(|one| one.code)
+            .collect();
+        if self.verbose || known.is_empty() {
+            return Ok(());
+        }
+        let plural = if known.len() == 1 { "" } else { "s" };
+        let codes: BTreeSet<Code> = known.iter().copied().collect();
+        writeln!(
+            f,
+            "{} acknowledged warning{plural}: {} (`-v` shows them)",
+            known.len(),
+            join(codes)
+        )
     }
 }
 
@@ -181,8 +212,10 @@ pub(super) fn state(record: &PolicyRecord) -> &'static str {
     }
 }
 
-/// Runs the command; with `check` it answers by its exit status, too.
-pub(super) async fn run(context: &Context, check: bool) -> Result<u8> {
+/// Runs the command; with `--check` it answers by its exit status, too.
+pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
+    let ack = acknowledge::parse(&args.ack)?;
+    let unack = acknowledge::parse(&args.unack)?;
     let net = Net::open()?;
     let interfaces = net.interfaces().await?;
     let strays = strays(&context.pins, &interfaces)?;
@@ -201,8 +234,9 @@ pub(super) async fn run(context: &Context, check: bool) -> Result<u8> {
         applied_at: None,
         provisional: None,
         drift: context.file.drift(None, &[]),
-        warnings: Vec::new(),
-        warning_codes: Vec::new(),
+        warnings: warned::of_strays(&strays),
+        settings: None,
+        verbose: context.global.verbose,
     };
     if !status.interfaces.is_empty() {
         match context.maps() {
@@ -210,64 +244,39 @@ pub(super) async fn run(context: &Context, check: bool) -> Result<u8> {
             Ok(None) => {}
             Err(error) => {
                 status.state = "unknown";
-                let hint = error
-                    .downcast_ref::<Problem>()
-                    .map_or("", |problem| &problem.hint);
-                let text = format!("{error:#}; {hint}");
-                status.warn("unreadable-policy", text);
+                status.warnings.push(warned::unreadable(&error));
             }
         }
     }
-    let unguarded = status.interfaces.iter().filter(|guard| !guard.guarded);
-    let names: Vec<String> = unguarded.map(|guard| guard.interface.clone()).collect();
-    for name in names {
-        let text = format!(
-            "`{name}` is not guarded: its link is pinned, and its program is not there; `apifence attach --interface {name}` repairs it"
-        );
-        status.warn("unguarded-interface", text);
-    }
-    if status.state != "detached" {
-        for name in wanted(context, &net, &status.interfaces).await? {
-            let shown = status
-                .interfaces
-                .iter()
-                .any(|guard| guard.interface == name);
-            let elsewhere = strays.iter().any(|stray| stray.interface == name);
-            if !shown && !elsewhere {
-                let text = format!(
-                    "`{name}` is to be guarded, and is not; `run` guards it as soon as it can, its log and `/readyz` say what keeps it"
-                );
-                status.warn("unguarded-interface", text);
-            }
-        }
-    }
-    if !status.ports.is_empty() {
-        let ports = status.ports.iter().copied().collect();
+    let guards = &status.interfaces;
+    let unguarded = warned::of_interfaces(context, &net, &interfaces, guards, &strays).await?;
+    status.warnings.extend(unguarded);
+    if let Some(settings) = &status.settings {
         let guards = status.interfaces.iter().filter(|guard| guard.guarded);
         let elsewhere = strays.iter().map(|stray| stray.ifindex);
         let guarded = guards.map(|guard| guard.ifindex).chain(elsewhere).collect();
-        let facts = Facts::gather(&net, &ports, &status.destinations).await?;
-        status.warnings.extend(facts.warnings(&guarded));
-        status.warnings.extend(written_by_others(context));
+        let found = warned::of_traffic(context, &net, settings, &guarded).await?;
+        status.warnings.extend(found);
     }
-    status.warning_codes = status.warnings.iter().map(|warning| warning.code).collect();
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
         status.state = "detached";
     }
     if status.state == "detached" && !strays.is_empty() {
         status.state = "unknown";
     }
-    for stray in &strays {
-        status.warnings.push(Warning::new(
-            "filtered-elsewhere",
-            format!("{}; {}", stray.cause(), stray.hint()),
-        ));
+    if !ack.is_empty() || !unack.is_empty() {
+        acknowledge::change(context, &status.warnings, &ack, &unack)?;
     }
+    let (known, unreadable) = warned::acknowledged(context);
+    if let Some(error) = unreadable {
+        say(format_args!("warning: {error:#}: every warning is told"));
+    }
+    status.warnings = sorted(status.warnings, &known);
     if context.global.verbose {
         say(format_args!("pins in `{}`", context.pins.root().display()));
     }
     context.global.output.write(&status)?;
-    if !check {
+    if !args.check {
         return Ok(0);
     }
     let complaints = complaints(context, &net, &status).await?;
@@ -296,37 +305,10 @@ async fn complaints(context: &Context, net: &Net, status: &Status) -> Result<Vec
         let mut guards = status.interfaces.iter();
         guards.any(|guard| guard.guarded && guard.interface == name)
     };
-    let wanted = wanted(context, net, &status.interfaces).await?;
+    let wanted = warned::wanted(context, net, &status.interfaces).await?;
     let unguarded = wanted.iter().filter(|name| !guarded(name));
     complaints.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
     Ok(complaints)
-}
-
-/// The interfaces that are to be guarded, by name: those that the settings name, or the last `attach` or `run`; or else those that
-/// hold the default routes. Those that were guarded and are still there come with them.
-async fn wanted(context: &Context, net: &Net, guards: &[Guard]) -> Result<BTreeSet<String>> {
-    let mut names = context.config.interfaces.to_vec();
-    if names.is_empty() {
-        let saved = PolicyStore::new(&context.config.state_dir).read();
-        names = saved.ok().flatten().map_or(names, |saved| saved.interfaces);
-    }
-    let mut wanted: BTreeSet<String> = names.into_iter().collect();
-    let interfaces = net.interfaces().await?;
-    if wanted.is_empty() {
-        let routes = net.default_route_interfaces().await?;
-        let chosen = interfaces.iter().filter(|interface| {
-            routes.contains(&interface.ifindex)
-                && matches!(interface.link_type, LinkType::Filtered(_))
-        });
-        wanted.extend(chosen.map(|interface| interface.name.clone()));
-    }
-    let is_there = |guard: &&Guard| {
-        let mut interfaces = interfaces.iter();
-        interfaces.any(|interface| interface.ifindex == guard.ifindex)
-    };
-    let guards = guards.iter().filter(is_there);
-    wanted.extend(guards.map(|guard| guard.interface.clone()));
-    Ok(wanted)
 }
 
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
@@ -349,37 +331,18 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     status.ports = settings.ports.iter().copied().collect();
     status.destinations = settings.destinations.clone();
     status.max_ranges = settings.max_ranges;
+    status.settings = Some(settings);
     status.generation = record.generation;
     let basis = Basis::of(record.basis);
     status.policy_source = Some(basis.label());
-    let instead = match basis {
-        Basis::Files => None,
-        Basis::LastInForce => {
-            Some("at the last start the files could not be used: the policy last in force holds")
-        }
-        Basis::ImplicitSources => {
-            Some("at the last start no list could be used: only the implicit sources are let in")
-        }
-        Basis::DefaultSettings => Some(
-            "at the last start the settings last in force could not be read: what flags had set is lost, and what the files do not say is the default",
-        ),
-        Basis::Fresh => Some(
-            "there was no list at the last start: monitor mode, and nothing is dropped; `apifence ranges set CIDR,...` writes one",
-        ),
-    };
-    status
-        .warnings
-        .extend(instead.map(|instead| Warning::new("policy-source", instead)));
+    status.warnings.extend(warned::of_basis(basis));
     status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
         .ok()
         .map(|time| format!("{time:.0}"));
     status.provisional = Provisional::of(standing, &now);
-    let mut expired = 0;
-    for prefix in sources.iter() {
-        if !prefix.lives(now.wall) {
-            expired += 1;
-            continue;
-        }
+    let told = warned::Ranges::new(&record, sources.iter());
+    status.warnings.extend(told.warnings(now.wall));
+    for prefix in sources.iter().filter(|prefix| prefix.lives(now.wall)) {
         match prefix.range {
             IpNet::V4(_) => status.ipv4_ranges += 1,
             IpNet::V6(_) => status.ipv6_ranges += 1,
@@ -389,19 +352,6 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
                 *status.origins.entry(origin.label()).or_default() += 1;
             }
         }
-        if prefix.range.prefix_len() == 0 {
-            let text = format!(
-                "`{}` is authorized: every source of its family passes",
-                prefix.range
-            );
-            status.warn("everyone", text);
-        }
-    }
-    if expired > 0 {
-        let text = format!(
-            "{expired} ranges have expired and let nobody in; `apifence ranges list` shows them"
-        );
-        status.warn("expired", text);
     }
     // What is in the file alone.
     if context.lost_list() {

@@ -16,7 +16,7 @@ use super::{
     environment::{self, Environment},
     value::{Misfits, Value},
 };
-use crate::{output::Output, ranges::Refusal};
+use crate::{codes::Acknowledgement, output::Output, ranges::Refusal};
 
 /// Every setting.
 #[derive(Clone)]
@@ -59,6 +59,8 @@ pub struct Config {
     pub on_cut: Setting<OnCut>,
     /// How long such an edit is on trial.
     pub on_cut_within: Setting<Window>,
+    /// The warnings that are known and need not be told.
+    pub acknowledged_warnings: Setting<Vec<Acknowledgement>>,
 }
 
 /// What holds where nobody says otherwise.
@@ -84,6 +86,7 @@ impl Default for Config {
             detach_on_exit: Setting::new("detach_on_exit", false),
             on_cut: Setting::new("on_cut", OnCut::Trial),
             on_cut_within: Setting::new("on_cut_within", Window::default()),
+            acknowledged_warnings: Setting::new("acknowledged_warnings", Vec::new()),
         }
     }
 }
@@ -111,6 +114,7 @@ impl Config {
             detach_on_exit,
             on_cut,
             on_cut_within,
+            acknowledged_warnings,
         } = self;
         vec![
             ranges_file,
@@ -132,6 +136,7 @@ impl Config {
             detach_on_exit,
             on_cut,
             on_cut_within,
+            acknowledged_warnings,
         ]
     }
 
@@ -164,6 +169,7 @@ impl Config {
             interfaces: self.interfaces,
             xdp_mode: self.xdp_mode,
             metrics_listen: self.metrics_listen,
+            acknowledged_warnings: self.acknowledged_warnings,
             ..bare
         }
     }

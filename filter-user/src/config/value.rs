@@ -9,6 +9,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
 use crate::{
+    codes::Acknowledgement,
     output::Output,
     ranges::{Refusal, parse_range},
 };
@@ -337,6 +338,30 @@ impl Value for Vec<IpAddr> {
     fn json(&self) -> serde_json::Value {
         json!(self)
     }
+}
+
+/// Warnings that need not be told.
+impl Value for Vec<Acknowledgement> {
+    const EXAMPLE: &'static str = "[\"W11\", \"W08:wg0\"]";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+        list::<Self, _>(key, value, |value| {
+            let text = string::<Self>(key, value, Wanted::ListOf("codes"))?;
+            acknowledgement(text).map_err(|refusal| among(key, value.span(), refusal))
+        })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+        each(&strings(matches, id), acknowledgement)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.iter().map(ToString::to_string).collect()
+    }
+}
+
+fn acknowledgement(text: &str) -> Result<Acknowledgement, Refusal> {
+    Acknowledgement::parse(text).map_err(|(cause, hint)| Refusal { cause, hint })
 }
 
 /// Where metrics are served.

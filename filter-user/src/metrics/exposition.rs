@@ -16,6 +16,7 @@ use prometheus::{
 use super::{Health, reading::Reading};
 use crate::{
     clock::Moment,
+    codes::Code,
     datapath::{Census, Family},
     net::XdpPlace,
 };
@@ -70,6 +71,7 @@ pub(super) fn render(
         ranges(&page, census, Moment::now()?.boot)?;
     }
     interfaces(&page, reading, health)?;
+    warnings(&page, health)?;
     process(&page, reading, health)?;
     TextEncoder::new()
         .encode_to_string(&page.registry.gather())
@@ -198,6 +200,25 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
         attached
             .with_label_values(&[interface, label])
             .set(truth(mode.is_some()));
+    }
+    Ok(())
+}
+
+fn warnings(page: &Page, health: &Health) -> Result<()> {
+    let warnings = page.gauges(
+        "apifence_warnings",
+        "Warnings of `apifence status` by code, looked for once a minute; `apifence explain CODE` explains one.",
+        &["code", "severity", "acknowledged"],
+    )?;
+    for code in Code::ALL {
+        let (number, severity) = (code.number(), code.severity().label());
+        for acknowledged in [false, true] {
+            let known = if acknowledged { "true" } else { "false" };
+            let count = health.warnings.get(&(code, acknowledged));
+            warnings
+                .with_label_values(&[number.as_str(), severity, known])
+                .set(count.copied().unwrap_or_default() as f64);
+        }
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::codes::Code;
+
 /// How the process that stays on watch is doing. It writes this, through a watch channel; monitoring reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -27,6 +29,8 @@ pub struct Health {
     pub drift: Option<String>,
     /// What else keeps the filter from being as it should; empty if nothing does.
     pub trouble: String,
+    /// How many warnings there are, by code and by whether they are acknowledged.
+    pub warnings: BTreeMap<(Code, bool), u64>,
     /// What is in force, in a line for the service manager.
     pub summary: String,
 }

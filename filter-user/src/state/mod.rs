@@ -9,6 +9,7 @@
 //! FOLDER/ranges.history/N   copies of the lists in force until now, the highest number last
 //! ```
 
+mod acknowledged;
 mod config;
 mod file;
 mod history;
@@ -21,6 +22,7 @@ mod trust;
 
 use std::path::Path;
 
+pub use acknowledged::AcknowledgedStore;
 pub use config::{ConfigText, read_config};
 pub use file::{Committed, Input, Pending, Staged, read_ranges};
 pub use history::{History, Kept, written};

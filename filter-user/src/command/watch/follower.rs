@@ -8,7 +8,7 @@ mod news;
 mod trial;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -21,20 +21,20 @@ use tokio::{runtime, sync::watch};
 
 use self::in_force::{Known, Outcome};
 use super::{
-    super::{Context, attach::warnings, settings},
+    super::{Context, settings, warned},
     Compiled, Request, Wanted,
     complaints::{Complaints, sentence},
 };
 use crate::{
     cli::Cli,
+    codes::Code,
     datapath::Maps,
     decapsulation,
     metrics::{Health, Loop, Turns},
     net::Net,
     output::say,
     problem::{Problem, Refusals},
-    state::{Followed, Seen},
-    warnings::Warning,
+    state::{AcknowledgedStore, Followed, Seen},
 };
 /// How often the files and the policy in force are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ const WRITER: Duration = Duration::from_secs(30);
 
 /// What there may be a complaint of.
 const WRITER_STANDS: &str = "writer";
+const ACKNOWLEDGED: &str = "acknowledgements";
 
 /// The one who follows the files.
 struct Follower {
@@ -85,7 +86,13 @@ struct Follower {
     /// Whether somebody asked for the files, or edited one, since they were put in force last.
     touched: bool,
     complaints: Complaints,
-    warned: BTreeSet<Warning>,
+    /// The warnings that were told, by what tells them apart.
+    warned: BTreeSet<(Code, BTreeSet<String>)>,
+    /// What the list has to be warned of.
+    ranges: warned::Ranges,
+    acknowledged: Followed,
+    /// Whether warnings are to be looked for before their time.
+    hurry: bool,
 }
 
 /// What the follower shares with the rest of the process.
@@ -147,6 +154,9 @@ pub(in super::super) fn follow(
         touched: false,
         complaints: Complaints::default(),
         warned: BTreeSet::new(),
+        ranges: warned::Ranges::default(),
+        acknowledged: Followed::new(AcknowledgedStore::new(&context.config.state_dir).path()),
+        hurry: false,
     };
     thread::Builder::new()
         .name("follower".to_owned())
@@ -191,7 +201,12 @@ impl Follower {
             }
             if now >= next {
                 runtime.block_on(self.look(tick % THOROUGH == THOROUGH - 1));
-                if tick.is_multiple_of(MINUTE) {
+                if self.acknowledged.changed() {
+                    self.acknowledged.reading();
+                    self.hurry = true;
+                }
+                if tick.is_multiple_of(MINUTE) || self.hurry {
+                    self.hurry = false;
                     runtime.block_on(self.warn());
                 }
                 tick += 1;
@@ -300,6 +315,7 @@ impl Follower {
                 }
                 (self.context.config, self.context.file) = (config, file);
                 self.has_config = true;
+                self.hurry = true;
                 let wanted = Wanted::of(&self.context.config);
                 self.wanted.send_if_modified(|before| {
                     let differs = *before != wanted;
@@ -328,16 +344,38 @@ impl Follower {
             .send_modify(|health| health.reloaded(Some(sentence(error))));
     }
 
-    /// Says what an operator should know, each once.
+    /// Says what an operator should know, each once; monitoring is told how much there is of it.
     async fn warn(&mut self) {
-        let Ok(warnings) = warnings(&self.context, &self.net).await else {
-            return;
-        };
-        let now: BTreeSet<Warning> = warnings.into_iter().collect();
-        for warning in now.difference(&self.warned) {
-            say(warning);
+        let found = warned::of_everything(&self.context, &self.net, &mut self.ranges).await;
+        let Ok(found) = found else { return };
+        match warned::acknowledged(&self.context).1 {
+            Some(error) => self.complaints.make(ACKNOWLEDGED, &error),
+            None => self
+                .complaints
+                .settle(ACKNOWLEDGED, "the acknowledgements can be read"),
+        }
+        let mut counts = BTreeMap::new();
+        let mut now = BTreeSet::new();
+        for warning in found {
+            *counts
+                .entry((warning.code, warning.acknowledged))
+                .or_insert(0) += 1;
+            // These are told when they happen, with their reasons.
+            let told = [Code::UnguardedInterface, Code::PolicySource].contains(&warning.code);
+            if warning.acknowledged || told {
+                continue;
+            }
+            if !self.warned.contains(&warning.key()) {
+                say(&warning);
+            }
+            now.insert(warning.key());
         }
         self.warned = now;
+        self.health.send_if_modified(|health| {
+            let differs = health.warnings != counts;
+            health.warnings = counts;
+            differs
+        });
     }
 
     /// Tells the service manager what is in force, in a line.

@@ -3,7 +3,7 @@
 use filter_common::LinkHeader;
 
 use super::*;
-use crate::link_type::LinkType;
+use crate::{codes::Acknowledgement, warnings::sorted};
 
 fn interface(name: &str, ifindex: u32) -> Interface {
     Interface {
@@ -34,7 +34,8 @@ fn a_protected_port_is_no_ephemeral_port() {
         ..Facts::default()
     };
     let warning = facts("").ephemeral_ports().expect("6443 is one");
-    assert!(warning.contains("from port 6443 "), "{warning}");
+    assert!(warning.message.contains("from TCP 6443,"), "{warning}");
+    assert_eq!(warning.objects, ["6443".to_owned()].into());
     assert_eq!(facts("6443").ephemeral_ports(), None);
 }
 
@@ -82,16 +83,23 @@ fn what_lies_on_a_guarded_interface_is_guarded() {
         ..Facts::default()
     };
     let guarded = [2, 7].into();
+    let messages = |warnings: Vec<Warning>| -> Vec<String> {
+        let messages = warnings.into_iter().map(|warning| warning.message);
+        messages.collect()
+    };
     assert_eq!(
-        facts.unguarded_listeners(&guarded),
+        messages(facts.unguarded_listeners(&guarded)),
         [
-            "port 443 listens on addresses of `eth1`, without a filter there: everyone passes who reaches them; `--interface` guards them",
-            "port 6443 listens on addresses of `br1`, `eth1`, `eth1.7`, without a filter there: everyone passes who reaches them; `--interface` guards them",
+            "TCP 6443 is reachable through `br1`, which has no filter",
+            "TCP 443, 6443 are reachable through `eth1`, which has no filter",
+            "TCP 6443 is reachable through `eth1.7`, which has no filter",
         ]
     );
-    let tunnels = facts.tunnels(&guarded).expect("there is one");
-    assert!(tunnels.contains("`wg0` (wireguard)"), "{tunnels}");
-    assert_eq!(facts.tunnels(&[10].into()), None);
+    assert_eq!(
+        messages(facts.tunnels(&guarded)),
+        ["tunnel `wg0` (wireguard) has no filter: API traffic inside it passes"]
+    );
+    assert_eq!(facts.tunnels(&[10].into()), []);
 }
 
 /// As on a node with Docker, flannel or Calico or Cilium, kube-proxy with IPVS, and a DNS cache.
@@ -133,16 +141,134 @@ fn what_carries_traffic_of_the_node_alone_is_no_way_in() {
     interfaces.push(port("eth3", 17, None, 15));
     interfaces.push(on("bond0", 18, InfoKind::Bond, None));
     let warned = facts(&interfaces).warnings(&guarded);
+    let names: Vec<&str> = warned
+        .iter()
+        .filter_map(|warning| warning.interface.as_deref())
+        .collect();
+    assert_eq!(names, ["bond0", "br0", "br1", "eth1", "eth2", "eth3"]);
+    for warning in &warned {
+        assert_eq!(warning.code, Code::UnguardedListener, "{warning}");
+    }
+}
+
+/// The overlays of the clusters' networks are one remark; what is called or made otherwise is a way in.
+#[test]
+fn known_overlays_are_told_from_other_tunnels() {
+    let ovs = || InfoKind::Other("openvswitch".to_owned());
+    let known = [
+        ("flannel.1", InfoKind::Vxlan),
+        ("flannel.4096", InfoKind::Vxlan),
+        ("flannel-v6.1", InfoKind::Vxlan),
+        ("flannel-wg", InfoKind::Wireguard),
+        ("vxlan.calico", InfoKind::Vxlan),
+        ("wireguard.cali", InfoKind::Wireguard),
+        ("tunl0", InfoKind::IpIp),
+        ("cilium_vxlan", InfoKind::Vxlan),
+        ("cilium_geneve", InfoKind::Geneve),
+        ("cilium_wg0", InfoKind::Wireguard),
+        ("genev_sys_6081", InfoKind::Geneve),
+        ("ovn-k8s-mp0", ovs()),
+        ("antrea-gw0", ovs()),
+        ("vxlan-6784", InfoKind::Vxlan),
+    ];
+    let holes = [
+        ("vx0", InfoKind::Vxlan),
+        ("flannel.", InfoKind::Vxlan),
+        ("flannel.1x", InfoKind::Vxlan),
+        ("flannel.1", InfoKind::Tun),
+        ("cilium_vxlan", InfoKind::GreTap),
+        ("cilium_vxlan2", InfoKind::Vxlan),
+        ("tunl1", InfoKind::IpIp),
+        ("tailscale0", InfoKind::Tun),
+        ("wg0", InfoKind::Wireguard),
+        ("antrea-gw0", InfoKind::Vxlan),
+    ];
+    let facts = |devices: &[(&str, InfoKind)]| Facts {
+        interfaces: devices
+            .iter()
+            .zip(10..)
+            .map(|((name, kind), ifindex)| on(name, ifindex, kind.clone(), None))
+            .collect(),
+        ..Facts::default()
+    };
+    for device in known.iter().cloned() {
+        let warned = facts(std::slice::from_ref(&device)).warnings(&[].into());
+        let [warning] = &warned[..] else {
+            panic!("{device:?}: {warned:?}");
+        };
+        assert_eq!(warning.code, Code::ClusterOverlay, "{device:?}");
+        assert_eq!(warning.interface.as_deref(), Some(device.0));
+        assert!(warning.to_string().starts_with("info: "), "{warning}");
+    }
+    for device in holes {
+        let warned = facts(std::slice::from_ref(&device)).warnings(&[].into());
+        let [warning] = &warned[..] else {
+            panic!("{device:?}: {warned:?}");
+        };
+        assert_eq!(warning.code, Code::Tunnel, "{device:?}");
+    }
+    // All of them are one remark, about each of them.
+    let all = facts(&known);
+    let warned = all.warnings(&[].into());
     let [warning] = &warned[..] else {
         panic!("{warned:?}");
     };
-    assert_eq!(warning.code, "unguarded-listener");
-    assert!(
-        warning
-            .text
-            .contains("addresses of `bond0`, `br0`, `br1`, `eth1`, `eth2`, `eth3`, without"),
-        "{warning}"
-    );
+    assert_eq!((warning.objects.len(), &warning.interface), (14, &None));
+    // Those with a filter are not in it, and nothing is said of one that is down.
+    let guarded = (11..24).collect();
+    let warned = all.warnings(&guarded);
+    assert_eq!(warned[0].interface.as_deref(), Some("flannel.1"));
+    let mut down = facts(&known[..1]);
+    down.interfaces[0].up = false;
+    assert_eq!(down.warnings(&[].into()), []);
+}
+
+/// The card of a virtual machine on its host's bridge is not a VPN; a tap device elsewhere may be one.
+#[test]
+fn machines_on_a_bridge_are_no_tunnels() {
+    let facts = |bridge: &str, tap: &str| Facts {
+        interfaces: vec![
+            on(bridge, 2, InfoKind::Bridge, None),
+            port(tap, 3, Some(InfoKind::Tun), 2),
+        ],
+        addresses: vec![(2, IpAddr::from([192, 168, 122, 1]))],
+        listeners: vec!["[::]:6443".parse().expect("an address")],
+        ..Facts::default()
+    };
+    assert_eq!(facts("virbr0", "vnet0").warnings(&[].into()), []);
+    for (bridge, tap) in [("br0", "vnet0"), ("virbr0", "tap0"), ("virbr0", "vnet")] {
+        let warned = facts(bridge, tap).warnings(&[].into());
+        let codes: Vec<Code> = warned.iter().map(|warning| warning.code).collect();
+        assert_eq!(codes, [Code::UnguardedListener, Code::Tunnel], "{tap}");
+    }
+}
+
+#[test]
+fn warnings_come_the_worst_first_and_are_silenced_one_by_one() {
+    let known = |text: &str| Acknowledgement::parse(text).expect(text);
+    let warnings = || {
+        vec![
+            Warning::new(Code::ClusterOverlay, "a", "b").on("flannel.1"),
+            Warning::new(Code::Tunnel, "a", "b").on("wg0"),
+            Warning::new(Code::Tunnel, "a", "b").on("wg1"),
+            Warning::new(Code::Everyone, "a", "b").about(["::/0"]),
+        ]
+    };
+    let told = |known: &[Acknowledgement]| -> Vec<String> {
+        let sorted = sorted(warnings(), known).into_iter();
+        let told = sorted.filter(|warning| !warning.acknowledged);
+        told.map(|warning| format!("{} {:?}", warning.code, warning.objects))
+            .collect()
+    };
+    let all = [
+        "W03 {\"::/0\"}",
+        "W08 {\"wg0\"}",
+        "W08 {\"wg1\"}",
+        "W15 {\"flannel.1\"}",
+    ];
+    assert_eq!(told(&[]), all);
+    assert_eq!(told(&[known("W08:wg0"), known("W15")]), [all[0], all[2]]);
+    assert_eq!(told(&[known("tunnel")]), [all[0], all[3]]);
 }
 
 #[test]
@@ -180,9 +306,11 @@ fn addresses_that_are_not_among_the_destinations_are_ways_in() {
         let warned = facts(destinations, listener).outside_destinations(&[2].into());
         match &warned[..] {
             [] => assert_eq!(want, "", "{listener}"),
-            [text] => assert!(
-                text.starts_with(&format!("port 6443 listens on {want}, outside")),
-                "{text}"
+            [warning] => assert!(
+                warning
+                    .message
+                    .starts_with(&format!("TCP 6443 listens on {want}, outside")),
+                "{warning}"
             ),
             more => panic!("{more:?}"),
         }

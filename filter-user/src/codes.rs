@@ -1,0 +1,361 @@
+//! The codes of warnings: what each is called, and whether it can be acknowledged. `text.rs` explains them.
+//!
+//! A code never changes its meaning, and none is given twice: scripts, alerts and acknowledgements go by them.
+
+mod text;
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use serde::{Serialize, Serializer};
+
+pub use self::text::Text;
+
+/// A kind of warning. The number is the one that people see: `W01`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// An interface should be guarded, and is not.
+    UnguardedInterface = 1,
+    /// A filter is on whose pins are elsewhere.
+    FilteredElsewhere = 2,
+    /// A range holds every address of its family.
+    Everyone = 3,
+    /// The maps of the filter cannot be read.
+    UnreadablePolicy = 4,
+    /// The files were not usable at the last start.
+    PolicySource = 5,
+    /// Others may write a file that decides who is let in.
+    WrittenByOthers = 6,
+    /// A listener is reached over an interface without a filter.
+    UnguardedListener = 7,
+    /// A tunnel without a filter.
+    Tunnel = 8,
+    /// A listener is reached at an address that is not a guarded destination.
+    OutsideDestinations = 9,
+    /// Destinations are rewritten on this node.
+    RewrittenDestination = 10,
+    /// The program runs in the network stack.
+    GenericXdp = 11,
+    /// All clients have the same few addresses.
+    HiddenClients = 12,
+    /// The node's own connections may start from a protected port.
+    EphemeralPort = 13,
+    /// Ranges have expired.
+    Expired = 14,
+    /// An overlay of the cluster's network carries pod traffic.
+    ClusterOverlay = 15,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Somebody has to look at it.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+impl Severity {
+    /// The word for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+impl Code {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 15] = [
+        Self::UnguardedInterface,
+        Self::FilteredElsewhere,
+        Self::Everyone,
+        Self::UnreadablePolicy,
+        Self::PolicySource,
+        Self::WrittenByOthers,
+        Self::UnguardedListener,
+        Self::Tunnel,
+        Self::OutsideDestinations,
+        Self::RewrittenDestination,
+        Self::GenericXdp,
+        Self::HiddenClients,
+        Self::EphemeralPort,
+        Self::Expired,
+        Self::ClusterOverlay,
+    ];
+
+    /// As people see it, `W01`.
+    pub fn number(self) -> String {
+        format!("W{:02}", self as u8)
+    }
+
+    /// The same in a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnguardedInterface => "unguarded-interface",
+            Self::FilteredElsewhere => "filtered-elsewhere",
+            Self::Everyone => "everyone",
+            Self::UnreadablePolicy => "unreadable-policy",
+            Self::PolicySource => "policy-source",
+            Self::WrittenByOthers => "written-by-others",
+            Self::UnguardedListener => "unguarded-listener",
+            Self::Tunnel => "tunnel",
+            Self::OutsideDestinations => "outside-destinations",
+            Self::RewrittenDestination => "rewritten-destination",
+            Self::GenericXdp => "generic-xdp",
+            Self::HiddenClients => "hidden-clients",
+            Self::EphemeralPort => "ephemeral-port",
+            Self::Expired => "expired",
+            Self::ClusterOverlay => "cluster-overlay",
+        }
+    }
+
+    /// How bad it is.
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::ClusterOverlay => Severity::Info,
+            _ => Severity::Warning,
+        }
+    }
+
+    /// Whether an operator can acknowledge it. Not where the filter itself is not what the operator believes it to be: that has to be put
+    /// right, and whoever silences it would silence the next time, too.
+    pub const fn can_be_acknowledged(self) -> bool {
+        !matches!(
+            self,
+            Self::UnguardedInterface
+                | Self::FilteredElsewhere
+                | Self::Everyone
+                | Self::UnreadablePolicy
+                | Self::PolicySource
+                | Self::WrittenByOthers
+        )
+    }
+
+    /// What can silence it, in a sentence.
+    pub fn silence(self) -> String {
+        let number = self.number();
+        if self.can_be_acknowledged() {
+            format!(
+                "`apifence status --ack {number}` acknowledges those that there are now, \
+                 `--ack {number}:NAME` the one about that interface, port or address. \
+                 `acknowledged_warnings = [\"{number}\"]` in the config file acknowledges all of them, \
+                 also later ones."
+            )
+        } else {
+            "Nothing: it cannot be acknowledged. It ends with its cause.".to_owned()
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.number())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// There is no such warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
+/// By its number, or by its name; upper or lower case.
+impl FromStr for Code {
+    type Err = Unknown;
+
+    fn from_str(text: &str) -> Result<Self, Unknown> {
+        let text = text.trim();
+        let is = |code: &Self| {
+            text.eq_ignore_ascii_case(&code.number()) || text.eq_ignore_ascii_case(code.name())
+        };
+        Self::ALL.into_iter().find(is).ok_or(Unknown)
+    }
+}
+
+/// All codes with their names, as an error lists them.
+pub fn listed() -> String {
+    let each = Code::ALL.map(|code| format!("{code} `{}`", code.name()));
+    each.join(", ")
+}
+
+/// Word of an operator that a warning is known: that of a code, whatever it is about, or that about one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Acknowledgement {
+    /// The code.
+    pub code: Code,
+    /// The interface, port, address or range; none for all.
+    pub object: Option<String>,
+}
+
+impl Acknowledgement {
+    /// Reads `W08`, `tunnel`, or `W08:wg0`.
+    ///
+    /// # Errors
+    /// What is wrong with it, and a hint.
+    pub fn parse(text: &str) -> Result<Self, (String, String)> {
+        let (code, object) = match text.split_once(':') {
+            Some((code, object)) => (code, Some(object.trim())),
+            None => (text, None),
+        };
+        let code: Code = code.parse().map_err(|Unknown| {
+            (
+                format!("there is no warning `{}`", code.trim()),
+                format!("there are {}", listed()),
+            )
+        })?;
+        if !code.can_be_acknowledged() {
+            return Err((
+                format!("{code} (`{}`) cannot be acknowledged", code.name()),
+                format!(
+                    "the filter may not do what you expect: `apifence explain {code}` says how to put that right"
+                ),
+            ));
+        }
+        if object == Some("") {
+            return Err((
+                format!("`{}` names nothing after the colon", text.trim()),
+                format!("write it like `{code}`, or `{code}:eth1` for one interface"),
+            ));
+        }
+        let object = object.map(str::to_owned);
+        Ok(Self { code, object })
+    }
+
+    /// Whether it is about this object of a warning with this code.
+    fn covers(&self, code: Code, object: &str) -> bool {
+        self.code == code && self.object.as_ref().is_none_or(|own| own == object)
+    }
+}
+
+impl fmt::Display for Acknowledgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.object {
+            Some(object) => write!(f, "{}:{object}", self.code),
+            None => write!(f, "{}", self.code),
+        }
+    }
+}
+
+/// Whether all that a warning with this code is about is acknowledged.
+pub fn is_acknowledged(known: &[Acknowledgement], code: Code, objects: &BTreeSet<String>) -> bool {
+    let is_known = |object: &String| known.iter().any(|known| known.covers(code, object));
+    code.can_be_acknowledged() && !objects.is_empty() && objects.iter().all(is_known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands here stays: other numbers and names may be added at the end.
+    #[test]
+    fn a_code_keeps_its_meaning() {
+        let table = Code::ALL.map(|code| {
+            let silent = if code.can_be_acknowledged() {
+                ""
+            } else {
+                " always told"
+            };
+            let (name, severity) = (code.name(), code.severity().label());
+            format!("{code} {name} {severity}{silent}")
+        });
+        assert_eq!(
+            table,
+            [
+                "W01 unguarded-interface warning always told",
+                "W02 filtered-elsewhere warning always told",
+                "W03 everyone warning always told",
+                "W04 unreadable-policy warning always told",
+                "W05 policy-source warning always told",
+                "W06 written-by-others warning always told",
+                "W07 unguarded-listener warning",
+                "W08 tunnel warning",
+                "W09 outside-destinations warning",
+                "W10 rewritten-destination warning",
+                "W11 generic-xdp warning",
+                "W12 hidden-clients warning",
+                "W13 ephemeral-port warning",
+                "W14 expired warning",
+                "W15 cluster-overlay info",
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_and_names_find_the_same_code() {
+        for code in Code::ALL {
+            for text in [
+                code.number(),
+                code.number().to_lowercase(),
+                code.name().to_owned(),
+                code.name().to_uppercase(),
+            ] {
+                assert_eq!(text.parse(), Ok(code), "{text}");
+            }
+        }
+        for text in ["", "W", "W1", "W00", "W16", "W099", "tunnels", "8"] {
+            assert_eq!(text.parse::<Code>(), Err(Unknown), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_about_a_code_or_an_object_of_it() {
+        let parse = |text: &str| Acknowledgement::parse(text);
+        let known = |texts: &[&str], objects: &[&str]| {
+            let known: Vec<_> = texts.iter().map(|text| parse(text).expect(text)).collect();
+            let objects = objects.iter().map(|object| (*object).to_owned()).collect();
+            is_acknowledged(&known, Code::Tunnel, &objects)
+        };
+        assert!(known(&["W08"], &["wg0", "wg1"]));
+        assert!(known(&["tunnel:wg0", "w08: wg1"], &["wg0", "wg1"]));
+        assert!(!known(&["W08:wg0"], &["wg0", "wg1"]));
+        assert!(!known(&["W08:wg0"], &["wg01"]));
+        assert!(!known(&["W07", "W15"], &["wg0"]));
+        assert!(!known(&[], &["wg0"]));
+        assert!(!known(&["W08"], &[]));
+        // An object may hold colons.
+        let address = parse("W09:[2001:db8::1]:6443").expect("one");
+        assert_eq!(address.object.as_deref(), Some("[2001:db8::1]:6443"));
+        assert_eq!(parse(&address.to_string()), Ok(address));
+        for code in Code::ALL {
+            assert_eq!(
+                parse(&format!("{code}:x")).is_ok(),
+                code.can_be_acknowledged()
+            );
+        }
+        for text in ["", ":", ":wg0", "W08:", "W08: ", "W99"] {
+            parse(text).expect_err(text);
+        }
+        // Not even a file that says so silences these.
+        let forged = Acknowledgement {
+            code: Code::Everyone,
+            object: None,
+        };
+        assert!(!is_acknowledged(
+            &[forged],
+            Code::Everyone,
+            &["0.0.0.0/0".to_owned()].into()
+        ));
+    }
+
+    #[test]
+    fn every_code_is_explained() {
+        for code in Code::ALL {
+            let Text {
+                title,
+                means,
+                harm,
+                fix,
+            } = code.text();
+            assert!(title.len() <= 70 && !title.ends_with('.'), "{code}");
+            for text in [means, harm, fix] {
+                assert!(text.ends_with('.') && text.len() > 40, "{code}: {text}");
+            }
+        }
+    }
+}

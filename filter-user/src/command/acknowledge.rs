@@ -1,0 +1,107 @@
+//! `apifence status --ack` and `--unack`: warnings that need not be told any more, or again.
+
+use anyhow::Result;
+
+use super::Context;
+use crate::{
+    codes::Acknowledgement, config::join, output::say, problem::Refusals, state::AcknowledgedStore,
+    warnings::Warning,
+};
+
+/// Reads what was typed.
+///
+/// # Errors
+/// All that is wrong with it: a code that there is not, or one that cannot be acknowledged.
+pub(super) fn parse(texts: &[String]) -> Result<Vec<Acknowledgement>> {
+    let mut parsed = Vec::new();
+    let mut list = Vec::new();
+    for text in texts {
+        match Acknowledgement::parse(text) {
+            Ok(one) => parsed.push(one),
+            Err((cause, hint)) => list.push((
+                format!("acknowledge warning: {cause}"),
+                format!("{hint}; nothing changed"),
+            )),
+        }
+    }
+    if list.is_empty() {
+        Ok(parsed)
+    } else {
+        Err(Refusals { list }.into())
+    }
+}
+
+/// Remembers that those of `warnings` are known that `ack` names, and forgets that of those that `unack` names.
+///
+/// A code alone stands for what there is now: a tunnel that comes later is told.
+///
+/// # Errors
+/// If one names nothing that there is, or the state directory cannot be written: nothing changed then.
+pub(super) fn change(
+    context: &Context,
+    warnings: &[Warning],
+    ack: &[Acknowledgement],
+    unack: &[Acknowledgement],
+) -> Result<()> {
+    if context.config.doubts(&["state_dir"]) {
+        let list = context.file.wrong.clone();
+        return Err(Refusals { list }.into());
+    }
+    let store = AcknowledgedStore::new(&context.config.state_dir);
+    let kept = store.read()?;
+    let mut list = Vec::new();
+    let mut add = Vec::new();
+    for wanted in ack {
+        let same = warnings.iter().filter(|one| one.code == wanted.code);
+        let objects = same.flat_map(|one| &one.objects);
+        let found: Vec<Acknowledgement> = objects
+            .filter(|object| wanted.object.as_ref().is_none_or(|own| own == *object))
+            .map(|object| Acknowledgement {
+                code: wanted.code,
+                object: Some(object.clone()),
+            })
+            .collect();
+        if found.is_empty() {
+            list.push((
+                format!("acknowledge warning: there is no {wanted} now"),
+                format!(
+                    "`apifence status` shows those that there are; `acknowledged_warnings = [\"{wanted}\"]` in the config file \
+                     acknowledges it beforehand; nothing changed"
+                ),
+            ));
+        }
+        add.extend(found);
+    }
+    let gone = |kept: &Acknowledgement, wanted: &Acknowledgement| {
+        kept.code == wanted.code && (wanted.object.is_none() || wanted.object == kept.object)
+    };
+    for wanted in unack {
+        if kept.iter().any(|kept| gone(kept, wanted)) {
+            continue;
+        }
+        let set = &context.config.acknowledged_warnings;
+        let hint = if set.iter().any(|set| set.code == wanted.code) {
+            "`acknowledged_warnings` acknowledges it: change that setting; nothing changed"
+        } else {
+            "`apifence status -v` shows what is acknowledged; nothing changed"
+        };
+        list.push((
+            format!("take acknowledgement back: no `--ack` was made of {wanted}"),
+            hint.to_owned(),
+        ));
+    }
+    if !list.is_empty() {
+        return Err(Refusals { list }.into());
+    }
+    store.change(|known| {
+        known.retain(|kept| !unack.iter().any(|wanted| gone(kept, wanted)));
+        known.extend(add.iter().cloned());
+    })?;
+    if !add.is_empty() {
+        say(format_args!("acknowledged: {}", join(&add)));
+    }
+    if !unack.is_empty() {
+        say(format_args!("told again: {}", join(unack)));
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! `apifence explain`: what a warning means.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Context;
+use crate::{
+    codes::{Code, Severity, Text, Unknown, listed},
+    output::table,
+    problem::Problem,
+};
+
+/// The explanation of some codes.
+#[derive(Serialize)]
+struct Explained {
+    warnings: Vec<Explanation>,
+    /// Whether people get a line of each.
+    #[serde(skip)]
+    in_short: bool,
+}
+
+#[derive(Serialize)]
+struct Explanation {
+    code: Code,
+    name: &'static str,
+    severity: Severity,
+    can_be_acknowledged: bool,
+    title: &'static str,
+    means: &'static str,
+    harm: &'static str,
+    fix: &'static str,
+    silence: String,
+}
+
+impl Explanation {
+    fn of(code: Code) -> Self {
+        let Text {
+            title,
+            means,
+            harm,
+            fix,
+        } = code.text();
+        Self {
+            code,
+            name: code.name(),
+            severity: code.severity(),
+            can_be_acknowledged: code.can_be_acknowledged(),
+            title,
+            means,
+            harm,
+            fix,
+            silence: code.silence(),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (severity, name) = (self.severity.label(), self.name);
+        writeln!(f, "{} {name} ({severity})\n{}", self.code, self.title)?;
+        for (heading, text) in [
+            ("What it means", self.means),
+            ("What can happen", self.harm),
+            ("What to do", self.fix),
+            ("What silences it", &self.silence),
+        ] {
+            writeln!(f, "\n{heading}")?;
+            wrapped(f, text)?;
+        }
+        Ok(())
+    }
+}
+
+/// `text` in lines that fit a terminal, indented.
+fn wrapped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    const WIDTH: usize = 78;
+    let mut line = String::from(" ");
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        if line.len() + 1 + word.len() > WIDTH {
+            writeln!(f, "{line}")?;
+            line = String::from(" ");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    writeln!(f, "{line}")
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.in_short {
+            return self.warnings.iter().try_for_each(|one| one.fmt(f));
+        }
+        let row = |one: &Explanation| {
+            let (code, severity) = (one.code.to_string(), one.severity.label().to_owned());
+            vec![code, severity, one.name.to_owned(), one.title.to_owned()]
+        };
+        let header = ["code", "severity", "name", "meaning"];
+        writeln!(f, "{}", table(&header, self.warnings.iter().map(row)))?;
+        write!(f, "`apifence explain CODE` explains one")
+    }
+}
+
+/// Runs the command: about `code`, or all of them in short.
+pub(super) fn run(context: &Context, code: Option<&str>) -> Result<u8> {
+    let codes = match code {
+        None => Code::ALL.to_vec(),
+        Some(text) => vec![text.parse().map_err(|Unknown| {
+            Problem::input(
+                format!("explain warning: there is no warning `{text}`"),
+                format!("there are {}", listed()),
+            )
+        })?],
+    };
+    context.global.output.write(&Explained {
+        warnings: codes.into_iter().map(Explanation::of).collect(),
+        in_short: code.is_none(),
+    })?;
+    Ok(0)
+}

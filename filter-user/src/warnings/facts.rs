@@ -1,0 +1,405 @@
+//! What is known of the node, and what there is to warn of in it.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use anyhow::Result;
+use ipnet::IpNet;
+use netlink_packet_route::link::InfoKind;
+
+use super::{
+    Warning,
+    devices::{is_local, is_overlay, is_tunnel, numbered},
+};
+use crate::{
+    clients::{Connection, established, listening},
+    codes::Code,
+    config::join,
+    link_type::LinkType,
+    nat::rewriters,
+    net::{Interface, Net, XdpPlace, is_link_local},
+};
+
+/// What is known of the node, and of the filter on it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The protected ports.
+    ports: BTreeSet<u16>,
+    /// The guarded destinations; empty for any.
+    destinations: Vec<IpNet>,
+    /// What rewrites destinations here; not asked where any is guarded.
+    rewriters: Vec<String>,
+    interfaces: Vec<Interface>,
+    addresses: Vec<(u32, IpAddr)>,
+    listeners: Vec<SocketAddr>,
+    connections: Vec<Connection>,
+    ephemeral: Option<RangeInclusive<u16>>,
+    reserved: Vec<RangeInclusive<u16>>,
+}
+
+impl Facts {
+    /// Asks the kernel, for a filter that protects `ports` at `destinations`, which are empty for any. What it does not tell is not
+    /// warned of.
+    ///
+    /// # Errors
+    /// If rtnetlink does not answer.
+    pub async fn gather(net: &Net, ports: &BTreeSet<u16>, destinations: &[IpNet]) -> Result<Self> {
+        // Of the network namespace that the calling thread is in.
+        let sysctl = |name: &str| {
+            let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+            text.unwrap_or_default()
+        };
+        Ok(Self {
+            ports: ports.clone(),
+            destinations: destinations.to_vec(),
+            rewriters: if destinations.is_empty() {
+                Vec::new()
+            } else {
+                rewriters()
+            },
+            interfaces: net.interfaces().await?,
+            addresses: net.addresses().await?,
+            listeners: listening(ports).unwrap_or_default(),
+            connections: established(ports).unwrap_or_default(),
+            ephemeral: parse_ranges(&sysctl("ip_local_port_range"))
+                .first()
+                .cloned(),
+            reserved: parse_ranges(&sysctl("ip_local_reserved_ports")),
+        })
+    }
+
+    /// The warnings, for a filter that is on the interfaces that `guarded` names.
+    pub fn warnings(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
+        let mut warnings = self.unguarded_listeners(guarded);
+        warnings.extend(self.tunnels(guarded));
+        warnings.extend(self.outside_destinations(guarded));
+        warnings.extend(self.rewritten_destinations());
+        warnings.extend(self.generic(guarded));
+        warnings.extend(self.hidden_clients());
+        warnings.extend(self.ephemeral_ports());
+        warnings.extend(self.overlays(guarded));
+        warnings
+    }
+
+    fn generic(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
+        let generic = self.interfaces.iter().filter(|interface| {
+            guarded.contains(&interface.ifindex)
+                && interface
+                    .xdp
+                    .is_some_and(|xdp| xdp.place == XdpPlace::Generic)
+        });
+        generic
+            .map(|interface| {
+                let name = &interface.name;
+                Warning::new(
+                    Code::GenericXdp,
+                    format!("`{name}` runs generic XDP, which drops a flood at a higher cost than the driver's"),
+                    "native XDP needs a driver that has it, and often a smaller MTU: `apifence explain W11`",
+                )
+                .on(name)
+            })
+            .collect()
+    }
+
+    /// Tunnels that are up, have no filter, and belong to no known network of a cluster.
+    fn tunnels(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
+        let open = self.open_tunnels(guarded);
+        open.filter(|interface| !is_overlay(interface))
+            .map(|interface| {
+                let name = &interface.name;
+                let hint = match interface.link_type {
+                    LinkType::Filtered(_) => guard_it(name),
+                    LinkType::Refused(..) => {
+                        "it cannot be filtered: restrict the peers that may use it".to_owned()
+                    }
+                };
+                Warning::new(
+                    Code::Tunnel,
+                    format!(
+                        "tunnel `{name}` ({}) has no filter: API traffic inside it passes",
+                        kind(interface)
+                    ),
+                    hint,
+                )
+                .on(name)
+            })
+            .collect()
+    }
+
+    /// All overlays of the cluster's network in one.
+    fn overlays(&self, guarded: &BTreeSet<u32>) -> Option<Warning> {
+        let overlays: Vec<&Interface> = self
+            .open_tunnels(guarded)
+            .filter(|interface| is_overlay(interface))
+            .collect();
+        let names = overlays
+            .iter()
+            .map(|found| format!("`{}` ({})", found.name, kind(found)));
+        let verb = match overlays.len() {
+            0 => return None,
+            1 => "carries",
+            _ => "carry",
+        };
+        let warning = Warning::new(
+            Code::ClusterOverlay,
+            format!(
+                "{} {verb} the cluster's pod traffic; API traffic in it is not filtered",
+                join(names)
+            ),
+            "let only the cluster's nodes reach the overlay's port: `apifence explain W15`",
+        )
+        .about(overlays.iter().map(|found| &found.name));
+        Some(match &overlays[..] {
+            [one] => warning.on(&one.name),
+            _ => warning,
+        })
+    }
+
+    fn open_tunnels(&self, guarded: &BTreeSet<u32>) -> impl Iterator<Item = &Interface> {
+        let is_open = |interface: &&Interface| {
+            interface.up
+                && !guarded.contains(&interface.ifindex)
+                && interface.kind.as_ref().is_some_and(is_tunnel)
+                && !self.is_guest(interface)
+        };
+        self.interfaces.iter().filter(is_open)
+    }
+
+    /// Interfaces over which a listener on a protected port is reached, and that have no filter.
+    fn unguarded_listeners(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
+        let mut found: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
+        for listener in &self.listeners {
+            for (ifindex, address) in &self.addresses {
+                let Some(interface) = self.interface(*ifindex).filter(|interface| interface.up)
+                else {
+                    continue;
+                };
+                let reached = reaches(listener, *address)
+                    && (!listener.ip().is_unspecified() || !is_link_local(*address));
+                // Tunnels have a warning of their own.
+                let tunnel = interface.kind.as_ref().is_some_and(is_tunnel);
+                if reached && !tunnel && !self.covered(interface, guarded) {
+                    found
+                        .entry(&interface.name)
+                        .or_default()
+                        .insert(listener.port());
+                }
+            }
+        }
+        let warnings = found.into_iter().map(|(name, ports)| {
+            let verb = match ports.len() {
+                1 => "is",
+                _ => "are",
+            };
+            Warning::new(
+                Code::UnguardedListener,
+                format!(
+                    "TCP {} {verb} reachable through `{name}`, which has no filter",
+                    join(ports)
+                ),
+                guard_it(name),
+            )
+            .on(name)
+        });
+        warnings.collect()
+    }
+
+    /// Listeners that are reached at an address of this node which is not among the destinations.
+    fn outside_destinations(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
+        /// More are counted.
+        const NAMED: usize = 5;
+        if self.destinations.is_empty() {
+            return Vec::new();
+        }
+        let mut found: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+        for listener in &self.listeners {
+            for (ifindex, address) in &self.addresses {
+                let named = self
+                    .destinations
+                    .iter()
+                    .any(|range| range.contains(address));
+                // A link-local address is reached over its own interface, any other over each.
+                let met = !is_link_local(*address) || guarded.contains(ifindex);
+                if reaches(listener, *address) && met && !named {
+                    found.entry(listener.port()).or_default().insert(*address);
+                }
+            }
+        }
+        let warnings = found.into_iter().map(|(port, addresses)| {
+            let more = match addresses.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let objects: Vec<SocketAddr> = addresses
+                .iter()
+                .map(|address| SocketAddr::new(*address, port))
+                .collect();
+            Warning::new(
+                Code::OutsideDestinations,
+                format!(
+                    "TCP {port} listens on {}{more}, outside the destinations: everyone passes there",
+                    join(addresses.into_iter().take(NAMED))
+                ),
+                "add them to `destinations`, or take that setting away to guard every address",
+            )
+            .about(objects)
+        });
+        warnings.collect()
+    }
+
+    fn rewritten_destinations(&self) -> Option<Warning> {
+        (!self.rewriters.is_empty()).then(|| {
+            Warning::new(
+                Code::RewrittenDestination,
+                format!(
+                    "destinations are rewritten here, after the filter ({})",
+                    join(&self.rewriters)
+                ),
+                "every address that leads to a protected port, such as a ClusterIP, must be in `destinations`",
+            )
+            .about(&self.rewriters)
+        })
+    }
+
+    /// Whether whatever comes in over `interface` has passed a filter, its own or that of what lies under it, or is of this node alone.
+    fn covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
+        if guarded.contains(&interface.ifindex) || is_local(interface) {
+            return true;
+        }
+        match &interface.kind {
+            Some(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan) => {
+                // A device may be on top of one in another network namespace, whose number means another one here.
+                let lower = interface.lower.and_then(|ifindex| self.interface(ifindex));
+                lower.is_some_and(|lower| {
+                    lower.ifindex != interface.ifindex && self.covered(lower, guarded)
+                })
+            }
+            // An XDP program on a VRF sees nothing; its ports have the filters.
+            Some(kind @ (InfoKind::Bridge | InfoKind::Bond | InfoKind::Team | InfoKind::Vrf)) => {
+                let mut ports = self
+                    .interfaces
+                    .iter()
+                    .filter(|port| port.master == Some(interface.ifindex))
+                    .peekable();
+                // Nothing comes in over a bridge without ports, as that of a container engine at rest.
+                (*kind == InfoKind::Bridge || ports.peek().is_some())
+                    && ports.all(|port| {
+                        guarded.contains(&port.ifindex) || is_local(port) || self.is_guest(port)
+                    })
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether `interface` is the host's end of a virtual machine's card on a bridge of libvirt.
+    fn is_guest(&self, interface: &Interface) -> bool {
+        let master = interface.master.and_then(|ifindex| self.interface(ifindex));
+        interface.kind == Some(InfoKind::Tun)
+            && numbered(&interface.name, "vnet")
+            && master.is_some_and(|master| numbered(&master.name, "virbr"))
+    }
+
+    fn hidden_clients(&self) -> Option<Warning> {
+        /// Fewer say nothing.
+        const CONNECTIONS: usize = 10;
+        let own = |ip: IpAddr| ip.is_loopback() || self.addresses.iter().any(|(_, own)| *own == ip);
+        let remotes = self
+            .connections
+            .iter()
+            .map(|connection| connection.remote.ip());
+        let remotes: Vec<IpAddr> = remotes.filter(|ip| !own(*ip)).collect();
+        let sources: BTreeSet<IpAddr> = remotes.iter().copied().collect();
+        (remotes.len() >= CONNECTIONS && sources.len() <= 2).then(|| {
+            Warning::new(
+                Code::HiddenClients,
+                format!(
+                    "all {} connections come from {}: is that a load balancer?",
+                    remotes.len(),
+                    join(&sources)
+                ),
+                "the filter sees the balancer's address, not its clients': authorize them at the balancer",
+            )
+            .about(sources)
+        })
+    }
+
+    fn ephemeral_ports(&self) -> Option<Warning> {
+        let range = self.ephemeral.as_ref()?;
+        let reserved = |port: &u16| self.reserved.iter().any(|range| range.contains(port));
+        let taken: Vec<u16> = self
+            .ports
+            .iter()
+            .copied()
+            .filter(|port| range.contains(port) && !reserved(port))
+            .collect();
+        if taken.is_empty() {
+            return None;
+        }
+        let ports = join(&taken);
+        Some(
+            Warning::new(
+                Code::EphemeralPort,
+                format!(
+                    "connections of this node may start from TCP {ports}, and their answers be dropped"
+                ),
+                format!(
+                    "`sysctl -w net.ipv4.ip_local_reserved_ports={}` reserves the port (and what else is reserved, in one list)",
+                    ports.replace(' ', "")
+                ),
+            )
+            .about(taken),
+        )
+    }
+
+    fn interface(&self, ifindex: u32) -> Option<&Interface> {
+        self.interfaces
+            .iter()
+            .find(|interface| interface.ifindex == ifindex)
+    }
+}
+
+/// How an interface gets a filter.
+fn guard_it(name: &str) -> String {
+    format!("guard it: `apifence attach --interface {name}`, or add it to `interfaces`")
+}
+
+/// The kind of a device in a word.
+fn kind(interface: &Interface) -> String {
+    let kind = interface.kind.as_ref();
+    kind.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Whether a packet to `address` of this node meets `listener`.
+fn reaches(listener: &SocketAddr, address: IpAddr) -> bool {
+    match listener.ip() {
+        IpAddr::V6(any) if any.is_unspecified() => true,
+        IpAddr::V4(any) if any.is_unspecified() => address.is_ipv4(),
+        ip => ip == address,
+    }
+}
+
+/// Port ranges as sysctl shows them: `32768 60999`, or `443,6443-6500`.
+fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
+    let port = |text: &str| text.trim().parse::<u16>().ok();
+    if let Some((from, to)) = text.trim().split_once(char::is_whitespace) {
+        return port(from)
+            .zip(port(to))
+            .map(|(from, to)| from..=to)
+            .into_iter()
+            .collect();
+    }
+    let ranges = text
+        .split(',')
+        .filter_map(|item| match item.split_once('-') {
+            Some((from, to)) => Some(port(from)?..=port(to)?),
+            None => port(item).map(|port| port..=port),
+        });
+    ranges.collect()
+}
