@@ -132,7 +132,7 @@ fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> 
         let ran = filter.run_by(bounded(&capabilities), &attach)?;
         ensure!(ran.code == Some(0), "{ran}");
         ensure!(
-            ran.stderr.contains("[rewritten-destination]") == warns,
+            ran.stderr.contains("[W10]") == warns,
             "{capabilities:?}: {ran}"
         );
         filter.ok(&["detach"])?;

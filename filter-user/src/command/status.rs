@@ -249,7 +249,13 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
         }
     }
     let guards = &status.interfaces;
-    let unguarded = warned::of_interfaces(context, &net, &interfaces, guards, &strays).await?;
+    // Where nothing is attached nothing is missing.
+    let wanted = if guards.is_empty() {
+        BTreeSet::new()
+    } else {
+        warned::wanted(context, &net, guards).await?
+    };
+    let unguarded = warned::of_interfaces(&wanted, &interfaces, guards, &strays);
     status.warnings.extend(unguarded);
     if let Some(settings) = &status.settings {
         let guards = status.interfaces.iter().filter(|guard| guard.guarded);

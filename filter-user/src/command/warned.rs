@@ -15,6 +15,7 @@ use crate::{
     foreign::Foreign,
     guards::{Guard, guards},
     link_type::LinkType,
+    metrics::Health,
     net::{Interface, Net},
     problem::Problem,
     ranges::Prefix,
@@ -37,17 +38,28 @@ pub(super) async fn of_node(context: &Context, net: &Net) -> Result<Vec<Warning>
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
-/// The same with what is wrong with the filter itself; `ranges` remember what the list has to say.
+/// The same with what is wrong with the filter itself, for the process that keeps it as `health` says; `ranges` remember what the list
+/// has to say.
 pub(super) async fn of_everything(
     context: &Context,
     net: &Net,
+    health: &Health,
     ranges: &mut Ranges,
 ) -> Result<Vec<Warning>> {
     let interfaces = net.interfaces().await?;
     let guards = guards(&context.pins, &interfaces)?;
-    let strays = strays(&context.pins, &interfaces)?;
+    let mut strays = strays(&context.pins, &interfaces)?;
+    // What this process holds is no stray, pinned or not.
+    strays.retain(|stray| !health.guarded.contains(&stray.ifindex));
     let mut warnings = of_strays(&strays);
-    warnings.extend(of_interfaces(context, net, &interfaces, &guards, &strays).await?);
+    let is_held = |name: &String| {
+        let mut held = interfaces.iter();
+        held.any(|found| found.name == *name && health.guarded.contains(&found.ifindex))
+    };
+    // It knows them: asking the kernel would read every route.
+    let wanted = health.interfaces.iter().filter(|name| !is_held(name));
+    let wanted = wanted.cloned().collect();
+    warnings.extend(of_interfaces(&wanted, &interfaces, &guards, &strays));
     let mut settings = None;
     let maps = context.maps().unwrap_or_else(|error| {
         warnings.push(unreadable(&error));
@@ -74,6 +86,7 @@ pub(super) async fn of_everything(
     let guarded = guards.iter().filter(|guard| guard.guarded);
     let elsewhere = strays.iter().map(|stray| stray.ifindex);
     let guarded = guarded.map(|guard| guard.ifindex).chain(elsewhere);
+    let guarded = guarded.chain(health.guarded.iter().copied());
     let settings = context.settings(settings.as_ref());
     warnings.extend(of_traffic(context, net, &settings, &guarded.collect()).await?);
     Ok(sorted(warnings, &acknowledged(context).0))
@@ -115,14 +128,13 @@ pub(super) fn of_strays(strays: &[Stray]) -> Vec<Warning> {
     strays.iter().map(warning).collect()
 }
 
-/// Interfaces that should be guarded, and are not.
-pub(super) async fn of_interfaces(
-    context: &Context,
-    net: &Net,
+/// Interfaces that were guarded or are `wanted` to be, and are not.
+pub(super) fn of_interfaces(
+    wanted: &BTreeSet<String>,
     interfaces: &[Interface],
     guards: &[Guard],
     strays: &[Stray],
-) -> Result<Vec<Warning>> {
+) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for guard in guards.iter().filter(|guard| !guard.guarded) {
         let name = &guard.interface;
@@ -139,16 +151,13 @@ pub(super) async fn of_interfaces(
         };
         warnings.push(warning.on(name));
     }
-    if guards.is_empty() {
-        return Ok(warnings);
-    }
-    for name in wanted(context, net, guards).await? {
-        let shown = guards.iter().any(|guard| guard.interface == name);
-        let elsewhere = strays.iter().any(|stray| stray.interface == name);
+    for name in wanted {
+        let shown = guards.iter().any(|guard| guard.interface == *name);
+        let elsewhere = strays.iter().any(|stray| stray.interface == *name);
         if shown || elsewhere {
             continue;
         }
-        let found = interfaces.iter().find(|found| found.name == name);
+        let found = interfaces.iter().find(|found| found.name == *name);
         let warning = match found {
             Some(found) => unguarded(found, "and it should be"),
             None => Warning::new(
@@ -157,9 +166,9 @@ pub(super) async fn of_interfaces(
                 "`run` guards it the moment it comes; `ip link` lists those that are there",
             ),
         };
-        warnings.push(warning.on(&name));
+        warnings.push(warning.on(name));
     }
-    Ok(warnings)
+    warnings
 }
 
 /// That `interface` is not guarded, and `why` that matters, or what is there instead.

@@ -346,7 +346,9 @@ impl Follower {
 
     /// Says what an operator should know, each once; monitoring is told how much there is of it.
     async fn warn(&mut self) {
-        let found = warned::of_everything(&self.context, &self.net, &mut self.ranges).await;
+        let health = self.health.borrow().clone();
+        let (context, net) = (&self.context, &self.net);
+        let found = warned::of_everything(context, net, &health, &mut self.ranges).await;
         let Ok(found) = found else { return };
         match warned::acknowledged(&self.context).1 {
             Some(error) => self.complaints.make(ACKNOWLEDGED, &error),
