@@ -146,6 +146,8 @@ pub enum Trial {
     Edited = 1,
     /// Nobody confirmed it in time: it took itself back, and no change came after it.
     Lapsed = 2,
+    /// It waits, and brings other settings alone: no file is to be written for it.
+    Settings = 3,
 }
 
 impl Trial {
@@ -154,6 +156,7 @@ impl Trial {
         match number {
             1 => Self::Edited,
             2 => Self::Lapsed,
+            3 => Self::Settings,
             _ => Self::None,
         }
     }

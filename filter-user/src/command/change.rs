@@ -27,7 +27,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{Difference, List, RangesFile},
-    state::{Committed, History, Seen, Staged, StagedPolicy, WriterLock, read_ranges},
+    state::{Committed, History, Pending, Seen, Staged, StagedPolicy, WriterLock, read_ranges},
     strays::strays_at_rest,
 };
 
@@ -298,6 +298,7 @@ impl<'a> Writer<'a> {
                 Some(_) => None,
             },
             within,
+            trial: Trial::None,
         };
         let ((), until) = put_in_force(maps, staging, &self.progress, |_, _| Ok(()))
             .map_err(|error| without_disk(error, opens))?;
@@ -377,8 +378,10 @@ pub(super) struct Staging<'a> {
     pub(super) file: Option<Staged>,
     /// The same policy for the state directory; not with a provisional one, which a reboot ends.
     pub(super) kept: Option<StagedPolicy>,
-    /// Makes it provisional. Without a `file` the ranges file says its list already: an edit is on trial.
+    /// Makes it provisional. Without a `file` the ranges file says its list already, or is none of its business: `trial` tells.
     pub(super) within: Option<Duration>,
+    /// What kind of trial that is.
+    pub(super) trial: Trial,
 }
 
 /// Puts all of `change` in force, or nothing; `between` is done while the policy lies in its slot, and nothing is
@@ -397,12 +400,13 @@ pub(super) fn put_in_force<T>(
         file: staged,
         kept,
         within,
+        trial,
     } = change;
     progress.expect(policy.sources().len());
     let done = |more| progress.advance(more);
     let Some(time) = within else {
         let slot = maps
-            .stage(policy, None, staged.is_some(), &done)
+            .stage(policy, staged.is_some(), &done)
             .inspect_err(|_| forget(maps))?;
         let put = between(maps, slot).and_then(|between| {
             let committed = staged.map(Staged::commit).transpose()?;
@@ -419,24 +423,16 @@ pub(super) fn put_in_force<T>(
         return Ok((put.inspect_err(|_| forget(maps))?, None));
     };
     let pending = staged.map(Staged::park).transpose()?;
-    let put = maps
-        .stage(policy, Some(time), false, &done)
-        .and_then(|slot| {
-            let between = between(maps, slot)?;
-            if pending.is_none() {
-                maps.note_trial(slot, Trial::Edited)?;
-            }
-            let until = Moment::now()?.wall_at_boot(maps.record(slot)?.fallback_at);
-            maps.select_provisionally(slot)?;
-            Ok((between, to_second(until)))
-        });
+    let put = maps.stage(policy, false, &done).and_then(|slot| {
+        let between = between(maps, slot)?;
+        maps.note_trial(slot, trial)?;
+        Ok((between, maps.select_provisionally(slot, time)?))
+    });
     match put {
         Ok((between, until)) => Ok((between, Some(until))),
         Err(error) => {
             forget(maps);
-            if let Some(pending) = pending {
-                pending.remove();
-            }
+            pending.iter().for_each(Pending::remove);
             Err(error)
         }
     }

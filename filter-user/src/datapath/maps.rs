@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -388,13 +389,22 @@ impl Maps {
         self.write_selector(slot.0)
     }
 
-    /// Puts the generation in `slot` in force until the deadline that was staged with it: the program then goes back to the other
-    /// slot by itself.
+    /// Puts the generation in `slot` in force for `time`, counted from now: the program then goes back to the other slot by itself.
+    /// Returns the deadline, on the boot clock.
     ///
     /// # Errors
     /// If the kernel refuses; what was in force stays in force.
-    pub fn select_provisionally(&mut self, slot: Slot) -> Result<()> {
-        self.write_selector(slot.0 | PROVISIONAL)
+    pub fn select_provisionally(&mut self, slot: Slot, time: Duration) -> Result<u64> {
+        let record = self.record(slot)?;
+        let until = Moment::now()?.boot + time.as_nanos() as u64;
+        // No packet reads this slot yet. Written with the policy, the deadline would count the time that attaching takes.
+        let deadline = PolicyRecord {
+            fallback_at: until,
+            ..record
+        };
+        self.write_record(slot, &deadline)?;
+        self.write_selector(slot.0 | PROVISIONAL)?;
+        Ok(until)
     }
 
     fn write_selector(&mut self, word: u32) -> Result<()> {

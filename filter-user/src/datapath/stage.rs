@@ -1,6 +1,6 @@
 //! A new generation, made beside the one in force.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytemuck::{Zeroable as _, zeroed_box};
@@ -24,15 +24,14 @@ use crate::{
 };
 
 impl Maps {
-    /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. With `provisional` it will be in force for
-    /// that long, counted from now, if nobody confirms it. `commits` tells whether its list goes into the ranges file with it. `done` hears how many more prefixes are in.
+    /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. `commits` tells whether its list goes into the
+    /// ranges file with it. `done` hears how many more prefixes are in.
     ///
     /// # Errors
     /// If the kernel refuses: no memory, no capability. The slot in force is untouched.
     pub fn stage(
         &mut self,
         policy: &Policy,
-        provisional: Option<Duration>,
         commits: bool,
         done: &(dyn Fn(usize) + Sync),
     ) -> Result<Slot> {
@@ -125,7 +124,6 @@ impl Maps {
                 now.wall.as_nanosecond() as u64
             },
             basis: policy.basis as u8,
-            fallback_at: provisional.map_or(0, |time| now.boot + time.as_nanos() as u64),
             list: policy.list,
             next_id,
             mode: policy.mode() as u8,
