@@ -26,7 +26,7 @@ use rtnetlink::{
 };
 use serde::Serialize;
 
-use crate::{link_type::LinkType, problem::Problem};
+use crate::{config::nearest, link_type::LinkType, problem::Problem};
 
 /// An open rtnetlink socket. Needs no privilege; works in the network namespace it was opened in.
 pub struct Net {
@@ -200,9 +200,13 @@ impl Net {
                         .any(|other| other.ifindex == interface.ifindex) => {}
                 Some(interface) => chosen.push(interface.clone()),
                 None => {
-                    return Err(Problem::failed(
+                    // It was typed, or stands in a file.
+                    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+                    let near = nearest(name, &names)
+                        .map_or_else(String::new, |near| format!("is `{near}` meant? "));
+                    return Err(Problem::input(
                         format!("{verb} `{name}`: no such interface"),
-                        known(),
+                        format!("{near}{}", known()),
                     ));
                 }
             }

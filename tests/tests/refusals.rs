@@ -139,16 +139,37 @@ fn a_missing_interface_is_named() -> Result<()> {
         "--authorized-ip-ranges",
         ADMIN_RANGES,
     ])?;
-    refused(&ran, FAILED, &["`eth7`"])?;
+    refused(&ran, INPUT, &["`eth7`"])?;
     assert!(
-        ran.stderr.contains("`eth0`"),
+        ran.stderr
+            .contains("is `eth0` meant? this host has `lo`, `eth0`"),
         "the hint does not name those there are; {ran}"
     );
     // One of several: all or nothing.
     let ran = filter.run(&[&ATTACH[..], &["--interface", "eth7"]].concat())?;
-    refused(&ran, FAILED, &["`eth7`"])?;
+    refused(&ran, INPUT, &["`eth7`"])?;
     assert_eq!(filter.json(&["status"])?["state"], "detached");
     assert!(!filter.ranges_file().exists(), "a list was written");
+    // The config file is written by hand as well.
+    fs::write(filter.config_file(), "interfaces = ['nowhere']\n")?;
+    let ran = filter.run(&["attach", "--authorized-ip-ranges", ADMIN_RANGES])?;
+    refused(&ran, INPUT, &["`nowhere`"])?;
+    assert!(!ran.stderr.contains("meant"), "nothing is like it; {ran}");
+    fs::write(filter.config_file(), "")?;
+    filter.ok(&ATTACH)?;
+    for words in [
+        &["detach", "--interface", "eth7"][..],
+        &["detach", "--interface", "eth0,eth7"],
+        &["events", "--interface", "eth7"],
+        &["events", "--recent", "--interface", "eth7"],
+    ] {
+        let ran = filter.run(words)?;
+        refused(&ran, INPUT, &["`eth7`: no such interface"])?;
+        assert!(ran.stderr.contains("is `eth0` meant?"), "{ran}");
+    }
+    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    // One that is gone is known by its number.
+    filter.ok(&["events", "--recent", "--interface", "#7"])?;
     Ok(())
 }
 
@@ -365,4 +386,38 @@ fn an_empty_list_that_run_is_started_with_counts_as_none() -> Result<()> {
         site.admin_gets_in(Family::V4, 443)?;
     }
     Ok(())
+}
+
+/// A limit is named as that, whatever it was that could not be opened.
+#[test]
+fn too_few_descriptors_are_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, 6443)?;
+    filter.ok(&ATTACH)?;
+    let mut seen = 0;
+    for words in [
+        &["status"][..],
+        &["ranges", "add", "192.0.2.1"],
+        &["monitor"],
+        &["attach"],
+    ] {
+        for most in (7..40).step_by(4) {
+            let mut limited = Command::new("prlimit");
+            limited.arg(format!("--nofile={most}"));
+            let ran = filter.run_by(limited, words)?;
+            if !ran.stderr.contains("error: ") || !ran.stderr.contains("too many open files") {
+                continue;
+            }
+            seen += 1;
+            assert!(
+                ran.stderr.contains("`ulimit -n 1024`"),
+                "with {most}: {ran}"
+            );
+            site.admin_gets_in(Family::V4, 6443)?;
+        }
+        filter.ok(&["enforce"])?;
+    }
+    assert!(seen > 8, "{seen} were refused");
+    site.stranger_is_dropped(Family::V4, 6443, &filter)
 }

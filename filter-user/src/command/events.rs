@@ -18,6 +18,7 @@ use crate::{
     cli::EventArgs,
     clock::Moment,
     datapath::{Begin, News, Refused, ReportReader},
+    net::Net,
     output::{Output, is_closed, say},
 };
 
@@ -48,6 +49,12 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
     // Refuses pins of another layout, and says what is missing.
     drop(context.attached_maps()?);
+    // One that is gone is known by its number.
+    let named = args.interface.iter().filter(|name| !name.starts_with('#'));
+    let named: Vec<String> = named.cloned().collect();
+    if !named.is_empty() {
+        Net::open()?.choose("show events of", &named).await?;
+    }
     let directory = context.pins.maps();
     let begin = if args.recent {
         Begin::Oldest

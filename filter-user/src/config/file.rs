@@ -156,7 +156,7 @@ fn unknown(name: &str, keys: &[&str]) -> (String, String) {
 }
 
 /// The one of `names` that `name` is most like, if it may be meant.
-pub(super) fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let likeness = |other: &str| strsim::jaro(name, other);
     let names = names.iter().copied();
     names
