@@ -426,7 +426,9 @@ pub(super) fn put_in_force<T>(
     let put = maps.stage(policy, false, &done).and_then(|slot| {
         let between = between(maps, slot)?;
         maps.note_trial(slot, trial)?;
-        Ok((between, maps.select_provisionally(slot, time)?))
+        let now = Moment::now()?;
+        let until = maps.select_provisionally(slot, time)?;
+        Ok((between, to_second(now.wall_at_boot(until))))
     });
     match put {
         Ok((between, until)) => Ok((between, Some(until))),
