@@ -1,6 +1,6 @@
 //! What was typed.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
@@ -46,6 +46,17 @@ impl Cli {
                 help.filter(|help| !said.use_stderr() && help.kind() == said.kind())
                     .unwrap_or(said)
             })?;
+        Ok((Self::from_arg_matches(&matches)?, matches))
+    }
+
+    /// What another process was started with: `words`, its own name first.
+    ///
+    /// # Errors
+    /// If they are not a command line of this version.
+    pub(crate) fn of_words<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<(Self, ArgMatches), clap::Error> {
+        let matches = without_environment(Self::command()).try_get_matches_from(words)?;
         Ok((Self::from_arg_matches(&matches)?, matches))
     }
 }
@@ -132,6 +143,21 @@ pub(crate) enum Command {
         /// Interface to leave; all if none is named
         #[arg(long, value_name = "NAME", value_delimiter = ',')]
         interface: Vec<String>,
+    },
+    /// Drop what is not authorized from now on; everything else stays as it is in force
+    ///
+    /// The mode alone changes: not the list, the ports or any other setting. A `run` that is up goes on in that mode, and so does the
+    /// next boot. Where the config file says `mode`, it decides: change it there.
+    Enforce {
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Drop nothing from now on, and count what `enforce` would drop; everything else stays as it is in force
+    ///
+    /// The port is open to everyone. As with `enforce`, the mode alone changes.
+    Monitor {
+        #[command(flatten)]
+        change: ChangeArgs,
     },
     /// Show what is in force, and what you should know about this node
     Status {

@@ -80,6 +80,8 @@ fn commands() -> Vec<Vec<&'static str>> {
         "run",
         "attach",
         "detach",
+        "enforce",
+        "monitor",
         "status",
         "check",
         "stats",
@@ -142,6 +144,9 @@ fn commands() -> Vec<Vec<&'static str>> {
         &["ranges", "clear"],
         &["ranges", "set", ADMIN_RANGES],
         &["ranges", "reload"],
+        &["monitor"],
+        &["enforce", "--dry-run"],
+        &["enforce"],
         &["detach", "--interface", "eth7"],
     ];
     all.extend(others.map(<[&str]>::to_vec));

@@ -28,6 +28,8 @@ fn help() -> Result<()> {
         "run",
         "attach",
         "detach",
+        "enforce",
+        "monitor",
         "status",
         "check",
         "stats",

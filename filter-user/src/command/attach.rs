@@ -3,13 +3,16 @@
 use std::{collections::BTreeSet, fs, slice};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use filter_common::Mode;
+use jiff::Timestamp;
 
 use super::{
     Context,
-    change::{Staging, clear_up, put_back_edited, put_in_force, still_waiting},
+    attached::{Attached, report, shown},
+    change::{Staging, clear_up, listed, put_back_edited, put_in_force, still_waiting},
     leap::look,
     policy::{examine, keep, policy, typed_list},
+    proposal::{Proposal, made},
     settle::settle,
     upgrade::{other_settings, take_over},
     warned,
@@ -17,8 +20,10 @@ use super::{
 use crate::{
     author::Author,
     cli::{ChangeArgs, PolicyArgs},
-    config::{PolicyMode, SettingChange, Settings, XdpMode, join},
-    datapath::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link, refusal},
+    config::XdpMode,
+    datapath::{
+        Attachment, Counters, Link, Maps, Policy, Program, create_maps, detach_link,
+    },
     foreign::Foreign,
     guards::follow_moved,
     net::{Interface, Net, XdpPlace},
@@ -26,7 +31,7 @@ use crate::{
     pins::Pins,
     problem::Problem,
     progress::Progress,
-    ranges::{List, RangesFile},
+    ranges::{Difference, List, RangesFile},
     state::{History, PolicyStore, Staged, WriterLock, read_ranges},
     strays::{strays, strays_at_rest},
 };
@@ -39,14 +44,15 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArg
     let net = Net::open()?;
     let interfaces = wanted(context, &net).await?;
     let typed = args.authorized_ip_ranges.as_deref();
-    let interfaces = guard(context, interfaces, typed, change).await?;
-    if !change.dry_run {
-        let told = warned::of_node(context, &net).await?;
-        let told = told.iter().filter(|warning| !warning.acknowledged);
-        told.for_each(say);
+    let attached = match guard(context, interfaces, typed, change).await? {
+        Done::Shown(code) => return Ok(code),
+        Done::Attached(attached) => attached,
+    };
+    let told = warned::of_node(context, &net).await?;
+    for warning in told.iter().filter(|warning| !warning.acknowledged) {
+        say(warning);
     }
-    context.global.output.result(&Attached { interfaces })?;
-    Ok(0)
+    Ok(made(context.global.output.result(&attached)))
 }
 
 /// What there is to say where the settings drop nothing.
@@ -69,18 +75,11 @@ async fn wanted(context: &Context, net: &Net) -> Result<Vec<Interface>> {
     Ok(all)
 }
 
-/// What was done.
-#[derive(Serialize)]
-struct Attached {
-    interfaces: Vec<Shown>,
-}
-
-/// A guarded interface as it is shown.
-#[derive(Serialize)]
-struct Shown {
-    interface: String,
-    ifindex: u32,
-    xdp_mode: Option<XdpPlace>,
+/// What came of it.
+enum Done {
+    /// What would be was shown; the exit code.
+    Shown(u8),
+    Attached(Box<Attached>),
 }
 
 /// What is to be guarded, and how.
@@ -99,7 +98,7 @@ async fn guard(
     interfaces: Vec<Interface>,
     typed: Option<&str>,
     change: &ChangeArgs,
-) -> Result<Vec<Shown>> {
+) -> Result<Done> {
     let typed = typed
         .map(|text| typed_list(text, change.force))
         .transpose()?;
@@ -130,7 +129,7 @@ async fn guard(
 
 /// Load, fill the policy, attach. If a step fails, the list in force and the ranges file stay as they were, and interfaces that had no
 /// filter have none.
-async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Shown>> {
+async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
         follow_moved(&context.pins, &mut counters, &net.interfaces().await?)?;
     }
@@ -200,23 +199,21 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     }
     let leap = look(net, before.as_ref().filter(|_| guarded), &policy).await?;
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
-    changes.iter().for_each(say);
-    leap.lines(false).iter().for_each(say);
-    let meant = insist(&changes, wish.change.force).and_then(|()| match upgrade {
-        // Whom the filter that is on keeps out already nobody knows here.
-        true => Ok(()),
-        false => leap.insist(wish.change.force),
-    });
+    let (was_off, difference) = difference(context, before.as_mut(), &policy, wish, &list)?;
+    let mut proposal = Proposal::new(changes, (&list, was_off, difference), leap);
+    // Whom a filter of another version keeps out already nobody knows here.
+    let judged = proposal.judge(wish.change.force, !upgrade);
     if wish.change.dry_run {
-        match meant {
-            Ok(()) => say("dry run: nothing changed"),
-            Err(why) => say(format_args!(
-                "dry run: nothing changed; without `--force` it is refused: {why}"
-            )),
-        }
-        return Ok(Vec::new());
+        let interfaces = shown(net, &wish.interfaces).await?;
+        let shown = proposal.show(context.global.output, judged, |proposal| Attached {
+            interfaces,
+            proposal,
+            confirm_until: None,
+        });
+        return shown.map(Done::Shown);
     }
-    meant?;
+    judged?;
+    proposal.tell();
     let within = wish.change.confirm_within;
     if let (Some(maps), true) = (&before, within.is_some()) {
         put_back_edited(maps, &context.global.ranges_file)?;
@@ -234,7 +231,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         let mut open = policy.clone();
         open.enforced = false;
         open.list = List::Off.digest();
-        let slot = maps.stage(&open, None, false, &|_| ())?;
+        let slot = maps.stage(&open, false, &|_| ())?;
         maps.select(slot)?;
     }
     let progress = Progress::start();
@@ -260,7 +257,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
     });
     let ((), until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
-    let told = report(context, net, wish, &settings, &list).await;
+    let interfaces = report(context, net, &wish.interfaces, &settings, &list).await;
     match until {
         Some(until) => say(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
@@ -268,19 +265,37 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Vec<Sho
         None => History::of(&context.global.ranges_file).record(&Author::of_this_process()),
     }
     clear_up(&mut maps);
-    told
+    Ok(Done::Attached(Box::new(Attached {
+        interfaces: interfaces?,
+        proposal,
+        confirm_until: until,
+    })))
 }
 
-/// Refuses settings that open, or keep out, more than a list does, unless that is meant.
-fn insist(changes: &[SettingChange], force: bool) -> Result<()> {
-    let dangers: Vec<&str> = changes.iter().filter_map(SettingChange::danger).collect();
-    if force || dangers.is_empty() {
-        return Ok(());
-    }
-    Err(Problem::input(
-        format!("change settings: {}", dangers.join("; ")),
-        "a setting holds all of its values, and not those to add; add `--force` if that is meant; nothing changed",
-    ))
+/// How the list of `policy` differs from the one in force; where none is, from the one in the file, if another was typed. And whether that
+/// one is the off switch.
+fn difference(
+    context: &Context,
+    before: Option<&mut Maps>,
+    policy: &Policy,
+    wish: &Wish<'_>,
+    list: &List,
+) -> Result<(bool, Difference)> {
+    let Some(maps) = before else {
+        // One that cannot be read is no list to compare with.
+        let file = read_ranges(&context.global.ranges_file).ok().flatten();
+        let file = file.filter(|_| wish.typed.is_some());
+        let had = file.map_or_else(|| list.clone(), |file| file.list());
+        return Ok((
+            had == List::Off,
+            Difference::new(had.entries(), list.entries()),
+        ));
+    };
+    let now = Timestamp::now();
+    let want = listed(policy.sources().iter(), now);
+    let difference = Difference::between(listed(maps.known()?, now), want);
+    let record = maps.record(maps.in_force()?)?;
+    Ok((record.mode == Mode::Off as u8, difference))
 }
 
 fn no_list(context: &Context) -> anyhow::Error {
@@ -398,55 +413,4 @@ fn leave(context: &Context, interfaces: &[Interface]) {
         // The failure that brought us here is the one to tell; `detach` removes what is left.
         let _ = context.pins.remove_interface(interface.ifindex);
     }
-}
-
-/// Says what is in force now; returns the interfaces as they are shown.
-async fn report(
-    context: &Context,
-    net: &Net,
-    wish: &Wish<'_>,
-    settings: &Settings,
-    list: &List,
-) -> Result<Vec<Shown>> {
-    let now = net.interfaces().await?;
-    let shown: Vec<Shown> = wish
-        .interfaces
-        .iter()
-        .map(|guarded| Shown {
-            interface: guarded.name.clone(),
-            ifindex: guarded.ifindex,
-            xdp_mode: now
-                .iter()
-                .find(|interface| interface.ifindex == guarded.ifindex)
-                .and_then(|interface| interface.xdp)
-                .map(|xdp| xdp.place),
-        })
-        .collect();
-    for guarded in &shown {
-        say(format_args!(
-            "guarding TCP {} on `{}` ({} XDP)",
-            join(&settings.ports),
-            guarded.interface,
-            guarded.xdp_mode.map_or("no", XdpPlace::label)
-        ));
-        if guarded.xdp_mode == Some(XdpPlace::Generic)
-            && let Some(refused) = refusal(&context.pins.link(guarded.ifindex))
-        {
-            say(format_args!("note: `{}`: {refused}", guarded.interface));
-        }
-    }
-    if settings.mode == PolicyMode::Monitor {
-        say(MONITOR);
-    }
-    match list {
-        List::Off => say("warning: the list is switched off (`disabled`): everyone passes"),
-        List::Ranges(entries) if entries.is_empty() => {
-            say("note: the list lets nobody in but the implicit sources");
-        }
-        List::Ranges(entries) => say(format_args!(
-            "{} authorized ranges in the list",
-            entries.len()
-        )),
-    }
-    Ok(shown)
 }

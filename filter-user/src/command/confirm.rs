@@ -1,7 +1,10 @@
 //! `apifence confirm`: keeps a provisional change.
 
 use anyhow::Result;
-use filter_common::map::Trial;
+use filter_common::{
+    Mode,
+    map::{Origin, Trial},
+};
 use serde::Serialize;
 
 use super::{
@@ -12,9 +15,11 @@ use super::{
 };
 use crate::{
     author::Author,
+    clock::Moment,
     datapath::Maps,
     output::say,
     problem::Problem,
+    ranges::Prefix,
     state::{History, PolicyMark, TrialStore, WriterLock, read_ranges},
 };
 
@@ -36,13 +41,35 @@ pub(super) fn run(context: &Context) -> Result<u8> {
             "`apifence status` shows what is in force, `apifence ranges history` the lists before",
         ));
     };
-    let confirmed = confirm(context, &mut maps, &waiting)?;
+    let slots = [waiting.slot, waiting.slot.other()];
+    let [record, before] = [maps.record(slots[0])?, maps.record(slots[1])?];
+    let settings_alone = Trial::of(record.trial) == Trial::Settings;
+    let confirmed = if settings_alone {
+        let listed = |prefix: &&Prefix| prefix.origins & Origin::List as u8 != 0;
+        let sources = maps.sources(waiting.slot, &Moment::now()?)?;
+        maps.select(waiting.slot)?;
+        Confirmed {
+            generation: record.generation,
+            ranges: sources.iter().filter(listed).count(),
+        }
+    } else {
+        confirm(context, &mut maps, &waiting)?
+    };
     say(format_args!("confirmed: {} in the list", confirmed.ranges));
+    if record.mode != before.mode {
+        say(match record.mode {
+            mode if mode == Mode::Enforce as u8 => "the mode is enforce",
+            mode if mode == Mode::Monitor as u8 => super::attach::MONITOR,
+            _ => "warning: the list is switched off (`disabled`): everyone passes",
+        });
+    }
     if let Err(error) = context.global.output.result(&confirmed) {
         say(format_args!("warning: {error:#}: the change is confirmed"));
     }
     keep_in_force(context, &maps);
-    History::of(&context.global.ranges_file).record(&Author::of_this_process());
+    if !settings_alone {
+        History::of(&context.global.ranges_file).record(&Author::of_this_process());
+    }
     clear_up(&mut maps);
     Ok(0)
 }

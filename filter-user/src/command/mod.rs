@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod attach;
+mod attached;
 mod change;
 mod check;
 mod config;
@@ -16,7 +17,9 @@ mod leap;
 mod list;
 mod logged;
 mod manual;
+mod mode;
 mod policy;
+mod proposal;
 mod ranges;
 mod rates;
 mod run;
@@ -38,7 +41,7 @@ use clap::ArgMatches;
 
 use crate::{
     cli::{Cli, Command, RangesCommand},
-    config::{Config, Settings},
+    config::{Config, PolicyMode, Settings},
     datapath::Maps,
     kernel,
     output::{Output, say_logs},
@@ -171,6 +174,8 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             WatchLock::refuse(&context.pins.watch(), "detach filter")?;
             detach::run(context, &interface).await
         }
+        Command::Enforce { change } => mode::run(context, PolicyMode::Enforce, &change).await,
+        Command::Monitor { change } => mode::run(context, PolicyMode::Monitor, &change).await,
         Command::Status { status } => status::run(context, &status).await,
         Command::Explain { code } => explain::run(context, code.as_deref()),
         Command::Check { sources } => check::run(context, &sources),

@@ -15,7 +15,7 @@ use crate::{
     output::say,
     problem::{Problem, Refusals},
     ranges::{List, RangesFile, Refusal, Sources, compile, parse_list, remarks},
-    state::{PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
+    state::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
 };
 
 /// A list typed on the command line. An empty one switches enforcement off, and an unset variable looks the same: it is taken if it
@@ -132,26 +132,45 @@ pub(super) fn told<T>(kept: Result<T>) -> Option<T> {
     .ok()
 }
 
-/// Keeps the policy in force in the state directory, if its list is the one in the ranges file and something else is kept: after a
-/// confirmation, or where a writer died before it came to that.
+/// Whether a policy made from this is what a boot falls back to.
+pub(super) fn is_kept(basis: Basis) -> bool {
+    matches!(basis, Basis::Files | Basis::LastInForce)
+}
+
+/// The list with this digest, from where lists are kept: the ranges file, the policy kept on disk, the history. The off switch counts in
+/// the ranges file alone: a first attach on trial that went back has it in force, and nobody wrote it.
+pub(super) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFile> {
+    let is_it = |file: &RangesFile| file.list().digest() == digest;
+    let path = &context.global.ranges_file;
+    let file = read_ranges(path).ok().flatten().filter(is_it);
+    if file.is_some() || digest == List::Off.digest() {
+        return file;
+    }
+    let saved = PolicyStore::new(&context.config.state_dir).read();
+    let saved = saved.ok().flatten().map(|saved| saved.file);
+    saved.filter(is_it).or_else(|| {
+        let before = History::of(path).before().ok()?.into_iter();
+        before.filter_map(|kept| kept.read().ok()).find(is_it)
+    })
+}
+
+/// Keeps the policy in force in the state directory, if its list is known and something else is kept: after a confirmation, or where a
+/// writer died before it came to that.
 pub(super) fn keep_in_force(context: &Context, maps: &Maps) {
     let read = || {
         let slot = maps.in_force()?;
         let (record, settings) = (maps.record(slot)?, maps.settings(slot)?);
-        let file = read_ranges(&context.global.ranges_file)?;
-        let file = file.filter(|file| {
-            file.list().digest() == record.list && Basis::of(record.basis) == Basis::Files
-        });
-        anyhow::Ok(file.map(|file| (file, settings)))
+        let file = is_kept(Basis::of(record.basis)).then(|| known_list(context, record.list));
+        anyhow::Ok(file.flatten().map(|file| (file, settings)))
     };
     let Ok(Some((file, settings))) = read() else {
         return;
     };
     let store = PolicyStore::new(&context.config.state_dir);
-    let is_kept = store.read().is_ok_and(|kept| {
+    let is_there = store.read().is_ok_and(|kept| {
         kept.is_some_and(|kept| kept.settings == settings && kept.file.list() == file.list())
     });
-    if !is_kept {
+    if !is_there {
         let kept = keep(context, &file, &settings, false);
         kept.and_then(|kept| told(kept.commit()));
     }

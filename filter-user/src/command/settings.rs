@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, env, path::Path};
 
 use anyhow::Result;
 use clap::{ArgMatches, CommandFactory as _, parser::ValueSource};
+use procfs::process::Process;
 
 use crate::{
     cli::{Cli, Command, RangesCommand},
@@ -85,7 +86,10 @@ const fn needed(command: &Command) -> Option<&'static [&'static str]> {
         | Command::Ranges(RangesCommand::List { .. }) => Some(&["bpffs"]),
         Command::Ranges(RangesCommand::History) => Some(&["ranges_file"]),
         Command::Completions { .. } | Command::Explain { .. } | Command::Man { .. } => Some(&[]),
-        Command::Confirm | Command::Ranges(_) => Some(&["bpffs", "ranges_file"]),
+        Command::Confirm
+        | Command::Enforce { .. }
+        | Command::Monitor { .. }
+        | Command::Ranges(_) => Some(&["bpffs", "ranges_file"]),
     }
 }
 
@@ -94,14 +98,42 @@ const fn needed(command: &Command) -> Option<&'static [&'static str]> {
 /// # Errors
 /// If a setting that the command needs cannot be told: all that is wrong then, not the first alone. Nothing was changed.
 pub(super) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFile)> {
+    load_in(
+        cli,
+        matches,
+        Environment::new(env::vars_os()),
+        Path::new(""),
+    )
+}
+
+/// The settings that `process`, an `apifence run`, goes by: the same as [`load`] gives there.
+///
+/// # Errors
+/// If its command line or its environment cannot be read.
+pub(super) fn of_run(process: &Process) -> Result<(Config, ConfigFile)> {
+    let (cli, matches) = Cli::of_words(process.cmdline()?)?;
+    load_in(
+        &cli,
+        &matches,
+        Environment::new(process.environ()?),
+        &process.cwd()?,
+    )
+}
+
+/// The settings in an environment, with relative paths from `base`.
+fn load_in(
+    cli: &Cli,
+    matches: &ArgMatches,
+    environment: Environment,
+    base: &Path,
+) -> Result<(Config, ConfigFile)> {
     let mut matches = matches;
     while let Some((_, inner)) = matches.subcommand() {
         matches = inner;
     }
-    let environment = Environment::new(env::vars_os());
     let typed = matches.value_source("config") == Some(ValueSource::CommandLine);
     let variable = environment.get("APIFENCE_CONFIG").filter(|_| !typed);
-    let path = variable.map_or(&*cli.global.config, Path::new);
+    let path = &base.join(variable.map_or(&*cli.global.config, Path::new));
     let named = typed || variable.is_some();
     let mut config = Config::default();
     let seen = Seen::of(path);

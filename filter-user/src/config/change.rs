@@ -3,27 +3,68 @@
 use std::fmt;
 
 use ipnet::IpNet;
+use serde::{Serialize, Serializer};
 
 use super::{PolicyMode, Settings, join};
 
 /// A setting that is another one than before.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct SettingChange {
+    /// Its key in the config file; `outbound` for what both keys of outbound addresses say together.
+    key: &'static str,
     /// What it is, and what it was.
     text: String,
-    /// What it opens, or whom it keeps out; empty if it does neither.
-    effect: String,
-    /// Whether it must be insisted on.
-    dangerous: bool,
+    now: String,
+    was: String,
+    #[serde(skip)]
+    name: &'static str,
+    /// What it opens, or whom it keeps out.
+    #[serde(serialize_with = "told")]
+    effect: Option<Effect>,
+}
+
+/// What a setting does that a list does not.
+#[derive(Debug, PartialEq, Eq)]
+enum Effect {
+    /// These are open to everyone.
+    Opens(String),
+    /// Nothing but the list lets these in.
+    Cuts(String),
+    /// Nothing is dropped.
+    DropsNothing,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opens(what) => write!(f, "opens {what} to everyone"),
+            Self::Cuts(whom) => write!(f, "nothing but the list lets {whom} in"),
+            Self::DropsNothing => f.write_str("nothing is dropped"),
+        }
+    }
+}
+
+impl Effect {
+    /// What it would do.
+    fn would(&self) -> String {
+        match self {
+            Self::Opens(what) => format!("would open {what} to everyone"),
+            Self::Cuts(whom) => format!("nothing but the list would let {whom} in"),
+            Self::DropsNothing => "nothing would be dropped".to_owned(),
+        }
+    }
+}
+
+fn told<S: Serializer>(effect: &Option<Effect>, serializer: S) -> Result<S::Ok, S::Error> {
+    effect.as_ref().map(Effect::to_string).serialize(serializer)
 }
 
 /// As it is told: a warning if it has an effect.
 impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.effect.is_empty() {
-            write!(f, "note: {}", self.text)
-        } else {
-            write!(f, "warning: {}: {}", self.text, self.effect)
+        match &self.effect {
+            None => write!(f, "note: {}", self.text),
+            Some(effect) => write!(f, "warning: {}: {effect}", self.text),
         }
     }
 }
@@ -34,9 +75,22 @@ impl SettingChange {
         &self.text
     }
 
+    /// As it is told of a change that is not made.
+    pub fn would(&self) -> String {
+        let Self { name, now, was, .. } = self;
+        let text = format!("{name} would be {now} (now {was})");
+        match &self.effect {
+            None => format!("note: {text}"),
+            Some(effect) => format!("warning: {text}: {}", effect.would()),
+        }
+    }
+
     /// What it does, if that must be insisted on: it opens more than it says, or keeps out who was let in whatever the list says.
-    pub fn danger(&self) -> Option<&str> {
-        self.dangerous.then_some(&*self.effect)
+    pub fn danger(&self) -> Option<String> {
+        match &self.effect {
+            None | Some(Effect::DropsNothing) => None,
+            Some(effect) => Some(effect.to_string()),
+        }
     }
 }
 
@@ -44,31 +98,25 @@ impl Settings {
     /// How these settings differ from `other`, the ones in force until now.
     pub fn changes_from(&self, other: &Self) -> Vec<SettingChange> {
         let mut changes = Vec::new();
-        let mut note = |name: &str, now: String, before: String, effect: (String, bool)| {
-            if now != before {
+        let mut note = |(key, name), now: String, was: String, effect: Option<Effect>| {
+            if now != was {
                 changes.push(SettingChange {
-                    text: format!("{name} {now} (was {before})"),
-                    effect: effect.0,
-                    dangerous: effect.1,
+                    key,
+                    text: format!("{name} {now} (was {was})"),
+                    now,
+                    was,
+                    name,
+                    effect,
                 });
             }
         };
-        let none = || (String::new(), false);
-        // Also where nothing is dropped now: it comes true with the mode, when nobody thinks of it any more.
-        let opens = |what: Option<String>| {
-            what.map_or_else(none, |what| (format!("opens {what} to everyone"), true))
-        };
-        let cuts = |whom: Option<String>| {
-            whom.map_or_else(none, |whom| {
-                (format!("nothing but the list lets {whom} in"), true)
-            })
-        };
         let ports = other.ports.difference(&self.ports);
+        // Also where nothing is dropped now: it comes true with the mode, when nobody thinks of it any more.
         note(
-            "ports",
+            ("ports", "ports"),
             join(&self.ports),
             join(&other.ports),
-            opens(named(ports).map(|ports| format!("TCP {ports}"))),
+            named(ports).map(|ports| Effect::Opens(format!("TCP {ports}"))),
         );
         let destinations = match (&self.destinations[..], &other.destinations[..]) {
             ([], _) => None,
@@ -76,41 +124,42 @@ impl Settings {
             (now, before) => named(missing(before, now)),
         };
         note(
-            "destinations",
+            ("destinations", "destinations"),
             ranges(&self.destinations, "any"),
             ranges(&other.destinations, "any"),
-            opens(destinations),
+            destinations.map(Effect::Opens),
         );
-        let mode = match self.mode {
-            PolicyMode::Monitor => ("nothing is dropped".to_owned(), false),
-            PolicyMode::Enforce => none(),
-        };
-        note("mode", mode_name(self.mode), mode_name(other.mode), mode);
+        note(
+            ("mode", "mode"),
+            self.mode.name().to_owned(),
+            other.mode.name().to_owned(),
+            (self.mode == PolicyMode::Monitor).then_some(Effect::DropsNothing),
+        );
         let own = (!self.node_addresses).then(|| "the node's own addresses".to_owned());
         note(
-            "node addresses authorized",
+            ("node_addresses", "node addresses authorized"),
             self.node_addresses.to_string(),
             other.node_addresses.to_string(),
-            cuts(own),
+            own.map(Effect::Cuts),
         );
         let implicit = [&self.outbound[..], &self.cluster].concat();
         note(
-            "outbound addresses",
+            ("outbound", "outbound addresses"),
             ranges(&self.outbound, "none"),
             ranges(&other.outbound, "none"),
-            cuts(named(missing(&other.outbound, &implicit))),
+            named(missing(&other.outbound, &implicit)).map(Effect::Cuts),
         );
         note(
-            "cluster CIDRs",
+            ("cluster_cidrs", "cluster CIDRs"),
             ranges(&self.cluster, "none"),
             ranges(&other.cluster, "none"),
-            cuts(named(missing(&other.cluster, &implicit))),
+            named(missing(&other.cluster, &implicit)).map(Effect::Cuts),
         );
         note(
-            "max ranges",
+            ("max_ranges", "max ranges"),
             self.max_ranges.to_string(),
             other.max_ranges.to_string(),
-            none(),
+            None,
         );
         changes
     }
@@ -129,11 +178,4 @@ fn named<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
 
 fn ranges(ranges: &[IpNet], none: &str) -> String {
     named(ranges.iter()).unwrap_or_else(|| none.to_owned())
-}
-
-fn mode_name(mode: PolicyMode) -> String {
-    match mode {
-        PolicyMode::Enforce => "enforce".to_owned(),
-        PolicyMode::Monitor => "monitor".to_owned(),
-    }
 }

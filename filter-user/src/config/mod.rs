@@ -11,6 +11,7 @@ mod value;
 
 pub use change::SettingChange;
 pub use environment::Environment;
+pub use file::nearest;
 pub use filter_common::map::DEFAULT_PORTS;
 pub use layers::{Config, Row, Setting};
 pub use value::{Misfits, Value};
@@ -86,6 +87,14 @@ impl PolicyMode {
         match self {
             Self::Enforce => Mode::Enforce,
             Self::Monitor => Mode::Monitor,
+        }
+    }
+
+    /// Its name, as the config file has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One writer at a time, and one on watch.
 
 use std::{
+    fmt,
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -10,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::sys::stat::{major, minor};
+use procfs::process::Process;
 
 use super::{
     file::{beside, real_path},
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     pins::{WRITE, is_layout, make_private},
-    problem::{Problem, errno},
+    problem::{Problem, errno, hint},
 };
 
 /// The right to change the list and the pins; freed when dropped, or when the process ends however it ends.
@@ -118,25 +120,56 @@ impl WatchLock {
     /// # Errors
     /// If somebody is: says who.
     pub fn refuse(directory: &Path, verb: &str) -> Result<()> {
-        for directory in watches(directory) {
-            let Ok(file) = File::open(&directory) else {
-                continue;
-            };
-            match file.try_lock_shared() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(kept(&file, verb)),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("lock `{}`", directory.display()));
-                }
-            }
+        match kept_watch(directory)? {
+            None => Ok(()),
+            Some(file) => Err(kept(&file, verb)),
         }
-        Ok(())
+    }
+
+    /// Who is on watch, if somebody is.
+    ///
+    /// # Errors
+    /// If nobody can tell.
+    pub fn watcher(directory: &Path) -> Result<Option<Watcher>> {
+        let kept = kept_watch(directory)?;
+        Ok(kept.map(|file| Watcher {
+            process: holding(&file),
+        }))
     }
 
     /// Whether the lock is on what is at `directory` now, and not on something that was removed.
     pub fn holds(&self, directory: &Path) -> bool {
         same(&self.file, directory)
     }
+}
+
+/// Who is on watch.
+pub struct Watcher {
+    /// The process; none if it cannot be seen from here, as one in another pid namespace.
+    pub process: Option<Process>,
+}
+
+impl fmt::Display for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&named(self.process.as_ref()))
+    }
+}
+
+/// The lock that somebody on watch keeps: that of `directory`, or of a binary of another version.
+fn kept_watch(directory: &Path) -> Result<Option<File>> {
+    for directory in watches(directory) {
+        let Ok(file) = File::open(&directory) else {
+            continue;
+        };
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Some(file)),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("lock `{}`", directory.display()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// `directory`, and the same one in each layout that is there: until layout 7 it was the layout's.
@@ -196,7 +229,10 @@ fn lock_file(target: &Path) -> Result<Option<File>> {
         }
         Err(error) => Err(Problem::failed(
             format!("lock ranges file `{}`: {}", target.display(), errno(&error)),
-            "name a file in a folder that exists with `--ranges-file`",
+            hint(
+                &error,
+                "name a file in a folder that exists with `--ranges-file`",
+            ),
         )),
     }
 }
@@ -222,19 +258,29 @@ fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
     }
 }
 
-/// Who holds the lock on `file`, from the kernel's own table.
+/// Who holds the lock on `file`, in words.
 fn holder(file: &File) -> String {
-    let find = || {
-        let metadata = file.metadata().ok()?;
-        let device = metadata.dev();
-        let lock = procfs::locks().ok()?.into_iter().find(|lock| {
-            lock.inode == metadata.ino()
-                && u64::from(lock.devmaj) == major(device)
-                && u64::from(lock.devmin) == minor(device)
-        })?;
-        let pid = lock.pid?;
-        let command = procfs::process::Process::new(pid).ok()?.cmdline().ok()?;
-        Some(format!("process {pid} (`{}`)", command.join(" ")))
+    named(holding(file).as_ref())
+}
+
+fn named(process: Option<&Process>) -> String {
+    let named = |process: &Process| {
+        let command = process.cmdline().ok()?.join(" ");
+        Some(format!("process {} (`{command}`)", process.pid()))
     };
-    find().unwrap_or_else(|| "another process".to_owned())
+    process
+        .and_then(named)
+        .unwrap_or_else(|| "another process".to_owned())
+}
+
+/// Who holds the lock on `file`, from the kernel's own table.
+fn holding(file: &File) -> Option<Process> {
+    let metadata = file.metadata().ok()?;
+    let device = metadata.dev();
+    let lock = procfs::locks().ok()?.into_iter().find(|lock| {
+        lock.inode == metadata.ino()
+            && u64::from(lock.devmaj) == major(device)
+            && u64::from(lock.devmin) == minor(device)
+    })?;
+    Process::new(lock.pid?).ok()
 }

@@ -26,7 +26,7 @@ pub use acknowledged::AcknowledgedStore;
 pub use config::{ConfigText, read_config};
 pub use file::{Committed, Input, Pending, Staged, read_ranges};
 pub use history::{History, Kept, written};
-pub use lock::{WatchLock, WriterLock};
+pub use lock::{WatchLock, Watcher, WriterLock};
 pub use saved::{KeptPolicy, PolicyStore, SavedPolicy, StagedPolicy};
 pub use seen::{Followed, Seen};
 pub use trials::{PolicyMark, TrialStore};

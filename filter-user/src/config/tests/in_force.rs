@@ -91,7 +91,7 @@ fn what_opens_or_keeps_out_must_be_insisted_on() {
         let changes = want.changes_from(have);
         assert!(!changes.is_empty());
         let dangers = changes.iter().filter_map(|change| change.danger());
-        dangers.map(str::to_owned).collect::<Vec<_>>()
+        dangers.collect::<Vec<_>>()
     };
     let range = |text: &str| -> IpNet { text.parse().expect("a range") };
     type Case<'a> = (&'a dyn Fn(&mut Settings), &'a [&'a str]);

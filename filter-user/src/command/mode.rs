@@ -1,0 +1,262 @@
+//! `apifence enforce` and `apifence monitor`: the mode alone. Whatever else is in force stays, the list included, also where the files say
+//! something else by now.
+
+use anyhow::Result;
+use filter_common::{Mode, map::Basis};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    Context,
+    change::{Staging, clear_up, put_in_force, still_waiting},
+    leap::look,
+    policy::{is_kept, keep, known_list, policy},
+    proposal::{Proposal, made},
+    settings::of_run,
+    settle::settle,
+};
+use crate::{
+    cli::ChangeArgs,
+    config::{Config, PolicyMode, Row, Settings},
+    datapath::Maps,
+    net::Net,
+    output::say,
+    problem::Problem,
+    progress::Progress,
+    ranges::{Difference, List, RangesFile},
+    state::{WatchLock, Watcher, WriterLock},
+    strays::strays_at_rest,
+};
+
+/// What came of it.
+#[derive(Serialize)]
+struct Changed {
+    /// The mode.
+    mode: PolicyMode,
+    /// The one before.
+    was: PolicyMode,
+    #[serde(flatten)]
+    proposal: Proposal,
+    /// When the mode before returns, unless `apifence confirm` comes first.
+    confirm_until: Option<Timestamp>,
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> Result<u8> {
+    let net = Net::open()?;
+    if context.maps()?.is_none() {
+        // A filter without pins goes by the policy that it has, and no command could change that.
+        let (strays, _) = strays_at_rest(&context.pins, &net).await?;
+        return Err(match strays.first() {
+            Some(stray) => stray.problem("change mode"),
+            None => context.nothing_attached(),
+        });
+    }
+    refuse_said_otherwise(context, mode)?;
+    let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
+    let mut maps = context.attached_maps()?;
+    if let Some(waiting) = settle(context, &mut maps)? {
+        return Err(still_waiting(&waiting)?);
+    }
+    let slot = maps.in_force()?;
+    let (record, have) = (maps.record(slot)?, maps.settings(slot)?);
+    let basis = Basis::of(record.basis);
+    if mode == PolicyMode::Enforce {
+        refuse_nothing_to_enforce(record.mode, basis)?;
+    }
+    let settings = with_mode(context, &have, mode);
+    let changed = |proposal, confirm_until| Changed {
+        mode,
+        was: have.mode,
+        proposal,
+        confirm_until,
+    };
+    if settings == have {
+        say(match mode {
+            PolicyMode::Enforce => "already enforcing: nothing to change",
+            PolicyMode::Monitor => "already in monitor mode: nothing to change",
+        });
+        let nothing = Proposal::nothing(record.mode != Mode::Off as u8);
+        context.global.output.result(&changed(nothing, None))?;
+        return Ok(0);
+    }
+    let (file, is_known) = list_in_force(context, record.list)?;
+    let list = file.list();
+    let guarded = context.pins.interfaces()?.into_iter().collect();
+    let mut policy = policy(&net, &list, &settings, &guarded).await?;
+    policy.basis = basis;
+    let leap = look(&net, Some(&maps), &policy).await?;
+    let unchanged = Difference {
+        unchanged: list.entries().len(),
+        ..Difference::default()
+    };
+    let difference = (&list, list == List::Off, unchanged);
+    let mut proposal = Proposal::new(settings.changes_from(&have), difference, leap);
+    let judged = proposal.judge(change.force, true);
+    if change.dry_run {
+        return proposal.show(context.global.output, judged, |shown| changed(shown, None));
+    }
+    judged?;
+    proposal.tell();
+    let within = change.confirm_within;
+    let staging = Staging {
+        policy: &policy,
+        file: None,
+        kept: match within {
+            None if is_known && is_kept(basis) => keep(context, &file, &settings, false),
+            _ => None,
+        },
+        within,
+    };
+    let ((), until) = put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
+    tell(&maps, mode, until)?;
+    if !is_kept(basis) {
+        say("note: the list in force is not one of the files: a reboot does not keep this mode");
+    }
+    let told = context.global.output.result(&changed(proposal, until));
+    clear_up(&mut maps);
+    Ok(made(told))
+}
+
+/// Says what packets meet now.
+fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
+    if maps.record(maps.in_force()?)?.mode == Mode::Off as u8 {
+        say("warning: the list is switched off (`disabled`): everyone passes in any mode");
+    } else {
+        say(match mode {
+            PolicyMode::Enforce => "enforcing: what is not authorized is dropped from now on",
+            PolicyMode::Monitor => {
+                "monitoring: nothing is dropped from now on; what `enforce` would drop is counted"
+            }
+        });
+    }
+    if let Some(until) = until {
+        say(format_args!(
+            "in force until {until}: then the mode before returns by itself, unless you run `apifence confirm`"
+        ));
+    }
+    Ok(())
+}
+
+/// The settings `have` with another mode. The next command keeps it as long as nobody says otherwise: that the config file gave the one
+/// before does not count any more, unless it gives this one.
+fn with_mode(context: &Context, have: &Settings, mode: PolicyMode) -> Settings {
+    let mut settings = Settings {
+        mode,
+        ..have.clone()
+    };
+    if row(&context.file.said).source == "file" {
+        settings.from_file.insert(KEY.to_owned());
+    } else {
+        settings.from_file.remove(KEY);
+    }
+    settings
+}
+
+/// The key of the mode.
+const KEY: &str = "mode";
+
+/// The mode in `config`, with where it comes from.
+fn row(config: &Config) -> Row {
+    let mut rows = config.rows().into_iter();
+    rows.find(|row| row.key == KEY)
+        .expect("every setting has a row")
+}
+
+/// The list in force, which is not always the one in the ranges file; and whether it is known from some file.
+fn list_in_force(context: &Context, digest: [u8; 32]) -> Result<(RangesFile, bool)> {
+    if let Some(file) = known_list(context, digest) {
+        return Ok((file, true));
+    }
+    // What nobody wrote: off while a first attach on trial has gone back, nobody while there is no list that can be used.
+    let unwritten = [List::Off, List::Ranges(Vec::new())];
+    let mut unwritten = unwritten.iter().filter(|list| list.digest() == digest);
+    match unwritten.next() {
+        Some(list) => Ok((RangesFile::new(list), false)),
+        None => Err(Problem::failed(
+            "change mode: the list in force is in no file, neither the ranges file nor the history, and the mode is changed with its list",
+            "`apifence ranges reload` puts the ranges file in force (`--dry-run` shows the difference); then try again; nothing changed",
+        )),
+    }
+}
+
+/// Refuses to enforce where that drops nothing, or everyone.
+fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
+    if basis == Basis::Fresh {
+        return Err(Problem::input(
+            "change mode to enforce: there is no list yet, so that nobody would be let in",
+            "`apifence ranges set CIDR,...` makes one, then `apifence enforce`; nothing changed",
+        ));
+    }
+    if mode == Mode::Off as u8 {
+        return Err(Problem::input(
+            "change mode to enforce: enforcement is off by the list (`disabled`), and the mode does not change that",
+            "`apifence ranges set CIDR,...` makes a list, `apifence ranges rollback` returns to the one before; nothing changed",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a mode that would not last: `run` puts in force what the config file, its flags and its environment say, within a second; and
+/// without one, the next `attach` or boot does so with the config file.
+fn refuse_said_otherwise(context: &Context, mode: PolicyMode) -> Result<()> {
+    let Some(watcher) = WatchLock::watcher(&context.pins.watch())? else {
+        refuse_row(&row(&context.file.said), mode, None)?;
+        let own = row(&context.config);
+        if own.source == "environment" && !says(&own, mode) {
+            say(format_args!(
+                "warning: {} is {}: the next `apifence attach` in this environment goes by that",
+                own.origin, own.value
+            ));
+        }
+        return Ok(());
+    };
+    match watcher.process.as_ref().map(of_run) {
+        Some(Ok((config, file))) => {
+            refuse_row(&row(&config), mode, Some(&watcher))?;
+            // What a broken file says goes on to hold if it was read before.
+            refuse_row(&row(&file.said), mode, Some(&watcher))
+        }
+        _ => {
+            say(format_args!(
+                "warning: what {watcher} was started with cannot be read: flags of it that say `mode` undo this"
+            ));
+            refuse_row(&row(&context.file.said), mode, Some(&watcher))
+        }
+    }
+}
+
+fn says(row: &Row, mode: PolicyMode) -> bool {
+    row.value == mode.name()
+}
+
+/// Refuses what `row`, the mode in a file, an environment or a flag, says otherwise.
+fn refuse_row(row: &Row, mode: PolicyMode, watcher: Option<&Watcher>) -> Result<()> {
+    let is_said = ["file", "environment", "flag"].contains(&row.source);
+    if !is_said || says(row, mode) {
+        return Ok(());
+    }
+    let name = mode.name();
+    let (origin, value) = (&row.origin, row.value.as_str().unwrap_or_default());
+    let (cause, hint) = match (row.source, watcher) {
+        ("file", None) => (
+            format!("`{origin}` says `mode = \"{value}\"`, which the next start goes by"),
+            format!("set `mode = \"{name}\"` there, then `apifence attach`"),
+        ),
+        ("file", Some(watcher)) => (
+            format!("`{origin}` says `mode = \"{value}\"`, and {watcher} follows that file"),
+            format!("set `mode = \"{name}\"` there: `run` puts it in force within a second"),
+        ),
+        (_, watcher) => (
+            format!(
+                "{} was started with `{value}` ({origin}), and would undo it",
+                watcher.map_or_else(|| "`run`".to_owned(), Watcher::to_string)
+            ),
+            format!("start it without that, or with `{name}`"),
+        ),
+    };
+    Err(Problem::input(
+        format!("change mode to {name}: {cause}"),
+        format!("{hint}; nothing changed"),
+    ))
+}

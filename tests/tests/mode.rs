@@ -1,0 +1,545 @@
+//! `enforce` and `monitor`: the mode alone, and for as long as nobody says otherwise.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tests::{
+    cli::{Apifence, FAILED, INPUT, Killed, Ran, refused},
+    config_map::ConfigMap,
+    net::Echo,
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    wait::until,
+};
+
+mod snapshot;
+
+use snapshot::{all, same};
+
+const PORT: u16 = 9345;
+const LIST: &str = "# ours\n198.51.100.0/24 # the office\n2001:db8:aa::/48\n";
+const ATTACH: [&str; 5] = ["attach", "--interface", INTERFACE, "--port", "6443,9345"];
+
+fn done(ran: Ran) -> Result<Ran> {
+    ensure!(ran.code == Some(0), "{ran}");
+    Ok(ran)
+}
+
+fn status(filter: &Apifence<'_>, key: &str) -> Result<serde_json::Value> {
+    Ok(filter.json(&["status"])?[key].clone())
+}
+
+/// What the ranges file and its history hold.
+fn files(filter: &Apifence<'_>) -> Result<(String, usize)> {
+    let history = filter.json(&["ranges", "history"])?;
+    let lists = history["lists"].as_array().map_or(0, Vec::len);
+    Ok((fs::read_to_string(filter.ranges_file())?, lists))
+}
+
+#[test]
+fn the_mode_changes_alone_and_stays() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&[
+        &ATTACH[..],
+        &["--cluster-cidrs", "10.0.0.0/8", "--mode", "monitor"],
+    ]
+    .concat())?;
+    let before = files(&filter)?;
+    let config = || Ok::<_, anyhow::Error>(filter.json(&["status"])?["origins"].clone());
+    let origins = config()?;
+    let unchanged = || -> Result<()> {
+        ensure!(files(&filter)? == before, "the list was touched");
+        assert_eq!(config()?, origins);
+        assert_eq!(status(&filter, "ports")?, json!([6443, 9345]));
+        assert_eq!(status(&filter, "drift")?, json!([]));
+        Ok(())
+    };
+    let enforces = |says| -> Result<()> {
+        assert_eq!(status(&filter, "state")?, says);
+        unchanged()?;
+        if says == "enforcing" {
+            site.stranger_is_dropped(Family::V6, PORT, &filter)?;
+        } else {
+            site.stranger_gets_in(Family::V6, PORT)?;
+        }
+        site.admin_gets_in(Family::V4, PORT).map(drop)
+    };
+    let mut said = Vec::new();
+    for (verb, says) in [("enforce", "enforcing"), ("monitor", "monitoring")] {
+        let other = if verb == "enforce" {
+            "monitoring"
+        } else {
+            "enforcing"
+        };
+        let shown = done(filter.run(&[verb, "--dry-run"])?)?;
+        ensure!(shown.stdout.contains("mode would be"), "{shown}");
+        said.push(shown);
+        enforces(other)?;
+        said.push(done(filter.run(&[verb])?)?);
+        enforces(says)?;
+        // Once more is no change.
+        let generation = status(&filter, "generation")?;
+        said.push(done(filter.run(&[verb])?)?);
+        assert_eq!(status(&filter, "generation")?, generation);
+        // A bare `attach` keeps it, over a reboot as well.
+        let again = done(filter.run(&ATTACH[..3])?)?;
+        ensure!(!again.stderr.contains("(was "), "{again}");
+        enforces(says)?;
+        filter.boot()?;
+        filter.ok(&ATTACH[..3])?;
+        enforces(says)?;
+        filter.boot()?;
+        let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+        run.line(|line| line.contains("guarding"))?;
+        enforces(says)?;
+        run.signal(Signal::SIGTERM)?;
+        run.wait()?;
+    }
+    let changed = filter.json(&["enforce"])?;
+    assert_eq!(changed["mode"], "enforce");
+    assert_eq!(changed["was"], "monitor");
+    assert_eq!(changed["settings"][0]["key"], "mode");
+    assert_eq!(changed["settings"][0]["was"], "monitor");
+    assert_eq!(changed["dry_run"], false);
+    same("modes", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&ATTACH)?;
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    // It has compared the policy with its files.
+    run.line(|line| line.contains("in force: "))?;
+    for verb in ["monitor", "enforce"] {
+        filter.ok(&[verb])?;
+        let generation = status(&filter, "generation")?;
+        run.line(|line| line.contains("another command"))?;
+        // It reads its files again, and has nothing to change.
+        run.signal(Signal::SIGHUP)?;
+        fs::write(filter.config_file(), format!("# {verb}\n"))?;
+        fs::write(
+            filter.ranges_file(),
+            format!("{LIST}# {verb}\n192.0.2.77\n"),
+        )?;
+        run.line(|line| line.contains("the list changed"))?;
+        ensure!(status(&filter, "generation")? != generation);
+        fs::write(filter.ranges_file(), LIST)?;
+        run.line(|line| line.contains("the list changed"))?;
+        if verb == "monitor" {
+            site.stranger_gets_in(Family::V4, PORT)?;
+        } else {
+            site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        }
+    }
+    filter.ok(&["monitor"])?;
+    run.line(|line| line.contains("another command"))?;
+    drop(run);
+    filter.boot()?;
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    run.line(|line| line.contains("guarding"))?;
+    assert_eq!(status(&filter, "state")?, "monitoring");
+    Ok(())
+}
+
+/// What would be undone within a second, or by the next start, is not done.
+#[test]
+fn whoever_says_otherwise_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&ATTACH)?;
+    let run = ["run", "--interface", INTERFACE];
+    let place = format!("{}:2", filter.config_file().display());
+
+    fs::write(filter.config_file(), "# ours\nmode = 'enforce'\n")?;
+    let ran = filter.run(&["monitor"])?;
+    refused(&ran, INPUT, &[&place, "mode = \"enforce\""])?;
+    ensure!(ran.stderr.contains("`apifence attach`"), "{ran}");
+    let mut daemon = filter.start(&run)?;
+    daemon.line(|line| line.contains("guarding"))?;
+    for words in [
+        &["monitor"][..],
+        &["monitor", "--dry-run"],
+        &["monitor", "--force"],
+    ] {
+        let ran = filter.run(words)?;
+        refused(&ran, INPUT, &[&place, "follows that file"])?;
+        ensure!(ran.stderr.contains("within a second"), "{ran}");
+    }
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    // What the hint says works, and then the file says the same.
+    fs::write(filter.config_file(), "# ours\nmode = 'monitor'\n")?;
+    daemon.line(|line| line.contains("the settings changed"))?;
+    let ran = done(filter.run(&["monitor"])?)?;
+    ensure!(ran.stderr.contains("already"), "{ran}");
+    drop(daemon);
+    fs::write(filter.config_file(), "")?;
+    filter.ok(&["enforce"])?;
+
+    let mut daemon = filter.start(&[&run[..], &["--mode", "enforce"]].concat())?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let ran = filter.run(&["monitor"])?;
+    refused(&ran, INPUT, &["process", "flag --mode"])?;
+    drop(daemon);
+
+    let mut command = filter.command(&run);
+    command.env("APIFENCE_MODE", "enforce");
+    command.stderr(std::process::Stdio::null());
+    let daemon = Killed(site.node.spawn(&mut command)?);
+    until("it is on watch", || {
+        let ran = filter.run(&["monitor"])?;
+        let named = refused(&ran, INPUT, &["process", "environment APIFENCE_MODE"]);
+        if named.is_err() {
+            filter.ok(&["enforce"])?;
+        }
+        Ok(named.is_ok())
+    })?;
+    drop(daemon);
+
+    // One's own environment is told of, and a command goes before it.
+    let mut command = filter.command(&["monitor"]);
+    command.env("APIFENCE_MODE", "enforce");
+    let ran = done(Ran::new(&["monitor"], &site.node.output(&mut command)?))?;
+    ensure!(
+        ran.stderr.contains("warning: environment APIFENCE_MODE"),
+        "{ran}"
+    );
+    site.stranger_gets_in(Family::V4, PORT)?;
+    // A file that says it no longer does not count either.
+    fs::write(filter.config_file(), "mode = 'monitor'\n")?;
+    filter.ok(&ATTACH[..3])?;
+    fs::write(filter.config_file(), "")?;
+    ensure!(status(&filter, "drift")? != json!([]));
+    filter.ok(&["monitor"])?;
+    assert_eq!(status(&filter, "drift")?, json!([]));
+    filter.ok(&ATTACH[..3])?;
+    assert_eq!(status(&filter, "state")?, "monitoring");
+    // Where the file is broken the operator gets in all the same.
+    filter.ok(&["enforce"])?;
+    fs::write(filter.config_file(), "mode = \n")?;
+    filter.ok(&["monitor"])?;
+    site.stranger_gets_in(Family::V4, PORT).map(drop)
+}
+
+#[test]
+fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let before = files(&filter)?;
+    let ran = done(filter.run(&["enforce", "--confirm-within", "3s"])?)?;
+    ensure!(ran.stderr.contains("the mode before returns"), "{ran}");
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    for words in [
+        &["enforce"][..],
+        &["monitor"],
+        &["ranges", "reload"],
+        &ATTACH[..3],
+    ] {
+        let ran = filter.run(words)?;
+        // It may be over by now, on a slow machine.
+        ensure!(
+            ran.code != Some(FAILED) || ran.stderr.contains("waits for its confirmation"),
+            "{ran}"
+        );
+    }
+    until("it is monitor mode again", || {
+        Ok(site.stranger_gets_in(Family::V4, PORT).is_ok())
+    })?;
+    assert_eq!(status(&filter, "state")?, "monitoring");
+    ensure!(files(&filter)?.0 == before.0);
+
+    // Taken back, with a `run` that is up, and kept.
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    run.line(|line| line.contains("in force: "))?;
+    let trial = ["enforce", "--confirm-within", "1h"];
+    filter.ok(&trial)?;
+    run.line(|line| line.contains("on trial"))?;
+    filter.ok(&["ranges", "rollback"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&trial)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    let ran = done(filter.run(&["confirm"])?)?;
+    ensure!(ran.stderr.contains("the mode is enforce"), "{ran}");
+    assert_eq!(status(&filter, "provisional")?, json!(null));
+    drop(run);
+    filter.boot()?;
+    filter.ok(&ATTACH[..3])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    ensure!(files(&filter)?.0 == before.0);
+    // The other way round as well; and a reboot ends a trial.
+    filter.ok(&["monitor", "--confirm-within", "1h"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.boot()?;
+    filter.ok(&ATTACH[..3])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+/// Neither needs the ranges file to be writable.
+#[test]
+fn a_list_that_nobody_may_write_is_no_obstacle() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let map = ConfigMap::new(LIST)?;
+    let filter = filter.with_ranges_file(map.file());
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    filter.ok(&["enforce", "--confirm-within", "1h"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["confirm"])?;
+    filter.boot()?;
+    filter.ok(&ATTACH[..3])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["monitor"])?;
+    site.stranger_gets_in(Family::V4, PORT).map(drop)
+}
+
+/// An edit that nobody has put in force stays an edit.
+#[test]
+fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&ATTACH)?;
+    let edited = "203.0.113.0/24 # not yet\n198.51.100.0/24\n";
+    for text in [edited, "disabled\n", "203.0.113.0/24x\n"] {
+        fs::write(filter.ranges_file(), text)?;
+        filter.ok(&["monitor"])?;
+        filter.ok(&["enforce", "--confirm-within", "1h"])?;
+        filter.ok(&["confirm"])?;
+        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.admin_gets_in(Family::V6, PORT)?;
+        assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+    }
+    // After a boot with that file, the last policy holds in its mode.
+    filter.ok(&["monitor"])?;
+    filter.boot()?;
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    run.line(|line| line.contains("guarding"))?;
+    assert_eq!(status(&filter, "state")?, "monitoring");
+    filter.ok(&["enforce"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.admin_gets_in(Family::V6, PORT)?;
+    drop(run);
+
+    // A list that is in no file any more.
+    fs::remove_file(filter.ranges_file())?;
+    let history = filter.ranges_file().with_file_name("ranges.history");
+    drop(fs::remove_dir_all(history));
+    drop(fs::remove_dir_all(filter.state_dir()));
+    refused(&filter.run(&["monitor"])?, FAILED, &["in no file"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+#[test]
+fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut said = all(&filter, &[&["enforce"], &["monitor"]])?;
+    for ran in &said {
+        refused(ran, FAILED, &["no filter is attached"])?;
+        ensure!(ran.stderr.contains("`apifence attach`"), "{ran}");
+    }
+    fs::write(filter.ranges_file(), "disabled\n")?;
+    filter.ok(&ATTACH)?;
+    let ran = filter.run(&["enforce"])?;
+    refused(&ran, INPUT, &["disabled"])?;
+    ensure!(
+        ran.stderr.contains("ranges set") && ran.stderr.contains("rollback"),
+        "{ran}"
+    );
+    said.push(ran);
+    // With the next list, nothing is dropped yet.
+    said.push(done(filter.run(&["monitor"])?)?);
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&["enforce"])?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["detach"])?;
+
+    // A fresh installation has no list that could be enforced.
+    fs::remove_file(filter.ranges_file())?;
+    drop(fs::remove_dir_all(
+        filter.ranges_file().with_file_name("ranges.history"),
+    ));
+    fs::remove_dir_all(filter.state_dir())?;
+    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
+    run.line(|line| line.contains("guarding"))?;
+    let ran = filter.run(&["enforce", "--force"])?;
+    refused(&ran, INPUT, &["no list yet"])?;
+    said.push(ran);
+    same("modes-that-change-nothing", &filter, &said);
+    Ok(())
+}
+
+/// Who is connected now, and would not be any more.
+#[test]
+fn enforcing_refuses_to_cut_everybody() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let _open = site.stranger_gets_in(Family::V4, PORT)?;
+    for words in [
+        &["enforce"][..],
+        &["enforce", "--dry-run"],
+        &["enforce", "--confirm-within", "1m"],
+    ] {
+        let ran = filter.run(words)?;
+        refused(&ran, INPUT, &[])?;
+        ensure!(
+            ran.stderr.starts_with("refused: ")
+                && ran.stderr.contains(STRANGER[0])
+                && ran.stderr.contains("would be"),
+            "{ran}"
+        );
+        assert_eq!(status(&filter, "state")?, "monitoring");
+    }
+    let output = site
+        .node
+        .output(&mut filter.command(&["-o", "json", "enforce", "--dry-run"]))?;
+    assert_eq!(output.status.code(), Some(INPUT));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(
+        shown["refused"]
+            .as_str()
+            .is_some_and(|why| why.contains("every")),
+        "{shown:#}"
+    );
+    ensure!(
+        shown["cut"].as_array().is_some_and(|cut| cut.len() == 1),
+        "{shown:#}"
+    );
+    filter.ok(&["enforce", "--force"])?;
+    site.stranger_is_dropped(Family::V6, PORT, &filter)
+}
+
+/// The window of a trial begins when packets meet what is on trial, however long it takes until then.
+#[test]
+fn deadlines_count_from_the_activation() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let layout = format!("layout-{}", filter_common::map::LAYOUT_VERSION);
+    let number = site.node.ip(&format!("-o link show dev {INTERFACE}"))?;
+    let number = number.split(':').next().context("no number")?.to_owned();
+    let interfaces = filter.bpffs().join(layout).join("interfaces").join(number);
+    // Attaching takes four seconds, which is more than the window.
+    let slowly = |words: &[&str]| -> Result<(Timestamp, Ran)> {
+        let mut strace = std::process::Command::new("strace");
+        strace.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=mkdir,openat",
+            "-e",
+        ]);
+        strace.args(["inject=mkdir,openat:delay_enter=4000000:when=1", "-P"]);
+        strace.arg(&interfaces);
+        let start = Timestamp::now();
+        Ok((start, done(filter.run_by(strace, words)?)?))
+    };
+    let attach = [&ATTACH[..], &["--confirm-within", "2s"]].concat();
+    let (start, ran) = slowly(&attach)?;
+    let until_then = deadline(&ran)?;
+    let least = start.as_second() + 4 + 2 - 1;
+    ensure!(until_then.as_second() >= least, "from {start}: {ran}");
+    until("the port is open again", || {
+        Ok(site.stranger_gets_in(Family::V4, PORT).is_ok())
+    })?;
+    ensure!(Timestamp::now().as_second() >= until_then.as_second() - 1);
+    Ok(())
+}
+
+/// When the trial that was begun ends.
+fn deadline(ran: &Ran) -> Result<Timestamp> {
+    let words = ran.stderr.split("in force until ").nth(1);
+    let time = words.and_then(|words| words.split(": ").next());
+    Ok(time.with_context(|| ran.to_string())?.parse()?)
+}
+
+#[test]
+fn what_attach_would_change_is_shown_and_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&ATTACH)?;
+    let mut said = Vec::new();
+    let more = ["--port", "6443,9345,8443", "--authorized-ip-ranges"];
+    let list = [ADMIN[0], STRANGER[0], ADMIN[1]].join(",");
+    let words = [&ATTACH[..3], &more, &[&list]].concat();
+    let dry = [&words[..], &["--dry-run"]].concat();
+    let shown = done(filter.run(&dry)?)?;
+    for line in ["+203.0.113.9/32", "-198.51.100.0/24", "ports would be"] {
+        ensure!(shown.stdout.contains(line), "{shown}");
+    }
+    said.push(shown);
+    let object = filter.json(&dry)?;
+    assert_eq!(object["dry_run"], true);
+    assert_eq!(object["refused"], json!(null));
+    assert_eq!(object["settings"][0]["key"], "ports");
+    assert_eq!(object["settings"][0]["now"], "6443, 8443, 9345");
+    assert_eq!(object["settings"][0]["was"], "6443, 9345");
+    assert_eq!(object["added"].as_array().map(Vec::len), Some(3));
+    assert_eq!(object["removed"].as_array().map(Vec::len), Some(2));
+    assert_eq!(object["interfaces"][0]["interface"], INTERFACE);
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, LIST);
+    said.push(done(filter.run(&words)?)?);
+    said.push(done(filter.run(&[&ATTACH[..3], &["--dry-run"]].concat())?)?);
+    // What is refused is refused in the dry run as well.
+    let _open = site.stranger_gets_in(Family::V4, PORT)?;
+    let cuts = ["--authorized-ip-ranges", "192.0.2.77"];
+    for words in [
+        [&ATTACH[..3], &cuts].concat(),
+        [&ATTACH[..3], &["--port", "443"]].concat(),
+        [&ATTACH[..3], &["--port", "443"], &cuts].concat(),
+    ] {
+        let real = filter.run(&words)?;
+        let dry = filter.run(&[&words[..], &["--dry-run"]].concat())?;
+        for ran in [&real, &dry] {
+            refused(ran, INPUT, &[])?;
+            ensure!(ran.stderr.starts_with("refused: "), "{ran}");
+            ensure!(ran.stderr.contains("would"), "{ran}");
+        }
+        assert_eq!(real.stderr, dry.stderr);
+        said.push(real);
+    }
+    site.stranger_gets_in(Family::V4, PORT)?;
+    let output = [
+        &["-o", "json"],
+        &ATTACH[..3],
+        &["--port", "443", "--dry-run"],
+    ]
+    .concat();
+    let output = site.node.output(&mut filter.command(&output))?;
+    assert_eq!(output.status.code(), Some(INPUT));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(
+        shown["refused"]
+            .as_str()
+            .is_some_and(|why| why.contains("opens TCP 6443")),
+        "{shown:#}"
+    );
+    same("what-attach-would-change", &filter, &said);
+    Ok(())
+}
