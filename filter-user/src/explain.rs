@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use crate::problem::{Problem, errno};
+use crate::problem::{self, Problem, errno};
 
 /// The failure of `verb object`, with the cause that matters and what to do about it.
 pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyhow::Error {
@@ -14,7 +14,7 @@ pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyho
                     format!("{text}: {line}"),
                     "this kernel's verifier does not take the program; please report it with the output of `uname -r`",
                 ),
-                None => Problem::failed(text, hint(cause)),
+                None => Problem::failed(text, problem::hint(cause, hint(cause))),
             }
         }
         None => Problem::failed(

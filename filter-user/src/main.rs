@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use filter_user::{
     cli::Cli,
     command,
+    explain::io_error,
     output::{ReaderGone, say, usage, written},
-    problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno},
+    problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno, hint},
 };
 
 fn main() -> ExitCode {
@@ -43,9 +44,9 @@ fn tell(error: &anyhow::Error) -> u8 {
         .collect();
     let causes = causes.join(": ");
     let Some(problem) = error.downcast_ref::<Problem>() else {
-        say(format_args!(
-            "error: {causes}\nhint: `apifence status` shows what is in force"
-        ));
+        let shown = "`apifence status` shows what is in force";
+        let hint = io_error(&**error).map_or(shown, |error| hint(error, shown));
+        say(format_args!("error: {causes}\nhint: {hint}"));
         return EXIT_FAILED;
     };
     let word = if problem.refused { "refused" } else { "error" };

@@ -29,7 +29,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::problem::{Problem, errno};
+use crate::problem::{Problem, errno, hint};
 
 /// The directory all pins are under.
 #[derive(Clone, Debug)]
@@ -444,14 +444,14 @@ impl Pins {
     }
 
     fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {
-        let hint = if self.root.to_string_lossy().contains('.') {
+        let way_out = if self.root.to_string_lossy().contains('.') {
             "bpffs takes no names with a dot in them; name another directory with `--bpffs`"
         } else {
-            "pins need root and a writable bpffs"
+            hint(error, "pins need root and a writable bpffs")
         };
         Problem::failed(
             format!("{verb} in `{}`: {}", self.root.display(), errno(error)),
-            hint,
+            way_out,
         )
     }
 }

@@ -90,6 +90,19 @@ impl fmt::Display for Refusals {
 
 impl std::error::Error for Refusals {}
 
+/// What to do about an I/O error: `otherwise`, unless it is a shortage of descriptors, which nothing that is specific to a file mends.
+pub fn hint<'a>(error: &std::io::Error, otherwise: &'a str) -> &'a str {
+    match error.raw_os_error() {
+        Some(nix::libc::EMFILE) => {
+            "this process may open too few files: `ulimit -n 1024`, or `LimitNOFILE=` in a unit; what was in force stays in force"
+        }
+        Some(nix::libc::ENFILE) => {
+            "all processes of this node together have too many files open: end some, or raise `fs.file-max`; what was in force stays in force"
+        }
+        _ => otherwise,
+    }
+}
+
 /// The words for an I/O error: the system's own, in lower case, without its number.
 pub fn errno(error: &std::io::Error) -> String {
     match error.raw_os_error() {

@@ -105,6 +105,31 @@ fn a_renamed_interface_and_one_that_takes_over_the_default_route_are_known_at_on
     is_guarded_alone(&node, "n1")
 }
 
+/// What is said of an interface is true of that one, and not of its name.
+#[test]
+fn a_new_interface_is_not_guarded_again_and_none_is_not_guarded() -> Result<()> {
+    let [node, client] = ["node", "client"].map(Namespace::new);
+    let (node, client) = (node?, client?);
+    let filter = Apifence::new(&node)?;
+    plug_in(&node, &client, "n0", 0)?;
+    let mut daemon = started(&node, &filter, &["--interface", "n0"])?;
+    node.ip("link set n0 down")?;
+    node.ip("link set n0 name old")?;
+    plug_in(&node, &client, "n0", 1)?;
+    let line = daemon.line(|line| line.starts_with("guarding `n0`"))?;
+    ensure!(!line.contains("again"), "{line}");
+    node.ip("link del n0")?;
+    node.ip("link del old")?;
+    until("neither is guarded", || {
+        let page = scrape(&node)?;
+        Ok(page.sum("apifence_attached", &[("interface", "n0")]) != Some(1.0))
+    })?;
+    daemon.signal(nix::sys::signal::Signal::SIGTERM)?;
+    let line = daemon.line(|line| line.contains("leaving"))?;
+    ensure!(!line.contains("stays on"), "{line}");
+    Ok(())
+}
+
 #[test]
 fn an_interface_that_was_in_another_namespace_is_ours_when_it_is_back() -> Result<()> {
     let [node, client, other] = ["node", "client", "other"].map(Namespace::new);

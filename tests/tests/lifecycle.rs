@@ -313,6 +313,10 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     site.node.ip("link delete eth1")?;
     let status = filter.ok(&["status"])?;
     assert!(status.starts_with("detached"), "{status}");
+    assert!(
+        status.contains("is gone") && !status.contains("--interface #"),
+        "{status}"
+    );
     filter.ok(&["stats"])?;
 
     plug_in()?;

@@ -252,6 +252,25 @@ fn a_taken_port_does_not_open_the_other() -> Result<()> {
     ends(&mut daemon)
 }
 
+/// Whoever leaves the port to the kernel has to learn it.
+#[test]
+fn a_port_that_the_kernel_chose_is_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let anywhere = ["--metrics-listen", "127.0.0.1:0"];
+    let mut daemon = filter.start(&[&RUN[..], &anywhere].concat())?;
+    let line = daemon.line(|line| line.contains("metrics at"))?;
+    let address = line
+        .split("http://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next());
+    let address: std::net::SocketAddr = address.unwrap_or_default().parse()?;
+    site.node
+        .run(|| std::net::TcpStream::connect(address))
+        .map(drop)?;
+    Ok(())
+}
+
 #[test]
 fn nothing_is_served_where_nobody_wants_it() -> Result<()> {
     let site = Site::new()?;

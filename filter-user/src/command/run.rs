@@ -162,7 +162,9 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
             quiet(context)?;
         }
         let guarded = told.borrow().guarded.clone();
-        if guarded
+        if guarded.is_empty() {
+            say("leaving; no interface is guarded: the port is open to everyone");
+        } else if guarded
             .iter()
             .all(|ifindex| context.pins.link(*ifindex).exists())
         {

@@ -97,6 +97,8 @@ async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future
             () = sleep(RETRY) => {}
         }
     };
+    // Where any free port was asked for, the kernel chose one.
+    let address = listener.local_addr().unwrap_or(address);
     say(format_args!("metrics at `http://{address}/metrics`"));
     serve(listener, exporter, shutdown).await;
 }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::{PolicyMode, Settings, XdpMode},
     pins::make_private,
-    problem::{Problem, errno},
+    problem::{Problem, errno, hint},
     ranges::{List, RangesFile},
 };
 
@@ -176,7 +176,7 @@ impl PolicyStore {
                     None => error.kind().to_string(),
                 }
             ),
-            "name one that can be written with `--state-dir`",
+            hint(error, "name one that can be written with `--state-dir`"),
         )
     }
 }

@@ -103,7 +103,7 @@ struct Guard {
     /// The interfaces that hold default routes; `None` if they have to be asked for.
     routes: Option<BTreeSet<u32>>,
     /// Those that were guarded once, by name.
-    known: BTreeSet<String>,
+    known: BTreeMap<String, u32>,
     missing: BTreeSet<String>,
     complaints: Complaints,
     /// What is wrong besides interfaces, by what it concerns.
@@ -146,7 +146,7 @@ pub(super) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
             counters,
             held: BTreeMap::new(),
             routes: None,
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
             missing: BTreeSet::new(),
             complaints: Complaints::default(),
             troubles: BTreeMap::new(),
@@ -396,10 +396,13 @@ impl Guard {
             let place = found
                 .and_then(|interface| interface.xdp)
                 .map(|xdp| xdp.place);
-            let again = if self.known.insert(name.clone()) {
-                ""
-            } else {
-                " again"
+            // One whose name another one had, which goes on under a new name, is a new one.
+            let had = self.known.insert(name.clone(), *ifindex);
+            let is_elsewhere =
+                |had: u32| had != *ifindex && now.iter().any(|interface| interface.ifindex == had);
+            let again = match had {
+                Some(had) if !is_elsewhere(had) => " again",
+                _ => "",
             };
             say(format_args!(
                 "guarding `{name}`{again} ({} XDP)",
