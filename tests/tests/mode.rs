@@ -2,15 +2,14 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
-use jiff::Timestamp;
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::{
     cli::{Apifence, FAILED, INPUT, Killed, Ran, refused},
     config_map::ConfigMap,
     net::Echo,
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
     wait::until,
 };
 
@@ -430,116 +429,55 @@ fn enforcing_refuses_to_cut_everybody() -> Result<()> {
     site.stranger_is_dropped(Family::V6, PORT, &filter)
 }
 
-/// The window of a trial begins when packets meet what is on trial, however long it takes until then.
+/// Whatever call of it is the last one, the mode is the one before or the new one, with the same list, and the next command works.
 #[test]
-fn deadlines_count_from_the_activation() -> Result<()> {
+fn a_change_of_the_mode_that_is_killed_is_made_or_not_made() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
-    let layout = format!("layout-{}", filter_common::map::LAYOUT_VERSION);
-    let number = site.node.ip(&format!("-o link show dev {INTERFACE}"))?;
-    let number = number.split(':').next().context("no number")?.to_owned();
-    let interfaces = filter.bpffs().join(layout).join("interfaces").join(number);
-    // Attaching takes four seconds, which is more than the window.
-    let slowly = |words: &[&str]| -> Result<(Timestamp, Ran)> {
+    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let before = files(&filter)?;
+    let calls = "bpf,fsync,renameat,rename,linkat,link,unlink,write";
+    let killed = |words: &[&str], number: usize| -> Result<bool> {
         let mut strace = std::process::Command::new("strace");
-        strace.args([
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=mkdir,openat",
-            "-e",
-        ]);
-        strace.args(["inject=mkdir,openat:delay_enter=4000000:when=1", "-P"]);
-        strace.arg(&interfaces);
-        let start = Timestamp::now();
-        Ok((start, done(filter.run_by(strace, words)?)?))
+        strace.args(["-f", "-qq", "-o", "/dev/null"]);
+        strace.arg(format!("--trace={calls}"));
+        strace.arg(format!("--inject={calls}:signal=SIGKILL:when={number}"));
+        Ok(filter.run_by(strace, words)?.code.is_none())
     };
-    let attach = [&ATTACH[..], &["--confirm-within", "2s"]].concat();
-    let (start, ran) = slowly(&attach)?;
-    let until_then = deadline(&ran)?;
-    let least = start.as_second() + 4 + 2 - 1;
-    ensure!(until_then.as_second() >= least, "from {start}: {ran}");
-    until("the port is open again", || {
-        Ok(site.stranger_gets_in(Family::V4, PORT).is_ok())
-    })?;
-    ensure!(Timestamp::now().as_second() >= until_then.as_second() - 1);
-    Ok(())
-}
-
-/// When the trial that was begun ends.
-fn deadline(ran: &Ran) -> Result<Timestamp> {
-    let words = ran.stderr.split("in force until ").nth(1);
-    let time = words.and_then(|words| words.split(": ").next());
-    Ok(time.with_context(|| ran.to_string())?.parse()?)
-}
-
-#[test]
-fn what_attach_would_change_is_shown_and_told() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&ATTACH)?;
-    let mut said = Vec::new();
-    let more = ["--port", "6443,9345,8443", "--authorized-ip-ranges"];
-    let list = [ADMIN[0], STRANGER[0], ADMIN[1]].join(",");
-    let words = [&ATTACH[..3], &more, &[&list]].concat();
-    let dry = [&words[..], &["--dry-run"]].concat();
-    let shown = done(filter.run(&dry)?)?;
-    for line in ["+203.0.113.9/32", "-198.51.100.0/24", "ports would be"] {
-        ensure!(shown.stdout.contains(line), "{shown}");
-    }
-    said.push(shown);
-    let object = filter.json(&dry)?;
-    assert_eq!(object["dry_run"], true);
-    assert_eq!(object["refused"], json!(null));
-    assert_eq!(object["settings"][0]["key"], "ports");
-    assert_eq!(object["settings"][0]["now"], "6443, 8443, 9345");
-    assert_eq!(object["settings"][0]["was"], "6443, 9345");
-    assert_eq!(object["added"].as_array().map(Vec::len), Some(3));
-    assert_eq!(object["removed"].as_array().map(Vec::len), Some(2));
-    assert_eq!(object["interfaces"][0]["interface"], INTERFACE);
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, LIST);
-    said.push(done(filter.run(&words)?)?);
-    said.push(done(filter.run(&[&ATTACH[..3], &["--dry-run"]].concat())?)?);
-    // What is refused is refused in the dry run as well.
-    let _open = site.stranger_gets_in(Family::V4, PORT)?;
-    let cuts = ["--authorized-ip-ranges", "192.0.2.77"];
+    let (mut made, mut not_made) = (0, 0);
     for words in [
-        [&ATTACH[..3], &cuts].concat(),
-        [&ATTACH[..3], &["--port", "443"]].concat(),
-        [&ATTACH[..3], &["--port", "443"], &cuts].concat(),
+        &["enforce"][..],
+        &["enforce", "--confirm-within", "1h"],
+        &["confirm"],
     ] {
-        let real = filter.run(&words)?;
-        let dry = filter.run(&[&words[..], &["--dry-run"]].concat())?;
-        for ran in [&real, &dry] {
-            refused(ran, INPUT, &[])?;
-            ensure!(ran.stderr.starts_with("refused: "), "{ran}");
-            ensure!(ran.stderr.contains("would"), "{ran}");
+        for number in (1..).step_by(5) {
+            if words == ["confirm"] {
+                filter.ok(&["enforce", "--confirm-within", "1h"])?;
+            }
+            if !killed(words, number)? {
+                break;
+            }
+            let now = status(&filter, "state")?;
+            match now.as_str() {
+                Some("enforcing") => made += 1,
+                Some("monitoring") => not_made += 1,
+                _ => anyhow::bail!("{words:?} killed at {number}: {now}"),
+            }
+            site.admin_gets_in(Family::V4, PORT)?;
+            ensure!(files(&filter)? == before, "{words:?} killed at {number}");
+            if !status(&filter, "provisional")?.is_null() {
+                filter.ok(&["ranges", "rollback"])?;
+            }
+            filter.ok(&["monitor"])?;
+            assert_eq!(status(&filter, "state")?, "monitoring");
         }
-        assert_eq!(real.stderr, dry.stderr);
-        said.push(real);
+        if !status(&filter, "provisional")?.is_null() {
+            filter.ok(&["ranges", "rollback"])?;
+        }
+        filter.ok(&["monitor"])?;
     }
-    site.stranger_gets_in(Family::V4, PORT)?;
-    let output = [
-        &["-o", "json"],
-        &ATTACH[..3],
-        &["--port", "443", "--dry-run"],
-    ]
-    .concat();
-    let output = site.node.output(&mut filter.command(&output))?;
-    assert_eq!(output.status.code(), Some(INPUT));
-    let shown: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    ensure!(
-        shown["refused"]
-            .as_str()
-            .is_some_and(|why| why.contains("opens TCP 6443")),
-        "{shown:#}"
-    );
-    same("what-attach-would-change", &filter, &said);
+    ensure!(made > 2 && not_made > 6, "{made} made, {not_made} not");
     Ok(())
 }

@@ -191,7 +191,7 @@ fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
     if mode == Mode::Off as u8 {
         return Err(Problem::input(
             "change mode to enforce: enforcement is off by the list (`disabled`), and the mode does not change that",
-            "`apifence ranges set CIDR,...` makes a list, `apifence ranges rollback` returns to the one before; nothing changed",
+            "`apifence ranges set CIDR,...` makes a list, `ranges rollback` returns to the one before, `ranges reload` puts the ranges file in force; nothing changed",
         ));
     }
     Ok(())

@@ -1,0 +1,168 @@
+//! What `attach` would change, what it says of that, and what its status and its deadline mean.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use serde_json::json;
+use tests::{
+    cli::{Apifence, INPUT, Ran, refused},
+    net::Echo,
+    site::{ADMIN, Family, INTERFACE, STRANGER, Site},
+    wait::until,
+};
+
+mod snapshot;
+
+use snapshot::{all, same};
+
+const PORT: u16 = 9345;
+const LIST: &str = "# ours\n198.51.100.0/24 # the office\n2001:db8:aa::/48\n";
+const ATTACH: [&str; 5] = ["attach", "--interface", INTERFACE, "--port", "6443,9345"];
+
+fn done(ran: Ran) -> Result<Ran> {
+    ensure!(ran.code == Some(0), "{ran}");
+    Ok(ran)
+}
+
+/// The window of a trial begins when packets meet what is on trial, however long it takes until then.
+#[test]
+fn deadlines_count_from_the_activation() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let layout = format!("layout-{}", filter_common::map::LAYOUT_VERSION);
+    let number = site.node.ip(&format!("-o link show dev {INTERFACE}"))?;
+    let number = number.split(':').next().context("no number")?.to_owned();
+    let interfaces = filter.bpffs().join(layout).join("interfaces").join(number);
+    // Attaching takes four seconds, which is more than the window.
+    let slowly = |words: &[&str]| -> Result<(Timestamp, Ran)> {
+        let mut strace = std::process::Command::new("strace");
+        strace.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=mkdir,openat",
+            "-e",
+        ]);
+        strace.args(["inject=mkdir,openat:delay_enter=4000000:when=1", "-P"]);
+        strace.arg(&interfaces);
+        let start = Timestamp::now();
+        Ok((start, done(filter.run_by(strace, words)?)?))
+    };
+    let attach = [&ATTACH[..], &["--confirm-within", "2s"]].concat();
+    let (start, ran) = slowly(&attach)?;
+    let until_then = deadline(&ran)?;
+    let least = start.as_second() + 4 + 2 - 1;
+    ensure!(until_then.as_second() >= least, "from {start}: {ran}");
+    until("the port is open again", || {
+        Ok(site.stranger_gets_in(Family::V4, PORT).is_ok())
+    })?;
+    ensure!(Timestamp::now().as_second() >= until_then.as_second() - 1);
+    Ok(())
+}
+
+/// When the trial that was begun ends.
+fn deadline(ran: &Ran) -> Result<Timestamp> {
+    let words = ran.stderr.split("in force until ").nth(1);
+    let time = words.and_then(|words| words.split(": ").next());
+    Ok(time.with_context(|| ran.to_string())?.parse()?)
+}
+
+#[test]
+fn what_attach_would_change_is_shown_and_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&ATTACH)?;
+    let mut said = Vec::new();
+    let more = ["--port", "6443,9345,8443", "--authorized-ip-ranges"];
+    let list = [ADMIN[0], STRANGER[0], ADMIN[1]].join(",");
+    let words = [&ATTACH[..3], &more, &[&list]].concat();
+    let dry = [&words[..], &["--dry-run"]].concat();
+    let shown = done(filter.run(&dry)?)?;
+    for line in ["+203.0.113.9/32", "-198.51.100.0/24", "ports would be"] {
+        ensure!(shown.stdout.contains(line), "{shown}");
+    }
+    said.push(shown);
+    let object = filter.json(&dry)?;
+    assert_eq!(object["dry_run"], true);
+    assert_eq!(object["refused"], json!(null));
+    assert_eq!(object["settings"][0]["key"], "ports");
+    assert_eq!(object["settings"][0]["now"], "6443, 8443, 9345");
+    assert_eq!(object["settings"][0]["was"], "6443, 9345");
+    assert_eq!(object["added"].as_array().map(Vec::len), Some(3));
+    assert_eq!(object["removed"].as_array().map(Vec::len), Some(2));
+    assert_eq!(object["interfaces"][0]["interface"], INTERFACE);
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, LIST);
+    let same_again = [&ATTACH[..3], &["--dry-run"]].concat();
+    said.extend(all(&filter, &[&words, &same_again])?);
+    ensure!(said.iter().all(|ran| ran.code == Some(0)), "{said:?}");
+    // What is refused is refused in the dry run as well.
+    let _open = site.stranger_gets_in(Family::V4, PORT)?;
+    let cuts = ["--authorized-ip-ranges", "192.0.2.77"];
+    for words in [
+        [&ATTACH[..3], &cuts].concat(),
+        [&ATTACH[..3], &["--port", "443"]].concat(),
+        [&ATTACH[..3], &["--port", "443"], &cuts].concat(),
+    ] {
+        let real = filter.run(&words)?;
+        let dry = filter.run(&[&words[..], &["--dry-run"]].concat())?;
+        for ran in [&real, &dry] {
+            refused(ran, INPUT, &[])?;
+            ensure!(ran.stderr.starts_with("refused: "), "{ran}");
+            ensure!(ran.stderr.contains("would"), "{ran}");
+        }
+        assert_eq!(real.stderr, dry.stderr);
+        said.push(real);
+    }
+    site.stranger_gets_in(Family::V4, PORT)?;
+    let output = [
+        &["-o", "json"],
+        &ATTACH[..3],
+        &["--port", "443", "--dry-run"],
+    ]
+    .concat();
+    let output = site.node.output(&mut filter.command(&output))?;
+    assert_eq!(output.status.code(), Some(INPUT));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(
+        shown["refused"]
+            .as_str()
+            .is_some_and(|why| why.contains("opens TCP 6443")),
+        "{shown:#}"
+    );
+    same("what-attach-would-change", &filter, &said);
+    Ok(())
+}
+
+/// The status is that of the change, and not that of its answer.
+#[test]
+fn a_change_is_made_where_nobody_can_be_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let attach = [&["-o", "json"], &ATTACH[..]].concat();
+    for (words, state) in [
+        (&attach[..], "enforcing"),
+        (&["-o", "json", "monitor"], "monitoring"),
+    ] {
+        let mut command = filter.command(words);
+        command.stdin(std::process::Stdio::null());
+        command.stdout(fs::File::options().write(true).open("/dev/full")?);
+        command.stderr(std::process::Stdio::piped());
+        let output = site.node.spawn(&mut command)?.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(0)
+                && said.contains("no space left on device: the change is made"),
+            "{words:?}: {output:?}"
+        );
+        assert_eq!(filter.json(&["status"])?["state"], state);
+    }
+    Ok(())
+}
