@@ -17,7 +17,10 @@ use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
-use crate::problem::EXIT_INPUT;
+use crate::{
+    explain::io_error,
+    problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno, hint},
+};
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -125,6 +128,38 @@ pub fn say(text: impl Display) {
         // In one call, so that lines of several threads do not mix. If even stderr is gone, nobody is left to tell.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
+}
+
+/// Says what `error` is, and its hints; returns the exit code.
+pub fn tell(error: &anyhow::Error) -> u8 {
+    if error.is::<ReaderGone>() {
+        return 0;
+    }
+    if let Some(refusals) = error.downcast_ref::<Refusals>() {
+        for (cause, hint) in &refusals.list {
+            say(format_args!("error: {cause}\nhint: {hint}"));
+        }
+        return EXIT_INPUT;
+    }
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| {
+            cause
+                .downcast_ref()
+                .map_or_else(|| cause.to_string(), errno)
+        })
+        .collect();
+    let causes = causes.join(": ");
+    let Some(problem) = error.downcast_ref::<Problem>() else {
+        let shown = "`apifence status` shows what is in force";
+        let hint = io_error(&**error).map_or(shown, |error| hint(error, shown));
+        say(format_args!("error: {causes}\nhint: {hint}"));
+        return EXIT_FAILED;
+    };
+    let word = if problem.refused { "refused" } else { "error" };
+    say(format_args!("{word}: {causes}\nhint: {}", problem.hint));
+    problem.details.iter().for_each(say);
+    problem.exit
 }
 
 /// How many lines may wait for the one who reads them.

@@ -122,7 +122,7 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
     for verb in ["monitor", "enforce"] {
         filter.ok(&[verb])?;
         let generation = status(&filter, "generation")?;
-        run.line(|line| line.contains("another command"))?;
+        run.line(|line| line.contains("` by root: mode "))?;
         // It reads its files again, and has nothing to change.
         run.signal(Signal::SIGHUP)?;
         fs::write(filter.config_file(), format!("# {verb}\n"))?;
@@ -130,10 +130,10 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
             filter.ranges_file(),
             format!("{LIST}# {verb}\n192.0.2.77\n"),
         )?;
-        run.line(|line| line.contains("the list changed"))?;
+        run.line(|line| line.contains("the ranges file is in force"))?;
         ensure!(status(&filter, "generation")? != generation);
         fs::write(filter.ranges_file(), LIST)?;
-        run.line(|line| line.contains("the list changed"))?;
+        run.line(|line| line.contains("the ranges file is in force"))?;
         if verb == "monitor" {
             site.stranger_gets_in(Family::V4, PORT)?;
         } else {
@@ -141,7 +141,7 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
         }
     }
     filter.ok(&["monitor"])?;
-    run.line(|line| line.contains("another command"))?;
+    run.line(|line| line.contains("` by root: mode "))?;
     drop(run);
     filter.boot()?;
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
@@ -179,7 +179,7 @@ fn whoever_says_otherwise_is_named() -> Result<()> {
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     // What the hint says works, and then the file says the same.
     fs::write(filter.config_file(), "# ours\nmode = 'monitor'\n")?;
-    daemon.line(|line| line.contains("the settings changed"))?;
+    daemon.line(|line| line.contains("the config file is in force"))?;
     let ran = done(filter.run(&["monitor"])?)?;
     ensure!(ran.stderr.contains("already"), "{ran}");
     drop(daemon);

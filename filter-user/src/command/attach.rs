@@ -3,17 +3,18 @@
 use std::{collections::BTreeSet, fs, slice};
 
 use anyhow::{Context as _, Result};
-use filter_common::Mode;
+use filter_common::{Mode, map::Trial};
 use jiff::Timestamp;
 
 use super::{
     Context,
     attached::{Attached, report, shown},
-    change::{Staging, clear_up, listed, put_back_edited, put_in_force, still_waiting},
+    change::{Staging, clear_up, put_back_edited, put_in_force, still_waiting},
     leap::look,
     policy::{examine, keep, policy, typed_list},
-    proposal::{Proposal, made},
+    proposal::{ListChange, Proposal, made},
     settle::settle,
+    told::{Before, in_words, listed},
     upgrade::{other_settings, take_over},
     warned,
 };
@@ -21,9 +22,7 @@ use crate::{
     author::Author,
     cli::{ChangeArgs, PolicyArgs},
     config::XdpMode,
-    datapath::{
-        Attachment, Counters, Link, Maps, Policy, Program, create_maps, detach_link,
-    },
+    datapath::{Attachment, Counters, Link, Maps, Policy, Program, create_maps, detach_link},
     foreign::Foreign,
     guards::follow_moved,
     net::{Interface, Net, XdpPlace},
@@ -45,7 +44,7 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArg
     let interfaces = wanted(context, &net).await?;
     let typed = args.authorized_ip_ranges.as_deref();
     let attached = match guard(context, interfaces, typed, change).await? {
-        Done::Shown(code) => return Ok(code),
+        Done::Shown => return Ok(0),
         Done::Attached(attached) => attached,
     };
     let told = warned::of_node(context, &net).await?;
@@ -77,8 +76,8 @@ async fn wanted(context: &Context, net: &Net) -> Result<Vec<Interface>> {
 
 /// What came of it.
 enum Done {
-    /// What would be was shown; the exit code.
-    Shown(u8),
+    /// What would be was shown.
+    Shown,
     Attached(Box<Attached>),
 }
 
@@ -199,21 +198,20 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     }
     let leap = look(net, before.as_ref().filter(|_| guarded), &policy).await?;
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
-    let (was_off, difference) = difference(context, before.as_mut(), &policy, wish, &list)?;
-    let mut proposal = Proposal::new(changes, (&list, was_off, difference), leap);
+    let change = list_change(context, before.as_mut(), &policy, (&file, &list), wish)?;
+    let mut proposal = Proposal::new(changes, change, leap);
+    let interfaces = shown(net, &wish.interfaces).await?;
     // Whom a filter of another version keeps out already nobody knows here.
-    let judged = proposal.judge(wish.change.force, !upgrade);
-    if wish.change.dry_run {
-        let interfaces = shown(net, &wish.interfaces).await?;
-        let shown = proposal.show(context.global.output, judged, |proposal| Attached {
+    let proceed = proposal.put(wish.change, !upgrade, context.global.output, |proposal| {
+        Attached {
             interfaces,
             proposal,
             confirm_until: None,
-        });
-        return shown.map(Done::Shown);
+        }
+    })?;
+    if !proceed {
+        return Ok(Done::Shown);
     }
-    judged?;
-    proposal.tell();
     let within = wish.change.confirm_within;
     if let (Some(maps), true) = (&before, within.is_some()) {
         put_back_edited(maps, &context.global.ranges_file)?;
@@ -243,6 +241,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
             Some(_) => None,
         },
         within,
+        trial: Trial::None,
     };
     let put = put_in_force(&mut maps, change, &progress, |maps, slot| {
         if first {
@@ -272,30 +271,50 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     })))
 }
 
-/// How the list of `policy` differs from the one in force; where none is, from the one in the file, if another was typed. And whether that
-/// one is the off switch.
-fn difference(
+/// How `list`, which `file` holds and `policy` was compiled from, differs from the one in force; where none is, from the one in the file, if
+/// another was typed.
+fn list_change<'a>(
     context: &Context,
     before: Option<&mut Maps>,
     policy: &Policy,
+    (file, list): (&RangesFile, &'a List),
     wish: &Wish<'_>,
-    list: &List,
-) -> Result<(bool, Difference)> {
-    let Some(maps) = before else {
-        // One that cannot be read is no list to compare with.
-        let file = read_ranges(&context.global.ranges_file).ok().flatten();
-        let file = file.filter(|_| wish.typed.is_some());
-        let had = file.map_or_else(|| list.clone(), |file| file.list());
-        return Ok((
-            had == List::Off,
-            Difference::new(had.entries(), list.entries()),
-        ));
-    };
+) -> Result<ListChange<'a>> {
+    // One that cannot be read is no list to compare with.
+    let path = &context.global.ranges_file;
+    let said = read_ranges(path).ok().flatten();
+    let said = said.map(|said| (said == *file, said.list()));
     let now = Timestamp::now();
-    let want = listed(policy.sources().iter(), now);
-    let difference = Difference::between(listed(maps.known()?, now), want);
-    let record = maps.record(maps.in_force()?)?;
-    Ok((record.mode == Mode::Off as u8, difference))
+    let (known, was_off, mut difference) = match before {
+        None => {
+            let known = Before::find(path, said.filter(|_| wish.typed.is_some()), None);
+            let had = known.entries().to_vec();
+            let difference = match wish.typed {
+                Some(_) => Difference::new(&had, list.entries()),
+                None => return Ok(ListChange::none(list)),
+            };
+            (known, *list == List::Off, difference)
+        }
+        Some(maps) => {
+            let record = maps.record(maps.in_force()?)?;
+            let want = listed(policy.sources().iter(), now);
+            let difference = Difference::between(listed(maps.known()?, now), want);
+            let known = Before::find(path, said, Some(&record));
+            (known, record.mode == Mode::Off as u8, difference)
+        }
+    };
+    difference.note_edits(known.entries(), list.entries());
+    let is_same = difference.is_none() && was_off == (*list == List::Off);
+    let words = match is_same {
+        true => Vec::new(),
+        false => in_words(&difference, &known, list, Some(policy), now),
+    };
+    Ok(ListChange {
+        list,
+        was_off,
+        difference,
+        words,
+    })
 }
 
 fn no_list(context: &Context) -> anyhow::Error {

@@ -8,13 +8,15 @@ use filter_common::{
     map::{PolicyRecord, Trial},
 };
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{
     Context,
     leap::{Leap, look},
     policy::{examine, keep, policy, told},
+    proposal::{ListChange, Proposal, made},
     settle::{Waiting, settle},
-    told::{Before, Change, listed},
+    told::{Before, in_words, listed},
 };
 use crate::{
     author::Author,
@@ -155,29 +157,30 @@ impl<'a> Writer<'a> {
         }
         let list = file.list();
         let policy = self.compile(&list, args).await?;
-        let mut change = self.compare(file, list, policy.as_ref(), args).await?;
+        let mut proposal = self.compare(file, &list, policy.as_ref()).await?;
+        let attached = self.maps.is_some();
+        let changed = |proposal, confirm_until| Change {
+            proposal,
+            ranges: list.entries().len(),
+            attached,
+            confirm_until,
+        };
         let output = self.context.global.output;
-        if let Err(refusal) = change.leap.insist(args.force) {
-            return change.refuse(refusal, output);
-        }
-        change.tell(output)?;
-        if args.dry_run {
-            output.result(&change)?;
+        if !proposal.put(args, true, output, |proposal| changed(proposal, None))? {
             return Ok(0);
         }
-        change.confirm_until = self.make(file, policy.as_ref(), args)?;
+        let until = self.make(file, policy.as_ref(), args)?;
         // It is done: whatever fails from here on, that is what the exit status says.
         self.progress.clear();
+        let change = changed(proposal, until);
         change.close();
-        if let Err(error) = output.result(&change) {
-            say(format_args!("warning: {error:#}: the change is made"));
-        }
+        let done = made(output.result(&change));
         if args.confirm_within.is_none() {
             let by = Author::of_this_process();
             History::of(&self.context.global.ranges_file).record(&by);
         }
         self.clear_up();
-        Ok(0)
+        Ok(done)
     }
 
     /// The policy of `list` under the settings in force; none where no filter is attached.
@@ -216,10 +219,9 @@ impl<'a> Writer<'a> {
     async fn compare(
         &mut self,
         file: &RangesFile,
-        list: List,
+        list: &List,
         policy: Option<&Policy>,
-        args: &ChangeArgs,
-    ) -> Result<Change> {
+    ) -> Result<Proposal> {
         let path = &self.context.global.ranges_file;
         let record = self.record()?;
         // One that cannot be read is no list to compare with: it makes way, and is kept.
@@ -244,18 +246,13 @@ impl<'a> Writer<'a> {
         if policy.is_some() {
             difference.note_edits(before.entries(), list.entries());
         }
-        Ok(Change {
+        let change = ListChange {
+            list,
             was_off: record.is_some_and(|record| record.mode == Mode::Off as u8),
-            ranges: list.entries().len(),
-            enforced: list != List::Off,
-            attached: self.maps.is_some(),
-            dry_run: args.dry_run,
-            confirm_until: None,
-            refused: None,
-            words: Change::words(&difference, &before, &list, policy, now),
+            words: in_words(&difference, &before, list, policy, now),
             difference,
-            leap,
-        })
+        };
+        Ok(Proposal::new(Vec::new(), change, leap))
     }
 
     /// Makes the change, all of it or nothing. Returns the deadline if it is provisional.
@@ -303,6 +300,34 @@ impl<'a> Writer<'a> {
         let ((), until) = put_in_force(maps, staging, &self.progress, |_, _| Ok(()))
             .map_err(|error| without_disk(error, opens))?;
         Ok(until)
+    }
+}
+
+/// What a change of the list came to.
+#[derive(Serialize)]
+struct Change {
+    #[serde(flatten)]
+    proposal: Proposal,
+    /// How many entries are in the list.
+    ranges: usize,
+    /// Whether a filter is attached, and judges by the list.
+    attached: bool,
+    /// When the list before returns, unless `apifence confirm` comes first.
+    confirm_until: Option<Timestamp>,
+}
+
+impl Change {
+    /// Says that it is done.
+    fn close(&self) {
+        match self.confirm_until {
+            _ if !self.attached => {
+                say("no filter is attached: the list is in the file alone until `apifence attach`");
+            }
+            Some(until) => say(format_args!(
+                "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
+            )),
+            None => say(format_args!("in force: {} in the list", self.ranges)),
+        }
     }
 }
 

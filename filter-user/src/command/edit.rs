@@ -17,9 +17,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Context, change::Writer};
 use crate::{
     cli::{ChangeArgs, EditArgs},
-    output::say,
+    output::{say, tell},
     pins::make_private,
-    problem::{EXIT_INPUT, Problem, errno, told},
+    problem::{EXIT_INPUT, Problem, errno},
     ranges::{List, RangesFile},
     state::{Input, read_ranges, written},
 };
@@ -41,7 +41,7 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> Result<u8> {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let exit = told(&error);
+        let exit = tell(&error);
         match edit.ask("e: edit again, q: quit; the edit is kept").await {
             Some('e') => {}
             _ => {

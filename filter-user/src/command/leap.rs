@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a change would do to those who are connected.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Leap {
     /// Established connections to the protected ports that stop at their next packet.
     cut: Vec<Connection>,

@@ -2,16 +2,19 @@
 //! something else by now.
 
 use anyhow::Result;
-use filter_common::{Mode, map::Basis};
+use filter_common::{
+    Mode,
+    map::{Basis, Trial},
+};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
     Context,
     change::{Staging, clear_up, put_in_force, still_waiting},
-    leap::look,
+    leap::{Leap, look},
     policy::{is_kept, keep, known_list, policy},
-    proposal::{Proposal, made},
+    proposal::{ListChange, Proposal, made},
     settings::of_run,
     settle::settle,
 };
@@ -23,7 +26,7 @@ use crate::{
     output::say,
     problem::Problem,
     progress::Progress,
-    ranges::{Difference, List, RangesFile},
+    ranges::{List, RangesFile},
     state::{WatchLock, Watcher, WriterLock},
     strays::strays_at_rest,
 };
@@ -76,7 +79,11 @@ pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs
             PolicyMode::Enforce => "already enforcing: nothing to change",
             PolicyMode::Monitor => "already in monitor mode: nothing to change",
         });
-        let nothing = Proposal::nothing(record.mode != Mode::Off as u8);
+        let list = match record.mode == Mode::Off as u8 {
+            true => List::Off,
+            false => List::Ranges(Vec::new()),
+        };
+        let nothing = Proposal::new(Vec::new(), ListChange::none(&list), Leap::default());
         context.global.output.result(&changed(nothing, None))?;
         return Ok(0);
     }
@@ -86,18 +93,12 @@ pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs
     let mut policy = policy(&net, &list, &settings, &guarded).await?;
     policy.basis = basis;
     let leap = look(&net, Some(&maps), &policy).await?;
-    let unchanged = Difference {
-        unchanged: list.entries().len(),
-        ..Difference::default()
-    };
-    let difference = (&list, list == List::Off, unchanged);
-    let mut proposal = Proposal::new(settings.changes_from(&have), difference, leap);
-    let judged = proposal.judge(change.force, true);
-    if change.dry_run {
-        return proposal.show(context.global.output, judged, |shown| changed(shown, None));
+    let changes = settings.changes_from(&have);
+    let mut proposal = Proposal::new(changes, ListChange::none(&list), leap);
+    let output = context.global.output;
+    if !proposal.put(change, true, output, |shown| changed(shown, None))? {
+        return Ok(0);
     }
-    judged?;
-    proposal.tell();
     let within = change.confirm_within;
     let staging = Staging {
         policy: &policy,
@@ -107,6 +108,7 @@ pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs
             _ => None,
         },
         within,
+        trial: Trial::Settings,
     };
     let ((), until) = put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
     tell(&maps, mode, until)?;

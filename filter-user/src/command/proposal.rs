@@ -4,8 +4,9 @@
 use anyhow::{Error, Result};
 use serde::Serialize;
 
-use super::{change::first_lines, leap::Leap};
+use super::leap::Leap;
 use crate::{
+    cli::ChangeArgs,
     config::SettingChange,
     output::{Output, print, say},
     problem::Problem,
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// A change, before it is made.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Proposal {
     /// Which settings change, each with what it was.
     settings: Vec<SettingChange>,
@@ -25,6 +26,9 @@ pub(super) struct Proposal {
     /// Whether the one before was.
     #[serde(skip)]
     was_off: bool,
+    /// What becomes of which entry.
+    #[serde(skip)]
+    words: Vec<String>,
     /// What becomes of connections.
     #[serde(flatten)]
     leap: Leap,
@@ -34,40 +38,43 @@ pub(super) struct Proposal {
     refused: Option<String>,
 }
 
-/// Whether a change is made, or only told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Telling {
-    Is,
-    WouldBe,
+/// How the list changes.
+pub(super) struct ListChange<'a> {
+    /// The new one.
+    pub(super) list: &'a List,
+    /// Whether the one before was the off switch.
+    pub(super) was_off: bool,
+    /// What sets them apart.
+    pub(super) difference: Difference,
+    /// The same in words, a line each.
+    pub(super) words: Vec<String>,
+}
+
+impl<'a> ListChange<'a> {
+    /// None: the list stays as it is.
+    pub(super) fn none(list: &'a List) -> Self {
+        Self {
+            list,
+            was_off: *list == List::Off,
+            difference: Difference::none(list.entries().len()),
+            words: Vec::new(),
+        }
+    }
 }
 
 impl Proposal {
-    /// Of `list`, which differs by `difference` from one that was the off switch if `was_off`.
-    pub(super) fn new(
-        settings: Vec<SettingChange>,
-        (list, was_off, difference): (&List, bool, Difference),
-        leap: Leap,
-    ) -> Self {
+    /// A change of `settings` and of the list, which does to connections what `leap` says.
+    pub(super) fn new(settings: Vec<SettingChange>, list: ListChange<'_>, leap: Leap) -> Self {
         Self {
             settings,
-            difference,
-            enforced: *list != List::Off,
-            was_off,
+            difference: list.difference,
+            enforced: *list.list != List::Off,
+            was_off: list.was_off,
+            words: list.words,
             leap,
             dry_run: false,
             refused: None,
         }
-    }
-
-    /// No change, of a list that is the off switch unless `enforced`.
-    pub(super) fn nothing(enforced: bool) -> Self {
-        let list = if enforced {
-            List::Ranges(Vec::new())
-        } else {
-            List::Off
-        };
-        let same = (&list, !enforced, Difference::default());
-        Self::new(Vec::new(), same, Leap::default())
     }
 
     /// Why the change is refused unless somebody insists; every check of what a change of settings does to others is here.
@@ -80,106 +87,78 @@ impl Proposal {
         Ok(())
     }
 
-    /// Refuses the change if it does harm, with what it would do; `force` insists on it.
-    pub(super) fn judge(&mut self, force: bool, connections: bool) -> Result<()> {
-        if force {
-            return Ok(());
-        }
-        self.harm(connections).map_err(|error| {
+    /// Says what is about to be done, and whether it is to be: false for a dry run, which shows it and no more. `connections` as of
+    /// [`Self::harm`]; `with` makes the answer for programs of it.
+    ///
+    /// # Errors
+    /// If it does harm that nobody insists on.
+    pub(super) fn put<T: Serialize>(
+        &mut self,
+        change: &ChangeArgs,
+        connections: bool,
+        output: Output,
+        with: impl FnOnce(Self) -> T,
+    ) -> Result<bool> {
+        self.dry_run = change.dry_run;
+        if !change.force
+            && let Err(error) = self.harm(connections)
+        {
             self.refused = Some(format!("{error:#}"));
-            match error.downcast::<Problem>() {
+            let details = self.lines(true);
+            output.result(&with(self.clone()))?;
+            return Err(match error.downcast::<Problem>() {
                 Ok(problem) => Problem {
                     refused: true,
-                    details: self.lines(Telling::WouldBe),
+                    details,
                     ..problem
                 }
                 .into(),
                 Err(error) => error,
-            }
-        })
-    }
-
-    /// Shows what `judged` would be made of, as a dry run does: where the change would be refused, so is this.
-    pub(super) fn show<T: Serialize>(
-        mut self,
-        output: Output,
-        judged: Result<()>,
-        with: impl FnOnce(Self) -> T,
-    ) -> Result<u8> {
-        self.dry_run = true;
-        if output == Output::Text && judged.is_ok() {
-            // This is what was asked for: data.
-            let mut lines = self.lines(Telling::WouldBe);
-            if lines.is_empty() {
-                lines.push("nothing would change".to_owned());
-            }
-            print(lines.join("\n"))?;
+            });
         }
-        output.result(&with(self))?;
-        judged?;
+        let lines = self.lines(change.dry_run);
+        if !change.dry_run {
+            lines.iter().for_each(say);
+            return Ok(true);
+        }
+        if output == Output::Text {
+            // This is what was asked for: data.
+            print(if lines.is_empty() {
+                "nothing would change".to_owned()
+            } else {
+                lines.join("\n")
+            })?;
+        }
+        output.result(&with(self.clone()))?;
         say("dry run: nothing changed");
-        Ok(0)
+        Ok(false)
     }
 
-    /// Says what changes, before it is done.
-    pub(super) fn tell(&self) {
-        self.lines(Telling::Is).iter().for_each(say);
-    }
-
-    /// What changes, a line each.
-    fn lines(&self, telling: Telling) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .settings
-            .iter()
-            .map(|change| match telling {
-                Telling::Is => change.to_string(),
-                Telling::WouldBe => change.would(),
+    /// What changes, a line each; in place of a change that `would` do it.
+    fn lines(&self, would: bool) -> Vec<String> {
+        let settings = self.settings.iter();
+        let mut lines: Vec<String> = settings
+            .map(|change| match would {
+                false => change.to_string(),
+                true => change.would(),
             })
             .collect();
-        let difference = &self.difference;
-        if !difference.is_none() {
-            let [added, removed, changed] =
-                [&difference.added, &difference.removed, &difference.changed].map(Vec::len);
-            lines.extend(first_lines(difference.signed(), added + removed + changed));
-            let would = match telling {
-                Telling::Is => "",
-                Telling::WouldBe => " would be",
-            };
-            let expiry = match changed {
-                0 => String::new(),
-                changed => format!(", {changed} with another expiry"),
-            };
-            lines.push(format!(
-                "{added}{would} added, {removed} removed, {} unchanged{expiry}",
-                difference.unchanged
-            ));
-        }
-        match (self.was_off, self.enforced, telling) {
-            (false, false, Telling::Is) => {
-                lines
-                    .push("warning: enforcement is off with this list: everyone passes".to_owned());
-            }
-            (false, false, Telling::WouldBe) => lines.push(
-                "warning: enforcement would be off with this list: everyone would pass".to_owned(),
-            ),
-            (true, true, Telling::Is) => lines.push(
-                "warning: enforcement was off; with this list everyone else is dropped".to_owned(),
-            ),
-            (true, true, Telling::WouldBe) => lines.push(
+        lines.extend(self.words.iter().cloned());
+        if !self.words.is_empty() && !self.enforced {
+            lines.push(if would {
+                "warning: enforcement would be off with this list: everyone would pass".to_owned()
+            } else {
+                "warning: enforcement is off with this list: everyone passes".to_owned()
+            });
+        } else if self.was_off && self.enforced {
+            lines.push(if would {
                 "warning: enforcement is off; with this list everyone else would be dropped"
-                    .to_owned(),
-            ),
-            (true, false, _) | (false, true, _) => {}
+                    .to_owned()
+            } else {
+                "warning: enforcement was off; with this list everyone else is dropped".to_owned()
+            });
         }
-        lines.extend(self.leap.lines().into_iter().map(|line| {
-            match telling {
-                Telling::Is => line,
-                Telling::WouldBe => line
-                    .replace(" are cut at", " would be cut at")
-                    .replace(" is shut out", " would be shut out")
-                    .replace("this cuts", "this would cut"),
-            }
-        }));
+        lines.extend(self.leap.lines(would));
         lines
     }
 }

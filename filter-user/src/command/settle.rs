@@ -50,7 +50,7 @@ pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
                 maps.select(refused)?;
             } else {
                 say(
-                    "note: the last change was not confirmed in time: the previous list is in force again",
+                    "note: the last change was not confirmed in time: what was before is in force again",
                 );
                 maps.mark(refused, false)?;
                 maps.note_trial(refused, Trial::Lapsed)?;

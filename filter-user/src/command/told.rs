@@ -1,19 +1,14 @@
-//! What a change of the list comes to, in words and as data.
+//! What becomes of the list, in words.
 
 use std::path::Path;
 
-use anyhow::Result;
 use filter_common::map::{Origin, PolicyRecord};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::Serialize;
 
-use super::leap::Leap;
 use crate::{
     clock::to_second,
     datapath::Policy,
-    output::{Output, print, say},
-    problem::Problem,
     ranges::{Difference, Entry, List, Prefix},
     state::History,
 };
@@ -92,33 +87,6 @@ pub(super) fn listed<'a>(
     })
 }
 
-/// What a change of the list comes to.
-#[derive(Serialize)]
-pub(super) struct Change {
-    #[serde(flatten)]
-    pub(super) difference: Difference,
-    /// How many entries are in the list.
-    pub(super) ranges: usize,
-    /// False if the list is the off switch.
-    pub(super) enforced: bool,
-    /// Whether a filter is attached, and judges by the list.
-    pub(super) attached: bool,
-    /// Whether this is only what would be.
-    pub(super) dry_run: bool,
-    #[serde(flatten)]
-    pub(super) leap: Leap,
-    /// When the list before returns, unless `apifence confirm` comes first.
-    pub(super) confirm_until: Option<Timestamp>,
-    /// Why it is not made without `--force`; none if it is.
-    pub(super) refused: Option<String>,
-    /// Whether enforcement was off.
-    #[serde(skip)]
-    pub(super) was_off: bool,
-    /// What becomes of which entry, and what is to be said of that.
-    #[serde(skip)]
-    pub(super) words: Vec<String>,
-}
-
 /// How many ranges or connections are named one by one.
 pub(super) const NAMED: usize = 20;
 
@@ -131,110 +99,50 @@ pub(super) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> 
     first
 }
 
-impl Change {
-    /// What becomes of which entry of the list `before` with `list`, from which `policy` was compiled.
-    pub(super) fn words(
-        difference: &Difference,
-        before: &Before,
-        list: &List,
-        policy: Option<&Policy>,
-        now: Timestamp,
-    ) -> Vec<String> {
-        let sources = policy.map(Policy::sources);
-        let words = difference.in_words(before.entries(), list.entries(), sources, now);
-        let mut lines = first_lines(words, difference.count());
-        let changed = difference.changed.len() + difference.edited.len();
+/// What becomes of which entry of the list `before` with `list`, from which `policy` was compiled.
+pub(super) fn in_words(
+    difference: &Difference,
+    before: &Before,
+    list: &List,
+    policy: Option<&Policy>,
+    now: Timestamp,
+) -> Vec<String> {
+    let sources = policy.map(Policy::sources);
+    let words = difference.in_words(before.entries(), list.entries(), sources, now);
+    let mut lines = first_lines(words, difference.count());
+    let changed = difference.changed.len() + difference.edited.len();
+    lines.push(format!(
+        "{} added, {} removed, {} unchanged{}",
+        difference.added.len(),
+        difference.removed.len(),
+        difference.unchanged,
+        match changed {
+            0 => String::new(),
+            changed => format!(", {changed} changed"),
+        }
+    ));
+    let outliving: Vec<String> = sources
+        .into_iter()
+        .flat_map(|sources| difference.outliving(list.entries(), sources))
+        .map(|range| format!("`{range}`"))
+        .collect();
+    if let Some((last, others)) = outliving.split_last() {
+        let more = match others.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         lines.push(format!(
-            "{} added, {} removed, {} unchanged{}",
-            difference.added.len(),
-            difference.removed.len(),
-            difference.unchanged,
-            match changed {
-                0 => String::new(),
-                changed => format!(", {changed} changed"),
-            }
+            "warning: the expiry of {last}{more} has no effect: a wider range lets it in for longer"
         ));
-        let outliving: Vec<String> = sources
-            .into_iter()
-            .flat_map(|sources| difference.outliving(list.entries(), sources))
-            .map(|range| format!("`{range}`"))
-            .collect();
-        if let Some((last, others)) = outliving.split_last() {
-            let more = match others.len() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            lines.push(format!(
-                "warning: the expiry of {last}{more} has no effect: a wider range lets it in for longer"
-            ));
-        }
-        if before.edited && before.takes_edit {
-            lines.push(
-                "note: the ranges file was edited before, and was not in force; this brings the edit into force".to_owned(),
-            );
-        } else if before.edited {
-            lines.push(
-                "warning: the ranges file was edited before, and is not in force; this replaces it: the edit is number 1 in `apifence ranges history`".to_owned(),
-            );
-        }
-        lines
     }
-
-    /// All that is to be said before it is done; or, if it `would` be, in place of it.
-    fn lines(&self, would: bool) -> Vec<String> {
-        let mut lines = self.words.clone();
-        if !self.enforced {
-            lines.push("warning: enforcement is off with this list: everyone passes".to_owned());
-        } else if self.was_off {
-            lines.push(
-                "warning: enforcement was off; with this list everyone else is dropped".to_owned(),
-            );
-        }
-        lines.extend(self.leap.lines(would));
-        lines
+    if before.edited && before.takes_edit {
+        lines.push(
+            "note: the ranges file was edited before, and was not in force; this brings the edit into force".to_owned(),
+        );
+    } else if before.edited {
+        lines.push(
+            "warning: the ranges file was edited before, and is not in force; this replaces it: the edit is number 1 in `apifence ranges history`".to_owned(),
+        );
     }
-
-    /// Says it before it is done.
-    pub(super) fn tell(&self, output: Output) -> Result<()> {
-        let lines = self.lines(self.dry_run).join("\n");
-        // A dry run is asked for these lines; otherwise they are talk.
-        if self.dry_run && output == Output::Text {
-            print(lines)?;
-            say("dry run: nothing changed");
-        } else {
-            say(lines);
-        }
-        Ok(())
-    }
-
-    /// The failure that stands for it: `refusal`, and what it would do.
-    ///
-    /// # Errors
-    /// Always.
-    pub(super) fn refuse(mut self, refusal: anyhow::Error, output: Output) -> Result<u8> {
-        let lines = self.lines(true);
-        self.refused = Some(format!("{refusal:#}"));
-        output.result(&self)?;
-        Err(match refusal.downcast::<Problem>() {
-            Ok(problem) => Problem {
-                details: lines,
-                ..problem
-            }
-            .into(),
-            Err(error) => error,
-        })
-    }
-
-    /// Says that it is done.
-    pub(super) fn close(&self) {
-        match self.confirm_until {
-            _ if !self.attached => {
-                say("no filter is attached: the list is in the file alone until `apifence attach`");
-            }
-            Some(until) => say(format_args!(
-                "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
-            )),
-            None => say(format_args!("in force: {} in the list", self.ranges)),
-        }
-    }
+    lines
 }

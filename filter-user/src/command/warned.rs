@@ -144,8 +144,11 @@ pub(super) fn of_interfaces(
         let warning = match found {
             None => Warning::new(
                 Code::UnguardedInterface,
-                format!("interface {} is gone, and its pins are left", guard.ifindex),
-                "`apifence attach` guards it when it is back; `apifence detach` removes the pins, and the filter from every interface",
+                format!(
+                    "interface {} is gone, and the pin of its filter is left",
+                    guard.ifindex
+                ),
+                "nothing is open, and there is nothing to do: `run`, or `apifence attach`, guards the one that comes in its place",
             ),
             Some(found) => unguarded(found, "though its link is pinned"),
         };

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::{PolicyMode, Settings, join};
 
 /// A setting that is another one than before.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SettingChange {
     /// Its key in the config file; `outbound` for what both keys of outbound addresses say together.
     key: &'static str,
@@ -24,7 +24,7 @@ pub struct SettingChange {
 }
 
 /// What a setting does that a list does not.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Effect {
     /// These are open to everyone.
     Opens(String),

@@ -38,6 +38,14 @@ impl Difference {
         difference
     }
 
+    /// None between two lists of `unchanged` ranges.
+    pub fn none(unchanged: usize) -> Self {
+        Self {
+            unchanged,
+            ..Self::default()
+        }
+    }
+
     /// From `have` to `want`, ranges with the time until which they let in. A range that comes twice counts once.
     pub fn between(
         have: impl Iterator<Item = (IpNet, Option<Timestamp>)>,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use filter_common::map::Basis;
+use filter_common::map::{Basis, Trial};
 use ipnet::IpNet;
 
 use super::{
@@ -109,6 +109,7 @@ pub(in super::super) async fn start(
         file: None,
         kept,
         within: None,
+        trial: Trial::None,
     };
     put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
     // No program reads these maps yet. They get their name once they hold a policy.

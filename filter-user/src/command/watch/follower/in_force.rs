@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use filter_common::{Mode, map::Basis};
+use filter_common::{
+    Mode,
+    map::{Basis, Trial},
+};
 use ipnet::IpNet;
 
 use super::{
@@ -280,6 +283,7 @@ impl Follower {
                     keep(context, &file, &want, self.has_config)
                 },
                 within,
+                trial: Trial::Edited,
             };
             put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
             let changes = changes.unwrap_or_default();
@@ -290,8 +294,9 @@ impl Follower {
                 .collect();
             if !others.is_empty() {
                 say(format_args!(
-                    "note: {} changed: in force",
-                    others.join(" and ")
+                    "note: {} changed: in force: {} in the list",
+                    others.join(" and "),
+                    list.entries().len()
                 ));
             }
             self.touched = false;

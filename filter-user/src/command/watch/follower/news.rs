@@ -79,7 +79,9 @@ pub(super) fn of_others(by: Option<Author>, seen: Option<&Seen>, now: &Seen) {
     let mut said = false;
     if let (Some(had), Some(has)) = (&seen.settings, &now.settings) {
         for change in has.changes_from(had) {
-            say(format_args!("{} by {by}", change));
+            let change = change.to_string();
+            let (word, what) = change.split_once(": ").unwrap_or(("note", &change));
+            say(format_args!("{word}: {by}: {what}"));
             said = true;
         }
     }
