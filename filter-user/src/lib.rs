@@ -5,7 +5,8 @@
 //! `decapsulation` what packets it has to look into, `nat` what rewrites addresses, `driver` why one refuses a
 //! program, `foreign` whose other XDP programs are, `codes` and `warnings` what an operator should know, `guards` which interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel` which ones
 //! are too old, `metrics` what monitoring sees, `report_log` what
-//! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `progress` how far it
+//! of the drops is logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong, `visible` what a
+//! terminal must not get, `progress` how far it
 //! has come.
 
 // Forbidden but for two files, which say so: `datapath/batch.rs` and `datapath/sys.rs`.
@@ -39,4 +40,5 @@ pub mod ranges;
 pub mod report_log;
 pub mod state;
 pub mod strays;
+pub mod visible;
 pub mod warnings;

@@ -1,4 +1,5 @@
-//! Data on stdout, as text or as JSON; talk on stderr. All output goes through here: it may fail, and nothing panics then.
+//! Data on stdout, as text or as JSON; talk on stderr. All output goes through here: it may fail, and nothing panics then; and whatever
+//! a file, a name or a peer brings, a terminal gets no character that it would obey.
 
 use std::{
     fmt::Display,
@@ -20,6 +21,7 @@ use serde::Serialize;
 use crate::{
     explain::io_error,
     problem::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno, hint},
+    visible::{is_hidden, visible, visible_in_line, visible_json},
 };
 
 /// How data is written.
@@ -49,8 +51,8 @@ impl Output {
     /// If stdout cannot be written; [`ReaderGone`] if nobody reads it any more.
     pub fn line<T: Serialize + Display>(self, data: &T) -> Result<()> {
         let text = match self {
-            Self::Text => data.to_string(),
-            Self::Json => serde_json::to_string(data).context("write JSON")?,
+            Self::Text => visible(&data.to_string()).into_owned(),
+            Self::Json => visible_json(serde_json::to_string(data).context("write JSON")?),
         };
         match write(&text) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
@@ -79,7 +81,9 @@ const WRITE: &str = "write to stdout";
 pub struct ReaderGone;
 
 fn json<T: Serialize>(data: &T) -> Result<String> {
-    serde_json::to_string_pretty(data).context("write JSON")
+    Ok(visible_json(
+        serde_json::to_string_pretty(data).context("write JSON")?,
+    ))
 }
 
 /// Writes `data` to stdout. A reader that has gone has read enough.
@@ -87,7 +91,15 @@ fn json<T: Serialize>(data: &T) -> Result<String> {
 /// # Errors
 /// If stdout cannot be written.
 pub fn print(data: impl Display) -> Result<()> {
-    forgive(write(data.to_string().trim_end_matches('\n')))
+    print_own(&visible(&data.to_string()))
+}
+
+/// Writes a text to stdout in which no word is anybody else's: a script may need its tabs.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn print_own(text: &str) -> Result<()> {
+    forgive(write(text.trim_end_matches('\n')))
 }
 
 /// Writes what `clap` says in place of a command: help and version to stdout, wrong usage to stderr. Returns the exit code.
@@ -95,6 +107,12 @@ pub fn print(data: impl Display) -> Result<()> {
 /// # Errors
 /// If stdout cannot be written.
 pub fn usage(said: &clap::Error) -> Result<u8> {
+    let text = said.render().to_string();
+    if text.contains(|letter| letter != '\n' && is_hidden(letter)) {
+        // An argument that a terminal would obey. Help has none.
+        say(text.trim_end());
+        return Ok(EXIT_INPUT);
+    }
     // It knows the colours of a terminal.
     let printed = said.print();
     if said.use_stderr() {
@@ -122,7 +140,8 @@ fn forgive(written: io::Result<()>) -> Result<()> {
 
 /// Says something that is not data.
 pub fn say(text: impl Display) {
-    let line = format!("{text}\n");
+    let text = text.to_string();
+    let line = format!("{}\n", visible(&text));
     match QUEUE.get() {
         Some(queue) => queue.put(Stream::Err, line),
         // In one call, so that lines of several threads do not mix. If even stderr is gone, nobody is left to tell.
@@ -301,7 +320,10 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.load_style(comfy_table::presets::NOTHING);
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     table.set_header(header);
-    table.add_rows(rows);
+    // Before the columns are measured.
+    let visible = |cell: String| visible_in_line(&cell).into_owned();
+    let rows = rows.into_iter();
+    table.add_rows(rows.map(|row| row.into_iter().map(visible).collect::<Vec<_>>()));
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
     lines.join("\n")
 }

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use crate::{
     cli::Cli,
-    output::print,
+    output::print_own,
     problem::{Problem, errno},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn completions(shell: Shell) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "apifence", &mut script);
-    print(String::from_utf8_lossy(&script))?;
+    print_own(&String::from_utf8_lossy(&script))?;
     Ok(0)
 }
 
@@ -28,7 +28,7 @@ pub(super) fn man(directory: Option<&Path>) -> Result<u8> {
             clap_mangen::Man::new(Cli::command())
                 .render(&mut page)
                 .context("write manual page")?;
-            print(String::from_utf8_lossy(&page))?;
+            print_own(&String::from_utf8_lossy(&page))?;
         }
         Some(directory) => {
             clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {

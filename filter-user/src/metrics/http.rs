@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{Exporter, Health, Turns};
-use crate::{config::MetricsListen, output::say, pins::Pins, problem::errno};
+use crate::{config::MetricsListen, output::say, pins::Pins, problem::errno, visible::visible};
 
 /// Most connections at once: one more, and the oldest ends. So whoever hangs shuts nobody out.
 const MOST_CONNECTIONS: usize = 32;
@@ -178,7 +178,7 @@ async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Fu
             complaints => page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,
-                complaints.join("\n") + "\n",
+                visible(&complaints.join("\n")).into_owned() + "\n",
             ),
         },
         _ => match exporter.stands() {
