@@ -235,9 +235,9 @@ pub(crate) enum RangesCommand {
     },
     /// Replace the list; `0.0.0.0/32` lets nobody in, `""` with `--force` switches enforcement off
     Set {
-        /// Comma-separated addresses and CIDRs
-        #[arg(value_name = "CIDR,...", required_unless_present = "from_file")]
-        ranges: Option<String>,
+        /// Addresses and CIDRs, with commas or white space in between
+        #[arg(value_name = "CIDR", required_unless_present = "from_file")]
+        ranges: Vec<String>,
         /// File that holds the list, in the format of the ranges file; `-` for standard input
         #[arg(long, value_name = "FILE", conflicts_with = "ranges")]
         from_file: Option<PathBuf>,
@@ -246,8 +246,8 @@ pub(crate) enum RangesCommand {
     },
     /// Add ranges to the list; one that is listed already is renewed
     Add {
-        /// Addresses and CIDRs
-        #[arg(required = true, value_name = "CIDR", value_delimiter = ',')]
+        /// Addresses and CIDRs, with commas or white space in between
+        #[arg(required = true, value_name = "CIDR")]
         ranges: Vec<String>,
         /// What they are; an empty one takes a comment off
         #[arg(long, value_name = "TEXT")]
@@ -260,8 +260,8 @@ pub(crate) enum RangesCommand {
     },
     /// Remove ranges from the list; their open connections stop
     Remove {
-        /// Addresses and CIDRs, as listed
-        #[arg(required = true, value_name = "CIDR", value_delimiter = ',')]
+        /// Addresses and CIDRs, as listed, with commas or white space in between
+        #[arg(required = true, value_name = "CIDR")]
         ranges: Vec<String>,
         #[command(flatten)]
         change: ChangeArgs,

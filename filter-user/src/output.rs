@@ -155,9 +155,7 @@ pub fn tell(error: &anyhow::Error) -> u8 {
         return 0;
     }
     if let Some(refusals) = error.downcast_ref::<Refusals>() {
-        for (cause, hint) in &refusals.list {
-            say(format_args!("error: {cause}\nhint: {hint}"));
-        }
+        refusals.lines().iter().for_each(say);
         return EXIT_INPUT;
     }
     let causes: Vec<String> = error

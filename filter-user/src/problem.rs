@@ -1,8 +1,10 @@
 //! What can go wrong, as the user reads it: `verb object: cause`, then a hint with the next step.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use nix::errno::Errno;
+
+use crate::visible::visible_in_line;
 
 /// Wrong usage or bad input: the user can mend it in what was typed or written.
 pub const EXIT_INPUT: u8 = 2;
@@ -74,17 +76,82 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Several refusals at once: all errors of a file are reported in one go.
+/// Several refusals at once: what is wrong with a file is reported in one go, the first of it in words and the rest as a number. Wherever
+/// they are told, in a command's words, in a log, in `status` or to a probe, they are told as this says it.
 #[derive(Debug)]
 pub struct Refusals {
+    first: Vec<(String, String)>,
+    more: usize,
+}
+
+impl Refusals {
+    /// How many are told.
+    pub const SHOWN: usize = 10;
+    /// How many characters of each.
+    const LONGEST: usize = 1000;
+
     /// The complaints, each with its hint.
-    pub list: Vec<(String, String)>,
+    pub fn new(list: Vec<(String, String)>) -> Self {
+        Self::counted(list, 0)
+    }
+
+    /// The same, with `more` that nobody kept.
+    pub fn counted(mut list: Vec<(String, String)>, more: usize) -> Self {
+        let more = more + list.len().saturating_sub(Self::SHOWN);
+        list.truncate(Self::SHOWN);
+        for (cause, hint) in &mut list {
+            cut(cause);
+            cut(hint);
+        }
+        Self { first: list, more }
+    }
+
+    /// The first complaints, and how many more there are.
+    pub fn causes(&self) -> Vec<String> {
+        let first = self.first.iter().map(|(cause, _)| cause.clone());
+        first.chain(self.and_more()).collect()
+    }
+
+    /// The same with their hints, as they are said.
+    pub fn lines(&self) -> Vec<String> {
+        let first = self.first.iter();
+        let first = first.map(|(cause, hint)| format!("error: {cause}\nhint: {hint}"));
+        let more = self.and_more().map(|more| format!("error: {more}"));
+        first.chain(more).collect()
+    }
+
+    fn and_more(&self) -> Option<String> {
+        (self.more > 0).then(|| format!("and {} more like these", thousands(self.more)))
+    }
+}
+
+/// Makes a text one line that can be read, and cuts one that nobody would read to its end.
+fn cut(text: &mut String) {
+    if let Cow::Owned(visible) = visible_in_line(text) {
+        *text = visible;
+    }
+    if let Some((end, _)) = text.char_indices().nth(Refusals::LONGEST) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+}
+
+/// A number as people read it: `59,990`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl fmt::Display for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let causes: Vec<&str> = self.list.iter().map(|(cause, _)| cause.as_str()).collect();
-        f.write_str(&causes.join("; "))
+        f.write_str(&self.causes().join("; "))
     }
 }
 
@@ -124,5 +191,35 @@ fn lower_first(text: &str) -> String {
             first.to_lowercase().chain(chars).collect()
         }
         _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_refusals_are_the_first_and_a_count() {
+        let list = |count: usize| {
+            (0..count)
+                .map(|n| (format!("fault {n}"), "mend it".to_owned()))
+                .collect()
+        };
+        assert_eq!(Refusals::new(list(10)).causes().len(), 10);
+        let refusals = Refusals::counted(list(12), 59_988);
+        assert_eq!(refusals.causes().len(), 11);
+        assert_eq!(
+            refusals.lines().last().map(String::as_str),
+            Some("error: and 59,990 more like these")
+        );
+        assert!(
+            refusals
+                .to_string()
+                .ends_with("fault 9; and 59,990 more like these")
+        );
+        let long = Refusals::new(vec![("\u{e9}".repeat(100_000), String::new())]);
+        assert!(long.to_string().len() < 3_000);
+        let lines = Refusals::new(vec![("`a\nerror: b\x1b`".to_owned(), String::new())]);
+        assert_eq!(lines.to_string(), "`a\\u{a}error: b\\u{1b}`");
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn parse(texts: &[String]) -> Result<Vec<Acknowledgement>> {
     if list.is_empty() {
         Ok(parsed)
     } else {
-        Err(Refusals { list }.into())
+        Err(Refusals::new(list).into())
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn change(
 ) -> Result<()> {
     if context.config.doubts(&["state_dir"]) {
         let list = context.file.wrong.clone();
-        return Err(Refusals { list }.into());
+        return Err(Refusals::new(list).into());
     }
     let store = AcknowledgedStore::new(&context.config.state_dir);
     let kept = store.read()?;
@@ -91,7 +91,7 @@ pub(super) fn change(
         ));
     }
     if !list.is_empty() {
-        return Err(Refusals { list }.into());
+        return Err(Refusals::new(list).into());
     }
     store.change(|known| {
         known.retain(|kept| !unack.iter().any(|wanted| gone(kept, wanted)));

@@ -165,6 +165,11 @@ impl<'a> Writer<'a> {
             attached,
             confirm_until,
         };
+        if !args.dry_run {
+            // Nothing is said to be done that cannot be.
+            Staged::expect(&self.context.global.ranges_file, file)
+                .map_err(|error| without_disk(error, list == List::Off))?;
+        }
         let output = self.context.global.output;
         if !proposal.put(args, true, output, |proposal| changed(proposal, None))? {
             return Ok(0);

@@ -195,7 +195,7 @@ impl Question {
             }
         }
         if !refusals.is_empty() {
-            return Err(Refusals { list: refusals }.into());
+            return Err(Refusals::new(refusals).into());
         }
         if questions.is_empty() {
             return Err(Problem::input(

@@ -14,14 +14,16 @@ use crate::{
     net::Net,
     output::say,
     problem::{Problem, Refusals},
-    ranges::{List, RangesFile, Refusal, Sources, compile, parse_list, remarks},
+    ranges::{
+        List, RangesFile, Refusal, Sources, compile, distinct, is_blank, parse_list, remarks,
+    },
     state::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
 };
 
 /// A list typed on the command line. An empty one switches enforcement off, and an unset variable looks the same: it is taken if it
 /// is insisted on with `force`.
 pub(super) fn typed_list(text: &str, force: bool) -> Result<List> {
-    if is_empty(text) && !(force && text.trim().is_empty()) {
+    if is_blank(text) && !(force && text.trim().is_empty()) {
         return Err(Problem::input(
             "set ranges: the list is empty, which would switch enforcement off",
             "an unset variable looks the same; if it is meant: `apifence ranges clear`, or an empty list with `--force`; nothing changed",
@@ -33,39 +35,39 @@ pub(super) fn typed_list(text: &str, force: bool) -> Result<List> {
 /// The list that a service was started with. Nobody is there to insist on an empty one: it counts as none.
 pub(super) fn typed_for_service(args: &PolicyArgs) -> Option<&str> {
     let typed = args.authorized_ip_ranges.as_deref();
-    if typed.is_some_and(is_empty) {
+    if typed.is_some_and(is_blank) {
         say(
             "warning: `--authorized-ip-ranges` is empty, as an unset variable is: it counts as not given; `apifence ranges clear` switches enforcement off",
         );
     }
-    typed.filter(|text| !is_empty(text))
-}
-
-/// Whether a list has nothing but separators.
-fn is_empty(text: &str) -> bool {
-    text.chars()
-        .all(|letter| letter == ',' || letter.is_whitespace())
+    typed.filter(|text| !is_blank(text))
 }
 
 /// Refusals of something typed, as an error.
 pub(super) fn refused(refusals: Vec<Refusal>) -> anyhow::Error {
-    Refusals {
-        list: refusals
-            .into_iter()
+    let refusals = refusals.into_iter();
+    Refusals::new(
+        refusals
             .map(|refusal| (refusal.cause, refusal.hint))
             .collect(),
-    }
+    )
     .into()
 }
 
 /// Refuses a list that is too long, and says what is remarkable about one that is not.
 pub(super) fn examine(list: &List, max_ranges: u32) -> Result<()> {
     let entries = list.entries();
-    if entries.len() > max_ranges as usize {
+    // A range that is listed twice is one in the kernel.
+    let too_many = entries.len() > max_ranges as usize;
+    let ranges = if too_many { distinct(entries) } else { 0 };
+    if ranges > max_ranges as usize {
+        let twice = match entries.len() - ranges {
+            0 => String::new(),
+            repeated => format!(" ({repeated} more repeat one of them)"),
+        };
         return Err(Problem::input(
             format!(
-                "set ranges: the list has {} entries, and the most is {max_ranges}",
-                entries.len()
+                "set ranges: the list has {ranges} entries{twice}, and the most is {max_ranges}"
             ),
             "raise `max_ranges` in the config file and attach again, or `apifence attach --max-ranges N`; up to 1000000; nothing changed",
         ));

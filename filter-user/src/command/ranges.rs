@@ -17,7 +17,7 @@ use crate::{
     output::say,
     problem::Problem,
     progress::Progress,
-    ranges::{Edit, List, RangesFile, parse_expiry, parse_range},
+    ranges::{Edit, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
     state::{History, Input},
 };
 
@@ -46,16 +46,15 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                     (file, writer?)
                 }
                 None => {
-                    let list = typed_list(&ranges.unwrap_or_default(), change.force)?;
+                    let list = typed_list(&join(&ranges), change.force)?;
                     (RangesFile::new(&list), Writer::new(context)?)
                 }
             };
             writer.with_progress(progress).change(&file, &change).await
         }
         RangesCommand::Clear { change } => {
-            Writer::new(context)?
-                .change(&RangesFile::new(&List::Off), &change)
-                .await
+            let writer = Writer::new(context)?;
+            writer.change(&RangesFile::new(&List::Off), &change).await
         }
         RangesCommand::Add {
             ranges,
@@ -155,29 +154,23 @@ fn kept(context: &Context, number: Option<usize>) -> Result<RangesFile> {
 
 /// A comment as it is typed; an empty one is none.
 fn one_line(text: &str) -> Result<Option<String>> {
-    if text.contains(['\n', '\r']) {
+    if !can_be_comment(text) {
         return Err(Problem::input(
             "add ranges: the comment has more than one line",
             "a comment ends with its line",
+        ));
+    }
+    if text.contains(char::is_control) {
+        return Err(Problem::input(
+            "add ranges: the comment has control characters, which a terminal would obey",
+            "leave them out",
         ));
     }
     Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
-    let mut ranges = Vec::new();
-    let mut refusals = Vec::new();
-    for text in texts {
-        match parse_range(text.trim()) {
-            Ok(range) => ranges.push(range),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    if refusals.is_empty() {
-        Ok(ranges)
-    } else {
-        Err(refused(refusals))
-    }
+    parse_ranges(&join(texts)).map_err(refused)
 }
 
 /// The failure of a verb that needs a ranges file where there is none.

@@ -176,7 +176,7 @@ fn load_in(
     };
     refusals.extend(typed.flags);
     if !refusals.is_empty() {
-        return Err(Refusals { list: refusals }.into());
+        return Err(Refusals::new(refusals).into());
     }
     if is_run {
         let is_broken = !(file.wrong.is_empty() && typed.environment.is_empty());

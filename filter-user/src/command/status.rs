@@ -370,11 +370,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
             .push("the ranges file is missing; the list in force stays in force".to_owned()),
         Err(error) => {
             let wrong = match error.downcast_ref::<Refusals>() {
-                Some(refusals) => refusals
-                    .list
-                    .iter()
-                    .map(|(cause, _)| cause.clone())
-                    .collect(),
+                Some(refusals) => refusals.causes(),
                 None => vec![format!("{error:#}")],
             };
             status.drift.extend(wrong);

@@ -11,7 +11,7 @@ use super::{MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
 use crate::{
     codes::Acknowledgement,
     output::Output,
-    ranges::{Refusal, parse_range},
+    ranges::{Refusal, parse_range, typed_items},
 };
 
 /// What is wrong with a value of the file, each with the bytes that it is about.
@@ -153,15 +153,15 @@ fn digits(value: &Spanned<DeValue<'_>>) -> String {
     }
 }
 
-/// Reads each text by `item`; all refusals, otherwise.
+/// Reads each item of what was typed by `item`; all refusals, otherwise.
 fn each<T>(
     texts: &[String],
     item: impl Fn(&str) -> Result<T, Refusal>,
 ) -> Result<Vec<T>, Vec<Refusal>> {
     let mut items = Vec::new();
     let mut refusals = Vec::new();
-    for text in texts {
-        match item(text.trim()) {
+    for text in texts.iter().flat_map(|text| typed_items(text)) {
+        match item(&text) {
             Ok(item) => items.push(item),
             Err(refusal) => refusals.push(refusal),
         }
@@ -282,8 +282,11 @@ impl Value for Vec<String> {
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
         list::<Self, _>(key, value, |value| {
             let name = string::<Self>(key, value, Wanted::ListOf("names"))?;
-            if name.is_empty() {
-                let cause = format!("`{key}` holds an empty name");
+            if name.is_empty() || name.contains(char::is_whitespace) {
+                let cause = match name {
+                    "" => format!("`{key}` holds an empty name"),
+                    name => format!("`{key}` holds `{name}`, and a name has no space"),
+                };
                 let hint = "`apifence status` and `ip link` name the interfaces";
                 return Err(vec![(value.span(), refusal(cause, hint))]);
             }

@@ -1,47 +1,135 @@
 //! When an entry expires: a point in time in the file, a point in time or a duration on the command line.
 
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::{Span, Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::Refusal;
+use super::{Refusal, meant::shown};
 
-/// Parses the time behind `expires=`: RFC 3339 with an offset or `Z`.
+/// From here on a time means never: the kernel counts nanoseconds since boot in 64 bits, which end some 580 years after it.
+const NEVER: &str = "2500-01-01T00:00:00Z";
+
+fn never() -> Timestamp {
+    NEVER.parse().expect("it is a time")
+}
+
+/// Parses the time behind `expires=`: RFC 3339 with an offset or `Z`; `None` if it is so far away that the entry never expires.
 ///
 /// # Errors
 /// Anything else, with the form that would be taken: a time without an offset would mean another moment on each machine.
+pub fn parse_until(text: &str) -> Result<Option<Timestamp>, Refusal> {
+    parse_time(text).map(|time| Some(time).filter(|time| *time < never()))
+}
+
+/// Parses a time as RFC 3339 has it. The last hours of the year 9999, which the clock here does not reach, are its last second.
+///
+/// # Errors
+/// As of [`parse_until`].
 pub fn parse_time(text: &str) -> Result<Timestamp, Refusal> {
-    text.parse().map_err(|_| {
-        Refusal::new(
-            format!("time `{text}` is no RFC 3339 time"),
-            "write it like `2027-01-31T18:00:00Z` or `2027-01-31T18:00:00+01:00`",
-        )
+    read(text).ok_or_else(|| {
+        let cause = format!("time `{}` is no RFC 3339 time", shown(text));
+        let hint = match text {
+            _ if text.contains('[') => "leave out what stands in brackets: the offset says it",
+            _ if read(&format!("{text}Z")).is_some() => {
+                "an offset is missing: `Z` for UTC, or one like `+01:00`, behind the time"
+            }
+            _ => "write it like `2027-01-31T18:00:00Z` or `2027-01-31T18:00:00+01:00`",
+        };
+        Refusal::new(cause, hint)
     })
 }
 
-/// Parses what `--expires` takes, at `now`: a duration like `8h`, `30d` or `1h 30m`, or a time as in the file. Whole
+/// RFC 3339, section 5.6: the library takes more than that.
+fn read(text: &str) -> Option<Timestamp> {
+    const FORM: &[u8] = b"0000-00-00T00:00:00";
+    let bytes = text.as_bytes();
+    let fits = |form: &[u8], bytes: &[u8]| {
+        form.iter().zip(bytes).all(|(form, byte)| match form {
+            b'0' => byte.is_ascii_digit(),
+            b'T' => matches!(byte, b'T' | b't' | b' '),
+            form => form == byte,
+        })
+    };
+    if bytes.len() <= FORM.len() || !text.is_ascii() || !fits(FORM, bytes) {
+        return None;
+    }
+    let (civil, rest) = text.split_at(FORM.len());
+    let offset = match rest.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches(|digit: char| digit.is_ascii_digit()),
+        None => rest,
+    };
+    if rest.len() - offset.len() == 1 {
+        return None;
+    }
+    let is_utc = matches!(offset, "Z" | "z");
+    let is_offset = offset.len() == 6
+        && matches!(offset.as_bytes()[0], b'+' | b'-')
+        && fits(b"00:00", &offset.as_bytes()[1..])
+        && &offset[1..3] <= "23"
+        && &offset[4..] <= "59";
+    if !is_utc && !is_offset {
+        return None;
+    }
+    let text = text.to_ascii_uppercase().replace(' ', "T");
+    match text.parse() {
+        Ok(time) => Some(time),
+        Err(_) => {
+            let civil = civil.to_ascii_uppercase().replace(' ', "T");
+            civil.parse::<DateTime>().ok()?;
+            civil.starts_with("9999-12-3").then(|| {
+                Timestamp::from_second(Timestamp::MAX.as_second()).unwrap_or(Timestamp::MAX)
+            })
+        }
+    }
+}
+
+/// Parses what `--expires` takes, at `now`: a duration like `8h`, `30d`, `3mo` or `1h 30m`, or a time as in the file. Whole
 /// seconds.
 ///
 /// # Errors
-/// Anything else, and what is not in the future.
+/// Anything else, and what is not in the future, or too far in it.
 pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
-    let time = match text.parse::<Timestamp>() {
-        Ok(time) => time,
-        Err(_) => text
-            .parse::<Span>()
-            .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
-            .and_then(|duration| now.checked_add(duration))
-            .map_err(|_| {
-                Refusal::new(
-                    format!("expiry `{text}` is no duration and no RFC 3339 time"),
-                    "write it like `8h`, `30d` or `2027-01-31T18:00:00Z`",
-                )
-            })?,
+    let text = text.trim();
+    let refuse = |what: &str, hint: &str| {
+        Err(Refusal::new(
+            format!("expiry `{}` {what}", shown(text)),
+            hint,
+        ))
+    };
+    const LIKE: &str = "write it like `8h`, `30d`, `3mo` or `2027-01-31T18:00:00Z`";
+    let is_time = text.as_bytes().get(4) == Some(&b'-')
+        && text.starts_with(|digit: char| digit.is_ascii_digit());
+    let time = match (is_time, text.parse::<Span>()) {
+        (true, _) => parse_time(text).map_err(|refusal| {
+            Refusal::new(refusal.cause.replacen("time", "expiry", 1), refusal.hint)
+        })?,
+        (false, Ok(span)) => {
+            // Months and years are those of the calendar, and a day has 24 hours.
+            let then = TimeZone::UTC.to_datetime(now).checked_add(span);
+            then.and_then(|then| TimeZone::UTC.to_timestamp(then))
+                .unwrap_or(Timestamp::MAX)
+        }
+        (false, Err(_)) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            return refuse(
+                "has no unit",
+                &format!(
+                    "`{0}h`, `{0}d`, or a time like `2027-01-31T18:00:00Z`",
+                    shown(text)
+                ),
+            );
+        }
+        (false, Err(_)) => return refuse("is no duration and no RFC 3339 time", LIKE),
     };
     let time = Timestamp::from_second(time.as_second()).unwrap_or(time);
     if time <= now {
-        return Err(Refusal::new(
-            format!("expiry `{text}` is not in the future"),
+        return refuse(
+            "is not in the future",
             "`ranges remove` takes an entry out of the list",
-        ));
+        );
+    }
+    if time >= never() {
+        return refuse(
+            "is too far",
+            "the latest is in the year 2499; an entry without `--expires` stays",
+        );
     }
     Ok(time)
 }
@@ -63,6 +151,11 @@ mod tests {
             ("90s", "2026-11-24T08:01:30Z"),
             ("2w", "2026-12-08T08:00:00Z"),
             ("2027-01-31T18:00:00+01:00", "2027-01-31T17:00:00Z"),
+            ("2027-01-31 18:00:00Z", "2027-01-31T18:00:00Z"),
+            ("3mo", "2027-02-24T08:00:00Z"),
+            ("1y", "2027-11-24T08:00:00Z"),
+            ("1y 6months", "2028-05-24T08:00:00Z"),
+            ("2499-12-31T23:59:59Z", "2499-12-31T23:59:59Z"),
         ] {
             let have = parse_expiry(text, now()).map(|time| time.to_string());
             assert_eq!(have, Ok(want.to_owned()), "{text}");
@@ -79,10 +172,23 @@ mod tests {
             "0s",
             "tomorrow",
             "2020-01-01T00:00:00Z",
-            "3mo",
+            "never",
             "99999999999d",
+            "1000y",
+            "9999-12-31T23:59:59Z",
+            "2500-01-01T00:00:00Z",
+            "2027-01-31T18:00:00",
         ] {
             parse_expiry(text, now()).expect_err(text);
+        }
+        for (text, words) in [
+            ("8", "has no unit"),
+            ("1000y", "is too far"),
+            ("tomorrow", "is no duration"),
+            ("-1h", "not in the future"),
+        ] {
+            let refusal = parse_expiry(text, now()).expect_err(text);
+            assert!(refusal.cause.contains(words), "{text}: {refusal}");
         }
     }
 
@@ -96,5 +202,46 @@ mod tests {
         ] {
             parse_time(text).expect_err(text);
         }
+    }
+
+    #[test]
+    fn a_time_is_as_the_rfc_has_it() {
+        for (text, want) in [
+            ("2027-01-31t18:00:00z", "2027-01-31T18:00:00Z"),
+            ("2027-01-31T18:00:00.25-23:59", "2027-02-01T17:59:00.25Z"),
+            ("2027-01-31T18:00:00-00:00", "2027-01-31T18:00:00Z"),
+            ("2300-01-01T00:00:00Z", "2300-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-30T22:00:00Z"),
+            ("9999-12-31T23:59:59-12:00", "9999-12-30T22:00:00Z"),
+        ] {
+            let have = parse_time(text).map(|time| time.to_string());
+            assert_eq!(have, Ok(want.to_owned()), "{text}");
+        }
+        for text in [
+            "2027-01-31T18:00:00+25:00",
+            "2027-01-31T18:00:00+24:00",
+            "2027-01-31T18:00:00+01:60",
+            "2027-01-31T18:00:00+01",
+            "2027-01-31T18:00:00+0100",
+            "2027-01-31T18:00:00+01:00[Europe/Paris]",
+            "2027-01-31T18:00:00[Europe/Paris]",
+            "2027-01-31T18:00Z",
+            "2027-01-31T18:00:00.Z",
+            "2027-01-31T24:00:00Z",
+            "20270131T180000Z",
+            "+002027-01-31T18:00:00Z",
+            "9999-12-32T00:00:00Z",
+            "9999-12-31T23:59:61Z",
+            "10000-01-01T00:00:00Z",
+        ] {
+            parse_time(text).expect_err(text);
+        }
+        let missing = parse_time("2027-01-31T18:00:00").expect_err("no offset");
+        assert!(missing.hint.contains("an offset is missing"), "{missing:?}");
+        assert_eq!(parse_until("9999-12-31T23:59:59Z"), Ok(None));
+        assert_eq!(
+            parse_until("2499-12-31T23:59:59Z").map(|time| time.is_some()),
+            Ok(true)
+        );
     }
 }

@@ -7,8 +7,11 @@ use jiff::Timestamp;
 
 use super::{
     Entry, List, NOBODY, Refusal,
-    expiry::parse_time,
-    parse::{nobody_beside_others, parse_range},
+    expiry::parse_until,
+    fault::{Fault, Faults, ends_a_line, split},
+    meant::hidden,
+    parse::{nobody_beside_others, read_range},
+    shape::looks_like,
 };
 
 /// The word that switches enforcement off, on a line of its own.
@@ -79,6 +82,9 @@ impl Line {
     }
 }
 
+/// What some editors put before a text in UTF-8.
+const BOM: char = '\u{feff}';
+
 impl RangesFile {
     /// A file that holds `list`.
     pub fn new(list: &List) -> Self {
@@ -90,14 +96,14 @@ impl RangesFile {
         Self { lines }
     }
 
-    /// Reads a file's `text`.
+    /// Reads a file's `text`. A byte order mark at its beginning is taken, and not written back.
     ///
     /// # Errors
-    /// Every refusal with its line number, counted from one; number 0 stands for the whole file. A file without an entry
-    /// is refused: it never opens the port by being empty.
-    pub fn parse(text: &str) -> Result<Self, Vec<(usize, Refusal)>> {
+    /// What is wrong with it. A file without an entry is refused: it never opens the port by being empty.
+    pub fn parse(text: &str) -> Result<Self, Faults> {
+        let text = text.strip_prefix(BOM).unwrap_or(text);
         let mut lines = Vec::new();
-        let mut refusals = Vec::new();
+        let mut faults = Faults::default();
         let mut ranges = 0_usize;
         let mut switches = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
@@ -108,25 +114,37 @@ impl RangesFile {
                         Line::Entry { .. } => ranges += 1,
                         Line::Nobody(_) | Line::Off(_) => switches.push((number, line.clone())),
                     }
+                    if !faults.is_empty() {
+                        // Of a file that is refused only the last line is looked at again.
+                        lines.clear();
+                    }
                     lines.push(line);
                 }
-                Err(refusal) => refusals.push((number, refusal)),
+                Err(fault) => faults.push(number, || fault.explain(line)),
             }
+        }
+        if !faults.is_empty()
+            && let Some(refusal) = looks_like(text)
+        {
+            return Err(Faults {
+                first: vec![(0, refusal)],
+                more: 0,
+            });
         }
         if let Some(Line::Entry { text: last, entry }) = lines.last()
             && !text.ends_with('\n')
             && may_be_cut(last, entry.range)
         {
-            refusals.push((
+            faults.insist(
                 text.lines().count(),
-                Refusal {
-                    cause: format!(
+                Refusal::new(
+                    format!(
                         "range `{}` may be cut short: the file ends within its line",
                         entry.range
                     ),
-                    hint: "end the last line with a line feed if the range is meant".to_owned(),
-                },
-            ));
+                    "end the last line with a line feed if the range is meant",
+                ),
+            );
         }
         let off = switches
             .iter()
@@ -136,32 +154,31 @@ impl RangesFile {
                 .iter()
                 .any(|(_, line)| matches!(line, Line::Nobody(_)));
         if let Some((number, _)) = off.filter(|_| company) {
-            refusals.push((
+            faults.insist(
                 *number,
-                Refusal {
-                    cause: format!("the word `{OFF}` stands beside ranges"),
-                    hint: format!("remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"),
-                },
-            ));
+                Refusal::new(
+                    format!("the word `{OFF}` stands beside ranges"),
+                    format!("remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"),
+                ),
+            );
         } else if ranges > 0
             && let Some((number, _)) = switches.first()
         {
-            refusals.push((*number, nobody_beside_others()));
+            faults.insist(*number, nobody_beside_others());
         }
-        if refusals.is_empty() && ranges + switches.len() == 0 {
-            refusals.push((
+        if faults.is_empty() && ranges + switches.len() == 0 {
+            faults.insist(
                 0,
-                Refusal {
-                    cause: "it holds no range".to_owned(),
-                    hint: format!("write a range, `{NOBODY}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
-                },
-            ));
+                Refusal::new(
+                    "it holds no range",
+                    format!("write a range, `{NOBODY}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
+                ),
+            );
         }
-        refusals.sort_by_key(|(number, _)| *number);
-        if refusals.is_empty() {
+        if faults.is_empty() {
             Ok(Self { lines })
         } else {
-            Err(refusals)
+            Err(faults)
         }
     }
 
@@ -178,7 +195,8 @@ impl RangesFile {
 
     /// Whether `text` is this file. One that is another is told from it without being understood.
     pub fn is(&self, text: &str) -> bool {
-        let lines = text.lines().map(str::trim_end);
+        let lines = text.strip_prefix(BOM).unwrap_or(text).lines();
+        let lines = lines.map(str::trim_end);
         lines.eq(self.lines.iter().map(Line::text)) && Self::parse(text).as_ref() == Ok(self)
     }
 
@@ -253,29 +271,24 @@ impl fmt::Display for RangesFile {
     }
 }
 
-fn parse_line(line: &str) -> Result<Line, Refusal> {
+fn parse_line(line: &str) -> Result<Line, Fault> {
     let text = line.trim_end().to_owned();
-    let (words, comment) = match line.split_once('#') {
-        Some((words, comment)) => (words.trim(), Some(comment.trim())),
-        None => (line.trim(), None),
-    };
+    let (words, comment) = split(line);
+    if comment.is_some_and(|comment| comment.contains(ends_a_line)) || hidden(words).is_some() {
+        return Err(Fault::Hidden);
+    }
+    let comment = comment.map(str::trim);
     let mut words = words.split_whitespace();
     let Some(first) = words.next() else {
         return Ok(Line::Text(text));
     };
     let mut expires = None;
-    for word in words {
+    for (index, word) in (1..).zip(words) {
         match word.strip_prefix(EXPIRES) {
             Some(time) if expires.is_none() && first != OFF && first != NOBODY => {
-                expires = Some(parse_time(time)?);
+                expires = Some(parse_until(time).map_err(Fault::Time)?);
             }
-            _ => {
-                return Err(Refusal {
-                    cause: format!("`{word}` behind `{first}` is not understood"),
-                    hint: "one range a line, then `expires=TIME`, then a comment behind `#`; each can be left out but the range"
-                        .to_owned(),
-                });
-            }
+            _ => return Err(Fault::Word(index)),
         }
     }
     if first == OFF {
@@ -284,7 +297,7 @@ fn parse_line(line: &str) -> Result<Line, Refusal> {
     if first == NOBODY {
         return Ok(Line::Nobody(text));
     }
-    let range = parse_range(first)?;
+    let range = read_range(first).ok_or(Fault::Range)?;
     let comment = comment
         .filter(|comment| !comment.is_empty())
         .map(str::to_owned);
@@ -292,7 +305,7 @@ fn parse_line(line: &str) -> Result<Line, Refusal> {
         text,
         entry: Entry {
             range,
-            expires,
+            expires: expires.flatten(),
             comment,
         },
     })
@@ -310,6 +323,7 @@ fn may_be_cut(text: &str, range: IpNet) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranges::parse_time;
 
     const TEXT: &str = "# office\n198.51.100.0/24 # Lyon\n\n2001:db8:aa::/48\n";
 
@@ -511,7 +525,7 @@ mod tests {
     fn a_file_without_a_range_is_refused() {
         for text in ["", "\n", "# nothing\n\n"] {
             let refusals = RangesFile::parse(text).expect_err(text);
-            assert_eq!(refusals[0].1.cause, "it holds no range");
+            assert_eq!(refusals.first[0].1.cause, "it holds no range");
         }
     }
 
@@ -520,7 +534,11 @@ mod tests {
         let refusals = RangesFile::parse("10.0.0.1/8\n# fine\n10.0.0.0/8 forever\nwhat\n")
             .expect_err("three faults");
         assert_eq!(
-            refusals.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            refusals
+                .first
+                .iter()
+                .map(|(line, _)| *line)
+                .collect::<Vec<_>>(),
             [1, 3, 4]
         );
     }
@@ -533,20 +551,17 @@ mod tests {
             ("0.0.0.0/32\ndisabled\n", 2, "the word `disabled`"),
         ] {
             let refusals = RangesFile::parse(text).expect_err(text);
-            assert_eq!(refusals.len(), 1, "{text}");
-            assert_eq!(refusals[0].0, line, "{text}");
-            assert!(
-                refusals[0].1.cause.contains(words),
-                "{text}: {}",
-                refusals[0].1
-            );
+            assert_eq!((refusals.first.len(), refusals.more), (1, 0), "{text}");
+            let (have, refusal) = &refusals.first[0];
+            assert_eq!(*have, line, "{text}");
+            assert!(refusal.cause.contains(words), "{text}: {refusal}");
         }
     }
 
     #[test]
     fn a_switch_in_company_is_named_beside_other_faults() {
         let refusals = RangesFile::parse("10.0.0.1/8\ndisabled\n192.0.2.0/24\n").expect_err("two");
-        let lines: Vec<usize> = refusals.iter().map(|(line, _)| *line).collect();
+        let lines: Vec<usize> = refusals.first.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [1, 2]);
     }
 
@@ -557,5 +572,14 @@ mod tests {
         parse("10.0.0.0/8\n128.0.0.0/1\n");
         parse("10.0.0.0/8");
         parse("10.0.0.0/8\r\n192.0.2.0/24\r\n");
+    }
+
+    #[test]
+    fn a_mark_at_the_beginning_is_taken_and_an_edit_drops_it() {
+        let text = format!("\u{feff}{TEXT}");
+        let file = parse(&text);
+        assert_eq!(file.to_string(), TEXT);
+        assert!(file.is(&text));
+        RangesFile::parse("10.0.0.0/8\n\u{feff}192.0.2.0/24\n").expect_err("a mark in the middle");
     }
 }

@@ -1,4 +1,4 @@
-//! One range, or a comma-separated list of them, from text.
+//! One range from text.
 
 use std::{
     fmt,
@@ -7,7 +7,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Entry, List, NOBODY};
+use super::{
+    NOBODY,
+    meant::{explain, mask_len},
+};
 
 /// Why a range is not taken, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,73 +36,58 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// How much of what cannot be understood is shown.
-const SHOWN: usize = 60;
-
-/// What was written, as a terminal can show it: characters that cannot be seen by their code, and no more than the beginning of much.
-fn shown(text: &str) -> String {
-    let visible =
-        |letter: char| matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1;
-    let mut shown: String = text
-        .chars()
-        .take(SHOWN)
-        .map(|letter| match letter {
-            letter if visible(letter) => letter.to_string(),
-            letter => letter.escape_unicode().to_string(),
-        })
-        .collect();
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push_str("...");
-    }
-    shown
-}
-
 /// Parses one range: an address, or a CIDR without host bits, that a packet can come from.
 ///
 /// # Errors
 /// Anything else, with the form that would be taken. Nothing is rounded: a range that is not what its author meant
 /// lets a stranger in or locks the operator out.
 pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
-    let shown = shown(text);
-    if text.is_empty() {
+    let Some(range) = as_written(text) else {
+        return Err(explain(text));
+    };
+    refuse(text, range)?;
+    Ok(range)
+}
+
+/// The same where nobody asks why it is not one.
+pub(super) fn read_range(text: &str) -> Option<IpNet> {
+    as_written(text).filter(|range| refuse(text, *range).is_ok())
+}
+
+/// Refuses a range that is not what its author meant.
+fn refuse(text: &str, range: IpNet) -> Result<(), Refusal> {
+    let (address, len) = (range.addr(), range.prefix_len());
+    if range.network() != address {
+        let max = range.max_prefix_len();
         return Err(Refusal::new(
-            "a range is empty",
-            "is a variable unset, or a comma too many? write a range like `198.51.100.0/24` or `2001:db8:aa::/48`",
+            format!("range `{text}` has bits set after the first {len}"),
+            format!("`{}`, or `{address}/{max}` for one host", range.trunc()),
         ));
     }
+    if !text.contains('/') && mask_len(text).is_some() {
+        return Err(Refusal::new(
+            format!("range `{text}` is a network mask"),
+            "write the network with its prefix length, like `198.51.100.0/24`",
+        ));
+    }
+    refuse_impossible(text, range)
+}
+
+/// An address, or one with a prefix length.
+fn as_written(text: &str) -> Option<IpNet> {
     let (address, len) = match text.split_once('/') {
         Some((address, len)) => (address, Some(len)),
         None => (text, None),
     };
-    let Ok(address) = address.parse::<IpAddr>() else {
-        return Err(Refusal::new(
-            format!("range `{shown}` is no IP address or CIDR"),
-            "write it like `198.51.100.0/24`, `2001:db8:aa::/48` or `198.51.100.7`",
-        ));
-    };
+    let address: IpAddr = address.parse().ok()?;
     let max = if address.is_ipv4() { 32 } else { 128 };
     let len = match len {
         None => max,
-        Some(digits) => match digits.parse::<u8>() {
-            // `parse` takes a sign and leading zeros; a prefix length has neither.
-            Ok(len) if len <= max && (digits == "0" || !digits.starts_with(['+', '0'])) => len,
-            _ => {
-                return Err(Refusal::new(
-                    format!("range `{shown}` has no prefix length from 0 to {max}"),
-                    format!("`{address}/{max}` for one host"),
-                ));
-            }
-        },
+        // `parse` takes a sign and leading zeros; a prefix length has neither.
+        Some(digits) if digits != "0" && digits.starts_with(['+', '0']) => return None,
+        Some(digits) => digits.parse().ok().filter(|len| *len <= max)?,
     };
-    let range = IpNet::new_assert(address, len);
-    if range.network() != address {
-        return Err(Refusal::new(
-            format!("range `{shown}` has bits set after the first {len}"),
-            format!("`{}`, or `{address}/{max}` for one host", range.trunc()),
-        ));
-    }
-    refuse_impossible(text, range)?;
-    Ok(range)
+    Some(IpNet::new_assert(address, len))
 }
 
 /// Refuses ranges that no packet to the API server comes from.
@@ -154,41 +142,6 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), Refusal> {
                 Ok(())
             }
         }
-    }
-}
-
-/// Parses a comma-separated list as `ranges set` and `--authorized-ip-ranges` take it: empty for the off switch.
-///
-/// # Errors
-/// All refusals of the list, not the first alone.
-pub fn parse_list(text: &str) -> Result<List, Vec<Refusal>> {
-    if text.trim().is_empty() {
-        return Ok(List::Off);
-    }
-    let mut entries = Vec::new();
-    let mut refusals = Vec::new();
-    let mut nobody = false;
-    for item in text.split(',').map(str::trim) {
-        if item == NOBODY {
-            nobody = true;
-            continue;
-        }
-        match parse_range(item) {
-            Ok(range) => entries.push(Entry {
-                range,
-                expires: None,
-                comment: None,
-            }),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    if nobody && !entries.is_empty() {
-        refusals.push(nobody_beside_others());
-    }
-    if refusals.is_empty() {
-        Ok(List::Ranges(entries))
-    } else {
-        Err(refusals)
     }
 }
 
@@ -290,24 +243,192 @@ mod tests {
     }
 
     #[test]
-    fn a_list_reports_all_its_faults() {
-        let refusals = parse_list("10.0.0.1/8, 192.0.2.0/24,ff02::1,").expect_err("three faults");
-        assert_eq!(refusals.len(), 3);
+    fn what_was_meant_is_named() {
+        for (text, word, hint) in [
+            (
+                "198.51.100.0/255.255.255.0",
+                "network mask",
+                "`198.51.100.0/24`",
+            ),
+            (
+                "198.51.100.7/255.255.255.0",
+                "network mask",
+                "`198.51.100.0/24`, or `198.51.100.7/32` for one host",
+            ),
+            (
+                "198.51.100.7/255.255.255.255",
+                "network mask",
+                "`198.51.100.7/32`",
+            ),
+            (
+                "198.51.100.7/0.0.0.0",
+                "two things",
+                "`198.51.100.7/32` for one host",
+            ),
+            ("0.0.0.0/0.0.0.0", "network mask", "`0.0.0.0/0`"),
+            (
+                "0.0.0.0/255.255.255.255",
+                "two things",
+                "write the prefix length: `0.0.0.0/32` for nobody, `0.0.0.0/0` for everyone",
+            ),
+            (
+                "198.51.100.0/0.0.0.255",
+                "wildcard mask",
+                "`198.51.100.0/24`",
+            ),
+            (
+                "198.51.100.0/255.0.255.0",
+                "holes",
+                "write CIDRs, one for each part",
+            ),
+            ("2001:db8::/ffff:ffff::", "network mask", "`2001:db8::/32`"),
+            ("198.51.100.0/024", "odd form", "`198.51.100.0/24`"),
+            ("10.0.0.0/+8", "odd form", "`10.0.0.0/8`"),
+            ("0.0.0.0/00", "odd form", "`0.0.0.0/0`"),
+            ("198.51.100.0/24,", "punctuation", "`198.51.100.0/24`"),
+            ("198.51.100.0/24;", "punctuation", "`198.51.100.0/24`"),
+            ("\"198.51.100.0/24\"", "punctuation", "`198.51.100.0/24`"),
+            ("['198.51.100.0/24',", "punctuation", "`198.51.100.0/24`"),
+            ("[2001:db8::1]", "punctuation", "`2001:db8::1`"),
+            ("(198.51.100.7)", "punctuation", "`198.51.100.7`"),
+            (
+                "198.51.100.0/33",
+                "prefix length",
+                "`/24` as in `198.51.100.0/24`",
+            ),
+            (
+                "198.51.100.7/",
+                "prefix length",
+                "`198.51.100.7/32` for one host",
+            ),
+            (
+                "2001:db8::/129",
+                "prefix length",
+                "`/48` as in `2001:db8:aa::/48`",
+            ),
+            (
+                "192.0.2.1-192.0.2.4",
+                "from one address",
+                "as CIDRs: `192.0.2.1/32,192.0.2.2/31,192.0.2.4/32`",
+            ),
+            (
+                "192.0.2.4-7",
+                "from one address",
+                "as a CIDR: `192.0.2.4/30`",
+            ),
+            (
+                "192.0.2.4\u{2013}192.0.2.7",
+                "from one address",
+                "as a CIDR: `192.0.2.4/30`",
+            ),
+            (
+                "2001:db8::-2001:db8::ff",
+                "from one address",
+                "as a CIDR: `2001:db8::/120`",
+            ),
+            (
+                "192.0.2.9-192.0.2.4",
+                "ends before",
+                "write the lower address first, or CIDRs",
+            ),
+            (
+                "198.51.100.7:443",
+                "port",
+                "`198.51.100.7`; sources have no port, and `--port` names the protected ones",
+            ),
+            (
+                "[2001:db8::1]:443",
+                "port",
+                "`2001:db8::1`; sources have no port, and `--port` names the protected ones",
+            ),
+            (
+                "198.51.100.0/24:443",
+                "port",
+                "`198.51.100.0/24`; sources have no port, and `--port` names the protected ones",
+            ),
+            ("fe80::1%eth0", "interface", "`fe80::1`"),
+            ("fe80::%eth0/64", "interface", "`fe80::/64`"),
+            (
+                "010.0.0.1",
+                "leading zeros",
+                "`10.0.0.1`, or `8.0.0.1` if the numbers are octal",
+            ),
+            ("10.0.0.09", "leading zeros", "`10.0.0.9`"),
+            ("10.0.0/8", "3 of the four", "`10.0.0.0/8`"),
+            ("10/8", "1 of the four", "`10.0.0.0/8`"),
+            (
+                "0/0",
+                "1 of the four",
+                "`0.0.0.0/0`, which lets every IPv4 source in",
+            ),
+            (
+                "10.1",
+                "2 of the four",
+                "write all four, and a prefix length, like `198.51.100.0/24`",
+            ),
+            ("198.51.100.*", "wildcard", "`198.51.100.0/24`"),
+            (
+                "255.255.255.0",
+                "network mask",
+                "write the network with its prefix length, like `198.51.100.0/24`",
+            ),
+            (
+                "127.0.0.1,",
+                "punctuation",
+                "leave it out: loopback traffic never passes the filter",
+            ),
+            (
+                "10.0.0.0\u{200b}/8",
+                "U+200B",
+                "write it anew without that: `10.0.0.0/8`",
+            ),
+        ] {
+            let (cause, have) = refused(text);
+            assert!(cause.contains(word), "{text}: {cause}");
+            assert_eq!(have, hint, "{text}: {cause}");
+        }
+        for (text, word) in [
+            ("vpn.example.com", "is a name"),
+            ("vpn.example.com/32", "is a name"),
+            ("AzureCloud", "provider"),
+            ("AzureCloud.westeurope", "provider"),
+            ("AWS", "provider"),
+            ("sg-0123abcd", "provider"),
+            ("@nodes", "name for sources"),
+            ("https://vpn.example.com/x", "URL"),
+            ("00:1a:2b:3c:4d:5e", "MAC"),
+            ("001a.2b3c.4d5e", "MAC"),
+            ("*", "everyone"),
+            ("any", "everyone"),
+            ("ALL", "everyone"),
+            ("localhost", "loopback"),
+            ("disabled", "off switch"),
+            ("256.1.1.1", "the number 256"),
+            ("3232235777", "is a number"),
+            ("192.0.2.1-2001:db8::1", "two families"),
+            ("2001:db8:1:2:3:4:5:6:7", "no IPv6 address"),
+        ] {
+            let (cause, _) = refused(text);
+            assert!(cause.contains(word), "{text}: {cause}");
+        }
     }
 
     #[test]
-    fn nobody_stands_alone() {
-        assert_eq!(parse_list("0.0.0.0/32"), Ok(List::Ranges(Vec::new())));
-        assert_eq!(
-            parse_list("0.0.0.0/32,10.0.0.0/8"),
-            Err(vec![nobody_beside_others()])
-        );
-    }
-
-    #[test]
-    fn the_empty_list_is_the_off_switch() {
-        assert_eq!(parse_list(""), Ok(List::Off));
-        assert_eq!(parse_list("  "), Ok(List::Off));
-        assert!(parse_list(",").is_err());
+    fn no_hint_for_a_network_is_its_first_address_alone() {
+        for len in [
+            "24,",
+            "24;",
+            "24\"",
+            "024",
+            "+24",
+            "33",
+            "",
+            "x",
+            "255.255.255.0",
+            "0.0.0.255",
+        ] {
+            let (_, hint) = refused(&format!("198.51.100.0/{len}"));
+            assert!(!hint.contains("/32"), "{len}: {hint}");
+        }
     }
 }

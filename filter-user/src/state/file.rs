@@ -11,6 +11,7 @@ use std::{
 use anyhow::Result;
 
 use super::{
+    attributes::{Attributes, refuse_unwritable},
     folder,
     history::History,
     read::{MOST_OF_LIST, read_regular},
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     problem::{Problem, Refusals, errno},
-    ranges::RangesFile,
+    ranges::{Faults, RangesFile, not_text},
 };
 
 /// Reads the ranges file; `None` if there is none.
@@ -89,31 +90,28 @@ impl Input {
     /// # Errors
     /// As of [`read_ranges`].
     pub fn parse(self) -> Result<RangesFile> {
-        parse_named(&self.name, self.bytes)
+        parse_named(&self.name, &self.bytes)
     }
 }
 
 /// What `bytes`, which come from `name`, say.
-fn parse_named(name: &str, bytes: Vec<u8>) -> Result<RangesFile> {
-    let refuse = |list| Err(Refusals { list }.into());
-    let Ok(text) = String::from_utf8(bytes) else {
-        return refuse(vec![(
-            format!("{name}: it is no UTF-8 text"),
-            "write one range a line; the list in force, if any, stays in force".to_owned(),
-        )]);
+fn parse_named(name: &str, bytes: &[u8]) -> Result<RangesFile> {
+    let faults = match not_text(bytes) {
+        Some(refusal) => Faults {
+            first: vec![(0, refusal)],
+            more: 0,
+        },
+        None => match RangesFile::parse(&String::from_utf8_lossy(bytes)) {
+            Ok(file) => return Ok(file),
+            Err(faults) => faults,
+        },
     };
-    match RangesFile::parse(&text) {
-        Ok(file) => Ok(file),
-        Err(refusals) => refuse(
-            refusals
-                .into_iter()
-                .map(|(line, refusal)| match line {
-                    0 => (format!("{name}: {}", refusal.cause), refusal.hint),
-                    _ => (format!("{name}:{line}: {}", refusal.cause), refusal.hint),
-                })
-                .collect(),
-        ),
-    }
+    let first = faults.first.into_iter();
+    let first = first.map(|(line, refusal)| match line {
+        0 => (format!("{name}: {}", refusal.cause), refusal.hint),
+        _ => (format!("{name}:{line}: {}", refusal.cause), refusal.hint),
+    });
+    Err(Refusals::counted(first.collect(), faults.more).into())
 }
 
 /// The file itself, where `path` is a link: what it points to is replaced, not the link.
@@ -140,6 +138,17 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// Looks before anything is said whether `file` could take the place of the file at `path`, unless that says the same.
+    ///
+    /// # Errors
+    /// If the kernel would not let it: it lies in a read-only folder, or is mounted by itself.
+    pub fn expect(path: &Path, file: &RangesFile) -> Result<()> {
+        if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
+            return Ok(());
+        }
+        refuse_unwritable(&real_path(path))
+    }
+
     /// Writes `file` beside `path`.
     ///
     /// # Errors
@@ -155,19 +164,29 @@ impl Staged {
         };
         let folder = folder(&target);
         fs::create_dir_all(folder).map_err(explain)?;
-        let permissions = match fs::metadata(&target) {
-            Ok(metadata) => metadata.permissions(),
-            Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
-        };
+        refuse_unwritable(&target)?;
+        let attributes = Attributes::of(&target).map_err(explain)?;
         // One name, so that a writer who died leaves no more than one file behind: writers hold the lock.
         let name = beside(&target, ".new");
         remove(&name).map_err(explain)?;
         let mut staged = tempfile::Builder::new()
             .prefix(name.file_name().unwrap_or_default())
             .rand_bytes(0)
-            .permissions(permissions)
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
             .tempfile_in(folder)
             .map_err(explain)?;
+        if let Some(attributes) = &attributes {
+            attributes.give(staged.as_file()).map_err(|(what, error)| {
+                Problem::failed(
+                    format!(
+                        "write ranges file `{}`: its {what} cannot be kept: {}",
+                        path.display(),
+                        errno(&error)
+                    ),
+                    format!("take the {what} off the file, or write the list with an editor and `apifence ranges reload`; nothing changed"),
+                )
+            })?;
+        }
         staged
             .write_all(file.to_string().as_bytes())
             .map_err(explain)?;
@@ -294,12 +313,15 @@ pub struct Committed {
     target: PathBuf,
     /// The name of the old file in the history, if there was one.
     old: Option<PathBuf>,
+    /// Whose that file was, which the copy in the history need not tell.
+    attributes: Option<Attributes>,
 }
 
 impl Committed {
     /// Keeps the file at `target`, and puts the new one in its place by `replace`.
     fn make(target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
         let committed = Self {
+            attributes: Attributes::of(target).ok().flatten(),
             old: History::of(target).keep()?,
             target: target.to_owned(),
         };
@@ -330,6 +352,12 @@ impl Committed {
             Some(old) => fs::rename(old, &self.target),
             None => remove(&self.target),
         };
+        if let (Ok(()), Some(attributes), Ok(file)) =
+            (&undone, &self.attributes, File::open(&self.target))
+        {
+            // The list is what counts.
+            let _ = attributes.give(&file);
+        }
         undone
             .and_then(|()| sync(folder(&self.target)))
             .map_err(|error| {

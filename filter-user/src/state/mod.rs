@@ -10,6 +10,7 @@
 //! ```
 
 mod acknowledged;
+mod attributes;
 mod config;
 mod file;
 mod history;

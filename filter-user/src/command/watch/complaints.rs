@@ -61,16 +61,12 @@ pub(super) fn sentence(error: &anyhow::Error) -> String {
 
 /// The same with what to do about it, as `main` would print it.
 fn lines(error: &anyhow::Error) -> Vec<String> {
-    let pair = |cause: &str, hint: &str| format!("error: {cause}\nhint: {hint}");
     match (
         error.downcast_ref::<Refusals>(),
         error.downcast_ref::<Problem>(),
     ) {
-        (Some(refusals), _) => {
-            let each = refusals.list.iter();
-            each.map(|(cause, hint)| pair(cause, hint)).collect()
-        }
-        (_, Some(problem)) => vec![pair(&problem.cause, &problem.hint)],
+        (Some(refusals), _) => refusals.lines(),
+        (_, Some(problem)) => vec![format!("error: {}\nhint: {}", problem.cause, problem.hint)],
         _ => vec![format!("error: {error:#}")],
     }
 }

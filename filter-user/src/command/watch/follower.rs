@@ -35,6 +35,7 @@ use crate::{
     output::say,
     problem::{Problem, Refusals},
     state::{AcknowledgedStore, Followed, Seen},
+    visible::visible_in_line,
 };
 /// How often the files and the policy in force are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -334,8 +335,8 @@ impl Follower {
     }
 
     fn config_is_broken(&mut self) {
-        let list = self.context.file.wrong.clone();
-        self.config_fails(&Refusals { list }.into());
+        let refusals = Refusals::new(self.context.file.wrong.clone());
+        self.config_fails(&refusals.into());
     }
 
     fn config_fails(&mut self, error: &anyhow::Error) {
@@ -392,6 +393,7 @@ impl Follower {
             .or_else(|| self.health.borrow().instead.clone())
             .or_else(in_force)
             .unwrap_or_else(|| "nothing is in force".to_owned());
+        let summary = visible_in_line(&summary).into_owned();
         self.health.send_if_modified(|health| {
             let differs = health.summary != summary;
             health.summary = summary;

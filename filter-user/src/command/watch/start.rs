@@ -266,8 +266,7 @@ const POLICY: [&str; 7] = [
 
 /// What is wrong with the config file, or the environment.
 fn broken(context: &Context) -> String {
-    let list = context.file.wrong.clone();
-    sentence(&Refusals { list }.into())
+    sentence(&Refusals::new(context.file.wrong.clone()).into())
 }
 
 /// The list that the ranges file asks for, if it can be used.

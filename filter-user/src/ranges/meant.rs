@@ -1,0 +1,389 @@
+//! What was meant by a text that is not a range: named for what it is, with what to write instead.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+
+use super::{NOBODY, Refusal, parse::parse_range};
+use crate::visible::{code, is_hidden};
+
+/// How much of what cannot be understood is shown.
+const SHOWN: usize = 60;
+
+/// How many CIDRs a hint names.
+const NAMED: usize = 10;
+
+/// What to write where nobody can tell what was meant.
+pub(super) const LIKE: &str =
+    "write it like `198.51.100.0/24`, `2001:db8:aa::/48` or `198.51.100.7`";
+
+/// What other formats put around a range.
+pub(super) const QUOTES: &[char] = &[
+    '"', '\'', '`', '[', ']', '(', ')', '{', '}', '<', '>', '\u{2018}', '\u{2019}', '\u{201c}',
+    '\u{201d}',
+];
+
+/// What was written, as a terminal can show it: characters that cannot be seen by their code, and no more than the beginning of much.
+pub fn shown(text: &str) -> String {
+    let visible =
+        |letter: char| matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1;
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN)
+        .map(|letter| match letter {
+            letter if visible(letter) => letter.to_string(),
+            letter => letter.escape_unicode().to_string(),
+        })
+        .collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// The refusal of a text with a character in it that cannot be seen.
+pub(super) fn hidden(text: &str) -> Option<Refusal> {
+    let unseen = |letter: &char| {
+        !matches!(letter, ' ' | '\t') && (is_hidden(*letter) || letter.is_whitespace())
+    };
+    if text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+        return None;
+    }
+    let (column, letter) = (1..).zip(text.chars()).find(|(_, letter)| unseen(letter))?;
+    let clean: String = text.chars().filter(|letter| !unseen(letter)).collect();
+    let clean = clean.trim();
+    let hint = match letter {
+        '\r' => "end each line with a line feed: `tr '\\r' '\\n'` does it".to_owned(),
+        _ if parse_range(clean).is_ok() => format!("write it anew without that: `{clean}`"),
+        _ => "delete it, or write the line anew".to_owned(),
+    };
+    Some(Refusal::new(
+        format!(
+            "a character that cannot be seen stands in column {column}: {}",
+            code(letter)
+        ),
+        hint,
+    ))
+}
+
+/// Whether the word is a dash, as between the ends of a range.
+pub(super) fn is_dash(word: &str) -> bool {
+    word != "" && word.chars().all(dash)
+}
+
+fn dash(letter: char) -> bool {
+    matches!(letter, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
+}
+
+/// The prefix length that a network mask of IPv4 stands for; none for the one that could be any.
+pub(super) fn mask_len(text: &str) -> Option<u32> {
+    let mask = u32::from(text.parse::<Ipv4Addr>().ok()?);
+    (mask.leading_ones() + mask.trailing_zeros() == 32 && mask.leading_ones() >= 8)
+        .then_some(mask.leading_ones())
+}
+
+/// The refusal of ranges that are right but for what stands around them.
+pub(super) fn quoted(bare: &[&str]) -> Refusal {
+    let hint = if bare.len() <= NAMED {
+        format!("`{}`", bare.join(","))
+    } else {
+        "leave them out, and type the ranges with commas in between".to_owned()
+    };
+    Refusal::new("quotes or brackets stand around the ranges", hint)
+}
+
+/// Why words are refused that only together mean something, as a network and its mask; none if they do not.
+pub(super) fn together(words: &[&str]) -> Option<Refusal> {
+    Range(&words.join(" ")).in_pieces()
+}
+
+/// Why `text`, which is not a range, is refused.
+pub(super) fn explain(text: &str) -> Refusal {
+    if text.trim().is_empty() {
+        return Refusal::new(
+            "a range is empty",
+            "is a variable unset, or a comma too many? write a range like `198.51.100.0/24` or `2001:db8:aa::/48`",
+        );
+    }
+    if let Some(refusal) = hidden(text) {
+        return refusal;
+    }
+    let range = Range(text);
+    range
+        .with_a_port()
+        .or_else(|| range.in_quotes())
+        .or_else(|| range.in_pieces())
+        .or_else(|| range.from_to())
+        .or_else(|| range.with_a_zone())
+        .or_else(|| range.with_another_length())
+        .or_else(|| range.numbers())
+        .or_else(|| range.word())
+        .unwrap_or_else(|| range.is("is no IP address or CIDR", LIKE))
+}
+
+/// A text that was to be a range.
+#[derive(Clone, Copy)]
+pub(super) struct Range<'a>(pub(super) &'a str);
+
+impl Range<'_> {
+    pub(super) fn is(self, what: &str, hint: impl Into<String>) -> Refusal {
+        Refusal::new(format!("range `{}` {what}", shown(self.0)), hint)
+    }
+
+    /// With `corrected` as the hint; or, where that is none either, with what there is to say about it.
+    fn corrected(self, what: &str, corrected: &str) -> Refusal {
+        match parse_range(corrected) {
+            Ok(_) => self.is(what, format!("`{corrected}`")),
+            Err(refusal) => self.is(what, refusal.hint),
+        }
+    }
+
+    fn with_a_port(self) -> Option<Refusal> {
+        let what = "has a port";
+        let hint = |range: &str| {
+            format!("`{range}`; sources have no port, and `--port` names the protected ones")
+        };
+        if let Ok(socket) = self.0.parse::<SocketAddr>() {
+            return Some(self.is(what, hint(&socket.ip().to_string())));
+        }
+        let (range, port) = self.0.rsplit_once(':')?;
+        let is_cidr = range.contains('/') && range.parse::<IpNet>().is_ok();
+        (is_cidr && port.parse::<u16>().is_ok()).then(|| self.is(what, hint(range)))
+    }
+
+    fn in_quotes(self) -> Option<Refusal> {
+        let outside: Vec<char> = [QUOTES, &[',', ';', ' ', '\t']].concat();
+        let mut bare = self.0.trim_matches(&outside[..]);
+        // The end of a sentence.
+        if let Some(rest) = bare.strip_suffix(['.', ':'])
+            && !rest.ends_with(':')
+        {
+            bare = rest;
+        }
+        if bare.is_empty() {
+            return Some(self.is("is empty", LIKE));
+        }
+        (bare != self.0).then(|| self.corrected("has punctuation around it", bare))
+    }
+
+    /// Words that make one range.
+    fn in_pieces(self) -> Option<Refusal> {
+        let words: Vec<&str> = self.0.split_whitespace().collect();
+        match words[..] {
+            [_] => None,
+            [address, mask] if mask_len(mask).is_some() && !address.contains('/') => {
+                Some(self.corrected("has a network mask", &format!("{address}/{mask}")))
+            }
+            _ => match words.concat() {
+                joined if joined.parse::<IpNet>().is_ok() => {
+                    Some(self.corrected("has a space in it", &joined))
+                }
+                joined => Range(&joined).from_to(),
+            },
+        }
+    }
+
+    /// From the first address to the last.
+    fn from_to(self) -> Option<Refusal> {
+        let (first, last) = self
+            .0
+            .split_once("..")
+            .or_else(|| self.0.split_once(dash))?;
+        let (first, last) = (
+            first.trim(),
+            last.trim_matches(|letter| dash(letter) || letter == '.' || letter == ' '),
+        );
+        let first: IpAddr = first.parse().ok()?;
+        let last = match (first, last.parse::<IpAddr>(), last.parse::<u8>()) {
+            (_, Ok(last), _) => last,
+            // `192.0.2.1-9`
+            (IpAddr::V4(first), _, Ok(last)) => {
+                let [a, b, c, _] = first.octets();
+                IpAddr::V4(Ipv4Addr::new(a, b, c, last))
+            }
+            _ => return None,
+        };
+        let what = "is a range from one address to another";
+        if first > last {
+            return Some(self.is(
+                "ends before it begins",
+                "write the lower address first, or CIDRs",
+            ));
+        }
+        let cidrs: Vec<String> = match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => Ipv4Subnets::new(first, last, 0)
+                .map(|range| range.to_string())
+                .collect(),
+            (IpAddr::V6(first), IpAddr::V6(last)) => Ipv6Subnets::new(first, last, 0)
+                .map(|range| range.to_string())
+                .collect(),
+            _ => return Some(self.is("has two families", LIKE)),
+        };
+        let first = cidrs
+            .iter()
+            .take(NAMED)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(",");
+        let hint = match cidrs.len() {
+            1 => format!("as a CIDR: `{first}`"),
+            count if count <= NAMED => format!("as CIDRs: `{first}`"),
+            count => format!("as CIDRs: `{first}` and {} more", count - NAMED),
+        };
+        Some(self.is(what, hint))
+    }
+
+    fn with_a_zone(self) -> Option<Refusal> {
+        let (address, rest) = self.0.split_once('%')?;
+        address.parse::<Ipv6Addr>().ok()?;
+        let len = rest
+            .split_once('/')
+            .map_or(String::new(), |(_, len)| format!("/{len}"));
+        Some(self.corrected(
+            "names an interface, which no packet carries",
+            &format!("{address}{len}"),
+        ))
+    }
+
+    /// An address, and what is no prefix length.
+    fn with_another_length(self) -> Option<Refusal> {
+        let (text, len) = self.0.split_once('/')?;
+        let address: IpAddr = text.parse().ok()?;
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        if let Some(refusal) = self.with_a_mask(address, len) {
+            return Some(refusal);
+        }
+        let digits = len.trim_start_matches('+');
+        let digits = match digits.trim_start_matches('0') {
+            "" if !digits.is_empty() => "0",
+            digits => digits,
+        };
+        if digits.parse::<u8>().is_ok_and(|len| len <= max)
+            && digits.bytes().all(|digit| digit.is_ascii_digit())
+        {
+            let what = format!("has the prefix length {digits} in an odd form");
+            return Some(self.corrected(&what, &format!("{text}/{digits}")));
+        }
+        let like = match address {
+            IpAddr::V4(address) if address.octets()[3] == 0 => {
+                "`/24` as in `198.51.100.0/24`".to_owned()
+            }
+            IpAddr::V6(address) if address.segments()[7] == 0 => {
+                "`/48` as in `2001:db8:aa::/48`".to_owned()
+            }
+            _ => format!("`{address}/{max}` for one host"),
+        };
+        Some(self.is(&format!("has no prefix length from 0 to {max}"), like))
+    }
+
+    fn with_a_mask(self, address: IpAddr, mask: &str) -> Option<Refusal> {
+        let mask: IpAddr = mask.parse().ok()?;
+        let (bits, width) = match (address, mask) {
+            (IpAddr::V4(_), IpAddr::V4(mask)) => (u128::from(u32::from(mask)) << 96, 32),
+            (IpAddr::V6(_), IpAddr::V6(mask)) => (u128::from(mask), 128),
+            _ => return None,
+        };
+        let all = u128::MAX << (128 - width);
+        let len = |bits: u128| {
+            let ones = bits.leading_ones();
+            (ones + bits.trailing_zeros() >= 128).then_some(ones)
+        };
+        let unspecified = address.is_unspecified();
+        let (what, len) = match (len(bits), len(!bits & all)) {
+            // All or nothing: as a network mask and as a wildcard mask it says the opposite.
+            (Some(_), Some(_)) if unspecified != (bits == 0) => {
+                let hint = format!(
+                    "write the prefix length: `{NOBODY}` for nobody, `{address}/0` for everyone"
+                );
+                let hint = if unspecified {
+                    hint
+                } else {
+                    format!("`{address}/{width}` for one host")
+                };
+                return Some(self.is("has a mask that can mean two things", hint));
+            }
+            (Some(len), Some(_)) if unspecified => ("has a network mask", len),
+            (Some(_), Some(_)) => ("has a network mask", width),
+            (Some(len), None) => ("has a network mask", len),
+            (None, Some(len)) => ("has a wildcard mask", len),
+            (None, None) => {
+                return Some(self.is(
+                    "has a mask with holes in it",
+                    "write CIDRs, one for each part",
+                ));
+            }
+        };
+        Some(self.corrected(what, &format!("{address}/{len}")))
+    }
+
+    /// What is made of decimal numbers.
+    fn numbers(self) -> Option<Refusal> {
+        let (address, len) = match self.0.split_once('/') {
+            Some((address, len)) => (address, format!("/{len}")),
+            None => (self.0, String::new()),
+        };
+        let parts: Vec<&str> = address.split('.').collect();
+        let starred = |part: &&str| matches!(*part, "*" | "x" | "X");
+        let is_number =
+            |part: &&str| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit());
+        let count = parts.iter().take_while(|part| is_number(part)).count();
+        if count == 0 || parts.len() > 4 {
+            return None;
+        }
+        if count < parts.len() {
+            // `192.0.2.*`
+            let stars = parts[count..].iter().all(starred) && len.is_empty();
+            return stars.then(|| {
+                let zeros = [&parts[..count], &vec!["0"; 4 - count]].concat().join(".");
+                self.corrected("has a wildcard", &format!("{zeros}/{}", count * 8))
+            });
+        }
+        if let Some(part) = parts.iter().find(|part| part.parse::<u8>().is_err()) {
+            if parts.len() == 1 {
+                return Some(self.is("is a number", LIKE));
+            }
+            let what = format!("has the number {}, and each is from 0 to 255", shown(part));
+            return Some(self.is(&what, LIKE));
+        }
+        if parts.len() < 4 {
+            let zeros = [&parts[..], &vec!["0"; 4 - parts.len()]].concat().join(".");
+            let what = format!("has {} of the four numbers of an address", parts.len());
+            return Some(match &*len {
+                "" => self.is(
+                    &what,
+                    "write all four, and a prefix length, like `198.51.100.0/24`",
+                ),
+                "/0" if zeros == "0.0.0.0" => {
+                    self.is(&what, "`0.0.0.0/0`, which lets every IPv4 source in")
+                }
+                len => self.corrected(&what, &format!("{zeros}{len}")),
+            });
+        }
+        if parts
+            .iter()
+            .any(|part| part.len() > 1 && part.starts_with('0'))
+        {
+            let join = |radix| {
+                let numbers = parts
+                    .iter()
+                    .map(|part| u8::from_str_radix(part, radix).ok());
+                let numbers: Option<Vec<_>> = numbers
+                    .map(|number| number.map(|number| number.to_string()))
+                    .collect();
+                numbers.map(|numbers| format!("{}{len}", numbers.join(".")))
+            };
+            let decimal = join(10)?;
+            let hint = match join(8) {
+                Some(octal) if octal != decimal => {
+                    format!("`{decimal}`, or `{octal}` if the numbers are octal")
+                }
+                _ => format!("`{decimal}`"),
+            };
+            return Some(self.is(
+                "has numbers with leading zeros, which some programs read as octal",
+                hint,
+            ));
+        }
+        None
+    }
+}

@@ -1,0 +1,235 @@
+//! A file that is no list at all: one refusal that says what it looks like, in place of one for each of its lines.
+
+use std::net::IpAddr;
+
+use super::{Refusal, parse::parse_range};
+
+/// How many lines are looked at.
+const LOOKED_AT: usize = 100;
+
+/// The refusal of bytes that are not UTF-8 text.
+pub fn not_text(bytes: &[u8]) -> Option<Refusal> {
+    let refuse = |cause: String, hint: &str| Some(Refusal::new(cause, hint));
+    let head = &bytes[..bytes.len().min(200)];
+    let zeros = head.iter().filter(|byte| **byte == 0).count();
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return refuse(
+            "this is UTF-16".to_owned(),
+            "save it as UTF-8: `iconv -f UTF-16 -t UTF-8` does it",
+        );
+    }
+    if zeros * 3 > head.len() && zeros < head.len() && bytes.len() > 3 {
+        return refuse(
+            "this looks like UTF-16 without its mark: every other byte is zero".to_owned(),
+            "save it as UTF-8: `iconv -f UTF-16LE -t UTF-8` does it",
+        );
+    }
+    if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(b"PK\x03\x04") {
+        return refuse("this is compressed".to_owned(), "unpack it first");
+    }
+    let error = std::str::from_utf8(bytes).err()?;
+    let before = &bytes[..error.valid_up_to()];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let byte = bytes[error.valid_up_to()];
+    refuse(
+        format!("it is no UTF-8 text: line {line} holds the byte 0x{byte:02X}"),
+        "save it as UTF-8, one range a line",
+    )
+}
+
+/// What a text, which is not a list, looks like as a whole.
+pub(super) fn looks_like(text: &str) -> Option<Refusal> {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .take(LOOKED_AT)
+        .collect();
+    let first = *lines.first()?;
+    let refuse = |what: &str, hint: &str| {
+        Some(Refusal::new(
+            format!("this looks like {what}; apifence takes one CIDR a line"),
+            hint,
+        ))
+    };
+    if first
+        .split_whitespace()
+        .next()
+        .is_some_and(|word| parse_range(word).is_ok())
+    {
+        return fields(&lines).then(csv);
+    }
+    if is_section(first) || is_key(first, '=') {
+        return refuse(
+            "a settings file",
+            "the settings are in another file, which `--config` names",
+        );
+    }
+    if first.starts_with('{') || first.starts_with('[') && !is_address(first) {
+        return refuse(
+            "JSON",
+            "`jq -r '.. | strings | select(test(\"^[0-9a-fA-F.:]+/[0-9]+$\"))' FILE` prints the CIDRs in it: look at them before they are set",
+        );
+    }
+    if first.starts_with('<') {
+        return refuse(
+            "HTML or XML, as a page with an error is",
+            "look at what was downloaded, and from where",
+        );
+    }
+    if first == "---" || first.starts_with("- ") || is_key(first, ':') {
+        return refuse(
+            "YAML",
+            "`sed -n 's/^ *- *//p' FILE` prints the items of its lists: look at them before they are set",
+        );
+    }
+    fields(&lines).then(csv)
+}
+
+fn csv() -> Refusal {
+    Refusal::new(
+        "this looks like CSV; apifence takes one CIDR a line",
+        "`cut -d, -f1 FILE` prints its first column",
+    )
+}
+
+/// Whether most lines have several fields, with commas or semicolons in between.
+fn fields(lines: &[&str]) -> bool {
+    let has_fields = |line: &&&str| {
+        let words = line.split('#').next().unwrap_or_default();
+        words
+            .split([',', ';'])
+            .filter(|field| !field.trim().is_empty())
+            .count()
+            > 1
+    };
+    lines.len() > 1 && lines.iter().filter(has_fields).count() * 2 > lines.len()
+}
+
+/// Whether the line is one of `key: value` or `key = value`.
+fn is_key(line: &str, sign: char) -> bool {
+    let Some((key, value)) = line.split_once(sign) else {
+        return false;
+    };
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || "_-.\"'".contains(letter);
+    let key = key.trim_end();
+    key.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '"')
+        && key.chars().all(is_word)
+        && (value.is_empty() || sign == '=' || value.starts_with(' '))
+}
+
+/// Whether the line is one of `[section]`.
+fn is_section(line: &str) -> bool {
+    let name = line
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    name.is_some_and(|name| {
+        name.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-. ".contains(&byte))
+    })
+}
+
+/// Whether the line begins with an address in brackets.
+fn is_address(line: &str) -> bool {
+    let inside = line[1..].split([']', '/', '%']).next().unwrap_or_default();
+    inside.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RangesFile;
+    use super::*;
+
+    #[test]
+    fn other_formats_are_named_once() {
+        for (text, what) in [
+            (
+                "{\n  \"prefixes\": [\n    {\"ip_prefix\": \"3.2.34.0/26\"}\n  ]\n}\n",
+                "JSON",
+            ),
+            ("[\"10.0.0.0/8\",\"192.0.2.0/24\"]", "JSON"),
+            ("[\n  \"10.0.0.0/8\"\n]\n", "JSON"),
+            (
+                "# from the provider\n- 10.0.0.0/8\n- 192.0.2.0/24\n",
+                "YAML",
+            ),
+            ("ranges:\n  - 10.0.0.0/8\n", "YAML"),
+            ("---\n- 10.0.0.0/8\n", "YAML"),
+            ("network,region\n10.0.0.0/8,eu\n192.0.2.0/24,us\n", "CSV"),
+            ("10.0.0.0/8,eu\n192.0.2.0/24,us\n", "CSV"),
+            ("10.0.0.0/8;eu\n192.0.2.0/24;us\n", "CSV"),
+            (
+                "<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>\n",
+                "HTML",
+            ),
+            ("mode = \"enforce\"\nports = [443]\n", "settings file"),
+            ("[settings]\nmode = \"enforce\"\n", "settings file"),
+        ] {
+            let faults = RangesFile::parse(text).expect_err(text);
+            assert_eq!(
+                (faults.first.len(), faults.more),
+                (1, 0),
+                "{text}: {faults:?}"
+            );
+            let (line, refusal) = &faults.first[0];
+            assert_eq!(*line, 0, "{text}");
+            assert!(
+                refusal.cause.contains(&format!("looks like {what}"))
+                    || refusal.cause.contains(what),
+                "{text}: {}",
+                refusal.cause
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_with_faults_is_still_a_list() {
+        for text in [
+            "[2001:db8::1]\n10.0.0.0/8\n",
+            "vpn.example.com\n10.0.0.0/8\n",
+            "2001:db8:::\n10.0.0.0/8\n",
+            "10.0.0.1/8\n192.0.2.0/24\n10.0.0.0/8,192.0.2.0/24\n",
+            "10.0.0.0/8,192.0.2.0/24\n",
+            "nonsense\n",
+        ] {
+            let faults = RangesFile::parse(text).expect_err(text);
+            assert!(
+                faults.first.iter().all(|(line, _)| *line > 0),
+                "{text}: {faults:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_named() {
+        let utf16 = |big: bool, mark: bool| {
+            let text = "10.0.0.0/8\r\n192.0.2.0/24\r\n".encode_utf16();
+            let units = mark.then_some(0xfeff).into_iter().chain(text);
+            let bytes = units.flat_map(|unit| {
+                if big {
+                    unit.to_be_bytes()
+                } else {
+                    unit.to_le_bytes()
+                }
+            });
+            bytes.collect::<Vec<u8>>()
+        };
+        for (bytes, what) in [
+            (utf16(true, true), "UTF-16"),
+            (utf16(false, true), "UTF-16"),
+            (utf16(false, false), "UTF-16"),
+            (
+                b"10.0.0.0/8 # ok\n192.0.2.0/24 # caf\xe9\n".to_vec(),
+                "line 2 holds the byte 0xE9",
+            ),
+            (vec![0x1f, 0x8b, 8, 0], "compressed"),
+        ] {
+            let refusal = not_text(&bytes).expect(what);
+            assert!(refusal.cause.contains(what), "{}", refusal.cause);
+        }
+        assert_eq!(not_text("10.0.0.0/8 # caf\u{e9}\n".as_bytes()), None);
+        assert_eq!(not_text(b""), None);
+    }
+}

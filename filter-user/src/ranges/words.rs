@@ -1,0 +1,129 @@
+//! Words that stand for addresses elsewhere, and are none.
+
+use std::net::IpAddr;
+
+use super::{
+    Refusal,
+    meant::{LIKE, Range, shown},
+};
+
+/// The names by which providers sell addresses begin with these.
+const PROVIDERS: [&str; 13] = [
+    "akamai",
+    "amazon",
+    "aws",
+    "azure",
+    "cloudflare",
+    "cloudfront",
+    "digitalocean",
+    "fastly",
+    "gcp",
+    "github",
+    "google",
+    "hetzner",
+    "oracle",
+];
+
+impl Range<'_> {
+    /// What is made of letters.
+    pub(super) fn word(self) -> Option<Refusal> {
+        let lower = self.0.to_ascii_lowercase();
+        if let Some((_, rest)) = self.0.split_once("://") {
+            let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
+            return Some(self.is("is a URL", addresses_of(host)));
+        }
+        if is_mac(self.0) {
+            return Some(self.is(
+                "is a MAC address, which a router does not pass on",
+                "write the IP address of the host, or its network",
+            ));
+        }
+        match &*lower {
+            "*" | "any" | "all" | "everyone" | "everything" | "internet" | "any4" | "any6"
+            | "*/0" => {
+                return Some(self.is(
+                    "is a word for everyone",
+                    "`0.0.0.0/0` and `::/0` let everyone in; `apifence ranges clear` switches enforcement off",
+                ));
+            }
+            "none" | "nobody" | "null" | "nil" => {
+                return Some(self.is(
+                    "is a word for nobody",
+                    "`0.0.0.0/32` alone lets nobody in but the implicit sources",
+                ));
+            }
+            "disabled" | "off" => {
+                return Some(self.is("is a word for the off switch", "`apifence ranges clear` switches enforcement off; in a file `disabled` stands on a line of its own"));
+            }
+            "localhost" | "ip6-localhost" | "ip6-loopback" | "localhost.localdomain" => {
+                return Some(self.is(
+                    "is this host's loopback",
+                    "leave it out: loopback traffic never passes the filter",
+                ));
+            }
+            _ => {}
+        }
+        if lower.starts_with('@') {
+            return Some(self.is(
+                "is a name for sources, not a range",
+                "write the CIDRs of the nodes or pods; `kubectl get nodes -o wide` shows addresses",
+            ));
+        }
+        let name = lower.split('/').next().unwrap_or_default();
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
+            && name.bytes().any(|byte| byte.is_ascii_alphabetic());
+        if !is_name {
+            return None;
+        }
+        let ids = ["sg-", "pl-", "vpc-", "subnet-"]
+            .iter()
+            .any(|id| name.starts_with(id));
+        let tld = name.rsplit('.').next().unwrap_or_default();
+        let is_host = name.contains('.') && ["com", "net", "org", "io", "dev"].contains(&tld);
+        if ids || !is_host && PROVIDERS.iter().any(|provider| name.starts_with(provider)) {
+            return Some(self.is(
+                "is a provider's name for addresses",
+                "write the CIDRs that the provider publishes for it",
+            ));
+        }
+        let hex = |part: &str| part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if name.contains(':') {
+            return name.split(':').all(hex).then(|| self.is("is no IPv6 address", "an IPv6 address has eight groups, or `::` in place of some: `2001:db8:aa::/48`"));
+        }
+        if name.starts_with("0x") {
+            return None;
+        }
+        Some(self.is("is a name, not an address", addresses_of(name)))
+    }
+}
+
+/// What to do with the name of a host.
+fn addresses_of(host: &str) -> String {
+    let is_plain = host.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    if host.parse::<IpAddr>().is_ok() {
+        format!("`{host}`")
+    } else if is_plain {
+        format!(
+            "write the addresses: `getent ahosts {}` shows them",
+            shown(host)
+        )
+    } else {
+        LIKE.to_owned()
+    }
+}
+
+/// Whether the text is the address of a network card.
+fn is_mac(text: &str) -> bool {
+    let groups = |separator: char, count: usize, len: usize| {
+        let parts: Vec<&str> = text.split(separator).collect();
+        let hex =
+            |part: &&str| part.len() == len && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        parts.len() == count && parts.iter().all(hex)
+    };
+    groups(':', 6, 2) || groups('-', 6, 2) || groups('.', 3, 4)
+}
