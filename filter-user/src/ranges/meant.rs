@@ -105,10 +105,10 @@ pub(super) fn explain(text: &str) -> Refusal {
             "is a variable unset, or a comma too many? write a range like `198.51.100.0/24` or `2001:db8:aa::/48`",
         );
     }
-    if let Some(refusal) = hidden(text) {
-        return refusal;
-    }
     let range = Range(text);
+    if let Some(refusal) = hidden(text) {
+        return Refusal::new(format!("range `{}`: {refusal}", shown(text)), refusal.hint);
+    }
     range
         .with_a_port()
         .or_else(|| range.in_quotes())

@@ -10,22 +10,20 @@ const LOOKED_AT: usize = 100;
 /// The refusal of bytes that are not UTF-8 text.
 pub fn not_text(bytes: &[u8]) -> Option<Refusal> {
     let refuse = |cause: String, hint: &str| Some(Refusal::new(cause, hint));
-    let head = &bytes[..bytes.len().min(200)];
-    let zeros = head.iter().filter(|byte| **byte == 0).count();
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return refuse(
             "this is UTF-16".to_owned(),
             "save it as UTF-8: `iconv -f UTF-16 -t UTF-8` does it",
         );
     }
-    if zeros * 3 > head.len() && zeros < head.len() && bytes.len() > 3 {
-        return refuse(
-            "this looks like UTF-16 without its mark: every other byte is zero".to_owned(),
-            "save it as UTF-8: `iconv -f UTF-16LE -t UTF-8` does it",
-        );
-    }
     if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(b"PK\x03\x04") {
         return refuse("this is compressed".to_owned(), "unpack it first");
+    }
+    if let Some(encoding) = every_other_zero(bytes) {
+        return refuse(
+            format!("this looks like {encoding} without its mark: every other byte is zero"),
+            &format!("save it as UTF-8: `iconv -f {encoding} -t UTF-8` does it"),
+        );
     }
     let error = std::str::from_utf8(bytes).err()?;
     let before = &bytes[..error.valid_up_to()];
@@ -35,6 +33,18 @@ pub fn not_text(bytes: &[u8]) -> Option<Refusal> {
         format!("it is no UTF-8 text: line {line} holds the byte 0x{byte:02X}"),
         "save it as UTF-8, one range a line",
     )
+}
+
+/// The encoding of plain text in which every other byte is zero. A file that was torn has zeros side by side.
+fn every_other_zero(bytes: &[u8]) -> Option<&'static str> {
+    let head = &bytes[..bytes.len().min(200) & !1];
+    let zero = |odd: usize| head.chunks_exact(2).filter(|pair| pair[odd] == 0).count();
+    match (zero(0), zero(1), head.len() / 2) {
+        (_, _, 0..=2) => None,
+        (0, zeros, pairs) if zeros == pairs => Some("UTF-16LE"),
+        (zeros, 0, pairs) if zeros == pairs => Some("UTF-16BE"),
+        _ => None,
+    }
 }
 
 /// What a text, which is not a list, looks like as a whole.

@@ -274,6 +274,25 @@ fn any_size_is_drawn() {
     }
 }
 
+/// Whatever a device is called: a terminal that draws it obeys none of it.
+#[test]
+fn what_a_terminal_would_obey_is_not_drawn() {
+    let evil = "e\x1b[31m\x07\u{9b}\u{202e}\u{2066}\u{200b}\u{feff}\r\nth";
+    let mut model = Model::default();
+    for second in 0..3 {
+        let mut sample = sample(second);
+        sample.interfaces[0].0.interface = evil.to_owned();
+        sample.interfaces[0].0.native_refused = Some(evil.to_owned());
+        model.take(sample);
+    }
+    model.fail(&anyhow::anyhow!("read `{evil}`: gone"));
+    let terminal = screen(&model, &mut Controls::default(), (160, 44));
+    for cell in &terminal.backend().buffer().content {
+        let hidden = cell.symbol().contains(crate::visible::is_hidden);
+        assert!(!hidden, "{:?}", cell.symbol());
+    }
+}
+
 #[test]
 fn without_colours_there_are_none() {
     let model = model();

@@ -14,6 +14,7 @@ use super::{
     model::{Model, SPAN},
     rows::{Cells, Sort, entry_cells, interface_cells, short, source_cells},
 };
+use crate::visible::is_hidden;
 
 /// How things look; without colours if nobody wants any.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +127,23 @@ pub(super) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls,
     if controls.help {
         help(frame);
     }
+    hide(frame);
     controls.frozen = frozen;
+}
+
+/// Takes out of what is drawn what a terminal would obey: the library leaves out control characters, and keeps those that change the
+/// direction of writing in the cell before them.
+fn hide(frame: &mut Frame<'_>) {
+    for cell in &mut frame.buffer_mut().content {
+        if cell.symbol().contains(is_hidden) {
+            let seen: String = cell
+                .symbol()
+                .chars()
+                .filter(|letter| !is_hidden(*letter))
+                .collect();
+            cell.set_symbol(if seen.is_empty() { " " } else { &seen });
+        }
+    }
 }
 
 fn header<'a>(model: &'a Model, is_paused: bool, look: Look) -> Paragraph<'a> {

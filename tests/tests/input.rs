@@ -1,0 +1,693 @@
+//! Whatever is typed, and whatever a file holds: what was meant is named, a list is taken as it was meant or not at all, and a terminal
+//! gets no character that it would obey.
+
+mod snapshot;
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
+use snapshot::{all, same};
+use tests::{
+    cli::{Apifence, Background, FAILED, INPUT, Ran, refused},
+    net::Echo,
+    netns::Namespace,
+    scrape::{get, ready},
+    site::{ATTACH, Family, INTERFACE, Site},
+    wait::until,
+};
+
+/// The list that is in the file before each try.
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
+const PORT: u16 = 443;
+/// The most that anything says about one file.
+const LITTLE: usize = 4096;
+
+/// The words for everything odd that people type.
+#[test]
+fn what_is_typed_is_named() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let filter = Apifence::new(&node)?;
+    let mut said = Vec::new();
+    for text in [
+        "198.51.100.0/255.255.255.0",
+        "198.51.100.0 255.255.255.0",
+        "198.51.100.0/0.0.0.255",
+        "198.51.100.0/24\"",
+        "198.51.100.0/024",
+        "198.51.100.0/+24",
+        "198.51.100.0/33",
+        "198.51.100.0/",
+        "137.117.106.90/29",
+        r#"["198.51.100.0/24", "2001:db8:aa::/48"]"#,
+        r#"["198.51.100.0/24","nonsense"]"#,
+        "192.0.2.1-192.0.2.9",
+        "192.0.2.1 - 192.0.2.9",
+        "192.0.2.1-9",
+        "10.0.0.1-10.255.255.254",
+        "2001:db8::1-2001:db8::8",
+        "vpn.example.com",
+        "https://vpn.example.com/login",
+        "AzureCloud",
+        "AWS",
+        "sg-0123abcd",
+        "@nodes",
+        "00:1a:2b:3c:4d:5e",
+        "198.51.100.7:443",
+        "[2001:db8::1]:443",
+        "fe80::1%eth0",
+        "010.0.0.1",
+        "10.0.0/8",
+        "10/8",
+        "0/0",
+        "198.51.100.*",
+        "*",
+        "any",
+        "none",
+        "disabled",
+        "localhost",
+        "255.255.255.0",
+        "198.51.100.256",
+        "198.51.100.0\u{200b}/24",
+        "198.51.100.0/24,\u{a0}192.0.2.1",
+        "198.51.100.0/24,,192.0.2.1",
+        ",198.51.100.0/24",
+        ",",
+        "",
+        "a b c d e f g h i j k l",
+    ] {
+        fs::write(filter.ranges_file(), LIST)?;
+        let ran = filter.run(&["ranges", "set", text])?;
+        refused(&ran, INPUT, &[])?;
+        // A range that is refused by one command is refused by each, in the same words; the empty list is a question of `set`.
+        if text.contains(|letter: char| letter != ',') {
+            for verb in ["add", "remove"] {
+                let other = filter.run(&["ranges", verb, text])?;
+                ensure!(
+                    other.stderr == ran.stderr && other.code == ran.code,
+                    "{ran}\n{other}"
+                );
+            }
+        }
+        ensure!(fs::read_to_string(filter.ranges_file())? == LIST, "{ran}");
+        said.push(ran);
+    }
+    same("input-typed", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn a_list_is_typed_in_any_way() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let filter = Apifence::new(&node)?;
+    let file = || fs::read_to_string(filter.ranges_file());
+    let pair = "198.51.100.0/24\n192.0.2.1/32\n";
+    for typed in [
+        &["198.51.100.0/24,192.0.2.1"][..],
+        &["198.51.100.0/24", "192.0.2.1"],
+        &["198.51.100.0/24,", "192.0.2.1,"],
+        &["198.51.100.0/24 192.0.2.1"],
+        &["198.51.100.0/24\n192.0.2.1\n"],
+        &["198.51.100.0/24;192.0.2.1;"],
+        &[" 198.51.100.0/24 ,\t192.0.2.1\r\n"],
+    ] {
+        fs::write(filter.ranges_file(), "203.0.113.0/24\n")?;
+        filter.ok(&[&["ranges", "set"], typed].concat())?;
+        assert_eq!(file()?, pair, "set {typed:?}");
+        fs::write(filter.ranges_file(), "203.0.113.0/24\n")?;
+        filter.ok(&[&["ranges", "add"], typed].concat())?;
+        assert_eq!(file()?, format!("203.0.113.0/24\n{pair}"), "add {typed:?}");
+        filter.ok(&[&["ranges", "remove"], typed].concat())?;
+        assert_eq!(file()?, "203.0.113.0/24\n", "remove {typed:?}");
+    }
+    // Nothing that has no range in it opens the port, even by force but for the empty list itself.
+    for nothing in [",", ";", " ,", "\n;", "[]", "\"\"", "''", "[\"\"]"] {
+        for force in [&[][..], &["--force"]] {
+            let ran = filter.run(&[&["ranges", "set", nothing], force].concat())?;
+            refused(&ran, INPUT, &["empty"])?;
+        }
+    }
+    for unset in [
+        &[""][..],
+        &["  "],
+        &["198.51.100.0/24", "", "192.0.2.1"],
+        &["", "192.0.2.1"],
+    ] {
+        let ran = filter.run(&[&["ranges", "set"], unset].concat())?;
+        refused(&ran, INPUT, &["empty"])?;
+    }
+    assert_eq!(file()?, "203.0.113.0/24\n");
+    // Flags with lists of their own are read in the same way.
+    let shown = filter.json(&[
+        "config",
+        "--cluster-cidrs",
+        "10.0.0.0/8 10.96.0.0/12;172.16.0.0/12",
+    ])?;
+    ensure!(shown.to_string().contains("172.16.0.0/12"), "{shown}");
+    let ran = filter.run(&["config", "--cluster-cidrs", "10.0.0.0/255.0.0.0"])?;
+    refused(&ran, INPUT, &["--cluster-cidrs", "network mask"])
+}
+
+/// A list in the file, set from another file that holds `bytes`.
+fn set_from(filter: &Apifence<'_>, name: &str, bytes: &[u8]) -> Result<Ran> {
+    fs::write(filter.ranges_file(), LIST)?;
+    let file = filter.ranges_file().with_file_name(name);
+    fs::write(&file, bytes)?;
+    let ran = filter.run(&["ranges", "set", "--from-file", &file.display().to_string()])?;
+    if ran.code != Some(0) {
+        let now = fs::read_to_string(filter.ranges_file())?;
+        ensure!(now == LIST, "{ran}\n{now}");
+    }
+    Ok(ran)
+}
+
+fn utf16(text: &str, mark: bool) -> Vec<u8> {
+    let mark = if mark { "\u{feff}" } else { "" };
+    let units = mark.encode_utf16().chain(text.encode_utf16());
+    units.flat_map(u16::to_le_bytes).collect()
+}
+
+#[test]
+fn what_a_file_holds_is_named() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let filter = Apifence::new(&node)?;
+    let lines = |line: &dyn Fn(usize) -> String| (0..60_000).map(line).collect::<String>();
+    let json = lines(&|n| {
+        format!(
+            "  {{\"ip_prefix\": \"10.{}.{}.0/24\"}},\n",
+            n / 256,
+            n % 256
+        )
+    });
+    let yaml = lines(&|n| format!("- 10.{}.{}.0/24\n", n / 256, n % 256));
+    let csv = lines(&|n| format!("10.{}.{}.0/24,eu-west,EC2\n", n / 256, n % 256));
+    let bad = lines(&|n| format!("10.{}.{}.0/8\n", n / 256, n % 256 + 1));
+    let long = "x".repeat(1 << 20);
+    let files: [(&str, Vec<u8>); 22] = [
+        ("json", format!("{{\"prefixes\": [\n{json}]}}\n").into()),
+        ("yaml", format!("ranges:\n{yaml}").into()),
+        ("csv", format!("prefix,region,service\n{csv}").into()),
+        (
+            "html",
+            b"<!DOCTYPE html>\n<html><body>\n<h1>502 Bad Gateway</h1>\n".to_vec(),
+        ),
+        ("toml", b"mode = \"enforce\"\nports = [6443]\n".to_vec()),
+        ("utf-16", utf16("198.51.100.0/24\r\n", true)),
+        ("utf-16-without-mark", utf16("198.51.100.0/24\r\n", false)),
+        ("latin-1", b"198.51.100.0/24 # Orl\xe9ans\n".to_vec()),
+        ("gzip", vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]),
+        ("60000-faults", bad.into()),
+        (
+            "long",
+            format!("{long}\n198.51.100.0/24 {long}\n198.51.100.0/24 expires={long}\n").into(),
+        ),
+        ("nul", b"198.51.100.0/24\0\0\0\0".to_vec()),
+        (
+            "nul-in-comment",
+            b"198.51.100.0/24 # office\0\0\0\0".to_vec(),
+        ),
+        ("zero-width", "198.51.100.0/24\u{200b}\n".into()),
+        ("mark-inside", "198.51.100.0/24\n\u{feff}192.0.2.1\n".into()),
+        ("direction", "\u{202e}198.51.100.0/24\n".into()),
+        ("no-break-space", "198.51.100.0/24\u{a0}# office\n".into()),
+        ("escape", b"\x1b[31m198.51.100.0/24\n".to_vec()),
+        (
+            "mac-lines",
+            b"# office\r198.51.100.0/24\r192.0.2.1\r".to_vec(),
+        ),
+        (
+            "mask",
+            b"198.51.100.0/255.255.255.0\n198.51.100.0 255.255.255.0\n".to_vec(),
+        ),
+        (
+            "from-to",
+            b"192.0.2.1-192.0.2.9\n192.0.2.1 - 192.0.2.9\n".to_vec(),
+        ),
+        (
+            "several",
+            b"198.51.100.0/24, 192.0.2.1\n\n198.51.100.0/24;\n".to_vec(),
+        ),
+    ];
+    let mut said = Vec::new();
+    for (name, bytes) in files {
+        let ran = set_from(&filter, name, &bytes)?;
+        refused(&ran, INPUT, &[name])?;
+        ensure!(
+            ran.stderr.len() < LITTLE,
+            "{} bytes: {ran}",
+            ran.stderr.len()
+        );
+        said.push(ran);
+    }
+    let folder = filter.ranges_file().parent().context("no folder")?;
+    let folder = format!("{}/", folder.display());
+    for ran in &mut said {
+        ran.stderr = ran.stderr.replace(&folder, "FOLDER/");
+    }
+    let mut text = said
+        .iter()
+        .map(Ran::transcript)
+        .collect::<Vec<_>>()
+        .join("\n");
+    text = text.replace(&folder, "FOLDER/");
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots") }, {
+        insta::assert_snapshot!("input-files", text);
+    });
+
+    // What Windows writes is taken, and an edit is no harm.
+    let ran = set_from(
+        &filter,
+        "bom",
+        "\u{feff}198.51.100.0/24 # Lyon\r\n192.0.2.1\r\n".as_bytes(),
+    )?;
+    ensure!(ran.code == Some(0), "{ran}");
+    assert_eq!(
+        fs::read_to_string(filter.ranges_file())?,
+        "198.51.100.0/24 # Lyon\n192.0.2.1\n"
+    );
+    fs::write(filter.ranges_file(), "\u{feff}198.51.100.0/24\r\n")?;
+    filter.ok(&["ranges", "add", "192.0.2.1"])?;
+    assert_eq!(
+        fs::read_to_string(filter.ranges_file())?,
+        "198.51.100.0/24\n192.0.2.1/32\n"
+    );
+    Ok(())
+}
+
+/// The log up to a line.
+fn log_until(daemon: &mut Background, end: &str) -> Result<String> {
+    let mut log = String::new();
+    loop {
+        let line = daemon.line(|_| true)?;
+        log += &format!("{line}\n");
+        if line.contains(end) {
+            return Ok(log);
+        }
+    }
+}
+
+#[test]
+fn a_file_of_faults_is_told_in_a_few_lines_everywhere() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    ready(&site.node, &mut daemon)?;
+    let bad: String = (0..300_000)
+        .map(|n| format!("10.0.0.1/{} # {n} \u{1b}[31m\n", n % 8 + 1))
+        .collect();
+    fs::write(filter.ranges_file(), bad)?;
+    let log = log_until(&mut daemon, "what is in force stays in force")?;
+    ensure!(
+        log.contains("and 299,990 more like these") && log.len() < LITTLE,
+        "{log}"
+    );
+    until("it is not ready", || {
+        Ok(get(&site.node, "/readyz")?.status == 503)
+    })?;
+    let body = get(&site.node, "/readyz")?.body;
+    ensure!(
+        body.contains("and 299,990 more like these") && body.len() < LITTLE,
+        "{body}"
+    );
+    let status = filter.ok(&["status"])?;
+    ensure!(
+        status.contains("and 299,990 more like these") && status.len() < LITTLE,
+        "{status}"
+    );
+    let json = filter.json(&["status"])?.to_string();
+    ensure!(json.len() < 2 * LITTLE, "{} bytes", json.len());
+    let memory = fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
+    let peak = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no peak")?;
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse()?;
+    ensure!(peak < 100 << 10, "{peak} kB");
+    site.admin_gets_in(Family::V4, PORT)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    daemon.line(|line| line.contains("in force again"))?;
+    daemon.signal(Signal::SIGTERM)?;
+    daemon.wait().map(drop)
+}
+
+#[test]
+fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let once: String = (0..1900)
+        .map(|n| format!("10.0.{}.{}\n", n / 256, n % 256))
+        .collect();
+    fs::write(
+        filter.ranges_file(),
+        format!("{once}{once}198.51.100.0/24\n"),
+    )?;
+    let ran = filter.run(&ATTACH[..3])?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("listed twice"),
+        "{ran}"
+    );
+    site.admin_gets_in(Family::V4, PORT)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    let many: String = (0..3501)
+        .map(|n| format!("10.0.{}.{}\n", n / 256, n % 256))
+        .collect();
+    fs::write(filter.ranges_file(), format!("{many}{many}"))?;
+    let ran = filter.run(&["ranges", "reload"])?;
+    refused(
+        &ran,
+        INPUT,
+        &["has 3501 entries (3501 more repeat one of them)", "3500"],
+    )
+}
+
+#[test]
+fn a_list_says_whom_it_lets_in() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let filter = Apifence::new(&node)?;
+    let said = all(
+        &filter,
+        &[
+            &["ranges", "set", "0.0.0.0/1,128.0.0.0/1", "--dry-run"],
+            &["ranges", "set", "::/1,8000::/1", "--dry-run"],
+            &["ranges", "set", "2000::/3", "--dry-run"],
+            &["ranges", "set", "13.0.0.0/8,52.0.0.0/9", "--dry-run"],
+            &["ranges", "set", "0.0.0.0/1", "--dry-run"],
+            &["ranges", "set", "203.0.0.0/16,10.0.0.0/8", "--dry-run"],
+        ],
+    )?;
+    same("input-whom-a-list-lets-in", &filter, &said);
+    Ok(())
+}
+
+#[test]
+fn times_are_taken_as_they_are_meant_or_refused() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let text = format!(
+        "{LIST}203.0.113.0/24 expires=9999-12-31T23:59:59Z\n192.0.2.0/25 expires=2400-01-01T00:00:00Z\n"
+    );
+    fs::write(filter.ranges_file(), &text)?;
+    filter.ok(&["ranges", "reload"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    // What the kernel goes by is what the file says: nothing is left to change.
+    let ran = filter.run(&["ranges", "reload"])?;
+    ensure!(
+        ran.stderr.contains("0 added, 0 removed, 4 unchanged\n"),
+        "{ran}"
+    );
+    ensure!(!ran.stderr.contains("another expiry"), "{ran}");
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+    let list = filter.ok(&["ranges", "list"])?;
+    ensure!(
+        list.contains("2400-01-01T00:00:00Z") && !list.contains("2262"),
+        "{list}"
+    );
+    for time in ["3mo", "1y", "2027-01-31t18:00:00z"] {
+        filter.ok(&["ranges", "add", "192.0.2.200", "--expires", time])?;
+    }
+    let mut said = Vec::new();
+    for time in [
+        "tomorrow",
+        "8",
+        "1000y",
+        "9999-12-31T23:59:59Z",
+        "2027-01-31T18:00:00",
+        "2027-01-31T18:00:00+25:00",
+        "2027-01-31T18:00:00+01:00[Europe/Paris]",
+        "-1h",
+        "2020-01-01T00:00:00Z",
+    ] {
+        let ran = filter.run(&["ranges", "add", "192.0.2.201", &format!("--expires={time}")])?;
+        refused(&ran, INPUT, &["expiry"])?;
+        said.push(ran.transcript());
+    }
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots") }, {
+        insta::assert_snapshot!("input-times", said.join("\n"));
+    });
+    for time in [
+        "2027-01-31T18:00:00+25:00",
+        "2027-01-31T18:00:00+01:00[Europe/Paris]",
+        "2027-01-31T18:00:00",
+        "2027-01-31",
+    ] {
+        fs::write(
+            filter.ranges_file(),
+            format!("{LIST}203.0.113.9 expires={time}\n"),
+        )?;
+        refused(&filter.run(&["ranges", "reload"])?, INPUT, &[time, ":3:"])?;
+    }
+    Ok(())
+}
+
+/// A bind mount that goes with the value.
+struct Bound<'a>(&'a Path);
+
+impl<'a> Bound<'a> {
+    fn new(path: &'a Path, read_only: bool) -> Result<Self> {
+        mount(
+            Some(path),
+            path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )?;
+        let bound = Self(path);
+        if read_only {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?;
+        }
+        Ok(bound)
+    }
+}
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        // It goes with the mount namespace, too.
+        let _ = umount2(self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn nothing_is_said_to_be_done_where_the_file_cannot_be_replaced() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let file = filter.ranges_file().to_owned();
+    let before = filter.json(&["ranges", "list"])?["ranges"]
+        .as_array()
+        .map(Vec::len);
+    let folder = file.parent().context("no folder")?.to_owned();
+    for (mounted, read_only, words) in [
+        (&file, false, "it is mounted by itself"),
+        (&file, true, "it is mounted by itself"),
+        (&folder, true, "cannot be written: read-only file system"),
+    ] {
+        let _bound = Bound::new(mounted, read_only)?;
+        for command in [
+            &["ranges", "add", "192.0.2.1"][..],
+            &["ranges", "set", "192.0.2.1,198.51.100.0/24"],
+            &["ranges", "add", "192.0.2.1", "--confirm-within", "60s"],
+            &["ranges", "remove", "2001:db8:aa::/48"],
+            &["ranges", "clear", "--force"],
+        ] {
+            let ran = filter.run(command)?;
+            refused(&ran, FAILED, &[words])?;
+            ensure!(
+                !ran.stderr.contains("added") && ran.stderr.contains("nothing changed"),
+                "{ran}"
+            );
+            ensure!(fs::read_to_string(&file)? == LIST, "{ran}");
+        }
+        // What changes nothing in the file needs no other file.
+        filter.ok(&["ranges", "reload"])?;
+        filter.ok(&["ranges", "add", "192.0.2.1", "--dry-run"])?;
+        let now = filter.json(&["ranges", "list"])?["ranges"]
+            .as_array()
+            .map(Vec::len);
+        assert_eq!(now, before);
+    }
+    filter.ok(&["ranges", "add", "192.0.2.1"]).map(drop)
+}
+
+#[test]
+fn a_rewrite_keeps_whose_the_file_is() -> Result<()> {
+    let node = Namespace::new("node")?;
+    let filter = Apifence::new(&node)?;
+    let file = filter.ranges_file();
+    fs::write(file, LIST)?;
+    chown(file, Some(1234), Some(4321))?;
+    fs::set_permissions(file, Permissions::from_mode(0o640))?;
+    // user::rw-, user:1000:r--, group::r--, mask::r--, other::---
+    let entries = [
+        (1_u16, 6_u16, u32::MAX),
+        (2, 4, 1000),
+        (4, 4, u32::MAX),
+        (16, 4, u32::MAX),
+        (32, 0, u32::MAX),
+    ];
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(permissions.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    let attributes = [
+        ("system.posix_acl_access", acl),
+        ("trusted.apifence", b"kept".to_vec()),
+    ];
+    for (name, value) in &attributes {
+        xattr::set(file, name, value)?;
+    }
+    let own = || -> Result<_> {
+        let metadata = fs::metadata(file)?;
+        let values: Vec<_> = attributes
+            .iter()
+            .map(|(name, _)| xattr::get(file, name))
+            .collect::<Result<_, _>>()?;
+        Ok((
+            metadata.uid(),
+            metadata.gid(),
+            metadata.mode() & 0o7777,
+            values,
+        ))
+    };
+    let before = own()?;
+    assert_eq!((before.0, before.1, before.2), (1234, 4321, 0o640));
+    for command in [
+        &["ranges", "add", "192.0.2.1"][..],
+        &["ranges", "remove", "192.0.2.1"],
+        &["ranges", "set", "192.0.2.0/24"],
+        &["ranges", "rollback"],
+        &["ranges", "clear"],
+    ] {
+        let ran = filter.run(command)?;
+        ensure!(ran.code == Some(0), "{ran}");
+        assert_eq!(own()?, before, "{ran}");
+    }
+    Ok(())
+}
+
+/// Wants no character in it that a terminal obeys or does not show.
+fn clean(what: &str, text: &str) -> Result<()> {
+    let bad = |letter: &char| {
+        *letter != '\n' && letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let found = text.chars().find(bad);
+    ensure!(found.is_none(), "{what}: {found:?} in {text:?}");
+    Ok(())
+}
+
+#[test]
+fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
+    const EVIL: &str = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{7f}\u{202e}\u{2066}\u{200b}\u{feff}\t";
+    const NAME: &str = "e\x1b[31mvil\x07";
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let mut add = Command::new("ip");
+    add.args(["link", "add", NAME, "type", "veth", "peer", "name", "other"]);
+    let added = site.node.output(&mut add)?;
+    ensure!(added.status.success(), "{added:?}");
+    let mut up = Command::new("ip");
+    up.args(["link", "set", NAME, "up"]);
+    ensure!(site.node.output(&mut up)?.status.success());
+    fs::write(filter.ranges_file(), format!("{LIST}192.0.2.1 # {EVIL}\n"))?;
+    let attached = filter.run(&["attach", "--interface", INTERFACE, "--interface", NAME])?;
+    ensure!(attached.code == Some(0), "{attached}");
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    let list = filter.ok(&["ranges", "list"])?;
+    ensure!(list.contains(r"\u{1b}]0;owned\u{7}"), "{list}");
+    let status = filter.ok(&["status"])?;
+    ensure!(status.contains(r"e\u{1b}[31mvil\u{7}"), "{status}");
+    // For a program it is all there.
+    let rows = filter.json(&["ranges", "list"])?;
+    let comment = |row: &serde_json::Value| row["comment"] == EVIL.trim();
+    ensure!(
+        rows["ranges"]
+            .as_array()
+            .is_some_and(|rows| rows.iter().any(comment)),
+        "{rows}"
+    );
+
+    let evil = filter.ranges_file().with_file_name("evil\x1b[31m");
+    fs::write(
+        &evil,
+        format!("{EVIL}\n10.0.0.1/8 {EVIL}\n10.0.0.0/8 # \r {EVIL}\n"),
+    )?;
+    let evil = evil.display().to_string();
+    let commands: [&[&str]; 17] = [
+        &["status"],
+        &["ranges", "list"],
+        &["ranges", "history"],
+        &["stats"],
+        &["top"],
+        &["check", "192.0.2.1", "203.0.113.9"],
+        &["suggest"],
+        &["events", "--recent"],
+        &["config"],
+        &["ranges", "set", "--from-file", &evil],
+        &["ranges", "add", EVIL],
+        &["ranges", "add", "192.0.2.2", "--comment", EVIL],
+        &["ranges", "add", "192.0.2.2", "--expires", EVIL],
+        &["check", EVIL],
+        &[EVIL],
+        &["attach", "--mode", EVIL],
+        &["attach", "--interface", EVIL],
+    ];
+    let every = |commands: &[&[&str]]| -> Result<()> {
+        for command in commands {
+            for format in [&[][..], &["-o", "json"]] {
+                let ran = filter.run(&[format, command].concat())?;
+                clean(&format!("{command:?}: stdout"), &ran.stdout)?;
+                clean(&format!("{command:?}: stderr"), &ran.stderr)?;
+            }
+        }
+        Ok(())
+    };
+    every(&commands)?;
+    // The same where the files are bad; a line in a value is no line of ours.
+    fs::write(filter.ranges_file(), format!("{LIST}{EVIL}\n"))?;
+    fs::write(
+        filter.config_file(),
+        "mode = \"a\\nerror: b\\u001b[31m\"\ninterfaces = [\"eth0\\nerror: b\"]\nports = [\"\\u001b\\u202e\"]\n\"k\\u001bey\" = 1\n",
+    )?;
+    every(&commands)?;
+    let said = filter.run(&["config"])?;
+    ensure!(
+        !said.stderr.contains("\nerror: b") && !said.stdout.contains("\nerror: b"),
+        "{said}"
+    );
+    let mut daemon = filter.start(&["run", "--metrics-listen", "127.0.0.1:9464"])?;
+    let log = log_until(&mut daemon, "metrics at")?;
+    clean("log", &log)?;
+    until("it is not ready", || {
+        Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 503))
+    })?;
+    clean("/readyz", &get(&site.node, "/readyz")?.body)?;
+    daemon.signal(Signal::SIGTERM)?;
+    let log = log_until(&mut daemon, "stays on").unwrap_or_default();
+    clean("log", &log)?;
+
+    // What we print ourselves stays as it is.
+    let script = filter.ok(&["completions", "bash"])?;
+    ensure!(
+        script.contains("complete -F") && !script.contains("\\u{"),
+        "{script}"
+    );
+    Ok(())
+}
