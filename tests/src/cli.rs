@@ -330,6 +330,19 @@ impl Background {
         }
     }
 
+    /// What it says until a line with `end` in it.
+    pub fn log_until(&mut self, end: &str) -> Result<String> {
+        let mut log = String::new();
+        while !log
+            .lines()
+            .next_back()
+            .is_some_and(|line| line.contains(end))
+        {
+            log += &format!("{}\n", self.line(|_| true)?);
+        }
+        Ok(log)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(self.pid(), signal)?)

@@ -338,7 +338,7 @@ fn an_empty_list_opens_only_if_it_is_insisted_on() -> Result<()> {
         &["ranges", "set", "--from-file", "/dev/null", "--force"][..],
         &["ranges", "set", "--from-file", "-", "--force"],
         &["ranges", "add", ""],
-        &["ranges", "add", "192.0.2.1,"],
+        &["ranges", "add", "192.0.2.1,,"],
         &["ranges", "add", "", "--force"],
         &["ranges", "remove", ""],
         &[

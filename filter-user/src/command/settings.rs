@@ -170,11 +170,12 @@ fn load_in(
     let needed = needed(&cli.command);
     let typed = config.read_typed(&Cli::command(), matches, &environment);
 
-    let mut refusals = match needed {
+    // Of many the first are told: what was typed just now is among them.
+    let mut refusals = typed.flags;
+    refusals.extend(match needed {
         None => [&file.wrong[..], &typed.environment].concat(),
         Some(keys) => doubts(&config, &file, keys),
-    };
-    refusals.extend(typed.flags);
+    });
     if !refusals.is_empty() {
         return Err(Refusals::new(refusals).into());
     }
@@ -229,14 +230,16 @@ fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, Str
         .iter()
         .map(|key| format!("`--{}`", key.replace('_', "-")))
         .collect();
-    let mut refusals = file.wrong.clone();
-    refusals.push((
+    let needed = (
         format!(
             "{}: it may set `{}`, which this command needs to know",
             file.path,
             doubtful.join("`, `")
         ),
         format!("mend the file, or give {}", flags.join(" and ")),
-    ));
+    );
+    let mut refusals = file.wrong.clone();
+    // Among those that are told.
+    refusals.insert(refusals.len().min(Refusals::SHOWN - 1), needed);
     refusals
 }

@@ -68,7 +68,7 @@ pub(super) fn hidden(text: &str) -> Option<Refusal> {
 
 /// Whether the word is a dash, as between the ends of a range.
 pub(super) fn is_dash(word: &str) -> bool {
-    word != "" && word.chars().all(dash)
+    !word.is_empty() && word.chars().all(dash)
 }
 
 fn dash(letter: char) -> bool {
@@ -113,7 +113,7 @@ pub(super) fn explain(text: &str) -> Refusal {
         .with_a_port()
         .or_else(|| range.in_quotes())
         .or_else(|| range.in_pieces())
-        .or_else(|| range.from_to())
+        .or_else(|| range.first_to_last())
         .or_else(|| range.with_a_zone())
         .or_else(|| range.with_another_length())
         .or_else(|| range.numbers())
@@ -156,7 +156,7 @@ impl Range<'_> {
         let mut bare = self.0.trim_matches(&outside[..]);
         // The end of a sentence.
         if let Some(rest) = bare.strip_suffix(['.', ':'])
-            && !rest.ends_with(':')
+            && parse_range(rest).is_ok()
         {
             bare = rest;
         }
@@ -178,13 +178,13 @@ impl Range<'_> {
                 joined if joined.parse::<IpNet>().is_ok() => {
                     Some(self.corrected("has a space in it", &joined))
                 }
-                joined => Range(&joined).from_to(),
+                joined => Range(&joined).first_to_last(),
             },
         }
     }
 
     /// From the first address to the last.
-    fn from_to(self) -> Option<Refusal> {
+    fn first_to_last(self) -> Option<Refusal> {
         let (first, last) = self
             .0
             .split_once("..")

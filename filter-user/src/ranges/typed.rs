@@ -17,10 +17,11 @@ pub fn is_blank(text: &str) -> bool {
 /// Several arguments as one list. A separator at the end of one is harmless; an argument that is empty is an item that is empty, for it
 /// is what an unset variable looks like.
 pub fn join(texts: &[String]) -> String {
-    let texts: Vec<&str> = texts
-        .iter()
-        .map(|text| match text.trim_end() {
-            _ if is_blank(text) => text,
+    let last = texts.len().saturating_sub(1);
+    let texts: Vec<&str> = (0..)
+        .zip(texts)
+        .map(|(index, text)| match text.trim_end() {
+            _ if index == last || is_blank(text) => text,
             text => text.strip_suffix(SEPARATORS).unwrap_or(text),
         })
         .collect();
@@ -176,6 +177,8 @@ mod tests {
             String::new(),
             "192.0.2.1".to_owned(),
         ];
+        parse_list(&join(&texts)).expect_err("one is empty");
+        let texts = ["10.0.0.0/8,,".to_owned()];
         parse_list(&join(&texts)).expect_err("one is empty");
     }
 
