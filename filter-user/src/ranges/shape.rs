@@ -12,7 +12,7 @@ pub fn not_text(bytes: &[u8]) -> Option<Refusal> {
     let refuse = |cause: String, hint: &str| Some(Refusal::new(cause, hint));
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return refuse(
-            "this is UTF-16".to_owned(),
+            "this is UTF-16, not UTF-8 text".to_owned(),
             "save it as UTF-8: `iconv -f UTF-16 -t UTF-8` does it",
         );
     }
