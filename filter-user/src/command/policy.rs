@@ -8,6 +8,7 @@ use filter_common::map::Basis;
 use super::Context;
 use crate::{
     cli::PolicyArgs,
+    clients::origin,
     config::Settings,
     datapath::{Maps, Policy},
     decapsulation::Decapsulation,
@@ -16,6 +17,7 @@ use crate::{
     problem::{Problem, Refusals},
     ranges::{
         List, RangesFile, Refusal, Sources, compile, distinct, is_blank, parse_list, remarks,
+        typed_items,
     },
     state::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
 };
@@ -29,7 +31,28 @@ pub(super) fn typed_list(text: &str, force: bool) -> Result<List> {
             "an unset variable looks the same; if it is meant: `apifence ranges clear`, or an empty list with `--force`; nothing changed",
         ));
     }
-    parse_list(text).map_err(refused)
+    parse_list(&with_me(text)?).map_err(refused)
+}
+
+/// What stands for the address that this shell came in from, in a list that is typed.
+const ME: &str = "me";
+
+/// A list as it is typed, with the address that `me` stands for.
+pub(super) fn with_me(text: &str) -> Result<String> {
+    if !text.contains(ME) {
+        return Ok(text.to_owned());
+    }
+    let mut items = typed_items(text);
+    for item in items.iter_mut().filter(|item| *item == ME) {
+        let address = origin().ok_or_else(|| {
+            Problem::input(
+                "set ranges: `me` stands for the address that this shell came in from, and it did not come in by SSH",
+                "type the address; nothing changed",
+            )
+        })?;
+        *item = address.to_string();
+    }
+    Ok(items.join(","))
 }
 
 /// The list that a service was started with. Nobody is there to insist on an empty one: it counts as none.

@@ -10,7 +10,7 @@ use super::{
     Context,
     change::Writer,
     edit, history, list,
-    policy::{refused, typed_list},
+    policy::{refused, typed_list, with_me},
 };
 use crate::{
     cli::RangesCommand,
@@ -170,7 +170,7 @@ fn one_line(text: &str) -> Result<Option<String>> {
 }
 
 fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
-    parse_ranges(&join(texts)).map_err(refused)
+    parse_ranges(&with_me(&join(texts))?).map_err(refused)
 }
 
 /// The failure of a verb that needs a ranges file where there is none.

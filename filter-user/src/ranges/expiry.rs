@@ -128,7 +128,7 @@ pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
     if time >= never() {
         return refuse(
             "is too far",
-            "the latest is in the year 2499; an entry without `--expires` stays",
+            "the latest is in the year 2499; `never` takes an expiry off",
         );
     }
     Ok(time)
