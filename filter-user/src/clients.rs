@@ -12,7 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_FIN_WAIT2},
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
@@ -28,13 +28,56 @@ pub struct Connection {
     pub local: SocketAddr,
 }
 
+/// A TCP socket of this network namespace; IPv4 on an IPv6 socket counts as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TcpSocket {
+    /// The two ends.
+    pub connection: Connection,
+    /// The inode of the socket; 0 if no process has it: it was not accepted yet, or is closed already.
+    pub inode: u32,
+    /// The number of the interface that it is bound to, as those of link-local addresses are; 0 for none.
+    pub interface: u32,
+    /// `TCP_*`.
+    state: u8,
+}
+
 /// The established connections of this network namespace whose local port is one of `ports`, in order; IPv4 on an IPv6 socket
 /// counts as IPv4. Those that a listener has not accepted yet are among them.
 ///
 /// # Errors
 /// If the kernel has no `tcp_diag`, or refuses.
 pub fn established(ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
-    sockets(ports, &StateFlags::ESTABLISHED)
+    let found = sockets(&StateFlags::ESTABLISHED)?.into_iter();
+    let mut found: Vec<Connection> = found
+        .map(|socket| socket.connection)
+        .filter(|connection| ports.contains(&connection.local.port()))
+        .collect();
+    found.dedup();
+    Ok(found)
+}
+
+/// The connections of this network namespace over which packets may still come in: established, or closed at one end.
+///
+/// # Errors
+/// As [`established`].
+pub fn open() -> Result<Vec<TcpSocket>> {
+    let states = StateFlags::ESTABLISHED
+        | StateFlags::SYN_RECV
+        | StateFlags::FIN_WAIT1
+        | StateFlags::FIN_WAIT2
+        | StateFlags::CLOSE_WAIT;
+    let mut found = sockets(&states)?;
+    // What the client still sends to one that nobody has is answered by a reset.
+    found.retain(|socket| socket.state != TCP_FIN_WAIT2 || socket.inode != 0);
+    Ok(found)
+}
+
+/// The listeners of this network namespace; an unspecified address stands for all.
+///
+/// # Errors
+/// As [`established`].
+pub fn listeners() -> Result<Vec<TcpSocket>> {
+    sockets(&StateFlags::LISTEN)
 }
 
 /// The addresses that listeners of this network namespace on one of `ports` have; an unspecified one stands for all.
@@ -42,20 +85,24 @@ pub fn established(ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
 /// # Errors
 /// As [`established`].
 pub fn listening(ports: &BTreeSet<u16>) -> Result<Vec<SocketAddr>> {
-    let found = sockets(ports, &StateFlags::LISTEN)?;
-    Ok(found.into_iter().map(|socket| socket.local).collect())
+    let found = listeners()?.into_iter();
+    let mut found: Vec<SocketAddr> = found
+        .map(|socket| socket.connection.local)
+        .filter(|local| ports.contains(&local.port()))
+        .collect();
+    found.dedup();
+    Ok(found)
 }
 
-fn sockets(ports: &BTreeSet<u16>, states: &StateFlags) -> Result<Vec<Connection>> {
+/// All TCP sockets of this network namespace in `states`, in order.
+fn sockets(states: &StateFlags) -> Result<Vec<TcpSocket>> {
     let mut found = BTreeSet::new();
     for (family, id) in [
         (AF_INET, SocketId::new_v4()),
         (AF_INET6, SocketId::new_v6()),
     ] {
-        dump(family, id, states, &mut |connection| {
-            if ports.contains(&connection.local.port()) {
-                found.insert(connection);
-            }
+        dump(family, id, states, &mut |socket| {
+            found.insert(socket);
         })
         .context("read connections")?;
     }
@@ -67,7 +114,7 @@ fn dump(
     family: u8,
     id: SocketId,
     states: &StateFlags,
-    each: &mut impl FnMut(Connection),
+    each: &mut impl FnMut(TcpSocket),
 ) -> Result<()> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     let mut header = NetlinkHeader::default();
@@ -96,9 +143,14 @@ fn dump(
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                     let id = response.header.socket_id;
-                    each(Connection {
-                        remote: address(id.destination_address, id.destination_port),
-                        local: address(id.source_address, id.source_port),
+                    each(TcpSocket {
+                        connection: Connection {
+                            remote: address(id.destination_address, id.destination_port),
+                            local: address(id.source_address, id.source_port),
+                        },
+                        inode: response.header.inode,
+                        interface: id.interface_id,
+                        state: response.header.state,
                     });
                 }
                 NetlinkPayload::Done(_) => return Ok(()),

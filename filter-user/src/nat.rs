@@ -1,9 +1,10 @@
 //! Whether this network namespace rewrites the destinations of what comes in, behind the hook that the filter is on.
 
-use std::{collections::BTreeSet, fs, io};
+use std::{collections::BTreeSet, fs};
 
-use anyhow::{Context as _, Result};
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+use anyhow::Result;
+
+use crate::nfnetlink::{attribute, dump, number, text};
 
 /// What may rewrite destinations here, in words: chains of nftables, tables of iptables, IPVS. What cannot be asked is not there.
 pub fn rewriters() -> Vec<String> {
@@ -27,14 +28,6 @@ pub fn rewriters() -> Vec<String> {
 
 /// `NFNL_SUBSYS_NFTABLES`, and in it `NFT_MSG_GETCHAIN` (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).
 const GET_CHAIN: u16 = (10 << 8) | 4;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
-/// `NLMSG_ERROR` and `NLMSG_DONE`.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-/// Bytes of `struct nlmsghdr` and `struct nfgenmsg`.
-const HEADER: usize = 16;
-const FAMILY: usize = 4;
 /// `NFTA_CHAIN_*`.
 const TABLE: u16 = 1;
 const NAME: u16 = 3;
@@ -47,77 +40,23 @@ const PREROUTING: u32 = 0;
 
 /// The chains of nftables that are of type `nat`, at prerouting, and not empty.
 fn nft_chains() -> Result<BTreeSet<String>> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
-    let mut request = Vec::new();
-    request.extend(((HEADER + FAMILY) as u32).to_ne_bytes());
-    request.extend(GET_CHAIN.to_ne_bytes());
-    request.extend(DUMP.to_ne_bytes());
-    // Sequence number and port; then all families, version 0, no resource.
-    request.extend([0; 8 + FAMILY]);
-    socket.send(&request, 0)?;
     let mut found = BTreeSet::new();
-    loop {
-        let (datagram, _) = match socket.recv_from_full() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            received => received?,
-        };
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let (kind, message, behind) = message(rest).context("read the kernel's answer")?;
-            match kind {
-                DONE => return Ok(found),
-                ERROR => anyhow::bail!("the kernel does not tell its chains"),
-                _ => found.extend(message.get(FAMILY..).and_then(chain)),
-            }
-            rest = behind;
-        }
-    }
-}
-
-/// The type and the content of the first message in `bytes`, and what is behind it.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let len = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let content = bytes.get(HEADER..len)?;
-    Some((
-        kind,
-        content,
-        bytes.get(len.next_multiple_of(4)..).unwrap_or_default(),
-    ))
-}
-
-/// The content of the attribute `wanted` among those in `bytes`.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let len = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        // The two upper bits are flags.
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff;
-        let content = bytes.get(4..len)?;
-        if kind == wanted {
-            return Some(content);
-        }
-        bytes = bytes.get(len.next_multiple_of(4)..)?;
-    }
+    dump(GET_CHAIN, |_, attributes| found.extend(chain(attributes)))?;
+    Ok(found)
 }
 
 /// The chain that has these attributes, in words, if it may rewrite destinations.
 fn chain(attributes: &[u8]) -> Option<String> {
-    let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.try_into().ok()?));
-    let text = |kind| {
-        let bytes = attribute(attributes, kind)?;
-        Some(String::from_utf8_lossy(
-            bytes.strip_suffix(&[0]).unwrap_or(bytes),
-        ))
-    };
-    let hook = number(attribute(attribute(attributes, HOOK)?, HOOK_NUMBER)?)?;
+    let words = |kind| attribute(attributes, &[kind]).map(text);
+    let hook = number(attribute(attributes, &[HOOK, HOOK_NUMBER])?)?;
     // Nothing jumps to a chain at a hook: what uses it are its rules.
-    let rules = number(attribute(attributes, USE)?)?;
-    let rewrites = text(TYPE)? == "nat" && hook == PREROUTING && rules > 0;
+    let rules = number(attribute(attributes, &[USE])?)?;
+    let rewrites = words(TYPE)? == "nat" && hook == PREROUTING && rules > 0;
     rewrites.then(|| {
         format!(
             "nftables chain `{} {}`",
-            text(TABLE).unwrap_or_default(),
-            text(NAME).unwrap_or_default()
+            words(TABLE).unwrap_or_default(),
+            words(NAME).unwrap_or_default()
         )
     })
 }

@@ -268,14 +268,45 @@ impl Net {
     /// # Errors
     /// If the kernel does not answer.
     pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>> {
+        let found = self.addresses_in_networks().await?.into_iter();
+        Ok(found.map(|(ifindex, own)| (ifindex, own.addr())).collect())
+    }
+
+    /// The same, each with its prefix length, host bits and all.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn addresses_in_networks(&self) -> Result<Vec<(u32, IpNet)>> {
         let mut messages = self.handle.address().get().execute();
         let mut found = Vec::new();
         while let Some(message) = messages.try_next().await.context("list addresses")? {
             let address = own_address(message.attributes);
             let address = address.filter(|address| !address.is_loopback());
-            found.extend(address.map(|address| (message.header.index, address)));
+            let bits = message.header.prefix_len;
+            let own = address.and_then(|address| IpNet::new(address, bits).ok());
+            found.extend(own.map(|own| (message.header.index, own)));
         }
         Ok(found)
+    }
+
+    /// The number of the interface over which packets from `source`, an own address, to `client` leave; `None` if there is no route, or no answer.
+    pub async fn route_to(&self, client: IpAddr, source: Option<IpAddr>) -> Option<u32> {
+        let bits = if client.is_ipv4() { 32 } else { 128 };
+        let builder = RouteMessageBuilder::<IpAddr>::new();
+        let mut message = builder.destination_prefix(client, bits).ok()?.build();
+        if let Some(source) = source {
+            message.header.source_prefix_length = bits;
+            message
+                .attributes
+                .push(RouteAttribute::Source(source.into()));
+        }
+        let mut routes = self.handle.route().get(message).execute();
+        let attributes = routes.try_next().await.ok()??.attributes.into_iter();
+        let mut interfaces = attributes.filter_map(|attribute| match attribute {
+            RouteAttribute::Oif(ifindex) => Some(ifindex),
+            _ => None,
+        });
+        interfaces.next()
     }
 }
 

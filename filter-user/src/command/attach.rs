@@ -179,7 +179,6 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     let policy = policy(net, &list, &settings, &ours).await?;
     // What an interface without a filter lets in is everyone.
     let open = wish.interfaces.iter().find(|found| found.xdp.is_none());
-    let guarded = open.is_none();
     if upgrade && wish.change.confirm_within.is_some() {
         return Err(Problem::input(
             "attach filter provisionally: one of another version is on, and its policy cannot be gone back to",
@@ -196,7 +195,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
             "attach it without `--confirm-within` first; nothing changed",
         ));
     }
-    let leap = look(net, before.as_ref().filter(|_| guarded), &policy).await?;
+    let leap = look(context, net, before.as_ref(), &policy, &ours).await?;
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
     let change = list_change(context, before.as_mut(), &policy, (&file, &list), wish)?;
     let mut proposal = Proposal::new(changes, change, leap);

@@ -241,7 +241,9 @@ impl<'a> Writer<'a> {
             (Some(maps), Some(policy)) => {
                 let want = listed(policy.sources().iter(), now);
                 let difference = Difference::between(listed(maps.known()?, now), want);
-                (difference, look(&self.net, Some(maps), policy).await?)
+                let guarded = self.context.pins.interfaces()?.into_iter().collect();
+                let leap = look(self.context, &self.net, Some(maps), policy, &guarded).await?;
+                (difference, leap)
             }
             _ => (
                 Difference::new(before.entries(), list.entries()),

@@ -92,7 +92,7 @@ pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs
     let guarded = context.pins.interfaces()?.into_iter().collect();
     let mut policy = policy(&net, &list, &settings, &guarded).await?;
     policy.basis = basis;
-    let leap = look(&net, Some(&maps), &policy).await?;
+    let leap = look(context, &net, Some(&maps), &policy, &guarded).await?;
     let changes = settings.changes_from(&have);
     let mut proposal = Proposal::new(changes, ListChange::none(&list), leap);
     let output = context.global.output;

@@ -58,10 +58,14 @@ impl Prefixes {
 
     /// Whether `source` is in one of them at `now`.
     pub fn authorize(&self, source: IpAddr, now: Timestamp) -> bool {
-        let host = IpNet::from(source);
-        (0..=host.prefix_len()).any(|len| {
-            let range = IpNet::new_assert(source, len).trunc();
-            self.get(&range).is_some_and(|prefix| prefix.lives(now))
+        self.cover(&IpNet::from(source), now)
+    }
+
+    /// Whether all of `range` is in one of them at `now`.
+    pub fn cover(&self, range: &IpNet, now: Timestamp) -> bool {
+        (0..=range.prefix_len()).any(|len| {
+            let around = IpNet::new_assert(range.addr(), len).trunc();
+            self.get(&around).is_some_and(|prefix| prefix.lives(now))
         })
     }
 }

@@ -28,6 +28,7 @@ pub use config::{ConfigText, read_config};
 pub use file::{Committed, Input, Pending, Staged, read_ranges};
 pub use history::{History, Kept, written};
 pub use lock::{WatchLock, Watcher, WriterLock};
+pub use read::read_regular;
 pub use saved::{KeptPolicy, PolicyStore, SavedPolicy, StagedPolicy};
 pub use seen::{Followed, Seen};
 pub use trials::{PolicyMark, TrialStore};

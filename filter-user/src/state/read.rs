@@ -21,7 +21,7 @@ pub(super) const MOST_OF_CONFIG: u64 = 1 << 20;
 ///
 /// # Errors
 /// If it cannot be read, is not a regular file, or is longer.
-pub(super) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)

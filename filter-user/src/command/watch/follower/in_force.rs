@@ -259,7 +259,7 @@ impl Follower {
             } else {
                 Author::of_edit(path)
             };
-            let leap = look(&self.net, Some(&maps), &policy).await?;
+            let leap = look(context, &self.net, Some(&maps), &policy, &guarded).await?;
             let way = if other {
                 trial::way(&context.config, &leap, &mark)?
             } else {

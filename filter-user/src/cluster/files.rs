@@ -1,0 +1,75 @@
+//! Files of Kubernetes and of its distributions, as far as they can be understood: what cannot be read says nothing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::state::read_regular;
+
+/// Most bytes of a file: those that there are have some KiB.
+const MOST: u64 = 1 << 20;
+
+/// The text of the file at `path`.
+pub(super) fn text(path: &Path) -> Option<String> {
+    String::from_utf8(read_regular(path, MOST).ok()?).ok()
+}
+
+/// The documents of a YAML file, of which JSON is a part.
+pub(super) fn documents(path: &Path) -> Vec<Value> {
+    let documents = text(path).and_then(|text| serde_saphyr::from_multiple(&text).ok());
+    documents.unwrap_or_default()
+}
+
+/// The files in `folder` whose names end in one of `endings`, in order.
+pub(super) fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let found = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = found
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            ending.is_some_and(|ending| endings.contains(&ending))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// All values of `key` in `value`, at whatever depth.
+pub(super) fn values<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
+    let inside: Vec<&Value> = match value {
+        Value::Object(map) => map.values().collect(),
+        Value::Array(list) => list.iter().collect(),
+        _ => Vec::new(),
+    };
+    let mut found: Vec<&Value> = value.get(key).into_iter().collect();
+    found.extend(inside.into_iter().flat_map(|value| values(value, key)));
+    found
+}
+
+/// The strings in `value`, at whatever depth, in their order.
+pub(super) fn strings(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(list) => list.iter().flat_map(strings).collect(),
+        Value::Object(map) => map.values().flat_map(strings).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What the flag `name`, dashes included, has as its value in the manifest of a pod: `--name=value`, or `--name` and `value`.
+pub(super) fn flag(manifest: &Path, name: &str) -> Option<String> {
+    documents(manifest).iter().find_map(|document| {
+        let words = strings(document);
+        words.iter().enumerate().find_map(|(place, word)| {
+            let rest = word.strip_prefix(name)?;
+            match rest.strip_prefix('=') {
+                Some(value) => Some(value.to_owned()),
+                None if rest.is_empty() => words.get(place + 1).map(|word| (*word).to_owned()),
+                None => None,
+            }
+        })
+    })
+}

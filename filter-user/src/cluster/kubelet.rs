@@ -1,0 +1,37 @@
+//! Whether this machine is a node of a cluster.
+
+use std::path::Path;
+
+use super::owners::processes_here;
+
+/// The programs that are a kubelet, or have one in them.
+const KUBELETS: [&str; 7] = [
+    "kubelet",
+    "k3s",
+    "k3s-server",
+    "k3s-agent",
+    "rke2",
+    "k0s",
+    "microk8s",
+];
+
+/// What a kubelet leaves on the disk of its machine.
+const FILES: [&str; 5] = [
+    "/etc/kubernetes/kubelet.conf",
+    "/var/lib/kubelet/config.yaml",
+    "/etc/rancher/k3s",
+    "/etc/rancher/rke2",
+    "/etc/k0s",
+];
+
+/// What tells that a kubelet runs here, in words: its process in this network namespace, or its files.
+pub fn kubelet() -> Option<String> {
+    let mut processes = processes_here();
+    let process = processes.find(|process| KUBELETS.contains(&&*process.name));
+    let process =
+        process.map(|process| format!("`{}` runs here (pid {})", process.name, process.pid));
+    process.or_else(|| {
+        let file = FILES.into_iter().find(|file| Path::new(file).exists())?;
+        Some(format!("`{file}` is there"))
+    })
+}

@@ -1,0 +1,12 @@
+//! What this node tells of the cluster that it is in: its kubelet, the CIDRs of pods and nodes, the nodes that it talks to, and which programs
+//! have its sockets.
+
+mod cidrs;
+mod files;
+mod kubelet;
+mod nodes;
+mod owners;
+
+pub use cidrs::{Cidr, pod_cidrs};
+pub use kubelet::kubelet;
+pub use nodes::{Nodes, administrators, own_subnets, peers};

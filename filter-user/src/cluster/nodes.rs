@@ -1,0 +1,185 @@
+//! Who is a node of the cluster, and who administers this one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use anyhow::Result;
+use ipnet::IpNet;
+
+use super::{
+    files::{flag, text},
+    owners::sockets_of,
+};
+use crate::{
+    clients::TcpSocket,
+    net::{Net, is_link_local},
+};
+
+/// The ports of etcd: for clients, and for its other members.
+const ETCD: [u16; 2] = [2379, 2380];
+/// So many other things are there that whoever is asked for something on it need not be an API server.
+const HTTPS: u16 = 443;
+/// The addresses and CIDRs of nodes that were read from the API, one a line, in the state directory.
+const LISTED: &str = "@nodes";
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// What is known of the nodes of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    listed: Vec<IpNet>,
+    peers: BTreeMap<IpAddr, &'static str>,
+    subnets: Vec<IpNet>,
+    /// `cluster_cidrs`.
+    cluster: Vec<IpNet>,
+}
+
+impl Nodes {
+    /// Looks around: `sockets` are the connections of this network namespace, `ports` those of the API server, `cluster` the CIDRs that were set.
+    ///
+    /// # Errors
+    /// If rtnetlink does not answer.
+    pub async fn gather(
+        net: &Net,
+        state_dir: &Path,
+        sockets: &[TcpSocket],
+        ports: &BTreeSet<u16>,
+        cluster: &[IpNet],
+    ) -> Result<Self> {
+        Ok(Self {
+            listed: listed(&state_dir.join(LISTED)),
+            peers: peers(sockets, ports),
+            subnets: own_subnets(net).await?,
+            cluster: cluster.to_vec(),
+        })
+    }
+
+    /// Why `address` is one of a node, in words; `None` if it is not known to be.
+    pub fn why(&self, address: IpAddr) -> Option<String> {
+        let around = |ranges: &[IpNet]| {
+            let found = ranges.iter().filter(|range| range.contains(&address));
+            found.max_by_key(|range| range.prefix_len()).copied()
+        };
+        if around(&self.listed).is_some() {
+            return Some(format!("in `{LISTED}`"));
+        }
+        if let Some(peer) = self.peers.get(&address) {
+            return Some((*peer).to_owned());
+        }
+        let subnet = || Some(format!("own subnet {}", around(&self.subnets)?));
+        let cluster = || Some(format!("`cluster_cidrs` {}", around(&self.cluster)?));
+        subnet().or_else(cluster)
+    }
+}
+
+fn listed(path: &Path) -> Vec<IpNet> {
+    let text = text(path).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| {
+        let word = line.split('#').next()?.trim();
+        let address = || {
+            word.parse()
+                .ok()
+                .map(|address: IpAddr| IpNet::from(address.to_canonical()))
+        };
+        word.parse().ok().or_else(address)
+    });
+    lines.collect()
+}
+
+/// The subnets that this node has an address in, of which the other nodes may be.
+///
+/// # Errors
+/// If rtnetlink does not answer.
+pub async fn own_subnets(net: &Net) -> Result<Vec<IpNet>> {
+    let own = net.addresses_in_networks().await?.into_iter();
+    let subnets: BTreeSet<IpNet> = own
+        .map(|(_, own)| own)
+        .filter(|own| own.prefix_len() < own.max_prefix_len() && !is_link_local(own.addr()))
+        .map(|own| own.trunc())
+        .collect();
+    Ok(subnets.into_iter().collect())
+}
+
+/// The addresses that are etcd's or API servers', by what this node is connected to, and by its manifests; each with what it is. `ports` are
+/// those of the API server.
+pub fn peers(sockets: &[TcpSocket], ports: &BTreeSet<u16>) -> BTreeMap<IpAddr, &'static str> {
+    let mut found = BTreeMap::new();
+    for socket in sockets {
+        let (remote, local) = (socket.connection.remote, socket.connection.local.port());
+        if ETCD.contains(&local) || ETCD.contains(&remote.port()) {
+            found.insert(remote.ip(), "etcd peer");
+        } else if remote.port() != HTTPS && ports.contains(&remote.port()) {
+            found.entry(remote.ip()).or_insert("API server");
+        }
+    }
+    let manifests = [
+        ("etcd.yaml", "--initial-cluster"),
+        ("kube-apiserver.yaml", "--etcd-servers"),
+    ];
+    for (file, name) in manifests {
+        let value = flag(&Path::new(MANIFESTS).join(file), name).unwrap_or_default();
+        found.extend(
+            value
+                .split(',')
+                .filter_map(host)
+                .map(|host| (host, "etcd peer")),
+        );
+    }
+    found.retain(|address, _| !address.is_loopback());
+    found
+}
+
+/// The address in `https://192.0.2.10:2380`, or in `name=https://192.0.2.10:2380`.
+fn host(url: &str) -> Option<IpAddr> {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split('/').next()?;
+    let with_port = || {
+        authority
+            .parse()
+            .ok()
+            .map(|address: SocketAddr| address.ip())
+    };
+    let alone = || authority.trim_matches(['[', ']']).parse().ok();
+    with_port().or_else(alone)
+}
+
+/// The addresses of those who are logged in on this node by SSH: the other ends of what `sshd` is connected to; where none is found, of what is
+/// connected to port 22. `sockets` are the connections of this network namespace.
+pub fn administrators(sockets: &[TcpSocket]) -> BTreeSet<IpAddr> {
+    const SSH: u16 = 22;
+    let of_sshd = sockets_of(|name| ["sshd", "sshd-session", "dropbear"].contains(&name));
+    let remote = |socket: &TcpSocket| socket.connection.remote.ip();
+    let by_process = sockets
+        .iter()
+        .filter(|socket| of_sshd.contains_key(&socket.inode.into()));
+    let found: BTreeSet<IpAddr> = by_process.map(remote).collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let by_port = sockets
+        .iter()
+        .filter(|socket| socket.connection.local.port() == SSH);
+    by_port.map(remote).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_read_from_a_url() {
+        for (url, want) in [
+            ("https://192.0.2.10:2380", Some("192.0.2.10")),
+            ("n1=https://192.0.2.10:2380", Some("192.0.2.10")),
+            ("https://[2001:db8::1]:2379/", Some("2001:db8::1")),
+            ("http://[2001:db8::1]", Some("2001:db8::1")),
+            ("https://etcd.example.org:2379", None),
+            ("", None),
+        ] {
+            let want = want.map(|text| text.parse().expect("an address"));
+            assert_eq!(host(url), want, "{url}");
+        }
+    }
+}

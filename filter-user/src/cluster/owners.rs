@@ -1,0 +1,60 @@
+//! Processes, and the sockets that they have.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
+
+use procfs::process::{FDTarget, Process, all_processes};
+
+/// A process, as far as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// Its number.
+    pub(super) pid: i32,
+    /// The name of its program: 15 characters at most (`proc_pid_comm(5)`).
+    pub(super) name: String,
+}
+
+/// All processes that can be seen, whatever namespace they are in.
+fn processes() -> impl Iterator<Item = (Named, Process)> {
+    let all = all_processes().into_iter().flatten().flatten();
+    all.filter_map(|process| {
+        let name = process.stat().ok()?.comm;
+        let pid = process.pid;
+        Some((Named { pid, name }, process))
+    })
+}
+
+/// Those in the network namespace of the calling thread.
+pub(super) fn processes_here() -> impl Iterator<Item = Named> {
+    let here = fs::read_link("/proc/thread-self/ns/net").ok();
+    processes().filter_map(move |(named, process)| {
+        let there: Option<PathBuf> = fs::read_link(format!("/proc/{}/ns/net", process.pid)).ok();
+        (here.is_some() && there == here).then_some(named)
+    })
+}
+
+/// The inodes of the sockets that the programs have whose names are `wanted`, each with its process.
+pub(super) fn sockets_of(wanted: impl Fn(&str) -> bool) -> BTreeMap<u64, Named> {
+    let mut found = BTreeMap::new();
+    for (named, process) in processes() {
+        if !wanted(&named.name) {
+            continue;
+        }
+        let inodes: BTreeSet<u64> = inodes(&process).collect();
+        for inode in inodes {
+            found.entry(inode).or_insert_with(|| named.clone());
+        }
+    }
+    found
+}
+
+fn inodes(process: &Process) -> impl Iterator<Item = u64> {
+    let descriptors = process.fd().into_iter().flatten().flatten();
+    descriptors.filter_map(|descriptor| match descriptor.target {
+        FDTarget::Socket(inode) => Some(inode),
+        _ => None,
+    })
+}

@@ -1,0 +1,258 @@
+//! Whatever connection stops at its next packet is named before it does, and no other one, whatever the change is.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::{
+    cli::{Apifence, Ran},
+    net::{Echo, SILENCE, connect, exchange, open},
+    netns::{End, Namespace, two_interfaces, veth},
+    site::{ADMIN, ATTACH, Family, NODE, STRANGER, Site, at, ip},
+    wait::PATIENCE,
+};
+
+const PORT: u16 = 6443;
+
+/// Whether the connection is named among those that are cut.
+fn names(ran: &Ran, connection: &TcpStream) -> Result<bool> {
+    let line = format!("  {} -> ", connection.local_addr()?);
+    Ok(ran.stderr.contains(&line))
+}
+
+/// A change of a setting from one config file to another: what it is, the two files, and the port that the stranger is connected to.
+const CHANGES: [(&str, &str, &str, u16); 6] = [
+    ("a new port", "ports = [6443]", "ports = [443, 6443]", 443),
+    ("another port", "ports = [9345]", "ports = [6443]", PORT),
+    ("the mode", "mode = \"monitor\"", "mode = \"enforce\"", PORT),
+    (
+        "a wider destination",
+        "destinations = [\"192.0.2.99\"]",
+        "destinations = [\"192.0.2.0/24\"]",
+        PORT,
+    ),
+    (
+        "no destination any more",
+        "destinations = [\"192.0.2.99\"]",
+        "",
+        PORT,
+    ),
+    (
+        "a CIDR of the cluster that is taken out",
+        "cluster_cidrs = [\"203.0.113.0/24\", \"192.0.2.128/25\"]",
+        "cluster_cidrs = [\"192.0.2.128/25\"]",
+        PORT,
+    ),
+];
+
+#[test]
+fn whatever_setting_cuts_a_connection_names_it() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _servers = [443, PORT].map(|port| Echo::new(&site.node, port));
+    for (what, before, after, port) in CHANGES {
+        fs::write(filter.config_file(), before)?;
+        let attach = [&ATTACH[..], &["--force"]].concat();
+        filter.ok(&attach)?;
+        let mut stranger = site.stranger_gets_in(Family::V4, port).context(what)?;
+        let mut admin = site.admin_gets_in(Family::V6, port)?;
+        fs::write(filter.config_file(), after)?;
+        let ran = filter.run(&attach)?;
+        ensure!(ran.code == Some(0), "{what}: {ran}");
+        ensure!(names(&ran, &stranger)?, "{what}: {ran}");
+        ensure!(!names(&ran, &admin)?, "{what}: {ran}");
+        ensure!(
+            exchange(&mut stranger, SILENCE).is_err(),
+            "{what}: it goes on"
+        );
+        exchange(&mut admin, PATIENCE)?;
+        // What is cut already is not cut again.
+        let ran = filter.run(&attach)?;
+        ensure!(!ran.stderr.contains(" -> "), "{what}: {ran}");
+        filter.ok(&["detach"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_goes_on_is_not_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _servers = [443, PORT].map(|port| Echo::new(&site.node, port));
+    filter.ok(&[&ATTACH[..], &["--port", "443"]].concat())?;
+    let mut stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    for after in [
+        "ports = [443]\nmode = \"monitor\"",
+        "ports = [443, 6443]\nmode = \"monitor\"",
+        "ports = [443, 6443]\ndestinations = [\"192.0.2.99\"]",
+        "ports = [443, 6443]\ncluster_cidrs = [\"203.0.113.9\"]",
+    ] {
+        fs::write(filter.config_file(), after)?;
+        let ran = filter.run(&[&ATTACH[..], &["--force"]].concat())?;
+        ensure!(
+            ran.code == Some(0) && !ran.stderr.contains(" -> "),
+            "{after}: {ran}"
+        );
+        exchange(&mut stranger, PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// Connections that one end has closed still carry what the other one sends.
+#[test]
+fn half_of_a_connection_is_named_too() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    let listener = site
+        .node
+        .run(|| TcpListener::bind(SocketAddr::new(ip(NODE[0]), PORT)))?;
+    let connected = || -> Result<(TcpStream, TcpStream)> {
+        let client = connect(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT), PATIENCE)?;
+        Ok((client, listener.accept()?.0))
+    };
+    let (by_server, by_client, gone) = (connected()?, connected()?, connected()?);
+    by_server.1.shutdown(Shutdown::Write)?;
+    by_client.0.shutdown(Shutdown::Write)?;
+    // Nobody reads any more what this one's client sends: nothing is taken from it.
+    let (mut client, server) = gone;
+    drop(server);
+    ensure!(client.read(&mut [0])? == 0);
+    // Nobody has accepted this one yet.
+    let waiting = connect(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT), PATIENCE)?;
+    let ran = filter.run(&["ranges", "remove", STRANGER[0], "--force"])?;
+    for open in [&by_server.0, &by_client.0, &waiting] {
+        ensure!(names(&ran, open)?, "{ran}");
+    }
+    ensure!(ran.stderr.contains("3 of 3"), "{ran}");
+    let (mut client, mut server) = by_server;
+    client.write_all(b"?")?;
+    server.set_read_timeout(Some(SILENCE))?;
+    ensure!(server.read(&mut [0]).is_err(), "it was not cut");
+    Ok(())
+}
+
+#[test]
+fn who_comes_in_over_an_interface_without_a_filter_is_not_cut() -> Result<()> {
+    let [node, client] = two_interfaces()?;
+    let filter = Apifence::new(&node)?;
+    let _server = Echo::new(&node, PORT)?;
+    let attach = |interfaces: &[&'static str]| {
+        let list = [
+            "attach",
+            "--authorized-ip-ranges",
+            "198.51.100.0/24",
+            "--force",
+        ];
+        let interfaces = interfaces.iter().flat_map(|name| ["--interface", name]);
+        list.into_iter().chain(interfaces).collect::<Vec<_>>()
+    };
+    let mut over = [0, 1].map(|number| {
+        let [own, target] = [2, 1].map(|host| format!("192.0.{}.{host}", 2 + number));
+        open(&client, ip(&own), at(&target, PORT)).expect("the port is open")
+    });
+    let ran = filter.run(&attach(&["n0"]))?;
+    ensure!(names(&ran, &over[0])? && !names(&ran, &over[1])?, "{ran}");
+    ensure!(ran.stderr.contains("1 of 1"), "{ran}");
+    ensure!(exchange(&mut over[0], SILENCE).is_err());
+    exchange(&mut over[1], PATIENCE)?;
+    // The second interface gets a filter: now that one is cut, and the first one is already.
+    let ran = filter.run(&attach(&["n0", "n1"]))?;
+    ensure!(!names(&ran, &over[0])? && names(&ran, &over[1])?, "{ran}");
+    exchange(&mut over[1], SILENCE).expect_err("it is cut");
+    Ok(())
+}
+
+#[test]
+fn a_bridge_over_a_guarded_interface_leads_over_the_filter() -> Result<()> {
+    let [node, client] = two_interfaces()?;
+    node.ip("link add br0 type bridge")?;
+    node.ip("link set n0 master br0")?;
+    node.ip("address del 192.0.2.1/24 dev n0")?;
+    node.ip("address add 192.0.2.1/24 dev br0")?;
+    node.ip("link set br0 up")?;
+    let filter = Apifence::new(&node)?;
+    let _server = Echo::new(&node, PORT)?;
+    let mut over = open(&client, ip("192.0.2.2"), at("192.0.2.1", PORT))?;
+    let ran = filter.run(&[
+        "attach",
+        "--interface",
+        "n0",
+        "--authorized-ip-ranges",
+        "198.51.100.0/24",
+        "--force",
+    ])?;
+    ensure!(names(&ran, &over)?, "{ran}");
+    exchange(&mut over, SILENCE).expect_err("it is cut");
+    Ok(())
+}
+
+/// A pod behind the node, and rules of nftables on the node.
+fn pod(site: &Site, rules: &str) -> Result<Namespace> {
+    let pod = Namespace::new("pod")?;
+    let end = |namespace, interface, addresses| End {
+        namespace,
+        interface,
+        addresses,
+    };
+    veth(
+        1500,
+        end(&pod, "eth0", &["10.244.0.5/24"]),
+        end(&site.node, "veth0", &["10.244.0.1/24"]),
+    )?;
+    pod.ip("route add default via 10.244.0.1")?;
+    site.node.sysctl("net/ipv4/ip_forward", "1")?;
+    let mut nft = Command::new("nft");
+    nft.arg(format!(
+        "add table ip t; add chain ip t pre {{ type nat hook prerouting priority -100; }}; {rules}"
+    ));
+    let output = site.node.output(&mut nft)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    Ok(pod)
+}
+
+#[test]
+fn a_connection_that_is_forwarded_to_a_pod_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let pod = pod(
+        &site,
+        "add rule ip t pre iifname eth0 tcp dport 443 dnat to 10.244.0.5:8443; \
+         add rule ip t pre tcp dport 8080 redirect to :6443; \
+         add chain ip t post { type nat hook postrouting priority 100; }; \
+         add rule ip t post oifname eth0 masquerade",
+    )?;
+    let _server = Echo::new(&pod, 8443)?;
+    let _here = Echo::new(&site.node, PORT)?;
+    filter.ok(&[&ATTACH[..], &["--force"]].concat())?;
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    let mut stranger = site.stranger_gets_in(Family::V4, 443)?;
+    let admin = site.admin_gets_in(Family::V4, 443)?;
+    // The filter sees another port than the server.
+    let mut beside = site.stranger_gets_in(Family::V4, 8080)?;
+    // What the pod asks for somewhere else has nothing to do with it.
+    let _away = Echo::new(&site.admin, 443)?;
+    let mut away = open(&pod, ip("10.244.0.5"), at(ADMIN[0], 443))?;
+    let change = filter.json(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
+    let cut = change["cut"].as_array().cloned().unwrap_or_default();
+    let remotes: Vec<&Value> = cut.iter().map(|cut| &cut["remote"]).collect();
+    ensure!(
+        remotes == [&*stranger.local_addr()?.to_string()],
+        "{change:#}"
+    );
+    ensure!(cut[0]["local"] == "192.0.2.10:443", "{change:#}");
+    ensure!(change["kept"] == 1, "{change:#}");
+    filter.ok(&["ranges", "remove", STRANGER[0]])?;
+    exchange(&mut stranger, SILENCE).expect_err("it is cut");
+    exchange(&mut beside, PATIENCE)?;
+    exchange(&mut away, PATIENCE)?;
+    drop(admin);
+    Ok(())
+}
