@@ -17,6 +17,7 @@ pub mod netns;
 pub mod packets;
 pub mod scrape;
 pub mod site;
+pub mod stand_in;
 pub mod table;
 pub mod tls;
 pub mod tun;

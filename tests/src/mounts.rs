@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
@@ -142,6 +142,40 @@ pub fn mount_bpffs(directory: &Path) -> Result<()> {
         Some("mode=0700"),
     )
     .with_context(|| format!("mount bpffs at `{}`", directory.display()))
+}
+
+/// Gives the calling thread, which is in a mount namespace of its own ([`enter_private`]), and what it starts from now on, an `/etc` to write to;
+/// what is there already shows through.
+pub fn own_etc() -> Result<()> {
+    let is_private = HOME.with_borrow(Option::is_some);
+    ensure!(is_private, "not in a mount namespace of its own");
+    let scratch = TempDir::with_prefix("apf-etc-").context("make a directory for `/etc`")?;
+    let nothing = None::<&str>;
+    let path = scratch.path();
+    mount(
+        Some("tmpfs"),
+        path,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        nothing,
+    )
+    .context("mount tmpfs")?;
+    for name in ["upper", "work"] {
+        fs::create_dir(path.join(name))?;
+    }
+    let options = format!(
+        "lowerdir=/etc,upperdir={0}/upper,workdir={0}/work",
+        path.display()
+    );
+    mount(
+        Some("overlay"),
+        "/etc",
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(&*options),
+    )
+    .context("mount `/etc`")?;
+    release(path)
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {

@@ -12,6 +12,7 @@ mod edit;
 mod event;
 mod events;
 mod explain;
+mod first;
 mod history;
 mod leap;
 mod list;

@@ -340,8 +340,15 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     status.settings = Some(settings);
     status.generation = record.generation;
     let basis = Basis::of(record.basis);
-    status.policy_source = Some(basis.label());
-    status.warnings.extend(warned::of_basis(basis));
+    let waits = status
+        .settings
+        .as_ref()
+        .is_some_and(|settings| settings.mode_waits);
+    status.policy_source = Some(match waits {
+        true => "first_enforcement",
+        false => basis.label(),
+    });
+    status.warnings.extend(warned::of_basis(basis, waits));
     status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
         .ok()
         .map(|time| format!("{time:.0}"));

@@ -235,6 +235,7 @@ impl Config {
             cluster: sorted(self.cluster_cidrs.iter().copied()),
             max_ranges: *self.max_ranges,
             from_file: self.keys_of_file(),
+            mode_waits: false,
         }
     }
 
@@ -260,7 +261,9 @@ impl Config {
         let place = (have, is_file);
         self.ports.keep(have.ports.clone(), place);
         self.destinations.keep(have.destinations.clone(), place);
-        self.mode.keep(have.mode, place);
+        if !(have.mode_waits && have.mode == PolicyMode::Monitor) {
+            self.mode.keep(have.mode, place);
+        }
         self.node_addresses.keep(have.node_addresses, place);
         self.outbound_ips.keep(have.outbound_ips.clone(), place);
         self.outbound_ip_prefixes.keep(prefixes, place);

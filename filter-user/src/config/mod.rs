@@ -69,6 +69,10 @@ pub struct Settings {
     /// The keys whose values come from the config file: what it no longer says is the default again.
     #[serde(default)]
     pub from_file: BTreeSet<String>,
+    /// Whether nobody asked for the mode, which is `monitor`: what was asked for would shut out the cluster, on a node that has never enforced
+    /// anything, and waits until somebody says what is meant.
+    #[serde(default)]
+    pub mode_waits: bool,
 }
 
 /// The modes a user can choose; [`Mode::Off`] comes from the list alone.

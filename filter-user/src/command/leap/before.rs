@@ -42,6 +42,11 @@ impl<'a> Before<'a> {
         Ok(before)
     }
 
+    /// Whether it drops anything.
+    pub(super) const fn enforces(&self) -> bool {
+        self.judge.is_some()
+    }
+
     /// Whether it lets packets of `connection` in that come over an interface which has a filter, or has none.
     pub(super) fn lets(&self, connection: &Connection, has_filter: bool) -> Result<bool> {
         // Of settings that cannot be read nobody knows what they left open.

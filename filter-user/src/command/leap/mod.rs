@@ -17,7 +17,11 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use self::before::Before;
-use super::{Context, change::first_lines};
+use super::{
+    Context,
+    change::first_lines,
+    first::{Unclear, unclear},
+};
 use crate::{
     clients::{Connection, TcpSocket, open, origin},
     clock::Moment,
@@ -48,6 +52,9 @@ pub(super) struct Leap {
     unknown: Option<String>,
     /// Which connections cannot be seen.
     unseen: Option<String>,
+    /// What has to be clear before anything is dropped.
+    #[serde(skip)]
+    unclear: Option<Unclear>,
     /// Whether SSH is filtered, too.
     #[serde(skip)]
     filters_ssh: bool,
@@ -92,6 +99,7 @@ pub(super) async fn look(
     };
     let mut paths = Paths::new(net).await?;
     let mut leap = Leap {
+        unclear: unclear(context, net, policy, before.enforces()).await?,
         filters_ssh: policy.settings.ports.contains(&SSH),
         ..Leap::default()
     };
@@ -348,6 +356,9 @@ impl Leap {
 
     /// Refuses what would lock nodes of the cluster, or the operator, out, unless that is insisted on.
     pub(super) fn insist(&self, force: bool) -> Result<()> {
+        if let Some(unclear) = self.unclear.as_ref().filter(|_| !force) {
+            return Err(unclear.refusal(self.would()));
+        }
         const MEANT: &str = "`--force` if that is meant, with `--confirm-within 60s` so that it takes itself back; nothing changed";
         let origin = self.shuts_out.map(|client| {
             format!(

@@ -266,9 +266,10 @@ impl Follower {
                 // With a config file that cannot be read, not all of them are.
                 if !self.complaints.has("config") {
                     let is_of_files = self.known.basis == Basis::Files;
+                    let first = self.known.first.clone();
                     self.health.send_modify(|health| {
-                        if is_of_files {
-                            health.instead = None;
+                        if is_of_files || first.is_some() {
+                            health.instead = first;
                         }
                         health.reloaded(None);
                     });

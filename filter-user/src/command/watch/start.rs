@@ -12,6 +12,7 @@ use super::{
         Context,
         attach::{MONITOR, prepare_maps},
         change::{Staging, put_in_force},
+        first::unclear,
         policy::{examine, keep, policy},
         upgrade::other_settings,
     },
@@ -35,6 +36,9 @@ use crate::{
 /// How long the disk may take to hand over the ranges file: who hangs on a file system that does not answer must not keep the
 /// port open.
 const DISK: Duration = Duration::from_secs(2);
+
+/// What holds where the mode waits.
+const WAITS: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, or a protected port belongs to somebody else";
 
 /// What a start goes by.
 pub(in super::super) struct Start {
@@ -74,13 +78,12 @@ pub(in super::super) async fn start(
     if let Some(maps) = Maps::in_use(&context.pins)? {
         let record = maps.steadily(|slot| maps.record(slot))?;
         let basis = Basis::of(record.basis);
-        let instead = (basis != Basis::Files).then(|| said(basis, "since an earlier start"));
+        let waits = maps.steadily(|slot| maps.settings(slot));
+        let instead = match waits {
+            Ok(settings) if settings.mode_waits => Some(WAITS.to_owned()),
+            _ => (basis != Basis::Files).then(|| said(basis, "since an earlier start")),
+        };
         return Ok(Start { instead, ..start });
-    }
-    match &start.instead {
-        Some(instead) => say(format_args!("warning: {instead}")),
-        None if start.settings.mode == PolicyMode::Monitor => say(MONITOR),
-        None => {}
     }
     let interfaces = net.interfaces().await?;
     let routes = if start.interfaces.is_empty() {
@@ -99,6 +102,16 @@ pub(in super::super) async fn start(
     });
     let mut policy = policy(net, &start.file.list(), &start.settings, &guarded).await?;
     policy.basis = start.basis;
+    if let Some(unclear) = unclear(context, net, &policy, false).await? {
+        (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
+        start.settings = policy.settings.clone();
+        start.instead = Some(unclear.instead());
+    }
+    match &start.instead {
+        Some(instead) => say(format_args!("warning: {instead}")),
+        None if start.settings.mode == PolicyMode::Monitor => say(MONITOR),
+        None => {}
+    }
     let mut maps = prepare_maps(context)?;
     let kept = match start.basis {
         Basis::Files => keep(context, &start.file, &start.settings, true),

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::{
     super::super::{
         change::{Staging, clear_up, put_in_force},
+        first::unclear,
         leap::look,
         policy::{examine, keep, keep_in_force, policy},
         settle::settle,
@@ -22,12 +23,13 @@ use super::{
 use crate::{
     author::Author,
     clock::Moment,
+    config::{PolicyMode, Settings},
     datapath::{Maps, Standing},
     output::say,
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{History, PolicyMark, Seen, TrialStore, WriterLock, read_ranges, refuse_other_writers},
+    state::{History, PolicyMark, PolicyStore, Seen, TrialStore, WriterLock, read_ranges, refuse_other_writers},
 };
 
 /// How far the clocks may drift apart before somebody must have set one, in nanoseconds.
@@ -45,6 +47,8 @@ pub(super) struct Known {
     pub(super) basis: Basis,
     /// The node's addresses; none if they are not known.
     pub(super) node: Option<Vec<IpNet>>,
+    /// Why it is not enforced yet.
+    pub(super) first: Option<String>,
     /// By how much the wall clock was ahead: expiries are kept on the other one.
     pub(super) ahead: i128,
     /// The policy in force, if it was looked at.
@@ -195,7 +199,7 @@ impl Follower {
         };
         let list = file.list();
         let have = maps.settings(slot).ok();
-        let want = match (&have, Basis::of(record.basis)) {
+        let mut want = match (&have, Basis::of(record.basis)) {
             (Some(have), _) if !self.has_config => context.config.over(have, false),
             (have, Basis::Files | Basis::LastInForce | Basis::DefaultSettings) => {
                 context.settings(have.as_ref())
@@ -203,6 +207,15 @@ impl Follower {
             // What was not asked for does not stay.
             _ => context.config.settings(),
         };
+        let enforces = record.mode == Mode::Enforce as u8;
+        let first = self.first(&list, &want, enforces).await?;
+        if let Some(first) = &first {
+            if self.health.borrow().instead.as_ref() != Some(first) {
+                say(format_args!("warning: {first}"));
+            }
+            (want.mode, want.mode_waits) = (PolicyMode::Monitor, true);
+        }
+        let waited = have.as_ref().is_some_and(|have| have.mode_waits);
         let node = self.node().await?;
         let set = (now.ahead() - self.known.ahead).abs() > SET_BY_HAND;
         let changes = have.as_ref().map(|have| want.changes_from(have));
@@ -211,7 +224,8 @@ impl Follower {
         if record.list != list.digest() {
             reasons.push(LIST);
         }
-        if changes.as_ref().is_none_or(|changes| !changes.is_empty()) {
+        let differ = changes.as_ref().is_none_or(|changes| !changes.is_empty());
+        if differ || waited != want.mode_waits {
             reasons.push(SETTINGS);
         }
         // That settings were lost has to be seen by somebody, who asks for the files then.
@@ -333,6 +347,7 @@ impl Follower {
                 list,
                 settings: Some(want),
             }),
+            first,
             // Small steps add up as long as expiries go by an older one.
             ahead: if applies || !expires {
                 now.ahead()
@@ -341,6 +356,18 @@ impl Follower {
             },
         };
         Ok(Outcome::Done)
+    }
+
+    /// Why the files are not enforced yet, if `list` under `want` would be the first that is; `enforces` tells whether the policy in force is.
+    async fn first(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
+        let store = PolicyStore::new(&self.context.config.state_dir);
+        if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {
+            return Ok(None);
+        }
+        let guarded = self.health.borrow().guarded.clone();
+        let policy = policy(&self.net, list, want, &guarded).await?;
+        let unclear = unclear(&self.context, &self.net, &policy, enforces).await?;
+        Ok(unclear.map(|unclear| unclear.instead()))
     }
 
     /// The node's own addresses, as far as they are authorized.

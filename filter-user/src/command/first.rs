@@ -1,0 +1,223 @@
+//! What has to be clear before packets are dropped that passed until now: that the cluster goes on.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use anyhow::Result;
+use filter_common::Mode;
+use ipnet::IpNet;
+
+use super::Context;
+use crate::{
+    clients::open,
+    clock::Moment,
+    cluster::{Cidr, kubelet, own_subnets, peers, pod_cidrs},
+    config::Settings,
+    datapath::Policy,
+    net::Net,
+    problem::Problem,
+    state::PolicyStore,
+};
+
+/// What this node tells of its cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    /// What tells that there is a kubelet, in words.
+    kubelet: Option<String>,
+    pods: Vec<Cidr>,
+    subnets: Vec<IpNet>,
+    peers: Vec<(IpAddr, &'static str)>,
+}
+
+impl Found {
+    /// Looks around, if there is a kubelet; `ports` are those of the API server.
+    ///
+    /// # Errors
+    /// If rtnetlink does not answer.
+    pub(super) async fn gather(net: &Net, ports: &BTreeSet<u16>) -> Result<Self> {
+        let kubelet = kubelet();
+        if kubelet.is_none() {
+            return Ok(Self::default());
+        }
+        let own: BTreeSet<IpAddr> = net
+            .addresses()
+            .await?
+            .into_iter()
+            .map(|(_, own)| own)
+            .collect();
+        // What is not told is not there.
+        let peers = peers(&open().unwrap_or_default(), ports).into_iter();
+        Ok(Self {
+            kubelet,
+            pods: pod_cidrs(),
+            subnets: own_subnets(net).await?,
+            peers: peers.filter(|(peer, _)| !own.contains(peer)).collect(),
+        })
+    }
+
+    /// The CIDRs to let in, in order: none that is inside another.
+    fn cidrs(&self) -> Vec<IpNet> {
+        let pods = self.pods.iter().map(|cidr| cidr.range);
+        let peers = self.peers.iter().map(|(peer, _)| IpNet::from(*peer));
+        let all: Vec<IpNet> = pods
+            .chain(self.subnets.iter().copied())
+            .chain(peers)
+            .collect();
+        let mut cidrs: Vec<IpNet> = Vec::new();
+        for (place, cidr) in all.iter().enumerate() {
+            let around = |(other_place, other): (usize, &IpNet)| {
+                other.contains(cidr) && (other != cidr || other_place < place)
+            };
+            if !all.iter().enumerate().any(around) {
+                cidrs.push(*cidr);
+            }
+        }
+        cidrs
+    }
+
+    /// What was found, a line each.
+    fn lines(&self) -> Vec<String> {
+        let line = |range: &dyn fmt::Display, what: &str| format!("  {range}: {what}");
+        let pods = self.pods.iter();
+        let mut lines: Vec<String> = pods
+            .map(|cidr| line(&cidr.range, &format!("pods ({})", cidr.from)))
+            .collect();
+        lines.extend(self.subnets.iter().map(|subnet| line(subnet, "own subnet")));
+        lines.extend(self.peers.iter().map(|(peer, what)| line(peer, what)));
+        lines
+    }
+}
+
+/// Why packets should not be dropped yet, unless that is insisted on.
+#[derive(Clone, Debug)]
+pub(super) struct Unclear {
+    /// What would be.
+    pub(super) cause: String,
+    /// The setting that makes it clear.
+    setting: String,
+    /// When to insist.
+    meant: &'static str,
+    details: Vec<String>,
+}
+
+impl Unclear {
+    /// The refusal of a command; `more` is what else it would do.
+    pub(super) fn refusal(&self, more: Vec<String>) -> anyhow::Error {
+        let mut details = self.details.clone();
+        details.extend(more);
+        let Self {
+            cause,
+            setting,
+            meant,
+            ..
+        } = self;
+        let hint = format!("{setting}; `--force` if {meant}; nothing changed");
+        Problem::refused(cause, hint, details)
+    }
+
+    /// What `run` does instead, whom nobody can answer.
+    pub(super) fn instead(&self) -> String {
+        let Self {
+            cause,
+            setting,
+            meant,
+            ..
+        } = self;
+        format!(
+            "monitor mode: nothing is dropped yet: {cause}; {setting}; or `apifence enforce --force`, if {meant}"
+        )
+    }
+}
+
+/// Whether the first enforcement on a node of a cluster is unclear: neither is `cluster_cidrs` set, nor does the list let in all that was
+/// found. Then its other nodes, and pods, would lose the API server.
+///
+/// # Errors
+/// What is unclear.
+pub(super) fn first_enforcement(
+    found: &Found,
+    settings: &Settings,
+    is_let_in: impl Fn(&IpNet) -> bool,
+) -> Result<(), Unclear> {
+    let Some(kubelet) = &found.kubelet else {
+        return Ok(());
+    };
+    let cidrs = found.cidrs();
+    let is_complete = !found.pods.is_empty() && !found.subnets.is_empty();
+    if !settings.cluster.is_empty() || (is_complete && cidrs.iter().all(is_let_in)) {
+        return Ok(());
+    }
+    let join = |quote: &str, between: &str| {
+        let each = cidrs.iter().map(|cidr| format!("{quote}{cidr}{quote}"));
+        each.collect::<Vec<_>>().join(between)
+    };
+    let setting = if cidrs.is_empty() {
+        "set `cluster_cidrs` to the CIDRs of nodes and pods (none was found here)".to_owned()
+    } else {
+        format!(
+            "`cluster_cidrs = [{}]` in the config file, or `--cluster-cidrs {}`",
+            join("\"", ", "),
+            join("", ",")
+        )
+    };
+    let mut details = found.lines();
+    if !details.is_empty() {
+        details.insert(0, "found on this node:".to_owned());
+    }
+    Err(Unclear {
+        cause: format!(
+            "this is a node of a cluster ({kubelet}), and `cluster_cidrs` is not set: other nodes and pods would lose the API server"
+        ),
+        setting,
+        meant: "no node or pod reaches this port over the network",
+        details,
+    })
+}
+
+/// What has to be clear before `policy` drops packets that passed until now; `enforces` tells whether the policy in force drops any.
+///
+/// # Errors
+/// If rtnetlink does not answer.
+pub(super) async fn unclear(
+    context: &Context,
+    net: &Net,
+    policy: &Policy,
+    enforces: bool,
+) -> Result<Option<Unclear>> {
+    let has_enforced = || PolicyStore::new(&context.config.state_dir).has_enforced();
+    if policy.mode() != Mode::Enforce || enforces || has_enforced() {
+        return Ok(None);
+    }
+    let found = Found::gather(net, &policy.settings.ports).await?;
+    let now = Moment::now()?.wall;
+    let is_let_in = |range: &IpNet| policy.sources().cover(range, now);
+    Ok(first_enforcement(&found, &policy.settings, is_let_in).err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(text: &str) -> IpNet {
+        text.parse().expect("a CIDR")
+    }
+
+    #[test]
+    fn what_is_inside_another_is_not_named() {
+        let found = Found {
+            kubelet: Some("it".to_owned()),
+            pods: vec![Cidr {
+                range: cidr("10.0.0.0/8"),
+                from: "a file".to_owned(),
+            }],
+            subnets: ["10.1.0.0/16", "192.0.2.0/24", "192.0.2.0/24"]
+                .map(cidr)
+                .to_vec(),
+            peers: vec![
+                (IpAddr::from([192, 0, 2, 30]), "etcd peer"),
+                (IpAddr::from([203, 0, 113, 5]), "etcd peer"),
+            ],
+        };
+        let want = ["10.0.0.0/8", "192.0.2.0/24", "203.0.113.5/32"].map(cidr);
+        assert_eq!(found.cidrs(), want);
+    }
+}

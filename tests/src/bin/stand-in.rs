@@ -1,0 +1,36 @@
+//! A program that has sockets, to be run under another one's name: `stand-in [--connect ADDRESS:PORT]... [PORT]...`. Listens on each port of
+//! every address, keeps what it accepts and what it connects to, and sends back what it is sent. Says `ready` when all of that is there.
+
+use std::{
+    env, io,
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+
+fn main() -> Result<()> {
+    let mut words = env::args().skip(1);
+    let mut connected = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "--connect" {
+            let to = words.next().context("no address to connect to")?;
+            connected.push(TcpStream::connect(&to).with_context(|| format!("connect to {to}"))?);
+            continue;
+        }
+        let port = word
+            .parse()
+            .with_context(|| format!("`{word}` is no port"))?;
+        let listener = TcpListener::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+            .with_context(|| format!("listen on port {port}"))?;
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+            }
+        });
+    }
+    println!("ready");
+    loop {
+        thread::park();
+    }
+}

@@ -1,0 +1,47 @@
+//! Processes that stand in for the programs of a node: they have another's name, and sockets.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+use crate::{cli::Killed, netns::Namespace};
+
+/// One of them. Ends when dropped, and with the thread that started it.
+#[derive(Debug)]
+pub struct StandIn {
+    process: Killed,
+    _scratch: TempDir,
+}
+
+impl StandIn {
+    /// Starts `program`, the path of the binary `stand-in`, as `name` inside `namespace`, with these words; returns once it has its sockets.
+    pub fn new(namespace: &Namespace, program: &str, name: &str, words: &[&str]) -> Result<Self> {
+        let scratch = TempDir::with_prefix("apf-stand-in-").context("make a directory")?;
+        let copy = scratch.path().join(name);
+        fs::copy(Path::new(program), &copy).with_context(|| format!("copy `{program}`"))?;
+        // setpriv becomes the program, and that has the name of its file.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(&copy).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = Killed(namespace.spawn(&mut command)?);
+        let stdout = process.0.stdout.take().context("no stdout")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line == "ready\n", "`{name}` said `{line}`");
+        Ok(Self {
+            process,
+            _scratch: scratch,
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+}

@@ -1,0 +1,346 @@
+//! The guard against lock-outs knows the cluster: who is a node, who administers this one, and what the first enforcement would do.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::{
+    cli::{Apifence, INPUT, Ran, refused},
+    mounts::own_etc,
+    net::{Echo, SILENCE, exchange, open},
+    netns::{Namespace, two_interfaces},
+    scrape::get,
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    stand_in::StandIn,
+    wait::{PATIENCE, until},
+};
+
+const PORT: u16 = 6443;
+const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
+
+fn write(path: &str, text: &str) -> Result<()> {
+    let path = Path::new(path);
+    let folder = path.parent().context("a folder")?;
+    fs::create_dir_all(folder)?;
+    Ok(fs::write(path, text)?)
+}
+
+/// `ranges remove` of the stranger's address is refused, for it is a node's; and says why.
+fn is_a_node(filter: &Apifence<'_>, why: &str) -> Result<()> {
+    let remove = ["ranges", "remove", STRANGER[0]];
+    let dry = filter.run(&[&["-o", "json"], &remove[..], &["--dry-run"]].concat())?;
+    // Refused or not, it says whom it would cut.
+    if let Ok(change) = serde_json::from_str::<Value>(&dry.stdout) {
+        let cut = &change["cut"][0];
+        ensure!(
+            cut["kind"] == "cluster_node" && cut["why"] == why,
+            "{why}: {change:#}"
+        );
+    }
+    let ran = filter.run(&remove)?;
+    let words = format!("203.0.113.9 is a node of the cluster ({why})");
+    refused(
+        &ran,
+        INPUT,
+        &["refused: ", &words, "would lose the API server"],
+    )?;
+    ensure!(ran.stderr.contains("cluster_cidrs"), "{ran}");
+    ensure!(
+        ran.stderr.contains("would be cut at their next packet"),
+        "{ran}"
+    );
+    Ok(())
+}
+
+#[test]
+fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    own_etc()?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let members = Echo::new(&site.node, 2380)?;
+    let _other_server = Echo::new(&site.stranger, PORT)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", STRANGER[0], "--comment", "worker"])?;
+    let mut stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    let mut admin = site.admin_gets_in(Family::V4, PORT)?;
+    let change = filter.json(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
+    ensure!(change["cut"][0]["kind"] == "client", "{change:#}");
+    ensure!(
+        change["cut"][0]["why"] == "listed as 203.0.113.9/32 (worker)",
+        "{change:#}"
+    );
+
+    let etcd = site.stranger_gets_in(Family::V4, 2380)?;
+    is_a_node(&filter, "etcd peer")?;
+    drop((etcd, members));
+    until("the connection is gone", || {
+        let change = filter.json(&["ranges", "remove", STRANGER[0], "--dry-run"]);
+        Ok(change.is_ok_and(|change| change["cut"][0]["kind"] == "client"))
+    })?;
+    let api = open(&site.node, ip(NODE[0]), at(STRANGER[0], PORT))?;
+    is_a_node(&filter, "API server")?;
+    drop(api);
+
+    let manifests = "/etc/kubernetes/manifests";
+    let manifest = |flag: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - command:\n    - it\n    - {flag}\n"
+        )
+    };
+    for (file, flag) in [
+        (
+            "etcd.yaml",
+            "--initial-cluster=n1=https://192.0.2.10:2380,n2=https://203.0.113.9:2380",
+        ),
+        (
+            "kube-apiserver.yaml",
+            "--etcd-servers=https://203.0.113.9:2379",
+        ),
+    ] {
+        let path = format!("{manifests}/{file}");
+        write(&path, &manifest(flag))?;
+        is_a_node(&filter, "etcd peer")?;
+        fs::remove_file(path)?;
+    }
+    let listed = filter.state_dir().join("@nodes");
+    fs::write(&listed, "# nodes\n198.51.100.200\n203.0.113.0/28\n")?;
+    is_a_node(&filter, "in `@nodes`")?;
+    fs::remove_file(listed)?;
+    site.node
+        .ip(&format!("address add 203.0.113.1/24 dev {INTERFACE}"))?;
+    is_a_node(&filter, "own subnet 203.0.113.0/24")?;
+
+    exchange(&mut stranger, PATIENCE)?;
+    filter.ok(&["ranges", "remove", STRANGER[0], "--force"])?;
+    exchange(&mut stranger, SILENCE).expect_err("it is cut");
+    exchange(&mut admin, PATIENCE)?;
+    Ok(())
+}
+
+#[test]
+fn a_cidr_of_the_cluster_that_is_taken_out_was_one_of_nodes() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    fs::write(filter.config_file(), "cluster_cidrs = [\"203.0.113.0/24\"]")?;
+    filter.ok(&ATTACH)?;
+    let _stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    let _admin = site.admin_gets_in(Family::V4, PORT)?;
+    fs::write(filter.config_file(), "cluster_cidrs = [\"192.0.2.128/25\"]")?;
+    let ran = filter.run(&[&ATTACH[..], &["--force"]].concat())?;
+    ensure!(
+        ran.stderr
+            .contains("cluster node (`cluster_cidrs` 203.0.113.0/24)"),
+        "{ran}"
+    );
+    Ok(())
+}
+
+#[test]
+fn administrators_by_ssh_are_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let _sshd = StandIn::new(&site.node, PROGRAM, "sshd", &["2222"])?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    let _login = site.stranger_gets_in(Family::V4, 2222)?;
+    let remove = ["ranges", "remove", STRANGER[0]];
+    let ran = filter.run(&[&remove[..], &["--dry-run"]].concat())?;
+    let told = "203.0.113.9, logged in on this node by SSH, is shut out from the protected ports (SSH itself is not filtered)";
+    ensure!(format!("{ran}").contains(told), "{ran}");
+    // Another administrator is no obstacle; the one who types is.
+    let mut by = Command::new("env");
+    by.arg(format!(
+        "SSH_CONNECTION={} 50000 {} 22",
+        STRANGER[0], NODE[0]
+    ));
+    let ran = filter.run_by(by, &remove)?;
+    refused(
+        &ran,
+        INPUT,
+        &[
+            "203.0.113.9",
+            "this shell came in from (SSH itself is not filtered)",
+        ],
+    )?;
+    filter.ok(&remove)?;
+    // Who is out already is not shut out again.
+    let ran = filter.run(&["ranges", "add", "192.0.2.128/25"])?;
+    ensure!(!ran.stderr.contains("shut out"), "{ran}");
+    Ok(())
+}
+
+/// A kubelet, and files of kubeadm and flannel.
+fn kubeadm(namespace: &Namespace) -> Result<StandIn> {
+    own_etc()?;
+    write(
+        "/etc/kubernetes/manifests/kube-controller-manager.yaml",
+        "spec:\n  containers:\n  - command:\n    - kube-controller-manager\n    - --cluster-cidr=10.244.0.0/16,fd00:10:244::/56\n",
+    )?;
+    write(
+        "/etc/cni/net.d/10-it.conflist",
+        "{\"plugins\": [{\"ipam\": {\"ranges\": [[{\"subnet\": \"10.244.3.0/24\"}]]}}]}",
+    )?;
+    StandIn::new(namespace, PROGRAM, "kubelet", &["10250"])
+}
+
+#[test]
+fn the_first_enforcement_on_a_node_wants_to_know_the_cluster() -> Result<()> {
+    let [node, client] = two_interfaces()?;
+    let filter = Apifence::new(&node)?;
+    let kubelet = kubeadm(&node)?;
+    let server = Echo::new(&node, PORT)?;
+    let attach = [
+        "attach",
+        "--interface",
+        "n0",
+        "--authorized-ip-ranges",
+        "198.51.100.0/24",
+    ];
+    let is_refused = |ran: &Ran| {
+        let process = format!("`kubelet` runs here (pid {})", kubelet.pid());
+        refused(
+            ran,
+            INPUT,
+            &["node of a cluster", &process, "`cluster_cidrs` is not set"],
+        )?;
+        for words in [
+            "cluster_cidrs = [\"10.244.0.0/16\", \"fd00:10:244::/56\", \"192.0.2.0/24\", \"192.0.3.0/24\"]",
+            "--cluster-cidrs 10.244.0.0/16,fd00:10:244::/56,192.0.2.0/24,192.0.3.0/24",
+            "  10.244.0.0/16: pods (`--cluster-cidr` in `/etc/kubernetes/manifests/kube-controller-manager.yaml`)",
+            "  192.0.2.0/24: own subnet",
+            "nothing changed",
+        ] {
+            ensure!(ran.stderr.contains(words), "`{words}`: {ran}");
+        }
+        Ok(())
+    };
+    is_refused(&filter.run(&attach)?)?;
+    ensure!(filter.json(&["status"])?["state"] == "detached");
+    // Watching is no enforcement; and the next step is one still.
+    filter.ok(&[&attach[..], &["--mode", "monitor"]].concat())?;
+    let enforce = [&attach[..], &["--mode", "enforce"]].concat();
+    is_refused(&filter.run(&enforce)?)?;
+    open(&client, ip("192.0.2.2"), at("192.0.2.1", PORT))?;
+    drop(server);
+    // The off switch is none, and a list after it is.
+    filter.ok(&["detach"])?;
+    filter.ok(&["ranges", "clear"])?;
+    filter.ok(&["attach", "--interface", "n0"])?;
+    is_refused(&filter.run(&["ranges", "set", "198.51.100.0/24"])?)?;
+    filter.ok(&["detach"])?;
+    // A list with all of them is as good.
+    let all = "198.51.100.0/24,10.244.0.0/16,fd00:10:244::/56,192.0.2.0/23";
+    filter.ok(&["attach", "--interface", "n0", "--authorized-ip-ranges", all])?;
+    // From then on it is clear what is meant.
+    filter.ok(&[&enforce[..], &["--force"]].concat())?;
+    filter.ok(&["detach"])?;
+    filter.ok(&attach)?;
+    Ok(())
+}
+
+#[test]
+fn insisting_or_naming_the_cluster_is_enough() -> Result<()> {
+    let site = Site::new()?;
+    let attach = [&ATTACH[..], &["--cluster-cidrs", "10.244.0.0/16"]].concat();
+    for words in [attach, [&ATTACH[..], &["--force"]].concat()] {
+        let filter = Apifence::new(&site.node)?;
+        let etc = Path::new("/etc/kubernetes");
+        if !etc.exists() {
+            own_etc()?;
+            write("/etc/kubernetes/kubelet.conf", "")?;
+        }
+        let ran = filter.run(&ATTACH)?;
+        refused(&ran, INPUT, &["`/etc/kubernetes/kubelet.conf` is there"])?;
+        ensure!(ran.stderr.contains("none was found here"), "{ran}");
+        filter.ok(&words)?;
+        filter.ok(&ATTACH)?;
+        filter.ok(&["detach"])?;
+    }
+    Ok(())
+}
+
+/// A kubelet in a container, or in another network namespace, is another machine's.
+#[test]
+fn a_kubelet_of_another_network_namespace_asks_for_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _kubelet = StandIn::new(&site.admin, PROGRAM, "kubelet", &["10250"])?;
+    filter.ok(&ATTACH).map(drop)
+}
+
+#[test]
+fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _kubelet = kubeadm(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let list = ADMIN_RANGES.replace(',', "\n") + "\n";
+    fs::write(filter.ranges_file(), &list)?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    let told =
+        daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped yet"))?;
+    for words in [
+        "cluster_cidrs = [\"10.244.0.0/16\"",
+        "apifence enforce --force",
+    ] {
+        ensure!(told.contains(words), "{told}");
+    }
+    daemon.line(|line| line.starts_with("guarding"))?;
+    let waits = || -> Result<()> {
+        let answer = get(&site.node, "/readyz")?;
+        ensure!(answer.status == 503, "{}", answer.body);
+        ensure!(
+            answer.body.contains("nothing is dropped yet"),
+            "{}",
+            answer.body
+        );
+        let status = filter.json(&["status"])?;
+        ensure!(status["state"] == "monitoring", "{status:#}");
+        ensure!(status["policy_source"] == "first_enforcement", "{status:#}");
+        site.stranger_gets_in(Family::V4, PORT).map(drop)
+    };
+    until("it was tried", || {
+        let answer = get(&site.node, "/readyz");
+        Ok(answer.is_ok_and(|answer| !answer.body.contains("starting")))
+    })?;
+    waits()?;
+    // Whatever changes meanwhile, by whatever way, it is followed, and nothing is dropped.
+    filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
+    until("it is followed", || {
+        Ok(filter.run(&["check", "192.0.2.200"])?.code == Some(0))
+    })?;
+    fs::write(filter.ranges_file(), format!("{list}192.0.2.64/26\n"))?;
+    until("it is followed", || {
+        Ok(filter.run(&["check", "192.0.2.70"])?.code == Some(0))
+    })?;
+    waits()?;
+    // Neither does a restart decide it.
+    drop(daemon);
+    let daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    until("it was tried", || {
+        let answer = get(&site.node, "/readyz");
+        Ok(answer.is_ok_and(|answer| !answer.body.contains("starting")))
+    })?;
+    waits()?;
+    drop(daemon);
+    filter.boot()?;
+    let _daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    until("it was tried", || {
+        let answer = get(&site.node, "/readyz");
+        Ok(answer.is_ok_and(|answer| !answer.body.contains("starting")))
+    })?;
+    waits()?;
+    fs::write(
+        filter.config_file(),
+        "cluster_cidrs = [\"10.244.0.0/16\"]\n",
+    )?;
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
+    })?;
+    ensure!(filter.json(&["status"])?["state"] == "enforcing");
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.admin_gets_in(Family::V4, PORT).map(drop)
+}
