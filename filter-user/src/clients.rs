@@ -12,7 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_FIN_WAIT2},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_FIN_WAIT2},
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
@@ -39,6 +39,13 @@ pub struct TcpSocket {
     pub interface: u32,
     /// `TCP_*`.
     state: u8,
+}
+
+impl TcpSocket {
+    /// Whether the client has closed its end: it may still read what is sent to it, and may as well be gone.
+    pub const fn is_closed_by_client(&self) -> bool {
+        self.state == TCP_CLOSE_WAIT
+    }
 }
 
 /// The established connections of this network namespace whose local port is one of `ports`, in order; IPv4 on an IPv6 socket

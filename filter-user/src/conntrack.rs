@@ -19,6 +19,8 @@ pub struct Tracked {
     pub original: Connection,
     /// The two ends behind the rewriting, as a socket here would have them.
     pub rewritten: Connection,
+    /// Whether one end is closed.
+    pub is_half_closed: bool,
 }
 
 /// The tracked TCP connections of this network namespace.
@@ -53,7 +55,9 @@ fn entry(attributes: &[u8]) -> Option<Tracked> {
     let original = tuple(attribute(attributes, &[ORIGINAL])?)?;
     let reply = tuple(attribute(attributes, &[REPLY])?)?;
     let state = attribute(attributes, &STATE)?.first()?;
-    OPEN.contains(state).then(|| both(original, reply))
+    let is_half_closed = [4, 5].contains(state);
+    OPEN.contains(state)
+        .then(|| both(original, reply, is_half_closed))
 }
 
 /// Source and destination of a tuple of TCP.
@@ -76,11 +80,16 @@ fn tuple(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 /// The reply goes the other way.
-fn both(original: (SocketAddr, SocketAddr), reply: (SocketAddr, SocketAddr)) -> Tracked {
+fn both(
+    original: (SocketAddr, SocketAddr),
+    reply: (SocketAddr, SocketAddr),
+    is_half_closed: bool,
+) -> Tracked {
     let connection = |remote, local| Connection { remote, local };
     Tracked {
         original: connection(original.0, original.1),
         rewritten: connection(reply.1, reply.0),
+        is_half_closed,
     }
 }
 
@@ -88,7 +97,7 @@ fn both(original: (SocketAddr, SocketAddr), reply: (SocketAddr, SocketAddr)) -> 
 fn line(line: &str) -> Option<Tracked> {
     const OPEN: [&str; 4] = ["SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"];
     let mut words = line.split_whitespace();
-    let is_open = words.nth(2)? == "tcp" && OPEN.contains(&words.nth(2)?);
+    let (protocol, state) = (words.nth(2)?, words.nth(2)?);
     let rest: Vec<&str> = words.collect();
     let values = |name: &str| {
         let values = rest.iter().filter_map(|word| word.strip_prefix(name));
@@ -101,7 +110,8 @@ fn line(line: &str) -> Option<Tracked> {
     };
     let way = |place| Some((end(&src, &sport, place)?, end(&dst, &dport, place)?));
     let (original, reply) = (way(0)?, way(1)?);
-    is_open.then(|| both(original, reply))
+    let is_open = protocol == "tcp" && OPEN.contains(&state);
+    is_open.then(|| both(original, reply, state.ends_with("_WAIT")))
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Processes that stand in for the programs of a node: they have another's name, and sockets.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader},
-    path::Path,
+    os::unix::fs::symlink,
     process::{Command, Stdio},
 };
 
@@ -24,8 +23,8 @@ impl StandIn {
     pub fn new(namespace: &Namespace, program: &str, name: &str, words: &[&str]) -> Result<Self> {
         let scratch = TempDir::with_prefix("apf-stand-in-").context("make a directory")?;
         let copy = scratch.path().join(name);
-        fs::copy(Path::new(program), &copy).with_context(|| format!("copy `{program}`"))?;
-        // setpriv becomes the program, and that has the name of its file.
+        // A process has the name that its file was found by.
+        symlink(program, &copy).with_context(|| format!("link to `{program}`"))?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(&copy).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped());

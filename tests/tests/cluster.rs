@@ -107,9 +107,11 @@ fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
     fs::write(&listed, "# nodes\n198.51.100.200\n203.0.113.0/28\n")?;
     is_a_node(&filter, "in `@nodes`")?;
     fs::remove_file(listed)?;
-    site.node
-        .ip(&format!("address add 203.0.113.1/24 dev {INTERFACE}"))?;
+    // It leads nowhere: it is taken away again.
+    let address = format!("203.0.113.1/24 dev {INTERFACE}");
+    site.node.ip(&format!("address add {address}"))?;
     is_a_node(&filter, "own subnet 203.0.113.0/24")?;
+    site.node.ip(&format!("address del {address}"))?;
 
     exchange(&mut stranger, PATIENCE)?;
     filter.ok(&["ranges", "remove", STRANGER[0], "--force"])?;

@@ -68,6 +68,8 @@ struct Cut {
     kind: Kind,
     /// What tells that, in words.
     why: Option<String>,
+    /// Whether the client has closed its end already. It may be gone: it keeps nobody from a change.
+    closed: bool,
 }
 
 /// Whose connection it is.
@@ -109,7 +111,7 @@ pub(super) async fn look(
     });
     let seen = seen(&sockets, policy, &paths, &mut leap.unseen);
     let mut cut = Vec::new();
-    for (connection, bound) in seen {
+    for (connection, Seen { bound, closed }) in seen {
         let (client, local) = (connection.remote.ip(), connection.local);
         // What the node says to itself never passes the filter.
         if !policy.settings.ports.contains(&local.port()) || paths.is_own(client) {
@@ -123,9 +125,9 @@ pub(super) async fn look(
             continue;
         }
         if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
-            leap.kept += 1;
+            leap.kept += usize::from(!closed);
         } else if before.lets(&connection, paths.meets(way, &before.guarded))? {
-            cut.push(connection);
+            cut.push((connection, closed));
         }
     }
     let origin = origin.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -159,14 +161,22 @@ fn guards(destinations: &[IpNet], local: IpAddr) -> bool {
     destinations.is_empty() || destinations.iter().any(|range| range.contains(&local))
 }
 
-/// The connections as the filter sees them, in order, each with the number of the interface that it is bound to, or 0: what is rewritten behind
-/// the filter, or forwarded, is what connection tracking knows, and not the socket.
+/// What else is known of a connection.
+struct Seen {
+    /// The number of the interface that it is bound to, or 0.
+    bound: u32,
+    /// Whether the client has closed its end.
+    closed: bool,
+}
+
+/// The connections as the filter sees them, in order: what is rewritten behind the filter, or forwarded, is what connection tracking knows, and
+/// not the socket.
 fn seen(
     sockets: &[TcpSocket],
     policy: &Policy,
     paths: &Paths<'_>,
     unseen: &mut Option<String>,
-) -> BTreeMap<Connection, u32> {
+) -> BTreeMap<Connection, Seen> {
     let forwards = || {
         let files = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
         let on = |file| fs::read_to_string(format!("/proc/sys/net/{file}"));
@@ -193,18 +203,24 @@ fn seen(
         .filter(rewritten)
         .map(|tracked| (tracked.rewritten, tracked.original))
         .collect();
-    let mut seen: BTreeMap<Connection, u32> = sockets
+    let mut seen: BTreeMap<Connection, Seen> = sockets
         .iter()
         .map(|socket| {
             let connection = socket.connection;
             let original = originals.get(&connection).copied();
-            (original.unwrap_or(connection), socket.interface)
+            let found = Seen {
+                bound: socket.interface,
+                closed: socket.is_closed_by_client(),
+            };
+            (original.unwrap_or(connection), found)
         })
         .collect();
     for tracked in tracked {
         // Where it ends on this node, the sockets say more.
         if !paths.is_own(tracked.rewritten.local.ip()) {
-            seen.entry(tracked.original).or_insert(0);
+            let closed = tracked.is_half_closed;
+            seen.entry(tracked.original)
+                .or_insert(Seen { bound: 0, closed });
         }
     }
     seen
@@ -214,7 +230,7 @@ fn seen(
 async fn named(
     context: &Context,
     net: &Net,
-    cut: Vec<Connection>,
+    cut: Vec<(Connection, bool)>,
     sockets: &[TcpSocket],
     before: &Before<'_>,
     policy: &Policy,
@@ -238,7 +254,7 @@ async fn named(
     // It is the list until now, unless somebody has edited it.
     let file = read_ranges(&context.global.ranges_file).ok().flatten();
     let list = file.map_or(List::Off, |file| file.list());
-    let named = cut.into_iter().map(|connection| {
+    let named = cut.into_iter().map(|(connection, closed)| {
         let client = connection.remote.ip();
         let (kind, why) = match nodes.why(client) {
             Some(why) => (Kind::ClusterNode, Some(why)),
@@ -249,6 +265,7 @@ async fn named(
             connection,
             kind,
             why,
+            closed,
         }
     });
     Ok(named.collect())
@@ -337,9 +354,14 @@ impl Leap {
         })
     }
 
+    /// What is cut, and whose client is certainly there.
+    fn open(&self) -> impl Iterator<Item = &Cut> {
+        self.cut.iter().filter(|cut| !cut.closed)
+    }
+
     /// The nodes that are cut, in words.
     fn nodes(&self) -> Option<String> {
-        let cut = self.cut.iter().filter(|cut| cut.kind == Kind::ClusterNode);
+        let cut = self.open().filter(|cut| cut.kind == Kind::ClusterNode);
         let nodes: BTreeMap<IpAddr, Option<&String>> = cut
             .map(|cut| (cut.connection.remote.ip(), cut.why.as_ref()))
             .collect();
@@ -368,12 +390,9 @@ impl Leap {
         });
         let nodes = || self.nodes();
         let everyone = || {
-            (self.cuts() && self.kept == 0).then(|| {
-                format!(
-                    "it cuts every established client (connections: {})",
-                    self.cut.len()
-                )
-            })
+            let count = self.open().count();
+            (count > 0 && self.kept == 0)
+                .then(|| format!("it cuts every established client (connections: {count})"))
         };
         let is_node = origin.is_none();
         match origin.or_else(nodes).or_else(everyone) {
@@ -402,6 +421,10 @@ impl Cut {
     fn line(&self) -> String {
         let Connection { remote, local } = self.connection;
         let why = self.why.as_deref();
+        let closed = match self.closed {
+            true => ", which has closed its end",
+            false => "",
+        };
         let who = match (self.kind, why) {
             (Kind::ClusterNode, why) => {
                 format!(": cluster node ({})", why.unwrap_or_default())
@@ -410,6 +433,6 @@ impl Cut {
             (Kind::Client, Some(why)) => format!(": {why}"),
             (Kind::Client, None) => String::new(),
         };
-        format!("  {remote} -> {local}{who}")
+        format!("  {remote} -> {local}{who}{closed}")
     }
 }
