@@ -264,6 +264,88 @@ fn insisting_or_naming_the_cluster_is_enough() -> Result<()> {
     Ok(())
 }
 
+/// The API server, and a program on 443.
+fn beside(node: &Namespace, name: &str, words: &[&str]) -> Result<[StandIn; 2]> {
+    let server = StandIn::new(node, PROGRAM, "kube-apiserver", &["6443"])?;
+    let other = StandIn::new(node, PROGRAM, name, &[words, &["443"]].concat())?;
+    Ok([server, other])
+}
+
+#[test]
+fn a_port_that_belongs_to_somebody_else_needs_force() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let web = beside(&site.node, "nginx", &[])?;
+    let words = format!("port 443 belongs to `nginx` (pid {}) here", web[1].pid());
+    let ran = filter.run(&ATTACH)?;
+    refused(&ran, INPUT, &[&words, "its clients would be dropped"])?;
+    ensure!(
+        ran.stderr
+            .contains("`--port 6443` protects the API server alone"),
+        "{ran}"
+    );
+    site.stranger_gets_in(Family::V4, 443)?;
+    filter.ok(&[&ATTACH[..], &["--port", "6443"]].concat())?;
+    site.stranger_gets_in(Family::V4, 443)?;
+    // One more port is asked for as the first ones are.
+    let ran = filter.run(&[&ATTACH[..], &["--port", "443,6443"]].concat())?;
+    refused(&ran, INPUT, &[&words])?;
+    filter.ok(&[&ATTACH[..], &["--port", "443,6443", "--force"]].concat())?;
+    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    // And from then on it is clear, after a boot, too.
+    filter.ok(&ATTACH)?;
+    filter.boot()?;
+    filter.ok(&ATTACH)?;
+    drop(web);
+    Ok(())
+}
+
+#[test]
+fn a_proxy_in_front_of_the_server_is_no_stranger_and_another_program_is_where_nobody_chose()
+-> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    for (name, words) in [
+        ("haproxy", &["--connect", "192.0.2.10:6443"][..]),
+        ("k3s-server", &[]),
+    ] {
+        let _programs = beside(&site.node, name, words)?;
+        filter.ok(&[&ATTACH[..], &["--force"]].concat())?;
+        filter.ok(&["detach"])?;
+        filter.ok(&ATTACH)?;
+        filter.ok(&["detach"])?;
+    }
+    let _programs = beside(&site.node, "gitea", &[])?;
+    refused(
+        &filter.run(&ATTACH)?,
+        INPUT,
+        &["port 443 belongs to `gitea`"],
+    )?;
+    filter
+        .ok(&[&ATTACH[..], &["--port", "443,6443"]].concat())
+        .map(drop)
+}
+
+#[test]
+fn the_first_start_of_run_leaves_somebody_elses_port_alone() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _programs = beside(&site.node, "traefik", &[])?;
+    fs::write(filter.ranges_file(), ADMIN_RANGES.replace(',', "\n") + "\n")?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    let told =
+        daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped yet"))?;
+    ensure!(told.contains("port 443 belongs to `traefik`"), "{told}");
+    daemon.line(|line| line.starts_with("guarding"))?;
+    site.stranger_gets_in(Family::V4, 443)?;
+    fs::write(filter.config_file(), "ports = [6443]\n")?;
+    until("it is ready", || {
+        Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
+    })?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.stranger_gets_in(Family::V4, 443).map(drop)
+}
+
 /// A kubelet in a container, or in another network namespace, is another machine's.
 #[test]
 fn a_kubelet_of_another_network_namespace_asks_for_nothing() -> Result<()> {

@@ -6,7 +6,9 @@ mod files;
 mod kubelet;
 mod nodes;
 mod owners;
+mod ports;
 
 pub use cidrs::{Cidr, pod_cidrs};
 pub use kubelet::kubelet;
 pub use nodes::{Nodes, administrators, own_subnets, peers};
+pub use ports::{Foreign, foreign};

@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use super::Context;
 use crate::{
-    clients::open,
+    clients::{listeners, open},
     clock::Moment,
-    cluster::{Cidr, kubelet, own_subnets, peers, pod_cidrs},
-    config::Settings,
+    cluster::{Cidr, Foreign, foreign, kubelet, own_subnets, peers, pod_cidrs},
+    config::{DEFAULT_PORTS, PolicyMode, Settings, join},
     datapath::Policy,
     net::Net,
     problem::Problem,
@@ -173,7 +173,53 @@ pub(super) fn first_enforcement(
     })
 }
 
-/// What has to be clear before `policy` drops packets that passed until now; `enforces` tells whether the policy in force drops any.
+/// Whether one of the ports of `asked` belongs to somebody else; `ports` are all that are to be protected.
+fn belongs_elsewhere(
+    context: &Context,
+    asked: &BTreeSet<u16>,
+    ports: &BTreeSet<u16>,
+) -> Option<Unclear> {
+    if asked.is_empty() {
+        return None;
+    }
+    // What is not told is not there.
+    let (listeners, connections) = (listeners().ok()?, open().ok()?);
+    let chosen = *ports != BTreeSet::from(DEFAULT_PORTS) || {
+        let mut rows = context.config.rows().into_iter();
+        rows.any(|row| row.key == "ports" && row.source != "default")
+    };
+    let found = foreign(asked, (ports, chosen), &listeners, &connections);
+    let (first, more) = found.split_first()?;
+    let others: BTreeSet<u16> = found.iter().map(|foreign| foreign.port).collect();
+    let rest = ports - &others;
+    let more = more.iter().map(|Foreign { port, program, pid }| {
+        format!("port {port} belongs to `{program}` (pid {pid}) here, too")
+    });
+    let Foreign { port, program, pid } = first;
+    Some(Unclear {
+        cause: format!(
+            "port {port} belongs to `{program}` (pid {pid}) here: its clients would be dropped"
+        ),
+        setting: if rest.is_empty() {
+            "`--port` names the port of the API server".to_owned()
+        } else {
+            format!(
+                "`--port {}` protects the API server alone",
+                join_ports(&rest)
+            )
+        },
+        meant: "the API server is behind it, or its clients are listed",
+        details: more.collect(),
+    })
+}
+
+/// The ports as `--port` takes them.
+fn join_ports(ports: &BTreeSet<u16>) -> String {
+    join(ports).replace(' ', "")
+}
+
+/// What has to be clear before `policy` drops packets that passed until now; `enforced` are the ports that the policy in force drops packets to,
+/// or `None` if it drops none.
 ///
 /// # Errors
 /// If rtnetlink does not answer.
@@ -181,11 +227,26 @@ pub(super) async fn unclear(
     context: &Context,
     net: &Net,
     policy: &Policy,
-    enforces: bool,
+    enforced: Option<&BTreeSet<u16>>,
 ) -> Result<Option<Unclear>> {
-    let has_enforced = || PolicyStore::new(&context.config.state_dir).has_enforced();
-    if policy.mode() != Mode::Enforce || enforces || has_enforced() {
+    if policy.mode() != Mode::Enforce {
         return Ok(None);
+    }
+    let ports = &policy.settings.ports;
+    if let Some(enforced) = enforced {
+        return Ok(belongs_elsewhere(context, &(ports - enforced), ports));
+    }
+    let store = PolicyStore::new(&context.config.state_dir);
+    if store.has_enforced() {
+        // After a boot it goes on where it was.
+        let before = store.read().ok().flatten().map(|saved| saved.settings);
+        let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
+        let before = before.map_or_else(BTreeSet::new, |settings| settings.ports);
+        return Ok(belongs_elsewhere(context, &(ports - &before), ports));
+    }
+    let elsewhere = belongs_elsewhere(context, ports, ports);
+    if elsewhere.is_some() {
+        return Ok(elsewhere);
     }
     let found = Found::gather(net, &policy.settings.ports).await?;
     let now = Moment::now()?.wall;

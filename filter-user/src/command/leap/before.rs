@@ -42,9 +42,16 @@ impl<'a> Before<'a> {
         Ok(before)
     }
 
-    /// Whether it drops anything.
-    pub(super) const fn enforces(&self) -> bool {
-        self.judge.is_some()
+    /// The ports that it drops packets to; none if it drops nothing.
+    pub(super) fn enforced(&self) -> Option<&BTreeSet<u16>> {
+        /// Of settings that cannot be read.
+        static UNKNOWN: BTreeSet<u16> = BTreeSet::new();
+        self.judge?;
+        Some(
+            self.settings
+                .as_ref()
+                .map_or(&UNKNOWN, |settings| &settings.ports),
+        )
     }
 
     /// Whether it lets packets of `connection` in that come over an interface which has a filter, or has none.

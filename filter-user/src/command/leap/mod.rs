@@ -101,7 +101,7 @@ pub(super) async fn look(
     };
     let mut paths = Paths::new(net).await?;
     let mut leap = Leap {
-        unclear: unclear(context, net, policy, before.enforces()).await?,
+        unclear: unclear(context, net, policy, before.enforced()).await?,
         filters_ssh: policy.settings.ports.contains(&SSH),
         ..Leap::default()
     };
@@ -336,6 +336,7 @@ impl Leap {
     }
 
     /// Whether somebody's connection is cut.
+    #[expect(dead_code, reason = "`run` is to ask")]
     pub(super) fn cuts(&self) -> bool {
         !self.cut.is_empty()
     }

@@ -102,7 +102,11 @@ pub(in super::super) async fn start(
     });
     let mut policy = policy(net, &start.file.list(), &start.settings, &guarded).await?;
     policy.basis = start.basis;
-    if let Some(unclear) = unclear(context, net, &policy, false).await? {
+    let store = PolicyStore::new(&context.config.state_dir);
+    // A boot opens nothing that was closed.
+    if !store.has_enforced()
+        && let Some(unclear) = unclear(context, net, &policy, None).await?
+    {
         (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
         start.settings = policy.settings.clone();
         start.instead = Some(unclear.instead());

@@ -366,7 +366,7 @@ impl Follower {
         }
         let guarded = self.health.borrow().guarded.clone();
         let policy = policy(&self.net, list, want, &guarded).await?;
-        let unclear = unclear(&self.context, &self.net, &policy, enforces).await?;
+        let unclear = unclear(&self.context, &self.net, &policy, None).await?;
         Ok(unclear.map(|unclear| unclear.instead()))
     }
 

@@ -1,0 +1,133 @@
+//! Whose the protected ports are on this node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::owners::{Named, sockets_of};
+use crate::clients::TcpSocket;
+
+/// A protected port that somebody else than the API server listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// The port.
+    pub port: u16,
+    /// The name of the program.
+    pub program: String,
+    /// Its process.
+    pub pid: i32,
+}
+
+/// What the names of the programs begin with that are an API server, or have one in them.
+const SERVERS: [&str; 5] = ["kube-apiserver", "k3s", "rke2", "k0s", "kubelite"];
+/// Programs that serve the web, and no API server unless they are a proxy in front of one.
+const WEB: [&str; 14] = [
+    "nginx",
+    "nginx-ingress-c",
+    "nginx-ingress",
+    "openresty",
+    "traefik",
+    "envoy",
+    "caddy",
+    "apache2",
+    "httpd",
+    "haproxy",
+    "haproxy-ingress",
+    "kong",
+    "contour",
+    "lighttpd",
+];
+/// Where nobody chose the ports, one that many other programs listen on.
+const HTTPS: u16 = 443;
+
+/// Which of `asked`, ports that are to be protected, belong to somebody else. `ports` are all that are to be, `chosen` tells whether somebody chose
+/// them; `listeners` and `connections` are the sockets of this network namespace.
+pub fn foreign(
+    asked: &BTreeSet<u16>,
+    (ports, chosen): (&BTreeSet<u16>, bool),
+    listeners: &[TcpSocket],
+    connections: &[TcpSocket],
+) -> Vec<Foreign> {
+    let on = |socket: &&TcpSocket| ports.contains(&socket.connection.local.port());
+    if !listeners.iter().any(|socket| on(&socket)) {
+        return Vec::new();
+    }
+    let owners = sockets_of(|_| true);
+    let owner = |socket: &TcpSocket| owners.get(&u64::from(socket.inode));
+    // A proxy is connected to the servers that it is in front of.
+    let proxies: BTreeSet<i32> = connections
+        .iter()
+        .filter(|socket| {
+            let remote = socket.connection.remote.port();
+            remote != HTTPS && ports.contains(&remote)
+        })
+        .filter_map(|socket| Some(owner(socket)?.pid))
+        .collect();
+    let listening: BTreeMap<u16, &Named> = listeners
+        .iter()
+        .filter(on)
+        .filter_map(|socket| Some((socket.connection.local.port(), owner(socket)?)))
+        .collect();
+    whose(asked, chosen, &listening, &proxies)
+}
+
+fn whose(
+    asked: &BTreeSet<u16>,
+    chosen: bool,
+    listening: &BTreeMap<u16, &Named>,
+    proxies: &BTreeSet<i32>,
+) -> Vec<Foreign> {
+    let serves = |named: &Named| SERVERS.iter().any(|name| named.name.starts_with(name));
+    let foreign = listening.iter().filter(|(port, named)| {
+        if !asked.contains(port) || serves(named) || proxies.contains(&named.pid) {
+            return false;
+        }
+        let other = || {
+            let mut others = listening.iter();
+            others.any(|(other, program)| other != *port && program.name != named.name)
+        };
+        WEB.contains(&&*named.name) || (!chosen && **port == HTTPS && other())
+    });
+    let foreign = foreign.map(|(port, named)| Foreign {
+        port: *port,
+        program: named.name.clone(),
+        pid: named.pid,
+    });
+    foreign.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_web_server_is_somebody_else_and_one_program_on_all_ports_is_not() {
+        let named = |name: &str, pid| Named {
+            pid,
+            name: name.to_owned(),
+        };
+        for (on_443, on_6443, chosen, want) in [
+            (named("nginx", 1), named("kube-apiserver", 2), false, true),
+            (named("nginx", 1), named("kube-apiserver", 2), true, true),
+            (named("it", 1), named("kube-apiserver", 2), false, true),
+            (named("it", 1), named("kube-apiserver", 2), true, false),
+            (named("it", 1), named("it", 1), false, false),
+            (named("kube-apiserver", 1), named("it", 2), false, false),
+            (
+                named("haproxy", 9),
+                named("kube-apiserver", 2),
+                false,
+                false,
+            ),
+        ] {
+            let listening = BTreeMap::from([(443, &on_443), (6443, &on_6443)]);
+            let asked = BTreeSet::from([443, 6443]);
+            let found = whose(&asked, chosen, &listening, &BTreeSet::from([9]));
+            let ports: Vec<u16> = found.iter().map(|foreign| foreign.port).collect();
+            let wanted: &[u16] = if want { &[443] } else { &[] };
+            assert_eq!(ports, wanted, "{on_443:?} {on_6443:?} {chosen}");
+            assert_eq!(
+                whose(&BTreeSet::new(), chosen, &listening, &BTreeSet::new()),
+                []
+            );
+        }
+    }
+}
