@@ -346,6 +346,73 @@ fn the_first_start_of_run_leaves_somebody_elses_port_alone() -> Result<()> {
     site.stranger_gets_in(Family::V4, 443).map(drop)
 }
 
+/// Rules at prerouting, and whether they give port 443 to somebody else.
+const RULES: [(&str, bool); 8] = [
+    (
+        "add rule ip t pre tcp dport 443 dnat to 10.244.0.5:8443",
+        true,
+    ),
+    (
+        "add rule ip t pre tcp dport 400-500 dnat to 10.244.0.5",
+        true,
+    ),
+    (
+        "add chain ip t to; add rule ip t to dnat to 10.244.0.5; add rule ip t pre tcp dport 443 jump to",
+        true,
+    ),
+    (
+        "add rule ip t pre ip daddr 192.0.2.10 tcp dport 443 dnat to 10.244.0.5:8443",
+        true,
+    ),
+    // A ClusterIP is its service's, and no address of this node.
+    (
+        "add rule ip t pre ip daddr 10.96.0.1 tcp dport 443 dnat to 192.0.2.10:6443",
+        false,
+    ),
+    ("add rule ip t pre tcp dport 443 redirect to :6443", false),
+    (
+        "add rule ip t pre udp dport 443 dnat to 10.244.0.5:8443",
+        false,
+    ),
+    (
+        "add rule ip t pre tcp dport 8443 dnat to 10.244.0.5:443",
+        false,
+    ),
+];
+
+#[test]
+fn a_port_that_is_rewritten_to_somebody_else_needs_force() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    for (rules, is_foreign) in RULES {
+        let chain = "add chain ip t pre { type nat hook prerouting priority -100; }";
+        let script = format!("add table ip t; {chain}; {rules}");
+        let output = site.node.output(Command::new("nft").arg(script))?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let ran = filter.run(&ATTACH)?;
+        if is_foreign {
+            refused(&ran, INPUT, &["port 443 is rewritten", "chain `t pre`"]).context(rules)?;
+            ensure!(
+                ran.stderr
+                    .contains("`--port 6443` protects the API server alone"),
+                "{ran}"
+            );
+        } else {
+            ensure!(ran.code == Some(0), "{rules}: {ran}");
+            filter.ok(&["detach"])?;
+            // As if it had never enforced anything.
+            fs::remove_dir_all(filter.state_dir())?;
+        }
+        site.node
+            .output(Command::new("nft").arg("delete table ip t"))?;
+    }
+    Ok(())
+}
+
 /// A kubelet in a container, or in another network namespace, is another machine's.
 #[test]
 fn a_kubelet_of_another_network_namespace_asks_for_nothing() -> Result<()> {

@@ -13,6 +13,7 @@ use crate::{
     cluster::{Cidr, Foreign, foreign, kubelet, own_subnets, peers, pod_cidrs},
     config::{DEFAULT_PORTS, PolicyMode, Settings, join},
     datapath::Policy,
+    nat::{Diversion, diverted},
     net::Net,
     problem::Problem,
     state::PolicyStore,
@@ -174,32 +175,47 @@ pub(super) fn first_enforcement(
 }
 
 /// Whether one of the ports of `asked` belongs to somebody else; `ports` are all that are to be protected.
-fn belongs_elsewhere(
+async fn belongs_elsewhere(
     context: &Context,
+    net: &Net,
     asked: &BTreeSet<u16>,
     ports: &BTreeSet<u16>,
-) -> Option<Unclear> {
+) -> Result<Option<Unclear>> {
     if asked.is_empty() {
-        return None;
+        return Ok(None);
     }
     // What is not told is not there.
-    let (listeners, connections) = (listeners().ok()?, open().ok()?);
+    let (listeners, connections) = (listeners().unwrap_or_default(), open().unwrap_or_default());
     let chosen = *ports != BTreeSet::from(DEFAULT_PORTS) || {
         let mut rows = context.config.rows().into_iter();
         rows.any(|row| row.key == "ports" && row.source != "default")
     };
-    let found = foreign(asked, (ports, chosen), &listeners, &connections);
-    let (first, more) = found.split_first()?;
-    let others: BTreeSet<u16> = found.iter().map(|foreign| foreign.port).collect();
-    let rest = ports - &others;
-    let more = more.iter().map(|Foreign { port, program, pid }| {
-        format!("port {port} belongs to `{program}` (pid {pid}) here, too")
+    let own: BTreeSet<IpAddr> = net
+        .addresses()
+        .await?
+        .into_iter()
+        .map(|(_, own)| own)
+        .collect();
+    let listened = foreign(asked, (ports, chosen), &listeners, &connections).into_iter();
+    let listened = listened.map(|Foreign { port, program, pid }| {
+        let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
+        (port, words)
     });
-    let Foreign { port, program, pid } = first;
-    Some(Unclear {
-        cause: format!(
-            "port {port} belongs to `{program}` (pid {pid}) here: its clients would be dropped"
-        ),
+    let diverted = diverted(asked, ports, &|address| own.contains(&address)).into_iter();
+    let diverted = diverted.map(|Diversion { port, chain }| {
+        let words = format!(
+            "port {port} is rewritten to another destination here (nftables chain `{chain}`)"
+        );
+        (port, words)
+    });
+    let found: Vec<(u16, String)> = listened.chain(diverted).collect();
+    let Some(((_, first), more)) = found.split_first() else {
+        return Ok(None);
+    };
+    let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
+    let rest = ports - &others;
+    Ok(Some(Unclear {
+        cause: format!("{first}: its clients would be dropped"),
         setting: if rest.is_empty() {
             "`--port` names the port of the API server".to_owned()
         } else {
@@ -209,8 +225,8 @@ fn belongs_elsewhere(
             )
         },
         meant: "the API server is behind it, or its clients are listed",
-        details: more.collect(),
-    })
+        details: more.iter().map(|(_, words)| words.clone()).collect(),
+    }))
 }
 
 /// The ports as `--port` takes them.
@@ -234,7 +250,7 @@ pub(super) async fn unclear(
     }
     let ports = &policy.settings.ports;
     if let Some(enforced) = enforced {
-        return Ok(belongs_elsewhere(context, &(ports - enforced), ports));
+        return belongs_elsewhere(context, net, &(ports - enforced), ports).await;
     }
     let store = PolicyStore::new(&context.config.state_dir);
     if store.has_enforced() {
@@ -242,9 +258,9 @@ pub(super) async fn unclear(
         let before = store.read().ok().flatten().map(|saved| saved.settings);
         let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
         let before = before.map_or_else(BTreeSet::new, |settings| settings.ports);
-        return Ok(belongs_elsewhere(context, &(ports - &before), ports));
+        return belongs_elsewhere(context, net, &(ports - &before), ports).await;
     }
-    let elsewhere = belongs_elsewhere(context, ports, ports);
+    let elsewhere = belongs_elsewhere(context, net, ports, ports).await?;
     if elsewhere.is_some() {
         return Ok(elsewhere);
     }

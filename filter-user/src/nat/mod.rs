@@ -1,14 +1,16 @@
 //! Whether this network namespace rewrites the destinations of what comes in, behind the hook that the filter is on.
 
-use std::{collections::BTreeSet, fs};
+mod rules;
 
-use anyhow::Result;
+pub use rules::{Diversion, diverted};
+
+use std::{collections::BTreeSet, fs};
 
 use crate::nfnetlink::{attribute, dump, number, text};
 
 /// What may rewrite destinations here, in words: chains of nftables, tables of iptables, IPVS. What cannot be asked is not there.
 pub fn rewriters() -> Vec<String> {
-    let mut found: Vec<String> = nft_chains().unwrap_or_default().into_iter().collect();
+    let mut found: Vec<String> = nft_chains().into_iter().collect();
     for (file, program) in [
         ("ip_tables_names", "iptables"),
         ("ip6_tables_names", "ip6tables"),
@@ -38,25 +40,34 @@ const TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const PREROUTING: u32 = 0;
 
-/// The chains of nftables that are of type `nat`, at prerouting, and not empty.
-fn nft_chains() -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    dump(GET_CHAIN, |_, attributes| found.extend(chain(attributes)))?;
-    Ok(found)
+/// The chains of nftables that are of type `nat`, at prerouting, and not empty, in words.
+fn nft_chains() -> BTreeSet<String> {
+    let chains = entries().into_iter();
+    chains
+        .map(|(_, table, name)| format!("nftables chain `{table} {name}`"))
+        .collect()
 }
 
-/// The chain that has these attributes, in words, if it may rewrite destinations.
-fn chain(attributes: &[u8]) -> Option<String> {
+/// The same with family, table and name. What the kernel does not tell is not there.
+fn entries() -> BTreeSet<(u8, String, String)> {
+    let mut found = BTreeSet::new();
+    let _ = dump(GET_CHAIN, |family, attributes| {
+        found.extend(chain(attributes).map(|(table, name)| (family, table, name)));
+    });
+    found
+}
+
+/// Table and name of the chain that has these attributes, if it may rewrite destinations.
+fn chain(attributes: &[u8]) -> Option<(String, String)> {
     let words = |kind| attribute(attributes, &[kind]).map(text);
     let hook = number(attribute(attributes, &[HOOK, HOOK_NUMBER])?)?;
     // Nothing jumps to a chain at a hook: what uses it are its rules.
     let rules = number(attribute(attributes, &[USE])?)?;
     let rewrites = words(TYPE)? == "nat" && hook == PREROUTING && rules > 0;
     rewrites.then(|| {
-        format!(
-            "nftables chain `{} {}`",
+        (
             words(TABLE).unwrap_or_default(),
-            words(NAME).unwrap_or_default()
+            words(NAME).unwrap_or_default(),
         )
     })
 }
