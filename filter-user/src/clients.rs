@@ -12,7 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_FIN_WAIT2},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_FIN_WAIT2, TCP_SYN_RECV},
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
@@ -28,6 +28,9 @@ pub struct Connection {
     pub local: SocketAddr,
 }
 
+/// What is said of a client that has closed its end.
+pub const CLOSED: &str = "which has closed its end";
+
 /// A TCP socket of this network namespace; IPv4 on an IPv6 socket counts as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TcpSocket {
@@ -42,9 +45,14 @@ pub struct TcpSocket {
 }
 
 impl TcpSocket {
-    /// Whether the client has closed its end: it may still read what is sent to it, and may as well be gone.
-    pub const fn is_closed_by_client(&self) -> bool {
-        self.state == TCP_CLOSE_WAIT
+    /// Why nobody knows whether the client is there, in words: it has closed its end, though it may still read; or it never answered, and somebody
+    /// else may have sent what it seems to have sent.
+    pub const fn doubt(&self) -> Option<&'static str> {
+        match self.state {
+            TCP_CLOSE_WAIT => Some(CLOSED),
+            TCP_SYN_RECV => Some("which has not answered yet"),
+            _ => None,
+        }
     }
 }
 

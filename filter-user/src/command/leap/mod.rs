@@ -23,7 +23,7 @@ use super::{
     first::{Unclear, unclear},
 };
 use crate::{
-    clients::{Connection, TcpSocket, open, origin},
+    clients::{CLOSED, Connection, TcpSocket, open, origin},
     clock::Moment,
     cluster::{Nodes, administrators},
     config::Settings,
@@ -68,8 +68,8 @@ struct Cut {
     kind: Kind,
     /// What tells that, in words.
     why: Option<String>,
-    /// Whether the client has closed its end already. It may be gone: it keeps nobody from a change.
-    closed: bool,
+    /// Why nobody knows whether the client is there. Then it keeps nobody from a change.
+    doubt: Option<&'static str>,
 }
 
 /// Whose connection it is.
@@ -111,7 +111,7 @@ pub(super) async fn look(
     });
     let seen = seen(&sockets, policy, &paths, &mut leap.unseen);
     let mut cut = Vec::new();
-    for (connection, Seen { bound, closed }) in seen {
+    for (connection, Seen { bound, doubt }) in seen {
         let (client, local) = (connection.remote.ip(), connection.local);
         // What the node says to itself never passes the filter.
         if !policy.settings.ports.contains(&local.port()) || paths.is_own(client) {
@@ -125,9 +125,9 @@ pub(super) async fn look(
             continue;
         }
         if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
-            leap.kept += usize::from(!closed);
+            leap.kept += usize::from(doubt.is_none());
         } else if before.lets(&connection, paths.meets(way, &before.guarded))? {
-            cut.push((connection, closed));
+            cut.push((connection, doubt));
         }
     }
     let origin = origin.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -165,8 +165,8 @@ fn guards(destinations: &[IpNet], local: IpAddr) -> bool {
 struct Seen {
     /// The number of the interface that it is bound to, or 0.
     bound: u32,
-    /// Whether the client has closed its end.
-    closed: bool,
+    /// Why nobody knows whether the client is there.
+    doubt: Option<&'static str>,
 }
 
 /// The connections as the filter sees them, in order: what is rewritten behind the filter, or forwarded, is what connection tracking knows, and
@@ -210,7 +210,7 @@ fn seen(
             let original = originals.get(&connection).copied();
             let found = Seen {
                 bound: socket.interface,
-                closed: socket.is_closed_by_client(),
+                doubt: socket.doubt(),
             };
             (original.unwrap_or(connection), found)
         })
@@ -218,9 +218,9 @@ fn seen(
     for tracked in tracked {
         // Where it ends on this node, the sockets say more.
         if !paths.is_own(tracked.rewritten.local.ip()) {
-            let closed = tracked.is_half_closed;
+            let doubt = tracked.is_half_closed.then_some(CLOSED);
             seen.entry(tracked.original)
-                .or_insert(Seen { bound: 0, closed });
+                .or_insert(Seen { bound: 0, doubt });
         }
     }
     seen
@@ -230,7 +230,7 @@ fn seen(
 async fn named(
     context: &Context,
     net: &Net,
-    cut: Vec<(Connection, bool)>,
+    cut: Vec<(Connection, Option<&'static str>)>,
     sockets: &[TcpSocket],
     before: &Before<'_>,
     policy: &Policy,
@@ -254,7 +254,7 @@ async fn named(
     // It is the list until now, unless somebody has edited it.
     let file = read_ranges(&context.global.ranges_file).ok().flatten();
     let list = file.map_or(List::Off, |file| file.list());
-    let named = cut.into_iter().map(|(connection, closed)| {
+    let named = cut.into_iter().map(|(connection, doubt)| {
         let client = connection.remote.ip();
         let (kind, why) = match nodes.why(client) {
             Some(why) => (Kind::ClusterNode, Some(why)),
@@ -265,7 +265,7 @@ async fn named(
             connection,
             kind,
             why,
-            closed,
+            doubt,
         }
     });
     Ok(named.collect())
@@ -357,7 +357,7 @@ impl Leap {
 
     /// What is cut, and whose client is certainly there.
     fn open(&self) -> impl Iterator<Item = &Cut> {
-        self.cut.iter().filter(|cut| !cut.closed)
+        self.cut.iter().filter(|cut| cut.doubt.is_none())
     }
 
     /// The nodes that are cut, in words.
@@ -422,10 +422,8 @@ impl Cut {
     fn line(&self) -> String {
         let Connection { remote, local } = self.connection;
         let why = self.why.as_deref();
-        let closed = match self.closed {
-            true => ", which has closed its end",
-            false => "",
-        };
+        let doubt = self.doubt.map(|doubt| format!(", {doubt}"));
+        let doubt = doubt.unwrap_or_default();
         let who = match (self.kind, why) {
             (Kind::ClusterNode, why) => {
                 format!(": cluster node ({})", why.unwrap_or_default())
@@ -434,6 +432,6 @@ impl Cut {
             (Kind::Client, Some(why)) => format!(": {why}"),
             (Kind::Client, None) => String::new(),
         };
-        format!("  {remote} -> {local}{who}{closed}")
+        format!("  {remote} -> {local}{who}{doubt}")
     }
 }
