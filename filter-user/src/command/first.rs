@@ -101,10 +101,9 @@ pub(super) struct Unclear {
 }
 
 impl Unclear {
-    /// The refusal of a command; `more` is what else it would do.
-    pub(super) fn refusal(&self, more: Vec<String>) -> anyhow::Error {
-        let mut details = self.details.clone();
-        details.extend(more);
+    /// The refusal of a command.
+    pub(super) fn refusal(&self) -> anyhow::Error {
+        let details = self.details.clone();
         let Self {
             cause,
             setting,

@@ -145,6 +145,8 @@ fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
 fn with_mode(context: &Context, have: &Settings, mode: PolicyMode) -> Settings {
     let mut settings = Settings {
         mode,
+        // Somebody decided.
+        mode_waits: false,
         ..have.clone()
     };
     if row(&context.file.said).source == "file" {

@@ -104,15 +104,14 @@ impl Proposal {
             && let Err(error) = self.harm(connections)
         {
             self.refused = Some(format!("{error:#}"));
-            let details = self.lines(true);
+            let would = self.lines(true);
             output.result(&with(self.clone()))?;
             return Err(match error.downcast::<Problem>() {
-                Ok(problem) => Problem {
-                    refused: true,
-                    details,
-                    ..problem
+                Ok(mut problem) => {
+                    problem.refused = true;
+                    problem.details.extend(would);
+                    problem.into()
                 }
-                .into(),
                 Err(error) => error,
             });
         }

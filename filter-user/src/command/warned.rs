@@ -79,7 +79,7 @@ pub(super) async fn of_everything(
         if let Some(found) = found {
             *ranges = Ranges::new(&record, found.iter());
         }
-        warnings.extend(of_basis(Basis::of(record.basis)));
+        warnings.extend(of_basis(Basis::of(record.basis), have.mode_waits));
         warnings.extend(ranges.warnings(now.wall));
         settings = Some(have);
     }
@@ -208,9 +208,13 @@ pub(super) fn unreadable(error: &anyhow::Error) -> Warning {
 }
 
 /// That the policy in force does not come from the files.
-pub(super) fn of_basis(basis: Basis) -> Option<Warning> {
+pub(super) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
     let mend = "`apifence status` names what is wrong with them; once corrected, `run` or `attach` puts them in force";
     let (message, hint) = match basis {
+        _ if waits => (
+            "monitor mode: nothing is dropped yet, for it is not clear what the first enforcement would do to the cluster",
+            "`cluster_cidrs` names nodes and pods; or `apifence enforce --force`, if none of them needs this API server",
+        ),
         Basis::Files => return None,
         Basis::LastInForce => (
             "the files were not usable at the last start: the policy last in force holds",

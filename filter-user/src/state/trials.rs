@@ -29,6 +29,7 @@ impl PolicyMark {
         // Where a value comes from makes no difference to packets.
         let settings = Settings {
             from_file: Default::default(),
+            mode_waits: false,
             ..settings.clone()
         };
         let mut hasher = Sha256::new();

@@ -19,8 +19,8 @@ use serde::Serialize;
 use self::before::Before;
 use super::{
     Context,
-    change::first_lines,
     first::{Unclear, unclear},
+    told::first_lines,
 };
 use crate::{
     clients::{CLOSED, Connection, TcpSocket, open, origin},
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// What a change would do to those who are connected.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Leap {
     /// Connections to the protected ports that stop at their next packet.
     cut: Vec<Cut>,
@@ -287,21 +287,17 @@ fn listed(entries: &[Entry], client: IpAddr) -> Option<String> {
 }
 
 impl Leap {
-    /// What there is to say about it, a line each, once it is done.
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.tell("are cut", "is shut out")
-    }
-
-    /// The same of what is not done.
-    fn would(&self) -> Vec<String> {
-        self.tell("would be cut", "would be shut out")
-    }
-
-    fn tell(&self, are_cut: &str, is_shut_out: &str) -> Vec<String> {
+    /// What there is to say about it, a line each; in place of a change that `would` do it.
+    pub(super) fn lines(&self, would: bool) -> Vec<String> {
+        let (are_cut, is_shut_out) = match would {
+            true => ("would be cut", "would be shut out"),
+            false => ("are cut", "is shut out"),
+        };
         let mut lines = Vec::new();
         if let Some(why) = &self.unknown {
             lines.push(format!(
-                "warning: which connections this cuts is unknown: {why}"
+                "warning: which connections this {} is unknown: {why}",
+                if would { "would cut" } else { "cuts" }
             ));
         }
         if !self.cut.is_empty() {
@@ -335,15 +331,8 @@ impl Leap {
         }
     }
 
-    /// Whether somebody's connection is cut.
-    #[expect(dead_code, reason = "`run` is to ask")]
-    pub(super) fn cuts(&self) -> bool {
-        !self.cut.is_empty()
-    }
-
     /// Why nobody should do this who cannot be asked, in words: it cuts nodes of the cluster, or shuts out who administers this one. Anybody else is
     /// shut out on purpose.
-    #[expect(dead_code, reason = "`run` is to ask")]
     pub(super) fn serious(&self) -> Option<String> {
         self.nodes().or_else(|| {
             let mut shut_out = self.shuts_out.iter().chain(&self.administrators);
@@ -380,7 +369,7 @@ impl Leap {
     /// Refuses what would lock nodes of the cluster, or the operator, out, unless that is insisted on.
     pub(super) fn insist(&self, force: bool) -> Result<()> {
         if let Some(unclear) = self.unclear.as_ref().filter(|_| !force) {
-            return Err(unclear.refusal(self.would()));
+            return Err(unclear.refusal());
         }
         const MEANT: &str = "`--force` if that is meant, with `--confirm-within 60s` so that it takes itself back; nothing changed";
         let origin = self.shuts_out.map(|client| {
@@ -403,7 +392,7 @@ impl Leap {
                 } else {
                     format!("add it to the list; {MEANT}")
                 };
-                Err(Problem::refused(cause, hint, self.would()))
+                Err(Problem::refused(cause, hint, Vec::new()))
             }
             _ => Ok(()),
         }

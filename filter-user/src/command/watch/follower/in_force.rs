@@ -29,7 +29,10 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{List, RangesFile},
-    state::{History, PolicyMark, PolicyStore, Seen, TrialStore, WriterLock, read_ranges, refuse_other_writers},
+    state::{
+        History, PolicyMark, PolicyStore, Seen, TrialStore, WriterLock, read_ranges,
+        refuse_other_writers,
+    },
 };
 
 /// How far the clocks may drift apart before somebody must have set one, in nanoseconds.
