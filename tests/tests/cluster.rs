@@ -150,7 +150,7 @@ fn administrators_by_ssh_are_told() -> Result<()> {
     let _login = site.stranger_gets_in(Family::V4, 2222)?;
     let remove = ["ranges", "remove", STRANGER[0]];
     let ran = filter.run(&[&remove[..], &["--dry-run"]].concat())?;
-    let told = "203.0.113.9, logged in on this node by SSH, is shut out from the protected ports (SSH itself is not filtered)";
+    let told = "203.0.113.9, logged in on this node by SSH, would be shut out from the protected ports (SSH itself is not filtered)";
     ensure!(format!("{ran}").contains(told), "{ran}");
     // Another administrator is no obstacle; the one who types is.
     let mut by = Command::new("env");

@@ -61,7 +61,7 @@ fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
     );
     let text = filter.ok(&dry)?;
     ensure!(
-        text.contains("2 of 4 established connections are cut") && text.contains(STRANGER[0]),
+        text.contains("2 of 4 established connections would be cut") && text.contains(STRANGER[0]),
         "{text}"
     );
     ensure!(
