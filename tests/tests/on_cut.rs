@@ -187,9 +187,7 @@ fn settings_that_cut_a_node_are_on_trial() -> Result<()> {
     let _worker = cluster.connect()?;
     fs::write(filter.config_file(), "mode = \"enforce\"\n")?;
     daemon.line(is_on_trial)?;
-    until("it is on trial", || {
-        Ok(provisional(&filter)?.is_object())
-    })?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
     cluster.is_out()?;
     until("monitor mode is back", || {
         Ok(filter.json(&["status"])?["state"] == "monitoring")

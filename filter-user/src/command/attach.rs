@@ -30,7 +30,7 @@ use crate::{
     pins::Pins,
     problem::Problem,
     progress::Progress,
-    ranges::{Difference, List, RangesFile},
+    ranges::{Difference, List, RangesFile, remarks},
     state::{History, PolicyStore, Staged, WriterLock, read_ranges},
     strays::{strays, strays_at_rest},
 };
@@ -264,7 +264,10 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     }
     clear_up(&mut maps);
     Ok(Done::Attached(Box::new(Attached {
-        interfaces: interfaces?,
+        interfaces: interfaces.unwrap_or_else(|error| {
+            say(format_args!("warning: {error:#}: the filter is attached"));
+            Vec::new()
+        }),
         proposal,
         confirm_until: until,
     })))
@@ -290,7 +293,13 @@ fn list_change<'a>(
             let had = known.entries().to_vec();
             let difference = match wish.typed {
                 Some(_) => Difference::new(&had, list.entries()),
-                None => return Ok(ListChange::none(list)),
+                // Nothing of it is in force yet.
+                None => {
+                    return Ok(ListChange {
+                        words: remarks(list.entries(), |_| true),
+                        ..ListChange::none(list)
+                    });
+                }
             };
             (known, *list == List::Off, difference)
         }

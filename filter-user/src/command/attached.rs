@@ -41,8 +41,10 @@ pub(super) async fn report(
 ) -> Result<Vec<Shown>> {
     let shown = shown(net, interfaces).await?;
     for guarded in &shown {
+        let drops = settings.mode == PolicyMode::Enforce && *list != List::Off;
         say(format_args!(
-            "guarding TCP {} on `{}` ({} XDP)",
+            "{} TCP {} on `{}` ({} XDP)",
+            if drops { "guarding" } else { "watching" },
             join(&settings.ports),
             guarded.interface,
             guarded.xdp_mode.map_or("no", XdpPlace::label)

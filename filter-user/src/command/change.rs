@@ -1,6 +1,6 @@
 //! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
 
-use std::{fs, panic::resume_unwind, path::Path, thread, thread::JoinHandle, time::Duration};
+use std::{fs, mem, panic::resume_unwind, path::Path, thread, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context as _, Result};
 use filter_common::{
@@ -28,7 +28,7 @@ use crate::{
     output::say,
     problem::Problem,
     progress::Progress,
-    ranges::{Difference, List, RangesFile},
+    ranges::{Difference, Entry, List, RangesFile},
     state::{Committed, History, Pending, Seen, Staged, StagedPolicy, WriterLock, read_ranges},
     strays::strays_at_rest,
 };
@@ -47,6 +47,8 @@ pub(super) struct Writer<'a> {
     reading: Option<JoinHandle<Result<Option<RangesFile>>>>,
     /// What came of that: nothing if it cannot be read.
     file: Option<RangesFile>,
+    /// What is to be said of the change before all else.
+    words: Vec<String>,
     _lock: WriterLock,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Writer<'a> {
             seen,
             reading: Some(reading),
             file: None,
+            words: Vec::new(),
             _lock: lock,
         })
     }
@@ -110,6 +113,11 @@ impl<'a> Writer<'a> {
                 .unwrap_or_else(|panic| resume_unwind(panic))?;
         }
         Ok(self.file.as_ref())
+    }
+
+    /// Says `words` of the change before all else.
+    pub(super) fn with_words(self, words: Vec<String>) -> Self {
+        Self { words, ..self }
     }
 
     /// Takes the change back that waits for its confirmation; false if none does.
@@ -159,9 +167,13 @@ impl<'a> Writer<'a> {
         let policy = self.compile(&list, args).await?;
         let mut proposal = self.compare(file, &list, policy.as_ref()).await?;
         let attached = self.maps.is_some();
+        let now = Timestamp::now();
+        let expired = |entry: &&Entry| entry.expires.is_some_and(|time| time <= now);
+        let expired = list.entries().iter().filter(expired).count();
         let changed = |proposal, confirm_until| Change {
             proposal,
             ranges: list.entries().len(),
+            expired,
             attached,
             confirm_until,
         };
@@ -253,10 +265,12 @@ impl<'a> Writer<'a> {
         if policy.is_some() {
             difference.note_edits(before.entries(), list.entries());
         }
+        let mut words = mem::take(&mut self.words);
+        words.extend(in_words(&difference, &before, list, policy, now));
         let change = ListChange {
             list,
             was_off: record.is_some_and(|record| record.mode == Mode::Off as u8),
-            words: in_words(&difference, &before, list, policy, now),
+            words,
             difference,
         };
         Ok(Proposal::new(Vec::new(), change, leap))
@@ -317,6 +331,8 @@ struct Change {
     proposal: Proposal,
     /// How many entries are in the list.
     ranges: usize,
+    /// How many of them have expired.
+    expired: usize,
     /// Whether a filter is attached, and judges by the list.
     attached: bool,
     /// When the list before returns, unless `apifence confirm` comes first.
@@ -324,6 +340,17 @@ struct Change {
 }
 
 impl Change {
+    /// How many entries there are, and how many of them let nobody in.
+    fn total(&self) -> String {
+        match self.expired {
+            0 => format!("{} in the list", self.ranges),
+            expired => format!(
+                "{} in the list, {expired} of them expired (`apifence ranges prune` takes those out)",
+                self.ranges
+            ),
+        }
+    }
+
     /// Says that it is done.
     fn close(&self) {
         match self.confirm_until {
@@ -333,7 +360,7 @@ impl Change {
             Some(until) => say(format_args!(
                 "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
             )),
-            None => say(format_args!("in force: {} in the list", self.ranges)),
+            None => say(format_args!("in force: {}", self.total())),
         }
     }
 }

@@ -16,8 +16,7 @@ use crate::{
     output::say,
     problem::{Problem, Refusals},
     ranges::{
-        List, RangesFile, Refusal, Sources, compile, distinct, is_blank, parse_list, remarks,
-        typed_items,
+        List, RangesFile, Refusal, Sources, compile, distinct, is_blank, parse_list, typed_items,
     },
     state::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
 };
@@ -77,7 +76,7 @@ pub(super) fn refused(refusals: Vec<Refusal>) -> anyhow::Error {
     .into()
 }
 
-/// Refuses a list that is too long, and says what is remarkable about one that is not.
+/// Refuses a list that is too long.
 pub(super) fn examine(list: &List, max_ranges: u32) -> Result<()> {
     let entries = list.entries();
     // A range that is listed twice is one in the kernel.
@@ -95,7 +94,6 @@ pub(super) fn examine(list: &List, max_ranges: u32) -> Result<()> {
             "raise `max_ranges` in the config file and attach again, or `apifence attach --max-ranges N`; up to 1000000; nothing changed",
         ));
     }
-    remarks(entries).iter().for_each(say);
     Ok(())
 }
 

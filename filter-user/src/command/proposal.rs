@@ -143,7 +143,7 @@ impl Proposal {
             })
             .collect();
         lines.extend(self.words.iter().cloned());
-        if !self.words.is_empty() && !self.enforced {
+        if !self.difference.is_none() && !self.enforced {
             lines.push(if would {
                 "warning: enforcement would be off with this list: everyone would pass".to_owned()
             } else {

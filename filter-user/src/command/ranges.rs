@@ -5,12 +5,14 @@ use std::{panic::resume_unwind, thread};
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{
     Context,
     change::Writer,
     edit, history, list,
     policy::{refused, typed_list, with_me},
+    proposal::made,
 };
 use crate::{
     cli::RangesCommand,
@@ -18,7 +20,7 @@ use crate::{
     problem::Problem,
     progress::Progress,
     ranges::{Edit, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
-    state::{History, Input},
+    state::{History, Input, Kept},
 };
 
 /// Runs the command.
@@ -105,9 +107,15 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
         RangesCommand::Rollback { number, change } => {
             let mut writer = Writer::new(context)?;
             if number.is_none() && writer.take_back()? {
-                say("taken back: the list before is in force again");
+                say("taken back: what was before is in force again");
+                let done = made(
+                    context
+                        .global
+                        .output
+                        .result(&TakenBack { taken_back: true }),
+                );
                 writer.clear_up();
-                return Ok(0);
+                return Ok(done);
             }
             if number.is_none()
                 && let Some(since) = writer.lapsed()?
@@ -115,22 +123,48 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                 say(format_args!(
                     "nothing to take back: the last change was not confirmed, and took itself back at {since}\nhint: `apifence ranges rollback 1` goes one list further back"
                 ));
+                let nothing = TakenBack { taken_back: false };
+                context.global.output.result(&nothing)?;
                 return Ok(0);
             }
-            let file = kept(context, number)?;
+            let (file, which) = kept(context, number)?;
+            let writer = writer.with_words(which);
             writer.change(&file, &change).await
         }
     }
 }
 
-/// The list that is `number` lists back; without a number the last one that is a list: a broken file that was replaced is kept, too.
-fn kept(context: &Context, number: Option<usize>) -> Result<RangesFile> {
+/// What came of taking back a change on trial.
+#[derive(Serialize)]
+struct TakenBack {
+    /// False if it had taken itself back before.
+    taken_back: bool,
+}
+
+/// Which list it is that comes back.
+fn which(number: usize, kept: &Kept) -> String {
+    let at = kept.written.map(|time| format!(" of {time:.0}"));
+    let by = kept.by.as_ref().map(|by| format!(", {by}"));
+    format!(
+        "list {number} in the history{}{}:",
+        at.unwrap_or_default(),
+        by.unwrap_or_default()
+    )
+}
+
+/// The list that is `number` lists back; without a number the last one that is a list: a broken file that was replaced is kept, too. And
+/// which one that is, in words.
+fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<String>)> {
     let lists = History::of(&context.global.ranges_file).before()?;
     let Some(number) = number else {
+        let mut words = Vec::new();
         for (number, kept) in (1..).zip(&lists) {
             match kept.read() {
-                Ok(file) => return Ok(file),
-                Err(_) => say(format_args!(
+                Ok(file) => {
+                    words.push(which(number, kept));
+                    return Ok((file, words));
+                }
+                Err(_) => words.push(format!(
                     "note: number {number} in the history is not a list"
                 )),
             }
@@ -144,7 +178,10 @@ fn kept(context: &Context, number: Option<usize>) -> Result<RangesFile> {
         ));
     };
     match number.checked_sub(1).and_then(|index| lists.get(index)) {
-        Some(kept) => kept.read(),
+        Some(kept) => {
+            let file = kept.read()?;
+            Ok((file, vec![which(number, kept)]))
+        }
         None => Err(Problem::input(
             format!("roll back to list {number}: {} lists are kept", lists.len()),
             "`apifence ranges history` numbers them; nothing changed",

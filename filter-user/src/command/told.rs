@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::{
     clock::to_second,
     datapath::Policy,
-    ranges::{Difference, Entry, List, Prefix},
+    ranges::{Difference, Entry, List, Prefix, remarks},
     state::History,
 };
 
@@ -135,6 +135,7 @@ pub(super) fn in_words(
             "warning: the expiry of {last}{more} has no effect: a wider range lets it in for longer"
         ));
     }
+    lines.extend(remarks(list.entries(), |range| difference.brings(range)));
     if before.edited && before.takes_edit {
         lines.push(
             "note: the ranges file was edited before, and was not in force; this brings the edit into force".to_owned(),

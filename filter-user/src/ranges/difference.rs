@@ -89,6 +89,7 @@ impl Difference {
                 && one != other
                 && !counted(&self.changed)
                 && !counted(&self.added)
+                && !counted(&self.edited)
             {
                 self.edited.push(range);
                 self.unchanged = self.unchanged.saturating_sub(1);
@@ -104,6 +105,13 @@ impl Difference {
     /// How many ranges make a difference.
     pub fn count(&self) -> usize {
         self.added.len() + self.removed.len() + self.changed.len() + self.edited.len()
+    }
+
+    /// Whether the range comes, or lets in until another time.
+    pub fn brings(&self, range: &IpNet) -> bool {
+        [&self.added, &self.changed]
+            .iter()
+            .any(|ranges| ranges.binary_search(range).is_ok())
     }
 
     /// Each range that makes a difference, with its sign.

@@ -9,8 +9,9 @@ use super::Entry;
 /// Most remarks on a list that are spelled out.
 const MOST_REMARKS: usize = 10;
 
-/// What is worth saying about a list that is in order, as a warning or a note: the first of it, and how much more there is.
-pub fn remarks(entries: &[Entry]) -> Vec<String> {
+/// What is worth saying about a list that is in order, as a warning or a note: the first of it, and how much more there is. How ranges lie in
+/// one another is told of those that are `new`: the others were told of when they came.
+pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     let mut remarks = Vec::new();
     let mut more = 0_usize;
     let mut remark = |text: &dyn Fn() -> String| {
@@ -35,10 +36,12 @@ pub fn remarks(entries: &[Entry]) -> Vec<String> {
         while open.last().is_some_and(|outer| !outer.contains(&range)) {
             open.pop();
         }
-        if let Some(outer) = open.last() {
+        let told = new(&range) || open.last().is_some_and(&new);
+        if let Some(outer) = open.last().filter(|_| told) {
             remark(&|| format!("note: `{range}` is inside `{outer}`"));
         }
         match same.len() {
+            _ if !told => {}
             1 => {}
             2 => remark(&|| format!("note: `{range}` is listed twice")),
             times => remark(&|| format!("note: `{range}` is listed {times} times")),
@@ -193,7 +196,7 @@ mod tests {
         })
         .to_vec();
         assert_eq!(
-            remarks(&entries),
+            remarks(&entries, |_| true),
             [
                 "note: `10.1.0.0/16` is inside `10.0.0.0/8`",
                 "note: `10.1.0.0/16` is listed 3 times"
@@ -210,13 +213,13 @@ mod tests {
                 comment: None,
             })
             .collect();
-        assert_eq!(remarks(&entries), [""; 0]);
+        assert_eq!(remarks(&entries, |_| true), [""; 0]);
         entries.push(Entry {
             range: "10.0.0.0/24".parse().expect("a range"),
             expires: None,
             comment: None,
         });
-        let remarks = remarks(&entries);
+        let remarks = remarks(&entries, |_| true);
         assert_eq!(remarks.len(), 11);
         assert_eq!(remarks[9], "note: `10.0.0.9/32` is inside `10.0.0.0/24`");
         assert_eq!(remarks[10], "note: and 190 more like these");
@@ -228,7 +231,7 @@ mod tests {
             expires: None,
             comment: None,
         });
-        let mut remarks = remarks(&entries.collect::<Vec<_>>());
+        let mut remarks = remarks(&entries.collect::<Vec<_>>(), |_| true);
         remarks.retain(|remark| !remark.contains("is inside"));
         remarks
     }

@@ -225,7 +225,12 @@ impl Follower {
         self.ranges_file.reading();
         self.follow_config();
         self.at_once();
+        let before = self.known.generation;
         self.look(true).await;
+        let is_broken = self.complaints.has("config") || self.complaints.has("policy");
+        if !is_broken && self.known.generation == before {
+            say("note: reloaded: nothing to change");
+        }
     }
 
     /// The files are to be looked at now, whatever came of it the last time.

@@ -27,7 +27,7 @@ use crate::{
     output::say,
     problem::{Problem, Refusals},
     progress::Progress,
-    ranges::{List, RangesFile},
+    ranges::{List, RangesFile, remarks},
     state::{
         History, Input, PolicyMark, PolicyStore, SavedPolicy, TrialStore, refuse_other_writers,
     },
@@ -296,7 +296,9 @@ fn list(context: &Context, max_ranges: u32) -> Result<RangesFile> {
             "`apifence ranges set CIDR,...` writes it",
         )
     })?;
-    examine(&file.list(), max_ranges)?;
+    let list = file.list();
+    examine(&list, max_ranges)?;
+    remarks(list.entries(), |_| true).iter().for_each(say);
     Ok(file)
 }
 

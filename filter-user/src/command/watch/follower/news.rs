@@ -10,7 +10,7 @@ use crate::{
     author::Author,
     config::{SettingChange, Settings},
     output::say,
-    ranges::{Difference, List, Prefixes},
+    ranges::{Difference, List, Prefixes, remarks},
 };
 
 /// How many entries a line names.
@@ -59,6 +59,10 @@ pub(super) fn applied(
         "note"
     };
     say(format_args!("{word}: the ranges file is in force: {words}"));
+    let had = before.as_ref().map_or(&[][..], List::entries);
+    let difference = Difference::new(had, list.entries());
+    let remarks = remarks(list.entries(), |range| difference.brings(range));
+    remarks.iter().for_each(say);
 }
 
 /// A policy that was in force when it was looked at last.
