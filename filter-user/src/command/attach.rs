@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use super::{
     Context,
     attached::{Attached, report, shown},
-    change::{Staging, clear_up, put_back_edited, put_in_force, still_waiting},
+    change::{put_back_edited, still_waiting},
     leap::look,
     policy::{examine, keep, policy, typed_list},
     proposal::{ListChange, Proposal, made},
     settle::settle,
     told::{Before, in_words, listed},
+    transaction::{Staging, clear_up, put_in_force},
     upgrade::{other_settings, take_over},
     warned,
 };

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::{
     Context,
-    change::clear_up,
     policy::keep_in_force,
     settle::{Waiting, settle},
+    transaction::clear_up,
 };
 use crate::{
     author::Author,

@@ -31,6 +31,7 @@ mod status;
 mod suggest;
 mod told;
 mod top;
+mod transaction;
 mod upgrade;
 mod warned;
 mod watch;

@@ -11,12 +11,13 @@ use serde::Serialize;
 
 use super::{
     Context,
-    change::{Staging, clear_up, put_in_force, still_waiting},
+    change::still_waiting,
     leap::{Leap, look},
     policy::{is_kept, keep, known_list, policy},
     proposal::{ListChange, Proposal, made},
     settings::of_run,
     settle::settle,
+    transaction::{Staging, clear_up, put_in_force},
 };
 use crate::{
     cli::ChangeArgs,

@@ -397,7 +397,7 @@ impl Value for Window {
         let text = string::<Self>(key, value, Wanted::Whole("a duration"))?;
         text.parse().map_err(|why| {
             let cause = format!("`{key}` is `{text}`, which it cannot be");
-            vec![(value.span(), refusal(cause, format!("{why}")))]
+            vec![(value.span(), refusal(cause, why))]
         })
     }
 

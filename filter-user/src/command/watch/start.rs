@@ -11,9 +11,9 @@ use super::{
     super::{
         Context,
         attach::{MONITOR, prepare_maps},
-        change::{Staging, put_in_force},
         first::unclear,
         policy::{examine, keep, policy},
+        transaction::{Staging, put_in_force},
         upgrade::other_settings,
     },
     complaints::sentence,

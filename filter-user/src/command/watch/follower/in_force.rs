@@ -11,11 +11,11 @@ use ipnet::IpNet;
 
 use super::{
     super::super::{
-        change::{Staging, clear_up, put_in_force},
         first::unclear,
         leap::look,
         policy::{examine, keep, keep_in_force, policy},
         settle::settle,
+        transaction::{Staging, clear_up, put_in_force},
     },
     Follower, news,
     trial::{self, Way},
@@ -70,7 +70,7 @@ impl Known {
             _ if self.standing.is_none() => {}
             (true, true) => say("note: the change on trial was confirmed"),
             (true, false) => {
-                say("note: the change on trial is over: what was before is in force again")
+                say("note: the change on trial is over: what was before is in force again");
             }
             (false, true) => {}
             (false, false) => news::of_others(by, self.seen.as_ref(), now),

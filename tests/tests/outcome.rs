@@ -1,0 +1,149 @@
+//! What became of a change is what its exit status and its first word say, whatever fails.
+
+use std::{fs, process::Command};
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tests::{
+    cli::{Apifence, FAILED, INPUT, Ran, refused},
+    net::Echo,
+    site::{ADMIN_RANGES, ATTACH, Family, STRANGER, Site},
+};
+
+const PORT: u16 = 6443;
+
+/// A list that is in force is in force, whoever cannot be told so.
+#[test]
+fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let full = |arguments: &[&str]| -> Result<Ran> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$@\" > /dev/full", "sh"]);
+        filter.run_by(shell, &[&["-o", "json"], arguments].concat())
+    };
+    let ran = full(&["ranges", "add", STRANGER[0]])?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("the change is made"),
+        "{ran}"
+    );
+    site.stranger_gets_in(Family::V4, PORT)?;
+    // Asked for what it would do, it failed.
+    let ran = full(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
+    ensure!(ran.code == Some(FAILED), "{ran}");
+    filter.ok(&["ranges", "remove", STRANGER[0], "--confirm-within", "1h"])?;
+    let ran = full(&["confirm"])?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("the change is confirmed"),
+        "{ran}"
+    );
+    site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+/// Every call to the kernel that a change makes fails once: exit status 0 is for what is in force, and no other.
+#[test]
+fn a_call_that_fails_is_told_by_the_exit_status() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let mut failures = 0;
+    for (command, undo) in [
+        (
+            &["ranges", "add", STRANGER[0]][..],
+            &["ranges", "set", ADMIN_RANGES][..],
+        ),
+        (
+            &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+            &["ranges", "rollback"],
+        ),
+    ] {
+        let generation = || -> Result<Value> {
+            let list = filter.json(&["ranges", "list"])?;
+            let ranges = list["ranges"].as_array().cloned().unwrap_or_default();
+            Ok(ranges
+                .iter()
+                .any(|row| row["range"] == "203.0.113.9/32")
+                .into())
+        };
+        for call in (1..).step_by(3) {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
+            strace.arg(format!("inject=bpf:error=EIO:when={call}"));
+            let ran = filter.run_by(strace, command)?;
+            let is_listed = generation()? == json!(true);
+            ensure!(
+                (ran.code == Some(0)) == is_listed,
+                "call {call}: listed {is_listed}; {ran}"
+            );
+            if is_listed {
+                filter.ok(undo)?;
+            }
+            if ran.code == Some(0) && !ran.stderr.contains("warning") {
+                break;
+            }
+            failures += usize::from(ran.code != Some(0));
+            ensure!(call < 600, "no end");
+        }
+    }
+    ensure!(failures > 10, "{failures} failures");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let folder = tempfile::tempdir()?;
+    let mount = ["-t", "tmpfs", "-o", "size=64k", "none"];
+    let mounted = Command::new("mount")
+        .args(mount)
+        .arg(folder.path())
+        .status()?;
+    ensure!(mounted.success());
+    let filter = filter.with_ranges_file(folder.path().join("ranges"));
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    // All of it.
+    let _ = fs::write(folder.path().join("full"), vec![0; 1 << 20]);
+    let ran = filter.run(&["ranges", "clear"])?;
+    refused(&ran, FAILED, &["write ranges file"])?;
+    ensure!(ran.stderr.contains("`apifence monitor`"), "{ran}");
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    filter.ok(&["monitor"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    Ok(())
+}
+
+#[test]
+fn a_refusal_reads_as_one() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let _admin = site.admin_gets_in(Family::V4, PORT)?;
+    for dry in [&[][..], &["--dry-run"]] {
+        let command = [&["ranges", "set", "192.0.2.0/24"], dry].concat();
+        let ran = filter.run(&command)?;
+        refused(&ran, INPUT, &[])?;
+        ensure!(ran.stderr.starts_with("refused: "), "{ran}");
+        ensure!(
+            ran.stderr.contains("would be cut") && !ran.stderr.contains("are cut"),
+            "{ran}"
+        );
+        let output = filter.run(&[&["-o", "json"], &command[..]].concat())?;
+        ensure!(output.code == Some(INPUT), "{output}");
+        let change: Value = serde_json::from_str(&output.stdout)?;
+        ensure!(
+            change["refused"].is_string() && change["cut"].as_array().map(Vec::len) == Some(1),
+            "{change:#}"
+        );
+    }
+    let ran = filter.run(&["ranges", "set", "192.0.2.0/24", "--dry-run", "--force"])?;
+    ensure!(
+        ran.code == Some(0) && ran.stdout.contains("would be cut"),
+        "{ran}"
+    );
+    site.admin_gets_in(Family::V4, PORT).map(drop)
+}
