@@ -76,6 +76,18 @@ impl Author {
     }
 }
 
+impl Author {
+    /// The verb and the user, for a line: `ranges add, alice`.
+    pub fn in_short(&self) -> String {
+        let verb = self.verb();
+        match (&self.user, self.uid) {
+            (Some(user), _) => format!("{verb}, {user}"),
+            (None, Some(uid)) => format!("{verb}, user {uid}"),
+            (None, None) => verb,
+        }
+    }
+}
+
 /// As in a sentence: `ranges add 192.0.2.1` by alice.
 impl fmt::Display for Author {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

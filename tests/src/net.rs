@@ -108,7 +108,11 @@ impl Echo {
                 let stream = TcpStream::from(stream);
                 let Ok(copy) = stream.try_clone() else { break };
                 streams.lock().expect("no holder panics").push(copy);
-                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+                thread::spawn(move || {
+                    let _ = io::copy(&mut &stream, &mut &stream);
+                    // As a server does whose client has gone; the copy keeps the descriptor open.
+                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                });
             }
         });
         Ok(Self {

@@ -79,6 +79,11 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
         ensure!(shown.stdout.contains("mode would be"), "{shown}");
         said.push(shown);
         enforces(other)?;
+        // The server has heard that its clients are gone.
+        tests::wait::until("no connection is left", || {
+            let shown = filter.json(&[verb, "--dry-run"])?;
+            Ok(shown["cut"] == serde_json::json!([]))
+        })?;
         said.push(done(filter.run(&[verb])?)?);
         enforces(says)?;
         // Once more is no change.

@@ -45,11 +45,7 @@ impl fmt::Display for Report {
                 Some(ranges) => ranges.to_string(),
             };
             let change = row.change.as_ref().map(ToString::to_string);
-            let by = row.by.as_ref().map(|by| match (&by.user, by.uid) {
-                (Some(user), _) => format!("{}, {user}", by.verb()),
-                (None, Some(uid)) => format!("{}, user {uid}", by.verb()),
-                (None, None) => by.verb(),
-            });
+            let by = row.by.as_ref().map(Author::in_short);
             vec![
                 row.number.to_string(),
                 row.written

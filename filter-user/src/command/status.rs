@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::{Context, acknowledge, list::known_list, warned};
 use crate::{
+    author::Author,
     cli::StatusArgs,
     clock::{Moment, to_second},
     codes::Code,
@@ -47,6 +48,8 @@ struct Status {
     generation: u64,
     /// What the policy was made from: `files`, or what held at a start instead; none where no filter is attached.
     policy_source: Option<&'static str>,
+    /// Who put it in force, and by which command.
+    applied_by: Option<Author>,
     /// RFC 3339, UTC.
     applied_at: Option<String>,
     /// The change that waits for its confirmation.
@@ -130,9 +133,11 @@ impl fmt::Display for Status {
                 self.max_ranges
             )?;
             let applied = self.applied_at.as_deref().unwrap_or("an unknown time");
+            let by = self.applied_by.as_ref();
+            let by = by.map_or_else(String::new, |by| format!(", by {}", by.in_short()));
             writeln!(
                 f,
-                "generation    {}, in force since {applied}",
+                "generation    {}, in force since {applied}{by}",
                 self.generation
             )?;
         }
@@ -231,6 +236,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
         max_ranges: 0,
         generation: 0,
         policy_source: None,
+        applied_by: None,
         applied_at: None,
         provisional: None,
         drift: context.file.drift(None, &[]),
@@ -320,13 +326,15 @@ async fn complaints(context: &Context, net: &Net, status: &Status) -> Result<Vec
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     let now = Moment::now()?;
     let standing = maps.standing()?;
-    let (record, settings, sources) = maps.steadily(|slot| {
+    let (record, settings, by, sources) = maps.steadily(|slot| {
         Ok((
             maps.record(slot)?,
             maps.settings(slot)?,
+            maps.author(slot)?,
             maps.sources(slot, &now)?,
         ))
     })?;
+    status.applied_by = by;
     status.state = state(&record);
     let guarded: Vec<&str> = status
         .interfaces

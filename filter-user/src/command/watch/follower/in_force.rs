@@ -271,10 +271,13 @@ impl Follower {
             if !self.has_config || stays {
                 policy.basis = Basis::of(record.basis);
             }
-            policy.by = if record.list == list.digest() {
+            policy.by = if record.list != list.digest() {
+                Author::of_edit(path)
+            } else if reasons.contains(&SETTINGS) {
                 Author::of_edit(Path::new(&context.file.path))
             } else {
-                Author::of_edit(path)
+                // Nobody asked for anything else.
+                maps.author(slot).ok().flatten().unwrap_or_default()
             };
             let leap = look(context, &self.net, Some(&maps), &policy, &guarded).await?;
             let way = if other {
