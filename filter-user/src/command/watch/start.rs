@@ -166,12 +166,15 @@ fn choose(context: &Context, typed: Result<()>) -> Start {
     };
     let list = typed.and_then(|()| list(context, settings.max_ranges));
     let store_of_trials = TrialStore::new(&config.state_dir);
-    let is_open = |file: &RangesFile| {
-        let mark = PolicyMark::new(file.list().digest(), &settings);
-        store_of_trials.is_open(&mark)
+    let mark =
+        |file: &RangesFile, settings: &Settings| PolicyMark::new(file.list().digest(), settings);
+    // What was put in force for good since then was meant.
+    let is_open = |file: &RangesFile, saved: &SavedPolicy| {
+        let edit = mark(file, &settings);
+        edit != mark(&saved.file, &saved.settings) && store_of_trials.is_open(&edit)
     };
     let why = match (list, has_config) {
-        (Ok(file), true) if saved.is_some() && is_open(&file) => {
+        (Ok(file), true) if saved.as_ref().is_some_and(|saved| is_open(&file, saved)) => {
             "an edit of the files was on trial, and was not confirmed; `systemctl reload apifence` puts them on trial again".to_owned()
         }
         (Ok(file), true) => {

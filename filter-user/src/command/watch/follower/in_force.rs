@@ -181,7 +181,7 @@ impl Follower {
             }
             say("note: the files were edited again: the edit on trial is taken back");
             maps.select(waiting.slot.other())?;
-            self.known = Known::default();
+            self.known.standing = None;
         }
         let (slot, now) = (maps.in_force()?, Moment::now()?);
         let record = maps.record(slot)?;
@@ -277,7 +277,8 @@ impl Follower {
                 Author::of_edit(Path::new(&context.file.path))
             } else {
                 // Nobody asked for anything else.
-                maps.author(slot).ok().flatten().unwrap_or_default()
+                let by = maps.author(slot).ok().flatten();
+                by.unwrap_or_else(Author::of_this_process)
             };
             let leap = look(context, &self.net, Some(&maps), &policy, &guarded).await?;
             let way = if other {
