@@ -245,3 +245,40 @@ fn lists_are_kept_and_can_be_rolled_back_to() -> Result<()> {
     ensure!(filter.ok(&["ranges", "history"])?.contains("not a list"));
     Ok(())
 }
+
+/// Of a range that is listed twice the entry that lives longest says what holds, and it counts once.
+#[test]
+fn of_a_range_that_is_listed_twice_the_longest_lived_is_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let hours = |hours: i64| {
+        let time = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+        format!("{time:.0}")
+    };
+    let (soon, late) = (hours(1), hours(2));
+    let list = format!(
+        "{0} # for ever\n{0} expires={soon} # soon\n{1} expires={soon} # soon\n{1} expires={late} # late\n",
+        STRANGER[0], STRANGER[1]
+    );
+    fs::write(filter.ranges_file(), list)?;
+    filter.ok(&["attach", "--interface", INTERFACE])?;
+    for (source, range, comment, expires) in [
+        (STRANGER[0], "203.0.113.9/32", "for ever", Value::Null),
+        (STRANGER[1], "2001:db8:bb::9/128", "late", late.into()),
+    ] {
+        let row = row(&filter, range)?;
+        let check = filter.json(&["check", source])?;
+        for told in [&row, &check["results"][0]] {
+            ensure!(
+                told["comment"] == comment && told["expires"] == expires,
+                "{told:#}"
+            );
+        }
+        ensure!(row["in_force_until"] == expires, "{row:#}");
+    }
+    for command in [&["monitor"][..], &["ranges", "reload"], &["enforce"]] {
+        let change = filter.json(command)?;
+        ensure!(change["unchanged"] == 2, "{command:?}: {change:#}");
+    }
+    Ok(())
+}

@@ -21,7 +21,7 @@ use crate::{
     clock::{Moment, to_second},
     datapath::{Maps, Slot},
     problem::{Problem, Refusals},
-    ranges::{Entry, List, Prefix, Prefixes},
+    ranges::{Entry, List, Prefix, Prefixes, entry},
 };
 
 #[derive(Serialize)]
@@ -282,7 +282,7 @@ impl Found {
         }
         let around = &self.around;
         let authorized = around.first().is_some_and(|prefix| prefix.lives(now));
-        let entry_of = |prefix: &Prefix| entries.iter().find(|entry| entry.range == prefix.range);
+        let entry_of = |prefix: &Prefix| entry(entries, &prefix.range);
         // The kernel knows how long the longest lives with those around it; how long each lives by itself is in the file.
         let own = |prefix: &Prefix| match entry_of(prefix) {
             Some(entry) if prefix.origins == Origin::List as u8 => entry.expires,

@@ -1,6 +1,6 @@
 //! `apifence ranges list`: the ranges in force, and what they were used for.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use anyhow::Result;
 use filter_common::{Mode, map::Origin};
@@ -14,7 +14,7 @@ use crate::{
     datapath::{Maps, Standing},
     output::{say, table},
     problem::Problem,
-    ranges::{Entry, List},
+    ranges::{Entry, List, entry},
     state::{Pending, read_ranges},
 };
 
@@ -151,7 +151,6 @@ pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Optio
 
 fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
     let now = Moment::now()?;
-    let known: BTreeMap<IpNet, &Entry> = entries.iter().map(|entry| (entry.range, entry)).collect();
     let mut rows = Vec::new();
     let (enforced, used) = maps.steadily(|slot| {
         let enforced = maps.record(slot)?.mode != Mode::Off as u8;
@@ -159,7 +158,7 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
     })?;
     for used in used {
         let prefix = used.prefix;
-        let entry = known.get(&prefix.range);
+        let entry = entry(entries, &prefix.range);
         rows.push(Row {
             range: prefix.range,
             origins: origin_labels(prefix.origins),

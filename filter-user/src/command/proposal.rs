@@ -10,7 +10,7 @@ use crate::{
     config::SettingChange,
     output::{Output, print, say},
     problem::Problem,
-    ranges::{Difference, List},
+    ranges::{Difference, List, distinct},
 };
 
 /// A change, before it is made.
@@ -56,7 +56,7 @@ impl<'a> ListChange<'a> {
         Self {
             list,
             was_off: *list == List::Off,
-            difference: Difference::none(list.entries().len()),
+            difference: Difference::none(distinct(list.entries())),
             words: Vec::new(),
         }
     }

@@ -210,8 +210,8 @@ fn named(range: &IpNet, entry: Option<&Entry>) -> String {
     }
 }
 
-/// The entry of `range` among `entries`, which are in order; of several the one that lives longest.
-fn entry<'a>(entries: &'a [Entry], range: &IpNet) -> Option<&'a Entry> {
+/// The entry of `range` among `entries`, which are in order; of several the one that lives longest: it says what holds.
+pub fn entry<'a>(entries: &'a [Entry], range: &IpNet) -> Option<&'a Entry> {
     let start = entries.partition_point(|entry| entry.range < *range);
     let same = entries[start..]
         .iter()

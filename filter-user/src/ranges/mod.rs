@@ -16,7 +16,7 @@ mod typed;
 mod words;
 
 pub use compile::{Prefix, Prefixes, Sources, compile};
-pub use difference::Difference;
+pub use difference::{Difference, entry};
 pub use expiry::{parse_expiry, parse_time, parse_until};
 pub use fault::{Faults, can_be_comment};
 pub use file::{Edit, RangesFile};
