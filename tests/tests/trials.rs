@@ -329,3 +329,23 @@ fn a_broken_file_in_the_history_is_passed_over() -> Result<()> {
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
     site.stranger_is_dropped(Family::V4, PORT, &filter)
 }
+
+/// A dry run of what takes a trial back shows it, and takes nothing back.
+#[test]
+fn a_dry_run_takes_no_trial_back() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let add = ["ranges", "add", STRANGER[0], "--confirm-within", "1h"];
+    for change in [&add[..], &["monitor", "--confirm-within", "1h"]] {
+        filter.ok(change)?;
+        let shown = filter.ok(&["ranges", "rollback", "--dry-run"])?;
+        ensure!(shown.contains("would be taken back"), "{shown}");
+        ensure!(filter.json(&["status"])?["provisional"].is_object());
+        site.stranger_gets_in(Family::V4, PORT)?;
+        filter.ok(&["ranges", "rollback"])?;
+        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    }
+    Ok(())
+}

@@ -121,6 +121,11 @@ impl<'a> Writer<'a> {
         Self { words, ..self }
     }
 
+    /// Whether a change waits for its confirmation.
+    pub(super) const fn waits(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     /// Takes the change back that waits for its confirmation; false if none does.
     pub(super) fn take_back(&mut self) -> Result<bool> {
         let (Some(maps), Some(waiting)) = (&mut self.maps, self.waiting.take()) else {

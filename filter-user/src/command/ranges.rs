@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cli::RangesCommand,
-    output::say,
+    output::{Output, print, say},
     problem::Problem,
     progress::Progress,
     ranges::{Edit, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
@@ -106,6 +106,15 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
         }
         RangesCommand::Rollback { number, change } => {
             let mut writer = Writer::new(context)?;
+            if number.is_none() && change.dry_run && writer.waits() {
+                if context.global.output == Output::Text {
+                    print(
+                        "the change on trial would be taken back: what was before would be in force again",
+                    )?;
+                }
+                say("dry run: nothing changed");
+                return Ok(0);
+            }
             if number.is_none() && writer.take_back()? {
                 say("taken back: what was before is in force again");
                 let done = made(
