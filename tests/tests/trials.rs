@@ -349,3 +349,19 @@ fn a_dry_run_takes_no_trial_back() -> Result<()> {
     }
     Ok(())
 }
+
+/// Enforcement is switched off, and the file was edited since then: the mode is kept for the boot that puts the edit in force.
+#[test]
+fn a_mode_outlives_a_boot_where_the_off_switch_is_in_no_file() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "clear"])?;
+    fs::write(filter.ranges_file(), LIST)?;
+    filter.ok(&["monitor"])?;
+    filter.boot()?;
+    filter.ok(&ATTACH[..3])?;
+    ensure!(filter.json(&["status"])?["state"] == "monitoring");
+    site.stranger_gets_in(Family::V4, PORT).map(drop)
+}

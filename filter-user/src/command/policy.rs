@@ -160,21 +160,22 @@ pub(super) fn is_kept(basis: Basis) -> bool {
     matches!(basis, Basis::Files | Basis::LastInForce)
 }
 
-/// The list with this digest, from where lists are kept: the ranges file, the policy kept on disk, the history. The off switch counts in
-/// the ranges file alone: a first attach on trial that went back has it in force, and nobody wrote it.
+/// The list with this digest, from where lists are kept: the ranges file, the policy kept on disk, the history. The off switch does not
+/// count in the history: a first attach on trial that went back has it in force, and nobody wrote it.
 pub(super) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFile> {
     let is_it = |file: &RangesFile| file.list().digest() == digest;
     let path = &context.global.ranges_file;
     let file = read_ranges(path).ok().flatten().filter(is_it);
-    if file.is_some() || digest == List::Off.digest() {
-        return file;
+    let known = file.or_else(|| {
+        let saved = PolicyStore::new(&context.config.state_dir).read();
+        let saved = saved.ok().flatten().map(|saved| saved.file);
+        saved.filter(is_it)
+    });
+    if known.is_some() || digest == List::Off.digest() {
+        return known;
     }
-    let saved = PolicyStore::new(&context.config.state_dir).read();
-    let saved = saved.ok().flatten().map(|saved| saved.file);
-    saved.filter(is_it).or_else(|| {
-        let before = History::of(path).before().ok()?.into_iter();
-        before.filter_map(|kept| kept.read().ok()).find(is_it)
-    })
+    let before = History::of(path).before().ok()?.into_iter();
+    before.filter_map(|kept| kept.read().ok()).find(is_it)
 }
 
 /// Keeps the policy in force in the state directory, if its list is known and something else is kept: after a confirmation, or where a
