@@ -82,7 +82,11 @@ pub(super) fn listed<'a>(
 ) -> impl Iterator<Item = (IpNet, Option<Timestamp>)> {
     let listed = prefixes.filter(|prefix| prefix.origins & Origin::List as u8 != 0);
     listed.map(move |prefix| {
-        let expires = prefix.expires.map(|time| to_second(time.max(now)));
+        // Rounded, a time that has passed could lie ahead again.
+        let expires = prefix.expires.map(|time| match time <= now {
+            true => now,
+            false => to_second(time),
+        });
         (prefix.range, expires)
     })
 }
