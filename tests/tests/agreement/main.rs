@@ -1,7 +1,8 @@
 //! What commands say, what the file says and what packets meet are the same, whatever is done in whatever order: random changes, expiries,
 //! trials, edits by hand, boots and deaths, against a model that has nothing in common with the product but the manual.
 //!
-//! `AGREEMENT_STEPS` makes it long, `AGREEMENT_SEED` repeats one.
+//! `AGREEMENT_STEPS` makes it long, in scripts of 60 steps, each on a node of its own; `AGREEMENT_SEED` begins with that seed. A failure
+//! shows its seed and all that was done: times are the clock's, so that a seed repeats what is done and not what a busy machine makes of it.
 
 mod death;
 mod list;
@@ -87,7 +88,6 @@ fn script(seed: u64, steps: usize) -> Result<()> {
         done: BTreeMap::new(),
         world,
     };
-    // A node's first policy says how the next ones begin.
     play.node.agrees(&play.world, None)?;
     for number in 1..=steps {
         play.step().map_err(|error| {
@@ -243,7 +243,7 @@ impl Play<'_> {
             Verb::Attach => say(&format!("attach --interface {INTERFACE}")),
             Verb::Rollback(None) => say("ranges rollback"),
             Verb::Rollback(Some(number)) => say(&format!("ranges rollback {number}")),
-            Verb::Mode(mode) => say(mode_verb(*mode)),
+            Verb::Mode(mode) => say(node::verb(*mode)),
             Verb::Confirm => say("confirm"),
         }
         if command.dry_run {
@@ -275,10 +275,9 @@ impl Play<'_> {
             );
         }
         if self.rng.bool() {
-            let list = self.world.file.clone();
             self.said
                 .push("# edited during the trial: a comment line".to_owned());
-            let mut list = list;
+            let mut list = self.world.file.clone();
             list.0
                 .push(list::Line::Text("# during the trial".to_owned()));
             fs::write(self.node.apifence.ranges_file(), list.text())?;
@@ -295,10 +294,6 @@ impl Play<'_> {
 fn wait_for(time: f64) {
     // For a point in time, and not for somebody.
     thread::sleep(Duration::from_secs_f64((time - now()).max(0.0)));
-}
-
-fn mode_verb(mode: model::Mode) -> &'static str {
-    node::verb(mode)
 }
 
 fn joined(ranges: &[IpNet]) -> String {

@@ -243,7 +243,7 @@ fn command(rng: &mut Rng, world: &World, now: i64) -> Command {
 pub(crate) fn next(rng: &mut Rng, world: &World, now: i64) -> Step {
     match rng.u8(..40) {
         0..=4 => Step::Edit(edited(rng, world, now)),
-        5 => Step::Boot,
+        5 if !world.file.is_broken() => Step::Boot,
         6..=8
             if world
                 .expiries()
