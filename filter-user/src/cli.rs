@@ -172,7 +172,7 @@ pub(crate) enum Command {
     },
     /// Ask the kernel whether addresses are let in; exit status 1 if one is not
     Check {
-        /// Source addresses, each with a port or without, or CIDRs; `-` reads them from standard input
+        /// Source addresses, each with a port or without, or CIDRs; `me` for this SSH session's; `-` reads them from standard input
         #[arg(required = true, value_name = "ADDR")]
         sources: Vec<String>,
     },
@@ -235,7 +235,7 @@ pub(crate) enum RangesCommand {
     },
     /// Replace the list; `0.0.0.0/32` lets nobody in, `""` with `--force` switches enforcement off
     Set {
-        /// Addresses and CIDRs, with commas or white space in between
+        /// Addresses and CIDRs, with commas or white space in between; `me` for the one that this SSH session comes from
         #[arg(value_name = "CIDR", required_unless_present = "from_file")]
         ranges: Vec<String>,
         /// File that holds the list, in the format of the ranges file; `-` for standard input
@@ -246,7 +246,7 @@ pub(crate) enum RangesCommand {
     },
     /// Add ranges to the list; one that is listed already is renewed
     Add {
-        /// Addresses and CIDRs, with commas or white space in between
+        /// Addresses and CIDRs, with commas or white space in between; `me` for the one that this SSH session comes from
         #[arg(required = true, value_name = "CIDR")]
         ranges: Vec<String>,
         /// What they are; an empty one takes a comment off
@@ -260,13 +260,16 @@ pub(crate) enum RangesCommand {
     },
     /// Remove ranges from the list; their open connections stop
     Remove {
-        /// Addresses and CIDRs, as listed, with commas or white space in between
+        /// Addresses and CIDRs, as listed, with commas or white space in between; `me` as with `add`
         #[arg(required = true, value_name = "CIDR")]
         ranges: Vec<String>,
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// Edit the list: it is checked when the editor is closed, and then on trial for 60 s, unless told otherwise
+    /// Edit the list: it is checked when the editor is closed, and then on trial for 60 s
+    ///
+    /// The editor is the one that `SUDO_EDITOR`, `VISUAL` or `EDITOR` names. `apifence confirm` keeps the list; without it the list before
+    /// returns by itself. Whatever ends the editor, the terminal or the trial, what was saved stays: the next `ranges edit` goes on with it.
     Edit(EditArgs),
     /// Take the entries out that have expired
     Prune {
@@ -298,10 +301,10 @@ pub(crate) enum RangesCommand {
 /// How the list is edited.
 #[derive(Debug, Args)]
 pub(crate) struct EditArgs {
-    /// Begin anew, where an edit was interrupted
+    /// Begin anew from the ranges file, where an edit was kept
     #[arg(long)]
     pub(crate) discard: bool,
-    /// Put it in force for good, and not on trial
+    /// Put the list in force for good at once, and not on trial
     #[arg(long, conflicts_with = "confirm_within")]
     pub(crate) no_trial: bool,
     #[command(flatten)]
@@ -309,7 +312,7 @@ pub(crate) struct EditArgs {
 }
 
 /// How a change is made.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ChangeArgs {
     /// Show what would change and which connections it would cut, and change nothing
     #[arg(long)]

@@ -19,6 +19,7 @@ pub mod scrape;
 pub mod site;
 pub mod stand_in;
 pub mod table;
+pub mod terminal;
 pub mod tls;
 pub mod tun;
 pub mod wait;

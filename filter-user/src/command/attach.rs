@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{
     Context,
     attached::{Attached, report, shown},
-    change::{put_back_edited, still_waiting},
+    change::put_back_edited,
     leap::look,
     policy::{examine, keep, policy, typed_list},
     proposal::{ListChange, Proposal, made},
@@ -151,7 +151,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     } else {
         let mut maps = Maps::open(&context.pins.maps())?;
         if let Some(waiting) = settle(context, &mut maps)? {
-            return Err(still_waiting(&waiting)?);
+            return Err(waiting.problem()?);
         }
         Some(maps)
     };

@@ -91,6 +91,11 @@ impl<'a> Writer<'a> {
         Self { progress, ..self }
     }
 
+    /// The change that waits for its confirmation, and keeps every other one away.
+    pub(super) fn waiting(&self) -> Option<&Waiting> {
+        self.waiting.as_ref()
+    }
+
     /// The ranges file, for a change that builds on it.
     pub(super) fn file(&mut self) -> Result<Option<RangesFile>> {
         let attached = self.maps.is_some();
@@ -167,7 +172,7 @@ impl<'a> Writer<'a> {
     /// Makes `file` the list, or says what that would do.
     pub(super) async fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
         if let Some(waiting) = &self.waiting {
-            return Err(still_waiting(waiting)?);
+            return Err(waiting.problem()?);
         }
         let list = file.list();
         let policy = self.compile(&list, args).await?;
@@ -418,20 +423,4 @@ pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
         "note: the ranges file was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
     );
     Ok(())
-}
-
-/// The refusal of a change while another one waits.
-pub(super) fn still_waiting(waiting: &Waiting) -> Result<anyhow::Error> {
-    let now = Moment::now()?;
-    Ok(Problem::failed(
-        format!(
-            "change policy: another change waits for its confirmation until {}, for {} s more",
-            to_second(now.wall_at_boot(waiting.until)),
-            waiting
-                .until
-                .saturating_sub(now.boot)
-                .div_ceil(1_000_000_000)
-        ),
-        "`apifence confirm` keeps it, `apifence ranges rollback` takes it back; then try again",
-    ))
 }

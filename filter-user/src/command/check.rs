@@ -16,12 +16,13 @@ use serde::Serialize;
 use super::{
     Context,
     list::{known_list, origin_labels},
+    policy::me,
 };
 use crate::{
     clock::{Moment, to_second},
     datapath::{Maps, Slot},
     problem::{Problem, Refusals},
-    ranges::{Entry, List, Prefix, Prefixes, entry},
+    ranges::{Entry, List, ME, Prefix, Prefixes, entry},
 };
 
 #[derive(Serialize)]
@@ -189,6 +190,14 @@ impl Question {
         }
         let (mut questions, mut refusals) = (Vec::new(), Vec::new());
         for word in words {
+            if word == ME {
+                questions.push(Self {
+                    range: me()?.into(),
+                    is_range: false,
+                    note: None,
+                });
+                continue;
+            }
             match Self::parse(word) {
                 Ok(question) => questions.push(question),
                 Err(refusal) => refusals.push(refusal),

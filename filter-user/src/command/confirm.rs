@@ -20,7 +20,7 @@ use crate::{
     output::say,
     problem::Problem,
     ranges::Prefix,
-    state::{History, PolicyMark, TrialStore, WriterLock, read_ranges},
+    state::{Draft, History, PolicyMark, TrialStore, WriterLock, read_ranges},
 };
 
 #[derive(Serialize)]
@@ -68,7 +68,11 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     }
     keep_in_force(context, &maps);
     if !settings_alone {
-        History::of(&context.global.ranges_file).record(&Author::of_this_process());
+        let path = &context.global.ranges_file;
+        History::of(path).record(&Author::of_this_process());
+        if let Ok(Some(file)) = read_ranges(path) {
+            Draft::settle(&context.config.state_dir, path, &file);
+        }
     }
     clear_up(&mut maps);
     Ok(0)

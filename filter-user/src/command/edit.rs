@@ -1,207 +1,255 @@
 //! `apifence ranges edit`: the list in an editor, checked when that is closed, and then a change like any other.
 
-use std::{
-    env,
-    fs::{self, File, TryLockError},
-    io::{self, IsTerminal as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, io, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use serde::Serialize;
 
-use super::{Context, change::Writer};
+use super::{
+    Context,
+    change::Writer,
+    editor::{Editor, ask},
+};
 use crate::{
     cli::{ChangeArgs, EditArgs},
+    clock::to_second,
     output::{say, tell},
-    pins::make_private,
     problem::{EXIT_INPUT, Problem, errno},
-    ranges::{List, RangesFile},
-    state::{Input, read_ranges, written},
+    ranges::{Difference, List, RangesFile},
+    state::{Draft, Input, Staged, is_same_list, written},
 };
 
 /// How long an edit is on trial, unless told otherwise: as long as it takes to try the connection that matters.
 const TRIAL: Duration = Duration::from_secs(60);
 
+/// What a new list begins with.
+const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n";
+
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: EditArgs) -> Result<u8> {
-    let mut edit = Edit::open(context)?;
-    edit.begin(args.discard)?;
-    let mut change = args.change;
-    if change.confirm_within.is_none() && !args.no_trial && context.maps()?.is_some() {
-        change.confirm_within = Some(TRIAL);
-    }
+    let editor = Editor::find()?;
+    let mut edit = Edit::open(context, &args)?;
     loop {
-        edit.run_editor()?;
-        let error = match edit.take(&change).await {
-            Ok(done) => return Ok(done),
-            Err(error) => error,
+        edit.run_editor(&editor)?;
+        let (exit, again) = match edit.take(&args).await {
+            Ok(End::Done(exit)) => return Ok(exit),
+            Ok(End::Again) => continue,
+            Ok(End::Stopped) => (EXIT_INPUT, None),
+            Err(error) => (
+                tell(&error),
+                ask(
+                    "e: edit again, q: quit and keep the edit (Enter: q)",
+                    &['q', 'e'],
+                ),
+            ),
         };
-        let exit = tell(&error);
-        match edit.ask("e: edit again, q: quit; the edit is kept").await {
-            Some('e') => {}
-            _ => {
-                edit.leave();
-                return Ok(exit);
-            }
+        if again != Some('e') {
+            edit.leave();
+            return Ok(exit);
         }
     }
 }
 
-/// A copy of the ranges file that somebody edits. It stays until what it says is in the ranges file: whatever ends the terminal, or a trial that
-/// nobody confirms, loses nothing of it.
+/// What came of an edit.
+enum End {
+    /// It is in force, or there was none.
+    Done(u8),
+    /// It is to be edited again.
+    Again,
+    /// Somebody decided against it, or nobody was there to decide.
+    Stopped,
+}
+
+/// What a program is told where nothing was edited.
+#[derive(Serialize)]
+struct Unedited {
+    edited: bool,
+}
+
 struct Edit<'a> {
     context: &'a Context,
-    copy: PathBuf,
-    /// The ranges file as the copy was made from it.
+    draft: Draft,
+    /// The ranges file as whoever edits knows it.
     base: Vec<u8>,
-    /// Whatever is typed in the editor must not end this process.
-    interrupt: Signal,
-    _lock: File,
+    /// The copy as it was before anybody edited it; `None` where an edit is gone on with.
+    fresh: Option<Vec<u8>>,
 }
 
 impl<'a> Edit<'a> {
-    fn open(context: &'a Context) -> Result<Self> {
-        let directory = &context.config.state_dir;
-        let explain = |error: io::Error| {
-            Problem::failed(
-                format!(
-                    "edit ranges in `{}`: {}",
-                    directory.display(),
-                    errno(&error)
-                ),
-                "name a directory that can be written with `--state-dir`; nothing changed",
-            )
-        };
-        make_private(directory).map_err(explain)?;
-        // One for each ranges file.
-        let name = context.global.ranges_file.display().to_string();
-        let copy = directory.join(format!("edit{}", name.replace('/', "-")));
-        let lock = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(copy.with_extension("lock"))
-            .map_err(explain)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Problem::failed(
-                    "edit ranges: somebody else is at it",
-                    "`apifence ranges add` and `remove` work meanwhile; nothing changed",
-                ));
-            }
-            Err(TryLockError::Error(error)) => return Err(explain(error)),
+    /// Makes the copy; or goes on with one that is there, if it says something else than the file. What would stand in the way of the
+    /// change is said before anybody takes the trouble.
+    fn open(context: &'a Context, args: &EditArgs) -> Result<Self> {
+        let path = &context.global.ranges_file;
+        let draft = Draft::open(&context.config.state_dir, path)
+            .map_err(|error| unkept(context, &error))?
+            .ok_or_else(|| {
+                Problem::failed(
+                    "edit ranges: another `apifence ranges edit` is open",
+                    "close its editor first; `apifence ranges add` and `remove` work meanwhile; nothing changed",
+                )
+            })?;
+        let writer = Writer::new(context)?;
+        if let Some(waiting) = writer.waiting() {
+            return Err(waiting.problem()?);
         }
-        Ok(Self {
+        drop(writer);
+        if !args.change.dry_run {
+            Staged::expect_any(path)?;
+        }
+        let mut edit = Self {
             context,
-            copy,
-            base: Vec::new(),
-            interrupt: signal(SignalKind::interrupt()).context("wait for signals")?,
-            _lock: lock,
-        })
+            draft,
+            base: read(path)?,
+            fresh: None,
+        };
+        edit.begin(args.discard)?;
+        Ok(edit)
     }
 
-    /// Makes the copy; or goes on with one that is there, if it says something else than the file.
     fn begin(&mut self, discard: bool) -> Result<()> {
-        let path = &self.context.global.ranges_file;
-        self.base = read(path)?;
-        let kept = fs::read(&self.copy).ok().filter(|kept| *kept != self.base);
-        match kept {
-            Some(_) if !discard => {
-                let since = written(&self.copy).unwrap_or(Timestamp::UNIX_EPOCH);
-                say(format_args!(
-                    "note: going on with the edit of {since:.0}, which is not in force (`ranges edit --discard` begins anew)"
-                ));
-                Ok(())
+        let explain = |error: io::Error| unkept(self.context, &error);
+        let kept = match self.draft.text() {
+            _ if discard => None,
+            // Nobody can go on with what is not a file.
+            kept => kept.ok().flatten(),
+        };
+        if kept.is_some_and(|kept| !is_same_list(&kept, &self.base)) {
+            let since = written(self.draft.path()).unwrap_or(Timestamp::UNIX_EPOCH);
+            say(format_args!(
+                "note: going on with the edit of {}, which is not in force (`apifence ranges edit --discard` begins anew)",
+                to_second(since)
+            ));
+            let now = std::mem::take(&mut self.base);
+            self.base = self
+                .draft
+                .base()
+                .map_err(explain)?
+                .unwrap_or_else(|| now.clone());
+            if self.base != now {
+                self.tell_meanwhile(&now);
             }
-            _ => self.write(),
+            return Ok(());
         }
-    }
-
-    fn write(&self) -> Result<()> {
-        let text: &[u8] = if self.base.is_empty() {
-            b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n"
+        let text = if self.base.is_empty() {
+            BLANK
         } else {
             &self.base
         };
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.copy)
-            .with_context(|| format!("write `{}`", self.copy.display()))?;
-        file.write_all(text)
-            .with_context(|| format!("write `{}`", self.copy.display()))
+        self.draft.begin(&self.base, text).map_err(explain)?;
+        self.fresh = Some(text.to_vec());
+        Ok(())
     }
 
-    fn run_editor(&mut self) -> Result<()> {
-        let editor = ["SUDO_EDITOR", "VISUAL", "EDITOR"]
-            .iter()
-            .filter_map(|name| env::var(name).ok())
-            .find(|editor| !editor.trim().is_empty())
-            .unwrap_or_else(|| "vi".to_owned());
-        // The variable may hold arguments, too.
-        let status = Command::new("sh")
-            .arg("-c")
-            .arg(format!("{editor} \"$1\""))
-            .args(["sh".as_ref(), self.copy.as_os_str()])
-            .status()
-            .with_context(|| format!("start editor `{editor}`"))?;
+    fn run_editor(&mut self, editor: &Editor) -> Result<()> {
+        let status = editor.edit(self.draft.path())?;
+        self.draft.close();
         if status.success() {
             return Ok(());
         }
-        Err(Problem::failed(
-            format!("edit ranges: the editor `{editor}` failed ({status})"),
+        let saved = if self.is_unedited() {
+            self.draft.forget();
+            String::new()
+        } else {
             format!(
-                "`EDITOR` names another one; what was saved is in `{}`; nothing changed",
-                self.copy.display()
+                "; what it saved is kept in `{}`: `apifence ranges edit` goes on with it",
+                self.draft.path().display()
+            )
+        };
+        Err(Problem::failed(
+            format!(
+                "edit ranges: the editor `{}` failed ({status})",
+                editor.name
             ),
+            format!("{}{saved}; nothing changed", editor.advice()),
         ))
     }
 
+    /// Whether the copy is as it was made.
+    fn is_unedited(&self) -> bool {
+        let text = self.draft.text().ok().flatten();
+        self.fresh.is_some() && (text.is_none() || text == self.fresh)
+    }
+
     /// Makes what was edited the list.
-    async fn take(&mut self, change: &ChangeArgs) -> Result<u8> {
+    async fn take(&mut self, args: &EditArgs) -> Result<End> {
         let path = &self.context.global.ranges_file;
-        let text = read(&self.copy)?;
-        if text == self.base {
-            self.forget();
+        let text = self
+            .draft
+            .text()
+            .map_err(|error| unkept(self.context, &error))?;
+        let Some(text) = text else {
+            return Err(Problem::input(
+                "edit ranges: the editor left no file",
+                "save the list; `apifence ranges clear` switches enforcement off; nothing changed",
+            ));
+        };
+        if self.is_unedited() || is_same_list(&text, &self.base) {
+            self.draft.forget();
             say("nothing was edited: nothing changed");
-            return Ok(0);
+            let answer = Unedited { edited: false };
+            self.context.global.output.result(&answer)?;
+            return Ok(End::Done(0));
         }
-        let input = Input::read(&self.copy)?;
-        let file = input.parse()?;
-        let now = read(path)?;
-        if now != self.base {
+        let file = Input::edited(text).parse()?;
+        let mut writer = Writer::new(self.context)?;
+        // Nobody else writes it now but an editor, and the writer sees that.
+        let mut now = read(path)?;
+        while now != self.base {
+            drop(writer);
             self.tell_meanwhile(&now);
-            let answer = self
-                .ask("e: edit again, y: replace what the file says now (it stays in the history), q: quit")
-                .await;
-            match answer {
-                Some('y') => {}
-                Some('e') => {
-                    self.base = now;
-                    self.run_editor()?;
-                    return Box::pin(self.take(change)).await;
-                }
-                _ => {
-                    self.leave();
-                    return Ok(EXIT_INPUT);
-                }
+            let answer = ask(
+                "e: edit again, y: replace what the file says now (it stays in the history), q: quit and keep the edit (Enter: q)",
+                &['q', 'e', 'y'],
+            );
+            if !matches!(answer, Some('e' | 'y')) {
+                return Ok(End::Stopped);
             }
-            self.base = now;
+            // Whoever answers knows what it says.
+            self.known(now)?;
+            if answer == Some('e') {
+                return Ok(End::Again);
+            }
+            writer = Writer::new(self.context)?;
+            now = read(path)?;
         }
-        let done = Writer::new(self.context)?.change(&file, change).await?;
-        if read_ranges(path).is_ok_and(|said| said.as_ref() == Some(&file)) {
-            self.forget();
+        let change = self.trial(args, &file)?;
+        let done = writer.change(&file, &change).await?;
+        if change.dry_run {
+            self.leave();
+        } else if let Some(within) = change.confirm_within {
+            // The trial may have put a file back that was edited by hand.
+            self.known(read(path)?)?;
+            say(format_args!(
+                "on trial for {} s: try a new connection, then `apifence confirm` keeps the list; without it `apifence ranges edit` goes on with the edit",
+                within.as_secs()
+            ));
+        } else {
+            self.draft.forget();
         }
-        Ok(done)
+        Ok(End::Done(done))
+    }
+
+    /// How the change is made: on trial, unless somebody wants it otherwise, or no packet meets a difference.
+    fn trial(&self, args: &EditArgs, file: &RangesFile) -> Result<ChangeArgs> {
+        let mut change = args.change.clone();
+        if change.confirm_within.is_none()
+            && !args.no_trial
+            && let Some(maps) = self.context.maps()?
+            && maps.record(maps.in_force()?)?.list != file.list().digest()
+        {
+            change.confirm_within = Some(TRIAL);
+        }
+        Ok(change)
+    }
+
+    /// The ranges file says `now`, and whoever edits knows it.
+    fn known(&mut self, now: Vec<u8>) -> Result<()> {
+        self.draft
+            .rebase(&now)
+            .map_err(|error| unkept(self.context, &error))?;
+        self.base = now;
+        Ok(())
     }
 
     /// Says what somebody else changed in the file, which says `now` what was not copied.
@@ -212,42 +260,32 @@ impl<'a> Edit<'a> {
         };
         let difference = list(&self.base)
             .zip(list(now))
-            .map(|(before, now)| crate::ranges::Difference::new(before.entries(), now.entries()));
+            .map(|(before, now)| Difference::new(before.entries(), now.entries()));
         let what = difference.map_or_else(String::new, |difference| format!(": {difference}"));
         say(format_args!(
-            "warning: the ranges file was changed while you edited it{what}; your edit does not have that"
+            "warning: the ranges file was changed since you began to edit it{what}; your edit does not have that"
         ));
-    }
-
-    /// Asks, where somebody is there to answer.
-    async fn ask(&mut self, question: &str) -> Option<char> {
-        if !io::stdin().is_terminal() {
-            return None;
-        }
-        say(format_args!("{question}"));
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            io::stdin().read_line(&mut line).ok()?;
-            line.trim().chars().next()
-        });
-        tokio::select! {
-            answer = answer => answer.ok().flatten(),
-            _ = self.interrupt.recv() => None,
-        }
     }
 
     /// Says where the edit is.
     fn leave(&self) {
         say(format_args!(
             "note: the edit is kept in `{}`: `apifence ranges edit` goes on with it, `--discard` begins anew",
-            self.copy.display()
+            self.draft.path().display()
         ));
     }
+}
 
-    fn forget(&self) {
-        // What says the same as the file is not gone on with.
-        let _ = fs::remove_file(&self.copy);
-    }
+/// The failure of keeping an edit.
+fn unkept(context: &Context, error: &io::Error) -> anyhow::Error {
+    Problem::failed(
+        format!(
+            "edit ranges in `{}`: {}",
+            context.config.state_dir.display(),
+            errno(error)
+        ),
+        "name a directory that can be written with `--state-dir`; nothing changed",
+    )
 }
 
 /// The bytes of a file; none if there is no file.

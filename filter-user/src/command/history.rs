@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, status::tell_trial};
 use crate::{
     author::Author,
     clock::to_second,
@@ -100,5 +100,9 @@ pub(super) fn run(context: &Context) -> Result<u8> {
         lists: rows.collect(),
     };
     context.global.output.write(&report)?;
+    // The lists are in files: nothing of the filter is needed to show them.
+    if let Ok(Some(maps)) = context.maps() {
+        let _ = tell_trial(&maps);
+    }
     Ok(0)
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, status::tell_trial};
 use crate::{
     clock::{Moment, to_second},
     datapath::{Maps, Standing},
@@ -125,6 +125,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
         keep_unused(&mut ranges.ranges, Timestamp::now() - time);
     }
     context.global.output.write(&ranges)?;
+    maps.as_ref().map_or(Ok(()), tell_trial)?;
     Ok(0)
 }
 

@@ -9,6 +9,7 @@ mod config;
 mod confirm;
 mod detach;
 mod edit;
+mod editor;
 mod event;
 mod events;
 mod explain;

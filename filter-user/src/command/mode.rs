@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::{
     Context,
-    change::still_waiting,
     leap::{Leap, look},
     policy::{is_kept, keep, known_list, policy},
     proposal::{ListChange, Proposal, made},
@@ -60,7 +59,7 @@ pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut maps = context.attached_maps()?;
     if let Some(waiting) = settle(context, &mut maps)? {
-        return Err(still_waiting(&waiting)?);
+        return Err(waiting.problem()?);
     }
     let slot = maps.in_force()?;
     let (record, have) = (maps.record(slot)?, maps.settings(slot)?);

@@ -1,6 +1,6 @@
 //! From settings, the ranges file and the node to a policy, and a policy into force: what `attach` and `ranges` share.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
 use filter_common::map::Basis;
@@ -16,7 +16,8 @@ use crate::{
     output::say,
     problem::{Problem, Refusals},
     ranges::{
-        List, RangesFile, Refusal, Sources, compile, distinct, is_blank, parse_list, typed_items,
+        List, ME, RangesFile, Refusal, Sources, compile, distinct, is_blank, parse_list,
+        typed_items,
     },
     state::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
 };
@@ -33,25 +34,45 @@ pub(super) fn typed_list(text: &str, force: bool) -> Result<List> {
     parse_list(&with_me(text)?).map_err(refused)
 }
 
-/// What stands for the address that this shell came in from, in a list that is typed.
-const ME: &str = "me";
-
 /// A list as it is typed, with the address that `me` stands for.
 pub(super) fn with_me(text: &str) -> Result<String> {
     if !text.contains(ME) {
         return Ok(text.to_owned());
     }
     let mut items = typed_items(text);
+    if !items.iter().any(|item| item == ME) {
+        return Ok(text.to_owned());
+    }
+    let me = me()?.to_string();
     for item in items.iter_mut().filter(|item| *item == ME) {
-        let address = origin().ok_or_else(|| {
-            Problem::input(
-                "set ranges: `me` stands for the address that this shell came in from, and it did not come in by SSH",
-                "type the address; nothing changed",
-            )
-        })?;
-        *item = address.to_string();
+        item.clone_from(&me);
     }
     Ok(items.join(","))
+}
+
+/// The address that `me` stands for, which is told.
+pub(super) fn me() -> Result<IpAddr> {
+    let failed = |cause: String, hint: &str| Err(Problem::input(cause, hint));
+    let Some(address) = origin() else {
+        return failed(
+            format!(
+                "find out who `{ME}` is: it is the address that an SSH session comes from, and this shell has no `SSH_CONNECTION`"
+            ),
+            "type the address that the API server sees you come from; nothing changed",
+        );
+    };
+    if address.is_loopback() {
+        return failed(
+            format!(
+                "find out who `{ME}` is: this SSH session comes from `{address}`, through a tunnel or a login on this node"
+            ),
+            "type the address that the API server sees you come from; nothing changed",
+        );
+    }
+    say(format_args!(
+        "note: `{ME}` is {address}, where this SSH session comes from"
+    ));
+    Ok(address)
 }
 
 /// The list that a service was started with. Nobody is there to insist on an empty one: it counts as none.

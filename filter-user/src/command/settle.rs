@@ -5,8 +5,10 @@ use filter_common::map::{PolicyRecord, Trial};
 
 use super::Context;
 use crate::{
+    clock::{Moment, to_second},
     datapath::{Maps, Slot, Standing},
     output::say,
+    problem::Problem,
     state::{Pending, read_ranges},
 };
 
@@ -18,6 +20,21 @@ pub(super) struct Waiting {
     pub(super) pending: Pending,
     /// When it is taken back, on the boot clock.
     pub(super) until: u64,
+}
+
+impl Waiting {
+    /// The refusal of another change.
+    pub(super) fn problem(&self) -> Result<anyhow::Error> {
+        let now = Moment::now()?;
+        Ok(Problem::failed(
+            format!(
+                "change policy: another change waits for its confirmation until {}, for {} s more",
+                to_second(now.wall_at_boot(self.until)),
+                self.until.saturating_sub(now.boot).div_ceil(1_000_000_000)
+            ),
+            "`apifence confirm` keeps it, `apifence ranges rollback` takes it back; then try again",
+        ))
+    }
 }
 
 /// Brings file and kernel together again, whatever died on its way; returns the change that waits for a confirmation. Only the
@@ -50,7 +67,7 @@ pub(super) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
                 maps.select(refused)?;
             } else {
                 say(
-                    "note: the last change was not confirmed in time: what was before is in force again",
+                    "note: the last change was not confirmed in time: the policy before is in force again",
                 );
                 maps.mark(refused, false)?;
                 maps.note_trial(refused, Trial::Lapsed)?;

@@ -87,11 +87,26 @@ impl Provisional {
     }
 }
 
+/// Says whose change is on trial, if one is: what is shown beside it may take itself back.
+pub(super) fn tell_trial(maps: &Maps) -> Result<()> {
+    let standing = maps.standing()?;
+    let Some(trial) = Provisional::of(standing, &Moment::now()?) else {
+        return Ok(());
+    };
+    let by = maps.author(standing.slot()).ok().flatten();
+    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
+    say(format_args!(
+        "note: a change{by} is on trial until {}, for {} s more; then the policy before returns by itself (`apifence confirm` keeps this one)",
+        trial.until, trial.seconds_left
+    ));
+    Ok(())
+}
+
 impl fmt::Display for Provisional {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "provisional: {} s left, until {}; then the list before returns by itself (`apifence confirm` keeps this one)",
+            "provisional: {} s left, until {}; then the policy before returns by itself (`apifence confirm` keeps this one)",
             self.seconds_left, self.until
         )
     }

@@ -97,6 +97,9 @@ pub(super) fn together(words: &[&str]) -> Option<Refusal> {
     Range(&words.join(" ")).in_pieces()
 }
 
+/// What stands for the address that an SSH session comes from, in what is typed.
+pub const ME: &str = "me";
+
 /// Why `text`, which is not a range, is refused.
 pub(super) fn explain(text: &str) -> Refusal {
     if text.trim().is_empty() {
@@ -106,6 +109,12 @@ pub(super) fn explain(text: &str) -> Refusal {
         );
     }
     let range = Range(text);
+    if text == ME || text.starts_with("me/") {
+        return range.is(
+            "is a word for the command line",
+            "`apifence ranges add me` adds the address that your SSH session comes from; in a file write the address",
+        );
+    }
     if let Some(refusal) = hidden(text) {
         return Refusal::new(format!("range `{}`: {refusal}", shown(text)), refusal.hint);
     }

@@ -21,7 +21,7 @@ pub use expiry::{parse_expiry, parse_time, parse_until};
 pub use fault::{Faults, can_be_comment};
 pub use file::{Edit, RangesFile};
 pub use group::{Grouping, group};
-pub use meant::shown;
+pub use meant::{ME, shown};
 pub use parse::{Refusal, parse_range};
 pub use remarks::{distinct, remarks};
 pub use shape::not_text;

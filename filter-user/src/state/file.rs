@@ -85,6 +85,17 @@ impl Input {
         }
     }
 
+    /// What somebody edited and saved. The save is whole: its last line need not end with a line feed.
+    pub fn edited(mut bytes: Vec<u8>) -> Self {
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            bytes.push(b'\n');
+        }
+        Self {
+            name: "edit".to_owned(),
+            bytes,
+        }
+    }
+
     /// What it says.
     ///
     /// # Errors
@@ -146,6 +157,14 @@ impl Staged {
         if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
             return Ok(());
         }
+        Self::expect_any(path)
+    }
+
+    /// The same for a file of which nobody knows yet what it will say.
+    ///
+    /// # Errors
+    /// As of [`Self::expect`].
+    pub fn expect_any(path: &Path) -> Result<()> {
         refuse_unwritable(&real_path(path))
     }
 

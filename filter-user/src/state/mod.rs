@@ -12,6 +12,7 @@
 mod acknowledged;
 mod attributes;
 mod config;
+mod draft;
 mod file;
 mod history;
 mod lock;
@@ -25,6 +26,7 @@ use std::path::Path;
 
 pub use acknowledged::AcknowledgedStore;
 pub use config::{ConfigText, read_config};
+pub use draft::{Draft, is_same_list};
 pub use file::{Committed, Input, Pending, Staged, read_ranges};
 pub use history::{History, Kept, written};
 pub use lock::{WatchLock, Watcher, WriterLock};

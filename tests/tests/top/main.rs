@@ -1,7 +1,5 @@
 //! `top`, in a terminal and without one, and `stats --watch`.
 
-mod terminal;
-
 use std::{
     io::{BufRead as _, BufReader},
     process::Stdio,
@@ -10,11 +8,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use terminal::Terminal;
 use tests::{
     cli::{Apifence, Background, FAILED, INPUT, refused},
     net::{Echo, Knocker, silent},
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    terminal::Terminal,
 };
 
 const PORT: u16 = 6443;

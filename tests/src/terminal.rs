@@ -1,10 +1,13 @@
 //! A program in a terminal of its own, and what its screen shows.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{Read as _, Write as _},
     num::NonZero,
-    os::fd::OwnedFd,
+    os::{
+        fd::AsFd as _,
+        unix::{fs::OpenOptionsExt as _, net::UnixStream},
+    },
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -13,42 +16,52 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use nix::{
-    pty::{Winsize, openpty},
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::{
         signal::{Signal, kill},
         termios::{Termios, tcgetattr},
     },
     unistd::Pid,
 };
-use tests::{cli::Apifence, netns::Namespace, wait::PATIENCE};
 use vt100::{Parser, Screen};
 
+use crate::{cli::Apifence, netns::Namespace, wait::PATIENCE};
+
 /// `apifence` in a terminal. Killed when dropped.
-pub(crate) struct Terminal {
+pub struct Terminal {
     child: Child,
     master: File,
     /// Keeps the terminal when the program has ended.
-    slave: OwnedFd,
+    slave: File,
     before: Termios,
     shared: Arc<(Mutex<Parser>, Condvar)>,
+    /// Once this is closed nobody reads what the program writes.
+    reading: UnixStream,
 }
 
 impl Terminal {
     /// Starts it in a terminal of 24 lines of 80 letters, which is the controlling one of a session of its own.
-    pub(crate) fn start(
+    pub fn start(
         filter: &Apifence<'_>,
         namespace: &Namespace,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(Some(&size), None)?;
-        let before = tcgetattr(&pty.slave)?;
+        // No program that somebody else starts meanwhile may have it: it would keep the terminal alive.
+        let pty = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+        grantpt(&pty)?;
+        unlockpt(&pty)?;
+        let slave = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlag::O_NOCTTY.bits())
+            .open(ptsname_r(&pty)?)?;
+        let master = File::from(pty.as_fd().try_clone_to_owned()?);
+        drop(pty);
+        set_size(&master, 24, 80)?;
+        let before = tcgetattr(&slave)?;
         let mut by = Command::new("setpriv");
         by.args(["--pdeathsig", "KILL", "setsid", "--ctty"]);
         let mut command = filter.command_by(by, arguments);
@@ -56,20 +69,32 @@ impl Terminal {
             .env("TERM", "xterm-256color")
             .env_remove("NO_COLOR")
             .envs(environment.iter().copied())
-            .stdin(Stdio::from(pty.slave.try_clone()?))
-            .stdout(Stdio::from(pty.slave.try_clone()?))
-            .stderr(Stdio::from(pty.slave.try_clone()?));
+            .stdin(Stdio::from(slave.try_clone()?))
+            .stdout(Stdio::from(slave.try_clone()?))
+            .stderr(Stdio::from(slave.try_clone()?));
         let child = namespace.spawn(&mut command)?;
         let shared = Arc::new((
             Mutex::new(Parser::new(letters(24), letters(80), 0)),
             Condvar::new(),
         ));
-        let (told, master) = (shared.clone(), File::from(pty.master));
+        let (told, (reading, end)) = (shared.clone(), UnixStream::pair()?);
         let mut reader = master.try_clone()?;
         thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // A terminal ends with an error.
-            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+            loop {
+                let mut wait = [
+                    PollFd::new(reader.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(end.as_fd(), PollFlags::POLLIN),
+                ];
+                let ended =
+                    poll(&mut wait, PollTimeout::NONE).is_err() || wait[1].any() != Some(false);
+                if ended {
+                    return;
+                }
+                // A terminal ends with an error.
+                let Ok(count @ 1..) = reader.read(&mut bytes) else {
+                    return;
+                };
                 let (parser, news) = &*told;
                 let mut parser = parser.lock().expect("nobody panics with it");
                 parser.process(&bytes[..count]);
@@ -79,14 +104,15 @@ impl Terminal {
         Ok(Self {
             child,
             master,
-            slave: pty.slave,
+            slave,
             before,
             shared,
+            reading,
         })
     }
 
     /// Waits until the screen is as `wanted`; fails with what it shows instead.
-    pub(crate) fn until(&self, what: &str, wanted: impl Fn(&Screen) -> bool) -> Result<()> {
+    pub fn until(&self, what: &str, wanted: impl Fn(&Screen) -> bool) -> Result<()> {
         let (parser, news) = &*self.shared;
         let deadline = Instant::now() + PATIENCE;
         let mut parser = parser.lock().expect("nobody panics with it");
@@ -105,7 +131,7 @@ impl Terminal {
     }
 
     /// Waits until all of `words` are on the screen.
-    pub(crate) fn shows(&self, words: &[&str]) -> Result<()> {
+    pub fn shows(&self, words: &[&str]) -> Result<()> {
         self.until(&format!("{words:?}"), |screen| {
             let text = screen.contents();
             words.iter().all(|word| text.contains(word))
@@ -113,39 +139,51 @@ impl Terminal {
     }
 
     /// What the screen shows now.
-    pub(crate) fn contents(&self) -> String {
+    pub fn contents(&self) -> String {
         let parser = self.shared.0.lock().expect("nobody panics with it");
         parser.screen().contents()
     }
 
     /// Presses keys.
-    pub(crate) fn press(&mut self, keys: &str) -> Result<()> {
+    pub fn press(&mut self, keys: &str) -> Result<()> {
         Ok(self.master.write_all(keys.as_bytes())?)
     }
 
     /// Gives the window another size; the kernel tells the program.
-    pub(crate) fn resize(&self, lines: u16, columns: u16) -> Result<()> {
+    pub fn resize(&self, lines: u16, columns: u16) -> Result<()> {
         let mut parser = self.shared.0.lock().expect("nobody panics with it");
         parser
             .screen_mut()
             .set_size(letters(lines), letters(columns));
-        let size = rustix::termios::Winsize {
-            ws_row: lines,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        Ok(rustix::termios::tcsetwinsize(&self.master, size)?)
+        set_size(&self.master, lines, columns)
     }
 
     /// Sends a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).expect("a pid is an i32");
-        Ok(kill(Pid::from_raw(pid), signal)?)
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid(), signal)?)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"))
+    }
+
+    /// Waits for its end; returns its exit code, `None` if a signal ended it.
+    pub fn ended(&mut self) -> Result<Option<i32>> {
+        Ok(self.child.wait()?.code())
+    }
+
+    /// The other end of the terminal goes, as when a connection breaks: whoever is in it is told by `SIGHUP`. Waits for the program's end.
+    pub fn dies(&mut self) -> Result<()> {
+        // The thread that reads has the other copy.
+        self.reading.shutdown(std::net::Shutdown::Both)?;
+        self.master = File::open("/dev/null")?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Waits for its end, and wants it to be a good one: exit code 0, and the terminal as it was.
-    pub(crate) fn ended_well(mut self) -> Result<()> {
+    pub fn ended_well(mut self) -> Result<()> {
         let status = self.child.wait()?;
         ensure!(status.code() == Some(0), "{status}:\n{}", self.contents());
         self.until("screen as it was", |screen| {
@@ -162,6 +200,16 @@ impl Terminal {
         );
         Ok(())
     }
+}
+
+fn set_size(master: &File, lines: u16, columns: u16) -> Result<()> {
+    let size = rustix::termios::Winsize {
+        ws_row: lines,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(rustix::termios::tcsetwinsize(master, size)?)
 }
 
 fn letters(count: u16) -> NonZero<u16> {

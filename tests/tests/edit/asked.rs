@@ -1,0 +1,234 @@
+//! Somebody at a terminal, who is asked.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use tests::{
+    cli::{Apifence, FAILED, INPUT, refused},
+    net::Echo,
+    netns::Namespace,
+    site::{ATTACH, Family, INTERFACE, STRANGER, Site},
+    terminal::Terminal,
+    wait::until,
+};
+
+use super::{ADMIT, EDIT, Editors, PORT, done, edit, kept, nothing_is_kept};
+
+fn terminal(
+    node: &Namespace,
+    filter: &Apifence<'_>,
+    editor: &str,
+    more: &[&str],
+) -> Result<Terminal> {
+    let environment = [("EDITOR", editor), ("VISUAL", ""), ("SUDO_EDITOR", "")];
+    Terminal::start(filter, node, &[&EDIT[..], more].concat(), &environment)
+}
+
+#[test]
+fn a_fault_leads_back_to_the_editor() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    // The second time it is mended.
+    let editor = editors.editor(
+        "grep -q 203.0.113.999 \"$1\" && sed -i s/999/9/ \"$1\" || echo 203.0.113.999 >> \"$1\"",
+    )?;
+    let mut terminal = terminal(&site.node, &filter, &editor, &[])?;
+    terminal.shows(&["edit:3: range `203.0.113.999`", "e: edit again, q: quit"])?;
+    terminal.press("what?\n")?;
+    terminal.shows(&["what?"])?;
+    terminal.press("e\n")?;
+    terminal.shows(&["on trial for 60 s"])?;
+    ensure!(terminal.ended()? == Some(0));
+    filter.ok(&["confirm"])?;
+    ensure!(fs::read_to_string(filter.ranges_file())?.contains("203.0.113.9\n"));
+    nothing_is_kept(&filter)
+}
+
+#[test]
+fn enter_is_harmless_and_loses_nothing() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    let nonsense = editors.editor("echo nonsense >> \"$1\"")?;
+    for key in ["\n", "q\n", "\u{4}"] {
+        let mut terminal = terminal(&site.node, &filter, &nonsense, &["--discard"])?;
+        terminal.shows(&["(Enter: q)"])?;
+        terminal.press(key)?;
+        terminal.shows(&["note: the edit is kept in"])?;
+        ensure!(terminal.ended()? == Some(INPUT), "{key:?}");
+        ensure!(kept(&filter)?.len() == 2, "{key:?}");
+    }
+    // An interrupt at the question ends it.
+    let mut terminal = terminal(&site.node, &filter, "true", &[])?;
+    terminal.shows(&["going on with the edit", "(Enter: q)"])?;
+    terminal.press("\u{3}")?;
+    ensure!(terminal.ended()?.is_none());
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    ensure!(kept(&filter)?.len() == 2);
+    Ok(())
+}
+
+#[test]
+fn an_interrupt_in_the_editor_is_for_the_editor() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    // One that goes on.
+    let editor = editors.open(&format!(
+        "trap 'touch {}' INT; {ADMIT}",
+        editors.path("int").display()
+    ))?;
+    let mut asks = terminal(&site.node, &filter, &editor, &[])?;
+    editors.until_open()?;
+    asks.press("\u{3}")?;
+    until("the editor is interrupted", || {
+        Ok(editors.path("int").exists())
+    })?;
+    editors.close()?;
+    asks.shows(&["on trial for 60 s"])?;
+    ensure!(asks.ended()? == Some(0));
+    filter.ok(&["ranges", "rollback"])?;
+    // And one that it ends.
+    let editor = editors.open("echo nonsense >> \"$1\"")?;
+    let mut asks = terminal(&site.node, &filter, &editor, &["--discard"])?;
+    editors.until_open()?;
+    asks.press("\u{3}")?;
+    asks.shows(&["failed", "what it saved is kept"])?;
+    ensure!(asks.ended()? == Some(FAILED));
+    Ok(())
+}
+
+#[test]
+fn nobody_elses_change_is_lost() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let add = |range: &str| filter.ok(&["ranges", "add", range, "--comment", "colleague"]);
+    let editor = editors.open(ADMIT)?;
+    let mut asks = terminal(&site.node, &filter, &editor, &[])?;
+    editors.until_open()?;
+    let ran = edit(&site, &filter, "true", &[])?;
+    refused(&ran, FAILED, &["another `apifence ranges edit` is open"])?;
+    add("192.0.2.128/25")?;
+    editors.close()?;
+    asks.shows(&["192.0.2.128/25", "does not have that", "(Enter: q)"])?;
+    asks.press("\n")?;
+    asks.shows(&["note: the edit is kept in"])?;
+    ensure!(asks.ended()? == Some(INPUT));
+    let said = fs::read_to_string(filter.ranges_file())?;
+    ensure!(
+        said.contains("colleague") && !said.contains("by hand"),
+        "{said}"
+    );
+
+    // Whoever edits again puts it in; and is asked again if there is more.
+    let take = "echo '192.0.2.128/25 # colleague' >> \"$1\"";
+    let mut asks = terminal(&site.node, &filter, "true", &["--no-trial"])?;
+    asks.shows(&["going on with the edit", "e: edit again, y: replace"])?;
+    add("192.0.2.64/26")?;
+    asks.press("y\n")?;
+    asks.until("a second question", |screen| {
+        screen.contents().matches("does not have that").count() >= 3
+    })?;
+    asks.press("q\n")?;
+    ensure!(asks.ended()? == Some(INPUT));
+    filter.ok(&["ranges", "remove", "192.0.2.64/26"])?;
+    let mut asks = terminal(&site.node, &filter, &editors.editor(take)?, &["--no-trial"])?;
+    asks.shows(&["e: edit again, y: replace"])?;
+    asks.press("y\n")?;
+    asks.shows(&["in force: 4 in the list"])?;
+    ensure!(asks.ended()? == Some(0));
+    let said = fs::read_to_string(filter.ranges_file())?;
+    ensure!(
+        said.contains("colleague") && said.contains("by hand"),
+        "{said}"
+    );
+    nothing_is_kept(&filter)
+}
+
+#[test]
+fn nothing_is_lost_with_the_terminal() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let goes_on = |words: &[&str]| -> Result<()> {
+        let ran = edit(&site, &filter, "true", &["--confirm-within", "5m"])?;
+        ensure!(
+            ran.stderr.contains("note: going on with the edit of"),
+            "{ran}"
+        );
+        for word in words {
+            ensure!(ran.stderr.contains(word), "{ran}");
+        }
+        Ok(())
+    };
+    for signal in [None, Some(Signal::SIGKILL), Some(Signal::SIGHUP)] {
+        let mut open = terminal(&site.node, &filter, &editors.open(ADMIT)?, &[])?;
+        editors.until_open()?;
+        match signal {
+            None => open.dies()?,
+            Some(signal) => {
+                open.signal(signal)?;
+                open.ended()?;
+            }
+        }
+        editors.close()?;
+        goes_on(&["203.0.113.9/32", "on trial for 300 s"])?;
+        filter.ok(&["ranges", "rollback"])?;
+    }
+    let nonsense = editors.editor("echo nonsense >> \"$1\"")?;
+    let mut asks = terminal(&site.node, &filter, &nonsense, &[])?;
+    asks.shows(&["(Enter: q)"])?;
+    asks.dies()?;
+    goes_on(&["edit:4: range `nonsense`"])?;
+    // The trial needs no terminal.
+    let admit = editors.editor(ADMIT)?;
+    let mut on_trial = terminal(&site.node, &filter, &admit, &["--discard"])?;
+    on_trial.shows(&["on trial for 60 s"])?;
+    on_trial.dies()?;
+    filter.ok(&["confirm"])?;
+    ensure!(fs::read_to_string(filter.ranges_file())?.contains("by hand"));
+    nothing_is_kept(&filter)
+}
+
+#[test]
+fn what_cuts_everyone_is_refused_until_somebody_insists() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("guarding") || line.contains("in force"))?;
+    let _admin = site.admin_gets_in(Family::V4, PORT)?;
+    let shut = editors.editor(&format!("echo {} > \"$1\"", STRANGER[0]))?;
+    let mut asks = terminal(&site.node, &filter, &shut, &[])?;
+    asks.shows(&["refused: ", "would be cut", "(Enter: q)"])?;
+    asks.press("\n")?;
+    ensure!(asks.ended()? == Some(INPUT));
+    let ran = edit(&site, &filter, "true", &["--dry-run", "--force"])?;
+    done(
+        &ran,
+        &["dry run: nothing changed", "note: the edit is kept in"],
+    )?;
+    let ran = edit(&site, &filter, "true", &["--force", "-o", "json"])?;
+    done(&ran, &["on trial for 60 s"])?;
+    let answer: serde_json::Value = serde_json::from_str(&ran.stdout)?;
+    ensure!(!answer["confirm_until"].is_null(), "{answer:#}");
+    site.stranger_gets_in(Family::V4, PORT)?;
+    // `run` leaves it alone, and knows it when it is confirmed.
+    filter.ok(&["confirm"])?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));
+    let ran = edit(&site, &filter, "true", &["-o", "json"])?;
+    ensure!(ran.stdout.contains("\"edited\": false"), "{ran}");
+    Ok(())
+}

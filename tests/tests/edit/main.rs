@@ -1,0 +1,387 @@
+//! `ranges edit`, with editors of every kind, in a terminal and without one.
+
+mod asked;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use tests::{
+    cli::{Apifence, FAILED, INPUT, Ran, refused},
+    config_map::ConfigMap,
+    net::Echo,
+    site::{ADMIN_RANGES, ATTACH, Family, Site},
+    wait::until,
+};
+
+const PORT: u16 = 6443;
+const EDIT: [&str; 2] = ["ranges", "edit"];
+const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
+/// What an editor does that lets the stranger in.
+const ADMIT: &str = "echo '203.0.113.9 # by hand' >> \"$1\"";
+
+/// Editors, each a script of its own; the file is its first argument.
+struct Editors(TempDir);
+
+impl Editors {
+    fn new() -> Result<Self> {
+        Ok(Self(TempDir::with_prefix("apf-")?))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn named(&self, name: &str, script: &str) -> Result<String> {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path.display().to_string())
+    }
+
+    fn editor(&self, script: &str) -> Result<String> {
+        self.named("editor", script)
+    }
+
+    /// One that has done what `script` says once there is a file `open`, and is closed once there is a file `close`.
+    fn open(&self, script: &str) -> Result<String> {
+        let [open, close] = ["open", "close"].map(|name| self.path(name).display().to_string());
+        for file in [&open, &close] {
+            let _ = fs::remove_file(file);
+        }
+        let wait = format!("until [ -e {close} ]; do sleep 0.02; done");
+        self.editor(&format!("{script}\ntouch {open}\n{wait}"))
+    }
+
+    fn until_open(&self) -> Result<()> {
+        until("the editor is open", || Ok(self.path("open").exists()))
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(fs::write(self.path("close"), "")?)
+    }
+}
+
+/// Runs it where nobody can answer.
+fn run(
+    site: &Site,
+    filter: &Apifence<'_>,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<Ran> {
+    let mut command = filter.command(arguments);
+    for name in ["SUDO_EDITOR", "VISUAL", "EDITOR"] {
+        command.env_remove(name);
+    }
+    command
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null());
+    Ok(Ran::new(arguments, &site.node.output(&mut command)?))
+}
+
+fn edit(site: &Site, filter: &Apifence<'_>, editor: &str, more: &[&str]) -> Result<Ran> {
+    run(
+        site,
+        filter,
+        &[&EDIT[..], more].concat(),
+        &[("EDITOR", editor)],
+    )
+}
+
+fn done(ran: &Ran, words: &[&str]) -> Result<()> {
+    ensure!(ran.code == Some(0), "{ran}");
+    for word in words {
+        ensure!(ran.stderr.contains(word), "`{word}` is not said; {ran}");
+    }
+    Ok(())
+}
+
+/// All files that are kept of edits, each with its mode.
+fn kept(filter: &Apifence<'_>) -> Result<Vec<(PathBuf, u32)>> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, u32)>) -> Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let (path, data) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+            if data.is_dir() {
+                ensure!(data.permissions().mode() & 0o077 == 0, "{path:?} is open");
+                walk(&path, found)?;
+            } else {
+                found.push((path, data.permissions().mode() & 0o777));
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    let folder = filter.state_dir().join("edits");
+    if folder.exists() {
+        walk(&folder, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn nothing_is_kept(filter: &Apifence<'_>) -> Result<()> {
+    let kept = kept(filter)?;
+    ensure!(kept.is_empty(), "left: {kept:?}");
+    Ok(())
+}
+
+fn lapsed(filter: &Apifence<'_>) -> Result<()> {
+    until("the trial ends", || {
+        Ok(filter.json(&["status"])?["provisional"].is_null())
+    })
+}
+
+#[test]
+fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    let admit = editors.editor(ADMIT)?;
+    let ran = edit(&site, &filter, &admit, &[])?;
+    done(
+        &ran,
+        &[
+            "203.0.113.9/32",
+            "on trial for 60 s",
+            "`apifence confirm` keeps",
+        ],
+    )?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    for shows in [["ranges", "list"], ["ranges", "history"]] {
+        let ran = filter.run(&shows)?;
+        done(
+            &ran,
+            &["note: a change by `ranges edit`", "is on trial until"],
+        )?;
+    }
+    // What cannot be made is said before anybody takes the trouble.
+    let marks = editors.named(
+        "marks",
+        &format!("touch {}", editors.path("mark").display()),
+    )?;
+    let ran = edit(&site, &filter, &marks, &[])?;
+    refused(&ran, FAILED, &["another change waits for its confirmation"])?;
+    ensure!(!editors.path("mark").exists(), "the editor was opened");
+
+    filter.ok(&["confirm"])?;
+    let after = fs::read_to_string(filter.ranges_file())?;
+    assert_eq!(after, format!("{before}203.0.113.9 # by hand\n"));
+    nothing_is_kept(&filter)?;
+    ensure!(!filter.run(&["ranges", "list"])?.stderr.contains("on trial"));
+    Ok(())
+}
+
+#[test]
+fn an_edit_that_nobody_confirms_is_gone_on_with() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let admit = editors.editor(ADMIT)?;
+    done(
+        &edit(&site, &filter, &admit, &["--confirm-within", "1s"])?,
+        &["on trial for 1 s"],
+    )?;
+    lapsed(&filter)?;
+    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    // Somebody else's change in between is not lost with it either.
+    filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
+    let ran = edit(&site, &filter, "true", &["--no-trial"])?;
+    ensure!(ran.code == Some(INPUT), "{ran}");
+    let words = [
+        "going on with the edit of",
+        "your edit does not have that",
+        "192.0.2.128/25",
+    ];
+    for word in words {
+        ensure!(ran.stderr.contains(word), "{word}: {ran}");
+    }
+    filter.ok(&["ranges", "remove", "192.0.2.128/25"])?;
+    done(
+        &edit(&site, &filter, "true", &["--no-trial"])?,
+        &["in force: 3 in the list"],
+    )?;
+    site.stranger_gets_in(Family::V4, PORT)?;
+    nothing_is_kept(&filter)?;
+    // A trial that is taken back keeps it, too; and whoever wants none of it begins anew.
+    let remove = "sed -i /by.hand/d \"$1\"";
+    let remove = editors.editor(remove)?;
+    done(
+        &edit(&site, &filter, &remove, &["--confirm-within", "5m"])?,
+        &["on trial for 300 s"],
+    )?;
+    filter.ok(&["ranges", "rollback"])?;
+    ensure!(kept(&filter)?.iter().all(|(_, mode)| *mode == 0o600));
+    ensure!(kept(&filter)?.len() == 2);
+    done(
+        &edit(&site, &filter, "true", &["--discard"])?,
+        &["nothing was edited"],
+    )?;
+    nothing_is_kept(&filter)
+}
+
+#[test]
+fn whatever_an_editor_leaves_is_a_list_or_is_refused() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    for (script, code, word) in [
+        ("exit 7", FAILED, "failed (exit status: 7)"),
+        ("kill -9 $$", FAILED, "failed (exit status: 137)"),
+        (": > \"$1\"", INPUT, "it holds no range"),
+        ("rm \"$1\"", INPUT, "the editor left no file"),
+        ("rm \"$1\"; mkdir \"$1\"", FAILED, "a directory"),
+        ("echo nonsense >> \"$1\"", INPUT, "edit:3: range `nonsense`"),
+        (
+            "echo me >> \"$1\"",
+            INPUT,
+            "range `me` is a word for the command line",
+        ),
+        ("printf '\\377\\376x\\0' > \"$1\"", INPUT, "UTF-16"),
+        (
+            "umask 0; (cat \"$1\"; echo x) > \"$1~\"; chmod 666 \"$1~\"; mv \"$1~\" \"$1\"",
+            INPUT,
+            "edit:3: range `x`",
+        ),
+    ] {
+        let ran = edit(&site, &filter, &editors.editor(script)?, &["--discard"])?;
+        refused(&ran, code, &[word]).with_context(|| script.to_owned())?;
+        assert_eq!(
+            fs::read_to_string(filter.ranges_file())?,
+            before,
+            "{script}"
+        );
+        let open = kept(&filter)?.into_iter().find(|(_, mode)| *mode != 0o600);
+        ensure!(open.is_none(), "{script}: {open:?}");
+        if code == INPUT {
+            ensure!(ran.stderr.contains("note: the edit is kept in"), "{ran}");
+        }
+        let _ = Command::new("rm")
+            .args(["-rf", "--"])
+            .arg(filter.state_dir().join("edits"))
+            .status()?;
+    }
+    for script in [
+        "sed -i 's/$/\\r/' \"$1\"; printf '203.0.113.9\\r\\n' >> \"$1\"",
+        "printf 203.0.113.9/31 >> \"$1\"; sed -i s,9/31,8/31, \"$1\"",
+        "printf '\\357\\273\\2770.0.0.0/0\\n' > \"$1\"",
+        "(cat \"$1\"; echo 203.0.113.9) > \"$1~\"; mv \"$1~\" \"$1\"; touch \"$1.swp\"",
+        "echo disabled > \"$1\"",
+    ] {
+        let ran = edit(&site, &filter, &editors.editor(script)?, &["--no-trial"])?;
+        done(&ran, &["in force:"]).with_context(|| script.to_owned())?;
+        ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));
+        nothing_is_kept(&filter)?;
+        filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    }
+    // No packet meets a difference: nothing is to be tried.
+    let comment = editors.editor("echo '# ours' >> \"$1\"")?;
+    let ran = edit(&site, &filter, &comment, &[])?;
+    done(&ran, &["in force: 2 in the list"])?;
+    ensure!(filter.json(&["status"])?["provisional"].is_null());
+    ensure!(fs::read_to_string(filter.ranges_file())?.ends_with("# ours\n"));
+    done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
+    nothing_is_kept(&filter)
+}
+
+#[test]
+fn any_ranges_file_can_be_begun_with() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    // None, and no filter: the file alone is written.
+    done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
+    ensure!(!filter.ranges_file().exists());
+    let admit = editors.editor(ADMIT)?;
+    let ran = edit(&site, &filter, &admit, &[])?;
+    done(
+        &ran,
+        &["no filter is attached: the list is in the file alone"],
+    )?;
+    ensure!(!ran.stderr.contains("on trial"), "{ran}");
+    ensure!(fs::read_to_string(filter.ranges_file())?.ends_with("203.0.113.9 # by hand\n"));
+    nothing_is_kept(&filter)?;
+
+    filter.ok(&ATTACH)?;
+    fs::write(filter.ranges_file(), "nonsense\n")?;
+    let mend = editors.editor(&format!("printf '{}' > \"$1\"", LIST.replace('\n', "\\n")))?;
+    done(
+        &edit(&site, &filter, &mend, &[])?,
+        &["in force: 2 in the list"],
+    )?;
+    assert_eq!(fs::read_to_string(filter.ranges_file())?, LIST);
+
+    let map = ConfigMap::new(LIST)?;
+    let filter = filter.with_ranges_file(map.file());
+    let marks = editors.editor(&format!(
+        "{ADMIT}; touch {}",
+        editors.path("mark").display()
+    ))?;
+    let ran = edit(&site, &filter, &marks, &[])?;
+    refused(&ran, FAILED, &["write ranges file"])?;
+    ensure!(!editors.path("mark").exists(), "the editor was opened");
+    let ran = edit(&site, &filter, &marks, &["--dry-run"])?;
+    ensure!(
+        ran.code == Some(0) && ran.stdout.contains("203.0.113.9/32"),
+        "{ran}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_editor_is_the_one_that_is_named() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let editors = Editors::new()?;
+    let says = |word: &str| format!("echo {word} \"$@\" >&2; exit 9");
+    let [sudo, visual, plain] =
+        ["sudo", "visual", "plain"].map(|name| editors.named(name, &says(name)));
+    let [sudo, visual, plain] = [sudo?, visual?, plain?];
+    let spaces = editors.named("with some spaces", &says("spaces"))?;
+    let plain_with = format!("{plain} --wait -n 'a b'");
+    for (environment, want) in [
+        (
+            &[
+                ("SUDO_EDITOR", &*sudo),
+                ("VISUAL", &*visual),
+                ("EDITOR", &*plain),
+            ][..],
+            "sudo /",
+        ),
+        (
+            &[
+                ("SUDO_EDITOR", " "),
+                ("VISUAL", &*visual),
+                ("EDITOR", &*plain),
+            ],
+            "visual /",
+        ),
+        (&[("EDITOR", &*plain_with)], "plain --wait -n a b /"),
+        (&[("EDITOR", &*spaces)], "spaces /"),
+        (&[("EDITOR", "no-such-editor")], "no-such-editor"),
+    ] {
+        let ran = run(&site, &filter, &EDIT, environment)?;
+        refused(&ran, FAILED, &["failed (exit status"])?;
+        ensure!(ran.stderr.contains(want), "{want}: {ran}");
+    }
+    // Those that are there, where none is named.
+    let ran = run(&site, &filter, &EDIT, &[("PATH", "/nowhere")])?;
+    refused(&ran, INPUT, &["there is no editor"])?;
+    ensure!(ran.stderr.contains("`EDITOR="), "{ran}");
+    editors.named("vi", &says("vi"))?;
+    let folder = editors.0.path().display().to_string();
+    let ran = run(&site, &filter, &EDIT, &[("PATH", &folder)])?;
+    ensure!(ran.stderr.contains("vi /"), "{ran}");
+    nothing_is_kept(&filter)
+}
