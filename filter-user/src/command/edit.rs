@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     Context,
     change::Writer,
-    editor::{Editor, ask},
+    editor::{Editor, ask, is_answered},
 };
 use crate::{
     cli::{ChangeArgs, EditArgs},
@@ -24,7 +24,7 @@ use crate::{
 const TRIAL: Duration = Duration::from_secs(60);
 
 /// What a new list begins with.
-const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n";
+const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n\n";
 
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: EditArgs) -> Result<u8> {
@@ -126,7 +126,8 @@ impl<'a> Edit<'a> {
                 .base()
                 .map_err(explain)?
                 .unwrap_or_else(|| now.clone());
-            if self.base != now {
+            // Where nobody is asked, it is told once, when the editor is closed.
+            if self.base != now && is_answered() {
                 self.tell_meanwhile(&now);
             }
             return Ok(());
@@ -198,6 +199,12 @@ impl<'a> Edit<'a> {
         while now != self.base {
             drop(writer);
             self.tell_meanwhile(&now);
+            if !is_answered() {
+                return Err(Problem::input(
+                    "edit ranges: the edit would take back what somebody else changed, and nobody is at a terminal to ask",
+                    "`apifence ranges edit` at a terminal asks, `--discard` begins anew; nothing changed",
+                ));
+            }
             let answer = ask(
                 "e: edit again, y: replace what the file says now (it stays in the history), q: quit and keep the edit (Enter: q)",
                 &['q', 'e', 'y'],
@@ -205,8 +212,8 @@ impl<'a> Edit<'a> {
             if !matches!(answer, Some('e' | 'y')) {
                 return Ok(End::Stopped);
             }
-            // Whoever answers knows what it says.
-            self.known(now)?;
+            // Whoever answers knows what it says; whoever goes on with it another day is told again.
+            self.base = now;
             if answer == Some('e') {
                 return Ok(End::Again);
             }
@@ -218,8 +225,10 @@ impl<'a> Edit<'a> {
         if change.dry_run {
             self.leave();
         } else if let Some(within) = change.confirm_within {
-            // The trial may have put a file back that was edited by hand.
-            self.known(read(path)?)?;
+            // What it replaced is known, and the trial may have put a file back that was edited by hand.
+            if let Ok(now) = read(path) {
+                let _ = self.draft.rebase(&now);
+            }
             say(format_args!(
                 "on trial for {} s: try a new connection, then `apifence confirm` keeps the list; without it `apifence ranges edit` goes on with the edit",
                 within.as_secs()
@@ -241,15 +250,6 @@ impl<'a> Edit<'a> {
             change.confirm_within = Some(TRIAL);
         }
         Ok(change)
-    }
-
-    /// The ranges file says `now`, and whoever edits knows it.
-    fn known(&mut self, now: Vec<u8>) -> Result<()> {
-        self.draft
-            .rebase(&now)
-            .map_err(|error| unkept(self.context, &error))?;
-        self.base = now;
-        Ok(())
     }
 
     /// Says what somebody else changed in the file, which says `now` what was not copied.

@@ -150,9 +150,14 @@ impl Drop for Quiet {
     }
 }
 
+/// Whether somebody is there to answer.
+pub(super) fn is_answered() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Asks which of `keys` it is to be, the first of them if nothing is pressed but Enter; `None` where nobody is there to answer.
 pub(super) fn ask(question: &str, keys: &[char]) -> Option<char> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !is_answered() {
         return None;
     }
     // What was typed before it is not an answer.

@@ -188,7 +188,7 @@ fn nothing_is_lost_with_the_terminal() -> Result<()> {
     let mut asks = terminal(&site.node, &filter, &nonsense, &[])?;
     asks.shows(&["(Enter: q)"])?;
     asks.dies()?;
-    goes_on(&["edit:4: range `nonsense`"])?;
+    goes_on(&["range `nonsense` is a name"])?;
     // The trial needs no terminal.
     let admit = editors.editor(ADMIT)?;
     let mut on_trial = terminal(&site.node, &filter, &admit, &["--discard"])?;

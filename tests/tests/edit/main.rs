@@ -1,6 +1,8 @@
 //! `ranges edit`, with editors of every kind, in a terminal and without one.
 
 mod asked;
+#[path = "../snapshot/mod.rs"]
+mod snapshot;
 
 use std::{
     fs,
@@ -384,4 +386,52 @@ fn the_editor_is_the_one_that_is_named() -> Result<()> {
     let ran = run(&site, &filter, &EDIT, &[("PATH", &folder)])?;
     ensure!(ran.stderr.contains("vi /"), "{ran}");
     nothing_is_kept(&filter)
+}
+
+#[test]
+fn an_edit_reads_as_a_conversation() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let editors = Editors::new()?;
+    filter.ok(&ATTACH)?;
+    let admin = site.admin_gets_in(Family::V4, PORT)?;
+    let mut said = Vec::new();
+    let discard = &["--discard"][..];
+    for (script, more) in [
+        ("exit 0", &[][..]),
+        ("exit 1", &[]),
+        ("echo 203.0.113.9/24 >> \"$1\"; echo x >> \"$1\"", &[]),
+        ("echo 203.0.113.9 > \"$1\"", discard),
+        (ADMIT, &["--dry-run", "--discard"]),
+        ("exit 0", &[]),
+    ] {
+        said.push(edit(&site, &filter, &editors.editor(script)?, more)?);
+    }
+    said.extend(snapshot::all(
+        &filter,
+        &[&["status"], &["ranges", "list"], &["ranges", "rollback"]],
+    )?);
+    filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
+    said.push(edit(&site, &filter, &editors.editor("exit 0")?, &[])?);
+    let folder = editors.0.path().display().to_string();
+    let port = format!(":{} ->", admin.local_addr()?.port());
+    for ran in &mut said {
+        ran.stderr = ran
+            .stderr
+            .replace(&folder, "EDITORS")
+            .replace(&port, ":PORT ->");
+        // Whoever runs the tests.
+        if let Some((before, after)) = ran.stderr.split_once("a change by `ranges edit` by ")
+            && let Some((_, after)) = after.split_once(" is on trial")
+        {
+            ran.stderr = format!("{before}a change by `ranges edit` by USER is on trial{after}");
+        }
+        for (path, _) in kept(&filter)? {
+            let place = path.parent().context("a folder")?.display().to_string();
+            ran.stderr = ran.stderr.replace(&place, "EDITS");
+        }
+    }
+    snapshot::same("edit", &filter, &said);
+    Ok(())
 }

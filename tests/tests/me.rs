@@ -1,0 +1,137 @@
+//! `me`: the address that an SSH session comes from.
+
+use std::{fs, process::Command};
+
+use anyhow::{Result, ensure};
+use tests::{
+    cli::{Apifence, INPUT, Ran, refused},
+    net::Echo,
+    site::{ATTACH, Family, NODE, STRANGER, Site},
+};
+
+const PORT: u16 = 6443;
+
+/// Runs it in a shell with this in `SSH_CONNECTION`.
+fn from(filter: &Apifence<'_>, client: &str, arguments: &[&str]) -> Result<Ran> {
+    let mut by = Command::new("env");
+    by.arg(format!("SSH_CONNECTION={client}"));
+    filter.run_by(by, arguments)
+}
+
+/// The same through `sudo`, which keeps the variable to itself.
+fn through_sudo(filter: &Apifence<'_>, client: &str, arguments: &[&str]) -> Result<Ran> {
+    let mut by = Command::new("env");
+    by.arg(format!("SSH_CONNECTION={client}"));
+    by.args(["sh", "-c", "env -u SSH_CONNECTION \"$@\"; exit $?", "sh"]);
+    filter.run_by(by, arguments)
+}
+
+fn stranger(family: Family) -> String {
+    format!(
+        "{} 50000 {} 22",
+        STRANGER[family as usize], NODE[family as usize]
+    )
+}
+
+#[test]
+fn me_is_where_the_session_comes_from() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    let add = [
+        "ranges",
+        "add",
+        "me",
+        "--expires",
+        "8h",
+        "--comment",
+        "on call",
+    ];
+    for family in Family::BOTH {
+        let address = STRANGER[family as usize];
+        let ran = from(&filter, &stranger(family), &["check", "me"])?;
+        ensure!(ran.code == Some(1) && ran.stdout.contains(address), "{ran}");
+        let ran = through_sudo(&filter, &stranger(family), &add)?;
+        ensure!(ran.code == Some(0), "{ran}");
+        ensure!(
+            ran.stderr
+                .contains(&format!("note: `me` is {address}, where")),
+            "{ran}"
+        );
+        site.stranger_gets_in(family, PORT)?;
+        let file = fs::read_to_string(filter.ranges_file())?;
+        ensure!(
+            file.contains(address) && file.contains("# on call"),
+            "{file}"
+        );
+        ensure!(from(&filter, &stranger(family), &["check", "me"])?.code == Some(0));
+        let remove = ["ranges", "remove", "me", "--force"];
+        ensure!(from(&filter, &stranger(family), &remove)?.code == Some(0));
+        site.stranger_is_dropped(family, PORT, &filter)?;
+    }
+    // As programs on an IPv6 socket have it; beside others; and in a list that is set.
+    let mapped = "::ffff:203.0.113.9 50000 ::ffff:192.0.2.10 22";
+    let set = ["ranges", "set", "me,198.51.100.0/24", "2001:db8:aa::/48"];
+    let ran = from(&filter, mapped, &set)?;
+    ensure!(ran.code == Some(0), "{ran}");
+    ensure!(
+        filter
+            .json(&["ranges", "list"])?
+            .to_string()
+            .contains("203.0.113.9/32")
+    );
+    Ok(())
+}
+
+#[test]
+fn whoever_comes_from_nowhere_is_told_so() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let before = fs::read_to_string(filter.ranges_file())?;
+    for (client, word) in [
+        ("", "no `SSH_CONNECTION`"),
+        ("UNKNOWN 65535 UNKNOWN 65535", "no `SSH_CONNECTION`"),
+        ("127.0.0.1 50000 127.0.0.1 22", "comes from `127.0.0.1`"),
+        ("::1 50000 ::1 22", "comes from `::1`"),
+    ] {
+        for arguments in [
+            &["ranges", "add", "me"][..],
+            &["ranges", "remove", "me"],
+            &["ranges", "set", "198.51.100.0/24 me"],
+            &["check", "me"],
+        ] {
+            let ran = from(&filter, client, arguments)?;
+            refused(&ran, INPUT, &["who `me` is", word])?;
+            ensure!(ran.stderr.contains("hint: type the address"), "{ran}");
+        }
+    }
+    // Addresses of one link, with their zone: whoever has it is let in on that link.
+    let ran = from(
+        &filter,
+        "fe80::1%eth0 50000 fe80::2%eth0 22",
+        &["ranges", "add", "me"],
+    )?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("`me` is fe80::1,"),
+        "{ran}"
+    );
+    filter.ok(&["ranges", "remove", "fe80::1"])?;
+    // It is a word, and not the beginning of one; and in a file it is nobody.
+    for (arguments, word) in [
+        (&["ranges", "add", "me/24"][..], "`me/24` is a word"),
+        (&["ranges", "add", "home.example.org"], "is a name"),
+    ] {
+        refused(
+            &from(&filter, &stranger(Family::V4), arguments)?,
+            INPUT,
+            &[word],
+        )?;
+    }
+    fs::write(filter.ranges_file(), format!("{before}me\n"))?;
+    let ran = from(&filter, &stranger(Family::V4), &["ranges", "reload"])?;
+    refused(&ran, INPUT, &["range `me` is a word for the command line"])?;
+    ensure!(ran.stderr.contains("`apifence ranges add me`"), "{ran}");
+    Ok(())
+}
