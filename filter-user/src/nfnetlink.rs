@@ -19,14 +19,39 @@ const FAMILY: usize = 4;
 ///
 /// # Errors
 /// If the kernel does not have the subsystem, or refuses.
-pub(crate) fn dump(kind: u16, mut each: impl FnMut(u8, &[u8])) -> Result<()> {
+pub(crate) fn dump(kind: u16, each: impl FnMut(u8, &[u8])) -> Result<()> {
+    dump_of(kind, 0, &[], each)
+}
+
+/// The same for those of one `family`, 0 standing for all, that the attributes `of` tell, each a string.
+///
+/// # Errors
+/// As [`dump`].
+pub(crate) fn dump_of(
+    kind: u16,
+    family: u8,
+    of: &[(u16, &str)],
+    mut each: impl FnMut(u8, &[u8]),
+) -> Result<()> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
+    let mut told = Vec::new();
+    for (attribute, text) in of {
+        // Its own header and the zero at the end.
+        let len = 4 + text.len() + 1;
+        told.extend(u16::try_from(len)?.to_ne_bytes());
+        told.extend(attribute.to_ne_bytes());
+        told.extend(text.bytes());
+        told.resize(told.len() + 1 + len.next_multiple_of(4) - len, 0);
+    }
     let mut request = Vec::new();
-    request.extend(((HEADER + FAMILY) as u32).to_ne_bytes());
+    request.extend(u32::try_from(HEADER + FAMILY + told.len())?.to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(DUMP.to_ne_bytes());
-    // Sequence number and port; then all families, version 0, no resource.
-    request.extend([0; 8 + FAMILY]);
+    // Sequence number and port.
+    request.extend([0; 8]);
+    // Version 0, no resource.
+    request.extend([family, 0, 0, 0]);
+    request.extend(told);
     socket.send(&request, 0)?;
     loop {
         let (datagram, _) = match socket.recv_from_full() {

@@ -8,7 +8,10 @@ use std::{
 use anyhow::Result;
 use netlink_packet_route::link::InfoKind;
 
-use crate::net::{Interface, Net};
+use crate::{
+    nat::Way,
+    net::{Interface, Net},
+};
 
 /// The interfaces of this node, and which ways lead over them.
 pub struct Paths<'a> {
@@ -37,6 +40,28 @@ impl<'a> Paths<'a> {
     /// Whether `address` is one of this node's own: what comes from there meets no filter.
     pub fn is_own(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.own.contains(&address)
+    }
+
+    /// This node's addresses.
+    pub const fn own(&self) -> &BTreeSet<IpAddr> {
+        &self.own
+    }
+
+    /// The interfaces over which packets come in that have met a filter on one of `guarded`; where none is guarded yet, all but the loopback.
+    pub fn ways(&self, guarded: &BTreeSet<u32>) -> Vec<Way> {
+        const LOOPBACK: u32 = 1;
+        let ways = self.interfaces.iter().filter(|interface| {
+            if guarded.is_empty() {
+                interface.ifindex != LOOPBACK
+            } else {
+                self.meets(Some(interface.ifindex), guarded)
+            }
+        });
+        let ways = ways.map(|interface| Way {
+            name: interface.name.clone(),
+            ifindex: interface.ifindex,
+        });
+        ways.collect()
     }
 
     /// The interface over which packets of `client` to `local` come in: the one that leads back. `None` if nobody knows.

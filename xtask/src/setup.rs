@@ -20,7 +20,7 @@ struct Tool {
     starts_service: bool,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 8] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -29,6 +29,16 @@ const TOOLS: [Tool; 6] = [
     Tool {
         program: "nft",
         package: "nftables",
+        starts_service: false,
+    },
+    Tool {
+        program: "iptables-nft",
+        package: "iptables",
+        starts_service: false,
+    },
+    Tool {
+        program: "iptables-legacy",
+        package: "iptables",
         starts_service: false,
     },
     Tool {
@@ -54,15 +64,10 @@ const TOOLS: [Tool; 6] = [
 ];
 
 /// What the benchmark compares with, beside.
-const PEERS: [Tool; 3] = [
+const PEERS: [Tool; 2] = [
     Tool {
         program: "ipset",
         package: "ipset",
-        starts_service: false,
-    },
-    Tool {
-        program: "iptables",
-        package: "iptables",
         starts_service: false,
     },
     Tool {
@@ -341,9 +346,14 @@ impl Survey {
             .filter(|tool| !self.extracts(tool))
             .map(|tool| match (self.distribution, tool.package) {
                 (Distribution::Fedora, "iproute2") => "iproute".to_owned(),
+                (Distribution::Fedora, "iptables") => tool.program.to_owned(),
                 (_, package) => package.to_owned(),
             });
-        tools.chain(self.llvm_packages.iter().cloned()).collect()
+        let mut packages: Vec<String> = tools.collect();
+        // Some have several of the programs.
+        packages.dedup();
+        packages.extend(self.llvm_packages.iter().cloned());
+        packages
     }
 
     fn component_step(&self) -> Option<Step> {

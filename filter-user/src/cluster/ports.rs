@@ -61,7 +61,7 @@ pub fn foreign(
         })
         .filter_map(|socket| Some(owner(socket)?.pid))
         .collect();
-    let listening: BTreeMap<u16, &Named> = listeners
+    let listening: Vec<(u16, &Named)> = listeners
         .iter()
         .filter(on)
         .filter_map(|socket| Some((socket.connection.local.port(), owner(socket)?)))
@@ -72,7 +72,7 @@ pub fn foreign(
 fn whose(
     asked: &BTreeSet<u16>,
     chosen: bool,
-    listening: &BTreeMap<u16, &Named>,
+    listening: &[(u16, &Named)],
     proxies: &BTreeSet<i32>,
 ) -> Vec<Foreign> {
     let serves = |named: &Named| SERVERS.iter().any(|name| named.name.starts_with(name));
@@ -82,14 +82,19 @@ fn whose(
         }
         let other = || {
             let mut others = listening.iter();
-            others.any(|(other, program)| other != *port && program.name != named.name)
+            others.any(|(other, program)| other != port && program.name != named.name)
         };
-        WEB.contains(&&*named.name) || (!chosen && **port == HTTPS && other())
+        WEB.contains(&&*named.name) || (!chosen && *port == HTTPS && other())
     });
-    let foreign = foreign.map(|(port, named)| Foreign {
-        port: *port,
-        program: named.name.clone(),
-        pid: named.pid,
+    // One program may have the port at several addresses, and several of its processes may.
+    let foreign: BTreeMap<(u16, &str), i32> = foreign
+        .map(|(port, named)| ((*port, &*named.name), named.pid))
+        .rev()
+        .collect();
+    let foreign = foreign.into_iter().map(|((port, program), pid)| Foreign {
+        port,
+        program: program.to_owned(),
+        pid,
     });
     foreign.collect()
 }
@@ -118,7 +123,7 @@ mod tests {
                 false,
             ),
         ] {
-            let listening = BTreeMap::from([(443, &on_443), (6443, &on_6443)]);
+            let listening = [(443, &on_443), (6443, &on_6443)];
             let asked = BTreeSet::from([443, 6443]);
             let found = whose(&asked, chosen, &listening, &BTreeSet::from([9]));
             let ports: Vec<u16> = found.iter().map(|foreign| foreign.port).collect();

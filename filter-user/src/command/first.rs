@@ -11,10 +11,11 @@ use crate::{
     clients::{listeners, open},
     clock::Moment,
     cluster::{Cidr, Foreign, foreign, kubelet, own_subnets, peers, pod_cidrs},
-    config::{DEFAULT_PORTS, PolicyMode, Settings, join},
+    config::{DEFAULT_PORTS, PolicyMode, Settings},
     datapath::Policy,
-    nat::{Diversion, diverted},
-    net::Net,
+    nat::{Diversion, Question, diverted, legacy},
+    net::{Net, is_link_local},
+    paths::Paths,
     problem::Problem,
     state::PolicyStore,
 };
@@ -173,47 +174,67 @@ pub(super) fn first_enforcement(
     })
 }
 
-/// Whether one of the ports of `asked` belongs to somebody else; `ports` are all that are to be protected.
-async fn belongs_elsewhere(
+/// Whether nobody chose the ports that `policy` protects.
+fn are_default(context: &Context, policy: &Policy) -> bool {
+    let mut rows = context.config.rows().into_iter();
+    policy.settings.ports == BTreeSet::from(DEFAULT_PORTS)
+        && !rows.any(|row| row.key == "ports" && row.source != "default")
+}
+
+/// Whether one of the ports of `asked`, which `policy` protects, belongs to somebody else; the filter is on `guarded`.
+fn belongs_elsewhere(
     context: &Context,
-    net: &Net,
+    paths: &Paths<'_>,
     asked: &BTreeSet<u16>,
-    ports: &BTreeSet<u16>,
-) -> Result<Option<Unclear>> {
+    policy: &Policy,
+    guarded: &BTreeSet<u32>,
+) -> Option<Unclear> {
     if asked.is_empty() {
-        return Ok(None);
+        return None;
     }
-    // What is not told is not there.
-    let (listeners, connections) = (listeners().unwrap_or_default(), open().unwrap_or_default());
-    let chosen = *ports != BTreeSet::from(DEFAULT_PORTS) || {
-        let mut rows = context.config.rows().into_iter();
-        rows.any(|row| row.key == "ports" && row.source != "default")
+    let Settings {
+        ports,
+        destinations,
+        ..
+    } = &policy.settings;
+    let is_guarded = |address: IpAddr| {
+        !is_link_local(address)
+            && (destinations.is_empty()
+                || destinations.iter().any(|range| range.contains(&address)))
     };
-    let own: BTreeSet<IpAddr> = net
-        .addresses()
-        .await?
-        .into_iter()
-        .map(|(_, own)| own)
-        .collect();
+    let own = paths.own();
+    let targets: Vec<IpAddr> = own.iter().copied().filter(|own| is_guarded(*own)).collect();
+    // What is not told is not there. Nobody comes in over the network to what listens elsewhere.
+    let (mut listeners, connections) =
+        (listeners().unwrap_or_default(), open().unwrap_or_default());
+    listeners.retain(|listener| {
+        let local = listener.connection.local.ip();
+        local.is_unspecified() || targets.contains(&local)
+    });
+    let chosen = !are_default(context, policy);
     let listened = foreign(asked, (ports, chosen), &listeners, &connections).into_iter();
     let listened = listened.map(|Foreign { port, program, pid }| {
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
         (port, words)
     });
-    let diverted = diverted(asked, ports, &|address| own.contains(&address)).into_iter();
-    let diverted = diverted.map(|Diversion { port, chain }| {
+    let diverted = diverted(&Question {
+        asked,
+        ports,
+        own,
+        targets,
+        ways: paths.ways(guarded),
+    });
+    let diverted = diverted.into_iter().map(|Diversion { port, chain }| {
         let words = format!(
             "port {port} is rewritten to another destination here (nftables chain `{chain}`)"
         );
         (port, words)
     });
     let found: Vec<(u16, String)> = listened.chain(diverted).collect();
-    let Some(((_, first), more)) = found.split_first() else {
-        return Ok(None);
-    };
+    let ((_, first), more) = found.split_first()?;
     let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
     let rest = ports - &others;
-    Ok(Some(Unclear {
+    Some(Unclear {
         cause: format!("{first}: its clients would be dropped"),
         setting: if rest.is_empty() {
             "`--port` names the port of the API server".to_owned()
@@ -225,16 +246,40 @@ async fn belongs_elsewhere(
         },
         meant: "the API server is behind it, or its clients are listed",
         details: more.iter().map(|(_, words)| words.clone()).collect(),
-    }))
+    })
 }
 
 /// The ports as `--port` takes them.
 fn join_ports(ports: &BTreeSet<u16>) -> String {
-    join(ports).replace(' ', "")
+    join_by(ports, ",")
 }
 
-/// What has to be clear before `policy` drops packets that passed until now; `enforced` are the ports that the policy in force drops packets to,
-/// or `None` if it drops none.
+fn join_by(ports: &BTreeSet<u16>, between: &str) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    ports.join(between)
+}
+
+/// The ports that `policy` is the first one to drop packets to; `enforced` are those that the policy in force drops packets to, or `None` if it
+/// drops none.
+fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -> BTreeSet<u16> {
+    let ports = &policy.settings.ports;
+    if policy.mode() != Mode::Enforce {
+        return BTreeSet::new();
+    }
+    if let Some(enforced) = enforced {
+        return ports - enforced;
+    }
+    let store = PolicyStore::new(&context.config.state_dir);
+    if !store.has_enforced() {
+        return ports.clone();
+    }
+    // After a boot it goes on where it was.
+    let before = store.read().ok().flatten().map(|saved| saved.settings);
+    let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
+    before.map_or_else(|| ports.clone(), |settings| ports - &settings.ports)
+}
+
+/// What has to be clear before `policy`, of a filter on `guarded`, drops packets that passed until now; `enforced` as for [`asked`].
 ///
 /// # Errors
 /// If rtnetlink does not answer.
@@ -242,31 +287,40 @@ pub(super) async fn unclear(
     context: &Context,
     net: &Net,
     policy: &Policy,
+    guarded: &BTreeSet<u32>,
     enforced: Option<&BTreeSet<u16>>,
 ) -> Result<Option<Unclear>> {
     if policy.mode() != Mode::Enforce {
         return Ok(None);
     }
-    let ports = &policy.settings.ports;
-    if let Some(enforced) = enforced {
-        return belongs_elsewhere(context, net, &(ports - enforced), ports).await;
-    }
+    let asked = asked(context, policy, enforced);
+    let paths = Paths::new(net).await?;
+    let elsewhere = belongs_elsewhere(context, &paths, &asked, policy, guarded);
     let store = PolicyStore::new(&context.config.state_dir);
-    if store.has_enforced() {
-        // After a boot it goes on where it was.
-        let before = store.read().ok().flatten().map(|saved| saved.settings);
-        let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
-        let before = before.map_or_else(BTreeSet::new, |settings| settings.ports);
-        return belongs_elsewhere(context, net, &(ports - &before), ports).await;
-    }
-    let elsewhere = belongs_elsewhere(context, net, ports, ports).await?;
-    if elsewhere.is_some() {
+    if elsewhere.is_some() || enforced.is_some() || store.has_enforced() {
         return Ok(elsewhere);
     }
     let found = Found::gather(net, &policy.settings.ports).await?;
     let now = Moment::now()?.wall;
     let is_let_in = |range: &IpNet| policy.sources().cover(range, now);
     Ok(first_enforcement(&found, &policy.settings, is_let_in).err())
+}
+
+/// What nobody can tell of the ports that `policy` is the first one to drop packets to, in words; `enforced` as for [`asked`]. Where somebody
+/// chose them, it is known what is on them.
+pub(super) fn unread(
+    context: &Context,
+    policy: &Policy,
+    enforced: Option<&BTreeSet<u16>>,
+) -> Option<String> {
+    let asked = asked(context, policy, enforced);
+    let program = *legacy().first()?;
+    (!asked.is_empty() && are_default(context, policy)).then(|| {
+        format!(
+            "{program}-legacy has a table `nat` here, which apifence cannot read: if it gives port {} to somebody else (`{program}-legacy-save -t nat` shows it), `--port` leaves that one out",
+            join_by(&asked, " or "),
+        )
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! Whether this network namespace rewrites the destinations of what comes in, behind the hook that the filter is on.
 
+mod packet;
 mod rules;
+mod sets;
+mod xtables;
 
-pub use rules::{Diversion, diverted};
+pub use packet::Way;
+pub use rules::{Diversion, Question, diverted};
 
 use std::{collections::BTreeSet, fs};
 
@@ -11,21 +15,28 @@ use crate::nfnetlink::{attribute, dump, number, text};
 /// What may rewrite destinations here, in words: chains of nftables, tables of iptables, IPVS. What cannot be asked is not there.
 pub fn rewriters() -> Vec<String> {
     let mut found: Vec<String> = nft_chains().into_iter().collect();
-    for (file, program) in [
-        ("ip_tables_names", "iptables"),
-        ("ip6_tables_names", "ip6tables"),
-    ] {
-        let tables = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        if tables.is_ok_and(|tables| tables.lines().any(|table| table == "nat")) {
-            found.push(format!("{program} table `nat`"));
-        }
-    }
+    let programs = legacy().into_iter();
+    found.extend(programs.map(|program| format!("{program} table `nat`")));
     // Three lines say what the columns are.
     let services = fs::read_to_string("/proc/thread-self/net/ip_vs");
     if services.is_ok_and(|services| services.lines().count() > 3) {
         found.push("IPVS".to_owned());
     }
     found
+}
+
+/// The programs of iptables, as they were before nftables, that have a table `nat` here: netlink does not tell what is in it.
+pub fn legacy() -> Vec<&'static str> {
+    let programs = [
+        ("ip_tables_names", "iptables"),
+        ("ip6_tables_names", "ip6tables"),
+    ];
+    let has_one = |file: &str| {
+        let tables = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        tables.is_ok_and(|tables| tables.lines().any(|table| table == "nat"))
+    };
+    let found = programs.into_iter().filter(|(file, _)| has_one(file));
+    found.map(|(_, program)| program).collect()
 }
 
 /// `NFNL_SUBSYS_NFTABLES`, and in it `NFT_MSG_GETCHAIN` (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).

@@ -1,5 +1,5 @@
-//! A program that has sockets, to be run under another one's name: `stand-in [--connect ADDRESS:PORT]... [PORT]...`. Listens on each port of
-//! every address, keeps what it accepts and what it connects to, and sends back what it is sent. Says `ready` when all of that is there.
+//! A program that has sockets, to be run under another one's name: `stand-in [--connect ADDRESS:PORT]... [[ADDRESS:]PORT]...`. Listens on each
+//! port, of every address unless one is named; keeps what it accepts and what it connects to, and sends back what it is sent. Says `ready` when all of that is there.
 
 use std::{
     env, io,
@@ -18,11 +18,14 @@ fn main() -> Result<()> {
             connected.push(TcpStream::connect(&to).with_context(|| format!("connect to {to}"))?);
             continue;
         }
-        let port = word
-            .parse()
-            .with_context(|| format!("`{word}` is no port"))?;
-        let listener = TcpListener::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
-            .with_context(|| format!("listen on port {port}"))?;
+        let of_all = || {
+            let port = word.parse();
+            port.map(|port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+        };
+        let address = word.parse().or_else(|_| of_all());
+        let address = address.with_context(|| format!("`{word}` is no port"))?;
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 thread::spawn(move || io::copy(&mut &stream, &mut &stream));

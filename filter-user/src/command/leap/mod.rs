@@ -19,7 +19,7 @@ use serde::Serialize;
 use self::before::Before;
 use super::{
     Context,
-    first::{Unclear, unclear},
+    first::{Unclear, unclear, unread},
     told::first_lines,
 };
 use crate::{
@@ -52,6 +52,9 @@ pub(super) struct Leap {
     unknown: Option<String>,
     /// Which connections cannot be seen.
     unseen: Option<String>,
+    /// What nobody can tell of the ports that packets are dropped to from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<String>,
     /// What has to be clear before anything is dropped.
     #[serde(skip)]
     unclear: Option<Unclear>,
@@ -101,7 +104,8 @@ pub(super) async fn look(
     };
     let mut paths = Paths::new(net).await?;
     let mut leap = Leap {
-        unclear: unclear(context, net, policy, before.enforced()).await?,
+        unclear: unclear(context, net, policy, guarded, before.enforced()).await?,
+        unread: unread(context, policy, before.enforced()),
         filters_ssh: policy.settings.ports.contains(&SSH),
         ..Leap::default()
     };
@@ -309,7 +313,8 @@ impl Leap {
             ));
             lines.extend(first_lines(named, self.cut.len()));
         }
-        lines.extend(self.unseen.iter().map(|unseen| format!("note: {unseen}")));
+        let notes = self.unseen.iter().chain(&self.unread);
+        lines.extend(notes.map(|note| format!("note: {note}")));
         let shut_out = |client: &IpAddr, who: &str| {
             format!(
                 "warning: {client}, {who}, {is_shut_out} from the protected ports{}",

@@ -11,7 +11,7 @@ use super::{
     super::{
         Context,
         attach::{MONITOR, prepare_maps},
-        first::unclear,
+        first::{unclear, unread},
         policy::{examine, keep, policy},
         transaction::{Staging, put_in_force},
         upgrade::other_settings,
@@ -103,9 +103,12 @@ pub(in super::super) async fn start(
     let mut policy = policy(net, &start.file.list(), &start.settings, &guarded).await?;
     policy.basis = start.basis;
     let store = PolicyStore::new(&context.config.state_dir);
+    if let Some(unread) = unread(context, &policy, None) {
+        say(format_args!("note: {unread}"));
+    }
     // A boot opens nothing that was closed.
     if !store.has_enforced()
-        && let Some(unclear) = unclear(context, net, &policy, None).await?
+        && let Some(unclear) = unclear(context, net, &policy, &guarded, None).await?
     {
         (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
         start.settings = policy.settings.clone();

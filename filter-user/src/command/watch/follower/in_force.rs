@@ -373,7 +373,7 @@ impl Follower {
         }
         let guarded = self.health.borrow().guarded.clone();
         let policy = policy(&self.net, list, want, &guarded).await?;
-        let unclear = unclear(&self.context, &self.net, &policy, None).await?;
+        let unclear = unclear(&self.context, &self.net, &policy, &guarded, None).await?;
         Ok(unclear.map(|unclear| unclear.instead()))
     }
 
