@@ -147,9 +147,14 @@ pub fn mount_bpffs(directory: &Path) -> Result<()> {
 /// Gives the calling thread, which is in a mount namespace of its own ([`enter_private`]), and what it starts from now on, an `/etc` to write to;
 /// what is there already shows through.
 pub fn own_etc() -> Result<()> {
+    own("/etc")
+}
+
+/// The same for another directory; what is mounted in there does not show through.
+pub fn own(directory: &str) -> Result<()> {
     let is_private = HOME.with_borrow(Option::is_some);
     ensure!(is_private, "not in a mount namespace of its own");
-    let scratch = TempDir::with_prefix("apf-etc-").context("make a directory for `/etc`")?;
+    let scratch = TempDir::with_prefix("apf-etc-").context("make a directory")?;
     let nothing = None::<&str>;
     let path = scratch.path();
     mount(
@@ -164,17 +169,17 @@ pub fn own_etc() -> Result<()> {
         fs::create_dir(path.join(name))?;
     }
     let options = format!(
-        "lowerdir=/etc,upperdir={0}/upper,workdir={0}/work",
+        "lowerdir={directory},upperdir={0}/upper,workdir={0}/work",
         path.display()
     );
     mount(
         Some("overlay"),
-        "/etc",
+        directory,
         Some("overlay"),
         MsFlags::empty(),
         Some(&*options),
     )
-    .context("mount `/etc`")?;
+    .with_context(|| format!("mount `{directory}`"))?;
     release(path)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::files::{documents, files, flag, strings, text, values};
+use super::files::{documents, files, flag, flags, strings, text, understood, values};
 
 /// A CIDR, and what tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,18 +42,20 @@ pub fn pod_cidrs() -> Vec<Cidr> {
     for distribution in ["k3s", "rke2"] {
         rancher(distribution, &mut add);
     }
-    let k0s = Path::new("/etc/k0s/k0s.yaml");
-    for value in documents(k0s)
-        .iter()
-        .flat_map(|document| values(document, "podCIDR"))
-    {
-        add(k0s, "podCIDR", &strings(value).join(","));
-    }
+    k0s(&mut add);
     for path in files("/etc/cni/net.d", &["conflist", "conf", "json"]) {
-        for document in documents(&path) {
-            for (key, value) in networks(&document) {
-                add(&path, key, value);
-            }
+        let documents = documents(&path);
+        for (key, value) in documents.iter().flat_map(networks) {
+            add(&path, key, value);
+        }
+        // A runtime goes by the first one, and what is behind may be of other programs; multus goes on to the next.
+        let is_multus = |document: &Value| {
+            values(document, "type")
+                .iter()
+                .any(|kind| *kind == "multus")
+        };
+        if !documents.is_empty() && !documents.iter().any(is_multus) {
+            break;
         }
     }
     let flannel = Path::new("/run/flannel/subnet.env");
@@ -70,25 +72,85 @@ pub fn pod_cidrs() -> Vec<Cidr> {
     widest(found)
 }
 
-/// What k3s and RKE2 go by: `cluster-cidr` in their configuration, or their default.
+/// What k0s goes by: its configuration, or its default.
+fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
+    const DEFAULT: &str = "10.244.0.0/16";
+    let folder = Path::new("/etc/k0s");
+    let path = folder.join("k0s.yaml");
+    let understood = understood(&path);
+    let documents = understood.clone().unwrap_or_default();
+    let of = |key| {
+        documents
+            .iter()
+            .flat_map(move |document| values(document, key))
+    };
+    let mut said = false;
+    for value in of("podCIDR") {
+        said = true;
+        add(&path, "podCIDR", &strings(value).join(","));
+    }
+    for dual in of("dualStack") {
+        if dual["enabled"] == true
+            && let Some(value) = dual["IPv6podCIDR"].as_str()
+        {
+            add(&path, "IPv6podCIDR", value);
+        }
+    }
+    if !said && folder.exists() && understood.is_some() {
+        add(folder, "the default of podCIDR", DEFAULT);
+    }
+}
+
+/// What k3s and RKE2 go by: `cluster-cidr` in the words that their service starts them with, or in their configuration, or their default.
 fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
+    const NAME: &str = "cluster-cidr";
     const DEFAULT: &str = "10.42.0.0/16";
     let folder = PathBuf::from(format!("/etc/rancher/{distribution}"));
     if !folder.exists() {
         return;
     }
+    let places = ["/etc", "/usr/local/lib", "/usr/lib"];
+    let names = [distribution.to_owned(), format!("{distribution}-server")];
+    for (place, name) in places
+        .iter()
+        .flat_map(|place| names.iter().map(move |name| (place, name)))
+    {
+        let unit = PathBuf::from(format!("{place}/systemd/system/{name}.service"));
+        let text = text(&unit).unwrap_or_default();
+        // Quoted or not, on as many lines as there are words.
+        let words = text.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let values = flags(&words, &format!("--{NAME}"));
+        if !values.is_empty() {
+            add(&unit, &format!("--{NAME}"), &values.join(","));
+            return;
+        }
+    }
+    let main = folder.join("config.yaml");
+    let mut paths = vec![main];
     let more = folder.join("config.yaml.d");
-    let mut paths = vec![folder.join("config.yaml")];
     paths.extend(files(&more.to_string_lossy(), &["yaml", "yml"]));
-    // The last one holds.
-    let said = paths.iter().rev().find_map(|path| {
-        let documents = documents(path);
-        let value = documents.first()?.get("cluster-cidr")?;
-        Some((path.clone(), strings(value).join(",")))
-    });
-    match said {
-        Some((path, value)) => add(&path, "cluster-cidr", &value),
-        None => add(&folder, "the default of cluster-cidr", DEFAULT),
+    // The last one holds, but for what adds to it.
+    let mut said: Vec<(PathBuf, String)> = Vec::new();
+    let mut is_known = true;
+    for path in paths {
+        let Some(documents) = understood(&path) else {
+            is_known = false;
+            continue;
+        };
+        let value = |key: &str| Some(strings(documents.first()?.get(key)?).join(","));
+        if let Some(value) = value(NAME) {
+            said = vec![(path.clone(), value)];
+        }
+        if let Some(value) = value(&format!("{NAME}+")) {
+            said.push((path, value));
+        }
+    }
+    if said.is_empty() && is_known {
+        add(&folder, "the default of cluster-cidr", DEFAULT);
+    }
+    for (path, value) in said {
+        add(&path, NAME, &value);
     }
 }
 

@@ -19,8 +19,15 @@ pub(super) fn text(path: &Path) -> Option<String> {
 
 /// The documents of a YAML file, of which JSON is a part.
 pub(super) fn documents(path: &Path) -> Vec<Value> {
-    let documents = text(path).and_then(|text| serde_saphyr::from_multiple(&text).ok());
-    documents.unwrap_or_default()
+    understood(path).unwrap_or_default()
+}
+
+/// The same; none if there is a file that is not understood, which may say anything.
+pub(super) fn understood(path: &Path) -> Option<Vec<Value>> {
+    if !path.exists() {
+        return Some(Vec::new());
+    }
+    serde_saphyr::from_multiple(&text(path)?).ok()
 }
 
 /// The files in `folder` whose names end in one of `endings`, in order.
@@ -59,17 +66,24 @@ pub(super) fn strings(value: &Value) -> Vec<&str> {
     }
 }
 
-/// What the flag `name`, dashes included, has as its value in the manifest of a pod: `--name=value`, or `--name` and `value`.
+/// What the flag `name`, dashes included, has as its value in the manifest of a pod.
 pub(super) fn flag(manifest: &Path, name: &str) -> Option<String> {
-    documents(manifest).iter().find_map(|document| {
-        let words = strings(document);
-        words.iter().enumerate().find_map(|(place, word)| {
-            let rest = word.strip_prefix(name)?;
-            match rest.strip_prefix('=') {
-                Some(value) => Some(value.to_owned()),
-                None if rest.is_empty() => words.get(place + 1).map(|word| (*word).to_owned()),
-                None => None,
-            }
-        })
-    })
+    let documents = documents(manifest);
+    let mut found = documents
+        .iter()
+        .flat_map(|document| flags(&strings(document), name));
+    found.next()
+}
+
+/// The values of the flag `name` in words: of each `name=value`, or `name` and `value`.
+pub(super) fn flags(words: &[&str], name: &str) -> Vec<String> {
+    let found = words.iter().enumerate().filter_map(|(place, word)| {
+        let rest = word.strip_prefix(name)?;
+        match rest.strip_prefix('=') {
+            Some(value) => Some(value.to_owned()),
+            None if rest.is_empty() => words.get(place + 1).map(|word| (*word).to_owned()),
+            None => None,
+        }
+    });
+    found.collect()
 }
