@@ -72,6 +72,18 @@ impl TrialStore {
         self.write(&trials)
     }
 
+    /// Notes that no policy is on trial, or was and was not confirmed.
+    ///
+    /// # Errors
+    /// If the state directory cannot be written.
+    pub fn close(&self) -> Result<()> {
+        let mut trials = self.read();
+        if trials.open.take().is_none() {
+            return Ok(());
+        }
+        self.write(&trials)
+    }
+
     /// Notes that somebody wants the policy.
     ///
     /// # Errors
@@ -141,6 +153,9 @@ mod tests {
         }
         assert!(!store.is_open(&marks[0]) && !store.is_confirmed(&marks[0]));
         assert!(store.is_confirmed(&marks[39]));
+        store.begin(&marks[1]).expect("written");
+        store.close().expect("written");
+        assert!(!store.is_open(&marks[1]) && store.is_confirmed(&marks[39]));
         fs::write(&store.path, "{").expect("written");
         assert!(!store.is_confirmed(&marks[39]));
         let others = Settings {

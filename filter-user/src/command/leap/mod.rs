@@ -135,13 +135,22 @@ pub(super) async fn look(
         }
     }
     let origin = origin.join().unwrap_or_else(|panic| resume_unwind(panic));
-    let connected = sockets.iter().map(|socket| socket.connection.remote.ip());
+    // A link-local address leads anywhere unless the interface is known.
+    let connected = sockets.iter().map(|socket| {
+        let bound = Some(socket.interface).filter(|bound| *bound != 0);
+        (socket.connection.remote.ip(), bound)
+    });
+    let origin_too = origin.into_iter().map(|client| (client, None));
+    let clients: BTreeMap<IpAddr, Option<u32>> = origin_too.chain(connected).collect();
     let mut shut_out = BTreeSet::new();
-    for client in connected.chain(origin).collect::<BTreeSet<_>>() {
+    for (client, bound) in clients {
         if paths.is_own(client) || !after(client) {
             continue;
         }
-        let way = paths.to(client, None).await;
+        let way = match bound {
+            None => paths.to(client, None).await,
+            bound => bound,
+        };
         let had = !paths.meets(way, &before.guarded) || before.lets_anywhere(client, policy)?;
         if had && paths.meets(way, guarded) {
             shut_out.insert(client);

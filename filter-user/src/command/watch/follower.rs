@@ -34,7 +34,7 @@ use crate::{
     net::Net,
     output::say,
     problem::{Problem, Refusals},
-    state::{AcknowledgedStore, Followed, Seen},
+    state::{AcknowledgedStore, Followed, PolicyMark, Seen},
     visible::visible_in_line,
 };
 /// How often the files and the policy in force are looked at.
@@ -82,6 +82,8 @@ struct Follower {
     blocked: Option<Instant>,
     /// Whether a trial was not confirmed, and what the files say is not what returned: it waits for somebody to touch them.
     held: bool,
+    /// The files as they were put on trial last, unless they are in force for good since.
+    tried: Option<PolicyMark>,
     /// Whether somebody asked for the files.
     asked: bool,
     /// Whether somebody asked for the files, or edited one, since they were put in force last.
@@ -151,6 +153,7 @@ pub(in super::super) fn follow(
         not_before: None,
         blocked: None,
         held: false,
+        tried: None,
         asked: false,
         touched: false,
         complaints: Complaints::default(),

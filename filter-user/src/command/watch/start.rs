@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use filter_common::map::{Basis, Trial};
+use filter_common::{
+    Mode,
+    map::{Basis, Trial},
+};
 use ipnet::IpNet;
 
 use super::{
@@ -12,6 +15,7 @@ use super::{
         Context,
         attach::{MONITOR, prepare_maps},
         first::{unclear, unread},
+        leap::look,
         policy::{examine, keep, policy},
         transaction::{Staging, put_in_force},
         upgrade::other_settings,
@@ -21,8 +25,8 @@ use super::{
 use crate::{
     author::Author,
     clock::Moment,
-    config::{PolicyMode, Settings, XdpMode},
-    datapath::Maps,
+    config::{OnCut, PolicyMode, Settings, XdpMode},
+    datapath::{Maps, Policy},
     net::{Interface, Net},
     output::say,
     problem::{Problem, Refusals},
@@ -38,7 +42,7 @@ use crate::{
 const DISK: Duration = Duration::from_secs(2);
 
 /// What holds where the mode waits.
-const WAITS: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, or a protected port belongs to somebody else";
+const WAITS: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, a protected port belongs to somebody else, or nodes or administrators would be cut";
 
 /// What a start goes by.
 pub(in super::super) struct Start {
@@ -108,11 +112,11 @@ pub(in super::super) async fn start(
     }
     // A boot opens nothing that was closed.
     if !store.has_enforced()
-        && let Some(unclear) = unclear(context, net, &policy, &guarded, None).await?
+        && let Some(instead) = waits(context, net, &policy, &guarded).await?
     {
         (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
         start.settings = policy.settings.clone();
-        start.instead = Some(unclear.instead());
+        start.instead = Some(instead);
     }
     match &start.instead {
         Some(instead) => say(format_args!("warning: {instead}")),
@@ -138,6 +142,25 @@ pub(in super::super) async fn start(
         History::of(&context.global.ranges_file).record(&Author::of_this_process());
     }
     Ok(start)
+}
+
+/// Why `policy` is not the first one to be enforced at once; none if it is.
+async fn waits(
+    context: &Context,
+    net: &Net,
+    policy: &Policy,
+    guarded: &BTreeSet<u32>,
+) -> Result<Option<String>> {
+    if let Some(unclear) = unclear(context, net, policy, guarded, None).await? {
+        return Ok(Some(unclear.instead()));
+    }
+    if policy.mode() != Mode::Enforce || *context.config.on_cut == OnCut::Apply {
+        return Ok(None);
+    }
+    // The files are followed from there, and what they say is on trial first.
+    let leap = look(context, net, None, policy, guarded).await?;
+    let serious = leap.serious();
+    Ok(serious.map(|reason| format!("monitor mode: nothing is dropped yet: {reason}")))
 }
 
 /// The first of these that there is: what the files say; the policy last in force; the implicit sources alone, if this node has

@@ -66,14 +66,8 @@ impl Known {
     /// Says what somebody else must have done, if `generation`, which `by` wanted, is the one in force `now`, and this is what was known
     /// before.
     fn tell_news(&self, generation: u64, by: Option<Author>, now: &news::Seen) {
-        match (self.on_trial(), generation == self.generation) {
-            _ if self.standing.is_none() => {}
-            (true, true) => say("note: the change on trial was confirmed"),
-            (true, false) => {
-                say("note: the change on trial is over: what was before is in force again");
-            }
-            (false, true) => {}
-            (false, false) => news::of_others(by, self.seen.as_ref(), now),
+        if self.standing.is_some() && generation != self.generation {
+            news::of_others(by, self.seen.as_ref(), now);
         }
     }
 }
@@ -181,10 +175,29 @@ impl Follower {
             }
             say("note: the files were edited again: the edit on trial is taken back");
             maps.select(waiting.slot.other())?;
-            self.known.standing = None;
+            self.tried = None;
+            self.known = Known {
+                node: self.known.node.take(),
+                ahead: self.known.ahead,
+                ..Known::default()
+            };
         }
         let (slot, now) = (maps.in_force()?, Moment::now()?);
         let record = maps.record(slot)?;
+        let is_over = self.known.on_trial() && record.generation != self.known.generation;
+        if self.known.on_trial() {
+            say(if is_over {
+                "note: the change on trial is over: what was before is in force again"
+            } else {
+                "note: the change on trial was confirmed"
+            });
+            self.known.standing = Some(maps.standing()?);
+            self.known.generation = record.generation;
+        }
+        if fell_back || is_over {
+            // What nobody confirmed must not come back by the files: whoever is locked out by it has nothing but that.
+            (self.held, self.asked, self.touched) = (true, false, false);
+        }
         let file = match read? {
             Some(file) => file,
             // There never was one, and that was told at the start.
@@ -250,10 +263,10 @@ impl Follower {
         if set && expires {
             reasons.push("the clock, and expiries with it");
         }
-        // What nobody confirmed must not come back by the files: whoever is locked out by it has nothing but that.
-        let is_over = self.known.on_trial() && record.generation != self.known.generation;
+        // Who writes the same once more has not edited anything.
         let store = TrialStore::new(&context.config.state_dir);
-        self.held |= fell_back || is_over || !self.touched && store.is_open(&mark);
+        let was_tried = self.tried.as_ref() == Some(&mark) || store.is_open(&mark);
+        self.held |= was_tried && !self.asked;
         let other = record.list != list.digest()
             || record.mode == Mode::Off as u8
             || changes.as_ref().is_none_or(|changes| !changes.is_empty());
@@ -294,6 +307,9 @@ impl Follower {
             };
             if within.is_some() {
                 trial::begun(&context.config, &mark);
+                self.tried = Some(mark);
+                // If it is not confirmed either, that is news.
+                self.complaints.settle("policy", "the files are on trial");
             }
             let staging = Staging {
                 policy: &policy,
@@ -322,6 +338,7 @@ impl Follower {
             }
             self.touched = false;
             if within.is_some() {
+                self.asked = false;
                 self.known.standing = Some(maps.standing()?);
                 self.known.generation = maps.record(maps.in_force()?)?.generation;
                 return Ok(Outcome::OnTrial);
@@ -345,6 +362,10 @@ impl Follower {
         }
         self.asked = false;
         self.touched = false;
+        self.tried = None;
+        if first.is_none() {
+            trial::settled(&context.config);
+        }
         self.known = Known {
             basis: Basis::of(maps.record(maps.in_force()?)?.basis),
             standing: Some(maps.standing()?),

@@ -81,3 +81,10 @@ pub(super) fn begun(config: &Config, mark: &PolicyMark) {
         ));
     }
 }
+
+/// Notes that the files are in force for good: what was on trial before would be another edit of them.
+pub(super) fn settled(config: &Config) {
+    if let Err(error) = TrialStore::new(&config.state_dir).close() {
+        say(format_args!("warning: {error:#}"));
+    }
+}

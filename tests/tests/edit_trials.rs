@@ -1,0 +1,261 @@
+//! An edit on trial, whatever else happens meanwhile: it goes in force for good if somebody confirms it, never comes back by itself, and keeps no
+//! other edit from being put in force.
+
+use std::{fs, net::TcpStream, thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tests::{
+    cli::{Apifence, Background, FAILED},
+    config_map::ConfigMap,
+    net::{Echo, open, silent},
+    netns::{Namespace, two_interfaces},
+    scrape::get,
+    site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    stand_in::StandIn,
+    wait::until,
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
+const PORT: u16 = 6443;
+const NODE_ADDRESS: &str = "192.0.2.1";
+/// In a subnet of the node: another node.
+const WORKER: &str = "192.0.2.2";
+const WITH: &str = "192.0.2.2 # worker\n198.51.100.0/24\n";
+const WITHOUT: &str = "198.51.100.0/24\n";
+const SHORT: [&str; 2] = ["--on-cut-within", "3s"];
+
+/// A node with a worker beside it.
+struct Cluster {
+    node: Namespace,
+    worker: Namespace,
+}
+
+impl Cluster {
+    fn new() -> Result<Self> {
+        let [node, worker] = two_interfaces()?;
+        Ok(Self { node, worker })
+    }
+
+    fn connect(&self) -> Result<TcpStream> {
+        open(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
+    }
+
+    fn is_out(&self) -> Result<()> {
+        silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
+    }
+}
+
+fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
+    let mut daemon = filter.start(&[&["run", "--interface", "n0"], more].concat())?;
+    daemon.line(|line| line.contains("guarding"))?;
+    until("it is ready", || {
+        Ok(filter.json(&["status"])?["policy_source"] == "files")
+    })?;
+    Ok(daemon)
+}
+
+fn provisional(filter: &Apifence<'_>) -> Result<Value> {
+    Ok(filter.json(&["status"])?["provisional"].clone())
+}
+
+fn is_on_trial(line: &str) -> bool {
+    line.starts_with("warning: ") && line.contains("`apifence confirm`")
+}
+
+fn is_held(line: &str) -> bool {
+    line.starts_with("error: follow files: a change on trial was not confirmed")
+}
+
+fn is_in(filter: &Apifence<'_>, address: &str, wanted: bool) -> Result<()> {
+    until("it is in force", || {
+        Ok(filter.run(&["check", address])?.code == Some(i32::from(!wanted)))
+    })
+}
+
+#[test]
+fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    fs::write(filter.ranges_file(), WITH)?;
+    let mut daemon = start(&filter, &SHORT)?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    daemon.line(is_held)?;
+    // Who writes the same again, as who manages configurations does, has not edited anything.
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    thread::sleep(Duration::from_secs(2));
+    ensure!(provisional(&filter)?.is_null(), "it is on trial again");
+    cluster.connect()?;
+    // Who asks for it gets it on trial again.
+    daemon.signal(Signal::SIGHUP)?;
+    daemon.line(is_on_trial)?;
+    daemon.line(is_held)?;
+    // Another edit is followed.
+    fs::write(filter.ranges_file(), format!("{WITH}203.0.113.9\n"))?;
+    is_in(&filter, "203.0.113.9", true)?;
+    until("it is ready", || {
+        Ok(get(&cluster.node, "/readyz")?.status == 200)
+    })?;
+    // And then the first one is an edit again.
+    let _worker = cluster.connect()?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    filter.ok(&["confirm"])?;
+    is_in(&filter, WORKER, false)?;
+    cluster.is_out()
+}
+
+#[test]
+fn a_file_that_breaks_during_the_trial_and_is_mended_is_followed() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    fs::write(filter.ranges_file(), WITH)?;
+    let mut daemon = start(&filter, &SHORT)?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    fs::write(filter.ranges_file(), "many\n")?;
+    daemon.line(|line| line.starts_with("error: ") && line.contains("many"))?;
+    ensure!(provisional(&filter)?.is_null());
+    cluster.connect()?;
+    fs::write(filter.ranges_file(), format!("{WITH}203.0.113.9\n"))?;
+    is_in(&filter, "203.0.113.9", true)?;
+    ensure!(provisional(&filter)?.is_null());
+    cluster.connect().map(drop)
+}
+
+#[test]
+fn the_list_and_the_settings_are_one_trial() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _servers = [443, PORT].map(|port| Echo::new(&cluster.node, port));
+    fs::write(filter.ranges_file(), WITH)?;
+    fs::write(filter.config_file(), "ports = [6443]\n")?;
+    let mut daemon = start(&filter, &["--on-cut-within", "1h"])?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.config_file(), "ports = [443, 6443]\n")?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    // Whichever of the two was seen first.
+    until("both are on trial", || {
+        let status = filter.json(&["status"])?;
+        Ok(status["provisional"].is_object() && status["ports"] == serde_json::json!([443, 6443]))
+    })?;
+    let other = filter.ranges_file().with_file_name("others");
+    fs::write(&other, WITH)?;
+    let other = other.display().to_string();
+    let ran = filter.run(&["--ranges-file", &other, "confirm"])?;
+    ensure!(ran.code == Some(FAILED) || ran.code == Some(2), "{ran}");
+    ensure!(provisional(&filter)?.is_object(), "{ran}");
+    filter.ok(&["confirm"])?;
+    daemon.line(|line| line.contains("was confirmed"))?;
+    // Nobody is asked again.
+    daemon.signal(Signal::SIGHUP)?;
+    until("it is ready", || {
+        Ok(get(&cluster.node, "/readyz")?.status == 200)
+    })?;
+    ensure!(provisional(&filter)?.is_null());
+    cluster.is_out()
+}
+
+#[test]
+fn a_trial_that_ends_while_nobody_looks_does_not_come_back() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    fs::write(filter.ranges_file(), WITH)?;
+    let mut daemon = start(&filter, &SHORT)?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    daemon.signal(Signal::SIGHUP)?;
+    drop(daemon);
+    until("the worker is let in", || Ok(cluster.connect().is_ok()))?;
+    let mut daemon = start(&filter, &SHORT)?;
+    daemon.line(is_held)?;
+    ensure!(provisional(&filter)?.is_null());
+    fs::write(filter.ranges_file(), format!("{WITH}203.0.113.9\n"))?;
+    is_in(&filter, "203.0.113.9", true)?;
+    cluster.connect().map(drop)
+}
+
+#[test]
+fn a_config_map_is_on_trial_as_a_file_is() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    let map = ConfigMap::new(WITH)?;
+    let file = map.file().display().to_string();
+    let mut daemon = filter.start(&[
+        "run",
+        "--interface",
+        "n0",
+        "--ranges-file",
+        &file,
+        "--on-cut-within",
+        "3s",
+    ])?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let _worker = cluster.connect()?;
+    map.update("..2", WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    daemon.line(is_held)?;
+    cluster.connect()?;
+    map.update("..3", &format!("{WITH}203.0.113.9\n"))?;
+    is_in(&filter, "203.0.113.9", true)?;
+    let _worker = cluster.connect()?;
+    map.update("..4", WITHOUT)?;
+    daemon.line(is_on_trial)?;
+    filter.ok(&["confirm", "--ranges-file", &file])?;
+    daemon.line(|line| line.contains("was confirmed"))?;
+    cluster.is_out()
+}
+
+/// Whoever is connected when `run` starts for the first time.
+#[test]
+fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    let _worker = cluster.connect()?;
+    fs::write(filter.ranges_file(), WITHOUT)?;
+    let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "4s"])?;
+    daemon.line(|line| is_on_trial(line) && line.contains(WORKER))?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
+    cluster.is_out()?;
+    daemon.line(is_held)?;
+    ensure!(filter.json(&["status"])?["state"] == "monitoring");
+    cluster.connect()?;
+    // Neither does a restart, or a boot, decide it.
+    drop(daemon);
+    filter.boot()?;
+    let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "1h"])?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let _worker = cluster.connect()?;
+    daemon.signal(Signal::SIGHUP)?;
+    daemon.line(is_on_trial)?;
+    filter.ok(&["confirm"])?;
+    cluster.is_out()
+}
+
+#[test]
+fn administrators_are_known_over_ipv6_and_whatever_port_they_log_in_on() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    let _sshd = StandIn::new(&site.node, PROGRAM, "sshd-session", &["2222"])?;
+    let list = format!("{}\n198.51.100.0/24\n", STRANGER[1]);
+    fs::write(filter.ranges_file(), &list)?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let _login = open(&site.stranger, ip(STRANGER[1]), at(NODE[1], 2222))?;
+    fs::write(filter.ranges_file(), "198.51.100.0/24\n")?;
+    daemon.line(|line| is_on_trial(line) && line.contains(STRANGER[1]))?;
+    filter.ok(&["ranges", "rollback"])?;
+    site.stranger_gets_in(Family::V6, PORT).map(drop)
+}
