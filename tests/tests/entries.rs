@@ -282,3 +282,29 @@ fn of_a_range_that_is_listed_twice_the_longest_lived_is_told() -> Result<()> {
     }
     Ok(())
 }
+
+/// A list that lets everyone in stays a warning of `status`, however it is written.
+#[test]
+fn status_tells_that_everyone_is_let_in_however_that_is_written() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let warned = || -> Result<usize> {
+        let status = filter.json(&["status"])?;
+        let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
+        let of_everyone = |warning: &&Value| warning["name"] == "everyone";
+        Ok(warnings.iter().filter(of_everyone).count())
+    };
+    for (list, families) in [
+        ("0.0.0.0/0", 1),
+        ("0.0.0.0/1,128.0.0.0/1", 1),
+        ("0.0.0.0/1,128.0.0.0/2,192.0.0.0/3,2000::/3", 2),
+        ("0.0.0.0/0,10.0.0.0/8,::/1,8000::/1", 2),
+        ("0.0.0.0/1", 0),
+        ("128.0.0.0/1,2000::/4", 0),
+    ] {
+        filter.ok(&["ranges", "set", list])?;
+        ensure!(warned()? == families, "{list}: {}", warned()?);
+    }
+    Ok(())
+}

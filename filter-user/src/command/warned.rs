@@ -18,7 +18,7 @@ use crate::{
     metrics::Health,
     net::{Interface, Net},
     problem::Problem,
-    ranges::Prefix,
+    ranges::{Prefix, let_everyone_in},
     state::{AcknowledgedStore, PolicyStore, other_writer},
     strays::{Stray, strays},
     warnings::{Facts, Warning, sorted},
@@ -265,10 +265,11 @@ impl Ranges {
     pub(super) fn warnings(&self, now: Timestamp) -> Vec<Warning> {
         let (living, expired): (Vec<&Prefix>, Vec<&Prefix>) =
             self.prefixes.iter().partition(|prefix| prefix.lives(now));
-        let mut warnings: Vec<Warning> = living
-            .iter()
-            .filter(|prefix| prefix.range.prefix_len() == 0)
-            .map(|prefix| everyone(prefix.range))
+        let mut ranges: Vec<IpNet> = living.iter().map(|prefix| prefix.range).collect();
+        ranges.sort_unstable();
+        let mut warnings: Vec<Warning> = let_everyone_in(&ranges)
+            .into_iter()
+            .map(|all| everyone(all, ranges.contains(&all)))
             .collect();
         let (subject, verb) = match expired.len() {
             0 => return warnings,
@@ -285,17 +286,19 @@ impl Ranges {
     }
 }
 
-fn everyone(range: IpNet) -> Warning {
-    let family = match range {
+/// That every source of the family of `all` is let in, by that one range or by others together.
+fn everyone(all: IpNet, is_one: bool) -> Warning {
+    let family = match all {
         IpNet::V4(_) => "IPv4",
         IpNet::V6(_) => "IPv6",
     };
-    let warning = Warning::new(
-        Code::Everyone,
-        format!("`{range}` is authorized: every {family} source passes"),
-        "`apifence ranges list` shows where it comes from",
-    );
-    warning.about([range])
+    let message = if is_one {
+        format!("`{all}` is authorized: every {family} source passes")
+    } else {
+        format!("the authorized ranges are `{all}` together: every {family} source passes")
+    };
+    let hint = "`apifence ranges list` shows where it comes from";
+    Warning::new(Code::Everyone, message, hint).about([all])
 }
 
 /// What is acknowledged, by the settings and by `status --ack`; and why the latter cannot be read.

@@ -23,7 +23,7 @@ pub use file::{Edit, RangesFile};
 pub use group::{Grouping, group};
 pub use meant::{ME, shown};
 pub use parse::{Refusal, parse_range};
-pub use remarks::{distinct, remarks};
+pub use remarks::{distinct, let_everyone_in, remarks};
 pub use shape::not_text;
 pub use table::Table;
 pub use typed::{is_blank, join, parse_list, parse_ranges, typed_items};

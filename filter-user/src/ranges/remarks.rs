@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Entry;
 
@@ -89,16 +89,29 @@ const MANY_V4: u128 = 1 << 20;
 /// The same for IPv6, in networks of /32.
 const MANY_V6: u128 = 1 << 8;
 
+fn covers(have: &[Interval], want: &Interval) -> bool {
+    have.iter()
+        .any(|(first, last)| *first <= want.0 && want.1 <= *last)
+}
+
+fn is_every_v4(have: &[Interval]) -> bool {
+    SOURCES_V4.iter().all(|want| covers(have, want))
+}
+
+/// The families of which sorted ranges let every source in, however that is written, each as one range.
+pub fn let_everyone_in(ranges: &[IpNet]) -> Vec<IpNet> {
+    let (v4, v6) = ranges.split_at(ranges.partition_point(|range| matches!(range, IpNet::V4(_))));
+    let v4 = is_every_v4(&merge(v4)).then(|| IpNet::V4(Ipv4Net::default()));
+    let v6 = covers(&merge(v6), &PUBLIC_V6).then(|| IpNet::V6(Ipv6Net::default()));
+    v4.into_iter().chain(v6).collect()
+}
+
 /// Whom sorted ranges let in together, where that is everyone or many.
 fn reach(ranges: &[IpNet]) -> Vec<String> {
     let mut reach = Vec::new();
     let (v4, v6) = ranges.split_at(ranges.partition_point(|range| matches!(range, IpNet::V4(_))));
     let v4 = if everyone(v4) { Vec::new() } else { merge(v4) };
     let v6 = if everyone(v6) { Vec::new() } else { merge(v6) };
-    let covers = |have: &[Interval], want: &Interval| {
-        have.iter()
-            .any(|(first, last)| *first <= want.0 && want.1 <= *last)
-    };
     let all = u128::from(u32::MAX) + 1;
     let special: u128 = NOT_PUBLIC
         .iter()
@@ -106,7 +119,7 @@ fn reach(ranges: &[IpNet]) -> Vec<String> {
         .sum();
     let public = NOT_PUBLIC.map(|(first, last)| (u128::from(first), u128::from(last)));
     let count = size(&v4) - public.iter().map(|block| common(&v4, *block)).sum::<u128>();
-    if SOURCES_V4.iter().all(|want| covers(&v4, want)) {
+    if is_every_v4(&v4) {
         reach.push(
             "warning: together these ranges let every IPv4 source in, as `0.0.0.0/0` does"
                 .to_owned(),
