@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::AddressAttribute,
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkXdp, Prop, XdpAttached},
     route::RouteAttribute,
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -26,7 +26,11 @@ use rtnetlink::{
 };
 use serde::Serialize;
 
-use crate::{config::nearest, link_type::LinkType, problem::Problem};
+use self::names::meant;
+pub use self::names::other_name;
+use crate::{link_type::LinkType, problem::Problem};
+
+mod names;
 
 /// An open rtnetlink socket. Needs no privilege; works in the network namespace it was opened in.
 pub struct Net {
@@ -38,6 +42,8 @@ pub struct Net {
 pub struct Interface {
     /// Its name.
     pub name: String,
+    /// Its alternative names.
+    pub other_names: Vec<String>,
     /// Its number.
     pub ifindex: u32,
     /// The XDP program on it.
@@ -131,6 +137,7 @@ impl Net {
         while let Some(link) = links.try_next().await.context("list interfaces")? {
             let mut interface = Interface {
                 name: String::new(),
+                other_names: Vec::new(),
                 ifindex: link.header.index,
                 xdp: None,
                 up: link.header.flags.contains(LinkFlags::Up),
@@ -143,6 +150,15 @@ impl Net {
             for attribute in link.attributes {
                 match attribute {
                     LinkAttribute::IfName(value) => interface.name = value,
+                    LinkAttribute::PropList(values) => {
+                        interface.other_names = values
+                            .into_iter()
+                            .filter_map(|value| match value {
+                                Prop::AltIfName(name) => Some(name),
+                                _ => None,
+                            })
+                            .collect();
+                    }
                     LinkAttribute::Xdp(values) => interface.xdp = attached(&values),
                     LinkAttribute::Link(ifindex) => interface.lower = Some(ifindex),
                     LinkAttribute::Controller(ifindex) => interface.master = Some(ifindex),
@@ -201,12 +217,10 @@ impl Net {
                 Some(interface) => chosen.push(interface.clone()),
                 None => {
                     // It was typed, or stands in a file.
-                    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
-                    let near = nearest(name, &names)
-                        .map_or_else(String::new, |near| format!("is `{near}` meant? "));
+                    let meant = meant(name, &all).map_or_else(String::new, |meant| meant + " ");
                     return Err(Problem::input(
                         format!("{verb} `{name}`: no such interface"),
-                        format!("{near}{}", known()),
+                        format!("{meant}{}", known()),
                     ));
                 }
             }

@@ -166,3 +166,35 @@ fn a_change_is_made_where_nobody_can_be_told() -> Result<()> {
     }
     Ok(())
 }
+
+/// systemd and udev give alternative names, which `ip` takes everywhere: whoever types one, or writes it into the file, is told the other.
+#[test]
+fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), LIST)?;
+    site.node
+        .ip(&format!("link property add dev {INTERFACE} altname wwx7"))?;
+    let other = format!("another name of `{INTERFACE}`");
+    for command in ["attach", "detach"] {
+        let ran = filter.run(&[command, "--interface", "wwx7"])?;
+        refused(&ran, INPUT, &["no such interface"])?;
+        ensure!(ran.stderr.contains(&other), "{ran}");
+    }
+    for printed in [format!("{INTERFACE}@if12345"), format!("{INTERFACE}:1")] {
+        let ran = filter.run(&["attach", "--interface", &printed])?;
+        refused(&ran, INPUT, &["no such interface"])?;
+        ensure!(
+            ran.stderr.contains(&format!("is `{INTERFACE}` meant?")),
+            "{ran}"
+        );
+    }
+    fs::write(filter.config_file(), "interfaces = [\"wwx7\"]\n")?;
+    let mut daemon = filter.start(&["run"])?;
+    daemon.line(|line| line.contains("`wwx7` is not there") && line.contains(&other))?;
+    drop(daemon);
+    filter.ok(&["attach", "--interface", INTERFACE])?;
+    let status = filter.ok(&["status"])?;
+    ensure!(status.contains(&other), "{status}");
+    Ok(())
+}

@@ -16,7 +16,7 @@ use crate::{
     guards::{Guard, guards},
     link_type::LinkType,
     metrics::Health,
-    net::{Interface, Net},
+    net::{Interface, Net, other_name},
     problem::Problem,
     ranges::{Prefix, let_everyone_in},
     state::{AcknowledgedStore, PolicyStore, other_writer},
@@ -166,7 +166,10 @@ pub(super) fn of_interfaces(
             None => Warning::new(
                 Code::UnguardedInterface,
                 format!("`{name}` should be guarded, and there is no such interface"),
-                "`run` guards it the moment it comes; `ip link` lists those that are there",
+                other_name(name, interfaces).unwrap_or_else(|| {
+                    "`run` guards it the moment it comes; `ip link` lists those that are there"
+                        .to_owned()
+                }),
             ),
         };
         warnings.push(warning.on(name));

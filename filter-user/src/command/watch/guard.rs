@@ -32,7 +32,7 @@ use crate::{
     guards::follow_moved,
     link_type::LinkType,
     metrics::{Health, Loop, Turns},
-    net::{Change, Changes, Interface, Net, XdpPlace, is_link_local},
+    net::{Change, Changes, Interface, Net, XdpPlace, is_link_local, other_name},
     output::say,
     pins::Pins,
     state::WatchLock,
@@ -350,9 +350,9 @@ impl Guard {
             } else {
                 refused.insert(name.clone(), "it is not there".to_owned());
                 if self.missing.insert(name.clone()) {
-                    say(format_args!(
-                        "`{name}` is not there: it is guarded as soon as it comes"
-                    ));
+                    let other = other_name(name, &interfaces);
+                    let what = other.unwrap_or_else(|| "it is guarded as soon as it comes".into());
+                    say(format_args!("`{name}` is not there: {what}"));
                 }
             }
         }

@@ -8,6 +8,7 @@ use crate::{codes::Acknowledgement, warnings::sorted};
 fn interface(name: &str, ifindex: u32) -> Interface {
     Interface {
         name: name.to_owned(),
+        other_names: Vec::new(),
         ifindex,
         xdp: None,
         up: true,
