@@ -179,6 +179,10 @@ pub fn errno(error: &std::io::Error) -> String {
             Errno::UnknownErrno => format!("error {number}"),
             known => lower_first(known.desc()),
         },
+        // One with a path around it does not tell its number.
+        None if error.kind() == std::io::ErrorKind::StorageFull => {
+            Errno::ENOSPC.desc().to_lowercase()
+        }
         None => error.to_string(),
     }
 }

@@ -110,6 +110,21 @@ fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
     let ran = filter.run(&["ranges", "clear"])?;
     refused(&ran, FAILED, &["write ranges file"])?;
     ensure!(ran.stderr.contains("`apifence monitor`"), "{ran}");
+    // Nothing is said to be done that is not.
+    for arguments in [
+        &["ranges", "clear"][..],
+        &["ranges", "add", STRANGER[0]],
+        &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+        &[&ATTACH[..3], &["--authorized-ip-ranges", STRANGER[0]]].concat(),
+    ] {
+        let ran = filter.run(arguments)?;
+        refused(
+            &ran,
+            FAILED,
+            &["write ranges file", "no space left on device"],
+        )?;
+        ensure!(ran.stderr.starts_with("error: "), "{ran}");
+    }
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["monitor"])?;
     site.stranger_gets_in(Family::V4, PORT)?;

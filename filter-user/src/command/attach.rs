@@ -201,6 +201,10 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     let change = list_change(context, before.as_mut(), &policy, (&file, &list), wish)?;
     let mut proposal = Proposal::new(changes, change, leap);
     let interfaces = shown(net, &wish.interfaces).await?;
+    if wish.typed.is_some() && !wish.change.dry_run {
+        // Nothing is said to be done that cannot be.
+        drop(Staged::write(&context.global.ranges_file, &file)?);
+    }
     // Whom a filter of another version keeps out already nobody knows here.
     let proceed = proposal.put(wish.change, !upgrade, context.global.output, |proposal| {
         Attached {

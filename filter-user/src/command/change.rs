@@ -188,16 +188,17 @@ impl<'a> Writer<'a> {
             attached,
             confirm_until,
         };
-        if !args.dry_run {
-            // Nothing is said to be done that cannot be.
-            Staged::expect(&self.context.global.ranges_file, file)
-                .map_err(|error| without_disk(error, list == List::Off))?;
-        }
+        // Nothing is said to be done that cannot be.
+        let staged = match args {
+            ChangeArgs { dry_run: true, .. } => Ok(None),
+            ChangeArgs { confirm_within, .. } => self.write(file, confirm_within.is_some()),
+        };
+        let staged = staged.map_err(|error| without_disk(error, list == List::Off))?;
         let output = self.context.global.output;
         if !proposal.put(args, true, output, |proposal| changed(proposal, None))? {
             return Ok(0);
         }
-        let until = self.make(file, policy.as_ref(), args)?;
+        let until = self.make(file, staged, policy.as_ref(), args)?;
         // It is done: whatever fails from here on, that is what the exit status says.
         self.progress.clear();
         let change = changed(proposal, until);
@@ -287,10 +288,23 @@ impl<'a> Writer<'a> {
         Ok(Proposal::new(Vec::new(), change, leap))
     }
 
-    /// Makes the change, all of it or nothing. Returns the deadline if it is provisional.
+    /// Writes `file` beside the ranges file, for the change that is to follow. One that `is_provisional` writes its own, once it knows
+    /// what returns: here it is tried.
+    fn write(&self, file: &RangesFile, is_provisional: bool) -> Result<Option<Staged>> {
+        let path = &self.context.global.ranges_file;
+        // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
+        if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
+            return Ok(None);
+        }
+        let staged = Staged::write(path, file)?;
+        Ok((!is_provisional).then(|| staged.thought_out_at(self.seen)))
+    }
+
+    /// Makes the change, all of it or nothing, with the file that is `staged` for it. Returns the deadline if it is provisional.
     fn make(
         &mut self,
         file: &RangesFile,
+        staged: Option<Staged>,
         policy: Option<&Policy>,
         args: &ChangeArgs,
     ) -> Result<Option<Timestamp>> {
@@ -302,16 +316,13 @@ impl<'a> Writer<'a> {
             put_back_edited(maps, path)?;
             self.seen = Seen::of(path);
         }
-        // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
-        let said = || fs::read_to_string(path).is_ok_and(|text| file.is(&text));
         let opens = file.list() == List::Off;
         let staged = match within {
-            None if said() => None,
-            _ => Some(
-                Staged::write(path, file)
-                    .map_err(|error| without_disk(error, opens))?
-                    .thought_out_at(self.seen),
-            ),
+            None => staged,
+            Some(_) => {
+                let staged = Staged::write(path, file).map_err(|error| without_disk(error, opens));
+                Some(staged?.thought_out_at(self.seen))
+            }
         };
         let (Some(maps), Some(policy)) = (&mut self.maps, policy) else {
             if let Some(staged) = staged {

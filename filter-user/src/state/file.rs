@@ -149,21 +149,10 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Looks before anything is said whether `file` could take the place of the file at `path`, unless that says the same.
+    /// Looks, before anything is edited, whether another file could take the place of the one at `path`.
     ///
     /// # Errors
     /// If the kernel would not let it: it lies in a read-only folder, or is mounted by itself.
-    pub fn expect(path: &Path, file: &RangesFile) -> Result<()> {
-        if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
-            return Ok(());
-        }
-        Self::expect_any(path)
-    }
-
-    /// The same for a file of which nobody knows yet what it will say.
-    ///
-    /// # Errors
-    /// As of [`Self::expect`].
     pub fn expect_any(path: &Path) -> Result<()> {
         refuse_unwritable(&real_path(path))
     }
@@ -176,9 +165,17 @@ impl Staged {
         let target = real_path(path);
         let replaces = Seen::of(&target);
         let explain = |error: io::Error| {
+            let hint = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "make room on its disk; nothing changed"
+                }
+                _ => {
+                    "name a file in a writable folder with `--ranges-file`, or change the list where it comes from (a ConfigMap); nothing changed"
+                }
+            };
             Problem::failed(
                 format!("write ranges file `{}`: {}", path.display(), errno(&error)),
-                "nothing changed; name a file in a writable folder with `--ranges-file`, or change the list where it comes from (a ConfigMap)",
+                hint,
             )
         };
         let folder = folder(&target);
