@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran, refused},
     net::Echo,
-    site::{ADMIN_RANGES, ATTACH, Family, STRANGER, Site},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
 };
 
 const PORT: u16 = 6443;
@@ -40,6 +40,25 @@ fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
         "{ran}"
     );
     site.stranger_is_dropped(Family::V4, PORT, &filter)
+}
+
+/// The same of a filter that is off.
+#[test]
+fn a_filter_that_is_off_is_off_whoever_cannot_be_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    for interface in [&[][..], &["--interface", INTERFACE]] {
+        filter.ok(&ATTACH)?;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$@\" > /dev/full", "sh"]);
+        let ran = filter.run_by(shell, &[&["-o", "json", "detach"], interface].concat())?;
+        ensure!(
+            ran.code == Some(0) && ran.stderr.contains("detached all the same"),
+            "{ran}"
+        );
+        ensure!(filter.json(&["status"])?["state"] == "detached", "{ran}");
+    }
+    Ok(())
 }
 
 /// Every call to the kernel that a change makes fails once: exit status 0 is for what is in force, and no other.

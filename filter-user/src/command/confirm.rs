@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     Context,
     policy::keep_in_force,
+    proposal::cause,
     settle::{Waiting, settle},
     transaction::clear_up,
 };
@@ -64,7 +65,10 @@ pub(super) fn run(context: &Context) -> Result<u8> {
         });
     }
     if let Err(error) = context.global.output.result(&confirmed) {
-        say(format_args!("warning: {error:#}: the change is confirmed"));
+        say(format_args!(
+            "warning: {}: the change is confirmed",
+            cause(&error)
+        ));
     }
     keep_in_force(context, &maps);
     if !settings_alone {

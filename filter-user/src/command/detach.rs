@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, proposal::cause};
 use crate::{
     datapath::{Attachment, Counters},
     net::{Interface, Net},
@@ -67,8 +67,7 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
                 }
             }
         }
-        context.global.output.result(&Detached { detached })?;
-        return Ok(0);
+        return Ok(told(context, detached));
     }
 
     context.pins.check_layout()?;
@@ -107,8 +106,18 @@ pub(super) async fn run(context: &Context, names: &[String]) -> Result<u8> {
         .into_iter()
         .map(|interface| interface.name)
         .collect();
-    context.global.output.result(&Detached { detached })?;
-    Ok(0)
+    Ok(told(context, detached))
+}
+
+/// Tells what was done. It is done, whoever cannot be told so.
+fn told(context: &Context, detached: Vec<String>) -> u8 {
+    if let Err(error) = context.global.output.result(&Detached { detached }) {
+        say(format_args!(
+            "warning: {}: the filter is detached all the same",
+            cause(&error)
+        ));
+    }
+    0
 }
 
 /// Nothing is in force any more that a start could go by.

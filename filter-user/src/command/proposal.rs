@@ -186,7 +186,8 @@ pub(super) fn made(told: Result<()>) -> u8 {
     0
 }
 
-fn cause(error: &Error) -> String {
+/// Why something failed, in the words of errors.
+pub(super) fn cause(error: &Error) -> String {
     let causes = error.chain().map(|cause| {
         cause
             .downcast_ref()
