@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::{
-    cli::{Apifence, INPUT, refused},
+    cli::{Apifence, INPUT, Ran, refused},
     net::Echo,
     site::{ADMIN, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
     wait::until,
@@ -279,6 +279,27 @@ fn of_a_range_that_is_listed_twice_the_longest_lived_is_told() -> Result<()> {
     for command in [&["monitor"][..], &["ranges", "reload"], &["enforce"]] {
         let change = filter.json(command)?;
         ensure!(change["unchanged"] == 2, "{command:?}: {change:#}");
+    }
+    Ok(())
+}
+
+/// Whoever adds a range means to let it in: that it is about to expire is told.
+#[test]
+fn a_range_that_goes_on_to_expire_is_told_so() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    for address in STRANGER {
+        let add = ["ranges", "add", address];
+        filter.ok(&[&add[..], &["--expires", "8h"]].concat())?;
+        let ran = filter.run(&add)?;
+        let told = |ran: &Ran| ran.stderr.contains("listed already, and still only until");
+        ensure!(ran.code == Some(0) && told(&ran), "{ran}");
+        // The hint as it stands.
+        let ran = filter.run(&[&add[..], &["--expires", "never"]].concat())?;
+        ensure!(ran.code == Some(0) && !told(&ran), "{ran}");
+        let ran = filter.run(&add)?;
+        ensure!(ran.code == Some(0) && !told(&ran), "{ran}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `apifence ranges`: the list changed. What is common to all changes stands in `change`.
 
-use std::{panic::resume_unwind, thread};
+use std::{collections::BTreeMap, panic::resume_unwind, thread};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
@@ -13,13 +13,14 @@ use super::{
     edit, history, list,
     policy::{refused, typed_list, with_me},
     proposal::made,
+    told::first_lines,
 };
 use crate::{
     cli::RangesCommand,
     output::{Output, print, say},
     problem::Problem,
     progress::Progress,
-    ranges::{Edit, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
+    ranges::{Edit, Entry, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
     state::{History, Input, Kept},
 };
 
@@ -74,6 +75,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                 )),
                 None => None,
             };
+            let listed = ranges.clone();
             let edits = ranges.into_iter().map(|range| Edit {
                 range,
                 expires,
@@ -83,6 +85,9 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             let mut file = writer
                 .file()?
                 .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
+            if expires.is_none() {
+                going_on_to_expire(&file, &listed, now).iter().for_each(say);
+            }
             file.add(edits, now);
             writer.change(&file, &change).await
         }
@@ -196,6 +201,22 @@ fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<Str
             "`apifence ranges history` numbers them; nothing changed",
         )),
     }
+}
+
+/// Adding one of `ranges` without an expiry leaves the one that it has in `file`, if that has not passed: it is told, so that nobody
+/// takes it for good.
+fn going_on_to_expire(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<String> {
+    let list = file.list();
+    let lives = |entry: &&Entry| entry.expires.is_some_and(|time| now < time);
+    let listed: BTreeMap<IpNet, Timestamp> = (list.entries().iter().filter(lives))
+        .filter_map(|entry| Some((entry.range, entry.expires?)))
+        .collect();
+    let of = |range: &IpNet| Some((*range, *listed.get(range)?));
+    let found: Vec<(IpNet, Timestamp)> = ranges.iter().filter_map(of).collect();
+    let lines = found.iter().map(|(range, until)| {
+        format!("note: `{range}` is listed already, and still only until {until}; `--expires never` takes that off")
+    });
+    first_lines(lines, found.len())
 }
 
 /// A comment as it is typed; an empty one is none.
