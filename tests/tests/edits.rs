@@ -109,3 +109,43 @@ fn a_config_map_is_put_in_force_and_not_written() -> Result<()> {
     ensure!(ran.stderr.contains("ConfigMap"), "{ran}");
     Ok(())
 }
+
+/// `add` builds on the file as it is edited, and `set` does not: what is said is true of both.
+#[test]
+fn what_becomes_of_an_edit_that_was_not_in_force_is_told() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    let _server = Echo::new(&site.node, PORT)?;
+    filter.ok(&ATTACH)?;
+    edit(&filter, admit_stranger)?;
+    let ran = filter.run(&["ranges", "add", "192.0.2.99"])?;
+    ensure!(
+        ran.code == Some(0)
+            && ran.stderr.contains("+203.0.113.9/32")
+            && ran.stderr.contains("comes into force with it")
+            && !ran.stderr.contains("this replaces it"),
+        "{ran}"
+    );
+    site.stranger_gets_in(Family::V4, PORT).map(drop)
+}
+
+/// A first `attach` that nobody confirmed leaves a file that nobody edited.
+#[test]
+fn an_attach_after_one_that_lapsed_speaks_of_no_edit() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    fs::write(filter.ranges_file(), "198.51.100.0/24\n")?;
+    let attach = &ATTACH[..3];
+    filter.ok(&[attach, &["--confirm-within", "1s"]].concat())?;
+    until("the trial is over", || {
+        Ok(filter.json(&["status"])?["state"] == "off")
+    })?;
+    let ran = filter.run(attach)?;
+    ensure!(
+        ran.code == Some(0)
+            && ran.stderr.contains("this brings it into force")
+            && !ran.stderr.contains("edit"),
+        "{ran}"
+    );
+    Ok(())
+}

@@ -140,14 +140,24 @@ pub(super) fn in_words(
         ));
     }
     lines.extend(remarks(list.entries(), |range| difference.brings(range)));
-    if before.edited && before.takes_edit {
-        lines.push(
+    match before {
+        Before { edited: false, .. } => {}
+        // A first `attach` on trial went back to no filter, and no file ever said that.
+        Before {
+            takes_edit: true,
+            list: None,
+            ..
+        } => lines.push(
+            "note: the ranges file was not in force; this brings it into force".to_owned(),
+        ),
+        Before {
+            takes_edit: true, ..
+        } => lines.push(
             "note: the ranges file was edited before, and was not in force; this brings the edit into force".to_owned(),
-        );
-    } else if before.edited {
-        lines.push(
-            "warning: the ranges file was edited before, and is not in force; this replaces it: the edit is number 1 in `apifence ranges history`".to_owned(),
-        );
+        ),
+        _ => lines.push(
+            "warning: the ranges file was edited before, and was not in force; what this list keeps of the edit comes into force with it, and the file as it was is number 1 in `apifence ranges history`".to_owned(),
+        ),
     }
     lines
 }
