@@ -12,7 +12,7 @@ use tests::{
     net::{Echo, open, silent},
     netns::{End, Namespace, add_address, veth},
     scrape::{get, ready, scrape},
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
     wait::until,
 };
 
@@ -369,4 +369,49 @@ fn restarts_leave_no_gap() -> Result<()> {
     let now = tests::net::tcp_counter(&site.stranger, "InSegs")?;
     assert_eq!(now, answered, "the node answered the stranger");
     Ok(())
+}
+
+/// Whoever reads the log a week later learns what was tried, and by whom.
+#[test]
+fn the_log_says_what_is_on_trial() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    ready(&site.node, &mut daemon)?;
+    filter.ok(&["monitor", "--confirm-within", "1h"])?;
+    daemon.line(|line| {
+        line.starts_with("warning: `monitor --confirm-within 1h` by ")
+            && line.contains("mode monitor (was enforce): nothing is dropped")
+    })?;
+    daemon.line(|line| line.contains("a change is on trial"))?;
+    filter.ok(&["ranges", "rollback"])?;
+    daemon.line(|line| line.contains("the change on trial is over"))?;
+    filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
+    daemon.line(|line| {
+        line.starts_with("note: `ranges add") && line.contains("+203.0.113.9/32; 3 in the list")
+    })?;
+    filter.ok(&["confirm"])?;
+    daemon.line(|line| line.contains("was confirmed"))?;
+    Ok(())
+}
+
+/// Where everyone passes, the log of a `run` begins with that.
+#[test]
+fn a_run_that_drops_nothing_says_so_at_its_start() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    let begins = |words: &str| -> Result<()> {
+        let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+        daemon
+            .line(|line| line.starts_with("warning: ") && line.contains(words))
+            .map(drop)
+    };
+    filter.ok(&["monitor"])?;
+    begins("mode monitor: nothing is dropped")?;
+    filter.ok(&["ranges", "clear"])?;
+    begins("enforcement is off: everyone passes")?;
+    filter.ok(&["detach"])?;
+    begins("enforcement is off: everyone passes")
 }

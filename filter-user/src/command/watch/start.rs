@@ -87,6 +87,7 @@ pub(in super::super) async fn start(
             Ok(settings) if settings.mode_waits => Some(WAITS.to_owned()),
             _ => (basis != Basis::Files).then(|| said(basis, "since an earlier start")),
         };
+        tell_open(record.mode);
         return Ok(Start { instead, ..start });
     }
     let interfaces = net.interfaces().await?;
@@ -120,7 +121,8 @@ pub(in super::super) async fn start(
     }
     match &start.instead {
         Some(instead) => say(format_args!("warning: {instead}")),
-        None if start.settings.mode == PolicyMode::Monitor => say(MONITOR),
+        None if start.file.list() == List::Off => tell_open(Mode::Off as u8),
+        None if start.settings.mode == PolicyMode::Monitor => tell_open(Mode::Monitor as u8),
         None => {}
     }
     let mut maps = prepare_maps(context)?;
@@ -161,6 +163,15 @@ async fn waits(
     let leap = look(context, net, None, policy, guarded).await?;
     let serious = leap.serious();
     Ok(serious.map(|reason| format!("monitor mode: nothing is dropped yet: {reason}")))
+}
+
+/// Says that everybody passes, if that is so where `mode` is in force.
+fn tell_open(mode: u8) {
+    if mode == Mode::Off as u8 {
+        say("warning: enforcement is off: everyone passes");
+    } else if mode == Mode::Monitor as u8 {
+        say(MONITOR);
+    }
 }
 
 /// The first of these that there is: what the files say; the policy last in force; the implicit sources alone, if this node has

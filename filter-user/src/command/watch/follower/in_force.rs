@@ -14,7 +14,7 @@ use super::{
         first::unclear,
         leap::look,
         policy::{examine, keep, keep_in_force, policy},
-        settle::settle,
+        settle::{Waiting, settle},
         transaction::{Staging, clear_up, put_in_force},
     },
     Follower, news,
@@ -41,6 +41,8 @@ const SET_BY_HAND: i128 = 1_000_000_000;
 /// What may differ, and is told in words of its own.
 const LIST: &str = "the list";
 const SETTINGS: &str = "the settings";
+const ADDRESSES: &str = "the node's addresses";
+const ENFORCED: &str = "whether it is enforced";
 
 /// What a policy in force was made from.
 #[derive(Default)]
@@ -167,7 +169,7 @@ impl Follower {
             };
             if !again {
                 if !self.known.on_trial() {
-                    say("note: a change is on trial: it waits for `apifence confirm`");
+                    self.tell_trial(&maps, &waiting);
                 }
                 self.known.standing = Some(maps.standing()?);
                 self.known.generation = maps.record(waiting.slot)?.generation;
@@ -251,10 +253,10 @@ impl Follower {
             reasons.push("what the policy is made from");
         }
         if (record.mode == Mode::Off as u8) != (list == List::Off) {
-            reasons.push("whether it is enforced");
+            reasons.push(ENFORCED);
         }
         if want.node_addresses && self.known.node.as_ref() != Some(&node) {
-            reasons.push("the node's addresses");
+            reasons.push(ADDRESSES);
         }
         if record.decapsulates != self.decapsulation.look()?.bits() {
             reasons.push("what the node takes out of other packets");
@@ -325,14 +327,18 @@ impl Follower {
             put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
             let changes = changes.unwrap_or_default();
             news::applied(path, &record, &list, policy.sources(), &changes);
-            let others: Vec<&str> = reasons
-                .into_iter()
-                .filter(|reason| ![LIST, SETTINGS].contains(reason))
-                .collect();
-            if !others.is_empty() {
+            // A first look does not know whether addresses changed, and what became of the list is told.
+            let is_told = |reason: &str| match reason {
+                LIST | SETTINGS => true,
+                ADDRESSES => self.known.node.is_none(),
+                ENFORCED => record.list != list.digest(),
+                _ => false,
+            };
+            reasons.retain(|reason| !is_told(reason));
+            if !reasons.is_empty() {
                 say(format_args!(
                     "note: {} changed: in force: {} in the list",
-                    others.join(" and "),
+                    reasons.join(" and "),
                     list.entries().len()
                 ));
             }
@@ -384,6 +390,19 @@ impl Follower {
             },
         };
         Ok(Outcome::Done)
+    }
+
+    /// Says what somebody else put on trial.
+    fn tell_trial(&self, maps: &Maps, waiting: &Waiting) {
+        // A trial of settings alone brings no list.
+        let list = waiting.pending.read().map(|file| file.list()).ok();
+        let seen = self.known.seen.as_ref();
+        if let Some(list) = list.or_else(|| seen.map(|seen| seen.list.clone())) {
+            let settings = maps.settings(waiting.slot).ok();
+            let by = maps.author(waiting.slot).ok().flatten();
+            news::of_others(by, seen, &news::Seen { list, settings });
+        }
+        say("note: a change is on trial: it waits for `apifence confirm`");
     }
 
     /// Why the files are not enforced yet, if `list` under `want` would be the first that is; `enforces` tells whether the policy in force is.
