@@ -81,6 +81,12 @@ pub(super) fn looks_like(text: &str) -> Option<Refusal> {
             "`jq -r '.. | strings | select(test(\"^[0-9a-fA-F.:]+/[0-9]+$\"))' FILE` prints the CIDRs in it: look at them before they are set",
         );
     }
+    if first.starts_with("<<<<<<<") {
+        return refuse(
+            "a merge that was not finished",
+            "choose one side of each conflict, and take the lines with `<<<<<<<`, `=======` and `>>>>>>>` out",
+        );
+    }
     if first.starts_with('<') {
         return refuse(
             "HTML or XML, as a page with an error is",
@@ -173,6 +179,10 @@ mod tests {
             (
                 "<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>\n",
                 "HTML",
+            ),
+            (
+                "<<<<<<< HEAD\n192.0.2.1\n=======\n192.0.2.2\n>>>>>>> theirs\n",
+                "a merge that was not finished",
             ),
             ("mode = \"enforce\"\nports = [443]\n", "settings file"),
             ("[settings]\nmode = \"enforce\"\n", "settings file"),
