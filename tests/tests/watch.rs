@@ -391,8 +391,14 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
     daemon.line(|line| {
         line.starts_with("note: `ranges add") && line.contains("+203.0.113.9/32; 3 in the list")
     })?;
+    // Two things happen between two looks.
+    daemon.signal(Signal::SIGSTOP)?;
     filter.ok(&["confirm"])?;
-    daemon.line(|line| line.contains("was confirmed"))?;
+    filter.ok(&["ranges", "add", "192.0.2.99"])?;
+    daemon.signal(Signal::SIGCONT)?;
+    let over = daemon.line(|line| line.contains("the change on trial"))?;
+    ensure!(over.contains("another one was made"), "{over}");
+    daemon.line(|line| line.starts_with("note: `ranges add 192.0.2.99` by "))?;
     Ok(())
 }
 

@@ -156,7 +156,7 @@ pub(super) fn in_words(
             "note: the ranges file was edited before, and was not in force; this brings the edit into force".to_owned(),
         ),
         _ => lines.push(
-            "warning: the ranges file was edited before, and was not in force; what this list keeps of the edit comes into force with it, and the file as it was is number 1 in `apifence ranges history`".to_owned(),
+            "warning: the ranges file was edited before, and was not in force; what this list keeps of the edit comes into force with it; the edit is number 1 in `apifence ranges history`".to_owned(),
         ),
     }
     lines

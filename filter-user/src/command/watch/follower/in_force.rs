@@ -1,6 +1,6 @@
 //! The policy in force is held against what the files say.
 
-use std::path::Path;
+use std::{cmp::Ordering, path::Path};
 
 use anyhow::Result;
 use filter_common::{
@@ -186,12 +186,14 @@ impl Follower {
         }
         let (slot, now) = (maps.in_force()?, Moment::now()?);
         let record = maps.record(slot)?;
-        let is_over = self.known.on_trial() && record.generation != self.known.generation;
+        let is_over = self.known.on_trial() && record.generation < self.known.generation;
         if self.known.on_trial() {
-            say(if is_over {
-                "note: the change on trial is over: what was before is in force again"
-            } else {
-                "note: the change on trial was confirmed"
+            say(match record.generation.cmp(&self.known.generation) {
+                Ordering::Less => {
+                    "note: the change on trial is over: what was before is in force again"
+                }
+                Ordering::Equal => "note: the change on trial was confirmed",
+                Ordering::Greater => "note: the change on trial is over, and another one was made",
             });
             self.known.standing = Some(maps.standing()?);
             self.known.generation = record.generation;
