@@ -56,7 +56,7 @@ impl Editors {
         for file in [&open, &close] {
             let _ = fs::remove_file(file);
         }
-        let wait = format!("until [ -e {close} ]; do sleep 0.02; done");
+        let wait = format!("until [ -e {close} ]; do sleep 0.02; done; exit 0");
         self.editor(&format!("{script}\ntouch {open}\n{wait}"))
     }
 

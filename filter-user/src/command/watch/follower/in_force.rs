@@ -196,7 +196,8 @@ impl Follower {
                 Ordering::Greater => "note: the change on trial is over, and another one was made",
             });
             self.known.standing = Some(maps.standing()?);
-            self.known.generation = record.generation;
+            // Another change is news.
+            self.known.generation = self.known.generation.min(record.generation);
         }
         if fell_back || is_over {
             // What nobody confirmed must not come back by the files: whoever is locked out by it has nothing but that.
