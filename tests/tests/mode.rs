@@ -80,7 +80,7 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
         said.push(shown);
         enforces(other)?;
         // The server has heard that its clients are gone.
-        tests::wait::until("no connection is left", || {
+        until("no connection is left", || {
             let shown = filter.json(&[verb, "--dry-run"])?;
             Ok(shown["cut"] == serde_json::json!([]))
         })?;

@@ -23,7 +23,10 @@ const CATCH_ALL: u32 = 2;
 
 /// The sets that were asked for; each is read when a rule needs it: others may be huge.
 #[derive(Default)]
-pub(super) struct Sets(RefCell<BTreeMap<(u8, String, String), Rc<Vec<Element>>>>);
+pub(super) struct Sets(RefCell<BTreeMap<Place, Rc<Vec<Element>>>>);
+
+/// The family, the table and the name of a set.
+type Place = (u8, String, String);
 
 /// What a set has.
 pub(super) struct Element {
