@@ -96,7 +96,7 @@ pub(super) fn tell_trial(maps: &Maps) -> Result<()> {
     let by = maps.author(standing.slot()).ok().flatten();
     let by = by.map_or_else(String::new, |by| format!(" by {by}"));
     say(format_args!(
-        "note: a change{by} is on trial until {}, for {} s more; then the policy before returns by itself (`apifence confirm` keeps this one)",
+        "note: a change{by} is on trial until {}, for {} s more; then the old policy returns by itself (`apifence confirm` keeps this one)",
         trial.until, trial.seconds_left
     ));
     Ok(())
@@ -106,7 +106,7 @@ impl fmt::Display for Provisional {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "provisional: {} s left, until {}; then the policy before returns by itself (`apifence confirm` keeps this one)",
+            "provisional: {} s left, until {}; then the old policy returns by itself (`apifence confirm` keeps this one)",
             self.seconds_left, self.until
         )
     }
