@@ -392,8 +392,14 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
         line.starts_with("note: `ranges add") && line.contains("+203.0.113.9/32; 3 in the list")
     })?;
     // Two things happen between two looks.
-    daemon.signal(Signal::SIGSTOP)?;
-    filter.ok(&["confirm"])?;
+    until("it does not hold the lock while it stands", || {
+        daemon.signal(Signal::SIGSTOP)?;
+        let confirmed = filter.run(&["confirm"])?.code == Some(0);
+        if !confirmed {
+            daemon.signal(Signal::SIGCONT)?;
+        }
+        Ok(confirmed)
+    })?;
     filter.ok(&["ranges", "add", "192.0.2.99"])?;
     daemon.signal(Signal::SIGCONT)?;
     let over = daemon.line(|line| line.contains("the change on trial"))?;

@@ -81,13 +81,11 @@ pub(super) fn listed<'a>(
     now: Timestamp,
 ) -> impl Iterator<Item = (IpNet, Option<Timestamp>)> {
     let listed = prefixes.filter(|prefix| prefix.origins & Origin::List as u8 != 0);
+    // Not a second that is still to come.
+    let past = Timestamp::from_second(now.as_second()).unwrap_or(now);
     listed.map(move |prefix| {
-        // Rounded, a time that has passed could lie ahead again.
-        let expires = prefix.expires.map(|time| match time <= now {
-            true => now,
-            false => to_second(time),
-        });
-        (prefix.range, expires)
+        let second = |time| if time <= now { past } else { to_second(time) };
+        (prefix.range, prefix.expires.map(second))
     })
 }
 
@@ -160,4 +158,29 @@ pub(super) fn in_words(
         ),
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_expired_has_expired_whatever_the_fraction_of_the_second() {
+        for (millisecond, expires) in [(10_200, 5_000), (10_700, 5_000), (10_700, 10_600)] {
+            let time = |millisecond| Timestamp::from_millisecond(millisecond).expect("a time");
+            let prefix = Prefix {
+                range: "192.0.2.20/32".parse().expect("a range"),
+                origins: Origin::List as u8,
+                expires: Some(time(expires)),
+            };
+            let now = time(millisecond);
+            let (_, expired) = listed([&prefix].into_iter(), now)
+                .next()
+                .expect("it is listed");
+            assert!(
+                expired.is_some_and(|time| time <= now),
+                "{expired:?} at {now}"
+            );
+        }
+    }
 }

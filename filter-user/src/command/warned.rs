@@ -245,6 +245,8 @@ pub(super) struct Ranges {
     /// The number of the generation, and when it was put in force.
     mark: Option<(u64, u64)>,
     prefixes: Vec<Prefix>,
+    /// The families of which those that do not expire let every source in.
+    everyone: Vec<IpNet>,
 }
 
 impl Ranges {
@@ -253,10 +255,20 @@ impl Ranges {
         record: &PolicyRecord,
         prefixes: impl Iterator<Item = &'a Prefix>,
     ) -> Self {
-        let told = |prefix: &&Prefix| prefix.range.prefix_len() == 0 || prefix.expires.is_some();
+        let (mut told, mut others) = (Vec::new(), Vec::new());
+        for prefix in prefixes {
+            if prefix.range.prefix_len() == 0 || prefix.expires.is_some() {
+                told.push(*prefix);
+            }
+            if prefix.expires.is_none() {
+                others.push(prefix.range);
+            }
+        }
+        others.sort_unstable();
         Self {
             mark: Some((record.generation, record.applied_at)),
-            prefixes: prefixes.filter(told).copied().collect(),
+            prefixes: told,
+            everyone: let_everyone_in(&others),
         }
     }
 
@@ -268,11 +280,15 @@ impl Ranges {
     pub(super) fn warnings(&self, now: Timestamp) -> Vec<Warning> {
         let (living, expired): (Vec<&Prefix>, Vec<&Prefix>) =
             self.prefixes.iter().partition(|prefix| prefix.lives(now));
-        let mut ranges: Vec<IpNet> = living.iter().map(|prefix| prefix.range).collect();
-        ranges.sort_unstable();
-        let mut warnings: Vec<Warning> = let_everyone_in(&ranges)
+        let ones: BTreeSet<IpNet> = living
+            .iter()
+            .map(|prefix| prefix.range)
+            .filter(|range| range.prefix_len() == 0)
+            .collect();
+        let all: BTreeSet<IpNet> = ones.iter().chain(&self.everyone).copied().collect();
+        let mut warnings: Vec<Warning> = all
             .into_iter()
-            .map(|all| everyone(all, ranges.contains(&all)))
+            .map(|all| everyone(all, ones.contains(&all)))
             .collect();
         let (subject, verb) = match expired.len() {
             0 => return warnings,
