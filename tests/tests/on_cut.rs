@@ -269,3 +269,32 @@ fn an_edit_that_cuts_an_administrator_is_on_trial() -> Result<()> {
     filter.ok(&["ranges", "rollback"])?;
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }
+
+/// An interface cannot be on trial: one over which a node is connected that is not listed is not guarded by an edit alone.
+#[test]
+fn an_interface_that_would_cut_a_node_waits() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let filter = Apifence::new(&cluster.node)?;
+    let _server = Echo::new(&cluster.node, PORT)?;
+    fs::write(filter.ranges_file(), WITH)?;
+    fs::write(filter.config_file(), "interfaces = [\"n0\"]\n")?;
+    let mut daemon = filter.start(&["run"])?;
+    daemon.line(|line| line.contains("guarding `n0`"))?;
+    let other = || open(&cluster.worker, ip("192.0.3.2"), at("192.0.3.1", PORT));
+    let _worker = other()?;
+    fs::write(filter.config_file(), "interfaces = [\"n0\", \"n1\"]\n")?;
+    daemon.line(|line| {
+        line.starts_with("error: guard the interfaces") && line.contains("192.0.3.2")
+    })?;
+    until("it is not ready", || {
+        Ok(get(&cluster.node, "/readyz")?.status == 503)
+    })?;
+    other()?;
+    // Listed, nothing is in the way any more.
+    fs::write(filter.ranges_file(), format!("{WITH}192.0.3.2\n"))?;
+    daemon.line(|line| line.contains("guarding `n1`"))?;
+    until("it is ready", || {
+        Ok(get(&cluster.node, "/readyz")?.status == 200)
+    })?;
+    other().map(drop)
+}

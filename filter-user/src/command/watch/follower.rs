@@ -4,6 +4,7 @@
 //! What cannot be brought about is said once, and tried again at the next occasion.
 
 mod in_force;
+mod interfaces;
 mod news;
 mod trial;
 
@@ -19,7 +20,10 @@ use clap::{ArgMatches, FromArgMatches as _};
 use filter_common::map::Basis;
 use tokio::{runtime, sync::watch};
 
-use self::in_force::{Known, Outcome};
+use self::{
+    in_force::{Known, Outcome},
+    interfaces::INTERFACES,
+};
 use super::{
     super::{Context, settings, warned},
     Compiled, Request, Wanted,
@@ -84,6 +88,8 @@ struct Follower {
     held: bool,
     /// The files as they were put on trial last, unless they are in force for good since.
     tried: Option<PolicyMark>,
+    /// Whether the config file may name other interfaces than the guard knows of.
+    offers: bool,
     /// Whether somebody asked for the files.
     asked: bool,
     /// Whether somebody asked for the files, or edited one, since they were put in force last.
@@ -154,6 +160,7 @@ pub(in super::super) fn follow(
         blocked: None,
         held: false,
         tried: None,
+        offers: false,
         asked: false,
         touched: false,
         complaints: Complaints::default(),
@@ -256,6 +263,9 @@ impl Follower {
             self.ranges_file.reading();
             self.at_once();
         }
+        if self.offers && (self.touched || thorough) {
+            self.offer_interfaces().await;
+        }
         self.doubt_policy(thorough).await;
         if !self.doubt || self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
@@ -272,7 +282,7 @@ impl Follower {
                 self.complaints.settle("policy", "the files are in force");
                 self.held = false;
                 // With a config file that cannot be read, not all of them are.
-                if !self.complaints.has("config") {
+                if !self.complaints.has("config") && !self.complaints.has(INTERFACES) {
                     let is_of_files = self.known.basis == Basis::Files;
                     let first = self.known.first.clone();
                     self.health.send_modify(|health| {
@@ -326,12 +336,7 @@ impl Follower {
                 (self.context.config, self.context.file) = (config, file);
                 self.has_config = true;
                 self.hurry = true;
-                let wanted = Wanted::of(&self.context.config);
-                self.wanted.send_if_modified(|before| {
-                    let differs = *before != wanted;
-                    *before = wanted;
-                    differs
-                });
+                self.offers = true;
                 self.complaints
                     .settle("config", "the config file is in order");
             }
