@@ -330,19 +330,24 @@ impl Follower {
             put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
             let changes = changes.unwrap_or_default();
             news::applied(path, &record, &list, policy.sources(), &changes);
-            // A first look does not know whether addresses changed, and what became of the list is told.
+            // A first look cannot know whether addresses changed, and what became of the list is told.
+            let is_first = self.known.node.is_none() && reasons.contains(&ADDRESSES);
             let is_told = |reason: &str| match reason {
                 LIST | SETTINGS => true,
-                ADDRESSES => self.known.node.is_none(),
+                ADDRESSES => is_first,
                 ENFORCED => record.list != list.digest(),
                 _ => false,
             };
             reasons.retain(|reason| !is_told(reason));
-            if !reasons.is_empty() {
+            let what = match (reasons.as_slice(), is_first) {
+                ([], false) => None,
+                ([], true) => Some("the files and the node's addresses are read".to_owned()),
+                (reasons, _) => Some(format!("{} changed", reasons.join(" and "))),
+            };
+            if let Some(what) = what {
+                let entries = list.entries().len();
                 say(format_args!(
-                    "note: {} changed: in force: {} in the list",
-                    reasons.join(" and "),
-                    list.entries().len()
+                    "note: {what}: in force: {entries} in the list"
                 ));
             }
             self.touched = false;
