@@ -10,6 +10,7 @@ use super::{
             policy::{known_list, policy},
         },
         Wanted,
+        complaints::sentence,
     },
     Follower,
 };
@@ -29,9 +30,13 @@ impl Follower {
                 "list those sources, or name them in `cluster_cidrs`; or set `on_cut = \"apply\"`",
             );
             self.complaints.make(INTERFACES, &error);
+            self.health
+                .send_modify(|health| health.reloaded(Some(sentence(&error))));
             return;
         }
         self.offers = false;
+        // Whether the files are in force is to be told again.
+        self.doubt |= self.complaints.has(INTERFACES);
         self.complaints
             .settle(INTERFACES, "the interfaces are guarded");
         self.wanted.send_if_modified(|before| {
