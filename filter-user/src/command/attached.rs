@@ -63,10 +63,10 @@ pub(super) async fn report(
         List::Ranges(entries) if entries.is_empty() => {
             say("note: the list lets nobody in but the implicit sources");
         }
-        List::Ranges(entries) => say(format_args!(
-            "{} authorized ranges in the list",
-            entries.len()
-        )),
+        List::Ranges(entries) => say(match entries.len() {
+            1 => "1 authorized range in the list".to_owned(),
+            ranges => format!("{ranges} authorized ranges in the list"),
+        }),
     }
     Ok(shown)
 }

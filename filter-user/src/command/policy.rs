@@ -26,9 +26,10 @@ use crate::{
 /// is insisted on with `force`.
 pub(super) fn typed_list(text: &str, force: bool) -> Result<List> {
     if is_blank(text) && !(force && text.trim().is_empty()) {
-        return Err(Problem::input(
-            "set ranges: the list is empty, which would switch enforcement off",
+        return Err(Problem::refused(
+            "the list is empty, which would switch enforcement off",
             "an unset variable looks the same; if it is meant: `apifence ranges clear`, or an empty list with `--force`; nothing changed",
+            Vec::new(),
         ));
     }
     parse_list(&with_me(text)?).map_err(refused)

@@ -184,8 +184,14 @@ fn write_typed(context: &Context, text: &str) -> Result<()> {
     // One that cannot be read is told of by who uses it.
     let said = read_ranges(path).ok().flatten();
     if said.is_some() || path.exists() {
-        let said = said.map(|file| file.list()).filter(|said| *said != list);
-        if let Some(said) = said {
+        let Some(said) = said.map(|file| file.list()) else {
+            say(format_args!(
+                "warning: the list of `--authorized-ip-ranges` is not used: `{}` is there, and cannot be read",
+                path.display()
+            ));
+            return Ok(());
+        };
+        if said != list {
             let difference = Difference::new(list.entries(), said.entries());
             say(format_args!(
                 "warning: `--authorized-ip-ranges` is another list than `{}`, which holds ({difference}): leave the flag out, or `apifence ranges set` its list",

@@ -28,6 +28,8 @@ pub struct SettingChange {
 enum Effect {
     /// These are open to everyone.
     Opens(String),
+    /// This lets every source of its family in.
+    Admits(String),
     /// Nothing but the list lets these in.
     Cuts(String),
     /// Nothing is dropped.
@@ -38,6 +40,7 @@ impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Opens(what) => write!(f, "opens {what} to everyone"),
+            Self::Admits(all) => write!(f, "{all} lets every source of its family in"),
             Self::Cuts(whom) => write!(f, "nothing but the list lets {whom} in"),
             Self::DropsNothing => f.write_str("nothing is dropped"),
         }
@@ -49,6 +52,7 @@ impl Effect {
     fn would(&self) -> String {
         match self {
             Self::Opens(what) => format!("would open {what} to everyone"),
+            Self::Admits(all) => format!("{all} would let every source of its family in"),
             Self::Cuts(whom) => format!("nothing but the list would let {whom} in"),
             Self::DropsNothing => "nothing would be dropped".to_owned(),
         }
@@ -143,17 +147,23 @@ impl Settings {
             own.map(Effect::Cuts),
         );
         let implicit = [&self.outbound[..], &self.cluster].concat();
+        let admits = |now: &[IpNet], was: &[IpNet]| {
+            let all = now.iter().filter(|range| range.prefix_len() == 0);
+            named(all.filter(|range| !was.contains(range))).map(Effect::Admits)
+        };
         note(
             ("outbound", "outbound addresses"),
             ranges(&self.outbound, "none"),
             ranges(&other.outbound, "none"),
-            named(missing(&other.outbound, &implicit)).map(Effect::Cuts),
+            admits(&self.outbound, &other.outbound)
+                .or_else(|| named(missing(&other.outbound, &implicit)).map(Effect::Cuts)),
         );
         note(
             ("cluster_cidrs", "cluster CIDRs"),
             ranges(&self.cluster, "none"),
             ranges(&other.cluster, "none"),
-            named(missing(&other.cluster, &implicit)).map(Effect::Cuts),
+            admits(&self.cluster, &other.cluster)
+                .or_else(|| named(missing(&other.cluster, &implicit)).map(Effect::Cuts)),
         );
         note(
             ("max_ranges", "max ranges"),

@@ -146,3 +146,26 @@ fn what_opens_or_keeps_out_must_be_insisted_on() {
         ["opens every other address to everyone"]
     );
 }
+
+#[test]
+fn to_let_everyone_in_beside_the_list_must_be_insisted_on() {
+    let have = Config::default().settings();
+    for all in ["0.0.0.0/0", "::/0"] {
+        let all = vec![all.parse().expect("a range")];
+        for now in [
+            Settings {
+                cluster: all.clone(),
+                ..have.clone()
+            },
+            Settings {
+                outbound: all.clone(),
+                ..have.clone()
+            },
+        ] {
+            let changes = now.changes_from(&have);
+            assert!(changes[0].danger().is_some(), "{}", changes[0]);
+            // It is in force already.
+            assert!(now.changes_from(&now).is_empty());
+        }
+    }
+}
