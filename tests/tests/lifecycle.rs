@@ -323,6 +323,9 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
     filter.ok(&attach)?;
     tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    // What is left of the one before is nothing to warn of any more.
+    let status = filter.ok(&["status"])?;
+    assert!(!status.contains("is gone"), "{status}");
     filter.ok(&["detach"])?;
     tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).map(drop)
 }

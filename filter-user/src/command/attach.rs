@@ -133,6 +133,9 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
         follow_moved(&context.pins, &mut counters, &net.interfaces().await?)?;
     }
+    if !wish.change.dry_run {
+        forget_gone(&context.pins)?;
+    }
     for interface in &wish.interfaces {
         interface.link_header(VERB)?;
         refuse_foreign(&context.pins, interface)?;
@@ -328,6 +331,16 @@ fn list_change<'a>(
         difference,
         words,
     })
+}
+
+/// Removes the pins of interfaces that are gone: their links are on nothing, and never will be again.
+fn forget_gone(pins: &Pins) -> Result<()> {
+    for ifindex in pins.interfaces()? {
+        if Attachment::read(&pins.link(ifindex)).is_ok_and(|found| found.ifindex == 0) {
+            pins.remove_interface(ifindex)?;
+        }
+    }
+    Ok(())
 }
 
 fn no_list(context: &Context) -> anyhow::Error {
