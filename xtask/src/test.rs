@@ -4,6 +4,7 @@ use std::{
     env,
     io::{self, BufRead as _, BufReader, Write as _},
     process::{Command, ExitCode},
+    thread,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +30,9 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     })
 }
 
+/// How many tests of a suite run at a time.
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// Sets up, builds, and runs every suite, whether or not the one before it passed.
 fn suites(filter: Option<&str>) -> Result<Tally> {
     if setup::ensure(setup::Purpose::Work)? != ExitCode::SUCCESS {
@@ -43,6 +47,11 @@ fn suites(filter: Option<&str>) -> Result<Tally> {
     tests
         .args(filter)
         .env("APIFENCE_BIN", workspace::program("debug", "apifence")?);
+    // They wait for packets that must not come most of their time.
+    if env::var_os(THREADS).is_none() {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        tests.env(THREADS, (2 * cores).to_string());
+    }
     if !sudo.is_empty() {
         tests.env(Toolchain::probe()?.runner_variable(), sudo.join(" "));
     }
