@@ -123,11 +123,13 @@ pub(super) fn in_words(
             changed => format!(", {changed} changed"),
         }
     ));
-    let outliving: Vec<String> = sources
+    let mut outliving: Vec<String> = sources
         .into_iter()
         .flat_map(|sources| difference.outliving(list.entries(), sources))
         .map(|range| format!("`{range}`"))
         .collect();
+    // One that is listed twice counts once.
+    outliving.dedup();
     if let Some((last, others)) = outliving.split_last() {
         let more = match others.len() {
             0 => String::new(),

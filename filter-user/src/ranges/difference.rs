@@ -194,10 +194,13 @@ impl Difference {
         after: &'a [Entry],
         sources: &'a Prefixes,
     ) -> impl Iterator<Item = IpNet> + 'a {
-        let all = self.added.iter().chain(&self.changed).chain(&self.edited);
-        all.copied().filter(move |range| {
+        // Few have one.
+        let expiring = after.iter().filter(|entry| entry.expires.is_some());
+        let ranges = expiring.map(|entry| entry.range);
+        ranges.filter(move |range| {
+            let is_told = self.brings(range) || self.edited.binary_search(range).is_ok();
             let own = entry(after, range).and_then(|entry| entry.expires);
-            own.is_some_and(|time| outlives(sources, range, time).is_some())
+            is_told && own.is_some_and(|time| outlives(sources, range, time).is_some())
         })
     }
 }
