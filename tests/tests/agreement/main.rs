@@ -1,7 +1,8 @@
 //! What commands say, what the file says and what packets meet are the same, whatever is done in whatever order: random changes, expiries,
 //! trials, edits by hand, boots and deaths, against a model that has nothing in common with the product but the manual.
 //!
-//! `AGREEMENT_STEPS` makes it long, in scripts of 60 steps, each on a node of its own; `AGREEMENT_SEED` begins with that seed. A failure
+//! `AGREEMENT_STEPS` makes it long, in scripts of 60 steps, each on a node of its own, with seeds from the clock; `AGREEMENT_SEED` begins
+//! with that seed. A failure
 //! shows its seed and all that was done: times are the clock's, so that a seed repeats what is done and not what a busy machine makes of it.
 
 mod death;
@@ -47,7 +48,7 @@ fn another_seed_that_stays() -> Result<()> {
 }
 
 #[test]
-fn a_seed_from_the_clock() -> Result<()> {
+fn a_seed_of_ones_own() -> Result<()> {
     let number = |name| {
         std::env::var(name)
             .ok()
@@ -56,8 +57,9 @@ fn a_seed_from_the_clock() -> Result<()> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
     let seed = number("AGREEMENT_SEED");
     match number("AGREEMENT_STEPS") {
+        // What is not asked for is the same each time.
         None => script(
-            seed.unwrap_or(clock),
+            seed.unwrap_or(9009),
             if seed.is_some() { LONG } else { STEPS },
         ),
         Some(steps) => {
