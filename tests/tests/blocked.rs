@@ -173,6 +173,10 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
         "/dev/null",
         "-e",
         "inject=fsync:signal=SIGSTOP",
+        // What is stopped would outlive whoever traces it.
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
     ]);
     let mut writer = filter.command_by(command, &["ranges", "add", "192.0.2.200"]);
     writer.stdout(Stdio::null()).stderr(Stdio::null());
