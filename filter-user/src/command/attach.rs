@@ -134,7 +134,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
         follow_moved(&context.pins, &mut counters, &net.interfaces().await?)?;
     }
     if !wish.change.dry_run {
-        forget_gone(&context.pins)?;
+        forget_gone(&context.pins, &wish.all)?;
     }
     for interface in &wish.interfaces {
         interface.link_header(VERB)?;
@@ -333,10 +333,15 @@ fn list_change<'a>(
     })
 }
 
-/// Removes the pins of interfaces that are gone: their links are on nothing, and never will be again.
-fn forget_gone(pins: &Pins) -> Result<()> {
+/// Removes the pins of interfaces that are not among `all`: their links are on nothing, and never will be again. An interface that
+/// exists, and whose link somebody detached, keeps its pin and its warning.
+fn forget_gone(pins: &Pins, all: &[Interface]) -> Result<()> {
     for ifindex in pins.interfaces()? {
-        if Attachment::read(&pins.link(ifindex)).is_ok_and(|found| found.ifindex == 0) {
+        let is_there = all.iter().any(|found| found.ifindex == ifindex);
+        // The link of an interface in another network namespace is on that one.
+        let is_on_nothing =
+            || Attachment::read(&pins.link(ifindex)).map(|found| found.ifindex == 0);
+        if !is_there && is_on_nothing().unwrap_or(false) {
             pins.remove_interface(ifindex)?;
         }
     }

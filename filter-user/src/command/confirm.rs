@@ -102,17 +102,17 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
             "`apifence ranges rollback` takes the change back; then make it again",
         ));
     }
-    maps.mark(waiting.slot, true)?;
+    let mark = PolicyMark::new(record.list, &maps.settings(waiting.slot)?);
     if is_edit || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(&file)) {
-        // The change was one of settings alone.
-        let mark = PolicyMark::new(record.list, &maps.settings(waiting.slot)?);
-        waiting.pending.remove();
+        // The file says it already: one step makes the change final, or does not.
         maps.select(waiting.slot)?;
+        waiting.pending.remove();
         if is_edit {
             note(context, &mark);
         }
         return Ok(confirmed);
     }
+    maps.mark(waiting.slot, true)?;
     let edited = History::of(path).is_edited();
     let committed = waiting
         .pending

@@ -112,9 +112,18 @@ pub(in super::super) async fn start(
         say(format_args!("note: {unread}"));
     }
     // A boot opens nothing that was closed.
-    if !store.has_enforced()
-        && let Some(instead) = waits(context, net, &policy, &guarded).await?
-    {
+    let waits = match store.has_enforced() {
+        true => None,
+        // Whom a first enforcement cuts has to be known; the files are followed from monitor mode.
+        false => waits(context, net, &policy, &guarded)
+            .await
+            .unwrap_or_else(|error| {
+                Some(format!(
+                    "monitor mode: nothing is dropped yet: what enforcement would do cannot be told: {error:#}"
+                ))
+            }),
+    };
+    if let Some(instead) = waits {
         (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
         start.settings = policy.settings.clone();
         start.instead = Some(instead);

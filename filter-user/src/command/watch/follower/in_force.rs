@@ -327,7 +327,13 @@ impl Follower {
                 within,
                 trial: Trial::Edited,
             };
-            put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
+            let put = put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()));
+            if put.is_err() && within.is_some() {
+                // It never was on trial: it is tried again, and not taken for an edit that nobody confirmed.
+                self.tried = None;
+                trial::settled(&context.config);
+            }
+            put?;
             let changes = changes.unwrap_or_default();
             news::applied(path, &record, &list, policy.sources(), &changes);
             // A first look cannot know whether addresses changed, and what became of the list is told.
