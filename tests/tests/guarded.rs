@@ -3,8 +3,10 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
+use filter_common::map::LAYOUT_VERSION;
 use tests::{
     cli::Apifence,
+    kernel::detach_link,
     netns::two_interfaces,
     site::{INTERFACE, Site},
     wait::until,
@@ -122,5 +124,31 @@ fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()
     until("the files are in force", || Ok(checks(&filter)?.0))?;
     drop(daemon);
     ensure!(checks(&filter)?.0, "the filter outlives the process");
+    Ok(())
+}
+
+/// The pins of an interface that is gone are nothing to warn of; a link that somebody took off an interface that is there stays one.
+#[test]
+fn a_link_that_was_detached_is_not_forgotten_by_an_attach_of_another_interface() -> Result<()> {
+    let [node, _client] = two_interfaces()?;
+    let filter = Apifence::new(&node)?;
+    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    filter.ok(&["attach", "--interface", "n0,n1"])?;
+    let ifindex = node.ifindex("n1")?;
+    let link = format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}/link");
+    detach_link(&filter.bpffs().join(link))?;
+    let warned = || -> Result<bool> {
+        let status = filter.json(&["status"])?;
+        let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
+        Ok(warnings
+            .iter()
+            .any(|warning| warning["code"] == "W01" && warning["interface"] == "n1"))
+    };
+    ensure!(warned()?, "before");
+    filter.ok(&["attach", "--interface", "n0"])?;
+    ensure!(warned()?, "after");
+    // A bare one repairs it.
+    filter.ok(&["attach"])?;
+    ensure!(!warned()?, "repaired");
     Ok(())
 }
