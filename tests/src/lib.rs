@@ -23,3 +23,4 @@ pub mod terminal;
 pub mod tls;
 pub mod tun;
 pub mod wait;
+pub mod worker;

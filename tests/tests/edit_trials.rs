@@ -1,72 +1,23 @@
 //! An edit on trial, whatever else happens meanwhile: it goes in force for good if somebody confirms it, never comes back by itself, and keeps no
 //! other edit from being put in force.
 
-use std::{fs, net::TcpStream, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use tests::{
-    cli::{Apifence, Background, FAILED},
+    cli::{Apifence, FAILED},
     config_map::ConfigMap,
-    net::{Echo, open, silent},
-    netns::{Namespace, two_interfaces},
+    net::{Echo, open},
     scrape::get,
     site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
     stand_in::StandIn,
     wait::until,
+    worker::{Cluster, PORT, WITH, WITHOUT, WORKER, is_held, is_on_trial, provisional, start},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
-const PORT: u16 = 6443;
-const NODE_ADDRESS: &str = "192.0.2.1";
-/// In a subnet of the node: another node.
-const WORKER: &str = "192.0.2.2";
-const WITH: &str = "192.0.2.2 # worker\n198.51.100.0/24\n";
-const WITHOUT: &str = "198.51.100.0/24\n";
 const SHORT: [&str; 2] = ["--on-cut-within", "3s"];
-
-/// A node with a worker beside it.
-struct Cluster {
-    node: Namespace,
-    worker: Namespace,
-}
-
-impl Cluster {
-    fn new() -> Result<Self> {
-        let [node, worker] = two_interfaces()?;
-        Ok(Self { node, worker })
-    }
-
-    fn connect(&self) -> Result<TcpStream> {
-        open(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
-    }
-
-    fn is_out(&self) -> Result<()> {
-        silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
-    }
-}
-
-fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
-    let mut daemon = filter.start(&[&["run", "--interface", "n0"], more].concat())?;
-    daemon.line(|line| line.contains("guarding"))?;
-    until("it is ready", || {
-        Ok(filter.json(&["status"])?["policy_source"] == "files")
-    })?;
-    Ok(daemon)
-}
-
-fn provisional(filter: &Apifence<'_>) -> Result<Value> {
-    Ok(filter.json(&["status"])?["provisional"].clone())
-}
-
-fn is_on_trial(line: &str) -> bool {
-    line.starts_with("warning: ") && line.contains("`apifence confirm`")
-}
-
-fn is_held(line: &str) -> bool {
-    line.starts_with("error: follow files: a change on trial was not confirmed")
-}
 
 fn is_in(filter: &Apifence<'_>, address: &str, wanted: bool) -> Result<()> {
     until("it is in force", || {
@@ -87,6 +38,7 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
     daemon.line(is_held)?;
     // Who writes the same again, as who manages configurations does, has not edited anything.
     fs::write(filter.ranges_file(), WITHOUT)?;
+    // Two looks of `run`: nothing is to come of them, which gives no event.
     thread::sleep(Duration::from_secs(2));
     ensure!(provisional(&filter)?.is_null(), "it is on trial again");
     cluster.connect()?;

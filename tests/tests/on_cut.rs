@@ -1,64 +1,18 @@
 //! Edits of the files under `run`: what takes an address out applies at once, and what would cut nodes of the cluster, or those who
 //! administer this node by SSH, is on trial first.
 
-use std::{fs, net::TcpStream};
+use std::fs;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use tests::{
-    cli::{Apifence, Background},
-    net::{Echo, open, silent},
-    netns::{Namespace, two_interfaces},
+    cli::Apifence,
+    net::{Echo, open},
     scrape::{get, scrape},
     site::{ADMIN, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
     wait::until,
+    worker::{Cluster, PORT, WITH, WITHOUT, WORKER, is_on_trial, provisional, start},
 };
-
-const PORT: u16 = 6443;
-const NODE_ADDRESS: &str = "192.0.2.1";
-/// In a subnet of the node: another node.
-const WORKER: &str = "192.0.2.2";
-const WITH: &str = "192.0.2.2 # worker\n198.51.100.0/24\n";
-const WITHOUT: &str = "198.51.100.0/24\n";
-
-/// A node with a worker beside it, which is listed and connected.
-struct Cluster {
-    node: Namespace,
-    worker: Namespace,
-}
-
-impl Cluster {
-    fn new() -> Result<Self> {
-        let [node, worker] = two_interfaces()?;
-        Ok(Self { node, worker })
-    }
-
-    fn connect(&self) -> Result<TcpStream> {
-        open(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
-    }
-
-    fn is_out(&self) -> Result<()> {
-        silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
-    }
-}
-
-fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
-    let mut daemon = filter.start(&[&["run", "--interface", "n0"], more].concat())?;
-    daemon.line(|line| line.contains("guarding"))?;
-    until("it is ready", || {
-        Ok(filter.json(&["status"])?["policy_source"] == "files")
-    })?;
-    Ok(daemon)
-}
-
-fn provisional(filter: &Apifence<'_>) -> Result<Value> {
-    Ok(filter.json(&["status"])?["provisional"].clone())
-}
-
-fn is_on_trial(line: &str) -> bool {
-    line.starts_with("warning: ") && line.contains(WORKER) && line.contains("`apifence confirm`")
-}
 
 #[test]
 fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {

@@ -1,0 +1,77 @@
+//! A control-plane node with a worker beside it, in the same subnet: a client that a change must not cut unasked.
+
+use std::net::TcpStream;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::{
+    cli::{Apifence, Background},
+    net::{open, silent},
+    netns::{Namespace, two_interfaces},
+    site::{at, ip},
+    wait::until,
+};
+
+/// The port of the API server.
+pub const PORT: u16 = 6443;
+/// The node's address on `n0`.
+pub const NODE_ADDRESS: &str = "192.0.2.1";
+/// The worker's address, in that subnet.
+pub const WORKER: &str = "192.0.2.2";
+/// A list with the worker.
+pub const WITH: &str = "192.0.2.2 # worker\n198.51.100.0/24\n";
+/// The same without it.
+pub const WITHOUT: &str = "198.51.100.0/24\n";
+
+/// The two.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Where the API server and the filter are.
+    pub node: Namespace,
+    /// The other node.
+    pub worker: Namespace,
+}
+
+impl Cluster {
+    /// Makes both.
+    pub fn new() -> Result<Self> {
+        let [node, worker] = two_interfaces()?;
+        Ok(Self { node, worker })
+    }
+
+    /// The worker opens a connection and uses it.
+    pub fn connect(&self) -> Result<TcpStream> {
+        open(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
+    }
+
+    /// The worker's attempt meets silence.
+    pub fn is_out(&self) -> Result<()> {
+        silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
+    }
+}
+
+/// Starts `run` on `n0`, and waits until the files are in force.
+pub fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
+    let mut daemon = filter.start(&[&["run", "--interface", "n0"], more].concat())?;
+    daemon.line(|line| line.contains("guarding"))?;
+    until("the files are in force", || {
+        Ok(filter.json(&["status"])?["policy_source"] == "files")
+    })?;
+    Ok(daemon)
+}
+
+/// The change on trial, as `status` shows it.
+pub fn provisional(filter: &Apifence<'_>) -> Result<Value> {
+    Ok(filter.json(&["status"])?["provisional"].clone())
+}
+
+/// Whether `run` says that an edit is on trial.
+pub fn is_on_trial(line: &str) -> bool {
+    line.starts_with("warning: ") && line.contains("`apifence confirm`")
+}
+
+/// Whether `run` says that an edit waits for somebody, since nobody confirmed it.
+pub fn is_held(line: &str) -> bool {
+    line.starts_with("error: follow files: a change on trial was not confirmed")
+}
