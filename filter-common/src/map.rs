@@ -139,7 +139,7 @@ const _: () = assert!(size_of::<PolicyRecord>() == 80, "no padding");
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Trial {
-    /// It never was on trial, or waits with its list beside the ranges file, which still holds the one before.
+    /// Not on trial; or on trial with its list in a file of its own, while the ranges file holds the list of before.
     #[default]
     None = 0,
     /// It waits, and the ranges file says its list: the file was edited, and `run` put it on trial.
