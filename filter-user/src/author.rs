@@ -1,4 +1,5 @@
-//! Who changed something, and by which command: kept with each generation and each list, so that a colleague can be asked.
+//! Who changed something, and by which command: kept with each generation and each list, so that a
+//! colleague can be asked.
 
 use std::{env, fmt, path::Path};
 
@@ -100,8 +101,8 @@ impl fmt::Display for Author {
     }
 }
 
-/// The user who started this: the one that `sudo`, `doas` or `pkexec` note, if this process is root's; else the one who logged in; else the
-/// process's own.
+/// The user who started this: the one that `sudo`, `doas` or `pkexec` note, if this process is
+/// root's; else the one who logged in; else the process's own.
 fn person() -> Option<u32> {
     let own = getuid().as_raw();
     if own != 0 {

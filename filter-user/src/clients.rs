@@ -45,8 +45,9 @@ pub struct TcpSocket {
 }
 
 impl TcpSocket {
-    /// Why nobody knows whether the client is there, in words: it has closed its end, though it may still read; or it never answered, and somebody
-    /// else may have sent what it seems to have sent.
+    /// Why nobody knows whether the client is there, in words: it has closed its end, though it may
+    /// still read; or it never answered, and somebody else may have sent what it seems to have
+    /// sent.
     pub const fn doubt(&self) -> Option<&'static str> {
         match self.state {
             TCP_CLOSE_WAIT => Some(CLOSED),

@@ -119,8 +119,9 @@ impl Code {
         }
     }
 
-    /// Whether an operator can acknowledge it. Not where the filter itself is not what the operator believes it to be: that has to be put
-    /// right, and whoever silences it would silence the next time, too.
+    /// Whether an operator can acknowledge it. Not where the filter itself is not what the operator
+    /// believes it to be: that has to be put right, and whoever silences it would silence the next
+    /// time, too.
     pub const fn can_be_acknowledged(self) -> bool {
         !matches!(
             self,

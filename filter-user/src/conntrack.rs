@@ -1,4 +1,5 @@
-//! Connections as the kernel tracks them: those that it forwards or rewrites do not end in a socket here that says what the filter sees.
+//! Connections as the kernel tracks them: those that it forwards or rewrites do not end in a socket
+//! here that says what the filter sees.
 
 use std::{
     fs,

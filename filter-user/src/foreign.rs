@@ -1,8 +1,9 @@
 //! XDP programs of somebody else: whose they are, and what to do where one is in the way.
 //!
-//! The names are those of the programs' functions in their sources: Cilium `bpf/bpf_xdp.c`, Calico `felix/bpf-gpl/xdp.c`, Katran
-//! `balancer_kern.c`, LoxiLB `llb_kern_entry.c`, libxdp `xdp-dispatcher.c` and `xsk_def_xdp_prog.c`, Suricata `ebpf/xdp_filter.c` and
-//! `xdp_lb.c`, OpenShift's Ingress Node Firewall `ingress_node_firewall_kernel.c`, NetBird `prog.c`.
+//! The names are those of the programs' functions in their sources: Cilium `bpf/bpf_xdp.c`, Calico
+//! `felix/bpf-gpl/xdp.c`, Katran `balancer_kern.c`, LoxiLB `llb_kern_entry.c`, libxdp
+//! `xdp-dispatcher.c` and `xsk_def_xdp_prog.c`, Suricata `ebpf/xdp_filter.c` and `xdp_lb.c`,
+//! OpenShift's Ingress Node Firewall `ingress_node_firewall_kernel.c`, NetBird `prog.c`.
 
 use crate::{
     datapath::{links, loaded},

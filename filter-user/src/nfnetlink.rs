@@ -1,4 +1,5 @@
-//! What netfilter tells over its own netlink: messages of nested attributes, read by hand, for no crate knows all of them.
+//! What netfilter tells over its own netlink: messages of nested attributes, read by hand, for no
+//! crate knows all of them.
 
 use std::io;
 
@@ -14,8 +15,9 @@ const DONE: u16 = 3;
 const HEADER: usize = 16;
 const FAMILY: usize = 4;
 
-/// Asks for all objects of a kind, of every family; `kind` is the subsystem times 256 and the message of it (`linux/netfilter/nfnetlink.h`).
-/// Calls `each` with the family and the attributes of one.
+/// Asks for all objects of a kind, of every family; `kind` is the subsystem times 256 and the
+/// message of it (`linux/netfilter/nfnetlink.h`). Calls `each` with the family and the attributes
+/// of one.
 ///
 /// # Errors
 /// If the kernel does not have the subsystem, or refuses.

@@ -1,5 +1,6 @@
-//! Data on stdout, as text or as JSON; talk on stderr. All output goes through here: it may fail, and nothing panics then; and whatever
-//! a file, a name or a peer brings, a terminal gets no character that it would obey.
+//! Data on stdout, as text or as JSON; talk on stderr. All output goes through here: it may fail,
+//! and nothing panics then; and whatever a file, a name or a peer brings, a terminal gets no
+//! character that it would obey.
 
 use std::{
     fmt::Display,

@@ -18,7 +18,8 @@ pub struct Paths<'a> {
     net: &'a Net,
     interfaces: Vec<Interface>,
     own: BTreeSet<IpAddr>,
-    /// The interface that leads to a client from an address of this node, as far as it was asked for; `None` if nobody knows.
+    /// The interface that leads to a client from an address of this node, as far as it was asked
+    /// for; `None` if nobody knows.
     asked: BTreeMap<(IpAddr, Option<IpAddr>), Option<u32>>,
 }
 
@@ -47,7 +48,8 @@ impl<'a> Paths<'a> {
         &self.own
     }
 
-    /// The interfaces over which packets come in that have met a filter on one of `guarded`; where none is guarded yet, all but the loopback.
+    /// The interfaces over which packets come in that have met a filter on one of `guarded`; where
+    /// none is guarded yet, all but the loopback.
     pub fn ways(&self, guarded: &BTreeSet<u32>) -> Vec<Way> {
         const LOOPBACK: u32 = 1;
         let ways = self.interfaces.iter().filter(|interface| {
@@ -64,7 +66,8 @@ impl<'a> Paths<'a> {
         ways.collect()
     }
 
-    /// The interface over which packets of `client` to `local` come in: the one that leads back. `None` if nobody knows.
+    /// The interface over which packets of `client` to `local` come in: the one that leads back.
+    /// `None` if nobody knows.
     pub async fn to(&mut self, client: IpAddr, local: Option<IpAddr>) -> Option<u32> {
         // Another address is no source that a route could be asked for with.
         let local = local.filter(|local| self.own.contains(local));
@@ -76,8 +79,8 @@ impl<'a> Paths<'a> {
         found
     }
 
-    /// Whether what comes in over the interface meets a filter on one of `guarded`: its own, that of the interface that it is on top of, or
-    /// that of one of its ports. In doubt it does.
+    /// Whether what comes in over the interface meets a filter on one of `guarded`: its own, that
+    /// of the interface that it is on top of, or that of one of its ports. In doubt it does.
     pub fn meets(&self, ifindex: Option<u32>, guarded: &BTreeSet<u32>) -> bool {
         let Some(ifindex) = ifindex else {
             return !guarded.is_empty();

@@ -76,8 +76,9 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Several refusals at once: what is wrong with a file is reported in one go, the first of it in words and the rest as a number. Wherever
-/// they are told, in a command's words, in a log, in `status` or to a probe, they are told as this says it.
+/// Several refusals at once: what is wrong with a file is reported in one go, the first of it in
+/// words and the rest as a number. Wherever they are told, in a command's words, in a log, in
+/// `status` or to a probe, they are told as this says it.
 #[derive(Debug)]
 pub struct Refusals {
     first: Vec<(String, String)>,
@@ -157,7 +158,8 @@ impl fmt::Display for Refusals {
 
 impl std::error::Error for Refusals {}
 
-/// What to do about an I/O error: `otherwise`, unless it is a shortage of descriptors, which nothing that is specific to a file mends.
+/// What to do about an I/O error: `otherwise`, unless it is a shortage of descriptors, which
+/// nothing that is specific to a file mends.
 pub fn hint<'a>(error: &std::io::Error, otherwise: &'a str) -> &'a str {
     match error.raw_os_error() {
         Some(nix::libc::EMFILE) => {

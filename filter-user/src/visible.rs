@@ -1,9 +1,10 @@
-//! Characters that cannot be seen, or that change how others are seen: named in what is read, escaped in what is written.
+//! Characters that cannot be seen, or that change how others are seen: named in what is read,
+//! escaped in what is written.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// Whether a terminal obeys the character or shows nothing for it: control characters, marks and overrides of the writing direction,
-/// and what has no width.
+/// Whether a terminal obeys the character or shows nothing for it: control characters, marks and
+/// overrides of the writing direction, and what has no width.
 pub fn is_hidden(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,

@@ -228,7 +228,8 @@ pub const INPUT: i32 = 2;
 /// Exit code for what failed.
 pub const FAILED: i32 = 3;
 
-/// Wants this exit code, nothing on stdout, a line `error: ...` or `refused: ...` with all of `words`, and a line `hint: ...` after it.
+/// Wants this exit code, nothing on stdout, a line `error: ...` or `refused: ...` with all of
+/// `words`, and a line `hint: ...` after it.
 pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
     ensure!(ran.code == Some(code), "wanted exit code {code}; {ran}");
     ensure!(ran.stdout.is_empty(), "wanted no data; {ran}");

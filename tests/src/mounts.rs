@@ -144,8 +144,8 @@ pub fn mount_bpffs(directory: &Path) -> Result<()> {
     .with_context(|| format!("mount bpffs at `{}`", directory.display()))
 }
 
-/// Gives the calling thread, which is in a mount namespace of its own ([`enter_private`]), and what it starts from now on, an `/etc` to write to;
-/// what is there already shows through.
+/// Gives the calling thread, which is in a mount namespace of its own ([`enter_private`]), and what
+/// it starts from now on, an `/etc` to write to; what is there already shows through.
 pub fn own_etc() -> Result<()> {
     own("/etc")
 }

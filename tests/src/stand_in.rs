@@ -19,7 +19,8 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Starts `program`, the path of the binary `stand-in`, as `name` inside `namespace`, with these words; returns once it has its sockets.
+    /// Starts `program`, the path of the binary `stand-in`, as `name` inside `namespace`, with
+    /// these words; returns once it has its sockets.
     pub fn new(namespace: &Namespace, program: &str, name: &str, words: &[&str]) -> Result<Self> {
         let scratch = TempDir::with_prefix("apf-stand-in-").context("make a directory")?;
         let copy = scratch.path().join(name);

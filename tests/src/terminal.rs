@@ -173,7 +173,8 @@ impl Terminal {
         Ok(self.child.wait()?.code())
     }
 
-    /// The other end of the terminal goes, as when a connection breaks: whoever is in it is told by `SIGHUP`. Waits for the program's end.
+    /// The other end of the terminal goes, as when a connection breaks: whoever is in it is told by
+    /// `SIGHUP`. Waits for the program's end.
     pub fn dies(&mut self) -> Result<()> {
         // The thread that reads has the other copy.
         self.reading.shutdown(std::net::Shutdown::Both)?;

@@ -167,7 +167,8 @@ fn a_change_is_made_where_nobody_can_be_told() -> Result<()> {
     Ok(())
 }
 
-/// systemd and udev give alternative names, which `ip` takes everywhere: whoever types one, or writes it into the file, is told the other.
+/// systemd and udev give alternative names, which `ip` takes everywhere: whoever types one, or
+/// writes it into the file, is told the other.
 #[test]
 fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
     let site = Site::new()?;

@@ -25,7 +25,8 @@ fn names(ran: &Ran, connection: &TcpStream) -> Result<bool> {
     Ok(ran.stderr.contains(&line))
 }
 
-/// A change of a setting from one config file to another: what it is, the two files, and the port that the stranger is connected to.
+/// A change of a setting from one config file to another: what it is, the two files, and the port
+/// that the stranger is connected to.
 const CHANGES: [(&str, &str, &str, u16); 6] = [
     ("a new port", "ports = [6443]", "ports = [443, 6443]", 443),
     ("another port", "ports = [9345]", "ports = [6443]", PORT),

@@ -1,5 +1,5 @@
-//! An edit on trial, whatever else happens meanwhile: it goes in force for good if somebody confirms it, never comes back by itself, and keeps no
-//! other edit from being put in force.
+//! An edit on trial, whatever else happens meanwhile: it goes in force for good if somebody
+//! confirms it, never comes back by itself, and keeps no other edit from being put in force.
 
 use std::{fs, thread, time::Duration};
 

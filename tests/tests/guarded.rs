@@ -127,7 +127,8 @@ fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()
     Ok(())
 }
 
-/// The pins of an interface that is gone are nothing to warn of; a link that somebody took off an interface that is there stays one.
+/// The pins of an interface that is gone are nothing to warn of; a link that somebody took off an
+/// interface that is there stays one.
 #[test]
 fn a_link_that_was_detached_is_not_forgotten_by_an_attach_of_another_interface() -> Result<()> {
     let [node, _client] = two_interfaces()?;

@@ -1,5 +1,5 @@
-//! Whatever is typed, and whatever a file holds: what was meant is named, a list is taken as it was meant or not at all, and a terminal
-//! gets no character that it would obey.
+//! Whatever is typed, and whatever a file holds: what was meant is named, a list is taken as it was
+//! meant or not at all, and a terminal gets no character that it would obey.
 
 mod snapshot;
 
@@ -79,7 +79,8 @@ fn what_is_typed_is_named() -> Result<()> {
         fs::write(filter.ranges_file(), LIST)?;
         let ran = filter.run(&["ranges", "set", text])?;
         refused(&ran, INPUT, &[])?;
-        // A range that is refused by one command is refused by each, in the same words; the empty list is a question of `set`.
+        // A range that is refused by one command is refused by each, in the same words; the empty
+        // list is a question of `set`.
         if text.contains(|letter: char| letter != ',') {
             for verb in ["add", "remove"] {
                 let other = filter.run(&["ranges", verb, text])?;

@@ -1,5 +1,5 @@
-//! A change of the list does what its author meant, and says what it did: added is let in, edits are not lost, and a rollback goes no
-//! further than it says.
+//! A change of the list does what its author meant, and says what it did: added is let in, edits
+//! are not lost, and a rollback goes no further than it says.
 
 use std::{fs, process::Command};
 

@@ -1,4 +1,5 @@
-//! What else is on a node: devices of network plugins, and XDP programs of others. Real devices, as far as any kernel has them.
+//! What else is on a node: devices of network plugins, and XDP programs of others. Real devices, as
+//! far as any kernel has them.
 
 mod snapshot;
 

@@ -1,5 +1,5 @@
-//! Edits of the files under `run`: what takes an address out applies at once, and what would cut nodes of the cluster, or those who
-//! administer this node by SSH, is on trial first.
+//! Edits of the files under `run`: what takes an address out applies at once, and what would cut
+//! nodes of the cluster, or those who administer this node by SSH, is on trial first.
 
 use std::fs;
 
@@ -224,7 +224,8 @@ fn an_edit_that_cuts_an_administrator_is_on_trial() -> Result<()> {
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }
 
-/// An interface cannot be on trial: one over which a node is connected that is not listed is not guarded by an edit alone.
+/// An interface cannot be on trial: one over which a node is connected that is not listed is not
+/// guarded by an edit alone.
 #[test]
 fn an_interface_that_would_cut_a_node_waits() -> Result<()> {
     let cluster = Cluster::new()?;

@@ -171,8 +171,8 @@ fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
                 .node
                 .spawn(&mut command(&filter, streams, words)?)?
                 .wait_with_output()?;
-            // What cannot be told has failed, and a reader that has gone, or was never there, misses nothing. Of a change the exit status says
-            // what became of that.
+            // What cannot be told has failed, and a reader that has gone, or was never there,
+            // misses nothing. Of a change the exit status says what became of that.
             let asks = ["--dry-run", "--help"];
             let changes = words.contains(&"add") && !words.iter().any(|word| asks.contains(word));
             let unwritten = streams.0 == Full && *tells;

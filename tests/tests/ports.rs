@@ -1,4 +1,5 @@
-//! Protected ports that somebody else has on this node: by rules that rewrite destinations, as container runtimes and clusters write them.
+//! Protected ports that somebody else has on this node: by rules that rewrite destinations, as
+//! container runtimes and clusters write them.
 
 use std::{fs, process::Command};
 
@@ -33,7 +34,8 @@ fn is_told(site: &Site, filter: &Apifence<'_>, rules: &str, is_foreign: bool) ->
     sh(&site.node, "nft flush ruleset")
 }
 
-/// Rules of a chain at prerouting in a table `t`, with other chains and sets; and whether they give port 443 to somebody else.
+/// Rules of a chain at prerouting in a table `t`, with other chains and sets; and whether they give
+/// port 443 to somebody else.
 const NFT: [(&str, &str, bool); 33] = [
     ("", "tcp dport 443 dnat ip to 10.244.0.5:8443", true),
     ("", "tcp dport 443 dnat ip to 10.244.0.5:443", true),

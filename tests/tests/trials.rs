@@ -350,7 +350,8 @@ fn a_dry_run_takes_no_trial_back() -> Result<()> {
     Ok(())
 }
 
-/// Enforcement is switched off, and the file was edited since then: the mode is kept for the boot that puts the edit in force.
+/// Enforcement is switched off, and the file was edited since then: the mode is kept for the boot
+/// that puts the edit in force.
 #[test]
 fn a_mode_outlives_a_boot_where_the_off_switch_is_in_no_file() -> Result<()> {
     let site = Site::new()?;

@@ -101,7 +101,8 @@ fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
     }
 }
 
-/// What k3s and RKE2 go by: `cluster-cidr` in the words that their service starts them with, or in their configuration, or their default.
+/// What k3s and RKE2 go by: `cluster-cidr` in the words that their service starts them with, or in
+/// their configuration, or their default.
 fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
     const NAME: &str = "cluster-cidr";
     const DEFAULT: &str = "10.42.0.0/16";

@@ -1,5 +1,5 @@
-//! What this node tells of the cluster that it is in: its kubelet, the CIDRs of pods and nodes, the nodes that it talks to, and which programs
-//! have its sockets.
+//! What this node tells of the cluster that it is in: its kubelet, the CIDRs of pods and nodes, the
+//! nodes that it talks to, and which programs have its sockets.
 
 mod cidrs;
 mod files;

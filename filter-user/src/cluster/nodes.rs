@@ -37,7 +37,8 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Looks around: `sockets` are the connections of this network namespace, `ports` those of the API server, `cluster` the CIDRs that were set.
+    /// Looks around: `sockets` are the connections of this network namespace, `ports` those of the
+    /// API server, `cluster` the CIDRs that were set.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
@@ -102,8 +103,8 @@ pub async fn own_subnets(net: &Net) -> Result<Vec<IpNet>> {
     Ok(subnets.into_iter().collect())
 }
 
-/// The addresses that are etcd's or API servers', by what this node is connected to, and by its manifests; each with what it is. `ports` are
-/// those of the API server.
+/// The addresses that are etcd's or API servers', by what this node is connected to, and by its
+/// manifests; each with what it is. `ports` are those of the API server.
 pub fn peers(sockets: &[TcpSocket], ports: &BTreeSet<u16>) -> BTreeMap<IpAddr, &'static str> {
     let mut found = BTreeMap::new();
     for socket in sockets {
@@ -145,8 +146,9 @@ fn host(url: &str) -> Option<IpAddr> {
     with_port().or_else(alone)
 }
 
-/// The addresses of those who are logged in on this node by SSH: the other ends of what `sshd` is connected to; where none is found, of what is
-/// connected to port 22. `sockets` are the connections of this network namespace.
+/// The addresses of those who are logged in on this node by SSH: the other ends of what `sshd` is
+/// connected to; where none is found, of what is connected to port 22. `sockets` are the
+/// connections of this network namespace.
 pub fn administrators(sockets: &[TcpSocket]) -> BTreeSet<IpAddr> {
     const SSH: u16 = 22;
     let of_sshd = sockets_of(|name| ["sshd", "sshd-session", "dropbear"].contains(&name));

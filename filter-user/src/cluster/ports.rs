@@ -38,8 +38,9 @@ const WEB: [&str; 14] = [
 /// Where nobody chose the ports, one that many other programs listen on.
 const HTTPS: u16 = 443;
 
-/// Which of `asked`, ports that are to be protected, belong to somebody else. `ports` are all that are to be, `chosen` tells whether somebody chose
-/// them; `listeners` and `connections` are the sockets of this network namespace.
+/// Which of `asked`, ports that are to be protected, belong to somebody else. `ports` are all that
+/// are to be, `chosen` tells whether somebody chose them; `listeners` and `connections` are the
+/// sockets of this network namespace.
 pub fn foreign(
     asked: &BTreeSet<u16>,
     (ports, chosen): (&BTreeSet<u16>, bool),

@@ -281,8 +281,8 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     })))
 }
 
-/// How `list`, which `file` holds and `policy` was compiled from, differs from the one in force; where none is, from the one in the file, if
-/// another was typed.
+/// How `list`, which `file` holds and `policy` was compiled from, differs from the one in force;
+/// where none is, from the one in the file, if another was typed.
 fn list_change<'a>(
     context: &Context,
     before: Option<&mut Maps>,
@@ -333,8 +333,9 @@ fn list_change<'a>(
     })
 }
 
-/// Removes the pins of interfaces that are not among `all`: their links are on nothing, and never will be again. An interface that
-/// exists, and whose link somebody detached, keeps its pin and its warning.
+/// Removes the pins of interfaces that are not among `all`: their links are on nothing, and never
+/// will be again. An interface that exists, and whose link somebody detached, keeps its pin and its
+/// warning.
 fn forget_gone(pins: &Pins, all: &[Interface]) -> Result<()> {
     for ifindex in pins.interfaces()? {
         let is_there = all.iter().any(|found| found.ifindex == ifindex);

@@ -142,8 +142,8 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
-    /// When the last change took itself back, because nobody confirmed it, if the file says what is in force since then: there is nothing
-    /// to take back.
+    /// When the last change took itself back, because nobody confirmed it, if the file says what is
+    /// in force since then: there is nothing to take back.
     pub(super) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
         let record = self.record()?;
         let list = self.read().ok().flatten().map(|file| file.list().digest());
@@ -243,8 +243,8 @@ impl<'a> Writer<'a> {
         policy(&self.net, list, settings, &guarded).await.map(Some)
     }
 
-    /// What sets `list`, which `file` holds, apart from what holds now: from what packets met until now, which need not be what the file
-    /// says. Where no filter is attached, from the file.
+    /// What sets `list`, which `file` holds, apart from what holds now: from what packets met until
+    /// now, which need not be what the file says. Where no filter is attached, from the file.
     async fn compare(
         &mut self,
         file: &RangesFile,
@@ -288,11 +288,12 @@ impl<'a> Writer<'a> {
         Ok(Proposal::new(Vec::new(), change, leap))
     }
 
-    /// Writes `file` beside the ranges file, for the change that is to follow. One that `is_provisional` writes its own, once it knows
-    /// what returns: here it is tried.
+    /// Writes `file` beside the ranges file, for the change that is to follow. One that
+    /// `is_provisional` writes its own, once it knows what returns: here it is tried.
     fn write(&self, file: &RangesFile, is_provisional: bool) -> Result<Option<Staged>> {
         let path = &self.context.global.ranges_file;
-        // A file that says it already is left as it is: it may be the user's edit, or not be ours to write (a ConfigMap).
+        // A file that says it already is left as it is: it may be the user's edit, or not be ours
+        // to write (a ConfigMap).
         if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
             return Ok(None);
         }
@@ -300,7 +301,8 @@ impl<'a> Writer<'a> {
         Ok((!is_provisional).then(|| staged.thought_out_at(self.seen)))
     }
 
-    /// Makes the change, all of it or nothing, with the file that is `staged` for it. Returns the deadline if it is provisional.
+    /// Makes the change, all of it or nothing, with the file that is `staged` for it. Returns the
+    /// deadline if it is provisional.
     fn make(
         &mut self,
         file: &RangesFile,
@@ -401,8 +403,8 @@ fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
     }
 }
 
-/// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so that this one returns after a
-/// reboot, too. The edited one is in the history.
+/// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so
+/// that this one returns after a reboot, too. The edited one is in the history.
 pub(super) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
     let list = maps.record(maps.in_force()?)?.list;
     let says = |file: &RangesFile| file.list().digest() == list;

@@ -77,8 +77,8 @@ struct Edit<'a> {
 }
 
 impl<'a> Edit<'a> {
-    /// Makes the copy; or goes on with one that is there, if it says something else than the file. What would stand in the way of the
-    /// change is said before anybody takes the trouble.
+    /// Makes the copy; or goes on with one that is there, if it says something else than the file.
+    /// What would stand in the way of the change is said before anybody takes the trouble.
     fn open(context: &'a Context, args: &EditArgs) -> Result<Self> {
         let path = &context.global.ranges_file;
         let draft = Draft::open(&context.config.state_dir, path)

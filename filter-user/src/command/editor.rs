@@ -68,11 +68,13 @@ impl Editor {
         }
     }
 
-    /// Lets somebody edit `file`, until it is closed. What is pressed at the terminal meanwhile is for the editor alone.
+    /// Lets somebody edit `file`, until it is closed. What is pressed at the terminal meanwhile is
+    /// for the editor alone.
     pub(super) fn edit(&self, file: &Path) -> Result<ExitStatus> {
         let before = Terminal::now();
         let _quiet = Quiet::begin()?;
-        // An interrupt ends the editor, and not the shell that waits for it. What it saves under another name, and renames, is for nobody else.
+        // An interrupt ends the editor, and not the shell that waits for it. What it saves under
+        // another name, and renames, is for nobody else.
         let prepare = "umask 077; trap : INT QUIT;";
         let mut command = Command::new("/bin/sh");
         command.arg("-c");
@@ -155,7 +157,8 @@ pub(super) fn is_answered() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks which of `keys` it is to be, the first of them if nothing is pressed but Enter; `None` where nobody is there to answer.
+/// Asks which of `keys` it is to be, the first of them if nothing is pressed but Enter; `None`
+/// where nobody is there to answer.
 pub(super) fn ask(question: &str, keys: &[char]) -> Option<char> {
     if !is_answered() {
         return None;

@@ -129,8 +129,9 @@ impl Unclear {
     }
 }
 
-/// Whether the first enforcement on a node of a cluster is unclear: neither is `cluster_cidrs` set, nor does the list let in all that was
-/// found. Then its other nodes, and pods, would lose the API server.
+/// Whether the first enforcement on a node of a cluster is unclear: neither is `cluster_cidrs` set,
+/// nor does the list let in all that was found. Then its other nodes, and pods, would lose the API
+/// server.
 ///
 /// # Errors
 /// What is unclear.
@@ -259,8 +260,8 @@ fn join_by(ports: &BTreeSet<u16>, between: &str) -> String {
     ports.join(between)
 }
 
-/// The ports that `policy` is the first one to drop packets to; `enforced` are those that the policy in force drops packets to, or `None` if it
-/// drops none.
+/// The ports that `policy` is the first one to drop packets to; `enforced` are those that the
+/// policy in force drops packets to, or `None` if it drops none.
 fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -> BTreeSet<u16> {
     let ports = &policy.settings.ports;
     if policy.mode() != Mode::Enforce {
@@ -279,7 +280,8 @@ fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -
     before.map_or_else(|| ports.clone(), |settings| ports - &settings.ports)
 }
 
-/// What has to be clear before `policy`, of a filter on `guarded`, drops packets that passed until now; `enforced` as for [`asked`].
+/// What has to be clear before `policy`, of a filter on `guarded`, drops packets that passed until
+/// now; `enforced` as for [`asked`].
 ///
 /// # Errors
 /// If rtnetlink does not answer.
@@ -306,8 +308,8 @@ pub(super) async fn unclear(
     Ok(first_enforcement(&found, &policy.settings, is_let_in).err())
 }
 
-/// What nobody can tell of the ports that `policy` is the first one to drop packets to, in words; `enforced` as for [`asked`]. Where somebody
-/// chose them, it is known what is on them.
+/// What nobody can tell of the ports that `policy` is the first one to drop packets to, in words;
+/// `enforced` as for [`asked`]. Where somebody chose them, it is known what is on them.
 pub(super) fn unread(
     context: &Context,
     policy: &Policy,

@@ -1,5 +1,5 @@
-//! `apifence enforce` and `apifence monitor`: the mode alone. Whatever else is in force stays, the list included, also where the files say
-//! something else by now.
+//! `apifence enforce` and `apifence monitor`: the mode alone. Whatever else is in force stays, the
+//! list included, also where the files say something else by now.
 
 use anyhow::Result;
 use filter_common::{
@@ -140,8 +140,9 @@ fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
     Ok(())
 }
 
-/// The settings `have` with another mode. The next command keeps it as long as nobody says otherwise: that the config file gave the one
-/// before does not count any more, unless it gives this one.
+/// The settings `have` with another mode. The next command keeps it as long as nobody says
+/// otherwise: that the config file gave the one before does not count any more, unless it gives
+/// this one.
 fn with_mode(context: &Context, have: &Settings, mode: PolicyMode) -> Settings {
     let mut settings = Settings {
         mode,
@@ -172,7 +173,8 @@ fn list_in_force(context: &Context, digest: [u8; 32]) -> Result<(RangesFile, boo
     if let Some(file) = known_list(context, digest) {
         return Ok((file, true));
     }
-    // What nobody wrote: off while a first attach on trial has gone back, nobody while there is no list that can be used.
+    // What nobody wrote: off while a first attach on trial has gone back, nobody while there is no
+    // list that can be used.
     let unwritten = [List::Off, List::Ranges(Vec::new())];
     let mut unwritten = unwritten.iter().filter(|list| list.digest() == digest);
     match unwritten.next() {
@@ -201,8 +203,9 @@ fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a mode that would not last: `run` puts in force what the config file, its flags and its environment say, within a second; and
-/// without one, the next `attach` or boot does so with the config file.
+/// Refuses a mode that would not last: `run` puts in force what the config file, its flags and its
+/// environment say, within a second; and without one, the next `attach` or boot does so with the
+/// config file.
 fn refuse_said_otherwise(context: &Context, mode: PolicyMode) -> Result<()> {
     let Some(watcher) = WatchLock::watcher(&context.pins.watch())? else {
         refuse_row(&row(&context.file.said), mode, None)?;

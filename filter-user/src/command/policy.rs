@@ -182,8 +182,9 @@ pub(super) fn is_kept(basis: Basis) -> bool {
     matches!(basis, Basis::Files | Basis::LastInForce)
 }
 
-/// The list with this digest, from where lists are kept: the ranges file, the policy kept on disk, the history. The off switch does not
-/// count in the history: a first attach on trial that went back has it in force, and nobody wrote it.
+/// The list with this digest, from where lists are kept: the ranges file, the policy kept on disk,
+/// the history. The off switch does not count in the history: a first attach on trial that went
+/// back has it in force, and nobody wrote it.
 pub(super) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFile> {
     let is_it = |file: &RangesFile| file.list().digest() == digest;
     let path = &context.global.ranges_file;
@@ -200,8 +201,8 @@ pub(super) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFi
     before.filter_map(|kept| kept.read().ok()).find(is_it)
 }
 
-/// Keeps the policy in force in the state directory, if its list is known and something else is kept: after a confirmation, or where a
-/// writer died before it came to that.
+/// Keeps the policy in force in the state directory, if its list is known and something else is
+/// kept: after a confirmation, or where a writer died before it came to that.
 pub(super) fn keep_in_force(context: &Context, maps: &Maps) {
     let read = || {
         let slot = maps.in_force()?;

@@ -1,5 +1,5 @@
-//! What `attach`, `enforce` and `monitor` would change: settings, the list, connections. It is said before it is done, shown by a dry run,
-//! and refused where it does harm that nobody insists on.
+//! What `attach`, `enforce` and `monitor` would change: settings, the list, connections. It is said
+//! before it is done, shown by a dry run, and refused where it does harm that nobody insists on.
 
 use anyhow::{Error, Result};
 use serde::Serialize;
@@ -77,8 +77,9 @@ impl Proposal {
         }
     }
 
-    /// Why the change is refused unless somebody insists; every check of what a change of settings does to others is here.
-    /// `connections` is false where nobody can know who is kept out already.
+    /// Why the change is refused unless somebody insists; every check of what a change of settings
+    /// does to others is here. `connections` is false where nobody can know who is kept out
+    /// already.
     fn harm(&self, connections: bool) -> Result<()> {
         insist(&self.settings)?;
         if connections {
@@ -87,8 +88,8 @@ impl Proposal {
         Ok(())
     }
 
-    /// Says what is about to be done, and whether it is to be: false for a dry run, which shows it and no more. `connections` as of
-    /// [`Self::harm`]; `with` makes the answer for programs of it.
+    /// Says what is about to be done, and whether it is to be: false for a dry run, which shows it
+    /// and no more. `connections` as of [`Self::harm`]; `with` makes the answer for programs of it.
     ///
     /// # Errors
     /// If it does harm that nobody insists on.
@@ -175,7 +176,8 @@ fn insist(changes: &[SettingChange]) -> Result<()> {
     ))
 }
 
-/// The exit status of a change that is in force: it says what became of that, and not whether the answer could be written.
+/// The exit status of a change that is in force: it says what became of that, and not whether the
+/// answer could be written.
 pub(super) fn made(told: Result<()>) -> u8 {
     if let Err(error) = told {
         say(format_args!(

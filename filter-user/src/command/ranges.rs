@@ -166,8 +166,8 @@ fn which(number: usize, kept: &Kept) -> String {
     )
 }
 
-/// The list that is `number` lists back; without a number the last one that is a list: a broken file that was replaced is kept, too. And
-/// which one that is, in words.
+/// The list that is `number` lists back; without a number the last one that is a list: a broken
+/// file that was replaced is kept, too. And which one that is, in words.
 fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<String>)> {
     let lists = History::of(&context.global.ranges_file).before()?;
     let Some(number) = number else {
@@ -203,8 +203,8 @@ fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<Str
     }
 }
 
-/// Adding one of `ranges` without an expiry leaves the one that it has in `file`, if that has not passed: it is told, so that nobody
-/// takes it for good.
+/// Adding one of `ranges` without an expiry leaves the one that it has in `file`, if that has not
+/// passed: it is told, so that nobody takes it for good.
 fn going_on_to_expire(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<String> {
     let list = file.list();
     let lives = |entry: &&Entry| entry.expires.is_some_and(|time| now < time);

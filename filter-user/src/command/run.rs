@@ -176,8 +176,9 @@ pub(super) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     }
 }
 
-/// Makes the list that the service was started with the one in the ranges file, if there is none. One that is there was changed since the
-/// service was set up: a restart takes nothing of that back.
+/// Makes the list that the service was started with the one in the ranges file, if there is none.
+/// One that is there was changed since the service was set up: a restart takes nothing of that
+/// back.
 fn write_typed(context: &Context, text: &str) -> Result<()> {
     let list = typed_list(text, false)?;
     let path = &context.global.ranges_file;

@@ -24,8 +24,8 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// What the ranges file at `path` says, if that is in force by `record`; or what was put in force last. `said` is what the file says,
-    /// and whether that is what is wanted.
+    /// What the ranges file at `path` says, if that is in force by `record`; or what was put in
+    /// force last. `said` is what the file says, and whether that is what is wanted.
     pub(super) fn find(
         path: &Path,
         said: Option<(bool, List)>,
@@ -74,8 +74,9 @@ impl Before {
     }
 }
 
-/// The user's ranges among `prefixes`, each with the time that it lives, those around it included. All that expired before `now` did so then:
-/// the kernel does not know a time before it was started.
+/// The user's ranges among `prefixes`, each with the time that it lives, those around it included.
+/// All that expired before `now` did so then: the kernel does not know a time before it was
+/// started.
 pub(super) fn listed<'a>(
     prefixes: impl Iterator<Item = &'a Prefix>,
     now: Timestamp,

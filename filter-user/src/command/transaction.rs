@@ -22,7 +22,8 @@ pub(super) struct Staging<'a> {
     pub(super) file: Option<Staged>,
     /// The same policy for the state directory; not with a provisional one, which a reboot ends.
     pub(super) kept: Option<StagedPolicy>,
-    /// Makes it provisional. Without a `file` the ranges file says its list already, or is none of its business: `trial` tells.
+    /// Makes it provisional. Without a `file` the ranges file says its list already, or is none of
+    /// its business: `trial` tells.
     pub(super) within: Option<Duration>,
     /// What kind of trial that is.
     pub(super) trial: Trial,
@@ -31,8 +32,9 @@ pub(super) struct Staging<'a> {
 /// Puts all of `change` in force, or nothing; `between` is done while the policy lies in its slot, and nothing is
 /// changed yet. Returns the deadline if it is provisional.
 ///
-/// Whatever line this dies after: until `select` packets meet the old list; and what is then half done, `settle` completes or
-/// takes back. Once it is told that the policy is in force, [`clear_up`] and the history are to follow.
+/// Whatever line this dies after: until `select` packets meet the old list; and what is then half
+/// done, `settle` completes or takes back. Once it is told that the policy is in force,
+/// [`clear_up`] and the history are to follow.
 pub(super) fn put_in_force<T>(
     maps: &mut Maps,
     change: Staging<'_>,
@@ -84,7 +86,8 @@ pub(super) fn put_in_force<T>(
     }
 }
 
-/// A generation that failed on its way must not be taken for one that lacks the last step alone, and gives back what it took.
+/// A generation that failed on its way must not be taken for one that lacks the last step alone,
+/// and gives back what it took.
 fn forget(maps: &mut Maps) {
     // The failure that brought us here is the one to tell.
     if let Ok(Standing::Settled(current)) = maps.standing() {
@@ -93,8 +96,8 @@ fn forget(maps: &mut Maps) {
     }
 }
 
-/// What comes once a policy is in force, and can wait: room for the next one, and for the usage of the ranges in force. The policy does not
-/// depend on it.
+/// What comes once a policy is in force, and can wait: room for the next one, and for the usage of
+/// the ranges in force. The policy does not depend on it.
 pub(super) fn clear_up(maps: &mut Maps) {
     if let Err(error) = maps.prepare() {
         say(format_args!(

@@ -38,8 +38,8 @@ pub(super) async fn of_node(context: &Context, net: &Net) -> Result<Vec<Warning>
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
-/// The same with what is wrong with the filter itself, for the process that keeps it as `health` says; `ranges` remember what the list
-/// has to say.
+/// The same with what is wrong with the filter itself, for the process that keeps it as `health`
+/// says; `ranges` remember what the list has to say.
 pub(super) async fn of_everything(
     context: &Context,
     net: &Net,
@@ -332,8 +332,9 @@ pub(super) fn acknowledged(context: &Context) -> (Vec<Acknowledgement>, Option<a
     }
 }
 
-/// The interfaces that are to be guarded, by name: those that the settings name, or the last `attach` or `run`; or else those that
-/// hold the default routes. Those that were guarded and are still there come with them.
+/// The interfaces that are to be guarded, by name: those that the settings name, or the last
+/// `attach` or `run`; or else those that hold the default routes. Those that were guarded and are
+/// still there come with them.
 pub(super) async fn wanted(
     context: &Context,
     net: &Net,

@@ -69,8 +69,9 @@ pub struct Settings {
     /// The keys whose values come from the config file: what it no longer says is the default again.
     #[serde(default)]
     pub from_file: BTreeSet<String>,
-    /// Whether nobody asked for the mode, which is `monitor`: what was asked for would shut out the cluster, on a node that has never enforced
-    /// anything, and waits until somebody says what is meant.
+    /// Whether nobody asked for the mode, which is `monitor`: what was asked for would shut out the
+    /// cluster, on a node that has never enforced anything, and waits until somebody says what is
+    /// meant.
     #[serde(default)]
     pub mode_waits: bool,
 }
@@ -115,7 +116,8 @@ pub enum XdpMode {
     Auto,
 }
 
-/// What `run` does with an edit of its files that would cut nodes of the cluster, or those who administer this node by SSH.
+/// What `run` does with an edit of its files that would cut nodes of the cluster, or those who
+/// administer this node by SSH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnCut {
     /// Put it in force on trial: it takes itself back unless `apifence confirm` comes

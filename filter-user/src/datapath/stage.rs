@@ -24,8 +24,9 @@ use crate::{
 };
 
 impl Maps {
-    /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. `commits` tells whether its list goes into the
-    /// ranges file with it. `done` hears how many more prefixes are in.
+    /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. `commits`
+    /// tells whether its list goes into the ranges file with it. `done` hears how many more
+    /// prefixes are in.
     ///
     /// # Errors
     /// If the kernel refuses: no memory, no capability. The slot in force is untouched.

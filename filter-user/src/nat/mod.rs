@@ -12,7 +12,8 @@ use std::{collections::BTreeSet, fs};
 
 use crate::nfnetlink::{attribute, dump, number, text};
 
-/// What may rewrite destinations here, in words: chains of nftables, tables of iptables, IPVS. What cannot be asked is not there.
+/// What may rewrite destinations here, in words: chains of nftables, tables of iptables, IPVS. What
+/// cannot be asked is not there.
 pub fn rewriters() -> Vec<String> {
     let mut found: Vec<String> = nft_chains().into_iter().collect();
     let programs = legacy().into_iter();
@@ -25,7 +26,8 @@ pub fn rewriters() -> Vec<String> {
     found
 }
 
-/// The programs of iptables, as they were before nftables, that have a table `nat` here: netlink does not tell what is in it.
+/// The programs of iptables, as they were before nftables, that have a table `nat` here: netlink
+/// does not tell what is in it.
 pub fn legacy() -> Vec<&'static str> {
     let programs = [
         ("ip_tables_names", "iptables"),

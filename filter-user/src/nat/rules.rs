@@ -1,5 +1,5 @@
-//! Which protected ports the rules of nftables give to somebody else: each rule is tried with a packet to the port. What is not understood, as
-//! sets of iptables, says nothing.
+//! Which protected ports the rules of nftables give to somebody else: each rule is tried with a
+//! packet to the port. What is not understood, as sets of iptables, says nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,8 +37,9 @@ pub struct Question<'a> {
     pub ways: Vec<Way>,
 }
 
-/// Which ports lead to somebody else: what anybody sends there, to one of this node's addresses over one of the interfaces, is rewritten, and
-/// not to a port of the API server. What is rewritten for some clients alone, or at the address of a service, is its owner's.
+/// Which ports lead to somebody else: what anybody sends there, to one of this node's addresses
+/// over one of the interfaces, is rewritten, and not to a port of the API server. What is rewritten
+/// for some clients alone, or at the address of a service, is its owner's.
 pub fn diverted(question: &Question<'_>) -> Vec<Diversion> {
     let mut chains = Chains {
         question,
@@ -285,7 +286,8 @@ impl Chains<'_> {
         Some(done)
     }
 
-    /// What it means that the destination becomes this; none if it stays, or is this node. Within that, none if nobody knows.
+    /// What it means that the destination becomes this; none if it stays, or is this node. Within
+    /// that, none if nobody knows.
     fn to(
         &self,
         packet: &Packet<'_>,
@@ -369,7 +371,8 @@ impl Default for Registers {
 }
 
 impl Registers {
-    /// Where a register begins: four long ones from 1 on, and short ones, which are parts of them, from 8 on (`nft_parse_register`).
+    /// Where a register begins: four long ones from 1 on, and short ones, which are parts of them,
+    /// from 8 on (`nft_parse_register`).
     fn place(register: u32) -> usize {
         match register {
             0..=4 => register as usize * 16,

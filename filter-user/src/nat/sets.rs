@@ -45,7 +45,8 @@ enum Keys {
 }
 
 impl Sets {
-    /// What `key` finds in a set, with what becomes of it: for each element whether it is that one. What comes first is looked at first.
+    /// What `key` finds in a set, with what becomes of it: for each element whether it is that one.
+    /// What comes first is looked at first.
     pub(super) fn find(
         &self,
         (family, table, set): (u8, &str, &str),

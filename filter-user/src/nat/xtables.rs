@@ -39,7 +39,8 @@ fn word_at(info: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// `struct xt_tcp`: source ports from and to, destination ports from and to, option, flags and their mask, what is inverted.
+/// `struct xt_tcp`: source ports from and to, destination ports from and to, option, flags and
+/// their mask, what is inverted.
 fn tcp(info: &[u8], port: u16) -> Option<(Fit, bool)> {
     const INVERTED: u8 = 2;
     let inside = (number_at(info, 4)?..=number_at(info, 6)?).contains(&port);
@@ -55,7 +56,8 @@ fn tcp(info: &[u8], port: u16) -> Option<(Fit, bool)> {
     Some((fit, asks))
 }
 
-/// `struct xt_multiport_v1`: which ports, how many; 15 of them; whether the next one is the end of a range; whether it is inverted.
+/// `struct xt_multiport_v1`: which ports, how many; 15 of them; whether the next one is the end of
+/// a range; whether it is inverted.
 fn multiport(info: &[u8], port: u16) -> Option<(Fit, bool)> {
     const MOST: usize = 15;
     const RANGES: usize = 2 + 2 * MOST;

@@ -3,7 +3,8 @@
 use super::Interface;
 use crate::config::nearest;
 
-/// Which of the interfaces `all` has `name` as an alternative name, in words; nothing if none has. The filter goes by the own names.
+/// Which of the interfaces `all` has `name` as an alternative name, in words; nothing if none has.
+/// The filter goes by the own names.
 pub fn other_name(name: &str, all: &[Interface]) -> Option<String> {
     let has = |interface: &&Interface| interface.other_names.iter().any(|other| other == name);
     let own = &all.iter().find(has)?.name;

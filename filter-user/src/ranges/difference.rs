@@ -17,7 +17,8 @@ pub struct Difference {
     pub removed: Vec<IpNet>,
     /// Ranges that stay, and let in until another time.
     pub changed: Vec<IpNet>,
-    /// Ranges that let in as before, and whose entry is another one: its comment, or an expiry that a wider range overrides.
+    /// Ranges that let in as before, and whose entry is another one: its comment, or an expiry that
+    /// a wider range overrides.
     pub edited: Vec<IpNet>,
     /// How many ranges stay as they are.
     pub unchanged: usize,
@@ -75,8 +76,8 @@ impl Difference {
         }
     }
 
-    /// Takes those of the unchanged ranges whose entry in `want` differs from that in `have` for edited ones. Both are in order, as
-    /// [`super::RangesFile::list`] has them.
+    /// Takes those of the unchanged ranges whose entry in `want` differs from that in `have` for
+    /// edited ones. Both are in order, as [`super::RangesFile::list`] has them.
     pub fn note_edits(&mut self, have: &[Entry], want: &[Entry]) {
         let (mut have, mut want) = (have, want);
         while let (Some(old), Some(new)) = (have.first(), want.first()) {
@@ -125,8 +126,8 @@ impl Difference {
             .chain(self.edited.iter().map(sign('~')))
     }
 
-    /// The same, each with what becomes of its entry, in words. `before` and `after` are the entries of both lists, in order; `sources`
-    /// is what the second was compiled to, if it was.
+    /// The same, each with what becomes of its entry, in words. `before` and `after` are the
+    /// entries of both lists, in order; `sources` is what the second was compiled to, if it was.
     pub fn in_words<'a>(
         &'a self,
         before: &'a [Entry],
@@ -188,7 +189,8 @@ impl Difference {
         added.chain(removed).chain(changed).chain(edited)
     }
 
-    /// Those of the ranges that come or change whose own expiry in `after` has no effect: a wider range lets them in for longer.
+    /// Those of the ranges that come or change whose own expiry in `after` has no effect: a wider
+    /// range lets them in for longer.
     pub fn outliving<'a>(
         &'a self,
         after: &'a [Entry],
@@ -242,7 +244,8 @@ fn outlives(sources: &Prefixes, range: &IpNet, own: Timestamp) -> Option<Prefix>
     let mut around = *range;
     while let Some(outer) = around.supernet() {
         around = outer;
-        // A prefix lives as long as the longest-lived one around it: the outermost of those is the one that gives it that time.
+        // A prefix lives as long as the longest-lived one around it: the outermost of those is the
+        // one that gives it that time.
         if let Some(found) = sources.get(&around)
             && found.expires == life
         {

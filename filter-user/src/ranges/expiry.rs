@@ -4,14 +4,16 @@ use jiff::{Span, Timestamp, civil::DateTime, tz::TimeZone};
 
 use super::{Refusal, meant::shown};
 
-/// From here on a time means never: the kernel counts nanoseconds since boot in 64 bits, which end some 580 years after it.
+/// From here on a time means never: the kernel counts nanoseconds since boot in 64 bits, which end
+/// some 580 years after it.
 const NEVER: &str = "2500-01-01T00:00:00Z";
 
 fn never() -> Timestamp {
     NEVER.parse().expect("it is a time")
 }
 
-/// Parses the time behind `expires=`: RFC 3339 with an offset or `Z`; `None` if it is so far away that the entry never expires.
+/// Parses the time behind `expires=`: RFC 3339 with an offset or `Z`; `None` if it is so far away
+/// that the entry never expires.
 ///
 /// # Errors
 /// Anything else, with the form that would be taken: a time without an offset would mean another moment on each machine.
@@ -19,7 +21,8 @@ pub fn parse_until(text: &str) -> Result<Option<Timestamp>, Refusal> {
     parse_time(text).map(|time| Some(time).filter(|time| *time < never()))
 }
 
-/// Parses a time as RFC 3339 has it. The last hours of the year 9999, which the clock here does not reach, are its last second.
+/// Parses a time as RFC 3339 has it. The last hours of the year 9999, which the clock here does not
+/// reach, are its last second.
 ///
 /// # Errors
 /// As of [`parse_until`].
@@ -81,8 +84,8 @@ fn read(text: &str) -> Option<Timestamp> {
     }
 }
 
-/// Parses what `--expires` takes, at `now`: a duration like `8h`, `30d`, `3mo` or `1h 30m`, or a time as in the file. Whole
-/// seconds.
+/// Parses what `--expires` takes, at `now`: a duration like `8h`, `30d`, `3mo` or `1h 30m`, or a
+/// time as in the file. Whole seconds.
 ///
 /// # Errors
 /// Anything else, and what is not in the future, or too far in it.

@@ -98,8 +98,8 @@ pub(super) fn split(line: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a line ends with the character for other programs, or a file was torn there: what stands behind it may not have been meant
-/// as a comment.
+/// Whether a line ends with the character for other programs, or a file was torn there: what stands
+/// behind it may not have been meant as a comment.
 pub(super) fn ends_a_line(letter: char) -> bool {
     matches!(
         letter,

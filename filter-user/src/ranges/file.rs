@@ -210,8 +210,9 @@ impl RangesFile {
         })
     }
 
-    /// Lets the ranges of `edits` in at `now`: at the end of the file, or where they are listed already. There an edit takes the place of
-    /// what it says something about, and an expiry that has passed is taken off: adding means to let in.
+    /// Lets the ranges of `edits` in at `now`: at the end of the file, or where they are listed
+    /// already. There an edit takes the place of what it says something about, and an expiry that
+    /// has passed is taken off: adding means to let in.
     ///
     /// A switch that says nobody or everybody makes way for the first range.
     pub fn add(&mut self, edits: impl IntoIterator<Item = Edit>, now: Timestamp) {

@@ -23,7 +23,8 @@ pub(super) const QUOTES: &[char] = &[
     '\u{201d}',
 ];
 
-/// What was written, as a terminal can show it: characters that cannot be seen by their code, and no more than the beginning of much.
+/// What was written, as a terminal can show it: characters that cannot be seen by their code, and
+/// no more than the beginning of much.
 pub fn shown(text: &str) -> String {
     let visible =
         |letter: char| matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1;

@@ -9,8 +9,9 @@ use super::Entry;
 /// Most remarks on a list that are spelled out.
 const MOST_REMARKS: usize = 10;
 
-/// What is worth saying about a list that is in order, as a warning or a note: the first of it, and how much more there is. How ranges lie in
-/// one another is told of those that are `new`: the others were told of when they came.
+/// What is worth saying about a list that is in order, as a warning or a note: the first of it, and
+/// how much more there is. How ranges lie in one another is told of those that are `new`: the
+/// others were told of when they came.
 pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     let mut remarks = Vec::new();
     let mut more = 0_usize;

@@ -14,8 +14,8 @@ pub fn is_blank(text: &str) -> bool {
         .all(|letter| SEPARATORS.contains(&letter) || letter.is_whitespace())
 }
 
-/// Several arguments as one list. A separator at the end of one is harmless; an argument that is empty is an item that is empty, for it
-/// is what an unset variable looks like.
+/// Several arguments as one list. A separator at the end of one is harmless; an argument that is
+/// empty is an item that is empty, for it is what an unset variable looks like.
 pub fn join(texts: &[String]) -> String {
     let last = texts.len().saturating_sub(1);
     let texts: Vec<&str> = (0..)

@@ -83,7 +83,8 @@ impl Attributes {
     }
 }
 
-/// Refuses to replace the file at `target` where the kernel would not let it: what is about to be said would not come true.
+/// Refuses to replace the file at `target` where the kernel would not let it: what is about to be
+/// said would not come true.
 ///
 /// # Errors
 /// If so, with what to do instead.

@@ -51,7 +51,8 @@ impl Draft {
         }
     }
 
-    /// Forgets the edit of the ranges file at `path` if it says the same as `file`, which is in force for good, and nobody is at it.
+    /// Forgets the edit of the ranges file at `path` if it says the same as `file`, which is in
+    /// force for good, and nobody is at it.
     pub fn settle(state_dir: &Path, path: &Path, file: &RangesFile) {
         let (_, copy) = places(state_dir, path);
         if !copy.exists() {

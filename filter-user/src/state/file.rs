@@ -218,7 +218,8 @@ impl Staged {
         })
     }
 
-    /// The file that it replaces looked like `seen` when the change was thought out: one that was edited since is not replaced.
+    /// The file that it replaces looked like `seen` when the change was thought out: one that was
+    /// edited since is not replaced.
     #[must_use]
     pub fn thought_out_at(self, seen: Seen) -> Self {
         Self {

@@ -1,15 +1,17 @@
 //! Which devices carry what: traffic of this node alone, pod traffic of the cluster, or a way in.
 //!
-//! A device of a known network is told by its name and its kind together. Only root gives names; but a name alone proves nothing: a
-//! bridge with a card in it is a way in whatever it is called, and so is a VXLAN device that no network plugin calls so.
+//! A device of a known network is told by its name and its kind together. Only root gives names;
+//! but a name alone proves nothing: a bridge with a card in it is a way in whatever it is called,
+//! and so is a VXLAN device that no network plugin calls so.
 
 use netlink_packet_route::link::InfoKind;
 
 use crate::net::Interface;
 
-/// Whether what comes in over `interface` is from this node: from itself, or from one of its pods or containers, as far as the names
-/// tell that network plugins and container engines give to the host's ends of their pairs. The card of a node that is a container
-/// itself is such a pair, too, and has another name.
+/// Whether what comes in over `interface` is from this node: from itself, or from one of its pods
+/// or containers, as far as the names tell that network plugins and container engines give to the
+/// host's ends of their pairs. The card of a node that is a container itself is such a pair, too,
+/// and has another name.
 pub(super) fn is_local(interface: &Interface) -> bool {
     const LOOPBACK: u32 = 1;
     const PAIRS: [&str; 7] = ["veth", "cali", "lxc", "cilium_", "eni", "azv", "gke"];
@@ -25,9 +27,10 @@ pub(super) fn is_local(interface: &Interface) -> bool {
 
 /// Whether `interface` is a device that a known network plugin makes for pod traffic between nodes.
 ///
-/// The names are those of flannel (`flannel.VNI`, `flannel-v6.VNI`, `flannel-wg`), Calico (`vxlan.calico`, `wireguard.cali`, `tunl0`), Cilium
-/// (`cilium_vxlan`, `cilium_geneve`, `cilium_ipip4`, `cilium_wg0`), OVN-Kubernetes and Antrea on Open vSwitch (`genev_sys_6081`, `vxlan_sys_4789`,
-/// `ovn-k8s-mp0`, `antrea-gw0`), and Weave (`vxlan-6784`).
+/// The names are those of flannel (`flannel.VNI`, `flannel-v6.VNI`, `flannel-wg`), Calico
+/// (`vxlan.calico`, `wireguard.cali`, `tunl0`), Cilium (`cilium_vxlan`, `cilium_geneve`,
+/// `cilium_ipip4`, `cilium_wg0`), OVN-Kubernetes and Antrea on Open vSwitch (`genev_sys_6081`,
+/// `vxlan_sys_4789`, `ovn-k8s-mp0`, `antrea-gw0`), and Weave (`vxlan-6784`).
 pub(super) fn is_overlay(interface: &Interface) -> bool {
     let name = interface.name.as_str();
     let among = |names: &[&str]| names.contains(&name);

@@ -45,8 +45,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Asks the kernel, for a filter that protects `ports` at `destinations`, which are empty for any. What it does not tell is not
-    /// warned of.
+    /// Asks the kernel, for a filter that protects `ports` at `destinations`, which are empty for
+    /// any. What it does not tell is not warned of.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
@@ -268,7 +268,8 @@ impl Facts {
         })
     }
 
-    /// Whether whatever comes in over `interface` has passed a filter, its own or that of what lies under it, or is of this node alone.
+    /// Whether whatever comes in over `interface` has passed a filter, its own or that of what lies
+    /// under it, or is of this node alone.
     fn covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
         if guarded.contains(&interface.ifindex) || is_local(interface) {
             return true;

@@ -1,5 +1,7 @@
-//! A program that has sockets, to be run under another one's name: `stand-in [--connect ADDRESS:PORT]... [[ADDRESS:]PORT]...`. Listens on each
-//! port, of every address unless one is named; keeps what it accepts and what it connects to, and sends back what it is sent. Says `ready` when all of that is there.
+//! A program that has sockets, to be run under another one's name: `stand-in [--connect
+//! ADDRESS:PORT]... [[ADDRESS:]PORT]...`. Listens on each port, of every address unless one is
+//! named; keeps what it accepts and what it connects to, and sends back what it is sent. Says
+//! `ready` when all of that is there.
 
 use std::{
     env, io,

@@ -1,9 +1,11 @@
-//! What commands say, what the file says and what packets meet are the same, whatever is done in whatever order: random changes, expiries,
-//! trials, edits by hand, boots and deaths, against a model that has nothing in common with the product but the manual.
+//! What commands say, what the file says and what packets meet are the same, whatever is done in
+//! whatever order: random changes, expiries, trials, edits by hand, boots and deaths, against a
+//! model that has nothing in common with the product but the manual.
 //!
-//! `AGREEMENT_STEPS` makes it long, in scripts of 60 steps, each on a node of its own, with seeds from the clock; `AGREEMENT_SEED` begins
-//! with that seed. A failure
-//! shows its seed and all that was done: times are the clock's, so that a seed repeats what is done and not what a busy machine makes of it.
+//! `AGREEMENT_STEPS` makes it long, in scripts of 60 steps, each on a node of its own, with seeds
+//! from the clock; `AGREEMENT_SEED` begins with that seed. A failure shows its seed and all that
+//! was done: times are the clock's, so that a seed repeats what is done and not what a busy machine
+//! makes of it.
 
 mod death;
 mod list;

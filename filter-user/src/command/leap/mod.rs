@@ -84,8 +84,9 @@ enum Kind {
     Client,
 }
 
-/// Looks at the connections of this node, and at the address that this shell came in from. `guarded` are the interfaces that the filter will
-/// be on; `maps` those of the policy in force, if there is one.
+/// Looks at the connections of this node, and at the address that this shell came in from.
+/// `guarded` are the interfaces that the filter will be on; `maps` those of the policy in force, if
+/// there is one.
 pub(super) async fn look(
     context: &Context,
     net: &Net,
@@ -182,8 +183,8 @@ struct Seen {
     doubt: Option<&'static str>,
 }
 
-/// The connections as the filter sees them, in order: what is rewritten behind the filter, or forwarded, is what connection tracking knows, and
-/// not the socket.
+/// The connections as the filter sees them, in order: what is rewritten behind the filter, or
+/// forwarded, is what connection tracking knows, and not the socket.
 fn seen(
     sockets: &[TcpSocket],
     policy: &Policy,
@@ -345,8 +346,8 @@ impl Leap {
         }
     }
 
-    /// Why nobody should do this who cannot be asked, in words: it cuts nodes of the cluster, or shuts out who administers this one. Anybody else is
-    /// shut out on purpose.
+    /// Why nobody should do this who cannot be asked, in words: it cuts nodes of the cluster, or
+    /// shuts out who administers this one. Anybody else is shut out on purpose.
     pub(super) fn serious(&self) -> Option<String> {
         self.nodes().or_else(|| {
             let mut shut_out = self.shuts_out.iter().chain(&self.administrators);

@@ -131,8 +131,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls,
     controls.frozen = frozen;
 }
 
-/// Takes out of what is drawn what a terminal would obey: the library leaves out control characters, and keeps those that change the
-/// direction of writing in the cell before them.
+/// Takes out of what is drawn what a terminal would obey: the library leaves out control
+/// characters, and keeps those that change the direction of writing in the cell before them.
 fn hide(frame: &mut Frame<'_>) {
     for cell in &mut frame.buffer_mut().content {
         if cell.symbol().contains(is_hidden) {

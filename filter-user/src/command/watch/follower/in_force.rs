@@ -65,8 +65,8 @@ impl Known {
         matches!(self.standing, Some(Standing::Provisional { .. }))
     }
 
-    /// Says what somebody else must have done, if `generation`, which `by` wanted, is the one in force `now`, and this is what was known
-    /// before.
+    /// Says what somebody else must have done, if `generation`, which `by` wanted, is the one in
+    /// force `now`, and this is what was known before.
     fn tell_news(&self, generation: u64, by: Option<Author>, now: &news::Seen) {
         if self.standing.is_some() && generation != self.generation {
             news::of_others(by, self.seen.as_ref(), now);
@@ -419,7 +419,8 @@ impl Follower {
         say("note: a change is on trial: it waits for `apifence confirm`");
     }
 
-    /// Why the files are not enforced yet, if `list` under `want` would be the first that is; `enforces` tells whether the policy in force is.
+    /// Why the files are not enforced yet, if `list` under `want` would be the first that is;
+    /// `enforces` tells whether the policy in force is.
     async fn first(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
         let store = PolicyStore::new(&self.context.config.state_dir);
         if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {

@@ -1,5 +1,5 @@
-//! Interfaces that the config file names anew: they are guarded at once, unless that would cut nodes of the cluster, or those who
-//! administer this node. An interface cannot be on trial.
+//! Interfaces that the config file names anew: they are guarded at once, unless that would cut
+//! nodes of the cluster, or those who administer this node. An interface cannot be on trial.
 
 use anyhow::Result;
 

@@ -36,7 +36,8 @@ fn of_lists(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> S
     words.join("; ")
 }
 
-/// Says that the ranges file at `path` is in force, in place of the list of `record`, and how settings `changes` with it.
+/// Says that the ranges file at `path` is in force, in place of the list of `record`, and how
+/// settings `changes` with it.
 pub(super) fn applied(
     path: &Path,
     record: &PolicyRecord,

@@ -1,5 +1,5 @@
-//! An edit of the files that would cut nodes of the cluster, or those who administer this node: it goes in force on trial, unless somebody
-//! wants it otherwise.
+//! An edit of the files that would cut nodes of the cluster, or those who administer this node: it
+//! goes in force on trial, unless somebody wants it otherwise.
 
 use std::time::Duration;
 
