@@ -34,9 +34,7 @@ impl Author {
     /// The one who runs this process.
     pub fn of_this_process() -> Self {
         let words = env::args_os().skip(1);
-        let words: Vec<String> = words
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect();
+        let words: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
         // What is before the verb says where things are, and not what was done.
         let all = Cli::command();
         let is_verb = |word: &String| all.find_subcommand(word).is_some();
@@ -99,6 +97,15 @@ impl fmt::Display for Author {
             (None, None) => Ok(()),
         }
     }
+}
+
+/// A word of a command, as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:,=@%+".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// The user who started this: the one that `sudo`, `doas` or `pkexec` note, if this process is

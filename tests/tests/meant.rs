@@ -380,3 +380,29 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
     ensure!(text(&filter)?.contains(STRANGER[0]));
     Ok(())
 }
+
+/// What is said of entries does not depend on whether a filter is attached.
+#[test]
+fn without_a_filter_the_words_are_the_same() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&["ranges", "set", ADMIN_RANGES])?;
+    let host = ["ranges", "add", STRANGER[0], "--expires", "30d"];
+    says(&filter, &host, &["+203.0.113.9/32, until 20"])?;
+    let said = [
+        "~203.0.113.9/32, in force for as long as 203.0.113.0/24",
+        "warning: the expiry of `203.0.113.9/32` has no effect",
+    ];
+    says(&filter, &["ranges", "add", "203.0.113.0/24"], &said)?;
+    filter.ok(&["ranges", "remove", "203.0.113.0/24"])?;
+    let guest = [&host[..3], &["--comment", "a guest"]].concat();
+    says(
+        &filter,
+        &guest,
+        &["~203.0.113.9/32, comment `a guest`", "1 changed"],
+    )?;
+    // As it can be typed again.
+    let by = history(&filter)?[0]["by"]["command"].clone();
+    ensure!(by == "ranges add 203.0.113.9 --comment 'a guest'", "{by}");
+    Ok(())
+}

@@ -14,7 +14,7 @@ use super::{
     policy::{examine, keep, policy, typed_list},
     proposal::{ListChange, Proposal, made},
     settle::settle,
-    told::{Before, in_words, listed},
+    told::{Before, difference_from, in_words, listed},
     transaction::{Staging, clear_up, put_in_force},
     upgrade::{other_settings, take_over},
     warned,
@@ -300,7 +300,7 @@ fn list_change<'a>(
             let known = Before::find(path, said.filter(|_| wish.typed.is_some()), None);
             let had = known.entries().to_vec();
             let difference = match wish.typed {
-                Some(_) => Difference::new(&had, list.entries()),
+                Some(_) => difference_from(&had, policy.sources(), now),
                 // Nothing of it is in force yet.
                 None => {
                     return Ok(ListChange {
@@ -323,7 +323,7 @@ fn list_change<'a>(
     let is_same = difference.is_none() && was_off == (*list == List::Off);
     let words = match is_same {
         true => Vec::new(),
-        false => in_words(&difference, &known, list, Some(policy), now),
+        false => in_words(&difference, &known, list, policy.sources(), now),
     };
     Ok(ListChange {
         list,

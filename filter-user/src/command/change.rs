@@ -16,7 +16,7 @@ use super::{
     policy::{examine, keep, policy},
     proposal::{ListChange, Proposal, made},
     settle::{Waiting, settle},
-    told::{Before, in_words, listed},
+    told::{Before, difference_from, in_words, listed},
     transaction::{Staging, clear_up, put_in_force},
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     output::say,
     problem::Problem,
     progress::Progress,
-    ranges::{Difference, Entry, List, RangesFile},
+    ranges::{Difference, Entry, List, Prefixes, RangesFile, Sources, compile},
     state::{History, Seen, Staged, WriterLock, read_ranges},
     strays::strays_at_rest,
 };
@@ -261,24 +261,28 @@ impl<'a> Writer<'a> {
             .map(|said| (said == file, said.list()));
         let before = Before::find(path, said, record.as_ref());
         let now = Timestamp::now();
+        // Where no filter is attached, those of the list alone.
+        let compiled = match policy {
+            Some(_) => Prefixes::default(),
+            None => compile(list.entries(), &Sources::default()),
+        };
+        let sources = policy.map_or(&compiled, Policy::sources);
         let (mut difference, leap) = match (&mut self.maps, policy) {
             (Some(maps), Some(policy)) => {
-                let want = listed(policy.sources().iter(), now);
+                let want = listed(sources.iter(), now);
                 let difference = Difference::between(listed(maps.known()?, now), want);
                 let guarded = self.context.pins.interfaces()?.into_iter().collect();
                 let leap = look(self.context, &self.net, Some(maps), policy, &guarded).await?;
                 (difference, leap)
             }
             _ => (
-                Difference::new(before.entries(), list.entries()),
+                difference_from(before.entries(), sources, now),
                 Leap::default(),
             ),
         };
-        if policy.is_some() {
-            difference.note_edits(before.entries(), list.entries());
-        }
+        difference.note_edits(before.entries(), list.entries());
         let mut words = mem::take(&mut self.words);
-        words.extend(in_words(&difference, &before, list, policy, now));
+        words.extend(in_words(&difference, &before, list, sources, now));
         let change = ListChange {
             list,
             was_off: record.is_some_and(|record| record.mode == Mode::Off as u8),

@@ -8,8 +8,7 @@ use jiff::Timestamp;
 
 use crate::{
     clock::to_second,
-    datapath::Policy,
-    ranges::{Difference, Entry, List, Prefix, remarks},
+    ranges::{Difference, Entry, List, Prefix, Prefixes, Sources, compile, remarks},
     state::History,
 };
 
@@ -90,6 +89,12 @@ pub(super) fn listed<'a>(
     })
 }
 
+/// What sets a list of these `sources` apart from one with the entries `before`, which is not in the kernel.
+pub(super) fn difference_from(before: &[Entry], sources: &Prefixes, now: Timestamp) -> Difference {
+    let had = compile(before, &Sources::default());
+    Difference::between(listed(had.iter(), now), listed(sources.iter(), now))
+}
+
 /// How many ranges or connections are named one by one.
 pub(super) const NAMED: usize = 20;
 
@@ -102,16 +107,15 @@ pub(super) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> 
     first
 }
 
-/// What becomes of which entry of the list `before` with `list`, from which `policy` was compiled.
+/// What becomes of which entry of the list `before` with `list`, which was compiled to `sources`.
 pub(super) fn in_words(
     difference: &Difference,
     before: &Before,
     list: &List,
-    policy: Option<&Policy>,
+    sources: &Prefixes,
     now: Timestamp,
 ) -> Vec<String> {
-    let sources = policy.map(Policy::sources);
-    let words = difference.in_words(before.entries(), list.entries(), sources, now);
+    let words = difference.in_words(before.entries(), list.entries(), Some(sources), now);
     let mut lines = first_lines(words, difference.count());
     let changed = difference.changed.len() + difference.edited.len();
     lines.push(format!(
@@ -124,9 +128,8 @@ pub(super) fn in_words(
             changed => format!(", {changed} changed"),
         }
     ));
-    let mut outliving: Vec<String> = sources
-        .into_iter()
-        .flat_map(|sources| difference.outliving(list.entries(), sources))
+    let mut outliving: Vec<String> = difference
+        .outliving(list.entries(), sources)
         .map(|range| format!("`{range}`"))
         .collect();
     // One that is listed twice counts once.

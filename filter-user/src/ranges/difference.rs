@@ -168,9 +168,10 @@ impl Difference {
                     Some((time, outer)) => overridden(time, &outer),
                     None => life(*lives, now),
                 };
-                let comment =
-                    comment(old, new).map_or_else(String::new, |text| format!(", {text}"));
-                format!("~{}{life}{comment}", named(range, new))
+                match comment(old, new) {
+                    Some(comment) => format!("~{range}{life}, {comment}"),
+                    None => format!("~{}{life}", named(range, new)),
+                }
             });
         let edited = self.edited.iter().map(move |range| {
             let (old, new) = (entry(before, range), entry(after, range));
