@@ -381,6 +381,30 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
     Ok(())
 }
 
+/// What a change before this one did is not said of this one.
+#[test]
+fn a_change_that_changes_nothing_says_so() -> Result<()> {
+    let site = Site::new()?;
+    let filter = Apifence::new(&site.node)?;
+    filter.ok(&ATTACH)?;
+    for comment in ["office", "head office", ""] {
+        filter.ok(&["ranges", "add", "198.51.100.0/24", "--comment", comment])?;
+        for command in [
+            &["ranges", "prune"][..],
+            &["ranges", "reload"],
+            &["ranges", "add", "198.51.100.0/24"],
+        ] {
+            let ran = filter.run(command)?;
+            ensure!(
+                ran.code == Some(0)
+                    && ran.stderr == "0 added, 0 removed, 2 unchanged\nin force: 2 in the list\n",
+                "{ran}"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// What is said of entries does not depend on whether a filter is attached.
 #[test]
 fn without_a_filter_the_words_are_the_same() -> Result<()> {

@@ -14,7 +14,7 @@ use super::{
     policy::{examine, keep, policy, typed_list},
     proposal::{ListChange, Proposal, made},
     settle::settle,
-    told::{Before, difference_from, in_words, listed},
+    told::{Before, Words, difference_from, in_words, listed},
     transaction::{Staging, clear_up, put_in_force},
     upgrade::{other_settings, take_over},
     warned,
@@ -304,7 +304,10 @@ fn list_change<'a>(
                 // Nothing of it is in force yet.
                 None => {
                     return Ok(ListChange {
-                        words: remarks(list.entries(), |_| true),
+                        words: Words {
+                            notes: remarks(list.entries(), |_| true),
+                            ..Words::default()
+                        },
                         ..ListChange::none(list)
                     });
                 }
@@ -322,7 +325,7 @@ fn list_change<'a>(
     difference.note_edits(known.entries(), list.entries());
     let is_same = difference.is_none() && was_off == (*list == List::Off);
     let words = match is_same {
-        true => Vec::new(),
+        true => Words::default(),
         false => in_words(&difference, &known, list, policy.sources(), now),
     };
     Ok(ListChange {

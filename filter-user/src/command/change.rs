@@ -281,8 +281,8 @@ impl<'a> Writer<'a> {
             ),
         };
         difference.note_edits(before.entries(), list.entries());
-        let mut words = mem::take(&mut self.words);
-        words.extend(in_words(&difference, &before, list, sources, now));
+        let mut words = in_words(&difference, &before, list, sources, now);
+        words.entries.splice(..0, mem::take(&mut self.words));
         let change = ListChange {
             list,
             was_off: record.is_some_and(|record| record.mode == Mode::Off as u8),

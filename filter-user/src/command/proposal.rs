@@ -4,7 +4,7 @@
 use anyhow::{Error, Result};
 use serde::Serialize;
 
-use super::leap::Leap;
+use super::{leap::Leap, told::Words};
 use crate::{
     cli::ChangeArgs,
     config::SettingChange,
@@ -28,7 +28,7 @@ pub(super) struct Proposal {
     was_off: bool,
     /// What becomes of which entry.
     #[serde(skip)]
-    words: Vec<String>,
+    words: Words,
     /// What becomes of connections.
     #[serde(flatten)]
     leap: Leap,
@@ -47,7 +47,7 @@ pub(super) struct ListChange<'a> {
     /// What sets them apart.
     pub(super) difference: Difference,
     /// The same in words, a line each.
-    pub(super) words: Vec<String>,
+    pub(super) words: Words,
 }
 
 impl<'a> ListChange<'a> {
@@ -57,7 +57,7 @@ impl<'a> ListChange<'a> {
             list,
             was_off: *list == List::Off,
             difference: Difference::none(distinct(list.entries())),
-            words: Vec::new(),
+            words: Words::default(),
         }
     }
 }
@@ -143,7 +143,7 @@ impl Proposal {
                 true => change.would(),
             })
             .collect();
-        lines.extend(self.words.iter().cloned());
+        lines.extend(self.words.lines(would));
         if !self.difference.is_none() && !self.enforced {
             lines.push(if would {
                 "warning: enforcement would be off with this list: everyone would pass".to_owned()

@@ -48,6 +48,11 @@ impl Before {
                 list: Some(list),
                 ..Self::default()
             },
+            // Nobody touched it since it was put in force.
+            Some((true, list)) if !edited && !History::of(path).is_edited() => Self {
+                list: Some(list),
+                ..Self::default()
+            },
             // The file is the edit; what it was made from is kept.
             said => {
                 let history = History::of(path);
@@ -107,6 +112,29 @@ pub(super) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> 
     first
 }
 
+/// What is said of a list that changes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Words {
+    /// What becomes of which entry, a line each.
+    pub(super) entries: Vec<String>,
+    /// How many entries come, go, and stay; none if that is of no interest.
+    pub(super) counts: Option<String>,
+    /// Warnings and notes.
+    pub(super) notes: Vec<String>,
+}
+
+impl Words {
+    /// All of it; of a change that `would` be made the counts say so.
+    pub(super) fn lines(&self, would: bool) -> impl Iterator<Item = String> {
+        let counts = self.counts.iter().map(move |counts| match would {
+            true => format!("would be: {counts}"),
+            false => counts.clone(),
+        });
+        let entries = self.entries.iter().cloned();
+        entries.chain(counts).chain(self.notes.iter().cloned())
+    }
+}
+
 /// What becomes of which entry of the list `before` with `list`, which was compiled to `sources`.
 pub(super) fn in_words(
     difference: &Difference,
@@ -114,11 +142,11 @@ pub(super) fn in_words(
     list: &List,
     sources: &Prefixes,
     now: Timestamp,
-) -> Vec<String> {
+) -> Words {
     let words = difference.in_words(before.entries(), list.entries(), Some(sources), now);
-    let mut lines = first_lines(words, difference.count());
+    let entries = first_lines(words, difference.count());
     let changed = difference.changed.len() + difference.edited.len();
-    lines.push(format!(
+    let counts = format!(
         "{} added, {} removed, {} unchanged{}",
         difference.added.len(),
         difference.removed.len(),
@@ -127,7 +155,8 @@ pub(super) fn in_words(
             0 => String::new(),
             changed => format!(", {changed} changed"),
         }
-    ));
+    );
+    let mut lines = Vec::new();
     let mut outliving: Vec<String> = difference
         .outliving(list.entries(), sources)
         .map(|range| format!("`{range}`"))
@@ -163,7 +192,11 @@ pub(super) fn in_words(
             "warning: the ranges file was edited before, and was not in force; what this list keeps of the edit comes into force with it; the edit is number 1 in `apifence ranges history`".to_owned(),
         ),
     }
-    lines
+    Words {
+        entries,
+        counts: Some(counts),
+        notes: lines,
+    }
 }
 
 #[cfg(test)]
