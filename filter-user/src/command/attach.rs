@@ -14,7 +14,7 @@ use super::{
     policy::{examine, keep, policy, typed_list},
     proposal::{ListChange, Proposal, made},
     settle::settle,
-    told::{Before, Words, difference_from, in_words, listed},
+    told::{Before, SaidList, Words, difference_from, in_words, listed},
     transaction::{Staging, clear_up, put_in_force},
     upgrade::{other_settings, take_over},
     warned,
@@ -293,7 +293,7 @@ fn list_change<'a>(
     // One that cannot be read is no list to compare with.
     let path = &context.global.ranges_file;
     let said = read_ranges(path).ok().flatten();
-    let said = said.map(|said| (said == *file, said.list()));
+    let said = said.map(|said| (said == *file, SaidList::new(said.list())));
     let now = Timestamp::now();
     let (known, was_off, mut difference) = match before {
         None => {

@@ -16,7 +16,7 @@ use super::{
     policy::{examine, keep, policy},
     proposal::{ListChange, Proposal, made},
     settle::{Waiting, settle},
-    told::{Before, difference_from, in_words, listed},
+    told::{Before, SaidList, difference_from, in_words, listed},
     transaction::{Staging, clear_up, put_in_force},
 };
 use crate::{
@@ -34,6 +34,19 @@ use crate::{
     strays::strays_at_rest,
 };
 
+/// The ranges file as it was before a change.
+struct Said {
+    file: RangesFile,
+    list: SaidList,
+}
+
+impl Said {
+    fn new(file: RangesFile) -> Self {
+        let list = SaidList::new(file.list());
+        Self { file, list }
+    }
+}
+
 /// The one who may change the list.
 pub(super) struct Writer<'a> {
     context: &'a Context,
@@ -45,9 +58,9 @@ pub(super) struct Writer<'a> {
     /// How the ranges file looked before it was read.
     seen: Seen,
     /// Reads it, and what it says.
-    reading: Option<JoinHandle<Result<Option<RangesFile>>>>,
+    reading: Option<JoinHandle<Result<Option<Said>>>>,
     /// What came of that: nothing if it cannot be read.
-    file: Option<RangesFile>,
+    said: Option<Said>,
     /// What is to be said of the change before all else.
     words: Vec<String>,
     _lock: WriterLock,
@@ -69,7 +82,7 @@ impl<'a> Writer<'a> {
         let seen = Seen::of(path);
         let path = path.clone();
         let reading = thread::Builder::new()
-            .spawn(move || read_ranges(&path))
+            .spawn(move || Ok(read_ranges(&path)?.map(Said::new)))
             .context("start thread")?;
         Ok(Self {
             context,
@@ -80,7 +93,7 @@ impl<'a> Writer<'a> {
             progress: Progress::start(),
             seen,
             reading: Some(reading),
-            file: None,
+            said: None,
             words: Vec::new(),
             _lock: lock,
         })
@@ -107,18 +120,18 @@ impl<'a> Writer<'a> {
                 ),
                 "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
             )),
-            file => Ok(file.cloned()),
+            said => Ok(said.map(|said| said.file.clone())),
         }
     }
 
     /// What the ranges file says. That it cannot be read is told once; it counts as none then.
-    fn read(&mut self) -> Result<Option<&RangesFile>> {
+    fn read(&mut self) -> Result<Option<&Said>> {
         if let Some(reading) = self.reading.take() {
-            self.file = reading
+            self.said = reading
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic))?;
         }
-        Ok(self.file.as_ref())
+        Ok(self.said.as_ref())
     }
 
     /// Says `words` of the change before all else.
@@ -146,7 +159,7 @@ impl<'a> Writer<'a> {
     /// in force since then: there is nothing to take back.
     pub(super) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
         let record = self.record()?;
-        let list = self.read().ok().flatten().map(|file| file.list().digest());
+        let list = self.read().ok().flatten().map(|said| said.list.digest);
         let (Some(maps), Some(record)) = (&self.maps, record) else {
             return Ok(None);
         };
@@ -254,11 +267,9 @@ impl<'a> Writer<'a> {
         let path = &self.context.global.ranges_file;
         let record = self.record()?;
         // One that cannot be read is no list to compare with: it makes way, and is kept.
-        let said = self
-            .read()
-            .ok()
-            .flatten()
-            .map(|said| (said == file, said.list()));
+        let _ = self.read();
+        let said = self.said.take();
+        let said = said.map(|said| (said.file == *file, said.list));
         let before = Before::find(path, said, record.as_ref());
         let now = Timestamp::now();
         // Where no filter is attached, those of the list alone.

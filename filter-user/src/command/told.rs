@@ -12,6 +12,20 @@ use crate::{
     state::History,
 };
 
+/// What a ranges file says.
+pub(super) struct SaidList {
+    pub(super) list: List,
+    /// That of the list.
+    pub(super) digest: [u8; 32],
+}
+
+impl SaidList {
+    pub(super) fn new(list: List) -> Self {
+        let digest = list.digest();
+        Self { list, digest }
+    }
+}
+
 /// The list that was in force before a change, as people wrote it.
 #[derive(Default)]
 pub(super) struct Before {
@@ -27,11 +41,11 @@ impl Before {
     /// force last. `said` is what the file says, and whether that is what is wanted.
     pub(super) fn find(
         path: &Path,
-        said: Option<(bool, List)>,
+        said: Option<(bool, SaidList)>,
         record: Option<&PolicyRecord>,
     ) -> Self {
         let Some(record) = record else {
-            let list = said.map(|(_, list)| list);
+            let list = said.map(|(_, said)| said.list);
             return Self {
                 list,
                 ..Self::default()
@@ -39,18 +53,18 @@ impl Before {
         };
         let is_in_force = |list: &List| list.digest() == record.list;
         let edited = match &said {
-            Some((_, list)) => !is_in_force(list),
+            Some((_, said)) => said.digest != record.list,
             // It is there, and is not a list.
             None => path.exists(),
         };
         match said {
-            Some((false, list)) if !edited => Self {
-                list: Some(list),
+            Some((false, said)) if !edited => Self {
+                list: Some(said.list),
                 ..Self::default()
             },
             // Nobody touched it since it was put in force.
-            Some((true, list)) if !edited && !History::of(path).is_edited() => Self {
-                list: Some(list),
+            Some((true, said)) if !edited && !History::of(path).is_edited() => Self {
+                list: Some(said.list),
                 ..Self::default()
             },
             // The file is the edit; what it was made from is kept.

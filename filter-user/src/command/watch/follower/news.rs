@@ -5,7 +5,7 @@ use std::path::Path;
 use filter_common::map::PolicyRecord;
 use jiff::Timestamp;
 
-use super::super::super::told::Before;
+use super::super::super::told::{Before, SaidList};
 use crate::{
     author::Author,
     config::{SettingChange, Settings},
@@ -52,7 +52,12 @@ pub(super) fn applied(
     if record.list == list.digest() {
         return;
     }
-    let before = Before::find(path, Some((true, list.clone())), Some(record)).list();
+    let before = Before::find(
+        path,
+        Some((true, SaidList::new(list.clone()))),
+        Some(record),
+    )
+    .list();
     let words = of_lists(before.as_ref(), list, Some(sources));
     let word = if *list == List::Off {
         "warning"
