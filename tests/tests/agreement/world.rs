@@ -86,7 +86,10 @@ impl World {
 
     /// The list in force as somebody wrote it, comments included, before it becomes `new`.
     fn as_written(&self, new: &List) -> Option<List> {
-        if self.file.means(&self.policy.list) && self.file != *new {
+        // Nobody touched it since it was put in force, or the change is to bring another one.
+        let kept = self.history.last();
+        let is_edited = kept.is_none_or(|(last, _)| *last != self.file.text());
+        if self.file.means(&self.policy.list) && (self.file != *new || !is_edited) {
             return Some(self.file.clone());
         }
         let mut kept = self.before().into_iter().map(|(list, _)| list);
