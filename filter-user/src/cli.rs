@@ -16,7 +16,7 @@ use crate::{
         DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR, MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode,
         Window, XdpMode, parse_duration,
     },
-    output::Output,
+    ui::output::Output,
 };
 
 /// An allow-list in XDP for the Kubernetes API server's port

@@ -1,49 +1,43 @@
 //! The loader and command line of apifence.
 //!
-//! `cli` is what was typed, `author` by whom, `config` what the program can use, `ranges` the list,
-//! `state` files and locks, `pins` and `datapath` the kernel's side, `net` what rtnetlink tells,
-//! `link_type` what of a device's packets the filter sees, `decapsulation` what packets it has to
-//! look into, `nat` what rewrites addresses, `driver` why one refuses a program, `foreign` whose
-//! other XDP programs are, `codes` and `warnings` what an operator should know, `guards` which
-//! interfaces are guarded, `strays` filters that are not pinned where they should be, `kernel`
-//! which ones are too old, `metrics` what monitoring sees, `report_log` what of the drops is
-//! logged, `command` one file per verb, `clock` time, `problem` and `explain` what goes wrong,
-//! `visible` what a terminal must not get, `progress` how far it has come.
+//! Dependencies run one way, from the bottom of this list to its top; `tidy.rs` checks it.
+//!
+//! - `clock`: the boot clock, the monotonic clock and the wall clock
+//! - `ui`: output, progress, errors and their explanations
+//! - `ranges`: the text of a list and its entries; pure
+//! - `codes`: the warnings that an operator can look up
+//! - `config`: the settings that a command uses; `cli`: the words that were typed
+//! - `policy`: the compiled policy; pure
+//! - `kernel`: the kernel's side: `bpf`, `links`, `net`, `nat`
+//! - `store`: files, history, locks
+//! - `cluster`: the cluster as seen from this node
+//! - `context`: the settings and paths of one command
+//! - `metrics`: the exporter and the health of the service
+//! - `warnings`: facts of this node that an operator should know
+//! - `change`: a change of the policy, as a transaction over files and kernel
+//! - `view`: values that several commands show
+//! - `daemon`: `run`; `top`: the live view; `command`: one file per verb
 
-// Forbidden but for two files, which say so: `datapath/batch.rs` and `datapath/sys.rs`.
+// Forbidden but for two files, which say so: `kernel/bpf/batch.rs` and `kernel/bpf/sys.rs`.
 #![deny(unsafe_code)]
 // They panic where a stream is closed or full: `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod author;
+pub mod change;
 pub mod cli;
-pub mod clients;
 pub mod clock;
 pub mod cluster;
 pub mod codes;
 pub mod command;
 pub mod config;
-pub mod conntrack;
-pub mod datapath;
-pub mod decapsulation;
-pub mod driver;
-pub mod explain;
-pub mod foreign;
-pub mod guards;
+pub mod context;
+pub mod daemon;
 pub mod kernel;
-pub mod link_type;
 pub mod metrics;
-pub mod nat;
-pub mod net;
-mod nfnetlink;
-pub mod output;
-pub mod paths;
-pub mod pins;
-pub mod problem;
-pub mod progress;
+pub mod policy;
 pub mod ranges;
-pub mod report_log;
-pub mod state;
-pub mod strays;
-pub mod visible;
+pub mod store;
+pub mod top;
+pub mod ui;
+pub mod view;
 pub mod warnings;

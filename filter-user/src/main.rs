@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use filter_user::{
     cli::Cli,
     command,
-    output::{tell, usage, written},
+    ui::output::{tell, usage, written},
 };
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 
 mod devices;
 mod facts;
+pub mod node;
 
 use std::{collections::BTreeSet, fmt};
 

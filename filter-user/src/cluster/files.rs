@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::state::read_regular;
+use crate::store::read_regular;
 
 /// Most bytes of a file: those that there are have some KiB.
 const MOST: u64 = 1 << 20;

@@ -8,7 +8,9 @@ mod nodes;
 mod owners;
 mod ports;
 
-pub use cidrs::{Cidr, pod_cidrs};
-pub use kubelet::kubelet;
-pub use nodes::{Nodes, administrators, own_subnets, peers};
-pub use ports::{Foreign, foreign};
+pub use self::{
+    cidrs::{Cidr, pod_cidrs},
+    kubelet::kubelet,
+    nodes::{Nodes, administrators, own_subnets, peers},
+    ports::{Foreign, foreign},
+};

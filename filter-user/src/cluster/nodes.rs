@@ -13,9 +13,9 @@ use super::{
     files::{flag, text},
     owners::sockets_of,
 };
-use crate::{
-    clients::TcpSocket,
-    net::{Net, is_link_local},
+use crate::kernel::net::{
+    rtnetlink::{Net, is_link_local},
+    sock_diag::TcpSocket,
 };
 
 /// The ports of etcd: for clients, and for its other members.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::owners::{Named, sockets_of};
-use crate::clients::TcpSocket;
+use crate::kernel::net::sock_diag::TcpSocket;
 
 /// A protected port that somebody else than the API server listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,12 @@
 
 use anyhow::Result;
 
-use super::Context;
 use crate::{
-    codes::Acknowledgement, config::join, output::say, problem::Refusals, state::AcknowledgedStore,
+    codes::Acknowledgement,
+    config::join,
+    context::Context,
+    store::AcknowledgedStore,
+    ui::{error::Refusals, output::say},
     warnings::Warning,
 };
 

@@ -13,16 +13,16 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{
-    Context,
-    list::{known_list, origin_labels},
-    policy::me,
-};
+use super::list::known_list;
 use crate::{
+    change::build::me,
     clock::{Moment, to_second},
-    datapath::{Maps, Slot},
-    problem::{Problem, Refusals},
-    ranges::{Entry, List, ME, Prefix, Prefixes, entry},
+    context::Context,
+    kernel::bpf::{Maps, Slot},
+    policy::{Prefix, Prefixes, entry},
+    ranges::{Entry, List, ME},
+    ui::error::{Problem, Refusals},
+    view::policy::origin_labels,
 };
 
 #[derive(Serialize)]

@@ -5,11 +5,11 @@ use std::fmt;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Context;
 use crate::{
     cli::PolicyArgs,
     config::{Row, Settings},
-    output::{say, table},
+    context::Context,
+    ui::output::{say, table},
 };
 
 #[derive(Serialize)]

@@ -7,21 +7,19 @@ use filter_common::{
 };
 use serde::Serialize;
 
-use super::{
-    Context,
-    policy::keep_in_force,
-    proposal::cause,
-    settle::{Waiting, settle},
-    transaction::clear_up,
-};
 use crate::{
-    author::Author,
+    change::{
+        build::keep_in_force,
+        proposal::cause,
+        recovery::{Waiting, settle},
+        transaction::clear_up,
+    },
     clock::Moment,
-    datapath::Maps,
-    output::say,
-    problem::Problem,
-    ranges::Prefix,
-    state::{Draft, History, PolicyMark, TrialStore, WriterLock, read_ranges},
+    context::Context,
+    kernel::bpf::Maps,
+    policy::{Prefix, author::Author},
+    store::{Draft, History, PolicyMark, TrialStore, WriterLock, read_ranges},
+    ui::{error::Problem, output::say},
 };
 
 #[derive(Serialize)]
@@ -60,7 +58,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     if record.mode != before.mode {
         say(match record.mode {
             mode if mode == Mode::Enforce as u8 => "the mode is enforce",
-            mode if mode == Mode::Monitor as u8 => super::attach::MONITOR,
+            mode if mode == Mode::Monitor as u8 => crate::change::words::MONITOR,
             _ => "warning: the list is switched off (`disabled`): everyone passes",
         });
     }

@@ -6,18 +6,19 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{
-    Context,
-    change::Writer,
-    editor::{Editor, ask, is_answered},
-};
+use super::editor::{Editor, ask, is_answered};
 use crate::{
+    change::list_editor::Writer,
     cli::{ChangeArgs, EditArgs},
     clock::to_second,
-    output::{say, tell},
-    problem::{EXIT_INPUT, Problem, errno},
-    ranges::{Difference, List, RangesFile},
-    state::{Draft, Input, Staged, is_same_list, written},
+    context::Context,
+    policy::Difference,
+    ranges::{List, RangesFile},
+    store::{Draft, Input, Staged, is_same_list, written},
+    ui::{
+        error::{EXIT_INPUT, Problem, errno},
+        output::{say, tell},
+    },
 };
 
 /// How long an edit is on trial, unless told otherwise: as long as it takes to try the connection that matters.

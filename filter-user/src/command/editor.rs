@@ -15,7 +15,7 @@ use nix::sys::{
     termios::{FlushArg, SetArg, Termios, tcflush, tcgetattr, tcsetattr},
 };
 
-use crate::{output::say, problem::Problem};
+use crate::ui::{error::Problem, output::say};
 
 /// What names an editor, the first before the others.
 const VARIABLES: [&str; 3] = ["SUDO_EDITOR", "VISUAL", "EDITOR"];

@@ -10,16 +10,16 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{
-    Context,
-    event::{Event, Names, milliseconds},
-};
 use crate::{
     cli::EventArgs,
     clock::Moment,
-    datapath::{Begin, News, Refused, ReportReader},
-    net::Net,
-    output::{Output, is_closed, say},
+    context::Context,
+    kernel::{
+        bpf::{Begin, News, Refused, ReportReader},
+        net::rtnetlink::Net,
+    },
+    ui::output::{Output, is_closed, say},
+    view::event::{Event, Names, milliseconds},
 };
 
 /// How often the rings are looked at: a CPU fills its own in four seconds at the earliest.

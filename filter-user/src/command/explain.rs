@@ -5,11 +5,10 @@ use std::fmt;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Context;
 use crate::{
     codes::{Code, Severity, Text, Unknown, listed},
-    output::table,
-    problem::Problem,
+    context::Context,
+    ui::{error::Problem, output::table},
 };
 
 /// The explanation of some codes.

@@ -6,13 +6,14 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Context, status::tell_trial};
 use crate::{
-    author::Author,
     clock::to_second,
-    output::table,
-    ranges::{Difference, List},
-    state::{History, read_ranges, written},
+    context::Context,
+    policy::{Difference, author::Author},
+    ranges::List,
+    store::{History, read_ranges, written},
+    ui::output::table,
+    view::policy::tell_trial,
 };
 
 #[derive(Serialize)]

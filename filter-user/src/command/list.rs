@@ -8,14 +8,18 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{Context, status::tell_trial};
 use crate::{
     clock::{Moment, to_second},
-    datapath::{Maps, Standing},
-    output::{say, table},
-    problem::Problem,
-    ranges::{Entry, List, entry},
-    state::{Pending, read_ranges},
+    context::Context,
+    kernel::bpf::{Maps, Standing},
+    policy::entry,
+    ranges::{Entry, List},
+    store::{Pending, read_ranges},
+    ui::{
+        error::Problem,
+        output::{say, table},
+    },
+    view::policy::{origin_labels, tell_trial},
 };
 
 #[derive(Serialize)]
@@ -216,13 +220,4 @@ fn keep_unused(rows: &mut Vec<Row>, time: Timestamp) {
         ));
     }
     rows.retain(|row| row.unused_since().is_some_and(|since| since <= time));
-}
-
-/// The names of the origins in a set of their bits.
-pub(super) fn origin_labels(origins: u8) -> Vec<&'static str> {
-    Origin::ALL
-        .into_iter()
-        .filter(|origin| origins & *origin as u8 != 0)
-        .map(Origin::label)
-        .collect()
 }

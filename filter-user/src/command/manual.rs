@@ -8,8 +8,10 @@ use clap_complete::Shell;
 
 use crate::{
     cli::Cli,
-    output::print_own,
-    problem::{Problem, errno},
+    ui::{
+        error::{Problem, errno},
+        output::print_own,
+    },
 };
 
 /// Writes completions for `shell` to stdout.

@@ -9,26 +9,21 @@ use filter_common::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{
-    Context,
-    leap::{Leap, look},
-    policy::{is_kept, keep, known_list, policy},
-    proposal::{ListChange, Proposal, made},
-    settings::of_run,
-    settle::settle,
-    transaction::{Staging, clear_up, put_in_force},
-};
 use crate::{
+    change::{
+        build::{is_kept, keep, known_list, policy},
+        impact::{Leap, look},
+        proposal::{ListChange, Proposal, made},
+        recovery::settle,
+        transaction::{Staging, clear_up, put_in_force},
+    },
     cli::ChangeArgs,
     config::{Config, PolicyMode, Row, Settings},
-    datapath::Maps,
-    net::Net,
-    output::say,
-    problem::Problem,
-    progress::Progress,
+    context::{Context, load::of_run},
+    kernel::{bpf::Maps, links::strays::strays_at_rest, net::rtnetlink::Net},
     ranges::{List, RangesFile},
-    state::{WatchLock, Watcher, WriterLock},
-    strays::strays_at_rest,
+    store::{WatchLock, Watcher, WriterLock},
+    ui::{error::Problem, output::say, progress::Progress},
 };
 
 /// What came of it.

@@ -7,21 +7,23 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{
-    Context,
-    change::Writer,
-    edit, history, list,
-    policy::{refused, typed_list, with_me},
-    proposal::made,
-    told::first_lines,
-};
+use super::{edit, history, list};
 use crate::{
+    change::{
+        build::{refused, typed_list, with_me},
+        list_editor::Writer,
+        proposal::made,
+        words::first_lines,
+    },
     cli::RangesCommand,
-    output::{Output, print, say},
-    problem::Problem,
-    progress::Progress,
+    context::Context,
     ranges::{Edit, Entry, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
-    state::{History, Input, Kept},
+    store::{History, Input, Kept},
+    ui::{
+        error::Problem,
+        output::{Output, print, say},
+        progress::Progress,
+    },
 };
 
 /// Runs the command.

@@ -10,14 +10,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{
-    Context,
-    event::milliseconds,
-    stats::{self, Row, Stats},
-};
 use crate::{
-    net::Net,
-    output::{is_closed, table},
+    context::Context,
+    kernel::net::rtnetlink::Net,
+    ui::output::{is_closed, table},
+    view::{
+        event::milliseconds,
+        stats::{self, HEADER, RatedRow, Row, Stats, rounded},
+    },
 };
 
 /// The counters of all guarded interfaces, and how fast they grew since the last time.
@@ -31,45 +31,10 @@ struct Rates {
 
 /// The same of one interface.
 #[derive(Serialize)]
-pub(super) struct InterfaceRates {
+struct InterfaceRates {
     pub(super) interface: String,
     pub(super) ifindex: u32,
     pub(super) counters: Vec<RatedRow>,
-}
-
-/// One counter, and how fast it grew.
-#[derive(Serialize)]
-pub(super) struct RatedRow {
-    #[serde(flatten)]
-    pub(super) row: Row,
-    pub(super) packets_per_second: f64,
-    pub(super) bytes_per_second: f64,
-}
-
-/// The header of a table of [`RatedRow`]s.
-pub(super) const HEADER: [&str; 7] = [
-    "interface",
-    "verdict",
-    "reason",
-    "packets/s",
-    "bytes/s",
-    "packets",
-    "bytes",
-];
-
-impl RatedRow {
-    /// Its line in a table, for the interface that is shown as `interface`.
-    pub(super) fn cells(&self, interface: &str) -> Vec<String> {
-        vec![
-            interface.to_owned(),
-            self.row.verdict.to_owned(),
-            self.row.reason.to_owned(),
-            format!("{:.1}", self.packets_per_second),
-            format!("{:.1}", self.bytes_per_second),
-            self.row.packets.to_string(),
-            self.row.bytes.to_string(),
-        ]
-    }
 }
 
 impl Rates {
@@ -110,11 +75,6 @@ impl Rates {
 
 fn per_second(count: u64, seconds: f64) -> f64 {
     rounded(count as f64 / seconds)
-}
-
-/// To thousandths: more would only look exact.
-pub(super) fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }
 
 impl fmt::Display for Rates {
@@ -164,7 +124,7 @@ pub(super) async fn run(context: &Context, interval: Duration) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::stats::InterfaceStats;
+    use crate::view::stats::InterfaceStats;
 
     fn stats(ifindex: u32, packets: u64) -> Stats {
         Stats {

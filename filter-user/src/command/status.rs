@@ -14,21 +14,26 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Context, acknowledge, list::known_list, warned};
+use super::{acknowledge, list::known_list};
 use crate::{
-    author::Author,
     cli::StatusArgs,
-    clock::{Moment, to_second},
+    clock::Moment,
     codes::Code,
     config::{Settings, join},
-    datapath::{Maps, Standing},
-    guards::{Guard, guards},
-    net::Net,
-    output::say,
-    problem::Refusals,
-    ranges::{Difference, List, Prefixes},
-    strays::strays,
-    warnings::{Warning, sorted},
+    context::Context,
+    kernel::{
+        bpf::Maps,
+        links::{
+            protected::{Guard, guards},
+            strays::strays,
+        },
+        net::rtnetlink::Net,
+    },
+    policy::{Difference, Prefixes, author::Author},
+    ranges::List,
+    ui::{error::Refusals, output::say},
+    view::policy::{Provisional, headline, state},
+    warnings::{Warning, node, sorted},
 };
 
 #[derive(Serialize)]
@@ -64,52 +69,6 @@ struct Status {
     /// Whether people see all of it.
     #[serde(skip)]
     verbose: bool,
-}
-
-/// A change on trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Provisional {
-    /// When the generation before is in force again.
-    pub(super) until: Timestamp,
-    /// Seconds until then.
-    pub(super) seconds_left: u64,
-}
-
-impl Provisional {
-    pub(super) fn of(standing: Standing, now: &Moment) -> Option<Self> {
-        let Standing::Provisional { until, .. } = standing else {
-            return None;
-        };
-        Some(Self {
-            until: to_second(now.wall_at_boot(until)),
-            seconds_left: until.saturating_sub(now.boot).div_ceil(1_000_000_000),
-        })
-    }
-}
-
-/// Says whose change is on trial, if one is: what is shown beside it may take itself back.
-pub(super) fn tell_trial(maps: &Maps) -> Result<()> {
-    let standing = maps.standing()?;
-    let Some(trial) = Provisional::of(standing, &Moment::now()?) else {
-        return Ok(());
-    };
-    let by = maps.author(standing.slot()).ok().flatten();
-    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-    say(format_args!(
-        "note: a change{by} is on trial until {}, for {} s more; then the old policy returns by itself (`apifence confirm` keeps this one)",
-        trial.until, trial.seconds_left
-    ));
-    Ok(())
-}
-
-impl fmt::Display for Provisional {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "provisional: {} s left, until {}; then the old policy returns by itself (`apifence confirm` keeps this one)",
-            self.seconds_left, self.until
-        )
-    }
 }
 
 impl fmt::Display for Status {
@@ -208,30 +167,6 @@ impl Status {
     }
 }
 
-/// The first line: what becomes of packets from unauthorized sources to `ports`.
-pub(super) fn headline(state: &str, ports: &str) -> String {
-    match state {
-        "enforcing" => {
-            format!("enforcing: TCP {ports} from sources outside the authorized ranges is dropped")
-        }
-        "monitoring" => format!(
-            "monitoring: TCP {ports} from sources outside the authorized ranges is counted, and passes"
-        ),
-        "off" => "off: enforcement is switched off, everyone passes".to_owned(),
-        "unknown" => "unknown: a filter is attached, and its policy cannot be read".to_owned(),
-        _ => "detached: no filter is attached, everyone passes".to_owned(),
-    }
-}
-
-/// The word for what the policy of `record` does, where a filter is attached.
-pub(super) fn state(record: &PolicyRecord) -> &'static str {
-    match record.mode {
-        mode if mode == Mode::Off as u8 => "off",
-        mode if mode == Mode::Monitor as u8 => "monitoring",
-        _ => "enforcing",
-    }
-}
-
 /// Runs the command; with `--check` it answers by its exit status, too.
 pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let ack = acknowledge::parse(&args.ack)?;
@@ -255,7 +190,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
         applied_at: None,
         provisional: None,
         drift: context.file.drift(None, &[]),
-        warnings: warned::of_strays(&strays),
+        warnings: node::of_strays(&strays),
         settings: None,
         verbose: context.global.verbose,
     };
@@ -265,7 +200,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
             Ok(None) => {}
             Err(error) => {
                 status.state = "unknown";
-                status.warnings.push(warned::unreadable(&error));
+                status.warnings.push(node::unreadable(&error));
             }
         }
     }
@@ -274,15 +209,15 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let wanted = if guards.is_empty() {
         BTreeSet::new()
     } else {
-        warned::wanted(context, &net, guards).await?
+        node::wanted(context, &net, guards).await?
     };
-    let unguarded = warned::of_interfaces(&wanted, &interfaces, guards, &strays);
+    let unguarded = node::of_interfaces(&wanted, &interfaces, guards, &strays);
     status.warnings.extend(unguarded);
     if let Some(settings) = &status.settings {
         let guards = status.interfaces.iter().filter(|guard| guard.guarded);
         let elsewhere = strays.iter().map(|stray| stray.ifindex);
         let guarded = guards.map(|guard| guard.ifindex).chain(elsewhere).collect();
-        let found = warned::of_traffic(context, &net, settings, &guarded).await?;
+        let found = node::of_traffic(context, &net, settings, &guarded).await?;
         status.warnings.extend(found);
     }
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
@@ -294,7 +229,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     if !ack.is_empty() || !unack.is_empty() {
         acknowledge::change(context, &status.warnings, &ack, &unack)?;
     }
-    let (known, unreadable) = warned::acknowledged(context);
+    let (known, unreadable) = node::acknowledged(context);
     if let Some(error) = unreadable {
         say(format_args!("warning: {error:#}: every warning is told"));
     }
@@ -332,7 +267,7 @@ async fn complaints(context: &Context, net: &Net, status: &Status) -> Result<Vec
         let mut guards = status.interfaces.iter();
         guards.any(|guard| guard.guarded && guard.interface == name)
     };
-    let wanted = warned::wanted(context, net, &status.interfaces).await?;
+    let wanted = node::wanted(context, net, &status.interfaces).await?;
     let unguarded = wanted.iter().filter(|name| !guarded(name));
     complaints.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
     Ok(complaints)
@@ -371,12 +306,12 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
         true => "first_enforcement",
         false => basis.label(),
     });
-    status.warnings.extend(warned::of_basis(basis, waits));
+    status.warnings.extend(node::of_basis(basis, waits));
     status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
         .ok()
         .map(|time| format!("{time:.0}"));
     status.provisional = Provisional::of(standing, &now);
-    let told = warned::Ranges::new(&record, sources.iter());
+    let told = node::Ranges::new(&record, sources.iter());
     status.warnings.extend(told.warnings(now.wall));
     for prefix in sources.iter().filter(|prefix| prefix.lives(now.wall)) {
         match prefix.range {

@@ -8,12 +8,12 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Context;
 use crate::{
     clock::{Moment, to_second},
-    datapath::read_strangers,
-    output::say,
+    context::Context,
+    kernel::bpf::read_strangers,
     ranges::{Grouping, group, parse_range},
+    ui::output::say,
 };
 
 #[derive(Serialize)]
@@ -102,7 +102,7 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
         } else {
             "nobody was seen who is not authorized; only `--mode monitor` remembers whom it would refuse"
         });
-        if context.global.output == crate::output::Output::Text {
+        if context.global.output == crate::ui::output::Output::Text {
             return Ok(0);
         }
     }

@@ -11,7 +11,7 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use super::file::nearest;
+use super::nearest::nearest;
 use crate::ranges::Refusal;
 
 /// What all of our variables begin with.

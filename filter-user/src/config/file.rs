@@ -2,13 +2,13 @@
 
 use toml::de::{DeTable, Error};
 
-use super::layers::{Config, Origin};
+use super::{
+    layers::{Config, Origin},
+    nearest::nearest,
+};
 
 /// Most settings that are no TOML before a file is given up: it may be another file altogether.
 const MOST_COMPLAINTS: usize = 20;
-
-/// How alike two names must be for one to be meant by the other.
-const ALIKE: f64 = 0.7;
 
 impl Config {
     /// Takes what the config file at `path` says, `text`, in place of the defaults. What can be read of a broken file is taken, too: what
@@ -153,13 +153,4 @@ fn unknown(name: &str, keys: &[&str]) -> (String, String) {
         None => format!("there are `{}`", keys.join("`, `")),
     };
     (cause, hint)
-}
-
-/// The one of `names` that `name` is most like, if it may be meant.
-pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
-    let likeness = |other: &str| strsim::jaro(name, other);
-    let names = names.iter().copied();
-    names
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
-        .filter(|other| likeness(other) > ALIKE)
 }

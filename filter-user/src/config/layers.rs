@@ -16,7 +16,7 @@ use super::{
     environment::{self, Environment},
     value::{Misfits, Value},
 };
-use crate::{codes::Acknowledgement, output::Output, ranges::Refusal};
+use crate::{codes::Acknowledgement, ranges::Refusal, ui::output::Output};
 
 /// Every setting.
 #[derive(Clone)]

@@ -5,16 +5,18 @@ mod change;
 mod environment;
 mod file;
 mod layers;
+mod nearest;
 #[cfg(test)]
 mod tests;
 mod value;
 
-pub use change::SettingChange;
-pub use environment::Environment;
-pub use file::nearest;
+pub use self::{
+    change::SettingChange,
+    environment::Environment,
+    layers::{Config, Row},
+    nearest::nearest,
+};
 pub use filter_common::map::DEFAULT_PORTS;
-pub use layers::{Config, Row, Setting};
-pub use value::{Misfits, Value};
 
 use std::{
     collections::BTreeSet,

@@ -10,15 +10,15 @@ use toml::{Spanned, de::DeValue};
 use super::{MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
 use crate::{
     codes::Acknowledgement,
-    output::Output,
     ranges::{Refusal, parse_range, typed_items},
+    ui::output::Output,
 };
 
 /// What is wrong with a value of the file, each with the bytes that it is about.
-pub type Misfits = Vec<(Range<usize>, Refusal)>;
+pub(super) type Misfits = Vec<(Range<usize>, Refusal)>;
 
 /// The type of a setting.
-pub trait Value: Clone {
+pub(super) trait Value: Clone {
     /// How it is written in the file.
     const EXAMPLE: &'static str;
 

@@ -17,8 +17,10 @@ use super::{Health, reading::Reading};
 use crate::{
     clock::Moment,
     codes::Code,
-    datapath::{Census, Family},
-    net::XdpPlace,
+    kernel::{
+        bpf::{Census, Family},
+        net::interface::XdpPlace,
+    },
 };
 
 /// The modes, by the names under which they are shown.

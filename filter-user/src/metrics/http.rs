@@ -20,7 +20,11 @@ use tokio::{
 };
 
 use super::{Exporter, Health, Turns};
-use crate::{config::MetricsListen, output::say, pins::Pins, problem::errno, visible::visible};
+use crate::{
+    config::MetricsListen,
+    kernel::pins::Pins,
+    ui::{error::errno, output::say, visible::visible},
+};
 
 /// Most connections at once: one more, and the oldest ends. So whoever hangs shuts nobody out.
 const MOST_CONNECTIONS: usize = 32;
@@ -104,7 +108,11 @@ async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future
 }
 
 /// Answers whoever connects to `listener`, until `shutdown`; connections end with it.
-pub async fn serve(listener: TcpListener, exporter: Exporter, shutdown: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    exporter: Exporter,
+    shutdown: impl Future<Output = ()>,
+) {
     let exporter = Arc::new(exporter);
     let mut shutdown = pin!(shutdown);
     let mut connections = JoinSet::new();

@@ -6,11 +6,14 @@
 //! both        -> exposition.rs (text), http.rs (answers)
 //! ```
 
+mod exporter;
 mod exposition;
 mod health;
 mod http;
 mod reading;
 
-pub use health::{Health, Loop, Turns};
-pub use http::{Endpoint, serve};
-pub use reading::Exporter;
+pub use self::{
+    exporter::Exporter,
+    health::{Health, Loop, Turns},
+    http::Endpoint,
+};

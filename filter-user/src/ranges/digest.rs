@@ -34,7 +34,7 @@ impl List {
 
 #[cfg(test)]
 mod tests {
-    use super::super::RangesFile;
+    use crate::ranges::RangesFile;
 
     fn digest(text: &str) -> [u8; 32] {
         RangesFile::parse(text).expect(text).list().digest()

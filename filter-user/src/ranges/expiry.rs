@@ -17,7 +17,7 @@ fn never() -> Timestamp {
 ///
 /// # Errors
 /// Anything else, with the form that would be taken: a time without an offset would mean another moment on each machine.
-pub fn parse_until(text: &str) -> Result<Option<Timestamp>, Refusal> {
+pub(super) fn parse_until(text: &str) -> Result<Option<Timestamp>, Refusal> {
     parse_time(text).map(|time| Some(time).filter(|time| *time < never()))
 }
 
@@ -26,7 +26,7 @@ pub fn parse_until(text: &str) -> Result<Option<Timestamp>, Refusal> {
 ///
 /// # Errors
 /// As of [`parse_until`].
-pub fn parse_time(text: &str) -> Result<Timestamp, Refusal> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, Refusal> {
     read(text).ok_or_else(|| {
         let cause = format!("time `{}` is no RFC 3339 time", shown(text));
         let hint = match text {

@@ -2,10 +2,11 @@
 
 use super::{
     Refusal,
+    meant::parse_range,
     meant::{hidden, shown, together},
-    parse::{nobody_beside_others, parse_range, read_range},
+    parse::{nobody_beside_others, read_range},
 };
-use crate::{problem::Refusals, visible::code};
+use crate::ui::{error::Refusals, visible::code};
 
 /// What is wrong with a file: the first refusals with their line numbers, and how many more there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

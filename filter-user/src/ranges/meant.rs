@@ -4,14 +4,30 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
-use super::{NOBODY, Refusal, parse::parse_range};
-use crate::visible::{code, is_hidden};
+use super::{
+    NOBODY,
+    parse::{Refusal, as_written, mask_len, refuse},
+};
+use crate::ui::visible::{code, is_hidden};
 
 /// How much of what cannot be understood is shown.
 const SHOWN: usize = 60;
 
 /// How many CIDRs a hint names.
 const NAMED: usize = 10;
+
+/// Parses one range: an address, or a CIDR without host bits, that a packet can come from.
+///
+/// # Errors
+/// Anything else, with the form that would be taken. Nothing is rounded: a range that is not what its author meant
+/// lets a stranger in or locks the operator out.
+pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
+    let Some(range) = as_written(text) else {
+        return Err(explain(text));
+    };
+    refuse(text, range)?;
+    Ok(range)
+}
 
 /// What to write where nobody can tell what was meant.
 pub(super) const LIKE: &str =
@@ -25,7 +41,7 @@ pub(super) const QUOTES: &[char] = &[
 
 /// What was written, as a terminal can show it: characters that cannot be seen by their code, and
 /// no more than the beginning of much.
-pub fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let visible =
         |letter: char| matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1;
     let mut shown: String = text
@@ -74,13 +90,6 @@ pub(super) fn is_dash(word: &str) -> bool {
 
 fn dash(letter: char) -> bool {
     matches!(letter, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
-}
-
-/// The prefix length that a network mask of IPv4 stands for; none for the one that could be any.
-pub(super) fn mask_len(text: &str) -> Option<u32> {
-    let mask = u32::from(text.parse::<Ipv4Addr>().ok()?);
-    (mask.leading_ones() + mask.trailing_zeros() == 32 && mask.leading_ones() >= 8)
-        .then_some(mask.leading_ones())
 }
 
 /// The refusal of ranges that are right but for what stands around them.

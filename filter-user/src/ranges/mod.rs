@@ -1,7 +1,5 @@
 //! Authorized ranges: from text to entries to the prefixes that the maps hold. Pure: no I/O here.
 
-mod compile;
-mod difference;
 mod digest;
 mod expiry;
 mod fault;
@@ -11,22 +9,20 @@ mod meant;
 mod parse;
 mod remarks;
 mod shape;
-mod table;
 mod typed;
 mod words;
 
-pub use compile::{Prefix, Prefixes, Sources, compile};
-pub use difference::{Difference, entry};
-pub use expiry::{parse_expiry, parse_time, parse_until};
-pub use fault::{Faults, can_be_comment};
-pub use file::{Edit, RangesFile};
-pub use group::{Grouping, group};
-pub use meant::{ME, shown};
-pub use parse::{Refusal, parse_range};
-pub use remarks::{distinct, let_everyone_in, remarks};
-pub use shape::not_text;
-pub use table::Table;
-pub use typed::{is_blank, join, parse_list, parse_ranges, typed_items};
+pub use self::{
+    expiry::parse_expiry,
+    fault::{Faults, can_be_comment},
+    file::{Edit, RangesFile},
+    group::{Grouping, group},
+    meant::{ME, parse_range},
+    parse::Refusal,
+    remarks::{distinct, let_everyone_in, remarks},
+    shape::not_text,
+    typed::{is_blank, join, parse_list, parse_ranges, typed_items},
+};
 
 use ipnet::IpNet;
 use jiff::Timestamp;

@@ -7,10 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{
-    NOBODY,
-    meant::{explain, mask_len},
-};
+use super::NOBODY;
 
 /// Why a range is not taken, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,26 +33,20 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Parses one range: an address, or a CIDR without host bits, that a packet can come from.
-///
-/// # Errors
-/// Anything else, with the form that would be taken. Nothing is rounded: a range that is not what its author meant
-/// lets a stranger in or locks the operator out.
-pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
-    let Some(range) = as_written(text) else {
-        return Err(explain(text));
-    };
-    refuse(text, range)?;
-    Ok(range)
-}
-
-/// The same where nobody asks why it is not one.
+/// The range that `text` is, if it is one that is taken.
 pub(super) fn read_range(text: &str) -> Option<IpNet> {
     as_written(text).filter(|range| refuse(text, *range).is_ok())
 }
 
+/// The prefix length that a network mask of IPv4 stands for; none for the one that could be any.
+pub(super) fn mask_len(text: &str) -> Option<u32> {
+    let mask = u32::from(text.parse::<Ipv4Addr>().ok()?);
+    (mask.leading_ones() + mask.trailing_zeros() == 32 && mask.leading_ones() >= 8)
+        .then_some(mask.leading_ones())
+}
+
 /// Refuses a range that is not what its author meant.
-fn refuse(text: &str, range: IpNet) -> Result<(), Refusal> {
+pub(super) fn refuse(text: &str, range: IpNet) -> Result<(), Refusal> {
     let (address, len) = (range.addr(), range.prefix_len());
     if range.network() != address {
         let max = range.max_prefix_len();
@@ -74,7 +65,7 @@ fn refuse(text: &str, range: IpNet) -> Result<(), Refusal> {
 }
 
 /// An address, or one with a prefix length.
-fn as_written(text: &str) -> Option<IpNet> {
+pub(super) fn as_written(text: &str) -> Option<IpNet> {
     let (address, len) = match text.split_once('/') {
         Some((address, len)) => (address, Some(len)),
         None => (text, None),
@@ -155,7 +146,7 @@ pub(super) fn nobody_beside_others() -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::ranges::meant::parse_range;
 
     fn refused(text: &str) -> (String, String) {
         let refusal = parse_range(text).expect_err(text);

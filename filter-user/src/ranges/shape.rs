@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Refusal, parse::parse_range};
+use super::{Refusal, meant::parse_range};
 
 /// How many lines are looked at.
 const LOOKED_AT: usize = 100;
@@ -155,8 +155,8 @@ fn is_address(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::RangesFile;
     use super::*;
+    use crate::ranges::RangesFile;
 
     #[test]
     fn other_formats_are_named_once() {

@@ -2,8 +2,9 @@
 
 use super::{
     Entry, List, NOBODY, Refusal,
-    meant::{QUOTES, is_dash, mask_len, quoted},
-    parse::{nobody_beside_others, parse_range},
+    meant::parse_range,
+    meant::{QUOTES, is_dash, quoted},
+    parse::{mask_len, nobody_beside_others},
 };
 
 const SEPARATORS: [char; 2] = [',', ';'];

@@ -6,7 +6,7 @@
 
 use netlink_packet_route::link::InfoKind;
 
-use crate::net::Interface;
+use crate::kernel::net::interface::Interface;
 
 /// Whether what comes in over `interface` is from this node: from itself, or from one of its pods
 /// or containers, as far as the names tell that network plugins and container engines give to the

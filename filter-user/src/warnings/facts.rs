@@ -19,12 +19,17 @@ use super::{
     devices::{is_local, is_overlay, is_tunnel, numbered},
 };
 use crate::{
-    clients::{Connection, established, listening},
     codes::Code,
     config::join,
-    link_type::LinkType,
-    nat::rewriters,
-    net::{Interface, Net, XdpPlace, is_link_local},
+    kernel::{
+        nat::rewriters,
+        net::{
+            interface::{Interface, XdpPlace},
+            link_type::LinkType,
+            rtnetlink::{Net, is_link_local},
+            sock_diag::{Connection, established, listening},
+        },
+    },
 };
 
 /// What is known of the node, and of the filter on it.

@@ -2,10 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::{
-    super::{PolicyMode, Settings},
-    *,
-};
+use super::*;
+use crate::config::{PolicyMode, Settings};
 
 /// How the settings differ, as they are told.
 fn told(want: &Settings, have: &Settings) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! The ranges file as text.
 
 use super::*;
-use crate::ranges::parse_time;
+use crate::ranges::expiry::parse_time;
 
 const TEXT: &str = "# office\n198.51.100.0/24 # Lyon\n\n2001:db8:aa::/48\n";
 

@@ -1,0 +1,96 @@
+//! What `attach` came to, as it is told.
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{proposal::Proposal, words::MONITOR};
+use crate::{
+    config::{PolicyMode, Settings, join},
+    context::Context,
+    kernel::{
+        bpf::refusal,
+        net::{
+            interface::{Interface, XdpPlace},
+            rtnetlink::Net,
+        },
+    },
+    ranges::List,
+    ui::output::say,
+};
+
+/// What was done.
+#[derive(Serialize)]
+pub(crate) struct Attached {
+    pub(crate) interfaces: Vec<Shown>,
+    #[serde(flatten)]
+    pub(crate) proposal: Proposal,
+    /// When what was before returns, unless `apifence confirm` comes first.
+    pub(crate) confirm_until: Option<Timestamp>,
+}
+
+/// A guarded interface as it is shown.
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    interface: String,
+    ifindex: u32,
+    xdp_mode: Option<XdpPlace>,
+}
+
+/// Says what is in force now; returns the interfaces as they are shown.
+pub(crate) async fn report(
+    context: &Context,
+    net: &Net,
+    interfaces: &[Interface],
+    settings: &Settings,
+    list: &List,
+) -> Result<Vec<Shown>> {
+    let shown = shown(net, interfaces).await?;
+    for guarded in &shown {
+        let drops = settings.mode == PolicyMode::Enforce && *list != List::Off;
+        say(format_args!(
+            "{} TCP {} on `{}` ({} XDP)",
+            if drops { "guarding" } else { "watching" },
+            join(&settings.ports),
+            guarded.interface,
+            guarded.xdp_mode.map_or("no", XdpPlace::label)
+        ));
+        if guarded.xdp_mode == Some(XdpPlace::Generic)
+            && let Some(refused) = refusal(&context.pins.link(guarded.ifindex))
+        {
+            say(format_args!("note: `{}`: {refused}", guarded.interface));
+        }
+    }
+    if settings.mode == PolicyMode::Monitor {
+        say(MONITOR);
+    }
+    match list {
+        List::Off => say("warning: the list is switched off (`disabled`): everyone passes"),
+        List::Ranges(entries) if entries.is_empty() => {
+            say("note: the list lets nobody in but the implicit sources");
+        }
+        List::Ranges(entries) => say(match entries.len() {
+            1 => "1 authorized range in the list".to_owned(),
+            ranges => format!("{ranges} authorized ranges in the list"),
+        }),
+    }
+    Ok(shown)
+}
+
+/// The interfaces `chosen` as they are now.
+pub(crate) async fn shown(net: &Net, chosen: &[Interface]) -> Result<Vec<Shown>> {
+    let now = net.interfaces().await?;
+    let shown = chosen.iter().map(|chosen| {
+        let found = now
+            .iter()
+            .find(|interface| interface.ifindex == chosen.ifindex);
+        Shown {
+            interface: chosen.name.clone(),
+            ifindex: chosen.ifindex,
+            xdp_mode: found
+                .and_then(|interface| interface.xdp)
+                .map(|xdp| xdp.place),
+        }
+    });
+    Ok(shown.collect())
+}

@@ -1,0 +1,167 @@
+//! `apifence detach`: removes the filter and all that was pinned for it.
+
+use std::{
+    slice,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::proposal::cause;
+use crate::{
+    context::Context,
+    kernel::{
+        bpf::{Attachment, Counters},
+        links::strays::{strays, strays_at_rest},
+        net::{interface::Interface, rtnetlink::Net},
+    },
+    store::{PolicyStore, WriterLock},
+    ui::{error::Problem, output::say},
+};
+
+/// What was done.
+#[derive(Serialize)]
+struct Detached {
+    /// Names of the interfaces that have no filter any more.
+    detached: Vec<String>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, names: &[String]) -> Result<u8> {
+    let net = Net::open()?;
+    let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
+    if names.is_empty() {
+        let links = context.pins.all_links()?;
+        // A link of another layout version may not be readable in its parts; its program still is.
+        let attached: Vec<Attachment> = links
+            .iter()
+            .filter_map(|pin| Attachment::read(pin).ok())
+            .collect();
+        if !context.pins.is_used()? {
+            context.pins.remove_writer_lock();
+            if let Some(stray) = strays_at_rest(&context.pins, &net).await?.0.first() {
+                return Err(stray.problem("detach filter"));
+            }
+            say(format_args!(
+                "nothing is attached (`{}`)",
+                context.pins.root().display()
+            ));
+            let detached = Vec::new();
+            context.global.output.result(&Detached { detached })?;
+            return Ok(0);
+        }
+        let detached = carrying(&net, &attached).await?;
+        let detached = detached
+            .into_iter()
+            .map(|interface| interface.name)
+            .collect();
+        context.pins.remove_all()?;
+        gone(context, &net, &attached).await?;
+        forget(context);
+        match strays_at_rest(&context.pins, &net).await?.0.as_slice() {
+            [] => say("detached: the port is unfiltered"),
+            strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
+            strays => {
+                say("detached what is pinned here; the port is still filtered elsewhere:");
+                for stray in strays {
+                    say(format_args!("warning: {}; {}", stray.cause(), stray.hint()));
+                }
+            }
+        }
+        return Ok(told(context, detached));
+    }
+
+    context.pins.check_layout()?;
+    let interfaces = net.choose("detach filter from", names).await?;
+    let ours = context.pins.interfaces()?;
+    for interface in &interfaces {
+        if !ours.contains(&interface.ifindex) {
+            let stray = strays(&context.pins, slice::from_ref(interface))?;
+            if let Some(stray) = stray.first() {
+                return Err(stray.problem(&format!("detach filter from `{}`", interface.name)));
+            }
+            return Err(Problem::input(
+                format!("detach filter from `{}`: it has none", interface.name),
+                "`apifence status` lists the guarded interfaces",
+            ));
+        }
+    }
+    for interface in &interfaces {
+        let attached = Attachment::read(&context.pins.link(interface.ifindex))?;
+        context.pins.remove_interface(interface.ifindex)?;
+        gone(context, &net, &[attached]).await?;
+        // Where the maps are gone, so are the counters.
+        if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
+            counters.release(interface.ifindex)?;
+        }
+        say(format_args!(
+            "detached from `{}`: the port is unfiltered there",
+            interface.name
+        ));
+    }
+    if context.pins.interfaces()?.is_empty() {
+        context.pins.remove_all()?;
+        forget(context);
+    }
+    let detached = interfaces
+        .into_iter()
+        .map(|interface| interface.name)
+        .collect();
+    Ok(told(context, detached))
+}
+
+/// Tells what was done. It is done, whoever cannot be told so.
+fn told(context: &Context, detached: Vec<String>) -> u8 {
+    if let Err(error) = context.global.output.result(&Detached { detached }) {
+        say(format_args!(
+            "warning: {}: the filter is detached all the same",
+            cause(&error)
+        ));
+    }
+    0
+}
+
+/// Nothing is in force any more that a start could go by.
+fn forget(context: &Context) {
+    if let Err(error) = PolicyStore::new(&context.config.state_dir).forget() {
+        say(format_args!("warning: {error:#}"));
+    }
+}
+
+/// The interfaces that carry the program that was attached there: all interfaces may have the same one.
+async fn carrying(net: &Net, attached: &[Attachment]) -> Result<Vec<Interface>> {
+    let mut interfaces = net.interfaces().await?;
+    interfaces.retain(|interface| {
+        interface.xdp.is_some_and(|xdp| {
+            attached
+                .iter()
+                .any(|link| (link.ifindex, link.program_id) == (interface.ifindex, xdp.program_id))
+        })
+    });
+    Ok(interfaces)
+}
+
+/// Waits until no interface carries what was attached there: the kernel frees a link a moment after its last pin is gone.
+async fn gone(context: &Context, net: &Net, attached: &[Attachment]) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match carrying(net, attached).await?.first() {
+            None => return Ok(()),
+            Some(_) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Some(interface) => {
+                let verb = format!("detach filter from `{}`", interface.name);
+                let strays = strays(&context.pins, slice::from_ref(interface))?;
+                return Err(match strays.first() {
+                    Some(stray) => stray.problem(&verb),
+                    None => Problem::failed(
+                        format!("{verb}: the program is still there"),
+                        "`apifence status` tells what holds it",
+                    ),
+                });
+            }
+        }
+    }
+}

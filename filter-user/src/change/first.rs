@@ -1,0 +1,359 @@
+//! What has to be clear before packets are dropped that passed until now: that the cluster goes on.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use anyhow::Result;
+use filter_common::Mode;
+use ipnet::IpNet;
+
+use crate::{
+    clock::Moment,
+    cluster::{Cidr, Foreign, foreign, kubelet, own_subnets, peers, pod_cidrs},
+    config::{DEFAULT_PORTS, PolicyMode, Settings},
+    context::Context,
+    kernel::{
+        nat::{Diversion, Question, diverted, legacy},
+        net::{
+            rtnetlink::{Net, is_link_local},
+            sock_diag::{listeners, open},
+        },
+        routes::Paths,
+    },
+    policy::Policy,
+    store::PolicyStore,
+    ui::error::Problem,
+};
+
+/// What this node tells of its cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// What tells that there is a kubelet, in words.
+    kubelet: Option<String>,
+    pods: Vec<Cidr>,
+    subnets: Vec<IpNet>,
+    peers: Vec<(IpAddr, &'static str)>,
+}
+
+impl Found {
+    /// Looks around, if there is a kubelet; `ports` are those of the API server.
+    ///
+    /// # Errors
+    /// If rtnetlink does not answer.
+    pub(crate) async fn gather(net: &Net, ports: &BTreeSet<u16>) -> Result<Self> {
+        let kubelet = kubelet();
+        if kubelet.is_none() {
+            return Ok(Self::default());
+        }
+        let own: BTreeSet<IpAddr> = net
+            .addresses()
+            .await?
+            .into_iter()
+            .map(|(_, own)| own)
+            .collect();
+        // What is not told is not there.
+        let peers = peers(&open().unwrap_or_default(), ports).into_iter();
+        Ok(Self {
+            kubelet,
+            pods: pod_cidrs(),
+            subnets: own_subnets(net).await?,
+            peers: peers.filter(|(peer, _)| !own.contains(peer)).collect(),
+        })
+    }
+
+    /// The CIDRs to let in, in order: none that is inside another.
+    fn cidrs(&self) -> Vec<IpNet> {
+        let pods = self.pods.iter().map(|cidr| cidr.range);
+        let peers = self.peers.iter().map(|(peer, _)| IpNet::from(*peer));
+        let all: Vec<IpNet> = pods
+            .chain(self.subnets.iter().copied())
+            .chain(peers)
+            .collect();
+        let mut cidrs: Vec<IpNet> = Vec::new();
+        for (place, cidr) in all.iter().enumerate() {
+            let around = |(other_place, other): (usize, &IpNet)| {
+                other.contains(cidr) && (other != cidr || other_place < place)
+            };
+            if !all.iter().enumerate().any(around) {
+                cidrs.push(*cidr);
+            }
+        }
+        cidrs
+    }
+
+    /// What was found, a line each.
+    fn lines(&self) -> Vec<String> {
+        let line = |range: &dyn fmt::Display, what: &str| format!("  {range}: {what}");
+        let pods = self.pods.iter();
+        let mut lines: Vec<String> = pods
+            .map(|cidr| line(&cidr.range, &format!("pods ({})", cidr.from)))
+            .collect();
+        lines.extend(self.subnets.iter().map(|subnet| line(subnet, "own subnet")));
+        lines.extend(self.peers.iter().map(|(peer, what)| line(peer, what)));
+        lines
+    }
+}
+
+/// Why packets should not be dropped yet, unless that is insisted on.
+#[derive(Clone, Debug)]
+pub(crate) struct Unclear {
+    /// What would be.
+    pub(crate) cause: String,
+    /// The setting that makes it clear.
+    setting: String,
+    /// When to insist.
+    meant: &'static str,
+    details: Vec<String>,
+}
+
+impl Unclear {
+    /// The refusal of a command.
+    pub(crate) fn refusal(&self) -> anyhow::Error {
+        let details = self.details.clone();
+        let Self {
+            cause,
+            setting,
+            meant,
+            ..
+        } = self;
+        let hint = format!("{setting}; `--force` if {meant}; nothing changed");
+        Problem::refused(cause, hint, details)
+    }
+
+    /// What `run` does instead, whom nobody can answer.
+    pub(crate) fn instead(&self) -> String {
+        let Self {
+            cause,
+            setting,
+            meant,
+            ..
+        } = self;
+        format!(
+            "monitor mode: nothing is dropped yet: {cause}; {setting}; or `apifence enforce --force`, if {meant}"
+        )
+    }
+}
+
+/// Whether the first enforcement on a node of a cluster is unclear: neither is `cluster_cidrs` set,
+/// nor does the list let in all that was found. Then its other nodes, and pods, would lose the API
+/// server.
+///
+/// # Errors
+/// What is unclear.
+pub(crate) fn first_enforcement(
+    found: &Found,
+    settings: &Settings,
+    is_let_in: impl Fn(&IpNet) -> bool,
+) -> Result<(), Unclear> {
+    let Some(kubelet) = &found.kubelet else {
+        return Ok(());
+    };
+    let cidrs = found.cidrs();
+    let is_complete = !found.pods.is_empty() && !found.subnets.is_empty();
+    if !settings.cluster.is_empty() || (is_complete && cidrs.iter().all(is_let_in)) {
+        return Ok(());
+    }
+    let join = |quote: &str, between: &str| {
+        let each = cidrs.iter().map(|cidr| format!("{quote}{cidr}{quote}"));
+        each.collect::<Vec<_>>().join(between)
+    };
+    let setting = if cidrs.is_empty() {
+        "set `cluster_cidrs` to the CIDRs of nodes and pods (none was found here)".to_owned()
+    } else {
+        format!(
+            "`cluster_cidrs = [{}]` in the config file, or `--cluster-cidrs {}`",
+            join("\"", ", "),
+            join("", ",")
+        )
+    };
+    let mut details = found.lines();
+    if !details.is_empty() {
+        details.insert(0, "found on this node:".to_owned());
+    }
+    Err(Unclear {
+        cause: format!(
+            "this is a node of a cluster ({kubelet}), and `cluster_cidrs` is not set: other nodes and pods would lose the API server"
+        ),
+        setting,
+        meant: "no node or pod reaches this port over the network",
+        details,
+    })
+}
+
+/// Whether nobody chose the ports that `policy` protects.
+fn are_default(context: &Context, policy: &Policy) -> bool {
+    let mut rows = context.config.rows().into_iter();
+    policy.settings.ports == BTreeSet::from(DEFAULT_PORTS)
+        && !rows.any(|row| row.key == "ports" && row.source != "default")
+}
+
+/// Whether one of the ports of `asked`, which `policy` protects, belongs to somebody else; the filter is on `guarded`.
+fn belongs_elsewhere(
+    context: &Context,
+    paths: &Paths<'_>,
+    asked: &BTreeSet<u16>,
+    policy: &Policy,
+    guarded: &BTreeSet<u32>,
+) -> Option<Unclear> {
+    if asked.is_empty() {
+        return None;
+    }
+    let Settings {
+        ports,
+        destinations,
+        ..
+    } = &policy.settings;
+    let is_guarded = |address: IpAddr| {
+        !is_link_local(address)
+            && (destinations.is_empty()
+                || destinations.iter().any(|range| range.contains(&address)))
+    };
+    let own = paths.own();
+    let targets: Vec<IpAddr> = own.iter().copied().filter(|own| is_guarded(*own)).collect();
+    // What is not told is not there. Nobody comes in over the network to what listens elsewhere.
+    let (mut listeners, connections) =
+        (listeners().unwrap_or_default(), open().unwrap_or_default());
+    listeners.retain(|listener| {
+        let local = listener.connection.local.ip();
+        local.is_unspecified() || targets.contains(&local)
+    });
+    let chosen = !are_default(context, policy);
+    let listened = foreign(asked, (ports, chosen), &listeners, &connections).into_iter();
+    let listened = listened.map(|Foreign { port, program, pid }| {
+        let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
+        (port, words)
+    });
+    let diverted = diverted(&Question {
+        asked,
+        ports,
+        own,
+        targets,
+        ways: paths.ways(guarded),
+    });
+    let diverted = diverted.into_iter().map(|Diversion { port, chain }| {
+        let words = format!(
+            "port {port} is rewritten to another destination here (nftables chain `{chain}`)"
+        );
+        (port, words)
+    });
+    let found: Vec<(u16, String)> = listened.chain(diverted).collect();
+    let ((_, first), more) = found.split_first()?;
+    let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
+    let rest = ports - &others;
+    Some(Unclear {
+        cause: format!("{first}: its clients would be dropped"),
+        setting: if rest.is_empty() {
+            "`--port` names the port of the API server".to_owned()
+        } else {
+            format!(
+                "`--port {}` protects the API server alone",
+                join_ports(&rest)
+            )
+        },
+        meant: "the API server is behind it, or its clients are listed",
+        details: more.iter().map(|(_, words)| words.clone()).collect(),
+    })
+}
+
+/// The ports as `--port` takes them.
+fn join_ports(ports: &BTreeSet<u16>) -> String {
+    join_by(ports, ",")
+}
+
+fn join_by(ports: &BTreeSet<u16>, between: &str) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    ports.join(between)
+}
+
+/// The ports that `policy` is the first one to drop packets to; `enforced` are those that the
+/// policy in force drops packets to, or `None` if it drops none.
+fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -> BTreeSet<u16> {
+    let ports = &policy.settings.ports;
+    if policy.mode() != Mode::Enforce {
+        return BTreeSet::new();
+    }
+    if let Some(enforced) = enforced {
+        return ports - enforced;
+    }
+    let store = PolicyStore::new(&context.config.state_dir);
+    if !store.has_enforced() {
+        return ports.clone();
+    }
+    // After a boot it goes on where it was.
+    let before = store.read().ok().flatten().map(|saved| saved.settings);
+    let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
+    before.map_or_else(|| ports.clone(), |settings| ports - &settings.ports)
+}
+
+/// What has to be clear before `policy`, of a filter on `guarded`, drops packets that passed until
+/// now; `enforced` as for [`asked`].
+///
+/// # Errors
+/// If rtnetlink does not answer.
+pub(crate) async fn unclear(
+    context: &Context,
+    net: &Net,
+    policy: &Policy,
+    guarded: &BTreeSet<u32>,
+    enforced: Option<&BTreeSet<u16>>,
+) -> Result<Option<Unclear>> {
+    if policy.mode() != Mode::Enforce {
+        return Ok(None);
+    }
+    let asked = asked(context, policy, enforced);
+    let paths = Paths::new(net).await?;
+    let elsewhere = belongs_elsewhere(context, &paths, &asked, policy, guarded);
+    let store = PolicyStore::new(&context.config.state_dir);
+    if elsewhere.is_some() || enforced.is_some() || store.has_enforced() {
+        return Ok(elsewhere);
+    }
+    let found = Found::gather(net, &policy.settings.ports).await?;
+    let now = Moment::now()?.wall;
+    let is_let_in = |range: &IpNet| policy.sources().cover(range, now);
+    Ok(first_enforcement(&found, &policy.settings, is_let_in).err())
+}
+
+/// What nobody can tell of the ports that `policy` is the first one to drop packets to, in words;
+/// `enforced` as for [`asked`]. Where somebody chose them, it is known what is on them.
+pub(crate) fn unread(
+    context: &Context,
+    policy: &Policy,
+    enforced: Option<&BTreeSet<u16>>,
+) -> Option<String> {
+    let asked = asked(context, policy, enforced);
+    let program = *legacy().first()?;
+    (!asked.is_empty() && are_default(context, policy)).then(|| {
+        format!(
+            "{program}-legacy has a table `nat` here, which apifence cannot read: if it gives port {} to somebody else (`{program}-legacy-save -t nat` shows it), `--port` leaves that one out",
+            join_by(&asked, " or "),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(text: &str) -> IpNet {
+        text.parse().expect("a CIDR")
+    }
+
+    #[test]
+    fn what_is_inside_another_is_not_named() {
+        let found = Found {
+            kubelet: Some("it".to_owned()),
+            pods: vec![Cidr {
+                range: cidr("10.0.0.0/8"),
+                from: "a file".to_owned(),
+            }],
+            subnets: ["10.1.0.0/16", "192.0.2.0/24", "192.0.2.0/24"]
+                .map(cidr)
+                .to_vec(),
+            peers: vec![
+                (IpAddr::from([192, 0, 2, 30]), "etcd peer"),
+                (IpAddr::from([203, 0, 113, 5]), "etcd peer"),
+            ],
+        };
+        let want = ["10.0.0.0/8", "192.0.2.0/24", "203.0.113.5/32"].map(cidr);
+        assert_eq!(found.cidrs(), want);
+    }
+}

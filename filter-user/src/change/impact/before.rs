@@ -1,0 +1,105 @@
+//! What packets meet until the change.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use anyhow::Result;
+use filter_common::Mode;
+
+use crate::{
+    clock::Moment,
+    config::Settings,
+    context::Context,
+    kernel::{
+        bpf::{Maps, Slot},
+        net::sock_diag::Connection,
+    },
+    policy::Policy,
+};
+use ipnet::IpNet;
+
+/// Whether a filter for these destinations judges what is sent to `local`.
+pub(crate) fn guards(destinations: &[IpNet], local: IpAddr) -> bool {
+    destinations.is_empty() || destinations.iter().any(|range| range.contains(&local))
+}
+
+/// The policy in force, and where.
+pub(crate) struct Before<'a> {
+    /// None where nothing is judged, or nothing is dropped: everyone gets in.
+    judge: Option<(&'a Maps, Slot)>,
+    /// What it was made from; none if that cannot be read.
+    pub(crate) settings: Option<Settings>,
+    /// The interfaces that have a filter.
+    pub(crate) guarded: BTreeSet<u32>,
+    now: Moment,
+}
+
+impl<'a> Before<'a> {
+    pub(crate) fn new(context: &Context, maps: Option<&'a Maps>, now: Moment) -> Result<Self> {
+        let mut before = Self {
+            judge: None,
+            settings: None,
+            guarded: BTreeSet::new(),
+            now,
+        };
+        if let Some(maps) = maps {
+            let slot = maps.in_force()?;
+            before.settings = maps.settings(slot).ok();
+            before.guarded = context.pins.interfaces()?.into_iter().collect();
+            let enforces = maps.record(slot)?.mode == Mode::Enforce as u8;
+            before.judge = enforces.then_some((maps, slot));
+        }
+        Ok(before)
+    }
+
+    /// The ports that it drops packets to; none if it drops nothing.
+    pub(crate) fn enforced(&self) -> Option<&BTreeSet<u16>> {
+        /// Of settings that cannot be read.
+        static UNKNOWN: BTreeSet<u16> = BTreeSet::new();
+        self.judge?;
+        Some(
+            self.settings
+                .as_ref()
+                .map_or(&UNKNOWN, |settings| &settings.ports),
+        )
+    }
+
+    /// Whether it lets packets of `connection` in that come over an interface which has a filter, or has none.
+    pub(crate) fn lets(&self, connection: &Connection, has_filter: bool) -> Result<bool> {
+        // Of settings that cannot be read nobody knows what they left open.
+        let (Some(settings), true) = (&self.settings, has_filter) else {
+            return Ok(true);
+        };
+        let local = connection.local;
+        let judged =
+            settings.ports.contains(&local.port()) && guards(&settings.destinations, local.ip());
+        Ok(!judged || self.authorizes(connection.remote.ip())?)
+    }
+
+    /// Whether it lets `client` in over an interface with a filter, somewhere that `policy` guards.
+    pub(crate) fn lets_anywhere(&self, client: IpAddr, policy: &Policy) -> Result<bool> {
+        let Some(settings) = &self.settings else {
+            return Ok(true);
+        };
+        let now = &policy.settings;
+        // What is inside one of them was guarded before.
+        let wider = !settings.destinations.is_empty()
+            && (now.destinations.is_empty()
+                || now.destinations.iter().any(|range| {
+                    !settings
+                        .destinations
+                        .iter()
+                        .any(|before| before.contains(range))
+                }));
+        Ok(!now.ports.is_subset(&settings.ports) || wider || self.authorizes(client)?)
+    }
+
+    fn authorizes(&self, client: IpAddr) -> Result<bool> {
+        let Some((maps, slot)) = self.judge else {
+            return Ok(true);
+        };
+        let around = maps.around(slot, client, &self.now)?;
+        Ok(around
+            .first()
+            .is_some_and(|prefix| prefix.lives(self.now.wall)))
+    }
+}

@@ -1,0 +1,440 @@
+//! See before you leap: which connections a change of the policy would cut, and whose they are.
+
+mod before;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+    panic::resume_unwind,
+    path::Path,
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+use filter_common::Mode;
+use serde::Serialize;
+
+use self::before::{Before, guards};
+use super::{
+    first::{Unclear, unclear, unread},
+    words::first_lines,
+};
+use crate::{
+    clock::Moment,
+    cluster::{Nodes, administrators},
+    config::Settings,
+    context::Context,
+    kernel::{
+        bpf::Maps,
+        nat::rewriters,
+        net::{
+            conntrack::{Tracked, tracked},
+            rtnetlink::Net,
+            sock_diag::{CLOSED, Connection, TcpSocket, open, origin},
+        },
+        routes::Paths,
+    },
+    policy::Policy,
+    ranges::{Entry, List},
+    store::read_ranges,
+    ui::error::Problem,
+};
+
+/// What a change would do to those who are connected.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Leap {
+    /// Connections to the protected ports that stop at their next packet.
+    cut: Vec<Cut>,
+    /// How many stay.
+    kept: usize,
+    /// The address that this shell came in from, if it is shut out.
+    shuts_out: Option<IpAddr>,
+    /// Others who are logged in on this node by SSH, and are shut out.
+    administrators: Vec<IpAddr>,
+    /// Why nobody can tell.
+    unknown: Option<String>,
+    /// Which connections cannot be seen.
+    unseen: Option<String>,
+    /// What nobody can tell of the ports that packets are dropped to from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<String>,
+    /// What has to be clear before anything is dropped.
+    #[serde(skip)]
+    unclear: Option<Unclear>,
+    /// Whether SSH is filtered, too.
+    #[serde(skip)]
+    filters_ssh: bool,
+}
+
+/// A connection that is cut.
+#[derive(Clone, Debug, Serialize)]
+struct Cut {
+    #[serde(flatten)]
+    connection: Connection,
+    kind: Kind,
+    /// What tells that, in words.
+    why: Option<String>,
+    /// Why nobody knows whether the client is there. Then it keeps nobody from a change.
+    doubt: Option<&'static str>,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    ClusterNode,
+    SshOrigin,
+    Client,
+}
+
+/// Looks at the connections of this node, and at the address that this shell came in from.
+/// `guarded` are the interfaces that the filter will be on; `maps` those of the policy in force, if
+/// there is one.
+pub(crate) async fn look(
+    context: &Context,
+    net: &Net,
+    maps: Option<&Maps>,
+    policy: &Policy,
+    guarded: &BTreeSet<u32>,
+) -> Result<Leap> {
+    let now = Moment::now()?;
+    // It takes as long as all the rest.
+    let origin = thread::Builder::new()
+        .spawn(origin)
+        .context("start thread")?;
+    let before = Before::new(context, maps, now)?;
+    let after = |client: IpAddr| {
+        policy.mode() == Mode::Enforce && !policy.sources().authorize(client, now.wall)
+    };
+    let mut paths = Paths::new(net).await?;
+    let mut leap = Leap {
+        unclear: unclear(context, net, policy, guarded, before.enforced()).await?,
+        unread: unread(context, policy, before.enforced()),
+        filters_ssh: policy.settings.ports.contains(&SSH),
+        ..Leap::default()
+    };
+    let sockets = open().unwrap_or_else(|error| {
+        leap.unknown = Some(format!("{error:#}"));
+        Vec::new()
+    });
+    let seen = seen(&sockets, policy, &paths, &mut leap.unseen);
+    let mut cut = Vec::new();
+    for (connection, Seen { bound, doubt }) in seen {
+        let (client, local) = (connection.remote.ip(), connection.local);
+        // What the node says to itself never passes the filter.
+        if !policy.settings.ports.contains(&local.port()) || paths.is_own(client) {
+            continue;
+        }
+        let way = match bound {
+            0 => paths.to(client, Some(local.ip())).await,
+            bound => Some(bound),
+        };
+        if !paths.meets(way, guarded) {
+            continue;
+        }
+        if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
+            leap.kept += usize::from(doubt.is_none());
+        } else if before.lets(&connection, paths.meets(way, &before.guarded))? {
+            cut.push((connection, doubt));
+        }
+    }
+    let origin = origin.join().unwrap_or_else(|panic| resume_unwind(panic));
+    // A link-local address leads anywhere unless the interface is known.
+    let connected = sockets.iter().map(|socket| {
+        let bound = Some(socket.interface).filter(|bound| *bound != 0);
+        (socket.connection.remote.ip(), bound)
+    });
+    let origin_too = origin.into_iter().map(|client| (client, None));
+    let clients: BTreeMap<IpAddr, Option<u32>> = origin_too.chain(connected).collect();
+    let mut shut_out = BTreeSet::new();
+    for (client, bound) in clients {
+        if paths.is_own(client) || !after(client) {
+            continue;
+        }
+        let way = match bound {
+            None => paths.to(client, None).await,
+            bound => bound,
+        };
+        let had = !paths.meets(way, &before.guarded) || before.lets_anywhere(client, policy)?;
+        if had && paths.meets(way, guarded) {
+            shut_out.insert(client);
+        }
+    }
+    leap.shuts_out = origin.filter(|client| shut_out.remove(client));
+    if !shut_out.is_empty() {
+        let administrators = administrators(&sockets);
+        leap.administrators = shut_out.intersection(&administrators).copied().collect();
+    }
+    if !cut.is_empty() {
+        leap.cut = named(context, net, cut, &sockets, &before, policy, origin).await?;
+    }
+    Ok(leap)
+}
+
+const SSH: u16 = 22;
+
+/// What else is known of a connection.
+struct Seen {
+    /// The number of the interface that it is bound to, or 0.
+    bound: u32,
+    /// Why nobody knows whether the client is there.
+    doubt: Option<&'static str>,
+}
+
+/// The connections as the filter sees them, in order: what is rewritten behind the filter, or
+/// forwarded, is what connection tracking knows, and not the socket.
+fn seen(
+    sockets: &[TcpSocket],
+    policy: &Policy,
+    paths: &Paths<'_>,
+    unseen: &mut Option<String>,
+) -> BTreeMap<Connection, Seen> {
+    let forwards = || {
+        let files = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
+        let on = |file| fs::read_to_string(format!("/proc/sys/net/{file}"));
+        files
+            .iter()
+            .any(|file| on(file).is_ok_and(|on| on.trim() != "0"))
+    };
+    // There may be very many of them, where nothing can be cut.
+    let wanted = policy.mode() == Mode::Enforce && (forwards() || !rewriters().is_empty());
+    let tracked = match wanted.then(tracked) {
+        None => Vec::new(),
+        Some(Ok(tracked)) => tracked,
+        Some(Err(_)) => {
+            *unseen = Some(
+                "forwarded connections (to pods, containers, guests) are not among them: the kernel does not tell which it tracks"
+                    .to_owned(),
+            );
+            Vec::new()
+        }
+    };
+    let rewritten = |tracked: &&Tracked| tracked.original != tracked.rewritten;
+    let originals: BTreeMap<Connection, Connection> = tracked
+        .iter()
+        .filter(rewritten)
+        .map(|tracked| (tracked.rewritten, tracked.original))
+        .collect();
+    let mut seen: BTreeMap<Connection, Seen> = sockets
+        .iter()
+        .map(|socket| {
+            let connection = socket.connection;
+            let original = originals.get(&connection).copied();
+            let found = Seen {
+                bound: socket.interface,
+                doubt: socket.doubt(),
+            };
+            (original.unwrap_or(connection), found)
+        })
+        .collect();
+    for tracked in tracked {
+        // Where it ends on this node, the sockets say more.
+        if !paths.is_own(tracked.rewritten.local.ip()) {
+            let doubt = tracked.is_half_closed.then_some(CLOSED);
+            seen.entry(tracked.original)
+                .or_insert(Seen { bound: 0, doubt });
+        }
+    }
+    seen
+}
+
+/// What is known of those whose connections are cut.
+async fn named(
+    context: &Context,
+    net: &Net,
+    cut: Vec<(Connection, Option<&'static str>)>,
+    sockets: &[TcpSocket],
+    before: &Before<'_>,
+    policy: &Policy,
+    origin: Option<IpAddr>,
+) -> Result<Vec<Cut>> {
+    let (mut ports, mut cluster) = (
+        policy.settings.ports.clone(),
+        policy.settings.cluster.clone(),
+    );
+    if let Some(Settings {
+        ports: had,
+        cluster: were,
+        ..
+    }) = &before.settings
+    {
+        ports.extend(had);
+        cluster.extend(were);
+    }
+    let state_dir: &Path = &context.config.state_dir;
+    let nodes = Nodes::gather(net, state_dir, sockets, &ports, &cluster).await?;
+    // It is the list until now, unless somebody has edited it.
+    let file = read_ranges(&context.global.ranges_file).ok().flatten();
+    let list = file.map_or(List::Off, |file| file.list());
+    let named = cut.into_iter().map(|(connection, doubt)| {
+        let client = connection.remote.ip();
+        let (kind, why) = match nodes.why(client) {
+            Some(why) => (Kind::ClusterNode, Some(why)),
+            None if origin == Some(client) => (Kind::SshOrigin, None),
+            None => (Kind::Client, listed(list.entries(), client)),
+        };
+        Cut {
+            connection,
+            kind,
+            why,
+            doubt,
+        }
+    });
+    Ok(named.collect())
+}
+
+/// The innermost entry that lets `client` in, in words.
+fn listed(entries: &[Entry], client: IpAddr) -> Option<String> {
+    let around = entries.iter().filter(|entry| entry.range.contains(&client));
+    let entry = around.max_by_key(|entry| entry.range.prefix_len())?;
+    let comment = entry
+        .comment
+        .as_ref()
+        .map(|comment| format!(" ({comment})"));
+    Some(format!(
+        "listed as {}{}",
+        entry.range,
+        comment.unwrap_or_default()
+    ))
+}
+
+impl Leap {
+    /// What there is to say about it, a line each; in place of a change that `would` do it.
+    pub(crate) fn lines(&self, would: bool) -> Vec<String> {
+        let (are_cut, is_shut_out) = match would {
+            true => ("would be cut", "would be shut out"),
+            false => ("are cut", "is shut out"),
+        };
+        let mut lines = Vec::new();
+        if let Some(why) = &self.unknown {
+            lines.push(format!(
+                "warning: which connections this {} is unknown: {why}",
+                if would { "would cut" } else { "cuts" }
+            ));
+        }
+        if !self.cut.is_empty() {
+            let named = self.cut.iter().map(Cut::line);
+            lines.push(format!(
+                "warning: {} of {} established connections {are_cut} at their next packet:",
+                self.cut.len(),
+                self.cut.len() + self.kept
+            ));
+            lines.extend(first_lines(named, self.cut.len()));
+        }
+        let notes = self.unseen.iter().chain(&self.unread);
+        lines.extend(notes.map(|note| format!("note: {note}")));
+        let shut_out = |client: &IpAddr, who: &str| {
+            format!(
+                "warning: {client}, {who}, {is_shut_out} from the protected ports{}",
+                self.beside_ssh()
+            )
+        };
+        let origin = self.shuts_out.iter();
+        lines.extend(origin.map(|client| shut_out(client, "where this shell came in from")));
+        let others = self.administrators.iter();
+        lines.extend(others.map(|client| shut_out(client, "logged in on this node by SSH")));
+        lines
+    }
+
+    const fn beside_ssh(&self) -> &'static str {
+        if self.filters_ssh {
+            ""
+        } else {
+            " (SSH itself is not filtered)"
+        }
+    }
+
+    /// Why nobody should do this who cannot be asked, in words: it cuts nodes of the cluster, or
+    /// shuts out who administers this one. Anybody else is shut out on purpose.
+    pub(crate) fn serious(&self) -> Option<String> {
+        self.nodes().or_else(|| {
+            let mut shut_out = self.shuts_out.iter().chain(&self.administrators);
+            let first = shut_out.next()?;
+            Some(format!(
+                "it shuts out {first}{}, logged in on this node by SSH",
+                more(shut_out.count())
+            ))
+        })
+    }
+
+    /// What is cut, and whose client is certainly there.
+    fn open(&self) -> impl Iterator<Item = &Cut> {
+        self.cut.iter().filter(|cut| cut.doubt.is_none())
+    }
+
+    /// The nodes that are cut, in words.
+    fn nodes(&self) -> Option<String> {
+        let cut = self.open().filter(|cut| cut.kind == Kind::ClusterNode);
+        let nodes: BTreeMap<IpAddr, Option<&String>> = cut
+            .map(|cut| (cut.connection.remote.ip(), cut.why.as_ref()))
+            .collect();
+        let (first, why) = nodes.first_key_value()?;
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        Some(match nodes.len() - 1 {
+            0 => format!("{first} is a node of the cluster{why}, and would lose the API server"),
+            others => format!(
+                "{first}{} are nodes of the cluster{why}, and would lose the API server",
+                more(others)
+            ),
+        })
+    }
+
+    /// Refuses what would lock nodes of the cluster, or the operator, out, unless that is insisted on.
+    pub(crate) fn insist(&self, force: bool) -> Result<()> {
+        if let Some(unclear) = self.unclear.as_ref().filter(|_| !force) {
+            return Err(unclear.refusal());
+        }
+        const MEANT: &str = "`--force` if that is meant, with `--confirm-within 60s` so that it takes itself back; nothing changed";
+        let origin = self.shuts_out.map(|client| {
+            format!(
+                "it shuts out {client}, where this shell came in from{}",
+                self.beside_ssh()
+            )
+        });
+        let nodes = || self.nodes();
+        let everyone = || {
+            let count = self.open().count();
+            (count > 0 && self.kept == 0)
+                .then(|| format!("it cuts every established client (connections: {count})"))
+        };
+        let is_node = origin.is_none();
+        match origin.or_else(nodes).or_else(everyone) {
+            Some(cause) if !force => {
+                let hint = if is_node && self.nodes().is_some() {
+                    format!("add it to the list, or to `cluster_cidrs`; {MEANT}")
+                } else {
+                    format!("add it to the list; {MEANT}")
+                };
+                Err(Problem::refused(cause, hint, Vec::new()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// ` and 2 more`, or nothing.
+fn more(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    }
+}
+
+impl Cut {
+    fn line(&self) -> String {
+        let Connection { remote, local } = self.connection;
+        let why = self.why.as_deref();
+        let doubt = self.doubt.map(|doubt| format!(", {doubt}"));
+        let doubt = doubt.unwrap_or_default();
+        let who = match (self.kind, why) {
+            (Kind::ClusterNode, why) => {
+                format!(": cluster node ({})", why.unwrap_or_default())
+            }
+            (Kind::SshOrigin, _) => ": where this shell came in from".to_owned(),
+            (Kind::Client, Some(why)) => format!(": {why}"),
+            (Kind::Client, None) => String::new(),
+        };
+        format!("  {remote} -> {local}{who}{doubt}")
+    }
+}

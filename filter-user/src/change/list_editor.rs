@@ -1,0 +1,450 @@
+//! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
+
+use std::{fs, mem, panic::resume_unwind, path::Path, thread, thread::JoinHandle};
+
+use anyhow::{Context as _, Result};
+use filter_common::{
+    Mode,
+    map::{PolicyRecord, Trial},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    build::{examine, keep, policy},
+    impact::{Leap, look},
+    proposal::{ListChange, Proposal, made},
+    recovery::{Waiting, settle},
+    transaction::{Staging, clear_up, put_in_force},
+    words::{Before, SaidList, difference_from, in_words, listed},
+};
+use crate::{
+    cli::ChangeArgs,
+    clock::{Moment, to_second},
+    config::Settings,
+    context::Context,
+    kernel::{bpf::Maps, links::strays::strays_at_rest, net::rtnetlink::Net},
+    policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
+    ranges::{Entry, List, RangesFile},
+    store::{History, Seen, Staged, WriterLock, read_ranges},
+    ui::{error::Problem, output::say, progress::Progress},
+};
+
+/// The ranges file as it was before a change.
+struct Said {
+    file: RangesFile,
+    list: SaidList,
+}
+
+impl Said {
+    fn new(file: RangesFile) -> Self {
+        let list = SaidList::new(file.list());
+        Self { file, list }
+    }
+}
+
+/// The one who may change the list.
+pub(crate) struct Writer<'a> {
+    context: &'a Context,
+    net: Net,
+    maps: Option<Maps>,
+    settings: Option<Settings>,
+    waiting: Option<Waiting>,
+    progress: Progress,
+    /// How the ranges file looked before it was read.
+    seen: Seen,
+    /// Reads it, and what it says.
+    reading: Option<JoinHandle<Result<Option<Said>>>>,
+    /// What came of that: nothing if it cannot be read.
+    said: Option<Said>,
+    /// What is to be said of the change before all else.
+    words: Vec<String>,
+    _lock: WriterLock,
+}
+
+impl<'a> Writer<'a> {
+    /// Takes the lock, and puts in order what the last writer left.
+    pub(crate) fn new(context: &'a Context) -> Result<Self> {
+        let net = Net::open()?;
+        let path = &context.global.ranges_file;
+        let lock = WriterLock::take(path, context.pins.root())?;
+        let mut maps = context.maps()?;
+        let (mut settings, mut waiting) = (None, None);
+        if let Some(maps) = &mut maps {
+            waiting = settle(context, maps)?;
+            maps.expect_change()?;
+            settings = Some(maps.settings(maps.in_force()?)?);
+        }
+        let seen = Seen::of(path);
+        let path = path.clone();
+        let reading = thread::Builder::new()
+            .spawn(move || Ok(read_ranges(&path)?.map(Said::new)))
+            .context("start thread")?;
+        Ok(Self {
+            context,
+            net,
+            maps,
+            settings,
+            waiting,
+            progress: Progress::start(),
+            seen,
+            reading: Some(reading),
+            said: None,
+            words: Vec::new(),
+            _lock: lock,
+        })
+    }
+
+    /// Shows how far the change has come with `progress`, which may have begun before.
+    pub(crate) fn with_progress(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// The change that waits for its confirmation, and keeps every other one away.
+    pub(crate) fn waiting(&self) -> Option<&Waiting> {
+        self.waiting.as_ref()
+    }
+
+    /// The ranges file, for a change that builds on it.
+    pub(crate) fn file(&mut self) -> Result<Option<RangesFile>> {
+        let attached = self.maps.is_some();
+        match self.read()? {
+            None if attached => Err(Problem::failed(
+                format!(
+                    "read ranges file `{}`: no such file",
+                    self.context.global.ranges_file.display()
+                ),
+                "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+            )),
+            said => Ok(said.map(|said| said.file.clone())),
+        }
+    }
+
+    /// What the ranges file says. That it cannot be read is told once; it counts as none then.
+    fn read(&mut self) -> Result<Option<&Said>> {
+        if let Some(reading) = self.reading.take() {
+            self.said = reading
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))?;
+        }
+        Ok(self.said.as_ref())
+    }
+
+    /// Says `words` of the change before all else.
+    pub(crate) fn with_words(self, words: Vec<String>) -> Self {
+        Self { words, ..self }
+    }
+
+    /// Whether a change waits for its confirmation.
+    pub(crate) const fn waits(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Takes the change back that waits for its confirmation; false if none does.
+    pub(crate) fn take_back(&mut self) -> Result<bool> {
+        let (Some(maps), Some(waiting)) = (&mut self.maps, self.waiting.take()) else {
+            return Ok(false);
+        };
+        maps.mark(waiting.slot, false)?;
+        maps.select(waiting.slot.other())?;
+        waiting.pending.remove();
+        Ok(true)
+    }
+
+    /// When the last change took itself back, because nobody confirmed it, if the file says what is
+    /// in force since then: there is nothing to take back.
+    pub(crate) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
+        let record = self.record()?;
+        let list = self.read().ok().flatten().map(|said| said.list.digest);
+        let (Some(maps), Some(record)) = (&self.maps, record) else {
+            return Ok(None);
+        };
+        let Some(since) = maps.lapsed()?.filter(|_| list == Some(record.list)) else {
+            return Ok(None);
+        };
+        Ok(Some(to_second(Moment::now()?.wall_at_boot(since))))
+    }
+
+    /// The record in force, if a filter is attached.
+    fn record(&self) -> Result<Option<PolicyRecord>> {
+        let maps = self.maps.as_ref();
+        maps.map(|maps| maps.record(maps.in_force()?)).transpose()
+    }
+
+    /// The last step, once it is told what is in force.
+    pub(crate) fn clear_up(mut self) {
+        if let Some(maps) = &mut self.maps {
+            clear_up(maps);
+        }
+    }
+
+    /// Makes `file` the list, or says what that would do.
+    pub(crate) async fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
+        if let Some(waiting) = &self.waiting {
+            return Err(waiting.problem()?);
+        }
+        let list = file.list();
+        let policy = self.compile(&list, args).await?;
+        let mut proposal = self.compare(file, &list, policy.as_ref()).await?;
+        let attached = self.maps.is_some();
+        let now = Timestamp::now();
+        let expired = |entry: &&Entry| entry.expires.is_some_and(|time| time <= now);
+        let expired = list.entries().iter().filter(expired).count();
+        let changed = |proposal, confirm_until| Change {
+            proposal,
+            ranges: list.entries().len(),
+            expired,
+            attached,
+            confirm_until,
+        };
+        // Nothing is said to be done that cannot be.
+        let staged = match args {
+            ChangeArgs { dry_run: true, .. } => Ok(None),
+            ChangeArgs { confirm_within, .. } => self.write(file, confirm_within.is_some()),
+        };
+        let staged = staged.map_err(|error| without_disk(error, list == List::Off))?;
+        let output = self.context.global.output;
+        if !proposal.put(args, true, output, |proposal| changed(proposal, None))? {
+            return Ok(0);
+        }
+        let until = self.make(file, staged, policy.as_ref(), args)?;
+        // It is done: whatever fails from here on, that is what the exit status says.
+        self.progress.clear();
+        let change = changed(proposal, until);
+        change.close();
+        let done = made(output.result(&change));
+        if args.confirm_within.is_none() {
+            let by = Author::of_this_process();
+            History::of(&self.context.global.ranges_file).record(&by);
+        }
+        self.clear_up();
+        Ok(done)
+    }
+
+    /// The policy of `list` under the settings in force; none where no filter is attached.
+    async fn compile(&self, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
+        let most = match &self.settings {
+            Some(settings) => settings.max_ranges,
+            None if self.context.config.doubts(&["max_ranges"]) => {
+                return Err(Problem::input(
+                    "set ranges: how many there may be cannot be read",
+                    "mend `max_ranges` in the config file (`apifence config` says what is wrong), or `APIFENCE_MAX_RANGES`; nothing changed",
+                ));
+            }
+            None => *self.context.config.max_ranges,
+        };
+        examine(list, most)?;
+        let Some(settings) = &self.settings else {
+            if args.confirm_within.is_some() {
+                return Err(Problem::input(
+                    "set ranges provisionally: no filter is attached that could go back",
+                    "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
+                ));
+            }
+            // A filter without pins goes by the list that it has, and no command could change that.
+            let (strays, _) = strays_at_rest(&self.context.pins, &self.net).await?;
+            return match strays.first() {
+                Some(stray) => Err(stray.problem("change list")),
+                None => Ok(None),
+            };
+        };
+        let guarded = self.context.pins.interfaces()?.into_iter().collect();
+        policy(&self.net, list, settings, &guarded).await.map(Some)
+    }
+
+    /// What sets `list`, which `file` holds, apart from what holds now: from what packets met until
+    /// now, which need not be what the file says. Where no filter is attached, from the file.
+    async fn compare(
+        &mut self,
+        file: &RangesFile,
+        list: &List,
+        policy: Option<&Policy>,
+    ) -> Result<Proposal> {
+        let path = &self.context.global.ranges_file;
+        let record = self.record()?;
+        // One that cannot be read is no list to compare with: it makes way, and is kept.
+        let _ = self.read();
+        let said = self.said.take();
+        let said = said.map(|said| (said.file == *file, said.list));
+        let before = Before::find(path, said, record.as_ref());
+        let now = Timestamp::now();
+        // Where no filter is attached, those of the list alone.
+        let compiled = match policy {
+            Some(_) => Prefixes::default(),
+            None => compile(list.entries(), &Sources::default()),
+        };
+        let sources = policy.map_or(&compiled, Policy::sources);
+        let (mut difference, leap) = match (&mut self.maps, policy) {
+            (Some(maps), Some(policy)) => {
+                let want = listed(sources.iter(), now);
+                let difference = Difference::between(listed(maps.known()?, now), want);
+                let guarded = self.context.pins.interfaces()?.into_iter().collect();
+                let leap = look(self.context, &self.net, Some(maps), policy, &guarded).await?;
+                (difference, leap)
+            }
+            _ => (
+                difference_from(before.entries(), sources, now),
+                Leap::default(),
+            ),
+        };
+        difference.note_edits(before.entries(), list.entries());
+        let mut words = in_words(&difference, &before, list, sources, now);
+        words.entries.splice(..0, mem::take(&mut self.words));
+        let change = ListChange {
+            list,
+            was_off: record.is_some_and(|record| record.mode == Mode::Off as u8),
+            words,
+            difference,
+        };
+        Ok(Proposal::new(Vec::new(), change, leap))
+    }
+
+    /// Writes `file` beside the ranges file, for the change that is to follow. One that
+    /// `is_provisional` writes its own, once it knows what returns: here it is tried.
+    fn write(&self, file: &RangesFile, is_provisional: bool) -> Result<Option<Staged>> {
+        let path = &self.context.global.ranges_file;
+        // A file that says it already is left as it is: it may be the user's edit, or not be ours
+        // to write (a ConfigMap).
+        if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
+            return Ok(None);
+        }
+        let staged = Staged::write(path, file)?;
+        Ok((!is_provisional).then(|| staged.thought_out_at(self.seen)))
+    }
+
+    /// Makes the change, all of it or nothing, with the file that is `staged` for it. Returns the
+    /// deadline if it is provisional.
+    fn make(
+        &mut self,
+        file: &RangesFile,
+        staged: Option<Staged>,
+        policy: Option<&Policy>,
+        args: &ChangeArgs,
+    ) -> Result<Option<Timestamp>> {
+        let path = &self.context.global.ranges_file;
+        let within = args.confirm_within;
+        if within.is_some()
+            && let Some(maps) = &self.maps
+        {
+            put_back_edited(maps, path)?;
+            self.seen = Seen::of(path);
+        }
+        let opens = file.list() == List::Off;
+        let staged = match within {
+            None => staged,
+            Some(_) => {
+                let staged = Staged::write(path, file).map_err(|error| without_disk(error, opens));
+                Some(staged?.thought_out_at(self.seen))
+            }
+        };
+        let (Some(maps), Some(policy)) = (&mut self.maps, policy) else {
+            if let Some(staged) = staged {
+                staged.commit()?;
+            }
+            return Ok(None);
+        };
+        let staging = Staging {
+            policy,
+            file: staged,
+            kept: match within {
+                None => keep(self.context, file, &policy.settings, false),
+                Some(_) => None,
+            },
+            within,
+            trial: Trial::None,
+        };
+        let ((), until) = put_in_force(maps, staging, &self.progress, |_, _| Ok(()))
+            .map_err(|error| without_disk(error, opens))?;
+        Ok(until)
+    }
+}
+
+/// What a change of the list came to.
+#[derive(Serialize)]
+struct Change {
+    #[serde(flatten)]
+    proposal: Proposal,
+    /// How many entries are in the list.
+    ranges: usize,
+    /// How many of them have expired.
+    expired: usize,
+    /// Whether a filter is attached, and judges by the list.
+    attached: bool,
+    /// When the list before returns, unless `apifence confirm` comes first.
+    confirm_until: Option<Timestamp>,
+}
+
+impl Change {
+    /// How many entries there are, and how many of them let nobody in.
+    fn total(&self) -> String {
+        match self.expired {
+            0 => format!("{} in the list", self.ranges),
+            expired => format!(
+                "{} in the list, {expired} of them expired (`apifence ranges prune` takes those out)",
+                self.ranges
+            ),
+        }
+    }
+
+    /// Says that it is done.
+    fn close(&self) {
+        match self.confirm_until {
+            _ if !self.attached => {
+                say("no filter is attached: the list is in the file alone until `apifence attach`");
+            }
+            Some(until) => say(format_args!(
+                "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
+            )),
+            None => say(format_args!("in force: {}", self.total())),
+        }
+    }
+}
+
+/// The same failure with the way to open the port that needs no disk, if that was what was wanted.
+fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
+    match error.downcast::<Problem>() {
+        Ok(problem) if opens => Problem {
+            hint: "`apifence monitor` lets everyone in, and needs no disk; nothing changed"
+                .to_owned(),
+            ..problem
+        }
+        .into(),
+        Ok(problem) => problem.into(),
+        Err(error) => error,
+    }
+}
+
+/// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so
+/// that this one returns after a reboot, too. The edited one is in the history.
+pub(crate) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
+    let list = maps.record(maps.in_force()?)?.list;
+    let says = |file: &RangesFile| file.list().digest() == list;
+    let history = History::of(path);
+    if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
+        // Whether somebody edits it during the trial is told from this copy.
+        let _ = history.keep();
+        return Ok(());
+    }
+    let kept = history.before()?.into_iter();
+    let Some((file, by)) = kept
+        .filter_map(|kept| Some((kept.read().ok()?, kept.by)))
+        .find(|(file, _)| says(file))
+    else {
+        if list == List::Off.digest() {
+            // A first attach on trial that was not confirmed went back to no filter: no file ever said that.
+            return Ok(());
+        }
+        return Err(Problem::failed(
+            "change policy provisionally: the list in force is in no file, to which a reboot could go back",
+            "leave `--confirm-within` out; nothing changed",
+        ));
+    };
+    Staged::write(path, &file)?.commit()?;
+    if let Some(by) = by {
+        history.record(&by);
+    }
+    say(
+        "note: the ranges file was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
+    );
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What a writer who died, or a deadline that passed, left behind is put in order by the next command.
+
+use anyhow::Result;
+use filter_common::map::{PolicyRecord, Trial};
+
+use crate::{
+    clock::{Moment, to_second},
+    context::Context,
+    kernel::bpf::{Maps, Slot, Standing},
+    store::{Pending, read_ranges},
+    ui::{error::Problem, output::say},
+};
+
+/// A change that waits for its confirmation.
+pub(crate) struct Waiting {
+    /// The slot of its generation, which is in force.
+    pub(crate) slot: Slot,
+    /// The list it brings.
+    pub(crate) pending: Pending,
+    /// When it is taken back, on the boot clock.
+    pub(crate) until: u64,
+}
+
+impl Waiting {
+    /// The refusal of another change.
+    pub(crate) fn problem(&self) -> Result<anyhow::Error> {
+        let now = Moment::now()?;
+        Ok(Problem::failed(
+            format!(
+                "change policy: another change waits for its confirmation until {}, for {} s more",
+                to_second(now.wall_at_boot(self.until)),
+                self.until.saturating_sub(now.boot).div_ceil(1_000_000_000)
+            ),
+            "`apifence confirm` keeps it, `apifence ranges rollback` takes it back; then try again",
+        ))
+    }
+}
+
+/// Brings file and kernel together again, whatever died on its way; returns the change that waits for a confirmation. Only the
+/// holder of the writer's lock may do this.
+///
+/// A writer marks the generation that he stages, replaces the file, and selects the generation, in this order; so does who confirms
+/// one on trial. So one with the mark that is not in force for good, and says what the file says, lacks the last step alone. Without the
+/// mark it is not in question what any file says.
+pub(crate) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
+    let standing = maps.standing()?;
+    let pending = Pending::find(&context.global.ranges_file);
+    let slot = standing.slot();
+    match (standing, pending) {
+        (Standing::Provisional { .. }, None) if committed(context, &maps.record(slot)?) => {
+            say("note: a confirmation that was interrupted is complete");
+            maps.select(slot)?;
+        }
+        // Its list may lie beside another ranges file than the one that was named: it is for its deadline to end it, or for `rollback`.
+        (Standing::Provisional { until, .. }, pending) => {
+            return Ok(Some(Waiting {
+                slot,
+                pending: pending.unwrap_or_else(|| Pending::of(&context.global.ranges_file)),
+                until,
+            }));
+        }
+        (Standing::FellBack { .. }, pending) => {
+            let refused = slot.other();
+            if pending.is_none() && committed(context, &maps.record(refused)?) {
+                say("note: a confirmation that was interrupted is complete");
+                maps.select(refused)?;
+            } else {
+                say(
+                    "note: the last change was not confirmed in time: the policy before is in force again",
+                );
+                maps.mark(refused, false)?;
+                maps.note_trial(refused, Trial::Lapsed)?;
+                maps.select(slot)?;
+            }
+            if let Some(pending) = pending {
+                pending.remove();
+            }
+        }
+        (Standing::Settled(_), pending) => {
+            let (have, staged) = (maps.record(slot)?, maps.record(slot.other())?);
+            if staged.generation > have.generation && staged.commits != 0 {
+                if pending.is_none() && committed(context, &staged) {
+                    say("note: a change that was interrupted is complete");
+                    maps.select(slot.other())?;
+                } else {
+                    maps.mark(slot.other(), false)?;
+                }
+            }
+            if let Some(pending) = pending {
+                pending.remove();
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether somebody put the list of `record` into the ranges file.
+fn committed(context: &Context, record: &PolicyRecord) -> bool {
+    let says = || {
+        let file = read_ranges(&context.global.ranges_file);
+        matches!(file, Ok(Some(file)) if file.list().digest() == record.list)
+    };
+    record.commits != 0 && says()
+}

@@ -1,0 +1,68 @@
+//! What every command works on: the settings, and where the filter is pinned.
+
+pub mod load;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::{
+    config::{Config, Settings},
+    kernel::{bpf::Maps, pins::Pins},
+    ui::{error::Problem, output::Output},
+};
+
+/// What every command works on.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    /// All settings, layered.
+    pub(crate) config: Config,
+    /// The config file, one of the layers.
+    pub(crate) file: load::ConfigFile,
+    pub(crate) pins: Pins,
+}
+
+/// The settings that every command goes by.
+#[derive(Clone)]
+pub(crate) struct Global {
+    pub(crate) ranges_file: PathBuf,
+    pub(crate) output: Output,
+    pub(crate) verbose: bool,
+}
+
+impl Context {
+    /// The maps in use, if a filter is attached or was prepared.
+    pub(crate) fn maps(&self) -> Result<Option<Maps>> {
+        Maps::in_use(&self.pins)
+    }
+
+    /// The maps in use.
+    pub(crate) fn attached_maps(&self) -> Result<Maps> {
+        self.maps()?.ok_or_else(|| self.nothing_attached())
+    }
+
+    /// The settings to go by where `have` are in force; none where no filter is attached.
+    pub(crate) fn settings(&self, have: Option<&Settings>) -> Settings {
+        match have {
+            Some(have) => self.config.over(have, self.file.exists),
+            None => self.config.settings(),
+        }
+    }
+
+    /// Whether nobody can tell where the list is: the config file may say so, and cannot be read.
+    pub(crate) fn lost_list(&self) -> bool {
+        self.config.doubts(&["ranges_file"])
+    }
+
+    /// The failure of a command that needs a filter where there is none.
+    pub(crate) fn nothing_attached(&self) -> anyhow::Error {
+        Problem::failed(
+            format!(
+                "open pins in `{}`: no filter is attached",
+                self.pins.root().display()
+            ),
+            "`apifence attach` attaches one",
+        )
+    }
+}

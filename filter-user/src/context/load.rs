@@ -1,0 +1,244 @@
+//! Which settings a command goes by, and what it makes of a config file or an environment that is broken.
+
+use std::{collections::BTreeSet, env, path::Path};
+
+use anyhow::Result;
+use clap::{ArgMatches, CommandFactory as _, parser::ValueSource};
+use procfs::process::Process;
+
+use crate::{
+    cli::{Cli, Command, RangesCommand},
+    config::{Config, Environment, Settings, join},
+    store::{ConfigText, Seen, read_config, refuse_other_writers},
+    ui::{error::Refusals, output::say},
+};
+
+/// The config file as it was found.
+#[derive(Clone)]
+pub(crate) struct ConfigFile {
+    /// Its path, as it was given.
+    pub(crate) path: String,
+    /// How it looked before it was read.
+    pub(crate) seen: Seen,
+    /// Whether it is there.
+    pub(crate) exists: bool,
+    /// What it says, over the defaults.
+    pub(crate) said: Config,
+    /// What is wrong with it, each with its hint; for `run`, and with the environment.
+    pub(crate) wrong: Vec<(String, String)>,
+}
+
+impl ConfigFile {
+    /// How the file differs from the settings in force, `have`, and from the interfaces that are guarded; what it never said cannot
+    /// differ. In a sentence, or more where the file is broken.
+    pub(crate) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
+        if !self.wrong.is_empty() {
+            let mut lines: Vec<String> =
+                self.wrong.iter().map(|(cause, _)| cause.clone()).collect();
+            lines.push(
+                "the config file is broken: the next `apifence attach` refuses it, and what is in force stays in force; `apifence config` says how to mend it"
+                    .to_owned(),
+            );
+            return lines;
+        }
+        let Some(have) = have else {
+            return Vec::new();
+        };
+        let changes = self.said.over(have, self.exists).changes_from(have);
+        let mut changes: Vec<String> = changes
+            .iter()
+            .map(|change| change.text().to_owned())
+            .collect();
+        let want: BTreeSet<&str> = self.said.interfaces.iter().map(String::as_str).collect();
+        // `attach` leaves those guarded that are not named: they are no difference that it would make.
+        if want.iter().any(|name| !guarded.contains(name)) {
+            changes.push(format!("interfaces {} (was {})", join(want), join(guarded)));
+        }
+        if changes.is_empty() {
+            return changes;
+        }
+        vec![format!(
+            "`{}` would change {}; unless flags of `apifence attach` made that difference on purpose, `apifence attach` without them puts the file in force",
+            self.path,
+            changes.join("; ")
+        )]
+    }
+}
+
+/// The settings that `command` cannot do without; `None` for all of them.
+///
+/// A command that puts settings in force needs the whole file to be in order. Others must work beside a broken one: to see what is in
+/// force, to change the list, and above all to let the operator back in. They need to know where the pins are, and who changes
+/// the list where that is. Those that only show, and `detach`, go without the list if they have to.
+const fn needed(command: &Command) -> Option<&'static [&'static str]> {
+    match command {
+        Command::Attach { .. } | Command::Config { .. } => None,
+        // Whatever is broken at a start, the port is guarded.
+        Command::Run { .. } => Some(&[]),
+        Command::Status { .. }
+        | Command::Check { .. }
+        | Command::Stats { .. }
+        | Command::Top
+        | Command::Events { .. }
+        | Command::Suggest { .. }
+        | Command::Detach { .. }
+        | Command::Ranges(RangesCommand::List { .. }) => Some(&["bpffs"]),
+        Command::Ranges(RangesCommand::History) => Some(&["ranges_file"]),
+        Command::Completions { .. } | Command::Explain { .. } | Command::Man { .. } => Some(&[]),
+        Command::Confirm
+        | Command::Enforce { .. }
+        | Command::Monitor { .. }
+        | Command::Ranges(_) => Some(&["bpffs", "ranges_file"]),
+    }
+}
+
+/// The settings for what was typed, and the file among their sources.
+///
+/// # Errors
+/// If a setting that the command needs cannot be told: all that is wrong then, not the first alone. Nothing was changed.
+pub(crate) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFile)> {
+    load_in(
+        cli,
+        matches,
+        Environment::new(env::vars_os()),
+        Path::new(""),
+    )
+}
+
+/// The settings that `process`, an `apifence run`, goes by: the same as [`load`] gives there.
+///
+/// # Errors
+/// If its command line or its environment cannot be read.
+pub(crate) fn of_run(process: &Process) -> Result<(Config, ConfigFile)> {
+    let (cli, matches) = Cli::of_words(process.cmdline()?)?;
+    load_in(
+        &cli,
+        &matches,
+        Environment::new(process.environ()?),
+        &process.cwd()?,
+    )
+}
+
+/// The settings in an environment, with relative paths from `base`.
+fn load_in(
+    cli: &Cli,
+    matches: &ArgMatches,
+    environment: Environment,
+    base: &Path,
+) -> Result<(Config, ConfigFile)> {
+    let mut matches = matches;
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    let typed = matches.value_source("config") == Some(ValueSource::CommandLine);
+    let variable = environment.get("APIFENCE_CONFIG").filter(|_| !typed);
+    let path = &base.join(variable.map_or(&*cli.global.config, Path::new));
+    let named = typed || variable.is_some();
+    let mut config = Config::default();
+    let seen = Seen::of(path);
+    let is_run = matches!(cli.command, Command::Run { .. });
+    let text = match read_config(path, named) {
+        // Whatever is broken at a start, the port is guarded.
+        Err(error) if is_run => ConfigText::Unreadable(
+            format!("{error:#}")
+                .rsplit_once(": ")
+                .map_or_else(|| format!("{error:#}"), |(_, cause)| cause.to_owned()),
+        ),
+        text => text?,
+    };
+    let path = path.display().to_string();
+    let exists = !matches!(text, ConfigText::Absent);
+    let wrong = match text {
+        ConfigText::Absent => Vec::new(),
+        ConfigText::Text(text) => config.read_file(&path, &text),
+        ConfigText::Unreadable(why) => {
+            config.doubt_all();
+            vec![(
+                format!("read config file `{path}`: {why}"),
+                "what is in force stays in force; without the file the defaults hold".to_owned(),
+            )]
+        }
+    };
+    let mut file = ConfigFile {
+        path,
+        seen,
+        exists,
+        said: config.clone(),
+        wrong,
+    };
+    let needed = needed(&cli.command);
+    let typed = config.read_typed(&Cli::command(), matches, &environment);
+
+    // Of many the first are told: what was typed just now is among them.
+    let mut refusals = typed.flags;
+    refusals.extend(match needed {
+        None => [&file.wrong[..], &typed.environment].concat(),
+        Some(keys) => doubts(&config, &file, keys),
+    });
+    if !refusals.is_empty() {
+        return Err(Refusals::new(refusals).into());
+    }
+    if is_run {
+        let is_broken = !(file.wrong.is_empty() && typed.environment.is_empty());
+        if is_broken {
+            config = config.without_policy();
+            // A broken variable is as a broken file: nobody knows what else was meant.
+            let environment = if typed.environment.is_empty() {
+                environment
+            } else {
+                Environment::default()
+            };
+            config.read_typed(&Cli::command(), matches, &environment);
+        }
+        // It tells them itself, once.
+        file.wrong.extend(typed.environment);
+        if let Err(error) = refuse_other_writers(Path::new(&file.path)) {
+            file.wrong.push((
+                format!("{error:#}"),
+                "`chown root` and `chmod go-w` it".to_owned(),
+            ));
+        }
+        return Ok((config, file));
+    }
+    for (cause, hint) in &typed.environment {
+        say(format_args!("warning: {cause}: it is left out ({hint})"));
+    }
+    // `status` shows it among its data.
+    if !file.wrong.is_empty() && !matches!(cli.command, Command::Status { .. }) {
+        for (cause, _) in &file.wrong {
+            say(format_args!("warning: {cause}"));
+        }
+        say(
+            "warning: the settings are broken, and only what can be read of them holds here; `apifence config` says how to correct them",
+        );
+    }
+    Ok((config, file))
+}
+
+/// What is to be said if one of `keys` is needed, and the file may say something about it that cannot be read.
+fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, String)> {
+    let doubtful: Vec<&str> = keys
+        .iter()
+        .copied()
+        .filter(|key| config.doubts(&[key]))
+        .collect();
+    if doubtful.is_empty() {
+        return Vec::new();
+    }
+    let flags: Vec<String> = doubtful
+        .iter()
+        .map(|key| format!("`--{}`", key.replace('_', "-")))
+        .collect();
+    let needed = (
+        format!(
+            "{}: it may set `{}`, which this command needs to know",
+            file.path,
+            doubtful.join("`, `")
+        ),
+        format!("mend the file, or give {}", flags.join(" and ")),
+    );
+    let mut refusals = file.wrong.clone();
+    // Among those that are told.
+    refusals.insert(refusals.len().min(Refusals::SHOWN - 1), needed);
+    refusals
+}

@@ -1,0 +1,229 @@
+//! Reports as a log wants them: the first packet of a source at once, then one line for each source and minute.
+//!
+//! Pure: time is handed in. Memory is bounded: so many sources are told apart, all others are counted together.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use filter_common::Verdict;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::kernel::bpf::{News, Refused};
+
+/// How many sources are told apart at a time.
+pub(super) const MOST_SOURCES: usize = 256;
+/// How long a source is silent in the log after a line.
+pub(super) const PERIOD: SignedDuration = SignedDuration::from_mins(1);
+
+/// What is to be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogLine {
+    /// The first packet of a source in a while.
+    First(Refused),
+    /// More packets of one source since its last line.
+    More {
+        /// The source; none if packets hide it.
+        source: Option<IpAddr>,
+        /// How many were reported.
+        packets: u64,
+        /// The last of them.
+        last: Refused,
+    },
+    /// Packets that no other line tells of.
+    Others {
+        /// Reported, of sources beyond [`MOST_SOURCES`].
+        packets: u64,
+        /// Not reported: the data path samples a flood.
+        not_reported: u64,
+    },
+}
+
+/// What was logged, and what is still to be.
+#[derive(Debug, Default)]
+pub(super) struct ReportLog {
+    sources: HashMap<(Option<IpAddr>, Verdict), Tracked>,
+    others: Others,
+}
+
+/// One source since its last line.
+#[derive(Debug)]
+struct Tracked {
+    since: Timestamp,
+    packets: u64,
+    last: Refused,
+}
+
+/// Everything else, since the last line about it.
+#[derive(Debug, Default)]
+struct Others {
+    since: Option<Timestamp>,
+    packets: u64,
+    not_reported: u64,
+}
+
+impl ReportLog {
+    /// Takes in what came up to `now`; returns what is to be logged, in the order of time. To be called each second or so, also when
+    /// nothing came.
+    pub(super) fn take(&mut self, now: Timestamp, news: &News) -> Vec<LogLine> {
+        let mut lines = self.due(now);
+        for report in &news.reports {
+            let key = (report.source, report.verdict);
+            if let Some(tracked) = self.sources.get_mut(&key) {
+                tracked.packets += 1;
+                tracked.last = *report;
+            } else if self.sources.len() < MOST_SOURCES {
+                let tracked = Tracked {
+                    since: now,
+                    packets: 0,
+                    last: *report,
+                };
+                self.sources.insert(key, tracked);
+                lines.push(LogLine::First(*report));
+            } else {
+                self.others.packets += 1;
+            }
+        }
+        self.others.not_reported += news.not_reported;
+        lines.extend(self.others.due(now));
+        lines
+    }
+
+    /// The lines for which the time has come. A source that was silent for as long is forgotten: its next packet is a first one.
+    fn due(&mut self, now: Timestamp) -> Vec<LogLine> {
+        let mut lines = Vec::new();
+        self.sources.retain(|(source, _), tracked| {
+            if now.duration_since(tracked.since) < PERIOD {
+                return true;
+            }
+            let packets = std::mem::take(&mut tracked.packets);
+            tracked.since = now;
+            if packets > 0 {
+                lines.push(LogLine::More {
+                    source: *source,
+                    packets,
+                    last: tracked.last,
+                });
+            }
+            packets > 0
+        });
+        lines.sort_by_key(|line| match line {
+            LogLine::More { last, .. } | LogLine::First(last) => last.time,
+            LogLine::Others { .. } => now,
+        });
+        lines
+    }
+}
+
+impl Others {
+    /// Their line, at once if there was none in the last period.
+    fn due(&mut self, now: Timestamp) -> Option<LogLine> {
+        let waits = |since| now.duration_since(since) < PERIOD;
+        if self.packets + self.not_reported == 0 || self.since.is_some_and(waits) {
+            return None;
+        }
+        let line = LogLine::Others {
+            packets: self.packets,
+            not_reported: self.not_reported,
+        };
+        *self = Self {
+            since: Some(now),
+            ..Self::default()
+        };
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::DropReason;
+
+    use super::*;
+
+    fn report(source: u32) -> Refused {
+        Refused {
+            time: Timestamp::UNIX_EPOCH,
+            verdict: Verdict::Drop(DropReason::Unauthorized),
+            source: Some(IpAddr::V4(source.into())),
+            destination: None,
+            ports: Some([40_000, 6443]),
+            ifindex: 2,
+            bytes: 60,
+        }
+    }
+
+    fn news(sources: &[u32], not_reported: u64) -> News {
+        News {
+            reports: sources.iter().map(|source| report(*source)).collect(),
+            not_reported,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+    }
+
+    #[test]
+    fn the_first_packet_is_told_at_once_and_the_rest_once_a_minute() {
+        let mut log = ReportLog::default();
+        let first = |source| LogLine::First(report(source));
+        let more = |source, packets| LogLine::More {
+            source: report(source).source,
+            packets,
+            last: report(source),
+        };
+        assert_eq!(log.take(at(0), &news(&[1, 1, 2], 0)), [first(1), first(2)]);
+        for second in 1..60 {
+            assert_eq!(log.take(at(second), &news(&[1], 0)), []);
+        }
+        // One of the first second, and 59 after it. The other was silent, and is new again.
+        assert_eq!(log.take(at(60), &news(&[2], 0)), [more(1, 60), first(2)]);
+        assert_eq!(log.take(at(120), &news(&[], 0)), []);
+        assert_eq!(log.take(at(121), &news(&[1], 0)), [first(1)]);
+    }
+
+    #[test]
+    fn verdicts_of_one_source_are_told_apart() {
+        let mut log = ReportLog::default();
+        let other = Refused {
+            verdict: Verdict::WouldDrop(DropReason::Unauthorized),
+            ..report(1)
+        };
+        let news = News {
+            reports: vec![report(1), other],
+            not_reported: 0,
+        };
+        let lines = log.take(at(0), &news);
+        assert_eq!(lines, [LogLine::First(report(1)), LogLine::First(other)]);
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_takes_bounded_memory_and_loses_no_count() {
+        let mut log = ReportLog::default();
+        let (mut told, mut lines) = (0, 0);
+        let mut sent = 0;
+        for second in 0..300_u32 {
+            let sources: Vec<u32> = (0..500).map(|at| second * 500 + at).collect();
+            let quiet = second >= 180;
+            let news = if quiet {
+                news(&[], 0)
+            } else {
+                news(&sources, 1_000_000)
+            };
+            sent += news.reports.len() as u64 + news.not_reported;
+            for line in log.take(at(second.into()), &news) {
+                lines += 1;
+                told += match line {
+                    LogLine::First(_) => 1,
+                    LogLine::More { packets, .. } => packets,
+                    LogLine::Others {
+                        packets,
+                        not_reported,
+                    } => packets + not_reported,
+                };
+            }
+            assert!(log.sources.len() <= MOST_SOURCES);
+        }
+        assert_eq!(told, sent);
+        assert!(lines <= 3 * (MOST_SOURCES + 1) + 2, "{lines} lines");
+        assert!(log.sources.is_empty(), "silent sources are forgotten");
+    }
+}

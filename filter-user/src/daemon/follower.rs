@@ -1,0 +1,384 @@
+//! The files are followed: what they say is put in force.
+//!
+//! One look compares what is there with what is wanted, and brings about the difference; whatever the occasion, it is the same look.
+//! What cannot be brought about is said once, and tried again at the next occasion.
+
+mod in_force;
+mod interfaces;
+mod news;
+mod state;
+mod trial;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{ArgMatches, FromArgMatches as _};
+use filter_common::map::Basis;
+use tokio::{runtime, sync::watch};
+
+use self::{
+    in_force::Outcome,
+    interfaces::INTERFACES,
+    state::{Follower, Known},
+};
+use super::{
+    Compiled, Request, Wanted,
+    complaints::{Complaints, sentence},
+};
+use crate::{
+    cli::Cli,
+    codes::Code,
+    context::{Context, load},
+    kernel::net::{decapsulation, rtnetlink::Net},
+    metrics::{Health, Loop, Turns},
+    store::{AcknowledgedStore, Followed},
+    ui::{
+        error::{Problem, Refusals},
+        output::say,
+        visible::visible_in_line,
+    },
+    warnings::node,
+};
+/// How often the files and the policy in force are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How soon again, if a file is being written.
+const SOON: Duration = Duration::from_millis(100);
+/// How many looks until a thorough one: for what the kernel gave no word of.
+const THOROUGH: u64 = 10;
+/// How many until warnings are looked for.
+const MINUTE: u64 = 60;
+/// How long the node's addresses must be the same before the policy follows them: a device gets several, one after the other.
+const STABLE: Duration = Duration::from_secs(1);
+/// How long until what failed is tried again though nothing happened.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long another writer may keep the lock before that is told.
+const WRITER: Duration = Duration::from_secs(30);
+
+/// What there may be a complaint of.
+const WRITER_STANDS: &str = "writer";
+const ACKNOWLEDGED: &str = "acknowledgements";
+
+/// What the follower shares with the rest of the process.
+pub(crate) struct Channels {
+    pub(crate) wanted: watch::Sender<Wanted>,
+    pub(crate) health: watch::Sender<Health>,
+    pub(crate) turns: Arc<Turns>,
+    /// What the policy in force was compiled from, if this process did.
+    pub(crate) compiled: Option<Compiled>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+}
+
+/// Starts the thread that follows the files, in the network namespace of the caller.
+///
+/// # Errors
+/// If no socket or no thread can be had.
+pub(crate) fn follow(
+    context: &Context,
+    matches: &ArgMatches,
+    channels: Channels,
+) -> Result<JoinHandle<()>> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start runtime")?;
+    let net = {
+        let _inside = runtime.enter();
+        Net::open()?
+    };
+    let Channels {
+        wanted,
+        health,
+        turns,
+        compiled,
+        requests,
+    } = channels;
+    let follower = Follower {
+        context: context.clone(),
+        matches: Arc::new(matches.clone()),
+        net,
+        decapsulation: decapsulation::Watch::open()?,
+        wanted,
+        health,
+        turns,
+        config_file: Followed::since((*context.file.path).into(), context.file.seen),
+        ranges_file: Followed::new(context.global.ranges_file.clone()),
+        has_config: context.file.wrong.is_empty(),
+        known: compiled.map_or_else(Known::default, |Compiled { node, ahead }| Known {
+            node: Some(node),
+            ahead,
+            ..Known::default()
+        }),
+        open: None,
+        doubt: true,
+        not_before: None,
+        blocked: None,
+        held: false,
+        tried: None,
+        offers: false,
+        asked: false,
+        touched: false,
+        complaints: Complaints::default(),
+        warned: BTreeSet::new(),
+        ranges: node::Ranges::default(),
+        acknowledged: Followed::new(AcknowledgedStore::new(&context.config.state_dir).path()),
+        hurry: false,
+    };
+    thread::Builder::new()
+        .name("follower".to_owned())
+        .spawn(move || follower.run(&runtime, &requests))
+        .context("start thread")
+}
+
+impl Follower {
+    fn run(mut self, runtime: &runtime::Runtime, requests: &mpsc::Receiver<Request>) {
+        // Nothing takes its time before every interface was tried once.
+        loop {
+            match requests.recv() {
+                Ok(Request::Tried) => break,
+                Ok(Request::Stop) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        if !self.has_config {
+            self.config_is_broken();
+        }
+        let mut tick = 0_u64;
+        let mut next = Instant::now();
+        let mut stable: Option<Instant> = None;
+        loop {
+            let time = stable.map_or(next, |stable| stable.min(next));
+            match requests.recv_timeout(time.saturating_duration_since(Instant::now())) {
+                Ok(Request::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(Request::Reload(answer)) => {
+                    runtime.block_on(self.reload());
+                    // The process may be ending.
+                    let _ = answer.send(());
+                }
+                // Each device gets several, one after the other.
+                Ok(Request::Addresses) => stable = Some(Instant::now() + STABLE),
+                Ok(Request::Tried | Request::Guarded) => self.summarize(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if stable.is_some_and(|time| now >= time) {
+                stable = None;
+                runtime.block_on(self.look(true));
+            }
+            if now >= next {
+                runtime.block_on(self.look(tick % THOROUGH == THOROUGH - 1));
+                if self.acknowledged.changed() {
+                    self.acknowledged.reading();
+                    self.hurry = true;
+                }
+                if tick.is_multiple_of(MINUTE) || self.hurry {
+                    self.hurry = false;
+                    runtime.block_on(self.warn());
+                }
+                tick += 1;
+                // A file that is being written is looked at again soon, until it rests.
+                let moves = self.config_file.moves() || self.ranges_file.moves();
+                next = Instant::now() + if moves { SOON } else { PERIOD };
+            }
+        }
+    }
+
+    /// Reads both files again, changed or not.
+    async fn reload(&mut self) {
+        self.asked = true;
+        self.config_file.reading();
+        self.ranges_file.reading();
+        self.follow_config();
+        self.at_once();
+        let before = self.known.generation;
+        self.look(true).await;
+        let is_broken = self.complaints.has("config") || self.complaints.has("policy");
+        if !is_broken && self.known.generation == before {
+            say("note: reloaded: nothing to change");
+        }
+    }
+
+    /// The files are to be looked at now, whatever came of it the last time.
+    fn at_once(&mut self) {
+        self.doubt = true;
+        self.not_before = None;
+        self.held = false;
+        self.touched = true;
+    }
+
+    /// Looks, and brings about what differs. A `thorough` look asks the node for its addresses, too.
+    async fn look(&mut self, thorough: bool) {
+        self.turns.turn(Loop::Follower);
+        if self.config_file.changed() {
+            self.config_file.reading();
+            self.follow_config();
+            self.at_once();
+        }
+        if self.ranges_file.changed() {
+            self.ranges_file.reading();
+            self.at_once();
+        }
+        if self.offers && (self.touched || thorough) {
+            self.offer_interfaces().await;
+        }
+        self.doubt_policy(thorough).await;
+        if !self.doubt || self.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
+        self.doubt = false;
+        let outcome = self.follow_policy().await;
+        if !matches!(outcome, Ok(Outcome::Later)) {
+            self.blocked = None;
+            self.complaints
+                .settle(WRITER_STANDS, "the list can be changed");
+        }
+        match outcome {
+            Ok(Outcome::Done) => {
+                self.complaints.settle("policy", "the files are in force");
+                self.held = false;
+                // With a config file that cannot be read, not all of them are.
+                if !self.complaints.has("config") && !self.complaints.has(INTERFACES) {
+                    let is_of_files = self.known.basis == Basis::Files;
+                    let first = self.known.first.clone();
+                    self.health.send_modify(|health| {
+                        if is_of_files || first.is_some() {
+                            health.instead = first;
+                        }
+                        health.reloaded(None);
+                    });
+                }
+            }
+            // Somebody else is writing, or a change is on trial: a later look comes back to it.
+            Ok(Outcome::Later) => {
+                self.doubt = true;
+                let since = *self.blocked.get_or_insert_with(Instant::now);
+                if since.elapsed() > WRITER {
+                    let error = Problem::failed(
+                        "change list: another process has kept the writer's lock for a long time",
+                        "`apifence ranges list` and `status` work; `fuser` on the lock names the process",
+                    );
+                    self.complaints.make(WRITER_STANDS, &error);
+                }
+            }
+            Ok(Outcome::NoList | Outcome::OnTrial) => {}
+            Err(error) => {
+                self.failed(&error);
+                self.doubt = true;
+                self.not_before = Some(Instant::now() + PATIENCE);
+            }
+        }
+        self.summarize();
+    }
+
+    /// Takes over what the config file says.
+    fn follow_config(&mut self) {
+        let loaded = Cli::from_arg_matches(&self.matches)
+            .context("read flags")
+            .and_then(|cli| load::load(&cli, &self.matches));
+        match loaded {
+            Ok((config, file)) if file.wrong.is_empty() => {
+                let own = [
+                    *config.bpffs != *self.context.config.bpffs,
+                    *config.state_dir != *self.context.config.state_dir,
+                    *config.ranges_file != *self.context.config.ranges_file,
+                    *config.metrics_listen != *self.context.config.metrics_listen,
+                ];
+                if own.contains(&true) {
+                    say(
+                        "note: `bpffs`, `state_dir`, `ranges_file` and `metrics_listen` are read when `run` starts: start it again",
+                    );
+                }
+                (self.context.config, self.context.file) = (config, file);
+                self.has_config = true;
+                self.hurry = true;
+                self.offers = true;
+                self.complaints
+                    .settle("config", "the config file is in order");
+            }
+            Ok((_, file)) => {
+                self.context.file = file;
+                self.config_is_broken();
+            }
+            Err(error) => self.config_fails(&error),
+        }
+    }
+
+    fn config_is_broken(&mut self) {
+        let refusals = Refusals::new(self.context.file.wrong.clone());
+        self.config_fails(&refusals.into());
+    }
+
+    fn config_fails(&mut self, error: &anyhow::Error) {
+        self.complaints.make("config", error);
+        self.health
+            .send_modify(|health| health.reloaded(Some(sentence(error))));
+    }
+
+    /// Says what an operator should know, each once; monitoring is told how much there is of it.
+    async fn warn(&mut self) {
+        let health = self.health.borrow().clone();
+        let (context, net) = (&self.context, &self.net);
+        let found = node::of_everything(context, net, &health, &mut self.ranges).await;
+        let Ok(found) = found else { return };
+        match node::acknowledged(&self.context).1 {
+            Some(error) => self.complaints.make(ACKNOWLEDGED, &error),
+            None => self
+                .complaints
+                .settle(ACKNOWLEDGED, "the acknowledgements can be read"),
+        }
+        let mut counts = BTreeMap::new();
+        let mut now = BTreeSet::new();
+        for warning in found {
+            *counts
+                .entry((warning.code, warning.acknowledged))
+                .or_insert(0) += 1;
+            // These are told when they happen, with their reasons.
+            let told = [Code::UnguardedInterface, Code::PolicySource].contains(&warning.code);
+            if warning.acknowledged || told {
+                continue;
+            }
+            if !self.warned.contains(&warning.key()) {
+                say(&warning);
+            }
+            now.insert(warning.key());
+        }
+        self.warned = now;
+        self.health.send_if_modified(|health| {
+            let differs = health.warnings != counts;
+            health.warnings = counts;
+            differs
+        });
+    }
+
+    /// Tells the service manager what is in force, in a line.
+    fn summarize(&mut self) {
+        let record = self
+            .open_maps()
+            .and_then(|maps| maps.steadily(|slot| maps.record(slot)).ok());
+        let in_force = || record.map(|record| format!("generation {} in force", record.generation));
+        let complaint = self.complaints.first().map(str::to_owned);
+        let summary = complaint
+            .or_else(|| self.health.borrow().drift.clone())
+            .or_else(|| self.health.borrow().instead.clone())
+            .or_else(in_force)
+            .unwrap_or_else(|| "nothing is in force".to_owned());
+        let summary = visible_in_line(&summary).into_owned();
+        self.health.send_if_modified(|health| {
+            let differs = health.summary != summary;
+            health.summary = summary;
+            differs
+        });
+    }
+
+    /// The policy could not be made what the files say.
+    fn failed(&mut self, error: &anyhow::Error) {
+        let sentence = sentence(error);
+        self.health
+            .send_modify(|health| health.reloaded(Some(sentence)));
+        self.complaints.make("policy", error);
+    }
+}

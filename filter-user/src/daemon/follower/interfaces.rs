@@ -1,0 +1,75 @@
+//! Interfaces that the config file names anew: they are guarded at once, unless that would cut
+//! nodes of the cluster, or those who administer this node. An interface cannot be on trial.
+
+use anyhow::Result;
+
+use super::state::Follower;
+use crate::{
+    change::{
+        build::{known_list, policy},
+        impact::look,
+    },
+    config::OnCut,
+    daemon::{Wanted, complaints::sentence},
+    ui::error::Problem,
+};
+
+/// What there may be a complaint of.
+pub(crate) const INTERFACES: &str = "interfaces";
+
+impl Follower {
+    /// Hands the interfaces that the config file names to the guard, if nothing is in the way.
+    pub(crate) async fn offer_interfaces(&mut self) {
+        let wanted = Wanted::of(&self.context.config);
+        // What cannot be looked at is guarded: an open port is worse.
+        if let Ok(Some(reason)) = self.would_cut(&wanted).await {
+            let error = Problem::failed(
+                format!("guard the interfaces that the config file names: {reason}"),
+                "list those sources, or name them in `cluster_cidrs`; or set `on_cut = \"apply\"`",
+            );
+            self.complaints.make(INTERFACES, &error);
+            self.health
+                .send_modify(|health| health.reloaded(Some(sentence(&error))));
+            return;
+        }
+        self.offers = false;
+        // Whether the files are in force is to be told again.
+        self.doubt |= self.complaints.has(INTERFACES);
+        self.complaints
+            .settle(INTERFACES, "the interfaces are guarded");
+        self.wanted.send_if_modified(|before| {
+            let differs = *before != wanted;
+            *before = wanted;
+            differs
+        });
+    }
+
+    /// Whom the policy in force would cut on those interfaces of `wanted` that have no filter.
+    async fn would_cut(&mut self, wanted: &Wanted) -> Result<Option<String>> {
+        let guarded = self.health.borrow().guarded.clone();
+        let mut all = guarded.clone();
+        let interfaces = self.net.interfaces().await?;
+        let named = interfaces
+            .iter()
+            .filter(|found| wanted.names.contains(&found.name));
+        all.extend(named.map(|found| found.ifindex));
+        if wanted.names.is_empty() {
+            all.extend(self.net.default_route_interfaces().await?);
+        }
+        if all == guarded || *self.context.config.on_cut == OnCut::Apply {
+            return Ok(None);
+        }
+        let Some(maps) = self.open_maps() else {
+            return Ok(None);
+        };
+        let (record, settings) =
+            maps.steadily(|slot| Ok((maps.record(slot)?, maps.settings(slot)?)))?;
+        let Some(file) = known_list(&self.context, record.list) else {
+            return Ok(None);
+        };
+        let policy = policy(&self.net, &file.list(), &settings, &all).await?;
+        let maps = self.open.as_ref().map(|(_, maps)| maps);
+        let leap = look(&self.context, &self.net, maps, &policy, &all).await?;
+        Ok(leap.serious())
+    }
+}

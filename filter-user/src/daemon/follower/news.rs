@@ -1,0 +1,107 @@
+//! What the log says of a policy that came into force.
+
+use std::path::Path;
+
+use filter_common::map::PolicyRecord;
+use jiff::Timestamp;
+
+use crate::{
+    change::words::{Before, SaidList},
+    config::{SettingChange, Settings},
+    policy::{Difference, Prefixes, author::Author},
+    ranges::{List, remarks},
+    ui::output::say,
+};
+
+/// How many entries a line names.
+const NAMED: usize = 5;
+
+/// The difference of two lists, in words on a line: `+203.0.113.10/32 (bastion); 5 in the list`.
+fn of_lists(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> String {
+    let total = match list {
+        List::Off => return "enforcement is off, everyone passes".to_owned(),
+        List::Ranges(entries) => format!("{} in the list", entries.len()),
+    };
+    let Some(before) = before else {
+        return total;
+    };
+    let (have, want) = (before.entries(), list.entries());
+    let difference = Difference::new(have, want);
+    let words = difference.in_words(have, want, sources, Timestamp::now());
+    let mut words: Vec<String> = words.take(NAMED).collect();
+    if difference.count() > NAMED {
+        words.push(format!("and {} more", difference.count() - NAMED));
+    }
+    words.push(total);
+    words.join("; ")
+}
+
+/// Says that the ranges file at `path` is in force, in place of the list of `record`, and how
+/// settings `changes` with it.
+pub(crate) fn applied(
+    path: &Path,
+    record: &PolicyRecord,
+    list: &List,
+    sources: &Prefixes,
+    changes: &[SettingChange],
+) {
+    changes.iter().for_each(say);
+    if !changes.is_empty() {
+        say("note: the config file is in force");
+    }
+    if record.list == list.digest() {
+        return;
+    }
+    let before = Before::find(
+        path,
+        Some((true, SaidList::new(list.clone()))),
+        Some(record),
+    )
+    .list();
+    let words = of_lists(before.as_ref(), list, Some(sources));
+    let word = if *list == List::Off {
+        "warning"
+    } else {
+        "note"
+    };
+    say(format_args!("{word}: the ranges file is in force: {words}"));
+    let had = before.as_ref().map_or(&[][..], List::entries);
+    let difference = Difference::new(had, list.entries());
+    let remarks = remarks(list.entries(), |range| difference.brings(range));
+    remarks.iter().for_each(say);
+}
+
+/// A policy that was in force when it was looked at last.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub(crate) list: List,
+    pub(crate) settings: Option<Settings>,
+}
+
+/// Says that `by` put another policy in force than the one `seen`.
+pub(crate) fn of_others(by: Option<Author>, seen: Option<&Seen>, now: &Seen) {
+    let by = by.map_or_else(|| "another command".to_owned(), |by| by.to_string());
+    let Some(seen) = seen else {
+        let words = of_lists(None, &now.list, None);
+        say(format_args!("note: {by}: {words}"));
+        return;
+    };
+    let mut said = false;
+    if let (Some(had), Some(has)) = (&seen.settings, &now.settings) {
+        for change in has.changes_from(had) {
+            let change = change.to_string();
+            let (word, what) = change.split_once(": ").unwrap_or(("note", &change));
+            say(format_args!("{word}: {by}: {what}"));
+            said = true;
+        }
+    }
+    if !said || seen.list != now.list {
+        let words = of_lists(Some(&seen.list), &now.list, None);
+        let word = if now.list == List::Off && seen.list != List::Off {
+            "warning"
+        } else {
+            "note"
+        };
+        say(format_args!("{word}: {by}: {words}"));
+    }
+}

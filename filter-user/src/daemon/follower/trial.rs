@@ -1,0 +1,89 @@
+//! An edit of the files that would cut nodes of the cluster, or those who administer this node: it
+//! goes in force on trial, unless somebody wants it otherwise.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use filter_common::map::Trial;
+
+use crate::{
+    change::{impact::Leap, recovery::Waiting},
+    config::{Config, OnCut, Settings},
+    kernel::bpf::Maps,
+    ranges::List,
+    store::{PolicyMark, TrialStore},
+    ui::{error::Problem, output::say},
+};
+
+/// How an edit comes into force.
+pub(crate) enum Way {
+    /// For good.
+    Apply,
+    /// For as long, unless somebody confirms it.
+    Trial(Duration),
+}
+
+/// How an edit with this `mark` comes into force, which does what `leap` says.
+///
+/// # Errors
+/// If it does not: it is to be refused.
+pub(crate) fn way(config: &Config, leap: &Leap, mark: &PolicyMark) -> Result<Way> {
+    let Some(reason) = leap.serious() else {
+        return Ok(Way::Apply);
+    };
+    if TrialStore::new(&config.state_dir).is_confirmed(mark) {
+        say(format_args!(
+            "warning: {reason}; it was confirmed before, so it is in force for good"
+        ));
+        return Ok(Way::Apply);
+    }
+    match *config.on_cut {
+        OnCut::Apply => {
+            say(format_args!("warning: {reason}"));
+            Ok(Way::Apply)
+        }
+        OnCut::Trial => {
+            say(format_args!(
+                "warning: {reason}: the edit is on trial for {}; `apifence confirm` keeps it, or else it takes itself back",
+                *config.on_cut_within
+            ));
+            Ok(Way::Trial(config.on_cut_within.0))
+        }
+        OnCut::Refuse => Err(Problem::failed(
+            format!("follow files: {reason}"),
+            "mend the file; or `on_cut = \"trial\"` in the config file puts such an edit on trial; the policy in force stays in force",
+        )),
+    }
+}
+
+/// Whether the files were edited again, while an edit of them was on trial: then they say `list` and `settings` now.
+pub(crate) fn is_edited_again(
+    maps: &Maps,
+    waiting: &Waiting,
+    list: &List,
+    settings: &Settings,
+) -> Result<bool> {
+    let record = maps.record(waiting.slot)?;
+    if Trial::of(record.trial) != Trial::Edited {
+        return Ok(false);
+    }
+    let on_trial = maps.settings(waiting.slot)?;
+    let same = record.list == list.digest() && settings.changes_from(&on_trial).is_empty();
+    Ok(!same)
+}
+
+/// Notes that an edit is on trial: until it is confirmed, a restart does not put it in force.
+pub(crate) fn begun(config: &Config, mark: &PolicyMark) {
+    if let Err(error) = TrialStore::new(&config.state_dir).begin(mark) {
+        say(format_args!(
+            "warning: {error:#}: after a reboot the edit would be in force for good"
+        ));
+    }
+}
+
+/// Notes that the files are in force for good: what was on trial before would be another edit of them.
+pub(crate) fn settled(config: &Config) {
+    if let Err(error) = TrialStore::new(&config.state_dir).close() {
+        say(format_args!("warning: {error:#}"));
+    }
+}

@@ -1,0 +1,444 @@
+//! Every interface that is to be guarded is, from the moment it is there.
+//!
+//! A thread of its own, which waits for nothing but the kernel: it takes no lock that a writer holds, reads no file and writes to no
+//! pipe. It holds the links, the maps and a verified program, so that an interface that comes back costs one system call,
+//! and pins that somebody removed open nothing.
+
+mod pinned;
+mod state;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use tokio::runtime;
+
+pub(crate) use self::state::{Shared, Wanted};
+use self::{
+    pinned::spare_descriptors,
+    state::{Guard, Held},
+};
+use super::{
+    Request,
+    complaints::{Complaints, sentence},
+};
+use crate::{
+    change::{
+        attach::{refuse_foreign, refuse_other_mode},
+        upgrade::take_over,
+        words::VERB,
+    },
+    config::XdpMode,
+    kernel::{
+        bpf::{Attachment, Counters, HeldMaps, Link, LogLines, Program},
+        links::protected::follow_moved,
+        net::{
+            interface::{Interface, XdpPlace, other_name},
+            link_type::LinkType,
+            rtnetlink::{Change, Changes, Net, is_link_local},
+        },
+    },
+    metrics::Loop,
+    store::WatchLock,
+    ui::output::say,
+};
+
+/// How often the links are looked at: of one that somebody detached by hand the kernel gives no word.
+const PERIOD: Duration = Duration::from_millis(400);
+/// How many of these until the pins are looked at.
+const PINS_LOOK: u64 = 15;
+/// How many until the interfaces are listed, for what the kernel gave no word of.
+const THOROUGH: u64 = 40;
+/// How many until the default routes are.
+const ROUTES: u64 = 150;
+/// How long until an interface that could not be guarded is tried again though nothing happened.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many descriptors are left for everything else: files, sockets, the maps of a policy that is changed.
+const SPARE: u64 = 64;
+
+/// What there may be complaints of, besides interfaces by their names.
+const CHANGES: &str = "word of changes";
+const INTERFACES: &str = "list of interfaces";
+const PINS: &str = "pins of the filter";
+const PROGRAM: &str = "program";
+const OTHERS: &str = "filter of another version";
+
+/// Starts the thread, in the network namespace of the caller. The maps must be pinned, with a policy in force; `lock` goes with
+/// the thread.
+///
+/// # Errors
+/// If the maps cannot be opened, or no thread can be had.
+pub(crate) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
+    let maps = HeldMaps::open(&shared.pins.maps())?;
+    let counters = Counters::open(&shared.pins.maps())?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start runtime")?;
+    let guard = {
+        let _inside = runtime.enter();
+        Guard {
+            net: Net::open()?,
+            shared,
+            lock,
+            program: None,
+            maps,
+            counters,
+            held: BTreeMap::new(),
+            routes: None,
+            known: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            complaints: Complaints::default(),
+            troubles: BTreeMap::new(),
+            retry: None,
+            has_started: false,
+            seen: Instant::now(),
+        }
+    };
+    thread::Builder::new()
+        .name("guard".to_owned())
+        .spawn(move || guard.run(&runtime))
+        .context("start thread")
+}
+
+impl Guard {
+    fn run(mut self, runtime: &runtime::Runtime) {
+        // Those that are there are guarded first; then the programs for every kind of interface that may come are verified. That
+        // takes some tenths of a second, in which no word of changes is heeded: it is part of the start.
+        runtime.block_on(self.turn(true));
+        let verified = self
+            .load()
+            .and_then(|()| self.program.as_mut().map_or(Ok(()), Program::verify));
+        self.outcome(PROGRAM, verified);
+        self.has_started = true;
+        let mut changes = None;
+        let mut tick = 1_u64;
+        let mut next = Instant::now() + PERIOD;
+        loop {
+            // Where no interface is named, default routes matter, and only there.
+            if self.shared.wanted.has_changed().unwrap_or(true) || changes.is_none() {
+                self.shared.wanted.mark_unchanged();
+                changes = self.listen();
+                self.routes = None;
+                runtime.block_on(self.turn(true));
+            }
+            let wait = next.saturating_duration_since(Instant::now());
+            let word = match &mut changes {
+                Some(changes) => changes.wait(wait),
+                None => {
+                    thread::sleep(wait);
+                    Vec::new()
+                }
+            };
+            if self.shared.stop.has_changed().unwrap_or(true) {
+                return;
+            }
+            let concerns = self.heed(word);
+            let due = Instant::now() >= next;
+            if due {
+                next = Instant::now() + PERIOD;
+                if tick.is_multiple_of(ROUTES) {
+                    self.routes = None;
+                }
+                if tick % PINS_LOOK == PINS_LOOK - 1 {
+                    let pinned = self.pin_again();
+                    self.outcome(PINS, pinned);
+                }
+            }
+            if concerns || due {
+                runtime.block_on(self.turn(concerns || tick.is_multiple_of(THOROUGH)));
+            }
+            tick += u64::from(due);
+        }
+    }
+
+    /// Asks for word of what changes; what there is no word of is found a little later.
+    fn listen(&mut self) -> Option<Changes> {
+        let routes = self.shared.wanted.borrow().names.is_empty();
+        let (changes, asked) = match Changes::open(routes) {
+            Ok(changes) => (Some(changes), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        self.outcome(CHANGES, asked);
+        changes
+    }
+
+    /// Whether what changed may concern what is to be guarded: the devices of pods come and go all the time. Addresses are the
+    /// follower's.
+    fn heed(&mut self, word: Vec<Change>) -> bool {
+        let mut concerns = false;
+        let mut addresses = false;
+        {
+            let names = &self.shared.wanted.borrow().names;
+            for change in word {
+                match change {
+                    Change::Interface { ifindex, name } => {
+                        concerns |= names.contains(&name)
+                            || self.held.contains_key(&ifindex)
+                            || self.held.values().any(|held| held.name == name);
+                    }
+                    Change::DefaultRoute => {
+                        self.routes = None;
+                        concerns = true;
+                    }
+                    // Every other device has a link-local address, too.
+                    Change::Address { ifindex, address } => {
+                        addresses |= self.held.contains_key(&ifindex) || !is_link_local(address);
+                    }
+                    Change::Lost => {
+                        self.routes = None;
+                        (concerns, addresses) = (true, true);
+                    }
+                }
+            }
+        }
+        if addresses {
+            // It is ending, and with it the process.
+            let _ = self.shared.follower.send(Request::Addresses);
+        }
+        concerns
+    }
+
+    /// Looks at every link, and guards what has none. A `thorough` turn asks for the interfaces whatever the links say.
+    async fn turn(&mut self, thorough: bool) {
+        self.shared.turns.turn(Loop::Guard);
+        let before = self.held.len();
+        let pins = &self.shared.pins;
+        let (mut open, seen) = (Vec::new(), self.seen);
+        self.seen = Instant::now();
+        self.held.retain(|ifindex, held| {
+            let attachment = match &held.link {
+                Some(link) => link.attachment(),
+                None => Attachment::read(&pins.link(*ifindex)),
+            };
+            let holds = attachment.is_ok_and(|attachment| attachment.ifindex == *ifindex);
+            if !holds {
+                open.push(*ifindex);
+            }
+            holds
+        });
+        let lost = self.held.len() < before;
+        let due = self.retry.is_some_and(|time| Instant::now() >= time);
+        if thorough || lost || due {
+            let done = self.guard().await;
+            for held in open.iter().filter_map(|ifindex| self.held.get(ifindex)) {
+                say(format_args!(
+                    "warning: somebody detached the filter from `{}`: the port was open there for {} ms at most",
+                    held.name,
+                    seen.elapsed().as_millis()
+                ));
+            }
+            let waits = done.is_err() || !self.shared.health.borrow().refused.is_empty();
+            self.retry = waits.then(|| Instant::now() + PAUSE);
+            self.outcome(INTERFACES, done);
+        }
+    }
+
+    /// Guards every interface that is to be guarded and is not, each by itself.
+    async fn guard(&mut self) -> Result<()> {
+        let mut interfaces = self.net.interfaces().await?;
+        let others = self.shared.pins.other_links().unwrap_or_default();
+        if !others.is_empty() {
+            let taken = self.take_over(&interfaces);
+            self.outcome(OTHERS, taken);
+            interfaces = self.net.interfaces().await?;
+        }
+        let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
+        let wanted: Vec<&Interface> = if names.is_empty() {
+            if self.routes.is_none() {
+                self.routes = Some(self.net.default_route_interfaces().await?);
+            }
+            let pinned = self.shared.pins.interfaces().unwrap_or_default();
+            let wanted = |interface: &&Interface| {
+                let ifindex = interface.ifindex;
+                let routes = self.routes.as_ref();
+                let is_filtered = matches!(interface.link_type, LinkType::Filtered(_));
+                is_filtered && routes.is_some_and(|routes| routes.contains(&ifindex))
+                    || self.held.contains_key(&ifindex)
+                    || pinned.contains(&ifindex)
+            };
+            interfaces.iter().filter(wanted).collect()
+        } else {
+            let wanted = |interface: &&Interface| names.contains(&interface.name);
+            interfaces.iter().filter(wanted).collect()
+        };
+        // Tried again at the next look; nothing else waits for it.
+        let _ = follow_moved(&self.shared.pins, &mut self.counters, &interfaces);
+        self.remove_stale_pins(&interfaces);
+        let mut refused = BTreeMap::new();
+        let mut new = Vec::new();
+        for interface in &wanted {
+            if let Some(held) = self.held.get_mut(&interface.ifindex) {
+                held.name.clone_from(&interface.name);
+                continue;
+            }
+            match self.attach(interface, xdp_mode) {
+                Ok(()) => new.push((interface.ifindex, interface.name.clone())),
+                Err(error) => {
+                    self.complaints.make(&interface.name, &error);
+                    refused.insert(interface.name.clone(), sentence(&error));
+                }
+            }
+        }
+        let there: BTreeSet<&String> = wanted.iter().map(|interface| &interface.name).collect();
+        self.complaints.retain(|matter| {
+            refused.contains_key(matter) || [CHANGES, INTERFACES, PINS, OTHERS].contains(&matter)
+        });
+        for name in &names {
+            if there.contains(name) {
+                self.missing.remove(name);
+            } else {
+                refused.insert(name.clone(), "it is not there".to_owned());
+                if self.missing.insert(name.clone()) {
+                    let other = other_name(name, &interfaces);
+                    let what = other.unwrap_or_else(|| "it is guarded as soon as it comes".into());
+                    say(format_args!("`{name}` is not there: {what}"));
+                }
+            }
+        }
+        let all = if names.is_empty() {
+            there.into_iter().cloned().collect()
+        } else {
+            names
+        };
+        let guarded = self.held.keys().copied().collect();
+        let drift = refused.iter().map(|(name, why)| format!("`{name}`: {why}"));
+        let drift = drift.reduce(|one, other| format!("{one}; {other}"));
+        let started = self.has_started;
+        let first = started && !self.shared.health.borrow().started;
+        let changed = self.shared.health.send_if_modified(|health| {
+            let before = health.clone();
+            health.interfaces = all;
+            health.guarded = guarded;
+            health.drift = drift;
+            health.refused = refused;
+            health.started = started;
+            *health != before
+        });
+        if changed {
+            let _ = self.shared.follower.send(if first {
+                Request::Tried
+            } else {
+                Request::Guarded
+            });
+        }
+        if !new.is_empty() {
+            self.announce(&new).await;
+        }
+        Ok(())
+    }
+
+    /// Says which interfaces are guarded from now on, and how.
+    async fn announce(&mut self, new: &[(u32, String)]) {
+        let now = self.net.interfaces().await.unwrap_or_default();
+        for (ifindex, name) in new {
+            let found = now.iter().find(|interface| interface.ifindex == *ifindex);
+            let place = found
+                .and_then(|interface| interface.xdp)
+                .map(|xdp| xdp.place);
+            // One whose name another one had, which goes on under a new name, is a new one.
+            let had = self.known.insert(name.clone(), *ifindex);
+            let is_elsewhere =
+                |had: u32| had != *ifindex && now.iter().any(|interface| interface.ifindex == had);
+            let again = match had {
+                Some(had) if !is_elsewhere(had) => " again",
+                _ => "",
+            };
+            say(format_args!(
+                "guarding `{name}`{again} ({} XDP)",
+                place.map_or("no", XdpPlace::label)
+            ));
+            if place == Some(XdpPlace::Generic) {
+                let held = self.held.get(ifindex);
+                if let Some(refused) = held.and_then(|held| held.link.as_ref()?.refusal()) {
+                    say(format_args!("note: `{name}`: {refused}"));
+                }
+            }
+        }
+    }
+
+    /// Attaches the program to an interface, or puts it in the place of our own program there.
+    fn attach(&mut self, interface: &Interface, mode: XdpMode) -> Result<()> {
+        let (name, ifindex) = (&interface.name, interface.ifindex);
+        let pin = self.shared.pins.link(ifindex);
+        let link_header = interface.link_header(VERB)?;
+        refuse_foreign(&self.shared.pins, interface)?;
+        refuse_other_mode(interface, mode)?;
+        self.load()?;
+        let program = self.program.as_mut().context("load program: none is")?;
+        self.counters.claim(ifindex)?;
+        let (link, is_pinned) = if interface.xdp.is_some() {
+            // Ours, or it would have been refused.
+            (Link::open(&pin)?.replace(program, link_header, name)?, true)
+        } else {
+            // Traffic is affected from here on.
+            let link = Link::create(program, link_header, name, ifindex, mode)?;
+            // The link of an interface that is gone, or one that somebody detached.
+            let _ = fs::remove_file(&pin);
+            let pins = &self.shared.pins;
+            let pinned = pins
+                .prepare()
+                .and_then(|()| pins.prepare_interface(ifindex));
+            // Held, the port is shut as long as this process lives, and `pin_again` tells what is wrong with the pins.
+            let is_pinned = pinned.and_then(|()| link.pin(&pin)).is_ok();
+            (link, is_pinned)
+        };
+        let name = name.clone();
+        // Where descriptors are scarce the pin alone holds the link: another interface may need this one.
+        let link = (!is_pinned || spare_descriptors() >= SPARE).then_some(link);
+        let held = Held {
+            name,
+            link,
+            is_pinned,
+        };
+        self.held.insert(ifindex, held);
+        Ok(())
+    }
+
+    /// Takes over what a binary of another layout version attached.
+    fn take_over(&mut self, interfaces: &[Interface]) -> Result<()> {
+        self.load()?;
+        let program = self.program.as_mut().context("load program: none is")?;
+        let pins = &self.shared.pins;
+        take_over(pins, program, &mut self.counters, interfaces)
+    }
+
+    /// Has the program verified, if it is not.
+    fn load(&mut self) -> Result<()> {
+        if self.program.is_none() {
+            let log = self.shared.log.as_ref();
+            let mut program = Program::load(&self.shared.pins.maps(), log.is_some())?;
+            if let Some(log) = log {
+                // Who read it has ended with the process.
+                let _ = log.send(LogLines::open(&mut program)?);
+            }
+            self.program = Some(program);
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self, matter: &'static str, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => {
+                self.complaints.settle(matter, "that is in order");
+                self.troubles.remove(matter);
+            }
+            Err(error) => {
+                self.complaints.make(matter, &error);
+                self.troubles.insert(matter, sentence(&error));
+            }
+        }
+        let troubles: Vec<&str> = self.troubles.values().map(String::as_str).collect();
+        let trouble = troubles.join("; ");
+        self.shared.health.send_if_modified(|health| {
+            let differs = health.trouble != trouble;
+            health.trouble = trouble;
+            differs
+        });
+    }
+}

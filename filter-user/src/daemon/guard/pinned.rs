@@ -1,0 +1,94 @@
+//! The pins are what the guard holds, no more and no less.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use filter_common::map::SELECTOR;
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::state::{Guard, Held};
+use crate::{
+    kernel::{
+        bpf::{Attachment, Link},
+        net::interface::Interface,
+    },
+    store::WatchLock,
+    ui::output::say,
+};
+
+impl Guard {
+    /// Removes the pins of interfaces that are gone. What cannot be removed is removed later.
+    pub(crate) fn remove_stale_pins(&mut self, interfaces: &[Interface]) {
+        let pins = &self.shared.pins;
+        for ifindex in pins.interfaces().unwrap_or_default() {
+            let is_there = interfaces
+                .iter()
+                .any(|interface| interface.ifindex == ifindex);
+            let attached = || Link::open(&pins.link(ifindex))?.attachment();
+            if !is_there && attached().is_ok_and(|attachment| attachment.ifindex == 0) {
+                let _ = pins.remove_interface(ifindex);
+                let _ = self.counters.release(ifindex);
+            }
+        }
+    }
+
+    /// Pins again what is held and is not pinned any more: somebody removed the pins, or mounted another bpffs over them. The
+    /// filter is on all the time, for this process holds it.
+    pub(crate) fn pin_again(&mut self) -> Result<()> {
+        let pins = &self.shared.pins;
+        let has_maps = pins.maps().join(SELECTOR).exists();
+        let lost: Vec<u32> = self
+            .held
+            .iter()
+            .filter(|(ifindex, held)| !held.is_pinned_at(&pins.link(**ifindex)))
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        if has_maps && lost.is_empty() && self.lock.holds(&pins.watch()) {
+            return Ok(());
+        }
+        pins.prepare()?;
+        if !self.lock.holds(&pins.watch()) {
+            self.lock = WatchLock::take(&pins.watch())?;
+        }
+        if !has_maps {
+            pins.prepare_new_maps()?;
+            self.maps.pin(&pins.new_maps())?;
+            let _ = fs::remove_dir_all(pins.maps());
+            fs::rename(pins.new_maps(), pins.maps()).context("pin maps")?;
+        }
+        for ifindex in lost {
+            if let Some(held) = self.held.get_mut(&ifindex)
+                && let Some(link) = &held.link
+            {
+                let pin = pins.link(ifindex);
+                // One that holds nothing any more.
+                let _ = fs::remove_file(&pin);
+                pins.prepare_interface(ifindex)?;
+                link.pin(&pin)?;
+                held.is_pinned = true;
+            }
+        }
+        say("warning: pins were gone: they are there again; the filter was on all the time");
+        Ok(())
+    }
+}
+
+impl Held {
+    /// Whether its link is the one pinned at `pin`.
+    fn is_pinned_at(&self, pin: &Path) -> bool {
+        let own = self.link.as_ref().map(Link::attachment);
+        match (Attachment::read(pin), own) {
+            (Ok(pinned), Some(Ok(own))) => self.is_pinned && pinned.link_id == own.link_id,
+            (pinned, _) => self.is_pinned && pinned.is_ok(),
+        }
+    }
+}
+
+/// How many more descriptors this process may open.
+pub(crate) fn spare_descriptors() -> u64 {
+    let open = fs::read_dir("/proc/self/fd").map(Iterator::count);
+    match (getrlimit(Resource::RLIMIT_NOFILE), open) {
+        (Ok((soft, _)), Ok(open)) => soft.saturating_sub(open as u64),
+        _ => 0,
+    }
+}

@@ -1,0 +1,156 @@
+//! What `run` logs, on a thread of its own: a log that nobody takes holds up nothing else.
+
+use std::{
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use tokio::runtime;
+
+use super::{complaints::Complaints, logger::Logger};
+use crate::{
+    context::Context,
+    kernel::{bpf::LogLines, net::rtnetlink::Net},
+    ui::output::{Output, say},
+    view::stats::{self, Stats},
+};
+
+/// How often the reports are read: a lone refused packet is told within a second.
+const PERIOD: Duration = Duration::from_millis(900);
+/// How many of these until the counters are shown again.
+const MINUTE: u64 = 66;
+/// How many until the rings are looked for where they are not.
+const AGAIN: u64 = 33;
+
+/// The thread's own.
+pub(crate) struct Logs {
+    context: Context,
+    net: Net,
+    since: Timestamp,
+    reports: Option<Logger>,
+    /// What the program itself logs.
+    lines: Option<LogLines>,
+    complaints: Complaints,
+    /// The counters as they were shown last.
+    last: String,
+}
+
+impl Logs {
+    /// Starts the thread, in the network namespace of the caller; `lines` brings the log of each program that is loaded, and ends the thread once nobody sends
+    /// any more. It tells of
+    /// packets that came since `since`.
+    ///
+    /// # Errors
+    /// If no socket or no thread can be had.
+    pub(crate) fn start(
+        context: &Context,
+        since: Timestamp,
+        lines: mpsc::Receiver<LogLines>,
+    ) -> Result<JoinHandle<()>> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start runtime")?;
+        let net = {
+            let _inside = runtime.enter();
+            Net::open()?
+        };
+        let logs = Self {
+            context: context.clone(),
+            net,
+            since,
+            reports: None,
+            lines: None,
+            complaints: Complaints::default(),
+            last: String::new(),
+        };
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || logs.run(&runtime, &lines))
+            .context("start thread")
+    }
+
+    fn run(mut self, runtime: &runtime::Runtime, requests: &mpsc::Receiver<LogLines>) {
+        let mut tick = 0_u64;
+        loop {
+            match requests.recv_timeout(PERIOD) {
+                Ok(newer) => self.lines = Some(newer),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            if let Some(lines) = &mut self.lines {
+                lines.flush();
+            }
+            let logged = runtime.block_on(self.log(tick.is_multiple_of(AGAIN)));
+            self.outcome(logged);
+            if tick.is_multiple_of(MINUTE) {
+                let shown = runtime.block_on(self.show());
+                self.outcome(shown);
+            }
+            tick += 1;
+        }
+    }
+
+    /// Logs what was refused since the last time. `again`: looks whether these are still the rings that are written.
+    async fn log(&mut self, again: bool) -> Result<()> {
+        // Where they are gone, the guard tells that, and pins them again.
+        if (again || self.reports.is_none()) && !self.context.pins.maps().exists() {
+            return Ok(());
+        }
+        if self
+            .reports
+            .as_ref()
+            .is_none_or(|open| again && !open.is_current())
+        {
+            self.reports = Some(Logger::open(&self.context, self.since)?);
+        }
+        match &mut self.reports {
+            Some(reports) => reports.tick().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Shows the counters, if they moved. That they cannot be read ends nothing: the filter does not need whoever watches it.
+    async fn show(&mut self) -> Result<()> {
+        let Ok(stats) = stats::read(&self.context, &self.net).await else {
+            return Ok(());
+        };
+        let now = line(&stats);
+        if now != self.last {
+            match self.context.global.output {
+                Output::Text => say(&now),
+                json @ Output::Json => json.line(&stats)?,
+            }
+            self.last = now;
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.complaints.settle("log", "the log is written"),
+            Err(error) => self.complaints.make("log", &error),
+        }
+    }
+}
+
+/// The counters in a line.
+fn line(stats: &Stats) -> String {
+    let parts: Vec<String> = stats
+        .interfaces
+        .iter()
+        .map(|interface| {
+            format!(
+                "{}: {} passed, {} dropped, {} would be dropped",
+                interface.interface,
+                interface.packets("pass"),
+                interface.packets("drop"),
+                interface.packets("would_drop"),
+            )
+        })
+        .collect();
+    parts.join("; ")
+}

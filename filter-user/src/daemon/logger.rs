@@ -1,0 +1,129 @@
+//! What `apifence run` logs of refused packets.
+
+use std::{fmt, net::IpAddr};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::drop_log::{LogLine, ReportLog};
+use crate::{
+    context::Context,
+    kernel::bpf::{Begin, ReportReader},
+    ui::output::{Output, say},
+    view::event::{Event, Names, milliseconds},
+};
+
+/// Reads reports and logs them: text on stderr, objects on stdout.
+pub(crate) struct Logger {
+    output: Output,
+    reader: ReportReader,
+    log: ReportLog,
+    names: Names,
+    since: Timestamp,
+}
+
+/// A line of the log.
+#[derive(Serialize)]
+#[serde(tag = "log", rename_all = "lowercase")]
+enum Entry {
+    /// The first packet of a source in a while.
+    First(Event),
+    /// More packets of the same source, in the minute before.
+    More {
+        time: Timestamp,
+        source: Option<IpAddr>,
+        packets: u64,
+        last: Event,
+    },
+    /// Packets that no other line tells of.
+    Others {
+        time: Timestamp,
+        packets: u64,
+        not_reported: u64,
+    },
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First(event) => event.fmt(f),
+            Self::More {
+                time,
+                source,
+                packets,
+                last,
+            } => {
+                write!(f, "{time} {packets} more from ")?;
+                match source {
+                    Some(source) => source.fmt(f)?,
+                    None => f.write_str("unknown sources")?,
+                }
+                write!(f, ", last: {last}")
+            }
+            Self::Others {
+                time,
+                packets,
+                not_reported,
+            } => write!(
+                f,
+                "{time} {packets} more from other sources, {not_reported} not reported"
+            ),
+        }
+    }
+}
+
+impl Logger {
+    /// Begins with what came since `since`.
+    pub(crate) fn open(context: &Context, since: Timestamp) -> Result<Self> {
+        Ok(Self {
+            output: context.global.output,
+            reader: ReportReader::open(&context.pins.maps(), Begin::Oldest)?,
+            log: ReportLog::default(),
+            names: Names::open()?,
+            since,
+        })
+    }
+
+    /// Whether these are still the rings that are written.
+    pub(crate) fn is_current(&self) -> bool {
+        self.reader.is_current()
+    }
+
+    /// Logs what came since the last time.
+    pub(crate) async fn tick(&mut self) -> Result<()> {
+        let mut news = self.reader.poll()?;
+        news.reports.retain(|report| report.time >= self.since);
+        self.names.learn(&news.reports).await?;
+        let now = Timestamp::now();
+        for line in self.log.take(now, &news) {
+            let time = milliseconds(now);
+            let entry = match line {
+                LogLine::First(refused) => Entry::First(Event::new(&refused, &self.names)),
+                LogLine::More {
+                    source,
+                    packets,
+                    last,
+                } => Entry::More {
+                    time,
+                    source,
+                    packets,
+                    last: Event::new(&last, &self.names),
+                },
+                LogLine::Others {
+                    packets,
+                    not_reported,
+                } => Entry::Others {
+                    time,
+                    packets,
+                    not_reported,
+                },
+            };
+            match self.output {
+                Output::Text => say(&entry),
+                json @ Output::Json => json.line(&entry)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,343 @@
+//! Many entries of a map in one system call, which aya does not have.
+//!
+//! Tries take part since Linux 5.13 (commit f56387c5, "bpf: Add support for batched ops in LPM trie maps"), hash maps
+//! since 5.6 (057996380a42, "bpf: Add batch ops to all htab bpf map").
+//!
+//! The only place in user space with unsafe code: the system call takes addresses.
+
+#![expect(unsafe_code, reason = "the system call takes addresses")]
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use anyhow::Result;
+use aya::{
+    maps::{MapData, MapType},
+    util::nr_cpus,
+};
+use aya_obj::generated::bpf_cmd;
+use nix::libc;
+
+use crate::ui::explain::explain;
+
+/// Entries in one call: beyond some hundreds more gain nothing, and progress is told between calls.
+const AT_ONCE: usize = 4096;
+
+/// A map whose entries are written or read by the thousand.
+pub(super) struct Batch<'a> {
+    map: &'a MapData,
+    key_size: usize,
+    /// Of one value, as the system call has it: those of all CPUs side by side, each in a multiple of 8 bytes, if each has its own.
+    value_size: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// Asks the kernel for the sizes of `map`.
+    ///
+    /// # Errors
+    /// If it does not tell.
+    pub(super) fn of(map: &'a MapData) -> Result<Self> {
+        let verb = "ask for the size of a map";
+        let info = map.info().map_err(|error| explain(verb, &error))?;
+        let kind = info.map_type().map_err(|error| explain(verb, &error))?;
+        let value_size = info.value_size() as usize;
+        let value_size = match kind {
+            MapType::PerCpuArray | MapType::PerCpuHash | MapType::LruPerCpuHash => {
+                let cpus = nr_cpus().map_err(|(_, error)| explain(verb, &error))?;
+                value_size.next_multiple_of(8) * cpus
+            }
+            _ => value_size,
+        };
+        Ok(Self {
+            map,
+            key_size: info.key_size() as usize,
+            value_size,
+        })
+    }
+
+    /// Puts `entries` into the map; `done` hears how many more are in, again and again. A trie takes sorted ones in half the time.
+    ///
+    /// # Errors
+    /// If the kernel refuses one of them: those before it are in.
+    pub(super) fn fill<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        done: impl Fn(usize),
+    ) -> io::Result<()> {
+        let mut entries = entries.into_iter();
+        let expected = entries.size_hint().0.min(AT_ONCE);
+        let mut keys = Vec::with_capacity(expected * self.key_size);
+        let mut values = Vec::with_capacity(expected * self.value_size);
+        loop {
+            for (key, value) in entries.by_ref().take(AT_ONCE) {
+                let (key, value) = (key.as_ref(), value.as_ref());
+                let sizes = (key.len(), value.len());
+                assert_eq!(sizes, (self.key_size, self.value_size), "sizes of the map");
+                keys.extend_from_slice(key);
+                values.extend_from_slice(value);
+            }
+            let count = keys.len() / self.key_size;
+            if count == 0 {
+                return Ok(());
+            }
+            self.fill_some(&mut keys, &mut values)?;
+            done(count);
+            keys.clear();
+            values.clear();
+        }
+    }
+
+    fn fill_some(&self, mut keys: &mut [u8], mut values: &mut [u8]) -> io::Result<()> {
+        while !keys.is_empty() {
+            let all = keys.len() / self.key_size;
+            let (moved, answer) =
+                self.call(bpf_cmd::BPF_MAP_UPDATE_BATCH, None, &mut [], keys, values);
+            match answer {
+                Ok(()) => return Ok(()),
+                // A call that did not begin leaves the number as it was.
+                Err(_) if 0 < moved && moved < all => {
+                    // If it was stopped for good, the next call says so; if for want of memory, there may be some in a moment.
+                    keys = &mut keys[moved * self.key_size..];
+                    values = &mut values[moved * self.value_size..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands every entry to `entry`, key and value. One that is put in or taken out meanwhile may be missing, or come twice.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn read(&self, mut entry: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let mut keys = vec![0; AT_ONCE * self.key_size];
+        let mut values = vec![0; AT_ONCE * self.value_size];
+        // Where the last call stopped: a key, or the number of a hash map's bucket.
+        let mut position: Option<Vec<u8>> = None;
+        loop {
+            let mut next = vec![0; self.key_size.max(size_of::<u32>())];
+            let (moved, answer) = self.call(
+                bpf_cmd::BPF_MAP_LOOKUP_BATCH,
+                position.as_deref(),
+                &mut next,
+                &mut keys,
+                &mut values,
+            );
+            let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
+            match errno {
+                // Interrupted: an entry was taken out under the kernel's hands. Not found: there are no more.
+                None | Some(libc::EINTR | libc::ENOENT) => {}
+                // A bucket of a hash map holds more than there is room for.
+                Some(libc::ENOSPC) => {
+                    keys.resize(keys.len() * 2, 0);
+                    values.resize(values.len() * 2, 0);
+                    continue;
+                }
+                Some(_) => return answer,
+            }
+            let found = keys.chunks_exact(self.key_size);
+            let found = found.zip(values.chunks_exact(self.value_size));
+            for (key, value) in found.take(moved) {
+                entry(key, value);
+            }
+            if errno == Some(libc::ENOENT) {
+                return Ok(());
+            }
+            if moved > 0 {
+                position = Some(next);
+            }
+        }
+    }
+
+    /// Takes every entry out; false, and nothing is changed, if there are more than some thousand. Nobody else may write to the map meanwhile.
+    ///
+    /// # Errors
+    /// If the kernel refuses: some may be out.
+    pub(super) fn empty(&self) -> io::Result<bool> {
+        let mut keys = vec![0; AT_ONCE * self.key_size];
+        let mut values = vec![0; AT_ONCE * self.value_size];
+        let mut next = vec![0; self.key_size.max(size_of::<u32>())];
+        let lookup = bpf_cmd::BPF_MAP_LOOKUP_BATCH;
+        let (found, answer) = self.call(lookup, None, &mut next, &mut keys, &mut values);
+        match answer {
+            // There are none beyond these.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Ok(()) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if found > 0 {
+            let keys = &mut keys[..found * self.key_size];
+            let values = &mut values[..found * self.value_size];
+            let delete = bpf_cmd::BPF_MAP_DELETE_BATCH;
+            self.call(delete, None, &mut [], keys, values).1?;
+        }
+        Ok(true)
+    }
+
+    /// One call: how many entries it moved, and what stopped it. Where it did not even begin, the number says nothing.
+    fn call(
+        &self,
+        command: bpf_cmd,
+        from: Option<&[u8]>,
+        next: &mut [u8],
+        keys: &mut [u8],
+        values: &mut [u8],
+    ) -> (usize, io::Result<()>) {
+        let count = keys.len() / self.key_size;
+        assert_eq!(
+            values.len(),
+            count * self.value_size,
+            "a value for each key"
+        );
+        let mut attributes = Attributes {
+            in_batch: from.map_or(0, |from| from.as_ptr() as u64),
+            out_batch: next.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: count as u32,
+            map_fd: self.map.fd().as_fd().as_raw_fd() as u32,
+            ..Attributes::default()
+        };
+        let size = size_of::<Attributes>();
+        // SAFETY: `attributes` is what these three commands take (`union bpf_attr`), and outlives the call. The kernel touches `count` keys and
+        // values of the sizes that it told us itself, and `keys` and `values` are that long and ours alone; only a lookup writes to them.
+        // Of `from` and `next` it touches a key's size, or 4 bytes, in a lookup alone, and `read` makes both that long.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                command as libc::c_int,
+                &raw mut attributes,
+                size,
+            )
+        };
+        let answer = match answer {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        };
+        (attributes.count as usize, answer)
+    }
+}
+
+/// The part of `union bpf_attr` for batches, in `include/uapi/linux/bpf.h`.
+#[derive(Default)]
+#[repr(C)]
+struct Attributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    /// In: how many there is room for. Out: how many were moved.
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+const _: () = assert!(size_of::<Attributes>() == 56);
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, collections::BTreeMap};
+
+    use super::*;
+
+    /// A map made for the test; `None`, and a word about it, where maps may not be made.
+    #[expect(clippy::print_stderr, reason = "the test harness takes it")]
+    fn map(kind: MapType, sizes: (u32, u32), capacity: u32) -> Option<MapData> {
+        let flags = u32::from(kind == MapType::LpmTrie);
+        let map = aya_obj::Map::new_from_params(kind as u32, sizes.0, sizes.1, capacity, flags);
+        match MapData::create(map, "batch_test", None) {
+            Ok(map) => Some(map),
+            Err(error) => {
+                assert!(!nix::unistd::geteuid().is_root(), "{error}");
+                eprintln!("skipped: making a map needs root");
+                None
+            }
+        }
+    }
+
+    fn all(batch: &Batch<'_>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let read = batch.read(|key, value| {
+            let before = found.insert(key.to_vec(), value.to_vec());
+            assert_eq!(before, None, "{key:?} came twice");
+        });
+        read.expect("a map of ours can be read");
+        found
+    }
+
+    fn host(number: u32) -> [u8; 8] {
+        let [a, b, c, d] = number.to_be_bytes();
+        let [l, e, n, _] = 32_u32.to_ne_bytes();
+        [l, e, n, 0, a, b, c, d]
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        for kind in [MapType::LpmTrie, MapType::Hash, MapType::LruHash] {
+            for count in [0, 1, AT_ONCE, 2 * AT_ONCE + 7] {
+                let Some(map) = map(kind, (8, 4), 1 << 15) else {
+                    return;
+                };
+                let batch = Batch::of(&map).expect("a map has sizes");
+                let want: BTreeMap<_, _> = (0..count as u32)
+                    .map(|number| (host(number).to_vec(), number.to_ne_bytes().to_vec()))
+                    .collect();
+                let told = Cell::new(0);
+                let entries = (0..count as u32).map(|number| (host(number), number.to_ne_bytes()));
+                batch
+                    .fill(entries, |more| told.set(told.get() + more))
+                    .expect("the map has room");
+                assert_eq!(told.get(), count);
+                assert_eq!(all(&batch), want, "{count} in a {kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_in_comes_out_again_unless_it_is_much() {
+        for count in [0, 1, 1000, AT_ONCE as u32 - 1, AT_ONCE as u32 + 1] {
+            let Some(map) = map(MapType::LpmTrie, (8, 4), 1 << 15) else {
+                return;
+            };
+            let batch = Batch::of(&map).expect("a map has sizes");
+            let fill = || batch.fill((0..count).map(|number| (host(number), [0; 4])), |_| ());
+            fill().expect("the map has room");
+            let emptied = batch.empty().expect("a map of ours can be emptied");
+            assert_eq!(emptied, (count as usize) < AT_ONCE, "{count}");
+            let left = all(&batch).len();
+            assert_eq!(left, if emptied { 0 } else { count as usize });
+            // It is as good as new.
+            fill().expect("the map has room");
+            assert_eq!(all(&batch).len(), count as usize);
+        }
+    }
+
+    #[test]
+    fn values_of_all_cpus_lie_side_by_side() {
+        let cpus = nr_cpus().expect("there are CPUs");
+        let Some(map) = map(MapType::PerCpuArray, (4, 12), 3) else {
+            return;
+        };
+        let batch = Batch::of(&map).expect("a map has sizes");
+        let found = all(&batch);
+        assert_eq!(found.len(), 3);
+        assert!(found.values().all(|value| value.len() == 16 * cpus));
+    }
+
+    #[test]
+    fn a_full_map_keeps_what_went_in_and_says_so() {
+        let Some(map) = map(MapType::LpmTrie, (8, 4), 5000) else {
+            return;
+        };
+        let batch = Batch::of(&map).expect("a map has sizes");
+        let entries = (0..6000).map(|number| (host(number), [0; 4]));
+        let error = batch.fill(entries, |_| ()).expect_err("too many");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(all(&batch).len(), 5000);
+    }
+}

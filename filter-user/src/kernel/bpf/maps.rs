@@ -1,0 +1,421 @@
+//! The policy in the kernel: which generation is in force, and what it says.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, Map, MapData, MapError};
+use filter_common::map::{
+    DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord, SELECTOR, SETTINGS,
+    SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, Trial, USAGE,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    blank::Blanking,
+    stage::ended,
+    table::Chunks,
+    tries::{self, Tries},
+    usage::{self, Known},
+};
+use crate::{
+    clock::Moment,
+    config::Settings,
+    kernel::pins::Pins,
+    policy::{Prefix, Prefixes, author::Author},
+    ui::{error::Problem, explain::explain},
+};
+
+/// What is kept with the settings of a generation.
+#[derive(Deserialize)]
+struct Signed {
+    #[serde(default)]
+    by: Option<Author>,
+}
+
+/// One of the two places for a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub(super) u32);
+
+impl Slot {
+    /// The other one.
+    pub const fn other(self) -> Self {
+        Self(1 - self.0)
+    }
+}
+
+/// Which generation judges packets, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The one in this slot.
+    Settled(Slot),
+    /// The one in this slot, until `until` on the boot clock; then the other one, unless somebody confirms it.
+    Provisional {
+        /// The slot in force.
+        slot: Slot,
+        /// The deadline.
+        until: u64,
+    },
+    /// The one in this slot, since the other one was not confirmed until `since` on the boot clock.
+    FellBack {
+        /// The slot in force.
+        slot: Slot,
+        /// The deadline that passed.
+        since: u64,
+    },
+}
+
+impl Standing {
+    /// The slot of the generation in force.
+    pub const fn slot(self) -> Slot {
+        match self {
+            Self::Settled(slot) | Self::Provisional { slot, .. } | Self::FellBack { slot, .. } => {
+                slot
+            }
+        }
+    }
+}
+
+/// What a change needs and can be done before the new list is known.
+pub(super) struct Ahead {
+    /// Reads who is known in the slot in force.
+    reading: Option<JoinHandle<Result<Known>>>,
+    known: Known,
+    /// Ends when the other slot is blank.
+    pub(super) blank: Blanking,
+}
+
+impl Ahead {
+    /// Who is known in the slot in force.
+    ///
+    /// # Errors
+    /// If the kernel refused. That is told once.
+    pub(super) fn known(&mut self) -> Result<&Known> {
+        if let Some(reading) = self.reading.take() {
+            self.known = ended(reading.join())?;
+        }
+        Ok(&self.known)
+    }
+}
+
+/// The records of both slots.
+type Records = Array<MapData, [u8; size_of::<PolicyRecord>()]>;
+
+/// The shared maps, opened from their pins.
+pub struct Maps {
+    pub(super) directory: PathBuf,
+    selector: Array<MapData, u32>,
+    pub(super) policy: Records,
+    pub(super) settings: Array<MapData, [u8; SETTINGS_LEN]>,
+    pub(super) sources_v4: Tries,
+    pub(super) sources_v6: Tries,
+    pub(super) gates: MapData,
+    pub(super) chunks: Chunks,
+    pub(super) destinations_v4: Tries,
+    pub(super) destinations_v6: Tries,
+    pub(super) usage: MapData,
+    /// What goes on while the new list is read.
+    pub(super) ahead: Option<Ahead>,
+}
+
+impl Maps {
+    /// Opens the maps pinned in `directory`.
+    ///
+    /// # Errors
+    /// If one is missing, or the kernel refuses.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            directory: directory.to_owned(),
+            selector: open(directory, SELECTOR, Map::Array)?,
+            policy: open(directory, POLICY, Map::Array)?,
+            settings: open(directory, SETTINGS, Map::Array)?,
+            sources_v4: open(directory, SOURCES_V4, Map::ArrayOfMaps)?,
+            sources_v6: open(directory, SOURCES_V6, Map::ArrayOfMaps)?,
+            gates: open_data(directory, GATES)?,
+            chunks: Chunks::open(directory)?,
+            destinations_v4: open(directory, DESTINATIONS_V4, Map::ArrayOfMaps)?,
+            destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,
+            usage: open_data(directory, USAGE)?,
+            ahead: None,
+        })
+    }
+
+    /// Opens the maps in use: those under `pins`, if a filter is attached or was prepared.
+    ///
+    /// # Errors
+    /// If the maps of an attached filter are gone.
+    pub fn in_use(pins: &Pins) -> Result<Option<Self>> {
+        let interfaces = pins.interfaces()?;
+        let directory = pins.maps();
+        if directory.exists() {
+            return Self::open(&directory).map(Some);
+        }
+        if interfaces.is_empty() {
+            return Ok(None);
+        }
+        Err(Problem::failed(
+            format!(
+                "open pins in `{}`: the maps of the attached filter are gone",
+                pins.root().display()
+            ),
+            "the filter goes by its last policy; `apifence attach` gives it new maps",
+        ))
+    }
+
+    /// What the selector says now; the same as the program makes of it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn standing(&self) -> Result<Standing> {
+        let word = self
+            .selector
+            .get(&0, 0)
+            .map_err(|error| explain("read policy", &error))?;
+        let slot = Slot(word & (SLOTS - 1));
+        if word & PROVISIONAL == 0 {
+            return Ok(Standing::Settled(slot));
+        }
+        let until = self.record(slot)?.fallback_at;
+        Ok(if Moment::now()?.boot >= until {
+            Standing::FellBack {
+                slot: slot.other(),
+                since: until,
+            }
+        } else {
+            Standing::Provisional { slot, until }
+        })
+    }
+
+    /// The slot in force.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn in_force(&self) -> Result<Slot> {
+        Ok(self.standing()?.slot())
+    }
+
+    /// What `read` finds in the slot in force, all of it of one generation: where that was replaced meanwhile, and its slot made blank or filled
+    /// anew, it is read again.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn steadily<T>(&self, read: impl Fn(Slot) -> Result<T>) -> Result<T> {
+        loop {
+            let slot = self.in_force()?;
+            let generation = self.record(slot)?.generation;
+            let found = read(slot)?;
+            if self.in_force()? == slot && self.record(slot)?.generation == generation {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// What the generation in `slot` says besides its prefixes.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn record(&self, slot: Slot) -> Result<PolicyRecord> {
+        let bytes = self
+            .policy
+            .get(&slot.0, 0)
+            .map_err(|error| explain("read policy", &error))?;
+        Ok(bytemuck::pod_read_unaligned(&bytes))
+    }
+
+    /// The settings that the generation in `slot` was compiled from.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or they cannot be understood.
+    pub fn settings(&self, slot: Slot) -> Result<Settings> {
+        self.read_settings(slot)
+    }
+
+    /// Who put the generation in `slot` in force; `None` if it is not known.
+    ///
+    /// # Errors
+    /// As of [`Maps::settings`].
+    pub fn author(&self, slot: Slot) -> Result<Option<Author>> {
+        let signed: Signed = self.read_settings(slot)?;
+        Ok(signed.by)
+    }
+
+    fn read_settings<T: DeserializeOwned>(&self, slot: Slot) -> Result<T> {
+        let bytes = self
+            .settings
+            .get(&slot.0, 0)
+            .map_err(|error| explain("read settings", &error))?;
+        let json = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        serde_json::from_slice(json).map_err(|error| {
+            Problem::failed(
+                format!("read settings in `{}`: {error}", self.directory.display()),
+                "`apifence attach` writes them anew",
+            )
+        })
+    }
+
+    /// The settings in force by the maps of another layout that are pinned in `directory`, if they can be read: the selector and the settings
+    /// have been the same since layout 2.
+    pub fn settings_of_layout(directory: &Path) -> Option<Settings> {
+        let selector: Array<MapData, u32> = open(directory, SELECTOR, Map::Array).ok()?;
+        let settings: Array<MapData, [u8; SETTINGS_LEN]> =
+            open(directory, SETTINGS, Map::Array).ok()?;
+        let slot = selector.get(&0, 0).ok()? & (SLOTS - 1);
+        let bytes = settings.get(&slot, 0).ok()?;
+        serde_json::from_slice(bytes.split(|byte| *byte == 0).next()?).ok()
+    }
+
+    /// Begins with what takes some milliseconds, while the list is read: reads who is known in the slot in force, and makes the other one blank,
+    /// if it is not. Nobody else may select anything from here on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn expect_change(&mut self) -> Result<()> {
+        let current = self.in_force()?;
+        let now = Moment::now()?;
+        let v4: Tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
+        let v6: Tries = open(&self.directory, SOURCES_V6, Map::ArrayOfMaps)?;
+        let blank = Blanking::begin(self)?;
+        let reading = thread::Builder::new()
+            .spawn(move || usage::known(&v4, &v6, current, &now))
+            .context("start thread")?;
+        self.ahead = Some(Ahead {
+            reading: Some(reading),
+            known: Known::new(),
+            blank,
+        });
+        Ok(())
+    }
+
+    /// The prefixes in the slot in force, in the order of their ranges, as they were when the change began.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn known(&mut self) -> Result<impl Iterator<Item = &Prefix>> {
+        let known = self.ahead()?.known()?;
+        Ok(known.iter().map(|(prefix, _)| prefix))
+    }
+
+    /// What was begun, or is now.
+    pub(super) fn ahead(&mut self) -> Result<&mut Ahead> {
+        if self.ahead.is_none() {
+            self.expect_change()?;
+        }
+        self.ahead.as_mut().context("a change that was not begun")
+    }
+
+    /// Puts the generation in `slot` in force for good: one write, after which every packet is judged by it.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what was in force stays in force.
+    pub fn select(&mut self, slot: Slot) -> Result<()> {
+        self.write_selector(slot.0)
+    }
+
+    /// Puts the generation in `slot` in force for `time`, counted from now: the program then goes back to the other slot by itself.
+    /// Returns the deadline, on the boot clock.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what was in force stays in force.
+    pub fn select_provisionally(&mut self, slot: Slot, time: Duration) -> Result<u64> {
+        let record = self.record(slot)?;
+        let until = Moment::now()?.boot + time.as_nanos() as u64;
+        // No packet reads this slot yet. Written with the policy, the deadline would count the time that attaching takes.
+        let deadline = PolicyRecord {
+            fallback_at: until,
+            ..record
+        };
+        self.write_record(slot, &deadline)?;
+        self.write_selector(slot.0 | PROVISIONAL)?;
+        Ok(until)
+    }
+
+    fn write_selector(&mut self, word: u32) -> Result<()> {
+        self.ahead = None;
+        // Traffic is affected from here on.
+        self.selector
+            .set(0, word, 0)
+            .map_err(|error| explain("select policy", &error))
+    }
+
+    /// Notes whether the list of the generation in `slot` is put into the ranges file from here on. One that is not in force, and has
+    /// no such mark, is never put in force by who comes after a writer that died.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn mark(&mut self, slot: Slot, commits: bool) -> Result<()> {
+        let mut record = self.record(slot)?;
+        record.commits = u8::from(commits);
+        self.write_record(slot, &record)
+    }
+
+    /// Notes what becomes of the generation in `slot`, which is on trial.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn note_trial(&mut self, slot: Slot, trial: Trial) -> Result<()> {
+        let mut record = self.record(slot)?;
+        record.trial = trial as u8;
+        self.write_record(slot, &record)
+    }
+
+    /// When the last change took itself back, on the boot clock, if it was on trial and nobody confirmed it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn lapsed(&self) -> Result<Option<u64>> {
+        let current = self.in_force()?;
+        let (have, last) = (self.record(current)?, self.record(current.other())?);
+        let is_last = last.generation > have.generation;
+        Ok((is_last && Trial::of(last.trial) == Trial::Lapsed).then_some(last.fallback_at))
+    }
+
+    pub(super) fn write_record(&mut self, slot: Slot, record: &PolicyRecord) -> Result<()> {
+        write_record(&mut self.policy, slot, record)
+    }
+
+    /// The prefixes around `address` in `slot`, the longest first, from the kernel's own trie. The longest decides.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn around(&self, slot: Slot, address: IpAddr, now: &Moment) -> Result<Vec<Prefix>> {
+        match address {
+            IpAddr::V4(address) => tries::around(&self.sources_v4, slot, address.octets(), now),
+            IpAddr::V6(address) => tries::around(&self.sources_v6, slot, address.octets(), now),
+        }
+    }
+
+    /// Every prefix that authorizes a source in `slot`, from the kernel's own tries.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn sources(&self, slot: Slot, now: &Moment) -> Result<Prefixes> {
+        let mut prefixes = tries::all::<4>(&self.sources_v4, slot, now)?;
+        prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);
+        Ok(prefixes.into_iter().map(|(prefix, _)| prefix).collect())
+    }
+}
+
+pub(super) fn write_record(records: &mut Records, slot: Slot, record: &PolicyRecord) -> Result<()> {
+    let mut bytes = [0; size_of::<PolicyRecord>()];
+    bytes.copy_from_slice(bytemuck::bytes_of(record));
+    records
+        .set(slot.0, bytes, 0)
+        .map_err(|error| explain("write policy", &error))
+}
+
+fn open<M>(directory: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = open_data(directory, name)?;
+    M::try_from(kind(map)).map_err(|error| explain(&format!("open map `{name}`"), &error))
+}
+
+pub(super) fn open_data(directory: &Path, name: &str) -> Result<MapData> {
+    MapData::from_pin(directory.join(name))
+        .map_err(|error| explain(&format!("open map `{name}`"), &error))
+}

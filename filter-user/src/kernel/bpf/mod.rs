@@ -1,0 +1,28 @@
+//! The kernel side as user space sees it: the only place that names aya.
+
+mod attach;
+mod batch;
+mod blank;
+mod census;
+mod counters;
+mod maps;
+mod object;
+mod prefilter;
+mod reports;
+mod stage;
+mod strangers;
+mod sys;
+mod table;
+mod tries;
+mod usage;
+
+pub use self::{
+    attach::{Attachment, Link, LogLines, detach_link, links, loaded, refusal},
+    census::{Census, Family},
+    counters::{CounterRow, Counters},
+    maps::{Maps, Slot, Standing},
+    object::{HeldMaps, Program, create_maps},
+    reports::{Begin, News, Refused, ReportReader},
+    strangers::read_strangers,
+    usage::Use,
+};

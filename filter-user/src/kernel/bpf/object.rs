@@ -1,0 +1,162 @@
+//! The eBPF object inside this binary: its maps and its program, loaded and not yet attached.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, MapData},
+    programs::Xdp,
+};
+use filter_common::{
+    LinkHeader,
+    map::{
+        BITMAPS, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, INTERFACES, POLICY,
+        REPORT_HEADS, REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6,
+        STRANGERS, TABLE, USAGE,
+    },
+};
+
+use super::maps::open_data;
+use crate::ui::{error::Problem, explain::explain};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
+
+/// The maps that all interfaces share, as far as the object declares them.
+const SHARED: [&str; 15] = [
+    SELECTOR,
+    POLICY,
+    GATES,
+    SOURCES_V4,
+    SOURCES_V6,
+    TABLE,
+    BITMAPS,
+    DESTINATIONS_V4,
+    DESTINATIONS_V6,
+    USAGE,
+    REPORTS,
+    REPORT_HEADS,
+    STRANGERS,
+    COUNTERS,
+    INTERFACES,
+];
+
+/// A loaded program with its maps; it touches no packet until it is attached.
+pub struct Program {
+    pub(super) ebpf: Ebpf,
+}
+
+/// A loader that pins the shared maps in `maps`, or takes those pinned there.
+fn loader<'a>(maps: &Path, log: bool) -> Result<EbpfLoader<'a>> {
+    if OBJECT.is_empty() {
+        return Err(Problem::failed(
+            "load program `apifence`: this binary was built without its eBPF object",
+            "bpf-linker was missing: run `cargo xtask setup`, then build again",
+        ));
+    }
+    let mut loader = EbpfLoader::new();
+    for name in SHARED {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    // Off by default: the kernel removes the code behind a level that is constant and too low.
+    loader.override_global(
+        aya_log::LEVEL,
+        if log { &LOG_DEBUG } else { &LOG_OFF },
+        true,
+    );
+    loader.verifier_log_level(VerifierLogLevel::DEBUG);
+    Ok(loader)
+}
+
+static LOG_OFF: u8 = 0;
+static LOG_DEBUG: u8 = aya_log::Level::Debug as u8;
+
+/// Makes the shared maps and pins them in the directory `maps`, which must be empty.
+///
+/// # Errors
+/// If the kernel refuses: no capability, no memory.
+pub fn create_maps(maps: &Path) -> Result<()> {
+    loader(maps, false)?
+        .load(OBJECT)
+        .map_err(|error| explain("create maps", &error))?;
+    let settings: Array<MapData, [u8; SETTINGS_LEN]> =
+        Array::create(SLOTS, 0).map_err(|error| explain("create maps", &error))?;
+    settings
+        .pin(maps.join(SETTINGS))
+        .map_err(|error| explain("pin maps", &error))
+}
+
+/// The shared maps, held open: they outlive their pins, and can be pinned again.
+pub struct HeldMaps {
+    maps: Vec<(&'static str, MapData)>,
+}
+
+impl HeldMaps {
+    /// Opens the maps pinned in `directory`.
+    ///
+    /// # Errors
+    /// If one is missing, or the kernel refuses.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let names = SHARED.iter().chain([&SETTINGS]);
+        let open = |name: &&'static str| Ok((*name, open_data(directory, name)?));
+        let maps = names.map(open).collect::<Result<_>>()?;
+        Ok(Self { maps })
+    }
+
+    /// Pins all of them in `directory`, which must be empty.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub fn pin(&self, directory: &Path) -> Result<()> {
+        for (name, map) in &self.maps {
+            map.pin(directory.join(name))
+                .map_err(|error| explain("pin maps", &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    /// Loads the program over the shared maps pinned in `maps`: one for all interfaces of a link header, so the verifier walks
+    /// it once; that for Ethernet now, any other when it is wanted. With `log` it says through aya-log what it reports, and
+    /// no more than that.
+    ///
+    /// # Errors
+    /// If the kernel refuses: no capability, or its verifier does not take the program.
+    pub fn load(maps: &Path, log: bool) -> Result<Self> {
+        let ebpf = loader(maps, log)?
+            .load(OBJECT)
+            .map_err(|error| explain("load program `apifence`", &error))?;
+        let mut program = Self { ebpf };
+        program.xdp(LinkHeader::Ethernet)?;
+        Ok(program)
+    }
+
+    /// Has the verifier take the programs for all kinds of frames, before one is wanted in a hurry.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn verify(&mut self) -> Result<()> {
+        let mut all = LinkHeader::ALL.into_iter();
+        all.try_for_each(|link_header| self.xdp(link_header).map(drop))
+    }
+
+    /// The program for devices whose frames start so, loaded.
+    pub(super) fn xdp(&mut self, link_header: LinkHeader) -> Result<&mut Xdp> {
+        let name = link_header.program();
+        let program: &mut Xdp = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("find program `{name}` in its object: it is not there"))?
+            .try_into()
+            .with_context(|| {
+                format!("find program `{name}` in its object: it is no XDP program")
+            })?;
+        if program.fd().is_err() {
+            program
+                .load()
+                .map_err(|error| explain(&format!("load program `{name}`"), &error))?;
+        }
+        Ok(program)
+    }
+}

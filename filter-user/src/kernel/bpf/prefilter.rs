@@ -1,0 +1,100 @@
+//! What the program makes of an address by the table that it asks before the tries: read from the kernel's own maps.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use anyhow::Result;
+use aya::maps::{Array, Map, MapData};
+use bytemuck::zeroed_box;
+use filter_common::{
+    map::{GATES, Gate},
+    table::{Block, GATE_LINES, Line, Lines, holds_v4, holds_v6},
+};
+
+use super::maps::{Maps, Slot, open_data};
+use crate::ui::explain::explain;
+
+impl Maps {
+    /// Whether the table in `slot` finds `address` in a range, whether that lives or has expired. What it does not find the program
+    /// does not look for in the trie.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn in_table(&self, slot: Slot, address: IpAddr) -> Result<bool> {
+        let mut gate: Box<Gate> = zeroed_box();
+        let bytes = element::<{ size_of::<Gate>() }>(open_data(&self.directory, GATES)?, slot.0)?;
+        bytemuck::bytes_of_mut(&mut *gate).copy_from_slice(&bytes);
+        let mut further = Further::default();
+        loop {
+            let holds = match address {
+                IpAddr::V4(address) => holds_v4(&further, &gate.start, address.into()),
+                IpAddr::V6(address) => holds_v6(&further, &gate.start, address.into()),
+            };
+            let (lines, blocks) = (further.no_lines.take(), further.no_blocks.take());
+            if lines.is_empty() && blocks.is_empty() {
+                return Ok(holds);
+            }
+            for index in lines {
+                let place = self.chunks.line(slot, index - GATE_LINES)?;
+                further.lines.insert(index, read(place)?);
+            }
+            for index in blocks {
+                let place = self.chunks.block(slot, address.is_ipv6(), index)?;
+                further.blocks.insert(index, read(place)?);
+            }
+        }
+    }
+}
+
+/// What there is of a table besides the gate, as far as a lookup came to it. What was not read yet is noted: the lookup begins again
+/// once it is.
+#[derive(Default)]
+struct Further {
+    lines: BTreeMap<u32, Option<Line>>,
+    blocks: BTreeMap<u32, Option<Block>>,
+    no_lines: RefCell<BTreeSet<u32>>,
+    no_blocks: RefCell<BTreeSet<u32>>,
+}
+
+impl Lines for Further {
+    fn line(&self, index: u32) -> Option<&Line> {
+        let line = self.lines.get(&index);
+        if line.is_none() {
+            self.no_lines.borrow_mut().insert(index);
+        }
+        line?.as_ref()
+    }
+
+    fn block(&self, index: u32) -> Option<&Block> {
+        let block = self.blocks.get(&index);
+        if block.is_none() {
+            self.no_blocks.borrow_mut().insert(index);
+        }
+        block?.as_ref()
+    }
+}
+
+/// What is at an index of a chunk, if there is such a chunk.
+fn read<const WORDS: usize>(place: Option<(MapData, u32)>) -> Result<Option<[u64; WORDS]>> {
+    let read = |(chunk, index)| -> Result<[u64; WORDS]> {
+        let chunk: Array<MapData, [u64; WORDS]> = Map::Array(chunk)
+            .try_into()
+            .map_err(|error| explain("read table", &error))?;
+        chunk
+            .get(&index, 0)
+            .map_err(|error| explain("read table", &error))
+    };
+    place.map(read).transpose()
+}
+
+fn element<const N: usize>(map: MapData, index: u32) -> Result<[u8; N]> {
+    let array: Array<MapData, [u8; N]> = Map::Array(map)
+        .try_into()
+        .map_err(|error| explain("read policy", &error))?;
+    array
+        .get(&index, 0)
+        .map_err(|error| explain("read policy", &error))
+}

@@ -1,0 +1,183 @@
+//! The reports of what was dropped, or would have been, read from the rings of all CPUs.
+//!
+//! A reader takes nothing out: any number of them read the same rings, each from a position of its own.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use filter_common::{
+    Verdict,
+    map::{REPORT_HEADS, REPORTS, REPORTS_PER_CPU, Report, ReportHead},
+};
+use jiff::Timestamp;
+
+use super::maps::open_data;
+use crate::{clock::Moment, ui::explain::explain};
+
+/// A packet that was dropped, or would have been in enforce mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// When, within some milliseconds.
+    pub time: Timestamp,
+    /// What became of it, and why.
+    pub verdict: Verdict,
+    /// Source address; none if the packet hides it, or it is not to be believed.
+    pub source: Option<IpAddr>,
+    /// Destination address, as the IP header has it; none as above.
+    pub destination: Option<IpAddr>,
+    /// Source and destination port; none if they could not be read.
+    pub ports: Option<[u16; 2]>,
+    /// Number of the interface it came in on.
+    pub ifindex: u32,
+    /// Bytes of the frame, from the Ethernet header on.
+    pub bytes: u32,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// With the next packet.
+    Now,
+    /// With the oldest that is still there, whoever ran when it came.
+    Oldest,
+}
+
+/// What came since the last time.
+#[derive(Clone, Debug, Default)]
+pub struct News {
+    /// The reports, in the order of their time.
+    pub reports: Vec<Refused>,
+    /// How many packets more were refused: those that the kernel did not report, and those whose reports were overwritten before
+    /// they were read. Exact.
+    pub not_reported: u64,
+}
+
+/// A position in the rings of all CPUs.
+pub struct ReportReader {
+    directory: PathBuf,
+    id: u32,
+    reports: PerCpuArray<MapData, [u8; size_of::<Report>()]>,
+    heads: PerCpuArray<MapData, [u8; size_of::<ReportHead>()]>,
+    /// Where each CPU's head was, as far as this reader has come.
+    seen: Vec<ReportHead>,
+}
+
+/// So many reports of a CPU are there for sure; the next to be written may be under way in the place of the oldest.
+const WHOLE: u64 = REPORTS_PER_CPU as u64 - 1;
+
+impl ReportReader {
+    /// Opens the rings pinned in `directory`.
+    ///
+    /// # Errors
+    /// If they are not there, or the kernel refuses.
+    pub fn open(directory: &Path, begin: Begin) -> Result<Self> {
+        let verb = "open reports";
+        let data = open_data(directory, REPORTS)?;
+        let id = data.info().map_err(|error| explain(verb, &error))?.id();
+        let failed = |error: MapError| explain(verb, &error);
+        let mut reader = Self {
+            directory: directory.to_owned(),
+            id,
+            reports: Map::PerCpuArray(data).try_into().map_err(failed)?,
+            heads: Map::PerCpuArray(open_data(directory, REPORT_HEADS)?)
+                .try_into()
+                .map_err(failed)?,
+            seen: Vec::new(),
+        };
+        reader.seen = reader.read_heads()?;
+        if begin == Begin::Oldest {
+            for head in &mut reader.seen {
+                head.written = head.written.saturating_sub(WHOLE);
+            }
+        }
+        Ok(reader)
+    }
+
+    /// Whether these are still the rings that are written: a filter that was removed, and attached again, has others.
+    pub fn is_current(&self) -> bool {
+        open_data(&self.directory, REPORTS)
+            .is_ok_and(|data| data.info().is_ok_and(|info| info.id() == self.id))
+    }
+
+    /// What came since the last call; at first, since where this reader begins. Does not wait.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn poll(&mut self) -> Result<News> {
+        let heads = self.read_heads()?;
+        // Several CPUs have their own report under the same index: one call reads all of them.
+        let mut wanted = BTreeMap::<u32, Vec<(usize, u64)>>::new();
+        let mut refused = 0;
+        for (cpu, (seen, head)) in self.seen.iter().zip(&heads).enumerate() {
+            refused += head.written - seen.written + (head.skipped - seen.skipped);
+            let first = seen.written.max(head.written.saturating_sub(WHOLE));
+            for sequence in first + 1..=head.written {
+                let index = (sequence - 1) % u64::from(REPORTS_PER_CPU);
+                wanted
+                    .entry(index as u32)
+                    .or_default()
+                    .push((cpu, sequence));
+            }
+        }
+        let mut found = Vec::new();
+        for (index, places) in wanted {
+            let of_cpus = self
+                .reports
+                .get(&index, 0)
+                .map_err(|error| explain("read reports", &error))?;
+            for (cpu, sequence) in places {
+                let report: Report = bytemuck::pod_read_unaligned(&of_cpus[cpu]);
+                if report.sequence == sequence {
+                    found.push((cpu, report));
+                }
+            }
+        }
+        // What was overwritten while it was read is not whole.
+        if !found.is_empty() {
+            let after = self.read_heads()?;
+            found.retain(|(cpu, report)| after[*cpu].written - report.sequence < WHOLE);
+        }
+        self.seen = heads;
+        found.sort_by_key(|(_, report)| report.seen);
+        let now = Moment::now()?;
+        let reports: Vec<_> = found
+            .iter()
+            .filter_map(|(_, report)| Refused::read(report, &now))
+            .collect();
+        Ok(News {
+            not_reported: refused - reports.len() as u64,
+            reports,
+        })
+    }
+
+    fn read_heads(&self) -> Result<Vec<ReportHead>> {
+        let heads = self
+            .heads
+            .get(&0, 0)
+            .map_err(|error| explain("read reports", &error))?;
+        Ok(heads
+            .iter()
+            .map(|head| bytemuck::pod_read_unaligned(head))
+            .collect())
+    }
+}
+
+impl Refused {
+    fn read(report: &Report, now: &Moment) -> Option<Self> {
+        let sight = report.sight();
+        Some(Self {
+            time: now.wall_at_monotonic(report.seen),
+            verdict: Verdict::of_slot(report.verdict.into())?,
+            source: sight.source(),
+            destination: sight.destination(),
+            ports: sight.ports(),
+            ifindex: report.ifindex,
+            bytes: report.frame_len,
+        })
+    }
+}

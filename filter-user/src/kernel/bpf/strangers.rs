@@ -1,0 +1,47 @@
+//! Whom monitor mode let pass.
+
+use std::{net::IpAddr, path::Path};
+
+use anyhow::Result;
+use filter_common::{
+    address,
+    map::{STRANGERS, Stranger, StrangerKey},
+};
+use jiff::Timestamp;
+
+use super::{batch::Batch, maps::open_data};
+use crate::{clock::Moment, ui::explain::explain};
+
+/// A source that enforce mode would have shut out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenStranger {
+    /// Its address.
+    pub source: IpAddr,
+    /// Packets that would have been dropped.
+    pub packets: u64,
+    /// When the last of them came, within some milliseconds.
+    pub last_seen: Timestamp,
+}
+
+/// Everyone that the maps in `directory` remember, in no order.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn read_strangers(directory: &Path) -> Result<Vec<SeenStranger>> {
+    let data = open_data(directory, STRANGERS)?;
+    let now = Moment::now()?;
+    let mut found = Vec::new();
+    let read = Batch::of(&data)?.read(|key, value| {
+        let key: StrangerKey = bytemuck::pod_read_unaligned(key);
+        let stranger: Stranger = bytemuck::pod_read_unaligned(value);
+        if let Some(source) = address(key.source, key.family as u8) {
+            found.push(SeenStranger {
+                source,
+                packets: stranger.packets,
+                last_seen: now.wall_at_monotonic(stranger.last_seen),
+            });
+        }
+    });
+    read.map_err(|error| explain("read strangers", &error))?;
+    Ok(found)
+}

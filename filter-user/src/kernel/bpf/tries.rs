@@ -1,0 +1,208 @@
+//! LPM tries: filled and read by the thousand, asked one by one, and put in their places in a map of maps.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
+use aya_obj::generated::bpf_map_type;
+use filter_common::map::{MAX_PREFIXES, PrefixValue};
+use ipnet::IpNet;
+
+use super::{batch::Batch, maps::Slot, usage::Identity};
+use crate::{clock::Moment, policy::Prefix, ui::explain::explain};
+
+/// The tries of a family, one per slot.
+pub(super) type Tries = ArrayOfMaps<MapData, MapData>;
+
+/// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// Puts the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`, into the trie in `slot`, which is blank; `done` hears
+/// how many more are in.
+pub(super) fn fill<'a, const N: usize, const K: usize>(
+    tries: &Tries,
+    slot: Slot,
+    prefixes: impl IntoIterator<Item = (&'a Prefix, Identity)>,
+    now: &Moment,
+    done: impl Fn(usize),
+) -> Result<()> {
+    const VALUE: usize = size_of::<PrefixValue>();
+    let entries: Vec<([u8; K], [u8; VALUE])> = prefixes
+        .into_iter()
+        .filter_map(|(prefix, identity)| {
+            let octets: [u8; N] = match prefix.range {
+                IpNet::V4(range) => range.network().octets().as_slice().try_into(),
+                IpNet::V6(range) => range.network().octets().as_slice().try_into(),
+            }
+            .ok()?;
+            let prefix_len = prefix.range.prefix_len();
+            let mut key = [0; K];
+            let (len, data) = key.split_at_mut(size_of::<u32>());
+            len.copy_from_slice(&u32::from(prefix_len).to_ne_bytes());
+            data.copy_from_slice(&octets);
+            let value = PrefixValue::new(
+                prefix_len,
+                prefix.origins,
+                prefix.expires.map(|time| now.boot_at(time)),
+                identity.id,
+                identity.since,
+            );
+            Some((key, bytemuck::cast(value)))
+        })
+        .collect();
+    Batch::of(&inside(tries, slot.0)?)?
+        .fill(entries, done)
+        .map_err(|error| explain("fill trie", &error))
+}
+
+/// Leaves an empty trie, whose keys have `K` bytes, in `slot`, which no packet reads. A short list is taken out of the trie that is there. One with a
+/// long list makes way for another, which is to be waited for; the kernel then frees it beside everything else. A trie takes memory for what is in it alone.
+pub(super) fn clear<const K: usize>(tries: &mut Tries, slot: Slot) -> Result<()> {
+    let verb = "clear trie";
+    match tries.get(&slot.0, 0) {
+        Ok(trie) => {
+            let emptied = Batch::of(&trie)?.empty();
+            if emptied.map_err(|error| explain(verb, &error))? {
+                return Ok(());
+            }
+        }
+        // Nothing was ever put there.
+        Err(MapError::KeyNotFound) => {}
+        Err(error) => return Err(explain(verb, &error)),
+    }
+    let map = aya_obj::Map::new_from_params(
+        bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
+        K as u32,
+        size_of::<PrefixValue>() as u32,
+        MAX_PREFIXES,
+        BPF_F_NO_PREALLOC,
+    );
+    let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
+    put(tries, slot.0, &map)
+}
+
+/// The trie at `index`.
+fn inside(tries: &Tries, index: u32) -> Result<MapData> {
+    tries
+        .get(&index, 0)
+        .map_err(|error| explain("read policy", &error))
+}
+
+/// Puts `map` at `index`; returns once no program reads the one that was there.
+///
+/// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
+/// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
+fn put(maps: &mut Tries, index: u32, map: &MapData) -> Result<()> {
+    maps.set(index, map, 0)
+        .map_err(|error| explain("write policy", &error))
+}
+
+/// Waits until no packet is under judgement that read the selector before its last change: such a packet still reads the slot
+/// that is about to be rewritten. [`put`] waits; so the trie in force is put in its own place again.
+pub(super) fn wait_for_packets(tries: &mut Tries, current: Slot) -> Result<()> {
+    match tries.get(&current.0, 0) {
+        Ok(trie) => put(tries, current.0, &trie),
+        // Nothing was ever put in force.
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) => Err(explain("read policy", &error)),
+    }
+}
+
+/// Every prefix around `octets` in `slot`, the longest first.
+pub(super) fn around<const N: usize>(
+    tries: &Tries,
+    slot: Slot,
+    octets: [u8; N],
+    now: &Moment,
+) -> Result<Vec<Prefix>>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let verb = "read policy";
+    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(inside(tries, slot.0)?)
+        .try_into()
+        .map_err(|error: MapError| explain(verb, &error))?;
+    let mut found = Vec::new();
+    let mut len = Some(8 * N as u8);
+    while let Some(bits) = len {
+        let value = match trie.get(&Key::new(u32::from(bits), octets), 0) {
+            Ok(words) => PrefixValue { words },
+            Err(MapError::KeyNotFound) => break,
+            Err(error) => return Err(explain(verb, &error)),
+        };
+        found.extend(prefix(octets, value, now).map(|(prefix, _)| prefix));
+        len = value.prefix_len().checked_sub(1);
+    }
+    Ok(found)
+}
+
+/// Every prefix of the trie in `slot`, in no order; none if there is no trie.
+pub(super) fn all<const N: usize>(
+    tries: &Tries,
+    slot: Slot,
+    now: &Moment,
+) -> Result<Vec<(Prefix, Identity)>>
+where
+    IpAddr: From<[u8; N]>,
+{
+    some(tries, slot, now, |_| true)
+}
+
+/// The same for those alone whose key in the map of usage is `wanted`.
+pub(super) fn some<const N: usize>(
+    tries: &Tries,
+    slot: Slot,
+    now: &Moment,
+    wanted: impl Fn(u32) -> bool,
+) -> Result<Vec<(Prefix, Identity)>>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let mut prefixes = Vec::new();
+    each(tries, slot, |key, value| {
+        if wanted(value.id()) {
+            let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
+            prefixes.extend(prefix(octets, value, now));
+        }
+    })?;
+    Ok(prefixes)
+}
+
+/// Hands every key of the trie in `slot`, and what it holds for it, to `entry`.
+pub(super) fn each(
+    tries: &Tries,
+    slot: Slot,
+    mut entry: impl FnMut(&[u8], PrefixValue),
+) -> Result<()> {
+    let map = match tries.get(&slot.0, 0) {
+        Ok(map) => map,
+        // Nothing was ever put in force there.
+        Err(MapError::KeyNotFound) => return Ok(()),
+        Err(error) => return Err(explain("read policy", &error)),
+    };
+    Batch::of(&map)?
+        .read(|key, value| entry(key, bytemuck::pod_read_unaligned(value)))
+        .map_err(|error| explain("read policy", &error))
+}
+
+/// The prefix that a trie holds `value` for. The kernel knows no prefix length beyond the key's own.
+fn prefix<const N: usize>(
+    octets: [u8; N],
+    value: PrefixValue,
+    now: &Moment,
+) -> Option<(Prefix, Identity)>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let range = IpNet::new(IpAddr::from(octets), value.prefix_len()).ok()?;
+    let prefix = Prefix {
+        range: range.trunc(),
+        origins: value.origins(),
+        expires: value.expires_at().map(|at| now.wall_at_boot(at)),
+    };
+    let identity = Identity {
+        id: value.id(),
+        since: value.since(),
+    };
+    Some((prefix, identity))
+}

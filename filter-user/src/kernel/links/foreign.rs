@@ -1,0 +1,172 @@
+//! XDP programs of somebody else: whose they are, and what to do where one is in the way.
+//!
+//! The names are those of the programs' functions in their sources: Cilium `bpf/bpf_xdp.c`, Calico
+//! `felix/bpf-gpl/xdp.c`, Katran `balancer_kern.c`, LoxiLB `llb_kern_entry.c`, libxdp
+//! `xdp-dispatcher.c` and `xsk_def_xdp_prog.c`, Suricata `ebpf/xdp_filter.c` and `xdp_lb.c`,
+//! OpenShift's Ingress Node Firewall `ingress_node_firewall_kernel.c`, NetBird `prog.c`.
+
+use crate::kernel::{
+    bpf::{links, loaded},
+    net::interface::AttachedXdp,
+};
+
+/// How many bytes of a program's name the kernel keeps (`BPF_OBJ_NAME_LEN`, without the zero at its end).
+const NAME_LEN: usize = 15;
+
+/// Who loads programs of these names.
+struct Owner {
+    /// Names; a star at the end stands for anything.
+    programs: &'static [&'static str],
+    name: &'static str,
+    /// What to do.
+    hint: &'static str,
+}
+
+const OWNERS: [Owner; 9] = [
+    Owner {
+        programs: &["cil_xdp_entry", "bpf_xdp_entry"],
+        name: "Cilium",
+        hint: "do not remove it: Cilium's load balancing (or its prefilter) needs it; set `loadBalancer.acceleration=disabled` in Cilium, \
+               wait until its agent took it off, and attach again",
+    },
+    Owner {
+        programs: &["calico_xdp_*"],
+        name: "Calico",
+        hint: "do not remove it: it enforces Calico's untracked policies on host endpoints; guard an interface that has none \
+               (`--interface`), or take those policies away",
+    },
+    Owner {
+        programs: &["balancer_ingress", "xdp_root"],
+        name: "Katran",
+        hint: "do not remove it: it balances the load of this machine; guard the machines behind it instead",
+    },
+    Owner {
+        programs: &["xdp_packet_func", "xdp_pass_func"],
+        name: "LoxiLB",
+        hint: "do not remove it: it balances the load of this machine; keep LoxiLB off this interface, or guard the \
+               machines behind it",
+    },
+    Owner {
+        programs: &["xdp_dispatcher"],
+        name: "libxdp or bpfman",
+        hint: "it runs the programs of others: `xdp-loader status` or `bpfman list` names them; only if nothing needs them, `xdp-loader unload DEV --all` \
+               takes them off",
+    },
+    Owner {
+        programs: &["xsk_def_prog"],
+        name: "a process with AF_XDP sockets (DPDK, VPP, OVS)",
+        hint: "do not remove it: that process receives the packets of this interface; guard another interface, or end the process first",
+    },
+    Owner {
+        programs: &["xdp_hashfilter", "xdp_loadfilter"],
+        name: "Suricata",
+        hint: "take `xdp-filter-file` out of the `af-packet` section of `suricata.yaml`, restart Suricata, and attach again",
+    },
+    Owner {
+        programs: &["ingress_node_firewall_process"],
+        name: "the Ingress Node Firewall",
+        hint: "do not remove it: it enforces `IngressNodeFirewall` objects; take this interface out of their `interfaces`, and attach again",
+    },
+    Owner {
+        programs: &["nb_xdp_prog"],
+        name: "NetBird",
+        hint: "NetBird needs it to share a port; guard another interface",
+    },
+];
+
+/// Whether the kernel's name of a program is that of `pattern`: it cuts names off.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern || name.len() == NAME_LEN && pattern.starts_with(name),
+    }
+}
+
+fn owner(program: &str) -> Option<&'static Owner> {
+    OWNERS.iter().find(|owner| {
+        let mut programs = owner.programs.iter();
+        programs.any(|pattern| matches(pattern, program))
+    })
+}
+
+/// A program of somebody else's on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// What it is, and whose, if that is known.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl Foreign {
+    /// The program `xdp` on the interface `name` with this number; it is known not to be ours.
+    pub fn on(name: &str, ifindex: u32, xdp: AttachedXdp) -> Self {
+        let id = xdp.program_id;
+        let program = loaded(id).and_then(|program| program.name);
+        let known = program.as_deref().and_then(owner);
+        let what = match (&program, known) {
+            (Some(program), Some(owner)) => format!(
+                "the XDP program `{program}` (program {id}) of {}",
+                owner.name
+            ),
+            (Some(program), None) => format!("the XDP program `{program}` (program {id})"),
+            (None, _) => format!("the XDP program {id}"),
+        };
+        let hint = match known {
+            Some(owner) => owner.hint.replace("DEV", name),
+            None => {
+                let holds = |link: &crate::kernel::bpf::Attachment| {
+                    (link.ifindex, link.program_id) == (ifindex, id)
+                };
+                let link = links().unwrap_or_default().into_iter().find(holds);
+                // One that a link holds cannot be taken off by `ip`.
+                let off = match link {
+                    Some(link) => format!("`bpftool link detach id {}`", link.link_id),
+                    None => format!("`ip link set dev {name} xdp off`"),
+                };
+                format!(
+                    "apifence displaces nothing; find out who needs it: `bpftool prog show id {id}` names the processes that hold it, `bpftool net` what else is \
+                     attached; only if nobody does, {off} takes it off"
+                )
+            }
+        };
+        Self { what, hint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_known_by_the_names_that_the_kernel_keeps() {
+        let name = |program: &str| owner(program).map(|owner| owner.name);
+        for (program, want) in [
+            ("cil_xdp_entry", Some("Cilium")),
+            ("balancer_ingres", Some("Katran")),
+            ("balancer_ingress", Some("Katran")),
+            ("ingress_node_fi", Some("the Ingress Node Firewall")),
+            ("calico_xdp_main", Some("Calico")),
+            ("calico_xdp_norm", Some("Calico")),
+            ("xdp_packet_func", Some("LoxiLB")),
+            ("", None),
+            ("xdp", None),
+            ("xdp_prog_main", None),
+            ("balancer", None),
+            ("cil_xdp_entry2", None),
+            ("passer_by", None),
+        ] {
+            assert_eq!(name(program), want, "{program}");
+        }
+    }
+
+    /// A cluster stays whole: where the owner is known, nobody is told to take a program off by hand.
+    #[test]
+    fn no_hint_takes_the_program_of_a_known_owner_off_by_force() {
+        for owner in &OWNERS {
+            for word in ["ip link set", "bpftool link detach", "xdp off"] {
+                assert!(!owner.hint.contains(word), "{}", owner.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Filters that are on, and whose links are not pinned where this command looks: told from the kernel, and from who holds them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use procfs::process::all_processes;
+
+use crate::{
+    clock::to_second,
+    kernel::{
+        bpf::{Attachment, links, loaded},
+        net::{interface::Interface, rtnetlink::Net},
+        pins::Pins,
+    },
+    ui::error::Problem,
+};
+
+/// A filter of ours on an interface whose link is not pinned under the pins that were asked for.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    /// The interface.
+    pub interface: String,
+    /// Its number.
+    pub ifindex: u32,
+    since: Option<Timestamp>,
+    /// The number of the link; none if it was attached without one, or is about to leave.
+    link_id: Option<u32>,
+    /// Where the link is pinned, as far as bpffs are mounted here.
+    pin: Option<PathBuf>,
+    /// The processes that hold the link.
+    holders: Vec<String>,
+    /// What is said of the pins that were asked for.
+    root: PathBuf,
+}
+
+/// Those on `interfaces`, all of one network namespace: the numbers of interfaces elsewhere are not ours to tell.
+///
+/// # Errors
+/// If the kernel does not tell its links, or the pins cannot be read.
+pub fn strays(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Stray>> {
+    let pinned: Vec<Attachment> = pins
+        .all_links()?
+        .iter()
+        .filter_map(|pin| Attachment::read(pin).ok())
+        .collect();
+    let mut strays = Vec::new();
+    for interface in interfaces {
+        let Some(xdp) = interface.xdp else { continue };
+        let holds = |link: &&Attachment| {
+            (link.ifindex, link.program_id) == (interface.ifindex, xdp.program_id)
+        };
+        if pinned.iter().any(|link| holds(&link)) {
+            continue;
+        }
+        let Some(program) =
+            loaded(xdp.program_id).filter(|program| program.link_header().is_some())
+        else {
+            continue;
+        };
+        let link_id = links()?.iter().find(holds).map(|link| link.link_id);
+        strays.push(Stray {
+            interface: interface.name.clone(),
+            ifindex: interface.ifindex,
+            since: program.since,
+            link_id,
+            pin: link_id.and_then(pin_of),
+            holders: link_id.map_or_else(Vec::new, holders),
+            root: pins.root().to_owned(),
+        });
+    }
+    Ok(strays)
+}
+
+/// The same on all interfaces, which come with them, once what is about to leave has left: the kernel lets go of a link a moment after its last
+/// holder is gone.
+///
+/// # Errors
+/// As of [`strays`], or if the kernel does not list its interfaces.
+pub async fn strays_at_rest(pins: &Pins, net: &Net) -> Result<(Vec<Stray>, Vec<Interface>)> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let interfaces = net.interfaces().await?;
+        let strays = strays(pins, &interfaces)?;
+        let leaving = strays.iter().any(|stray| stray.link_id.is_none());
+        if !leaving || Instant::now() > deadline {
+            return Ok((strays, interfaces));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How long a filter without a link is taken for one that is about to leave.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Stray {
+    /// That it is there, and where.
+    pub fn cause(&self) -> String {
+        let since = self
+            .since
+            .map_or_else(String::new, |since| format!(" since {}", to_second(since)));
+        let place = match (&self.pin, self.link_id) {
+            (Some(pin), _) => format!("its link is pinned at `{}`", pin.display()),
+            (None, None) => "it was attached without a link".to_owned(),
+            (None, Some(_)) if self.holders.is_empty() => {
+                "its link is pinned in a bpffs that is not mounted here".to_owned()
+            }
+            (None, Some(_)) => "its link is pinned nowhere that can be seen here".to_owned(),
+        };
+        let holders = match self.holders.as_slice() {
+            [] => String::new(),
+            holders => format!(", and held by {}", holders.join(", ")),
+        };
+        format!(
+            "`{}` is filtered{since} by an apifence whose pins are not in `{}`: {place}{holders}",
+            self.interface,
+            self.root.display()
+        )
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let name = &self.interface;
+        match (&self.pin, self.link_id) {
+            (Some(pin), _) => {
+                // Pinned at ROOT/layout-N/interfaces/IFINDEX/link.
+                let root = pin.ancestors().nth(4).unwrap_or(pin);
+                format!("name those pins: `--bpffs {}`", root.display())
+            }
+            (None, None) => format!("`ip link set dev {name} xdp off` takes it off"),
+            (None, Some(_)) if !self.holders.is_empty() => {
+                "if that is `run`, mount a bpffs there (`mount -t bpf -o mode=0700 bpf /sys/fs/bpf`): it pins its filter again by itself; what is pinned nowhere leaves with the process that holds it".to_owned()
+            }
+            (None, Some(id)) => {
+                format!("mount that bpffs again, or take it off with `bpftool link detach id {id}`")
+            }
+        }
+    }
+
+    /// The failure of `verb`, because this filter is on.
+    pub fn problem(&self, verb: &str) -> anyhow::Error {
+        Problem::failed(format!("{verb}: {}", self.cause()), self.hint())
+    }
+}
+
+/// Where the link with this number is pinned by an apifence.
+fn pin_of(link_id: u32) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    // The fifth field of a line is the mount point; behind ` - ` comes the type (proc_pid_mountinfo(5)).
+    let points = mounts.lines().filter_map(|line| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let point = fields.split(' ').nth(4)?;
+        rest.starts_with("bpf ").then(|| Path::new(point))
+    });
+    points.into_iter().find_map(|point| find(point, link_id, 6))
+}
+
+fn find(directory: &Path, link_id: u32, depth: usize) -> Option<PathBuf> {
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    entries.into_iter().find_map(|entry| {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            return find(&path, link_id, depth.checked_sub(1)?);
+        }
+        let is_it = || Attachment::read(&path).is_ok_and(|link| link.link_id == link_id);
+        (path.ends_with("link") && is_it()).then_some(path)
+    })
+}
+
+/// The processes that have the link with this number open, as `/proc/PID/fdinfo` shows it.
+fn holders(link_id: u32) -> Vec<String> {
+    let wanted = format!("link_id:\t{link_id}");
+    let processes = all_processes().into_iter().flatten().flatten();
+    let holds = |pid: i32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+        descriptors.into_iter().flatten().flatten().any(|entry| {
+            fs::read_to_string(entry.path())
+                .is_ok_and(|text| text.lines().any(|line| line == wanted))
+        })
+    };
+    processes
+        .filter(|process| holds(process.pid()))
+        .map(|process| {
+            let command = process.cmdline().unwrap_or_default().join(" ");
+            format!("process {} (`{command}`)", process.pid())
+        })
+        .collect()
+}

@@ -1,0 +1,455 @@
+//! Which protected ports the rules of nftables give to somebody else: each rule is tried with a
+//! packet to the port. What is not understood, as sets of iptables, says nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use super::{
+    packet::{Byte, Fit, Packet, Way, between, equal, opposite},
+    sets::{Sets, value, verdict},
+    xtables,
+};
+use crate::kernel::net::nfnetlink::{attribute, attributes, dump, number, text};
+
+/// A port that is rewritten to somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diversion {
+    /// The port.
+    pub port: u16,
+    /// The chain that packets come into.
+    pub chain: String,
+}
+
+/// What is asked of the rules.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// The ports that are asked for.
+    pub asked: &'a BTreeSet<u16>,
+    /// All that are protected.
+    pub ports: &'a BTreeSet<u16>,
+    /// The addresses of this node.
+    pub own: &'a BTreeSet<IpAddr>,
+    /// Those of them that are guarded.
+    pub targets: Vec<IpAddr>,
+    /// The interfaces that packets come in over once they have met the filter.
+    pub ways: Vec<Way>,
+}
+
+/// Which ports lead to somebody else: what anybody sends there, to one of this node's addresses
+/// over one of the interfaces, is rewritten, and not to a port of the API server. What is rewritten
+/// for some clients alone, or at the address of a service, is its owner's.
+pub fn diverted(question: &Question<'_>) -> Vec<Diversion> {
+    let mut chains = Chains {
+        question,
+        rules: BTreeMap::new(),
+        sets: Sets::default(),
+    };
+    // What the kernel does not tell is not there.
+    let _ = dump(GET_RULE, |family, attributes| {
+        let words = |kind| attribute(attributes, &[kind]).map(text);
+        if let (Some(table), Some(chain), Some(rule)) = (
+            words(TABLE),
+            words(CHAIN),
+            attribute(attributes, &[EXPRESSIONS]),
+        ) {
+            let place = (family, table, chain);
+            chains.rules.entry(place).or_default().push(rule.to_vec());
+        }
+    });
+    let entries = super::entries();
+    let leads_away = |port: u16, place: &Place| {
+        let ways = question.ways.iter();
+        let mut packets = ways.flat_map(|way| {
+            let targets = question.targets.iter();
+            targets.map(move |target| Packet::new(*target, port, way))
+        });
+        packets.any(|packet| {
+            let sees = [INET, packet.family()].contains(&place.0);
+            sees && chains.walk(place, &packet, false, 0) == Fate::Foreign
+        })
+    };
+    let found = question.asked.iter().filter_map(|port| {
+        let place = entries.iter().find(|place| leads_away(*port, place))?;
+        Some(Diversion {
+            port: *port,
+            chain: format!("{} {}", place.1, place.2),
+        })
+    });
+    found.collect()
+}
+
+/// `NFT_MSG_GETRULE` of `NFNL_SUBSYS_NFTABLES` (`linux/netfilter/nf_tables.h`).
+const GET_RULE: u16 = (10 << 8) | 7;
+/// `NFTA_RULE_*`.
+const TABLE: u16 = 1;
+const CHAIN: u16 = 2;
+const EXPRESSIONS: u16 = 4;
+/// `NFTA_EXPR_*`.
+const NAME: u16 = 1;
+const DATA: u16 = 2;
+/// `NFPROTO_INET`.
+const INET: u8 = 1;
+/// So many other things are there that what goes on to it need not be an API server.
+const HTTPS: u16 = 443;
+
+/// Family, table and chain.
+type Place = (u8, String, String);
+
+struct Chains<'a> {
+    question: &'a Question<'a>,
+    rules: BTreeMap<Place, Vec<Vec<u8>>>,
+    sets: Sets,
+}
+
+/// What becomes of a packet in a chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It goes to somebody else.
+    Foreign,
+    /// No other rule sees it.
+    Over,
+    /// The next rule sees it.
+    On,
+}
+
+/// What a rule does.
+enum Action {
+    Foreign,
+    Over,
+    Return,
+    Jump(String),
+    Goto(String),
+}
+
+/// What a rule does with a packet that it fits.
+struct Done {
+    fit: Fit,
+    /// Whether it, or one on the way to it, asked for the port.
+    asked: bool,
+    actions: Vec<Action>,
+}
+
+impl Chains<'_> {
+    /// What becomes of the packet; `asked` tells whether a rule on its way asked for the port.
+    fn walk(&self, place: &Place, packet: &Packet<'_>, asked: bool, depth: u8) -> Fate {
+        /// The kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
+        const DEEPEST: u8 = 16;
+        if depth > DEEPEST {
+            return Fate::On;
+        }
+        for rule in self.rules.get(place).into_iter().flatten() {
+            let Some(done) = self.rule(place, rule, packet, asked) else {
+                continue;
+            };
+            let chain = |name: String| {
+                let next = (place.0, place.1.clone(), name);
+                self.walk(&next, packet, done.asked, depth + 1)
+            };
+            let is_certain = done.fit == Fit::Yes && done.actions.len() == 1;
+            for action in done.actions {
+                let (fate, goes) = match action {
+                    Action::Foreign if done.asked => return Fate::Foreign,
+                    Action::Foreign | Action::Over => (Fate::Over, false),
+                    Action::Return => (Fate::On, true),
+                    Action::Jump(name) => (chain(name), false),
+                    Action::Goto(name) => (chain(name), true),
+                };
+                match fate {
+                    Fate::Foreign => return Fate::Foreign,
+                    Fate::Over if is_certain => return Fate::Over,
+                    Fate::On if is_certain && goes => return Fate::On,
+                    _ => {}
+                }
+            }
+        }
+        Fate::On
+    }
+
+    /// What the rule does with the packet; `None` if it does not fit.
+    fn rule(&self, place: &Place, rule: &[u8], packet: &Packet<'_>, asked: bool) -> Option<Done> {
+        let mut done = Done {
+            fit: Fit::Yes,
+            asked,
+            actions: Vec::new(),
+        };
+        let mut registers = Registers::default();
+        for (_, expression) in attributes(rule) {
+            let name = text(attribute(expression, &[NAME])?);
+            let data = attribute(expression, &[DATA]).unwrap_or_default();
+            let word = |kind| attribute(data, &[kind]).and_then(number);
+            let bytes = |kind| attribute(data, &[kind, 1]).unwrap_or_default();
+            match &*name {
+                // Register, base, offset, length.
+                "payload" => {
+                    let [Some(to), Some(base), Some(offset), Some(len)] = [1, 2, 3, 4].map(word)
+                    else {
+                        continue;
+                    };
+                    registers.set(to, &packet.payload(base, offset as usize, len as usize));
+                }
+                "meta" => {
+                    if let (Some(to), Some(key)) = (word(1), word(2)) {
+                        registers.set(to, &packet.meta(key));
+                    }
+                }
+                "ct" => {
+                    if let (Some(to), Some(key)) = (word(1), word(2)) {
+                        registers.set(to, &Packet::tracked(key));
+                    }
+                }
+                "fib" => registers.set(word(1)?, &fib(word(2)?, word(3)?)),
+                // By chance, or by what is different from client to client.
+                "numgen" => registers.set(word(1)?, &[Byte::Any; 4]),
+                "hash" => registers.set(word(2)?, &[Byte::Any; 4]),
+                "bitwise" => registers.mask(data),
+                "cmp" => {
+                    let wanted = bytes(3);
+                    let key = registers.get(word(1)?, wanted.len());
+                    done.compare(&key, word(2)?, wanted, wanted)?;
+                }
+                "range" => {
+                    let (from, to) = (bytes(3), bytes(4));
+                    let key = registers.get(word(1)?, from.len());
+                    done.compare(&key, word(2)?, from, to)?;
+                }
+                "lookup" => {
+                    let set = text(attribute(data, &[1])?);
+                    let key = registers.get(word(2)?, 64);
+                    let found = self.sets.find((place.0, &place.1, &set), &key);
+                    let fit = found.iter().map(|(fit, _)| *fit).max().unwrap_or(Fit::No);
+                    // `NFT_LOOKUP_F_INV`.
+                    if word(5).is_some_and(|flags| flags & 1 != 0) {
+                        done.needs(opposite(&key[..4], fit))?;
+                        continue;
+                    }
+                    done.needs(fit)?;
+                    done.asked |= registers.asks(word(2)?);
+                    match word(3) {
+                        None => {}
+                        Some(0) => {
+                            let verdicts = found.iter().filter_map(|(_, data)| verdict(data));
+                            done.actions.extend(verdicts.filter_map(action));
+                            return Some(done);
+                        }
+                        Some(to) => match &found[..] {
+                            [(Fit::Yes, data)] => registers.set_known(to, value(data)?),
+                            _ => registers.set(to, &[Byte::Any; 32]),
+                        },
+                    }
+                }
+                "immediate" => {
+                    let to = word(1)?;
+                    let data = attribute(data, &[2])?;
+                    if to != 0 {
+                        registers.set_known(to, value(data)?);
+                    } else if let Some(action) = verdict(data).and_then(action) {
+                        done.actions.push(action);
+                        return Some(done);
+                    }
+                }
+                "match" => {
+                    let (fit, asks) = xtables::fits(data, packet)?;
+                    done.needs(fit)?;
+                    done.asked |= asks;
+                }
+                "limit" | "quota" | "connlimit" => done.needs(Fit::Maybe)?,
+                // `NFT_NAT_DNAT`; registers of address and port.
+                "nat" if word(1) == Some(1) => {
+                    let family = word(2).and_then(|family| u8::try_from(family).ok());
+                    if family.is_some_and(|family| family != packet.family()) {
+                        return None;
+                    }
+                    let address = word(3).map(|from| registers.address(from, packet));
+                    let port = word(5).map(|from| registers.port(from));
+                    done.actions.push(self.to(packet, address, port));
+                    return Some(done);
+                }
+                "redir" => {
+                    let port = word(1).map(|from| registers.port(from));
+                    done.actions.push(self.to(packet, None, port));
+                    return Some(done);
+                }
+                "target" => {
+                    if let Some((address, port)) = xtables::rewritten(data, packet.family()) {
+                        let action = self.to(packet, address.map(Some), port.map(Some));
+                        done.actions.push(action);
+                        return Some(done);
+                    }
+                }
+                "counter" | "log" | "notrack" | "masq" | "nat" | "objref" | "dynset" | "last"
+                | "dup" => {}
+                _ => registers = Registers::default(),
+            }
+        }
+        Some(done)
+    }
+
+    /// What it means that the destination becomes this; none if it stays, or is this node. Within
+    /// that, none if nobody knows.
+    fn to(
+        &self,
+        packet: &Packet<'_>,
+        address: Option<Option<IpAddr>>,
+        port: Option<Option<u16>>,
+    ) -> Action {
+        let Question { ports, own, .. } = self.question;
+        let is_own = match address {
+            None => true,
+            Some(address) => address.is_some_and(|address| own.contains(&address)),
+        };
+        let port = port.unwrap_or(Some(packet.port));
+        let is_server = port.is_some_and(|port| ports.contains(&port) && (is_own || port != HTTPS));
+        if is_server {
+            Action::Over
+        } else {
+            Action::Foreign
+        }
+    }
+}
+
+/// What a verdict does.
+fn action((code, chain): (i32, Option<String>)) -> Option<Action> {
+    // `NFT_JUMP`, `NFT_GOTO`, `NFT_RETURN`; `NF_DROP`, `NF_ACCEPT`.
+    Some(match (code, chain) {
+        (-3, Some(chain)) => Action::Jump(chain),
+        (-4, Some(chain)) => Action::Goto(chain),
+        (-5, _) => Action::Return,
+        (0 | 1, _) => Action::Over,
+        _ => return None,
+    })
+}
+
+/// What the routes say of the packet, by `NFT_FIB_RESULT_*` and `NFTA_FIB_F_*`.
+fn fib(result: u32, flags: u32) -> [Byte; 4] {
+    const ADDRESS_TYPE: u32 = 3;
+    const DESTINATION: u32 = 2;
+    const IS_THERE: u32 = 32;
+    /// `RTN_LOCAL`.
+    const LOCAL: u32 = 2;
+    if result == ADDRESS_TYPE && flags & DESTINATION != 0 && flags & IS_THERE == 0 {
+        LOCAL.to_ne_bytes().map(Byte::Known)
+    } else {
+        [Byte::Unknown; 4]
+    }
+}
+
+impl Done {
+    /// Takes a condition into account; `None` if it does not hold.
+    fn needs(&mut self, fit: Fit) -> Option<()> {
+        self.fit = self.fit.min(fit);
+        (fit != Fit::No).then_some(())
+    }
+
+    /// A comparison by `NFT_CMP_*` or `NFT_RANGE_*`.
+    fn compare(&mut self, key: &[Byte], operator: u32, from: &[u8], to: &[u8]) -> Option<()> {
+        let least = vec![0; from.len()];
+        let most = vec![u8::MAX; from.len()];
+        let is_equal = || equal(key, from);
+        let fit = match operator {
+            0 => between(key, from, to),
+            1 => opposite(key, between(key, from, to)),
+            2 | 3 => between(key, &least, from),
+            4 | 5 => between(key, from, &most),
+            _ => Fit::No,
+        };
+        let excluded = [2, 4].contains(&operator) && is_equal() == Fit::Yes;
+        self.needs(if excluded { Fit::No } else { fit })?;
+        self.asked |= operator != 1 && key.iter().any(|byte| matches!(byte, Byte::Port(_)));
+        Some(())
+    }
+}
+
+/// The registers of `nf_tables`: 20 words, the first four of which have the verdict.
+struct Registers(Vec<Byte>);
+
+impl Default for Registers {
+    fn default() -> Self {
+        Self(vec![Byte::Unknown; 80])
+    }
+}
+
+impl Registers {
+    /// Where a register begins: four long ones from 1 on, and short ones, which are parts of them,
+    /// from 8 on (`nft_parse_register`).
+    fn place(register: u32) -> usize {
+        match register {
+            0..=4 => register as usize * 16,
+            _ => register.saturating_sub(4) as usize * 4,
+        }
+    }
+
+    fn get(&self, from: u32, len: usize) -> Vec<Byte> {
+        let place = Self::place(from);
+        let bytes = self.0.get(place..).unwrap_or_default();
+        let mut found = bytes[..len.min(bytes.len())].to_vec();
+        found.resize(len, Byte::Unknown);
+        found
+    }
+
+    /// Fills the last word with zeros, as the kernel does.
+    fn set(&mut self, to: u32, bytes: &[Byte]) {
+        let place = Self::place(to);
+        for (at, register) in self.0.iter_mut().skip(place).enumerate() {
+            match bytes.get(at) {
+                Some(byte) => *register = *byte,
+                None if at < bytes.len().next_multiple_of(4) => *register = Byte::Known(0),
+                None => break,
+            }
+        }
+    }
+
+    fn set_known(&mut self, to: u32, bytes: &[u8]) {
+        let bytes: Vec<Byte> = bytes.iter().map(|byte| Byte::Known(*byte)).collect();
+        self.set(to, &bytes);
+    }
+
+    /// `NFTA_BITWISE_*`: from, to, length, mask, what is added; without that it is shifted.
+    fn mask(&mut self, data: &[u8]) {
+        let word = |kind| attribute(data, &[kind]).and_then(number);
+        let bytes = |kind| attribute(data, &[kind, 1]);
+        let (Some(from), Some(to), Some(len)) = (word(1), word(2), word(3)) else {
+            return;
+        };
+        let (Some(mask), Some(other)) = (bytes(4), bytes(5)) else {
+            self.set(to, &vec![Byte::Unknown; len as usize]);
+            return;
+        };
+        let masked = self.get(from, (len as usize).min(64)).into_iter();
+        let masked = masked
+            .zip(mask.iter().zip(other))
+            .map(|(byte, (mask, other))| match (byte, mask) {
+                (Byte::Any | Byte::Client, 0) => Byte::Known(*other),
+                _ => byte.map(|value| value & mask ^ other),
+            });
+        let masked: Vec<Byte> = masked.collect();
+        self.set(to, &masked);
+    }
+
+    /// Whether the port is among what a key begins with.
+    fn asks(&self, from: u32) -> bool {
+        self.get(from, 64)
+            .iter()
+            .any(|byte| matches!(byte, Byte::Port(_)))
+    }
+
+    fn known<const N: usize>(&self, from: u32) -> Option<[u8; N]> {
+        let bytes = self.get(from, N).into_iter().map(|byte| match byte {
+            Byte::Known(value) | Byte::Port(value) => Some(value),
+            _ => None,
+        });
+        bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+    }
+
+    fn address(&self, from: u32, packet: &Packet<'_>) -> Option<IpAddr> {
+        match packet.target {
+            IpAddr::V4(_) => Some(Ipv4Addr::from(self.known::<4>(from)?).into()),
+            IpAddr::V6(_) => Some(Ipv6Addr::from(self.known::<16>(from)?).into()),
+        }
+    }
+
+    fn port(&self, from: u32) -> Option<u16> {
+        Some(u16::from_be_bytes(self.known::<2>(from)?))
+    }
+}

@@ -1,0 +1,107 @@
+//! An interface as the kernel shows it, and which one is meant by a name.
+
+use anyhow::Result;
+use filter_common::LinkHeader;
+use netlink_packet_route::link::InfoKind;
+use serde::Serialize;
+
+use super::link_type::LinkType;
+use crate::{config::nearest, ui::error::Problem};
+
+/// An interface as the kernel shows it.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its alternative names.
+    pub other_names: Vec<String>,
+    /// Its number.
+    pub ifindex: u32,
+    /// The XDP program on it.
+    pub xdp: Option<AttachedXdp>,
+    /// Whether it is up.
+    pub up: bool,
+    /// What the filter sees of its packets.
+    pub link_type: LinkType,
+    /// Its kind, if it is no device of a driver's own.
+    pub kind: Option<InfoKind>,
+    /// The interface that its packets come through, if it is one on top of another, as a VLAN is.
+    pub lower: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<u32>,
+}
+
+impl Interface {
+    /// What its frames start with; `verb` is what is to be done to it, for the error.
+    ///
+    /// # Errors
+    /// If the filter cannot judge its packets.
+    pub fn link_header(&self, verb: &str) -> Result<LinkHeader> {
+        match self.link_type {
+            LinkType::Filtered(link_header) => Ok(link_header),
+            LinkType::Refused(why, way_out) => {
+                let kind = self.kind.as_ref().map(|kind| format!(" ({kind})"));
+                let (name, kind) = (&self.name, kind.unwrap_or_default());
+                Err(Problem::input(
+                    format!("{verb} `{name}`{kind}: {why}"),
+                    way_out,
+                ))
+            }
+        }
+    }
+}
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// The program's number.
+    pub program_id: u32,
+    /// Where it runs.
+    pub place: XdpPlace,
+}
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpPlace {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+    /// On the card.
+    Offload,
+    /// In several of these at once.
+    Several,
+}
+
+impl XdpPlace {
+    /// The name users know.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offload => "offload",
+            Self::Several => "several modes",
+        }
+    }
+}
+
+/// Which of the interfaces `all` has `name` as an alternative name, in words; nothing if none has.
+/// The filter goes by the own names.
+pub fn other_name(name: &str, all: &[Interface]) -> Option<String> {
+    let has = |interface: &&Interface| interface.other_names.iter().any(|other| other == name);
+    let own = &all.iter().find(has)?.name;
+    Some(format!("it is another name of `{own}`: use `{own}`"))
+}
+
+/// Which of the interfaces `all` somebody may mean who types `name`, in words.
+pub fn meant(name: &str, all: &[Interface]) -> Option<String> {
+    other_name(name, all).or_else(|| {
+        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        // `eth0@if5` as `ip` prints it, and the label `eth0:1` of an address.
+        let begins = name.split(['@', ':']).next().unwrap_or_default();
+        let near = names.iter().copied().find(|own| *own == begins);
+        let near = near.or_else(|| nearest(name, &names))?;
+        Some(format!("is `{near}` meant?"))
+    })
+}

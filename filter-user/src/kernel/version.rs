@@ -1,0 +1,55 @@
+//! The running kernel, and the oldest one that the program runs on.
+
+use anyhow::{Context as _, Result};
+use nix::sys::utsname::uname;
+
+use crate::ui::error::Problem;
+
+/// Linux 5.18: `xdp.frags` and `bpf_xdp_load_bytes` (commits f45d5b6ce2e8, 3f364222d032).
+const OLDEST: (u32, u32) = (5, 18);
+
+/// Refuses a kernel that is too old, before anything is made.
+///
+/// # Errors
+/// If it is.
+pub fn refuse_old() -> Result<()> {
+    let name = uname().context("ask for the kernel's version")?;
+    let release = name.release().to_string_lossy();
+    match version(&release) {
+        Some(version) if version < OLDEST => Err(Problem::failed(
+            format!(
+                "load program `apifence`: this is Linux {release}, and it needs {}.{} or later",
+                OLDEST.0, OLDEST.1
+            ),
+            "run a newer kernel on this node; nothing was changed",
+        )),
+        // What cannot be read is not held against it.
+        _ => Ok(()),
+    }
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read_as_numbers() {
+        for (release, known) in [
+            ("6.18.44-fc-v669", Some((6, 18))),
+            ("5.4.0-216-generic", Some((5, 4))),
+            ("5.18", Some((5, 18))),
+            ("10.0-rc1", Some((10, 0))),
+            ("next-20260101", None),
+            ("", None),
+        ] {
+            assert_eq!(version(release), known, "{release}");
+        }
+        assert!((5, 4) < OLDEST && OLDEST < (6, 1) && OLDEST < (10, 0));
+    }
+}

@@ -1,0 +1,135 @@
+//! What monitoring asks, answered from the kernel and from what the process knows of itself.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+};
+
+use super::{Health, Turns, exposition::render, reading::Reading};
+use crate::kernel::{
+    bpf::{Census, Maps},
+    net::rtnetlink::Net,
+    pins::Pins,
+};
+
+/// Answers what monitoring asks. Needs no lock that a change of the list waits for.
+pub struct Exporter {
+    pins: Pins,
+    net: Net,
+    health: watch::Receiver<Health>,
+    turns: Arc<Turns>,
+    /// Held for a look into the kernel: one at a time, however many ask.
+    looking: Mutex<()>,
+    counted: Arc<Mutex<Counted>>,
+}
+
+/// The ranges of the generation that was counted last.
+#[derive(Default)]
+struct Counted {
+    mark: Option<Mark>,
+    census: Arc<Census>,
+}
+
+/// What tells one generation from every other: its number, and when it was put in force, for numbers begin anew with new pins.
+type Mark = (u64, u64);
+
+impl Exporter {
+    /// Reads what is pinned under `pins` and what `health` says; must be called inside a tokio runtime, in the network namespace of
+    /// the interfaces.
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket.
+    pub fn new(pins: Pins, health: watch::Receiver<Health>, turns: Arc<Turns>) -> Result<Self> {
+        Ok(Self {
+            pins,
+            net: Net::open()?,
+            health,
+            turns,
+            looking: Mutex::default(),
+            counted: Arc::default(),
+        })
+    }
+
+    /// All metrics, in Prometheus's text format. What cannot be read is left out.
+    ///
+    /// # Errors
+    /// If the text cannot be made.
+    pub(super) async fn metrics(&self) -> Result<String> {
+        let mut reading = self.read().await;
+        let census = self.census().await.unwrap_or_else(|error| {
+            reading.failures.push(format!("{error:#}"));
+            None
+        });
+        let health = self.health.borrow().clone();
+        render(&reading, census.as_deref(), &health)
+    }
+
+    /// Why the node may not be guarded as its files say; empty if it is.
+    pub(super) async fn complaints(&self) -> Vec<String> {
+        let reading = self.read().await;
+        let mut complaints = self.turns.complaints();
+        complaints.extend(reading.complaints(&self.health.borrow()));
+        complaints
+    }
+
+    /// Why the process cannot do its work; `None` if it can. Asks nobody but itself.
+    pub(super) fn stands(&self) -> Option<String> {
+        self.turns.guard_stands()
+    }
+
+    async fn read(&self) -> Reading {
+        let pins = self.pins.clone();
+        let read = async {
+            let _looking = self.looking.lock().await;
+            let interfaces = self.net.interfaces().await?;
+            let held = self.health.borrow().guarded.clone();
+            spawn_blocking(move || Reading::take(&pins, &interfaces, &held))
+                .await
+                .context("read what is in force")
+        };
+        read.await.unwrap_or_else(|error| Reading {
+            guards: Vec::new(),
+            counters: Vec::new(),
+            policy: None,
+            failures: vec![format!("{error:#}")],
+        })
+    }
+
+    /// The ranges in force. A long list takes its time, once per generation: that holds up neither who supervises nor who only asks
+    /// whether all is well.
+    async fn census(&self) -> Result<Option<Arc<Census>>> {
+        let pins = self.pins.clone();
+        let mut counted = Arc::clone(&self.counted).lock_owned().await;
+        spawn_blocking(move || counted.renew(&pins))
+            .await
+            .context("count ranges")?
+    }
+}
+
+impl Counted {
+    fn renew(&mut self, pins: &Pins) -> Result<Option<Arc<Census>>> {
+        let Some(maps) = Maps::in_use(pins)? else {
+            return Ok(None);
+        };
+        let (mark, census) = maps.steadily(|slot| {
+            let record = maps.record(slot)?;
+            let mark = (record.generation, record.applied_at);
+            Ok((
+                mark,
+                if self.mark == Some(mark) {
+                    None
+                } else {
+                    Some(maps.census(slot)?)
+                },
+            ))
+        })?;
+        if let Some(census) = census {
+            self.census = Arc::new(census);
+            self.mark = Some(mark);
+        }
+        Ok(Some(Arc::clone(&self.census)))
+    }
+}

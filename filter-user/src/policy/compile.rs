@@ -1,0 +1,247 @@
+//! From a list and the implicit sources to the prefixes of a generation.
+
+use std::net::IpAddr;
+
+use filter_common::map::Origin;
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::ranges::Entry;
+
+/// A prefix that authorizes sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The range, its host bits zero.
+    pub range: IpNet,
+    /// Where it comes from, as bits of [`Origin`].
+    pub origins: u8,
+    /// When nothing that holds it authorizes it any more: the latest of its own expiry and those of the ranges around it.
+    pub expires: Option<Timestamp>,
+}
+
+impl Prefix {
+    /// Whether it authorizes its sources at `now`.
+    pub fn lives(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|time| now < time)
+    }
+}
+
+/// The prefixes of one generation, in the order of their ranges, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefixes {
+    sorted: Vec<Prefix>,
+}
+
+impl Prefixes {
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Prefix> {
+        self.sorted.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    /// The prefix of exactly this range.
+    pub fn get(&self, range: &IpNet) -> Option<&Prefix> {
+        let found = self
+            .sorted
+            .binary_search_by(|prefix| prefix.range.cmp(range));
+        found.ok().map(|index| &self.sorted[index])
+    }
+
+    /// Whether `source` is in one of them at `now`.
+    pub fn authorize(&self, source: IpAddr, now: Timestamp) -> bool {
+        self.cover(&IpNet::from(source), now)
+    }
+
+    /// Whether all of `range` is in one of them at `now`.
+    pub fn cover(&self, range: &IpNet, now: Timestamp) -> bool {
+        (0..=range.prefix_len()).any(|len| {
+            let around = IpNet::new_assert(range.addr(), len).trunc();
+            self.get(&around).is_some_and(|prefix| prefix.lives(now))
+        })
+    }
+}
+
+/// Sorted and merged, whatever the order they come in; a range that comes twice has both origins, and the later expiry.
+impl FromIterator<Prefix> for Prefixes {
+    fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
+        let mut sorted: Vec<Prefix> = prefixes.into_iter().collect();
+        // Most of them are in order already, which this makes use of.
+        sorted.sort_by_key(|prefix| prefix.range);
+        sorted.dedup_by(|next, kept| {
+            let same = next.range == kept.range;
+            if same {
+                kept.origins |= next.origins;
+                kept.expires = later(kept.expires, next.expires);
+            }
+            same
+        });
+        // In this order a range comes behind those around it: the innermost of them is on top of the stack.
+        let mut around: Vec<Prefix> = Vec::new();
+        for prefix in &mut sorted {
+            while around
+                .last()
+                .is_some_and(|outer| !outer.range.contains(&prefix.range))
+            {
+                around.pop();
+            }
+            if let Some(outer) = around.last() {
+                prefix.expires = later(prefix.expires, outer.expires);
+            }
+            around.push(*prefix);
+        }
+        Self { sorted }
+    }
+}
+
+/// The later of two expiries, of which none is never.
+fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.zip(other).map(|(one, other)| one.max(other))
+}
+
+/// The ranges that are authorized without being listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The node's own addresses.
+    pub node: Vec<IpNet>,
+    /// The cluster's egress addresses.
+    pub outbound: Vec<IpNet>,
+    /// The cluster's CIDRs.
+    pub cluster: Vec<IpNet>,
+}
+
+/// The prefixes that authorize a source.
+pub fn compile(entries: &[Entry], implicit: &Sources) -> Prefixes {
+    let listed = entries.iter().map(|entry| Prefix {
+        range: entry.range,
+        origins: Origin::List as u8,
+        expires: entry.expires,
+    });
+    let implicit = [
+        (&implicit.node, Origin::Node),
+        (&implicit.outbound, Origin::Outbound),
+        (&implicit.cluster, Origin::Cluster),
+    ];
+    let implicit = implicit.into_iter().flat_map(|(ranges, origin)| {
+        ranges.iter().map(move |range| Prefix {
+            range: *range,
+            origins: origin as u8,
+            expires: None,
+        })
+    });
+    listed.chain(implicit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn entry(range: &str, expires: Option<i64>) -> Entry {
+        Entry {
+            range: range.parse().expect("a range"),
+            expires: expires.map(time),
+            comment: None,
+        }
+    }
+
+    #[test]
+    fn a_range_of_two_origins_is_one_prefix() {
+        let implicit = Sources {
+            cluster: vec!["198.51.100.0/24".parse().expect("a range")],
+            ..Sources::default()
+        };
+        let prefixes = compile(&[entry("198.51.100.0/24", Some(5))], &implicit);
+        let have: Vec<_> = prefixes
+            .iter()
+            .map(|prefix| (prefix.origins, prefix.expires))
+            .collect();
+        assert_eq!(have, [(Origin::List as u8 | Origin::Cluster as u8, None)]);
+    }
+
+    #[test]
+    fn the_longest_lived_cover_wins() {
+        let entries = [
+            entry("10.1.2.0/24", Some(10)),
+            entry("10.1.0.0/16", Some(30)),
+            entry("10.0.0.0/8", Some(20)),
+            entry("10.1.2.3/32", Some(40)),
+            entry("10.1.2.3/32", Some(15)),
+            entry("11.0.0.0/8", Some(5)),
+            entry("2001:db8::/32", None),
+            entry("2001:db8:aa::/48", Some(1)),
+        ];
+        let prefixes = compile(&entries, &Sources::default());
+        let have: Vec<_> = prefixes
+            .iter()
+            .map(|prefix| {
+                (
+                    prefix.range.to_string(),
+                    prefix.expires.map(Timestamp::as_second),
+                )
+            })
+            .collect();
+        let want = [
+            ("10.0.0.0/8", Some(20)),
+            ("10.1.0.0/16", Some(30)),
+            ("10.1.2.0/24", Some(30)),
+            ("10.1.2.3/32", Some(40)),
+            ("11.0.0.0/8", Some(5)),
+            ("2001:db8::/32", None),
+            ("2001:db8:aa::/48", None),
+        ];
+        assert_eq!(
+            have,
+            want.map(|(range, expires)| (range.to_owned(), expires))
+        );
+    }
+
+    /// The longest match alone, as the kernel finds it, says what a scan of all entries says.
+    #[test]
+    fn the_longest_match_decides_like_all_entries_together() {
+        let entries: Vec<Entry> = (0..64)
+            .map(|n: u32| {
+                entry(
+                    &format!("10.{}.0.0/{}", (n * 37) & 7, 8 + n % 9),
+                    (!n.is_multiple_of(5)).then_some(i64::from(n * 29 % 17)),
+                )
+            })
+            .map(|entry| Entry {
+                range: entry.range.trunc(),
+                ..entry
+            })
+            .collect();
+        let prefixes = compile(&entries, &Sources::default());
+        for second in 0..18 {
+            for third in 0..16 {
+                let source: IpAddr = format!("10.{third}.0.1").parse().expect("an address");
+                let all = entries.iter().any(|entry| {
+                    entry.range.contains(&source)
+                        && entry.expires.is_none_or(|at| time(second) < at)
+                });
+                let longest = prefixes
+                    .iter()
+                    .filter(|prefix| prefix.range.contains(&source))
+                    .max_by_key(|prefix| prefix.range.prefix_len())
+                    .is_some_and(|prefix| prefix.expires.is_none_or(|at| time(second) < at));
+                assert_eq!(longest, all, "{source} at {second}");
+                assert_eq!(
+                    prefixes.authorize(source, time(second)),
+                    all,
+                    "{source} at {second}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The warnings that an operator acknowledged by a command, kept on disk.
+//!
+//! ```text
+//! STATE_DIR/acknowledged    a line each, like `W08:wg0`
+//! ```
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use nix::unistd::geteuid;
+
+use super::{
+    file::sync,
+    read::{MOST_OF_CONFIG, read_regular},
+};
+use crate::{
+    codes::Acknowledgement,
+    kernel::pins::make_private,
+    ui::error::{Problem, errno},
+};
+
+/// Where acknowledgements are kept.
+#[derive(Clone, Debug)]
+pub struct AcknowledgedStore {
+    directory: PathBuf,
+}
+
+impl AcknowledgedStore {
+    /// The store in the state directory.
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join("acknowledged")
+    }
+
+    /// All of them; none if there never was one. A line that cannot be read acknowledges nothing.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or somebody else may have written it.
+    pub fn read(&self) -> Result<Vec<Acknowledgement>> {
+        let path = self.path();
+        let failed = |cause: &str| {
+            Problem::failed(
+                format!("read acknowledgements `{}`: {cause}", path.display()),
+                "every warning is told until it can be read; remove it to begin anew",
+            )
+        };
+        for path in [&self.directory, &path] {
+            match fs::metadata(path) {
+                Ok(found) if found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 => {
+                    return Err(failed("others may write to it, or another user owns it"));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let bytes = read_regular(&path, MOST_OF_CONFIG).map_err(|error| failed(&errno(&error)))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines();
+        Ok(lines
+            .filter_map(|line| Acknowledgement::parse(line).ok())
+            .collect())
+    }
+
+    /// Changes them by `change`, in one step.
+    ///
+    /// # Errors
+    /// If they cannot be read or written; they stay as they were then.
+    pub fn change(&self, change: impl FnOnce(&mut Vec<Acknowledgement>)) -> Result<()> {
+        let explain = |error: io::Error| {
+            Problem::failed(
+                format!(
+                    "write acknowledgements `{}`: {}",
+                    self.path().display(),
+                    match error.raw_os_error() {
+                        Some(_) => errno(&error),
+                        // The library that makes temporary files says its name, too.
+                        None => error.kind().to_string(),
+                    }
+                ),
+                "nothing changed; `acknowledged_warnings` in the config file does the same",
+            )
+        };
+        make_private(&self.directory).map_err(explain)?;
+        // One at a time, until this is closed.
+        let directory = File::open(&self.directory).map_err(explain)?;
+        directory.lock().map_err(explain)?;
+        let mut known = self.read()?;
+        change(&mut known);
+        known.sort();
+        known.dedup();
+        let write = || {
+            // The library makes it for its owner alone: 0600.
+            let mut file = tempfile::Builder::new()
+                .prefix(".acknowledged")
+                .tempfile_in(&self.directory)?;
+            for known in known {
+                writeln!(file, "{known}")?;
+            }
+            file.as_file().sync_all()?;
+            file.persist(self.path()).map_err(|error| error.error)?;
+            sync(&self.directory)
+        };
+        write().map_err(explain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn acknowledgements_are_kept_and_taken_from_nobody_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = AcknowledgedStore::new(&folder.path().join("state"));
+        assert_eq!(store.read().expect("none"), []);
+        let one = |text| Acknowledgement::parse(text).expect("one");
+        for text in ["W11:eth0", "W08:wg0", "W11:eth0"] {
+            store.change(|known| known.push(one(text))).expect("kept");
+        }
+        let text = fs::read_to_string(store.path()).expect("there");
+        assert_eq!(text, "W08:wg0\nW11:eth0\n");
+        assert_eq!(
+            store.read().expect("two"),
+            [one("W08:wg0"), one("W11:eth0")]
+        );
+        let mode = |mode| fs::set_permissions(store.path(), fs::Permissions::from_mode(mode));
+        let found = fs::metadata(store.path()).expect("there").mode();
+        assert_eq!(found & 0o777, 0o600);
+
+        // Of another version, or made by hand: what is not understood tells everything.
+        fs::write(store.path(), "W08\nW01\nW99:x\n\u{1b}[2J\n\nW13: 6443\n").expect("written");
+        assert_eq!(store.read().expect("two"), [one("W08"), one("W13:6443")]);
+        mode(0o622).expect("changed");
+        store.read().expect_err("others may write to it");
+        store.change(Vec::clear).expect_err("they stay");
+        mode(0o600).expect("changed");
+        store.change(Vec::clear).expect("cleared");
+        assert_eq!(store.read().expect("none"), []);
+        let files = fs::read_dir(folder.path().join("state")).expect("a folder");
+        assert_eq!(files.count(), 1, "nothing is left over");
+    }
+}

@@ -1,0 +1,293 @@
+//! The ranges file: read whole, replaced whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    thread::{self, JoinHandle},
+};
+
+use anyhow::Result;
+
+use super::{
+    attributes::{Attributes, refuse_unwritable},
+    history::History,
+    input::read_ranges,
+    path::{beside, folder, real_path},
+    seen::Seen,
+};
+use crate::{
+    ranges::RangesFile,
+    ui::error::{Problem, errno},
+};
+
+/// A ranges file that is written, and not yet in place.
+pub struct Staged {
+    file: tempfile::NamedTempFile,
+    target: PathBuf,
+    /// Brings it to the disk, while the kernel's side of the change is made.
+    synced: JoinHandle<io::Result<()>>,
+    /// How the file looked that it is to replace.
+    replaces: Seen,
+}
+
+impl Staged {
+    /// Looks, before anything is edited, whether another file could take the place of the one at `path`.
+    ///
+    /// # Errors
+    /// If the kernel would not let it: it lies in a read-only folder, or is mounted by itself.
+    pub fn expect_any(path: &Path) -> Result<()> {
+        refuse_unwritable(&real_path(path))
+    }
+
+    /// Writes `file` beside `path`.
+    ///
+    /// # Errors
+    /// If the folder cannot be written, as with a ConfigMap; nothing changed then.
+    pub fn write(path: &Path, file: &RangesFile) -> Result<Self> {
+        let target = real_path(path);
+        let replaces = Seen::of(&target);
+        let explain = |error: io::Error| {
+            let hint = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "make room on its disk; nothing changed"
+                }
+                _ => {
+                    "name a file in a writable folder with `--ranges-file`, or change the list where it comes from (a ConfigMap); nothing changed"
+                }
+            };
+            Problem::failed(
+                format!("write ranges file `{}`: {}", path.display(), errno(&error)),
+                hint,
+            )
+        };
+        let folder = folder(&target);
+        fs::create_dir_all(folder).map_err(explain)?;
+        refuse_unwritable(&target)?;
+        let attributes = Attributes::of(&target).map_err(explain)?;
+        // One name, so that a writer who died leaves no more than one file behind: writers hold the lock.
+        let name = beside(&target, ".new");
+        remove(&name).map_err(explain)?;
+        let mut staged = tempfile::Builder::new()
+            .prefix(name.file_name().unwrap_or_default())
+            .rand_bytes(0)
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(folder)
+            .map_err(explain)?;
+        if let Some(attributes) = &attributes {
+            attributes.give(staged.as_file()).map_err(|(what, error)| {
+                Problem::failed(
+                    format!(
+                        "write ranges file `{}`: its {what} cannot be kept: {}",
+                        path.display(),
+                        errno(&error)
+                    ),
+                    format!("take the {what} off the file, or write the list with an editor and `apifence ranges reload`; nothing changed"),
+                )
+            })?;
+        }
+        staged
+            .write_all(file.to_string().as_bytes())
+            .map_err(explain)?;
+        let handle = staged.as_file().try_clone().map_err(explain)?;
+        let synced = thread::Builder::new()
+            .spawn(move || handle.sync_all())
+            .map_err(explain)?;
+        Ok(Self {
+            file: staged,
+            target,
+            synced,
+            replaces,
+        })
+    }
+
+    /// The file that it replaces looked like `seen` when the change was thought out: one that was
+    /// edited since is not replaced.
+    #[must_use]
+    pub fn thought_out_at(self, seen: Seen) -> Self {
+        Self {
+            replaces: seen,
+            ..self
+        }
+    }
+
+    /// Puts the file in place: from here on a reader sees the whole new list, after a power cut too. The one it replaces is in the
+    /// history.
+    ///
+    /// # Errors
+    /// If that fails, or somebody edited the old file meanwhile; it is then in its place.
+    pub fn commit(self) -> Result<Committed> {
+        let target = self.target;
+        Committed::make(&target, || {
+            ended(self.synced)?;
+            if Seen::of(&target) != self.replaces {
+                return Err(io::Error::other("somebody edited it meanwhile"));
+            }
+            self.file.persist(&target).map_err(|error| error.error)?;
+            Ok(())
+        })
+    }
+
+    /// Lays the file aside as the one that waits for a confirmation.
+    ///
+    /// # Errors
+    /// If that fails; nothing changed then.
+    pub fn park(self) -> Result<Pending> {
+        let path = beside(&self.target, ".pending");
+        let target = self.target;
+        let parked =
+            ended(self.synced).and_then(|()| self.file.persist(&path).map_err(|error| error.error));
+        match parked.and_then(|_| sync(folder(&target))) {
+            Ok(()) => Ok(Pending { path, target }),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(Problem::failed(
+                    format!("write pending list `{}`: {}", path.display(), errno(&error)),
+                    "nothing changed",
+                ))
+            }
+        }
+    }
+}
+
+/// A list that is in force, but not yet in the file.
+pub struct Pending {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Pending {
+    /// The list that waits beside the ranges file at `path`, if one does.
+    pub fn find(path: &Path) -> Option<Self> {
+        let pending = Self::of(path);
+        pending.path.exists().then_some(pending)
+    }
+
+    /// The list that waits, or may have waited, beside the ranges file at `path`.
+    pub fn of(path: &Path) -> Self {
+        let target = real_path(path);
+        let path = beside(&target, ".pending");
+        Self { path, target }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(&self) -> Result<RangesFile> {
+        read_ranges(&self.path)?.ok_or_else(|| {
+            Problem::failed(
+                format!("read pending list `{}`: no such file", self.path.display()),
+                "make the change again",
+            )
+        })
+    }
+
+    /// Puts it in place, as [`Staged::commit`] does.
+    ///
+    /// # Errors
+    /// If that fails; the old file is then in its place, and this one still waits.
+    pub fn commit(&self) -> Result<Committed> {
+        Committed::make(&self.target, || fs::rename(&self.path, &self.target))
+    }
+
+    /// Throws it away.
+    pub fn remove(&self) {
+        // Whoever finds it again throws it away again.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Takes back a [`commit`](Self::commit) whose other half failed: the list waits again.
+    ///
+    /// # Errors
+    /// If the file system refuses that, too.
+    pub fn take_back(&self, committed: Committed) -> Result<()> {
+        // A second name for the new list, before the old one takes its place.
+        let _ = fs::hard_link(&self.target, &self.path);
+        committed.undo()
+    }
+}
+
+/// A new file that is in place, while the kernel may not yet go by it.
+pub struct Committed {
+    target: PathBuf,
+    /// The name of the old file in the history, if there was one.
+    old: Option<PathBuf>,
+    /// Whose that file was, which the copy in the history need not tell.
+    attributes: Option<Attributes>,
+}
+
+impl Committed {
+    /// Keeps the file at `target`, and puts the new one in its place by `replace`.
+    fn make(target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
+        let committed = Self {
+            attributes: Attributes::of(target).ok().flatten(),
+            old: History::of(target).keep()?,
+            target: target.to_owned(),
+        };
+        let failed = |error: &io::Error| {
+            Problem::failed(
+                format!(
+                    "replace ranges file `{}`: {}",
+                    target.display(),
+                    errno(error)
+                ),
+                "the list in force stays in force, and the file stays as it is; `apifence ranges reload --dry-run` shows what that would change",
+            )
+        };
+        replace().map_err(|error| failed(&error))?;
+        if let Err(error) = sync(folder(target)) {
+            committed.undo()?;
+            return Err(failed(&error));
+        }
+        Ok(committed)
+    }
+
+    /// Puts the old file back.
+    ///
+    /// # Errors
+    /// If the file system refuses: the file then holds the new list, which `status` tells.
+    pub fn undo(self) -> Result<()> {
+        let undone = match &self.old {
+            Some(old) => fs::rename(old, &self.target),
+            None => remove(&self.target),
+        };
+        if let (Ok(()), Some(attributes), Ok(file)) =
+            (&undone, &self.attributes, File::open(&self.target))
+        {
+            // The list is what counts.
+            let _ = attributes.give(&file);
+        }
+        undone
+            .and_then(|()| sync(folder(&self.target)))
+            .map_err(|error| {
+                Problem::failed(
+                    format!(
+                        "restore ranges file `{}`: {}",
+                        self.target.display(),
+                        errno(&error)
+                    ),
+                    "the file holds the new list, and the old one is in force: `apifence status` shows both",
+                )
+            })
+    }
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+pub(super) fn ended(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Makes the names in a folder outlive a power cut.
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,228 @@
+//! The lists before the one in the file: a copy of each that was put in force, and of each file that a change replaced. Copies, and no
+//! second names, for an editor may write into the file as it is.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{input::read_ranges, path::real_path};
+use crate::{
+    clock::to_second,
+    policy::author::Author,
+    ranges::RangesFile,
+    ui::error::{Problem, errno},
+};
+
+/// How many lists are kept: the one in force, and ten before it.
+const KEPT: usize = 11;
+
+/// The lists kept beside a ranges file.
+pub struct History {
+    directory: PathBuf,
+    target: PathBuf,
+}
+
+/// A list that was in force, or in the file.
+pub struct Kept {
+    /// When it was put in force; or when it was written, if it never was, or nobody noted it.
+    pub written: Option<Timestamp>,
+    /// Who put it in force, if that was noted.
+    pub by: Option<Author>,
+    path: PathBuf,
+}
+
+/// What is noted with a list: `N.json` beside `N`.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    at: Timestamp,
+    by: Author,
+}
+
+impl Note {
+    fn path(list: &Path) -> PathBuf {
+        list.with_extension("json")
+    }
+
+    fn read(list: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(list)).ok()?).ok()
+    }
+}
+
+impl Kept {
+    fn at(path: PathBuf) -> Self {
+        let (at, by) = match Note::read(&path) {
+            Some(Note { at, by }) => (Some(at), Some(by)),
+            None => (written(&path), None),
+        };
+        Self {
+            written: at,
+            by,
+            path,
+        }
+    }
+
+    /// Reads the list.
+    ///
+    /// # Errors
+    /// If it holds none: a broken file that was replaced is kept, too.
+    pub fn read(&self) -> Result<RangesFile> {
+        read_ranges(&self.path)?.ok_or_else(|| {
+            Problem::failed(
+                format!("read kept list `{}`: no such file", self.path.display()),
+                "`apifence ranges history` shows what is kept",
+            )
+        })
+    }
+}
+
+/// Whether two files hold the same bytes.
+fn same(one: &Path, other: &Path) -> bool {
+    let same = || {
+        if fs::metadata(one)?.len() != fs::metadata(other)?.len() {
+            return Ok(false);
+        }
+        Ok::<_, io::Error>(fs::read(one)? == fs::read(other)?)
+    };
+    same().unwrap_or(false)
+}
+
+/// When the file at `path` was written.
+pub fn written(path: &Path) -> Option<Timestamp> {
+    let time = fs::metadata(path).ok()?.modified().ok()?;
+    Timestamp::try_from(time).ok()
+}
+
+impl History {
+    /// The history of the ranges file at `path`.
+    pub fn of(path: &Path) -> Self {
+        let target = real_path(path);
+        let mut name = target.clone().into_os_string();
+        name.push(".history");
+        Self {
+            directory: name.into(),
+            target,
+        }
+    }
+
+    /// The lists before the one in the file, the last one first.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn before(&self) -> Result<Vec<Kept>> {
+        let mut numbered = self.numbered()?;
+        if numbered
+            .last()
+            .is_some_and(|(_, path)| same(path, &self.target))
+        {
+            numbered.pop();
+        }
+        Ok(numbered
+            .into_iter()
+            .rev()
+            .map(|(_, path)| Kept::at(path))
+            .collect())
+    }
+
+    /// The list in the file, if it was put in force as it is.
+    pub fn current(&self) -> Option<Kept> {
+        let (_, last) = self.numbered().ok()?.pop()?;
+        same(&last, &self.target).then(|| Kept::at(last))
+    }
+
+    /// Whether the file is there, and is another one than was put in force last.
+    pub fn is_edited(&self) -> bool {
+        self.target.exists() && self.current().is_none()
+    }
+
+    /// Keeps a copy of the file, unless it is the one kept last; returns where it is, `None` if there is no file.
+    ///
+    /// # Errors
+    /// If the directory cannot be written.
+    pub fn keep(&self) -> Result<Option<PathBuf>> {
+        let explain = |error: io::Error| self.explain("write", &error);
+        if !self.target.exists() {
+            return Ok(None);
+        }
+        let last = self.numbered()?.pop();
+        if let Some((_, path)) = &last
+            && same(path, &self.target)
+        {
+            return Ok(Some(path.clone()));
+        }
+        fs::create_dir_all(&self.directory).map_err(explain)?;
+        let number = last.map_or(1, |(number, _)| number + 1);
+        let path = self.directory.join(format!("{number:06}"));
+        let copy = || {
+            fs::copy(&self.target, &path)?;
+            let written = fs::metadata(&self.target)?.modified()?;
+            File::options()
+                .write(true)
+                .open(&path)?
+                .set_modified(written)
+        };
+        copy().map_err(|error| {
+            let _ = fs::remove_file(&path);
+            explain(error)
+        })?;
+        Ok(Some(path))
+    }
+
+    /// Keeps the list that `by` just put in force, and lets go of the oldest.
+    pub fn record(&self, by: &Author) {
+        // What is missing is kept with the next change, and in a read-only folder nothing is.
+        if let Ok(Some(kept)) = self.keep() {
+            let path = Note::path(&kept);
+            let note = Note {
+                at: to_second(Timestamp::now()),
+                by: by.clone(),
+            };
+            if let (false, Ok(text)) = (path.exists(), serde_json::to_vec(&note)) {
+                let _ = fs::write(path, text);
+            }
+        }
+        self.prune();
+    }
+
+    fn prune(&self) {
+        let numbered = self.numbered().unwrap_or_default();
+        for (_, path) in numbered.iter().rev().skip(KEPT) {
+            // One list too many does no harm.
+            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(Note::path(path));
+        }
+    }
+
+    fn numbered(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| self.explain("read", &error))?,
+        };
+        let mut numbered = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| self.explain("read", &error))?;
+            // Others are not ours: one more than the highest has to be a number, too.
+            if let Ok(number) = entry.file_name().to_string_lossy().parse::<u32>() {
+                numbered.push((u64::from(number), entry.path()));
+            }
+        }
+        numbered.sort_unstable();
+        Ok(numbered)
+    }
+
+    fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {
+        Problem::failed(
+            format!(
+                "{verb} history `{}`: {}",
+                self.directory.display(),
+                errno(error)
+            ),
+            "nothing changed; every change keeps the list that it replaces",
+        )
+    }
+}

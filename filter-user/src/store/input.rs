@@ -1,0 +1,113 @@
+//! A list that is read: the ranges file, a copy in the history, standard input.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use anyhow::Result;
+
+use super::read::{MOST_OF_LIST, read_regular};
+use crate::{
+    ranges::{Faults, RangesFile, not_text},
+    ui::error::{Problem, Refusals, errno},
+};
+
+/// Reads the ranges file; `None` if there is none.
+///
+/// # Errors
+/// If it cannot be read, or does not hold a list: all that is wrong with it, line by line.
+pub fn read_ranges(path: &Path) -> Result<Option<RangesFile>> {
+    Input::follow(path)?.map(Input::parse).transpose()
+}
+
+/// A list that is to be set, as it was read.
+pub struct Input {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Input {
+    /// Reads it from a file in the format of the ranges file, or, for `-`, from standard input.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (name, bytes) = if path == Path::new("-") {
+            let mut bytes = Vec::new();
+            let read = io::stdin().read_to_end(&mut bytes);
+            ("standard input".to_owned(), read.map(|_| bytes))
+        } else {
+            (path.display().to_string(), fs::read(path))
+        };
+        match bytes {
+            Ok(bytes) => Ok(Self { name, bytes }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Problem::input(
+                format!("read ranges file `{name}`: no such file"),
+                "nothing changed; `-` reads standard input",
+            )),
+            Err(error) => Err(Problem::failed(
+                format!("read ranges file `{name}`: {}", errno(&error)),
+                "nothing changed",
+            )),
+        }
+    }
+
+    /// Reads the ranges file, which has to be a regular one; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn follow(path: &Path) -> Result<Option<Self>> {
+        match read_regular(path, MOST_OF_LIST) {
+            Ok(bytes) => Ok(Some(Self {
+                name: path.display().to_string(),
+                bytes,
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Problem::failed(
+                format!("read ranges file `{}`: {}", path.display(), errno(&error)),
+                "the list in force, if any, stays in force",
+            )),
+        }
+    }
+
+    /// What somebody edited and saved. The save is whole: its last line need not end with a line feed.
+    pub fn edited(mut bytes: Vec<u8>) -> Self {
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            bytes.push(b'\n');
+        }
+        Self {
+            name: "edit".to_owned(),
+            bytes,
+        }
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// As of [`read_ranges`].
+    pub fn parse(self) -> Result<RangesFile> {
+        parse_named(&self.name, &self.bytes)
+    }
+}
+
+/// What `bytes`, which come from `name`, say.
+fn parse_named(name: &str, bytes: &[u8]) -> Result<RangesFile> {
+    let faults = match not_text(bytes) {
+        Some(refusal) => Faults {
+            first: vec![(0, refusal)],
+            more: 0,
+        },
+        None => match RangesFile::parse(&String::from_utf8_lossy(bytes)) {
+            Ok(file) => return Ok(file),
+            Err(faults) => faults,
+        },
+    };
+    let first = faults.first.into_iter();
+    let first = first.map(|(line, refusal)| match line {
+        0 => (format!("{name}: {}", refusal.cause), refusal.hint),
+        _ => (format!("{name}:{line}: {}", refusal.cause), refusal.hint),
+    });
+    Err(Refusals::counted(first.collect(), faults.more).into())
+}

@@ -1,0 +1,283 @@
+//! One writer at a time, and one on watch.
+
+use std::{
+    fmt,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::stat::{major, minor};
+use procfs::process::Process;
+
+use super::path::{beside, folder, real_path};
+use crate::{
+    kernel::pins::{WRITE, is_layout, make_private},
+    ui::error::{Problem, errno, hint},
+};
+
+/// The right to change the list and the pins; freed when dropped, or when the process ends however it ends.
+pub struct WriterLock {
+    _files: Vec<File>,
+}
+
+/// How long `run` waits for those who only look whether another one is there: no more than a moment each.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// How long a second writer waits: a change takes a fraction of it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl WriterLock {
+    /// Takes the lock: for the ranges file, on a file beside it that only its owner can open, so that nobody else can keep
+    /// the operator out; for the pins, on a directory in that of the `pins`, where it exists.
+    ///
+    /// # Errors
+    /// If somebody else keeps it: says who.
+    pub fn take(ranges_file: &Path, pins: &Path) -> Result<Self> {
+        Self::take_within(ranges_file, pins, PATIENCE)?
+    }
+
+    /// The same without waiting; `None` if somebody else keeps it.
+    ///
+    /// # Errors
+    /// If it cannot be asked for, as where no descriptor is left.
+    pub fn take_now(ranges_file: &Path, pins: &Path) -> Result<Option<Self>> {
+        Ok(Self::take_within(ranges_file, pins, Duration::ZERO)?.ok())
+    }
+
+    /// The inner failure is that somebody else keeps it.
+    fn take_within(ranges_file: &Path, pins: &Path, patience: Duration) -> Result<Result<Self>> {
+        let target = real_path(ranges_file);
+        let mut files = Vec::new();
+        // Always in this order, so that two writers cannot wait for each other.
+        if let Some(file) = lock_file(&target)? {
+            match lock(file, &target, patience)? {
+                Ok(file) => files.push(file),
+                Err(kept) => return Ok(Err(kept)),
+            }
+        }
+        if pins.exists() {
+            // Only its owner can open it, whoever may open the directory that it is in.
+            let directory = pins.join(WRITE);
+            let verb = || format!("lock `{}`", directory.display());
+            make_private(&directory).with_context(verb)?;
+            let file = File::open(&directory).with_context(verb)?;
+            let file = match lock(file, &directory, patience)? {
+                Ok(file) => file,
+                Err(kept) => return Ok(Err(kept)),
+            };
+            // The last holder may have removed the directory: a lock on what is gone keeps nobody out.
+            if !same(&file, &directory) {
+                return Ok(Err(Problem::failed(
+                    format!("{}: it was removed meanwhile", verb()),
+                    "another apifence detached the filter; try again",
+                )));
+            }
+            files.push(file);
+        }
+        Ok(Ok(Self { _files: files }))
+    }
+}
+
+/// The right to keep the filter true: held by `run` as long as it is up, freed however it ends.
+pub struct WatchLock {
+    file: File,
+}
+
+impl WatchLock {
+    /// Takes the lock, on a directory in bpffs, and makes that.
+    ///
+    /// # Errors
+    /// If somebody else is on watch: says who.
+    pub fn take(directory: &Path) -> Result<Self> {
+        let verb = || format!("lock `{}`", directory.display());
+        make_private(directory).with_context(verb)?;
+        Self::refuse(directory, "watch filter")?;
+        let file = File::open(directory).with_context(verb)?;
+        let deadline = Instant::now() + PROBE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { file }),
+                // It may be a command that only looks.
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Err(kept(&file, "watch filter")),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
+            }
+        }
+    }
+
+    /// Refuses to do what `verb` says while somebody is on watch, who would undo it. Looks without taking the lock of `directory`; and
+    /// where binaries of other versions have theirs, in the directories of their layouts.
+    ///
+    /// # Errors
+    /// If somebody is: says who.
+    pub fn refuse(directory: &Path, verb: &str) -> Result<()> {
+        match kept_watch(directory)? {
+            None => Ok(()),
+            Some(file) => Err(kept(&file, verb)),
+        }
+    }
+
+    /// Who is on watch, if somebody is.
+    ///
+    /// # Errors
+    /// If nobody can tell.
+    pub fn watcher(directory: &Path) -> Result<Option<Watcher>> {
+        let kept = kept_watch(directory)?;
+        Ok(kept.map(|file| Watcher {
+            process: holding(&file),
+        }))
+    }
+
+    /// Whether the lock is on what is at `directory` now, and not on something that was removed.
+    pub fn holds(&self, directory: &Path) -> bool {
+        same(&self.file, directory)
+    }
+}
+
+/// Who is on watch.
+pub struct Watcher {
+    /// The process; none if it cannot be seen from here, as one in another pid namespace.
+    pub process: Option<Process>,
+}
+
+impl fmt::Display for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&named(self.process.as_ref()))
+    }
+}
+
+/// The lock that somebody on watch keeps: that of `directory`, or of a binary of another version.
+fn kept_watch(directory: &Path) -> Result<Option<File>> {
+    for directory in watches(directory) {
+        let Ok(file) = File::open(&directory) else {
+            continue;
+        };
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Some(file)),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("lock `{}`", directory.display()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// `directory`, and the same one in each layout that is there: until layout 7 it was the layout's.
+fn watches(directory: &Path) -> Vec<PathBuf> {
+    let (Some(root), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return vec![directory.to_owned()];
+    };
+    let layouts = fs::read_dir(root).into_iter().flatten().flatten();
+    let layouts = layouts.filter(|entry| is_layout(&entry.file_name().to_string_lossy()));
+    let mut watches: Vec<PathBuf> = layouts.map(|layout| layout.path().join(name)).collect();
+    watches.push(directory.to_owned());
+    watches
+}
+
+/// The refusal of what `verb` says, because somebody is on watch and holds the lock of `file`.
+fn kept(file: &File, verb: &str) -> anyhow::Error {
+    Problem::failed(
+        format!("{verb}: {} keeps it as it is", holder(file)),
+        "`run` follows the config file and the ranges file: change those; or end it first (`systemctl stop apifence`), the filter stays on",
+    )
+}
+
+/// Whether `file` is what is at `path` now.
+fn same(file: &File, path: &Path) -> bool {
+    let same = fs::metadata(path).and_then(|now| {
+        let own = file.metadata()?;
+        Ok((now.dev(), now.ino()) == (own.dev(), own.ino()))
+    });
+    same.unwrap_or(false)
+}
+
+/// The file beside `target` that stands for the right to replace it; `None` where nobody can replace it, as with a
+/// ConfigMap or a full disk: `detach` must work there, too.
+fn lock_file(target: &Path) -> Result<Option<File>> {
+    let path = beside(target, ".lock");
+    let open = || {
+        fs::create_dir_all(folder(target))?;
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+    };
+    match open() {
+        Ok(file) => Ok(Some(file)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Problem::failed(
+            format!("lock ranges file `{}`: {}", target.display(), errno(&error)),
+            hint(
+                &error,
+                "name a file in a folder that exists with `--ranges-file`",
+            ),
+        )),
+    }
+}
+
+/// Locks `file`, which stands for what is at `path`. The inner failure is that somebody else keeps it.
+fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
+    let verb = || format!("lock `{}`", path.display());
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Ok(file)),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Ok(Err(Problem::failed(
+                    format!("{}: {} holds it", verb(), holder(&file)),
+                    "only one change at a time; try again when it is done",
+                )));
+            }
+        }
+    }
+}
+
+/// Who holds the lock on `file`, in words.
+fn holder(file: &File) -> String {
+    named(holding(file).as_ref())
+}
+
+fn named(process: Option<&Process>) -> String {
+    let named = |process: &Process| {
+        let command = process.cmdline().ok()?.join(" ");
+        Some(format!("process {} (`{command}`)", process.pid()))
+    };
+    process
+        .and_then(named)
+        .unwrap_or_else(|| "another process".to_owned())
+}
+
+/// Who holds the lock on `file`, from the kernel's own table.
+fn holding(file: &File) -> Option<Process> {
+    let metadata = file.metadata().ok()?;
+    let device = metadata.dev();
+    let lock = procfs::locks().ok()?.into_iter().find(|lock| {
+        lock.inode == metadata.ino()
+            && u64::from(lock.devmaj) == major(device)
+            && u64::from(lock.devmin) == minor(device)
+    })?;
+    Process::new(lock.pid?).ok()
+}

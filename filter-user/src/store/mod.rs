@@ -1,0 +1,40 @@
+//! Files and locks: the ranges file is read whole and replaced whole, by one writer at a time, and what it replaces is kept.
+//!
+//! ```text
+//! FOLDER/apifence.toml     the config file, which is only read
+//! FOLDER/ranges             the list
+//! FOLDER/.ranges.new        a list being written
+//! FOLDER/.ranges.pending    a list in force until its deadline, if nobody confirms it
+//! FOLDER/.ranges.lock       locked by the writer
+//! FOLDER/ranges.history/N   copies of the lists in force until now, the highest number last
+//! ```
+
+mod acknowledged;
+mod attributes;
+mod config;
+mod draft;
+mod file;
+mod history;
+mod input;
+mod lock;
+mod path;
+mod read;
+mod saved;
+mod seen;
+mod trials;
+mod trust;
+
+pub use self::{
+    acknowledged::AcknowledgedStore,
+    config::{ConfigText, read_config},
+    draft::{Draft, is_same_list},
+    file::{Committed, Pending, Staged},
+    history::{History, Kept, written},
+    input::{Input, read_ranges},
+    lock::{WatchLock, Watcher, WriterLock},
+    read::read_regular,
+    saved::{PolicyStore, SavedPolicy, StagedPolicy},
+    seen::{Followed, Seen},
+    trials::{PolicyMark, TrialStore},
+    trust::{other_writer, refuse_other_writers},
+};

@@ -1,0 +1,114 @@
+//! `apifence top`: rates, who is refused and who is let in, live.
+//!
+//! `sample` reads the kernel, `model` makes rates of samples, `rows` puts them in order, `keys` and `view` are the screen, `once` is what is
+//! printed where there is none. Only `sample` and this file do anything that another cannot see.
+
+mod keys;
+mod meter;
+mod model;
+mod once;
+mod rows;
+mod sample;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use crossterm::event::{Event, EventStream};
+use futures_util::StreamExt as _;
+use ratatui::DefaultTerminal;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use self::{
+    keys::Controls,
+    model::Model,
+    once::Summary,
+    sample::Sampler,
+    view::{Look, draw},
+};
+use crate::{context::Context, ui::output::Output};
+
+/// How often the kernel is asked.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context) -> Result<u8> {
+    let mut sampler = Sampler::open(context)?;
+    if context.global.output == Output::Json || !io::stdout().is_terminal() {
+        let mut model = Model::default();
+        model.take(sampler.sample(false).await?);
+        sleep(PERIOD).await;
+        model.take(sampler.sample(true).await?);
+        context.global.output.write(&Summary::of(&model))?;
+        return Ok(0);
+    }
+    let mut screen = Screen::open()?;
+    live(&mut screen.terminal, &mut sampler).await?;
+    Ok(0)
+}
+
+/// The terminal, ours until dropped.
+struct Screen {
+    terminal: DefaultTerminal,
+}
+
+impl Screen {
+    /// Takes it, and sees to it that a panic gives it back before it says anything.
+    fn open() -> Result<Self> {
+        let terminal = ratatui::try_init().context("take terminal")?;
+        Ok(Self { terminal })
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Nobody to tell if it is gone.
+        let _ = self.terminal.show_cursor();
+        let _ = ratatui::try_restore();
+    }
+}
+
+/// Shows it until somebody quits.
+async fn live(terminal: &mut DefaultTerminal, sampler: &mut Sampler<'_>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("wait for signals")?;
+    let mut events = EventStream::new();
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let look = Look::from_environment();
+    let (mut model, mut controls) = (Model::default(), Controls::default());
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
+            _ = ticks.tick() => match sampler.sample(false).await {
+                Ok(sample) => model.take(sample),
+                Err(error) => model.fail(&error),
+            },
+            event = events.next() => match event {
+                Some(Ok(Event::Key(key))) => {
+                    if controls.press(key, &model) {
+                        return Ok(());
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error).context("read terminal"),
+                None => return Ok(()),
+            },
+        }
+        terminal
+            .draw(|frame| draw(frame, &model, &mut controls, look))
+            .context("write terminal")?;
+    }
+}

@@ -1,0 +1,190 @@
+//! `top` where no terminal is: one table, or one object.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    model::Model,
+    rows::{self, Sort, ago},
+};
+use crate::{
+    clock::to_second,
+    kernel::links::protected::Guard,
+    ui::output::table,
+    view::{
+        policy::{Provisional, origin_labels},
+        stats::{HEADER, RatedRow, rounded},
+    },
+};
+
+/// How many sources and entries are printed at most.
+const MOST: usize = 20;
+
+/// All of it, as it is printed.
+#[derive(Serialize)]
+pub(crate) struct Summary {
+    time: Timestamp,
+    state: &'static str,
+    #[serde(skip)]
+    headline: String,
+    provisional: Option<Provisional>,
+    dropped_per_second: f64,
+    would_drop_per_second: f64,
+    passed_per_second: f64,
+    authorized_per_second: f64,
+    /// Packets that were refused: of how many there is a report still in memory, and how many came besides since this began.
+    reported: u64,
+    not_reported: u64,
+    sources: Vec<SourceRow>,
+    entries: Vec<EntryRow>,
+    interfaces: Vec<InterfaceRow>,
+}
+
+#[derive(Serialize)]
+struct SourceRow {
+    source: Option<IpAddr>,
+    verdict: &'static str,
+    reason: &'static str,
+    destination_port: Option<u16>,
+    interface: String,
+    reported: u64,
+    reported_per_second: f64,
+    last_seen: Timestamp,
+}
+
+#[derive(Serialize)]
+struct EntryRow {
+    range: IpNet,
+    origins: Vec<&'static str>,
+    packets: u64,
+    packets_per_second: f64,
+    last_seen: Timestamp,
+}
+
+#[derive(Serialize)]
+struct InterfaceRow {
+    #[serde(flatten)]
+    guard: Guard,
+    counters: Vec<RatedRow>,
+}
+
+impl Summary {
+    pub(crate) fn of(model: &Model) -> Self {
+        let rate = |verdict| rounded(model.rate(&[verdict]));
+        let sources = rows::sources(model, Sort::Rate).into_iter().take(MOST);
+        let entries = rows::entries(model, Sort::Rate).into_iter().take(MOST);
+        let interfaces = model.interfaces.iter().map(|one| InterfaceRow {
+            guard: one.guard.clone(),
+            counters: one
+                .counters
+                .iter()
+                .map(|counter| RatedRow {
+                    row: counter.row,
+                    packets_per_second: rounded(counter.packets.rate(&model.times)),
+                    bytes_per_second: rounded(counter.bytes.rate(&model.times)),
+                })
+                .collect(),
+        });
+        Self {
+            time: to_second(model.time),
+            state: model.state,
+            headline: model.headline.clone(),
+            provisional: model.provisional,
+            dropped_per_second: rate("drop"),
+            would_drop_per_second: rate("would_drop"),
+            passed_per_second: rate("pass"),
+            authorized_per_second: rounded(model.authorized_rate()),
+            reported: model.reported,
+            not_reported: model.not_reported,
+            sources: sources
+                .map(|(address, source)| SourceRow {
+                    source: address,
+                    verdict: source.last.verdict.label(),
+                    reason: source.last.verdict.reason(),
+                    destination_port: source.last.ports.map(|[_, port]| port),
+                    interface: model.interface(source.last.ifindex),
+                    reported: source.packets.total(),
+                    reported_per_second: rounded(source.packets.rate(&model.times)),
+                    last_seen: to_second(source.last.time),
+                })
+                .collect(),
+            entries: entries
+                .map(|entry| EntryRow {
+                    range: entry.range,
+                    origins: origin_labels(entry.origins),
+                    packets: entry.packets.total(),
+                    packets_per_second: rounded(entry.packets.rate(&model.times)),
+                    last_seen: to_second(entry.last_seen),
+                })
+                .collect(),
+            interfaces: interfaces.collect(),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.headline)?;
+        if let Some(provisional) = &self.provisional {
+            writeln!(f, "{provisional}")?;
+        }
+        writeln!(
+            f,
+            "packets/s: {:.1} dropped, {:.1} would be dropped, {:.1} passed, {:.1} of them authorized\n",
+            self.dropped_per_second,
+            self.would_drop_per_second,
+            self.passed_per_second,
+            self.authorized_per_second
+        )?;
+        let sources = self.sources.iter().map(|row| {
+            vec![
+                row.source
+                    .map_or_else(|| "unknown".to_owned(), |source| source.to_string()),
+                format!("{:.1}", row.reported_per_second),
+                row.reported.to_string(),
+                ago(self.time, row.last_seen),
+                row.reason.to_owned(),
+                row.destination_port
+                    .map_or_else(|| "unknown".to_owned(), |port| port.to_string()),
+                row.interface.clone(),
+            ]
+        });
+        let header = [
+            "refused source",
+            "reported/s",
+            "reported",
+            "last seen",
+            "reason",
+            "to port",
+            "interface",
+        ];
+        writeln!(f, "{}", table(&header, sources))?;
+        writeln!(
+            f,
+            "{} reported, and {} more not reported\n",
+            self.reported, self.not_reported
+        )?;
+        let entries = self.entries.iter().map(|row| {
+            vec![
+                row.range.to_string(),
+                format!("{:.1}", row.packets_per_second),
+                row.packets.to_string(),
+                ago(self.time, row.last_seen),
+                row.origins.join(", "),
+            ]
+        });
+        let header = ["used entry", "packets/s", "packets", "last seen", "origin"];
+        writeln!(f, "{}\n", table(&header, entries))?;
+        let counters = self.interfaces.iter().flat_map(|row| {
+            let name = match (row.guard.guarded, row.guard.xdp_mode) {
+                (true, Some(place)) => format!("{} ({})", row.guard.interface, place.label()),
+                _ => format!("{} (NOT GUARDED)", row.guard.interface),
+            };
+            row.counters.iter().map(move |counter| counter.cells(&name))
+        });
+        f.write_str(&table(&HEADER, counters))
+    }
+}

@@ -1,0 +1,246 @@
+//! What the kernel says at one moment: all that `top` reads.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::Instant,
+};
+
+use crate::{
+    clock::Moment,
+    config::join,
+    context::Context,
+    kernel::{
+        bpf::{Begin, Counters, Maps, News, ReportReader, Slot, Use},
+        links::protected::{Guard, guards},
+        net::rtnetlink::Net,
+    },
+    policy::Prefix,
+    view::{
+        policy::{self, Provisional},
+        stats::{self, Row},
+    },
+};
+
+/// The ranges behind the keys of their use.
+pub(crate) type Ranges = Arc<HashMap<u32, Prefix>>;
+
+/// One moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// When, on a clock that nobody sets.
+    pub(crate) at: Duration,
+    /// When, for people.
+    pub(crate) time: Timestamp,
+    /// As `status` has it.
+    pub(crate) state: &'static str,
+    /// What `status` says first.
+    pub(crate) headline: String,
+    pub(crate) provisional: Option<Provisional>,
+    pub(crate) interfaces: Vec<(Guard, Vec<Row>)>,
+    /// Whether reports and uses are counted anew: at first, and when the filter was attached anew.
+    pub(crate) anew: bool,
+    pub(crate) news: News,
+    pub(crate) uses: Vec<Use>,
+    pub(crate) ranges: Ranges,
+}
+
+/// Reads one sample after another.
+pub(crate) struct Sampler<'a> {
+    context: &'a Context,
+    net: Net,
+    attached: Option<Attached>,
+}
+
+/// What is read of a filter that is attached.
+struct Attached {
+    maps: Maps,
+    reports: ReportReader,
+    known: Known,
+    anew: bool,
+}
+
+impl<'a> Sampler<'a> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// If no filter is attached, or its maps cannot be read.
+    pub(crate) fn open(context: &'a Context) -> Result<Self> {
+        // Refuses pins of another layout, and says what is missing.
+        if context.pins.interfaces()?.is_empty() {
+            return Err(context.nothing_attached());
+        }
+        let mut sampler = Self {
+            context,
+            net: Net::open()?,
+            attached: None,
+        };
+        sampler.follow()?;
+        Ok(sampler)
+    }
+
+    /// Opens the maps in use, where those that are open are not the ones.
+    fn follow(&mut self) -> Result<()> {
+        if self
+            .attached
+            .as_ref()
+            .is_some_and(|attached| attached.reports.is_current())
+        {
+            return Ok(());
+        }
+        self.attached = match self.context.maps()? {
+            None => None,
+            Some(maps) => Some(Attached {
+                maps,
+                reports: ReportReader::open(&self.context.pins.maps(), Begin::Oldest)?,
+                known: Known::default(),
+                anew: true,
+            }),
+        };
+        Ok(())
+    }
+
+    /// What the kernel says now. `patient`: waits for the names of ranges, though there be a million.
+    ///
+    /// # Errors
+    /// If it cannot be read: also where the filter is removed at this very moment.
+    pub(crate) async fn sample(&mut self, patient: bool) -> Result<Sample> {
+        let now = Moment::now()?;
+        let guards = guards(&self.context.pins, &self.net.interfaces().await?)?;
+        let mut sample = Sample {
+            at: Duration::from_nanos(now.monotonic),
+            time: now.wall,
+            state: "detached",
+            headline: String::new(),
+            provisional: None,
+            interfaces: Vec::new(),
+            anew: false,
+            news: News::default(),
+            uses: Vec::new(),
+            ranges: Ranges::default(),
+        };
+        let mut ports = String::new();
+        let is_guarded = guards.iter().any(|guard| guard.guarded);
+        if !guards.is_empty() {
+            let open = Counters::open(&self.context.pins.maps())?;
+            for guard in guards {
+                if let Some(counters) = stats::counters(&open, guard.ifindex)? {
+                    sample.interfaces.push((guard, counters));
+                }
+            }
+        }
+        self.follow()?;
+        if let Some(attached) = &mut self.attached {
+            let maps = &attached.maps;
+            let standing = maps.standing()?;
+            let (slot, record, settings) =
+                maps.steadily(|slot| Ok((slot, maps.record(slot)?, maps.settings(slot)?)))?;
+            ports = join(&settings.ports);
+            if is_guarded {
+                sample.state = policy::state(&record);
+                sample.provisional = Provisional::of(standing, &now);
+            }
+            sample.uses = attached.maps.uses(&now)?;
+            let known = &mut attached.known;
+            let directory = self.context.pins.maps();
+            let generation = record.generation;
+            known.ask(&sample.uses, generation, slot, move || {
+                Maps::open(&directory)
+            });
+            known.hear(patient).await?;
+            sample.ranges = known.ranges.clone();
+            // Last: news that were taken are not told again.
+            sample.news = attached.reports.poll()?;
+            sample.anew = std::mem::take(&mut attached.anew);
+        }
+        sample.headline = policy::headline(sample.state, &ports);
+        Ok(sample)
+    }
+}
+
+/// Which range each use is of. To know that takes a walk over all ranges: it is made beside everything else, only when a range is used
+/// that was not before, and for at most a tenth of the time.
+#[derive(Default)]
+struct Known {
+    generation: u64,
+    /// Those asked for that are in the generation.
+    ranges: Ranges,
+    /// Those asked for.
+    asked: HashSet<u32>,
+    walk: Option<Walk>,
+    not_before: Option<Instant>,
+}
+
+struct Walk {
+    generation: u64,
+    ids: HashSet<u32>,
+    begun: Instant,
+    task: JoinHandle<Result<Option<HashMap<u32, Prefix>>>>,
+}
+
+impl Known {
+    /// Begins a walk if one is needed, and its time has come.
+    fn ask(
+        &mut self,
+        uses: &[Use],
+        generation: u64,
+        slot: Slot,
+        open: impl FnOnce() -> Result<Maps> + Send + 'static,
+    ) {
+        if self.generation != generation {
+            self.generation = generation;
+            self.ranges = Ranges::default();
+            self.asked.clear();
+        }
+        let begun = Instant::now();
+        let all_known = uses.iter().all(|one| self.asked.contains(&one.id));
+        if all_known || self.walk.is_some() || self.not_before.is_some_and(|time| begun < time) {
+            return;
+        }
+        let ids: HashSet<u32> = uses.iter().map(|one| one.id).collect();
+        let wanted = ids.clone();
+        let task = spawn_blocking(move || {
+            let maps = open()?;
+            let ranges = maps.ranges_of(slot, &wanted, &Moment::now()?)?;
+            // The slot may have been given another generation meanwhile.
+            let same = maps.record(slot)?.generation == generation;
+            Ok(same.then_some(ranges))
+        });
+        self.walk = Some(Walk {
+            generation,
+            ids,
+            begun,
+            task,
+        });
+    }
+
+    /// Takes in what a walk has found, once it is done.
+    async fn hear(&mut self, patient: bool) -> Result<()> {
+        let Some(mut walk) = self.walk.take() else {
+            return Ok(());
+        };
+        // A short one need not wait for the next sample.
+        let patience = Duration::from_millis(if patient { 60_000 } else { 20 });
+        let Ok(found) = tokio::time::timeout(patience, &mut walk.task).await else {
+            self.walk = Some(walk);
+            return Ok(());
+        };
+        let took = walk.begun.elapsed();
+        self.not_before = Some(Instant::now() + 9 * took);
+        let found = found.map_err(|_| anyhow!("read policy: the reader died"))??;
+        if let Some(ranges) = found
+            && walk.generation == self.generation
+        {
+            self.ranges = Arc::new(ranges);
+            self.asked = walk.ids;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! What can go wrong, as the user reads it: `verb object: cause`, then a hint with the next step.
+
+use std::{borrow::Cow, fmt};
+
+use nix::errno::Errno;
+
+use super::visible::visible_in_line;
+
+/// Wrong usage or bad input: the user can mend it in what was typed or written.
+pub const EXIT_INPUT: u8 = 2;
+/// It failed.
+pub const EXIT_FAILED: u8 = 3;
+
+/// A failure with a hint and an exit code. [`anyhow::Error`] carries it; `main` alone prints it.
+#[derive(Debug)]
+pub struct Problem {
+    /// The complaint.
+    pub cause: String,
+    /// What to do next.
+    pub hint: String,
+    /// The process's exit code.
+    pub exit: u8,
+    /// Nothing is wrong with what was asked for, but it does harm: it is done if somebody insists.
+    pub refused: bool,
+    /// What is to be read after the hint, a line each: what would have changed, and whom that would cut.
+    pub details: Vec<String>,
+}
+
+impl Problem {
+    /// A change that is possible, and is not made unless somebody insists: `details` say what it would do.
+    pub fn refused(
+        cause: impl Into<String>,
+        hint: impl Into<String>,
+        details: Vec<String>,
+    ) -> anyhow::Error {
+        Self {
+            cause: cause.into(),
+            hint: hint.into(),
+            exit: EXIT_INPUT,
+            refused: true,
+            details,
+        }
+        .into()
+    }
+
+    /// Something failed that the user's input did not cause.
+    pub fn failed(cause: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self {
+            cause: cause.into(),
+            hint: hint.into(),
+            exit: EXIT_FAILED,
+            refused: false,
+            details: Vec::new(),
+        }
+        .into()
+    }
+
+    /// The user's input is at fault.
+    pub fn input(cause: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self {
+            cause: cause.into(),
+            hint: hint.into(),
+            exit: EXIT_INPUT,
+            refused: false,
+            details: Vec::new(),
+        }
+        .into()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Several refusals at once: what is wrong with a file is reported in one go, the first of it in
+/// words and the rest as a number. Wherever they are told, in a command's words, in a log, in
+/// `status` or to a probe, they are told as this says it.
+#[derive(Debug)]
+pub struct Refusals {
+    first: Vec<(String, String)>,
+    more: usize,
+}
+
+impl Refusals {
+    /// How many are told.
+    pub const SHOWN: usize = 10;
+    /// How many characters of each.
+    const LONGEST: usize = 1000;
+
+    /// The complaints, each with its hint.
+    pub fn new(list: Vec<(String, String)>) -> Self {
+        Self::counted(list, 0)
+    }
+
+    /// The same, with `more` that nobody kept.
+    pub fn counted(mut list: Vec<(String, String)>, more: usize) -> Self {
+        let more = more + list.len().saturating_sub(Self::SHOWN);
+        list.truncate(Self::SHOWN);
+        for (cause, hint) in &mut list {
+            cut(cause);
+            cut(hint);
+        }
+        Self { first: list, more }
+    }
+
+    /// The first complaints, and how many more there are.
+    pub fn causes(&self) -> Vec<String> {
+        let first = self.first.iter().map(|(cause, _)| cause.clone());
+        first.chain(self.and_more()).collect()
+    }
+
+    /// The same with their hints, as they are said.
+    pub fn lines(&self) -> Vec<String> {
+        let first = self.first.iter();
+        let first = first.map(|(cause, hint)| format!("error: {cause}\nhint: {hint}"));
+        let more = self.and_more().map(|more| format!("error: {more}"));
+        first.chain(more).collect()
+    }
+
+    fn and_more(&self) -> Option<String> {
+        (self.more > 0).then(|| format!("and {} more like these", thousands(self.more)))
+    }
+}
+
+/// Makes a text one line that can be read, and cuts one that nobody would read to its end.
+fn cut(text: &mut String) {
+    if let Cow::Owned(visible) = visible_in_line(text) {
+        *text = visible;
+    }
+    if let Some((end, _)) = text.char_indices().nth(Refusals::LONGEST) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+}
+
+/// A number as people read it: `59,990`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.causes().join("; "))
+    }
+}
+
+impl std::error::Error for Refusals {}
+
+/// What to do about an I/O error: `otherwise`, unless it is a shortage of descriptors, which
+/// nothing that is specific to a file mends.
+pub fn hint<'a>(error: &std::io::Error, otherwise: &'a str) -> &'a str {
+    match error.raw_os_error() {
+        Some(nix::libc::EMFILE) => {
+            "this process may open too few files: `ulimit -n 1024`, or `LimitNOFILE=` in a unit; what was in force stays in force"
+        }
+        Some(nix::libc::ENFILE) => {
+            "all processes of this node together have too many files open: end some, or raise `fs.file-max`; what was in force stays in force"
+        }
+        _ => otherwise,
+    }
+}
+
+/// The words for an I/O error: the system's own, in lower case, without its number.
+pub fn errno(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        // The kernel's own ENOTSUPP, which libc does not know.
+        Some(524) => "operation not supported".to_owned(),
+        Some(number) => match Errno::from_raw(number) {
+            Errno::UnknownErrno => format!("error {number}"),
+            known => lower_first(known.desc()),
+        },
+        // One with a path around it does not tell its number.
+        None if error.kind() == std::io::ErrorKind::StorageFull => {
+            Errno::ENOSPC.desc().to_lowercase()
+        }
+        None => error.to_string(),
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        // `I/O error` stays as it is.
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_refusals_are_the_first_and_a_count() {
+        let list = |count: usize| {
+            (0..count)
+                .map(|n| (format!("fault {n}"), "mend it".to_owned()))
+                .collect()
+        };
+        assert_eq!(Refusals::new(list(10)).causes().len(), 10);
+        let refusals = Refusals::counted(list(12), 59_988);
+        assert_eq!(refusals.causes().len(), 11);
+        assert_eq!(
+            refusals.lines().last().map(String::as_str),
+            Some("error: and 59,990 more like these")
+        );
+        assert!(
+            refusals
+                .to_string()
+                .ends_with("fault 9; and 59,990 more like these")
+        );
+        let long = Refusals::new(vec![("\u{e9}".repeat(100_000), String::new())]);
+        assert!(long.to_string().len() < 3_000);
+        let lines = Refusals::new(vec![("`a\nerror: b\x1b`".to_owned(), String::new())]);
+        assert_eq!(lines.to_string(), "`a\\u{a}error: b\\u{1b}`");
+    }
+}

@@ -1,0 +1,125 @@
+//! From what the kernel said to a sentence and a hint.
+
+use std::{error::Error, io};
+
+use super::error::{self, Problem, errno};
+
+/// The failure of `verb object`, with the cause that matters and what to do about it.
+pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyhow::Error {
+    match io_error(error) {
+        Some(cause) => {
+            let text = format!("{verb}: {}", errno(cause));
+            match verifier_line(error) {
+                Some(line) => Problem::failed(
+                    format!("{text}: {line}"),
+                    "this kernel's verifier does not take the program; please report it with the output of `uname -r`",
+                ),
+                None => Problem::failed(text, error::hint(cause, hint(cause))),
+            }
+        }
+        None => Problem::failed(
+            format!("{verb}: {}", innermost(error)),
+            "this is not expected; please report it with the output of `apifence status` and `uname -r`",
+        ),
+    }
+}
+
+/// The I/O error at the bottom of `error`, if there is one.
+pub fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() {
+        Some(nix::libc::EPERM | nix::libc::EACCES) => "needs CAP_SYS_ADMIN; run it as root",
+        Some(nix::libc::ENOMEM | nix::libc::E2BIG | nix::libc::ENOSPC) => {
+            "free memory or shorten the list; what was in force stays in force"
+        }
+        Some(nix::libc::EOPNOTSUPP) => "use `--xdp-mode generic`, which is slower, or `auto`",
+        Some(nix::libc::ENOENT) => {
+            "the pins are incomplete: `apifence detach`, then `apifence attach`; the port is unfiltered in between"
+        }
+        Some(nix::libc::EINVAL) => {
+            "this is not expected; please report it with the output of `apifence status` and `uname -r`"
+        }
+        _ => "`apifence status` shows what is in force",
+    }
+}
+
+/// The line of a verifier log that says what is wrong: the last one before its statistics.
+fn verifier_line(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if let Some((_, log)) = text.split_once("Verifier output:") {
+            return log
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .rfind(|line| {
+                    !line.starts_with("processed ")
+                        && !line.starts_with("verification time")
+                        && !line.starts_with("stack depth")
+                })
+                .map(str::to_owned);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the BPF_PROG_LOAD syscall failed. Verifier output: {log}")]
+    struct Refused {
+        log: &'static str,
+        source: io::Error,
+    }
+
+    /// It is no lack of privilege, though the errno is the same.
+    #[test]
+    fn a_program_that_the_verifier_refuses_is_told_as_that() {
+        let error = Refused {
+            log: "1: (79) r2 = *(u64 *)(r0 +64)\nR0 unbounded memory access\nprocessed 2 insns (limit 1000000)\n",
+            source: io::Error::from_raw_os_error(nix::libc::EACCES),
+        };
+        let error = explain("load program `apifence`", &error);
+        assert_eq!(
+            error.to_string(),
+            "load program `apifence`: permission denied: R0 unbounded memory access"
+        );
+        let problem = error.downcast_ref::<Problem>().expect("a problem");
+        assert!(problem.hint.contains("verifier"), "{problem:?}");
+    }
+
+    #[test]
+    fn the_systems_own_words_are_found_at_the_bottom() {
+        let error = Outer(io::Error::from_raw_os_error(nix::libc::EPERM));
+        assert_eq!(
+            explain("load program `apifence`", &error).to_string(),
+            "load program `apifence`: operation not permitted"
+        );
+    }
+}

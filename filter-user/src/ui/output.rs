@@ -1,0 +1,328 @@
+//! Data on stdout, as text or as JSON; talk on stderr. All output goes through here: it may fail,
+//! and nothing panics then; and whatever a file, a name or a peer brings, a terminal gets no
+//! character that it would obey.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    os::fd::AsFd as _,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+
+use super::{
+    error::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno, hint},
+    explain::io_error,
+    visible::{is_hidden, visible, visible_in_line, visible_json},
+};
+
+/// How data is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs: one object
+    Json,
+}
+
+impl Output {
+    /// Writes what a change came to, for programs; people are told on stderr as it happens.
+    ///
+    /// # Errors
+    /// If stdout cannot be written.
+    pub fn result<T: Serialize>(self, data: &T) -> Result<()> {
+        match self {
+            Self::Text => Ok(()),
+            Self::Json => print(json(data)?),
+        }
+    }
+
+    /// Writes one of many things, a line each, as long as the command runs.
+    ///
+    /// # Errors
+    /// If stdout cannot be written; [`ReaderGone`] if nobody reads it any more.
+    pub fn line<T: Serialize + Display>(self, data: &T) -> Result<()> {
+        let text = match self {
+            Self::Text => visible(&data.to_string()).into_owned(),
+            Self::Json => visible_json(serde_json::to_string(data).context("write JSON")?),
+        };
+        match write(&text) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+            written => written.context(WRITE),
+        }
+    }
+
+    /// Writes `data` to stdout.
+    ///
+    /// # Errors
+    /// If stdout cannot be written.
+    pub fn write<T: Serialize + Display>(self, data: &T) -> Result<()> {
+        match self {
+            Self::Text => print(data),
+            Self::Json => print(json(data)?),
+        }
+    }
+}
+
+/// What a failure to write data is a failure of.
+const WRITE: &str = "write to stdout";
+
+/// The reader of stdout has gone, as `head` does: the end of a command that would go on, and not a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("write to stdout: the reader has gone")]
+pub struct ReaderGone;
+
+fn json<T: Serialize>(data: &T) -> Result<String> {
+    Ok(visible_json(
+        serde_json::to_string_pretty(data).context("write JSON")?,
+    ))
+}
+
+/// Writes `data` to stdout. A reader that has gone has read enough.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn print(data: impl Display) -> Result<()> {
+    print_own(&visible(&data.to_string()))
+}
+
+/// Writes a text to stdout in which no word is anybody else's: a script may need its tabs.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn print_own(text: &str) -> Result<()> {
+    forgive(write(text.trim_end_matches('\n')))
+}
+
+/// Writes what `clap` says in place of a command: help and version to stdout, wrong usage to stderr. Returns the exit code.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn usage(said: &clap::Error) -> Result<u8> {
+    let text = said.render().to_string();
+    if text.contains(|letter| letter != '\n' && is_hidden(letter)) {
+        // An argument that a terminal would obey. Help has none.
+        say(text.trim_end());
+        return Ok(EXIT_INPUT);
+    }
+    // It knows the colours of a terminal.
+    let printed = said.print();
+    if said.use_stderr() {
+        return Ok(EXIT_INPUT);
+    }
+    forgive(printed.and_then(|()| io::stdout().flush())).map(|()| 0)
+}
+
+fn write(text: &str) -> io::Result<()> {
+    if let Some(queue) = QUEUE.get() {
+        queue.put(Stream::Out, format!("{text}\n"));
+        return Ok(());
+    }
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+fn forgive(written: io::Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context(WRITE),
+    }
+}
+
+/// Says something that is not data.
+pub fn say(text: impl Display) {
+    let text = text.to_string();
+    let line = format!("{}\n", visible(&text));
+    match QUEUE.get() {
+        Some(queue) => queue.put(Stream::Err, line),
+        // In one call, so that lines of several threads do not mix. If even stderr is gone, nobody is left to tell.
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// Says what `error` is, and its hints; returns the exit code.
+pub fn tell(error: &anyhow::Error) -> u8 {
+    if error.is::<ReaderGone>() {
+        return 0;
+    }
+    if let Some(refusals) = error.downcast_ref::<Refusals>() {
+        refusals.lines().iter().for_each(say);
+        return EXIT_INPUT;
+    }
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| {
+            cause
+                .downcast_ref()
+                .map_or_else(|| cause.to_string(), errno)
+        })
+        .collect();
+    let causes = causes.join(": ");
+    let Some(problem) = error.downcast_ref::<Problem>() else {
+        let shown = "`apifence status` shows what is in force";
+        let hint = io_error(&**error).map_or(shown, |error| hint(error, shown));
+        say(format_args!("error: {causes}\nhint: {hint}"));
+        return EXIT_FAILED;
+    };
+    let word = if problem.refused { "refused" } else { "error" };
+    say(format_args!("{word}: {causes}\nhint: {}", problem.hint));
+    problem.details.iter().for_each(say);
+    problem.exit
+}
+
+/// How many lines may wait for the one who reads them.
+const QUEUED: usize = 1024;
+/// How long the last lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// Lines for a thread that alone waits until they are taken.
+struct Queue {
+    lines: SyncSender<Line>,
+    /// How many found no room.
+    lost: AtomicU64,
+}
+
+enum Line {
+    Text(Stream, String),
+    /// All lines before have been written once this is answered.
+    Last(SyncSender<()>),
+}
+
+enum Stream {
+    Out,
+    Err,
+}
+
+impl Queue {
+    fn put(&self, stream: Stream, line: String) {
+        if self.lines.try_send(Line::Text(stream, line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// From now on a thread of its own writes: whoever does not read what this process says, or a terminal that somebody stopped, holds up
+/// nothing else. Lines for which there is no room are counted, and that is said once there is.
+///
+/// # Errors
+/// If no thread can be had.
+pub fn write_behind() -> Result<()> {
+    let (lines, taken) = sync_channel(QUEUED);
+    let lost = AtomicU64::new(0);
+    if QUEUE.set(Queue { lines, lost }).is_err() {
+        return Ok(());
+    }
+    let write = |stream, text: &str| {
+        // Gone is gone: what is guarded does not depend on who listens.
+        let _ = match stream {
+            Stream::Out => io::stdout().write_all(text.as_bytes()),
+            Stream::Err => io::stderr().write_all(text.as_bytes()),
+        };
+    };
+    thread::Builder::new()
+        .name("output".to_owned())
+        .spawn(move || {
+            for line in taken {
+                match line {
+                    Line::Text(stream, text) => write(stream, &text),
+                    Line::Last(answer) => drop(answer.send(())),
+                }
+                let lost = QUEUE
+                    .get()
+                    .map(|queue| queue.lost.swap(0, Ordering::Relaxed));
+                if let Some(lost @ 1..) = lost {
+                    write(
+                        Stream::Err,
+                        &format!(
+                            "warning: {lost} lines are missing here: nobody took them in time\n"
+                        ),
+                    );
+                }
+            }
+        })
+        .context("start thread")?;
+    Ok(())
+}
+
+/// Waits until everything that was said is written, if somebody takes it.
+pub fn written() {
+    let Some(queue) = QUEUE.get() else { return };
+    let deadline = Instant::now() + LAST_LINES;
+    let (answer, answered) = sync_channel(1);
+    let mut last = Line::Last(answer);
+    while let Err(TrySendError::Full(line)) = queue.lines.try_send(last) {
+        if Instant::now() >= deadline {
+            return;
+        }
+        last = line;
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = answered.recv_timeout(LAST_LINES);
+}
+
+/// Says what other crates log, the program in the kernel included: warnings, or with `verbose` all of it.
+pub fn say_logs(verbose: bool) {
+    let level = if verbose {
+        log::LevelFilter::Debug
+    } else {
+        log::LevelFilter::Warn
+    };
+    // It can be set once in a process: the first one stays.
+    if log::set_logger(&Logs).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Logs;
+
+impl log::Log for Logs {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let own = metadata.target().starts_with("apifence");
+        own || metadata.level() == log::Level::Error
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = record.level().as_str().to_lowercase();
+            say(format_args!("{level}: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Whether whoever read our stdout went away, though we have nothing to tell.
+pub fn is_closed() -> bool {
+    let stdout = io::stdout();
+    let mut ask = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    poll(&mut ask, PollTimeout::ZERO).is_ok()
+        && ask[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR))
+}
+
+/// A table without borders, its columns aligned.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    table.set_header(header);
+    // Before the columns are measured.
+    let visible = |cell: String| visible_in_line(&cell).into_owned();
+    let rows = rows.into_iter();
+    table.add_rows(rows.map(|row| row.into_iter().map(visible).collect::<Vec<_>>()));
+    let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+    lines.join("\n")
+}

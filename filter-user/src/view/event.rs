@@ -1,0 +1,111 @@
+//! A refused packet as it is shown: a line, or an object.
+
+use std::{collections::HashMap, fmt, net::IpAddr};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::kernel::{bpf::Refused, net::rtnetlink::Net};
+
+/// The names of interfaces, asked for again when an unknown one comes up.
+pub(crate) struct Names {
+    net: Net,
+    known: HashMap<u32, String>,
+}
+
+impl Names {
+    pub(crate) fn open() -> Result<Self> {
+        Ok(Self {
+            net: Net::open()?,
+            known: HashMap::new(),
+        })
+    }
+
+    /// Learns the names that `reports` need.
+    pub(crate) async fn learn(&mut self, reports: &[Refused]) -> Result<()> {
+        let unknown = |report: &Refused| !self.known.contains_key(&report.ifindex);
+        if reports.iter().any(unknown) {
+            let interfaces = self.net.interfaces().await?;
+            let all = interfaces.into_iter().map(|one| (one.ifindex, one.name));
+            self.known.extend(all);
+            // One that is gone has its number for a name, and is not asked for again.
+            for report in reports {
+                let number = || format!("#{}", report.ifindex);
+                self.known.entry(report.ifindex).or_insert_with(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of an interface.
+    pub(crate) fn of(&self, ifindex: u32) -> &str {
+        self.known.get(&ifindex).map_or("unknown", String::as_str)
+    }
+}
+
+/// A refused packet.
+#[derive(Serialize)]
+pub(crate) struct Event {
+    pub(crate) time: Timestamp,
+    verdict: &'static str,
+    reason: &'static str,
+    source: Option<IpAddr>,
+    source_port: Option<u16>,
+    destination: Option<IpAddr>,
+    destination_port: Option<u16>,
+    interface: String,
+    ifindex: u32,
+    bytes: u32,
+}
+
+impl Event {
+    pub(crate) fn new(refused: &Refused, names: &Names) -> Self {
+        Self {
+            time: milliseconds(refused.time),
+            verdict: refused.verdict.label(),
+            reason: refused.verdict.reason(),
+            source: refused.source,
+            source_port: refused.ports.map(|[source, _]| source),
+            destination: refused.destination,
+            destination_port: refused.ports.map(|[_, destination]| destination),
+            interface: names.of(refused.ifindex).to_owned(),
+            ifindex: refused.ifindex,
+            bytes: refused.bytes,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} {} {} -> {} {} {} bytes",
+            self.time,
+            self.verdict,
+            self.reason,
+            End(self.source, self.source_port),
+            End(self.destination, self.destination_port),
+            self.interface,
+            self.bytes
+        )
+    }
+}
+
+/// One end of a flow, as far as it is known.
+struct End(Option<IpAddr>, Option<u16>);
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (Some(address), Some(port)) => std::net::SocketAddr::new(address, port).fmt(f),
+            (Some(address), None) => address.fmt(f),
+            (None, _) => f.write_str("unknown"),
+        }
+    }
+}
+
+/// The data path's clock is no finer.
+pub(crate) fn milliseconds(time: Timestamp) -> Timestamp {
+    time.round(jiff::Unit::Millisecond).unwrap_or(time)
+}

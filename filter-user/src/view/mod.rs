@@ -1,0 +1,5 @@
+//! Values that several commands show.
+
+pub mod event;
+pub mod policy;
+pub mod stats;

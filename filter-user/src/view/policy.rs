@@ -1,0 +1,96 @@
+//! The policy in force as it is shown.
+
+use std::fmt;
+
+use anyhow::Result;
+use filter_common::{
+    Mode,
+    map::{Origin, PolicyRecord},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    clock::{Moment, to_second},
+    kernel::bpf::{Maps, Standing},
+    ui::output::say,
+};
+
+/// A change on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Provisional {
+    /// When the generation before is in force again.
+    pub(crate) until: Timestamp,
+    /// Seconds until then.
+    pub(crate) seconds_left: u64,
+}
+
+impl Provisional {
+    pub(crate) fn of(standing: Standing, now: &Moment) -> Option<Self> {
+        let Standing::Provisional { until, .. } = standing else {
+            return None;
+        };
+        Some(Self {
+            until: to_second(now.wall_at_boot(until)),
+            seconds_left: until.saturating_sub(now.boot).div_ceil(1_000_000_000),
+        })
+    }
+}
+
+/// Says whose change is on trial, if one is: what is shown beside it may take itself back.
+pub(crate) fn tell_trial(maps: &Maps) -> Result<()> {
+    let standing = maps.standing()?;
+    let Some(trial) = Provisional::of(standing, &Moment::now()?) else {
+        return Ok(());
+    };
+    let by = maps.author(standing.slot()).ok().flatten();
+    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
+    say(format_args!(
+        "note: a change{by} is on trial until {}, for {} s more; then the old policy returns by itself (`apifence confirm` keeps this one)",
+        trial.until, trial.seconds_left
+    ));
+    Ok(())
+}
+
+impl fmt::Display for Provisional {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "provisional: {} s left, until {}; then the old policy returns by itself (`apifence confirm` keeps this one)",
+            self.seconds_left, self.until
+        )
+    }
+}
+
+/// The first line: what becomes of packets from unauthorized sources to `ports`.
+pub(crate) fn headline(state: &str, ports: &str) -> String {
+    match state {
+        "enforcing" => {
+            format!("enforcing: TCP {ports} from sources outside the authorized ranges is dropped")
+        }
+        "monitoring" => format!(
+            "monitoring: TCP {ports} from sources outside the authorized ranges is counted, and passes"
+        ),
+        "off" => "off: enforcement is switched off, everyone passes".to_owned(),
+        "unknown" => "unknown: a filter is attached, and its policy cannot be read".to_owned(),
+        _ => "detached: no filter is attached, everyone passes".to_owned(),
+    }
+}
+
+/// The word for what the policy of `record` does, where a filter is attached.
+pub(crate) fn state(record: &PolicyRecord) -> &'static str {
+    match record.mode {
+        mode if mode == Mode::Off as u8 => "off",
+        mode if mode == Mode::Monitor as u8 => "monitoring",
+        _ => "enforcing",
+    }
+}
+
+/// The names of the origins in a set of their bits.
+pub(crate) fn origin_labels(origins: u8) -> Vec<&'static str> {
+    Origin::ALL
+        .into_iter()
+        .filter(|origin| origins & *origin as u8 != 0)
+        .map(Origin::label)
+        .collect()
+}

@@ -1,0 +1,158 @@
+//! The counters by interface and reason, and how fast they grow.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    context::Context,
+    kernel::{
+        bpf::{CounterRow, Counters},
+        net::rtnetlink::Net,
+    },
+    ui::output::table,
+};
+
+/// The counters of all guarded interfaces.
+#[derive(Clone, Serialize)]
+pub(crate) struct Stats {
+    pub(crate) interfaces: Vec<InterfaceStats>,
+}
+
+/// The counters of one interface.
+#[derive(Clone, Serialize)]
+pub(crate) struct InterfaceStats {
+    pub(crate) interface: String,
+    pub(crate) ifindex: u32,
+    /// Those that are not zero.
+    pub(crate) counters: Vec<Row>,
+}
+
+/// One counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) verdict: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+impl From<CounterRow> for Row {
+    fn from(row: CounterRow) -> Self {
+        Self {
+            verdict: row.verdict.label(),
+            reason: row.verdict.reason(),
+            packets: row.counter.packets,
+            bytes: row.counter.bytes,
+        }
+    }
+}
+
+impl InterfaceStats {
+    /// The packets counted under `verdict`, whatever the reason.
+    pub(crate) fn packets(&self, verdict: &str) -> u64 {
+        self.counters
+            .iter()
+            .filter(|row| row.verdict == verdict)
+            .map(|row| row.packets)
+            .sum()
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.interfaces.iter().flat_map(|interface| {
+            interface.counters.iter().map(|row| {
+                vec![
+                    interface.interface.clone(),
+                    row.verdict.to_owned(),
+                    row.reason.to_owned(),
+                    row.packets.to_string(),
+                    row.bytes.to_string(),
+                ]
+            })
+        });
+        f.write_str(&table(
+            &["interface", "verdict", "reason", "packets", "bytes"],
+            rows,
+        ))
+    }
+}
+
+/// Reads the counters of all guarded interfaces.
+pub(crate) async fn read(context: &Context, net: &Net) -> Result<Stats> {
+    let names = net.interfaces().await?;
+    let pinned = context.pins.interfaces()?;
+    let mut interfaces = Vec::new();
+    if pinned.is_empty() {
+        return Ok(Stats { interfaces });
+    }
+    let open = Counters::open(&context.pins.maps())?;
+    for ifindex in pinned {
+        let Some(counters) = counters(&open, ifindex)? else {
+            continue;
+        };
+        interfaces.push(InterfaceStats {
+            interface: names
+                .iter()
+                .find(|interface| interface.ifindex == ifindex)
+                .map_or_else(
+                    || format!("#{ifindex} (gone)"),
+                    |interface| interface.name.clone(),
+                ),
+            ifindex,
+            counters,
+        });
+    }
+    Ok(Stats { interfaces })
+}
+
+/// The counters of one interface that are not zero; none if the filter has left it meanwhile.
+pub(crate) fn counters(counters: &Counters, ifindex: u32) -> Result<Option<Vec<Row>>> {
+    let Some(rows) = counters.read(ifindex)? else {
+        return Ok(None);
+    };
+    let rows = rows.into_iter().filter(|row| row.counter.packets > 0);
+    Ok(Some(rows.map(Row::from).collect()))
+}
+
+/// One counter, and how fast it grew.
+#[derive(Serialize)]
+pub(crate) struct RatedRow {
+    #[serde(flatten)]
+    pub(crate) row: Row,
+    pub(crate) packets_per_second: f64,
+    pub(crate) bytes_per_second: f64,
+}
+
+/// The header of a table of [`RatedRow`]s.
+pub(crate) const HEADER: [&str; 7] = [
+    "interface",
+    "verdict",
+    "reason",
+    "packets/s",
+    "bytes/s",
+    "packets",
+    "bytes",
+];
+
+impl RatedRow {
+    /// Its line in a table, for the interface that is shown as `interface`.
+    pub(crate) fn cells(&self, interface: &str) -> Vec<String> {
+        vec![
+            interface.to_owned(),
+            self.row.verdict.to_owned(),
+            self.row.reason.to_owned(),
+            format!("{:.1}", self.packets_per_second),
+            format!("{:.1}", self.bytes_per_second),
+            self.row.packets.to_string(),
+            self.row.bytes.to_string(),
+        ]
+    }
+}
+
+/// To thousandths: more would only look exact.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

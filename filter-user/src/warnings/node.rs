@@ -1,0 +1,373 @@
+//! What an operator should know of this node, put together for `status`, `attach` and `run`.
+
+use std::{collections::BTreeSet, path::Path};
+
+use anyhow::Result;
+use filter_common::map::{Basis, PolicyRecord};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::{Facts, Warning, sorted};
+use crate::{
+    clock::Moment,
+    codes::{Acknowledgement, Code},
+    config::Settings,
+    context::Context,
+    kernel::{
+        links::{
+            foreign::Foreign,
+            protected::{Guard, guards},
+            strays::{Stray, strays},
+        },
+        net::{
+            interface::{Interface, other_name},
+            link_type::LinkType,
+            rtnetlink::Net,
+        },
+    },
+    metrics::Health,
+    policy::Prefix,
+    ranges::let_everyone_in,
+    store::{AcknowledgedStore, PolicyStore, other_writer},
+    ui::error::Problem,
+};
+
+/// What an operator should know of this node, by the settings in force; what is acknowledged is marked.
+pub(crate) async fn of_node(context: &Context, net: &Net) -> Result<Vec<Warning>> {
+    let have = match context.maps()? {
+        Some(maps) => maps.settings(maps.in_force()?).ok(),
+        None => None,
+    };
+    let settings = context.settings(have.as_ref());
+    let strays = strays(&context.pins, &net.interfaces().await?)?;
+    let elsewhere = strays.iter().map(|stray| stray.ifindex);
+    let guarded = context.pins.interfaces()?.into_iter().chain(elsewhere);
+    let warnings = of_traffic(context, net, &settings, &guarded.collect()).await?;
+    Ok(sorted(warnings, &acknowledged(context).0))
+}
+
+/// The same with what is wrong with the filter itself, for the process that keeps it as `health`
+/// says; `ranges` remember what the list has to say.
+pub(crate) async fn of_everything(
+    context: &Context,
+    net: &Net,
+    health: &Health,
+    ranges: &mut Ranges,
+) -> Result<Vec<Warning>> {
+    let interfaces = net.interfaces().await?;
+    let guards = guards(&context.pins, &interfaces)?;
+    let mut strays = strays(&context.pins, &interfaces)?;
+    // What this process holds is no stray, pinned or not.
+    strays.retain(|stray| !health.guarded.contains(&stray.ifindex));
+    let mut warnings = of_strays(&strays);
+    let is_held = |name: &String| {
+        let mut held = interfaces.iter();
+        held.any(|found| found.name == *name && health.guarded.contains(&found.ifindex))
+    };
+    // It knows them: asking the kernel would read every route.
+    let wanted = health.interfaces.iter().filter(|name| !is_held(name));
+    let wanted = wanted.cloned().collect();
+    warnings.extend(of_interfaces(&wanted, &interfaces, &guards, &strays));
+    let mut settings = None;
+    let maps = context.maps().unwrap_or_else(|error| {
+        warnings.push(unreadable(&error));
+        None
+    });
+    if let Some(maps) = maps {
+        let now = Moment::now()?;
+        let (record, have, found) = maps.steadily(|slot| {
+            let record = maps.record(slot)?;
+            let found = if ranges.are_of(&record) {
+                None
+            } else {
+                Some(maps.sources(slot, &now)?)
+            };
+            Ok((record, maps.settings(slot)?, found))
+        })?;
+        if let Some(found) = found {
+            *ranges = Ranges::new(&record, found.iter());
+        }
+        warnings.extend(of_basis(Basis::of(record.basis), have.mode_waits));
+        warnings.extend(ranges.warnings(now.wall));
+        settings = Some(have);
+    }
+    let guarded = guards.iter().filter(|guard| guard.guarded);
+    let elsewhere = strays.iter().map(|stray| stray.ifindex);
+    let guarded = guarded.map(|guard| guard.ifindex).chain(elsewhere);
+    let guarded = guarded.chain(health.guarded.iter().copied());
+    let settings = context.settings(settings.as_ref());
+    warnings.extend(of_traffic(context, net, &settings, &guarded.collect()).await?);
+    Ok(sorted(warnings, &acknowledged(context).0))
+}
+
+/// How traffic may come past a filter on `guarded`, and who else decides what it does.
+pub(crate) async fn of_traffic(
+    context: &Context,
+    net: &Net,
+    settings: &Settings,
+    guarded: &BTreeSet<u32>,
+) -> Result<Vec<Warning>> {
+    let facts = Facts::gather(net, &settings.ports, &settings.destinations).await?;
+    let mut warnings = facts.warnings(guarded);
+    warnings.extend(written_by_others(context));
+    Ok(warnings)
+}
+
+/// Which of the files that decide who is let in others may write.
+fn written_by_others(context: &Context) -> impl Iterator<Item = Warning> {
+    let files = [Path::new(&context.file.path), &context.global.ranges_file];
+    files.into_iter().filter_map(|file| {
+        let cause = other_writer(file)?;
+        let file = file.display();
+        let warning = Warning::new(
+            Code::WrittenByOthers,
+            format!("{cause}, and `{file}` decides who is let in"),
+            "`chown root` and `chmod go-w` it",
+        );
+        Some(warning.about([file]))
+    })
+}
+
+/// Filters whose pins are elsewhere.
+pub(crate) fn of_strays(strays: &[Stray]) -> Vec<Warning> {
+    let warning = |stray: &Stray| {
+        Warning::new(Code::FilteredElsewhere, stray.cause(), stray.hint()).on(&stray.interface)
+    };
+    strays.iter().map(warning).collect()
+}
+
+/// Interfaces that were guarded or are `wanted` to be, and are not.
+pub(crate) fn of_interfaces(
+    wanted: &BTreeSet<String>,
+    interfaces: &[Interface],
+    guards: &[Guard],
+    strays: &[Stray],
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for guard in guards.iter().filter(|guard| !guard.guarded) {
+        let name = &guard.interface;
+        let found = interfaces
+            .iter()
+            .find(|found| found.ifindex == guard.ifindex);
+        let warning = match found {
+            None => Warning::new(
+                Code::UnguardedInterface,
+                format!(
+                    "interface {} is gone, and the pin of its filter is left",
+                    guard.ifindex
+                ),
+                "nothing is open, and there is nothing to do: `run`, or `apifence attach`, guards the one that comes in its place",
+            ),
+            Some(found) => unguarded(found, "though its link is pinned"),
+        };
+        warnings.push(warning.on(name));
+    }
+    for name in wanted {
+        let shown = guards.iter().any(|guard| guard.interface == *name);
+        let elsewhere = strays.iter().any(|stray| stray.interface == *name);
+        if shown || elsewhere {
+            continue;
+        }
+        let found = interfaces.iter().find(|found| found.name == *name);
+        let warning = match found {
+            Some(found) => unguarded(found, "and it should be"),
+            None => Warning::new(
+                Code::UnguardedInterface,
+                format!("`{name}` should be guarded, and there is no such interface"),
+                other_name(name, interfaces).unwrap_or_else(|| {
+                    "`run` guards it the moment it comes; `ip link` lists those that are there"
+                        .to_owned()
+                }),
+            ),
+        };
+        warnings.push(warning.on(name));
+    }
+    warnings
+}
+
+/// That `interface` is not guarded, and `why` that matters, or what is there instead.
+fn unguarded(interface: &Interface, why: &str) -> Warning {
+    let name = &interface.name;
+    // What is ours is not in the way.
+    let foreign = interface.xdp.filter(|xdp| {
+        let program = crate::kernel::bpf::loaded(xdp.program_id);
+        program.is_none_or(|program| program.link_header().is_none())
+    });
+    let (message, hint) = match foreign {
+        Some(xdp) => {
+            let foreign = Foreign::on(name, interface.ifindex, xdp);
+            (
+                format!("`{name}` is not guarded: it carries {}", foreign.what),
+                foreign.hint,
+            )
+        }
+        None => (
+            format!("`{name}` is not guarded, {why}"),
+            format!(
+                "`apifence attach --interface {name}` guards it; where `run` is up, its log says what stops it"
+            ),
+        ),
+    };
+    Warning::new(Code::UnguardedInterface, message, hint)
+}
+
+/// That the maps of the filter cannot be read.
+pub(crate) fn unreadable(error: &anyhow::Error) -> Warning {
+    let problem = error.downcast_ref::<Problem>();
+    let hint = problem.map_or("", |problem| &problem.hint);
+    Warning::new(Code::UnreadablePolicy, format!("{error:#}"), hint)
+}
+
+/// That the policy in force does not come from the files.
+pub(crate) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
+    let mend = "`apifence status` names what is wrong with them; once corrected, `run` or `attach` puts them in force";
+    let (message, hint) = match basis {
+        _ if waits => (
+            "monitor mode: nothing is dropped yet, for it is not clear what the first enforcement would do to the cluster",
+            "`cluster_cidrs` names nodes and pods; or `apifence enforce --force`, if none of them needs this API server",
+        ),
+        Basis::Files => return None,
+        Basis::LastInForce => (
+            "the files were not usable at the last start: the policy last in force holds",
+            mend,
+        ),
+        Basis::ImplicitSources => (
+            "no list was usable at the last start: only the implicit sources are let in",
+            mend,
+        ),
+        Basis::DefaultSettings => (
+            "the settings last in force were not readable at the last start: flags of before are lost",
+            "`apifence status` shows what holds; what the files do not say is the default: give those flags again to `apifence attach`",
+        ),
+        Basis::Fresh => (
+            "there was no list at the last start: monitor mode, and nothing is dropped",
+            "`apifence ranges set CIDR,...` writes one",
+        ),
+    };
+    Some(Warning::new(Code::PolicySource, message, hint))
+}
+
+/// Those ranges of a generation that there is something to say of.
+#[derive(Debug, Default)]
+pub(crate) struct Ranges {
+    /// The number of the generation, and when it was put in force.
+    mark: Option<(u64, u64)>,
+    prefixes: Vec<Prefix>,
+    /// The families of which those that do not expire let every source in.
+    everyone: Vec<IpNet>,
+}
+
+impl Ranges {
+    /// Of a generation with these prefixes.
+    pub(crate) fn new<'a>(
+        record: &PolicyRecord,
+        prefixes: impl Iterator<Item = &'a Prefix>,
+    ) -> Self {
+        let (mut told, mut others) = (Vec::new(), Vec::new());
+        for prefix in prefixes {
+            if prefix.range.prefix_len() == 0 || prefix.expires.is_some() {
+                told.push(*prefix);
+            }
+            if prefix.expires.is_none() {
+                others.push(prefix.range);
+            }
+        }
+        others.sort_unstable();
+        Self {
+            mark: Some((record.generation, record.applied_at)),
+            prefixes: told,
+            everyone: let_everyone_in(&others),
+        }
+    }
+
+    fn are_of(&self, record: &PolicyRecord) -> bool {
+        self.mark == Some((record.generation, record.applied_at))
+    }
+
+    /// What there is to say of them at `now`.
+    pub(crate) fn warnings(&self, now: Timestamp) -> Vec<Warning> {
+        let (living, expired): (Vec<&Prefix>, Vec<&Prefix>) =
+            self.prefixes.iter().partition(|prefix| prefix.lives(now));
+        let ones: BTreeSet<IpNet> = living
+            .iter()
+            .map(|prefix| prefix.range)
+            .filter(|range| range.prefix_len() == 0)
+            .collect();
+        let all: BTreeSet<IpNet> = ones.iter().chain(&self.everyone).copied().collect();
+        let mut warnings: Vec<Warning> = all
+            .into_iter()
+            .map(|all| everyone(all, ones.contains(&all)))
+            .collect();
+        let (subject, verb) = match expired.len() {
+            0 => return warnings,
+            1 => ("1 range".to_owned(), "has"),
+            many => (format!("{many} ranges"), "have"),
+        };
+        let warning = Warning::new(
+            Code::Expired,
+            format!("{subject} {verb} expired: nobody gets in by it any more"),
+            "`apifence ranges list` shows what expired, `apifence ranges remove` takes it out",
+        );
+        warnings.push(warning.about(expired.iter().map(|prefix| prefix.range)));
+        warnings
+    }
+}
+
+/// That every source of the family of `all` is let in, by that one range or by others together.
+fn everyone(all: IpNet, is_one: bool) -> Warning {
+    let family = match all {
+        IpNet::V4(_) => "IPv4",
+        IpNet::V6(_) => "IPv6",
+    };
+    let message = if is_one {
+        format!("`{all}` is authorized: every {family} source passes")
+    } else {
+        format!("the authorized ranges are `{all}` together: every {family} source passes")
+    };
+    let hint = "`apifence ranges list` shows where it comes from";
+    Warning::new(Code::Everyone, message, hint).about([all])
+}
+
+/// What is acknowledged, by the settings and by `status --ack`; and why the latter cannot be read.
+pub(crate) fn acknowledged(context: &Context) -> (Vec<Acknowledgement>, Option<anyhow::Error>) {
+    let mut known = context.config.acknowledged_warnings.to_vec();
+    match AcknowledgedStore::new(&context.config.state_dir).read() {
+        Ok(kept) => {
+            known.extend(kept);
+            (known, None)
+        }
+        Err(error) => (known, Some(error)),
+    }
+}
+
+/// The interfaces that are to be guarded, by name: those that the settings name, or the last
+/// `attach` or `run`; or else those that hold the default routes. Those that were guarded and are
+/// still there come with them.
+pub(crate) async fn wanted(
+    context: &Context,
+    net: &Net,
+    guards: &[Guard],
+) -> Result<BTreeSet<String>> {
+    let mut names = context.config.interfaces.to_vec();
+    if names.is_empty() {
+        let saved = PolicyStore::new(&context.config.state_dir).read();
+        names = saved.ok().flatten().map_or(names, |saved| saved.interfaces);
+    }
+    let mut wanted: BTreeSet<String> = names.into_iter().collect();
+    let interfaces = net.interfaces().await?;
+    if wanted.is_empty() {
+        let routes = net.default_route_interfaces().await?;
+        let chosen = interfaces.iter().filter(|interface| {
+            routes.contains(&interface.ifindex)
+                && matches!(interface.link_type, LinkType::Filtered(_))
+        });
+        wanted.extend(chosen.map(|interface| interface.name.clone()));
+    }
+    let is_there = |guard: &&Guard| {
+        let mut interfaces = interfaces.iter();
+        interfaces.any(|interface| interface.ifindex == guard.ifindex)
+    };
+    let guards = guards.iter().filter(is_there);
+    wanted.extend(guards.map(|guard| guard.interface.clone()));
+    Ok(wanted)
+}
