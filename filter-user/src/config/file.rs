@@ -20,7 +20,7 @@ impl Config {
         let (table, _) = DeTable::parse_recoverable(&text);
         for (name, value) in table.get_ref() {
             let line = line_of(&text, name.span().start);
-            let mut each = self.each();
+            let mut each = self.each_mut();
             let Some(setting) = each
                 .iter_mut()
                 .find(|setting| setting.row().key == name.get_ref())
@@ -38,7 +38,7 @@ impl Config {
                 refusals.push((line_of(&text, span.start), refusal.cause, refusal.hint));
             }
         }
-        for setting in self.each() {
+        for setting in self.each_mut() {
             if mentions(&lost, setting.row().key) {
                 setting.doubt();
             }
@@ -50,7 +50,7 @@ impl Config {
 
     /// The file cannot be read: it may say anything.
     pub fn doubt_all(&mut self) {
-        for setting in self.each() {
+        for setting in self.each_mut() {
             setting.doubt();
         }
     }

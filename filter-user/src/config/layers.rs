@@ -1,7 +1,6 @@
 //! All settings, each with where its value comes from: flag over environment over file over what is in force over default.
 //!
-//! A new setting is a field here, in three places of this file that the compiler ties together, and an argument in `cli.rs` whose id
-//! is the key.
+//! A new setting is a line in `settings!` and an argument in `cli.rs` whose id is the key.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, ops::Deref, path::PathBuf};
 
@@ -18,140 +17,89 @@ use super::{
 };
 use crate::{codes::Acknowledgement, ranges::Refusal, ui::output::Output};
 
-/// Every setting.
-#[derive(Clone)]
-pub struct Config {
-    /// File that holds the authorized ranges.
-    pub ranges_file: Setting<PathBuf>,
-    /// Directory in a bpffs for what outlives the process.
-    pub bpffs: Setting<PathBuf>,
-    /// Directory for what outlives a reboot, apart from what people write.
-    pub state_dir: Setting<PathBuf>,
-    /// How data is written to stdout.
-    pub output: Setting<Output>,
-    /// Say more.
-    pub verbose: Setting<bool>,
-    /// Interfaces to guard; empty for those that hold the default routes.
-    pub interfaces: Setting<Vec<String>>,
-    /// Protected TCP ports.
-    pub ports: Setting<BTreeSet<u16>>,
-    /// Guarded destinations; empty for any.
-    pub destinations: Setting<Vec<IpNet>>,
-    /// What to do with packets from unauthorized sources.
-    pub mode: Setting<PolicyMode>,
-    /// Where the program runs.
-    pub xdp_mode: Setting<XdpMode>,
-    /// The cluster's egress addresses.
-    pub outbound_ips: Setting<Vec<IpAddr>>,
-    /// The cluster's egress prefixes.
-    pub outbound_ip_prefixes: Setting<Vec<IpNet>>,
-    /// The cluster's own CIDRs.
-    pub cluster_cidrs: Setting<Vec<IpNet>>,
-    /// Whether the node's own addresses are authorized.
-    pub node_addresses: Setting<bool>,
-    /// Most ranges in the list.
-    pub max_ranges: Setting<u32>,
-    /// Where `run` serves its metrics.
-    pub metrics_listen: Setting<MetricsListen>,
-    /// Whether `run` detaches when it ends.
-    pub detach_on_exit: Setting<bool>,
-    /// What `run` does with an edit that would cut cluster nodes or administrators.
-    pub on_cut: Setting<OnCut>,
-    /// How long such an edit is on trial.
-    pub on_cut_within: Setting<Window>,
-    /// The warnings that are known and need not be told.
-    pub acknowledged_warnings: Setting<Vec<Acknowledgement>>,
+/// Declares [`Config`] from the settings: the field's name is the key, and after `=` is the default.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $key:ident: $kind:ty = $default:expr;)*) => {
+        /// Every setting.
+        #[derive(Clone)]
+        pub struct Config {
+            $($(#[$doc])* pub $key: Setting<$kind>,)*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    $($key: Setting::new(stringify!($key), $default),)*
+                }
+            }
+        }
+
+        impl Config {
+            fn each(&self) -> impl Iterator<Item = &dyn Layered> {
+                [$(&self.$key as &dyn Layered),*].into_iter()
+            }
+
+            /// The settings one by one, in the order in which they are shown.
+            pub(super) fn each_mut(&mut self) -> Vec<&mut dyn Layered> {
+                vec![$(&mut self.$key),*]
+            }
+        }
+    };
 }
 
-/// What holds where nobody says otherwise.
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            ranges_file: Setting::new("ranges_file", DEFAULT_RANGES_FILE.into()),
-            bpffs: Setting::new("bpffs", DEFAULT_BPFFS.into()),
-            state_dir: Setting::new("state_dir", DEFAULT_STATE_DIR.into()),
-            output: Setting::new("output", Output::Text),
-            verbose: Setting::new("verbose", false),
-            interfaces: Setting::new("interfaces", Vec::new()),
-            ports: Setting::new("ports", DEFAULT_PORTS.into()),
-            destinations: Setting::new("destinations", Vec::new()),
-            mode: Setting::new("mode", PolicyMode::Enforce),
-            xdp_mode: Setting::new("xdp_mode", XdpMode::Auto),
-            outbound_ips: Setting::new("outbound_ips", Vec::new()),
-            outbound_ip_prefixes: Setting::new("outbound_ip_prefixes", Vec::new()),
-            cluster_cidrs: Setting::new("cluster_cidrs", Vec::new()),
-            node_addresses: Setting::new("node_addresses", true),
-            max_ranges: Setting::new("max_ranges", DEFAULT_MAX_RANGES),
-            metrics_listen: Setting::new("metrics_listen", MetricsListen::default()),
-            detach_on_exit: Setting::new("detach_on_exit", false),
-            on_cut: Setting::new("on_cut", OnCut::Trial),
-            on_cut_within: Setting::new("on_cut_within", Window::default()),
-            acknowledged_warnings: Setting::new("acknowledged_warnings", Vec::new()),
-        }
-    }
+settings! {
+    /// File that holds the authorized ranges.
+    ranges_file: PathBuf = DEFAULT_RANGES_FILE.into();
+    /// Directory in a bpffs for what outlives the process.
+    bpffs: PathBuf = DEFAULT_BPFFS.into();
+    /// Directory for what outlives a reboot, apart from what people write.
+    state_dir: PathBuf = DEFAULT_STATE_DIR.into();
+    /// How data is written to stdout.
+    output: Output = Output::Text;
+    /// Say more.
+    verbose: bool = false;
+    /// Interfaces to guard; empty for those that hold the default routes.
+    interfaces: Vec<String> = Vec::new();
+    /// Protected TCP ports.
+    ports: BTreeSet<u16> = DEFAULT_PORTS.into();
+    /// Guarded destinations; empty for any.
+    destinations: Vec<IpNet> = Vec::new();
+    /// What to do with packets from unauthorized sources.
+    mode: PolicyMode = PolicyMode::Enforce;
+    /// Where the program runs.
+    xdp_mode: XdpMode = XdpMode::Auto;
+    /// The cluster's egress addresses.
+    outbound_ips: Vec<IpAddr> = Vec::new();
+    /// The cluster's egress prefixes.
+    outbound_ip_prefixes: Vec<IpNet> = Vec::new();
+    /// The cluster's own CIDRs.
+    cluster_cidrs: Vec<IpNet> = Vec::new();
+    /// Whether the node's own addresses are authorized.
+    node_addresses: bool = true;
+    /// Most ranges in the list.
+    max_ranges: u32 = DEFAULT_MAX_RANGES;
+    /// Where `run` serves its metrics.
+    metrics_listen: MetricsListen = MetricsListen::default();
+    /// Whether `run` detaches when it ends.
+    detach_on_exit: bool = false;
+    /// What `run` does with an edit that would cut cluster nodes or administrators.
+    on_cut: OnCut = OnCut::Trial;
+    /// How long such an edit is on trial.
+    on_cut_within: Window = Window::default();
+    /// The warnings that are known and need not be told.
+    acknowledged_warnings: Vec<Acknowledgement> = Vec::new();
 }
 
 impl Config {
-    /// The settings one by one, as they are shown.
-    pub(super) fn each(&mut self) -> Vec<&mut dyn Layered> {
-        let Self {
-            ranges_file,
-            bpffs,
-            state_dir,
-            output,
-            verbose,
-            interfaces,
-            ports,
-            destinations,
-            mode,
-            xdp_mode,
-            outbound_ips,
-            outbound_ip_prefixes,
-            cluster_cidrs,
-            node_addresses,
-            max_ranges,
-            metrics_listen,
-            detach_on_exit,
-            on_cut,
-            on_cut_within,
-            acknowledged_warnings,
-        } = self;
-        vec![
-            ranges_file,
-            bpffs,
-            state_dir,
-            output,
-            verbose,
-            interfaces,
-            ports,
-            destinations,
-            mode,
-            xdp_mode,
-            outbound_ips,
-            outbound_ip_prefixes,
-            cluster_cidrs,
-            node_addresses,
-            max_ranges,
-            metrics_listen,
-            detach_on_exit,
-            on_cut,
-            on_cut_within,
-            acknowledged_warnings,
-        ]
-    }
-
     /// The settings as they are shown.
     pub fn rows(&self) -> Vec<Row> {
-        let mut config = self.clone();
-        config.each().iter().map(|setting| setting.row()).collect()
+        self.each().map(Layered::row).collect()
     }
 
     /// Whether the config file, or the environment, may say something about one of `keys` that could not be read, and nothing goes
     /// before it.
     pub fn doubts(&self, keys: &[&str]) -> bool {
-        let mut config = self.clone();
-        let each = config.each();
-        each.iter()
+        self.each()
             .any(|setting| setting.is_doubtful() && keys.contains(&setting.row().key))
     }
 
@@ -185,7 +133,7 @@ impl Config {
     ) -> Wrong {
         let mut wrong = Wrong::default();
         let mut known = Vec::new();
-        for setting in self.each() {
+        for setting in self.each_mut() {
             let key = setting.row().key;
             let argument = argument(command, key);
             known.push((argument, key));
@@ -241,9 +189,8 @@ impl Config {
 
     /// The keys whose values the config file gave, now or when it was still there.
     fn keys_of_file(&self) -> BTreeSet<String> {
-        let mut config = self.clone();
-        let each = config.each().into_iter();
-        each.filter(|setting| setting.is_from_file())
+        self.each()
+            .filter(|setting| setting.is_from_file())
             .map(|setting| setting.row().key.to_owned())
             .collect()
     }

@@ -70,7 +70,7 @@ fn the_example_changes_nothing_as_it_is_and_with_every_line_uncommented() {
 fn the_defaults_that_help_shows_are_those_that_hold() {
     let matches = matches(&[]);
     let mut config = Config::default();
-    for setting in config.each() {
+    for setting in config.each_mut() {
         let refusals = setting.take(&matches, Origin::Default);
         assert_eq!(refusals, []);
     }
