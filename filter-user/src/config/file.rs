@@ -1,51 +1,86 @@
-//! The config file: from text to settings, and all that is wrong with it in one go.
+//! The config file: from text to settings, and all its faults in one pass.
 
-use toml::de::{DeTable, Error};
+use std::collections::BTreeSet;
+
+use toml::de::DeTable;
 
 use super::{
     layers::{Config, Origin},
     nearest::nearest,
+    value::refusal,
 };
-
-/// Most settings that are no TOML before a file is given up: it may be another file altogether.
-const MOST_COMPLAINTS: usize = 20;
+use crate::ranges::Refusal;
 
 impl Config {
-    /// Takes what the config file at `path` says, `text`, in place of the defaults. What can be read of a broken file is taken, too: what
-    /// cannot is doubtful from then on.
+    /// Takes the settings of the config file, `text`, in place of the defaults. A setting that is
+    /// broken or set twice is doubtful from then on.
     ///
-    /// Returns what is wrong, each with its hint, in the order of the lines.
+    /// Returns the faults, each with its hint, in the order of the lines.
     pub fn read_file(&mut self, path: &str, text: &str) -> Vec<(String, String)> {
-        let (text, lost, mut refusals) = without_errors(text);
-        let (table, _) = DeTable::parse_recoverable(&text);
-        for (name, value) in table.get_ref() {
-            let line = line_of(&text, name.span().start);
-            let mut each = self.each_mut();
-            let Some(setting) = each
-                .iter_mut()
-                .find(|setting| setting.row().key == name.get_ref())
-            else {
-                let keys: Vec<&str> = each.iter().map(|setting| setting.row().key).collect();
-                let (cause, hint) = unknown(name.get_ref(), &keys);
-                refusals.push((line, cause, hint));
-                continue;
+        let mut wrong = Vec::new();
+        let mut keys = BTreeSet::new();
+        let mut settings = self.each_mut();
+        for (first, piece) in pieces(text) {
+            let line = |offset: usize| first + piece[..offset].matches('\n').count();
+            let mut refuse = |line: usize, Refusal { cause, hint }| {
+                wrong.push((line, format!("{path}:{line}: {cause}"), hint));
             };
-            let origin = Origin::File {
-                path: path.to_owned(),
-                line,
+            let table = match DeTable::parse(&piece) {
+                Ok(table) => table.into_inner(),
+                Err(error) => {
+                    for setting in &mut settings {
+                        if mentions(&piece, setting.row().key) {
+                            setting.doubt();
+                        }
+                    }
+                    // An omission belongs to the end of the last word, not to the next line.
+                    let before = &piece[..error.span().map_or(0, |span| span.start)];
+                    refuse(
+                        line(before.trim_end().len()),
+                        refusal(
+                            format!("no TOML: {}", error.message()),
+                            "a setting is `key = value`: words in quotes, lists like `[443, 6443]`",
+                        ),
+                    );
+                    continue;
+                }
             };
-            for (span, refusal) in setting.read(value, origin) {
-                refusals.push((line_of(&text, span.start), refusal.cause, refusal.hint));
+            for (name, value) in table {
+                let at = line(name.span().start);
+                let key = name.get_ref();
+                match settings.iter_mut().find(|setting| setting.row().key == key) {
+                    None => {
+                        let known: Vec<_> =
+                            settings.iter().map(|setting| setting.row().key).collect();
+                        refuse(at, unknown(key, &known));
+                    }
+                    Some(setting) if keys.insert(setting.row().key) => {
+                        let origin = Origin::File {
+                            path: path.to_owned(),
+                            line: at,
+                        };
+                        for (span, refusal) in setting.read(&value, origin) {
+                            refuse(line(span.start), refusal);
+                        }
+                    }
+                    Some(setting) => {
+                        setting.doubt();
+                        refuse(
+                            at,
+                            refusal(
+                                format!("`{key}` is set twice"),
+                                "leave one of them; a list has its values in one, like `[443, 6443]`",
+                            ),
+                        );
+                    }
+                }
             }
         }
-        for setting in self.each_mut() {
-            if mentions(&lost, setting.row().key) {
-                setting.doubt();
-            }
-        }
-        refusals.sort_by_key(|(line, ..)| *line);
-        let complete = |(line, cause, hint)| (format!("{path}:{line}: {cause}"), hint);
-        refusals.into_iter().map(complete).collect()
+        wrong.sort_by_key(|(line, ..)| *line);
+        wrong
+            .into_iter()
+            .map(|(_, cause, hint)| (cause, hint))
+            .collect()
     }
 
     /// The file cannot be read: it may say anything.
@@ -56,101 +91,57 @@ impl Config {
     }
 }
 
-/// A complaint: the line, the cause, the hint.
-type Complaint = (usize, String, String);
-
-/// `text` with blanks for each setting that cannot be parsed, what stood there, and the complaints.
+/// The pieces of `text` that are parsed alone, each with its first line: all of it if it is TOML,
+/// otherwise a piece for each setting.
 ///
-/// The parser loses its way behind an error, and complains about what follows: so the first error is told, the setting that it is
-/// in is blanked, and what remains is parsed again.
-fn without_errors(text: &str) -> (String, String, Vec<Complaint>) {
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let mut lost = String::new();
-    let mut complaints = Vec::new();
-    loop {
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let (table, errors) = DeTable::parse_recoverable(&text);
-        let spans = errors.iter().map(|error| error.span().unwrap_or(0..0));
-        let Some((span, error)) = spans.zip(&errors).min_by_key(|(span, _)| span.start) else {
-            return (text, lost, complaints);
-        };
-        let offset = span.start;
-        let inside = table
-            .get_ref()
-            .iter()
-            .find(|(name, value)| (name.span().start..=value.span().end).contains(&offset));
-        let (at, first, last) = match inside {
-            // What is missing there is missing behind the last word, not where the next line begins.
-            Some((name, value)) => (
-                line_of(&text, text[..offset].trim_end().len().max(name.span().end)),
-                line_of(&text, name.span().start),
-                line_of(&text, value.span().end),
-            ),
-            None => [line_of(&text, offset); 3].into(),
-        };
-        let (cause, hint) = explain(error, &text[span]);
-        complaints.push((at, cause, hint));
-        let mut blanked = false;
-        for number in first..=last.min(lines.len()) {
-            let line = &mut lines[number - 1];
-            // A value that is not closed swallows those behind it.
-            if number > first && begins(line) {
-                break;
-            }
-            blanked |= !line.trim().is_empty();
-            lost.push_str(line);
-            lost.push('\n');
-            line.clear();
-        }
-        if !blanked || complaints.len() == MOST_COMPLAINTS {
-            let hint = "mend what is above first; is this the config file?";
-            complaints.push((at, "the rest is not read".to_owned(), hint.to_owned()));
-            return (String::new(), lost + &text, complaints);
-        }
+/// The recovery of `toml` 1.2 does not do: it gives up at the first key without a value, and takes
+/// whatever follows an open bracket for elements. One fault would hide others and invent more. The
+/// keys below the header of a table are not settings: they stay in its piece.
+fn pieces(text: &str) -> Vec<(usize, String)> {
+    if DeTable::parse(text).is_ok() {
+        return vec![(1, text.to_owned())];
     }
+    let mut pieces: Vec<(usize, String)> = Vec::new();
+    let (mut open, mut in_table) = (0, false);
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        match pieces.last_mut() {
+            Some((_, piece)) if in_table || open > 0 && !begins(line) => piece.push_str(line),
+            _ => {
+                open = 0;
+                in_table = line.trim_start().starts_with('[');
+                pieces.push((number, line.to_owned()));
+            }
+        }
+        open += line.matches(['[', '{']).count() as isize;
+        open -= line.matches([']', '}']).count() as isize;
+    }
+    pieces
 }
 
-/// The line, from 1, that the byte at `offset` is in.
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text[..offset].matches('\n').count()
-}
-
-/// Whether a setting begins in `line`, as far as one can see.
+/// Whether `line` looks like the first of a setting.
 fn begins(line: &str) -> bool {
     let plain = |letter: char| letter.is_alphanumeric() || " \t_-.\"'".contains(letter);
     line.split_once('=')
         .is_some_and(|(name, _)| !name.trim().is_empty() && name.chars().all(plain))
 }
 
-/// What the parser complains about at `text`.
-fn explain(error: &Error, text: &str) -> (String, String) {
-    if error.message() == "duplicate key" {
-        let hint = "leave one of them; a list has its values in one, like `[443, 6443]`";
-        return (format!("`{text}` is set twice"), hint.to_owned());
-    }
-    (
-        format!("no TOML: {}", error.message()),
-        "a setting is `key = value`: words in quotes, lists like `[443, 6443]`".to_owned(),
-    )
-}
-
-/// Whether a line that is no comment has `key` in it.
+/// Whether `key` is a word of `text`, comments left out.
 fn mentions(text: &str, key: &str) -> bool {
-    let lines = text.lines();
-    let mut lines = lines.map(|line| line.split('#').next().unwrap_or_default());
-    lines.any(|line| line.contains(key))
+    let code = text.lines().filter_map(|line| line.split('#').next());
+    let mut words =
+        code.flat_map(|code| code.split(|letter: char| !letter.is_alphanumeric() && letter != '_'));
+    words.any(|word| word == key)
 }
 
 /// The refusal of a key that is none of `keys`.
-fn unknown(name: &str, keys: &[&str]) -> (String, String) {
-    let cause = format!("there is no setting `{name}`");
-    if name.contains("authorized") || name == "ranges" {
-        let hint = "the list is no setting, it has a file of its own (`ranges_file`): `apifence ranges set` changes it";
-        return (cause, hint.to_owned());
-    }
-    let hint = match nearest(name, keys) {
-        Some(key) => format!("`{key}` is meant?"),
-        None => format!("there are `{}`", keys.join("`, `")),
+fn unknown(name: &str, keys: &[&str]) -> Refusal {
+    let hint = if name.contains("authorized") || name == "ranges" {
+        "the list is no setting, it has a file of its own (`ranges_file`): `apifence ranges set` changes it"
+            .to_owned()
+    } else if let Some(key) = nearest(name, keys) {
+        format!("`{key}` is meant?")
+    } else {
+        format!("there are `{}`", keys.join("`, `"))
     };
-    (cause, hint)
+    refusal(format!("there is no setting `{name}`"), hint)
 }

@@ -46,7 +46,7 @@ fn strings(matches: &ArgMatches, id: &str) -> Vec<String> {
     given.filter(|text| !text.is_empty()).cloned().collect()
 }
 
-fn refusal(cause: String, hint: impl Into<String>) -> Refusal {
+pub(super) fn refusal(cause: String, hint: impl Into<String>) -> Refusal {
     Refusal {
         cause,
         hint: hint.into(),

@@ -33,8 +33,7 @@ impl ConfigFile {
     /// differ. In a sentence, or more where the file is broken.
     pub(crate) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
         if !self.wrong.is_empty() {
-            let mut lines: Vec<String> =
-                self.wrong.iter().map(|(cause, _)| cause.clone()).collect();
+            let mut lines = Refusals::new(self.wrong.clone()).causes();
             lines.push(
                 "the config file is broken: the next `apifence attach` refuses it, and what is in force stays in force; `apifence config` says how to mend it"
                     .to_owned(),
@@ -205,7 +204,7 @@ fn load_in(
     }
     // `status` shows it among its data.
     if !file.wrong.is_empty() && !matches!(cli.command, Command::Status { .. }) {
-        for (cause, _) in &file.wrong {
+        for cause in Refusals::new(file.wrong.clone()).causes() {
             say(format_args!("warning: {cause}"));
         }
         say(
