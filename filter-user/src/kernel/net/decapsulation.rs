@@ -2,14 +2,15 @@
 //! so it has to look into them.
 
 use std::{
-    fs, io, iter,
+    fs, io,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator};
+use netlink_packet_core::{NlaBuffer, NlasIterator};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
+use super::netlink::{self, messages};
 use crate::policy::Decapsulation;
 
 /// Asks the kernel about the network namespace of the calling thread. All IPv6 routes are looked at: the kernel selects none by
@@ -179,57 +180,18 @@ fn routes_decapsulate() -> Result<bool> {
     Ok(routes || NEXT_HOPS.decapsulates().context("list next hops")?)
 }
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// Length of a message's header.
-const HEADER_LEN: usize = 16;
-
-/// The messages in a datagram: the kind of each, and what follows its header. They are read by hand: there may be hundreds of thousands,
-/// and two attributes of each matter.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8])>> {
-    let mut rest = datagram;
-    iter::from_fn(move || {
-        let header: &[u8; HEADER_LEN] = rest.first_chunk()?;
-        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let message = rest.get(HEADER_LEN..len);
-        // They are aligned to 4 bytes (`NLMSG_ALIGN`).
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        let message = message.context("understand the kernel: a message longer than its datagram");
-        Some(message.map(|message| (kind, message)))
-    })
-}
-
 impl Dump {
-    /// Whether one of them takes off what is around a packet.
+    /// Whether one of them takes off what is around a packet. They are read by hand: there may be hundreds of thousands, and two
+    /// attributes of each matter.
     fn decapsulates(&self) -> Result<bool> {
-        let socket = Socket::new(NETLINK_ROUTE)?;
-        let len = HEADER_LEN + self.fixed;
-        let mut request = vec![0; len];
-        request[..4].copy_from_slice(&(len as u32).to_ne_bytes());
-        request[4..6].copy_from_slice(&self.request.to_ne_bytes());
-        request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-        request[HEADER_LEN] = AF_INET6;
-        socket.send(&request, 0)?;
+        let mut request = vec![0; self.fixed];
+        request[0] = AF_INET6;
         let mut found = false;
-        loop {
-            let (datagram, _) = match socket.recv_from_full() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                received => received?,
-            };
-            for message in messages(&datagram) {
-                match message? {
-                    (NLMSG_DONE, _) => return Ok(found),
-                    (NLMSG_ERROR, message) => {
-                        let code = message
-                            .first_chunk()
-                            .map_or(0, |code| i32::from_ne_bytes(*code));
-                        return Err(io::Error::from_raw_os_error(-code).into());
-                    }
-                    (kind, message) => found |= kind == self.answer && self.tells_of_one(message),
-                }
-            }
-        }
+        netlink::dump(NETLINK_ROUTE, self.request, &request, |kind, message| {
+            found |= kind == self.answer && self.tells_of_one(message);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Whether a message about a route or a next hop is about one that does.

@@ -5,6 +5,7 @@ pub mod decapsulation;
 pub mod driver;
 pub mod interface;
 pub mod link_type;
+pub mod netlink;
 pub mod nfnetlink;
 pub mod rtnetlink;
 pub mod sock_diag;

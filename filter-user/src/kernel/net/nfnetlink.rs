@@ -1,18 +1,12 @@
 //! What netfilter tells over its own netlink: messages of nested attributes, read by hand, for no
 //! crate knows all of them.
 
-use std::io;
+use anyhow::Result;
+use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use anyhow::{Context as _, Result};
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+use super::netlink;
 
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
-/// `NLMSG_ERROR` and `NLMSG_DONE`.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-/// Bytes of `struct nlmsghdr` and `struct nfgenmsg`.
-const HEADER: usize = 16;
+/// Length of `struct nfgenmsg`.
 const FAMILY: usize = 4;
 
 /// Asks for all objects of a kind, of every family; `kind` is the subsystem times 256 and the
@@ -35,65 +29,22 @@ pub(crate) fn dump_of(
     of: &[(u16, &str)],
     mut each: impl FnMut(u8, &[u8]),
 ) -> Result<()> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
-    let mut told = Vec::new();
+    // Version 0, no resource.
+    let mut request = vec![family, 0, 0, 0];
     for (attribute, text) in of {
         // Its own header and the zero at the end.
         let len = 4 + text.len() + 1;
-        told.extend(u16::try_from(len)?.to_ne_bytes());
-        told.extend(attribute.to_ne_bytes());
-        told.extend(text.bytes());
-        told.resize(told.len() + 1 + len.next_multiple_of(4) - len, 0);
+        request.extend(u16::try_from(len)?.to_ne_bytes());
+        request.extend(attribute.to_ne_bytes());
+        request.extend(text.bytes());
+        request.resize(request.len() + 1 + len.next_multiple_of(4) - len, 0);
     }
-    let mut request = Vec::new();
-    request.extend(u32::try_from(HEADER + FAMILY + told.len())?.to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend(DUMP.to_ne_bytes());
-    // Sequence number and port.
-    request.extend([0; 8]);
-    // Version 0, no resource.
-    request.extend([family, 0, 0, 0]);
-    request.extend(told);
-    socket.send(&request, 0)?;
-    loop {
-        let (datagram, _) = match socket.recv_from_full() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            received => received?,
-        };
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let (kind, message, behind) = message(rest).context("read the kernel's answer")?;
-            match kind {
-                DONE => return Ok(()),
-                ERROR => {
-                    let code = message
-                        .first_chunk()
-                        .map_or(0, |code| i32::from_ne_bytes(*code));
-                    return Err(io::Error::from_raw_os_error(code.saturating_neg()).into());
-                }
-                _ => {
-                    if let (Some(family), Some(attributes)) =
-                        (message.first(), message.get(FAMILY..))
-                    {
-                        each(*family, attributes);
-                    }
-                }
-            }
-            rest = behind;
+    netlink::dump(NETLINK_NETFILTER, kind, &request, |_, body| {
+        if let (Some(family), Some(attributes)) = (body.first(), body.get(FAMILY..)) {
+            each(*family, attributes);
         }
-    }
-}
-
-/// The type and the content of the first message in `bytes`, and what is behind it.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let len = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let content = bytes.get(HEADER..len)?;
-    Some((
-        kind,
-        content,
-        bytes.get(len.next_multiple_of(4)..).unwrap_or_default(),
-    ))
+        Ok(())
+    })
 }
 
 /// The attributes in `bytes`, in their order, each with its kind.

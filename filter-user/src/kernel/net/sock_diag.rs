@@ -6,18 +6,17 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use anyhow::{Context as _, Result, bail};
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use anyhow::{Context as _, Result, anyhow};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_FIN_WAIT2, TCP_SYN_RECV},
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
-use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use procfs::process::Process;
 use serde::Serialize;
+
+use super::netlink;
 
 /// An established TCP connection to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -132,9 +131,6 @@ fn dump(
     states: &StateFlags,
     each: &mut impl FnMut(TcpSocket),
 ) -> Result<()> {
-    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let request = SockDiagMessage::InetRequest(InetRequest {
         family,
         protocol: IPPROTO_TCP,
@@ -142,51 +138,26 @@ fn dump(
         states: states.clone(),
         socket_id: id,
     });
-    let mut message = NetlinkMessage::new(header, request.into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    loop {
-        let (datagram, _) = match socket.recv_from_full() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            received => received?,
-        };
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                .context("understand the kernel's answer")?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    let id = response.header.socket_id;
-                    each(TcpSocket {
-                        connection: Connection {
-                            remote: address(id.destination_address, id.destination_port),
-                            local: address(id.source_address, id.source_port),
-                        },
-                        inode: response.header.inode,
-                        interface: id.interface_id,
-                        state: response.header.state,
-                    });
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => {
-                    let error = error.to_io();
-                    if error.kind() == io::ErrorKind::NotFound {
-                        bail!("the kernel has no `tcp_diag` (`modprobe tcp_diag` loads it)");
-                    }
-                    return Err(error.into());
-                }
-                _ => {}
-            }
-            // Messages are aligned to 4 bytes (`NLMSG_ALIGN`).
-            let length = (message.header.length as usize).next_multiple_of(4);
-            if length == 0 {
-                bail!("understand the kernel's answer: a message without a length");
-            }
-            rest = rest.get(length..).unwrap_or_default();
+    let asked = netlink::dump_messages(NETLINK_SOCK_DIAG, &request, |answer| {
+        if let SockDiagMessage::InetResponse(response) = answer {
+            let id = response.header.socket_id;
+            each(TcpSocket {
+                connection: Connection {
+                    remote: address(id.destination_address, id.destination_port),
+                    local: address(id.source_address, id.source_port),
+                },
+                inode: response.header.inode,
+                interface: id.interface_id,
+                state: response.header.state,
+            });
         }
-    }
+    });
+    asked.map_err(|error| match error.downcast_ref::<io::Error>() {
+        Some(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            anyhow!("the kernel has no `tcp_diag` (`modprobe tcp_diag` loads it)")
+        }
+        _ => error,
+    })
 }
 
 fn address(ip: IpAddr, port: u16) -> SocketAddr {

@@ -1,0 +1,110 @@
+//! Questions to the kernel by netlink (RFC 3549), each on a socket of its own.
+
+use std::{io, iter};
+
+use anyhow::{Context as _, Result};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+};
+use netlink_sys::Socket;
+
+/// `NLMSG_ERROR` and `NLMSG_DONE`, and the first number that the kernel does not keep for itself
+/// (`NLMSG_MIN_TYPE`).
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const MIN_TYPE: u16 = 16;
+/// Length of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
+/// Asks for all objects of a kind: `kind` and `body` are the request. Calls `each` with the kind
+/// and the body of every answer.
+///
+/// # Errors
+/// If the kernel refuses, or `each` does.
+pub(crate) fn dump(
+    protocol: isize,
+    kind: u16,
+    body: &[u8],
+    each: impl FnMut(u16, &[u8]) -> Result<()>,
+) -> Result<()> {
+    ask(protocol, kind, NLM_F_REQUEST | NLM_F_DUMP, body, each)
+}
+
+/// The same, for a request and answers that `netlink-packet-*` knows.
+///
+/// # Errors
+/// As [`dump`], or if an answer is not understood.
+pub(crate) fn dump_messages<M: NetlinkSerializable + NetlinkDeserializable>(
+    protocol: isize,
+    request: &M,
+    mut each: impl FnMut(M),
+) -> Result<()> {
+    let mut body = vec![0; request.buffer_len()];
+    request.serialize(&mut body);
+    dump(protocol, request.message_type(), &body, |kind, body| {
+        each(parse(kind, body)?);
+        Ok(())
+    })
+}
+
+fn ask(
+    protocol: isize,
+    kind: u16,
+    flags: u16,
+    body: &[u8],
+    mut each: impl FnMut(u16, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let socket = Socket::new(protocol)?;
+    let mut request = Vec::with_capacity(HEADER + body.len());
+    request.extend(u32::try_from(HEADER + body.len())?.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    // Sequence number and port.
+    request.extend([0; 8]);
+    request.extend(body);
+    socket.send(&request, 0)?;
+    loop {
+        let (datagram, _) = match socket.recv_from_full() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            received => received?,
+        };
+        for message in messages(&datagram) {
+            match message? {
+                (DONE, _) => return Ok(()),
+                (ERROR, body) => {
+                    let code = body
+                        .first_chunk()
+                        .map_or(0, |code| i32::from_ne_bytes(*code));
+                    return Err(io::Error::from_raw_os_error(code.saturating_neg()).into());
+                }
+                (..MIN_TYPE, _) => {}
+                (kind, body) => each(kind, body)?,
+            }
+        }
+    }
+}
+
+/// The messages in a datagram: the kind and the body of each.
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8])>> {
+    let mut rest = datagram;
+    iter::from_fn(move || {
+        let header: &[u8; HEADER] = rest.first_chunk()?;
+        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let body = rest.get(HEADER..len);
+        // They are aligned to 4 bytes (`NLMSG_ALIGN`).
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let body = body.context("understand the kernel: a message with a wrong length");
+        Some(body.map(|body| (kind, body)))
+    })
+}
+
+/// Reads a message that `netlink-packet-*` knows.
+///
+/// # Errors
+/// If it is malformed.
+pub(crate) fn parse<M: NetlinkDeserializable>(kind: u16, body: &[u8]) -> Result<M> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    M::deserialize(&header, body).context("understand the kernel's answer")
+}
