@@ -30,7 +30,7 @@ use crate::{
         },
         net::{
             interface::{Interface, XdpPlace},
-            rtnetlink::Net,
+            rtnetlink,
         },
         pins::Pins,
     },
@@ -42,15 +42,14 @@ use crate::{
 };
 
 /// Runs the command.
-pub(crate) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> Result<u8> {
-    let net = Net::open()?;
-    let interfaces = wanted(context, &net).await?;
+pub(crate) fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> Result<u8> {
+    let interfaces = wanted(context)?;
     let typed = args.authorized_ip_ranges.as_deref();
-    let attached = match guard(context, interfaces, typed, change).await? {
+    let attached = match guard(context, interfaces, typed, change)? {
         Done::Shown => return Ok(0),
         Done::Attached(attached) => attached,
     };
-    let told = node::of_node(context, &net).await?;
+    let told = node::of_node(context)?;
     for warning in told.iter().filter(|warning| !warning.acknowledged) {
         say(warning);
     }
@@ -58,14 +57,14 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, change: &ChangeArg
 }
 
 /// The interfaces that the settings name; or else those that hold the default routes, and those that are guarded already.
-async fn wanted(context: &Context, net: &Net) -> Result<Vec<Interface>> {
+fn wanted(context: &Context) -> Result<Vec<Interface>> {
     let names = &context.config.interfaces;
-    let chosen = net.choose(VERB, names).await;
+    let chosen = rtnetlink::choose(VERB, names);
     let guarded = context.pins.interfaces()?;
     if !names.is_empty() || guarded.is_empty() {
         return chosen;
     }
-    let mut all = net.interfaces().await?;
+    let mut all = rtnetlink::interfaces()?;
     let chosen = chosen.unwrap_or_default();
     all.retain(|found| {
         guarded.contains(&found.ifindex) || chosen.iter().any(|one| one.ifindex == found.ifindex)
@@ -91,7 +90,7 @@ struct Wish<'a> {
 }
 
 /// Guards `interfaces` with the policy that the settings and the ranges file ask for, once the list `typed` is in that file.
-async fn guard(
+fn guard(
     context: &Context,
     interfaces: Vec<Interface>,
     typed: Option<&str>,
@@ -100,7 +99,6 @@ async fn guard(
     let typed = typed
         .map(|text| typed_list(text, change.force))
         .transpose()?;
-    let net = Net::open()?;
     let mut wish = Wish {
         change,
         typed,
@@ -110,13 +108,13 @@ async fn guard(
     context.pins.prepare()?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     // What a `detach` took off a moment ago may be there still.
-    (_, wish.all) = strays_at_rest(&context.pins, &net).await?;
+    (_, wish.all) = strays_at_rest(&context.pins)?;
     for interface in &mut wish.interfaces {
         let same = wish.all.iter().find(|now| now.ifindex == interface.ifindex);
         interface.xdp = same.and_then(|now| now.xdp);
     }
 
-    let guarded = fulfil(context, &net, &wish).await;
+    let guarded = fulfil(context, &wish);
     let all = context.pins.all_links();
     if guarded.is_err() && all.is_ok_and(|links| links.is_empty()) {
         // Nothing is attached: leave nothing behind either.
@@ -127,9 +125,9 @@ async fn guard(
 
 /// Load, fill the policy, attach. If a step fails, the list in force and the ranges file stay as they were, and interfaces that had no
 /// filter have none.
-async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
+fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
     if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
-        follow_moved(&context.pins, &mut counters, &net.interfaces().await?)?;
+        follow_moved(&context.pins, &mut counters, &rtnetlink::interfaces()?)?;
     }
     if !wish.change.dry_run {
         forget_gone(&context.pins, &wish.all)?;
@@ -178,7 +176,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     let mut ours: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
     ours.extend(wish.interfaces.iter().map(|interface| interface.ifindex));
     ours.extend(others.iter().map(|(ifindex, _)| *ifindex));
-    let policy = policy(net, &list, &settings, &ours).await?;
+    let policy = policy(&list, &settings, &ours)?;
     // What an interface without a filter lets in is everyone.
     let open = wish.interfaces.iter().find(|found| found.xdp.is_none());
     if upgrade && wish.change.confirm_within.is_some() {
@@ -197,11 +195,11 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
             "attach it without `--confirm-within` first; nothing changed",
         ));
     }
-    let leap = look(context, net, before.as_ref(), &policy, &ours).await?;
+    let leap = look(context, before.as_ref(), &policy, &ours)?;
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
     let change = list_change(context, before.as_mut(), &policy, (&file, &list), wish)?;
     let mut proposal = Proposal::new(changes, change, leap);
-    let interfaces = shown(net, &wish.interfaces).await?;
+    let interfaces = shown(&wish.interfaces)?;
     if wish.typed.is_some() && !wish.change.dry_run {
         // Nothing is said to be done that cannot be.
         drop(Staged::write(&context.global.ranges_file, &file)?);
@@ -261,7 +259,7 @@ async fn fulfil(context: &Context, net: &Net, wish: &Wish<'_>) -> Result<Done> {
     });
     let ((), until) = put.inspect_err(|_| leave(context, &wish.interfaces))?;
     drop(progress);
-    let interfaces = report(context, net, &wish.interfaces, &settings, &list).await;
+    let interfaces = report(context, &wish.interfaces, &settings, &list);
     match until {
         Some(until) => say(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"

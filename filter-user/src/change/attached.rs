@@ -12,7 +12,7 @@ use crate::{
         bpf::refusal,
         net::{
             interface::{Interface, XdpPlace},
-            rtnetlink::Net,
+            rtnetlink,
         },
     },
     ranges::List,
@@ -38,14 +38,13 @@ pub(crate) struct Shown {
 }
 
 /// Says what is in force now; returns the interfaces as they are shown.
-pub(crate) async fn report(
+pub(crate) fn report(
     context: &Context,
-    net: &Net,
     interfaces: &[Interface],
     settings: &Settings,
     list: &List,
 ) -> Result<Vec<Shown>> {
-    let shown = shown(net, interfaces).await?;
+    let shown = shown(interfaces)?;
     for guarded in &shown {
         let drops = settings.mode == PolicyMode::Enforce && *list != List::Off;
         say(format_args!(
@@ -78,8 +77,8 @@ pub(crate) async fn report(
 }
 
 /// The interfaces `chosen` as they are now.
-pub(crate) async fn shown(net: &Net, chosen: &[Interface]) -> Result<Vec<Shown>> {
-    let now = net.interfaces().await?;
+pub(crate) fn shown(chosen: &[Interface]) -> Result<Vec<Shown>> {
+    let now = rtnetlink::interfaces()?;
     let shown = chosen.iter().map(|chosen| {
         let found = now
             .iter()

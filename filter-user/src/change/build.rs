@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     kernel::{
         bpf::Maps,
-        net::{decapsulation, rtnetlink::Net, sock_diag::origin},
+        net::{decapsulation, rtnetlink, sock_diag::origin},
     },
     policy::{Policy, Sources, compile},
     ranges::{List, ME, RangesFile, Refusal, distinct, is_blank, parse_list, typed_items},
@@ -120,15 +120,10 @@ pub(crate) fn examine(list: &List, max_ranges: u32) -> Result<()> {
 }
 
 /// The policy of `list` under `settings`, on this node as it is now, with a filter on the interfaces of `guarded`.
-pub(crate) async fn policy(
-    net: &Net,
-    list: &List,
-    settings: &Settings,
-    guarded: &BTreeSet<u32>,
-) -> Result<Policy> {
+pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) -> Result<Policy> {
     let implicit = Sources {
         node: if settings.node_addresses {
-            net.node_addresses(guarded).await?
+            rtnetlink::node_addresses(guarded)?
         } else {
             Vec::new()
         },

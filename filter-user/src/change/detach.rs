@@ -1,7 +1,7 @@
 //! `apifence detach`: removes the filter and all that was pinned for it.
 
 use std::{
-    slice,
+    slice, thread,
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     kernel::{
         bpf::{Attachment, Counters},
         links::strays::{strays, strays_at_rest},
-        net::{interface::Interface, rtnetlink::Net},
+        net::{interface::Interface, rtnetlink},
     },
     store::{PolicyStore, WriterLock},
     ui::{error::Problem, output::say},
@@ -28,8 +28,7 @@ struct Detached {
 }
 
 /// Runs the command.
-pub(crate) async fn run(context: &Context, names: &[String]) -> Result<u8> {
-    let net = Net::open()?;
+pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     if names.is_empty() {
         let links = context.pins.all_links()?;
@@ -40,7 +39,7 @@ pub(crate) async fn run(context: &Context, names: &[String]) -> Result<u8> {
             .collect();
         if !context.pins.is_used()? {
             context.pins.remove_writer_lock();
-            if let Some(stray) = strays_at_rest(&context.pins, &net).await?.0.first() {
+            if let Some(stray) = strays_at_rest(&context.pins)?.0.first() {
                 return Err(stray.problem("detach filter"));
             }
             say(format_args!(
@@ -51,15 +50,15 @@ pub(crate) async fn run(context: &Context, names: &[String]) -> Result<u8> {
             context.global.output.result(&Detached { detached })?;
             return Ok(0);
         }
-        let detached = carrying(&net, &attached).await?;
+        let detached = carrying(&attached)?;
         let detached = detached
             .into_iter()
             .map(|interface| interface.name)
             .collect();
         context.pins.remove_all()?;
-        gone(context, &net, &attached).await?;
+        gone(context, &attached)?;
         forget(context);
-        match strays_at_rest(&context.pins, &net).await?.0.as_slice() {
+        match strays_at_rest(&context.pins)?.0.as_slice() {
             [] => say("detached: the port is unfiltered"),
             strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
             strays => {
@@ -73,7 +72,7 @@ pub(crate) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     }
 
     context.pins.check_layout()?;
-    let interfaces = net.choose("detach filter from", names).await?;
+    let interfaces = rtnetlink::choose("detach filter from", names)?;
     let ours = context.pins.interfaces()?;
     for interface in &interfaces {
         if !ours.contains(&interface.ifindex) {
@@ -90,7 +89,7 @@ pub(crate) async fn run(context: &Context, names: &[String]) -> Result<u8> {
     for interface in &interfaces {
         let attached = Attachment::read(&context.pins.link(interface.ifindex))?;
         context.pins.remove_interface(interface.ifindex)?;
-        gone(context, &net, &[attached]).await?;
+        gone(context, &[attached])?;
         // Where the maps are gone, so are the counters.
         if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
             counters.release(interface.ifindex)?;
@@ -130,8 +129,8 @@ fn forget(context: &Context) {
 }
 
 /// The interfaces that carry the program that was attached there: all interfaces may have the same one.
-async fn carrying(net: &Net, attached: &[Attachment]) -> Result<Vec<Interface>> {
-    let mut interfaces = net.interfaces().await?;
+fn carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
+    let mut interfaces = rtnetlink::interfaces()?;
     interfaces.retain(|interface| {
         interface.xdp.is_some_and(|xdp| {
             attached
@@ -143,13 +142,13 @@ async fn carrying(net: &Net, attached: &[Attachment]) -> Result<Vec<Interface>> 
 }
 
 /// Waits until no interface carries what was attached there: the kernel frees a link a moment after its last pin is gone.
-async fn gone(context: &Context, net: &Net, attached: &[Attachment]) -> Result<()> {
+fn gone(context: &Context, attached: &[Attachment]) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        match carrying(net, attached).await?.first() {
+        match carrying(attached)?.first() {
             None => return Ok(()),
             Some(_) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                thread::sleep(Duration::from_millis(5));
             }
             Some(interface) => {
                 let verb = format!("detach filter from `{}`", interface.name);

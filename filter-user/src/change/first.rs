@@ -14,7 +14,7 @@ use crate::{
     kernel::{
         nat::{Diversion, Question, diverted, legacy},
         net::{
-            rtnetlink::{Net, is_link_local},
+            rtnetlink::{self, is_link_local},
             sock_diag::{listeners, open},
         },
         routes::Paths,
@@ -39,14 +39,12 @@ impl Found {
     ///
     /// # Errors
     /// If rtnetlink does not answer.
-    pub(crate) async fn gather(net: &Net, ports: &BTreeSet<u16>) -> Result<Self> {
+    pub(crate) fn gather(ports: &BTreeSet<u16>) -> Result<Self> {
         let kubelet = kubelet();
         if kubelet.is_none() {
             return Ok(Self::default());
         }
-        let own: BTreeSet<IpAddr> = net
-            .addresses()
-            .await?
+        let own: BTreeSet<IpAddr> = rtnetlink::addresses()?
             .into_iter()
             .map(|(_, own)| own)
             .collect();
@@ -55,7 +53,7 @@ impl Found {
         Ok(Self {
             kubelet,
             pods: pod_cidrs(),
-            subnets: own_subnets(net).await?,
+            subnets: own_subnets()?,
             peers: peers.filter(|(peer, _)| !own.contains(peer)).collect(),
         })
     }
@@ -189,7 +187,7 @@ fn are_default(context: &Context, policy: &Policy) -> bool {
 /// Whether one of the ports of `asked`, which `policy` protects, belongs to somebody else; the filter is on `guarded`.
 fn belongs_elsewhere(
     context: &Context,
-    paths: &Paths<'_>,
+    paths: &Paths,
     asked: &BTreeSet<u16>,
     policy: &Policy,
     guarded: &BTreeSet<u32>,
@@ -289,9 +287,8 @@ fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -
 ///
 /// # Errors
 /// If rtnetlink does not answer.
-pub(crate) async fn unclear(
+pub(crate) fn unclear(
     context: &Context,
-    net: &Net,
     policy: &Policy,
     guarded: &BTreeSet<u32>,
     enforced: Option<&BTreeSet<u16>>,
@@ -300,13 +297,13 @@ pub(crate) async fn unclear(
         return Ok(None);
     }
     let asked = asked(context, policy, enforced);
-    let paths = Paths::new(net).await?;
+    let paths = Paths::new()?;
     let elsewhere = belongs_elsewhere(context, &paths, &asked, policy, guarded);
     let store = PolicyStore::new(&context.config.state_dir);
     if elsewhere.is_some() || enforced.is_some() || store.has_enforced() {
         return Ok(elsewhere);
     }
-    let found = Found::gather(net, &policy.settings.ports).await?;
+    let found = Found::gather(&policy.settings.ports)?;
     let now = Moment::now()?.wall;
     let is_let_in = |range: &IpNet| policy.sources().cover(range, now);
     Ok(first_enforcement(&found, &policy.settings, is_let_in).err())

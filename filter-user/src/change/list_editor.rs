@@ -23,7 +23,7 @@ use crate::{
     clock::{Moment, to_second},
     config::Settings,
     context::Context,
-    kernel::{bpf::Maps, links::strays::strays_at_rest, net::rtnetlink::Net},
+    kernel::{bpf::Maps, links::strays::strays_at_rest},
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
     ranges::{Entry, List, RangesFile},
     store::{History, Seen, Staged, WriterLock, read_ranges},
@@ -46,7 +46,6 @@ impl Said {
 /// The one who may change the list.
 pub(crate) struct Writer<'a> {
     context: &'a Context,
-    net: Net,
     maps: Option<Maps>,
     settings: Option<Settings>,
     waiting: Option<Waiting>,
@@ -65,7 +64,6 @@ pub(crate) struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Takes the lock, and puts in order what the last writer left.
     pub(crate) fn new(context: &'a Context) -> Result<Self> {
-        let net = Net::open()?;
         let path = &context.global.ranges_file;
         let lock = WriterLock::take(path, context.pins.root())?;
         let mut maps = context.maps()?;
@@ -82,7 +80,6 @@ impl<'a> Writer<'a> {
             .context("start thread")?;
         Ok(Self {
             context,
-            net,
             maps,
             settings,
             waiting,
@@ -179,13 +176,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Makes `file` the list, or says what that would do.
-    pub(crate) async fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
+    pub(crate) fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
         if let Some(waiting) = &self.waiting {
             return Err(waiting.problem()?);
         }
         let list = file.list();
-        let policy = self.compile(&list, args).await?;
-        let mut proposal = self.compare(file, &list, policy.as_ref()).await?;
+        let policy = self.compile(&list, args)?;
+        let mut proposal = self.compare(file, &list, policy.as_ref())?;
         let attached = self.maps.is_some();
         let now = Timestamp::now();
         let expired = |entry: &&Entry| entry.expires.is_some_and(|time| time <= now);
@@ -222,7 +219,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The policy of `list` under the settings in force; none where no filter is attached.
-    async fn compile(&self, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
+    fn compile(&self, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
         let most = match &self.settings {
             Some(settings) => settings.max_ranges,
             None if self.context.config.doubts(&["max_ranges"]) => {
@@ -242,19 +239,19 @@ impl<'a> Writer<'a> {
                 ));
             }
             // A filter without pins goes by the list that it has, and no command could change that.
-            let (strays, _) = strays_at_rest(&self.context.pins, &self.net).await?;
+            let (strays, _) = strays_at_rest(&self.context.pins)?;
             return match strays.first() {
                 Some(stray) => Err(stray.problem("change list")),
                 None => Ok(None),
             };
         };
         let guarded = self.context.pins.interfaces()?.into_iter().collect();
-        policy(&self.net, list, settings, &guarded).await.map(Some)
+        policy(list, settings, &guarded).map(Some)
     }
 
     /// What sets `list`, which `file` holds, apart from what holds now: from what packets met until
     /// now, which need not be what the file says. Where no filter is attached, from the file.
-    async fn compare(
+    fn compare(
         &mut self,
         file: &RangesFile,
         list: &List,
@@ -279,7 +276,7 @@ impl<'a> Writer<'a> {
                 let want = listed(sources.iter(), now);
                 let difference = Difference::between(listed(maps.known()?, now), want);
                 let guarded = self.context.pins.interfaces()?.into_iter().collect();
-                let leap = look(self.context, &self.net, Some(maps), policy, &guarded).await?;
+                let leap = look(self.context, Some(maps), policy, &guarded)?;
                 (difference, leap)
             }
             _ => (

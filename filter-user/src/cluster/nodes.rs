@@ -14,7 +14,7 @@ use super::{
     owners::sockets_of,
 };
 use crate::kernel::net::{
-    rtnetlink::{Net, is_link_local},
+    rtnetlink::{self, is_link_local},
     sock_diag::TcpSocket,
 };
 
@@ -42,8 +42,7 @@ impl Nodes {
     ///
     /// # Errors
     /// If rtnetlink does not answer.
-    pub async fn gather(
-        net: &Net,
+    pub fn gather(
         state_dir: &Path,
         sockets: &[TcpSocket],
         ports: &BTreeSet<u16>,
@@ -52,7 +51,7 @@ impl Nodes {
         Ok(Self {
             listed: listed(&state_dir.join(LISTED)),
             peers: peers(sockets, ports),
-            subnets: own_subnets(net).await?,
+            subnets: own_subnets()?,
             cluster: cluster.to_vec(),
         })
     }
@@ -93,8 +92,8 @@ fn listed(path: &Path) -> Vec<IpNet> {
 ///
 /// # Errors
 /// If rtnetlink does not answer.
-pub async fn own_subnets(net: &Net) -> Result<Vec<IpNet>> {
-    let own = net.addresses_in_networks().await?.into_iter();
+pub fn own_subnets() -> Result<Vec<IpNet>> {
+    let own = rtnetlink::addresses_in_networks()?.into_iter();
     let subnets: BTreeSet<IpNet> = own
         .map(|(_, own)| own)
         .filter(|own| own.prefix_len() < own.max_prefix_len() && !is_link_local(own.addr()))

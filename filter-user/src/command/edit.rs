@@ -28,12 +28,12 @@ const TRIAL: Duration = Duration::from_secs(60);
 const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n\n";
 
 /// Runs the command.
-pub(super) async fn run(context: &Context, args: EditArgs) -> Result<u8> {
+pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
     let editor = Editor::find()?;
-    let mut edit = Edit::open(context, &args)?;
+    let mut edit = Edit::open(context, args)?;
     loop {
         edit.run_editor(&editor)?;
-        let (exit, again) = match edit.take(&args).await {
+        let (exit, again) = match edit.take(args) {
             Ok(End::Done(exit)) => return Ok(exit),
             Ok(End::Again) => continue,
             Ok(End::Stopped) => (EXIT_INPUT, None),
@@ -174,7 +174,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Makes what was edited the list.
-    async fn take(&mut self, args: &EditArgs) -> Result<End> {
+    fn take(&mut self, args: &EditArgs) -> Result<End> {
         let path = &self.context.global.ranges_file;
         let text = self
             .draft
@@ -222,7 +222,7 @@ impl<'a> Edit<'a> {
             now = read(path)?;
         }
         let change = self.trial(args, &file)?;
-        let done = writer.change(&file, &change).await?;
+        let done = writer.change(&file, &change)?;
         if change.dry_run {
             self.leave();
         } else if let Some(within) = change.confirm_within {

@@ -16,7 +16,7 @@ use crate::{
     context::Context,
     kernel::{
         bpf::{Begin, News, Refused, ReportReader},
-        net::rtnetlink::Net,
+        net::rtnetlink,
     },
     ui::output::{Output, is_closed, say},
     view::event::{Event, Names, milliseconds},
@@ -53,7 +53,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
     let named = args.interface.iter().filter(|name| !name.starts_with('#'));
     let named: Vec<String> = named.cloned().collect();
     if !named.is_empty() {
-        Net::open()?.choose("show events of", &named).await?;
+        rtnetlink::choose("show events of", &named)?;
     }
     let directory = context.pins.maps();
     let begin = if args.recent {
@@ -70,7 +70,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         last_said: Timestamp::UNIX_EPOCH,
     };
     if args.recent {
-        printer.show(&reader.poll()?).await?;
+        printer.show(&reader.poll()?)?;
         return Ok(0);
     }
     say("packets that are refused, as they come; ctrl-c ends it");
@@ -85,22 +85,22 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         if is_closed() {
             return Ok(0);
         }
-        printer.take(&reader.poll()?).await?;
+        printer.take(&reader.poll()?)?;
         if !reader.is_current() {
             // Detached, or attached anew since: what came meanwhile is in the new rings.
             drop(context.attached_maps()?);
             reader = ReportReader::open(&directory, Begin::Oldest)?;
         }
     }
-    printer.take(&reader.poll()?).await?;
+    printer.take(&reader.poll()?)?;
     printer.say_rest()?;
     Ok(0)
 }
 
 impl Printer<'_> {
     /// Shows what came, and now and then how much did not.
-    async fn take(&mut self, news: &News) -> Result<()> {
-        self.show(news).await?;
+    fn take(&mut self, news: &News) -> Result<()> {
+        self.show(news)?;
         self.not_reported += news.not_reported;
         if Timestamp::now().duration_since(self.last_said) >= PAUSE {
             self.say_rest()?;
@@ -108,8 +108,8 @@ impl Printer<'_> {
         Ok(())
     }
 
-    async fn show(&mut self, news: &News) -> Result<()> {
-        self.names.learn(&news.reports).await?;
+    fn show(&mut self, news: &News) -> Result<()> {
+        self.names.learn(&news.reports)?;
         let wanted = |report: &&Refused| {
             let (reasons, interfaces) = (&self.args.reason, &self.args.interface);
             (reasons.is_empty() || reasons.iter().any(|one| one == report.verdict.reason()))

@@ -105,26 +105,26 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         }
         Command::Attach { policy, change } => {
             WatchLock::refuse(&context.pins.watch(), "attach filter")?;
-            change::attach::run(context, &policy, &change).await
+            change::attach::run(context, &policy, &change)
         }
         Command::Detach { interface } => {
             WatchLock::refuse(&context.pins.watch(), "detach filter")?;
-            change::detach::run(context, &interface).await
+            change::detach::run(context, &interface)
         }
-        Command::Enforce { change } => mode::run(context, PolicyMode::Enforce, &change).await,
-        Command::Monitor { change } => mode::run(context, PolicyMode::Monitor, &change).await,
-        Command::Status { status } => status::run(context, &status).await,
+        Command::Enforce { change } => mode::run(context, PolicyMode::Enforce, &change),
+        Command::Monitor { change } => mode::run(context, PolicyMode::Monitor, &change),
+        Command::Status { status } => status::run(context, &status),
         Command::Explain { code } => explain::run(context, code.as_deref()),
         Command::Check { sources } => check::run(context, &sources),
         Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
-        Command::Stats { .. } => stats::run(context).await,
+        Command::Stats { .. } => stats::run(context),
         Command::Top => top::run(context).await,
         Command::Events { events } => events::run(context, &events).await,
         Command::Suggest {
             group_v4: v4,
             group_v6: v6,
         } => suggest::run(context, Grouping { v4, v6 }),
-        Command::Ranges(command) => ranges::run(context, command).await,
+        Command::Ranges(command) => ranges::run(context, command),
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),
         Command::Completions { shell } => manual::completions(shell),

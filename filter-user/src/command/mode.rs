@@ -20,7 +20,7 @@ use crate::{
     cli::ChangeArgs,
     config::{Config, PolicyMode, Row, Settings},
     context::{Context, load::of_run},
-    kernel::{bpf::Maps, links::strays::strays_at_rest, net::rtnetlink::Net},
+    kernel::{bpf::Maps, links::strays::strays_at_rest},
     ranges::{List, RangesFile},
     store::{WatchLock, Watcher, WriterLock},
     ui::{error::Problem, output::say, progress::Progress},
@@ -40,11 +40,10 @@ struct Changed {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> Result<u8> {
-    let net = Net::open()?;
+pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> Result<u8> {
     if context.maps()?.is_none() {
         // A filter without pins goes by the policy that it has, and no command could change that.
-        let (strays, _) = strays_at_rest(&context.pins, &net).await?;
+        let (strays, _) = strays_at_rest(&context.pins)?;
         return Err(match strays.first() {
             Some(stray) => stray.problem("change mode"),
             None => context.nothing_attached(),
@@ -85,9 +84,9 @@ pub(super) async fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs
     let (file, is_known) = list_in_force(context, record.list)?;
     let list = file.list();
     let guarded = context.pins.interfaces()?.into_iter().collect();
-    let mut policy = policy(&net, &list, &settings, &guarded).await?;
+    let mut policy = policy(&list, &settings, &guarded)?;
     policy.basis = basis;
-    let leap = look(context, &net, Some(&maps), &policy, &guarded).await?;
+    let leap = look(context, Some(&maps), &policy, &guarded)?;
     let changes = settings.changes_from(&have);
     let mut proposal = Proposal::new(changes, ListChange::none(&list), leap);
     let output = context.global.output;

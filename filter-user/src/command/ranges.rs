@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Runs the command.
-pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8> {
+pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
     match command {
         RangesCommand::List { unused_for } => list::run(context, unused_for),
         RangesCommand::History => history::run(context),
@@ -55,11 +55,11 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                     (RangesFile::new(&list), Writer::new(context)?)
                 }
             };
-            writer.with_progress(progress).change(&file, &change).await
+            writer.with_progress(progress).change(&file, &change)
         }
         RangesCommand::Clear { change } => {
             let writer = Writer::new(context)?;
-            writer.change(&RangesFile::new(&List::Off), &change).await
+            writer.change(&RangesFile::new(&List::Off), &change)
         }
         RangesCommand::Add {
             ranges,
@@ -91,25 +91,25 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
                 going_on_to_expire(&file, &listed, now).iter().for_each(say);
             }
             file.add(edits, now);
-            writer.change(&file, &change).await
+            writer.change(&file, &change)
         }
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
             let mut writer = Writer::new(context)?;
             let file = remove(context, writer.file()?, &ranges)?;
-            writer.change(&file, &change).await
+            writer.change(&file, &change)
         }
-        RangesCommand::Edit(args) => edit::run(context, args).await,
+        RangesCommand::Edit(args) => edit::run(context, &args),
         RangesCommand::Prune { change } => {
             let mut writer = Writer::new(context)?;
             let mut file = writer.file()?.ok_or_else(|| no_file(context, "prune"))?;
             file.prune(Timestamp::now());
-            writer.change(&file, &change).await
+            writer.change(&file, &change)
         }
         RangesCommand::Reload { change } => {
             let mut writer = Writer::new(context)?;
             let file = writer.file()?.ok_or_else(|| no_file(context, "reload"))?;
-            writer.change(&file, &change).await
+            writer.change(&file, &change)
         }
         RangesCommand::Rollback { number, change } => {
             let mut writer = Writer::new(context)?;
@@ -145,7 +145,7 @@ pub(super) async fn run(context: &Context, command: RangesCommand) -> Result<u8>
             }
             let (file, which) = kept(context, number)?;
             let writer = writer.with_words(which);
-            writer.change(&file, &change).await
+            writer.change(&file, &change)
         }
     }
 }

@@ -12,7 +12,6 @@ use tokio::{
 
 use crate::{
     context::Context,
-    kernel::net::rtnetlink::Net,
     ui::output::{is_closed, table},
     view::{
         event::milliseconds,
@@ -94,8 +93,7 @@ impl fmt::Display for Rates {
 pub(super) async fn run(context: &Context, interval: Duration) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
-    let net = Net::open()?;
-    let mut before = stats::read(context, &net).await?;
+    let mut before = stats::read(context)?;
     let mut then = Instant::now();
     if before.interfaces.is_empty() {
         return Err(context.nothing_attached());
@@ -111,7 +109,7 @@ pub(super) async fn run(context: &Context, interval: Duration) -> Result<u8> {
         if is_closed() {
             return Ok(0);
         }
-        let stats = stats::read(context, &net).await?;
+        let stats = stats::read(context)?;
         let now = Instant::now();
         let kept = stats.clone();
         let time = milliseconds(Timestamp::now());

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use crate::{context::Context, kernel::net::rtnetlink::Net, view::stats::read};
+use crate::{context::Context, view::stats::read};
 
 /// Runs the command without `--watch`.
-pub(super) async fn run(context: &Context) -> Result<u8> {
-    let stats = read(context, &Net::open()?).await?;
+pub(super) fn run(context: &Context) -> Result<u8> {
+    let stats = read(context)?;
     if stats.interfaces.is_empty() {
         return Err(context.nothing_attached());
     }

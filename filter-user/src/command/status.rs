@@ -27,7 +27,7 @@ use crate::{
             protected::{Guard, guards},
             strays::strays,
         },
-        net::rtnetlink::Net,
+        net::rtnetlink,
     },
     policy::{Difference, Prefixes, author::Author},
     ranges::List,
@@ -168,11 +168,10 @@ impl Status {
 }
 
 /// Runs the command; with `--check` it answers by its exit status, too.
-pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
+pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let ack = acknowledge::parse(&args.ack)?;
     let unack = acknowledge::parse(&args.unack)?;
-    let net = Net::open()?;
-    let interfaces = net.interfaces().await?;
+    let interfaces = rtnetlink::interfaces()?;
     let strays = strays(&context.pins, &interfaces)?;
     let mut status = Status {
         state: "detached",
@@ -209,7 +208,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let wanted = if guards.is_empty() {
         BTreeSet::new()
     } else {
-        node::wanted(context, &net, guards).await?
+        node::wanted(context, guards)?
     };
     let unguarded = node::of_interfaces(&wanted, &interfaces, guards, &strays);
     status.warnings.extend(unguarded);
@@ -217,7 +216,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
         let guards = status.interfaces.iter().filter(|guard| guard.guarded);
         let elsewhere = strays.iter().map(|stray| stray.ifindex);
         let guarded = guards.map(|guard| guard.ifindex).chain(elsewhere).collect();
-        let found = node::of_traffic(context, &net, settings, &guarded).await?;
+        let found = node::of_traffic(context, settings, &guarded)?;
         status.warnings.extend(found);
     }
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
@@ -241,7 +240,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     if !args.check {
         return Ok(0);
     }
-    let complaints = complaints(context, &net, &status).await?;
+    let complaints = complaints(context, &status)?;
     for complaint in &complaints {
         say(format_args!("not guarded as the files say: {complaint}"));
     }
@@ -249,7 +248,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
 }
 
 /// Why the node may not be guarded as its files say, as `/readyz` of `run` answers; empty if it is.
-async fn complaints(context: &Context, net: &Net, status: &Status) -> Result<Vec<String>> {
+fn complaints(context: &Context, status: &Status) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     if ["detached", "unknown"].contains(&status.state) {
         complaints.push(headline(status.state, ""));
@@ -267,7 +266,7 @@ async fn complaints(context: &Context, net: &Net, status: &Status) -> Result<Vec
         let mut guards = status.interfaces.iter();
         guards.any(|guard| guard.guarded && guard.interface == name)
     };
-    let wanted = node::wanted(context, net, &status.interfaces).await?;
+    let wanted = node::wanted(context, &status.interfaces)?;
     let unguarded = wanted.iter().filter(|name| !guarded(name));
     complaints.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
     Ok(complaints)

@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, FromArgMatches as _};
 use filter_common::map::Basis;
-use tokio::{runtime, sync::watch};
+use tokio::sync::watch;
 
 use self::{
     in_force::Outcome,
@@ -34,7 +34,7 @@ use crate::{
     cli::Cli,
     codes::Code,
     context::{Context, load},
-    kernel::net::{decapsulation, rtnetlink::Net},
+    kernel::net::decapsulation,
     metrics::{Health, Loop, Turns},
     store::{AcknowledgedStore, Followed},
     ui::{
@@ -82,14 +82,6 @@ pub(crate) fn follow(
     matches: &ArgMatches,
     channels: Channels,
 ) -> Result<JoinHandle<()>> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start runtime")?;
-    let net = {
-        let _inside = runtime.enter();
-        Net::open()?
-    };
     let Channels {
         wanted,
         health,
@@ -100,7 +92,6 @@ pub(crate) fn follow(
     let follower = Follower {
         context: context.clone(),
         matches: Arc::new(matches.clone()),
-        net,
         decapsulation: decapsulation::Watch::open()?,
         wanted,
         health,
@@ -130,12 +121,12 @@ pub(crate) fn follow(
     };
     thread::Builder::new()
         .name("follower".to_owned())
-        .spawn(move || follower.run(&runtime, &requests))
+        .spawn(move || follower.run(&requests))
         .context("start thread")
 }
 
 impl Follower {
-    fn run(mut self, runtime: &runtime::Runtime, requests: &mpsc::Receiver<Request>) {
+    fn run(mut self, requests: &mpsc::Receiver<Request>) {
         // Nothing takes its time before every interface was tried once.
         loop {
             match requests.recv() {
@@ -155,7 +146,7 @@ impl Follower {
             match requests.recv_timeout(time.saturating_duration_since(Instant::now())) {
                 Ok(Request::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Ok(Request::Reload(answer)) => {
-                    runtime.block_on(self.reload());
+                    self.reload();
                     // The process may be ending.
                     let _ = answer.send(());
                 }
@@ -167,17 +158,17 @@ impl Follower {
             let now = Instant::now();
             if stable.is_some_and(|time| now >= time) {
                 stable = None;
-                runtime.block_on(self.look(true));
+                self.look(true);
             }
             if now >= next {
-                runtime.block_on(self.look(tick % THOROUGH == THOROUGH - 1));
+                self.look(tick % THOROUGH == THOROUGH - 1);
                 if self.acknowledged.changed() {
                     self.acknowledged.reading();
                     self.hurry = true;
                 }
                 if tick.is_multiple_of(MINUTE) || self.hurry {
                     self.hurry = false;
-                    runtime.block_on(self.warn());
+                    self.warn();
                 }
                 tick += 1;
                 // A file that is being written is looked at again soon, until it rests.
@@ -188,14 +179,14 @@ impl Follower {
     }
 
     /// Reads both files again, changed or not.
-    async fn reload(&mut self) {
+    fn reload(&mut self) {
         self.asked = true;
         self.config_file.reading();
         self.ranges_file.reading();
         self.follow_config();
         self.at_once();
         let before = self.known.generation;
-        self.look(true).await;
+        self.look(true);
         let is_broken = self.complaints.has("config") || self.complaints.has("policy");
         if !is_broken && self.known.generation == before {
             say("note: reloaded: nothing to change");
@@ -211,7 +202,7 @@ impl Follower {
     }
 
     /// Looks, and brings about what differs. A `thorough` look asks the node for its addresses, too.
-    async fn look(&mut self, thorough: bool) {
+    fn look(&mut self, thorough: bool) {
         self.turns.turn(Loop::Follower);
         if self.config_file.changed() {
             self.config_file.reading();
@@ -223,14 +214,14 @@ impl Follower {
             self.at_once();
         }
         if self.offers && (self.touched || thorough) {
-            self.offer_interfaces().await;
+            self.offer_interfaces();
         }
-        self.doubt_policy(thorough).await;
+        self.doubt_policy(thorough);
         if !self.doubt || self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
         self.doubt = false;
-        let outcome = self.follow_policy().await;
+        let outcome = self.follow_policy();
         if !matches!(outcome, Ok(Outcome::Later)) {
             self.blocked = None;
             self.complaints
@@ -319,10 +310,10 @@ impl Follower {
     }
 
     /// Says what an operator should know, each once; monitoring is told how much there is of it.
-    async fn warn(&mut self) {
+    fn warn(&mut self) {
         let health = self.health.borrow().clone();
-        let (context, net) = (&self.context, &self.net);
-        let found = node::of_everything(context, net, &health, &mut self.ranges).await;
+        let context = &self.context;
+        let found = node::of_everything(context, &health, &mut self.ranges);
         let Ok(found) = found else { return };
         match node::acknowledged(&self.context).1 {
             Some(error) => self.complaints.make(ACKNOWLEDGED, &error),

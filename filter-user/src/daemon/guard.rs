@@ -15,7 +15,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tokio::runtime;
 
 pub(crate) use self::state::{Shared, Wanted};
 use self::{
@@ -39,7 +38,7 @@ use crate::{
         net::{
             interface::{Interface, XdpPlace, other_name},
             link_type::LinkType,
-            rtnetlink::{Change, Changes, Net, is_link_local},
+            rtnetlink::{self, Change, Changes, is_link_local},
         },
     },
     metrics::Loop,
@@ -76,41 +75,33 @@ const OTHERS: &str = "filter of another version";
 pub(crate) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
     let maps = HeldMaps::open(&shared.pins.maps())?;
     let counters = Counters::open(&shared.pins.maps())?;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start runtime")?;
-    let guard = {
-        let _inside = runtime.enter();
-        Guard {
-            net: Net::open()?,
-            shared,
-            lock,
-            program: None,
-            maps,
-            counters,
-            held: BTreeMap::new(),
-            routes: None,
-            known: BTreeMap::new(),
-            missing: BTreeSet::new(),
-            complaints: Complaints::default(),
-            troubles: BTreeMap::new(),
-            retry: None,
-            has_started: false,
-            seen: Instant::now(),
-        }
+    let guard = Guard {
+        shared,
+        lock,
+        program: None,
+        maps,
+        counters,
+        held: BTreeMap::new(),
+        routes: None,
+        known: BTreeMap::new(),
+        missing: BTreeSet::new(),
+        complaints: Complaints::default(),
+        troubles: BTreeMap::new(),
+        retry: None,
+        has_started: false,
+        seen: Instant::now(),
     };
     thread::Builder::new()
         .name("guard".to_owned())
-        .spawn(move || guard.run(&runtime))
+        .spawn(move || guard.run())
         .context("start thread")
 }
 
 impl Guard {
-    fn run(mut self, runtime: &runtime::Runtime) {
+    fn run(mut self) {
         // Those that are there are guarded first; then the programs for every kind of interface that may come are verified. That
         // takes some tenths of a second, in which no word of changes is heeded: it is part of the start.
-        runtime.block_on(self.turn(true));
+        self.turn(true);
         let verified = self
             .load()
             .and_then(|()| self.program.as_mut().map_or(Ok(()), Program::verify));
@@ -125,7 +116,7 @@ impl Guard {
                 self.shared.wanted.mark_unchanged();
                 changes = self.listen();
                 self.routes = None;
-                runtime.block_on(self.turn(true));
+                self.turn(true);
             }
             let wait = next.saturating_duration_since(Instant::now());
             let word = match &mut changes {
@@ -151,7 +142,7 @@ impl Guard {
                 }
             }
             if concerns || due {
-                runtime.block_on(self.turn(concerns || tick.is_multiple_of(THOROUGH)));
+                self.turn(concerns || tick.is_multiple_of(THOROUGH));
             }
             tick += u64::from(due);
         }
@@ -205,7 +196,7 @@ impl Guard {
     }
 
     /// Looks at every link, and guards what has none. A `thorough` turn asks for the interfaces whatever the links say.
-    async fn turn(&mut self, thorough: bool) {
+    fn turn(&mut self, thorough: bool) {
         self.shared.turns.turn(Loop::Guard);
         let before = self.held.len();
         let pins = &self.shared.pins;
@@ -225,7 +216,7 @@ impl Guard {
         let lost = self.held.len() < before;
         let due = self.retry.is_some_and(|time| Instant::now() >= time);
         if thorough || lost || due {
-            let done = self.guard().await;
+            let done = self.guard();
             for held in open.iter().filter_map(|ifindex| self.held.get(ifindex)) {
                 say(format_args!(
                     "warning: somebody detached the filter from `{}`: the port was open there for {} ms at most",
@@ -240,18 +231,18 @@ impl Guard {
     }
 
     /// Guards every interface that is to be guarded and is not, each by itself.
-    async fn guard(&mut self) -> Result<()> {
-        let mut interfaces = self.net.interfaces().await?;
+    fn guard(&mut self) -> Result<()> {
+        let mut interfaces = rtnetlink::interfaces()?;
         let others = self.shared.pins.other_links().unwrap_or_default();
         if !others.is_empty() {
             let taken = self.take_over(&interfaces);
             self.outcome(OTHERS, taken);
-            interfaces = self.net.interfaces().await?;
+            interfaces = rtnetlink::interfaces()?;
         }
         let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
         let wanted: Vec<&Interface> = if names.is_empty() {
             if self.routes.is_none() {
-                self.routes = Some(self.net.default_route_interfaces().await?);
+                self.routes = Some(rtnetlink::default_route_interfaces()?);
             }
             let pinned = self.shared.pins.interfaces().unwrap_or_default();
             let wanted = |interface: &&Interface| {
@@ -328,14 +319,14 @@ impl Guard {
             });
         }
         if !new.is_empty() {
-            self.announce(&new).await;
+            self.announce(&new);
         }
         Ok(())
     }
 
     /// Says which interfaces are guarded from now on, and how.
-    async fn announce(&mut self, new: &[(u32, String)]) {
-        let now = self.net.interfaces().await.unwrap_or_default();
+    fn announce(&mut self, new: &[(u32, String)]) {
+        let now = rtnetlink::interfaces().unwrap_or_default();
         for (ifindex, name) in new {
             let found = now.iter().find(|interface| interface.ifindex == *ifindex);
             let place = found

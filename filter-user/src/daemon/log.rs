@@ -8,12 +8,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use tokio::runtime;
 
 use super::{complaints::Complaints, logger::Logger};
 use crate::{
     context::Context,
-    kernel::{bpf::LogLines, net::rtnetlink::Net},
+    kernel::bpf::LogLines,
     ui::output::{Output, say},
     view::stats::{self, Stats},
 };
@@ -28,7 +27,6 @@ const AGAIN: u64 = 33;
 /// The thread's own.
 pub(crate) struct Logs {
     context: Context,
-    net: Net,
     since: Timestamp,
     reports: Option<Logger>,
     /// What the program itself logs.
@@ -50,17 +48,8 @@ impl Logs {
         since: Timestamp,
         lines: mpsc::Receiver<LogLines>,
     ) -> Result<JoinHandle<()>> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("start runtime")?;
-        let net = {
-            let _inside = runtime.enter();
-            Net::open()?
-        };
         let logs = Self {
             context: context.clone(),
-            net,
             since,
             reports: None,
             lines: None,
@@ -69,11 +58,11 @@ impl Logs {
         };
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || logs.run(&runtime, &lines))
+            .spawn(move || logs.run(&lines))
             .context("start thread")
     }
 
-    fn run(mut self, runtime: &runtime::Runtime, requests: &mpsc::Receiver<LogLines>) {
+    fn run(mut self, requests: &mpsc::Receiver<LogLines>) {
         let mut tick = 0_u64;
         loop {
             match requests.recv_timeout(PERIOD) {
@@ -84,10 +73,10 @@ impl Logs {
             if let Some(lines) = &mut self.lines {
                 lines.flush();
             }
-            let logged = runtime.block_on(self.log(tick.is_multiple_of(AGAIN)));
+            let logged = self.log(tick.is_multiple_of(AGAIN));
             self.outcome(logged);
             if tick.is_multiple_of(MINUTE) {
-                let shown = runtime.block_on(self.show());
+                let shown = self.show();
                 self.outcome(shown);
             }
             tick += 1;
@@ -95,7 +84,7 @@ impl Logs {
     }
 
     /// Logs what was refused since the last time. `again`: looks whether these are still the rings that are written.
-    async fn log(&mut self, again: bool) -> Result<()> {
+    fn log(&mut self, again: bool) -> Result<()> {
         // Where they are gone, the guard tells that, and pins them again.
         if (again || self.reports.is_none()) && !self.context.pins.maps().exists() {
             return Ok(());
@@ -108,14 +97,14 @@ impl Logs {
             self.reports = Some(Logger::open(&self.context, self.since)?);
         }
         match &mut self.reports {
-            Some(reports) => reports.tick().await,
+            Some(reports) => reports.tick(),
             None => Ok(()),
         }
     }
 
     /// Shows the counters, if they moved. That they cannot be read ends nothing: the filter does not need whoever watches it.
-    async fn show(&mut self) -> Result<()> {
-        let Ok(stats) = stats::read(&self.context, &self.net).await else {
+    fn show(&mut self) -> Result<()> {
+        let Ok(stats) = stats::read(&self.context) else {
             return Ok(());
         };
         let now = line(&stats);

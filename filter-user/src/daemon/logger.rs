@@ -91,10 +91,10 @@ impl Logger {
     }
 
     /// Logs what came since the last time.
-    pub(crate) async fn tick(&mut self) -> Result<()> {
+    pub(crate) fn tick(&mut self) -> Result<()> {
         let mut news = self.reader.poll()?;
         news.reports.retain(|report| report.time >= self.since);
-        self.names.learn(&news.reports).await?;
+        self.names.learn(&news.reports)?;
         let now = Timestamp::now();
         for line in self.log.take(now, &news) {
             let time = milliseconds(now);

@@ -14,6 +14,7 @@ use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
+    task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -25,10 +26,7 @@ use crate::{
     },
     cli::PolicyArgs,
     context::Context,
-    kernel::{
-        bpf::{Link, Program},
-        net::rtnetlink::Net,
-    },
+    kernel::bpf::{Link, Program},
     metrics::{Endpoint, Health, Turns},
     policy::Difference,
     ranges::RangesFile,
@@ -65,10 +63,13 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         Arc::clone(&turns),
     )?;
     let typed = typed_for_service(args).map_or(Ok(()), |text| write_typed(context, text));
-    let net = Net::open()?;
+    let began = {
+        let context = context.clone();
+        spawn_blocking(move || start(&context, typed))
+    };
     // Whoever wants it to end need not wait for a list of a million.
     let began = tokio::select! {
-        began = start(context, &net, typed) => began?,
+        began = began => began.context("start")??,
         _ = terminate.recv() => return Ok(0),
         _ = interrupt.recv() => return Ok(0),
     };
@@ -160,7 +161,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         );
         Ok(0)
     } else if *context.config.detach_on_exit {
-        detach::run(context, &[]).await
+        detach::run(context, &[])
     } else {
         if context.global.verbose {
             quiet(context)?;

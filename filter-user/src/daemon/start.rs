@@ -26,7 +26,7 @@ use crate::{
     context::Context,
     kernel::{
         bpf::Maps,
-        net::{interface::Interface, rtnetlink::Net},
+        net::{interface::Interface, rtnetlink},
     },
     policy::{Policy, author::Author},
     ranges::{List, RangesFile, remarks},
@@ -75,7 +75,7 @@ pub(crate) struct Compiled {
 ///
 /// # Errors
 /// If the kernel refuses: no capability, no memory.
-pub(crate) async fn start(context: &Context, net: &Net, typed: Result<()>) -> Result<Start> {
+pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     let mut start = choose(context, typed);
     context.pins.remove_unused_maps()?;
     if let Some(maps) = Maps::in_use(&context.pins)? {
@@ -89,9 +89,9 @@ pub(crate) async fn start(context: &Context, net: &Net, typed: Result<()>) -> Re
         tell_open(record.mode);
         return Ok(Start { instead, ..start });
     }
-    let interfaces = net.interfaces().await?;
+    let interfaces = rtnetlink::interfaces()?;
     let routes = if start.interfaces.is_empty() {
-        net.default_route_interfaces().await?
+        rtnetlink::default_route_interfaces()?
     } else {
         BTreeSet::new()
     };
@@ -101,10 +101,10 @@ pub(crate) async fn start(context: &Context, net: &Net, typed: Result<()>) -> Re
     let guarded = interfaces.iter().filter(guarded);
     let guarded = guarded.map(|interface| interface.ifindex).collect();
     start.compiled = Some(Compiled {
-        node: net.node_addresses(&guarded).await?,
+        node: rtnetlink::node_addresses(&guarded)?,
         ahead: Moment::now()?.ahead(),
     });
-    let mut policy = policy(net, &start.file.list(), &start.settings, &guarded).await?;
+    let mut policy = policy(&start.file.list(), &start.settings, &guarded)?;
     policy.basis = start.basis;
     let store = PolicyStore::new(&context.config.state_dir);
     if let Some(unread) = unread(context, &policy, None) {
@@ -114,8 +114,7 @@ pub(crate) async fn start(context: &Context, net: &Net, typed: Result<()>) -> Re
     let waits = match store.has_enforced() {
         true => None,
         // Whom a first enforcement cuts has to be known; the files are followed from monitor mode.
-        false => waits(context, net, &policy, &guarded)
-            .await
+        false => waits(context, &policy, &guarded)
             .unwrap_or_else(|error| {
                 Some(format!(
                     "monitor mode: nothing is dropped yet: what enforcement would do cannot be told: {error:#}"
@@ -155,20 +154,15 @@ pub(crate) async fn start(context: &Context, net: &Net, typed: Result<()>) -> Re
 }
 
 /// Why `policy` is not the first one to be enforced at once; none if it is.
-async fn waits(
-    context: &Context,
-    net: &Net,
-    policy: &Policy,
-    guarded: &BTreeSet<u32>,
-) -> Result<Option<String>> {
-    if let Some(unclear) = unclear(context, net, policy, guarded, None).await? {
+fn waits(context: &Context, policy: &Policy, guarded: &BTreeSet<u32>) -> Result<Option<String>> {
+    if let Some(unclear) = unclear(context, policy, guarded, None)? {
         return Ok(Some(unclear.instead()));
     }
     if policy.mode() != Mode::Enforce || *context.config.on_cut == OnCut::Apply {
         return Ok(None);
     }
     // The files are followed from there, and what they say is on trial first.
-    let leap = look(context, net, None, policy, guarded).await?;
+    let leap = look(context, None, policy, guarded)?;
     let serious = leap.serious();
     Ok(serious.map(|reason| format!("monitor mode: nothing is dropped yet: {reason}")))
 }

@@ -10,12 +10,11 @@ use netlink_packet_route::link::InfoKind;
 
 use super::{
     nat::Way,
-    net::{interface::Interface, rtnetlink::Net},
+    net::{interface::Interface, rtnetlink},
 };
 
 /// The interfaces of this node, and which ways lead over them.
-pub struct Paths<'a> {
-    net: &'a Net,
+pub struct Paths {
     interfaces: Vec<Interface>,
     own: BTreeSet<IpAddr>,
     /// The interface that leads to a client from an address of this node, as far as it was asked
@@ -23,16 +22,15 @@ pub struct Paths<'a> {
     asked: BTreeMap<(IpAddr, Option<IpAddr>), Option<u32>>,
 }
 
-impl<'a> Paths<'a> {
+impl Paths {
     /// Asks which interfaces and addresses there are.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
-    pub async fn new(net: &'a Net) -> Result<Self> {
-        let own = net.addresses().await?.into_iter();
+    pub fn new() -> Result<Self> {
+        let own = rtnetlink::addresses()?.into_iter();
         Ok(Self {
-            net,
-            interfaces: net.interfaces().await?,
+            interfaces: rtnetlink::interfaces()?,
             own: own.map(|(_, address)| address).collect(),
             asked: BTreeMap::new(),
         })
@@ -68,13 +66,13 @@ impl<'a> Paths<'a> {
 
     /// The interface over which packets of `client` to `local` come in: the one that leads back.
     /// `None` if nobody knows.
-    pub async fn to(&mut self, client: IpAddr, local: Option<IpAddr>) -> Option<u32> {
+    pub fn to(&mut self, client: IpAddr, local: Option<IpAddr>) -> Option<u32> {
         // Another address is no source that a route could be asked for with.
         let local = local.filter(|local| self.own.contains(local));
         if let Some(known) = self.asked.get(&(client, local)) {
             return *known;
         }
-        let found = self.net.route_to(client, local).await;
+        let found = rtnetlink::route_to(client, local);
         self.asked.insert((client, local), found);
         found
     }

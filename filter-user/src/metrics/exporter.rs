@@ -11,14 +11,13 @@ use tokio::{
 use super::{Health, Turns, exposition::render, reading::Reading};
 use crate::kernel::{
     bpf::{Census, Maps},
-    net::rtnetlink::Net,
+    net::rtnetlink,
     pins::Pins,
 };
 
 /// Answers what monitoring asks. Needs no lock that a change of the list waits for.
 pub struct Exporter {
     pins: Pins,
-    net: Net,
     health: watch::Receiver<Health>,
     turns: Arc<Turns>,
     /// Held for a look into the kernel: one at a time, however many ask.
@@ -45,7 +44,6 @@ impl Exporter {
     pub fn new(pins: Pins, health: watch::Receiver<Health>, turns: Arc<Turns>) -> Result<Self> {
         Ok(Self {
             pins,
-            net: Net::open()?,
             health,
             turns,
             looking: Mutex::default(),
@@ -84,11 +82,12 @@ impl Exporter {
         let pins = self.pins.clone();
         let read = async {
             let _looking = self.looking.lock().await;
-            let interfaces = self.net.interfaces().await?;
             let held = self.health.borrow().guarded.clone();
-            spawn_blocking(move || Reading::take(&pins, &interfaces, &held))
-                .await
-                .context("read what is in force")
+            spawn_blocking(move || {
+                anyhow::Ok(Reading::take(&pins, &rtnetlink::interfaces()?, &held))
+            })
+            .await
+            .context("read what is in force")?
         };
         read.await.unwrap_or_else(|error| Reading {
             guards: Vec::new(),

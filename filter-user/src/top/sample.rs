@@ -20,7 +20,7 @@ use crate::{
     kernel::{
         bpf::{Begin, Counters, Maps, News, ReportReader, Slot, Use},
         links::protected::{Guard, guards},
-        net::rtnetlink::Net,
+        net::rtnetlink,
     },
     policy::Prefix,
     view::{
@@ -55,7 +55,6 @@ pub(crate) struct Sample {
 /// Reads one sample after another.
 pub(crate) struct Sampler<'a> {
     context: &'a Context,
-    net: Net,
     attached: Option<Attached>,
 }
 
@@ -79,7 +78,6 @@ impl<'a> Sampler<'a> {
         }
         let mut sampler = Self {
             context,
-            net: Net::open()?,
             attached: None,
         };
         sampler.follow()?;
@@ -113,7 +111,7 @@ impl<'a> Sampler<'a> {
     /// If it cannot be read: also where the filter is removed at this very moment.
     pub(crate) async fn sample(&mut self, patient: bool) -> Result<Sample> {
         let now = Moment::now()?;
-        let guards = guards(&self.context.pins, &self.net.interfaces().await?)?;
+        let guards = guards(&self.context.pins, &rtnetlink::interfaces()?)?;
         let mut sample = Sample {
             at: Duration::from_nanos(now.monotonic),
             time: now.wall,

@@ -6,27 +6,25 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::kernel::{bpf::Refused, net::rtnetlink::Net};
+use crate::kernel::{bpf::Refused, net::rtnetlink};
 
 /// The names of interfaces, asked for again when an unknown one comes up.
 pub(crate) struct Names {
-    net: Net,
     known: HashMap<u32, String>,
 }
 
 impl Names {
     pub(crate) fn open() -> Result<Self> {
         Ok(Self {
-            net: Net::open()?,
             known: HashMap::new(),
         })
     }
 
     /// Learns the names that `reports` need.
-    pub(crate) async fn learn(&mut self, reports: &[Refused]) -> Result<()> {
+    pub(crate) fn learn(&mut self, reports: &[Refused]) -> Result<()> {
         let unknown = |report: &Refused| !self.known.contains_key(&report.ifindex);
         if reports.iter().any(unknown) {
-            let interfaces = self.net.interfaces().await?;
+            let interfaces = rtnetlink::interfaces()?;
             let all = interfaces.into_iter().map(|one| (one.ifindex, one.name));
             self.known.extend(all);
             // One that is gone has its number for a name, and is not asked for again.

@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     kernel::{
         bpf::{CounterRow, Counters},
-        net::rtnetlink::Net,
+        net::rtnetlink,
     },
     ui::output::table,
 };
@@ -81,8 +81,8 @@ impl fmt::Display for Stats {
 }
 
 /// Reads the counters of all guarded interfaces.
-pub(crate) async fn read(context: &Context, net: &Net) -> Result<Stats> {
-    let names = net.interfaces().await?;
+pub(crate) fn read(context: &Context) -> Result<Stats> {
+    let names = rtnetlink::interfaces()?;
     let pinned = context.pins.interfaces()?;
     let mut interfaces = Vec::new();
     if pinned.is_empty() {

@@ -26,7 +26,7 @@ use crate::{
         net::{
             interface::{Interface, XdpPlace},
             link_type::LinkType,
-            rtnetlink::{Net, is_link_local},
+            rtnetlink::{self, is_link_local},
             sock_diag::{Connection, established, listening},
         },
     },
@@ -55,7 +55,7 @@ impl Facts {
     ///
     /// # Errors
     /// If rtnetlink does not answer.
-    pub async fn gather(net: &Net, ports: &BTreeSet<u16>, destinations: &[IpNet]) -> Result<Self> {
+    pub fn gather(ports: &BTreeSet<u16>, destinations: &[IpNet]) -> Result<Self> {
         // Of the network namespace that the calling thread is in.
         let sysctl = |name: &str| {
             let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
@@ -69,8 +69,8 @@ impl Facts {
             } else {
                 rewriters()
             },
-            interfaces: net.interfaces().await?,
-            addresses: net.addresses().await?,
+            interfaces: rtnetlink::interfaces()?,
+            addresses: rtnetlink::addresses()?,
             listeners: listening(ports).unwrap_or_default(),
             connections: established(ports).unwrap_or_default(),
             ephemeral: parse_ranges(&sysctl("ip_local_port_range"))

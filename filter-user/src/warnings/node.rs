@@ -22,7 +22,7 @@ use crate::{
         net::{
             interface::{Interface, other_name},
             link_type::LinkType,
-            rtnetlink::Net,
+            rtnetlink,
         },
     },
     metrics::Health,
@@ -33,28 +33,27 @@ use crate::{
 };
 
 /// What an operator should know of this node, by the settings in force; what is acknowledged is marked.
-pub(crate) async fn of_node(context: &Context, net: &Net) -> Result<Vec<Warning>> {
+pub(crate) fn of_node(context: &Context) -> Result<Vec<Warning>> {
     let have = match context.maps()? {
         Some(maps) => maps.settings(maps.in_force()?).ok(),
         None => None,
     };
     let settings = context.settings(have.as_ref());
-    let strays = strays(&context.pins, &net.interfaces().await?)?;
+    let strays = strays(&context.pins, &rtnetlink::interfaces()?)?;
     let elsewhere = strays.iter().map(|stray| stray.ifindex);
     let guarded = context.pins.interfaces()?.into_iter().chain(elsewhere);
-    let warnings = of_traffic(context, net, &settings, &guarded.collect()).await?;
+    let warnings = of_traffic(context, &settings, &guarded.collect())?;
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
 /// The same with what is wrong with the filter itself, for the process that keeps it as `health`
 /// says; `ranges` remember what the list has to say.
-pub(crate) async fn of_everything(
+pub(crate) fn of_everything(
     context: &Context,
-    net: &Net,
     health: &Health,
     ranges: &mut Ranges,
 ) -> Result<Vec<Warning>> {
-    let interfaces = net.interfaces().await?;
+    let interfaces = rtnetlink::interfaces()?;
     let guards = guards(&context.pins, &interfaces)?;
     let mut strays = strays(&context.pins, &interfaces)?;
     // What this process holds is no stray, pinned or not.
@@ -96,18 +95,17 @@ pub(crate) async fn of_everything(
     let guarded = guarded.map(|guard| guard.ifindex).chain(elsewhere);
     let guarded = guarded.chain(health.guarded.iter().copied());
     let settings = context.settings(settings.as_ref());
-    warnings.extend(of_traffic(context, net, &settings, &guarded.collect()).await?);
+    warnings.extend(of_traffic(context, &settings, &guarded.collect())?);
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
 /// How traffic may come past a filter on `guarded`, and who else decides what it does.
-pub(crate) async fn of_traffic(
+pub(crate) fn of_traffic(
     context: &Context,
-    net: &Net,
     settings: &Settings,
     guarded: &BTreeSet<u32>,
 ) -> Result<Vec<Warning>> {
-    let facts = Facts::gather(net, &settings.ports, &settings.destinations).await?;
+    let facts = Facts::gather(&settings.ports, &settings.destinations)?;
     let mut warnings = facts.warnings(guarded);
     warnings.extend(written_by_others(context));
     Ok(warnings)
@@ -343,20 +341,16 @@ pub(crate) fn acknowledged(context: &Context) -> (Vec<Acknowledgement>, Option<a
 /// The interfaces that are to be guarded, by name: those that the settings name, or the last
 /// `attach` or `run`; or else those that hold the default routes. Those that were guarded and are
 /// still there come with them.
-pub(crate) async fn wanted(
-    context: &Context,
-    net: &Net,
-    guards: &[Guard],
-) -> Result<BTreeSet<String>> {
+pub(crate) fn wanted(context: &Context, guards: &[Guard]) -> Result<BTreeSet<String>> {
     let mut names = context.config.interfaces.to_vec();
     if names.is_empty() {
         let saved = PolicyStore::new(&context.config.state_dir).read();
         names = saved.ok().flatten().map_or(names, |saved| saved.interfaces);
     }
     let mut wanted: BTreeSet<String> = names.into_iter().collect();
-    let interfaces = net.interfaces().await?;
+    let interfaces = rtnetlink::interfaces()?;
     if wanted.is_empty() {
-        let routes = net.default_route_interfaces().await?;
+        let routes = rtnetlink::default_route_interfaces()?;
         let chosen = interfaces.iter().filter(|interface| {
             routes.contains(&interface.ifindex)
                 && matches!(interface.link_type, LinkType::Filtered(_))

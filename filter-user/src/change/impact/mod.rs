@@ -30,7 +30,6 @@ use crate::{
         nat::rewriters,
         net::{
             conntrack::{Tracked, tracked},
-            rtnetlink::Net,
             sock_diag::{CLOSED, Connection, TcpSocket, open, origin},
         },
         routes::Paths,
@@ -91,9 +90,8 @@ enum Kind {
 /// Looks at the connections of this node, and at the address that this shell came in from.
 /// `guarded` are the interfaces that the filter will be on; `maps` those of the policy in force, if
 /// there is one.
-pub(crate) async fn look(
+pub(crate) fn look(
     context: &Context,
-    net: &Net,
     maps: Option<&Maps>,
     policy: &Policy,
     guarded: &BTreeSet<u32>,
@@ -107,9 +105,9 @@ pub(crate) async fn look(
     let after = |client: IpAddr| {
         policy.mode() == Mode::Enforce && !policy.sources().authorize(client, now.wall)
     };
-    let mut paths = Paths::new(net).await?;
+    let mut paths = Paths::new()?;
     let mut leap = Leap {
-        unclear: unclear(context, net, policy, guarded, before.enforced()).await?,
+        unclear: unclear(context, policy, guarded, before.enforced())?,
         unread: unread(context, policy, before.enforced()),
         filters_ssh: policy.settings.ports.contains(&SSH),
         ..Leap::default()
@@ -127,7 +125,7 @@ pub(crate) async fn look(
             continue;
         }
         let way = match bound {
-            0 => paths.to(client, Some(local.ip())).await,
+            0 => paths.to(client, Some(local.ip())),
             bound => Some(bound),
         };
         if !paths.meets(way, guarded) {
@@ -153,7 +151,7 @@ pub(crate) async fn look(
             continue;
         }
         let way = match bound {
-            None => paths.to(client, None).await,
+            None => paths.to(client, None),
             bound => bound,
         };
         let had = !paths.meets(way, &before.guarded) || before.lets_anywhere(client, policy)?;
@@ -167,7 +165,7 @@ pub(crate) async fn look(
         leap.administrators = shut_out.intersection(&administrators).copied().collect();
     }
     if !cut.is_empty() {
-        leap.cut = named(context, net, cut, &sockets, &before, policy, origin).await?;
+        leap.cut = named(context, cut, &sockets, &before, policy, origin)?;
     }
     Ok(leap)
 }
@@ -187,7 +185,7 @@ struct Seen {
 fn seen(
     sockets: &[TcpSocket],
     policy: &Policy,
-    paths: &Paths<'_>,
+    paths: &Paths,
     unseen: &mut Option<String>,
 ) -> BTreeMap<Connection, Seen> {
     let forwards = || {
@@ -240,9 +238,8 @@ fn seen(
 }
 
 /// What is known of those whose connections are cut.
-async fn named(
+fn named(
     context: &Context,
-    net: &Net,
     cut: Vec<(Connection, Option<&'static str>)>,
     sockets: &[TcpSocket],
     before: &Before<'_>,
@@ -263,7 +260,7 @@ async fn named(
         cluster.extend(were);
     }
     let state_dir: &Path = &context.config.state_dir;
-    let nodes = Nodes::gather(net, state_dir, sockets, &ports, &cluster).await?;
+    let nodes = Nodes::gather(state_dir, sockets, &ports, &cluster)?;
     // It is the list until now, unless somebody has edited it.
     let file = read_ranges(&context.global.ranges_file).ok().flatten();
     let list = file.map_or(List::Off, |file| file.list());

@@ -24,7 +24,10 @@ use crate::{
     },
     clock::Moment,
     config::{PolicyMode, Settings},
-    kernel::bpf::{Maps, Standing},
+    kernel::{
+        bpf::{Maps, Standing},
+        net::rtnetlink,
+    },
     policy::author::Author,
     ranges::{List, RangesFile},
     store::{
@@ -57,7 +60,7 @@ pub(crate) enum Outcome {
 
 impl Follower {
     /// Notices what makes it necessary to compare the policy.
-    pub(crate) async fn doubt_policy(&mut self, thorough: bool) {
+    pub(crate) fn doubt_policy(&mut self, thorough: bool) {
         if thorough {
             // Nobody else may put others in their place meanwhile; that they are there is the guard's to see to.
             self.close_lost_maps();
@@ -86,7 +89,7 @@ impl Follower {
             self.doubt = true;
         }
         if thorough
-            && let Ok(node) = self.node().await
+            && let Ok(node) = self.node()
             && self.known.node.as_ref() != Some(&node)
         {
             self.doubt = true;
@@ -110,7 +113,7 @@ impl Follower {
     }
 
     /// Puts in force what the files say, if that is not what is in force.
-    pub(crate) async fn follow_policy(&mut self) -> Result<Outcome> {
+    pub(crate) fn follow_policy(&mut self) -> Result<Outcome> {
         let context = &self.context;
         let path = &context.global.ranges_file;
         // Before the lock: a disk that takes its time keeps no other writer out.
@@ -198,7 +201,7 @@ impl Follower {
             _ => context.config.settings(),
         };
         let enforces = record.mode == Mode::Enforce as u8;
-        let first = self.first(&list, &want, enforces).await?;
+        let first = self.first(&list, &want, enforces)?;
         if let Some(first) = &first {
             if self.health.borrow().instead.as_ref() != Some(first) {
                 say(format_args!("warning: {first}"));
@@ -206,7 +209,7 @@ impl Follower {
             (want.mode, want.mode_waits) = (PolicyMode::Monitor, true);
         }
         let waited = have.as_ref().is_some_and(|have| have.mode_waits);
-        let node = self.node().await?;
+        let node = self.node()?;
         let set = (now.ahead() - self.known.ahead).abs() > SET_BY_HAND;
         let changes = have.as_ref().map(|have| want.changes_from(have));
         let mark = PolicyMark::new(list.digest(), &want);
@@ -254,7 +257,7 @@ impl Follower {
         if applies {
             examine(&list, want.max_ranges)?;
             let guarded = self.health.borrow().guarded.clone();
-            let mut policy = policy(&self.net, &list, &want, &guarded).await?;
+            let mut policy = policy(&list, &want, &guarded)?;
             if !self.has_config || stays {
                 policy.basis = Basis::of(record.basis);
             }
@@ -267,7 +270,7 @@ impl Follower {
                 let by = maps.author(slot).ok().flatten();
                 by.unwrap_or_else(Author::of_this_process)
             };
-            let leap = look(context, &self.net, Some(&maps), &policy, &guarded).await?;
+            let leap = look(context, Some(&maps), &policy, &guarded)?;
             let way = if other {
                 trial::way(&context.config, &leap, &mark)?
             } else {
@@ -390,20 +393,20 @@ impl Follower {
 
     /// Why the files are not enforced yet, if `list` under `want` would be the first that is;
     /// `enforces` tells whether the policy in force is.
-    async fn first(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
+    fn first(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
         let store = PolicyStore::new(&self.context.config.state_dir);
         if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {
             return Ok(None);
         }
         let guarded = self.health.borrow().guarded.clone();
-        let policy = policy(&self.net, list, want, &guarded).await?;
-        let unclear = unclear(&self.context, &self.net, &policy, &guarded, None).await?;
+        let policy = policy(list, want, &guarded)?;
+        let unclear = unclear(&self.context, &policy, &guarded, None)?;
         Ok(unclear.map(|unclear| unclear.instead()))
     }
 
     /// The node's own addresses, as far as they are authorized.
-    async fn node(&self) -> Result<Vec<IpNet>> {
+    fn node(&self) -> Result<Vec<IpNet>> {
         let guarded = self.health.borrow().guarded.clone();
-        self.net.node_addresses(&guarded).await
+        rtnetlink::node_addresses(&guarded)
     }
 }

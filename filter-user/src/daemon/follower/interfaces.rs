@@ -11,6 +11,7 @@ use crate::{
     },
     config::OnCut,
     daemon::{Wanted, complaints::sentence},
+    kernel::net::rtnetlink,
     ui::error::Problem,
 };
 
@@ -19,10 +20,10 @@ pub(crate) const INTERFACES: &str = "interfaces";
 
 impl Follower {
     /// Hands the interfaces that the config file names to the guard, if nothing is in the way.
-    pub(crate) async fn offer_interfaces(&mut self) {
+    pub(crate) fn offer_interfaces(&mut self) {
         let wanted = Wanted::of(&self.context.config);
         // What cannot be looked at is guarded: an open port is worse.
-        if let Ok(Some(reason)) = self.would_cut(&wanted).await {
+        if let Ok(Some(reason)) = self.would_cut(&wanted) {
             let error = Problem::failed(
                 format!("guard the interfaces that the config file names: {reason}"),
                 "list those sources, or name them in `cluster_cidrs`; or set `on_cut = \"apply\"`",
@@ -45,16 +46,16 @@ impl Follower {
     }
 
     /// Whom the policy in force would cut on those interfaces of `wanted` that have no filter.
-    async fn would_cut(&mut self, wanted: &Wanted) -> Result<Option<String>> {
+    fn would_cut(&mut self, wanted: &Wanted) -> Result<Option<String>> {
         let guarded = self.health.borrow().guarded.clone();
         let mut all = guarded.clone();
-        let interfaces = self.net.interfaces().await?;
+        let interfaces = rtnetlink::interfaces()?;
         let named = interfaces
             .iter()
             .filter(|found| wanted.names.contains(&found.name));
         all.extend(named.map(|found| found.ifindex));
         if wanted.names.is_empty() {
-            all.extend(self.net.default_route_interfaces().await?);
+            all.extend(rtnetlink::default_route_interfaces()?);
         }
         if all == guarded || *self.context.config.on_cut == OnCut::Apply {
             return Ok(None);
@@ -67,9 +68,9 @@ impl Follower {
         let Some(file) = known_list(&self.context, record.list) else {
             return Ok(None);
         };
-        let policy = policy(&self.net, &file.list(), &settings, &all).await?;
+        let policy = policy(&file.list(), &settings, &all)?;
         let maps = self.open.as_ref().map(|(_, maps)| maps);
-        let leap = look(&self.context, &self.net, maps, &policy, &all).await?;
+        let leap = look(&self.context, maps, &policy, &all)?;
         Ok(leap.serious())
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     daemon::{Wanted, complaints::Complaints},
     kernel::{
         bpf::{Maps, Standing},
-        net::{decapsulation, rtnetlink::Net},
+        net::decapsulation,
     },
     metrics::{Health, Turns},
     policy::author::Author,
@@ -27,7 +27,6 @@ pub(crate) struct Follower {
     /// With the settings as the config file says them now.
     pub(crate) context: Context,
     pub(crate) matches: Arc<ArgMatches>,
-    pub(crate) net: Net,
     pub(crate) decapsulation: decapsulation::Watch,
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) health: watch::Sender<Health>,

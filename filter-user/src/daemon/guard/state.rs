@@ -13,7 +13,6 @@ use crate::{
     daemon::{Request, complaints::Complaints},
     kernel::{
         bpf::{Counters, HeldMaps, Link, LogLines, Program},
-        net::rtnetlink::Net,
         pins::Pins,
     },
     metrics::{Health, Turns},
@@ -54,7 +53,6 @@ pub(crate) struct Shared {
 /// The thread's own.
 pub(crate) struct Guard {
     pub(crate) shared: Shared,
-    pub(crate) net: Net,
     pub(crate) lock: WatchLock,
     /// Verified before any interface comes.
     pub(crate) program: Option<Program>,

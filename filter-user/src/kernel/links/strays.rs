@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use crate::{
     clock::to_second,
     kernel::{
         bpf::{Attachment, links, loaded},
-        net::{interface::Interface, rtnetlink::Net},
+        net::{interface::Interface, rtnetlink},
         pins::Pins,
     },
     ui::error::Problem,
@@ -81,16 +82,16 @@ pub fn strays(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Stray>> {
 ///
 /// # Errors
 /// As of [`strays`], or if the kernel does not list its interfaces.
-pub async fn strays_at_rest(pins: &Pins, net: &Net) -> Result<(Vec<Stray>, Vec<Interface>)> {
+pub fn strays_at_rest(pins: &Pins) -> Result<(Vec<Stray>, Vec<Interface>)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let interfaces = net.interfaces().await?;
+        let interfaces = rtnetlink::interfaces()?;
         let strays = strays(pins, &interfaces)?;
         let leaving = strays.iter().any(|stray| stray.link_id.is_none());
         if !leaving || Instant::now() > deadline {
             return Ok((strays, interfaces));
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

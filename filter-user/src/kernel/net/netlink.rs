@@ -4,7 +4,7 @@ use std::{io, iter};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_sys::Socket;
 
@@ -30,21 +30,46 @@ pub(crate) fn dump(
     ask(protocol, kind, NLM_F_REQUEST | NLM_F_DUMP, body, each)
 }
 
-/// The same, for a request and answers that `netlink-packet-*` knows.
+/// The same, for a request and answers that `netlink-packet-*` knows; `each` hears of those as well
+/// that it does not understand.
 ///
 /// # Errors
-/// As [`dump`], or if an answer is not understood.
+/// As [`dump`].
 pub(crate) fn dump_messages<M: NetlinkSerializable + NetlinkDeserializable>(
     protocol: isize,
     request: &M,
-    mut each: impl FnMut(M),
+    each: impl FnMut(Result<M>) -> Result<()>,
+) -> Result<()> {
+    ask_with(protocol, NLM_F_REQUEST | NLM_F_DUMP, request, each)
+}
+
+/// The same for one object.
+///
+/// # Errors
+/// As [`dump`].
+pub(crate) fn ask_message<M: NetlinkSerializable + NetlinkDeserializable>(
+    protocol: isize,
+    request: &M,
+    each: impl FnMut(Result<M>) -> Result<()>,
+) -> Result<()> {
+    ask_with(protocol, NLM_F_REQUEST | NLM_F_ACK, request, each)
+}
+
+fn ask_with<M: NetlinkSerializable + NetlinkDeserializable>(
+    protocol: isize,
+    flags: u16,
+    request: &M,
+    mut each: impl FnMut(Result<M>) -> Result<()>,
 ) -> Result<()> {
     let mut body = vec![0; request.buffer_len()];
     request.serialize(&mut body);
-    dump(protocol, request.message_type(), &body, |kind, body| {
-        each(parse(kind, body)?);
-        Ok(())
-    })
+    ask(
+        protocol,
+        request.message_type(),
+        flags,
+        &body,
+        |kind, body| each(parse(kind, body)),
+    )
 }
 
 fn ask(
@@ -72,10 +97,12 @@ fn ask(
             match message? {
                 (DONE, _) => return Ok(()),
                 (ERROR, body) => {
-                    let code = body
-                        .first_chunk()
-                        .map_or(0, |code| i32::from_ne_bytes(*code));
-                    return Err(io::Error::from_raw_os_error(code.saturating_neg()).into());
+                    let code = body.first_chunk();
+                    return match code.map_or(0, |code| i32::from_ne_bytes(*code)) {
+                        // It acknowledges.
+                        0 => Ok(()),
+                        code => Err(io::Error::from_raw_os_error(code.saturating_neg()).into()),
+                    };
                 }
                 (..MIN_TYPE, _) => {}
                 (kind, body) => each(kind, body)?,

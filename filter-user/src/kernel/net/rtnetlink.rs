@@ -1,15 +1,15 @@
-//! What the kernel's network side knows: interfaces, their addresses, XDP programs on them, default routes.
+//! Interfaces, their addresses and programs, and default routes of the network namespace of the calling
+//! thread. To ask needs no privilege.
 
 use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::{
-    RouteNetlinkMessage,
-    address::AddressAttribute,
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkXdp, Prop, XdpAttached},
-    route::RouteAttribute,
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, Prop, XdpAttached},
+    route::{RouteAttribute, RouteMessage},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::{
@@ -19,229 +19,249 @@ use nix::{
     },
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use rtnetlink::{
-    Handle, RouteMessageBuilder,
-    packet_core::{NetlinkMessage, NetlinkPayload},
-};
 
 use super::{
     interface::{AttachedXdp, Interface, XdpPlace, meant},
     link_type::LinkType,
+    netlink,
 };
 use crate::ui::error::Problem;
 
-/// An open rtnetlink socket. Needs no privilege; works in the network namespace it was opened in.
-pub struct Net {
-    handle: Handle,
+/// Asks for everything of a kind. An answer that is not understood is left out: one odd device must
+/// not hide the others.
+fn dump(request: &RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> Result<()> {
+    netlink::dump_messages(NETLINK_ROUTE, request, |answer| {
+        if let Ok(answer) = answer {
+            each(answer);
+        }
+        Ok(())
+    })
 }
 
-impl Net {
-    /// Opens the socket; must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// If the kernel refuses the socket.
-    pub fn open() -> Result<Self> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().context("open rtnetlink socket")?;
-        tokio::spawn(connection);
-        Ok(Self { handle })
-    }
+/// All interfaces of this network namespace.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub fn interfaces() -> Result<Vec<Interface>> {
+    let mut interfaces = Vec::new();
+    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    dump(&request, |answer| {
+        if let RouteNetlinkMessage::NewLink(link) = answer {
+            interfaces.push(interface(link));
+        }
+    })
+    .context("list interfaces")?;
+    Ok(interfaces)
+}
 
-    /// All interfaces of this network namespace.
-    ///
-    /// # Errors
-    /// If the kernel does not answer.
-    pub async fn interfaces(&self) -> Result<Vec<Interface>> {
-        let mut links = self.handle.link().get().execute();
-        let mut interfaces = Vec::new();
-        while let Some(link) = links.try_next().await.context("list interfaces")? {
-            let mut interface = Interface {
-                name: String::new(),
-                other_names: Vec::new(),
-                ifindex: link.header.index,
-                xdp: None,
-                up: link.header.flags.contains(LinkFlags::Up),
-                link_type: LinkType::new(link.header.link_layer_type.into(), None),
-                kind: None,
-                lower: None,
-                master: None,
+fn interface(link: LinkMessage) -> Interface {
+    let mut interface = Interface {
+        name: String::new(),
+        other_names: Vec::new(),
+        ifindex: link.header.index,
+        xdp: None,
+        up: link.header.flags.contains(LinkFlags::Up),
+        link_type: LinkType::new(link.header.link_layer_type.into(), None),
+        kind: None,
+        lower: None,
+        master: None,
+    };
+    let arphrd = link.header.link_layer_type.into();
+    for attribute in link.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => interface.name = value,
+            LinkAttribute::PropList(values) => {
+                interface.other_names = values
+                    .into_iter()
+                    .filter_map(|value| match value {
+                        Prop::AltIfName(name) => Some(name),
+                        _ => None,
+                    })
+                    .collect();
+            }
+            LinkAttribute::Xdp(values) => interface.xdp = attached(&values),
+            LinkAttribute::Link(ifindex) => interface.lower = Some(ifindex),
+            LinkAttribute::Controller(ifindex) => interface.master = Some(ifindex),
+            LinkAttribute::LinkInfo(values) => {
+                interface.kind = values.into_iter().find_map(|value| match value {
+                    LinkInfo::Kind(kind) => Some(kind),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    interface.link_type = LinkType::new(arphrd, interface.kind.as_ref());
+    interface
+}
+
+/// The interfaces named `names`; or, if none is named, those that hold a default route. `verb` is what is to be done to
+/// them, for the error.
+///
+/// # Errors
+/// If one does not exist, or there is no default route: the error lists what there is.
+pub fn choose(verb: &str, names: &[String]) -> Result<Vec<Interface>> {
+    let all = interfaces()?;
+    let known = || {
+        let names: Vec<String> = all
+            .iter()
+            .map(|interface| format!("`{}`", interface.name))
+            .collect();
+        format!("this host has {}", names.join(", "))
+    };
+    if names.is_empty() {
+        let routes = default_route_interfaces()?;
+        let chosen: Vec<Interface> = all
+            .iter()
+            .filter(|interface| routes.contains(&interface.ifindex))
+            .filter(|interface| matches!(interface.link_type, LinkType::Filtered(_)))
+            .cloned()
+            .collect();
+        if chosen.is_empty() {
+            return Err(Problem::input(
+                "choose interface: none is named and there is no default route",
+                format!("name one with `--interface`; {}", known()),
+            ));
+        }
+        return Ok(chosen);
+    }
+    let mut chosen: Vec<Interface> = Vec::new();
+    for name in names {
+        match all.iter().find(|interface| interface.name == *name) {
+            Some(interface)
+                if chosen
+                    .iter()
+                    .any(|other| other.ifindex == interface.ifindex) => {}
+            Some(interface) => chosen.push(interface.clone()),
+            None => {
+                // It was typed, or stands in a file.
+                let meant = meant(name, &all).map_or_else(String::new, |meant| meant + " ");
+                return Err(Problem::input(
+                    format!("{verb} `{name}`: no such interface"),
+                    format!("{meant}{}", known()),
+                ));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// The interfaces that hold a default route, by number. The kernel cannot be asked for these alone:
+/// this reads every route.
+///
+/// # Errors
+/// If it does not answer.
+pub fn default_route_interfaces() -> Result<BTreeSet<u32>> {
+    let mut found = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        dump(&RouteNetlinkMessage::GetRoute(request), |answer| {
+            let RouteNetlinkMessage::NewRoute(route) = answer else {
+                return;
             };
-            let arphrd = link.header.link_layer_type.into();
-            for attribute in link.attributes {
+            if route.header.destination_prefix_length != 0 {
+                return;
+            }
+            for attribute in route.attributes {
                 match attribute {
-                    LinkAttribute::IfName(value) => interface.name = value,
-                    LinkAttribute::PropList(values) => {
-                        interface.other_names = values
-                            .into_iter()
-                            .filter_map(|value| match value {
-                                Prop::AltIfName(name) => Some(name),
-                                _ => None,
-                            })
-                            .collect();
+                    RouteAttribute::Oif(ifindex) => {
+                        found.insert(ifindex);
                     }
-                    LinkAttribute::Xdp(values) => interface.xdp = attached(&values),
-                    LinkAttribute::Link(ifindex) => interface.lower = Some(ifindex),
-                    LinkAttribute::Controller(ifindex) => interface.master = Some(ifindex),
-                    LinkAttribute::LinkInfo(values) => {
-                        interface.kind = values.into_iter().find_map(|value| match value {
-                            LinkInfo::Kind(kind) => Some(kind),
-                            _ => None,
-                        });
+                    RouteAttribute::MultiPath(hops) => {
+                        found.extend(hops.iter().map(|hop| hop.interface_index));
                     }
                     _ => {}
                 }
             }
-            interface.link_type = LinkType::new(arphrd, interface.kind.as_ref());
-            interfaces.push(interface);
-        }
-        Ok(interfaces)
+        })
+        .context("list routes")?;
     }
+    // The loopback interface carries the kernel's own unreachable routes.
+    found.remove(&1);
+    Ok(found)
+}
 
-    /// The interfaces named `names`; or, if none is named, those that hold a default route. `verb` is what is to be done to
-    /// them, for the error.
-    ///
-    /// # Errors
-    /// If one does not exist, or there is no default route: the error lists what there is.
-    pub async fn choose(&self, verb: &str, names: &[String]) -> Result<Vec<Interface>> {
-        let all = self.interfaces().await?;
-        let known = || {
-            let names: Vec<String> = all
-                .iter()
-                .map(|interface| format!("`{}`", interface.name))
-                .collect();
-            format!("this host has {}", names.join(", "))
-        };
-        if names.is_empty() {
-            let routes = self.default_route_interfaces().await?;
-            let chosen: Vec<Interface> = all
-                .iter()
-                .filter(|interface| routes.contains(&interface.ifindex))
-                .filter(|interface| matches!(interface.link_type, LinkType::Filtered(_)))
-                .cloned()
-                .collect();
-            if chosen.is_empty() {
-                return Err(Problem::input(
-                    "choose interface: none is named and there is no default route",
-                    format!("name one with `--interface`; {}", known()),
-                ));
-            }
-            return Ok(chosen);
-        }
-        let mut chosen: Vec<Interface> = Vec::new();
-        for name in names {
-            match all.iter().find(|interface| interface.name == *name) {
-                Some(interface)
-                    if chosen
-                        .iter()
-                        .any(|other| other.ifindex == interface.ifindex) => {}
-                Some(interface) => chosen.push(interface.clone()),
-                None => {
-                    // It was typed, or stands in a file.
-                    let meant = meant(name, &all).map_or_else(String::new, |meant| meant + " ");
-                    return Err(Problem::input(
-                        format!("{verb} `{name}`: no such interface"),
-                        format!("{meant}{}", known()),
-                    ));
-                }
-            }
-        }
-        Ok(chosen)
-    }
+/// The node's own addresses, each as a range of one: the global ones, and the link-local ones of the interfaces of `guarded`.
+///
+/// Every other device has a link-local address as well, each pod's veth among them. No packet with such a source comes in
+/// on a guarded interface.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub fn node_addresses(guarded: &BTreeSet<u32>) -> Result<Vec<IpNet>> {
+    let addresses = addresses()?.into_iter();
+    let own: BTreeSet<IpNet> = addresses
+        .filter(|(ifindex, address)| guarded.contains(ifindex) || !is_link_local(*address))
+        .map(|(_, address)| IpNet::from(address))
+        .collect();
+    Ok(own.into_iter().collect())
+}
 
-    /// The interfaces that hold a default route, by number. The kernel cannot be asked for these alone: this reads every route.
-    ///
-    /// # Errors
-    /// If it does not answer.
-    pub async fn default_route_interfaces(&self) -> Result<BTreeSet<u32>> {
-        let mut found = BTreeSet::new();
-        for message in [
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        ] {
-            let mut routes = self.handle.route().get(message).execute();
-            while let Some(route) = routes.try_next().await.context("list routes")? {
-                if route.header.destination_prefix_length != 0 {
-                    continue;
-                }
-                for attribute in route.attributes {
-                    match attribute {
-                        RouteAttribute::Oif(ifindex) => {
-                            found.insert(ifindex);
-                        }
-                        RouteAttribute::MultiPath(hops) => {
-                            found.extend(hops.iter().map(|hop| hop.interface_index));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-        // The loopback interface carries the kernel's own unreachable routes.
-        found.remove(&1);
-        Ok(found)
-    }
+/// The node's own addresses, loopback left out, each with the number of its interface.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub fn addresses() -> Result<Vec<(u32, IpAddr)>> {
+    let found = addresses_in_networks()?.into_iter();
+    Ok(found.map(|(ifindex, own)| (ifindex, own.addr())).collect())
+}
 
-    /// The node's own addresses, each as a range of one: the global ones, and the link-local ones of the interfaces of `guarded`.
-    ///
-    /// Every other device has a link-local address as well, each pod's veth among them. No packet with such a source comes in
-    /// on a guarded interface.
-    ///
-    /// # Errors
-    /// If the kernel does not answer.
-    pub async fn node_addresses(&self, guarded: &BTreeSet<u32>) -> Result<Vec<IpNet>> {
-        let addresses = self.addresses().await?.into_iter();
-        let own: BTreeSet<IpNet> = addresses
-            .filter(|(ifindex, address)| guarded.contains(ifindex) || !is_link_local(*address))
-            .map(|(_, address)| IpNet::from(address))
-            .collect();
-        Ok(own.into_iter().collect())
-    }
-
-    /// The node's own addresses, loopback left out, each with the number of its interface.
-    ///
-    /// # Errors
-    /// If the kernel does not answer.
-    pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>> {
-        let found = self.addresses_in_networks().await?.into_iter();
-        Ok(found.map(|(ifindex, own)| (ifindex, own.addr())).collect())
-    }
-
-    /// The same, each with its prefix length, host bits and all.
-    ///
-    /// # Errors
-    /// If the kernel does not answer.
-    pub async fn addresses_in_networks(&self) -> Result<Vec<(u32, IpNet)>> {
-        let mut messages = self.handle.address().get().execute();
-        let mut found = Vec::new();
-        while let Some(message) = messages.try_next().await.context("list addresses")? {
+/// The same, each with its prefix length, host bits and all.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub fn addresses_in_networks() -> Result<Vec<(u32, IpNet)>> {
+    let mut found = Vec::new();
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    dump(&request, |answer| {
+        if let RouteNetlinkMessage::NewAddress(message) = answer {
+            let bits = message.header.prefix_len;
+            let ifindex = message.header.index;
             let address = own_address(message.attributes);
             let address = address.filter(|address| !address.is_loopback());
-            let bits = message.header.prefix_len;
             let own = address.and_then(|address| IpNet::new(address, bits).ok());
-            found.extend(own.map(|own| (message.header.index, own)));
+            found.extend(own.map(|own| (ifindex, own)));
         }
-        Ok(found)
-    }
+    })
+    .context("list addresses")?;
+    Ok(found)
+}
 
-    /// The number of the interface over which packets from `source`, an own address, to `client` leave; `None` if there is no route, or no answer.
-    pub async fn route_to(&self, client: IpAddr, source: Option<IpAddr>) -> Option<u32> {
-        let bits = if client.is_ipv4() { 32 } else { 128 };
-        let builder = RouteMessageBuilder::<IpAddr>::new();
-        let mut message = builder.destination_prefix(client, bits).ok()?.build();
-        if let Some(source) = source {
-            message.header.source_prefix_length = bits;
-            message
-                .attributes
-                .push(RouteAttribute::Source(source.into()));
-        }
-        let mut routes = self.handle.route().get(message).execute();
-        let attributes = routes.try_next().await.ok()??.attributes.into_iter();
-        let mut interfaces = attributes.filter_map(|attribute| match attribute {
-            RouteAttribute::Oif(ifindex) => Some(ifindex),
-            _ => None,
-        });
-        interfaces.next()
+/// The number of the interface over which packets from `source`, an own address, to `client` leave;
+/// `None` if there is no route, or no answer.
+pub fn route_to(client: IpAddr, source: Option<IpAddr>) -> Option<u32> {
+    let bits = if client.is_ipv4() { 32 } else { 128 };
+    let mut request = RouteMessage::default();
+    request.header.address_family = if client.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    request.header.destination_prefix_length = bits;
+    let destination = RouteAttribute::Destination(client.into());
+    request.attributes.push(destination);
+    if let Some(source) = source {
+        request.header.source_prefix_length = bits;
+        let source = RouteAttribute::Source(source.into());
+        request.attributes.push(source);
     }
+    let mut found = None;
+    let request = RouteNetlinkMessage::GetRoute(request);
+    netlink::ask_message(NETLINK_ROUTE, &request, |answer| {
+        if let Ok(RouteNetlinkMessage::NewRoute(route)) = answer {
+            found = route
+                .attributes
+                .into_iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(ifindex) => Some(ifindex),
+                    _ => None,
+                });
+        }
+        Ok(())
+    })
+    .ok()?;
+    found
 }
 
 /// Word from the kernel that something changed. No runtime is needed to wait for it: a loop that turns for as long as the process lives
@@ -276,10 +296,7 @@ pub enum Change {
 
 impl Change {
     /// What a message says; `None` for any other route than a default one, of which there may be very many.
-    fn of(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Self> {
-        let NetlinkPayload::InnerMessage(message) = message.payload else {
-            return None;
-        };
+    fn of(message: RouteNetlinkMessage) -> Option<Self> {
         match message {
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
                 let ifindex = link.header.index;
@@ -343,7 +360,11 @@ impl Changes {
         loop {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => changes.extend(parse(&self.buffer)),
+                Ok(_) => {
+                    let messages = netlink::messages(&self.buffer).filter_map(Result::ok);
+                    let known = messages.filter_map(|(kind, body)| netlink::parse(kind, body).ok());
+                    changes.extend(known.filter_map(Change::of));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return changes,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     changes.push(Change::Lost);
@@ -359,21 +380,6 @@ impl Changes {
 
 /// Room for what the kernel says at once (`NLMSG_GOODSIZE`, and links with many attributes).
 const MESSAGES: usize = 64 << 10;
-
-/// The changes in a datagram of messages.
-fn parse(mut datagram: &[u8]) -> Vec<Change> {
-    let mut changes = Vec::new();
-    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) {
-        // Each begins at a multiple of four bytes.
-        let length = (message.header.length as usize).next_multiple_of(4);
-        changes.extend(Change::of(message));
-        match datagram.get(length..) {
-            Some(rest) if length > 0 && !rest.is_empty() => datagram = rest,
-            _ => break,
-        }
-    }
-    changes
-}
 
 /// The node's own address that a message is about. On a point-to-point interface `Address` is the other end; `Local` is ours
 /// wherever there is one.

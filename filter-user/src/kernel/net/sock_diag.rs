@@ -139,7 +139,7 @@ fn dump(
         socket_id: id,
     });
     let asked = netlink::dump_messages(NETLINK_SOCK_DIAG, &request, |answer| {
-        if let SockDiagMessage::InetResponse(response) = answer {
+        if let SockDiagMessage::InetResponse(response) = answer? {
             let id = response.header.socket_id;
             each(TcpSocket {
                 connection: Connection {
@@ -151,6 +151,7 @@ fn dump(
                 state: response.header.state,
             });
         }
+        Ok(())
     });
     asked.map_err(|error| match error.downcast_ref::<io::Error>() {
         Some(cause) if cause.kind() == io::ErrorKind::NotFound => {
