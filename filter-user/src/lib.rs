@@ -18,7 +18,7 @@
 //! - `view`: values that several commands show
 //! - `daemon`: `run`; `top`: the live view; `command`: one file per verb
 
-// Forbidden but for two files, which say so: `kernel/bpf/batch.rs` and `kernel/bpf/sys.rs`.
+// Forbidden but for one file, which says so: `kernel/bpf/sys.rs`.
 #![deny(unsafe_code)]
 // They panic where a stream is closed or full: `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -98,7 +98,6 @@ fn unsafe_code_is_where_it_is_expected() -> Result<()> {
         "filter-ebpf/src/packet.rs",
         "filter-ebpf/src/maps.rs",
         "filter-ebpf/src/report.rs",
-        "filter-user/src/kernel/bpf/batch.rs",
         "filter-user/src/kernel/bpf/sys.rs",
         "filter-user/build.rs",
         "tests/src/tun.rs",

@@ -2,34 +2,22 @@
 //!
 //! Tries take part since Linux 5.13 (commit f56387c5, "bpf: Add support for batched ops in LPM trie maps"), hash maps
 //! since 5.6 (057996380a42, "bpf: Add batch ops to all htab bpf map").
-//!
-//! The only place in user space with unsafe code: the system call takes addresses.
 
-#![expect(unsafe_code, reason = "the system call takes addresses")]
-
-use std::{
-    io,
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+use std::io;
 
 use anyhow::Result;
-use aya::{
-    maps::{MapData, MapType},
-    util::nr_cpus,
-};
-use aya_obj::generated::bpf_cmd;
+use aya::maps::MapData;
 use nix::libc;
 
-use crate::ui::explain::explain;
+use super::sys::{Entries, Position};
 
 /// Entries in one call: beyond some hundreds more gain nothing, and progress is told between calls.
 const AT_ONCE: usize = 4096;
 
 /// A map whose entries are written or read by the thousand.
 pub(super) struct Batch<'a> {
-    map: &'a MapData,
+    entries: Entries<'a>,
     key_size: usize,
-    /// Of one value, as the system call has it: those of all CPUs side by side, each in a multiple of 8 bytes, if each has its own.
     value_size: usize,
 }
 
@@ -39,20 +27,11 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// If it does not tell.
     pub(super) fn of(map: &'a MapData) -> Result<Self> {
-        let verb = "ask for the size of a map";
-        let info = map.info().map_err(|error| explain(verb, &error))?;
-        let kind = info.map_type().map_err(|error| explain(verb, &error))?;
-        let value_size = info.value_size() as usize;
-        let value_size = match kind {
-            MapType::PerCpuArray | MapType::PerCpuHash | MapType::LruPerCpuHash => {
-                let cpus = nr_cpus().map_err(|(_, error)| explain(verb, &error))?;
-                value_size.next_multiple_of(8) * cpus
-            }
-            _ => value_size,
-        };
+        let entries = Entries::of(map)?;
+        let (key_size, value_size) = entries.sizes();
         Ok(Self {
-            map,
-            key_size: info.key_size() as usize,
+            entries,
+            key_size,
             value_size,
         })
     }
@@ -92,8 +71,7 @@ impl<'a> Batch<'a> {
     fn fill_some(&self, mut keys: &mut [u8], mut values: &mut [u8]) -> io::Result<()> {
         while !keys.is_empty() {
             let all = keys.len() / self.key_size;
-            let (moved, answer) =
-                self.call(bpf_cmd::BPF_MAP_UPDATE_BATCH, None, &mut [], keys, values);
+            let (moved, answer) = self.entries.update(keys, values);
             match answer {
                 Ok(()) => return Ok(()),
                 // A call that did not begin leaves the number as it was.
@@ -116,17 +94,12 @@ impl<'a> Batch<'a> {
     pub(super) fn read(&self, mut entry: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
         let mut keys = vec![0; AT_ONCE * self.key_size];
         let mut values = vec![0; AT_ONCE * self.value_size];
-        // Where the last call stopped: a key, or the number of a hash map's bucket.
-        let mut position: Option<Vec<u8>> = None;
+        let mut position: Option<Position> = None;
         loop {
-            let mut next = vec![0; self.key_size.max(size_of::<u32>())];
-            let (moved, answer) = self.call(
-                bpf_cmd::BPF_MAP_LOOKUP_BATCH,
-                position.as_deref(),
-                &mut next,
-                &mut keys,
-                &mut values,
-            );
+            let mut next = self.entries.position();
+            let (moved, answer) =
+                self.entries
+                    .lookup(position.as_ref(), &mut next, &mut keys, &mut values);
             let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
             match errno {
                 // Interrupted: an entry was taken out under the kernel's hands. Not found: there are no more.
@@ -160,9 +133,8 @@ impl<'a> Batch<'a> {
     pub(super) fn empty(&self) -> io::Result<bool> {
         let mut keys = vec![0; AT_ONCE * self.key_size];
         let mut values = vec![0; AT_ONCE * self.value_size];
-        let mut next = vec![0; self.key_size.max(size_of::<u32>())];
-        let lookup = bpf_cmd::BPF_MAP_LOOKUP_BATCH;
-        let (found, answer) = self.call(lookup, None, &mut next, &mut keys, &mut values);
+        let mut next = self.entries.position();
+        let (found, answer) = self.entries.lookup(None, &mut next, &mut keys, &mut values);
         match answer {
             // There are none beyond these.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
@@ -172,76 +144,17 @@ impl<'a> Batch<'a> {
         if found > 0 {
             let keys = &mut keys[..found * self.key_size];
             let values = &mut values[..found * self.value_size];
-            let delete = bpf_cmd::BPF_MAP_DELETE_BATCH;
-            self.call(delete, None, &mut [], keys, values).1?;
+            self.entries.delete(keys, values).1?;
         }
         Ok(true)
     }
-
-    /// One call: how many entries it moved, and what stopped it. Where it did not even begin, the number says nothing.
-    fn call(
-        &self,
-        command: bpf_cmd,
-        from: Option<&[u8]>,
-        next: &mut [u8],
-        keys: &mut [u8],
-        values: &mut [u8],
-    ) -> (usize, io::Result<()>) {
-        let count = keys.len() / self.key_size;
-        assert_eq!(
-            values.len(),
-            count * self.value_size,
-            "a value for each key"
-        );
-        let mut attributes = Attributes {
-            in_batch: from.map_or(0, |from| from.as_ptr() as u64),
-            out_batch: next.as_mut_ptr() as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: count as u32,
-            map_fd: self.map.fd().as_fd().as_raw_fd() as u32,
-            ..Attributes::default()
-        };
-        let size = size_of::<Attributes>();
-        // SAFETY: `attributes` is what these three commands take (`union bpf_attr`), and outlives the call. The kernel touches `count` keys and
-        // values of the sizes that it told us itself, and `keys` and `values` are that long and ours alone; only a lookup writes to them.
-        // Of `from` and `next` it touches a key's size, or 4 bytes, in a lookup alone, and `read` makes both that long.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                command as libc::c_int,
-                &raw mut attributes,
-                size,
-            )
-        };
-        let answer = match answer {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        };
-        (attributes.count as usize, answer)
-    }
 }
-
-/// The part of `union bpf_attr` for batches, in `include/uapi/linux/bpf.h`.
-#[derive(Default)]
-#[repr(C)]
-struct Attributes {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    /// In: how many there is room for. Out: how many were moved.
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
-
-const _: () = assert!(size_of::<Attributes>() == 56);
 
 #[cfg(test)]
 mod tests {
     use std::{cell::Cell, collections::BTreeMap};
+
+    use aya::{maps::MapType, util::nr_cpus};
 
     use super::*;
 

@@ -1,5 +1,5 @@
-//! The system calls about links that aya does not make, or not without doing something else: raw bpf(2), each behind a function that
-//! is safe to call.
+//! The system calls that aya does not make, or not without doing something else: raw bpf(2), each
+//! behind a function that is safe to call. No other file of the program has unsafe code.
 
 #![expect(unsafe_code, reason = "the system call takes addresses")]
 
@@ -7,14 +7,21 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
+use anyhow::Result;
+use aya::{
+    maps::{MapData, MapType},
+    util::nr_cpus,
+};
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_link_type};
 use nix::libc;
+
+use crate::ui::explain::explain;
 
 /// `union bpf_attr` as the commands here take it: four words, the rest of it zero (`include/uapi/linux/bpf.h`).
 type Words = [u32; 4];
@@ -119,18 +126,31 @@ fn call(command: bpf_cmd, mut words: Words) -> io::Result<i32> {
     call_with(command, &mut words)
 }
 
-/// Only for the commands above: each finds descriptors and numbers in `words`, or the address and length of memory that the caller keeps
-/// until the call is over.
+/// Only for the commands above: each finds descriptors and numbers in `words`, or the address and
+/// length of memory that the caller keeps until the call is over.
 fn call_with(command: bpf_cmd, words: &mut Words) -> io::Result<i32> {
-    let size = size_of::<Words>();
-    // SAFETY: `words` is the beginning of what these commands take, outlives the call and is ours alone; the kernel takes the rest for zero.
-    // It reads the paths, which end with a zero byte, and writes no more of `info` than it was told that there is.
+    // SAFETY: the kernel reads paths, which end with a zero byte, and writes no more of `info` than
+    // the length beside its address. Both are the caller's: no other thread uses them until the call
+    // is over. The kernel copies bytes and asks for no alignment.
+    unsafe { bpf(command, words) }
+}
+
+/// One bpf(2) with `attributes`, the beginning of a `union bpf_attr`.
+///
+/// # Safety
+/// `T` has no padding and is what `command` takes; the kernel takes the rest for zero. Every address
+/// in it is of memory that is as long as `command` asks for, and that nothing else uses until the
+/// call is over.
+unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: `attributes` outlives the call, is as long as the call is told, and is borrowed by it
+    // alone: no other thread writes it. The kernel copies it in and out and asks for no alignment.
+    // The memory that it points to is the caller's promise.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command as libc::c_int,
-            words.as_mut_ptr(),
-            size,
+            &raw mut *attributes,
+            size_of::<T>(),
         )
     };
     match answer {
@@ -138,3 +158,126 @@ fn call_with(command: bpf_cmd, words: &mut Words) -> io::Result<i32> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Where a lookup of many entries stopped: a key, or the number of a hash map's bucket.
+pub(super) struct Position(Vec<u8>);
+
+/// A map, and how many bytes its entries take in calls that move many of them.
+pub(super) struct Entries<'a> {
+    map: &'a MapData,
+    key_size: usize,
+    value_size: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// Asks the kernel for the sizes of `map`.
+    ///
+    /// # Errors
+    /// If it does not tell.
+    pub(super) fn of(map: &'a MapData) -> Result<Self> {
+        let verb = "ask for the size of a map";
+        let info = map.info().map_err(|error| explain(verb, &error))?;
+        let kind = info.map_type().map_err(|error| explain(verb, &error))?;
+        let value_size = info.value_size() as usize;
+        let value_size = match kind {
+            MapType::PerCpuArray | MapType::PerCpuHash | MapType::LruPerCpuHash => {
+                let cpus = nr_cpus().map_err(|(_, error)| explain(verb, &error))?;
+                value_size.next_multiple_of(8) * cpus
+            }
+            _ => value_size,
+        };
+        Ok(Self {
+            map,
+            key_size: info.key_size() as usize,
+            value_size,
+        })
+    }
+
+    /// Bytes of one key and of one value, as the system call has it: values of all CPUs lie side by
+    /// side, each in a multiple of 8 bytes, if each CPU has its own.
+    pub(super) const fn sizes(&self) -> (usize, usize) {
+        (self.key_size, self.value_size)
+    }
+
+    /// Room for a position in this map.
+    pub(super) fn position(&self) -> Position {
+        Position(vec![0; self.key_size.max(size_of::<u32>())])
+    }
+
+    /// Reads as many entries as there is room for, from `from` on; `next` is where it stopped.
+    pub(super) fn lookup(
+        &self,
+        from: Option<&Position>,
+        next: &mut Position,
+        keys: &mut [u8],
+        values: &mut [u8],
+    ) -> Moved {
+        let len = self.position().0.len();
+        assert_eq!(next.0.len(), len, "a position in this map");
+        assert!(from.is_none_or(|from| from.0.len() == len));
+        let from = from.map_or(0, |from| from.0.as_ptr() as u64);
+        let positions = [from, next.0.as_mut_ptr() as u64];
+        self.call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, positions, keys, values)
+    }
+
+    /// Writes entries.
+    pub(super) fn update(&self, keys: &mut [u8], values: &mut [u8]) -> Moved {
+        self.call(bpf_cmd::BPF_MAP_UPDATE_BATCH, [0; 2], keys, values)
+    }
+
+    /// Removes the entries with these keys.
+    pub(super) fn delete(&self, keys: &mut [u8], values: &mut [u8]) -> Moved {
+        self.call(bpf_cmd::BPF_MAP_DELETE_BATCH, [0; 2], keys, values)
+    }
+
+    fn call(
+        &self,
+        command: bpf_cmd,
+        [in_batch, out_batch]: [u64; 2],
+        keys: &mut [u8],
+        values: &mut [u8],
+    ) -> Moved {
+        let count = keys.len() / self.key_size;
+        assert_eq!(
+            values.len(),
+            count * self.value_size,
+            "a value for each key"
+        );
+        let mut attributes = BatchAttributes {
+            in_batch,
+            out_batch,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: count as u32,
+            map_fd: self.map.fd().as_fd().as_raw_fd() as u32,
+            ..BatchAttributes::default()
+        };
+        // SAFETY: the kernel touches `count` keys and values of the sizes that it told us itself;
+        // `keys` and `values` are that long, and borrowed mutably, so no other thread uses them. Of a
+        // position it touches a key, or 4 bytes, in a lookup alone, which checks both lengths. It
+        // copies bytes and asks for no alignment. Programs write the map meanwhile, never this memory.
+        let answer = unsafe { bpf(command, &mut attributes) };
+        (attributes.count as usize, answer.map(drop))
+    }
+}
+
+/// How many entries a call moved, and what stopped it. The number says nothing of a call that did
+/// not begin.
+pub(super) type Moved = (usize, io::Result<()>);
+
+/// The part of `union bpf_attr` for batches, in `include/uapi/linux/bpf.h`.
+#[derive(Default)]
+#[repr(C)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    /// In: how many there is room for. Out: how many were moved.
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+const _: () = assert!(size_of::<BatchAttributes>() == 56);
