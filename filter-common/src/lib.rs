@@ -7,23 +7,26 @@
 #![forbid(unsafe_code)]
 
 mod packet;
-mod verdict;
 
 pub mod wire;
 
 mod classify;
+mod verdict;
+
+mod policy;
+mod reported;
+
+mod fast_path;
 mod judge;
-mod plain;
-mod sight;
 
 pub mod map;
 pub mod table;
 
-pub use classify::{Carried, Class, Doubt, Flow, Place, carried};
-pub use judge::{Judgement, Mode, Policy, judge, judge_any};
+pub use fast_path::judge_plain;
+pub use judge::{judge, judge_any};
 pub use packet::{
     Bytes, BytesHead, Head, LinkHeader, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk,
 };
-pub use plain::judge_plain;
-pub use sight::{Sight, Spot, address, look};
+pub use policy::{Encapsulation, Judgement, Mode, Policy};
+pub use reported::{Sight, Spot, address, look};
 pub use verdict::{DropReason, PassReason, REASON_SLOTS, Verdict};

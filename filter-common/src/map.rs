@@ -14,9 +14,9 @@ mod gate;
 use bytemuck::{Pod, Zeroable};
 
 pub use counters::{Counter, InterfaceRows, MAX_INTERFACES};
-pub use gate::{DEFAULT_PORTS, Encapsulation, Gate, PortSet, is_default_port};
+pub use gate::{DEFAULT_PORTS, Gate, PortSet, is_default_port};
 
-use crate::Sight;
+use crate::reported::Sight;
 
 /// The version of everything in this file, in `map/` and in `table.rs`, and of the numbers in `verdict.rs`.
 ///

@@ -9,10 +9,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use filter_common::{
-    Mode, Policy, REASON_SLOTS,
+    Encapsulation, Mode, Policy, REASON_SLOTS,
     map::{
-        Counter, Encapsulation, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL,
-        PolicyRecord, PrefixValue, SLOTS, Usage, is_default_port,
+        Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
+        PrefixValue, SLOTS, Usage, is_default_port,
     },
     table::{
         self, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, GATE_LINES, Key as TableKey,

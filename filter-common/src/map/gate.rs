@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Mode, table::Start};
+use crate::{
+    policy::{Encapsulation, Mode},
+    table::Start,
+};
 
 /// What a packet is held against first: all in one place, for one lookup.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -52,18 +55,6 @@ impl Gate {
     pub const fn protects(&self, port: u16) -> bool {
         self.ports.contains(port) || self.filled == 0 && is_default_port(port)
     }
-}
-
-/// How a packet may lie in another one that Linux takes it out of without a tunnel device, if the node is set up for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Encapsulation {
-    /// In IPv6, behind any chain of extension headers: where a route ends a segment and takes off what is around the packet
-    /// (`encap seg6local action End.D*`, RFC 8986 sections 4.4 to 4.8; Linux 4.14, commit
-    /// d1df6fd8a1d22d37cffa0075ab8ad423ce656777).
-    SegmentRouting = 1,
-    /// Behind MPLS labels (RFC 3032), where an interface takes them.
-    Mpls = 2,
 }
 
 /// The ports that are protected unless the settings say otherwise.

@@ -10,9 +10,3 @@ pub const SOURCE_PORT: usize = 0;
 pub const DESTINATION_PORT: usize = SOURCE_PORT + 2;
 /// How much of a TCP header must be there to see the port, in bytes.
 pub const PORTS_LEN: usize = DESTINATION_PORT + 2;
-
-/// The destination port of a segment that starts with `ports`, in host order.
-#[inline(always)]
-pub const fn destination_port(ports: [u8; PORTS_LEN]) -> u16 {
-    u16::from_be_bytes([ports[DESTINATION_PORT], ports[DESTINATION_PORT + 1]])
-}

@@ -16,10 +16,7 @@ use std::{
     thread,
 };
 
-use filter_common::{
-    Mode,
-    map::{Basis, Encapsulation},
-};
+use filter_common::{Encapsulation, Mode, map::Basis};
 
 use self::author::Author;
 use crate::config::Settings;

@@ -2,10 +2,7 @@
 
 use std::{net::IpAddr, sync::LazyLock};
 
-use filter_common::{
-    Mode, Policy,
-    map::{Encapsulation, Gate},
-};
+use filter_common::{Encapsulation, Mode, Policy, map::Gate};
 use ipnet::IpNet;
 
 /// A policy by name.

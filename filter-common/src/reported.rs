@@ -8,7 +8,7 @@ use core::net::IpAddr;
 use bytemuck::bytes_of_mut;
 
 use crate::{
-    MAX_OFFSET, PacketBytes,
+    packet::{MAX_OFFSET, PacketBytes},
     wire::{ipv4, ipv6},
 };
 

@@ -1,16 +1,22 @@
 //! From a frame to what it is: not ours, a segment for a port, or unclassifiable and why.
 //!
 //! The rule behind every line: a segment that Linux would hand to a listener is never taken for something
-//! else, and what cannot be told is said to be so. `wire/` has one file per protocol.
+//! else, and what cannot be told is said to be so.
+//!
+//! Not supported, on purpose: IP in IEEE 802.2 LLC or SNAP frames (Linux has no handler that would deliver it), tag
+//! types other than 802.1Q and 802.1ad (Linux does not strip them), the inside of
+//! tunnels that need a device of their own.
 
-use crate::{
-    DropReason, LinkHeader, MAX_OFFSET, PacketBytes, PassReason,
-    wire::{ethernet, ipv4, ipv6, mpls},
-};
+pub(crate) mod extension;
+pub(crate) mod ipv4;
+pub(crate) mod ipv6;
+pub(crate) mod link;
+
+use crate::verdict::{DropReason, PassReason};
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
+pub(crate) enum Carried {
     /// An IPv4 packet, here.
     Ipv4(Place),
     /// An IPv6 packet, here.
@@ -23,7 +29,7 @@ pub enum Carried {
 
 /// Where in the frame an IP packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// Offset of its first byte.
     pub offset: usize,
     /// Offset behind the packet around it; what lies there is padding, whatever the packet itself says. [`usize::MAX`] if there
@@ -47,7 +53,7 @@ impl Place {
 
 /// What an IP packet with addresses of type `A` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class<A> {
+pub(crate) enum Class<A> {
     /// Nothing that a listener on a TCP port could get, whatever the policy.
     Other(PassReason),
     /// A TCP segment, or the first fragment of one.
@@ -76,7 +82,7 @@ pub enum Class<A> {
 ///
 /// The header's source decides: a home-address option (RFC 6275 section 6.3) does not change it here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow<A> {
+pub(crate) struct Flow<A> {
     /// Source address of the IP header.
     pub source: A,
     /// Destination address of the IP header.
@@ -89,18 +95,9 @@ pub struct Flow<A> {
     pub options: (usize, usize),
 }
 
-impl<A> Flow<A> {
-    /// Whether the packet may end at another address than `destination`; options are looked through only now.
-    #[inline(always)]
-    pub fn may_be_redirected<P: PacketBytes>(&self, packet: &P) -> bool {
-        let (start, end) = self.options;
-        self.redirected || (start < end && ipv4::has_source_route(packet, start, end))
-    }
-}
-
 /// What hides the port of a packet that may be TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub(crate) enum Doubt {
     /// An IPv4 header length below five words.
     Malformed,
     /// The packet, or the frame, ends before the port.
@@ -109,64 +106,4 @@ pub enum Doubt {
     IncompleteFirstFragment,
     /// The port lies beyond [`MAX_OFFSET`](crate::MAX_OFFSET).
     TooDeep,
-}
-
-/// Tells what `packet` carries; `mpls` tells whether MPLS labels are taken off.
-#[inline(always)]
-pub fn carried<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Carried {
-    match packet.link_header() {
-        LinkHeader::Ethernet => carried_by_ethernet(packet, mpls),
-        // Two bytes: of a comparison for one the verifier learns nothing.
-        LinkHeader::None => match packet.read(0).map(|[first, _]| first >> 4) {
-            Some(4) => Carried::Ipv4(Place::in_frame(0)),
-            Some(6) => Carried::Ipv6(Place::in_frame(0)),
-            Some(_) => Carried::Other(PassReason::NotIp),
-            None => Carried::Other(PassReason::ShortHeader),
-        },
-    }
-}
-
-/// The same behind an Ethernet header and any number of VLAN tags, and of MPLS labels behind them.
-#[inline(always)]
-fn carried_by_ethernet<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Carried {
-    let Some(ether_type) = packet.read::<2>(ethernet::TYPE) else {
-        return Carried::Other(PassReason::ShortHeader);
-    };
-    let mut tags = ethernet::Tags {
-        ether_type: u16::from_be_bytes(ether_type),
-        readable: true,
-    };
-    let mut offset = ethernet::HEADER_LEN;
-    if ethernet::is_tag(tags.ether_type) {
-        offset = packet.walk(offset, &mut tags);
-    }
-    if tags.ether_type == ethernet::TYPE_MPLS && tags.readable && mpls() {
-        let mut labels = mpls::Labels { bottom: false };
-        offset = packet.walk(offset, &mut labels);
-        match packet.read(offset) {
-            Some([first, _]) if labels.bottom => {
-                tags.ether_type = ethernet::type_of_version(first >> 4);
-            }
-            _ => tags.readable = false,
-        }
-    }
-    let (carried, len) = match tags.ether_type {
-        ethernet::TYPE_IPV4 => (Carried::Ipv4(Place::in_frame(offset)), ipv4::HEADER_LEN),
-        ethernet::TYPE_IPV6 => (Carried::Ipv6(Place::in_frame(offset)), ipv6::HEADER_LEN),
-        _ if tags.readable => return Carried::Other(PassReason::NotIp),
-        _ => (
-            Carried::Hidden(DropReason::HeadersTooDeep),
-            ethernet::TAG_LEN,
-        ),
-    };
-    if tags.readable && offset + len <= MAX_OFFSET {
-        return carried;
-    }
-    // Linux takes no packet from a frame that is too short for its tags and fixed IP header. A frame that is long enough, but
-    // hides them beyond reach, is another matter.
-    if packet.frame_len() < offset + len {
-        Carried::Other(PassReason::ShortHeader)
-    } else {
-        Carried::Hidden(DropReason::HeadersTooDeep)
-    }
 }

@@ -6,9 +6,11 @@
 use core::net::IpAddr;
 
 use crate::{
-    DropReason, Head as _, Judgement, Mode, PacketBytes, PassReason, Policy, Spot,
-    judge::weigh_segment,
-    wire::{ethernet, ipv4, ipv6, tcp},
+    packet::{Head as _, PacketBytes},
+    policy::{Judgement, Mode, Policy, weigh_segment},
+    reported::Spot,
+    verdict::{DropReason, PassReason},
+    wire::{ethernet, ipv4, ipv6, protocol, tcp},
 };
 
 /// Where the TCP header is behind a plain IPv4 header.
@@ -16,8 +18,6 @@ const TCP_V4: usize = ipv4::HEADER_LEN;
 /// Where it is behind an IPv6 header.
 const TCP_V6: usize = ipv6::HEADER_LEN;
 
-/// Protocol number of UDP (IANA): with ICMPv6 nearly all that comes in IPv6 beside TCP.
-const PROTOCOL_UDP: u8 = 17;
 /// Version 4, and a header of five words.
 const FIRST_BYTE_V4: u8 = 0x45;
 /// Version 6; the traffic class fills the byte.
@@ -46,7 +46,7 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
             }
             let end = ip + usize::from(head.u16::<{ ipv4::TOTAL_LEN }>());
             let concluded = match head.u8::<{ ipv4::PROTOCOL }>() {
-                ipv4::PROTOCOL_TCP if end >= ip + TCP_V4 + tcp::PORTS_LEN => {
+                protocol::TCP if end >= ip + TCP_V4 + tcp::PORTS_LEN => {
                     let address = |word: u32| IpAddr::V4(word.into());
                     let elsewhere = || {
                         !policy.guards_any_destination()
@@ -59,7 +59,7 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
                         None => conclude(unauthorized(Spot::v4(ip).with_segment(ip + TCP_V4)), end),
                     }
                 }
-                ipv4::PROTOCOL_TCP | ipv4::PROTOCOL_AH => return None,
+                protocol::TCP | protocol::AUTHENTICATION => return None,
                 _ => conclude(Judgement::pass(PassReason::NotTcp), end),
             };
             Some(concluded)
@@ -71,7 +71,7 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
             }
             let end = ip + TCP_V6 + usize::from(head.u16::<{ ipv6::PAYLOAD_LEN }>());
             let concluded = match head.u8::<{ ipv6::NEXT_HEADER }>() {
-                ipv4::PROTOCOL_TCP if end >= ip + TCP_V6 + tcp::PORTS_LEN => {
+                protocol::TCP if end >= ip + TCP_V6 + tcp::PORTS_LEN => {
                     let address = |high: u64, low: u64| {
                         IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into())
                     };
@@ -94,7 +94,9 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
                         None => conclude(unauthorized(Spot::v6(ip).with_segment(ip + TCP_V6)), end),
                     }
                 }
-                PROTOCOL_UDP | ipv6::ICMP => conclude(Judgement::pass(PassReason::NotTcp), end),
+                protocol::UDP | protocol::ICMPV6 => {
+                    conclude(Judgement::pass(PassReason::NotTcp), end)
+                }
                 _ => return None,
             };
             Some(concluded)

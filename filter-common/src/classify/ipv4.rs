@@ -1,0 +1,107 @@
+//! An IPv4 packet (RFC 791): what it is, and whether its options name another destination.
+
+use core::net::Ipv4Addr;
+
+use crate::{
+    classify::{
+        Class, Doubt, Flow, Place,
+        extension::{Chain, classify_chain},
+    },
+    packet::{PacketBytes, Step, Walk},
+    verdict::PassReason,
+    wire::{ipv4, protocol},
+};
+
+/// Tells what the IPv4 packet at `place` in `packet` is.
+#[inline(always)]
+pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv4Addr> {
+    let offset = place.offset;
+    let Some(header) = packet.read::<{ ipv4::HEADER_LEN }>(offset) else {
+        return Class::Other(PassReason::ShortHeader);
+    };
+    if header[ipv4::VERSION_IHL] >> 4 != 4 {
+        return Class::Other(PassReason::NotIp);
+    }
+    let number = header[ipv4::PROTOCOL];
+    if number != protocol::TCP && number != protocol::AUTHENTICATION {
+        return Class::Other(PassReason::NotTcp);
+    }
+    let fragment = u16::from_be_bytes([header[ipv4::FRAGMENT], header[ipv4::FRAGMENT + 1]]);
+    if fragment & ipv4::FRAGMENT_OFFSET_MASK != 0 {
+        return Class::Other(PassReason::LaterFragment);
+    }
+
+    let header_len = usize::from(header[ipv4::VERSION_IHL] & 0x0f) * 4;
+    let flow = Flow {
+        source: address(&header, ipv4::SOURCE),
+        destination: address(&header, ipv4::DESTINATION),
+        redirected: false,
+        options: (offset + ipv4::HEADER_LEN, offset + header_len),
+    };
+    if header_len < ipv4::HEADER_LEN {
+        return Class::Doubt {
+            flow,
+            why: Doubt::Malformed,
+        };
+    }
+    let end = match u16::from_be_bytes([header[ipv4::TOTAL_LEN], header[ipv4::TOTAL_LEN + 1]]) {
+        0 => packet.frame_len(),
+        total_len => offset + usize::from(total_len),
+    };
+    let first_fragment = place.first_fragment || fragment & ipv4::MORE_FRAGMENTS != 0;
+    let chain = Chain::new(number, end.min(place.end), first_fragment).of_ipv4();
+    classify_chain(packet, flow, offset + header_len, chain)
+}
+
+#[inline(always)]
+fn address(header: &[u8; ipv4::HEADER_LEN], at: usize) -> Ipv4Addr {
+    Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3])
+}
+
+impl<A> Flow<A> {
+    /// Whether the packet may end at another address than `destination`; options are looked through only now.
+    #[inline(always)]
+    pub(crate) fn may_be_redirected<P: PacketBytes>(&self, packet: &P) -> bool {
+        let (start, end) = self.options;
+        self.redirected || (start < end && has_source_route(packet, start, end))
+    }
+}
+
+/// Whether the options between `start` and `end` name another destination (a source route).
+///
+/// Linux follows one where `accept_source_route` is set (`ip_options_rcv_srr` in `net/ipv4/ip_options.c`): the destination
+/// in the header is then only the next stop. Options that cannot be told count as one.
+#[inline(always)]
+fn has_source_route<P: PacketBytes>(packet: &P, start: usize, end: usize) -> bool {
+    let mut options = Options { end, found: false };
+    packet.walk(start, &mut options);
+    options.found
+}
+
+/// A walk over the options of a header; at most 40 bytes of them.
+struct Options {
+    end: usize,
+    found: bool,
+}
+
+impl Walk for Options {
+    #[inline(always)]
+    fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
+        // Two at once: behind the last option there is at least the segment.
+        match packet.read::<2>(offset) {
+            _ if offset >= self.end => Step::Done(0),
+            Some([ipv4::OPTION_END, _]) => Step::Done(0),
+            Some([ipv4::OPTION_NOP, _]) => Step::More(1),
+            // Any other option has a length of at least two, itself included.
+            Some([kind, len])
+                if !matches!(kind, ipv4::OPTION_LSRR | ipv4::OPTION_SSRR) && len >= 2 =>
+            {
+                Step::More(usize::from(len))
+            }
+            _ => {
+                self.found = true;
+                Step::Done(0)
+            }
+        }
+    }
+}
