@@ -7,8 +7,8 @@ use core::net::IpAddr;
 
 use crate::{
     packet::{Head as _, PacketBytes},
-    policy::{Judgement, Mode, Policy, weigh_segment},
-    reported::Spot,
+    policy::{Judgement, Mode, Policy, evaluate_segment},
+    reported::PacketLocation,
     verdict::{DropReason, PassReason},
     wire::{ethernet, ipv4, ipv6, protocol, tcp},
 };
@@ -26,15 +26,15 @@ const FIRST_BYTE_V6: u8 = 0x60;
 /// What [`judge`](crate::judge) says, if `packet` is plain and the policy drops what it finds; and the offset behind the IP packet, by its
 /// own account.
 #[inline(always)]
-pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
+pub fn judge_fast<P: PacketBytes, Y: Policy, R>(
     packet: &P,
     policy: &Y,
-    conclude: impl Fn(Judgement, usize) -> R,
+    finish: impl Fn(Judgement, usize) -> R,
 ) -> Option<R> {
     if policy.mode() != Mode::Enforce {
         return None;
     }
-    let ip = packet.link_header().bytes();
+    let ip = packet.link_header().header_len();
     let head = packet.head::<{ TCP_V4 + tcp::PORTS_LEN }>()?;
     match head.ether_type() {
         ethernet::TYPE_IPV4 => {
@@ -45,24 +45,27 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
                 return None;
             }
             let end = ip + usize::from(head.u16::<{ ipv4::TOTAL_LEN }>());
-            let concluded = match head.u8::<{ ipv4::PROTOCOL }>() {
+            let result = match head.u8::<{ ipv4::PROTOCOL }>() {
                 protocol::TCP if end >= ip + TCP_V4 + tcp::PORTS_LEN => {
                     let address = |word: u32| IpAddr::V4(word.into());
-                    let elsewhere = || {
-                        !policy.guards_any_destination()
+                    let is_unguarded = || {
+                        !policy.guards_every_destination()
                             && !policy.guards(address(head.u32::<{ ipv4::DESTINATION }>()))
                     };
                     let port = head.u16::<{ TCP_V4 + tcp::DESTINATION_PORT }>();
                     let source = || address(head.u32::<{ ipv4::SOURCE }>());
-                    match weigh_segment(policy, port, source, elsewhere) {
-                        Some(reason) => conclude(Judgement::pass(reason), end),
-                        None => conclude(unauthorized(Spot::v4(ip).with_segment(ip + TCP_V4)), end),
+                    match evaluate_segment(policy, port, source, is_unguarded) {
+                        Some(reason) => finish(Judgement::pass(reason), end),
+                        None => finish(
+                            unauthorized(PacketLocation::v4(ip).with_tcp_header(ip + TCP_V4)),
+                            end,
+                        ),
                     }
                 }
                 protocol::TCP | protocol::AUTHENTICATION => return None,
-                _ => conclude(Judgement::pass(PassReason::NotTcp), end),
+                _ => finish(Judgement::pass(PassReason::NotTcp), end),
             };
-            Some(concluded)
+            Some(result)
         }
         ethernet::TYPE_IPV6 => {
             let head = packet.head::<{ TCP_V6 + tcp::PORTS_LEN }>()?;
@@ -70,13 +73,13 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
                 return None;
             }
             let end = ip + TCP_V6 + usize::from(head.u16::<{ ipv6::PAYLOAD_LEN }>());
-            let concluded = match head.u8::<{ ipv6::NEXT_HEADER }>() {
+            let result = match head.u8::<{ ipv6::NEXT_HEADER }>() {
                 protocol::TCP if end >= ip + TCP_V6 + tcp::PORTS_LEN => {
                     let address = |high: u64, low: u64| {
                         IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into())
                     };
-                    let elsewhere = || {
-                        !policy.guards_any_destination()
+                    let is_unguarded = || {
+                        !policy.guards_every_destination()
                             && !policy.guards(address(
                                 head.u64::<{ ipv6::DESTINATION }>(),
                                 head.u64::<{ ipv6::DESTINATION + 8 }>(),
@@ -89,23 +92,26 @@ pub fn judge_plain<P: PacketBytes, Y: Policy, R>(
                             head.u64::<{ ipv6::SOURCE + 8 }>(),
                         )
                     };
-                    match weigh_segment(policy, port, source, elsewhere) {
-                        Some(reason) => conclude(Judgement::pass(reason), end),
-                        None => conclude(unauthorized(Spot::v6(ip).with_segment(ip + TCP_V6)), end),
+                    match evaluate_segment(policy, port, source, is_unguarded) {
+                        Some(reason) => finish(Judgement::pass(reason), end),
+                        None => finish(
+                            unauthorized(PacketLocation::v6(ip).with_tcp_header(ip + TCP_V6)),
+                            end,
+                        ),
                     }
                 }
                 protocol::UDP | protocol::ICMPV6 => {
-                    conclude(Judgement::pass(PassReason::NotTcp), end)
+                    finish(Judgement::pass(PassReason::NotTcp), end)
                 }
                 _ => return None,
             };
-            Some(concluded)
+            Some(result)
         }
         _ => None,
     }
 }
 
 #[inline(always)]
-const fn unauthorized(spot: Spot) -> Judgement {
-    Judgement::refuse(DropReason::Unauthorized, spot, Mode::Enforce)
+const fn unauthorized(location: PacketLocation) -> Judgement {
+    Judgement::drop(DropReason::Unauthorized, location, Mode::Enforce)
 }

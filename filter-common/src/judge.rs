@@ -3,33 +3,33 @@
 use core::net::IpAddr;
 
 use crate::{
-    classify::{Carried, Class, Doubt, Flow, Place, ipv4, ipv6, link::carried},
-    fast_path::judge_plain,
+    classify::{Class, Flow, PacketBounds, Payload, Unclassifiable, ipv4, ipv6, link::payload},
+    fast_path::judge_fast,
     packet::PacketBytes,
-    policy::{Encapsulation, Judgement, Mode, Policy, weigh_segment},
-    reported::Spot,
+    policy::{Encapsulation, Judgement, Mode, Policy, evaluate_segment},
+    reported::PacketLocation,
     verdict::{DropReason, PassReason},
 };
 
 /// The verdict on `packet` under `policy`.
 #[inline(always)]
 pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
-    match judge_plain(packet, policy, |judgement, _| judgement) {
+    match judge_fast(packet, policy, |judgement, _| judgement) {
         Some(judgement) => judgement,
-        None => judge_any(packet, policy),
+        None => judge_slow(packet, policy),
     }
 }
 
 /// The same for any frame.
 #[inline(always)]
-pub fn judge_any<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
+pub fn judge_slow<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
     let mode = policy.mode();
     if mode == Mode::Off {
         return Judgement::pass(PassReason::EnforcementOff);
     }
     match decide(packet, policy) {
         Ok(reason) => Judgement::pass(reason),
-        Err((reason, spot)) => Judgement::refuse(reason, spot, mode),
+        Err((reason, location)) => Judgement::drop(reason, location, mode),
     }
 }
 
@@ -41,108 +41,108 @@ const PACKETS_DEEP: usize = 2;
 fn decide<P: PacketBytes, Y: Policy>(
     packet: &P,
     policy: &Y,
-) -> Result<PassReason, (DropReason, Spot)> {
+) -> Result<PassReason, (DropReason, PacketLocation)> {
     let mpls = || policy.decapsulates(Encapsulation::Mpls);
-    let (mut found, mut place) = carried(packet, mpls).apart();
+    let (mut kind, mut bounds) = payload(packet, mpls).split();
     for _ in 0..PACKETS_DEEP {
-        let weighed = match found {
-            Found::Ipv4 => {
-                let spot = Spot::v4(place.offset);
-                weigh(packet, policy, ipv4::classify(packet, place), spot)
+        let outcome = match kind {
+            PayloadKind::Ipv4 => {
+                let location = PacketLocation::v4(bounds.offset);
+                evaluate(packet, policy, ipv4::classify(packet, bounds), location)
             }
-            Found::Ipv6 => {
-                let spot = Spot::v6(place.offset);
+            PayloadKind::Ipv6 => {
+                let location = PacketLocation::v6(bounds.offset);
                 let decapsulates = policy.decapsulates(Encapsulation::SegmentRouting);
-                let class = ipv6::classify(packet, place, decapsulates);
-                weigh(packet, policy, class, spot)
+                let class = ipv6::classify(packet, bounds, decapsulates);
+                evaluate(packet, policy, class, location)
             }
-            Found::Other(reason) => return Ok(reason),
-            Found::Hidden(reason) => return Err((reason, Spot::NOWHERE)),
+            PayloadKind::Other(reason) => return Ok(reason),
+            PayloadKind::Unreadable(reason) => return Err((reason, PacketLocation::UNKNOWN)),
         };
-        match weighed {
-            Weighed::Pass(reason) => return Ok(reason),
-            Weighed::Drop(reason, spot) => return Err((reason, spot)),
-            Weighed::Look(inside) => (found, place) = inside.apart(),
+        match outcome {
+            Outcome::Pass(reason) => return Ok(reason),
+            Outcome::Drop(reason, location) => return Err((reason, location)),
+            Outcome::Inner(inner) => (kind, bounds) = inner.split(),
         }
     }
     // The source that counts is further in: nobody can be asked to vouch for it.
-    Err((DropReason::HeadersTooDeep, Spot::NOWHERE))
+    Err((DropReason::HeadersTooDeep, PacketLocation::UNKNOWN))
 }
 
-/// A [`Carried`] whose place stands beside it, and is never left open: a register that nobody wrote may not be moved in BPF, not even
+/// A [`Payload`] whose bounds stands beside it, and is never left open: a register that nobody wrote may not be moved in BPF, not even
 /// where its value does not matter, and the compiler moves them.
-enum Found {
+enum PayloadKind {
     Ipv4,
     Ipv6,
     Other(PassReason),
-    Hidden(DropReason),
+    Unreadable(DropReason),
 }
 
-impl Carried {
+impl Payload {
     #[inline(always)]
-    fn apart(self) -> (Found, Place) {
-        let nowhere = Place::in_frame(0);
+    fn split(self) -> (PayloadKind, PacketBounds) {
+        let unused = PacketBounds::in_frame(0);
         match self {
-            Self::Ipv4(place) => (Found::Ipv4, place),
-            Self::Ipv6(place) => (Found::Ipv6, place),
-            Self::Other(reason) => (Found::Other(reason), nowhere),
-            Self::Hidden(reason) => (Found::Hidden(reason), nowhere),
+            Self::Ipv4(bounds) => (PayloadKind::Ipv4, bounds),
+            Self::Ipv6(bounds) => (PayloadKind::Ipv6, bounds),
+            Self::Other(reason) => (PayloadKind::Other(reason), unused),
+            Self::Unreadable(reason) => (PayloadKind::Unreadable(reason), unused),
         }
     }
 }
 
 /// What one IP packet comes to.
-enum Weighed {
+enum Outcome {
     Pass(PassReason),
-    Drop(DropReason, Spot),
+    Drop(DropReason, PacketLocation),
     /// It is for the packet inside to say.
-    Look(Carried),
+    Inner(Payload),
 }
 
 #[inline(always)]
-fn weigh<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
+fn evaluate<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
     packet: &P,
     policy: &Y,
     class: Class<A>,
-    spot: Spot,
-) -> Weighed {
+    location: PacketLocation,
+) -> Outcome {
     match class {
-        Class::Other(reason) => Weighed::Pass(reason),
+        Class::Other(reason) => Outcome::Pass(reason),
         Class::Segment { flow, port, at } => {
-            let elsewhere = || elsewhere(packet, policy, &flow);
-            match weigh_segment(policy, port, || flow.source.into(), elsewhere) {
-                Some(reason) => Weighed::Pass(reason),
-                None => Weighed::Drop(DropReason::Unauthorized, spot.with_segment(at)),
+            let is_unguarded = || destination_is_unguarded(packet, policy, &flow);
+            match evaluate_segment(policy, port, || flow.source.into(), is_unguarded) {
+                Some(reason) => Outcome::Pass(reason),
+                None => Outcome::Drop(DropReason::Unauthorized, location.with_tcp_header(at)),
             }
         }
         // Doubt is decided by source: it never costs an authorized client a packet, nor lets a stranger in.
-        Class::Doubt { flow, why } => {
-            if elsewhere(packet, policy, &flow) {
-                return Weighed::Pass(PassReason::OtherDestination);
+        Class::Unclassifiable { flow, why } => {
+            if destination_is_unguarded(packet, policy, &flow) {
+                return Outcome::Pass(PassReason::OtherDestination);
             }
             if policy.authorizes(flow.source.into()) {
-                return Weighed::Pass(PassReason::AuthorizedDoubt);
+                return Outcome::Pass(PassReason::AuthorizedUnclassifiable);
             }
-            Weighed::Drop(why.reason(), spot)
+            Outcome::Drop(why.reason(), location)
         }
-        Class::Hostile(reason) => Weighed::Drop(reason, Spot::NOWHERE),
-        Class::Around(inside) => Weighed::Look(inside),
+        Class::AlwaysDrop(reason) => Outcome::Drop(reason, PacketLocation::UNKNOWN),
+        Class::Encapsulated(inner) => Outcome::Inner(inner),
     }
 }
 
 /// Whether the packet certainly ends at a destination the policy does not guard.
 #[inline(always)]
-fn elsewhere<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
+fn destination_is_unguarded<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
     packet: &P,
     policy: &Y,
     flow: &Flow<A>,
 ) -> bool {
-    !policy.guards_any_destination()
+    !policy.guards_every_destination()
         && !policy.guards(flow.destination.into())
         && !flow.may_be_redirected(packet)
 }
 
-impl Doubt {
+impl Unclassifiable {
     /// The reason to drop the packet of an unauthorized source under.
     const fn reason(self) -> DropReason {
         match self {

@@ -22,11 +22,11 @@ mod judge;
 pub mod map;
 pub mod table;
 
-pub use fast_path::judge_plain;
-pub use judge::{judge, judge_any};
+pub use fast_path::judge_fast;
+pub use judge::{judge, judge_slow};
 pub use packet::{
     Bytes, BytesHead, Head, LinkHeader, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk,
 };
 pub use policy::{Encapsulation, Judgement, Mode, Policy};
-pub use reported::{Sight, Spot, address, look};
-pub use verdict::{DropReason, PassReason, REASON_SLOTS, Verdict};
+pub use reported::{FlowInfo, PacketLocation, ip_address, read_flow};
+pub use verdict::{COUNTERS_PER_INTERFACE, DropReason, PassReason, Verdict};

@@ -16,7 +16,7 @@ use bytemuck::{Pod, Zeroable};
 pub use counters::{Counter, InterfaceRows, MAX_INTERFACES};
 pub use gate::{DEFAULT_PORTS, Gate, PortSet, is_default_port};
 
-use crate::reported::Sight;
+use crate::reported::FlowInfo;
 
 /// The version of everything in this file, in `map/` and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
@@ -52,8 +52,8 @@ pub const BITMAPS: &str = "BITMAPS";
 pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
 /// Array of LPM tries, one per slot: guarded IPv6 destinations.
 pub const DESTINATIONS_V6: &str = "DESTINATIONS_V6";
-/// Per-CPU array of [`Counter`]: [`REASON_SLOTS`](crate::REASON_SLOTS) for each row of [`INTERFACES`], and one row more for all
-/// interfaces that have none; inside a row by [`Verdict::slot`](crate::Verdict::slot).
+/// Per-CPU array of [`Counter`]: [`COUNTERS_PER_INTERFACE`](crate::COUNTERS_PER_INTERFACE) for each row of [`INTERFACES`], and one row more for all
+/// interfaces that have none; inside a row by [`Verdict::index`](crate::Verdict::index).
 pub const COUNTERS: &str = "COUNTERS";
 /// Array of one [`InterfaceRows`]: which row of the counters belongs to which interface. One program serves all interfaces, so
 /// it is verified once however many there are.
@@ -336,7 +336,7 @@ pub struct Report {
     pub sequence: u64,
     /// When, in nanoseconds of the monotonic clock, within some milliseconds.
     pub seen: u64,
-    /// Source address, see [`Sight::source`].
+    /// Source address, see [`FlowInfo::source`].
     pub source: [u32; 4],
     /// Destination address.
     pub destination: [u32; 4],
@@ -346,7 +346,7 @@ pub struct Report {
     pub ifindex: u32,
     /// Bytes of the frame, from the Ethernet header on.
     pub frame_len: u32,
-    /// The verdict and reason: a [`Verdict::slot`](crate::Verdict::slot).
+    /// The verdict and reason: a [`Verdict::index`](crate::Verdict::index).
     pub verdict: u8,
     /// 4 or 6; 0 if the addresses are unknown.
     pub family: u8,
@@ -373,8 +373,8 @@ impl Report {
     };
 
     /// Who sent it and where to, as far as that is known.
-    pub const fn sight(&self) -> Sight {
-        Sight {
+    pub const fn flow_info(&self) -> FlowInfo {
+        FlowInfo {
             source: self.source,
             destination: self.destination,
             family: self.family,
@@ -408,7 +408,7 @@ const _: () = assert!(size_of::<ReportHead>() == 40);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct StrangerKey {
-    /// Source address, see [`Sight::source`](crate::Sight::source).
+    /// Source address, see [`FlowInfo::source`](crate::FlowInfo::source).
     pub source: [u32; 4],
     /// 4 or 6.
     pub family: u32,
@@ -428,7 +428,7 @@ pub struct Stranger {
     pub last_seen: u64,
     /// The destination port of the last, in host order; 0 if it was not known.
     pub port: u16,
-    /// The verdict and reason of the last: a [`Verdict::slot`](crate::Verdict::slot).
+    /// The verdict and reason of the last: a [`Verdict::index`](crate::Verdict::index).
     pub verdict: u8,
     /// Always zero.
     pub unused: [u8; 5],

@@ -25,7 +25,7 @@ impl LinkHeader {
 
     /// Where the IP header is if there are no tags.
     #[inline(always)]
-    pub const fn bytes(self) -> usize {
+    pub const fn header_len(self) -> usize {
         match self {
             Self::Ethernet => ethernet::HEADER_LEN,
             Self::None => 0,
@@ -125,7 +125,7 @@ impl<'a> PacketBytes for Bytes<'a> {
     }
 
     fn head<const N: usize>(&self) -> Option<BytesHead<'a, N>> {
-        let (front, rest) = self.bytes.split_at_checked(self.link_header.bytes())?;
+        let (front, rest) = self.bytes.split_at_checked(self.link_header.header_len())?;
         Some(BytesHead {
             bytes: rest.first_chunk()?,
             ether_type: front.last_chunk().copied().map(u16::from_be_bytes),
@@ -174,23 +174,23 @@ impl<const N: usize> Head<N> for BytesHead<'_, N> {
     }
 
     fn u8<const AT: usize>(&self) -> u8 {
-        u8::from_be_bytes(part::<AT, _, _>(self.bytes))
+        u8::from_be_bytes(bytes_at::<AT, _, _>(self.bytes))
     }
 
     fn u16<const AT: usize>(&self) -> u16 {
-        u16::from_be_bytes(part::<AT, _, _>(self.bytes))
+        u16::from_be_bytes(bytes_at::<AT, _, _>(self.bytes))
     }
 
     fn u32<const AT: usize>(&self) -> u32 {
-        u32::from_be_bytes(part::<AT, _, _>(self.bytes))
+        u32::from_be_bytes(bytes_at::<AT, _, _>(self.bytes))
     }
 
     fn u64<const AT: usize>(&self) -> u64 {
-        u64::from_be_bytes(part::<AT, _, _>(self.bytes))
+        u64::from_be_bytes(bytes_at::<AT, _, _>(self.bytes))
     }
 }
 
-fn part<const AT: usize, const LEN: usize, const N: usize>(bytes: &[u8; N]) -> [u8; LEN] {
+fn bytes_at<const AT: usize, const LEN: usize, const N: usize>(bytes: &[u8; N]) -> [u8; LEN] {
     const { assert!(AT + LEN <= N, "beyond the bytes at hand") };
     core::array::from_fn(|index| bytes[AT + index])
 }

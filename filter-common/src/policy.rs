@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use crate::{
-    reported::Spot,
+    reported::PacketLocation,
     verdict::{DropReason, PassReason, Verdict},
 };
 
@@ -28,7 +28,7 @@ pub trait Policy {
     /// Whether `port` (host order) is protected.
     fn protects(&self, port: u16) -> bool;
     /// Whether the policy guards every destination there is.
-    fn guards_any_destination(&self) -> bool;
+    fn guards_every_destination(&self) -> bool;
     /// Whether the policy guards `destination`; asked only if it does not guard any.
     fn guards(&self, destination: IpAddr) -> bool;
     /// Whether this node takes such a packet out of another one.
@@ -40,29 +40,32 @@ pub trait Policy {
 /// What came of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// What happens to it and why, as a [`Verdict::slot`]: one number, which the program keeps in a register.
-    pub slot: u32,
+    /// What happens to it and why, as a [`Verdict::index`]: one number, which the program keeps in a register.
+    pub verdict_index: u32,
     /// Where it is, if it is or would be dropped, and its addresses are known and to be believed.
-    pub spot: Spot,
+    pub location: PacketLocation,
 }
 
 impl Judgement {
     #[inline(always)]
     pub(crate) const fn pass(reason: PassReason) -> Self {
         Self {
-            slot: Verdict::Pass(reason).slot(),
-            spot: Spot::NOWHERE,
+            verdict_index: Verdict::Pass(reason).index(),
+            location: PacketLocation::UNKNOWN,
         }
     }
 
     #[inline(always)]
-    pub(crate) const fn refuse(reason: DropReason, spot: Spot, mode: Mode) -> Self {
+    pub(crate) const fn drop(reason: DropReason, location: PacketLocation, mode: Mode) -> Self {
         let verdict = match mode {
             Mode::Monitor => Verdict::WouldDrop(reason),
             Mode::Enforce | Mode::Off => Verdict::Drop(reason),
         };
-        let slot = verdict.slot();
-        Self { slot, spot }
+        let verdict_index = verdict.index();
+        Self {
+            verdict_index,
+            location,
+        }
     }
 }
 
@@ -78,18 +81,18 @@ pub enum Encapsulation {
     Mpls = 2,
 }
 
-/// Why a segment for `port` passes; `None` if its source is not authorized. `elsewhere` tells whether it certainly ends at a destination
+/// Why a segment for `port` passes; `None` if its source is not authorized. `destination_is_unguarded` tells whether it certainly ends at a destination
 /// that the policy does not guard. `source` is asked last: what is loaded early has to be kept somewhere.
 #[inline(always)]
-pub(crate) fn weigh_segment<Y: Policy>(
+pub(crate) fn evaluate_segment<Y: Policy>(
     policy: &Y,
     port: u16,
     source: impl FnOnce() -> IpAddr,
-    elsewhere: impl FnOnce() -> bool,
+    destination_is_unguarded: impl FnOnce() -> bool,
 ) -> Option<PassReason> {
     if !policy.protects(port) {
         Some(PassReason::OtherPort)
-    } else if elsewhere() {
+    } else if destination_is_unguarded() {
         Some(PassReason::OtherDestination)
     } else if policy.authorizes(source()) {
         Some(PassReason::Authorized)

@@ -1,7 +1,7 @@
 //! Who a refused packet is from, and where it wanted to go.
 //!
 //! A verdict needs little of that at a time, and most verdicts are passes. So the classifier only remembers where the packet is
-//! ([`Spot`], two offsets), and whoever reports it reads the rest ([`Sight`]) from there.
+//! ([`PacketLocation`], two offsets), and whoever reports it reads the rest ([`FlowInfo`]) from there.
 
 use core::net::IpAddr;
 
@@ -17,13 +17,13 @@ use crate::{
 /// One number, which the program keeps in a register: the family in the upper half, below it the offsets of the TCP header and of the
 /// IP header, 16 bits each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spot(u64);
+pub struct PacketLocation(u64);
 
 const _: () = assert!(MAX_OFFSET == 0xffff, "an offset has 16 bits");
 
-impl Spot {
+impl PacketLocation {
     /// No packet whose addresses mean anything.
-    pub const NOWHERE: Self = Self(0);
+    pub const UNKNOWN: Self = Self(0);
 
     /// An IPv4 packet at this offset.
     #[inline(always)]
@@ -39,7 +39,7 @@ impl Spot {
 
     /// The same with a TCP header at this offset.
     #[inline(always)]
-    pub(crate) const fn with_segment(self, offset: usize) -> Self {
+    pub(crate) const fn with_tcp_header(self, offset: usize) -> Self {
         Self(self.0 | (offset as u64) << 16)
     }
 
@@ -49,7 +49,7 @@ impl Spot {
         self.0
     }
 
-    /// The spot that [`bits`](Self::bits) gave; any other number is a spot, too, and reads of it are checked.
+    /// The location that [`bits`](Self::bits) gave; any other number is a location, too, and reads of it are checked.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
@@ -73,7 +73,7 @@ impl Spot {
 
 /// What was seen of a refused packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct FlowInfo {
     /// Source and destination address as the packet has them, in words of its own byte order: those of an IPv4 packet are in the
     /// first word.
     pub source: [u32; 4],
@@ -87,28 +87,28 @@ pub struct Sight {
     pub has_ports: bool,
 }
 
-impl Sight {
-    /// Reads what there is at `spot` of `packet`.
-    pub fn of<P: PacketBytes>(packet: &P, spot: Spot) -> Self {
-        let mut sight = Self::default();
+impl FlowInfo {
+    /// Reads what there is at `location` of `packet`.
+    pub fn read<P: PacketBytes>(packet: &P, location: PacketLocation) -> Self {
+        let mut info = Self::default();
         let Self {
             source,
             destination,
             ports,
             ..
-        } = &mut sight;
-        (sight.family, sight.has_ports) = look(packet, spot, source, destination, ports);
-        sight
+        } = &mut info;
+        (info.family, info.has_ports) = read_flow(packet, location, source, destination, ports);
+        info
     }
 
     /// The source address; `None` if what the packet is hides it, or makes it meaningless.
     pub fn source(&self) -> Option<IpAddr> {
-        address(self.source, self.family)
+        ip_address(self.source, self.family)
     }
 
     /// The destination address, as the IP header has it; `None` as above.
     pub fn destination(&self) -> Option<IpAddr> {
-        address(self.destination, self.family)
+        ip_address(self.destination, self.family)
     }
 
     /// The source and the destination port; `None` if they could not be read.
@@ -117,18 +117,18 @@ impl Sight {
     }
 }
 
-/// Reads what there is at `spot` of `packet` into places that are zero, and tells [`family`](Sight::family) and
-/// [`has_ports`](Sight::has_ports).
+/// Reads what there is at `location` of `packet` into places that are zero, and tells [`family`](FlowInfo::family) and
+/// [`has_ports`](FlowInfo::has_ports).
 #[inline(always)]
-pub fn look<P: PacketBytes>(
+pub fn read_flow<P: PacketBytes>(
     packet: &P,
-    spot: Spot,
+    location: PacketLocation,
     source: &mut [u32; 4],
     destination: &mut [u32; 4],
     ports: &mut [u16; 2],
 ) -> (u8, bool) {
-    let ip = spot.ip();
-    let seen = match spot.family() {
+    let ip = location.ip();
+    let seen = match location.family() {
         4 => {
             packet.copy(ip + ipv4::SOURCE, bytes_of_mut(&mut source[0]))
                 && packet.copy(ip + ipv4::DESTINATION, bytes_of_mut(&mut destination[0]))
@@ -140,13 +140,13 @@ pub fn look<P: PacketBytes>(
         _ => false,
     };
     // At once, for the second may lie where no read may begin.
-    let has_ports = spot.tcp() != 0 && packet.copy(spot.tcp(), bytes_of_mut(ports));
+    let has_ports = location.tcp() != 0 && packet.copy(location.tcp(), bytes_of_mut(ports));
     *ports = ports.map(u16::from_be);
-    (if seen { spot.family() } else { 0 }, has_ports)
+    (if seen { location.family() } else { 0 }, has_ports)
 }
 
 /// The address in `words`, of family 4 or 6.
-pub fn address(words: [u32; 4], family: u8) -> Option<IpAddr> {
+pub fn ip_address(words: [u32; 4], family: u8) -> Option<IpAddr> {
     match family {
         4 => Some(words[0].to_ne_bytes().into()),
         6 => {

@@ -4,10 +4,10 @@
 //! number and a new [`LAYOUT_VERSION`](crate::map::LAYOUT_VERSION).
 
 /// How many counters an interface has: one for each verdict and reason, gaps included.
-pub const REASON_SLOTS: u32 = 3 * BLOCK;
+pub const COUNTERS_PER_INTERFACE: u32 = 3 * REASONS_PER_VERDICT;
 
 /// Room for the reasons of one kind of verdict.
-const BLOCK: u32 = 16;
+const REASONS_PER_VERDICT: u32 = 16;
 
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $number:literal, $label:literal;)+ }) => {
@@ -37,7 +37,7 @@ macro_rules! reasons {
             }
         }
 
-        $(const _: () = assert!($number < BLOCK, "a reason's number must fit its block of counters");)+
+        $(const _: () = assert!($number < REASONS_PER_VERDICT, "a reason's number must fit its block of counters");)+
     };
 }
 
@@ -61,7 +61,7 @@ reasons! {
         /// To a protected port, from an authorized source.
         Authorized = 7, "authorized";
         /// From an authorized source, and not classifiable: doubt is decided by source.
-        AuthorizedDoubt = 8, "authorized_doubt";
+        AuthorizedUnclassifiable = 8, "authorized_doubt";
     }
 }
 
@@ -98,40 +98,40 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The counter of this verdict and reason; below [`REASON_SLOTS`].
+    /// The counter of this verdict and reason; below [`COUNTERS_PER_INTERFACE`].
     #[inline(always)]
-    pub const fn slot(self) -> u32 {
+    pub const fn index(self) -> u32 {
         match self {
             Self::Pass(reason) => reason as u32,
-            Self::Drop(reason) => BLOCK + reason as u32,
-            Self::WouldDrop(reason) => 2 * BLOCK + reason as u32,
+            Self::Drop(reason) => REASONS_PER_VERDICT + reason as u32,
+            Self::WouldDrop(reason) => 2 * REASONS_PER_VERDICT + reason as u32,
         }
     }
 
     /// The verdict that is counted there; none if nothing is.
     #[inline(always)]
-    pub fn of_slot(slot: u32) -> Option<Self> {
-        match slot / BLOCK {
-            0 => PassReason::of_number(slot).map(Self::Pass),
-            1 => DropReason::of_number(slot % BLOCK).map(Self::Drop),
-            2 => DropReason::of_number(slot % BLOCK).map(Self::WouldDrop),
+    pub fn from_index(index: u32) -> Option<Self> {
+        match index / REASONS_PER_VERDICT {
+            0 => PassReason::of_number(index).map(Self::Pass),
+            1 => DropReason::of_number(index % REASONS_PER_VERDICT).map(Self::Drop),
+            2 => DropReason::of_number(index % REASONS_PER_VERDICT).map(Self::WouldDrop),
             _ => None,
         }
     }
 
     /// Whether what is counted there passes with nothing to say about it.
     #[inline(always)]
-    pub const fn is_pass(slot: u32) -> bool {
-        slot < BLOCK
+    pub const fn is_pass(index: u32) -> bool {
+        index < REASONS_PER_VERDICT
     }
 
     /// Whether what is counted there is dropped.
     #[inline(always)]
-    pub const fn is_drop(slot: u32) -> bool {
-        slot / BLOCK == 1
+    pub const fn is_drop(index: u32) -> bool {
+        index / REASONS_PER_VERDICT == 1
     }
 
-    /// Every verdict there is, in the order of [`slot`](Self::slot).
+    /// Every verdict there is, in the order of [`index`](Self::index).
     pub fn all() -> impl Iterator<Item = Self> {
         let passes = PassReason::ALL.iter().copied().map(Self::Pass);
         let drops = DropReason::ALL.iter().copied().map(Self::Drop);
@@ -163,12 +163,12 @@ mod tests {
 
     #[test]
     fn every_verdict_has_a_counter_of_its_own() {
-        let mut used = [false; REASON_SLOTS as usize];
+        let mut used = [false; COUNTERS_PER_INTERFACE as usize];
         for verdict in Verdict::all() {
-            let slot = &mut used[verdict.slot() as usize];
-            assert!(!*slot, "{verdict:?} shares its counter");
-            *slot = true;
-            assert_eq!(Verdict::of_slot(verdict.slot()), Some(verdict));
+            let index = &mut used[verdict.index() as usize];
+            assert!(!*index, "{verdict:?} shares its counter");
+            *index = true;
+            assert_eq!(Verdict::from_index(verdict.index()), Some(verdict));
         }
     }
 }

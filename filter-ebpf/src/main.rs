@@ -14,9 +14,9 @@ mod packet;
 mod report;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use filter_common::{Judgement, Verdict, judge_any, judge_plain};
+use filter_common::{Judgement, Verdict, judge_fast, judge_slow};
 use maps::InForce;
-use packet::{AT_THE_START, BEHIND_ETHERNET, Frame};
+use packet::{Frame, IP_AFTER_ETHERNET, IP_AT_START};
 
 /// Entry point for devices whose frames start with an Ethernet header.
 ///
@@ -24,28 +24,28 @@ use packet::{AT_THE_START, BEHIND_ETHERNET, Frame};
 /// Linux 5.18, commit f45d5b6ce2e835834c94b8b700787984f02cd662).
 #[xdp(frags)]
 fn apifence(ctx: XdpContext) -> u32 {
-    filter::<BEHIND_ETHERNET>(ctx)
+    filter::<IP_AFTER_ETHERNET>(ctx)
 }
 
 /// Entry point for devices whose frames start with the IP header.
 #[xdp(frags)]
 fn apifence_ip(ctx: XdpContext) -> u32 {
-    filter::<AT_THE_START>(ctx)
+    filter::<IP_AT_START>(ctx)
 }
 
 #[inline(always)]
-fn filter<const IP: usize>(ctx: XdpContext) -> u32 {
+fn filter<const IP_OFFSET: usize>(ctx: XdpContext) -> u32 {
     let policy = InForce::select();
-    let frame = Frame::<IP>::new(&ctx);
-    let plain = judge_plain(
+    let frame = Frame::<IP_OFFSET>::new(&ctx);
+    let action = judge_fast(
         &frame,
         &policy,
         #[inline(always)]
-        |judgement, end| conclude(&ctx, judgement, frame.len_around(end)),
+        |judgement, end| count_and_act(&ctx, judgement, frame.len_with_end(end)),
     );
-    match plain {
+    match action {
         Some(action) => action,
-        None => look_closely::<IP>(ctx, policy),
+        None => filter_slow::<IP_OFFSET>(ctx, policy),
     }
 }
 
@@ -55,22 +55,25 @@ fn filter<const IP: usize>(ctx: XdpContext) -> u32 {
     clippy::needless_pass_by_value,
     reason = "in registers, where references would point to the stack"
 )]
-fn look_closely<const IP: usize>(ctx: XdpContext, policy: InForce) -> u32 {
-    let frame = Frame::<IP>::new(&ctx);
-    let judgement = judge_any(&frame, &policy.with_shared_code());
-    conclude(&ctx, judgement, frame.len())
+fn filter_slow<const IP_OFFSET: usize>(ctx: XdpContext, policy: InForce) -> u32 {
+    let frame = Frame::<IP_OFFSET>::new(&ctx);
+    let judgement = judge_slow(&frame, &policy.with_shared_code());
+    count_and_act(&ctx, judgement, frame.len())
 }
 
 /// Counts and reports what comes of a frame of `len` bytes, and turns it into an action.
 #[inline(always)]
-fn conclude(ctx: &XdpContext, judgement: Judgement, len: usize) -> u32 {
-    let Judgement { slot, spot } = judgement;
-    maps::count(ctx.ingress_ifindex() as u32, slot, len);
-    if Verdict::is_pass(slot) {
+fn count_and_act(ctx: &XdpContext, judgement: Judgement, len: usize) -> u32 {
+    let Judgement {
+        verdict_index,
+        location,
+    } = judgement;
+    maps::count(ctx.ingress_ifindex() as u32, verdict_index, len);
+    if Verdict::is_pass(verdict_index) {
         return xdp_action::XDP_PASS;
     }
-    report::refused(ctx, spot, slot);
-    if Verdict::is_drop(slot) {
+    report::report_drop(ctx, location, verdict_index);
+    if Verdict::is_drop(verdict_index) {
         xdp_action::XDP_DROP
     } else {
         xdp_action::XDP_PASS

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use filter_common::{
-    Encapsulation, Mode, Policy, REASON_SLOTS,
+    COUNTERS_PER_INTERFACE, Encapsulation, Mode, Policy,
     map::{
         Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
         PrefixValue, SLOTS, Usage, is_default_port,
@@ -44,7 +44,7 @@ static DESTINATIONS_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::n
 #[btf_map]
 static DESTINATIONS_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<Counter, { (InterfaceRows::ROWS * REASON_SLOTS) as usize }> =
+static COUNTERS: PerCpuArray<Counter, { (InterfaceRows::ROWS * COUNTERS_PER_INTERFACE) as usize }> =
     PerCpuArray::new();
 #[btf_map]
 static INTERFACES: Array<InterfaceRows, 1> = Array::new();
@@ -121,7 +121,7 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
     }
 
     #[inline(always)]
-    fn guards_any_destination(&self) -> bool {
+    fn guards_every_destination(&self) -> bool {
         self.gate.is_none_or(|gate| gate.has_destinations == 0)
     }
 

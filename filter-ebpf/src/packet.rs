@@ -11,17 +11,17 @@ use filter_common::{
     Head, LinkHeader, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk, wire::ethernet,
 };
 
-/// A frame under judgement, whose IP header is at offset `IP` if there are no tags: behind an Ethernet header, or at its start.
-pub(crate) struct Frame<'a, const IP: usize> {
+/// A frame under judgement, whose IP header is at offset `IP_OFFSET` if there are no tags: behind an Ethernet header, or at its start.
+pub(crate) struct Frame<'a, const IP_OFFSET: usize> {
     ctx: &'a XdpContext,
 }
 
-/// `IP` of devices whose frames start with an Ethernet header.
-pub(crate) const BEHIND_ETHERNET: usize = LinkHeader::Ethernet.bytes();
-/// `IP` of devices whose frames start with the IP header.
-pub(crate) const AT_THE_START: usize = LinkHeader::None.bytes();
+/// `IP_OFFSET` of devices whose frames start with an Ethernet header.
+pub(crate) const IP_AFTER_ETHERNET: usize = LinkHeader::Ethernet.header_len();
+/// `IP_OFFSET` of devices whose frames start with the IP header.
+pub(crate) const IP_AT_START: usize = LinkHeader::None.header_len();
 
-impl<'a, const IP: usize> Frame<'a, IP> {
+impl<'a, const IP_OFFSET: usize> Frame<'a, IP_OFFSET> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
@@ -37,17 +37,17 @@ impl<'a, const IP: usize> Frame<'a, IP> {
     /// The same without a call, if the packet in it, which ends at `end`, is all in the linear part: what lies beyond that is padding,
     /// and only a frame that somebody padded to beyond a whole buffer has any there.
     #[inline(always)]
-    pub(crate) fn len_around(&self, end: usize) -> usize {
+    pub(crate) fn len_with_end(&self, end: usize) -> usize {
         let linear = self.ctx.data_end() - self.ctx.data();
         if end <= linear { linear } else { self.len() }
     }
 }
 
-/// The first `N` bytes from offset `IP` of a frame on, which are in its linear part.
+/// The first `N` bytes from offset `IP_OFFSET` of a frame on, which are in its linear part.
 ///
 /// Words of it lie at any address. A load that the compiler makes is split into one for each byte then; the kernel takes whole ones
 /// where the machine does, on x86-64 and arm64 (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`), so they are written by hand.
-pub(crate) struct Start<'a, const IP: usize, const N: usize> {
+pub(crate) struct FrameHead<'a, const IP_OFFSET: usize, const N: usize> {
     start: *const u8,
     frame: PhantomData<&'a XdpContext>,
 }
@@ -70,10 +70,10 @@ macro_rules! load {
     }};
 }
 
-impl<const IP: usize, const N: usize> Head<N> for Start<'_, IP, N> {
+impl<const IP_OFFSET: usize, const N: usize> Head<N> for FrameHead<'_, IP_OFFSET, N> {
     #[inline(always)]
     fn ether_type(&self) -> u16 {
-        if IP == AT_THE_START {
+        if IP_OFFSET == IP_AT_START {
             ethernet::type_of_version(self.u8::<0>() >> 4)
         } else {
             u16::from_be(load!(
@@ -87,13 +87,21 @@ impl<const IP: usize, const N: usize> Head<N> for Start<'_, IP, N> {
     #[inline(always)]
     fn u8<const AT: usize>(&self) -> u8 {
         const { assert!(AT < N, "beyond the bytes at hand") };
-        load!(self.start, IP + AT, "{word} = *(u8 *)({start} + {at})") as u8
+        load!(
+            self.start,
+            IP_OFFSET + AT,
+            "{word} = *(u8 *)({start} + {at})"
+        ) as u8
     }
 
     #[inline(always)]
     fn u16<const AT: usize>(&self) -> u16 {
         const { assert!(AT + 2 <= N, "beyond the bytes at hand") };
-        u16::from_be(load!(self.start, IP + AT, "{word} = *(u16 *)({start} + {at})") as u16)
+        u16::from_be(load!(
+            self.start,
+            IP_OFFSET + AT,
+            "{word} = *(u16 *)({start} + {at})"
+        ) as u16)
     }
 
     #[inline(always)]
@@ -103,7 +111,7 @@ impl<const IP: usize, const N: usize> Head<N> for Start<'_, IP, N> {
         // know that it has 32 bits, and leave out what bounds it.
         load!(
             self.start,
-            IP + AT,
+            IP_OFFSET + AT,
             "{word} = *(u32 *)({start} + {at})
             {word} = be32 {word}"
         ) as u32
@@ -114,18 +122,18 @@ impl<const IP: usize, const N: usize> Head<N> for Start<'_, IP, N> {
         const { assert!(AT + 8 <= N, "beyond the bytes at hand") };
         u64::from_be(load!(
             self.start,
-            IP + AT,
+            IP_OFFSET + AT,
             "{word} = *(u64 *)({start} + {at})"
         ))
     }
 }
 
-impl<'a, const IP: usize> PacketBytes for Frame<'a, IP> {
-    type Head<const N: usize> = Start<'a, IP, N>;
+impl<'a, const IP_OFFSET: usize> PacketBytes for Frame<'a, IP_OFFSET> {
+    type Head<const N: usize> = FrameHead<'a, IP_OFFSET, N>;
 
     #[inline(always)]
     fn link_header(&self) -> LinkHeader {
-        if IP == AT_THE_START {
+        if IP_OFFSET == IP_AT_START {
             LinkHeader::None
         } else {
             LinkHeader::Ethernet
@@ -133,9 +141,9 @@ impl<'a, const IP: usize> PacketBytes for Frame<'a, IP> {
     }
 
     #[inline(always)]
-    fn head<const N: usize>(&self) -> Option<Start<'a, IP, N>> {
+    fn head<const N: usize>(&self) -> Option<FrameHead<'a, IP_OFFSET, N>> {
         let start = self.ctx.data();
-        (start + IP + N <= self.ctx.data_end()).then_some(Start {
+        (start + IP_OFFSET + N <= self.ctx.data_end()).then_some(FrameHead {
             start: start as *const u8,
             frame: PhantomData,
         })
@@ -195,11 +203,11 @@ impl<'a, const IP: usize> PacketBytes for Frame<'a, IP> {
             unused: MaybeUninit::uninit(),
             offset: offset as u32,
         };
-        // SAFETY: `step::<IP, W>` has the signature the helper calls, and `state` outlives the call.
+        // SAFETY: `loop_body::<IP, W>` has the signature the helper calls, and `state` outlives the call.
         unsafe {
             bpf_loop(
                 MAX_STEPS,
-                step::<IP, W> as *mut c_void,
+                loop_body::<IP_OFFSET, W> as *mut c_void,
                 ptr::from_mut(&mut state).cast(),
                 0,
             );
@@ -223,16 +231,20 @@ struct LoopState<W> {
 const _: () = assert!(core::mem::offset_of!(LoopState<()>, offset) % 8 == 4);
 
 /// One round of `bpf_loop` (Linux 5.17, commit e6f2dd0f80674e9d5960337b3e9c2a242441b326): 0 goes on, 1 stops.
-unsafe extern "C" fn step<const IP: usize, W: Walk>(_round: u64, state: *mut LoopState<W>) -> i64 {
+unsafe extern "C" fn loop_body<const IP_OFFSET: usize, W: Walk>(
+    _round: u64,
+    state: *mut LoopState<W>,
+) -> i64 {
     // SAFETY: `state` is the one that `walk` above passed to the helper; nobody else holds it.
     let state = unsafe { &mut *state };
     let ctx = XdpContext::new(state.ctx.cast());
     let offset = state.offset as usize;
     // SAFETY: as above; `walk` is borrowed mutably for the whole loop.
-    let (stop, advance) = match unsafe { &mut *state.walk }.step(&Frame::<IP>::new(&ctx), offset) {
-        Step::More(len) => (0, len),
-        Step::Done(len) => (1, len),
-    };
+    let (stop, advance) =
+        match unsafe { &mut *state.walk }.step(&Frame::<IP_OFFSET>::new(&ctx), offset) {
+            Step::More(len) => (0, len),
+            Step::Done(len) => (1, len),
+        };
     state.offset = (offset + advance) as u32;
     stop
 }

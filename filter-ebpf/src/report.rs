@@ -11,14 +11,15 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use filter_common::{
-    Spot, Verdict, look,
+    PacketLocation, Verdict,
     map::{
         MAX_STRANGERS, REPORT_BUDGET, REPORT_WINDOW_SHIFT, REPORTS_PER_CPU, Report, ReportHead,
         Stranger, StrangerKey,
     },
+    read_flow,
 };
 
-use crate::packet::{AT_THE_START, Frame};
+use crate::packet::{Frame, IP_AT_START};
 
 #[btf_map]
 static REPORTS: PerCpuArray<Report, { REPORTS_PER_CPU as usize }> = PerCpuArray::new();
@@ -32,9 +33,9 @@ static STRANGERS: LruHashMap<StrangerKey, Stranger, { MAX_STRANGERS as usize }> 
 /// Under a flood nearly every frame ends at the first two comparisons: two loads, no call (the verifier replaces the helper by a load of
 /// the kernel's tick counter; Linux 5.6, commit 5576b991e9c1a11d2cc21c4b94fc75ec27603896).
 #[inline(always)]
-pub(crate) fn refused(ctx: &XdpContext, spot: Spot, slot: u32) {
-    if !Verdict::is_drop(slot) {
-        remember(ctx.ctx, spot.bits(), slot);
+pub(crate) fn report_drop(ctx: &XdpContext, location: PacketLocation, verdict_index: u32) {
+    if !Verdict::is_drop(verdict_index) {
+        record_unlisted_source(ctx.ctx, location.bits(), verdict_index);
     }
     let Some(head) = REPORT_HEADS.get_ptr_mut(0) else {
         return;
@@ -59,7 +60,7 @@ pub(crate) fn refused(ctx: &XdpContext, spot: Spot, slot: u32) {
         head.spent = 0;
     }
     head.spent += 1;
-    write(ctx.ctx, spot.bits(), slot);
+    write_report(ctx.ctx, location.bits(), verdict_index);
 }
 
 /// Now, on the monotonic clock, within some milliseconds.
@@ -71,15 +72,15 @@ fn now() -> u64 {
 
 /// Writes a report into the oldest one's place, and then moves the head.
 ///
-/// A global function, as [`remember`] is: the verifier checks it once, not at each call (see `maps.rs`).
+/// A global function, as [`record_unlisted_source`] is: the verifier checks it once, not at each call (see `maps.rs`).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn write(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
+extern "C" fn write_report(ctx: *mut xdp_md, location: u64, verdict_index: u32) -> u32 {
     let ctx = &XdpContext::new(ctx);
     let Some(head) = REPORT_HEADS.get_ptr_mut(0) else {
         return 0;
     };
-    // SAFETY: as in `refused`, which holds no reference any more.
+    // SAFETY: as in `report_drop`, which holds no reference any more.
     let head = unsafe { &mut *head };
     let sequence = head.written + 1;
     let index = head.written as u32 & (REPORTS_PER_CPU - 1);
@@ -87,7 +88,7 @@ extern "C" fn write(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
         return 0;
     };
     // Offsets are those of the frame, whatever it starts with.
-    let frame = Frame::<AT_THE_START>::new(ctx);
+    let frame = Frame::<IP_AT_START>::new(ctx);
     // SAFETY: the report is this CPU's own, as is the head. User space may read it meanwhile, and finds out by the head.
     unsafe {
         let report = &mut *report;
@@ -96,13 +97,13 @@ extern "C" fn write(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
             seen: now(),
             ifindex: ctx.ingress_ifindex() as u32,
             frame_len: frame.len() as u32,
-            verdict: slot as u8,
+            verdict: verdict_index as u8,
             ..Report::EMPTY
         };
         // Right into the map: the stack has no room for a copy.
-        let (family, has_ports) = look(
+        let (family, has_ports) = read_flow(
             &frame,
-            Spot::from_bits(spot),
+            PacketLocation::from_bits(location),
             &mut report.source,
             &mut report.destination,
             &mut report.ports,
@@ -113,7 +114,7 @@ extern "C" fn write(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
         // one is not begun before it has (`Documentation/bpf/standardization/instruction-set.rst`, atomic operations).
         atomic_xchg::<_, { AtomicOrdering::SeqCst }>(&raw mut head.written, sequence);
     }
-    if let Some(verdict) = Verdict::of_slot(slot) {
+    if let Some(verdict) = Verdict::from_index(verdict_index) {
         debug!(ctx, "{}: {}", verdict.label(), verdict.reason());
     }
     0
@@ -122,16 +123,16 @@ extern "C" fn write(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
 /// Remembers whom monitor mode lets pass.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn remember(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
+extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_index: u32) -> u32 {
     let now = now();
     let mut key = StrangerKey {
         source: [0; 4],
         family: 0,
     };
     let (mut destination, mut ports) = ([0; 4], [0; 2]);
-    let (family, _) = look(
-        &Frame::<AT_THE_START>::new(&XdpContext::new(ctx)),
-        Spot::from_bits(spot),
+    let (family, _) = read_flow(
+        &Frame::<IP_AT_START>::new(&XdpContext::new(ctx)),
+        PacketLocation::from_bits(location),
         &mut key.source,
         &mut destination,
         &mut ports,
@@ -159,7 +160,7 @@ extern "C" fn remember(ctx: *mut xdp_md, spot: u64, slot: u32) -> u32 {
             atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(&raw mut (*stranger).packets, 1u64);
             (*stranger).last_seen = now;
             (*stranger).port = ports[1];
-            (*stranger).verdict = slot as u8;
+            (*stranger).verdict = verdict_index as u8;
         }
     }
     0

@@ -304,7 +304,7 @@ fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> 
             Verdict::Pass(PassReason::Authorized)
         );
         let verdict = judge(&mut filter, [a, b, c, d + 1])?;
-        ensure!(!Verdict::is_pass(verdict.slot()), "{verdict:?}");
+        ensure!(!Verdict::is_pass(verdict.index()), "{verdict:?}");
     }
     // Something for the next list, and not all that this one takes.
     let (spare, bitmaps) = has_chunks(other)?;
@@ -371,8 +371,8 @@ fn who_dies_between_two_chunks_leaves_none_behind() -> Result<()> {
             if ran.code == Some(0) {
                 break;
             }
-            let mut passes = |host| Ok::<_, anyhow::Error>(judge(&mut filter, host)?.slot());
-            let listed = Verdict::Pass(PassReason::Authorized).slot();
+            let mut passes = |host| Ok::<_, anyhow::Error>(judge(&mut filter, host)?.index());
+            let listed = Verdict::Pass(PassReason::Authorized).index();
             let now = [passes(first)? == listed, passes(last)? == listed];
             ensure!(now[0] != now[1], "call {call}: both lists or none: {ran}");
             met.insert((from, now[from]));

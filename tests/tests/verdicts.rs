@@ -5,8 +5,8 @@ use std::{collections::HashMap, iter, net::IpAddr};
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use filter_common::{
-    Bytes, DropReason, Judgement, LinkHeader, Policy as _, Sight, Verdict, judge, judge_any,
-    judge_plain,
+    Bytes, DropReason, FlowInfo, Judgement, LinkHeader, Policy as _, Verdict, judge, judge_fast,
+    judge_slow,
 };
 use tests::{
     netns::Namespace,
@@ -24,7 +24,7 @@ fn ethernet(bytes: &[u8]) -> Bytes<'_> {
 }
 
 fn verdict(judgement: &Judgement) -> Verdict {
-    Verdict::of_slot(judgement.slot).expect("every judgement has a verdict")
+    Verdict::from_index(judgement.verdict_index).expect("every judgement has a verdict")
 }
 
 #[test]
@@ -56,10 +56,10 @@ fn same_both_ways<'a>(rows: impl Iterator<Item = &'a Row>) -> [usize; 2] {
     let mut ways = [0; 2];
     for row in rows {
         let (frame, rules) = (row.bytes(), &row.rules);
-        let plain = judge_plain(&frame, rules, |judgement, end| (judgement, end));
+        let plain = judge_fast(&frame, rules, |judgement, end| (judgement, end));
         ways[usize::from(plain.is_some())] += 1;
         if let Some((judgement, end)) = plain {
-            assert_eq!(judgement, judge_any(&frame, rules), "{frame:02x?}");
+            assert_eq!(judgement, judge_slow(&frame, rules), "{frame:02x?}");
             assert_eq!(Some(end), end_of_packet(frame), "{frame:02x?}");
         }
     }
@@ -73,7 +73,7 @@ fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
     assert!(any > 5_000 && plain > 500, "{any} and {plain}");
     // A bit or two off, a plain frame often is none.
     let mut rng = Rng::with_seed(table::seed());
-    rows.retain(|row| judge_plain(&row.bytes(), &row.rules, |_, _| ()).is_some());
+    rows.retain(|row| judge_fast(&row.bytes(), &row.rules, |_, _| ()).is_some());
     let mutated: Vec<Row> = (0..200_000)
         .map(|_| {
             let mut row = rng.choice(&rows).expect("there are some").clone();
@@ -97,21 +97,21 @@ fn the_source_that_was_refused_is_reported() {
     for row in table::all() {
         let frame = row.bytes();
         let judgement = judge(&frame, &row.rules);
-        let sight = Sight::of(&frame, judgement.spot);
+        let info = FlowInfo::read(&frame, judgement.location);
         let (Verdict::Drop(reason) | Verdict::WouldDrop(reason)) = verdict(&judgement) else {
             continue;
         };
         let Row { name, rules, .. } = &row;
-        match (reason, sight.source(), sight.destination(), sight.ports()) {
+        match (reason, info.source(), info.destination(), info.ports()) {
             (DropReason::Unauthorized, Some(source), Some(_), Some([_, port])) => {
                 assert!(
                     !rules.authorizes(source) && rules.protects(port),
-                    "{name}: {sight:?}"
+                    "{name}: {info:?}"
                 );
             }
             (DropReason::MisplacedFragment, None, None, None) => {}
             (DropReason::Malformed | DropReason::Truncated, Some(source), Some(_), None) => {
-                assert!(!rules.authorizes(source), "{name}: {sight:?}");
+                assert!(!rules.authorizes(source), "{name}: {info:?}");
             }
             // Of the packet in the frame if its own port is hidden; of none if its source is.
             (
@@ -122,10 +122,10 @@ fn the_source_that_was_refused_is_reported() {
             ) if source.is_some() == destination.is_some() => {
                 assert!(
                     source.is_none_or(|source| !rules.authorizes(source)),
-                    "{name}: {sight:?}"
+                    "{name}: {info:?}"
                 );
             }
-            _ => panic!("{name}: {reason:?} with {sight:?}"),
+            _ => panic!("{name}: {reason:?} with {info:?}"),
         }
     }
 }
@@ -182,8 +182,8 @@ fn every_part_of_a_flow_is_reported() {
             matches!(verdict(&judgement), Verdict::Drop(_)),
             "{name}: {judgement:?}"
         );
-        let sight = Sight::of(&frame, judgement.spot);
-        let have = (sight.source(), sight.destination(), sight.ports());
+        let info = FlowInfo::read(&frame, judgement.location);
+        let have = (info.source(), info.destination(), info.ports());
         assert_eq!(have, (Some(source), Some(destination), ports), "{name}");
     }
 }
@@ -390,13 +390,15 @@ fn check(wrong: &mut Vec<String>, row: &Row, linear: Option<usize>, filter: &mut
     // The other judge, on the same bytes: they must have seen the same.
     let frame = row.bytes();
     let judgement = judge(&frame, &row.rules);
-    let sight = match verdict(&judgement) {
+    let info = match verdict(&judgement) {
         Verdict::Pass(_) => None,
-        Verdict::Drop(_) | Verdict::WouldDrop(_) => Some(Sight::of(&frame, judgement.spot)),
+        Verdict::Drop(_) | Verdict::WouldDrop(_) => {
+            Some(FlowInfo::read(&frame, judgement.location))
+        }
     };
     let have = match filter.judge_and_report(frame, linear) {
-        Ok((verdict, seen)) if verdict == row.want && seen == sight => return,
-        Ok((verdict, seen)) => format!("{verdict:?}, {seen:?} and not {sight:?}"),
+        Ok((verdict, seen)) if verdict == row.want && seen == info => return,
+        Ok((verdict, seen)) => format!("{verdict:?}, {seen:?} and not {info:?}"),
         Err(error) => format!("{error:#}"),
     };
     let hex: String = row

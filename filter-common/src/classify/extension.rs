@@ -1,7 +1,7 @@
 //! The chain of extension headers between an IP header and its segment (RFC 8200 section 4).
 
 use crate::{
-    classify::{Carried, Class, Doubt, Flow, Place},
+    classify::{Class, Flow, PacketBounds, Payload, Unclassifiable},
     packet::{MAX_OFFSET, PacketBytes, Step, Walk},
     verdict::{DropReason, PassReason},
     wire::{ipv4, ipv6, protocol, tcp},
@@ -42,24 +42,24 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
 ) -> Class<A> {
     if is_extension(chain.next_header()) {
         offset = packet.walk(offset, &mut chain);
-        flow.redirected = chain.has(mark::REDIRECTED);
+        flow.redirected = chain.has(flag::REDIRECTED);
         match chain.state() {
-            ChainState::Whole => {}
-            ChainState::Inside => return chain.around(packet, offset),
-            ChainState::Cut => {
+            ChainState::Complete => {}
+            ChainState::Inner => return chain.encapsulated(packet, offset),
+            ChainState::Incomplete => {
                 // What is missing may come in a later fragment: a routing header too.
-                flow.redirected |= chain.has(mark::FIRST_FRAGMENT) || offset > MAX_OFFSET;
-                return chain.doubt(flow, offset);
+                flow.redirected |= chain.has(flag::FIRST_FRAGMENT) || offset > MAX_OFFSET;
+                return chain.unclassifiable(flow, offset);
             }
             ChainState::LaterFragment => return Class::Other(PassReason::LaterFragment),
             ChainState::MisplacedFragment => {
-                return Class::Hostile(DropReason::MisplacedFragment);
+                return Class::AlwaysDrop(DropReason::MisplacedFragment);
             }
         }
     }
     if chain.next_header() != protocol::TCP {
-        return if chain.has(mark::DECAPSULATES) && is_packet(chain.next_header()) {
-            chain.around(packet, offset)
+        return if chain.has(flag::DECAPSULATES) && is_packet(chain.next_header()) {
+            chain.encapsulated(packet, offset)
         } else {
             Class::Other(PassReason::NotTcp)
         };
@@ -73,7 +73,7 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
             ]),
             at: offset,
         },
-        _ => chain.doubt(flow, offset),
+        _ => chain.unclassifiable(flow, offset),
     }
 }
 
@@ -86,14 +86,14 @@ pub(crate) struct Chain {
     /// Offset behind the packet, by its own account: what lies there is padding.
     end: usize,
     unused: u32,
-    /// The number of the header at the current offset, in the lowest byte, and [`marks`](mark).
+    /// The number of the header at the current offset, in the lowest byte, and [flags](flag).
     word: u32,
 }
 
 const _: () = assert!(core::mem::offset_of!(Chain, word) % 8 == 4);
 
 /// What a [`Chain`] remembers besides.
-mod mark {
+mod flag {
     /// This is the first of several fragments.
     pub(super) const FIRST_FRAGMENT: u32 = 1 << 8;
     /// A fragment header may come next: at the start, or behind one hop-by-hop header at the start.
@@ -117,11 +117,11 @@ mod mark {
 #[repr(u8)]
 enum ChainState {
     /// Inside an extension header: at the packet's end, the frame's, or [`MAX_OFFSET`].
-    Cut = 0,
+    Incomplete = 0,
     /// At a header that is no extension header.
-    Whole = 1,
+    Complete = 1,
     /// At the header of a packet that Linux takes out of this one.
-    Inside = 2,
+    Inner = 2,
     /// At the header of a fragment that is not the first.
     LaterFragment = 3,
     /// At a fragment header where none may be.
@@ -136,23 +136,23 @@ impl Chain {
             end,
             unused: 0,
             // Until the walk finds its end it has not seen the whole chain.
-            word: next_header as u32 | mark::FRAGMENT_ALLOWED | mark::START | mark::ALWAYS,
+            word: next_header as u32 | flag::FRAGMENT_ALLOWED | flag::START | flag::ALWAYS,
         };
-        chain.set(mark::FIRST_FRAGMENT, first_fragment);
+        chain.set(flag::FIRST_FRAGMENT, first_fragment);
         chain
     }
 
     /// The same in an IPv4 packet.
     #[inline(always)]
-    pub(crate) const fn of_ipv4(mut self) -> Self {
-        self.set(mark::V4, true);
+    pub(crate) const fn in_ipv4(mut self) -> Self {
+        self.set(flag::V4, true);
         self
     }
 
     /// The same where Linux takes packets out of others behind any chain.
     #[inline(always)]
     pub(crate) const fn decapsulating(mut self, decapsulates: bool) -> Self {
-        self.set(mark::DECAPSULATES, decapsulates);
+        self.set(flag::DECAPSULATES, decapsulates);
         self
     }
 
@@ -162,68 +162,68 @@ impl Chain {
     }
 
     #[inline(always)]
-    const fn has(&self, mark: u32) -> bool {
-        self.word & mark != 0
+    const fn has(&self, flag: u32) -> bool {
+        self.word & flag != 0
     }
 
     #[inline(always)]
-    const fn set(&mut self, mark: u32, on: bool) {
-        self.word = self.word & !mark | if on { mark } else { 0 };
+    const fn set(&mut self, flag: u32, on: bool) {
+        self.word = self.word & !flag | if on { flag } else { 0 };
     }
 
     #[inline(always)]
     const fn state(&self) -> ChainState {
-        match self.word >> mark::STATE_SHIFT & 7 {
-            1 => ChainState::Whole,
-            2 => ChainState::Inside,
+        match self.word >> flag::STATE_SHIFT & 7 {
+            1 => ChainState::Complete,
+            2 => ChainState::Inner,
             3 => ChainState::LaterFragment,
             4 => ChainState::MisplacedFragment,
-            _ => ChainState::Cut,
+            _ => ChainState::Incomplete,
         }
     }
 
     /// The class of a packet whose chain ends at `offset`, before the port.
     #[inline(always)]
-    fn doubt<A>(&self, flow: Flow<A>, offset: usize) -> Class<A> {
-        let why = if self.has(mark::FIRST_FRAGMENT) {
-            Doubt::IncompleteFirstFragment
+    fn unclassifiable<A>(&self, flow: Flow<A>, offset: usize) -> Class<A> {
+        let why = if self.has(flag::FIRST_FRAGMENT) {
+            Unclassifiable::IncompleteFirstFragment
         } else if offset > MAX_OFFSET && offset < self.end {
-            Doubt::TooDeep
+            Unclassifiable::TooDeep
         } else {
-            Doubt::Truncated
+            Unclassifiable::Truncated
         };
-        Class::Doubt { flow, why }
+        Class::Unclassifiable { flow, why }
     }
 
     /// The class of a packet around another one, whose header is at `offset`.
     #[inline(always)]
-    fn around<P: PacketBytes, A>(&self, packet: &P, offset: usize) -> Class<A> {
-        let first_fragment = self.has(mark::FIRST_FRAGMENT);
-        let place = Place {
+    fn encapsulated<P: PacketBytes, A>(&self, packet: &P, offset: usize) -> Class<A> {
+        let first_fragment = self.has(flag::FIRST_FRAGMENT);
+        let bounds = PacketBounds {
             offset,
             end: self.end,
             first_fragment,
         };
-        let (inside, len) = match self.next_header() {
-            protocol::IPV4 => (Carried::Ipv4(place), ipv4::HEADER_LEN),
-            _ => (Carried::Ipv6(place), ipv6::HEADER_LEN),
+        let (inner, len) = match self.next_header() {
+            protocol::IPV4 => (Payload::Ipv4(bounds), ipv4::HEADER_LEN),
+            _ => (Payload::Ipv6(bounds), ipv6::HEADER_LEN),
         };
         if offset + len <= self.end.min(MAX_OFFSET) {
-            return Class::Around(inside);
+            return Class::Encapsulated(inner);
         }
         // The source that counts is out of sight. In a later fragment, or beyond reach, it may still be there.
         if first_fragment {
-            Class::Hostile(DropReason::IncompleteFirstFragment)
+            Class::AlwaysDrop(DropReason::IncompleteFirstFragment)
         } else if offset + len <= self.end.min(packet.frame_len()) {
-            Class::Hostile(DropReason::HeadersTooDeep)
+            Class::AlwaysDrop(DropReason::HeadersTooDeep)
         } else {
             Class::Other(PassReason::ShortHeader)
         }
     }
 
     #[inline(always)]
-    fn end(&mut self, state: ChainState, len: usize) -> Step {
-        self.word |= (state as u32) << mark::STATE_SHIFT;
+    fn finish(&mut self, state: ChainState, len: usize) -> Step {
+        self.word |= (state as u32) << flag::STATE_SHIFT;
         Step::Done(len)
     }
 }
@@ -231,40 +231,40 @@ impl Chain {
 impl Walk for Chain {
     #[inline(always)]
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
-        let this = self.next_header();
+        let number = self.next_header();
         // A fragment header needs no byte of its own to be where none may be.
-        if this == protocol::FRAGMENT && !self.has(mark::FRAGMENT_ALLOWED) {
-            return self.end(ChainState::MisplacedFragment, 0);
+        if number == protocol::FRAGMENT && !self.has(flag::FRAGMENT_ALLOWED) {
+            return self.finish(ChainState::MisplacedFragment, 0);
         }
         let header = match packet.read::<{ ipv6::EXTENSION_READ }>(offset) {
             Some(header) if offset + ipv6::EXTENSION_READ <= self.end => header,
-            _ => return self.end(ChainState::Cut, 0),
+            _ => return self.finish(ChainState::Incomplete, 0),
         };
         let len = usize::from(header[ipv6::EXTENSION_LEN]);
-        let len = match this {
+        let len = match number {
             protocol::FRAGMENT => {
                 let word = u16::from_be_bytes([
                     header[ipv6::FRAGMENT_WORD],
                     header[ipv6::FRAGMENT_WORD + 1],
                 ]);
                 if word & ipv6::FRAGMENT_OFFSET_MASK != 0 {
-                    return self.end(ChainState::LaterFragment, 0);
+                    return self.finish(ChainState::LaterFragment, 0);
                 }
-                self.set(mark::FIRST_FRAGMENT, word & ipv6::MORE_FRAGMENTS != 0);
+                self.set(flag::FIRST_FRAGMENT, word & ipv6::MORE_FRAGMENTS != 0);
                 8
             }
             protocol::AUTHENTICATION => (len + 2) * 4,
             _ => (len + 1) * 8,
         };
-        if this == protocol::ROUTING && header[ipv6::SEGMENTS_LEFT] != 0 {
-            self.set(mark::REDIRECTED, true);
+        if number == protocol::ROUTING && header[ipv6::SEGMENTS_LEFT] != 0 {
+            self.set(flag::REDIRECTED, true);
         }
-        let allowed = self.has(mark::START) && this == protocol::HOP_BY_HOP;
-        self.set(mark::FRAGMENT_ALLOWED, allowed);
-        self.set(mark::START, false);
+        let allowed = self.has(flag::START) && number == protocol::HOP_BY_HOP;
+        self.set(flag::FRAGMENT_ALLOWED, allowed);
+        self.set(flag::START, false);
         let next_header = header[0];
         self.word = self.word & !0xff | u32::from(next_header);
-        let goes_on = if self.has(mark::V4) {
+        let goes_on = if self.has(flag::V4) {
             next_header == protocol::AUTHENTICATION
         } else {
             is_extension(next_header)
@@ -275,17 +275,17 @@ impl Walk for Chain {
         // Where these routing headers are enabled, Linux takes a packet right behind one out and receives it anew,
         // without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv` in `net/ipv6/exthdrs.c`; Linux 4.10,
         // commit 1ababeba4a21f3dba3da3523c670b207fb2feb62).
-        let state = if this == protocol::ROUTING
+        let state = if number == protocol::ROUTING
             && matches!(
                 header[ipv6::ROUTING_TYPE],
                 ipv6::ROUTING_RPL | ipv6::ROUTING_SEGMENTS
             )
             && is_packet(next_header)
         {
-            ChainState::Inside
+            ChainState::Inner
         } else {
-            ChainState::Whole
+            ChainState::Complete
         };
-        self.end(state, len)
+        self.finish(state, len)
     }
 }

@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 
 use crate::{
     classify::{
-        Class, Doubt, Flow, Place,
+        Class, Flow, PacketBounds, Unclassifiable,
         extension::{Chain, classify_chain},
     },
     packet::{PacketBytes, Step, Walk},
@@ -12,10 +12,10 @@ use crate::{
     wire::{ipv4, protocol},
 };
 
-/// Tells what the IPv4 packet at `place` in `packet` is.
+/// Tells what the IPv4 packet at `bounds` in `packet` is.
 #[inline(always)]
-pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv4Addr> {
-    let offset = place.offset;
+pub(crate) fn classify<P: PacketBytes>(packet: &P, bounds: PacketBounds) -> Class<Ipv4Addr> {
+    let offset = bounds.offset;
     let Some(header) = packet.read::<{ ipv4::HEADER_LEN }>(offset) else {
         return Class::Other(PassReason::ShortHeader);
     };
@@ -39,17 +39,17 @@ pub(crate) fn classify<P: PacketBytes>(packet: &P, place: Place) -> Class<Ipv4Ad
         options: (offset + ipv4::HEADER_LEN, offset + header_len),
     };
     if header_len < ipv4::HEADER_LEN {
-        return Class::Doubt {
+        return Class::Unclassifiable {
             flow,
-            why: Doubt::Malformed,
+            why: Unclassifiable::Malformed,
         };
     }
     let end = match u16::from_be_bytes([header[ipv4::TOTAL_LEN], header[ipv4::TOTAL_LEN + 1]]) {
         0 => packet.frame_len(),
         total_len => offset + usize::from(total_len),
     };
-    let first_fragment = place.first_fragment || fragment & ipv4::MORE_FRAGMENTS != 0;
-    let chain = Chain::new(number, end.min(place.end), first_fragment).of_ipv4();
+    let first_fragment = bounds.first_fragment || fragment & ipv4::MORE_FRAGMENTS != 0;
+    let chain = Chain::new(number, end.min(bounds.end), first_fragment).in_ipv4();
     classify_chain(packet, flow, offset + header_len, chain)
 }
 
@@ -70,21 +70,24 @@ impl<A> Flow<A> {
 /// Whether the options between `start` and `end` name another destination (a source route).
 ///
 /// Linux follows one where `accept_source_route` is set (`ip_options_rcv_srr` in `net/ipv4/ip_options.c`): the destination
-/// in the header is then only the next stop. Options that cannot be told count as one.
+/// in the header is then only the next stop. OptionsWalk that cannot be told count as one.
 #[inline(always)]
 fn has_source_route<P: PacketBytes>(packet: &P, start: usize, end: usize) -> bool {
-    let mut options = Options { end, found: false };
+    let mut options = OptionsWalk {
+        end,
+        source_route: false,
+    };
     packet.walk(start, &mut options);
-    options.found
+    options.source_route
 }
 
 /// A walk over the options of a header; at most 40 bytes of them.
-struct Options {
+struct OptionsWalk {
     end: usize,
-    found: bool,
+    source_route: bool,
 }
 
-impl Walk for Options {
+impl Walk for OptionsWalk {
     #[inline(always)]
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
         // Two at once: behind the last option there is at least the segment.
@@ -99,7 +102,7 @@ impl Walk for Options {
                 Step::More(usize::from(len))
             }
             _ => {
-                self.found = true;
+                self.source_route = true;
                 Step::Done(0)
             }
         }

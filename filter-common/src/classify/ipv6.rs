@@ -4,7 +4,7 @@ use core::net::Ipv6Addr;
 
 use crate::{
     classify::{
-        Class, Flow, Place,
+        Class, Flow, PacketBounds,
         extension::{Chain, classify_chain, is_extension, is_packet},
     },
     packet::PacketBytes,
@@ -12,15 +12,15 @@ use crate::{
     wire::{ipv6, protocol},
 };
 
-/// Tells what the IPv6 packet at `place` in `packet` is. `decapsulates` tells whether Linux takes a packet out of this one behind any
+/// Tells what the IPv6 packet at `bounds` in `packet` is. `decapsulates` tells whether Linux takes a packet out of this one behind any
 /// chain of headers, and not only behind a routing header (`decap_and_validate` in `net/ipv6/seg6_local.c`).
 #[inline(always)]
 pub(crate) fn classify<P: PacketBytes>(
     packet: &P,
-    place: Place,
+    bounds: PacketBounds,
     decapsulates: bool,
 ) -> Class<Ipv6Addr> {
-    let offset = place.offset;
+    let offset = bounds.offset;
     let Some(header) = packet.read::<{ ipv6::HEADER_LEN }>(offset) else {
         return Class::Other(PassReason::ShortHeader);
     };
@@ -44,7 +44,7 @@ pub(crate) fn classify<P: PacketBytes>(
         0 => packet.frame_len(),
         payload_len => offset + ipv6::HEADER_LEN + usize::from(payload_len),
     };
-    let chain = Chain::new(next_header, end.min(place.end), place.first_fragment)
+    let chain = Chain::new(next_header, end.min(bounds.end), bounds.first_fragment)
         .decapsulating(decapsulates);
     classify_chain(packet, flow, offset + ipv6::HEADER_LEN, chain)
 }

@@ -1,7 +1,7 @@
 //! What a frame starts with: a link header, VLAN tags, MPLS labels.
 
 use crate::{
-    classify::{Carried, Place},
+    classify::{PacketBounds, Payload},
     packet::{LinkHeader, MAX_OFFSET, PacketBytes, Step, Walk},
     verdict::{DropReason, PassReason},
     wire::{ethernet, ipv4, ipv6, mpls},
@@ -9,26 +9,26 @@ use crate::{
 
 /// Tells what `packet` carries; `mpls` tells whether MPLS labels are taken off.
 #[inline(always)]
-pub(crate) fn carried<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Carried {
+pub(crate) fn payload<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Payload {
     match packet.link_header() {
-        LinkHeader::Ethernet => carried_by_ethernet(packet, mpls),
+        LinkHeader::Ethernet => ethernet_payload(packet, mpls),
         // Two bytes: of a comparison for one the verifier learns nothing.
         LinkHeader::None => match packet.read(0).map(|[first, _]| first >> 4) {
-            Some(4) => Carried::Ipv4(Place::in_frame(0)),
-            Some(6) => Carried::Ipv6(Place::in_frame(0)),
-            Some(_) => Carried::Other(PassReason::NotIp),
-            None => Carried::Other(PassReason::ShortHeader),
+            Some(4) => Payload::Ipv4(PacketBounds::in_frame(0)),
+            Some(6) => Payload::Ipv6(PacketBounds::in_frame(0)),
+            Some(_) => Payload::Other(PassReason::NotIp),
+            None => Payload::Other(PassReason::ShortHeader),
         },
     }
 }
 
 /// The same behind an Ethernet header and any number of VLAN tags, and of MPLS labels behind them.
 #[inline(always)]
-fn carried_by_ethernet<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Carried {
+fn ethernet_payload<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Payload {
     let Some(ether_type) = packet.read::<2>(ethernet::TYPE) else {
-        return Carried::Other(PassReason::ShortHeader);
+        return Payload::Other(PassReason::ShortHeader);
     };
-    let mut tags = Tags {
+    let mut tags = VlanTags {
         ether_type: u16::from_be_bytes(ether_type),
         readable: true,
     };
@@ -37,7 +37,7 @@ fn carried_by_ethernet<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) 
         offset = packet.walk(offset, &mut tags);
     }
     if tags.ether_type == ethernet::TYPE_MPLS && tags.readable && mpls() {
-        let mut labels = Labels { bottom: false };
+        let mut labels = MplsLabels { bottom: false };
         offset = packet.walk(offset, &mut labels);
         match packet.read(offset) {
             Some([first, _]) if labels.bottom => {
@@ -46,24 +46,30 @@ fn carried_by_ethernet<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) 
             _ => tags.readable = false,
         }
     }
-    let (carried, len) = match tags.ether_type {
-        ethernet::TYPE_IPV4 => (Carried::Ipv4(Place::in_frame(offset)), ipv4::HEADER_LEN),
-        ethernet::TYPE_IPV6 => (Carried::Ipv6(Place::in_frame(offset)), ipv6::HEADER_LEN),
-        _ if tags.readable => return Carried::Other(PassReason::NotIp),
+    let (payload, len) = match tags.ether_type {
+        ethernet::TYPE_IPV4 => (
+            Payload::Ipv4(PacketBounds::in_frame(offset)),
+            ipv4::HEADER_LEN,
+        ),
+        ethernet::TYPE_IPV6 => (
+            Payload::Ipv6(PacketBounds::in_frame(offset)),
+            ipv6::HEADER_LEN,
+        ),
+        _ if tags.readable => return Payload::Other(PassReason::NotIp),
         _ => (
-            Carried::Hidden(DropReason::HeadersTooDeep),
+            Payload::Unreadable(DropReason::HeadersTooDeep),
             ethernet::TAG_LEN,
         ),
     };
     if tags.readable && offset + len <= MAX_OFFSET {
-        return carried;
+        return payload;
     }
     // Linux takes no packet from a frame that is too short for its tags and fixed IP header. A frame that is long enough, but
     // hides them beyond reach, is another matter.
     if packet.frame_len() < offset + len {
-        Carried::Other(PassReason::ShortHeader)
+        Payload::Other(PassReason::ShortHeader)
     } else {
-        Carried::Hidden(DropReason::HeadersTooDeep)
+        Payload::Unreadable(DropReason::HeadersTooDeep)
     }
 }
 
@@ -80,14 +86,14 @@ const fn is_tag(ether_type: u16) -> bool {
 ///
 /// Linux strips priority tags (VLAN id 0) in any number and mixture, and hands tags with an id to a VLAN device or
 /// a bridge: so all of them are walked, and tagged frames are judged like untagged ones.
-struct Tags {
+struct VlanTags {
     /// The EtherType in front of the current offset.
     ether_type: u16,
     /// False if a tag was announced that could not be read.
     readable: bool,
 }
 
-impl Walk for Tags {
+impl Walk for VlanTags {
     #[inline(always)]
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
         let Some([_, _, type_high, type_low]) = packet.read::<{ ethernet::TAG_LEN }>(offset) else {
@@ -107,12 +113,12 @@ impl Walk for Tags {
 ///
 /// Behind the last one Linux looks at the version of what follows (`mpls_egress` in `net/mpls/af_mpls.c`), and hands it to the
 /// interface that the label's route names: `lo`, for the explicit null label always.
-struct Labels {
+struct MplsLabels {
     /// Whether the last one was seen.
     bottom: bool,
 }
 
-impl Walk for Labels {
+impl Walk for MplsLabels {
     #[inline(always)]
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
         match packet.read::<{ mpls::LABEL_LEN }>(offset) {

@@ -16,20 +16,20 @@ use crate::verdict::{DropReason, PassReason};
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Carried {
+pub(crate) enum Payload {
     /// An IPv4 packet, here.
-    Ipv4(Place),
+    Ipv4(PacketBounds),
     /// An IPv6 packet, here.
-    Ipv6(Place),
+    Ipv6(PacketBounds),
     /// Nothing that a listener could get.
     Other(PassReason),
     /// It cannot be told, nor can its source: nobody can be asked to vouch for it.
-    Hidden(DropReason),
+    Unreadable(DropReason),
 }
 
 /// Where in the frame an IP packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct PacketBounds {
     /// Offset of its first byte.
     pub offset: usize,
     /// Offset behind the packet around it; what lies there is padding, whatever the packet itself says. [`usize::MAX`] if there
@@ -39,8 +39,8 @@ pub(crate) struct Place {
     pub first_fragment: bool,
 }
 
-impl Place {
-    /// The place of a packet right in the frame.
+impl PacketBounds {
+    /// The bounds of a packet right in the frame.
     #[inline(always)]
     pub(crate) const fn in_frame(offset: usize) -> Self {
         Self {
@@ -66,16 +66,16 @@ pub(crate) enum Class<A> {
         at: usize,
     },
     /// It may be a segment for any port.
-    Doubt {
+    Unclassifiable {
         /// Where it comes from and goes to.
         flow: Flow<A>,
         /// What hides the port.
-        why: Doubt,
+        why: Unclassifiable,
     },
     /// It must not pass whoever sends it: what is read is not what Linux will see, the source included.
-    Hostile(DropReason),
+    AlwaysDrop(DropReason),
     /// Another packet, that Linux takes out of this one and starts over with: the addresses there count, and these do not.
-    Around(Carried),
+    Encapsulated(Payload),
 }
 
 /// The addresses of a packet, as its fixed IP header has them.
@@ -97,7 +97,7 @@ pub(crate) struct Flow<A> {
 
 /// What hides the port of a packet that may be TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
+pub(crate) enum Unclassifiable {
     /// An IPv4 header length below five words.
     Malformed,
     /// The packet, or the frame, ends before the port.

@@ -48,7 +48,7 @@ impl InterfaceRows {
     /// The index of a counter.
     #[inline(always)]
     pub const fn index(row: u32, slot: u32) -> u32 {
-        row * crate::verdict::REASON_SLOTS + slot
+        row * crate::verdict::COUNTERS_PER_INTERFACE + slot
     }
 }
 

@@ -100,7 +100,7 @@ fn jumbograms(rows: &mut Rows) {
                 (Who::Stranger, true) => Drop(Unauthorized),
                 (Who::Stranger, false) => Drop(HeadersTooDeep),
                 (Who::Listed, true) => Pass(Authorized),
-                (Who::Listed, false) => Pass(filter_common::PassReason::AuthorizedDoubt),
+                (Who::Listed, false) => Pass(filter_common::PassReason::AuthorizedUnclassifiable),
             };
             let name = format!("big/jumbogram/{name}/{}", who.word());
             rows.add(name, packet.payload_len(0).frame(), want);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use filter_common::{
     DropReason::{IncompleteFirstFragment, Malformed, Truncated, Unauthorized},
-    PassReason::{Authorized, AuthorizedDoubt, NotTcp, OtherDestination, OtherPort},
+    PassReason::{Authorized, AuthorizedUnclassifiable, NotTcp, OtherDestination, OtherPort},
     Verdict::{Drop, Pass},
 };
 
@@ -68,7 +68,7 @@ fn destinations(rows: &mut Rows) {
             let doubt = |reason| match (want, who) {
                 (Pass(OtherDestination), _) => want,
                 (_, Who::Stranger) => Drop(reason),
-                (_, Who::Listed) => Pass(AuthorizedDoubt),
+                (_, Who::Listed) => Pass(AuthorizedUnclassifiable),
             };
             add(
                 "ipv4-truncated",
@@ -98,7 +98,7 @@ fn destinations(rows: &mut Rows) {
             // What is missing may be a routing header to a guarded destination.
             let hidden = match who {
                 Who::Stranger => Drop(IncompleteFirstFragment),
-                Who::Listed => Pass(AuthorizedDoubt),
+                Who::Listed => Pass(AuthorizedUnclassifiable),
             };
             add(
                 "ipv6-incomplete-options",

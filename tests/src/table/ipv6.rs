@@ -4,7 +4,9 @@ use std::net::Ipv6Addr;
 
 use filter_common::{
     DropReason::{Truncated, Unauthorized},
-    PassReason::{Authorized, AuthorizedDoubt, LaterFragment, NotTcp, OtherPort, ShortHeader},
+    PassReason::{
+        Authorized, AuthorizedUnclassifiable, LaterFragment, NotTcp, OtherPort, ShortHeader,
+    },
     Verdict::{Drop, Pass},
 };
 
@@ -256,7 +258,7 @@ fn truncated(rows: &mut Rows) {
                 _ if len < 54 => Pass(ShortHeader),
                 Who::Stranger if len < ports + 4 => Drop(Truncated),
                 Who::Stranger => Drop(Unauthorized),
-                Who::Listed if len < ports + 4 => Pass(AuthorizedDoubt),
+                Who::Listed if len < ports + 4 => Pass(AuthorizedUnclassifiable),
                 Who::Listed => Pass(Authorized),
             };
             let name = format!("ipv6/cut/chain-to-{len}/{}", who.word());

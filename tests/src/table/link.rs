@@ -183,7 +183,7 @@ fn truncated(rows: &mut Rows) {
                         (_, Who::Stranger) if len < ports + 4 => Drop(Truncated),
                         (_, Who::Stranger) => Drop(Unauthorized),
                         (_, Who::Listed) if len < ports + 4 => {
-                            Pass(filter_common::PassReason::AuthorizedDoubt)
+                            Pass(filter_common::PassReason::AuthorizedUnclassifiable)
                         }
                         (_, Who::Listed) => Pass(Authorized),
                     };

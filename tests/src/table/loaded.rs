@@ -14,7 +14,7 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
-    Bytes, LinkHeader, REASON_SLOTS, Sight, Verdict,
+    Bytes, COUNTERS_PER_INTERFACE, FlowInfo, LinkHeader, Verdict,
     map::{COUNTERS, GATES, Gate, InterfaceRows, LAYOUT_VERSION, SELECTOR, SLOTS},
 };
 
@@ -112,7 +112,7 @@ impl Filter {
         &mut self,
         frame: Bytes<'_>,
         linear: Option<usize>,
-    ) -> Result<(Verdict, Option<Sight>)> {
+    ) -> Result<(Verdict, Option<FlowInfo>)> {
         self.reports.renew()?;
         let action = self.run(frame, linear)?;
         let now = self.counted()?;
@@ -134,7 +134,7 @@ impl Filter {
             "counted {counted:?} packets and bytes instead of 1 and one of {lens:?}"
         );
         let verdict = Verdict::all()
-            .find(|verdict| verdict.slot() as usize == slot)
+            .find(|verdict| verdict.index() as usize == slot)
             .with_context(|| format!("slot {slot} has no verdict"))?;
         // `XDP_DROP` and `XDP_PASS`.
         let want = match verdict {
@@ -156,13 +156,13 @@ impl Filter {
                 "{verdict:?} on {len} bytes was counted, and {report:?} reported",
             );
         }
-        Ok((verdict, report.map(|report| report.sight())))
+        Ok((verdict, report.map(|report| report.flow_info())))
     }
 
     /// How many packets of test runs were dropped.
     pub fn dropped(&self) -> Result<u64> {
         let counted = self.counted()?;
-        let of = |verdict: &Verdict| counted[verdict.slot() as usize][0];
+        let of = |verdict: &Verdict| counted[verdict.index() as usize][0];
         let drops = Verdict::all().filter(|verdict| matches!(verdict, Verdict::Drop(_)));
         Ok(drops.map(|verdict| of(&verdict)).sum())
     }
@@ -212,7 +212,7 @@ impl Filter {
 
     /// Every counter, summed over the CPUs.
     fn counted(&self) -> Result<Vec<Count>> {
-        (0..REASON_SLOTS)
+        (0..COUNTERS_PER_INTERFACE)
             .map(|slot| {
                 // Test runs come in on the loopback interface, which never has a row of its own.
                 let index = InterfaceRows::index(InterfaceRows::NO_ROW, slot);
@@ -300,7 +300,7 @@ fn program(link: &Path) -> Result<(LinkHeader, Xdp)> {
 
 /// The offset behind an IP packet right in the frame, by its own account.
 pub fn end_of_packet(frame: Bytes<'_>) -> Option<usize> {
-    let ip = frame.link_header.bytes();
+    let ip = frame.link_header.header_len();
     let (front, packet) = frame.bytes.split_at_checked(ip)?;
     let version = match front.last_chunk() {
         Some([0x08, 0x00]) => 4,

@@ -24,7 +24,7 @@ use filter_common::{
     Bytes,
     DropReason::{self, Unauthorized},
     LinkHeader,
-    PassReason::{self, Authorized, AuthorizedDoubt, NotTcp, OtherPort},
+    PassReason::{self, Authorized, AuthorizedUnclassifiable, NotTcp, OtherPort},
     Verdict::{self, Drop, Pass},
 };
 
@@ -218,7 +218,7 @@ impl Rows {
 
     /// A frame that may carry TCP to a protected port: the source decides.
     fn doubt(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: DropReason) {
-        self.pair(name, frame, Drop(why), Pass(AuthorizedDoubt));
+        self.pair(name, frame, Drop(why), Pass(AuthorizedUnclassifiable));
     }
 
     /// A frame that must not be lost, whoever sends it.

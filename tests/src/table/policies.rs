@@ -6,7 +6,7 @@ use filter_common::{
     DropReason::{
         self, IncompleteFirstFragment, Malformed, MisplacedFragment, Truncated, Unauthorized,
     },
-    PassReason::{Authorized, AuthorizedDoubt, EnforcementOff, NotIp, NotTcp, OtherPort},
+    PassReason::{Authorized, AuthorizedUnclassifiable, EnforcementOff, NotIp, NotTcp, OtherPort},
     Verdict::{self, Drop, Pass, WouldDrop},
 };
 use ipnet::IpNet;
@@ -202,7 +202,7 @@ fn modes(rows: &mut Rows) {
         (
             "listed-doubt",
             v4(Who::Listed).syn(CLIENT_PORT, 443).cut(1).frame(),
-            Pass(AuthorizedDoubt),
+            Pass(AuthorizedUnclassifiable),
         ),
         (
             "other-port",

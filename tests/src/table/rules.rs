@@ -128,7 +128,7 @@ impl Policy for Rules {
         }
     }
 
-    fn guards_any_destination(&self) -> bool {
+    fn guards_every_destination(&self) -> bool {
         *self != Self::Destinations
     }
 

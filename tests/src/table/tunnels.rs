@@ -5,7 +5,9 @@ use filter_common::{
     DropReason::{
         HeadersTooDeep, IncompleteFirstFragment, MisplacedFragment, Truncated, Unauthorized,
     },
-    PassReason::{Authorized, AuthorizedDoubt, LaterFragment, NotTcp, OtherPort, ShortHeader},
+    PassReason::{
+        Authorized, AuthorizedUnclassifiable, LaterFragment, NotTcp, OtherPort, ShortHeader,
+    },
     Verdict::{Drop, Pass},
 };
 
@@ -130,7 +132,7 @@ fn cut(rows: &mut Rows, kind: &str, tunnel: Add) {
                 let want = match who {
                     _ if len < fixed => Pass(ShortHeader),
                     Who::Stranger if len < fixed + 4 => Drop(Truncated),
-                    Who::Listed if len < fixed + 4 => Pass(AuthorizedDoubt),
+                    Who::Listed if len < fixed + 4 => Pass(AuthorizedUnclassifiable),
                     Who::Stranger => Drop(Unauthorized),
                     Who::Listed => Pass(Authorized),
                 };
@@ -155,7 +157,7 @@ fn nested(rows: &mut Rows) {
             let want = match who {
                 _ if len < 40 => Drop(IncompleteFirstFragment),
                 Who::Stranger if len < 44 => Drop(IncompleteFirstFragment),
-                Who::Listed if len < 44 => Pass(AuthorizedDoubt),
+                Who::Listed if len < 44 => Pass(AuthorizedUnclassifiable),
                 Who::Stranger => Drop(Unauthorized),
                 Who::Listed => Pass(Authorized),
             };

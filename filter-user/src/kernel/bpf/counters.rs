@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use bytemuck::Zeroable as _;
 use filter_common::{
-    REASON_SLOTS, Verdict,
+    COUNTERS_PER_INTERFACE, Verdict,
     map::{COUNTERS, Counter, INTERFACES, InterfaceRows, MAX_INTERFACES},
 };
 
@@ -60,7 +60,7 @@ impl Counters {
         let read = |verdict: Verdict| {
             let values = self
                 .counters
-                .get(&InterfaceRows::index(row, verdict.slot()), 0)
+                .get(&InterfaceRows::index(row, verdict.index()), 0)
                 .map_err(|error| explain("read counters", &error))?;
             let mut sum = Counter::default();
             for value in values.iter() {
@@ -95,7 +95,7 @@ impl Counters {
             ));
         };
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| explain("count CPUs", &error))?;
-        for slot in 0..REASON_SLOTS {
+        for slot in 0..COUNTERS_PER_INTERFACE {
             let zeros = PerCpuValues::try_from(vec![Bytes::zeroed(); cpus])
                 .context("make counters for each CPU")?;
             self.counters

@@ -169,13 +169,13 @@ impl ReportReader {
 
 impl Refused {
     fn read(report: &Report, now: &Moment) -> Option<Self> {
-        let sight = report.sight();
+        let info = report.flow_info();
         Some(Self {
             time: now.wall_at_monotonic(report.seen),
-            verdict: Verdict::of_slot(report.verdict.into())?,
-            source: sight.source(),
-            destination: sight.destination(),
-            ports: sight.ports(),
+            verdict: Verdict::from_index(report.verdict.into())?,
+            source: info.source(),
+            destination: info.destination(),
+            ports: info.ports(),
             ifindex: report.ifindex,
             bytes: report.frame_len,
         })

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use anyhow::Result;
 use filter_common::{
-    address,
+    ip_address,
     map::{STRANGERS, Stranger, StrangerKey},
 };
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ pub fn read_strangers(directory: &Path) -> Result<Vec<SeenStranger>> {
     let read = Batch::of(&data)?.read(|key, value| {
         let key: StrangerKey = bytemuck::pod_read_unaligned(key);
         let stranger: Stranger = bytemuck::pod_read_unaligned(value);
-        if let Some(source) = address(key.source, key.family as u8) {
+        if let Some(source) = ip_address(key.source, key.family as u8) {
             found.push(SeenStranger {
                 source,
                 packets: stranger.packets,
