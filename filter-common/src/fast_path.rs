@@ -1,7 +1,9 @@
-//! The frames that nearly all are: one Ethernet header or none, one IP header without options or extensions, no fragment.
+//! The fast path: frames with an Ethernet header or none, then one IP header without options or
+//! extension headers, not fragmented.
 //!
-//! A flood is made of them, and what they are can be told from a few words at fixed offsets. The classifier would say the same of each;
-//! it takes longer, for it is ready for all the others. What is not certainly plain is left to it.
+//! Nearly all frames are of this form, and those of a flood too. A few words at fixed offsets are
+//! enough to judge them. The slow path gives the same verdict but takes longer. It judges every
+//! frame that is not certainly of this form.
 
 use core::net::IpAddr;
 
@@ -13,18 +15,21 @@ use crate::{
     wire::{ethernet, ipv4, ipv6, protocol, tcp},
 };
 
-/// Where the TCP header is behind a plain IPv4 header.
+/// Offset of the TCP header from an IPv4 header without options, in bytes.
 const TCP_V4: usize = ipv4::HEADER_LEN;
-/// Where it is behind an IPv6 header.
+/// Offset of the TCP header from an IPv6 header without extension headers, in bytes.
 const TCP_V6: usize = ipv6::HEADER_LEN;
 
-/// Version 4, and a header of five words.
+/// First byte of such an IPv4 header: version 4, length five words.
 const FIRST_BYTE_V4: u8 = 0x45;
-/// Version 6; the traffic class fills the byte.
+/// High four bits of the first byte of an IPv6 header: version 6. The low four belong to the
+/// traffic class.
 const FIRST_BYTE_V6: u8 = 0x60;
 
-/// What [`judge`](crate::judge) says, if `packet` is plain and the policy drops what it finds; and the offset behind the IP packet, by its
-/// own account.
+/// The verdict of [`judge`](fn@crate::judge), if the frame has the form of the fast path and the mode
+/// is enforce; otherwise `None`.
+///
+/// `finish` gets the judgement and the offset of the end of the IP packet, from its length field.
 #[inline(always)]
 pub fn judge_fast<P: PacketBytes, Y: Policy, R>(
     packet: &P,

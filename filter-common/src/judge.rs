@@ -1,4 +1,4 @@
-//! From what a frame is, and the policy in force, to the verdict.
+//! The verdict on a frame: from its class and the active policy.
 
 use core::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::{
     verdict::{DropReason, PassReason},
 };
 
-/// The verdict on `packet` under `policy`.
+/// The verdict on `packet` under `policy`: the fast path where it applies, otherwise the slow path.
 #[inline(always)]
 pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
     match judge_fast(packet, policy, |judgement, _| judgement) {
@@ -20,7 +20,7 @@ pub fn judge<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
     }
 }
 
-/// The same for any frame.
+/// The verdict by the slow path, which judges any frame.
 #[inline(always)]
 pub fn judge_slow<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgement {
     let mode = policy.mode();
@@ -33,10 +33,10 @@ pub fn judge_slow<P: PacketBytes, Y: Policy>(packet: &P, policy: &Y) -> Judgemen
     }
 }
 
-/// How many IP packets inside one another are looked at.
+/// How many nested IP packets are read, the outermost included.
 const PACKETS_DEEP: usize = 2;
 
-/// Why the packet passes, or why it must not and where it is.
+/// The reason to pass, or the reason to drop and the location of the packet.
 #[inline(always)]
 fn decide<P: PacketBytes, Y: Policy>(
     packet: &P,
@@ -65,12 +65,13 @@ fn decide<P: PacketBytes, Y: Policy>(
             Outcome::Inner(inner) => (kind, bounds) = inner.split(),
         }
     }
-    // The source that counts is further in: nobody can be asked to vouch for it.
+    // The innermost source is not read, so no authorization is possible.
     Err((DropReason::HeadersTooDeep, PacketLocation::UNKNOWN))
 }
 
-/// A [`Payload`] whose bounds stands beside it, and is never left open: a register that nobody wrote may not be moved in BPF, not even
-/// where its value does not matter, and the compiler moves them.
+/// A [`Payload`] without its bounds. [`split`](Payload::split) returns these separately, and always
+/// initialized: BPF does not allow a move of an uninitialized register, and the compiler emits such
+/// moves even where the value does not matter.
 enum PayloadKind {
     Ipv4,
     Ipv6,
@@ -91,11 +92,11 @@ impl Payload {
     }
 }
 
-/// What one IP packet comes to.
+/// The outcome for one IP packet.
 enum Outcome {
     Pass(PassReason),
     Drop(DropReason, PacketLocation),
-    /// It is for the packet inside to say.
+    /// The inner packet decides.
     Inner(Payload),
 }
 
@@ -115,7 +116,8 @@ fn evaluate<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
                 None => Outcome::Drop(DropReason::Unauthorized, location.with_tcp_header(at)),
             }
         }
-        // Doubt is decided by source: it never costs an authorized client a packet, nor lets a stranger in.
+        // The source decides. So an authorized client never loses an unclassifiable packet, and an
+        // unlisted source never reaches a protected port with one.
         Class::Unclassifiable { flow, why } => {
             if destination_is_unguarded(packet, policy, &flow) {
                 return Outcome::Pass(PassReason::OtherDestination);
@@ -130,7 +132,7 @@ fn evaluate<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
     }
 }
 
-/// Whether the packet certainly ends at a destination the policy does not guard.
+/// Whether the packet certainly ends at a destination that the policy does not guard.
 #[inline(always)]
 fn destination_is_unguarded<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
     packet: &P,
@@ -143,7 +145,7 @@ fn destination_is_unguarded<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
 }
 
 impl Unclassifiable {
-    /// The reason to drop the packet of an unauthorized source under.
+    /// The reason under which the packet of an unlisted source is dropped.
     const fn reason(self) -> DropReason {
         match self {
             Self::Malformed => DropReason::Malformed,

@@ -1,7 +1,7 @@
-//! The language that both sides of the kernel boundary speak.
+//! What the XDP program and user space share: the packet classifier, verdicts and map layouts.
 //!
-//! The XDP program and user space call the same [`judge`]: the first over a live frame and BPF maps, the
-//! second over a byte slice and plain sets. Nothing here allocates, does I/O or is `unsafe`.
+//! Both sides call the same [`judge`](fn@judge): the XDP program on a live frame and BPF maps, the tests on a
+//! byte slice and plain sets. This crate allocates nothing, does no I/O and contains no `unsafe`.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -4,26 +4,27 @@ use crate::wire::ethernet;
 
 /// The highest offset at which a frame can be read, in bytes.
 ///
-/// The verifier takes a packet pointer plus at most this much (`MAX_PACKET_OFF` in
+/// The verifier accepts a packet pointer plus at most this much (`MAX_PACKET_OFF` in
 /// `kernel/bpf/verifier.c`), and `bpf_xdp_load_bytes` refuses more (`bpf_xdp_pointer` in
-/// `net/core/filter.c`, Linux 5.18). An IP packet is no longer than this, so only a frame of the largest MTU can
-/// reach further, with its last few bytes; headers there count as unreadable, never as absent.
+/// `net/core/filter.c`, Linux 5.18). An IP packet is not longer than this, so only the last few
+/// bytes of a frame of the largest MTU lie further. Headers there count as unreadable, never as
+/// absent.
 pub const MAX_OFFSET: usize = 0xffff;
 
-/// What the frames of a device start with, before their IP packet.
+/// What precedes the IP packet in the frames of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkHeader {
-    /// An Ethernet header, and tags.
+    /// An Ethernet header, then tags if any.
     Ethernet,
-    /// Nothing: the IP header is the first, and its version says what it is.
+    /// Nothing. The IP header comes first, and its version field states its type.
     None,
 }
 
 impl LinkHeader {
-    /// Both.
+    /// All variants.
     pub const ALL: [Self; 2] = [Self::Ethernet, Self::None];
 
-    /// Where the IP header is if there are no tags.
+    /// Length of the header without tags, in bytes: the offset of an untagged IP header.
     #[inline(always)]
     pub const fn header_len(self) -> usize {
         match self {
@@ -43,42 +44,45 @@ impl LinkHeader {
 
 /// A frame whose bytes are read with their bounds checked.
 ///
-/// Implemented for `&[u8]` here and for the XDP frame in `filter-ebpf`, so that one classifier serves
+/// [`Bytes`] implements it here and the XDP frame in `filter-ebpf`, so that one classifier serves
 /// both.
 pub trait PacketBytes {
-    /// What [`head`](Self::head) returns.
+    /// The type that [`head`](Self::head) returns.
     type Head<const N: usize>: Head<N>;
 
-    /// What the frame starts with: for the XDP program a constant.
+    /// What the frame starts with. A constant in the XDP program.
     fn link_header(&self) -> LinkHeader;
 
-    /// The first `N` bytes behind a link header without tags, if they are at hand without a copy; `None` says nothing about
-    /// how long the frame is.
+    /// The first `N` bytes after a link header without tags, if no copy is needed to read them.
+    /// `None` says nothing about the length of the frame.
     fn head<const N: usize>(&self) -> Option<Self::Head<N>>;
 
     /// The length of the whole frame in bytes, the parts beyond the linear one included.
     ///
-    /// This may cost a helper call: the classifier asks only where a header is missing or names no length.
+    /// This may cost a helper call. The classifier asks only where a header is missing or states no
+    /// length.
     fn frame_len(&self) -> usize;
 
     /// The `N` bytes at `offset`; `None` if the frame ends before them, or `offset` is beyond
     /// [`MAX_OFFSET`].
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// Copies the bytes at `offset` to `into`; false, and nothing of worth there, as with [`read`](Self::read).
+    /// Copies the bytes at `offset` to `into`. False under the conditions of [`read`](Self::read)
+    /// for `None`; the content of `into` is then unspecified.
     fn copy(&self, offset: usize, into: &mut [u8]) -> bool;
 
-    /// Steps `walk` from `offset` on until it is done, and returns the offset it came to.
+    /// Steps `walk` from `offset` until it is done, and returns the offset that it reached.
     ///
-    /// The XDP frame does this with `bpf_loop`, whose body the verifier checks once: so a chain of any
-    /// length is walked to its end.
+    /// The XDP frame does this with `bpf_loop`, whose body the verifier checks once. So a chain of
+    /// any length is walked to its end.
     fn walk<W: Walk>(&self, offset: usize, walk: &mut W) -> usize;
 }
 
-/// The first `N` bytes behind the link header of a frame, read as numbers in network order. An offset that reaches beyond them does
-/// not compile.
+/// The first `N` bytes after the link header of a frame, read as numbers in network order. A read
+/// beyond them does not compile.
 pub trait Head<const N: usize> {
-    /// The EtherType in front of them; where there is no link header, that of the IP version they start with.
+    /// The EtherType before them, in host order. Without a link header, that of the IP version in
+    /// the first byte.
     fn ether_type(&self) -> u16;
     /// The byte at `AT`.
     fn u8<const AT: usize>(&self) -> u8;
@@ -90,30 +94,31 @@ pub trait Head<const N: usize> {
     fn u64<const AT: usize>(&self) -> u64;
 }
 
-/// The most steps a [`Walk`] takes: one for each byte that can be read, so that the frame always ends first.
+/// The maximum number of steps of a [`Walk`]: one for each readable byte, so that the frame always
+/// ends first.
 pub const MAX_STEPS: u32 = MAX_OFFSET as u32 + 1;
 
 /// A loop over the headers of a frame, one header a step.
 pub trait Walk {
-    /// Looks at the header at `offset`.
+    /// Reads the header at `offset`.
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step;
 }
 
-/// Whether a [`Walk`] goes on, and how many bytes further.
+/// Whether a [`Walk`] continues, and by how many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// There is another header, this many bytes further on; at least one.
+    /// Another header follows, this many bytes further; at least one.
     More(usize),
-    /// The walk has its answer, and ends this many bytes further on.
+    /// The walk is done, this many bytes further.
     Done(usize),
 }
 
 /// A frame in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes<'a> {
-    /// What it starts with.
+    /// What the frame starts with.
     pub link_header: LinkHeader,
-    /// All of it.
+    /// All bytes of the frame.
     pub bytes: &'a [u8],
 }
 

@@ -1,4 +1,4 @@
-//! The policy in force, as far as a verdict needs it, and what it says of a segment.
+//! The active policy, as far as a verdict needs it, and its answer for a TCP segment.
 
 use core::net::IpAddr;
 
@@ -7,42 +7,45 @@ use crate::{
     verdict::{DropReason, PassReason, Verdict},
 };
 
-/// What the policy does with what it finds.
+/// What the policy does with packets that it does not authorize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// Drop. Zero, so that a policy nobody wrote is the strict one.
+    /// Drop them. The number is zero, so that a policy record of zeros enforces.
     Enforce = 0,
-    /// Count what enforce would drop, and drop nothing.
+    /// Count what enforce mode would drop, and drop nothing.
     Monitor = 1,
-    /// Look at nothing: the user emptied the list on purpose.
+    /// Pass every frame unread. The user emptied the list on purpose.
     Off = 2,
 }
 
-/// The policy in force, as far as a verdict needs it.
+/// The active policy, as far as a verdict needs it.
 ///
-/// Implemented over BPF maps in `filter-ebpf`, and over plain sets in the tests.
+/// `filter-ebpf` implements it over BPF maps, the tests over plain sets.
 pub trait Policy {
-    /// What to do with what is found.
+    /// What to do with packets that are not authorized.
     fn mode(&self) -> Mode;
     /// Whether `port` (host order) is protected.
     fn protects(&self, port: u16) -> bool;
-    /// Whether the policy guards every destination there is.
+    /// Whether the policy guards every destination.
     fn guards_every_destination(&self) -> bool;
-    /// Whether the policy guards `destination`; asked only if it does not guard any.
+    /// Whether the policy guards `destination`. Asked only if
+    /// [`guards_every_destination`](Self::guards_every_destination) is false.
     fn guards(&self, destination: IpAddr) -> bool;
-    /// Whether this node takes such a packet out of another one.
+    /// Whether this node takes inner packets out of this encapsulation.
     fn decapsulates(&self, how: Encapsulation) -> bool;
     /// Whether `source` is in an authorized range.
     fn authorizes(&self, source: IpAddr) -> bool;
 }
 
-/// What came of a packet.
+/// The verdict on a packet, and where the packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// What happens to it and why, as a [`Verdict::index`]: one number, which the program keeps in a register.
+    /// Verdict and reason as a [`Verdict::index`]: one number, which the XDP program keeps in a
+    /// register.
     pub verdict_index: u32,
-    /// Where it is, if it is or would be dropped, and its addresses are known and to be believed.
+    /// Location of a packet that is dropped or would be. [`PacketLocation::UNKNOWN`] for a packet
+    /// that passes, and where the addresses cannot be read or trusted.
     pub location: PacketLocation,
 }
 
@@ -69,20 +72,23 @@ impl Judgement {
     }
 }
 
-/// How a packet may lie in another one that Linux takes it out of without a tunnel device, if the node is set up for it.
+/// An encapsulation that Linux removes without a tunnel device, if the node is configured so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Encapsulation {
-    /// In IPv6, behind any chain of extension headers: where a route ends a segment and takes off what is around the packet
-    /// (`encap seg6local action End.D*`, RFC 8986 sections 4.4 to 4.8; Linux 4.14, commit
-    /// d1df6fd8a1d22d37cffa0075ab8ad423ce656777).
+    /// A packet in IPv6, after any chain of extension headers. A route ends a segment and removes
+    /// the outer packet (`encap seg6local action End.D*`, RFC 8986 sections 4.4 to 4.8; Linux 4.14,
+    /// commit d1df6fd8a1d22d37cffa0075ab8ad423ce656777).
     SegmentRouting = 1,
-    /// Behind MPLS labels (RFC 3032), where an interface takes them.
+    /// A packet after MPLS labels (RFC 3032), where an interface accepts them.
     Mpls = 2,
 }
 
-/// Why a segment for `port` passes; `None` if its source is not authorized. `destination_is_unguarded` tells whether it certainly ends at a destination
-/// that the policy does not guard. `source` is asked last: what is loaded early has to be kept somewhere.
+/// The reason to pass a segment for `port` (host order); `None` if its source is not authorized.
+///
+/// `destination_is_unguarded` says whether the segment certainly ends at a destination that the
+/// policy does not guard. `source` is called last because a value that is loaded early occupies a
+/// register or the stack.
 #[inline(always)]
 pub(crate) fn evaluate_segment<Y: Policy>(
     policy: &Y,

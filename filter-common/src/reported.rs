@@ -1,7 +1,8 @@
-//! Who a refused packet is from, and where it wanted to go.
+//! What is reported about a dropped packet: its addresses and ports.
 //!
-//! A verdict needs little of that at a time, and most verdicts are passes. So the classifier only remembers where the packet is
-//! ([`PacketLocation`], two offsets), and whoever reports it reads the rest ([`FlowInfo`]) from there.
+//! A verdict needs few of these at a time, and most verdicts are passes. So the classifier keeps
+//! only the location of the packet ([`PacketLocation`], two offsets). The report reads the rest
+//! from there ([`FlowInfo`]).
 
 use core::net::IpAddr;
 
@@ -12,44 +13,46 @@ use crate::{
     wire::{ipv4, ipv6},
 };
 
-/// Where in a frame the packet is that a verdict is about.
+/// Where in the frame the judged packet lies.
 ///
-/// One number, which the program keeps in a register: the family in the upper half, below it the offsets of the TCP header and of the
-/// IP header, 16 bits each.
+/// One number, which the XDP program keeps in a register. The upper half is the IP version. The
+/// lower half holds the offset of the TCP header in its upper 16 bits and that of the IP header in
+/// its lower 16 bits, in bytes from the start of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketLocation(u64);
 
 const _: () = assert!(MAX_OFFSET == 0xffff, "an offset has 16 bits");
 
 impl PacketLocation {
-    /// No packet whose addresses mean anything.
+    /// A packet whose addresses cannot be read or trusted.
     pub const UNKNOWN: Self = Self(0);
 
-    /// An IPv4 packet at this offset.
+    /// An IPv4 packet at this offset in the frame.
     #[inline(always)]
     pub(crate) const fn v4(ip: usize) -> Self {
         Self(4 << 32 | ip as u64)
     }
 
-    /// An IPv6 packet at this offset.
+    /// An IPv6 packet at this offset in the frame.
     #[inline(always)]
     pub(crate) const fn v6(ip: usize) -> Self {
         Self(6 << 32 | ip as u64)
     }
 
-    /// The same with a TCP header at this offset.
+    /// The same packet with a TCP header at this offset in the frame.
     #[inline(always)]
     pub(crate) const fn with_tcp_header(self, offset: usize) -> Self {
         Self(self.0 | (offset as u64) << 16)
     }
 
-    /// As a number, which a function that the verifier checks by itself takes for an argument.
+    /// The location as a number. Global functions of the XDP program accept only numbers.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// The location that [`bits`](Self::bits) gave; any other number is a location, too, and reads of it are checked.
+    /// The location that [`bits`](Self::bits) returned. Any other number is safe too: every read is
+    /// checked.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
@@ -71,13 +74,13 @@ impl PacketLocation {
     }
 }
 
-/// What was seen of a refused packet.
+/// Addresses and ports of a dropped packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowInfo {
-    /// Source and destination address as the packet has them, in words of its own byte order: those of an IPv4 packet are in the
-    /// first word.
+    /// Source address: the bytes of the packet in memory order, four in each word. An IPv4 address
+    /// fills the first word.
     pub source: [u32; 4],
-    /// Likewise.
+    /// Destination address in the same form.
     pub destination: [u32; 4],
     /// 4 or 6; 0 if the addresses are unknown.
     pub family: u8,
@@ -88,7 +91,7 @@ pub struct FlowInfo {
 }
 
 impl FlowInfo {
-    /// Reads what there is at `location` of `packet`.
+    /// Reads the packet at `location`.
     pub fn read<P: PacketBytes>(packet: &P, location: PacketLocation) -> Self {
         let mut info = Self::default();
         let Self {
@@ -101,12 +104,12 @@ impl FlowInfo {
         info
     }
 
-    /// The source address; `None` if what the packet is hides it, or makes it meaningless.
+    /// The source address; `None` if it cannot be read or trusted.
     pub fn source(&self) -> Option<IpAddr> {
         ip_address(self.source, self.family)
     }
 
-    /// The destination address, as the IP header has it; `None` as above.
+    /// The destination address of the IP header; `None` if it cannot be read or trusted.
     pub fn destination(&self) -> Option<IpAddr> {
         ip_address(self.destination, self.family)
     }
@@ -117,8 +120,8 @@ impl FlowInfo {
     }
 }
 
-/// Reads what there is at `location` of `packet` into places that are zero, and tells [`family`](FlowInfo::family) and
-/// [`has_ports`](FlowInfo::has_ports).
+/// Reads the packet at `location` into buffers that are zero. Returns [`family`](FlowInfo::family)
+/// and [`has_ports`](FlowInfo::has_ports).
 #[inline(always)]
 pub fn read_flow<P: PacketBytes>(
     packet: &P,
@@ -139,7 +142,7 @@ pub fn read_flow<P: PacketBytes>(
         }
         _ => false,
     };
-    // At once, for the second may lie where no read may begin.
+    // One read for both ports: the second may lie where no read can begin.
     let has_ports = location.tcp() != 0 && packet.copy(location.tcp(), bytes_of_mut(ports));
     *ports = ports.map(u16::from_be);
     (if seen { location.family() } else { 0 }, has_ports)

@@ -1,16 +1,22 @@
-//! What is decided about a frame, and why.
+//! Verdicts and their reasons.
 //!
-//! The numbers are part of the map layout: they index the counters. Never reuse one; a change of meaning is a new
-//! number and a new [`LAYOUT_VERSION`](crate::map::LAYOUT_VERSION).
+//! The numbers are part of the map layout because they index the counters. Never reuse a number. A
+//! reason with another meaning needs a new number and a new
+//! [`LAYOUT_VERSION`](crate::map::LAYOUT_VERSION).
 
-/// How many counters an interface has: one for each verdict and reason, gaps included.
+/// Number of counters of an interface: one for each verdict and reason, unused numbers included.
 pub const COUNTERS_PER_INTERFACE: u32 = 3 * REASONS_PER_VERDICT;
 
-/// Room for the reasons of one kind of verdict.
+/// Number of counters reserved for the reasons of one verdict.
 const REASONS_PER_VERDICT: u32 = 16;
 
 macro_rules! reasons {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $number:literal, $label:literal;)+ }) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident {
+            $($(#[$variant_doc:meta])* $variant:ident = $number:literal, $label:literal;)+
+        }
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -19,7 +25,7 @@ macro_rules! reasons {
         }
 
         impl $name {
-            /// All of them, in the order of their numbers.
+            /// All reasons, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             const fn of_number(number: u32) -> Option<Self> {
@@ -29,7 +35,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The name under which it is counted and shown: a stable word for scripts and metrics.
+            /// The stable name in counters, output and metrics.
             pub const fn label(self) -> &'static str {
                 match self {
                     $(Self::$variant => $label,)+
@@ -37,30 +43,36 @@ macro_rules! reasons {
             }
         }
 
-        $(const _: () = assert!($number < REASONS_PER_VERDICT, "a reason's number must fit its block of counters");)+
+        $(const _: () = assert!(
+            $number < REASONS_PER_VERDICT,
+            "the counters of a verdict have room for each reason"
+        );)+
     };
 }
 
 reasons! {
     /// Why a frame passes.
     PassReason {
-        /// Enforcement is switched off on purpose (the empty list): nothing is looked at.
+        /// Enforcement is off on purpose (the empty list); the frame is not read.
         EnforcementOff = 0, "enforcement_off";
-        /// No IPv4 or IPv6, or an IP version that contradicts the EtherType: not a packet that TCP could get.
+        /// Neither IPv4 nor IPv6, or an IP version that contradicts the EtherType. TCP never gets
+        /// such a packet.
         NotIp = 1, "not_ip";
-        /// The frame ends inside the fixed part of its IP header: no stack takes it as a packet.
+        /// The frame ends before the fixed part of its IP header does. No stack accepts it as a
+        /// packet.
         ShortHeader = 2, "short_header";
-        /// Another protocol than TCP.
+        /// A protocol other than TCP.
         NotTcp = 3, "not_tcp";
-        /// A fragment that is not the first: it carries no ports, and without the first it never reassembles.
+        /// A fragment that is not the first. It holds no ports and cannot be reassembled without
+        /// the first.
         LaterFragment = 4, "later_fragment";
         /// TCP to a port that is not protected.
         OtherPort = 5, "other_port";
-        /// To a protected port, but of a destination the policy does not guard.
+        /// TCP to a protected port, of a destination that the policy does not guard.
         OtherDestination = 6, "other_destination";
-        /// To a protected port, from an authorized source.
+        /// TCP to a protected port, from an authorized source.
         Authorized = 7, "authorized";
-        /// From an authorized source, and not classifiable: doubt is decided by source.
+        /// An unclassifiable packet from an authorized source. Without a port the source decides.
         AuthorizedUnclassifiable = 8, "authorized_doubt";
     }
 }
@@ -68,37 +80,38 @@ reasons! {
 reasons! {
     /// Why a frame is dropped, or would be in monitor mode.
     DropReason {
-        /// To a protected port, from a source outside the authorized ranges.
+        /// TCP to a protected port, from an unlisted source.
         Unauthorized = 0, "unauthorized";
-        /// An IPv4 header length below five words (RFC 791 section 3.1), from an unauthorized source.
+        /// An IPv4 header length below five words (RFC 791 section 3.1), from an unlisted source.
         Malformed = 1, "malformed";
-        /// The packet ends before its TCP port, from an unauthorized source.
+        /// The packet ends before its TCP port, from an unlisted source.
         Truncated = 2, "truncated";
-        /// A first fragment that does not hold its whole header chain up to the port (RFC 7112), from an
-        /// unauthorized source: the port would come in a later fragment, which passes.
+        /// A first fragment that ends before the TCP port (RFC 7112), from an unlisted source. The
+        /// port would come in a later fragment, which passes.
         IncompleteFirstFragment = 3, "incomplete_first_fragment";
-        /// Headers beyond [`MAX_OFFSET`](crate::MAX_OFFSET), from an unauthorized source or before the source could be
-        /// read; or more packets inside one another than are looked into, where no source is believed.
+        /// Headers beyond [`MAX_OFFSET`](crate::MAX_OFFSET), from an unlisted source or before a
+        /// source could be read. Also more nested packets than are read, whatever their sources.
         HeadersTooDeep = 4, "headers_too_deep";
-        /// A fragment header behind anything but one hop-by-hop header, from *anyone*: with conntrack loaded Linux
-        /// gives its payload to another protocol than it names, and may overwrite the source address.
+        /// A fragment header after any header but a single hop-by-hop header, from *any* source.
+        /// With conntrack loaded, Linux gives its payload to another protocol than it names, and
+        /// may overwrite the source address.
         MisplacedFragment = 5, "misplaced_fragment";
     }
 }
 
-/// What happens to a frame, and why.
+/// What happens to a frame, with the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It goes on to the stack, unaltered.
+    /// The frame goes to the network stack, unaltered.
     Pass(PassReason),
-    /// It is dropped.
+    /// The frame is dropped.
     Drop(DropReason),
-    /// Monitor mode: it passes, and enforce mode would have dropped it.
+    /// Monitor mode: the frame passes, and enforce mode would drop it.
     WouldDrop(DropReason),
 }
 
 impl Verdict {
-    /// The counter of this verdict and reason; below [`COUNTERS_PER_INTERFACE`].
+    /// The index of the counter of this verdict and reason; below [`COUNTERS_PER_INTERFACE`].
     #[inline(always)]
     pub const fn index(self) -> u32 {
         match self {
@@ -108,7 +121,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict that is counted there; none if nothing is.
+    /// The verdict with this index; `None` for an unused number.
     #[inline(always)]
     pub fn from_index(index: u32) -> Option<Self> {
         match index / REASONS_PER_VERDICT {
@@ -119,19 +132,19 @@ impl Verdict {
         }
     }
 
-    /// Whether what is counted there passes with nothing to say about it.
+    /// Whether the verdict with this index is a pass, which is not reported.
     #[inline(always)]
     pub const fn is_pass(index: u32) -> bool {
         index < REASONS_PER_VERDICT
     }
 
-    /// Whether what is counted there is dropped.
+    /// Whether the verdict with this index drops the frame.
     #[inline(always)]
     pub const fn is_drop(index: u32) -> bool {
         index / REASONS_PER_VERDICT == 1
     }
 
-    /// Every verdict there is, in the order of [`index`](Self::index).
+    /// All verdicts, in the order of [`index`](Self::index).
     pub fn all() -> impl Iterator<Item = Self> {
         let passes = PassReason::ALL.iter().copied().map(Self::Pass);
         let drops = DropReason::ALL.iter().copied().map(Self::Drop);
@@ -139,7 +152,7 @@ impl Verdict {
         passes.chain(drops).chain(would_drops)
     }
 
-    /// The verdict's own name, without the reason.
+    /// The name of the verdict, without its reason.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Pass(_) => "pass",

@@ -2,10 +2,11 @@
 
 #![no_std]
 #![no_main]
-// The target declares no compare-and-swap, and without that `core::sync::atomic` has no exchange and no addition, which the kernel does
-// have (Linux 5.12, commit 5ffa25502b5ab3d639829a2d1e316cff7f59a41e).
+// `core::sync::atomic` has no exchange or addition for this target, which declares no
+// compare-and-swap. The kernel has both (Linux 5.12, commit
+// 5ffa25502b5ab3d639829a2d1e316cff7f59a41e).
 #![feature(core_intrinsics)]
-// One instruction loads a word wherever it lies (`packet.rs`).
+// Loads of a word at any address are single instructions (`packet.rs`).
 #![feature(asm_experimental_arch)]
 #![expect(internal_features, reason = "atomic operations, see above")]
 
@@ -20,8 +21,8 @@ use packet::{Frame, IP_AFTER_ETHERNET, IP_AT_START};
 
 /// Entry point for devices whose frames start with an Ethernet header.
 ///
-/// `frags`: without it the kernel refuses to attach where frames may span buffers (`BPF_F_XDP_HAS_FRAGS`,
-/// Linux 5.18, commit f45d5b6ce2e835834c94b8b700787984f02cd662).
+/// Without `frags` the kernel refuses to attach where frames may span buffers
+/// (`BPF_F_XDP_HAS_FRAGS`, Linux 5.18, commit f45d5b6ce2e835834c94b8b700787984f02cd662).
 #[xdp(frags)]
 fn apifence(ctx: XdpContext) -> u32 {
     filter::<IP_AFTER_ETHERNET>(ctx)
@@ -49,7 +50,8 @@ fn filter<const IP_OFFSET: usize>(ctx: XdpContext) -> u32 {
     }
 }
 
-/// What is not plain. A function of its own: what it needs of stack and registers would cost every frame.
+/// The slow path. A separate function, so that its stack and registers cost nothing on the fast
+/// path.
 #[inline(never)]
 #[expect(
     clippy::needless_pass_by_value,
@@ -61,7 +63,7 @@ fn filter_slow<const IP_OFFSET: usize>(ctx: XdpContext, policy: InForce) -> u32 
     count_and_act(&ctx, judgement, frame.len())
 }
 
-/// Counts and reports what comes of a frame of `len` bytes, and turns it into an action.
+/// Counts a frame of `len` bytes, reports it if it is or would be dropped, and returns the action.
 #[inline(always)]
 fn count_and_act(ctx: &XdpContext, judgement: Judgement, len: usize) -> u32 {
     let Judgement {
@@ -80,7 +82,7 @@ fn count_and_act(ctx: &XdpContext, judgement: Judgement, len: usize) -> u32 {
     }
 }
 
-/// GPL-only helpers are not used today; the declaration keeps that a choice.
+/// The program calls no GPL-only helper. The declaration keeps them available.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

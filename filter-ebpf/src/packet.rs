@@ -1,4 +1,4 @@
-//! The XDP frame as bounded bytes. With `maps.rs` and `report.rs` the only place with `unsafe` in it.
+//! The XDP frame as bounded bytes. With `maps.rs` and `report.rs` the only file with `unsafe`.
 
 use core::{arch::asm, ffi::c_void, marker::PhantomData, mem::MaybeUninit, ptr};
 
@@ -11,7 +11,8 @@ use filter_common::{
     Head, LinkHeader, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk, wire::ethernet,
 };
 
-/// A frame under judgement, whose IP header is at offset `IP_OFFSET` if there are no tags: behind an Ethernet header, or at its start.
+/// An XDP frame. `IP_OFFSET` is the offset of the IP header if there are no tags: after an Ethernet
+/// header, or zero.
 pub(crate) struct Frame<'a, const IP_OFFSET: usize> {
     ctx: &'a XdpContext,
 }
@@ -27,15 +28,18 @@ impl<'a, const IP_OFFSET: usize> Frame<'a, IP_OFFSET> {
         Self { ctx }
     }
 
-    /// Bytes of the whole frame, the parts beyond the linear one included.
+    /// Length of the whole frame in bytes, the parts beyond the linear one included.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         // SAFETY: the context is the one the kernel called us with; the helper only reads it.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
 
-    /// The same without a call, if the packet in it, which ends at `end`, is all in the linear part: what lies beyond that is padding,
-    /// and only a frame that somebody padded to beyond a whole buffer has any there.
+    /// Length of the frame, without a helper call if the IP packet ends in the linear part, at
+    /// `end`.
+    ///
+    /// Bytes beyond the linear part are then padding. Only a frame padded beyond a whole buffer has
+    /// any, and they are not counted.
     #[inline(always)]
     pub(crate) fn len_with_end(&self, end: usize) -> usize {
         let linear = self.ctx.data_end() - self.ctx.data();
@@ -43,10 +47,11 @@ impl<'a, const IP_OFFSET: usize> Frame<'a, IP_OFFSET> {
     }
 }
 
-/// The first `N` bytes from offset `IP_OFFSET` of a frame on, which are in its linear part.
+/// The first `N` bytes of a frame from `IP_OFFSET`, all in the linear part.
 ///
-/// Words of it lie at any address. A load that the compiler makes is split into one for each byte then; the kernel takes whole ones
-/// where the machine does, on x86-64 and arm64 (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`), so they are written by hand.
+/// Words in them lie at any address. The compiler splits such a load into one for each byte. The
+/// kernel allows whole loads where the machine does, on x86-64 and arm64
+/// (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`), so these are written in assembly.
 pub(crate) struct FrameHead<'a, const IP_OFFSET: usize, const N: usize> {
     start: *const u8,
     frame: PhantomData<&'a XdpContext>,
@@ -55,8 +60,9 @@ pub(crate) struct FrameHead<'a, const IP_OFFSET: usize, const N: usize> {
 macro_rules! load {
     ($start:expr, $at:expr, $instructions:literal) => {{
         let word: u64;
-        // SAFETY: the bytes are in the linear part (see `Frame::head`, and the verifier checks it again); the frame is ours alone while the
-        // program runs, and nothing but `word` is written.
+        // SAFETY: the bytes are in the linear part (see `Frame::head`; the verifier checks it
+        // again). Only this program accesses the frame while it runs. Nothing but `word` is
+        // written.
         unsafe {
             asm!(
                 $instructions,
@@ -107,8 +113,9 @@ impl<const IP_OFFSET: usize, const N: usize> Head<N> for FrameHead<'_, IP_OFFSET
     #[inline(always)]
     fn u32<const AT: usize>(&self) -> u32 {
         const { assert!(AT + 4 <= N, "beyond the bytes at hand") };
-        // To the verifier of Linux 6.1 a number whose bytes were swapped may be any (6.18 knows its width), while the compiler would
-        // know that it has 32 bits, and leave out what bounds it.
+        // The swap is in the assembly to hide the 32-bit range from the compiler. The verifier of
+        // Linux 6.1 does not know the range of a number with swapped bytes (6.18 does), while the
+        // compiler would know it and omit the bounds that the verifier needs.
         load!(
             self.start,
             IP_OFFSET + AT,
@@ -160,15 +167,18 @@ impl<'a, const IP_OFFSET: usize> PacketBytes for Frame<'a, IP_OFFSET> {
             return None;
         }
         let start = self.ctx.data() + offset;
-        // The verifier's own bound is on the end of the read, so the last bytes before `MAX_OFFSET` are the helper's.
+        // The verifier bounds the end of the read, so the helper reads the last bytes before
+        // `MAX_OFFSET`.
         if offset <= MAX_OFFSET - N && start + N <= self.ctx.data_end() {
-            // SAFETY: `start..start + N` lies in the linear part by the check above, which the verifier repeats;
-            // the frame is ours alone while the program runs; the read needs no alignment.
+            // SAFETY: `start..start + N` lies in the linear part by the check above, which the
+            // verifier repeats. Only this program accesses the frame while it runs. The read needs
+            // no alignment.
             return Some(unsafe { ptr::read_unaligned(start as *const [u8; N]) });
         }
-        // The bytes are beyond the linear part, straddle its end, or are not there at all: the helper knows.
+        // The bytes are beyond the linear part, cross its end, or do not exist: the helper knows.
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the context is the kernel's; the buffer is ours and `N` bytes long, and any byte is a valid `u8`.
+        // SAFETY: the context is the kernel's. The buffer is ours and `N` bytes long. Any byte is a
+        // valid `u8`.
         let error = unsafe {
             bpf_xdp_load_bytes(
                 self.ctx.ctx,
@@ -183,7 +193,7 @@ impl<'a, const IP_OFFSET: usize> PacketBytes for Frame<'a, IP_OFFSET> {
 
     #[inline(always)]
     fn copy(&self, offset: usize, into: &mut [u8]) -> bool {
-        // SAFETY: the context is the kernel's; the bytes are the caller's, and so many.
+        // SAFETY: the context is the kernel's. The buffer is the caller's, with the length passed.
         let error = unsafe {
             bpf_xdp_load_bytes(
                 self.ctx.ctx,
@@ -203,7 +213,8 @@ impl<'a, const IP_OFFSET: usize> PacketBytes for Frame<'a, IP_OFFSET> {
             unused: MaybeUninit::uninit(),
             offset: offset as u32,
         };
-        // SAFETY: `loop_body::<IP, W>` has the signature the helper calls, and `state` outlives the call.
+        // SAFETY: `loop_body::<IP_OFFSET, W>` has the signature that the helper calls, and `state`
+        // outlives the call.
         unsafe {
             bpf_loop(
                 MAX_STEPS,
@@ -216,26 +227,29 @@ impl<'a, const IP_OFFSET: usize> PacketBytes for Frame<'a, IP_OFFSET> {
     }
 }
 
-/// What the body of the loop needs: the verifier follows both pointers through the stack.
+/// State of the loop body. The verifier follows both pointers through the stack.
 #[repr(C)]
 struct LoopState<W> {
     ctx: *mut c_void,
     walk: *mut W,
     unused: MaybeUninit<u32>,
-    /// In the upper half of a stack slot, where the verifier does not follow a number. It repeats the loop until a round
-    /// changes nothing it knows (Linux 6.8, commit ab5cfac139ab8576fb54630d4cca23c3e690ee90): if it knew the range of
-    /// the offset, it would follow it from round to round and give up before the range stops growing.
+    /// Offset in the frame, in the upper half of a stack slot, where the verifier does not track a
+    /// number. It repeats the loop until a round changes nothing it knows (Linux 6.8, commit
+    /// ab5cfac139ab8576fb54630d4cca23c3e690ee90). With a tracked offset it would follow the range
+    /// from round to round and give up before the range stops growing.
     offset: u32,
 }
 
 const _: () = assert!(core::mem::offset_of!(LoopState<()>, offset) % 8 == 4);
 
-/// One round of `bpf_loop` (Linux 5.17, commit e6f2dd0f80674e9d5960337b3e9c2a242441b326): 0 goes on, 1 stops.
+/// One round of `bpf_loop` (Linux 5.17, commit e6f2dd0f80674e9d5960337b3e9c2a242441b326): 0
+/// continues, 1 stops.
 unsafe extern "C" fn loop_body<const IP_OFFSET: usize, W: Walk>(
     _round: u64,
     state: *mut LoopState<W>,
 ) -> i64 {
-    // SAFETY: `state` is the one that `walk` above passed to the helper; nobody else holds it.
+    // SAFETY: `state` is the one that `walk` above passed to the helper. No other reference to it
+    // exists.
     let state = unsafe { &mut *state };
     let ctx = XdpContext::new(state.ctx.cast());
     let offset = state.offset as usize;

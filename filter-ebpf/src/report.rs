@@ -1,4 +1,5 @@
-//! Reports of what was dropped, for user space to read. With `maps.rs` and `packet.rs` the only place with `unsafe` in it.
+//! Reports of dropped frames, for user space to read. With `maps.rs` and `packet.rs` the only file
+//! with `unsafe`.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 
@@ -28,10 +29,12 @@ static REPORT_HEADS: PerCpuArray<ReportHead, 1> = PerCpuArray::new();
 #[btf_map]
 static STRANGERS: LruHashMap<StrangerKey, Stranger, { MAX_STRANGERS as usize }> = LruHashMap::new();
 
-/// Reports a frame that is dropped, or would be, if this CPU's budget still has room for it; otherwise counts that it did not.
+/// Reports a frame that is or would be dropped if the budget of this CPU allows it; otherwise
+/// counts it as skipped.
 ///
-/// Under a flood nearly every frame ends at the first two comparisons: two loads, no call (the verifier replaces the helper by a load of
-/// the kernel's tick counter; Linux 5.6, commit 5576b991e9c1a11d2cc21c4b94fc75ec27603896).
+/// During a flood nearly every frame ends at the first two comparisons: two loads, no call. The
+/// verifier replaces the helper by a load of the kernel's tick counter (Linux 5.6, commit
+/// 5576b991e9c1a11d2cc21c4b94fc75ec27603896).
 #[inline(always)]
 pub(crate) fn report_drop(ctx: &XdpContext, location: PacketLocation, verdict_index: u32) {
     if !Verdict::is_drop(verdict_index) {
@@ -40,12 +43,13 @@ pub(crate) fn report_drop(ctx: &XdpContext, location: PacketLocation, verdict_in
     let Some(head) = REPORT_HEADS.get_ptr_mut(0) else {
         return;
     };
-    // SAFETY: the head is this CPU's own; an XDP program is not interrupted by another one on its CPU. User space only reads it.
+    // SAFETY: the head belongs to this CPU, where no other XDP program interrupts this one. User
+    // space only reads it.
     let head = unsafe { &mut *head };
     if head.spent >= REPORT_BUDGET {
         // SAFETY: the helper takes nothing and reads a counter.
         let tick = unsafe { bpf_jiffies64() };
-        // The clock is asked once a tick at most.
+        // The clock is read at most once per tick.
         if head.tick == tick {
             head.skipped += 1;
             return;
@@ -63,16 +67,17 @@ pub(crate) fn report_drop(ctx: &XdpContext, location: PacketLocation, verdict_in
     write_report(ctx.ctx, location.bits(), verdict_index);
 }
 
-/// Now, on the monotonic clock, within some milliseconds.
+/// The time on the monotonic clock, in nanoseconds, exact to some milliseconds.
 #[inline(always)]
 fn now() -> u64 {
     // SAFETY: the helper takes nothing and reads a clock.
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Writes a report into the oldest one's place, and then moves the head.
+/// Overwrites the oldest report, then advances the head.
 ///
-/// A global function, as [`record_unlisted_source`] is: the verifier checks it once, not at each call (see `maps.rs`).
+/// A global function, like [`record_unlisted_source`]: the verifier checks it once, not at each
+/// call (see `maps.rs`). `location` is a [`PacketLocation`] as a number.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn write_report(ctx: *mut xdp_md, location: u64, verdict_index: u32) -> u32 {
@@ -87,9 +92,10 @@ extern "C" fn write_report(ctx: *mut xdp_md, location: u64, verdict_index: u32) 
     let Some(report) = REPORTS.get_ptr_mut(index) else {
         return 0;
     };
-    // Offsets are those of the frame, whatever it starts with.
+    // Offsets count from the start of the frame, whatever its link header.
     let frame = Frame::<IP_AT_START>::new(ctx);
-    // SAFETY: the report is this CPU's own, as is the head. User space may read it meanwhile, and finds out by the head.
+    // SAFETY: the report and the head belong to this CPU. User space may read the report meanwhile,
+    // and detects that by the head.
     unsafe {
         let report = &mut *report;
         *report = Report {
@@ -100,7 +106,7 @@ extern "C" fn write_report(ctx: *mut xdp_md, location: u64, verdict_index: u32) 
             verdict: verdict_index as u8,
             ..Report::EMPTY
         };
-        // Right into the map: the stack has no room for a copy.
+        // The fields are read into the map because the stack has no room for a copy.
         let (family, has_ports) = read_flow(
             &frame,
             PacketLocation::from_bits(location),
@@ -110,8 +116,9 @@ extern "C" fn write_report(ctx: *mut xdp_md, location: u64, verdict_index: u32) 
         );
         report.family = family;
         report.has_ports = u8::from(has_ports);
-        // An exchange has the order of a full barrier on every machine: the report is whole before the head moves, and the next
-        // one is not begun before it has (`Documentation/bpf/standardization/instruction-set.rst`, atomic operations).
+        // An exchange is a full barrier on every machine. So the report is complete before the head
+        // advances, and the next report starts after that
+        // (`Documentation/bpf/standardization/instruction-set.rst`, atomic operations).
         atomic_xchg::<_, { AtomicOrdering::SeqCst }>(&raw mut head.written, sequence);
     }
     if let Some(verdict) = Verdict::from_index(verdict_index) {
@@ -120,7 +127,7 @@ extern "C" fn write_report(ctx: *mut xdp_md, location: u64, verdict_index: u32) 
     0
 }
 
-/// Remembers whom monitor mode lets pass.
+/// Records the source of a frame that monitor mode passes and enforce mode would drop.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_index: u32) -> u32 {
@@ -142,7 +149,7 @@ extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_in
         return 0;
     }
     if STRANGERS.get_ptr_mut(key).is_none() {
-        let stranger = Stranger {
+        let entry = Stranger {
             packets: 0,
             first_seen: now,
             last_seen: now,
@@ -150,17 +157,17 @@ extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_in
             verdict: 0,
             unused: [0; 5],
         };
-        // Another CPU may have been faster, and then it is there: either is fine.
-        let _ = STRANGERS.insert(key, stranger, u64::from(BPF_NOEXIST));
+        // Another CPU may have inserted the same key first; either entry is correct.
+        let _ = STRANGERS.insert(key, entry, u64::from(BPF_NOEXIST));
     }
-    if let Some(stranger) = STRANGERS.get_ptr_mut(key) {
-        // SAFETY: the kernel keeps the value while the program runs. Other CPUs may write it too: packets are added in one step, and
-        // of the rest any CPU's word is as good.
+    if let Some(entry) = STRANGERS.get_ptr_mut(key) {
+        // SAFETY: the kernel keeps the value while the program runs. Other CPUs may write it too.
+        // Packets are added atomically; for the other fields the value of any CPU is correct.
         unsafe {
-            atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(&raw mut (*stranger).packets, 1u64);
-            (*stranger).last_seen = now;
-            (*stranger).port = ports[1];
-            (*stranger).verdict = verdict_index as u8;
+            atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(&raw mut (*entry).packets, 1u64);
+            (*entry).last_seen = now;
+            (*entry).port = ports[1];
+            (*entry).verdict = verdict_index as u8;
         }
     }
     0

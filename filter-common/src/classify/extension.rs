@@ -7,10 +7,10 @@ use crate::{
     wire::{ipv4, ipv6, protocol, tcp},
 };
 
-/// Whether the walk goes on behind a header of this number.
+/// Whether the walk continues after a header of this number.
 ///
-/// Linux stops at mobility, protocol::HIP and shim6; walking on there can only find a segment that Linux would not deliver.
-/// ESP and no-next-header end the walk: nothing readable follows.
+/// Linux stops at mobility, HIP and shim6 headers. After them the walk can only find a segment that
+/// Linux would not deliver. ESP and no-next-header end the walk because nothing readable follows.
 #[inline(always)]
 pub(crate) const fn is_extension(next_header: u8) -> bool {
     matches!(
@@ -26,13 +26,14 @@ pub(crate) const fn is_extension(next_header: u8) -> bool {
     )
 }
 
-/// Whether a header of this number is that of another packet.
+/// Whether this number announces an inner IP packet.
 #[inline(always)]
 pub(crate) const fn is_packet(next_header: u8) -> bool {
     matches!(next_header, protocol::IPV4 | protocol::IPV6)
 }
 
-/// Follows the chain at `offset` to the segment at its end, if there is one.
+/// The class of a packet whose chain starts at `offset`: follows the chain to the segment at its
+/// end.
 #[inline(always)]
 pub(crate) fn classify_chain<P: PacketBytes, A>(
     packet: &P,
@@ -47,7 +48,7 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
             ChainState::Complete => {}
             ChainState::Inner => return chain.encapsulated(packet, offset),
             ChainState::Incomplete => {
-                // What is missing may come in a later fragment: a routing header too.
+                // The missing bytes may come in a later fragment, and a routing header among them.
                 flow.redirected |= chain.has(flag::FIRST_FRAGMENT) || offset > MAX_OFFSET;
                 return chain.unclassifiable(flow, offset);
             }
@@ -79,36 +80,38 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
 
 /// A walk along a chain of extension headers.
 ///
-/// All that changes on the way is in one number, in the upper half of a stack slot: the verifier does not follow it there, and goes
-/// through a step once, not for each way to come to it.
+/// Its whole state is one number in the upper half of a stack slot. The verifier does not track a
+/// number there, so it checks a step once and not once for each state.
 #[repr(C)]
 pub(crate) struct Chain {
-    /// Offset behind the packet, by its own account: what lies there is padding.
+    /// Offset of the end of the packet, from its length field. Bytes from there on are padding.
     end: usize,
     unused: u32,
-    /// The number of the header at the current offset, in the lowest byte, and [flags](flag).
+    /// The number of the header at the current offset in the lowest byte, and above it the
+    /// [flags](flag) and the state.
     word: u32,
 }
 
 const _: () = assert!(core::mem::offset_of!(Chain, word) % 8 == 4);
 
-/// What a [`Chain`] remembers besides.
+/// Bits of a [`Chain`] above the header number.
 mod flag {
-    /// This is the first of several fragments.
+    /// The packet is the first of several fragments.
     pub(super) const FIRST_FRAGMENT: u32 = 1 << 8;
-    /// A fragment header may come next: at the start, or behind one hop-by-hop header at the start.
+    /// A fragment header is allowed here: at the start, or after a single hop-by-hop header at the
+    /// start.
     pub(super) const FRAGMENT_ALLOWED: u32 = 1 << 9;
-    /// This is the first header.
+    /// No header has been read yet.
     pub(super) const START: u32 = 1 << 10;
-    /// A routing header with segments left was met.
+    /// A routing header with segments left was read.
     pub(super) const REDIRECTED: u32 = 1 << 11;
-    /// Linux takes a packet at the end of the chain out of this one, whatever stands in front of it.
+    /// Linux takes an inner packet out of this one, whatever headers precede it.
     pub(super) const DECAPSULATES: u32 = 1 << 12;
-    /// Of IPv4: only the authentication header is one that something can follow.
+    /// The chain follows an IPv4 header: only the authentication header continues it.
     pub(super) const V4: u32 = 1 << 13;
-    /// Where the [state](super::ChainState) is.
+    /// Position of the [state](super::ChainState).
     pub(super) const STATE_SHIFT: u32 = 16;
-    /// Always there: a number that the verifier knows to be zero it would follow.
+    /// Always set. The verifier would track a number that it knows to be zero.
     pub(super) const ALWAYS: u32 = 1 << 31;
 }
 
@@ -116,40 +119,42 @@ mod flag {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum ChainState {
-    /// Inside an extension header: at the packet's end, the frame's, or [`MAX_OFFSET`].
+    /// Before the end of an extension header: at the end of the packet, of the frame, or at
+    /// [`MAX_OFFSET`].
     Incomplete = 0,
-    /// At a header that is no extension header.
+    /// At a header that is not an extension header.
     Complete = 1,
-    /// At the header of a packet that Linux takes out of this one.
+    /// At the header of an inner packet that Linux takes out of this one.
     Inner = 2,
-    /// At the header of a fragment that is not the first.
+    /// At the fragment header of a fragment that is not the first.
     LaterFragment = 3,
-    /// At a fragment header where none may be.
+    /// At a fragment header where Linux allows none.
     MisplacedFragment = 4,
 }
 
 impl Chain {
-    /// The chain of a packet that ends at `end` and whose header names `next_header`; it may be one of several, `first_fragment`.
+    /// The chain of an IPv6 packet that ends at `end` and whose header names `next_header`. With
+    /// `first_fragment` the packet is already known to be the first of several.
     #[inline(always)]
     pub(crate) const fn new(next_header: u8, end: usize, first_fragment: bool) -> Self {
         let mut chain = Self {
             end,
             unused: 0,
-            // Until the walk finds its end it has not seen the whole chain.
+            // The state is zero, `Incomplete`, until the walk finds the end.
             word: next_header as u32 | flag::FRAGMENT_ALLOWED | flag::START | flag::ALWAYS,
         };
         chain.set(flag::FIRST_FRAGMENT, first_fragment);
         chain
     }
 
-    /// The same in an IPv4 packet.
+    /// The same chain after an IPv4 header.
     #[inline(always)]
     pub(crate) const fn in_ipv4(mut self) -> Self {
         self.set(flag::V4, true);
         self
     }
 
-    /// The same where Linux takes packets out of others behind any chain.
+    /// The same chain where Linux takes inner packets out after any chain.
     #[inline(always)]
     pub(crate) const fn decapsulating(mut self, decapsulates: bool) -> Self {
         self.set(flag::DECAPSULATES, decapsulates);
@@ -195,7 +200,7 @@ impl Chain {
         Class::Unclassifiable { flow, why }
     }
 
-    /// The class of a packet around another one, whose header is at `offset`.
+    /// The class of a packet with an inner packet, whose header is at `offset`.
     #[inline(always)]
     fn encapsulated<P: PacketBytes, A>(&self, packet: &P, offset: usize) -> Class<A> {
         let first_fragment = self.has(flag::FIRST_FRAGMENT);
@@ -211,7 +216,8 @@ impl Chain {
         if offset + len <= self.end.min(MAX_OFFSET) {
             return Class::Encapsulated(inner);
         }
-        // The source that counts is out of sight. In a later fragment, or beyond reach, it may still be there.
+        // The inner source cannot be read. It may still be in a later fragment, or beyond the
+        // readable range.
         if first_fragment {
             Class::AlwaysDrop(DropReason::IncompleteFirstFragment)
         } else if offset + len <= self.end.min(packet.frame_len()) {
@@ -232,7 +238,7 @@ impl Walk for Chain {
     #[inline(always)]
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
         let number = self.next_header();
-        // A fragment header needs no byte of its own to be where none may be.
+        // A misplaced fragment header is an error even if none of its bytes can be read.
         if number == protocol::FRAGMENT && !self.has(flag::FRAGMENT_ALLOWED) {
             return self.finish(ChainState::MisplacedFragment, 0);
         }
@@ -272,9 +278,9 @@ impl Walk for Chain {
         if goes_on {
             return Step::More(len);
         }
-        // Where these routing headers are enabled, Linux takes a packet right behind one out and receives it anew,
-        // without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv` in `net/ipv6/exthdrs.c`; Linux 4.10,
-        // commit 1ababeba4a21f3dba3da3523c670b207fb2feb62).
+        // Where these routing headers are enabled, Linux takes out an inner packet right after one
+        // and receives it again, without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv`
+        // in `net/ipv6/exthdrs.c`; Linux 4.10, commit 1ababeba4a21f3dba3da3523c670b207fb2feb62).
         let state = if number == protocol::ROUTING
             && matches!(
                 header[ipv6::ROUTING_TYPE],

@@ -1,4 +1,4 @@
-//! An IPv4 packet (RFC 791): what it is, and whether its options name another destination.
+//! IPv4 packets (RFC 791): their class, and whether their options name another destination.
 
 use core::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use crate::{
     wire::{ipv4, protocol},
 };
 
-/// Tells what the IPv4 packet at `bounds` in `packet` is.
+/// The class of the IPv4 packet at `bounds`.
 #[inline(always)]
 pub(crate) fn classify<P: PacketBytes>(packet: &P, bounds: PacketBounds) -> Class<Ipv4Addr> {
     let offset = bounds.offset;
@@ -59,7 +59,8 @@ fn address(header: &[u8; ipv4::HEADER_LEN], at: usize) -> Ipv4Addr {
 }
 
 impl<A> Flow<A> {
-    /// Whether the packet may end at another address than `destination`; options are looked through only now.
+    /// Whether the packet may be delivered to another address than `destination`. Only this call
+    /// reads the options.
     #[inline(always)]
     pub(crate) fn may_be_redirected<P: PacketBytes>(&self, packet: &P) -> bool {
         let (start, end) = self.options;
@@ -67,10 +68,11 @@ impl<A> Flow<A> {
     }
 }
 
-/// Whether the options between `start` and `end` name another destination (a source route).
+/// Whether the options between the offsets `start` and `end` contain a source route.
 ///
-/// Linux follows one where `accept_source_route` is set (`ip_options_rcv_srr` in `net/ipv4/ip_options.c`): the destination
-/// in the header is then only the next stop. OptionsWalk that cannot be told count as one.
+/// Linux follows a source route where `accept_source_route` is set (`ip_options_rcv_srr` in
+/// `net/ipv4/ip_options.c`). The destination in the header is then only the next stop. Options that
+/// cannot be read count as a source route.
 #[inline(always)]
 fn has_source_route<P: PacketBytes>(packet: &P, start: usize, end: usize) -> bool {
     let mut options = OptionsWalk {
@@ -81,7 +83,7 @@ fn has_source_route<P: PacketBytes>(packet: &P, start: usize, end: usize) -> boo
     options.source_route
 }
 
-/// A walk over the options of a header; at most 40 bytes of them.
+/// A walk over the options of a header. They take at most 40 bytes.
 struct OptionsWalk {
     end: usize,
     source_route: bool,
@@ -90,12 +92,13 @@ struct OptionsWalk {
 impl Walk for OptionsWalk {
     #[inline(always)]
     fn step<P: PacketBytes>(&mut self, packet: &P, offset: usize) -> Step {
-        // Two at once: behind the last option there is at least the segment.
+        // A read of two bytes is safe: at least the segment follows the last option.
         match packet.read::<2>(offset) {
             _ if offset >= self.end => Step::Done(0),
             Some([ipv4::OPTION_END, _]) => Step::Done(0),
             Some([ipv4::OPTION_NOP, _]) => Step::More(1),
-            // Any other option has a length of at least two, itself included.
+            // Any other option has a length of at least two, which includes its kind and length
+            // bytes.
             Some([kind, len])
                 if !matches!(kind, ipv4::OPTION_LSRR | ipv4::OPTION_SSRR) && len >= 2 =>
             {

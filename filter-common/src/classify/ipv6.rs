@@ -1,4 +1,4 @@
-//! An IPv6 packet (RFC 8200): its fixed header, in front of its chain of extension headers.
+//! IPv6 packets (RFC 8200): the fixed header. `extension.rs` follows the headers after it.
 
 use core::net::Ipv6Addr;
 
@@ -12,8 +12,10 @@ use crate::{
     wire::{ipv6, protocol},
 };
 
-/// Tells what the IPv6 packet at `bounds` in `packet` is. `decapsulates` tells whether Linux takes a packet out of this one behind any
-/// chain of headers, and not only behind a routing header (`decap_and_validate` in `net/ipv6/seg6_local.c`).
+/// The class of the IPv6 packet at `bounds`.
+///
+/// `decapsulates` says whether Linux takes an inner packet out of this one after any chain of
+/// headers (`decap_and_validate` in `net/ipv6/seg6_local.c`), and not only after a routing header.
 #[inline(always)]
 pub(crate) fn classify<P: PacketBytes>(
     packet: &P,

@@ -1,4 +1,4 @@
-//! What a frame starts with: a link header, VLAN tags, MPLS labels.
+//! The link layer: from an Ethernet header over VLAN tags and MPLS labels to the IP packet.
 
 use crate::{
     classify::{PacketBounds, Payload},
@@ -7,12 +7,13 @@ use crate::{
     wire::{ethernet, ipv4, ipv6, mpls},
 };
 
-/// Tells what `packet` carries; `mpls` tells whether MPLS labels are taken off.
+/// What `packet` carries. `mpls` is called only if there is an MPLS label; it says whether this
+/// node accepts labels.
 #[inline(always)]
 pub(crate) fn payload<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Payload {
     match packet.link_header() {
         LinkHeader::Ethernet => ethernet_payload(packet, mpls),
-        // Two bytes: of a comparison for one the verifier learns nothing.
+        // Two bytes are read because the verifier learns no bound from a comparison of one byte.
         LinkHeader::None => match packet.read(0).map(|[first, _]| first >> 4) {
             Some(4) => Payload::Ipv4(PacketBounds::in_frame(0)),
             Some(6) => Payload::Ipv6(PacketBounds::in_frame(0)),
@@ -22,7 +23,8 @@ pub(crate) fn payload<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -
     }
 }
 
-/// The same behind an Ethernet header and any number of VLAN tags, and of MPLS labels behind them.
+/// What a frame with an Ethernet header carries, after any number of VLAN tags and then of MPLS
+/// labels.
 #[inline(always)]
 fn ethernet_payload<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> Payload {
     let Some(ether_type) = packet.read::<2>(ethernet::TYPE) else {
@@ -64,8 +66,8 @@ fn ethernet_payload<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> 
     if tags.readable && offset + len <= MAX_OFFSET {
         return payload;
     }
-    // Linux takes no packet from a frame that is too short for its tags and fixed IP header. A frame that is long enough, but
-    // hides them beyond reach, is another matter.
+    // Linux drops a frame that is too short for its tags and the fixed IP header. A longer frame
+    // may hold them beyond the readable range, so it is not safe to pass.
     if packet.frame_len() < offset + len {
         Payload::Other(PassReason::ShortHeader)
     } else {
@@ -75,21 +77,22 @@ fn ethernet_payload<P: PacketBytes>(packet: &P, mpls: impl FnOnce() -> bool) -> 
 
 /// Whether Linux strips a tag of this EtherType (`eth_type_vlan` in `include/linux/if_vlan.h`).
 ///
-/// Treating any other type as a tag would judge bytes that Linux never takes for IP; missing one of these would let a
-/// stranger in with a four-byte prefix.
+/// With more types, bytes would be judged that Linux never takes for IP. With fewer, an unlisted
+/// source could pass with a four-byte prefix.
 #[inline(always)]
 const fn is_tag(ether_type: u16) -> bool {
     matches!(ether_type, ethernet::TYPE_8021Q | ethernet::TYPE_8021AD)
 }
 
-/// A walk over the tags of a frame.
+/// A walk over the VLAN tags of a frame.
 ///
-/// Linux strips priority tags (VLAN id 0) in any number and mixture, and hands tags with an id to a VLAN device or
-/// a bridge: so all of them are walked, and tagged frames are judged like untagged ones.
+/// Linux strips priority tags (VLAN id 0) in any number and mixture. It hands tags with an id to a
+/// VLAN device or a bridge. So the walk follows all of them, and tagged frames are judged like
+/// untagged ones.
 struct VlanTags {
-    /// The EtherType in front of the current offset.
+    /// The EtherType that precedes the current offset, in host order.
     ether_type: u16,
-    /// False if a tag was announced that could not be read.
+    /// False if an EtherType announced a tag that could not be read.
     readable: bool,
 }
 
@@ -109,12 +112,13 @@ impl Walk for VlanTags {
     }
 }
 
-/// A walk over the labels of a frame.
+/// A walk over the MPLS labels of a frame.
 ///
-/// Behind the last one Linux looks at the version of what follows (`mpls_egress` in `net/mpls/af_mpls.c`), and hands it to the
-/// interface that the label's route names: `lo`, for the explicit null label always.
+/// After the last label Linux looks at the IP version of the payload (`mpls_egress` in
+/// `net/mpls/af_mpls.c`). It delivers the packet to the interface of the label's route. For the
+/// explicit null label this is always `lo`.
 struct MplsLabels {
-    /// Whether the last one was seen.
+    /// Whether the last label was read.
     bottom: bool,
 }
 

@@ -5,8 +5,8 @@ pub const SOURCE_PORT: usize = 0;
 /// Offset of the destination port in a TCP header, in bytes; two bytes, network order (RFC 9293
 /// section 3.1).
 ///
-/// Nothing behind it is looked at: a segment is judged by its port alone, never by its flags, and a fragment that ends
-/// right behind the port still is one.
+/// Nothing after it is read. A segment is judged by its port alone, never by its flags. A fragment
+/// that ends right after the port is still a segment.
 pub const DESTINATION_PORT: usize = SOURCE_PORT + 2;
-/// How much of a TCP header must be there to see the port, in bytes.
+/// Bytes of a TCP header up to the end of the destination port.
 pub const PORTS_LEN: usize = DESTINATION_PORT + 2;
