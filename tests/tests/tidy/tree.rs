@@ -78,7 +78,7 @@ fn dependencies_run_one_way() -> Result<()> {
         let is_in = |layer: &&str| {
             name == **layer || name.starts_with(&format!("{layer}::")) && !layer.is_empty()
         };
-        LAYERS.iter().position(|layer| is_in(layer))
+        LAYERS.iter().position(is_in)
     };
     let modules = Modules::read(&PathBuf::from("filter-user/src/lib.rs"))?;
     let mut found = Vec::new();
