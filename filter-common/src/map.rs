@@ -21,8 +21,8 @@ use crate::reported::FlowInfo;
 /// The version of everything in this file, in `map/` and in `table.rs`, and of the numbers in `verdict.rs`.
 ///
 /// Pins carry it in their path. Raise it with any change: a binary that reads maps of another layout would read a
-/// policy that nobody wrote. 8: the counters of all interfaces in one map.
-pub const LAYOUT_VERSION: u32 = 8;
+/// policy that nobody wrote. 9: one array of lines per slot, and a shorter record.
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Array of one `u32`: the slot of the generation in force, 0 or 1, and [`PROVISIONAL`].
 ///
@@ -42,12 +42,14 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SOURCES_V4: &str = "SOURCES_V4";
 /// Array of LPM tries, one per slot: authorized IPv6 sources.
 pub const SOURCES_V6: &str = "SOURCES_V6";
-/// Array of arrays, [`LINE_CHUNKS`](crate::table::LINE_CHUNKS) per slot: the lines of the [`table`](crate::table) that are not in the gate. The
-/// program leaves to the tries what it does not find there.
+/// Array of arrays, one per slot: the lines of the [`table`](crate::table) that are not in the gate.
+/// The program leaves to the tries what it does not find there. Each array is as long as its list
+/// needs (`BPF_F_INNER_MAP`, Linux 5.10, commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
 pub const TABLE: &str = "TABLE";
-/// Array of arrays, for each slot [`BLOCK_CHUNKS`](crate::table::BLOCK_CHUNKS) of IPv4 and then as many of IPv6: the bitmap of a table, if it is not
-/// in the gate.
-pub const BITMAPS: &str = "BITMAPS";
+/// The same for the bitmap of IPv4 sources, if it is not in the gate.
+pub const BITMAPS_V4: &str = "BITMAPS_V4";
+/// The same for the bitmap of IPv6 sources.
+pub const BITMAPS_V6: &str = "BITMAPS_V6";
 /// Array of LPM tries, one per slot: guarded IPv4 destinations; empty where all are.
 pub const DESTINATIONS_V4: &str = "DESTINATIONS_V4";
 /// Array of LPM tries, one per slot: guarded IPv6 destinations.
@@ -97,8 +99,8 @@ const _: () = assert!(
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PolicyRecord {
-    /// Counts the policies staged since the pins were made; 0 in a slot that never held one. No number is given twice: a policy
-    /// that was taken back and a slot that was made blank keep theirs.
+    /// Counts the policies staged since the pins were made; 0 in a slot that never held one. No
+    /// number is given twice: a slot keeps its own until the next policy lies in it.
     pub generation: u64,
     /// When the list and the settings were put in force, in nanoseconds since 1970-01-01 UTC. A policy that differs from the one
     /// before in its implicit sources alone keeps that one's time.
@@ -109,31 +111,22 @@ pub struct PolicyRecord {
     pub list: [u8; 32],
     /// The next free [`PrefixValue::id`]. After 2^32 ranges they begin anew, and two ranges may share a count; it decides nothing.
     pub next_id: u32,
-    /// How many lines of the table are in chunks.
-    pub lines: u32,
     /// A [`Mode`](crate::Mode) as a number, as in the [`Gate`].
     pub mode: u8,
     /// 1 if its list is put into the ranges file with it, or because somebody confirmed it: only then does a file that says the same
     /// tell that a writer got so far.
     pub commits: u8,
-    /// 1 if the slot is blank: no packet reads it, and nothing is in its tries. Only such a slot may be filled as it is. Then
-    /// `generation`, `next_id`, `line_chunks`, `trial` and `fallback_at` are all that the rest says.
-    pub blank: u8,
     /// A [`Basis`] as a number: what user space made it from.
     pub basis: u8,
-    /// How many chunks of lines are in the slot, whatever is in them; at most, if it was not filled to the end. A blank one has them, too.
-    pub line_chunks: u16,
-    /// The same for the bitmaps of IPv4 and of IPv6. A blank slot has none.
-    pub block_chunks: [u8; 2],
     /// As in the [`Gate`].
     pub decapsulates: u8,
-    /// A [`Trial`] as a number: what became of a generation that was on trial. A blank slot keeps it.
+    /// A [`Trial`] as a number: what became of a generation that was on trial.
     pub trial: u8,
     /// Always zero.
-    pub unused: [u8; 6],
+    pub unused: [u8; 7],
 }
 
-const _: () = assert!(size_of::<PolicyRecord>() == 80, "no padding");
+const _: () = assert!(size_of::<PolicyRecord>() == 72, "no padding");
 
 /// What becomes of a generation that is to be confirmed. Only user space reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -40,18 +40,10 @@ pub const ROOTS: usize = 256 + 8;
 
 /// How many lines behind the roots are in the gate: all those of a list of up to some 200 ranges.
 pub const GATE_LINES: u32 = 256;
-/// The others are in chunks of so many: arrays inside an array of maps. As all are of one length, the program looks into them with a few
-/// instructions of its own; into arrays of any length it would by the call of a helper (`array_map_gen_lookup`, Linux 5.10, commit
-/// 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
-pub const CHUNK_LINES: u32 = 2048;
-/// The most chunks of lines in a slot. What has no room in them is left to the tries.
-pub const LINE_CHUNKS: u32 = 2048;
+/// The most lines that are not in the gate. What has no room among them is left to the tries.
+pub const MAX_FURTHER_LINES: u32 = 1 << 22;
 /// The index of the first line for which there is no room.
-pub const NO_LINE: u32 = GATE_LINES + LINE_CHUNKS * CHUNK_LINES;
-/// A bitmap that is not in the gate is in chunks of so many blocks.
-pub const CHUNK_BLOCKS: u32 = 2048;
-/// The most chunks of such a bitmap.
-pub const BLOCK_CHUNKS: u32 = 32;
+pub const NO_LINE: u32 = GATE_LINES + MAX_FURTHER_LINES;
 
 /// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
 pub const BITMAP_BITS: u32 = 18;

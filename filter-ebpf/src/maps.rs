@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns},
     macros::btf_map,
@@ -14,16 +14,14 @@ use filter_common::{
         Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
         PrefixValue, SLOTS, Usage, is_default_port,
     },
-    table::{
-        self, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, GATE_LINES, Key as TableKey,
-        LINE_CHUNKS, Line, Lines,
-    },
+    table::{self, Block, GATE_LINES, Key as TableKey, Line, Lines},
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
 type TrieV6 = LpmTrie<[u8; 16], [u32; 4], { MAX_PREFIXES as usize }>;
-type FurtherLines = Array<Line, { CHUNK_LINES as usize }>;
-type Blocks = Array<Block, { CHUNK_BLOCKS as usize }>;
+// Of any length: that of the template does not count.
+type FurtherLines = Array<Line, 1, { BPF_F_INNER_MAP as usize }>;
+type Blocks = Array<Block, 1, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map]
 static SELECTOR: Array<u32, 1> = Array::new();
@@ -36,9 +34,11 @@ static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static TABLE: ArrayOfMaps<FurtherLines, { (SLOTS * LINE_CHUNKS) as usize }> = ArrayOfMaps::new();
+static TABLE: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static BITMAPS: ArrayOfMaps<Blocks, { (2 * SLOTS * BLOCK_CHUNKS) as usize }> = ArrayOfMaps::new();
+static BITMAPS_V4: ArrayOfMaps<Blocks, { SLOTS as usize }> = ArrayOfMaps::new();
+#[btf_map]
+static BITMAPS_V6: ArrayOfMaps<Blocks, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static DESTINATIONS_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -243,23 +243,17 @@ struct Further<const FAMILY: u32>(u32);
 impl<const FAMILY: u32> Lines for Further<FAMILY> {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<&Line> {
-        let index = index - GATE_LINES;
-        let chunk = index / CHUNK_LINES;
-        // The next one is the other slot's.
-        if chunk >= LINE_CHUNKS {
-            return None;
-        }
-        TABLE
-            .get(self.0 * LINE_CHUNKS + chunk)?
-            .get(index % CHUNK_LINES)
+        TABLE.get(self.0)?.get(index - GATE_LINES)
     }
 
     #[inline(always)]
     fn block(&self, index: u32) -> Option<&Block> {
-        let first = (2 * self.0 + FAMILY) * BLOCK_CHUNKS;
-        BITMAPS
-            .get(first + index / CHUNK_BLOCKS % BLOCK_CHUNKS)?
-            .get(index % CHUNK_BLOCKS)
+        let bitmaps = if FAMILY == 0 {
+            &BITMAPS_V4
+        } else {
+            &BITMAPS_V6
+        };
+        bitmaps.get(self.0)?.get(index)
     }
 }
 

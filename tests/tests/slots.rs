@@ -1,9 +1,8 @@
-//! The slot that is not in force: blank once a change is made, and never filled unless it is.
+//! The slot that is not in force: empty once a change is made, and filled with fresh maps alone.
 
 use std::{
     collections::BTreeSet,
     fs,
-    ops::Range,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -11,14 +10,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapError, MapInfo, lpm_trie::Key};
+use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapInfo, lpm_trie::Key};
 use filter_common::{
     PassReason, Verdict,
     map::{
-        BITMAPS, LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4, SOURCES_V6,
-        TABLE,
+        BITMAPS_V4, BITMAPS_V6, LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4,
+        SOURCES_V6, TABLE,
     },
-    table::{BLOCK_CHUNKS, Block, CHUNK_BLOCKS, CHUNK_LINES, LINE_CHUNKS, Line},
 };
 use serde_json::Value;
 use tests::{
@@ -40,8 +38,8 @@ struct Slots {
     policy: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
     sources_v4: ArrayOfMaps<MapData, MapData>,
     sources_v6: ArrayOfMaps<MapData, MapData>,
-    lines: ArrayOfMaps<MapData, MapData>,
-    bitmaps: ArrayOfMaps<MapData, MapData>,
+    /// The lines, and the bitmaps of both families.
+    arrays: [ArrayOfMaps<MapData, MapData>; 3],
 }
 
 impl Slots {
@@ -55,8 +53,11 @@ impl Slots {
             policy: Map::Array(open(POLICY)?).try_into()?,
             sources_v4: Map::ArrayOfMaps(open(SOURCES_V4)?).try_into()?,
             sources_v6: Map::ArrayOfMaps(open(SOURCES_V6)?).try_into()?,
-            lines: Map::ArrayOfMaps(open(TABLE)?).try_into()?,
-            bitmaps: Map::ArrayOfMaps(open(BITMAPS)?).try_into()?,
+            arrays: [
+                Map::ArrayOfMaps(open(TABLE)?).try_into()?,
+                Map::ArrayOfMaps(open(BITMAPS_V4)?).try_into()?,
+                Map::ArrayOfMaps(open(BITMAPS_V6)?).try_into()?,
+            ],
         })
     }
 
@@ -85,75 +86,38 @@ impl Slots {
         Ok(self.v4(slot)?.keys().count() + self.v6(slot)?.keys().count())
     }
 
-    /// The numbers of the tries in `slot`.
-    fn tries(&self, slot: u32) -> Result<BTreeSet<u32>> {
-        let maps = [&self.sources_v4, &self.sources_v6];
-        let id = |maps: &&ArrayOfMaps<MapData, MapData>| Ok(maps.get(&slot, 0)?.info()?.id());
-        maps.iter().map(id).collect()
+    /// The numbers of all maps in `slot`.
+    fn inner(&self, slot: u32) -> Result<BTreeSet<u32>> {
+        let tries = [&self.sources_v4, &self.sources_v6].into_iter();
+        let id = |maps: &ArrayOfMaps<MapData, MapData>| Ok(maps.get(&slot, 0)?.info()?.id());
+        tries.chain(&self.arrays).map(id).collect()
     }
 
-    /// The numbers of the chunks of lines in `slot`.
-    fn lines(&self, slot: u32) -> Result<BTreeSet<u32>> {
-        inside(&self.lines, slot * LINE_CHUNKS..(slot + 1) * LINE_CHUNKS)
+    /// How long the arrays in `slot` are.
+    fn lengths(&self, slot: u32) -> Result<[u32; 3]> {
+        let mut lengths = [0; 3];
+        for (length, array) in lengths.iter_mut().zip(&self.arrays) {
+            *length = array.get(&slot, 0)?.info()?.max_entries();
+        }
+        Ok(lengths)
     }
 
-    /// Those of the chunks of bitmaps.
-    fn bitmaps(&self, slot: u32) -> Result<BTreeSet<u32>> {
-        let first = 2 * slot * BLOCK_CHUNKS;
-        inside(&self.bitmaps, first..first + 2 * BLOCK_CHUNKS)
-    }
-
-    /// The slot in force holds a generation, and the other one nothing.
+    /// The slot in force holds a generation, and the other one nothing that could be selected or
+    /// takes memory.
     fn are_ready(&self) -> Result<()> {
         let (current, other) = (self.in_force()?, self.other()?);
         let (have, spare) = (self.record(current)?, self.record(other)?);
-        ensure!(
-            have.blank == 0 && have.generation > 0,
-            "generation {}",
-            have.generation
-        );
-        ensure!(
-            spare.blank == 1 && spare.commits == 0,
-            "the other slot is not blank: {spare:?}"
-        );
+        ensure!(have.generation > 0, "no generation in force");
+        ensure!(spare.commits == 0, "the other slot is marked: {spare:?}");
         let prefixes = self.prefixes(other)?;
         ensure!(prefixes == 0, "{prefixes} prefixes in the other slot");
-        ensure!(self.bitmaps(other)?.is_empty(), "bitmaps in the other slot");
-        for (slot, record) in [(current, have), (other, spare)] {
-            let (chunks, said) = (self.lines(slot)?.len(), record.line_chunks);
-            ensure!(
-                chunks == usize::from(said),
-                "{chunks} chunks of lines in slot {slot}, and {said} by its record"
-            );
-        }
+        assert_eq!(self.lengths(other)?, EMPTY, "arrays in the other slot");
         Ok(())
     }
 }
 
-/// The numbers of the maps that are at `indices`.
-fn inside(maps: &ArrayOfMaps<MapData, MapData>, indices: Range<u32>) -> Result<BTreeSet<u32>> {
-    let id = |index: u32| match maps.get(&index, 0) {
-        Ok(map) => Some(map.info().map(|info| info.id())),
-        Err(MapError::KeyNotFound) => None,
-        Err(error) => Some(Err(error)),
-    };
-    Ok(indices.filter_map(id).collect::<Result<_, _>>()?)
-}
-
-/// Puts an array of `length` values of `N` bytes into the map `name`.
-fn put_chunk<const N: usize>(
-    apifence: &Apifence<'_>,
-    name: &str,
-    index: u32,
-    length: u32,
-) -> Result<()> {
-    let maps = apifence
-        .bpffs()
-        .join(format!("layout-{LAYOUT_VERSION}/maps"));
-    let mut outer: ArrayOfMaps<MapData, Array<MapData, [u8; N]>> =
-        Map::ArrayOfMaps(MapData::from_pin(maps.join(name))?).try_into()?;
-    Ok(outer.set(index, &Array::create(length, 0)?, 0)?)
-}
+/// There is no array without an element.
+const EMPTY: [u32; 3] = [1; 3];
 
 /// A filter on an interface without traffic.
 fn attach(namespace: &Namespace) -> Result<(Apifence<'_>, Slots)> {
@@ -196,7 +160,7 @@ fn judge(filter: &mut Filter, source: [u8; 4]) -> Result<Verdict> {
 }
 
 #[test]
-fn every_change_leaves_a_blank_slot() -> Result<()> {
+fn every_change_leaves_an_empty_slot() -> Result<()> {
     let namespace = Namespace::new("node")?;
     let (apifence, slots) = attach(&namespace)?;
     slots.are_ready().context("attach")?;
@@ -219,7 +183,7 @@ fn every_change_leaves_a_blank_slot() -> Result<()> {
         apifence.ok(&trial)?;
         let before = slots.record(slots.other()?)?;
         ensure!(
-            before.blank == 0 && before.generation > 0 && slots.prefixes(slots.other()?)? > 0,
+            before.generation > 0 && slots.prefixes(slots.other()?)? > 0,
             "what a trial goes back to was cleared"
         );
         apifence.ok(end)?;
@@ -229,9 +193,9 @@ fn every_change_leaves_a_blank_slot() -> Result<()> {
     Ok(())
 }
 
-/// As a writer leaves it who dies while he fills it, or before he has cleared it.
+/// As a writer leaves it that dies while it fills the slot, or before it has emptied it.
 #[test]
-fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
+fn a_slot_with_remains_of_another_generation_is_filled_with_fresh_maps() -> Result<()> {
     const STALE: [u8; 4] = [203, 0, 113, 9];
     let namespace = Namespace::new("node")?;
     let (apifence, mut slots) = attach(&namespace)?;
@@ -240,32 +204,18 @@ fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
     for (round, generation) in [0, 1, 1 << 40].into_iter().enumerate() {
         let other = slots.other()?;
         let mut record = slots.record(other)?;
-        (record.blank, record.generation) = (0, generation);
-        // He had written how many chunks it would be, and made some.
-        (record.line_chunks, record.block_chunks) = (40, [2, 0]);
+        record.generation = generation;
         let mut bytes = [0; size_of::<PolicyRecord>()];
         bytes.copy_from_slice(bytemuck::bytes_of(&record));
         slots.policy.set(other, bytes, 0)?;
         slots
             .v4(other)?
             .insert(&Key::new(32, STALE), [u32::MAX; 4], 0)?;
-        let line = other * LINE_CHUNKS + 3;
-        put_chunk::<{ size_of::<Line>() }>(&apifence, TABLE, line, CHUNK_LINES)?;
-        let block = 2 * other * BLOCK_CHUNKS + 1;
-        put_chunk::<{ size_of::<Block>() }>(&apifence, BITMAPS, block, CHUNK_BLOCKS)?;
         apifence.ok(&["ranges", "set", SHORT[round % 2], "--force"])?;
         assert_eq!(slots.in_force()?, other);
-        for slot in 0..SLOTS {
-            ensure!(
-                slots.lines(slot)?.is_empty() && slots.bitmaps(slot)?.is_empty(),
-                "a chunk of nobody's is left: {generation}"
-            );
-        }
         let left = slots.v4(other)?.get(&Key::new(32, STALE), 0);
-        ensure!(
-            left.is_err(),
-            "a prefix of nobody's is in force: {generation}"
-        );
+        ensure!(left.is_err(), "a stale prefix is in force: {generation}");
+        ensure!(slots.record(other)?.generation > generation);
         let host = 1 + (round % 2) as u8;
         assert_eq!(
             judge(&mut filter, [192, 0, 2, host])?,
@@ -277,25 +227,23 @@ fn a_slot_that_is_not_blank_is_cleared_before_it_is_filled() -> Result<()> {
 }
 
 #[test]
-fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> {
-    // Each host takes a line. So many take more chunks than a blank slot ever has, and a bitmap of several.
+fn a_long_list_has_arrays_of_its_own_and_gives_everything_back() -> Result<()> {
+    // Each host takes a line.
     const HOSTS: u32 = 70_000;
     let namespace = Namespace::new("node")?;
     let (apifence, slots) = attach(&namespace)?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
-    let has_chunks =
-        |slot| Ok::<_, anyhow::Error>((slots.lines(slot)?.len(), slots.bitmaps(slot)?.len()));
     for slot in 0..SLOTS {
-        assert_eq!(has_chunks(slot)?, (0, 0), "a short list is in the gate");
+        assert_eq!(slots.lengths(slot)?, EMPTY, "a short list is in the gate");
     }
     let long = hosts(HOSTS);
     set(&apifence, &long)?;
     slots.are_ready()?;
-    let (current, other) = (slots.in_force()?, slots.other()?);
-    let (taken, bitmaps) = has_chunks(current)?;
+    let current = slots.in_force()?;
+    let [lines, v4, v6] = slots.lengths(current)?;
     ensure!(
-        taken > (HOSTS / CHUNK_LINES) as usize - 1 && bitmaps > 1,
-        "{taken} and {bitmaps}"
+        lines > HOSTS / 2 && v4 > 1 && v6 == 1,
+        "{lines}, {v4}, {v6}"
     );
     for host in long.iter().step_by(999) {
         let [a, b, c, d] = *host;
@@ -306,32 +254,13 @@ fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> 
         let verdict = judge(&mut filter, [a, b, c, d + 1])?;
         ensure!(!Verdict::is_pass(verdict.index()), "{verdict:?}");
     }
-    // Something for the next list, and not all that this one takes.
-    let (spare, bitmaps) = has_chunks(other)?;
-    ensure!(
-        0 < spare && spare < taken && bitmaps == 0,
-        "{spare} and {bitmaps}"
-    );
 
-    let mut before = slots.tries(current)?;
-    for slot in 0..SLOTS {
-        before.extend(slots.lines(slot)?);
-        before.extend(slots.bitmaps(slot)?);
-    }
-    // Each slot is blank once.
-    for _ in 0..2 {
-        set(&apifence, &long[..1])?;
-        slots.are_ready()?;
-    }
-    for slot in 0..SLOTS {
-        assert_eq!(has_chunks(slot)?, (0, 0));
-    }
-    // The IPv6 trie had nothing in it and stays.
-    let gone = || {
-        let left = before.iter().filter(|id| MapInfo::from_id(**id).is_ok());
-        Ok(left.count() <= 1)
-    };
-    until("the long list's trie and table are freed", gone)?;
+    let before = slots.inner(current)?;
+    set(&apifence, &long[..1])?;
+    slots.are_ready()?;
+    assert_eq!(slots.lengths(slots.in_force()?)?, EMPTY);
+    let gone = || Ok(!before.iter().any(|id| MapInfo::from_id(*id).is_ok()));
+    until("the long list's maps are freed", gone)?;
     let verdict = judge(&mut filter, long[long.len() - 1])?;
     ensure!(
         verdict != Verdict::Pass(PassReason::Authorized),
@@ -342,7 +271,7 @@ fn a_long_list_has_a_table_of_its_own_and_gives_everything_back() -> Result<()> 
 
 /// Once with each of the calls of a thread as the last, whichever thread comes to it first.
 #[test]
-fn who_dies_between_two_chunks_leaves_none_behind() -> Result<()> {
+fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
     let namespace = Namespace::new("node")?;
     let (apifence, slots) = attach(&namespace)?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;

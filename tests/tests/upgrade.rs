@@ -20,7 +20,7 @@ use tests::{
 };
 
 const PORT: u16 = 6443;
-const OTHER: u32 = LAYOUT_VERSION + 1;
+const OTHER: u32 = LAYOUT_VERSION - 1;
 
 /// A copy of the binary with another layout number.
 struct Other {

@@ -13,12 +13,13 @@ use super::{
     list_editor::put_back_edited,
     proposal::{ListChange, Proposal, made},
     recovery::settle,
-    transaction::{Staging, clear_up, put_in_force},
+    transaction::{Transaction, clear_up, put_in_force},
     upgrade::{other_settings, take_over},
     words::{Before, SaidList, VERB, Words, difference_from, in_words, listed},
 };
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
+    clock::Moment,
     config::XdpMode,
     context::Context,
     kernel::{
@@ -197,7 +198,7 @@ fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
     }
     let leap = look(context, before.as_ref(), &policy, &ours)?;
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
-    let change = list_change(context, before.as_mut(), &policy, (&file, &list), wish)?;
+    let change = list_change(context, before.as_ref(), &policy, (&file, &list), wish)?;
     let mut proposal = Proposal::new(changes, change, leap);
     let interfaces = shown(&wish.interfaces)?;
     if wish.typed.is_some() && !wish.change.dry_run {
@@ -232,11 +233,12 @@ fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
         let mut open = policy.clone();
         open.enforced = false;
         open.list = List::Off.digest();
-        let slot = maps.stage(&open, false, &|_| ())?;
+        let slot = maps.begin()?.fill(&mut maps, &open, false, &|_| ())?;
         maps.select(slot)?;
     }
     let progress = Progress::start();
-    let change = Staging {
+    let change = Transaction {
+        staging: maps.begin()?,
         policy: &policy,
         file: staged,
         kept: match within {
@@ -281,7 +283,7 @@ fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
 /// where none is, from the one in the file, if another was typed.
 fn list_change<'a>(
     context: &Context,
-    before: Option<&mut Maps>,
+    before: Option<&Maps>,
     policy: &Policy,
     (file, list): (&RangesFile, &'a List),
     wish: &Wish<'_>,
@@ -313,7 +315,8 @@ fn list_change<'a>(
         Some(maps) => {
             let record = maps.record(maps.in_force()?)?;
             let want = listed(policy.sources().iter(), now);
-            let difference = Difference::between(listed(maps.known()?, now), want);
+            let have = maps.sources(maps.in_force()?, &Moment::now()?)?;
+            let difference = Difference::between(listed(have.iter(), now), want);
             let known = Before::find(path, said, Some(&record));
             (known, record.mode == Mode::Off as u8, difference)
         }

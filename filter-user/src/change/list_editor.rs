@@ -15,7 +15,7 @@ use super::{
     impact::{Leap, look},
     proposal::{ListChange, Proposal, made},
     recovery::{Waiting, settle},
-    transaction::{Staging, clear_up, put_in_force},
+    transaction::{Transaction, clear_up, put_in_force},
     words::{Before, SaidList, difference_from, in_words, listed},
 };
 use crate::{
@@ -23,7 +23,10 @@ use crate::{
     clock::{Moment, to_second},
     config::Settings,
     context::Context,
-    kernel::{bpf::Maps, links::strays::strays_at_rest},
+    kernel::{
+        bpf::{Maps, Staging},
+        links::strays::strays_at_rest,
+    },
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
     ranges::{Entry, List, RangesFile},
     store::{History, Seen, Staged, WriterLock, read_ranges},
@@ -49,6 +52,8 @@ pub(crate) struct Writer<'a> {
     maps: Option<Maps>,
     settings: Option<Settings>,
     waiting: Option<Waiting>,
+    /// The change as it was begun, unless another one waits.
+    staging: Option<Staging>,
     progress: Progress,
     /// How the ranges file looked before it was read.
     seen: Seen,
@@ -67,10 +72,12 @@ impl<'a> Writer<'a> {
         let path = &context.global.ranges_file;
         let lock = WriterLock::take(path, context.pins.root())?;
         let mut maps = context.maps()?;
-        let (mut settings, mut waiting) = (None, None);
+        let (mut settings, mut waiting, mut staging) = (None, None, None);
         if let Some(maps) = &mut maps {
             waiting = settle(context, maps)?;
-            maps.expect_change()?;
+            if waiting.is_none() {
+                staging = Some(maps.begin()?);
+            }
             settings = Some(maps.settings(maps.in_force()?)?);
         }
         let seen = Seen::of(path);
@@ -83,6 +90,7 @@ impl<'a> Writer<'a> {
             maps,
             settings,
             waiting,
+            staging,
             progress: Progress::start(),
             seen,
             reading: Some(reading),
@@ -271,10 +279,10 @@ impl<'a> Writer<'a> {
             None => compile(list.entries(), &Sources::default()),
         };
         let sources = policy.map_or(&compiled, Policy::sources);
-        let (mut difference, leap) = match (&mut self.maps, policy) {
-            (Some(maps), Some(policy)) => {
+        let (mut difference, leap) = match (&self.maps, &mut self.staging, policy) {
+            (Some(maps), Some(staging), Some(policy)) => {
                 let want = listed(sources.iter(), now);
-                let difference = Difference::between(listed(maps.known()?, now), want);
+                let difference = Difference::between(listed(staging.in_force()?, now), want);
                 let guarded = self.context.pins.interfaces()?.into_iter().collect();
                 let leap = look(self.context, Some(maps), policy, &guarded)?;
                 (difference, leap)
@@ -334,13 +342,15 @@ impl<'a> Writer<'a> {
                 Some(staged?.thought_out_at(self.seen))
             }
         };
-        let (Some(maps), Some(policy)) = (&mut self.maps, policy) else {
+        let (Some(maps), Some(begun), Some(policy)) = (&mut self.maps, self.staging.take(), policy)
+        else {
             if let Some(staged) = staged {
                 staged.commit()?;
             }
             return Ok(None);
         };
-        let staging = Staging {
+        let change = Transaction {
+            staging: begun,
             policy,
             file: staged,
             kept: match within {
@@ -350,7 +360,7 @@ impl<'a> Writer<'a> {
             within,
             trial: Trial::None,
         };
-        let ((), until) = put_in_force(maps, staging, &self.progress, |_, _| Ok(()))
+        let ((), until) = put_in_force(maps, change, &self.progress, |_, _| Ok(()))
             .map_err(|error| without_disk(error, opens))?;
         Ok(until)
     }

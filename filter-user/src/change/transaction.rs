@@ -9,14 +9,16 @@ use jiff::Timestamp;
 use super::build::told;
 use crate::{
     clock::{Moment, to_second},
-    kernel::bpf::{Maps, Slot, Standing},
+    kernel::bpf::{Maps, Slot, Staging, Standing},
     policy::Policy,
     store::{Committed, Pending, Staged, StagedPolicy},
     ui::{output::say, progress::Progress},
 };
 
 /// What is to be in force together.
-pub(crate) struct Staging<'a> {
+pub(crate) struct Transaction<'a> {
+    /// The change as it was begun.
+    pub(crate) staging: Staging,
     pub(crate) policy: &'a Policy,
     /// Its list, if it goes into the ranges file with it.
     pub(crate) file: Option<Staged>,
@@ -37,11 +39,12 @@ pub(crate) struct Staging<'a> {
 /// [`clear_up`] and the history are to follow.
 pub(crate) fn put_in_force<T>(
     maps: &mut Maps,
-    change: Staging<'_>,
+    change: Transaction<'_>,
     progress: &Progress,
     between: impl FnOnce(&mut Maps, Slot) -> Result<T>,
 ) -> Result<(T, Option<Timestamp>)> {
-    let Staging {
+    let Transaction {
+        staging,
         policy,
         file: staged,
         kept,
@@ -51,8 +54,8 @@ pub(crate) fn put_in_force<T>(
     progress.expect(policy.sources().len());
     let done = |more| progress.advance(more);
     let Some(time) = within else {
-        let slot = maps
-            .stage(policy, staged.is_some(), &done)
+        let slot = staging
+            .fill(maps, policy, staged.is_some(), &done)
             .inspect_err(|_| forget(maps))?;
         let put = between(maps, slot).and_then(|between| {
             let committed = staged.map(Staged::commit).transpose()?;
@@ -69,7 +72,7 @@ pub(crate) fn put_in_force<T>(
         return Ok((put.inspect_err(|_| forget(maps))?, None));
     };
     let pending = staged.map(Staged::park).transpose()?;
-    let put = maps.stage(policy, false, &done).and_then(|slot| {
+    let put = staging.fill(maps, policy, false, &done).and_then(|slot| {
         let between = between(maps, slot)?;
         maps.note_trial(slot, trial)?;
         let now = Moment::now()?;
@@ -92,14 +95,14 @@ fn forget(maps: &mut Maps) {
     // The failure that brought us here is the one to tell.
     if let Ok(Standing::Settled(current)) = maps.standing() {
         let _ = maps.mark(current.other(), false);
-        let _ = maps.prepare();
+        let _ = maps.free_previous();
     }
 }
 
-/// What comes once a policy is in force, and can wait: room for the next one, and for the usage of
-/// the ranges in force. The policy does not depend on it.
+/// What comes once a policy is in force, and can wait: the one before gives back its memory, and the
+/// usage of the ranges in force gets room. The policy does not depend on it.
 pub(crate) fn clear_up(maps: &mut Maps) {
-    if let Err(error) = maps.prepare() {
+    if let Err(error) = maps.free_previous() {
         say(format_args!(
             "warning: clear up after the generation before: {error:#}: the next change does it"
         ));

@@ -15,7 +15,7 @@ use crate::{
         impact::{Leap, look},
         proposal::{ListChange, Proposal, made},
         recovery::settle,
-        transaction::{Staging, clear_up, put_in_force},
+        transaction::{Transaction, clear_up, put_in_force},
     },
     cli::ChangeArgs,
     config::{Config, PolicyMode, Row, Settings},
@@ -94,7 +94,8 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         return Ok(0);
     }
     let within = change.confirm_within;
-    let staging = Staging {
+    let change = Transaction {
+        staging: maps.begin()?,
         policy: &policy,
         file: None,
         kept: match within {
@@ -104,7 +105,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         within,
         trial: Trial::Settings,
     };
-    let ((), until) = put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
+    let ((), until) = put_in_force(&mut maps, change, &Progress::start(), |_, _| Ok(()))?;
     tell(&maps, mode, until)?;
     if !is_kept(basis) {
         say("note: the list in force is not one of the files: a reboot does not keep this mode");

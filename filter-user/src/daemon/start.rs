@@ -17,7 +17,7 @@ use crate::{
         build::{examine, keep, policy},
         first::{unclear, unread},
         impact::look,
-        transaction::{Staging, put_in_force},
+        transaction::{Transaction, put_in_force},
         upgrade::other_settings,
         words::MONITOR,
     },
@@ -137,14 +137,15 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
         Basis::Files => keep(context, &start.file, &start.settings, true),
         _ => None,
     };
-    let staging = Staging {
+    let change = Transaction {
+        staging: maps.begin()?,
         policy: &policy,
         file: None,
         kept,
         within: None,
         trial: Trial::None,
     };
-    put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()))?;
+    put_in_force(&mut maps, change, &Progress::start(), |_, _| Ok(()))?;
     // No program reads these maps yet. They get their name once they hold a policy.
     fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
     if start.basis == Basis::Files {

@@ -41,7 +41,7 @@ const LAYOUT: &str = "layout-";
 /// The directory of this binary's layout: written out once, so that a test can make a binary of another layout out of this one.
 #[used]
 static OWN_LAYOUT: [u8; 8] = NAME;
-const NAME: [u8; 8] = *b"layout-8";
+const NAME: [u8; 8] = *b"layout-9";
 
 const _: () = assert!((NAME[7] - b'0') as u32 == LAYOUT_VERSION, "its own name");
 

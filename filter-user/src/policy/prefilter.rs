@@ -2,9 +2,8 @@
 
 use bytemuck::zeroed_box;
 use filter_common::table::{
-    BITMAP_BITS, BLOCK_BITS, BLOCK_CHUNKS, Block, CHUNK_BLOCKS, GATE_LINES, GLOBAL, HEAD,
-    INDEX_SHIFT, LOOKS, Line, NO_LINE, ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots,
-    SPANS, Start, looks, strewn,
+    BITMAP_BITS, BLOCK_BITS, Block, GATE_LINES, GLOBAL, HEAD, INDEX_SHIFT, LOOKS, Line, NO_LINE,
+    ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS, Start, looks, strewn,
 };
 use ipnet::IpNet;
 
@@ -69,7 +68,6 @@ impl Table {
 const SPACE: usize = 2;
 /// The most blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
-const _: () = assert!(1 << MOST_BLOCKS <= CHUNK_BLOCKS * BLOCK_CHUNKS);
 /// The most first bits of an address that are strewn. Behind the three that choose the bitmap the program has 61 at hand.
 const MOST_STREWN: u32 = 61;
 

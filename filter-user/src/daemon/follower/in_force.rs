@@ -20,7 +20,7 @@ use crate::{
         first::unclear,
         impact::look,
         recovery::{Waiting, settle},
-        transaction::{Staging, clear_up, put_in_force},
+        transaction::{Transaction, clear_up, put_in_force},
     },
     clock::Moment,
     config::{PolicyMode, Settings},
@@ -277,7 +277,6 @@ impl Follower {
                 Way::Apply
             };
             leap.lines(false).iter().for_each(say);
-            maps.expect_change()?;
             let within = match way {
                 Way::Apply => None,
                 Way::Trial(within) => Some(within),
@@ -288,7 +287,8 @@ impl Follower {
                 // If it is not confirmed either, that is news.
                 self.complaints.settle("policy", "the files are on trial");
             }
-            let staging = Staging {
+            let change = Transaction {
+                staging: maps.begin()?,
                 policy: &policy,
                 file: None,
                 kept: if stays || within.is_some() {
@@ -299,7 +299,7 @@ impl Follower {
                 within,
                 trial: Trial::Edited,
             };
-            let put = put_in_force(&mut maps, staging, &Progress::start(), |_, _| Ok(()));
+            let put = put_in_force(&mut maps, change, &Progress::start(), |_, _| Ok(()));
             if put.is_err() && within.is_some() {
                 // It never was on trial: it is tried again, and not taken for an edit that nobody confirmed.
                 self.tried = None;

@@ -125,29 +125,6 @@ impl<'a> Batch<'a> {
             }
         }
     }
-
-    /// Takes every entry out; false, and nothing is changed, if there are more than some thousand. Nobody else may write to the map meanwhile.
-    ///
-    /// # Errors
-    /// If the kernel refuses: some may be out.
-    pub(super) fn empty(&self) -> io::Result<bool> {
-        let mut keys = vec![0; AT_ONCE * self.key_size];
-        let mut values = vec![0; AT_ONCE * self.value_size];
-        let mut next = self.entries.position();
-        let (found, answer) = self.entries.lookup(None, &mut next, &mut keys, &mut values);
-        match answer {
-            // There are none beyond these.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Ok(()) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        if found > 0 {
-            let keys = &mut keys[..found * self.key_size];
-            let values = &mut values[..found * self.value_size];
-            self.entries.delete(keys, values).1?;
-        }
-        Ok(true)
-    }
 }
 
 #[cfg(test)]
@@ -208,25 +185,6 @@ mod tests {
                 assert_eq!(told.get(), count);
                 assert_eq!(all(&batch), want, "{count} in a {kind:?}");
             }
-        }
-    }
-
-    #[test]
-    fn what_is_in_comes_out_again_unless_it_is_much() {
-        for count in [0, 1, 1000, AT_ONCE as u32 - 1, AT_ONCE as u32 + 1] {
-            let Some(map) = map(MapType::LpmTrie, (8, 4), 1 << 15) else {
-                return;
-            };
-            let batch = Batch::of(&map).expect("a map has sizes");
-            let fill = || batch.fill((0..count).map(|number| (host(number), [0; 4])), |_| ());
-            fill().expect("the map has room");
-            let emptied = batch.empty().expect("a map of ours can be emptied");
-            assert_eq!(emptied, (count as usize) < AT_ONCE, "{count}");
-            let left = all(&batch).len();
-            assert_eq!(left, if emptied { 0 } else { count as usize });
-            // It is as good as new.
-            fill().expect("the map has room");
-            assert_eq!(all(&batch).len(), count as usize);
         }
     }
 

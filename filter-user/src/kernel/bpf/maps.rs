@@ -3,25 +3,19 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-use aya::maps::{Array, Map, MapData, MapError};
+use anyhow::Result;
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError};
 use filter_common::map::{
-    DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL, PolicyRecord, SELECTOR, SETTINGS,
-    SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, Trial, USAGE,
+    BITMAPS_V4, BITMAPS_V6, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL,
+    PolicyRecord, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, Trial,
+    USAGE,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{
-    blank::Blanking,
-    stage::ended,
-    table::Chunks,
-    tries::{self, Tries},
-    usage::{self, Known},
-};
+use super::tries;
 use crate::{
     clock::Moment,
     config::Settings,
@@ -80,46 +74,24 @@ impl Standing {
     }
 }
 
-/// What a change needs and can be done before the new list is known.
-pub(super) struct Ahead {
-    /// Reads who is known in the slot in force.
-    reading: Option<JoinHandle<Result<Known>>>,
-    known: Known,
-    /// Ends when the other slot is blank.
-    pub(super) blank: Blanking,
-}
-
-impl Ahead {
-    /// Who is known in the slot in force.
-    ///
-    /// # Errors
-    /// If the kernel refused. That is told once.
-    pub(super) fn known(&mut self) -> Result<&Known> {
-        if let Some(reading) = self.reading.take() {
-            self.known = ended(reading.join())?;
-        }
-        Ok(&self.known)
-    }
-}
-
-/// The records of both slots.
-type Records = Array<MapData, [u8; size_of::<PolicyRecord>()]>;
+/// A map of maps with one for each slot.
+pub(super) type PerSlot = ArrayOfMaps<MapData, MapData>;
 
 /// The shared maps, opened from their pins.
 pub struct Maps {
     pub(super) directory: PathBuf,
     selector: Array<MapData, u32>,
-    pub(super) policy: Records,
+    policy: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
     pub(super) settings: Array<MapData, [u8; SETTINGS_LEN]>,
-    pub(super) sources_v4: Tries,
-    pub(super) sources_v6: Tries,
+    pub(super) sources_v4: PerSlot,
+    pub(super) sources_v6: PerSlot,
     pub(super) gates: MapData,
-    pub(super) chunks: Chunks,
-    pub(super) destinations_v4: Tries,
-    pub(super) destinations_v6: Tries,
+    pub(super) lines: PerSlot,
+    /// Of IPv4 and of IPv6.
+    pub(super) bitmaps: [PerSlot; 2],
+    pub(super) destinations_v4: PerSlot,
+    pub(super) destinations_v6: PerSlot,
     pub(super) usage: MapData,
-    /// What goes on while the new list is read.
-    pub(super) ahead: Option<Ahead>,
 }
 
 impl Maps {
@@ -133,14 +105,17 @@ impl Maps {
             selector: open(directory, SELECTOR, Map::Array)?,
             policy: open(directory, POLICY, Map::Array)?,
             settings: open(directory, SETTINGS, Map::Array)?,
-            sources_v4: open(directory, SOURCES_V4, Map::ArrayOfMaps)?,
-            sources_v6: open(directory, SOURCES_V6, Map::ArrayOfMaps)?,
+            sources_v4: open_map_of_maps(directory, SOURCES_V4)?,
+            sources_v6: open_map_of_maps(directory, SOURCES_V6)?,
             gates: open_data(directory, GATES)?,
-            chunks: Chunks::open(directory)?,
-            destinations_v4: open(directory, DESTINATIONS_V4, Map::ArrayOfMaps)?,
-            destinations_v6: open(directory, DESTINATIONS_V6, Map::ArrayOfMaps)?,
+            lines: open_map_of_maps(directory, TABLE)?,
+            bitmaps: [
+                open_map_of_maps(directory, BITMAPS_V4)?,
+                open_map_of_maps(directory, BITMAPS_V6)?,
+            ],
+            destinations_v4: open_map_of_maps(directory, DESTINATIONS_V4)?,
+            destinations_v6: open_map_of_maps(directory, DESTINATIONS_V6)?,
             usage: open_data(directory, USAGE)?,
-            ahead: None,
         })
     }
 
@@ -198,8 +173,8 @@ impl Maps {
         Ok(self.standing()?.slot())
     }
 
-    /// What `read` finds in the slot in force, all of it of one generation: where that was replaced meanwhile, and its slot made blank or filled
-    /// anew, it is read again.
+    /// What `read` finds in the slot in force, all of it of one generation: where that
+    /// was replaced meanwhile, and its slot emptied or filled anew, it is read again.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -268,45 +243,6 @@ impl Maps {
         serde_json::from_slice(bytes.split(|byte| *byte == 0).next()?).ok()
     }
 
-    /// Begins with what takes some milliseconds, while the list is read: reads who is known in the slot in force, and makes the other one blank,
-    /// if it is not. Nobody else may select anything from here on.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn expect_change(&mut self) -> Result<()> {
-        let current = self.in_force()?;
-        let now = Moment::now()?;
-        let v4: Tries = open(&self.directory, SOURCES_V4, Map::ArrayOfMaps)?;
-        let v6: Tries = open(&self.directory, SOURCES_V6, Map::ArrayOfMaps)?;
-        let blank = Blanking::begin(self)?;
-        let reading = thread::Builder::new()
-            .spawn(move || usage::known(&v4, &v6, current, &now))
-            .context("start thread")?;
-        self.ahead = Some(Ahead {
-            reading: Some(reading),
-            known: Known::new(),
-            blank,
-        });
-        Ok(())
-    }
-
-    /// The prefixes in the slot in force, in the order of their ranges, as they were when the change began.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn known(&mut self) -> Result<impl Iterator<Item = &Prefix>> {
-        let known = self.ahead()?.known()?;
-        Ok(known.iter().map(|(prefix, _)| prefix))
-    }
-
-    /// What was begun, or is now.
-    pub(super) fn ahead(&mut self) -> Result<&mut Ahead> {
-        if self.ahead.is_none() {
-            self.expect_change()?;
-        }
-        self.ahead.as_mut().context("a change that was not begun")
-    }
-
     /// Puts the generation in `slot` in force for good: one write, after which every packet is judged by it.
     ///
     /// # Errors
@@ -334,7 +270,6 @@ impl Maps {
     }
 
     fn write_selector(&mut self, word: u32) -> Result<()> {
-        self.ahead = None;
         // Traffic is affected from here on.
         self.selector
             .set(0, word, 0)
@@ -374,7 +309,11 @@ impl Maps {
     }
 
     pub(super) fn write_record(&mut self, slot: Slot, record: &PolicyRecord) -> Result<()> {
-        write_record(&mut self.policy, slot, record)
+        let mut bytes = [0; size_of::<PolicyRecord>()];
+        bytes.copy_from_slice(bytemuck::bytes_of(record));
+        self.policy
+            .set(slot.0, bytes, 0)
+            .map_err(|error| explain("write policy", &error))
     }
 
     /// The prefixes around `address` in `slot`, the longest first, from the kernel's own trie. The longest decides.
@@ -399,11 +338,12 @@ impl Maps {
     }
 }
 
-pub(super) fn write_record(records: &mut Records, slot: Slot, record: &PolicyRecord) -> Result<()> {
-    let mut bytes = [0; size_of::<PolicyRecord>()];
-    bytes.copy_from_slice(bytemuck::bytes_of(record));
-    records
-        .set(slot.0, bytes, 0)
+/// Puts `map` into `slot`; returns once no program reads the one that was there.
+///
+/// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
+/// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
+pub(super) fn put(maps: &mut PerSlot, slot: Slot, map: &MapData) -> Result<()> {
+    maps.set(slot.0, map, 0)
         .map_err(|error| explain("write policy", &error))
 }
 
@@ -418,4 +358,8 @@ where
 pub(super) fn open_data(directory: &Path, name: &str) -> Result<MapData> {
     MapData::from_pin(directory.join(name))
         .map_err(|error| explain(&format!("open map `{name}`"), &error))
+}
+
+pub(super) fn open_map_of_maps(directory: &Path, name: &str) -> Result<PerSlot> {
+    open(directory, name, Map::ArrayOfMaps)
 }

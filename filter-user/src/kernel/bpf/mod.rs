@@ -2,7 +2,6 @@
 
 mod attach;
 mod batch;
-mod blank;
 mod census;
 mod counters;
 mod maps;
@@ -23,6 +22,7 @@ pub use self::{
     maps::{Maps, Slot, Standing},
     object::{HeldMaps, Program, create_maps},
     reports::{Begin, News, Refused, ReportReader},
+    stage::Staging,
     strangers::read_strangers,
     usage::Use,
 };

@@ -11,9 +11,9 @@ use aya::{
 use filter_common::{
     LinkHeader,
     map::{
-        BITMAPS, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, INTERFACES, POLICY,
-        REPORT_HEADS, REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6,
-        STRANGERS, TABLE, USAGE,
+        BITMAPS_V4, BITMAPS_V6, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, INTERFACES,
+        POLICY, REPORT_HEADS, REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4,
+        SOURCES_V6, STRANGERS, TABLE, USAGE,
     },
 };
 
@@ -23,14 +23,15 @@ use crate::ui::{error::Problem, explain::explain};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
 /// The maps that all interfaces share, as far as the object declares them.
-const SHARED: [&str; 15] = [
+const SHARED: [&str; 16] = [
     SELECTOR,
     POLICY,
     GATES,
     SOURCES_V4,
     SOURCES_V6,
     TABLE,
-    BITMAPS,
+    BITMAPS_V4,
+    BITMAPS_V6,
     DESTINATIONS_V4,
     DESTINATIONS_V6,
     USAGE,

@@ -14,7 +14,10 @@ use filter_common::{
     table::{Block, GATE_LINES, Line, Lines, holds_v4, holds_v6},
 };
 
-use super::maps::{Maps, Slot, open_data};
+use super::{
+    maps::{Maps, Slot, open_data},
+    table,
+};
 use crate::ui::explain::explain;
 
 impl Maps {
@@ -38,12 +41,14 @@ impl Maps {
                 return Ok(holds);
             }
             for index in lines {
-                let place = self.chunks.line(slot, index - GATE_LINES)?;
-                further.lines.insert(index, read(place)?);
+                let line = table::element(&self.lines, slot, index - GATE_LINES)?;
+                further.lines.insert(index, line);
             }
             for index in blocks {
-                let place = self.chunks.block(slot, address.is_ipv6(), index)?;
-                further.blocks.insert(index, read(place)?);
+                let bitmaps = &self.bitmaps[usize::from(address.is_ipv6())];
+                further
+                    .blocks
+                    .insert(index, table::element(bitmaps, slot, index)?);
             }
         }
     }
@@ -75,19 +80,6 @@ impl Lines for Further {
         }
         block?.as_ref()
     }
-}
-
-/// What is at an index of a chunk, if there is such a chunk.
-fn read<const WORDS: usize>(place: Option<(MapData, u32)>) -> Result<Option<[u64; WORDS]>> {
-    let read = |(chunk, index)| -> Result<[u64; WORDS]> {
-        let chunk: Array<MapData, [u64; WORDS]> = Map::Array(chunk)
-            .try_into()
-            .map_err(|error| explain("read table", &error))?;
-        chunk
-            .get(&index, 0)
-            .map_err(|error| explain("read table", &error))
-    };
-    place.map(read).transpose()
 }
 
 fn element<const N: usize>(map: MapData, index: u32) -> Result<[u8; N]> {

@@ -1,100 +1,181 @@
-//! A new generation, made beside the one in force.
+//! A new generation, made in the slot that is not in force.
 
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use bytemuck::{Zeroable as _, zeroed_box};
-use filter_common::map::{Gate, PolicyRecord, PortSet, SETTINGS_LEN};
+use filter_common::{
+    map::{Gate, PolicyRecord, PortSet, SETTINGS_LEN, SOURCES_V4, SOURCES_V6},
+    table::{Block, Line},
+};
 use serde::Serialize;
 
 use super::{
     batch::Batch,
-    maps::{Maps, Slot, Standing, write_record},
-    table::taken,
-    tries,
-    usage::{Identity, identify},
+    maps::{Maps, Slot, Standing, open_map_of_maps},
+    table, tries,
+    usage::{self, Identity, Known, identify},
 };
 use crate::{
     clock::Moment,
     config::Settings,
-    policy::{Policy, Prefix, Prefixes, author::Author},
+    policy::{Policy, Prefix, author::Author},
     ui::{error::Problem, explain::explain},
 };
 
+/// A change that was begun. Nothing is written before it is filled.
+pub struct Staging {
+    current: Slot,
+    /// Reads the prefixes in force.
+    reading: Background<Known>,
+    known: Known,
+    /// Waits until no packet reads the other slot.
+    waiting: Background<()>,
+}
+
 impl Maps {
-    /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. `commits`
-    /// tells whether its list goes into the ranges file with it. `done` hears how many more
-    /// prefixes are in.
+    /// Begins a change: what takes some milliseconds goes on while the new list is read. Nobody else
+    /// may select anything until it ends.
     ///
     /// # Errors
-    /// If the kernel refuses: no memory, no capability. The slot in force is untouched.
-    pub fn stage(
-        &mut self,
-        policy: &Policy,
-        commits: bool,
-        done: &(dyn Fn(usize) + Sync),
-    ) -> Result<Slot> {
+    /// If a change waits for its confirmation, or the kernel refuses.
+    pub fn begin(&self) -> Result<Staging> {
         // Otherwise the other slot is not free: the program may go back to it at any time.
         let Standing::Settled(current) = self.standing()? else {
             bail!("write policy: the one in force is provisional");
         };
-        let slot = current.other();
-        let settings = settings_bytes(policy)?;
         let now = Moment::now()?;
-        let destinations: Prefixes = policy
-            .settings
-            .destinations
+        let open = |name| open_map_of_maps(&self.directory, name);
+        let (v4, v6) = (open(SOURCES_V4)?, open(SOURCES_V6)?);
+        let mut own = open(SOURCES_V4)?;
+        Ok(Staging {
+            current,
+            waiting: Background::begin(move || tries::wait_for_packets(&mut own, current))?,
+            reading: Background::begin(move || usage::known(&v4, &v6, current, &now))?,
+            known: Known::new(),
+        })
+    }
+
+    /// Frees what the other generation takes, if no packet may come back to it: if nothing is
+    /// provisional. Nobody else may select anything meanwhile.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the slot in force is untouched, and the next change frees it.
+    pub fn free_previous(&mut self) -> Result<()> {
+        let Standing::Settled(current) = self.standing()? else {
+            return Ok(());
+        };
+        let slot = current.other();
+        tries::wait_for_packets(&mut self.sources_v4, current)?;
+        // From here on it is no generation that anybody may select.
+        self.mark(slot, false)?;
+        self.put_inner_maps(slot, None, &Moment::now()?, &|_| ())
+    }
+
+    /// Puts fresh maps into each map of maps in `slot`, which no packet reads: with the content of a
+    /// policy and the identities of its sources, or empty ones. Each of them waits for running
+    /// programs (`maps::put`); side by side they wait for the same.
+    fn put_inner_maps(
+        &mut self,
+        slot: Slot,
+        content: Option<(&Policy, &[Identity])>,
+        now: &Moment,
+        done: &(dyn Fn(usize) + Sync),
+    ) -> Result<()> {
+        let policy = content.map(|(policy, _)| policy);
+        let sources = || {
+            let content = content.into_iter();
+            content.flat_map(|(policy, ids)| policy.sources().iter().zip(ids.iter().copied()))
+        };
+        let destinations: Vec<Prefix> = policy
             .iter()
+            .flat_map(|policy| &policy.settings.destinations)
             .map(|range| Prefix {
                 range: *range,
                 origins: 0,
                 expires: None,
             })
             .collect();
+        let destinations = || destinations.iter().map(|one| (one, Identity::default()));
+        let lines = || policy.map_or(&[] as &[Line], |policy| &policy.table().lines);
+        let bitmap = |family: usize| {
+            policy.map_or(&[] as &[Block], |policy| &policy.table().bitmaps[family])
+        };
+        let [bitmap_v4, bitmap_v6] = &mut self.bitmaps;
+        thread::scope(|scope| {
+            let spawn = |work| {
+                let thread = thread::Builder::new().spawn_scoped(scope, work);
+                thread.context("start thread")
+            };
+            let threads: [Work<'_>; 6] = [
+                Box::new(|| {
+                    tries::fill::<16, 20>(&mut self.sources_v6, slot, sources(), now, done)
+                }),
+                Box::new(|| table::fill(&mut self.lines, slot, lines())),
+                Box::new(|| table::fill(bitmap_v4, slot, bitmap(0))),
+                Box::new(|| table::fill(bitmap_v6, slot, bitmap(1))),
+                Box::new(|| {
+                    let tries = &mut self.destinations_v4;
+                    tries::fill::<4, 8>(tries, slot, destinations(), now, |_| ())
+                }),
+                Box::new(|| {
+                    let tries = &mut self.destinations_v6;
+                    tries::fill::<16, 20>(tries, slot, destinations(), now, |_| ())
+                }),
+            ];
+            let threads = threads.map(spawn);
+            let own = tries::fill::<4, 8>(&mut self.sources_v4, slot, sources(), now, done);
+            let ends = threads.into_iter().map(|thread| ended(thread?.join()));
+            ends.fold(own, Result::and)
+        })
+    }
+}
 
-        self.ahead()?;
-        // Taken: whoever tries again after a failure begins anew.
-        let mut ahead = self.ahead.take().context("a change that was not begun")?;
-        ahead.blank.end()?;
-        let known = ahead.known()?;
-        let (have, spare) = (self.record(current)?, self.record(slot)?);
-        ensure!(
-            spare.blank == 1,
-            "write policy: the other slot is not blank"
-        );
-        // Whoever dies from here on leaves a slot that is neither blank nor a generation.
-        let mut begun = PolicyRecord { blank: 0, ..spare };
-        self.write_record(slot, &begun)?;
+/// What fills one map.
+type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
+
+impl Staging {
+    /// The prefixes in force, in the order of their ranges, as they were when the change began.
+    ///
+    /// # Errors
+    /// If the kernel refused. That is told once.
+    pub fn in_force(&mut self) -> Result<impl Iterator<Item = &Prefix>> {
+        Ok(self.known()?.iter().map(|(prefix, _)| prefix))
+    }
+
+    fn known(&mut self) -> Result<&Known> {
+        if let Some(known) = self.reading.end()? {
+            self.known = known;
+        }
+        Ok(&self.known)
+    }
+
+    /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. `commits`
+    /// tells whether its list goes into the ranges file with it. `done` hears how many more
+    /// prefixes are in.
+    ///
+    /// # Errors
+    /// If the kernel refuses: no memory, no capability. The slot in force is untouched.
+    pub fn fill(
+        mut self,
+        maps: &mut Maps,
+        policy: &Policy,
+        commits: bool,
+        done: &(dyn Fn(usize) + Sync),
+    ) -> Result<Slot> {
+        let (current, slot) = (self.current, self.current.other());
+        let settings = settings_bytes(policy)?;
+        let now = Moment::now()?;
+        let (have, spare) = (maps.record(current)?, maps.record(slot)?);
         // A generation that was taken back has given ids away, too, and its number.
         let mut next_id = have.next_id.max(spare.next_id);
-        let identities = identify(policy.sources(), known, &mut next_id, &now);
-        let sources = || policy.sources().iter().zip(identities.iter().copied());
-        let table = thread::scope(|scope| {
-            let tries_v6 = &self.sources_v6;
-            let v6 = spawn(scope, || {
-                tries::fill::<16, 20>(tries_v6, slot, sources(), &now, done)
-            })?;
-            let tries_v4 = &self.sources_v4;
-            let v4 = spawn(scope, || {
-                tries::fill::<4, 8>(tries_v4, slot, sources(), &now, done)
-            })?;
-            let table = policy.table();
-            let (line_chunks, block_chunks) = taken(table);
-            begun.line_chunks = begun.line_chunks.max(line_chunks);
-            begun.block_chunks = block_chunks;
-            write_record(&mut self.policy, slot, &begun)?;
-            self.chunks.fill(slot, table)?;
-            join(v4).and(join(v6)).map(|()| table)
-        })?;
-        let destinations = || {
-            destinations
-                .iter()
-                .map(|prefix| (prefix, Identity::default()))
-        };
-        tries::fill::<4, 8>(&self.destinations_v4, slot, destinations(), &now, |_| ())?;
-        tries::fill::<16, 20>(&self.destinations_v6, slot, destinations(), &now, |_| ())?;
+        let identities = identify(policy.sources(), self.known()?, &mut next_id, &now);
+        self.waiting.end()?;
+        // Whoever dies from here on leaves a slot that is half a generation: nobody may select it.
+        maps.mark(slot, false)?;
+        maps.put_inner_maps(slot, Some((policy, &identities)), &now, done)?;
 
-        self.settings
+        maps.settings
             .set(slot.0, settings, 0)
             .map_err(|error| explain("write settings", &error))?;
         let mut gate: Box<Gate> = zeroed_box();
@@ -103,8 +184,8 @@ impl Maps {
         gate.decapsulates = policy.decapsulation.bits();
         gate.has_destinations = u8::from(!policy.settings.destinations.is_empty());
         gate.ports = policy.settings.ports.iter().copied().collect::<PortSet>();
-        gate.start = *table.start;
-        Batch::of(&self.gates)?
+        gate.start = *policy.table().start;
+        Batch::of(&maps.gates)?
             .fill([(slot.0.to_ne_bytes(), bytemuck::bytes_of(&*gate))], |_| ())
             .map_err(|error| explain("write policy", &error))?;
         // The record comes last: with its number the generation is complete.
@@ -112,7 +193,7 @@ impl Maps {
         // Other implicit sources, as after a change of the node's addresses, are not a change of what somebody asked for.
         let same = (have.list, have.mode, have.basis)
             == (policy.list, policy.mode() as u8, policy.basis as u8)
-            && self
+            && maps
                 .settings(current)
                 .is_ok_and(|settings| settings == policy.settings);
         let record = PolicyRecord {
@@ -128,32 +209,43 @@ impl Maps {
             mode: policy.mode() as u8,
             decapsulates: policy.decapsulation.bits(),
             commits: u8::from(commits),
-            lines: table.lines.len() as u32,
-            line_chunks: begun.line_chunks,
-            block_chunks: begun.block_chunks,
             ..PolicyRecord::zeroed()
         };
-        self.write_record(slot, &record)?;
+        maps.write_record(slot, &record)?;
         Ok(slot)
     }
 }
 
-/// A thread that ends with `scope`.
-pub(super) fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
-    work: impl FnOnce() -> Result<T> + Send + 'scope,
-) -> Result<thread::ScopedJoinHandle<'scope, Result<T>>> {
-    thread::Builder::new()
-        .spawn_scoped(scope, work)
-        .context("start thread")
+/// Work in a thread of its own, which ends before this is dropped: what it writes is not to meet
+/// what comes after it.
+struct Background<T>(Option<JoinHandle<Result<T>>>);
+
+impl<T: Send + 'static> Background<T> {
+    fn begin(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<Self> {
+        let thread = thread::Builder::new().spawn(work);
+        Ok(Self(Some(thread.context("start thread")?)))
+    }
 }
 
-pub(super) fn join<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    ended(handle.join())
+impl<T> Background<T> {
+    /// Waits for the end; what it came to is told once.
+    fn end(&mut self) -> Result<Option<T>> {
+        let thread = self.0.take();
+        thread.map(|thread| ended(thread.join())).transpose()
+    }
+}
+
+impl<T> Drop for Background<T> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // Nobody waits for what it came to any more.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// What a thread came to.
-pub(super) fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
+fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
     match end {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),

@@ -225,11 +225,6 @@ impl<'a> Entries<'a> {
         self.call(bpf_cmd::BPF_MAP_UPDATE_BATCH, [0; 2], keys, values)
     }
 
-    /// Removes the entries with these keys.
-    pub(super) fn delete(&self, keys: &mut [u8], values: &mut [u8]) -> Moved {
-        self.call(bpf_cmd::BPF_MAP_DELETE_BATCH, [0; 2], keys, values)
-    }
-
     fn call(
         &self,
         command: bpf_cmd,

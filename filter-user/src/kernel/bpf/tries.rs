@@ -3,24 +3,25 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use aya::maps::{ArrayOfMaps, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
+use aya::maps::{LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use aya_obj::generated::bpf_map_type;
 use filter_common::map::{MAX_PREFIXES, PrefixValue};
 use ipnet::IpNet;
 
-use super::{batch::Batch, maps::Slot, usage::Identity};
+use super::{
+    batch::Batch,
+    maps::{PerSlot, Slot, put},
+    usage::Identity,
+};
 use crate::{clock::Moment, policy::Prefix, ui::explain::explain};
-
-/// The tries of a family, one per slot.
-pub(super) type Tries = ArrayOfMaps<MapData, MapData>;
 
 /// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// Puts the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`, into the trie in `slot`, which is blank; `done` hears
-/// how many more are in.
+/// Puts a trie into `slot`, which no packet reads, with the prefixes of one family: the one whose
+/// addresses have `N` bytes, and whose keys `K`. `done` hears how many more are in.
 pub(super) fn fill<'a, const N: usize, const K: usize>(
-    tries: &Tries,
+    tries: &mut PerSlot,
     slot: Slot,
     prefixes: impl IntoIterator<Item = (&'a Prefix, Identity)>,
     now: &Moment,
@@ -50,58 +51,33 @@ pub(super) fn fill<'a, const N: usize, const K: usize>(
             Some((key, bytemuck::cast(value)))
         })
         .collect();
-    Batch::of(&inside(tries, slot.0)?)?
-        .fill(entries, done)
-        .map_err(|error| explain("fill trie", &error))
-}
-
-/// Leaves an empty trie, whose keys have `K` bytes, in `slot`, which no packet reads. A short list is taken out of the trie that is there. One with a
-/// long list makes way for another, which is to be waited for; the kernel then frees it beside everything else. A trie takes memory for what is in it alone.
-pub(super) fn clear<const K: usize>(tries: &mut Tries, slot: Slot) -> Result<()> {
-    let verb = "clear trie";
-    match tries.get(&slot.0, 0) {
-        Ok(trie) => {
-            let emptied = Batch::of(&trie)?.empty();
-            if emptied.map_err(|error| explain(verb, &error))? {
-                return Ok(());
-            }
-        }
-        // Nothing was ever put there.
-        Err(MapError::KeyNotFound) => {}
-        Err(error) => return Err(explain(verb, &error)),
-    }
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
         K as u32,
-        size_of::<PrefixValue>() as u32,
+        VALUE as u32,
         MAX_PREFIXES,
         BPF_F_NO_PREALLOC,
     );
     let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
-    put(tries, slot.0, &map)
+    Batch::of(&map)?
+        .fill(entries, done)
+        .map_err(|error| explain("fill trie", &error))?;
+    put(tries, slot, &map)
 }
 
 /// The trie at `index`.
-fn inside(tries: &Tries, index: u32) -> Result<MapData> {
+fn inside(tries: &PerSlot, index: u32) -> Result<MapData> {
     tries
         .get(&index, 0)
         .map_err(|error| explain("read policy", &error))
 }
 
-/// Puts `map` at `index`; returns once no program reads the one that was there.
-///
-/// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
-/// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
-fn put(maps: &mut Tries, index: u32, map: &MapData) -> Result<()> {
-    maps.set(index, map, 0)
-        .map_err(|error| explain("write policy", &error))
-}
-
 /// Waits until no packet is under judgement that read the selector before its last change: such a packet still reads the slot
 /// that is about to be rewritten. [`put`] waits; so the trie in force is put in its own place again.
-pub(super) fn wait_for_packets(tries: &mut Tries, current: Slot) -> Result<()> {
+/// Nobody else may put one there meanwhile.
+pub(super) fn wait_for_packets(tries: &mut PerSlot, current: Slot) -> Result<()> {
     match tries.get(&current.0, 0) {
-        Ok(trie) => put(tries, current.0, &trie),
+        Ok(trie) => put(tries, current, &trie),
         // Nothing was ever put in force.
         Err(MapError::KeyNotFound) => Ok(()),
         Err(error) => Err(explain("read policy", &error)),
@@ -110,7 +86,7 @@ pub(super) fn wait_for_packets(tries: &mut Tries, current: Slot) -> Result<()> {
 
 /// Every prefix around `octets` in `slot`, the longest first.
 pub(super) fn around<const N: usize>(
-    tries: &Tries,
+    tries: &PerSlot,
     slot: Slot,
     octets: [u8; N],
     now: &Moment,
@@ -138,7 +114,7 @@ where
 
 /// Every prefix of the trie in `slot`, in no order; none if there is no trie.
 pub(super) fn all<const N: usize>(
-    tries: &Tries,
+    tries: &PerSlot,
     slot: Slot,
     now: &Moment,
 ) -> Result<Vec<(Prefix, Identity)>>
@@ -150,7 +126,7 @@ where
 
 /// The same for those alone whose key in the map of usage is `wanted`.
 pub(super) fn some<const N: usize>(
-    tries: &Tries,
+    tries: &PerSlot,
     slot: Slot,
     now: &Moment,
     wanted: impl Fn(u32) -> bool,
@@ -170,7 +146,7 @@ where
 
 /// Hands every key of the trie in `slot`, and what it holds for it, to `entry`.
 pub(super) fn each(
-    tries: &Tries,
+    tries: &PerSlot,
     slot: Slot,
     mut entry: impl FnMut(&[u8], PrefixValue),
 ) -> Result<()> {

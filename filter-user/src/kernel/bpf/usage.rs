@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::{
     batch::Batch,
-    maps::{Maps, Slot, open_data},
-    tries::{self, Tries},
+    maps::{Maps, PerSlot, Slot, open_data},
+    tries,
 };
 use crate::{
     clock::Moment,
@@ -31,7 +31,7 @@ pub(super) struct Identity {
 pub(super) type Known = Vec<(Prefix, Identity)>;
 
 /// Reads who is known in `slot`.
-pub(super) fn known(v4: &Tries, v6: &Tries, slot: Slot, now: &Moment) -> Result<Known> {
+pub(super) fn known(v4: &PerSlot, v6: &PerSlot, slot: Slot, now: &Moment) -> Result<Known> {
     let mut known = tries::all::<4>(v4, slot, now)?;
     known.extend(tries::all::<16>(v6, slot, now)?);
     known.sort_unstable_by_key(|(prefix, _)| prefix.range);
