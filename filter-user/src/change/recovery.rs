@@ -6,7 +6,7 @@ use filter_common::map::{PolicyRecord, Trial};
 use crate::{
     clock::{Moment, to_second},
     context::Context,
-    kernel::bpf::{Maps, Slot, Standing},
+    kernel::bpf::{Maps, PolicyState, Slot},
     store::{Pending, read_ranges},
     ui::{error::Problem, output::say},
 };
@@ -47,19 +47,19 @@ pub(crate) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
     let pending = Pending::find(&context.global.ranges_file);
     let slot = standing.slot();
     match (standing, pending) {
-        (Standing::Provisional { .. }, None) if committed(context, &maps.record(slot)?) => {
+        (PolicyState::Provisional { .. }, None) if committed(context, &maps.record(slot)?) => {
             say("note: a confirmation that was interrupted is complete");
             maps.select(slot)?;
         }
         // Its list may lie beside another ranges file than the one that was named: it is for its deadline to end it, or for `rollback`.
-        (Standing::Provisional { until, .. }, pending) => {
+        (PolicyState::Provisional { until, .. }, pending) => {
             return Ok(Some(Waiting {
                 slot,
                 pending: pending.unwrap_or_else(|| Pending::of(&context.global.ranges_file)),
                 until,
             }));
         }
-        (Standing::FellBack { .. }, pending) => {
+        (PolicyState::RolledBack { .. }, pending) => {
             let refused = slot.other();
             if pending.is_none() && committed(context, &maps.record(refused)?) {
                 say("note: a confirmation that was interrupted is complete");
@@ -76,7 +76,7 @@ pub(crate) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waitin
                 pending.remove();
             }
         }
-        (Standing::Settled(_), pending) => {
+        (PolicyState::Active(_), pending) => {
             let (have, staged) = (maps.record(slot)?, maps.record(slot.other())?);
             if staged.generation > have.generation && staged.commits != 0 {
                 if pending.is_none() && committed(context, &staged) {

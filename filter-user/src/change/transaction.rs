@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::build::told;
 use crate::{
     clock::{Moment, to_second},
-    kernel::bpf::{Maps, Slot, Staging, Standing},
+    kernel::bpf::{Maps, PolicyState, Slot, Staging},
     policy::Policy,
     store::{Committed, Pending, Staged, StagedPolicy},
     ui::{output::say, progress::Progress},
@@ -93,7 +93,7 @@ pub(crate) fn put_in_force<T>(
 /// and gives back what it took.
 fn forget(maps: &mut Maps) {
     // The failure that brought us here is the one to tell.
-    if let Ok(Standing::Settled(current)) = maps.standing() {
+    if let Ok(PolicyState::Active(current)) = maps.standing() {
         let _ = maps.mark(current.other(), false);
         let _ = maps.free_previous();
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     clock::{Moment, to_second},
     context::Context,
-    kernel::bpf::{Maps, Standing},
+    kernel::bpf::{Maps, PolicyState},
     policy::entry,
     ranges::{Entry, List},
     store::{Pending, read_ranges},
@@ -143,7 +143,7 @@ pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Optio
     }
     let path = &context.global.ranges_file;
     let on_trial = match maps.map(Maps::standing).transpose()? {
-        Some(Standing::Provisional { .. }) => Pending::find(path),
+        Some(PolicyState::Provisional { .. }) => Pending::find(path),
         // One that nobody confirmed, or that never came into force: the next change throws it away.
         _ => None,
     };

@@ -9,7 +9,7 @@ use super::Health;
 use crate::{
     clock::Moment,
     kernel::{
-        bpf::{CounterRow, Counters, Maps, Standing},
+        bpf::{CounterRow, Counters, Maps, PolicyState},
         links::protected::{Guard, guards},
         net::interface::Interface,
         pins::Pins,
@@ -132,7 +132,7 @@ impl PolicyReading {
         let (record, by) = maps.steadily(|slot| Ok((maps.record(slot)?, maps.author(slot)?)))?;
         let now = Moment::now()?;
         let trial_left = match maps.standing()? {
-            Standing::Provisional { until, .. } => Some(until.saturating_sub(now.boot)),
+            PolicyState::Provisional { until, .. } => Some(until.saturating_sub(now.boot)),
             _ => None,
         };
         let user = |by: &Author| match (&by.user, by.uid) {

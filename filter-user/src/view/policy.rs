@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     clock::{Moment, to_second},
-    kernel::bpf::{Maps, Standing},
+    kernel::bpf::{Maps, PolicyState},
     ui::output::say,
 };
 
@@ -26,8 +26,8 @@ pub(crate) struct Provisional {
 }
 
 impl Provisional {
-    pub(crate) fn of(standing: Standing, now: &Moment) -> Option<Self> {
-        let Standing::Provisional { until, .. } = standing else {
+    pub(crate) fn of(standing: PolicyState, now: &Moment) -> Option<Self> {
+        let PolicyState::Provisional { until, .. } = standing else {
             return None;
         };
         Some(Self {

@@ -25,7 +25,7 @@ use crate::{
     clock::Moment,
     config::{PolicyMode, Settings},
     kernel::{
-        bpf::{Maps, Standing},
+        bpf::{Maps, PolicyState},
         net::rtnetlink,
     },
     policy::author::Author,
@@ -128,7 +128,7 @@ impl Follower {
         let Some(mut maps) = Maps::in_use(&context.pins)? else {
             return Ok(Outcome::Later);
         };
-        let fell_back = matches!(maps.standing()?, Standing::FellBack { .. });
+        let fell_back = matches!(maps.standing()?, PolicyState::RolledBack { .. });
         if let Some(waiting) = settle(context, &mut maps)? {
             let file = read.as_ref().ok().and_then(Option::as_ref);
             let again = match file.map(RangesFile::list) {

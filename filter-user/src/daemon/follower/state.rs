@@ -13,7 +13,7 @@ use crate::{
     context::Context,
     daemon::{Wanted, complaints::Complaints},
     kernel::{
-        bpf::{Maps, Standing},
+        bpf::{Maps, PolicyState},
         net::decapsulation,
     },
     metrics::{Health, Turns},
@@ -68,7 +68,7 @@ pub(crate) struct Follower {
 /// What a policy in force was made from.
 #[derive(Default)]
 pub(crate) struct Known {
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<PolicyState>,
     pub(crate) generation: u64,
     pub(crate) basis: Basis,
     /// The node's addresses; none if they are not known.
@@ -83,7 +83,7 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn on_trial(&self) -> bool {
-        matches!(self.standing, Some(Standing::Provisional { .. }))
+        matches!(self.standing, Some(PolicyState::Provisional { .. }))
     }
 
     /// Says what somebody else must have done, if `generation`, which `by` wanted, is the one in

@@ -3,10 +3,7 @@
 use anyhow::Result;
 use filter_common::map::{Origin, PrefixValue};
 
-use super::{
-    maps::{Maps, Slot},
-    tries::each,
-};
+use super::{maps::Maps, slot::Slot, tries::each};
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

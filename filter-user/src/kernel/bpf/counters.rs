@@ -10,7 +10,7 @@ use filter_common::{
     map::{COUNTERS, Counter, INTERFACES, InterfaceRows, MAX_INTERFACES},
 };
 
-use super::maps::open_data;
+use super::slot::open_data;
 use crate::ui::{error::Problem, explain::explain};
 
 /// One counter of an interface.

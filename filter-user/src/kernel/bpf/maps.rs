@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData};
 use filter_common::map::{
     BITMAPS_V4, BITMAPS_V6, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL,
     PolicyRecord, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, Trial,
@@ -15,7 +15,10 @@ use filter_common::map::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::tries;
+use super::{
+    slot::{PerSlot, PolicyState, Slot, open, open_data, open_map_of_maps},
+    tries,
+};
 use crate::{
     clock::Moment,
     config::Settings,
@@ -30,52 +33,6 @@ struct Signed {
     #[serde(default)]
     by: Option<Author>,
 }
-
-/// One of the two places for a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(pub(super) u32);
-
-impl Slot {
-    /// The other one.
-    pub const fn other(self) -> Self {
-        Self(1 - self.0)
-    }
-}
-
-/// Which generation judges packets, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// The one in this slot.
-    Settled(Slot),
-    /// The one in this slot, until `until` on the boot clock; then the other one, unless somebody confirms it.
-    Provisional {
-        /// The slot in force.
-        slot: Slot,
-        /// The deadline.
-        until: u64,
-    },
-    /// The one in this slot, since the other one was not confirmed until `since` on the boot clock.
-    FellBack {
-        /// The slot in force.
-        slot: Slot,
-        /// The deadline that passed.
-        since: u64,
-    },
-}
-
-impl Standing {
-    /// The slot of the generation in force.
-    pub const fn slot(self) -> Slot {
-        match self {
-            Self::Settled(slot) | Self::Provisional { slot, .. } | Self::FellBack { slot, .. } => {
-                slot
-            }
-        }
-    }
-}
-
-/// A map of maps with one for each slot.
-pub(super) type PerSlot = ArrayOfMaps<MapData, MapData>;
 
 /// The shared maps, opened from their pins.
 pub struct Maps {
@@ -145,23 +102,23 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn standing(&self) -> Result<Standing> {
+    pub fn standing(&self) -> Result<PolicyState> {
         let word = self
             .selector
             .get(&0, 0)
             .map_err(|error| explain("read policy", &error))?;
         let slot = Slot(word & (SLOTS - 1));
         if word & PROVISIONAL == 0 {
-            return Ok(Standing::Settled(slot));
+            return Ok(PolicyState::Active(slot));
         }
         let until = self.record(slot)?.fallback_at;
         Ok(if Moment::now()?.boot >= until {
-            Standing::FellBack {
+            PolicyState::RolledBack {
                 slot: slot.other(),
                 since: until,
             }
         } else {
-            Standing::Provisional { slot, until }
+            PolicyState::Provisional { slot, until }
         })
     }
 
@@ -336,30 +293,4 @@ impl Maps {
         prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);
         Ok(prefixes.into_iter().map(|(prefix, _)| prefix).collect())
     }
-}
-
-/// Puts `map` into `slot`; returns once no program reads the one that was there.
-///
-/// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
-/// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
-pub(super) fn put(maps: &mut PerSlot, slot: Slot, map: &MapData) -> Result<()> {
-    maps.set(slot.0, map, 0)
-        .map_err(|error| explain("write policy", &error))
-}
-
-fn open<M>(directory: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<M>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    let map = open_data(directory, name)?;
-    M::try_from(kind(map)).map_err(|error| explain(&format!("open map `{name}`"), &error))
-}
-
-pub(super) fn open_data(directory: &Path, name: &str) -> Result<MapData> {
-    MapData::from_pin(directory.join(name))
-        .map_err(|error| explain(&format!("open map `{name}`"), &error))
-}
-
-pub(super) fn open_map_of_maps(directory: &Path, name: &str) -> Result<PerSlot> {
-    open(directory, name, Map::ArrayOfMaps)
 }

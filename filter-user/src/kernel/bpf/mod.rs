@@ -8,6 +8,7 @@ mod maps;
 mod object;
 mod prefilter;
 mod reports;
+mod slot;
 mod stage;
 mod strangers;
 mod sys;
@@ -19,9 +20,10 @@ pub use self::{
     attach::{Attachment, Link, LogLines, detach_link, links, loaded, refusal},
     census::{Census, Family},
     counters::{CounterRow, Counters},
-    maps::{Maps, Slot, Standing},
+    maps::Maps,
     object::{HeldMaps, Program, create_maps},
     reports::{Begin, News, Refused, ReportReader},
+    slot::{PolicyState, Slot},
     stage::Staging,
     strangers::read_strangers,
     usage::Use,

@@ -17,7 +17,7 @@ use filter_common::{
     },
 };
 
-use super::maps::open_data;
+use super::slot::open_data;
 use crate::ui::{error::Problem, explain::explain};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));

@@ -15,7 +15,8 @@ use filter_common::{
 };
 
 use super::{
-    maps::{Maps, Slot, open_data},
+    maps::Maps,
+    slot::{Slot, open_data},
     table,
 };
 use crate::ui::explain::explain;

@@ -16,7 +16,7 @@ use filter_common::{
 };
 use jiff::Timestamp;
 
-use super::maps::open_data;
+use super::slot::open_data;
 use crate::{clock::Moment, ui::explain::explain};
 
 /// A packet that was dropped, or would have been in enforce mode.

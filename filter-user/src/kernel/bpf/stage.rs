@@ -12,9 +12,11 @@ use serde::Serialize;
 
 use super::{
     batch::Batch,
-    maps::{Maps, Slot, Standing, open_map_of_maps},
-    table, tries,
-    usage::{self, Identity, Known, identify},
+    maps::Maps,
+    slot::{PolicyState, Slot, open_map_of_maps},
+    table,
+    tries::{self, Identity},
+    usage::{self, Known, identify},
 };
 use crate::{
     clock::Moment,
@@ -41,7 +43,7 @@ impl Maps {
     /// If a change waits for its confirmation, or the kernel refuses.
     pub fn begin(&self) -> Result<Staging> {
         // Otherwise the other slot is not free: the program may go back to it at any time.
-        let Standing::Settled(current) = self.standing()? else {
+        let PolicyState::Active(current) = self.standing()? else {
             bail!("write policy: the one in force is provisional");
         };
         let now = Moment::now()?;
@@ -62,7 +64,7 @@ impl Maps {
     /// # Errors
     /// If the kernel refuses; the slot in force is untouched, and the next change frees it.
     pub fn free_previous(&mut self) -> Result<()> {
-        let Standing::Settled(current) = self.standing()? else {
+        let PolicyState::Active(current) = self.standing()? else {
             return Ok(());
         };
         let slot = current.other();

@@ -9,7 +9,7 @@ use filter_common::{
 };
 use jiff::Timestamp;
 
-use super::{batch::Batch, maps::open_data};
+use super::{batch::Batch, slot::open_data};
 use crate::{clock::Moment, ui::explain::explain};
 
 /// A source that enforce mode would have shut out.

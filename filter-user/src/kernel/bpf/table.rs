@@ -7,7 +7,7 @@ use bytemuck::NoUninit;
 
 use super::{
     batch::Batch,
-    maps::{PerSlot, Slot, put},
+    slot::{PerSlot, Slot, put},
 };
 use crate::ui::explain::explain;
 

@@ -10,13 +10,21 @@ use ipnet::IpNet;
 
 use super::{
     batch::Batch,
-    maps::{PerSlot, Slot, put},
-    usage::Identity,
+    slot::{PerSlot, Slot, put},
 };
 use crate::{clock::Moment, policy::Prefix, ui::explain::explain};
 
 /// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
 const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// By what the packets of a range are counted, from one generation to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The key in the map of usage.
+    pub(super) id: u32,
+    /// When the range came, in seconds on the boot clock.
+    pub(super) since: u32,
+}
 
 /// Puts a trie into `slot`, which no packet reads, with the prefixes of one family: the one whose
 /// addresses have `N` bytes, and whose keys `K`. `done` hears how many more are in.

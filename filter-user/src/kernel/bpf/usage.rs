@@ -9,23 +9,15 @@ use jiff::Timestamp;
 
 use super::{
     batch::Batch,
-    maps::{Maps, PerSlot, Slot, open_data},
-    tries,
+    maps::Maps,
+    slot::{PerSlot, Slot, open_data},
+    tries::{self, Identity},
 };
 use crate::{
     clock::Moment,
     policy::{Prefix, Prefixes},
     ui::explain::explain,
 };
-
-/// By what the packets of a range are counted, from one generation to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Identity {
-    /// The key in the map of usage.
-    pub(super) id: u32,
-    /// When the range came, in seconds on the boot clock.
-    pub(super) since: u32,
-}
 
 /// The prefixes of a generation, each with its identity, in the order of their ranges.
 pub(super) type Known = Vec<(Prefix, Identity)>;
