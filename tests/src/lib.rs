@@ -11,13 +11,16 @@ pub mod flood;
 pub mod foreign;
 pub mod front;
 pub mod kernel;
+pub mod loaded;
 pub mod mounts;
 pub mod net;
 pub mod netns;
+#[path = "../../filter-common/tests/verdicts/packets/mod.rs"]
 pub mod packets;
 pub mod scrape;
 pub mod site;
 pub mod stand_in;
+#[path = "../../filter-common/tests/verdicts/table/mod.rs"]
 pub mod table;
 pub mod terminal;
 pub mod tls;

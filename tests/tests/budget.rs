@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use tests::{
     cli::Apifence,
+    loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
-    table::loaded::{Filter, INTERFACE, add_interface},
 };
 
 /// The verifier gives up beyond this many instructions (`BPF_COMPLEXITY_LIMIT_INSNS` in `include/linux/bpf.h`).

@@ -11,12 +11,10 @@ use filter_common::{
 use serde_json::Value;
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran},
+    loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
     packets::V4,
-    table::{
-        self,
-        loaded::{Filter, INTERFACE, add_interface},
-    },
+    table::{self},
 };
 
 const LIST: &str =

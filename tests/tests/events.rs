@@ -11,14 +11,11 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{
     cli::{Apifence, Background},
+    loaded::{self, Filter},
     net::{Echo, silent},
     netns::Namespace,
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
-    table::{
-        Who,
-        loaded::{self, Filter},
-        v4, v6,
-    },
+    table::{Who, v4, v6},
     wait::until,
 };
 

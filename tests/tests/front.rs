@@ -10,11 +10,9 @@ use ipnet::IpNet;
 use tests::{
     cli::Apifence,
     front::{Front, inside, list, near, set, syn},
+    loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
-    table::{
-        self,
-        loaded::{Filter, INTERFACE, add_interface},
-    },
+    table::{self},
 };
 
 /// About so many addresses are asked for, of each list.

@@ -13,14 +13,12 @@ use filter_common::{PassReason, Verdict};
 use nix::pty::openpty;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
+    loaded::{self, Filter, add_interface},
     net::{Echo, silent},
     netns::Namespace,
     packets::V4,
     site::{ADMIN, ATTACH, Family, NODE, Site, at, ip},
-    table::{
-        self,
-        loaded::{self, Filter, add_interface},
-    },
+    table::{self},
 };
 
 /// Half of it IPv4. The administrator's networks are in it, the stranger's are not.

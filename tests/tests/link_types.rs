@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use tests::{
     cli::{Apifence, INPUT, refused},
+    loaded::{INTERFACE, add_interface},
     net::Echo,
     netns::Namespace,
     packets::{CLIENT_PORT, V4, V6},
-    table::loaded::{INTERFACE, add_interface},
     tun::Tun,
 };
 

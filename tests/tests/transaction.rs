@@ -17,13 +17,11 @@ use filter_common::{DropReason, PassReason, Verdict};
 use nix::sys::signal::Signal;
 use tests::{
     cli::Apifence,
+    loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
     packets::V4,
     site::ip,
-    table::{
-        self,
-        loaded::{Filter, INTERFACE, add_interface},
-    },
+    table::{self},
 };
 
 /// In both lists, in the one, in the other, in neither.

@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tests::{
     cli::{Apifence, Ran},
+    loaded::Filter,
     net::{Echo, SILENCE, connect, open},
     packets::{V4, V6},
     site::{INTERFACE, NODE, Site, at, ip},
-    table::{NODE4, NODE6, loaded::Filter},
+    table::{NODE4, NODE6},
 };
 
 use super::{

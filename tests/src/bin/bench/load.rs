@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use tests::{
     cli::Apifence,
+    loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
-    table::loaded::{Filter, INTERFACE, add_interface},
 };
 
 use crate::table::{Cell, Column, Table};

@@ -10,13 +10,11 @@ use tests::{
     cli::Apifence,
     foreign::{DROP, Foreign, PASS},
     front::{inside, set, syn},
+    loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
     packets::{V4, V6},
     site::Family,
-    table::{
-        NODE4, NODE6,
-        loaded::{Filter, INTERFACE, add_interface},
-    },
+    table::{NODE4, NODE6},
 };
 
 use crate::{

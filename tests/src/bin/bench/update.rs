@@ -17,8 +17,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tempfile::TempDir;
 use tests::{
     cli::Apifence,
+    loaded::{INTERFACE, add_interface},
     netns::Namespace,
-    table::loaded::{INTERFACE, add_interface},
 };
 
 use crate::{

@@ -11,10 +11,9 @@ mod headless;
 mod ipv4;
 mod ipv6;
 mod link;
-pub mod loaded;
 mod mpls;
+pub mod mutation;
 mod policies;
-mod reports;
 mod rules;
 mod tunnels;
 
@@ -23,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use filter_common::{
     Bytes,
     DropReason::{self, Unauthorized},
-    LinkHeader,
+    Judgement, LinkHeader,
     PassReason::{self, Authorized, AuthorizedUnclassifiable, NotTcp, OtherPort},
     Verdict::{self, Drop, Pass},
 };
@@ -258,4 +257,13 @@ pub fn seed() -> u64 {
 /// An address as the policy compares it.
 fn ip(address: &str) -> IpAddr {
     address.parse().expect("the table writes addresses right")
+}
+
+/// What a judgement counts as.
+///
+/// # Panics
+///
+/// If its slot has no verdict.
+pub fn verdict(judgement: &Judgement) -> Verdict {
+    Verdict::from_index(judgement.verdict_index).expect("every judgement has a verdict")
 }

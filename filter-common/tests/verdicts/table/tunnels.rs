@@ -150,25 +150,25 @@ fn cut(rows: &mut Rows, kind: &str, tunnel: Add) {
 /// In the first of several fragments the inner source may be in a later one.
 fn nested(rows: &mut Rows) {
     let front = 8 + 24;
-    for len in [0, 8, 32, 40, 48] {
-        for who in Who::BOTH {
-            let packet = v6(Who::Listed).fragment(0, true, 1).segments(0, &[NODE6]);
-            let packet = packet.payload(41, &syn(41, who, 6443));
-            let want = match who {
-                _ if len < 40 => Drop(IncompleteFirstFragment),
-                Who::Stranger if len < 44 => Drop(IncompleteFirstFragment),
-                Who::Listed if len < 44 => Pass(AuthorizedUnclassifiable),
-                Who::Stranger => Drop(Unauthorized),
-                Who::Listed => Pass(Authorized),
-            };
-            let name = format!("tunnels/first-fragment/cut-to-{len}/{}", who.word());
-            rows.add(&*name, packet.clone().cut(front + len).frame(), want);
-            let outer_len = u16::try_from(front + len).expect("it is short");
-            let name = format!(
-                "tunnels/first-fragment/the-rest-is-padding-from-{len}/{}",
-                who.word()
-            );
-            rows.add(name, packet.payload_len(outer_len).frame(), want);
+    for ((family, number), header_len) in INNER.into_iter().zip([20, 40]) {
+        for len in [0, 8, header_len - 8, header_len, header_len + 8] {
+            for who in Who::BOTH {
+                let packet = v6(Who::Listed).fragment(0, true, 1).segments(0, &[NODE6]);
+                let packet = packet.payload(number, &syn(number, who, 6443));
+                let want = match who {
+                    _ if len < header_len => Drop(IncompleteFirstFragment),
+                    Who::Stranger if len < header_len + 4 => Drop(IncompleteFirstFragment),
+                    Who::Listed if len < header_len + 4 => Pass(AuthorizedUnclassifiable),
+                    Who::Stranger => Drop(Unauthorized),
+                    Who::Listed => Pass(Authorized),
+                };
+                let name = format!("tunnels/first-fragment/{family}");
+                let cut = format!("{name}/cut-to-{len}/{}", who.word());
+                rows.add(cut, packet.clone().cut(front + len).frame(), want);
+                let outer_len = u16::try_from(front + len).expect("it is short");
+                let padded = format!("{name}/the-rest-is-padding-from-{len}/{}", who.word());
+                rows.add(padded, packet.payload_len(outer_len).frame(), want);
+            }
         }
     }
     rows.hostile(

@@ -106,6 +106,15 @@ fn jumbograms(rows: &mut Rows) {
             rows.add(name, packet.payload_len(0).frame(), want);
         }
     }
+    // The last header ends beyond both that and the packet: nothing lies where the port should.
+    rows.doubt(
+        "big/beyond-reach-and-packet",
+        |who| {
+            let packet = filled(v6(who), 64_000).destination_options(2_048);
+            packet.syn(CLIENT_PORT, 6443).cut(64_016).frame()
+        },
+        Truncated,
+    );
     // Where a routing header may still come, the destination is not certain either.
     let unread = filled(
         V6::new(Who::Stranger.v6(), super::OTHER6).hop_by_hop(8),

@@ -1,5 +1,7 @@
 //! The filter as `apifence attach` loaded it, asked about frames of the table through `BPF_PROG_TEST_RUN`.
 
+mod reports;
+
 use std::{io, iter, mem::offset_of, panic::resume_unwind, path::Path, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,11 +20,9 @@ use filter_common::{
     map::{COUNTERS, GATES, Gate, InterfaceRows, LAYOUT_VERSION, SELECTOR, SLOTS},
 };
 
-use super::{Rules, reports::Reports};
-use crate::{cli::Apifence, netns::Namespace};
+use reports::Reports;
 
-/// The shortest frame that the kernel takes for a test run: a whole Ethernet header.
-pub const SHORTEST: usize = 14;
+use crate::{cli::Apifence, netns::Namespace, packets::end_of_packet, table::Rules};
 
 /// One end of a pair that is down: no frame of anybody else gets into the counters.
 pub const INTERFACE: &str = "quiet";
@@ -296,22 +296,4 @@ fn program(link: &Path) -> Result<(LinkHeader, Xdp)> {
     let name = link_header.program().into();
     let program = Xdp::from_program_info(info, name, XdpAttachType::Interface)?;
     Ok((link_header, program))
-}
-
-/// The offset behind an IP packet right in the frame, by its own account.
-pub fn end_of_packet(frame: Bytes<'_>) -> Option<usize> {
-    let ip = frame.link_header.header_len();
-    let (front, packet) = frame.bytes.split_at_checked(ip)?;
-    let version = match front.last_chunk() {
-        Some([0x08, 0x00]) => 4,
-        Some([0x86, 0xdd]) => 6,
-        Some(_) => return None,
-        None => packet.first()? >> 4,
-    };
-    let (header, len) = match version {
-        4 => (0, packet.get(2..4)?),
-        6 => (40, packet.get(4..6)?),
-        _ => return None,
-    };
-    Some(ip + header + usize::from(u16::from_be_bytes([len[0], len[1]])))
 }

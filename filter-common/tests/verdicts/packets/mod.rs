@@ -9,6 +9,7 @@ pub mod v6;
 use std::net::IpAddr;
 
 use etherparse::{TcpHeader, UdpHeader};
+use filter_common::Bytes;
 
 pub use ethernet::{frame, tagged, tagged_as, typed};
 pub use v4::V4;
@@ -76,4 +77,22 @@ pub fn datagram(
     }
     .expect("the data fits a packet");
     [&header.to_bytes(), data].concat()
+}
+
+/// The offset behind an IP packet right in the frame, by its own account.
+pub fn end_of_packet(frame: Bytes<'_>) -> Option<usize> {
+    let ip = frame.link_header.header_len();
+    let (front, packet) = frame.bytes.split_at_checked(ip)?;
+    let version = match front.last_chunk() {
+        Some([0x08, 0x00]) => 4,
+        Some([0x86, 0xdd]) => 6,
+        Some(_) => return None,
+        None => packet.first()? >> 4,
+    };
+    let (header, len) = match version {
+        4 => (0, packet.get(2..4)?),
+        6 => (40, packet.get(4..6)?),
+        _ => return None,
+    };
+    Some(ip + header + usize::from(u16::from_be_bytes([len[0], len[1]])))
 }
