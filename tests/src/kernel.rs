@@ -1,6 +1,12 @@
 //! What the kernel holds: programs, links and maps by their ids.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+    path::Path,
+    process::Command,
+    thread,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -65,5 +71,32 @@ pub fn detach_link(pin: &Path) -> Result<()> {
         .output()
         .context("run bpftool")?;
     ensure!(detached.status.success(), "{detached:?}");
+    Ok(())
+}
+
+/// Ends a test that needs Linux `major.minor` where the kernel is older; an error where it is not.
+///
+/// The last line of `cargo xtask test` names the test, and CI does not accept it. The line goes past libtest, which hides
+/// what a test that passes prints.
+pub fn cannot_run_before(needed: [u32; 2], why: &str) -> Result<()> {
+    let [major, minor] = needed;
+    let release = nix::sys::utsname::uname()?
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|number| number.parse::<u32>().ok());
+    let running = [numbers.next(), numbers.next()].map(Option::unwrap_or_default);
+    ensure!(
+        running < needed,
+        "this is Linux {release}, and {major}.{minor} is enough: {why}"
+    );
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test");
+    writeln!(
+        io::stderr(),
+        "\nnot run: {test}: needs Linux {major}.{minor}: {why}"
+    )?;
     Ok(())
 }
