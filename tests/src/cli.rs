@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 
 use crate::{
     mounts,
+    net::{SILENCE, exchange},
     netns::Namespace,
     wait::{PATIENCE, until},
 };
@@ -191,6 +193,25 @@ impl<'a> Apifence<'a> {
             })
             .filter_map(|counter| counter["packets"].as_u64())
             .sum())
+    }
+
+    /// Makes `attempt`, during which a packet is dropped and counted as unauthorized.
+    pub fn drops<T>(&self, attempt: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.packets("drop", "unauthorized")?;
+        let done = attempt()?;
+        ensure!(
+            self.packets("drop", "unauthorized")? > before,
+            "silence, but no drop was counted"
+        );
+        Ok(done)
+    }
+
+    /// Wants what goes out over `stream` dropped and counted, and nothing back.
+    pub fn cuts(&self, stream: &mut TcpStream) -> Result<()> {
+        self.drops(|| match exchange(stream, SILENCE) {
+            Ok(()) => bail!("{:?} goes on", stream.local_addr()),
+            Err(_) => Ok(()),
+        })
     }
 
     /// Packets dropped, for any reason.

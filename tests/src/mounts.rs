@@ -7,8 +7,9 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
 };
@@ -60,8 +61,11 @@ impl Home {
         bind(own, Path::new(BPFFS))?;
         // Those of other threads would stay for as long as this one does.
         for mounted in held()? {
-            umount2(&mounted, MntFlags::MNT_DETACH)
-                .with_context(|| format!("unmount `{}`", mounted.display()))?;
+            match umount2(&mounted, MntFlags::MNT_DETACH) {
+                // Its thread has removed the directory, which takes the mount away here as well.
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+                Err(error) => bail!("unmount `{}`: {error}", mounted.display()),
+            }
         }
         Ok(home)
     }

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::{
     cli::Apifence,
@@ -118,14 +118,9 @@ impl Site {
         target: SocketAddr,
         filter: &Apifence<'_>,
     ) -> Result<()> {
-        let before = filter.packets("drop", "unauthorized")?;
-        silent(&self.stranger, ip(source), target)?;
-        let after = filter.packets("drop", "unauthorized")?;
-        ensure!(
-            after > before,
-            "{source} to {target}: silence, but no drop was counted"
-        );
-        Ok(())
+        filter
+            .drops(|| silent(&self.stranger, ip(source), target))
+            .with_context(|| format!("{source} to {target}"))
     }
 
     /// UDP and ICMP from the stranger's address to the node's, which no filter of ours touches.

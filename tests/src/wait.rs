@@ -21,3 +21,16 @@ pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<(
     }
     Ok(())
 }
+
+/// Looks at something that lasts for a few seconds, given as `3s`; once more at what lasts longer,
+/// where the machine was too slow for that.
+pub fn while_it_lasts<T>(mut look: impl FnMut(&str) -> Result<T>) -> Result<T> {
+    for seconds in [3, 12, 48] {
+        let started = Instant::now();
+        match look(&format!("{seconds}s")) {
+            Err(_) if started.elapsed().as_secs() >= seconds => {}
+            looked => return looked,
+        }
+    }
+    bail!("this machine takes more than 48 s for a few commands")
+}

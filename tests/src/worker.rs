@@ -45,9 +45,9 @@ impl Cluster {
         open(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
     }
 
-    /// The worker's attempt meets silence.
-    pub fn is_out(&self) -> Result<()> {
-        silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
+    /// The worker's attempt meets silence, and was dropped and counted.
+    pub fn is_out(&self, filter: &Apifence<'_>) -> Result<()> {
+        filter.drops(|| silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT)))
     }
 }
 

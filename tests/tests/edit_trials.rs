@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, FAILED},
     config_map::ConfigMap,
+    loaded::lapse,
     net::{Echo, open},
     scrape::get,
     site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
@@ -17,7 +18,14 @@ use tests::{
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
-const SHORT: [&str; 2] = ["--on-cut-within", "3s"];
+/// Long enough to look at a trial on any machine; [`lapse`] ends it.
+const TRIAL: [&str; 2] = ["--on-cut-within", "1h"];
+
+/// `run` says that an edit is on trial, a moment before it is.
+fn lapses(filter: &Apifence<'_>) -> Result<()> {
+    until("it is on trial", || Ok(provisional(filter)?.is_object()))?;
+    lapse(filter)
+}
 
 fn is_in(filter: &Apifence<'_>, address: &str, wanted: bool) -> Result<()> {
     until("it is in force", || {
@@ -31,10 +39,11 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
     let filter = Apifence::new(&cluster.node)?;
     let _server = Echo::new(&cluster.node, PORT)?;
     fs::write(filter.ranges_file(), WITH)?;
-    let mut daemon = start(&filter, &SHORT)?;
+    let mut daemon = start(&filter, &TRIAL)?;
     let _worker = cluster.connect()?;
     fs::write(filter.ranges_file(), WITHOUT)?;
     daemon.line(is_on_trial)?;
+    lapses(&filter)?;
     daemon.line(is_held)?;
     // Who writes the same again, as who manages configurations does, has not edited anything.
     fs::write(filter.ranges_file(), WITHOUT)?;
@@ -45,6 +54,7 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
     // Who asks for it gets it on trial again.
     daemon.signal(Signal::SIGHUP)?;
     daemon.line(is_on_trial)?;
+    lapses(&filter)?;
     daemon.line(is_held)?;
     // Another edit is followed.
     fs::write(filter.ranges_file(), format!("{WITH}203.0.113.9\n"))?;
@@ -58,7 +68,7 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
     daemon.line(is_on_trial)?;
     filter.ok(&["confirm"])?;
     is_in(&filter, WORKER, false)?;
-    cluster.is_out()
+    cluster.is_out(&filter)
 }
 
 #[test]
@@ -67,11 +77,12 @@ fn a_file_that_breaks_during_the_trial_and_is_mended_is_followed() -> Result<()>
     let filter = Apifence::new(&cluster.node)?;
     let _server = Echo::new(&cluster.node, PORT)?;
     fs::write(filter.ranges_file(), WITH)?;
-    let mut daemon = start(&filter, &SHORT)?;
+    let mut daemon = start(&filter, &TRIAL)?;
     let _worker = cluster.connect()?;
     fs::write(filter.ranges_file(), WITHOUT)?;
     daemon.line(is_on_trial)?;
     fs::write(filter.ranges_file(), "many\n")?;
+    lapses(&filter)?;
     daemon.line(|line| line.starts_with("error: ") && line.contains("many"))?;
     ensure!(provisional(&filter)?.is_null());
     cluster.connect()?;
@@ -112,7 +123,7 @@ fn the_list_and_the_settings_are_one_trial() -> Result<()> {
         Ok(get(&cluster.node, "/readyz")?.status == 200)
     })?;
     ensure!(provisional(&filter)?.is_null());
-    cluster.is_out()
+    cluster.is_out(&filter)
 }
 
 #[test]
@@ -121,14 +132,16 @@ fn a_trial_that_ends_while_nobody_looks_does_not_come_back() -> Result<()> {
     let filter = Apifence::new(&cluster.node)?;
     let _server = Echo::new(&cluster.node, PORT)?;
     fs::write(filter.ranges_file(), WITH)?;
-    let mut daemon = start(&filter, &SHORT)?;
+    let mut daemon = start(&filter, &TRIAL)?;
     let _worker = cluster.connect()?;
     fs::write(filter.ranges_file(), WITHOUT)?;
     daemon.line(is_on_trial)?;
+    until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
     daemon.signal(Signal::SIGHUP)?;
     drop(daemon);
-    until("the worker is let in", || Ok(cluster.connect().is_ok()))?;
-    let mut daemon = start(&filter, &SHORT)?;
+    lapse(&filter)?;
+    cluster.connect()?;
+    let mut daemon = start(&filter, &TRIAL)?;
     daemon.line(is_held)?;
     ensure!(provisional(&filter)?.is_null());
     fs::write(filter.ranges_file(), format!("{WITH}203.0.113.9\n"))?;
@@ -150,12 +163,13 @@ fn a_config_map_is_on_trial_as_a_file_is() -> Result<()> {
         "--ranges-file",
         &file,
         "--on-cut-within",
-        "3s",
+        "1h",
     ])?;
     daemon.line(|line| line.contains("guarding"))?;
     let _worker = cluster.connect()?;
     map.update("..2", WITHOUT)?;
     daemon.line(is_on_trial)?;
+    lapses(&filter)?;
     daemon.line(is_held)?;
     cluster.connect()?;
     map.update("..3", &format!("{WITH}203.0.113.9\n"))?;
@@ -165,7 +179,7 @@ fn a_config_map_is_on_trial_as_a_file_is() -> Result<()> {
     daemon.line(is_on_trial)?;
     filter.ok(&["confirm", "--ranges-file", &file])?;
     daemon.line(|line| line.contains("was confirmed"))?;
-    cluster.is_out()
+    cluster.is_out(&filter)
 }
 
 /// Whoever is connected when `run` starts for the first time.
@@ -176,10 +190,11 @@ fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
     let _server = Echo::new(&cluster.node, PORT)?;
     let _worker = cluster.connect()?;
     fs::write(filter.ranges_file(), WITHOUT)?;
-    let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "4s"])?;
+    let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "1h"])?;
     daemon.line(|line| is_on_trial(line) && line.contains(WORKER))?;
     until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
-    cluster.is_out()?;
+    cluster.is_out(&filter)?;
+    lapse(&filter)?;
     daemon.line(is_held)?;
     ensure!(filter.json(&["status"])?["state"] == "monitoring");
     cluster.connect()?;
@@ -192,7 +207,7 @@ fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
     daemon.signal(Signal::SIGHUP)?;
     daemon.line(is_on_trial)?;
     filter.ok(&["confirm"])?;
-    cluster.is_out()
+    cluster.is_out(&filter)
 }
 
 #[test]

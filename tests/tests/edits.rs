@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tests::{
     cli::Apifence,
     config_map::ConfigMap,
+    loaded::lapse,
     net::Echo,
     site::{ATTACH, Family, STRANGER, Site},
     wait::until,
@@ -65,14 +66,11 @@ fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
     let before = fs::read_to_string(filter.ranges_file())?;
     edit(&filter, admit_stranger)?;
     let edited = fs::read_to_string(filter.ranges_file())?;
-    let reload = ["ranges", "reload", "--confirm-within"];
-
-    filter.ok(&[&reload[..], &["2s"]].concat())?;
+    filter.ok(&["ranges", "reload", "--confirm-within", "1h"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
-    until("the trial ends", || {
-        Ok(filter.json(&["status"])?["provisional"].is_null())
-    })?;
+    lapse(&filter)?;
+    ensure!(filter.json(&["status"])?["provisional"].is_null());
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.json(&["status"])?["drift"] == json!([]));
 

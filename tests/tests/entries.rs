@@ -8,7 +8,7 @@ use tests::{
     cli::{Apifence, INPUT, Ran, refused},
     net::Echo,
     site::{ADMIN, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
-    wait::until,
+    wait::{until, while_it_lasts},
 };
 
 const PORT: u16 = 6443;
@@ -29,29 +29,21 @@ fn an_entry_expires_without_any_process() -> Result<()> {
     filter.ok(&ATTACH)?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
 
-    let add = [
-        "ranges",
-        "add",
-        STRANGER[0],
-        STRANGER[1],
-        "--expires",
-        "3s",
-        "--comment",
-        "a guest",
-    ];
-    filter.ok(&add)?;
-    let mut connections = Vec::new();
-    for family in Family::BOTH {
-        connections.push(site.stranger_gets_in(family, PORT)?);
-    }
-    let check = filter.json(&["check", STRANGER[0]])?;
-    let answer = &check["results"][0];
-    ensure!(
-        answer["allowed"] == true
-            && answer["comment"] == "a guest"
-            && answer["expires"].is_string(),
-        "{check:#}"
-    );
+    let connections = while_it_lasts(|time| {
+        let add = ["ranges", "add", STRANGER[0], STRANGER[1]];
+        let more = ["--expires", time, "--comment", "a guest"];
+        filter.ok(&[&add[..], &more].concat())?;
+        let connections = Family::BOTH.map(|family| site.stranger_gets_in(family, PORT));
+        let check = filter.json(&["check", STRANGER[0]])?;
+        let answer = &check["results"][0];
+        ensure!(
+            answer["allowed"] == true
+                && answer["comment"] == "a guest"
+                && answer["expires"].is_string(),
+            "{check:#}"
+        );
+        connections.into_iter().collect::<Result<Vec<_>>>()
+    })?;
     // The filter forgets nothing when it is attached anew, and the entry lives no longer for it.
     filter.ok(&ATTACH[..3])?;
     until("the entry expires", || {
@@ -62,10 +54,7 @@ fn an_entry_expires_without_any_process() -> Result<()> {
         site.admin_gets_in(family, PORT)?;
     }
     for mut open in connections {
-        ensure!(
-            tests::net::exchange(&mut open, tests::net::SILENCE).is_err(),
-            "an open connection outlives its entry"
-        );
+        filter.cuts(&mut open)?;
     }
     let text = filter.run(&["check", STRANGER[0]])?.stdout;
     ensure!(text.contains("has expired"), "{text}");

@@ -1,7 +1,5 @@
 //! Two lists in turn, on a real wire: who is in both loses nothing, who is in neither gets nothing.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
 use tests::{
     cli::{Apifence, INPUT, refused},
@@ -19,7 +17,7 @@ const LISTS: [&str; 2] = [
 
 #[test]
 fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_a_strangers() -> Result<()> {
-    const TIME: Duration = Duration::from_secs(4);
+    const SWAPS: usize = 40;
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let server = Echo::new(&site.node, PORT)?;
@@ -29,32 +27,22 @@ fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_a_strangers() -> Res
         Transfer::new(&site.admin, ip(ADMIN[family as usize]), target)
     });
     let admins = admins.into_iter().collect::<Result<Vec<_>>>()?;
-    let swap = |time: Duration| -> Result<usize> {
-        let started = Instant::now();
-        for swaps in 0.. {
-            if started.elapsed() > time {
-                return Ok(swaps);
-            }
-            filter.ok(&["ranges", "set", LISTS[swaps % 2]])?;
+    let swap = || -> Result<()> {
+        for list in LISTS.into_iter().cycle().take(SWAPS) {
+            filter.ok(&["ranges", "set", list])?;
+            // Under each list something goes there and back, however busy the machine is.
+            admins.iter().try_for_each(Transfer::flows)?;
         }
-        unreachable!("there is no last number")
+        Ok(())
     };
 
     // The administrator alone: whatever is dropped is his.
-    let (passed, dropped) = (filter.packets("pass", "authorized")?, filter.dropped()?);
-    let swaps = swap(TIME)?;
-    for admin in &admins {
-        admin.flows()?;
-    }
-    let packets = filter.packets("pass", "authorized")? - passed;
+    let dropped = filter.dropped()?;
+    swap()?;
     assert_eq!(
         filter.dropped()?,
         dropped,
         "packets of a source in both lists"
-    );
-    ensure!(
-        swaps > 10 && packets > 100 * swaps as u64,
-        "{packets} packets in {swaps} swaps"
     );
 
     // And a stranger beside: whether the node answers him his own counter tells.
@@ -64,7 +52,7 @@ fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_a_strangers() -> Res
         Knocker::new(&site.stranger, ip(STRANGER[family as usize]), target)
     });
     let knockers = knockers.into_iter().collect::<Result<Vec<_>>>()?;
-    swap(TIME)?;
+    swap()?;
     ensure!(filter.dropped()? > dropped + 100, "he did not knock");
     for knocker in knockers {
         knocker.stop()?;

@@ -7,6 +7,7 @@ use serde_json::json;
 use tests::{
     cli::{Apifence, FAILED, refused},
     foreign::Foreign,
+    loaded::lapse,
     net::{Echo, open, silent},
     netns::{End, Namespace, veth},
     scrape::get,
@@ -40,10 +41,11 @@ fn an_unconfirmed_first_attach_comes_back_by_nobody() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&[&ATTACH[..3], &["--confirm-within", "12s"]].concat())?;
+    filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("a change is on trial"))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    lapse(&filter)?;
     daemon.line(|line| line.starts_with("error: follow files"))?;
     site.stranger_gets_in(Family::V4, PORT)?;
     until("it is not ready", || {
@@ -102,12 +104,11 @@ fn a_trial_of_an_edited_file_leaves_the_list_before_for_a_reboot() -> Result<()>
     filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
     fs::write(filter.ranges_file(), format!("{LIST}{}\n", STRANGER[0]))?;
-    filter.ok(&[&ATTACH[..3], &["--confirm-within", "2s"]].concat())?;
+    filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
     site.stranger_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
-    until("the trial ends", || {
-        Ok(filter.json(&["status"])?["provisional"].is_null())
-    })?;
+    lapse(&filter)?;
+    ensure!(filter.json(&["status"])?["provisional"].is_null());
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.json(&["status"])?["drift"] == json!([]));
     Ok(())
@@ -254,11 +255,9 @@ fn no_generation_has_the_number_of_one_before() -> Result<()> {
     look("on trial")?;
     filter.ok(&["ranges", "rollback"])?;
     look("first")?;
-    filter.ok(&[&add[..], &["1s"]].concat())?;
+    filter.ok(&[&add[..], &["1h"]].concat())?;
     look("on trial again")?;
-    until("the trial is over", || {
-        Ok(filter.json(&["status"])?["provisional"].is_null())
-    })?;
+    lapse(&filter)?;
     look("first")?;
     for list in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
         filter.ok(&["ranges", "set", list, "--force"])?;

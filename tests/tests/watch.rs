@@ -300,7 +300,6 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
     let mut daemon = start(&site, &filter)?;
     let add = ["ranges", "add", STRANGER[0], "--confirm-within"];
     filter.ok(&[&add[..], &["3s"]].concat())?;
-    site.stranger_gets_in(Family::V4, PORT)?;
     daemon.line(|line| line.contains("a change is on trial"))?;
     daemon.line(|line| line.contains("was not confirmed in time"))?;
     daemon.line(|line| line.contains("the change on trial is over"))?;
@@ -314,6 +313,7 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
 
     filter.ok(&[&add[..], &["1h"]].concat())?;
     daemon.line(|line| line.contains("a change is on trial"))?;
+    site.stranger_gets_in(Family::V4, PORT)?;
     filter.ok(&["confirm"])?;
     daemon.line(|line| line.contains("the change on trial was confirmed"))?;
     site.stranger_gets_in(Family::V4, PORT).map(drop)

@@ -2,7 +2,7 @@
 
 mod reports;
 
-use std::{io, iter, mem::offset_of, panic::resume_unwind, path::Path, thread};
+use std::{io, iter, mem::offset_of, panic::resume_unwind, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
@@ -17,10 +17,15 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
     Bytes, COUNTERS_PER_INTERFACE, FlowInfo, LinkHeader, Verdict,
-    map::{COUNTERS, GATES, Gate, InterfaceRows, LAYOUT_VERSION, SELECTOR, SLOTS},
+    map::{
+        COUNTERS, GATES, Gate, InterfaceRows, LAYOUT_VERSION, POLICY, PROVISIONAL, PolicyRecord,
+        SELECTOR, SLOTS,
+    },
 };
 
 use reports::Reports;
+
+use nix::time::{ClockId, clock_gettime};
 
 use crate::{cli::Apifence, netns::Namespace, packets::end_of_packet, table::Rules};
 
@@ -258,6 +263,25 @@ fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
     let mut selector: Array<MapData, u32> = Map::Array(selector).try_into()?;
     let slot = selector.get(&0, 0)?;
     Ok(selector.set(0, slot ^ 1, 0)?)
+}
+
+/// Ends the change on trial now: puts its deadline on the filter's clock into the past. A trial that
+/// is long enough for any machine need not be waited for.
+pub fn lapse(apifence: &Apifence<'_>) -> Result<()> {
+    let maps = apifence
+        .bpffs()
+        .join(format!("layout-{LAYOUT_VERSION}/maps"));
+    let open = |name| -> Result<Map> { Ok(Map::Array(MapData::from_pin(maps.join(name))?)) };
+    let selector: Array<MapData, u32> = open(SELECTOR)?.try_into()?;
+    let word = selector.get(&0, 0)?;
+    ensure!(word & PROVISIONAL != 0, "no change is on trial");
+    let mut records: Array<MapData, [u8; size_of::<PolicyRecord>()]> = open(POLICY)?.try_into()?;
+    let slot = word & !PROVISIONAL;
+    let mut record = records.get(&slot, 0)?;
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?).as_nanos() as u64;
+    let at = offset_of!(PolicyRecord, fallback_at);
+    record[at..at + size_of::<u64>()].copy_from_slice(&now.to_ne_bytes());
+    Ok(records.set(slot, record, 0)?)
 }
 
 /// Has the gate in force say that this node takes packets out of others in every way: not every kernel can be set up so.
