@@ -236,6 +236,8 @@ impl Transfer {
                     Ok(()) if sent != received => return io::ErrorKind::InvalidData.into(),
                     Ok(()) => done.fetch_add(1, Ordering::Release),
                 };
+                // Forty segments a millisecond show any gap, and leave the machine to what is tested.
+                thread::sleep(Duration::from_millis(1));
             }
         });
         Ok(Self {
@@ -282,7 +284,7 @@ pub fn tcp_counter(namespace: &Namespace, counter: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
-/// Knocks at a port without a pause, each time with a new connection, until dropped. Never waits for an answer: whether
+/// Knocks at a port some thousand times a second, each time with a new connection, until dropped. Never waits for an answer: whether
 /// one came, `InSegs` of its namespace tells.
 #[derive(Debug)]
 pub struct Knocker {
@@ -310,6 +312,8 @@ impl Knocker {
                         Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
                         result => result?,
                     }
+                    // No gap is as short, and two of these would keep the machine busy otherwise.
+                    thread::sleep(Duration::from_micros(50));
                 }
                 Ok(())
             })

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 
 /// Long enough for anything that should happen at all, on a slow and busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks `happened` again and again until it says so; fails after [`PATIENCE`], naming `what`.
 pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<()> {

@@ -142,7 +142,7 @@ fn what_attach_would_change_is_shown_and_told() -> Result<()> {
 
 /// The status is that of the change, and not that of its answer.
 #[test]
-fn a_change_is_made_where_nobody_can_be_told() -> Result<()> {
+fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     fs::write(filter.ranges_file(), LIST)?;

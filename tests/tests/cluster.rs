@@ -272,7 +272,7 @@ fn beside(node: &Namespace, name: &str, words: &[&str]) -> Result<[StandIn; 2]> 
 }
 
 #[test]
-fn a_port_that_belongs_to_somebody_else_needs_force() -> Result<()> {
+fn a_port_of_another_program_needs_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let web = beside(&site.node, "nginx", &[])?;
@@ -327,7 +327,7 @@ fn a_proxy_in_front_of_the_server_is_no_stranger_and_another_program_is_where_no
 }
 
 #[test]
-fn the_first_start_of_run_leaves_somebody_elses_port_alone() -> Result<()> {
+fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _programs = beside(&site.node, "traefik", &[])?;
@@ -381,7 +381,7 @@ const RULES: [(&str, bool); 8] = [
 ];
 
 #[test]
-fn a_port_that_is_rewritten_to_somebody_else_needs_force() -> Result<()> {
+fn a_port_that_is_rewritten_to_another_host_needs_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     for (rules, is_foreign) in RULES {

@@ -98,7 +98,7 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_stops_nobody_who_can_do_without() -> Result<()> {
+fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 443)?;

@@ -137,7 +137,7 @@ fn half_of_a_connection_is_named_too() -> Result<()> {
 }
 
 #[test]
-fn who_comes_in_over_an_interface_without_a_filter_is_not_cut() -> Result<()> {
+fn connections_over_an_interface_without_a_filter_are_not_cut() -> Result<()> {
     let [node, client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
     let _server = Echo::new(&node, PORT)?;

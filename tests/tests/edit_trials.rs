@@ -127,7 +127,7 @@ fn the_list_and_the_settings_are_one_trial() -> Result<()> {
 }
 
 #[test]
-fn a_trial_that_ends_while_nobody_looks_does_not_come_back() -> Result<()> {
+fn a_trial_that_ends_while_run_is_down_does_not_come_back() -> Result<()> {
     let cluster = Cluster::new()?;
     let filter = Apifence::new(&cluster.node)?;
     let _server = Echo::new(&cluster.node, PORT)?;

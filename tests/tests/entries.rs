@@ -102,7 +102,7 @@ fn an_entry_inside_a_longer_lived_one_lives_as_long() -> Result<()> {
 }
 
 #[test]
-fn a_file_with_expired_entries_lets_nobody_in_by_them() -> Result<()> {
+fn expired_entries_of_a_file_authorize_no_source() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

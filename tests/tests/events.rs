@@ -74,7 +74,7 @@ fn knock(site: &Site, family: Family) -> Result<()> {
 }
 
 #[test]
-fn a_lone_syn_is_shown_to_everyone_who_asks() -> Result<()> {
+fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
     for xdp_mode in ["native", "generic"] {
         let site = Site::new()?;
         let filter = Apifence::new(&site.node)?;
@@ -205,7 +205,7 @@ fn a_flood_is_sampled_and_the_rest_is_counted_exactly() -> Result<()> {
 }
 
 #[test]
-fn monitor_mode_suggests_ranges_that_let_the_stranger_in() -> Result<()> {
+fn monitor_mode_suggests_ranges_that_authorize_the_unlisted_source() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

@@ -135,7 +135,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
 }
 
 #[test]
-fn shutting_out_ones_own_shell_needs_force() -> Result<()> {
+fn blocking_ones_own_shell_needs_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

@@ -88,7 +88,7 @@ fn a_range_added_lets_in_and_its_removal_cuts_the_open_connection() -> Result<()
 }
 
 #[test]
-fn an_entry_of_the_list_lets_in_nobody_beside_it() -> Result<()> {
+fn an_entry_authorizes_no_neighbour() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 443)?;
@@ -262,7 +262,7 @@ fn the_empty_list_opens_and_says_so() -> Result<()> {
 }
 
 #[test]
-fn nobodys_range_shuts_everyone_out() -> Result<()> {
+fn a_range_without_addresses_blocks_every_source() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;

@@ -85,7 +85,7 @@ fn me_is_where_the_session_comes_from() -> Result<()> {
 }
 
 #[test]
-fn whoever_comes_from_nowhere_is_told_so() -> Result<()> {
+fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;

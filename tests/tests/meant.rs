@@ -311,7 +311,7 @@ fn no_edit_is_told_of_where_there_is_none() -> Result<()> {
 }
 
 #[test]
-fn the_history_says_who_and_by_which_command() -> Result<()> {
+fn the_history_names_user_and_command() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;

@@ -13,9 +13,9 @@ use tests::{
     cli::{Apifence, Background},
     foreign::Foreign,
     kernel,
-    net::Echo,
+    net::{Echo, ping},
     scrape::{ENDPOINT, Page, connect, get, ready, request, scrape},
-    site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, ip},
     wait,
 };
 
@@ -272,11 +272,12 @@ fn a_port_that_the_kernel_chose_is_told() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_served_where_nobody_wants_it() -> Result<()> {
+fn nothing_is_served_without_a_listen_address() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let mut daemon = filter.start(&[&RUN[..], &["--metrics-listen", "off"]].concat())?;
     daemon.line(|line| line.contains("guarding"))?;
+    ping(&site.admin, ip(ADMIN[0]), ip(NODE[0]))?;
     // The counters come once everything else is there.
     daemon.line(|line| line.contains("passed"))?;
     assert!(connect(&site.node).is_err());
@@ -284,7 +285,7 @@ fn nothing_is_served_where_nobody_wants_it() -> Result<()> {
 }
 
 #[test]
-fn clients_that_hang_cost_little_and_shut_nobody_out() -> Result<()> {
+fn clients_that_hang_cost_little_and_block_no_other_client() -> Result<()> {
     /// As many as are served at once.
     const SERVED: usize = 32;
     let site = Site::new()?;

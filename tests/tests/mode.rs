@@ -158,7 +158,7 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
 
 /// What would be undone within a second, or by the next start, is not done.
 #[test]
-fn whoever_says_otherwise_is_named() -> Result<()> {
+fn the_source_of_another_mode_is_named() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -289,7 +289,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
 
 /// Neither needs the ranges file to be writable.
 #[test]
-fn a_list_that_nobody_may_write_is_no_obstacle() -> Result<()> {
+fn a_mode_change_does_not_need_a_writable_list() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let map = ConfigMap::new(LIST)?;
@@ -388,7 +388,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
 
 /// Who is connected now, and would not be any more.
 #[test]
-fn enforcing_refuses_to_cut_everybody() -> Result<()> {
+fn enforcing_refuses_to_cut_every_client() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

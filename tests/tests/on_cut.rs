@@ -187,7 +187,7 @@ fn an_edit_can_be_applied_or_refused_instead() -> Result<()> {
 
 /// Taking an address out of the list is how access is revoked.
 #[test]
-fn an_edit_that_cuts_somebody_else_applies_at_once() -> Result<()> {
+fn an_edit_that_cuts_another_client_applies_at_once() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

@@ -44,7 +44,7 @@ fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
 
 /// The same of a filter that is off.
 #[test]
-fn a_filter_that_is_off_is_off_whoever_cannot_be_told() -> Result<()> {
+fn a_filter_that_is_off_is_off_where_output_cannot_be_written() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     for interface in [&[][..], &["--interface", INTERFACE]] {

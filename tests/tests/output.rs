@@ -230,7 +230,7 @@ fn a_command_that_goes_on_ends_with_its_output() -> Result<()> {
 }
 
 #[test]
-fn attach_and_detach_do_their_work_with_nobody_to_tell() -> Result<()> {
+fn attach_and_detach_work_without_output() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     for streams in [(Closed, Closed), (Full, Full), (Gone, Gone)] {
@@ -250,7 +250,7 @@ fn attach_and_detach_do_their_work_with_nobody_to_tell() -> Result<()> {
 }
 
 #[test]
-fn run_guards_with_nobody_to_tell() -> Result<()> {
+fn run_guards_without_output() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;

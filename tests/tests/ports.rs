@@ -288,7 +288,7 @@ fn tables_that_cannot_be_read_are_told_and_are_no_obstacle() -> Result<()> {
 
 /// What listens where no filter judges is nobody's obstacle.
 #[test]
-fn a_web_server_where_nobody_comes_in_over_the_filter_is_no_obstacle() -> Result<()> {
+fn a_web_server_on_an_unfiltered_interface_needs_no_force() -> Result<()> {
     let site = Site::new()?;
     site.add_node("192.0.2.11")?;
     let filter = Apifence::new(&site.node)?;

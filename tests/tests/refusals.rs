@@ -62,7 +62,7 @@ fn a_foreign_program_is_not_displaced() -> Result<()> {
 }
 
 #[test]
-fn pins_of_another_layout_are_refused_by_who_cannot_take_them_over() -> Result<()> {
+fn pins_of_another_layout_are_refused_by_all_commands_but_attach() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 443)?;

@@ -35,7 +35,7 @@ fn ports(filter: &Apifence<'_>) -> Result<String> {
 
 /// What was given once need not be given again: neither a port opens, nor is anyone cut, for a flag that was left out.
 #[test]
-fn settings_in_force_stay_until_somebody_says_otherwise() -> Result<()> {
+fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 9345)?;

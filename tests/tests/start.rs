@@ -194,7 +194,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
 }
 
 #[test]
-fn settings_that_are_lost_are_told_until_somebody_accepts_it() -> Result<()> {
+fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

@@ -16,7 +16,7 @@ const LISTS: [&str; 2] = [
 ];
 
 #[test]
-fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_a_strangers() -> Result<()> {
+fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_an_unlisted_one() -> Result<()> {
     const SWAPS: usize = 40;
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;

@@ -381,7 +381,7 @@ fn no_packet_meets_a_mixture() -> Result<()> {
 }
 
 #[test]
-fn a_change_that_nobody_confirms_takes_itself_back() -> Result<()> {
+fn an_unconfirmed_change_rolls_back() -> Result<()> {
     fn provisional(time: &str) -> [&str; 5] {
         ["ranges", "set", NEW_LIST, "--confirm-within", time]
     }

@@ -36,7 +36,7 @@ fn second(site: &Site) -> Result<Namespace> {
 
 /// The list of an unconfirmed first attach is in the file, and what returned is no filter: nothing but a deliberate act puts it in force.
 #[test]
-fn an_unconfirmed_first_attach_comes_back_by_nobody() -> Result<()> {
+fn an_unconfirmed_first_attach_does_not_return() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

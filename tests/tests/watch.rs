@@ -320,7 +320,7 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
 }
 
 #[test]
-fn one_is_on_watch_and_nobody_works_against_him() -> Result<()> {
+fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let mut daemon = start(&site, &filter)?;

@@ -105,7 +105,7 @@ fn an_interrupt_in_the_editor_is_for_the_editor() -> Result<()> {
 }
 
 #[test]
-fn nobody_elses_change_is_lost() -> Result<()> {
+fn a_change_during_an_edit_is_not_lost() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let editors = Editors::new()?;
@@ -200,7 +200,7 @@ fn nothing_is_lost_with_the_terminal() -> Result<()> {
 }
 
 #[test]
-fn what_cuts_everyone_is_refused_until_somebody_insists() -> Result<()> {
+fn an_edit_that_cuts_every_client_needs_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

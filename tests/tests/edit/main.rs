@@ -182,7 +182,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
 }
 
 #[test]
-fn an_edit_that_nobody_confirms_is_gone_on_with() -> Result<()> {
+fn an_unconfirmed_edit_is_continued() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

@@ -29,7 +29,7 @@ fn knock(site: &Site, source: &str) -> Result<()> {
 }
 
 #[test]
-fn it_shows_who_knocks_and_who_is_let_in() -> Result<()> {
+fn it_shows_refused_and_authorized_sources() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -172,7 +172,7 @@ fn however_it_ends_the_terminal_is_as_before() -> Result<()> {
 }
 
 #[test]
-fn colours_are_for_who_wants_them() -> Result<()> {
+fn colours_follow_terminal_and_environment() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
