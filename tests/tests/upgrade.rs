@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -20,7 +19,8 @@ use tests::{
 };
 
 const PORT: u16 = 6443;
-const OTHER: u32 = LAYOUT_VERSION - 1;
+/// A neighbour whose number has as many digits.
+const OTHER: u32 = LAYOUT_VERSION ^ 1;
 
 /// A copy of the binary with another layout number.
 struct Other {
@@ -32,21 +32,15 @@ impl Other {
     fn new() -> Result<Self> {
         let directory = TempDir::new()?;
         let path = directory.path().join("apifence");
-        let mut bytes = fs::read(binary())?;
-        let own = format!("layout-{LAYOUT_VERSION}").into_bytes();
-        let other = format!("layout-{OTHER}").into_bytes();
-        ensure!(own.len() == other.len(), "a number of another length");
-        let places: Vec<usize> = bytes
-            .windows(own.len())
-            .enumerate()
-            .filter_map(|(place, window)| (window == own).then_some(place))
-            .collect();
-        ensure!(!places.is_empty(), "the binary does not hold its layout");
-        for place in places {
-            bytes[place..place + own.len()].copy_from_slice(&other);
-        }
-        fs::write(&path, bytes)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        // By another process: a thread that forks meanwhile would keep the file open for writing,
+        // and nothing could execute it.
+        let copy = format!("s/layout-{LAYOUT_VERSION}/layout-{OTHER}/g");
+        let copied = Command::new("sh")
+            .env("LC_ALL", "C")
+            .args(["-c", r#"sed "$0" "$1" > "$2" && chmod 755 "$2""#, &copy])
+            .args([binary(), &path])
+            .status()?;
+        ensure!(copied.success(), "copy the binary: {copied}");
         Ok(Self {
             path,
             _directory: directory,
