@@ -19,8 +19,8 @@ mod reported;
 mod fast_path;
 mod judge;
 
-pub mod map;
-pub mod table;
+pub mod layout;
+pub mod prefilter;
 
 pub use fast_path::judge_fast;
 pub use judge::{judge, judge_slow};

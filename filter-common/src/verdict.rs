@@ -2,7 +2,7 @@
 //!
 //! The numbers are part of the map layout because they index the counters. Never reuse a number. A
 //! reason with another meaning needs a new number and a new
-//! [`LAYOUT_VERSION`](crate::map::LAYOUT_VERSION).
+//! [`LAYOUT_VERSION`](crate::layout::LAYOUT_VERSION).
 
 /// Number of counters of an interface: one for each verdict and reason, unused numbers included.
 pub const COUNTERS_PER_INTERFACE: u32 = 3 * REASONS_PER_VERDICT;

@@ -10,11 +10,11 @@ use aya_ebpf::{
 };
 use filter_common::{
     COUNTERS_PER_INTERFACE, Encapsulation, Mode, Policy,
-    map::{
+    layout::{
         Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
         PrefixValue, SLOTS, Usage, is_default_port,
     },
-    table::{self, Block, GATE_LINES, Key as TableKey, Line, Lines},
+    prefilter::{self, Block, GATE_LINES, Key as TableKey, Line, Lines},
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
@@ -197,7 +197,7 @@ extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64) -> u32 {
 #[inline(always)]
 fn has_in_table_v4(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
     match gate {
-        Some(gate) => table::holds_v4(&Further::<0>(slot), &gate.start, key),
+        Some(gate) => prefilter::holds_v4(&Further::<0>(slot), &gate.start, key),
         None => true,
     }
 }
@@ -205,7 +205,7 @@ fn has_in_table_v4(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
 #[inline(always)]
 fn has_in_table_v6(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
     match gate {
-        Some(gate) => table::holds_v6(&Further::<1>(slot), &gate.start, key),
+        Some(gate) => prefilter::holds_v6(&Further::<1>(slot), &gate.start, key),
         None => true,
     }
 }

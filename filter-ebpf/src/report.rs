@@ -13,7 +13,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use filter_common::{
     PacketLocation, Verdict,
-    map::{
+    layout::{
         MAX_STRANGERS, REPORT_BUDGET, REPORT_WINDOW_SHIFT, REPORTS_PER_CPU, Report, ReportHead,
         Stranger, StrangerKey,
     },

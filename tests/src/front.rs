@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use fastrand::Rng;
-use filter_common::map::{GATES, Gate, LAYOUT_VERSION, SLOTS};
+use filter_common::layout::{GATES, Gate, LAYOUT_VERSION, SLOTS};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{

@@ -32,7 +32,7 @@ fn deadlines_count_from_the_activation() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
-    let layout = format!("layout-{}", filter_common::map::LAYOUT_VERSION);
+    let layout = format!("layout-{}", filter_common::layout::LAYOUT_VERSION);
     let number = site.node.ip(&format!("-o link show dev {INTERFACE}"))?;
     let number = number.split(':').next().context("no number")?.to_owned();
     let interfaces = filter.bpffs().join(layout).join("interfaces").join(number);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use filter_common::map::LAYOUT_VERSION;
+use filter_common::layout::LAYOUT_VERSION;
 use nix::{
     mount::{MntFlags, umount2},
     sys::{

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use filter_common::{
     DropReason, Verdict,
-    map::{GATES, Gate, LAYOUT_VERSION, SELECTOR, SLOTS},
+    layout::{GATES, Gate, LAYOUT_VERSION, SELECTOR, SLOTS},
 };
 use serde_json::Value;
 use tests::{

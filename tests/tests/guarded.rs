@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use filter_common::map::LAYOUT_VERSION;
+use filter_common::layout::LAYOUT_VERSION;
 use tests::{
     cli::Apifence,
     kernel::detach_link,

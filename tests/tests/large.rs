@@ -192,7 +192,7 @@ fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
 /// There is room for the usage of so many ranges, and whoever comes later has it as soon as others have left.
 #[test]
 fn usage_is_counted_as_far_as_there_is_room() -> Result<()> {
-    let room = filter_common::map::MAX_USAGE;
+    let room = filter_common::layout::MAX_USAGE;
     let namespace = Namespace::new("node")?;
     add_interface(&namespace)?;
     let filter = Apifence::new(&namespace)?;

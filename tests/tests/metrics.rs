@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use filter_common::{Verdict, map::LAYOUT_VERSION};
+use filter_common::{Verdict, layout::LAYOUT_VERSION};
 use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, Background},

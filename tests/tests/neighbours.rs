@@ -237,7 +237,7 @@ fn status_names_what_is_in_the_way() -> Result<()> {
     filter.ok(&["attach", "--interface", "eth1"])?;
     let link = format!(
         "layout-{}/interfaces/{}/link",
-        filter_common::map::LAYOUT_VERSION,
+        filter_common::layout::LAYOUT_VERSION,
         site.node.ifindex("eth1")?
     );
     tests::kernel::detach_link(&filter.bpffs().join(link))?;

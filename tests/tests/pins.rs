@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use filter_common::map::LAYOUT_VERSION;
+use filter_common::layout::LAYOUT_VERSION;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tests::{

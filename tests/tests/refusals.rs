@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::Result;
-use filter_common::map::LAYOUT_VERSION;
+use filter_common::layout::LAYOUT_VERSION;
 use tests::{
     cli::{Apifence, FAILED, INPUT, refused},
     foreign::{self, Foreign},

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapInfo, lpm_trie::Key};
 use filter_common::{
     PassReason, Verdict,
-    map::{
+    layout::{
         BITMAPS_V4, BITMAPS_V6, LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4,
         SOURCES_V6, TABLE,
     },

@@ -287,7 +287,7 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
     peer_is_silenced()?;
     daemon.signal(nix::sys::signal::Signal::SIGSTOP)?;
     // Both links are detached by hand, and somebody else is on the first interface by the time that `run` looks.
-    let layout = format!("layout-{}", filter_common::map::LAYOUT_VERSION);
+    let layout = format!("layout-{}", filter_common::layout::LAYOUT_VERSION);
     for entry in fs::read_dir(filter.bpffs().join(layout).join("interfaces"))? {
         tests::kernel::detach_link(&entry?.path().join("link"))?;
     }

@@ -6,7 +6,7 @@ mod snapshot;
 use std::fs;
 
 use anyhow::Result;
-use filter_common::map::LAYOUT_VERSION;
+use filter_common::layout::LAYOUT_VERSION;
 use nix::{
     sys::time::TimeSpec,
     time::{ClockId, clock_gettime},

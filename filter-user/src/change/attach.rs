@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, slice};
 
 use anyhow::{Context as _, Result};
-use filter_common::{Mode, map::Trial};
+use filter_common::{Mode, layout::Trial};
 use jiff::Timestamp;
 
 use super::{

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
-use filter_common::map::Basis;
+use filter_common::layout::Basis;
 
 use crate::{
     cli::PolicyArgs,

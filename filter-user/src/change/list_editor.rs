@@ -5,7 +5,7 @@ use std::{fs, mem, panic::resume_unwind, path::Path, thread, thread::JoinHandle}
 use anyhow::{Context as _, Result};
 use filter_common::{
     Mode,
-    map::{PolicyRecord, Trial},
+    layout::{PolicyRecord, Trial},
 };
 use jiff::Timestamp;
 use serde::Serialize;

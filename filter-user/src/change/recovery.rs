@@ -1,7 +1,7 @@
 //! What a writer who died, or a deadline that passed, left behind is put in order by the next command.
 
 use anyhow::Result;
-use filter_common::map::{PolicyRecord, Trial};
+use filter_common::layout::{PolicyRecord, Trial};
 
 use crate::{
     clock::{Moment, to_second},

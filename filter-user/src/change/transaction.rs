@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use filter_common::map::Trial;
+use filter_common::layout::Trial;
 use jiff::Timestamp;
 
 use super::build::told;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use filter_common::map::{Origin, PolicyRecord};
+use filter_common::layout::{Origin, PolicyRecord};
 use ipnet::IpNet;
 use jiff::Timestamp;
 

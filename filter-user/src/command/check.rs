@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use filter_common::{Mode, map::Origin};
+use filter_common::{Mode, layout::Origin};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use filter_common::{
     Mode,
-    map::{Origin, Trial},
+    layout::{Origin, Trial},
 };
 use serde::Serialize;
 

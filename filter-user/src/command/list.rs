@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use filter_common::{Mode, map::Origin};
+use filter_common::{Mode, layout::Origin};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use filter_common::{
     Mode,
-    map::{Basis, Trial},
+    layout::{Basis, Trial},
 };
 use jiff::Timestamp;
 use serde::Serialize;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use filter_common::{
     Mode,
-    map::{Basis, Origin, PolicyRecord},
+    layout::{Basis, Origin, PolicyRecord},
 };
 use ipnet::IpNet;
 use jiff::Timestamp;

@@ -16,7 +16,7 @@ pub use self::{
     layers::{Config, Row},
     nearest::nearest,
 };
-pub use filter_common::map::DEFAULT_PORTS;
+pub use filter_common::layout::DEFAULT_PORTS;
 
 use std::{
     collections::BTreeSet,

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, FromArgMatches as _};
-use filter_common::map::Basis;
+use filter_common::layout::Basis;
 use tokio::sync::watch;
 
 use self::{

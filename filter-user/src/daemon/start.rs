@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Durat
 use anyhow::{Context as _, Result};
 use filter_common::{
     Mode,
-    map::{Basis, Trial},
+    layout::{Basis, Trial},
 };
 use ipnet::IpNet;
 

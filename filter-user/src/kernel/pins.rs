@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use filter_common::map::LAYOUT_VERSION;
+use filter_common::layout::LAYOUT_VERSION;
 use nix::{
     sys::{
         stat::{major, minor},

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result};
 use filter_common::{
     Mode,
-    map::{Basis, Origin},
+    layout::{Basis, Origin},
 };
 use prometheus::{
     Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder, core::Collector,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use filter_common::{Mode, map::Basis};
+use filter_common::{Mode, layout::Basis};
 
 use super::Health;
 use crate::{

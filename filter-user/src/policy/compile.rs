@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use filter_common::map::Origin;
+use filter_common::layout::Origin;
 use ipnet::IpNet;
 use jiff::Timestamp;
 

@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use filter_common::{Encapsulation, Mode, map::Basis};
+use filter_common::{Encapsulation, Mode, layout::Basis};
 
 use self::author::Author;
 use crate::config::Settings;

@@ -1,7 +1,7 @@
 //! From the prefixes of a generation to the table that the program asks first.
 
 use bytemuck::zeroed_box;
-use filter_common::table::{
+use filter_common::prefilter::{
     BITMAP_BITS, BLOCK_BITS, Block, GATE_LINES, GLOBAL, HEAD, INDEX_SHIFT, LOOKS, Line, NO_LINE,
     ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS, Start, looks, strewn,
 };

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::Result;
 use filter_common::{
     Mode,
-    map::{Origin, PolicyRecord},
+    layout::{Origin, PolicyRecord},
 };
 use jiff::Timestamp;
 use serde::Serialize;

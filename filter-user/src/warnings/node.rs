@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::Result;
-use filter_common::map::{Basis, PolicyRecord};
+use filter_common::layout::{Basis, PolicyRecord};
 use ipnet::IpNet;
 use jiff::Timestamp;
 

@@ -17,7 +17,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use filter_common::{
     Bytes, COUNTERS_PER_INTERFACE, FlowInfo, LinkHeader, Verdict,
-    map::{
+    layout::{
         COUNTERS, GATES, Gate, InterfaceRows, LAYOUT_VERSION, POLICY, PROVISIONAL, PolicyRecord,
         SELECTOR, SLOTS,
     },

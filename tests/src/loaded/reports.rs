@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
-use filter_common::map::{REPORT_HEADS, REPORTS, REPORTS_PER_CPU, Report, ReportHead};
+use filter_common::layout::{REPORT_HEADS, REPORTS, REPORTS_PER_CPU, Report, ReportHead};
 
 /// The two maps.
 pub(super) struct Reports {

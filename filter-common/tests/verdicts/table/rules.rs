@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::LazyLock};
 
-use filter_common::{Encapsulation, Mode, Policy, map::Gate};
+use filter_common::{Encapsulation, Mode, Policy, layout::Gate};
 use ipnet::IpNet;
 
 /// A policy by name.

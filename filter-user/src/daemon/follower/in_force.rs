@@ -5,7 +5,7 @@ use std::{cmp::Ordering, path::Path};
 use anyhow::Result;
 use filter_common::{
     Mode,
-    map::{Basis, Trial},
+    layout::{Basis, Trial},
 };
 use ipnet::IpNet;
 

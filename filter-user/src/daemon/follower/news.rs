@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use filter_common::map::PolicyRecord;
+use filter_common::layout::PolicyRecord;
 use jiff::Timestamp;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use clap::ArgMatches;
-use filter_common::map::Basis;
+use filter_common::layout::Basis;
 use ipnet::IpNet;
 use tokio::sync::watch;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use filter_common::map::Trial;
+use filter_common::layout::Trial;
 
 use crate::{
     change::{impact::Leap, recovery::Waiting},

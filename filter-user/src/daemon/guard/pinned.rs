@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use filter_common::map::SELECTOR;
+use filter_common::layout::SELECTOR;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::state::{Guard, Held};

@@ -1,7 +1,7 @@
 //! How many ranges are in force.
 
 use anyhow::Result;
-use filter_common::map::{Origin, PrefixValue};
+use filter_common::layout::{Origin, PrefixValue};
 
 use super::{maps::Maps, slot::Slot, tries::each};
 

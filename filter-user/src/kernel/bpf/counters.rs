@@ -7,7 +7,7 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use bytemuck::Zeroable as _;
 use filter_common::{
     COUNTERS_PER_INTERFACE, Verdict,
-    map::{COUNTERS, Counter, INTERFACES, InterfaceRows, MAX_INTERFACES},
+    layout::{COUNTERS, Counter, INTERFACES, InterfaceRows, MAX_INTERFACES},
 };
 
 use super::slot::open_data;

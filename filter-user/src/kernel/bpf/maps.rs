@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
-use filter_common::map::{
+use filter_common::layout::{
     BITMAPS_V4, BITMAPS_V6, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL,
     PolicyRecord, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, Trial,
     USAGE,

@@ -10,8 +10,8 @@ use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use bytemuck::zeroed_box;
 use filter_common::{
-    map::{GATES, Gate},
-    table::{Block, GATE_LINES, Line, Lines, holds_v4, holds_v6},
+    layout::{GATES, Gate},
+    prefilter::{Block, GATE_LINES, Line, Lines, holds_v4, holds_v6},
 };
 
 use super::{

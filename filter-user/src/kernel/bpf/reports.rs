@@ -12,7 +12,7 @@ use anyhow::Result;
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use filter_common::{
     Verdict,
-    map::{REPORT_HEADS, REPORTS, REPORTS_PER_CPU, Report, ReportHead},
+    layout::{REPORT_HEADS, REPORTS, REPORTS_PER_CPU, Report, ReportHead},
 };
 use jiff::Timestamp;
 

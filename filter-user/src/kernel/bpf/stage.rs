@@ -5,8 +5,8 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, Result, bail};
 use bytemuck::{Zeroable as _, zeroed_box};
 use filter_common::{
-    map::{Gate, PolicyRecord, PortSet, SETTINGS_LEN, SOURCES_V4, SOURCES_V6},
-    table::{Block, Line},
+    layout::{Gate, PolicyRecord, PortSet, SETTINGS_LEN, SOURCES_V4, SOURCES_V6},
+    prefilter::{Block, Line},
 };
 use serde::Serialize;
 

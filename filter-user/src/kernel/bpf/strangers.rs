@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use anyhow::Result;
 use filter_common::{
     ip_address,
-    map::{STRANGERS, Stranger, StrangerKey},
+    layout::{STRANGERS, Stranger, StrangerKey},
 };
 use jiff::Timestamp;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use aya::maps::{LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use aya_obj::generated::bpf_map_type;
-use filter_common::map::{MAX_PREFIXES, PrefixValue};
+use filter_common::layout::{MAX_PREFIXES, PrefixValue};
 use ipnet::IpNet;
 
 use super::{

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use aya::maps::{Map, MapData, MapError, PerCpuHashMap};
-use filter_common::map::{MAX_USAGE, USAGE, Usage};
+use filter_common::layout::{MAX_USAGE, USAGE, Usage};
 use jiff::Timestamp;
 
 use super::{

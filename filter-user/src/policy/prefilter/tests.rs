@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, net::IpAddr};
 
-use filter_common::table::{holds_v4, holds_v6};
+use filter_common::prefilter::{holds_v4, holds_v6};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::*;
@@ -10,7 +10,7 @@ use crate::policy::compile::Prefix;
 
 struct Family<'a>(&'a Table, usize);
 
-impl filter_common::table::Lines for Family<'_> {
+impl filter_common::prefilter::Lines for Family<'_> {
     fn line(&self, index: u32) -> Option<&Line> {
         self.0.lines.get((index - GATE_LINES) as usize)
     }
@@ -247,7 +247,7 @@ fn long_list_is_exact(shortest: u64, strewn: [bool; 2]) {
 /// Counts who gets as far as a line that is not in the gate.
 struct Counting<'a>(Family<'a>, Cell<usize>);
 
-impl filter_common::table::Lines for Counting<'_> {
+impl filter_common::prefilter::Lines for Counting<'_> {
     fn line(&self, index: u32) -> Option<&Line> {
         self.1.set(self.1.get() + 1);
         self.0.line(index)

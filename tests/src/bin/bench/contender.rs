@@ -8,7 +8,7 @@ use aya::{
     programs::links::FdLink,
 };
 use fastrand::Rng;
-use filter_common::map::{
+use filter_common::layout::{
     INTERFACES, InterfaceRows, LAYOUT_VERSION, MAX_INTERFACES, REPORT_BUDGET, REPORT_HEADS,
     REPORT_WINDOW_SHIFT, ReportHead,
 };

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fastrand::Rng;
-use filter_common::map::REPORT_WINDOW_SHIFT;
+use filter_common::layout::REPORT_WINDOW_SHIFT;
 use nix::sys::socket::{SockaddrIn, bind};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
 use fastrand::Rng;
-use filter_common::map::LAYOUT_VERSION;
+use filter_common::layout::LAYOUT_VERSION;
 use ipnet::IpNet;
 use tests::{
     cli::Apifence,

@@ -25,7 +25,7 @@ use bytemuck::{Pod, Zeroable};
 /// | bits 8 to 31 | how many lines follow for the words before 5, 6 and 7, a byte each | zero |
 /// | bits 32 to 63 | index of the first line that follows | the same |
 ///
-/// An array of numbers and no structure, for the reason that [`PrefixValue`](crate::map::PrefixValue) is one.
+/// An array of numbers and no structure, for the reason that [`PrefixValue`](crate::layout::PrefixValue) is one.
 pub type Line = [u64; 9];
 
 /// The word of a line with the index of those that follow.

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     policy::{Encapsulation, Mode},
-    table::Start,
+    prefilter::Start,
 };
 
 /// What a packet is held against first: all in one place, for one lookup.
@@ -23,7 +23,7 @@ pub struct Gate {
     pub unused: [u8; 4],
     /// The protected TCP ports.
     pub ports: PortSet,
-    /// Where the [`table`](crate::table) of the sources begins.
+    /// Where the [`table`](crate::prefilter) of the sources begins.
     pub start: Start,
 }
 
