@@ -14,14 +14,14 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
-/// A part of the table, 72 bytes. As a *node* it tells for each value of the next eight bits what follows; as a *bunch* it names up to
-/// [`SPANS`] spans of addresses, by the next 64 bits.
+/// A part of the table, 72 bytes. As a *node* it tells for each value of the next eight bits what follows; as a *leaf* it names up to
+/// [`INTERVALS_PER_LEAF`] intervals of addresses, by the next 64 bits.
 ///
-/// | word | node | bunch |
+/// | word | node | leaf |
 /// |---|---|---|
-/// | 0 to 3 | bit `n`: all addresses with the value `n` are in a range | the first address of each span |
-/// | 4 to 7 | bit `n`: a line follows for the value `n` | how many addresses behind it the span goes on |
-/// | 8, bits 0 to 7 | zero | 1, and the number of spans that a line follows for: the first of them |
+/// | 0 to 3 | bit `n`: all addresses with the value `n` are in a range | the first address of each interval |
+/// | 4 to 7 | bit `n`: a line follows for the value `n` | how many addresses behind it the interval goes on |
+/// | 8, bits 0 to 7 | zero | 1, and the number of intervals that a line follows for: the first of them |
 /// | bits 8 to 31 | how many lines follow for the words before 5, 6 and 7, a byte each | zero |
 /// | bits 32 to 63 | index of the first line that follows | the same |
 ///
@@ -32,41 +32,41 @@ pub type Line = [u64; 9];
 pub const HEAD: usize = 8;
 /// Where in the head the index begins.
 pub const INDEX_SHIFT: u32 = 32;
-/// How many spans a bunch has room for. It has at least one, and repeats it in the room that it does not need.
-pub const SPANS: usize = 4;
+/// How many intervals a leaf has room for. It has at least one, and repeats it in the room that it does not need.
+pub const INTERVALS_PER_LEAF: usize = 4;
 /// How many roots there are in a family: one for each value of the eight bits that choose it, and eight for the few IPv6 addresses that do not
 /// begin with [`GLOBAL`], by their first three bits.
 pub const ROOTS: usize = 256 + 8;
 
-/// How many lines behind the roots are in the gate: all those of a list of up to some 200 ranges.
-pub const GATE_LINES: u32 = 256;
-/// The most lines that are not in the gate. What has no room among them is left to the tries.
+/// How many lines behind the roots are in the header: all those of a list of up to some 200 ranges.
+pub const HEADER_LINES: u32 = 256;
+/// The most lines that are not in the header. What has no room among them is left to the tries.
 pub const MAX_FURTHER_LINES: u32 = 1 << 22;
 /// The index of the first line for which there is no room.
-pub const NO_LINE: u32 = GATE_LINES + MAX_FURTHER_LINES;
+pub const NO_LINE: u32 = HEADER_LINES + MAX_FURTHER_LINES;
 
-/// How many bits of an address the bitmap tells apart that is in the gate: of every list but long ones.
+/// How many bits of an address the bitmap tells apart that is in the header: of every list but long ones.
 pub const BITMAP_BITS: u32 = 18;
-/// A part of a bitmap that is not in the gate, as long as a line of the cache. It has a bit for each value of the next [`BLOCK_BITS`] bits behind
-/// those that choose it. Or, where most ranges are narrower than such a value, what they begin with is strewn over all blocks by [`strewn`], so that
+/// A part of a bitmap that is not in the header, as long as a line of the cache. It has a bit for each value of the next [`BLOCK_BITS`] bits behind
+/// those that choose it. Or, where most ranges are narrower than such a value, what they begin with is hashed over all blocks by [`hashed`], so that
 /// they fill none more than another, however they lie together.
 pub type Block = [u64; 8];
 /// How many bits choose a bit in a block.
 pub const BLOCK_BITS: u32 = 9;
-/// How many bits of a block are set for what is strewn (a blocked Bloom filter: Putze, Sanders, Singler, *Cache-, Hash- and Space-Efficient Bloom
+/// How many bits of a block are set for what is hashed (a blocked Bloom filter: Putze, Sanders, Singler, *Cache-, Hash- and Space-Efficient Bloom
 /// Filters*, 2007). A fourth, and a second multiplication for it, took more time in a flood than the strangers that it kept out.
-pub const LOOKS: usize = 3;
+pub const BLOOM_PROBES: usize = 3;
 
-/// What an address begins with, strewn over 64 bits: the highest ones choose a block. Multiplicative hashing (Knuth, *The Art of Computer
+/// What an address begins with, hashed over 64 bits: the highest ones choose a block. Multiplicative hashing (Knuth, *The Art of Computer
 /// Programming*, volume 3, section 6.4).
 #[inline(always)]
-pub const fn strewn(bits: u64) -> u64 {
+pub const fn hash_prefix(bits: u64) -> u64 {
     bits.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// The bits of a block that are chosen by what of the 64 bits is behind those that choose it.
 #[inline(always)]
-pub const fn looks(rest: u64) -> [u64; LOOKS] {
+pub const fn probes(rest: u64) -> [u64; BLOOM_PROBES] {
     const BITS: u64 = (1 << BLOCK_BITS) - 1;
     [
         rest >> (64 - BLOCK_BITS),
@@ -75,32 +75,32 @@ pub const fn looks(rest: u64) -> [u64; LOOKS] {
     ]
 }
 
-/// The part of the table that is in the gate.
+/// The part of the table that is in the header.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Start {
+pub struct PrefilterHead {
     /// Of IPv4, and of IPv6.
-    pub roots: [Roots; 2],
+    pub roots: [FamilyRoots; 2],
     /// The first lines behind them, of both.
-    pub lines: [Line; GATE_LINES as usize],
+    pub lines: [Line; HEADER_LINES as usize],
 }
 
 /// Where the table of a family begins.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Roots {
+pub struct FamilyRoots {
     /// The binary logarithm of the number of blocks; 0 if the bitmap is here. Of IPv6 addresses it knows those that begin with [`GLOBAL`], by what is
     /// behind that; the others are not in it.
     pub block_bits: u64,
-    /// How many first bits of an address are strewn over the blocks; 0 if none are, and the first of them choose the block.
-    pub strewn_bits: u64,
+    /// How many first bits of an address are hashed over the blocks; 0 if none are, and the first of them choose the block.
+    pub hashed_bits: u64,
     /// The bitmap of [`BITMAP_BITS`]. A bit is 1 if any address with that value is in a range.
     pub bitmap: [u64; 1 << (BITMAP_BITS - 6)],
     /// Where the tree begins: see [`ROOTS`].
     pub lines: [Line; ROOTS],
 }
 
-const _: () = assert!(size_of::<Roots>() == 16 + (1 << (BITMAP_BITS - 3)) + 72 * ROOTS);
+const _: () = assert!(size_of::<FamilyRoots>() == 16 + (1 << (BITMAP_BITS - 3)) + 72 * ROOTS);
 
 /// How many bits choose the root of an IPv4 address.
 pub const ROOT_BITS_V4: u32 = 8;
@@ -182,11 +182,11 @@ impl From<Ipv6Addr> for Key {
     }
 }
 
-/// What of a table is not in the gate. Implemented over BPF maps in `filter-ebpf`, and over vectors in user space.
+/// What of a table is not in the header. Implemented over BPF maps in `filter-ebpf`, and over vectors in user space.
 pub trait Lines {
-    /// The line with this index, from [`GATE_LINES`] on.
+    /// The line with this index, from [`HEADER_LINES`] on.
     fn line(&self, index: u32) -> Option<&Line>;
-    /// The block of the family's bitmap with this index, if it is not in the gate.
+    /// The block of the family's bitmap with this index, if it is not in the header.
     fn block(&self, index: u32) -> Option<&Block>;
 }
 
@@ -198,14 +198,14 @@ enum Found {
     /// It is in one.
     Range,
     /// The line with this index knows, from the key.
-    Further(u32, Key),
+    Next(u32, Key),
 }
 
 /// Whether an IPv4 address is in a range.
 ///
 /// A line that is not there leaves it to the trie: the answer is then yes.
 #[inline(always)]
-pub fn holds_v4<L: Lines>(lines: &L, start: &Start, key: Key) -> bool {
+pub fn holds_v4<L: Lines>(lines: &L, start: &PrefilterHead, key: Key) -> bool {
     let roots = &start.roots[0];
     if !bitmap_has(lines, roots, key.high) {
         return false;
@@ -216,7 +216,7 @@ pub fn holds_v4<L: Lines>(lines: &L, start: &Start, key: Key) -> bool {
 
 /// The same for an IPv6 address.
 #[inline(always)]
-pub fn holds_v6<L: Lines>(lines: &L, start: &Start, key: Key) -> bool {
+pub fn holds_v6<L: Lines>(lines: &L, start: &PrefilterHead, key: Key) -> bool {
     let roots = &start.roots[1];
     if key.high >> 61 == GLOBAL && !bitmap_has(lines, roots, key.high << 3) {
         return false;
@@ -227,35 +227,35 @@ pub fn holds_v6<L: Lines>(lines: &L, start: &Start, key: Key) -> bool {
 
 /// Whether any address that begins like this one, whose bits are `bits`, may be in a range.
 #[inline(always)]
-fn bitmap_has<L: Lines>(lines: &L, roots: &Roots, bits: u64) -> bool {
+fn bitmap_has<L: Lines>(lines: &L, roots: &FamilyRoots, bits: u64) -> bool {
     let has = |words: &[u64], place: u64| words[(place >> 6) as usize] >> (place & 63);
     let block_bits = roots.block_bits as u32;
     if block_bits == 0 {
         return has(&roots.bitmap, bits >> (64 - BITMAP_BITS)) & 1 == 1;
     }
-    let strewn_bits = roots.strewn_bits as u32;
-    if strewn_bits == 0 {
+    let hashed_bits = roots.hashed_bits as u32;
+    if hashed_bits == 0 {
         return match lines.block((bits >> (64 - block_bits)) as u32) {
             Some(block) => has(block, bits << block_bits >> (64 - BLOCK_BITS)) & 1 == 1,
             None => true,
         };
     }
-    let place = strewn(bits >> (64 - strewn_bits));
+    let place = hash_prefix(bits >> (64 - hashed_bits));
     let Some(block) = lines.block((place >> (64 - block_bits)) as u32) else {
         return true;
     };
     // All at once: a branch after each would be foretold wrong too often.
-    let [one, two, three] = looks(place << block_bits);
+    let [one, two, three] = probes(place << block_bits);
     has(block, one) & has(block, two) & has(block, three) & 1 == 1
 }
 
 /// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the bits that chose it.
 #[inline(always)]
-fn holds<L: Lines>(lines: &L, start: &Start, root: &Line, key: Key) -> bool {
-    let (mut index, mut key) = match look(root, key) {
+fn holds<L: Lines>(lines: &L, start: &PrefilterHead, root: &Line, key: Key) -> bool {
+    let (mut index, mut key) = match search_line(root, key) {
         Found::Nothing => return false,
         Found::Range => return true,
-        Found::Further(index, key) => (index, key),
+        Found::Next(index, key) => (index, key),
     };
     for _ in 0..MAX_STEPS {
         let line = match start.lines.get(index as usize) {
@@ -265,10 +265,10 @@ fn holds<L: Lines>(lines: &L, start: &Start, root: &Line, key: Key) -> bool {
                 None => return true,
             },
         };
-        match look(line, key) {
+        match search_line(line, key) {
             Found::Nothing => return false,
             Found::Range => return true,
-            Found::Further(further, rest) => (index, key) = (further, rest),
+            Found::Next(next, rest) => (index, key) = (next, rest),
         }
     }
     true
@@ -276,10 +276,10 @@ fn holds<L: Lines>(lines: &L, start: &Start, root: &Line, key: Key) -> bool {
 
 /// What `line` says.
 #[inline(always)]
-fn look(line: &Line, key: Key) -> Found {
+fn search_line(line: &Line, key: Key) -> Found {
     let head = line[HEAD];
     if head as u8 != 0 {
-        return look_among_spans(line, head, key);
+        return search_leaf(line, head, key);
     }
     let word = (key.octet() >> 6) as usize;
     let bit = 1 << (key.octet() & 63);
@@ -292,14 +292,14 @@ fn look(line: &Line, key: Key) -> Found {
     }
     let before = (head >> (8 * word)) as u8;
     let index = (head >> INDEX_SHIFT) as u32 + u32::from(before) + ones(follow & (bit - 1));
-    Found::Further(index, key.behind(8))
+    Found::Next(index, key.behind(8))
 }
 
 #[inline(always)]
-fn look_among_spans(line: &Line, head: u64, key: Key) -> Found {
-    let further = head as u8 - 1;
+fn search_leaf(line: &Line, head: u64, key: Key) -> Found {
+    let next = head as u8 - 1;
     // Written out: the verifier follows a loop step by step.
-    let span = if key.high.wrapping_sub(line[0]) <= line[4] {
+    let interval = if key.high.wrapping_sub(line[0]) <= line[4] {
         0
     } else if key.high.wrapping_sub(line[1]) <= line[5] {
         1
@@ -310,11 +310,11 @@ fn look_among_spans(line: &Line, head: u64, key: Key) -> Found {
     } else {
         return Found::Nothing;
     };
-    if span >= further {
+    if interval >= next {
         return Found::Range;
     }
-    Found::Further(
-        (head >> INDEX_SHIFT) as u32 + u32::from(span),
+    Found::Next(
+        (head >> INDEX_SHIFT) as u32 + u32::from(interval),
         Key {
             high: key.low,
             low: 0,

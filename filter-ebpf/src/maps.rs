@@ -11,10 +11,10 @@ use aya_ebpf::{
 use filter_common::{
     COUNTERS_PER_INTERFACE, Encapsulation, Mode, Policy,
     layout::{
-        Counter, Gate, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyRecord,
+        Counter, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyHeader, PolicyRecord,
         PrefixValue, SLOTS, Usage, is_default_port,
     },
-    prefilter::{self, Block, GATE_LINES, Key as TableKey, Line, Lines},
+    prefilter::{self, Block, HEADER_LINES, Key as TableKey, Line, Lines},
 };
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
@@ -28,13 +28,13 @@ static SELECTOR: Array<u32, 1> = Array::new();
 #[btf_map]
 static POLICY: Array<PolicyRecord, { SLOTS as usize }> = Array::new();
 #[btf_map]
-static GATES: Array<Gate, { SLOTS as usize }> = Array::new();
+static POLICY_HEADERS: Array<PolicyHeader, { SLOTS as usize }> = Array::new();
 #[btf_map]
 static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static TABLE: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
+static PREFILTER: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static BITMAPS_V4: ArrayOfMaps<Blocks, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -59,7 +59,7 @@ static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREAL
 /// and of stack.
 pub(crate) struct InForce<const SHARED: bool = false> {
     slot: u32,
-    gate: Option<&'static Gate>,
+    header: Option<&'static PolicyHeader>,
 }
 
 impl InForce {
@@ -82,15 +82,15 @@ impl InForce {
         {
             slot ^= 1;
         }
-        let gate = GATES.get(slot);
-        Self { slot, gate }
+        let header = POLICY_HEADERS.get(slot);
+        Self { slot, header }
     }
 
     /// The same, for code that asks much.
     #[inline(always)]
     pub(crate) fn with_shared_code(self) -> InForce<true> {
-        let Self { slot, gate } = self;
-        InForce { slot, gate }
+        let Self { slot, header } = self;
+        InForce { slot, header }
     }
 }
 
@@ -104,25 +104,26 @@ fn boot_clock() -> u64 {
 impl<const SHARED: bool> Policy for InForce<SHARED> {
     #[inline(always)]
     fn mode(&self) -> Mode {
-        self.gate.map_or(Mode::Enforce, Gate::mode)
+        self.header.map_or(Mode::Enforce, PolicyHeader::mode)
     }
 
     #[inline(always)]
     fn protects(&self, port: u16) -> bool {
-        match self.gate {
-            Some(gate) => gate.protects(port),
+        match self.header {
+            Some(header) => header.protects(port),
             None => is_default_port(port),
         }
     }
 
     #[inline(always)]
     fn decapsulates(&self, how: Encapsulation) -> bool {
-        self.gate.is_none_or(|gate| gate.decapsulates(how))
+        self.header.is_none_or(|header| header.decapsulates(how))
     }
 
     #[inline(always)]
     fn guards_every_destination(&self) -> bool {
-        self.gate.is_none_or(|gate| gate.has_destinations == 0)
+        self.header
+            .is_none_or(|header| header.has_destinations == 0)
     }
 
     #[inline(always)]
@@ -141,7 +142,7 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
         match source {
             IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source)) != 0,
             IpAddr::V4(source) => {
-                has_in_table_v4(self.slot, self.gate, source.into())
+                prefilter_holds_v4(self.slot, self.header, source.into())
                     && in_trie_v4(self.slot, u32::from(source)) != 0
             }
             IpAddr::V6(source) => {
@@ -149,7 +150,7 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
                 if SHARED {
                     authorizes_v6(self.slot, key.high, key.low) != 0
                 } else {
-                    has_in_table_v6(self.slot, self.gate, key)
+                    prefilter_holds_v6(self.slot, self.header, key)
                         && in_trie_v6(self.slot, key.high, key.low) != 0
                 }
             }
@@ -183,29 +184,31 @@ extern "C" fn guards_v6(slot: u32, high: u64, low: u64) -> u32 {
 #[inline(never)]
 extern "C" fn authorizes_v4(slot: u32, source: u32) -> u32 {
     let key = Ipv4Addr::from(source).into();
-    (has_in_table_v4(slot, GATES.get(slot), key) && in_trie_v4(slot, source) != 0).into()
+    (prefilter_holds_v4(slot, POLICY_HEADERS.get(slot), key) && in_trie_v4(slot, source) != 0)
+        .into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64) -> u32 {
     let key = TableKey { high, low };
-    (has_in_table_v6(slot, GATES.get(slot), key) && in_trie_v6(slot, high, low) != 0).into()
+    (prefilter_holds_v6(slot, POLICY_HEADERS.get(slot), key) && in_trie_v6(slot, high, low) != 0)
+        .into()
 }
 
 /// Whether an address is in any range of `slot`, dead or alive, by the table: of table and trie the one to be asked by a flood.
 #[inline(always)]
-fn has_in_table_v4(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
-    match gate {
-        Some(gate) => prefilter::holds_v4(&Further::<0>(slot), &gate.start, key),
+fn prefilter_holds_v4(slot: u32, header: Option<&PolicyHeader>, key: TableKey) -> bool {
+    match header {
+        Some(header) => prefilter::holds_v4(&OverflowLines::<0>(slot), &header.prefilter, key),
         None => true,
     }
 }
 
 #[inline(always)]
-fn has_in_table_v6(slot: u32, gate: Option<&Gate>, key: TableKey) -> bool {
-    match gate {
-        Some(gate) => prefilter::holds_v6(&Further::<1>(slot), &gate.start, key),
+fn prefilter_holds_v6(slot: u32, header: Option<&PolicyHeader>, key: TableKey) -> bool {
+    match header {
+        Some(header) => prefilter::holds_v6(&OverflowLines::<1>(slot), &header.prefilter, key),
         None => true,
     }
 }
@@ -237,13 +240,13 @@ fn in_trie(slot: u32, source: IpAddr) -> bool {
     true
 }
 
-/// What there is of a slot's table besides the gate, for a family.
-struct Further<const FAMILY: u32>(u32);
+/// What there is of a slot's table besides the header, for a family.
+struct OverflowLines<const FAMILY: u32>(u32);
 
-impl<const FAMILY: u32> Lines for Further<FAMILY> {
+impl<const FAMILY: u32> Lines for OverflowLines<FAMILY> {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<&Line> {
-        TABLE.get(self.0)?.get(index - GATE_LINES)
+        PREFILTER.get(self.0)?.get(index - HEADER_LINES)
     }
 
     #[inline(always)]

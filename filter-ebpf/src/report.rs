@@ -14,8 +14,8 @@ use aya_log_ebpf::debug;
 use filter_common::{
     PacketLocation, Verdict,
     layout::{
-        MAX_STRANGERS, REPORT_BUDGET, REPORT_WINDOW_SHIFT, REPORTS_PER_CPU, Report, ReportHead,
-        Stranger, StrangerKey,
+        MAX_MONITORED_SOURCES, MonitoredSource, MonitoredSourceKey, REPORT_BUDGET,
+        REPORT_WINDOW_SHIFT, REPORTS_PER_CPU, Report, ReportHead,
     },
     read_flow,
 };
@@ -27,7 +27,11 @@ static REPORTS: PerCpuArray<Report, { REPORTS_PER_CPU as usize }> = PerCpuArray:
 #[btf_map]
 static REPORT_HEADS: PerCpuArray<ReportHead, 1> = PerCpuArray::new();
 #[btf_map]
-static STRANGERS: LruHashMap<StrangerKey, Stranger, { MAX_STRANGERS as usize }> = LruHashMap::new();
+static MONITORED_SOURCES: LruHashMap<
+    MonitoredSourceKey,
+    MonitoredSource,
+    { MAX_MONITORED_SOURCES as usize },
+> = LruHashMap::new();
 
 /// Reports a frame that is or would be dropped if the budget of this CPU allows it; otherwise
 /// counts it as skipped.
@@ -132,7 +136,7 @@ extern "C" fn write_report(ctx: *mut xdp_md, location: u64, verdict_index: u32) 
 #[inline(never)]
 extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_index: u32) -> u32 {
     let now = now();
-    let mut key = StrangerKey {
+    let mut key = MonitoredSourceKey {
         source: [0; 4],
         family: 0,
     };
@@ -148,8 +152,8 @@ extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_in
     if family == 0 {
         return 0;
     }
-    if STRANGERS.get_ptr_mut(key).is_none() {
-        let entry = Stranger {
+    if MONITORED_SOURCES.get_ptr_mut(key).is_none() {
+        let entry = MonitoredSource {
             packets: 0,
             first_seen: now,
             last_seen: now,
@@ -158,9 +162,9 @@ extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_in
             unused: [0; 5],
         };
         // Another CPU may have inserted the same key first; either entry is correct.
-        let _ = STRANGERS.insert(key, entry, u64::from(BPF_NOEXIST));
+        let _ = MONITORED_SOURCES.insert(key, entry, u64::from(BPF_NOEXIST));
     }
-    if let Some(entry) = STRANGERS.get_ptr_mut(key) {
+    if let Some(entry) = MONITORED_SOURCES.get_ptr_mut(key) {
         // SAFETY: the kernel keeps the value while the program runs. Other CPUs may write it too.
         // Packets are added atomically; for the other fields the value of any CPU is correct.
         unsafe {

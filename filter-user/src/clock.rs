@@ -6,7 +6,7 @@ use nix::time::{ClockId, clock_gettime};
 
 /// The clocks, read together.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct Clocks {
     /// Wall-clock time.
     pub wall: Timestamp,
     /// Nanoseconds since boot, suspend included: what the program compares expiries with.
@@ -15,7 +15,7 @@ pub struct Moment {
     pub monotonic: u64,
 }
 
-impl Moment {
+impl Clocks {
     /// Now.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl Moment {
     }
 
     /// How far the wall clock is ahead of the boot clock, in nanoseconds: another number once somebody set it.
-    pub fn ahead(&self) -> i128 {
+    pub fn wall_minus_boot(&self) -> i128 {
         self.wall.as_nanosecond() - i128::from(self.boot)
     }
 
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_clocks_agree_on_a_moment() {
-        let now = Moment::now().expect("clocks");
+        let now = Clocks::now().expect("clocks");
         let later = now.wall + SignedDuration::from_secs(90);
         assert_eq!(now.boot_at(later), now.boot + 90_000_000_000);
         assert_eq!(now.wall_at_boot(now.boot + 90_000_000_000), later);

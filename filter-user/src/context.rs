@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::{
     config::{Config, Settings},
     kernel::{bpf::Maps, pins::Pins},
-    ui::{error::Problem, output::Output},
+    ui::{error::UserError, output::Output},
 };
 
 /// What every command works on.
@@ -57,7 +57,7 @@ impl Context {
 
     /// The failure of a command that needs a filter where there is none.
     pub(crate) fn nothing_attached(&self) -> anyhow::Error {
-        Problem::failed(
+        UserError::failed(
             format!(
                 "open pins in `{}`: no filter is attached",
                 self.pins.root().display()

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use fastrand::Rng;
-use filter_common::layout::{GATES, Gate, LAYOUT_VERSION, SLOTS};
+use filter_common::layout::{LAYOUT_VERSION, POLICY_HEADERS, PolicyHeader, SLOTS};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
@@ -20,19 +20,19 @@ use crate::{
 
 /// Where the table begins, in both slots.
 pub struct Front {
-    gates: Array<MapData, [u8; size_of::<Gate>()]>,
+    headers: Array<MapData, [u8; size_of::<PolicyHeader>()]>,
 }
 
 /// What the table was before it was switched off.
-pub struct Off(Vec<Box<Gate>>);
+pub struct Off(Vec<Box<PolicyHeader>>);
 
 impl Front {
     /// That of the filter which `apifence` attached.
     pub fn open(apifence: &Apifence<'_>) -> Result<Self> {
-        let maps = format!("layout-{LAYOUT_VERSION}/maps/{GATES}");
-        let gates = MapData::from_pin(apifence.bpffs().join(maps))?;
+        let maps = format!("layout-{LAYOUT_VERSION}/maps/{POLICY_HEADERS}");
+        let headers = MapData::from_pin(apifence.bpffs().join(maps))?;
         Ok(Self {
-            gates: Map::Array(gates).try_into()?,
+            headers: Map::Array(headers).try_into()?,
         })
     }
 
@@ -41,10 +41,10 @@ impl Front {
         let mut before = Vec::new();
         for slot in 0..SLOTS {
             // Boxed: a few of them would fill the stack of a thread.
-            let mut gate: Box<Gate> = bytemuck::zeroed_box();
-            bytemuck::bytes_of_mut(&mut *gate).copy_from_slice(&self.gates.get(&slot, 0)?);
-            before.push(gate.clone());
-            for roots in &mut gate.start.roots {
+            let mut header: Box<PolicyHeader> = bytemuck::zeroed_box();
+            bytemuck::bytes_of_mut(&mut *header).copy_from_slice(&self.headers.get(&slot, 0)?);
+            before.push(header.clone());
+            for roots in &mut header.prefilter.roots {
                 roots.block_bits = 0;
                 roots.bitmap.fill(u64::MAX);
                 for line in &mut roots.lines {
@@ -52,23 +52,23 @@ impl Front {
                     line[..4].fill(u64::MAX);
                 }
             }
-            self.set(slot, &gate)?;
+            self.set(slot, &header)?;
         }
         Ok(Off(before))
     }
 
     /// Switches it on again.
     pub fn switch_on(&mut self, Off(before): Off) -> Result<()> {
-        for (slot, gate) in (0..).zip(before) {
-            self.set(slot, &gate)?;
+        for (slot, header) in (0..).zip(before) {
+            self.set(slot, &header)?;
         }
         Ok(())
     }
 
-    fn set(&mut self, slot: u32, gate: &Gate) -> Result<()> {
-        let mut bytes = [0; size_of::<Gate>()];
-        bytes.copy_from_slice(bytemuck::bytes_of(gate));
-        Ok(self.gates.set(slot, bytes, 0)?)
+    fn set(&mut self, slot: u32, header: &PolicyHeader) -> Result<()> {
+        let mut bytes = [0; size_of::<PolicyHeader>()];
+        bytes.copy_from_slice(bytemuck::bytes_of(header));
+        Ok(self.headers.set(slot, bytes, 0)?)
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use filter_common::{
     DropReason, Verdict,
-    layout::{GATES, Gate, LAYOUT_VERSION, SELECTOR, SLOTS},
+    layout::{LAYOUT_VERSION, POLICY_HEADERS, PolicyHeader, SELECTOR, SLOTS},
 };
 use serde_json::Value;
 use tests::{
@@ -130,7 +130,7 @@ fn sources_are_read_from_standard_input() -> Result<()> {
     Ok(())
 }
 
-/// With a list that is too long for the gate, so that table and bitmap are in chunks.
+/// With a list that is too long for the header, so that table and bitmap are in chunks.
 #[test]
 fn check_agrees_with_the_program() -> Result<()> {
     let namespace = Namespace::new("node")?;
@@ -172,13 +172,13 @@ fn spoil_table(maps: &Path) -> Result<()> {
     let selector: Array<MapData, u32> =
         Map::Array(MapData::from_pin(maps.join(SELECTOR))?).try_into()?;
     let slot = selector.get(&0, 0)? & (SLOTS - 1);
-    let mut gates: Array<MapData, [u8; size_of::<Gate>()]> =
-        Map::Array(MapData::from_pin(maps.join(GATES))?).try_into()?;
-    let mut bytes = gates.get(&slot, 0)?;
-    let mut gate: Gate = bytemuck::pod_read_unaligned(&bytes);
-    gate.start.roots[0].bitmap.fill(0);
-    bytes.copy_from_slice(bytemuck::bytes_of(&gate));
-    Ok(gates.set(slot, bytes, 0)?)
+    let mut headers: Array<MapData, [u8; size_of::<PolicyHeader>()]> =
+        Map::Array(MapData::from_pin(maps.join(POLICY_HEADERS))?).try_into()?;
+    let mut bytes = headers.get(&slot, 0)?;
+    let mut header: PolicyHeader = bytemuck::pod_read_unaligned(&bytes);
+    header.prefilter.roots[0].bitmap.fill(0);
+    bytes.copy_from_slice(bytemuck::bytes_of(&header));
+    Ok(headers.set(slot, bytes, 0)?)
 }
 
 /// The table that the program asks first lacks what the trie has: the program drops it, whatever the trie says.
@@ -190,7 +190,7 @@ fn a_table_that_contradicts_the_trie_is_an_error() -> Result<()> {
     let maps = apifence
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/maps"));
-    // A gate does not fit the stack of a test.
+    // A header does not fit the stack of a test.
     thread::scope(|scope| {
         let big = thread::Builder::new().stack_size(16 << 20);
         let spoil = big.spawn_scoped(scope, || spoil_table(&maps))?;

@@ -36,11 +36,11 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
         "198.51.100.0/24,2001:db8:aa::/48",
     ])?;
     daemon.line(|line| line.contains("guarding"))?;
-    ensure!(!answers(&mut testbed, SID6, Who::Stranger, 20_001)?);
+    ensure!(!answers(&mut testbed, SID6, Who::Unlisted, 20_001)?);
     ensure!(!answers(
         &mut testbed,
         SID6_NEXT_HOP,
-        Who::Stranger,
+        Who::Unlisted,
         20_002
     )?);
     ensure!(answers(&mut testbed, SID6, Who::Listed, 20_003)?);
@@ -52,13 +52,13 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
     daemon.line(changed)?;
     // Nothing takes a packet out now, so none is looked into.
     let passed = filter.packets("pass", "not_tcp")?;
-    answers(&mut testbed, SID6, Who::Stranger, 20_004)?;
+    answers(&mut testbed, SID6, Who::Unlisted, 20_004)?;
     ensure!(filter.packets("pass", "not_tcp")? > passed);
 
     node.ip(&format!("-6 route add {ROUTE}"))?;
     daemon.line(changed)?;
     let sid = "fc00:2::6".parse()?;
-    ensure!(!answers(&mut testbed, sid, Who::Stranger, 20_005)?);
+    ensure!(!answers(&mut testbed, sid, Who::Unlisted, 20_005)?);
     ensure!(answers(&mut testbed, sid, Who::Listed, 20_006)?);
 
     // By way of a next hop that has a number of its own.
@@ -67,7 +67,7 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
     node.ip("-6 nexthop add id 7 encap seg6local action End.DT6 table 255 dev eth0")?;
     node.ip("-6 route add fc00:2::6/128 nhid 7")?;
     daemon.line(changed)?;
-    ensure!(!answers(&mut testbed, sid, Who::Stranger, 20_007)?);
+    ensure!(!answers(&mut testbed, sid, Who::Unlisted, 20_007)?);
     ensure!(answers(&mut testbed, sid, Who::Listed, 20_008)?);
     Ok(())
 }
@@ -96,7 +96,7 @@ fn other_routes_change_no_verdict() -> Result<()> {
         "2001:db8:aa::/48",
     ])?;
     let passed = filter.packets("pass", "not_tcp")?;
-    ensure!(!answers(&mut testbed, NODE6, Who::Stranger, 20_001)?);
+    ensure!(!answers(&mut testbed, NODE6, Who::Unlisted, 20_001)?);
     until("the packet is counted", || {
         Ok(filter.packets("pass", "not_tcp")? > passed)
     })

@@ -14,8 +14,8 @@ use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapInfo, lpm_trie::Ke
 use filter_common::{
     PassReason, Verdict,
     layout::{
-        BITMAPS_V4, BITMAPS_V6, LAYOUT_VERSION, POLICY, PolicyRecord, SELECTOR, SLOTS, SOURCES_V4,
-        SOURCES_V6, TABLE,
+        BITMAPS_V4, BITMAPS_V6, LAYOUT_VERSION, POLICY, PREFILTER, PolicyRecord, SELECTOR, SLOTS,
+        SOURCES_V4, SOURCES_V6,
     },
 };
 use serde_json::Value;
@@ -52,7 +52,7 @@ impl Slots {
             sources_v4: Map::ArrayOfMaps(open(SOURCES_V4)?).try_into()?,
             sources_v6: Map::ArrayOfMaps(open(SOURCES_V6)?).try_into()?,
             arrays: [
-                Map::ArrayOfMaps(open(TABLE)?).try_into()?,
+                Map::ArrayOfMaps(open(PREFILTER)?).try_into()?,
                 Map::ArrayOfMaps(open(BITMAPS_V4)?).try_into()?,
                 Map::ArrayOfMaps(open(BITMAPS_V6)?).try_into()?,
             ],
@@ -232,7 +232,7 @@ fn a_long_list_has_arrays_of_its_own_and_gives_everything_back() -> Result<()> {
     let (apifence, slots) = attach(&namespace)?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
     for slot in 0..SLOTS {
-        assert_eq!(slots.lengths(slot)?, EMPTY, "a short list is in the gate");
+        assert_eq!(slots.lengths(slot)?, EMPTY, "a short list is in the header");
     }
     let long = hosts(HOSTS);
     set(&apifence, &long)?;
@@ -273,7 +273,7 @@ fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
     let namespace = Namespace::new("node")?;
     let (apifence, slots) = attach(&namespace)?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
-    // Too many lines for the gate.
+    // Too many lines for the header.
     let long = hosts(5_000);
     let (first, last) = ([192, 0, 2, 1], long[long.len() - 1]);
     let file = write(&apifence, &long)?;

@@ -17,9 +17,9 @@ mod report;
 mod usage;
 
 pub use counters::{Counter, InterfaceRows, MAX_INTERFACES};
-pub use monitor::{Stranger, StrangerKey};
+pub use monitor::{MonitoredSource, MonitoredSourceKey};
 pub use policy::{Basis, PolicyRecord, Trial};
-pub use policy_header::{DEFAULT_PORTS, Gate, PortSet, is_default_port};
+pub use policy_header::{DEFAULT_PORTS, PolicyHeader, PortSet, is_default_port};
 pub use prefix::{Origin, PrefixValue};
 pub use report::{Report, ReportHead};
 pub use usage::Usage;
@@ -39,8 +39,8 @@ pub const SELECTOR: &str = "SELECTOR";
 pub const PROVISIONAL: u32 = 1 << 1;
 /// Array of one [`PolicyRecord`] per slot.
 pub const POLICY: &str = "POLICY";
-/// Array of one [`Gate`] per slot.
-pub const GATES: &str = "GATES";
+/// Array of one [`PolicyHeader`] per slot.
+pub const POLICY_HEADERS: &str = "POLICY_HEADERS";
 /// Array of [`SETTINGS_LEN`] bytes per slot: the settings the policy was compiled from, as JSON padded with zeros. Only user
 /// space reads it.
 pub const SETTINGS: &str = "SETTINGS";
@@ -48,11 +48,11 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SOURCES_V4: &str = "SOURCES_V4";
 /// Array of LPM tries, one per slot: authorized IPv6 sources.
 pub const SOURCES_V6: &str = "SOURCES_V6";
-/// Array of arrays, one per slot: the lines of the [`table`](crate::prefilter) that are not in the gate.
+/// Array of arrays, one per slot: the lines of the [`table`](crate::prefilter) that are not in the header.
 /// The program leaves to the tries what it does not find there. Each array is as long as its list
 /// needs (`BPF_F_INNER_MAP`, Linux 5.10, commit 4a8f87e60f6db40e640f1db555d063b2c4dea5f1).
-pub const TABLE: &str = "TABLE";
-/// The same for the bitmap of IPv4 sources, if it is not in the gate.
+pub const PREFILTER: &str = "PREFILTER";
+/// The same for the bitmap of IPv4 sources, if it is not in the header.
 pub const BITMAPS_V4: &str = "BITMAPS_V4";
 /// The same for the bitmap of IPv6 sources.
 pub const BITMAPS_V6: &str = "BITMAPS_V6";
@@ -73,9 +73,9 @@ pub const USAGE: &str = "USAGE";
 pub const REPORTS: &str = "REPORTS";
 /// Per-CPU array of one [`ReportHead`].
 pub const REPORT_HEADS: &str = "REPORT_HEADS";
-/// Hash of [`Stranger`] by [`StrangerKey`] that forgets who was not seen for longest: whom monitor mode let pass. Nothing is
+/// Hash of [`MonitoredSource`] by [`MonitoredSourceKey`] that forgets who was not seen for longest: whom monitor mode let pass. Nothing is
 /// written there in any other mode.
-pub const STRANGERS: &str = "STRANGERS";
+pub const MONITORED_SOURCES: &str = "MONITORED_SOURCES";
 
 /// How many generations the kernel holds: the current and the previous.
 pub const SLOTS: u32 = 2;
@@ -94,7 +94,7 @@ pub const REPORT_BUDGET: u64 = 32;
 /// The length of a window: 2^27 ns, about 134 ms. So at most 239 reports a second and CPU.
 pub const REPORT_WINDOW_SHIFT: u32 = 27;
 /// How many sources monitor mode remembers. The kernel allocates all of it at once, whatever the mode: half a MiB.
-pub const MAX_STRANGERS: u32 = 4_096;
+pub const MAX_MONITORED_SOURCES: u32 = 4_096;
 
 const _: () = assert!(
     REPORTS_PER_CPU.is_power_of_two(),

@@ -5,19 +5,19 @@ use bytemuck::{Pod, Zeroable};
 /// Whom monitor mode let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
-pub struct StrangerKey {
+pub struct MonitoredSourceKey {
     /// Source address, see [`FlowInfo::source`](crate::FlowInfo::source).
     pub source: [u32; 4],
     /// 4 or 6.
     pub family: u32,
 }
 
-const _: () = assert!(size_of::<StrangerKey>() == 20);
+const _: () = assert!(size_of::<MonitoredSourceKey>() == 20);
 
 /// What monitor mode saw of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Stranger {
+pub struct MonitoredSource {
     /// Packets that enforce mode would have dropped. All CPUs add to it, each in one step: none is lost.
     pub packets: u64,
     /// When the first of them came, in nanoseconds of the monotonic clock, within some milliseconds.
@@ -32,4 +32,4 @@ pub struct Stranger {
     pub unused: [u8; 5],
 }
 
-const _: () = assert!(size_of::<Stranger>() == 32);
+const _: () = assert!(size_of::<MonitoredSource>() == 32);

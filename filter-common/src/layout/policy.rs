@@ -18,14 +18,14 @@ pub struct PolicyRecord {
     pub list: [u8; 32],
     /// The next free [`PrefixValue::id`]. After 2^32 ranges they begin anew, and two ranges may share a count; it decides nothing.
     pub next_id: u32,
-    /// A [`Mode`](crate::Mode) as a number, as in the [`Gate`].
+    /// A [`Mode`](crate::Mode) as a number, as in the [`PolicyHeader`].
     pub mode: u8,
     /// 1 if its list is put into the ranges file with it, or because somebody confirmed it: only then does a file that says the same
     /// tell that a writer got so far.
     pub commits: u8,
     /// A [`Basis`] as a number: what user space made it from.
     pub basis: u8,
-    /// As in the [`Gate`].
+    /// As in the [`PolicyHeader`].
     pub decapsulates: u8,
     /// A [`Trial`] as a number: what became of a generation that was on trial.
     pub trial: u8,

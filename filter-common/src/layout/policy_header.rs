@@ -4,18 +4,18 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     policy::{Encapsulation, Mode},
-    prefilter::Start,
+    prefilter::PrefilterHead,
 };
 
 /// What a packet is held against first: all in one place, for one lookup.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Gate {
+pub struct PolicyHeader {
     /// A [`Mode`](crate::Mode) as a number.
     pub mode: u8,
     /// 0 if every destination is guarded, 1 if the destination tries say which.
     pub has_destinations: u8,
-    /// 1 in a gate that user space wrote.
+    /// 1 in a header that user space wrote.
     pub filled: u8,
     /// A set of [`Encapsulation`] bits: what this node takes off without a device.
     pub decapsulates: u8,
@@ -24,16 +24,16 @@ pub struct Gate {
     /// The protected TCP ports.
     pub ports: PortSet,
     /// Where the [`table`](crate::prefilter) of the sources begins.
-    pub start: Start,
+    pub prefilter: PrefilterHead,
 }
 
 const _: () = assert!(
-    size_of::<Gate>() == 8 + size_of::<PortSet>() + size_of::<Start>(),
+    size_of::<PolicyHeader>() == 8 + size_of::<PortSet>() + size_of::<PrefilterHead>(),
     "no padding"
 );
 
-/// A gate of zeros is the strictest one: no source reaches the default ports.
-impl Gate {
+/// A header of zeros is the strictest one: no source reaches the default ports.
+impl PolicyHeader {
     /// What to do with what is found. Any unknown number is the strict mode.
     #[inline(always)]
     pub const fn mode(&self) -> Mode {

@@ -125,7 +125,7 @@ fn the_source_that_was_refused_is_reported() {
 #[test]
 fn every_part_of_a_flow_is_reported() {
     let node = [IpAddr::V4(NODE4), IpAddr::V6(NODE6)];
-    let who = Who::Stranger;
+    let who = Who::Unlisted;
     let [four, six] = [IpAddr::V4(who.v4()), IpAddr::V6(who.v6())];
     let ports = Some([40_001, 6443]);
     let four_syn = || v4(who).syn(40_001, 6443);

@@ -9,17 +9,17 @@ use jiff::Timestamp;
 use super::{
     attached::{Attached, report, shown},
     build::{examine, keep, policy, typed_list},
-    impact::look,
+    impact::assess,
     list_editor::put_back_edited,
     proposal::{ListChange, Proposal, made},
-    recovery::settle,
+    recovery::recover,
     transaction::{Transaction, clear_up, put_in_force},
     upgrade::{other_settings, take_over},
     words::{Before, SaidList, VERB, Words, difference_from, in_words, listed},
 };
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
-    clock::Moment,
+    clock::Clocks,
     config::XdpMode,
     context::Context,
     kernel::{
@@ -30,7 +30,7 @@ use crate::{
             strays::{strays, strays_at_rest},
         },
         net::{
-            interface::{Interface, XdpPlace},
+            interface::{Interface, XdpAttachMode},
             rtnetlink,
         },
         pins::Pins,
@@ -38,7 +38,7 @@ use crate::{
     policy::{Difference, Policy, author::Author},
     ranges::{List, RangesFile, remarks},
     store::{History, PolicyStore, Staged, WriterLock, read_ranges},
-    ui::{error::Problem, output::say, progress::Progress},
+    ui::{error::UserError, output::say, progress::Progress},
     warnings::node,
 };
 
@@ -81,7 +81,7 @@ enum Done {
 }
 
 /// What is to be guarded, and how.
-struct Wish<'a> {
+struct AttachRequest<'a> {
     change: &'a ChangeArgs,
     /// The list, if it was typed and not left to the ranges file.
     typed: Option<List>,
@@ -100,7 +100,7 @@ fn guard(
     let typed = typed
         .map(|text| typed_list(text, change.force))
         .transpose()?;
-    let mut wish = Wish {
+    let mut wish = AttachRequest {
         change,
         typed,
         interfaces,
@@ -115,7 +115,7 @@ fn guard(
         interface.xdp = same.and_then(|now| now.xdp);
     }
 
-    let guarded = fulfil(context, &wish);
+    let guarded = apply(context, &wish);
     let all = context.pins.all_links();
     if guarded.is_err() && all.is_ok_and(|links| links.is_empty()) {
         // Nothing is attached: leave nothing behind either.
@@ -126,7 +126,7 @@ fn guard(
 
 /// Load, fill the policy, attach. If a step fails, the list in force and the ranges file stay as they were, and interfaces that had no
 /// filter have none.
-fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
+fn apply(context: &Context, wish: &AttachRequest<'_>) -> Result<Done> {
     if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
         follow_moved(&context.pins, &mut counters, &rtnetlink::interfaces()?)?;
     }
@@ -150,14 +150,14 @@ fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
         None
     } else {
         let mut maps = Maps::open(&context.pins.maps())?;
-        if let Some(waiting) = settle(context, &mut maps)? {
+        if let Some(waiting) = recover(context, &mut maps)? {
             return Err(waiting.problem()?);
         }
         Some(maps)
     };
     // Settings that cannot be read are written anew.
     let have = match &before {
-        Some(maps) => maps.settings(maps.in_force()?).ok(),
+        Some(maps) => maps.settings(maps.active_slot()?).ok(),
         // After a boot those are in force that were before, unless somebody took the filter off.
         None => {
             let saved = PolicyStore::new(&context.config.state_dir).read();
@@ -181,14 +181,14 @@ fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
     // What an interface without a filter lets in is everyone.
     let open = wish.interfaces.iter().find(|found| found.xdp.is_none());
     if upgrade && wish.change.confirm_within.is_some() {
-        return Err(Problem::input(
+        return Err(UserError::input(
             "attach filter provisionally: one of another version is on, and its policy cannot be gone back to",
             "attach it without `--confirm-within` first; nothing changed",
         ));
     }
     if let (Some(interface), false, true) = (open, first, wish.change.confirm_within.is_some()) {
         // When the trial ends the policy before returns, also there: where nothing was dropped until now.
-        return Err(Problem::input(
+        return Err(UserError::input(
             format!(
                 "attach filter to `{}` provisionally: it has none, and others go by a policy that would stay there",
                 interface.name
@@ -196,10 +196,10 @@ fn fulfil(context: &Context, wish: &Wish<'_>) -> Result<Done> {
             "attach it without `--confirm-within` first; nothing changed",
         ));
     }
-    let leap = look(context, before.as_ref(), &policy, &ours)?;
+    let impact = assess(context, before.as_ref(), &policy, &ours)?;
     let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
     let change = list_change(context, before.as_ref(), &policy, (&file, &list), wish)?;
-    let mut proposal = Proposal::new(changes, change, leap);
+    let mut proposal = Proposal::new(changes, change, impact);
     let interfaces = shown(&wish.interfaces)?;
     if wish.typed.is_some() && !wish.change.dry_run {
         // Nothing is said to be done that cannot be.
@@ -286,7 +286,7 @@ fn list_change<'a>(
     before: Option<&Maps>,
     policy: &Policy,
     (file, list): (&RangesFile, &'a List),
-    wish: &Wish<'_>,
+    wish: &AttachRequest<'_>,
 ) -> Result<ListChange<'a>> {
     // One that cannot be read is no list to compare with.
     let path = &context.global.ranges_file;
@@ -313,9 +313,9 @@ fn list_change<'a>(
             (known, *list == List::Off, difference)
         }
         Some(maps) => {
-            let record = maps.record(maps.in_force()?)?;
+            let record = maps.record(maps.active_slot()?)?;
             let want = listed(policy.sources().iter(), now);
-            let have = maps.sources(maps.in_force()?, &Moment::now()?)?;
+            let have = maps.sources(maps.active_slot()?, &Clocks::now()?)?;
             let difference = Difference::between(listed(have.iter(), now), want);
             let known = Before::find(path, said, Some(&record));
             (known, record.mode == Mode::Off as u8, difference)
@@ -352,7 +352,7 @@ fn forget_gone(pins: &Pins, all: &[Interface]) -> Result<()> {
 }
 
 fn no_list(context: &Context) -> anyhow::Error {
-    Problem::input(
+    UserError::input(
         format!(
             "read ranges file `{}`: no such file",
             context.global.ranges_file.display()
@@ -380,7 +380,7 @@ pub(crate) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
     };
     match (interface.xdp, ours) {
         (Some(xdp), Some(ours)) if ours.program_id == xdp.program_id => Ok(()),
-        (_, Some(ours)) if ours.ifindex != 0 => Err(Problem::failed(
+        (_, Some(ours)) if ours.ifindex != 0 => Err(UserError::failed(
             format!(
                 "attach filter to `{name}`: the pins in `{}` guard interface {} of another network namespace",
                 pins.root().display(),
@@ -395,7 +395,10 @@ pub(crate) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
                 return Err(stray.problem(&verb));
             }
             let Foreign { what, hint } = Foreign::on(name, interface.ifindex, xdp);
-            Err(Problem::failed(format!("{verb}: it carries {what}"), hint))
+            Err(UserError::failed(
+                format!("{verb}: it carries {what}"),
+                hint,
+            ))
         }
     }
 }
@@ -406,8 +409,8 @@ pub(crate) fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<
         return Ok(());
     };
     match (want, xdp.place) {
-        (XdpMode::Native, XdpPlace::Generic) | (XdpMode::Generic, XdpPlace::Native) => {
-            Err(Problem::failed(
+        (XdpMode::Native, XdpAttachMode::Generic) | (XdpMode::Generic, XdpAttachMode::Native) => {
+            Err(UserError::failed(
                 format!(
                     "attach filter to `{}`: it is attached in {} mode, and a link keeps its mode",
                     interface.name,
@@ -425,7 +428,7 @@ pub(crate) fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<
 
 /// Loads the program, then attaches it to each interface or replaces the one there. If one fails, interfaces that had no filter
 /// have none.
-fn attach_all(context: &Context, wish: &Wish<'_>) -> Result<()> {
+fn attach_all(context: &Context, wish: &AttachRequest<'_>) -> Result<()> {
     let attached = || {
         let maps = context.pins.maps();
         let mut program = Program::load(&maps, false)?;

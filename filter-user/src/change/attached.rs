@@ -11,7 +11,7 @@ use crate::{
     kernel::{
         bpf::refusal,
         net::{
-            interface::{Interface, XdpPlace},
+            interface::{Interface, XdpAttachMode},
             rtnetlink,
         },
     },
@@ -34,7 +34,7 @@ pub(crate) struct Attached {
 pub(crate) struct Shown {
     interface: String,
     ifindex: u32,
-    xdp_mode: Option<XdpPlace>,
+    xdp_mode: Option<XdpAttachMode>,
 }
 
 /// Says what is in force now; returns the interfaces as they are shown.
@@ -52,9 +52,9 @@ pub(crate) fn report(
             if drops { "guarding" } else { "watching" },
             join(&settings.ports),
             guarded.interface,
-            guarded.xdp_mode.map_or("no", XdpPlace::label)
+            guarded.xdp_mode.map_or("no", XdpAttachMode::label)
         ));
-        if guarded.xdp_mode == Some(XdpPlace::Generic)
+        if guarded.xdp_mode == Some(XdpAttachMode::Generic)
             && let Some(refused) = refusal(&context.pins.link(guarded.ifindex))
         {
             say(format_args!("note: `{}`: {refused}", guarded.interface));

@@ -11,13 +11,13 @@ use crate::{
     context::Context,
     kernel::{
         bpf::Maps,
-        net::{decapsulation, rtnetlink, sock_diag::origin},
+        net::{decapsulation, rtnetlink, sock_diag::ssh_client_address},
     },
     policy::{Policy, Sources, compile},
-    ranges::{List, ME, RangesFile, Refusal, distinct, is_blank, parse_list, typed_items},
+    ranges::{InputError, List, ME, RangesFile, distinct, is_blank, parse_list, typed_items},
     store::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
     ui::{
-        error::{Problem, Refusals},
+        error::{InputErrors, UserError},
         output::say,
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 /// is insisted on with `force`.
 pub(crate) fn typed_list(text: &str, force: bool) -> Result<List> {
     if is_blank(text) && !(force && text.trim().is_empty()) {
-        return Err(Problem::refused(
+        return Err(UserError::refused(
             "the list is empty, which would switch enforcement off",
             "an unset variable looks the same; if it is meant: `apifence ranges clear`, or an empty list with `--force`; nothing changed",
             Vec::new(),
@@ -53,8 +53,8 @@ pub(crate) fn with_me(text: &str) -> Result<String> {
 
 /// The address that `me` stands for, which is told.
 pub(crate) fn me() -> Result<IpAddr> {
-    let failed = |cause: String, hint: &str| Err(Problem::input(cause, hint));
-    let Some(address) = origin() else {
+    let failed = |cause: String, hint: &str| Err(UserError::input(cause, hint));
+    let Some(address) = ssh_client_address() else {
         return failed(
             format!(
                 "find out who `{ME}` is: it is the address that an SSH session comes from, and this shell has no `SSH_CONNECTION`"
@@ -87,10 +87,10 @@ pub(crate) fn typed_for_service(args: &PolicyArgs) -> Option<&str> {
     typed.filter(|text| !is_blank(text))
 }
 
-/// Refusals of something typed, as an error.
-pub(crate) fn refused(refusals: Vec<Refusal>) -> anyhow::Error {
+/// InputErrors of something typed, as an error.
+pub(crate) fn refused(refusals: Vec<InputError>) -> anyhow::Error {
     let refusals = refusals.into_iter();
-    Refusals::new(
+    InputErrors::new(
         refusals
             .map(|refusal| (refusal.cause, refusal.hint))
             .collect(),
@@ -109,7 +109,7 @@ pub(crate) fn examine(list: &List, max_ranges: u32) -> Result<()> {
             0 => String::new(),
             repeated => format!(" ({repeated} more repeat one of them)"),
         };
-        return Err(Problem::input(
+        return Err(UserError::input(
             format!(
                 "set ranges: the list has {ranges} entries{twice}, and the most is {max_ranges}"
             ),
@@ -200,7 +200,7 @@ pub(crate) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFi
 /// kept: after a confirmation, or where a writer died before it came to that.
 pub(crate) fn keep_in_force(context: &Context, maps: &Maps) {
     let read = || {
-        let slot = maps.in_force()?;
+        let slot = maps.active_slot()?;
         let (record, settings) = (maps.record(slot)?, maps.settings(slot)?);
         let file = is_kept(Basis::of(record.basis)).then(|| known_list(context, record.list));
         anyhow::Ok(file.flatten().map(|file| (file, settings)))

@@ -17,7 +17,7 @@ use crate::{
         net::{interface::Interface, rtnetlink},
     },
     store::{PolicyStore, WriterLock},
-    ui::{error::Problem, output::say},
+    ui::{error::UserError, output::say},
 };
 
 /// What was done.
@@ -80,7 +80,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
             if let Some(stray) = stray.first() {
                 return Err(stray.problem(&format!("detach filter from `{}`", interface.name)));
             }
-            return Err(Problem::input(
+            return Err(UserError::input(
                 format!("detach filter from `{}`: it has none", interface.name),
                 "`apifence status` lists the guarded interfaces",
             ));
@@ -155,7 +155,7 @@ fn gone(context: &Context, attached: &[Attachment]) -> Result<()> {
                 let strays = strays(&context.pins, slice::from_ref(interface))?;
                 return Err(match strays.first() {
                     Some(stray) => stray.problem(&verb),
-                    None => Problem::failed(
+                    None => UserError::failed(
                         format!("{verb}: the program is still there"),
                         "`apifence status` tells what holds it",
                     ),

@@ -7,7 +7,7 @@ use filter_common::Mode;
 use ipnet::IpNet;
 
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     cluster::{Cidr, Foreign, foreign, kubelet, own_subnets, peers, pod_cidrs},
     config::{DEFAULT_PORTS, PolicyMode, Settings},
     context::Context,
@@ -21,7 +21,7 @@ use crate::{
     },
     policy::Policy,
     store::PolicyStore,
-    ui::error::Problem,
+    ui::error::UserError,
 };
 
 /// What this node tells of its cluster.
@@ -114,7 +114,7 @@ impl Unclear {
             ..
         } = self;
         let hint = format!("{setting}; `--force` if {meant}; nothing changed");
-        Problem::refused(cause, hint, details)
+        UserError::refused(cause, hint, details)
     }
 
     /// What `run` does instead, whom nobody can answer.
@@ -304,7 +304,7 @@ pub(crate) fn unclear(
         return Ok(elsewhere);
     }
     let found = Found::gather(&policy.settings.ports)?;
-    let now = Moment::now()?.wall;
+    let now = Clocks::now()?.wall;
     let is_let_in = |range: &IpNet| policy.sources().cover(range, now);
     Ok(first_enforcement(&found, &policy.settings, is_let_in).err())
 }

@@ -12,15 +12,15 @@ use serde::Serialize;
 
 use super::{
     build::{examine, keep, policy},
-    impact::{Leap, look},
+    impact::{Impact, assess},
     proposal::{ListChange, Proposal, made},
-    recovery::{Waiting, settle},
+    recovery::{Waiting, recover},
     transaction::{Transaction, clear_up, put_in_force},
     words::{Before, SaidList, difference_from, in_words, listed},
 };
 use crate::{
     cli::ChangeArgs,
-    clock::{Moment, to_second},
+    clock::{Clocks, to_second},
     config::Settings,
     context::Context,
     kernel::{
@@ -29,8 +29,8 @@ use crate::{
     },
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
     ranges::{Entry, List, RangesFile},
-    store::{History, Seen, Staged, WriterLock, read_ranges},
-    ui::{error::Problem, output::say, progress::Progress},
+    store::{FileStamp, History, Staged, WriterLock, read_ranges},
+    ui::{error::UserError, output::say, progress::Progress},
 };
 
 /// The ranges file as it was before a change.
@@ -47,7 +47,7 @@ impl Said {
 }
 
 /// The one who may change the list.
-pub(crate) struct Writer<'a> {
+pub(crate) struct ListEditor<'a> {
     context: &'a Context,
     maps: Option<Maps>,
     settings: Option<Settings>,
@@ -56,7 +56,7 @@ pub(crate) struct Writer<'a> {
     staging: Option<Staging>,
     progress: Progress,
     /// How the ranges file looked before it was read.
-    seen: Seen,
+    seen: FileStamp,
     /// Reads it, and what it says.
     reading: Option<JoinHandle<Result<Option<Said>>>>,
     /// What came of that: nothing if it cannot be read.
@@ -66,7 +66,7 @@ pub(crate) struct Writer<'a> {
     _lock: WriterLock,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> ListEditor<'a> {
     /// Takes the lock, and puts in order what the last writer left.
     pub(crate) fn new(context: &'a Context) -> Result<Self> {
         let path = &context.global.ranges_file;
@@ -74,13 +74,13 @@ impl<'a> Writer<'a> {
         let mut maps = context.maps()?;
         let (mut settings, mut waiting, mut staging) = (None, None, None);
         if let Some(maps) = &mut maps {
-            waiting = settle(context, maps)?;
+            waiting = recover(context, maps)?;
             if waiting.is_none() {
                 staging = Some(maps.begin()?);
             }
-            settings = Some(maps.settings(maps.in_force()?)?);
+            settings = Some(maps.settings(maps.active_slot()?)?);
         }
-        let seen = Seen::of(path);
+        let seen = FileStamp::of(path);
         let path = path.clone();
         let reading = thread::Builder::new()
             .spawn(move || Ok(read_ranges(&path)?.map(Said::new)))
@@ -114,7 +114,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn file(&mut self) -> Result<Option<RangesFile>> {
         let attached = self.maps.is_some();
         match self.read()? {
-            None if attached => Err(Problem::failed(
+            None if attached => Err(UserError::failed(
                 format!(
                     "read ranges file `{}`: no such file",
                     self.context.global.ranges_file.display()
@@ -167,13 +167,14 @@ impl<'a> Writer<'a> {
         let Some(since) = maps.lapsed()?.filter(|_| list == Some(record.list)) else {
             return Ok(None);
         };
-        Ok(Some(to_second(Moment::now()?.wall_at_boot(since))))
+        Ok(Some(to_second(Clocks::now()?.wall_at_boot(since))))
     }
 
     /// The record in force, if a filter is attached.
     fn record(&self) -> Result<Option<PolicyRecord>> {
         let maps = self.maps.as_ref();
-        maps.map(|maps| maps.record(maps.in_force()?)).transpose()
+        maps.map(|maps| maps.record(maps.active_slot()?))
+            .transpose()
     }
 
     /// The last step, once it is told what is in force.
@@ -231,7 +232,7 @@ impl<'a> Writer<'a> {
         let most = match &self.settings {
             Some(settings) => settings.max_ranges,
             None if self.context.config.doubts(&["max_ranges"]) => {
-                return Err(Problem::input(
+                return Err(UserError::input(
                     "set ranges: how many there may be cannot be read",
                     "mend `max_ranges` in the config file (`apifence config` says what is wrong), or `APIFENCE_MAX_RANGES`; nothing changed",
                 ));
@@ -241,7 +242,7 @@ impl<'a> Writer<'a> {
         examine(list, most)?;
         let Some(settings) = &self.settings else {
             if args.confirm_within.is_some() {
-                return Err(Problem::input(
+                return Err(UserError::input(
                     "set ranges provisionally: no filter is attached that could go back",
                     "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
                 ));
@@ -279,17 +280,17 @@ impl<'a> Writer<'a> {
             None => compile(list.entries(), &Sources::default()),
         };
         let sources = policy.map_or(&compiled, Policy::sources);
-        let (mut difference, leap) = match (&self.maps, &mut self.staging, policy) {
+        let (mut difference, impact) = match (&self.maps, &mut self.staging, policy) {
             (Some(maps), Some(staging), Some(policy)) => {
                 let want = listed(sources.iter(), now);
-                let difference = Difference::between(listed(staging.in_force()?, now), want);
+                let difference = Difference::between(listed(staging.active_ranges()?, now), want);
                 let guarded = self.context.pins.interfaces()?.into_iter().collect();
-                let leap = look(self.context, Some(maps), policy, &guarded)?;
-                (difference, leap)
+                let impact = assess(self.context, Some(maps), policy, &guarded)?;
+                (difference, impact)
             }
             _ => (
                 difference_from(before.entries(), sources, now),
-                Leap::default(),
+                Impact::default(),
             ),
         };
         difference.note_edits(before.entries(), list.entries());
@@ -301,7 +302,7 @@ impl<'a> Writer<'a> {
             words,
             difference,
         };
-        Ok(Proposal::new(Vec::new(), change, leap))
+        Ok(Proposal::new(Vec::new(), change, impact))
     }
 
     /// Writes `file` beside the ranges file, for the change that is to follow. One that
@@ -332,7 +333,7 @@ impl<'a> Writer<'a> {
             && let Some(maps) = &self.maps
         {
             put_back_edited(maps, path)?;
-            self.seen = Seen::of(path);
+            self.seen = FileStamp::of(path);
         }
         let opens = file.list() == List::Off;
         let staged = match within {
@@ -409,8 +410,8 @@ impl Change {
 
 /// The same failure with the way to open the port that needs no disk, if that was what was wanted.
 fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
-    match error.downcast::<Problem>() {
-        Ok(problem) if opens => Problem {
+    match error.downcast::<UserError>() {
+        Ok(problem) if opens => UserError {
             hint: "`apifence monitor` lets everyone in, and needs no disk; nothing changed"
                 .to_owned(),
             ..problem
@@ -424,7 +425,7 @@ fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
 /// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so
 /// that this one returns after a reboot, too. The edited one is in the history.
 pub(crate) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
-    let list = maps.record(maps.in_force()?)?.list;
+    let list = maps.record(maps.active_slot()?)?.list;
     let says = |file: &RangesFile| file.list().digest() == list;
     let history = History::of(path);
     if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
@@ -441,7 +442,7 @@ pub(crate) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
             // A first attach on trial that was not confirmed went back to no filter: no file ever said that.
             return Ok(());
         }
-        return Err(Problem::failed(
+        return Err(UserError::failed(
             "change policy provisionally: the list in force is in no file, to which a reboot could go back",
             "leave `--confirm-within` out; nothing changed",
         ));

@@ -4,14 +4,14 @@
 use anyhow::{Error, Result};
 use serde::Serialize;
 
-use super::{impact::Leap, words::Words};
+use super::{impact::Impact, words::Words};
 use crate::{
     cli::ChangeArgs,
     config::SettingChange,
     policy::Difference,
     ranges::{List, distinct},
     ui::{
-        error::Problem,
+        error::UserError,
         output::{Output, print, say},
     },
 };
@@ -34,7 +34,7 @@ pub(crate) struct Proposal {
     words: Words,
     /// What becomes of connections.
     #[serde(flatten)]
-    leap: Leap,
+    impact: Impact,
     /// Whether this is only what would be.
     dry_run: bool,
     /// Why it is not made without `--force`.
@@ -66,15 +66,15 @@ impl<'a> ListChange<'a> {
 }
 
 impl Proposal {
-    /// A change of `settings` and of the list, which does to connections what `leap` says.
-    pub(crate) fn new(settings: Vec<SettingChange>, list: ListChange<'_>, leap: Leap) -> Self {
+    /// A change of `settings` and of the list, which does to connections what `impact` says.
+    pub(crate) fn new(settings: Vec<SettingChange>, list: ListChange<'_>, impact: Impact) -> Self {
         Self {
             settings,
             difference: list.difference,
             enforced: *list.list != List::Off,
             was_off: list.was_off,
             words: list.words,
-            leap,
+            impact,
             dry_run: false,
             refused: None,
         }
@@ -86,7 +86,7 @@ impl Proposal {
     fn harm(&self, connections: bool) -> Result<()> {
         insist(&self.settings)?;
         if connections {
-            self.leap.insist(false)?;
+            self.impact.insist(false)?;
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Proposal {
             self.refused = Some(format!("{error:#}"));
             let would = self.lines(true);
             output.result(&with(self.clone()))?;
-            return Err(match error.downcast::<Problem>() {
+            return Err(match error.downcast::<UserError>() {
                 Ok(mut problem) => {
                     problem.refused = true;
                     problem.details.extend(would);
@@ -161,7 +161,7 @@ impl Proposal {
                 "warning: enforcement was off; with this list everyone else is dropped".to_owned()
             });
         }
-        lines.extend(self.leap.lines(would));
+        lines.extend(self.impact.lines(would));
         lines
     }
 }
@@ -172,7 +172,7 @@ fn insist(changes: &[SettingChange]) -> Result<()> {
     if dangers.is_empty() {
         return Ok(());
     }
-    Err(Problem::refused(
+    Err(UserError::refused(
         format!("change settings: {}", dangers.join("; ")),
         "a setting holds all of its values, and not those to add; add `--force` if that is meant; nothing changed",
         Vec::new(),

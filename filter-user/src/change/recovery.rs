@@ -4,11 +4,11 @@ use anyhow::Result;
 use filter_common::layout::{PolicyRecord, Trial};
 
 use crate::{
-    clock::{Moment, to_second},
+    clock::{Clocks, to_second},
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
     store::{Pending, read_ranges},
-    ui::{error::Problem, output::say},
+    ui::{error::UserError, output::say},
 };
 
 /// A change that waits for its confirmation.
@@ -24,8 +24,8 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// The refusal of another change.
     pub(crate) fn problem(&self) -> Result<anyhow::Error> {
-        let now = Moment::now()?;
-        Ok(Problem::failed(
+        let now = Clocks::now()?;
+        Ok(UserError::failed(
             format!(
                 "change policy: another change waits for its confirmation until {}, for {} s more",
                 to_second(now.wall_at_boot(self.until)),
@@ -42,7 +42,7 @@ impl Waiting {
 /// A writer marks the generation that he stages, replaces the file, and selects the generation, in this order; so does who confirms
 /// one on trial. So one with the mark that is not in force for good, and says what the file says, lacks the last step alone. Without the
 /// mark it is not in question what any file says.
-pub(crate) fn settle(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
+pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
     let standing = maps.standing()?;
     let pending = Pending::find(&context.global.ranges_file);
     let slot = standing.slot();

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::build::told;
 use crate::{
-    clock::{Moment, to_second},
+    clock::{Clocks, to_second},
     kernel::bpf::{Maps, PolicyState, Slot, Staging},
     policy::Policy,
     store::{Committed, Pending, Staged, StagedPolicy},
@@ -75,7 +75,7 @@ pub(crate) fn put_in_force<T>(
     let put = staging.fill(maps, policy, false, &done).and_then(|slot| {
         let between = between(maps, slot)?;
         maps.note_trial(slot, trial)?;
-        let now = Moment::now()?;
+        let now = Clocks::now()?;
         let until = maps.select_provisionally(slot, time)?;
         Ok((between, to_second(now.wall_at_boot(until))))
     });

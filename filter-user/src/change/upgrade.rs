@@ -16,7 +16,7 @@ use crate::{
         net::interface::Interface,
         pins::Pins,
     },
-    ui::{error::Problem, output::say},
+    ui::{error::UserError, output::say},
 };
 
 /// Puts `program`, over maps that hold a policy, in the place of what other layouts' links hold. `interfaces` are all that there are. One link
@@ -45,7 +45,7 @@ pub(crate) fn take_over(
                 (here.ifindex, program) == (ifindex, Some(attached.program_id))
             });
             let Some(interface) = here else {
-                return Err(Problem::failed(
+                return Err(UserError::failed(
                     format!(
                         "take over `{}`: it guards interface {ifindex} of another network namespace",
                         pin.display()

@@ -7,7 +7,7 @@ use crate::{
     config::join,
     context::Context,
     store::AcknowledgedStore,
-    ui::{error::Refusals, output::say},
+    ui::{error::InputErrors, output::say},
     warnings::Warning,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn parse(texts: &[String]) -> Result<Vec<Acknowledgement>> {
     if list.is_empty() {
         Ok(parsed)
     } else {
-        Err(Refusals::new(list).into())
+        Err(InputErrors::new(list).into())
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn change(
 ) -> Result<()> {
     if context.config.doubts(&["state_dir"]) {
         let list = context.file.wrong.clone();
-        return Err(Refusals::new(list).into());
+        return Err(InputErrors::new(list).into());
     }
     let store = AcknowledgedStore::new(&context.config.state_dir);
     let kept = store.read()?;
@@ -94,7 +94,7 @@ pub(super) fn change(
         ));
     }
     if !list.is_empty() {
-        return Err(Refusals::new(list).into());
+        return Err(InputErrors::new(list).into());
     }
     store.change(|known| {
         known.retain(|kept| !unack.iter().any(|wanted| gone(kept, wanted)));

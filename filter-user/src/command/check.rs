@@ -16,12 +16,12 @@ use serde::Serialize;
 use super::list::known_list;
 use crate::{
     change::build::me,
-    clock::{Moment, to_second},
+    clock::{Clocks, to_second},
     context::Context,
     kernel::bpf::{Maps, Slot},
     policy::{Prefix, Prefixes, entry},
     ranges::{Entry, List, ME},
-    ui::error::{Problem, Refusals},
+    ui::error::{InputErrors, UserError},
     view::policy::origin_labels,
 };
 
@@ -204,10 +204,10 @@ impl Question {
             }
         }
         if !refusals.is_empty() {
-            return Err(Refusals::new(refusals).into());
+            return Err(InputErrors::new(refusals).into());
         }
         if questions.is_empty() {
-            return Err(Problem::input(
+            return Err(UserError::input(
                 "check: standard input names no address",
                 "write one or more on a line, with spaces or commas in between",
             ));
@@ -250,7 +250,7 @@ impl Found {
         slot: Slot,
         question: &Question,
         all: Option<&Prefixes>,
-        now: &Moment,
+        now: &Clocks,
     ) -> Result<Self> {
         let range = question.range;
         let mut around = maps.around(slot, range.addr(), now)?;
@@ -334,9 +334,9 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
     // The verdict is the kernel's; comments are in the file alone, and one that cannot be read costs no more than them.
     let list = known_list(context, Some(&maps)).ok().flatten();
     let entries = list.as_ref().map_or(&[][..], List::entries);
-    let now = Moment::now()?;
+    let now = Clocks::now()?;
     let ranges = questions.iter().any(|question| question.is_range);
-    let (mode, found) = maps.steadily(|slot| {
+    let (mode, found) = maps.read_consistent(|slot| {
         let all = ranges.then(|| maps.sources(slot, &now)).transpose()?;
         let found = questions
             .iter()
@@ -352,7 +352,7 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
     context.global.output.write(&report)?;
     let contradictions = report.results.iter().filter(|answer| answer.contradiction);
     if let count @ 1.. = contradictions.count() {
-        return Err(Problem::failed(
+        return Err(UserError::failed(
             format!(
                 "check sources: the kernel's trie and table contradict each other on {count}: they are dropped"
             ),

@@ -75,5 +75,6 @@ pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
 /// The settings in force, if a filter is attached.
 fn in_force(context: &Context) -> Result<Option<Settings>> {
     let maps = context.maps()?;
-    maps.map(|maps| maps.settings(maps.in_force()?)).transpose()
+    maps.map(|maps| maps.settings(maps.active_slot()?))
+        .transpose()
 }

@@ -11,15 +11,15 @@ use crate::{
     change::{
         build::keep_in_force,
         proposal::cause,
-        recovery::{Waiting, settle},
+        recovery::{Waiting, recover},
         transaction::clear_up,
     },
-    clock::Moment,
+    clock::Clocks,
     context::Context,
     kernel::bpf::Maps,
     policy::{Prefix, author::Author},
     store::{Draft, History, PolicyMark, TrialStore, WriterLock, read_ranges},
-    ui::{error::Problem, output::say},
+    ui::{error::UserError, output::say},
 };
 
 #[derive(Serialize)]
@@ -34,8 +34,8 @@ struct Confirmed {
 pub(super) fn run(context: &Context) -> Result<u8> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut maps = context.attached_maps()?;
-    let Some(waiting) = settle(context, &mut maps)? else {
-        return Err(Problem::failed(
+    let Some(waiting) = recover(context, &mut maps)? else {
+        return Err(UserError::failed(
             "confirm change: none waits for a confirmation",
             "`apifence status` shows what is in force, `apifence ranges history` the lists before",
         ));
@@ -45,7 +45,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     let settings_alone = Trial::of(record.trial) == Trial::Settings;
     let confirmed = if settings_alone {
         let listed = |prefix: &&Prefix| prefix.origins & Origin::List as u8 != 0;
-        let sources = maps.sources(waiting.slot, &Moment::now()?)?;
+        let sources = maps.sources(waiting.slot, &Clocks::now()?)?;
         maps.select(waiting.slot)?;
         Confirmed {
             generation: record.generation,
@@ -95,7 +95,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         ranges: file.list().entries().len(),
     };
     if file.list().digest() != record.list {
-        return Err(Problem::failed(
+        return Err(UserError::failed(
             "confirm change: the list that waits is not the one in force: somebody changed it",
             "`apifence ranges rollback` takes the change back; then make it again",
         ));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::editor::{Editor, ask, is_answered};
 use crate::{
-    change::list_editor::Writer,
+    change::list_editor::ListEditor,
     cli::{ChangeArgs, EditArgs},
     clock::to_second,
     context::Context,
@@ -16,7 +16,7 @@ use crate::{
     ranges::{List, RangesFile},
     store::{Draft, Input, Staged, is_same_list, written},
     ui::{
-        error::{EXIT_INPUT, Problem, errno},
+        error::{EXIT_INPUT, UserError, errno},
         output::{say, tell},
     },
 };
@@ -85,12 +85,12 @@ impl<'a> Edit<'a> {
         let draft = Draft::open(&context.config.state_dir, path)
             .map_err(|error| unkept(context, &error))?
             .ok_or_else(|| {
-                Problem::failed(
+                UserError::failed(
                     "edit ranges: another `apifence ranges edit` is open",
                     "close its editor first; `apifence ranges add` and `remove` work meanwhile; nothing changed",
                 )
             })?;
-        let writer = Writer::new(context)?;
+        let writer = ListEditor::new(context)?;
         if let Some(waiting) = writer.waiting() {
             return Err(waiting.problem()?);
         }
@@ -158,7 +158,7 @@ impl<'a> Edit<'a> {
                 self.draft.path().display()
             )
         };
-        Err(Problem::failed(
+        Err(UserError::failed(
             format!(
                 "edit ranges: the editor `{}` failed ({status})",
                 editor.name
@@ -181,7 +181,7 @@ impl<'a> Edit<'a> {
             .text()
             .map_err(|error| unkept(self.context, &error))?;
         let Some(text) = text else {
-            return Err(Problem::input(
+            return Err(UserError::input(
                 "edit ranges: the editor left no file",
                 "save the list; `apifence ranges clear` switches enforcement off; nothing changed",
             ));
@@ -194,14 +194,14 @@ impl<'a> Edit<'a> {
             return Ok(End::Done(0));
         }
         let file = Input::edited(text).parse()?;
-        let mut writer = Writer::new(self.context)?;
+        let mut writer = ListEditor::new(self.context)?;
         // Nobody else writes it now but an editor, and the writer sees that.
         let mut now = read(path)?;
         while now != self.base {
             drop(writer);
             self.tell_meanwhile(&now);
             if !is_answered() {
-                return Err(Problem::input(
+                return Err(UserError::input(
                     "edit ranges: the edit would take back what somebody else changed, and nobody is at a terminal to ask",
                     "`apifence ranges edit` at a terminal asks, `--discard` begins anew; nothing changed",
                 ));
@@ -218,7 +218,7 @@ impl<'a> Edit<'a> {
             if answer == Some('e') {
                 return Ok(End::Again);
             }
-            writer = Writer::new(self.context)?;
+            writer = ListEditor::new(self.context)?;
             now = read(path)?;
         }
         let change = self.trial(args, &file)?;
@@ -246,7 +246,7 @@ impl<'a> Edit<'a> {
         if change.confirm_within.is_none()
             && !args.no_trial
             && let Some(maps) = self.context.maps()?
-            && maps.record(maps.in_force()?)?.list != file.list().digest()
+            && maps.record(maps.active_slot()?)?.list != file.list().digest()
         {
             change.confirm_within = Some(TRIAL);
         }
@@ -279,7 +279,7 @@ impl<'a> Edit<'a> {
 
 /// The failure of keeping an edit.
 fn unkept(context: &Context, error: &io::Error) -> anyhow::Error {
-    Problem::failed(
+    UserError::failed(
         format!(
             "edit ranges in `{}`: {}",
             context.config.state_dir.display(),

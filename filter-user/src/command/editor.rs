@@ -15,7 +15,7 @@ use nix::sys::{
     termios::{FlushArg, SetArg, Termios, tcflush, tcgetattr, tcsetattr},
 };
 
-use crate::ui::{error::Problem, output::say};
+use crate::ui::{error::UserError, output::say};
 
 /// What names an editor, the first before the others.
 const VARIABLES: [&str; 3] = ["SUDO_EDITOR", "VISUAL", "EDITOR"];
@@ -53,7 +53,7 @@ impl Editor {
             variable: None,
         });
         found.ok_or_else(|| {
-            Problem::input(
+            UserError::input(
                 "edit ranges: there is no editor, neither `vi` nor `nano`",
                 "name one: `EDITOR=/path/to/editor apifence ranges edit`; or `apifence ranges add` and `remove`; nothing changed",
             )

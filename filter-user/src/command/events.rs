@@ -12,10 +12,10 @@ use tokio::{
 
 use crate::{
     cli::EventArgs,
-    clock::Moment,
+    clock::Clocks,
     context::Context,
     kernel::{
-        bpf::{Begin, News, Refused, ReportReader},
+        bpf::{DropReport, ReportBatch, ReportReader, StartAt},
         net::rtnetlink,
     },
     ui::output::{Output, is_closed, say},
@@ -57,9 +57,9 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
     }
     let directory = context.pins.maps();
     let begin = if args.recent {
-        Begin::Oldest
+        StartAt::Oldest
     } else {
-        Begin::Now
+        StartAt::Now
     };
     let mut reader = ReportReader::open(&directory, begin)?;
     let mut printer = Printer {
@@ -89,7 +89,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         if !reader.is_current() {
             // Detached, or attached anew since: what came meanwhile is in the new rings.
             drop(context.attached_maps()?);
-            reader = ReportReader::open(&directory, Begin::Oldest)?;
+            reader = ReportReader::open(&directory, StartAt::Oldest)?;
         }
     }
     printer.take(&reader.poll()?)?;
@@ -99,7 +99,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
 
 impl Printer<'_> {
     /// Shows what came, and now and then how much did not.
-    fn take(&mut self, news: &News) -> Result<()> {
+    fn take(&mut self, news: &ReportBatch) -> Result<()> {
         self.show(news)?;
         self.not_reported += news.not_reported;
         if Timestamp::now().duration_since(self.last_said) >= PAUSE {
@@ -108,9 +108,9 @@ impl Printer<'_> {
         Ok(())
     }
 
-    fn show(&mut self, news: &News) -> Result<()> {
+    fn show(&mut self, news: &ReportBatch) -> Result<()> {
         self.names.learn(&news.reports)?;
-        let wanted = |report: &&Refused| {
+        let wanted = |report: &&DropReport| {
             let (reasons, interfaces) = (&self.args.reason, &self.args.interface);
             (reasons.is_empty() || reasons.iter().any(|one| one == report.verdict.reason()))
                 && (interfaces.is_empty()
@@ -129,7 +129,7 @@ impl Printer<'_> {
         if self.not_reported == 0 {
             return Ok(());
         }
-        let now = Moment::now()?.wall;
+        let now = Clocks::now()?.wall;
         self.output.line(&NotReported {
             time: milliseconds(now),
             not_reported: std::mem::take(&mut self.not_reported),

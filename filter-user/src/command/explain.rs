@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     codes::{Code, Severity, Text, Unknown, listed},
     context::Context,
-    ui::{error::Problem, output::table},
+    ui::{error::UserError, output::table},
 };
 
 /// The explanation of some codes.
@@ -107,7 +107,7 @@ pub(super) fn run(context: &Context, code: Option<&str>) -> Result<u8> {
     let codes = match code {
         None => Code::ALL.to_vec(),
         Some(text) => vec![text.parse().map_err(|Unknown| {
-            Problem::input(
+            UserError::input(
                 format!("explain warning: there is no warning `{text}`"),
                 format!("there are {}", listed()),
             )

@@ -9,14 +9,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::{
-    clock::{Moment, to_second},
+    clock::{Clocks, to_second},
     context::Context,
     kernel::bpf::{Maps, PolicyState},
     policy::entry,
     ranges::{Entry, List},
     store::{Pending, read_ranges},
     ui::{
-        error::Problem,
+        error::UserError,
         output::{say, table},
     },
     view::policy::{origin_labels, tell_trial},
@@ -121,7 +121,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
     };
     if let Some(time) = unused_for {
         if maps.is_none() {
-            return Err(Problem::failed(
+            return Err(UserError::failed(
                 "find unused ranges: no filter is attached, so nothing is counted",
                 "`apifence attach`, and wait as long as you ask for",
             ));
@@ -136,7 +136,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
 /// The list that goes with what is in force, as a file has it: the pending one while it is on trial.
 pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Option<List>> {
     if context.lost_list() {
-        return Err(Problem::input(
+        return Err(UserError::input(
             "read ranges file: the config file may name it, and cannot be read",
             "`apifence config` says what is wrong; or name it with `--ranges-file`",
         ));
@@ -155,9 +155,9 @@ pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Optio
 }
 
 fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
-    let now = Moment::now()?;
+    let now = Clocks::now()?;
     let mut rows = Vec::new();
-    let (enforced, used) = maps.steadily(|slot| {
+    let (enforced, used) = maps.read_consistent(|slot| {
         let enforced = maps.record(slot)?.mode != Mode::Off as u8;
         Ok((enforced, maps.used(slot, &now)?))
     })?;

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use crate::{
     cli::Cli,
     ui::{
-        error::{Problem, errno},
+        error::{UserError, errno},
         output::print_own,
     },
 };
@@ -34,7 +34,7 @@ pub(super) fn man(directory: Option<&Path>) -> Result<u8> {
         }
         Some(directory) => {
             clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {
-                Problem::failed(
+                UserError::failed(
                     format!(
                         "write manual pages into `{}`: {}",
                         directory.display(),

@@ -12,9 +12,9 @@ use serde::Serialize;
 use crate::{
     change::{
         build::{is_kept, keep, known_list, policy},
-        impact::{Leap, look},
+        impact::{Impact, assess},
         proposal::{ListChange, Proposal, made},
-        recovery::settle,
+        recovery::recover,
         transaction::{Transaction, clear_up, put_in_force},
     },
     cli::ChangeArgs,
@@ -23,7 +23,7 @@ use crate::{
     kernel::{bpf::Maps, links::strays::strays_at_rest},
     ranges::{List, RangesFile},
     store::{WatchLock, Watcher, WriterLock},
-    ui::{error::Problem, output::say, progress::Progress},
+    ui::{error::UserError, output::say, progress::Progress},
 };
 
 /// What came of it.
@@ -52,10 +52,10 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     refuse_said_otherwise(context, mode)?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut maps = context.attached_maps()?;
-    if let Some(waiting) = settle(context, &mut maps)? {
+    if let Some(waiting) = recover(context, &mut maps)? {
         return Err(waiting.problem()?);
     }
-    let slot = maps.in_force()?;
+    let slot = maps.active_slot()?;
     let (record, have) = (maps.record(slot)?, maps.settings(slot)?);
     let basis = Basis::of(record.basis);
     if mode == PolicyMode::Enforce {
@@ -77,7 +77,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
             true => List::Off,
             false => List::Ranges(Vec::new()),
         };
-        let nothing = Proposal::new(Vec::new(), ListChange::none(&list), Leap::default());
+        let nothing = Proposal::new(Vec::new(), ListChange::none(&list), Impact::default());
         context.global.output.result(&changed(nothing, None))?;
         return Ok(0);
     }
@@ -86,9 +86,9 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     let guarded = context.pins.interfaces()?.into_iter().collect();
     let mut policy = policy(&list, &settings, &guarded)?;
     policy.basis = basis;
-    let leap = look(context, Some(&maps), &policy, &guarded)?;
+    let impact = assess(context, Some(&maps), &policy, &guarded)?;
     let changes = settings.changes_from(&have);
-    let mut proposal = Proposal::new(changes, ListChange::none(&list), leap);
+    let mut proposal = Proposal::new(changes, ListChange::none(&list), impact);
     let output = context.global.output;
     if !proposal.put(change, true, output, |shown| changed(shown, None))? {
         return Ok(0);
@@ -117,7 +117,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
 
 /// Says what packets meet now.
 fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
-    if maps.record(maps.in_force()?)?.mode == Mode::Off as u8 {
+    if maps.record(maps.active_slot()?)?.mode == Mode::Off as u8 {
         say("warning: the list is switched off (`disabled`): everyone passes in any mode");
     } else {
         say(match mode {
@@ -174,7 +174,7 @@ fn list_in_force(context: &Context, digest: [u8; 32]) -> Result<(RangesFile, boo
     let mut unwritten = unwritten.iter().filter(|list| list.digest() == digest);
     match unwritten.next() {
         Some(list) => Ok((RangesFile::new(list), false)),
-        None => Err(Problem::failed(
+        None => Err(UserError::failed(
             "change mode: the list in force is in no file, neither the ranges file nor the history, and the mode is changed with its list",
             "`apifence ranges reload` puts the ranges file in force (`--dry-run` shows the difference); then try again; nothing changed",
         )),
@@ -184,13 +184,13 @@ fn list_in_force(context: &Context, digest: [u8; 32]) -> Result<(RangesFile, boo
 /// Refuses to enforce where that drops nothing, or everyone.
 fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
     if basis == Basis::Fresh {
-        return Err(Problem::input(
+        return Err(UserError::input(
             "change mode to enforce: there is no list yet, so that nobody would be let in",
             "`apifence ranges set CIDR,...` makes one, then `apifence enforce`; nothing changed",
         ));
     }
     if mode == Mode::Off as u8 {
-        return Err(Problem::input(
+        return Err(UserError::input(
             "change mode to enforce: enforcement is off by the list (`disabled`), and the mode does not change that",
             "`apifence ranges set CIDR,...` makes a list, `ranges rollback` returns to the one before, `ranges reload` puts the ranges file in force; nothing changed",
         ));
@@ -257,7 +257,7 @@ fn refuse_row(row: &Row, mode: PolicyMode, watcher: Option<&Watcher>) -> Result<
             format!("start it without that, or with `{name}`"),
         ),
     };
-    Err(Problem::input(
+    Err(UserError::input(
         format!("change mode to {name}: {cause}"),
         format!("{hint}; nothing changed"),
     ))

@@ -11,16 +11,16 @@ use super::{edit, history, list};
 use crate::{
     change::{
         build::{refused, typed_list, with_me},
-        list_editor::Writer,
+        list_editor::ListEditor,
         proposal::made,
         words::first_lines,
     },
     cli::RangesCommand,
     context::Context,
     ranges::{Edit, Entry, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
-    store::{History, Input, Kept},
+    store::{History, HistoryEntry, Input},
     ui::{
-        error::Problem,
+        error::UserError,
         output::{Output, print, say},
         progress::Progress,
     },
@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
                     let parsing = thread::Builder::new()
                         .spawn(|| input.parse())
                         .context("start thread")?;
-                    let writer = Writer::new(context);
+                    let writer = ListEditor::new(context);
                     let file = parsing
                         .join()
                         .unwrap_or_else(|panic| resume_unwind(panic))?;
@@ -52,13 +52,13 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
                 }
                 None => {
                     let list = typed_list(&join(&ranges), change.force)?;
-                    (RangesFile::new(&list), Writer::new(context)?)
+                    (RangesFile::new(&list), ListEditor::new(context)?)
                 }
             };
             writer.with_progress(progress).change(&file, &change)
         }
         RangesCommand::Clear { change } => {
-            let writer = Writer::new(context)?;
+            let writer = ListEditor::new(context)?;
             writer.change(&RangesFile::new(&List::Off), &change)
         }
         RangesCommand::Add {
@@ -83,7 +83,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
                 expires,
                 comment: comment.clone(),
             });
-            let mut writer = Writer::new(context)?;
+            let mut writer = ListEditor::new(context)?;
             let mut file = writer
                 .file()?
                 .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
@@ -95,24 +95,24 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
         }
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
-            let mut writer = Writer::new(context)?;
+            let mut writer = ListEditor::new(context)?;
             let file = remove(context, writer.file()?, &ranges)?;
             writer.change(&file, &change)
         }
         RangesCommand::Edit(args) => edit::run(context, &args),
         RangesCommand::Prune { change } => {
-            let mut writer = Writer::new(context)?;
+            let mut writer = ListEditor::new(context)?;
             let mut file = writer.file()?.ok_or_else(|| no_file(context, "prune"))?;
             file.prune(Timestamp::now());
             writer.change(&file, &change)
         }
         RangesCommand::Reload { change } => {
-            let mut writer = Writer::new(context)?;
+            let mut writer = ListEditor::new(context)?;
             let file = writer.file()?.ok_or_else(|| no_file(context, "reload"))?;
             writer.change(&file, &change)
         }
         RangesCommand::Rollback { number, change } => {
-            let mut writer = Writer::new(context)?;
+            let mut writer = ListEditor::new(context)?;
             if number.is_none() && change.dry_run && writer.waits() {
                 if context.global.output == Output::Text {
                     print(
@@ -158,7 +158,7 @@ struct TakenBack {
 }
 
 /// Which list it is that comes back.
-fn which(number: usize, kept: &Kept) -> String {
+fn which(number: usize, kept: &HistoryEntry) -> String {
     let at = kept.written.map(|time| format!(" of {time:.0}"));
     let by = kept.by.as_ref().map(|by| format!(", {by}"));
     format!(
@@ -185,7 +185,7 @@ fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<Str
                 )),
             }
         }
-        return Err(Problem::input(
+        return Err(UserError::input(
             format!(
                 "roll back: none of the {} files kept is a list",
                 lists.len()
@@ -198,7 +198,7 @@ fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<Str
             let file = kept.read()?;
             Ok((file, vec![which(number, kept)]))
         }
-        None => Err(Problem::input(
+        None => Err(UserError::input(
             format!("roll back to list {number}: {} lists are kept", lists.len()),
             "`apifence ranges history` numbers them; nothing changed",
         )),
@@ -224,13 +224,13 @@ fn going_on_to_expire(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Ve
 /// A comment as it is typed; an empty one is none.
 fn one_line(text: &str) -> Result<Option<String>> {
     if !can_be_comment(text) {
-        return Err(Problem::input(
+        return Err(UserError::input(
             "add ranges: the comment has more than one line",
             "a comment ends with its line",
         ));
     }
     if text.contains(char::is_control) {
-        return Err(Problem::input(
+        return Err(UserError::input(
             "add ranges: the comment has control characters, which a terminal would obey",
             "leave them out",
         ));
@@ -244,7 +244,7 @@ fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
 
 /// The failure of a verb that needs a ranges file where there is none.
 fn no_file(context: &Context, verb: &str) -> anyhow::Error {
-    Problem::input(
+    UserError::input(
         format!(
             "{verb} ranges: there is no ranges file `{}`",
             context.global.ranges_file.display()
@@ -269,14 +269,14 @@ fn remove(context: &Context, file: Option<RangesFile>, ranges: &[IpNet]) -> Resu
             } else {
                 format!("the list has {}; nothing changed", covers.join(", "))
             };
-            return Err(Problem::input(
+            return Err(UserError::input(
                 format!("remove range `{range}`: it is not in the list"),
                 hint,
             ));
         }
     }
     if file.list().entries().is_empty() {
-        return Err(Problem::input(
+        return Err(UserError::input(
             "remove ranges: no range would be left",
             "`apifence ranges set 0.0.0.0/32` lets nobody in but the implicit sources, `apifence ranges clear` switches enforcement off; nothing changed",
         ));

@@ -17,21 +17,21 @@ use serde::Serialize;
 use super::{acknowledge, list::known_list};
 use crate::{
     cli::StatusArgs,
-    clock::Moment,
+    clock::Clocks,
     codes::Code,
     config::{Settings, join},
     context::Context,
     kernel::{
         bpf::Maps,
         links::{
-            protected::{Guard, guards},
+            protected::{ProtectedInterface, protected_interfaces},
             strays::strays,
         },
         net::rtnetlink,
     },
     policy::{Difference, Prefixes, author::Author},
     ranges::List,
-    ui::{error::Refusals, output::say},
+    ui::{error::InputErrors, output::say},
     view::policy::{Provisional, headline, state},
     warnings::{Warning, node, sorted},
 };
@@ -40,7 +40,7 @@ use crate::{
 struct Status {
     /// `enforcing`, `monitoring`, `off`, `detached`, or `unknown` where the maps' pins are gone.
     state: &'static str,
-    interfaces: Vec<Guard>,
+    interfaces: Vec<ProtectedInterface>,
     ports: Vec<u16>,
     /// Empty for any.
     destinations: Vec<IpNet>,
@@ -175,7 +175,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let strays = strays(&context.pins, &interfaces)?;
     let mut status = Status {
         state: "detached",
-        interfaces: guards(&context.pins, &interfaces)?,
+        interfaces: protected_interfaces(&context.pins, &interfaces)?,
         ports: Vec::new(),
         destinations: Vec::new(),
         ranges_file: context.global.ranges_file.display().to_string(),
@@ -273,9 +273,9 @@ fn complaints(context: &Context, status: &Status) -> Result<Vec<String>> {
 }
 
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
-    let now = Moment::now()?;
+    let now = Clocks::now()?;
     let standing = maps.standing()?;
-    let (record, settings, by, sources) = maps.steadily(|slot| {
+    let (record, settings, by, sources) = maps.read_consistent(|slot| {
         Ok((
             maps.record(slot)?,
             maps.settings(slot)?,
@@ -333,7 +333,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
             .drift
             .push("the ranges file is missing; the list in force stays in force".to_owned()),
         Err(error) => {
-            let wrong = match error.downcast_ref::<Refusals>() {
+            let wrong = match error.downcast_ref::<InputErrors>() {
                 Some(refusals) => refusals.causes(),
                 None => vec![format!("{error:#}")],
             };

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    clock::{Moment, to_second},
+    clock::{Clocks, to_second},
     context::Context,
-    kernel::bpf::read_strangers,
+    kernel::bpf::read_monitored_sources,
     ranges::{Grouping, group, parse_range},
     ui::output::say,
 };
@@ -55,12 +55,12 @@ const fn plural(count: u64, one: &'static str, many: &'static str) -> &'static s
 /// Runs the command.
 pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
     let maps = context.attached_maps()?;
-    let now = Moment::now()?;
+    let now = Clocks::now()?;
     let mut strangers = HashMap::new();
     let mut impossible = 0_usize;
-    for stranger in read_strangers(&context.pins.maps())? {
+    for stranger in read_monitored_sources(&context.pins.maps())? {
         // Who is let in by now needs no suggestion.
-        let around = maps.steadily(|slot| maps.around(slot, stranger.source, &now))?;
+        let around = maps.read_consistent(|slot| maps.around(slot, stranger.source, &now))?;
         if around.first().is_some_and(|prefix| prefix.lives(now.wall)) {
             continue;
         }
@@ -96,7 +96,8 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
         ));
     }
     if suggestions.ranges.is_empty() {
-        let monitoring = maps.steadily(|slot| maps.record(slot))?.mode == Mode::Monitor as u8;
+        let monitoring =
+            maps.read_consistent(|slot| maps.record(slot))?.mode == Mode::Monitor as u8;
         say(if monitoring {
             "nobody was seen who is not authorized"
         } else {

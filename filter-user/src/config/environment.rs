@@ -12,7 +12,7 @@ use clap::{
 };
 
 use super::nearest::nearest;
-use crate::ranges::Refusal;
+use crate::ranges::InputError;
 
 /// What all of our variables begin with.
 const PREFIX: &str = "APIFENCE_";
@@ -48,13 +48,13 @@ impl Environment {
         &'a self,
         argument: &Arg,
         key: &str,
-    ) -> Result<Option<(&'a str, &'a OsStr)>, Refusal> {
+    ) -> Result<Option<(&'a str, &'a OsStr)>, InputError> {
         let names = names(argument, key);
         let mut said = names
             .iter()
             .filter_map(|name| self.said.get_key_value(name));
         match (said.next(), said.next()) {
-            (Some((one, first)), Some((other, second))) if first != second => Err(Refusal {
+            (Some((one, first)), Some((other, second))) if first != second => Err(InputError {
                 cause: format!("{one} and {other} differ, and mean the same setting"),
                 hint: format!("unset {other}"),
             }),
@@ -110,7 +110,7 @@ fn is_service_link(rest: &str, value: &str) -> bool {
 }
 
 /// Reads `value` as the flag `argument` would.
-pub(super) fn parse(argument: &Arg, value: &OsStr) -> Result<ArgMatches, Refusal> {
+pub(super) fn parse(argument: &Arg, value: &OsStr) -> Result<ArgMatches, InputError> {
     let flag = argument.get_long().unwrap_or_default().to_owned();
     // A switch takes no value on the command line, and here it does.
     let action = match argument.get_action() {
@@ -127,7 +127,7 @@ pub(super) fn parse(argument: &Arg, value: &OsStr) -> Result<ArgMatches, Refusal
         .map_err(|error| refusal(&error, &flag))
 }
 
-fn refusal(error: &clap::Error, flag: &str) -> Refusal {
+fn refusal(error: &clap::Error, flag: &str) -> InputError {
     let value = match error.get(ContextKind::InvalidValue) {
         Some(ContextValue::String(value)) => value.as_str(),
         _ => "",
@@ -137,7 +137,7 @@ fn refusal(error: &clap::Error, flag: &str) -> Refusal {
         Some(ContextValue::Strings(words)) => words.join("`, `"),
         _ => String::new(),
     };
-    Refusal {
+    InputError {
         cause: format!("invalid value `{value}`{}", why.unwrap_or_default()),
         hint: if words.is_empty() {
             format!("it takes what `--{flag}` takes: `apifence config --help`")

@@ -9,11 +9,11 @@ use super::{
     nearest::nearest,
     value::refusal,
 };
-use crate::ranges::Refusal;
+use crate::ranges::InputError;
 
 impl Config {
     /// Takes the settings of the config file, `text`, in place of the defaults. A setting that is
-    /// broken or set twice is doubtful from then on.
+    /// broken or set twice is unreadable from then on.
     ///
     /// Returns the faults, each with its hint, in the order of the lines.
     pub fn read_file(&mut self, path: &str, text: &str) -> Vec<(String, String)> {
@@ -22,7 +22,7 @@ impl Config {
         let mut settings = self.each_mut();
         for (first, piece) in pieces(text) {
             let line = |offset: usize| first + piece[..offset].matches('\n').count();
-            let mut refuse = |line: usize, Refusal { cause, hint }| {
+            let mut refuse = |line: usize, InputError { cause, hint }| {
                 wrong.push((line, format!("{path}:{line}: {cause}"), hint));
             };
             let table = match DeTable::parse(&piece) {
@@ -134,7 +134,7 @@ fn mentions(text: &str, key: &str) -> bool {
 }
 
 /// The refusal of a key that is none of `keys`.
-fn unknown(name: &str, keys: &[&str]) -> Refusal {
+fn unknown(name: &str, keys: &[&str]) -> InputError {
     let hint = if name.contains("authorized") || name == "ranges" {
         "the list is no setting, it has a file of its own (`ranges_file`): `apifence ranges set` changes it"
             .to_owned()

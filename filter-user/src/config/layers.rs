@@ -13,9 +13,9 @@ use super::{
     DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR,
     MetricsListen, OnCut, PolicyMode, Settings, Window, XdpMode,
     environment::{self, Environment},
-    value::{Misfits, Value},
+    value::{Value, ValueErrors},
 };
-use crate::{codes::Acknowledgement, ranges::Refusal, ui::output::Output};
+use crate::{codes::Acknowledgement, ranges::InputError, ui::output::Output};
 
 /// Declares [`Config`] from the settings: the field's name is the key, and after `=` is the default.
 macro_rules! settings {
@@ -124,7 +124,7 @@ impl Config {
 
     /// Takes what flags and environment say over what was known before; `matches` are those of the command that was typed, and
     /// `command` describes all of them. A setting that the command has no flag for may come from the environment, too; where that cannot
-    /// be read, the setting is doubtful.
+    /// be read, the setting is unreadable.
     pub fn read_typed(
         &mut self,
         command: &clap::Command,
@@ -241,10 +241,10 @@ pub struct Wrong {
 }
 
 /// Each refusal with the place that it is about.
-fn named(place: &str, refusals: Vec<Refusal>) -> impl Iterator<Item = (String, String)> {
+fn named(place: &str, refusals: Vec<InputError>) -> impl Iterator<Item = (String, String)> {
     refusals
         .into_iter()
-        .map(move |Refusal { cause, hint }| (format!("{place}: {cause}"), hint))
+        .map(move |InputError { cause, hint }| (format!("{place}: {cause}"), hint))
 }
 
 /// The argument that is the flag, and names the environment variable, of the setting `key`.
@@ -266,7 +266,7 @@ pub struct Setting<T> {
     key: &'static str,
     value: T,
     origin: Origin,
-    doubtful: bool,
+    unreadable: bool,
 }
 
 impl<T> Setting<T> {
@@ -275,7 +275,7 @@ impl<T> Setting<T> {
             key,
             value: default,
             origin: Origin::Default,
-            doubtful: false,
+            unreadable: false,
         }
     }
 
@@ -299,9 +299,9 @@ impl<T> Deref for Setting<T> {
 /// A setting, whatever its type.
 pub(super) trait Layered {
     /// The value of the file takes the place of the default; returns what is wrong with it.
-    fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> Misfits;
+    fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> ValueErrors;
     /// What was typed takes the place of what was there; returns what is wrong with it.
-    fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<Refusal>;
+    fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<InputError>;
     /// The file, or the environment, says something that cannot be read.
     fn doubt(&mut self);
     /// Whether something said about it could not be read, and nothing goes before that.
@@ -313,11 +313,11 @@ pub(super) trait Layered {
 }
 
 impl<T: Value> Layered for Setting<T> {
-    fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> Misfits {
+    fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> ValueErrors {
         match T::from_toml(self.key, value) {
             Ok(value) => {
                 (self.value, self.origin) = (value, origin);
-                Misfits::new()
+                ValueErrors::new()
             }
             Err(misfits) => {
                 self.doubt();
@@ -326,10 +326,10 @@ impl<T: Value> Layered for Setting<T> {
         }
     }
 
-    fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<Refusal> {
+    fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<InputError> {
         match T::from_args(matches, self.key) {
             Ok(value) => {
-                (self.value, self.origin, self.doubtful) = (value, origin, false);
+                (self.value, self.origin, self.unreadable) = (value, origin, false);
                 Vec::new()
             }
             Err(refusals) => refusals,
@@ -337,11 +337,11 @@ impl<T: Value> Layered for Setting<T> {
     }
 
     fn doubt(&mut self) {
-        self.doubtful = true;
+        self.unreadable = true;
     }
 
     fn is_doubtful(&self) -> bool {
-        self.doubtful
+        self.unreadable
     }
 
     fn is_from_file(&self) -> bool {

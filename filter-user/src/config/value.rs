@@ -10,12 +10,12 @@ use toml::{Spanned, de::DeValue};
 use super::{MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
 use crate::{
     codes::Acknowledgement,
-    ranges::{Refusal, parse_range, typed_items},
+    ranges::{InputError, parse_range, typed_items},
     ui::output::Output,
 };
 
 /// What is wrong with a value of the file, each with the bytes that it is about.
-pub(super) type Misfits = Vec<(Range<usize>, Refusal)>;
+pub(super) type ValueErrors = Vec<(Range<usize>, InputError)>;
 
 /// The type of a setting.
 pub(super) trait Value: Clone {
@@ -23,10 +23,10 @@ pub(super) trait Value: Clone {
     const EXAMPLE: &'static str;
 
     /// Reads the value of `key` in the file; all that is wrong with it, otherwise.
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits>;
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors>;
 
     /// Reads the value that `matches` have for `id`, from a flag or from the environment: `clap` has parsed it.
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>>;
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>>;
 
     /// As a program reads it, and, but for a space behind a comma, as it stands in the file.
     fn json(&self) -> serde_json::Value;
@@ -46,8 +46,8 @@ fn strings(matches: &ArgMatches, id: &str) -> Vec<String> {
     given.filter(|text| !text.is_empty()).cloned().collect()
 }
 
-pub(super) fn refusal(cause: String, hint: impl Into<String>) -> Refusal {
-    Refusal {
+pub(super) fn refusal(cause: String, hint: impl Into<String>) -> InputError {
+    InputError {
         cause,
         hint: hint.into(),
     }
@@ -63,7 +63,7 @@ enum Wanted {
 }
 
 /// The refusal of a value of another type.
-fn no<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> Misfits {
+fn no<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> ValueErrors {
     let is = match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number",
@@ -86,7 +86,7 @@ fn string<'a, T: Value>(
     key: &str,
     value: &'a Spanned<DeValue<'_>>,
     wanted: Wanted,
-) -> Result<&'a str, Misfits> {
+) -> Result<&'a str, ValueErrors> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
         _ => Err(no::<T>(key, value, wanted)),
@@ -98,7 +98,7 @@ fn number<T: Value>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
     wanted: Wanted,
-) -> Result<Option<i64>, Misfits> {
+) -> Result<Option<i64>, ValueErrors> {
     match value.get_ref() {
         DeValue::Integer(digits) => Ok(i64::from_str_radix(digits.as_str(), digits.radix()).ok()),
         _ => Err(no::<T>(key, value, wanted)),
@@ -109,13 +109,13 @@ fn number<T: Value>(
 fn list<T: Value, I>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
-    item: impl Fn(&Spanned<DeValue<'_>>) -> Result<I, Misfits>,
-) -> Result<Vec<I>, Misfits> {
+    item: impl Fn(&Spanned<DeValue<'_>>) -> Result<I, ValueErrors>,
+) -> Result<Vec<I>, ValueErrors> {
     let DeValue::Array(values) = value.get_ref() else {
         return Err(no::<T>(key, value, Wanted::Whole("a list")));
     };
     let mut items = Vec::new();
-    let mut misfits = Misfits::new();
+    let mut misfits = ValueErrors::new();
     for value in values {
         match item(value) {
             Ok(item) => items.push(item),
@@ -130,12 +130,12 @@ fn list<T: Value, I>(
 }
 
 /// A refusal of one among the values of `key`.
-fn among(key: &str, span: Range<usize>, Refusal { cause, hint }: Refusal) -> Misfits {
+fn among(key: &str, span: Range<usize>, InputError { cause, hint }: InputError) -> ValueErrors {
     vec![(span, refusal(format!("`{key}`: {cause}"), hint))]
 }
 
 /// An address that can be the source of packets, just as a range must.
-fn address(text: &str) -> Result<IpAddr, Refusal> {
+fn address(text: &str) -> Result<IpAddr, InputError> {
     let Ok(address) = text.parse() else {
         return Err(refusal(
             format!("`{text}` is no IP address"),
@@ -156,8 +156,8 @@ fn digits(value: &Spanned<DeValue<'_>>) -> String {
 /// Reads each item of what was typed by `item`; all refusals, otherwise.
 fn each<T>(
     texts: &[String],
-    item: impl Fn(&str) -> Result<T, Refusal>,
-) -> Result<Vec<T>, Vec<Refusal>> {
+    item: impl Fn(&str) -> Result<T, InputError>,
+) -> Result<Vec<T>, Vec<InputError>> {
     let mut items = Vec::new();
     let mut refusals = Vec::new();
     for text in texts.iter().flat_map(|text| typed_items(text)) {
@@ -176,7 +176,7 @@ fn each<T>(
 impl Value for PathBuf {
     const EXAMPLE: &'static str = "\"/a/path\"";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Wanted::Whole("a path"))?;
         if !text.starts_with('/') {
             // Relative to what, a service and a shell would not agree on.
@@ -187,7 +187,7 @@ impl Value for PathBuf {
         Ok(text.into())
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         Ok(one(matches, id))
     }
 
@@ -199,14 +199,14 @@ impl Value for PathBuf {
 impl Value for bool {
     const EXAMPLE: &'static str = "true";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         match value.get_ref() {
             DeValue::Boolean(value) => Ok(*value),
             _ => Err(no::<Self>(key, value, Wanted::Whole("`true` or `false`"))),
         }
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         Ok(one(matches, id))
     }
 
@@ -219,7 +219,7 @@ impl Value for bool {
 impl Value for u32 {
     const EXAMPLE: &'static str = "3500";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let number = number::<Self>(key, value, Wanted::Whole("a number"))?;
         number
             .and_then(|number| Self::try_from(number).ok())
@@ -232,7 +232,7 @@ impl Value for u32 {
             })
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         Ok(one(matches, id))
     }
 
@@ -245,7 +245,7 @@ impl Value for u32 {
 impl Value for BTreeSet<u16> {
     const EXAMPLE: &'static str = "[443, 6443]";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let ports: Self = list::<Self, _>(key, value, |value| {
             number::<Self>(key, value, Wanted::ListOf("ports"))?
                 .and_then(|number| u16::try_from(number).ok())
@@ -265,7 +265,7 @@ impl Value for BTreeSet<u16> {
         Ok(ports)
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         let ports = matches.get_many::<u16>(id).into_iter().flatten();
         Ok(ports.copied().collect())
     }
@@ -279,7 +279,7 @@ impl Value for BTreeSet<u16> {
 impl Value for Vec<String> {
     const EXAMPLE: &'static str = "[\"eth0\"]";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
             let name = string::<Self>(key, value, Wanted::ListOf("names"))?;
             if name.is_empty() || name.contains(char::is_whitespace) {
@@ -294,7 +294,7 @@ impl Value for Vec<String> {
         })
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         Ok(strings(matches, id))
     }
 
@@ -307,14 +307,14 @@ impl Value for Vec<String> {
 impl Value for Vec<IpNet> {
     const EXAMPLE: &'static str = "[\"198.51.100.0/24\"]";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
             let text = string::<Self>(key, value, Wanted::ListOf("CIDRs"))?;
             parse_range(text).map_err(|refusal| among(key, value.span(), refusal))
         })
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         each(&strings(matches, id), parse_range)
     }
 
@@ -327,14 +327,14 @@ impl Value for Vec<IpNet> {
 impl Value for Vec<IpAddr> {
     const EXAMPLE: &'static str = "[\"198.51.100.7\"]";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
             let text = string::<Self>(key, value, Wanted::ListOf("addresses"))?;
             address(text).map_err(|refusal| among(key, value.span(), refusal))
         })
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         each(&strings(matches, id), address)
     }
 
@@ -347,14 +347,14 @@ impl Value for Vec<IpAddr> {
 impl Value for Vec<Acknowledgement> {
     const EXAMPLE: &'static str = "[\"W11\", \"W08:wg0\"]";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
             let text = string::<Self>(key, value, Wanted::ListOf("codes"))?;
             acknowledgement(text).map_err(|refusal| among(key, value.span(), refusal))
         })
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         each(&strings(matches, id), acknowledgement)
     }
 
@@ -363,15 +363,15 @@ impl Value for Vec<Acknowledgement> {
     }
 }
 
-fn acknowledgement(text: &str) -> Result<Acknowledgement, Refusal> {
-    Acknowledgement::parse(text).map_err(|(cause, hint)| Refusal { cause, hint })
+fn acknowledgement(text: &str) -> Result<Acknowledgement, InputError> {
+    Acknowledgement::parse(text).map_err(|(cause, hint)| InputError { cause, hint })
 }
 
 /// Where metrics are served.
 impl Value for MetricsListen {
     const EXAMPLE: &'static str = "\"127.0.0.1:9464\"";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Wanted::Whole("an address and a port"))?;
         text.parse().map_err(|why| {
             let cause = format!("`{key}` is `{text}`: {why}");
@@ -380,7 +380,7 @@ impl Value for MetricsListen {
         })
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         Ok(one(matches, id))
     }
 
@@ -393,7 +393,7 @@ impl Value for MetricsListen {
 impl Value for Window {
     const EXAMPLE: &'static str = "\"5m\"";
 
-    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Wanted::Whole("a duration"))?;
         text.parse().map_err(|why| {
             let cause = format!("`{key}` is `{text}`, which it cannot be");
@@ -401,7 +401,7 @@ impl Value for Window {
         })
     }
 
-    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         Ok(one(matches, id))
     }
 
@@ -416,7 +416,7 @@ macro_rules! choice {
         impl Value for $type {
             const EXAMPLE: &'static str = $example;
 
-            fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, Misfits> {
+            fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
                 let text = string::<Self>(key, value, Wanted::Whole("a word"))?;
                 <Self as ValueEnum>::from_str(text, false).map_err(|_| {
                     let words: Vec<String> = <Self as ValueEnum>::value_variants()
@@ -429,7 +429,7 @@ macro_rules! choice {
                 })
             }
 
-            fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<Refusal>> {
+            fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
                 Ok(one(matches, id))
             }
 

@@ -9,8 +9,8 @@ use procfs::process::Process;
 use crate::{
     cli::{Cli, Command, RangesCommand},
     config::{Config, Environment, Settings, join},
-    store::{ConfigText, Seen, read_config, refuse_other_writers},
-    ui::{error::Refusals, output::say},
+    store::{ConfigText, FileStamp, read_config, refuse_other_writers},
+    ui::{error::InputErrors, output::say},
 };
 
 /// The config file as it was found.
@@ -19,7 +19,7 @@ pub(crate) struct ConfigFile {
     /// Its path, as it was given.
     pub(crate) path: String,
     /// How it looked before it was read.
-    pub(crate) seen: Seen,
+    pub(crate) seen: FileStamp,
     /// Whether it is there.
     pub(crate) exists: bool,
     /// What it says, over the defaults.
@@ -33,7 +33,7 @@ impl ConfigFile {
     /// differ. In a sentence, or more where the file is broken.
     pub(crate) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
         if !self.wrong.is_empty() {
-            let mut lines = Refusals::new(self.wrong.clone()).causes();
+            let mut lines = InputErrors::new(self.wrong.clone()).causes();
             lines.push(
                 "the config file is broken: the next `apifence attach` refuses it, and what is in force stays in force; `apifence config` says how to mend it"
                     .to_owned(),
@@ -134,7 +134,7 @@ fn load_in(
     let path = &base.join(variable.map_or(&*cli.global.config, Path::new));
     let named = typed || variable.is_some();
     let mut config = Config::default();
-    let seen = Seen::of(path);
+    let seen = FileStamp::of(path);
     let is_run = matches!(cli.command, Command::Run { .. });
     let text = match read_config(path, named) {
         // Whatever is broken at a start, the port is guarded.
@@ -175,7 +175,7 @@ fn load_in(
         Some(keys) => doubts(&config, &file, keys),
     });
     if !refusals.is_empty() {
-        return Err(Refusals::new(refusals).into());
+        return Err(InputErrors::new(refusals).into());
     }
     if is_run {
         let is_broken = !(file.wrong.is_empty() && typed.environment.is_empty());
@@ -204,7 +204,7 @@ fn load_in(
     }
     // `status` shows it among its data.
     if !file.wrong.is_empty() && !matches!(cli.command, Command::Status { .. }) {
-        for cause in Refusals::new(file.wrong.clone()).causes() {
+        for cause in InputErrors::new(file.wrong.clone()).causes() {
             say(format_args!("warning: {cause}"));
         }
         say(
@@ -216,15 +216,15 @@ fn load_in(
 
 /// What is to be said if one of `keys` is needed, and the file may say something about it that cannot be read.
 fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, String)> {
-    let doubtful: Vec<&str> = keys
+    let unreadable: Vec<&str> = keys
         .iter()
         .copied()
         .filter(|key| config.doubts(&[key]))
         .collect();
-    if doubtful.is_empty() {
+    if unreadable.is_empty() {
         return Vec::new();
     }
-    let flags: Vec<String> = doubtful
+    let flags: Vec<String> = unreadable
         .iter()
         .map(|key| format!("`--{}`", key.replace('_', "-")))
         .collect();
@@ -232,12 +232,12 @@ fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, Str
         format!(
             "{}: it may set `{}`, which this command needs to know",
             file.path,
-            doubtful.join("`, `")
+            unreadable.join("`, `")
         ),
         format!("mend the file, or give {}", flags.join(" and ")),
     );
     let mut refusals = file.wrong.clone();
     // Among those that are told.
-    refusals.insert(refusals.len().min(Refusals::SHOWN - 1), needed);
+    refusals.insert(refusals.len().min(InputErrors::SHOWN - 1), needed);
     refusals
 }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, net::IpAddr};
 use filter_common::Verdict;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::kernel::bpf::{News, Refused};
+use crate::kernel::bpf::{DropReport, ReportBatch};
 
 /// How many sources are told apart at a time.
 pub(super) const MOST_SOURCES: usize = 256;
@@ -18,7 +18,7 @@ pub(super) const PERIOD: SignedDuration = SignedDuration::from_mins(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogLine {
     /// The first packet of a source in a while.
-    First(Refused),
+    First(DropReport),
     /// More packets of one source since its last line.
     More {
         /// The source; none if packets hide it.
@@ -26,7 +26,7 @@ pub(super) enum LogLine {
         /// How many were reported.
         packets: u64,
         /// The last of them.
-        last: Refused,
+        last: DropReport,
     },
     /// Packets that no other line tells of.
     Others {
@@ -49,7 +49,7 @@ pub(super) struct ReportLog {
 struct Tracked {
     since: Timestamp,
     packets: u64,
-    last: Refused,
+    last: DropReport,
 }
 
 /// Everything else, since the last line about it.
@@ -63,7 +63,7 @@ struct Others {
 impl ReportLog {
     /// Takes in what came up to `now`; returns what is to be logged, in the order of time. To be called each second or so, also when
     /// nothing came.
-    pub(super) fn take(&mut self, now: Timestamp, news: &News) -> Vec<LogLine> {
+    pub(super) fn take(&mut self, now: Timestamp, news: &ReportBatch) -> Vec<LogLine> {
         let mut lines = self.due(now);
         for report in &news.reports {
             let key = (report.source, report.verdict);
@@ -138,8 +138,8 @@ mod tests {
 
     use super::*;
 
-    fn report(source: u32) -> Refused {
-        Refused {
+    fn report(source: u32) -> DropReport {
+        DropReport {
             time: Timestamp::UNIX_EPOCH,
             verdict: Verdict::Drop(DropReason::Unauthorized),
             source: Some(IpAddr::V4(source.into())),
@@ -150,8 +150,8 @@ mod tests {
         }
     }
 
-    fn news(sources: &[u32], not_reported: u64) -> News {
-        News {
+    fn news(sources: &[u32], not_reported: u64) -> ReportBatch {
+        ReportBatch {
             reports: sources.iter().map(|source| report(*source)).collect(),
             not_reported,
         }
@@ -183,11 +183,11 @@ mod tests {
     #[test]
     fn verdicts_of_one_source_are_told_apart() {
         let mut log = ReportLog::default();
-        let other = Refused {
+        let other = DropReport {
             verdict: Verdict::WouldDrop(DropReason::Unauthorized),
             ..report(1)
         };
-        let news = News {
+        let news = ReportBatch {
             reports: vec![report(1), other],
             not_reported: 0,
         };

@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     Compiled, Request, Wanted,
-    complaints::{Complaints, sentence},
+    alerts::{Alerts, sentence},
 };
 use crate::{
     cli::Cli,
@@ -36,9 +36,9 @@ use crate::{
     context::{Context, load},
     kernel::net::decapsulation,
     metrics::{Health, Loop, Turns},
-    store::{AcknowledgedStore, Followed},
+    store::{AcknowledgedStore, WatchedFile},
     ui::{
-        error::{Problem, Refusals},
+        error::{InputErrors, UserError},
         output::say,
         visible::visible_in_line,
     },
@@ -96,8 +96,8 @@ pub(crate) fn follow(
         wanted,
         health,
         turns,
-        config_file: Followed::since((*context.file.path).into(), context.file.seen),
-        ranges_file: Followed::new(context.global.ranges_file.clone()),
+        config_file: WatchedFile::since((*context.file.path).into(), context.file.seen),
+        ranges_file: WatchedFile::new(context.global.ranges_file.clone()),
         has_config: context.file.wrong.is_empty(),
         known: compiled.map_or_else(Known::default, |Compiled { node, ahead }| Known {
             node: Some(node),
@@ -113,10 +113,10 @@ pub(crate) fn follow(
         offers: false,
         asked: false,
         touched: false,
-        complaints: Complaints::default(),
+        alerts: Alerts::default(),
         warned: BTreeSet::new(),
         ranges: node::Ranges::default(),
-        acknowledged: Followed::new(AcknowledgedStore::new(&context.config.state_dir).path()),
+        acknowledged: WatchedFile::new(AcknowledgedStore::new(&context.config.state_dir).path()),
         hurry: false,
     };
     thread::Builder::new()
@@ -171,7 +171,7 @@ impl Follower {
                     self.warn();
                 }
                 tick += 1;
-                // A file that is being written is looked at again soon, until it rests.
+                // A file that is being written is looked at again soon, until it is_stable.
                 let moves = self.config_file.moves() || self.ranges_file.moves();
                 next = Instant::now() + if moves { SOON } else { PERIOD };
             }
@@ -187,7 +187,7 @@ impl Follower {
         self.at_once();
         let before = self.known.generation;
         self.look(true);
-        let is_broken = self.complaints.has("config") || self.complaints.has("policy");
+        let is_broken = self.alerts.has("config") || self.alerts.has("policy");
         if !is_broken && self.known.generation == before {
             say("note: reloaded: nothing to change");
         }
@@ -224,15 +224,14 @@ impl Follower {
         let outcome = self.follow_policy();
         if !matches!(outcome, Ok(Outcome::Later)) {
             self.blocked = None;
-            self.complaints
-                .settle(WRITER_STANDS, "the list can be changed");
+            self.alerts.clear(WRITER_STANDS, "the list can be changed");
         }
         match outcome {
             Ok(Outcome::Done) => {
-                self.complaints.settle("policy", "the files are in force");
+                self.alerts.clear("policy", "the files are in force");
                 self.held = false;
                 // With a config file that cannot be read, not all of them are.
-                if !self.complaints.has("config") && !self.complaints.has(INTERFACES) {
+                if !self.alerts.has("config") && !self.alerts.has(INTERFACES) {
                     let is_of_files = self.known.basis == Basis::Files;
                     let first = self.known.first.clone();
                     self.health.send_modify(|health| {
@@ -248,11 +247,11 @@ impl Follower {
                 self.doubt = true;
                 let since = *self.blocked.get_or_insert_with(Instant::now);
                 if since.elapsed() > WRITER {
-                    let error = Problem::failed(
+                    let error = UserError::failed(
                         "change list: another process has kept the writer's lock for a long time",
                         "`apifence ranges list` and `status` work; `fuser` on the lock names the process",
                     );
-                    self.complaints.make(WRITER_STANDS, &error);
+                    self.alerts.raise(WRITER_STANDS, &error);
                 }
             }
             Ok(Outcome::NoList | Outcome::OnTrial) => {}
@@ -287,8 +286,7 @@ impl Follower {
                 self.has_config = true;
                 self.hurry = true;
                 self.offers = true;
-                self.complaints
-                    .settle("config", "the config file is in order");
+                self.alerts.clear("config", "the config file is in order");
             }
             Ok((_, file)) => {
                 self.context.file = file;
@@ -299,12 +297,12 @@ impl Follower {
     }
 
     fn config_is_broken(&mut self) {
-        let refusals = Refusals::new(self.context.file.wrong.clone());
+        let refusals = InputErrors::new(self.context.file.wrong.clone());
         self.config_fails(&refusals.into());
     }
 
     fn config_fails(&mut self, error: &anyhow::Error) {
-        self.complaints.make("config", error);
+        self.alerts.raise("config", error);
         self.health
             .send_modify(|health| health.reloaded(Some(sentence(error))));
     }
@@ -316,10 +314,10 @@ impl Follower {
         let found = node::of_everything(context, &health, &mut self.ranges);
         let Ok(found) = found else { return };
         match node::acknowledged(&self.context).1 {
-            Some(error) => self.complaints.make(ACKNOWLEDGED, &error),
+            Some(error) => self.alerts.raise(ACKNOWLEDGED, &error),
             None => self
-                .complaints
-                .settle(ACKNOWLEDGED, "the acknowledgements can be read"),
+                .alerts
+                .clear(ACKNOWLEDGED, "the acknowledgements can be read"),
         }
         let mut counts = BTreeMap::new();
         let mut now = BTreeSet::new();
@@ -349,9 +347,9 @@ impl Follower {
     fn summarize(&mut self) {
         let record = self
             .open_maps()
-            .and_then(|maps| maps.steadily(|slot| maps.record(slot)).ok());
+            .and_then(|maps| maps.read_consistent(|slot| maps.record(slot)).ok());
         let in_force = || record.map(|record| format!("generation {} in force", record.generation));
-        let complaint = self.complaints.first().map(str::to_owned);
+        let complaint = self.alerts.first().map(str::to_owned);
         let summary = complaint
             .or_else(|| self.health.borrow().drift.clone())
             .or_else(|| self.health.borrow().instead.clone())
@@ -370,6 +368,6 @@ impl Follower {
         let sentence = sentence(error);
         self.health
             .send_modify(|health| health.reloaded(Some(sentence)));
-        self.complaints.make("policy", error);
+        self.alerts.raise("policy", error);
     }
 }

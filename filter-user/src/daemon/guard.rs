@@ -23,7 +23,7 @@ use self::{
 };
 use super::{
     Request,
-    complaints::{Complaints, sentence},
+    alerts::{Alerts, sentence},
 };
 use crate::{
     change::{
@@ -36,7 +36,7 @@ use crate::{
         bpf::{Attachment, Counters, HeldMaps, Link, LogLines, Program},
         links::protected::follow_moved,
         net::{
-            interface::{Interface, XdpPlace, other_name},
+            interface::{Interface, XdpAttachMode, other_name},
             link_type::LinkType,
             rtnetlink::{self, Change, Changes, is_link_local},
         },
@@ -85,7 +85,7 @@ pub(crate) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
         routes: None,
         known: BTreeMap::new(),
         missing: BTreeSet::new(),
-        complaints: Complaints::default(),
+        alerts: Alerts::default(),
         troubles: BTreeMap::new(),
         retry: None,
         has_started: false,
@@ -271,13 +271,13 @@ impl Guard {
             match self.attach(interface, xdp_mode) {
                 Ok(()) => new.push((interface.ifindex, interface.name.clone())),
                 Err(error) => {
-                    self.complaints.make(&interface.name, &error);
+                    self.alerts.raise(&interface.name, &error);
                     refused.insert(interface.name.clone(), sentence(&error));
                 }
             }
         }
         let there: BTreeSet<&String> = wanted.iter().map(|interface| &interface.name).collect();
-        self.complaints.retain(|matter| {
+        self.alerts.retain(|matter| {
             refused.contains_key(matter) || [CHANGES, INTERFACES, PINS, OTHERS].contains(&matter)
         });
         for name in &names {
@@ -342,9 +342,9 @@ impl Guard {
             };
             say(format_args!(
                 "guarding `{name}`{again} ({} XDP)",
-                place.map_or("no", XdpPlace::label)
+                place.map_or("no", XdpAttachMode::label)
             ));
-            if place == Some(XdpPlace::Generic) {
+            if place == Some(XdpAttachMode::Generic) {
                 let held = self.held.get(ifindex);
                 if let Some(refused) = held.and_then(|held| held.link.as_ref()?.refusal()) {
                     say(format_args!("note: `{name}`: {refused}"));
@@ -416,11 +416,11 @@ impl Guard {
     fn outcome(&mut self, matter: &'static str, outcome: Result<()>) {
         match outcome {
             Ok(()) => {
-                self.complaints.settle(matter, "that is in order");
+                self.alerts.clear(matter, "that is in order");
                 self.troubles.remove(matter);
             }
             Err(error) => {
-                self.complaints.make(matter, &error);
+                self.alerts.raise(matter, &error);
                 self.troubles.insert(matter, sentence(&error));
             }
         }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
-use super::{complaints::Complaints, logger::Logger};
+use super::{alerts::Alerts, logger::Logger};
 use crate::{
     context::Context,
     kernel::bpf::LogLines,
@@ -31,7 +31,7 @@ pub(crate) struct Logs {
     reports: Option<Logger>,
     /// What the program itself logs.
     lines: Option<LogLines>,
-    complaints: Complaints,
+    alerts: Alerts,
     /// The counters as they were shown last.
     last: String,
 }
@@ -53,7 +53,7 @@ impl Logs {
             since,
             reports: None,
             lines: None,
-            complaints: Complaints::default(),
+            alerts: Alerts::default(),
             last: String::new(),
         };
         thread::Builder::new()
@@ -120,8 +120,8 @@ impl Logs {
 
     fn outcome(&mut self, outcome: Result<()>) {
         match outcome {
-            Ok(()) => self.complaints.settle("log", "the log is written"),
-            Err(error) => self.complaints.make("log", &error),
+            Ok(()) => self.alerts.clear("log", "the log is written"),
+            Err(error) => self.alerts.raise("log", &error),
         }
     }
 }

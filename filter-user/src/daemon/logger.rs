@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::drop_log::{LogLine, ReportLog};
 use crate::{
     context::Context,
-    kernel::bpf::{Begin, ReportReader},
+    kernel::bpf::{ReportReader, StartAt},
     ui::output::{Output, say},
     view::event::{Event, Names, milliseconds},
 };
@@ -78,7 +78,7 @@ impl Logger {
     pub(crate) fn open(context: &Context, since: Timestamp) -> Result<Self> {
         Ok(Self {
             output: context.global.output,
-            reader: ReportReader::open(&context.pins.maps(), Begin::Oldest)?,
+            reader: ReportReader::open(&context.pins.maps(), StartAt::Oldest)?,
             log: ReportLog::default(),
             names: Names::open()?,
             since,

@@ -3,7 +3,7 @@
 //! Three threads, none of which waits for another: `guard` keeps the filter on the interfaces, `follower` puts in force what the files
 //! say, and `log` tells of refused packets. Before them `start` sees to it that there is a policy.
 
-mod complaints;
+mod alerts;
 mod drop_log;
 mod follower;
 mod guard;

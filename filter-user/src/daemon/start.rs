@@ -10,18 +10,18 @@ use filter_common::{
 };
 use ipnet::IpNet;
 
-use super::complaints::sentence;
+use super::alerts::sentence;
 use crate::{
     change::{
         attach::prepare_maps,
         build::{examine, keep, policy},
         first::{unclear, unread},
-        impact::look,
+        impact::assess,
         transaction::{Transaction, put_in_force},
         upgrade::other_settings,
         words::MONITOR,
     },
-    clock::Moment,
+    clock::Clocks,
     config::{OnCut, PolicyMode, Settings, XdpMode},
     context::Context,
     kernel::{
@@ -34,7 +34,7 @@ use crate::{
         History, Input, PolicyMark, PolicyStore, SavedPolicy, TrialStore, refuse_other_writers,
     },
     ui::{
-        error::{Problem, Refusals},
+        error::{InputErrors, UserError},
         output::say,
         progress::Progress,
     },
@@ -79,9 +79,9 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     let mut start = choose(context, typed);
     context.pins.remove_unused_maps()?;
     if let Some(maps) = Maps::in_use(&context.pins)? {
-        let record = maps.steadily(|slot| maps.record(slot))?;
+        let record = maps.read_consistent(|slot| maps.record(slot))?;
         let basis = Basis::of(record.basis);
-        let waits = maps.steadily(|slot| maps.settings(slot));
+        let waits = maps.read_consistent(|slot| maps.settings(slot));
         let instead = match waits {
             Ok(settings) if settings.mode_waits => Some(WAITS.to_owned()),
             _ => (basis != Basis::Files).then(|| said(basis, "since an earlier start")),
@@ -102,7 +102,7 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     let guarded = guarded.map(|interface| interface.ifindex).collect();
     start.compiled = Some(Compiled {
         node: rtnetlink::node_addresses(&guarded)?,
-        ahead: Moment::now()?.ahead(),
+        ahead: Clocks::now()?.wall_minus_boot(),
     });
     let mut policy = policy(&start.file.list(), &start.settings, &guarded)?;
     policy.basis = start.basis;
@@ -163,8 +163,8 @@ fn waits(context: &Context, policy: &Policy, guarded: &BTreeSet<u32>) -> Result<
         return Ok(None);
     }
     // The files are followed from there, and what they say is on trial first.
-    let leap = look(context, None, policy, guarded)?;
-    let serious = leap.serious();
+    let impact = assess(context, None, policy, guarded)?;
+    let serious = impact.serious();
     Ok(serious.map(|reason| format!("monitor mode: nothing is dropped yet: {reason}")))
 }
 
@@ -326,7 +326,7 @@ const POLICY: [&str; 7] = [
 
 /// What is wrong with the config file, or the environment.
 fn broken(context: &Context) -> String {
-    sentence(&Refusals::new(context.file.wrong.clone()).into())
+    sentence(&InputErrors::new(context.file.wrong.clone()).into())
 }
 
 /// The list that the ranges file asks for, if it can be used.
@@ -334,7 +334,7 @@ fn list(context: &Context, max_ranges: u32) -> Result<RangesFile> {
     let path = &context.global.ranges_file;
     refuse_other_writers(path)?;
     let file = read_in_time(path)?.ok_or_else(|| {
-        Problem::failed(
+        UserError::failed(
             format!("read ranges file `{}`: no such file", path.display()),
             "`apifence ranges set CIDR,...` writes it",
         )
@@ -356,7 +356,7 @@ fn read_in_time(path: &Path) -> Result<Option<RangesFile>> {
         })
         .context("start thread")?;
     let input = receiver.recv_timeout(DISK).map_err(|_| {
-        Problem::failed(
+        UserError::failed(
             format!(
                 "read ranges file `{}`: its disk has not answered for {} s",
                 path.display(),

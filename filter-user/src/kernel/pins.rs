@@ -29,7 +29,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::ui::error::{Problem, errno, hint};
+use crate::ui::error::{UserError, errno, hint};
 
 /// The directory all pins are under.
 #[derive(Clone, Debug)]
@@ -157,7 +157,7 @@ impl Pins {
         } else {
             return Ok(());
         };
-        Err(Problem::failed(
+        Err(UserError::failed(
             format!("open pins in `{}`: {cause}", self.root.display()),
             format!(
                 "pins decide who is let in: look at what is there, then `chown root {0}` and `chmod 700 {0}`; or name another directory with `--bpffs`",
@@ -175,7 +175,7 @@ impl Pins {
         if stat.filesystem_type() == BPF_FS_MAGIC {
             return Ok(());
         }
-        Err(Problem::failed(
+        Err(UserError::failed(
             format!(
                 "open pins in `{}`: no bpffs is mounted there",
                 self.root.display()
@@ -200,7 +200,7 @@ impl Pins {
         {
             return Ok(());
         }
-        Err(Problem::failed(
+        Err(UserError::failed(
             format!(
                 "open pins in `{}`: its bpffs is mounted for this process alone, and would take the filter with it when it ends",
                 self.root.display()
@@ -260,7 +260,7 @@ impl Pins {
         // Pinned at ROOT/layout-N/interfaces/IFINDEX/link.
         let layout = pin.ancestors().nth(3).and_then(Path::file_name);
         let layout = layout.unwrap_or_default().to_string_lossy();
-        Err(Problem::failed(
+        Err(UserError::failed(
             format!(
                 "open pins in `{}`: map {}, this binary needs {}",
                 self.root.display(),
@@ -449,7 +449,7 @@ impl Pins {
         } else {
             hint(error, "pins need root and a writable bpffs")
         };
-        Problem::failed(
+        UserError::failed(
             format!("{verb} in `{}`: {}", self.root.display(), errno(error)),
             way_out,
         )

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use nix::sys::utsname::uname;
 
-use crate::ui::error::Problem;
+use crate::ui::error::UserError;
 
 /// Linux 5.18: `xdp.frags` and `bpf_xdp_load_bytes` (commits f45d5b6ce2e8, 3f364222d032).
 const OLDEST: (u32, u32) = (5, 18);
@@ -16,7 +16,7 @@ pub fn refuse_old() -> Result<()> {
     let name = uname().context("ask for the kernel's version")?;
     let release = name.release().to_string_lossy();
     match version(&release) {
-        Some(version) if version < OLDEST => Err(Problem::failed(
+        Some(version) if version < OLDEST => Err(UserError::failed(
             format!(
                 "load program `apifence`: this is Linux {release}, and it needs {}.{} or later",
                 OLDEST.0, OLDEST.1

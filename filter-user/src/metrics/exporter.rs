@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Health, Turns, exposition::render, reading::Reading};
 use crate::kernel::{
-    bpf::{Census, Maps},
+    bpf::{Maps, RangeCounts},
     net::rtnetlink,
     pins::Pins,
 };
@@ -29,7 +29,7 @@ pub struct Exporter {
 #[derive(Default)]
 struct Counted {
     mark: Option<Mark>,
-    census: Arc<Census>,
+    range_counts: Arc<RangeCounts>,
 }
 
 /// What tells one generation from every other: its number, and when it was put in force, for numbers begin anew with new pins.
@@ -57,12 +57,12 @@ impl Exporter {
     /// If the text cannot be made.
     pub(super) async fn metrics(&self) -> Result<String> {
         let mut reading = self.read().await;
-        let census = self.census().await.unwrap_or_else(|error| {
+        let range_counts = self.range_counts().await.unwrap_or_else(|error| {
             reading.failures.push(format!("{error:#}"));
             None
         });
         let health = self.health.borrow().clone();
-        render(&reading, census.as_deref(), &health)
+        render(&reading, range_counts.as_deref(), &health)
     }
 
     /// Why the node may not be guarded as its files say; empty if it is.
@@ -99,7 +99,7 @@ impl Exporter {
 
     /// The ranges in force. A long list takes its time, once per generation: that holds up neither who supervises nor who only asks
     /// whether all is well.
-    async fn census(&self) -> Result<Option<Arc<Census>>> {
+    async fn range_counts(&self) -> Result<Option<Arc<RangeCounts>>> {
         let pins = self.pins.clone();
         let mut counted = Arc::clone(&self.counted).lock_owned().await;
         spawn_blocking(move || counted.renew(&pins))
@@ -109,11 +109,11 @@ impl Exporter {
 }
 
 impl Counted {
-    fn renew(&mut self, pins: &Pins) -> Result<Option<Arc<Census>>> {
+    fn renew(&mut self, pins: &Pins) -> Result<Option<Arc<RangeCounts>>> {
         let Some(maps) = Maps::in_use(pins)? else {
             return Ok(None);
         };
-        let (mark, census) = maps.steadily(|slot| {
+        let (mark, range_counts) = maps.read_consistent(|slot| {
             let record = maps.record(slot)?;
             let mark = (record.generation, record.applied_at);
             Ok((
@@ -121,14 +121,14 @@ impl Counted {
                 if self.mark == Some(mark) {
                     None
                 } else {
-                    Some(maps.census(slot)?)
+                    Some(maps.range_counts(slot)?)
                 },
             ))
         })?;
-        if let Some(census) = census {
-            self.census = Arc::new(census);
+        if let Some(range_counts) = range_counts {
+            self.range_counts = Arc::new(range_counts);
             self.mark = Some(mark);
         }
-        Ok(Some(Arc::clone(&self.census)))
+        Ok(Some(Arc::clone(&self.range_counts)))
     }
 }

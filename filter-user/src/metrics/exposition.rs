@@ -15,11 +15,11 @@ use prometheus::{
 
 use super::{Health, reading::Reading};
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     codes::Code,
     kernel::{
-        bpf::{Census, Family},
-        net::interface::XdpPlace,
+        bpf::{Family, RangeCounts},
+        net::interface::XdpAttachMode,
     },
 };
 
@@ -61,7 +61,7 @@ impl Page {
 /// All metrics as text.
 pub(super) fn render(
     reading: &Reading,
-    census: Option<&Census>,
+    range_counts: Option<&RangeCounts>,
     health: &Health,
 ) -> Result<String> {
     let page = Page {
@@ -69,8 +69,8 @@ pub(super) fn render(
     };
     counters(&page, reading)?;
     policy(&page, reading)?;
-    if let Some(census) = census {
-        ranges(&page, census, Moment::now()?.boot)?;
+    if let Some(range_counts) = range_counts {
+        ranges(&page, range_counts, Clocks::now()?.boot)?;
     }
     interfaces(&page, reading, health)?;
     warnings(&page, health)?;
@@ -160,7 +160,7 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     Ok(())
 }
 
-fn ranges(page: &Page, census: &Census, now: u64) -> Result<()> {
+fn ranges(page: &Page, range_counts: &RangeCounts, now: u64) -> Result<()> {
     let ranges = page.gauges(
         "apifence_authorized_ranges",
         "Ranges in force and not expired; one that comes from several origins counts for each.",
@@ -168,7 +168,7 @@ fn ranges(page: &Page, census: &Census, now: u64) -> Result<()> {
     )?;
     for family in Family::BOTH {
         for origin in Origin::ALL {
-            let count = census.count(family, origin, now);
+            let count = range_counts.count(family, origin, now);
             ranges
                 .with_label_values(&[family.label(), origin.label()])
                 .set(count as f64);
@@ -184,7 +184,7 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
         &["interface", "xdp_mode"],
     )?;
     // A name may be both: pinned without a program, and wanted.
-    let mut modes: HashMap<&str, Option<XdpPlace>> = HashMap::new();
+    let mut modes: HashMap<&str, Option<XdpAttachMode>> = HashMap::new();
     modes.extend(reading.unguarded(health).map(|name| (name.as_str(), None)));
     modes.extend(
         reading
@@ -196,7 +196,7 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
         let label = match mode {
             None => "none",
             // One word, as the others.
-            Some(XdpPlace::Several) => "several",
+            Some(XdpAttachMode::Several) => "several",
             Some(place) => place.label(),
         };
         attached

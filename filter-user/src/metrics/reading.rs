@@ -7,10 +7,10 @@ use filter_common::{Mode, layout::Basis};
 
 use super::Health;
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     kernel::{
         bpf::{CounterRow, Counters, Maps, PolicyState},
-        links::protected::{Guard, guards},
+        links::protected::{ProtectedInterface, protected_interfaces},
         net::interface::Interface,
         pins::Pins,
     },
@@ -20,7 +20,7 @@ use crate::{
 /// What the kernel says at one moment.
 pub(super) struct Reading {
     /// The interfaces that are there and have a pinned link.
-    pub(super) guards: Vec<Guard>,
+    pub(super) guards: Vec<ProtectedInterface>,
     /// The counters of these interfaces, by name.
     pub(super) counters: Vec<(String, Vec<CounterRow>)>,
     pub(super) policy: Option<PolicyReading>,
@@ -44,11 +44,11 @@ pub(super) struct PolicyReading {
 }
 
 impl Reading {
-    /// `held` are the interfaces that this process guards, pinned or not.
+    /// `held` are the interfaces that this process protected_interfaces, pinned or not.
     pub(super) fn take(pins: &Pins, interfaces: &[Interface], held: &BTreeSet<u32>) -> Self {
         let mut failures = Vec::new();
         let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
-        let mut guards = guards(pins, interfaces).unwrap_or_else(|error| {
+        let mut guards = protected_interfaces(pins, interfaces).unwrap_or_else(|error| {
             note(error);
             Vec::new()
         });
@@ -59,10 +59,10 @@ impl Reading {
                 .any(|interface| interface.ifindex == guard.ifindex)
         });
         let is_pinned = |ifindex: u32| guards.iter().any(|guard| guard.ifindex == ifindex);
-        let unpinned: Vec<Guard> = interfaces
+        let unpinned: Vec<ProtectedInterface> = interfaces
             .iter()
             .filter(|found| held.contains(&found.ifindex) && !is_pinned(found.ifindex))
-            .map(Guard::held)
+            .map(ProtectedInterface::held)
             .collect();
         guards.extend(unpinned);
         let mut counters = Vec::new();
@@ -116,7 +116,10 @@ impl Reading {
 }
 
 /// The counters of each of `guards` that has some, by its name.
-fn read_counters(pins: &Pins, guards: &[Guard]) -> Result<Vec<(String, Vec<CounterRow>)>> {
+fn read_counters(
+    pins: &Pins,
+    guards: &[ProtectedInterface],
+) -> Result<Vec<(String, Vec<CounterRow>)>> {
     let counters = Counters::open(&pins.maps())?;
     let mut read = Vec::new();
     for guard in guards {
@@ -129,8 +132,9 @@ fn read_counters(pins: &Pins, guards: &[Guard]) -> Result<Vec<(String, Vec<Count
 
 impl PolicyReading {
     fn take(maps: &Maps) -> Result<Self> {
-        let (record, by) = maps.steadily(|slot| Ok((maps.record(slot)?, maps.author(slot)?)))?;
-        let now = Moment::now()?;
+        let (record, by) =
+            maps.read_consistent(|slot| Ok((maps.record(slot)?, maps.author(slot)?)))?;
+        let now = Clocks::now()?;
         let trial_left = match maps.standing()? {
             PolicyState::Provisional { until, .. } => Some(until.saturating_sub(now.boot)),
             _ => None,

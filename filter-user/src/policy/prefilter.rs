@@ -2,8 +2,9 @@
 
 use bytemuck::zeroed_box;
 use filter_common::prefilter::{
-    BITMAP_BITS, BLOCK_BITS, Block, GATE_LINES, GLOBAL, HEAD, INDEX_SHIFT, LOOKS, Line, NO_LINE,
-    ROOT_BITS_GLOBAL, ROOT_BITS_OTHER, ROOT_BITS_V4, Roots, SPANS, Start, looks, strewn,
+    BITMAP_BITS, BLOCK_BITS, BLOOM_PROBES, Block, FamilyRoots, GLOBAL, HEAD, HEADER_LINES,
+    INDEX_SHIFT, INTERVALS_PER_LEAF, Line, NO_LINE, PrefilterHead, ROOT_BITS_GLOBAL,
+    ROOT_BITS_OTHER, ROOT_BITS_V4, hash_prefix, probes,
 };
 use ipnet::IpNet;
 
@@ -12,9 +13,9 @@ use super::compile::Prefixes;
 /// A compiled table: exactly the addresses that are in some prefix, whatever its expiry. All that have no line for want of room are in it, too.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// What goes into the gate.
-    pub start: Box<Start>,
-    /// The lines that do not, the first of them with the index [`GATE_LINES`].
+    /// What goes into the header.
+    pub start: Box<PrefilterHead>,
+    /// The lines that do not, the first of them with the index [`HEADER_LINES`].
     pub lines: Vec<Line>,
     /// The bitmaps of IPv4 and of IPv6 that do not; empty where they do.
     pub bitmaps: [Vec<Block>; 2],
@@ -32,19 +33,21 @@ impl Table {
             lines: Vec::new(),
             room: room as usize,
         };
-        let [v4, v6] = spans(prefixes);
-        let mut root =
-            |spans: &[Span], bounds: Span, depth| lines.line(bounds.touched(spans), bounds, depth);
-        let mut start: Box<Start> = zeroed_box();
+        let [v4, v6] = intervals(prefixes);
+        let mut root = |intervals: &[Interval], bounds: Interval, depth| {
+            lines.line(bounds.touched(intervals), bounds, depth)
+        };
+        let mut start: Box<PrefilterHead> = zeroed_box();
         let roots = &mut start.roots;
         for octet in 0..256 {
-            let bounds = Span::sharing(octet << 120, ROOT_BITS_V4);
+            let bounds = Interval::sharing(octet << 120, ROOT_BITS_V4);
             roots[0].lines[octet as usize] = root(&v4, bounds, ROOT_BITS_V4);
-            let bounds = Span::sharing(u128::from(GLOBAL) << 125 | octet << 117, ROOT_BITS_GLOBAL);
+            let bounds =
+                Interval::sharing(u128::from(GLOBAL) << 125 | octet << 117, ROOT_BITS_GLOBAL);
             roots[1].lines[octet as usize] = root(&v6, bounds, ROOT_BITS_GLOBAL);
         }
         for first in (0..8).filter(|first| *first != GLOBAL) {
-            let bounds = Span::sharing(u128::from(first) << 125, ROOT_BITS_OTHER);
+            let bounds = Interval::sharing(u128::from(first) << 125, ROOT_BITS_OTHER);
             roots[1].lines[256 + first as usize] = root(&v6, bounds, ROOT_BITS_OTHER);
         }
         let bitmaps = [
@@ -52,7 +55,7 @@ impl Table {
             bitmap(&v6, u128::from(GLOBAL) << 125, 3, &mut roots[1]),
         ];
         let mut lines = lines.lines;
-        let in_gate = lines.len().min(GATE_LINES as usize);
+        let in_gate = lines.len().min(HEADER_LINES as usize);
         start.lines[..in_gate].copy_from_slice(&lines[..in_gate]);
         lines.drain(..in_gate);
         Self {
@@ -68,20 +71,22 @@ impl Table {
 const SPACE: usize = 2;
 /// The most blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
-/// The most first bits of an address that are strewn. Behind the three that choose the bitmap the program has 61 at hand.
+/// The most first bits of an address that are hashed. Behind the three that choose the bitmap the program has 61 at hand.
 const MOST_STREWN: u32 = 61;
 
-/// Puts the bitmap of those of `spans` that begin like `start`, in `depth` bits, into `roots`, or returns it if it is too long.
-fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Block> {
-    let bounds = Span::sharing(start, depth);
-    let spans = bounds.touched(spans);
-    let space = (SPACE * spans.len()).div_ceil(size_of::<Block>()).max(1);
+/// Puts the bitmap of those of `intervals` that begin like `start`, in `depth` bits, into `roots`, or returns it if it is too long.
+fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoots) -> Vec<Block> {
+    let bounds = Interval::sharing(start, depth);
+    let intervals = bounds.touched(intervals);
+    let space = (SPACE * intervals.len())
+        .div_ceil(size_of::<Block>())
+        .max(1);
     let block_bits = space.next_power_of_two().ilog2().min(MOST_BLOCKS);
     // The first and the last value of each, in so many bits behind what all in `bounds` begin with.
     let values = |bits: u32| {
         let value = move |address: u128| (address << depth >> (128 - bits)) as u64;
-        spans.iter().map(move |span| {
-            let Span { first, last } = span.within(bounds);
+        intervals.iter().map(move |interval| {
+            let Interval { first, last } = interval.within(bounds);
             (value(first), value(last))
         })
     };
@@ -96,17 +101,17 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
     let told_apart = block_bits + BLOCK_BITS;
     let mut blocks: Vec<Block> = vec![[0; 8]; 1 << block_bits];
     roots.block_bits = block_bits.into();
-    let widths = spans.iter().map(|span| {
-        let Span { first, last } = span.within(bounds);
+    let widths = intervals.iter().map(|interval| {
+        let Interval { first, last } = interval.within(bounds);
         (last - first) << depth
     });
-    if let Some(strewn_bits) = strewn_bits(widths, told_apart) {
-        roots.strewn_bits = strewn_bits.into();
-        for (first, last) in values(strewn_bits) {
+    if let Some(hashed_bits) = hashed_bits(widths, told_apart) {
+        roots.hashed_bits = hashed_bits.into();
+        for (first, last) in values(hashed_bits) {
             for value in first..=last {
-                let place = strewn(value);
+                let place = hash_prefix(value);
                 let block = &mut blocks[(place >> (64 - block_bits)) as usize];
-                for bit in looks(place << block_bits) {
+                for bit in probes(place << block_bits) {
                     set(block, bit as usize);
                 }
             }
@@ -131,12 +136,12 @@ fn bitmap(spans: &[Span], start: u128, depth: u32, roots: &mut Roots) -> Vec<Blo
     blocks
 }
 
-/// How many first bits are to be strewn over a bitmap of 2^`told_apart` bits, so that the fewest strangers find something there; `None` if that is no
-/// less than half of those who do in a bitmap where none are. Given is how far the last address of each span is from its first.
+/// How many first bits are to be hashed over a bitmap of 2^`told_apart` bits, so that the fewest strangers find something there; `None` if that is no
+/// less than half of those who do in a bitmap where none are. Given is how far the last address of each interval is from its first.
 ///
-/// A stranger finds something who begins like a span, or by chance. With each bit more there are fewer of the former, and more of the latter, as
-/// spans that are wider than a value take twice as many.
-fn strewn_bits(widths: impl Iterator<Item = u128>, told_apart: u32) -> Option<u32> {
+/// A stranger finds something who begins like a interval, or by chance. With each bit more there are fewer of the former, and more of the latter, as
+/// intervals that are wider than a value take twice as many.
+fn hashed_bits(widths: impl Iterator<Item = u128>, told_apart: u32) -> Option<u32> {
     let mut spans_as_wide = [0_u32; 129];
     for width in widths {
         spans_as_wide[(128 - width.leading_zeros()) as usize] += 1;
@@ -145,13 +150,15 @@ fn strewn_bits(widths: impl Iterator<Item = u128>, told_apart: u32) -> Option<u3
     let values = |bits: u32| -> f64 {
         (0..)
             .zip(spans_as_wide)
-            .map(|(width, spans)| f64::from(spans) * two_to((width + bits).saturating_sub(128)))
+            .map(|(width, intervals)| {
+                f64::from(intervals) * two_to((width + bits).saturating_sub(128))
+            })
             .sum()
     };
     let part = |bits: u32| values(bits) / two_to(bits);
     let part_strewn = |bits: u32| {
-        let set = 1.0 - (-(LOOKS as f64) * values(bits) / two_to(told_apart)).exp();
-        part(bits) + set.powi(LOOKS as i32)
+        let set = 1.0 - (-(BLOOM_PROBES as f64) * values(bits) / two_to(told_apart)).exp();
+        part(bits) + set.powi(BLOOM_PROBES as i32)
     };
     (told_apart..=MOST_STREWN)
         .min_by(|one, other| part_strewn(*one).total_cmp(&part_strewn(*other)))
@@ -164,12 +171,12 @@ fn set(words: &mut [u64], bit: usize) {
 
 /// Addresses one after the other, as numbers of 128 bits, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
+struct Interval {
     first: u128,
     last: u128,
 }
 
-impl Span {
+impl Interval {
     /// All that share their first `bits` bits with `first`, the first of them.
     fn sharing(first: u128, bits: u32) -> Self {
         Self {
@@ -178,7 +185,7 @@ impl Span {
         }
     }
 
-    /// The addresses of this span, all of those that share its first `depth` bits, whose next octet is `octet`. The last octet of an
+    /// The addresses of this interval, all of those that share its first `depth` bits, whose next octet is `octet`. The last octet of an
     /// address may go on beyond it, with zeros.
     fn octet(self, octet: u128, depth: u32) -> Option<Self> {
         let beyond = depth.saturating_sub(120);
@@ -201,17 +208,17 @@ impl Span {
         }
     }
 
-    /// Those of `spans`, which are in order, with addresses of this one.
-    fn touched(self, spans: &[Self]) -> &[Self] {
-        let start = spans.partition_point(|span| span.last < self.first);
-        let end = spans.partition_point(|span| span.first <= self.last);
-        &spans[start..end]
+    /// Those of `intervals`, which are in order, with addresses of this one.
+    fn touched(self, intervals: &[Self]) -> &[Self] {
+        let start = intervals.partition_point(|interval| interval.last < self.first);
+        let end = intervals.partition_point(|interval| interval.first <= self.last);
+        &intervals[start..end]
     }
 }
 
 /// The addresses of each family that are in some prefix: in order, and something between any two of them. Those of IPv4 are in the
 /// upper 32 bits.
-fn spans(prefixes: &Prefixes) -> [Vec<Span>; 2] {
+fn intervals(prefixes: &Prefixes) -> [Vec<Interval>; 2] {
     let mut families = [Vec::new(), Vec::new()];
     for prefix in prefixes.iter() {
         let (family, first) = match prefix.range {
@@ -220,23 +227,23 @@ fn spans(prefixes: &Prefixes) -> [Vec<Span>; 2] {
         };
         let host_bits = u128::MAX.checked_shr(u32::from(prefix.range.prefix_len()));
         let last = first | host_bits.unwrap_or(0);
-        let spans: &mut Vec<Span> = &mut families[family];
-        match spans.last_mut() {
+        let intervals: &mut Vec<Interval> = &mut families[family];
+        match intervals.last_mut() {
             Some(before) if first <= before.last.saturating_add(1) => {
                 before.last = before.last.max(last);
             }
-            _ => spans.push(Span { first, last }),
+            _ => intervals.push(Interval { first, last }),
         }
     }
     families
 }
 
-/// What a bunch holds: addresses of which the bits that the bunch sees are one after the other.
+/// What a leaf holds: addresses of which the bits that the leaf sees are one after the other.
 struct Part {
     first: u64,
     last: u64,
-    /// For one whose bits that the bunch does not see matter as well: the addresses that share those it does see.
-    further: Option<Span>,
+    /// For one whose bits that the leaf does not see matter as well: the addresses that share those it does see.
+    further: Option<Interval>,
 }
 
 struct Lines {
@@ -246,36 +253,36 @@ struct Lines {
 }
 
 impl Lines {
-    /// The line for the addresses in `bounds`, which are all that share their first `depth` bits; `spans` are those that touch them.
+    /// The line for the addresses in `bounds`, which are all that share their first `depth` bits; `intervals` are those that touch them.
     /// What follows it is put in.
-    fn line(&mut self, spans: &[Span], bounds: Span, depth: u32) -> Line {
-        match parts(spans, bounds, depth) {
+    fn line(&mut self, intervals: &[Interval], bounds: Interval, depth: u32) -> Line {
+        match parts(intervals, bounds, depth) {
             // A node without a bit: nothing.
             Some(parts) if parts.is_empty() => [0; 9],
-            Some(parts) => self.bunch(parts, spans, depth),
-            None => self.node(spans, bounds, depth),
+            Some(parts) => self.leaf(parts, intervals, depth),
+            None => self.node(intervals, bounds, depth),
         }
     }
 
-    fn bunch(&mut self, mut parts: Vec<Part>, spans: &[Span], depth: u32) -> Line {
+    fn leaf(&mut self, mut parts: Vec<Part>, intervals: &[Interval], depth: u32) -> Line {
         parts.sort_by_key(|part| part.further.is_none());
-        let further: Vec<Span> = parts.iter().filter_map(|part| part.further).collect();
+        let further: Vec<Interval> = parts.iter().filter_map(|part| part.further).collect();
         let mut line = [0; 9];
-        for place in 0..SPANS {
+        for place in 0..INTERVALS_PER_LEAF {
             let part = parts.get(place).unwrap_or(&parts[parts.len() - 1]);
             line[place] = part.first;
-            line[SPANS + place] = part.last - part.first;
+            line[INTERVALS_PER_LEAF + place] = part.last - part.first;
         }
-        let next = self.follow(&further, spans, depth + 64);
+        let next = self.follow(&further, intervals, depth + 64);
         line[HEAD] = u64::from(next) << INDEX_SHIFT | (1 + further.len() as u64);
         line
     }
 
-    fn node(&mut self, spans: &[Span], bounds: Span, depth: u32) -> Line {
+    fn node(&mut self, intervals: &[Interval], bounds: Interval, depth: u32) -> Line {
         let mut line = [0; 9];
         let mut further = Vec::new();
         let mut before = 0_u64;
-        let mut rest = spans;
+        let mut rest = intervals;
         for octet in 0..256 {
             if octet % 64 == 0 {
                 before |= (further.len() as u64) << (octet / 64 * 8);
@@ -283,48 +290,51 @@ impl Lines {
             let Some(bounds) = bounds.octet(octet as u128, depth) else {
                 continue;
             };
-            while rest.first().is_some_and(|span| span.last < bounds.first) {
+            while rest
+                .first()
+                .is_some_and(|interval| interval.last < bounds.first)
+            {
                 rest = &rest[1..];
             }
             match rest.first() {
-                Some(span) if span.holds(bounds) => line[octet / 64] |= 1 << (octet % 64),
-                Some(span) if span.first <= bounds.last => {
+                Some(interval) if interval.holds(bounds) => line[octet / 64] |= 1 << (octet % 64),
+                Some(interval) if interval.first <= bounds.last => {
                     line[4 + octet / 64] |= 1 << (octet % 64);
                     further.push(bounds);
                 }
                 _ => {}
             }
         }
-        let next = self.follow(&further, spans, depth + 8);
+        let next = self.follow(&further, intervals, depth + 8);
         line[HEAD] = u64::from(next) << INDEX_SHIFT | before;
         line
     }
 
     /// Puts in the lines for each of `bounds`, one after the other, and returns the index of the first; of none, if there is no room.
-    fn follow(&mut self, bounds: &[Span], spans: &[Span], depth: u32) -> u32 {
+    fn follow(&mut self, bounds: &[Interval], intervals: &[Interval], depth: u32) -> u32 {
         let next = self.lines.len();
         if next + bounds.len() > self.room {
             return NO_LINE;
         }
         self.lines.resize(next + bounds.len(), [0; 9]);
         for (place, bounds) in bounds.iter().enumerate() {
-            self.lines[next + place] = self.line(bounds.touched(spans), *bounds, depth);
+            self.lines[next + place] = self.line(bounds.touched(intervals), *bounds, depth);
         }
         next as u32
     }
 }
 
-/// What a bunch behind the first `depth` bits would hold of `spans`; `None` if it has no room for that.
-fn parts(spans: &[Span], bounds: Span, depth: u32) -> Option<Vec<Part>> {
+/// What a leaf behind the first `depth` bits would hold of `intervals`; `None` if it has no room for that.
+fn parts(intervals: &[Interval], bounds: Interval, depth: u32) -> Option<Vec<Part>> {
     let unseen = (1_u128 << 64_u32.saturating_sub(depth)) - 1;
     let seen = |address: u128| (address << depth >> 64) as u64;
     let mut parts: Vec<Part> = Vec::new();
-    for span in spans {
-        let Span { first, last } = span.within(bounds);
+    for interval in intervals {
+        let Interval { first, last } = interval.within(bounds);
         let (cut_first, cut_last) = (first & unseen != 0, last & unseen != unseen);
-        // An end in the midst of addresses that look the same; so may be that of the span before.
+        // An end in the midst of addresses that look the same; so may be that of the interval before.
         let cut = |parts: &mut Vec<Part>, address: u128| {
-            let further = Some(Span {
+            let further = Some(Interval {
                 first: address & !unseen,
                 last: address | unseen,
             });
@@ -351,7 +361,7 @@ fn parts(spans: &[Span], bounds: Span, depth: u32) -> Option<Vec<Part>> {
         if cut_last {
             cut(&mut parts, last);
         }
-        if parts.len() > SPANS {
+        if parts.len() > INTERVALS_PER_LEAF {
             return None;
         }
     }

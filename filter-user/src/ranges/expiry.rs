@@ -2,7 +2,7 @@
 
 use jiff::{Span, Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::{Refusal, meant::shown};
+use super::{InputError, meant::shown};
 
 /// From here on a time means never: the kernel counts nanoseconds since boot in 64 bits, which end
 /// some 580 years after it.
@@ -17,7 +17,7 @@ fn never() -> Timestamp {
 ///
 /// # Errors
 /// Anything else, with the form that would be taken: a time without an offset would mean another moment on each machine.
-pub(super) fn parse_until(text: &str) -> Result<Option<Timestamp>, Refusal> {
+pub(super) fn parse_until(text: &str) -> Result<Option<Timestamp>, InputError> {
     parse_time(text).map(|time| Some(time).filter(|time| *time < never()))
 }
 
@@ -26,7 +26,7 @@ pub(super) fn parse_until(text: &str) -> Result<Option<Timestamp>, Refusal> {
 ///
 /// # Errors
 /// As of [`parse_until`].
-pub(super) fn parse_time(text: &str) -> Result<Timestamp, Refusal> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, InputError> {
     read(text).ok_or_else(|| {
         let cause = format!("time `{}` is no RFC 3339 time", shown(text));
         let hint = match text {
@@ -36,7 +36,7 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, Refusal> {
             }
             _ => "write it like `2027-01-31T18:00:00Z` or `2027-01-31T18:00:00+01:00`",
         };
-        Refusal::new(cause, hint)
+        InputError::new(cause, hint)
     })
 }
 
@@ -89,10 +89,10 @@ fn read(text: &str) -> Option<Timestamp> {
 ///
 /// # Errors
 /// Anything else, and what is not in the future, or too far in it.
-pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
+pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, InputError> {
     let text = text.trim();
     let refuse = |what: &str, hint: &str| {
-        Err(Refusal::new(
+        Err(InputError::new(
             format!("expiry `{}` {what}", shown(text)),
             hint,
         ))
@@ -102,7 +102,7 @@ pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
         && text.starts_with(|digit: char| digit.is_ascii_digit());
     let time = match (is_time, text.parse::<Span>()) {
         (true, _) => parse_time(text).map_err(|refusal| {
-            Refusal::new(refusal.cause.replacen("time", "expiry", 1), refusal.hint)
+            InputError::new(refusal.cause.replacen("time", "expiry", 1), refusal.hint)
         })?,
         (false, Ok(span)) => {
             // Months and years are those of the calendar, and a day has 24 hours.

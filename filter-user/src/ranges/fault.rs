@@ -1,26 +1,26 @@
 //! What is wrong with a line of a file, and with a file.
 
 use super::{
-    Refusal,
+    InputError,
     meant::parse_range,
     meant::{hidden, shown, together},
     parse::{nobody_beside_others, read_range},
 };
-use crate::ui::{error::Refusals, visible::code};
+use crate::ui::{error::InputErrors, visible::code};
 
 /// What is wrong with a file: the first refusals with their line numbers, and how many more there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// In the order of the lines, which count from one; number 0 stands for the whole file.
-    pub first: Vec<(usize, Refusal)>,
+    pub first: Vec<(usize, InputError)>,
     /// How many are not among them.
     pub more: usize,
 }
 
 impl Faults {
     /// Nobody reads more than these, and a file may have a million.
-    pub(super) fn push(&mut self, line: usize, refusal: impl FnOnce() -> Refusal) {
-        if self.first.len() < Refusals::SHOWN {
+    pub(super) fn push(&mut self, line: usize, refusal: impl FnOnce() -> InputError) {
+        if self.first.len() < InputErrors::SHOWN {
             self.first.push((line, refusal()));
         } else {
             self.more += 1;
@@ -28,11 +28,11 @@ impl Faults {
     }
 
     /// One that is about the list as a whole.
-    pub(super) fn insist(&mut self, line: usize, refusal: Refusal) {
+    pub(super) fn insist(&mut self, line: usize, refusal: InputError) {
         self.first.push((line, refusal));
         self.first.sort_by_key(|(line, _)| *line);
-        self.more += self.first.len().saturating_sub(Refusals::SHOWN);
-        self.first.truncate(Refusals::SHOWN);
+        self.more += self.first.len().saturating_sub(InputErrors::SHOWN);
+        self.first.truncate(InputErrors::SHOWN);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -47,13 +47,13 @@ pub(super) enum Fault {
     /// The range.
     Range,
     /// The time at which it expires.
-    Time(Refusal),
+    Time(InputError),
     /// The word with this number.
     Word(usize),
 }
 
 impl Fault {
-    pub(super) fn explain(self, line: &str) -> Refusal {
+    pub(super) fn explain(self, line: &str) -> InputError {
         let (text, comment) = split(line);
         let words: Vec<&str> = text.split_whitespace().collect();
         let fields = words[0..words.len().min(1)].concat();
@@ -63,11 +63,11 @@ impl Fault {
             Self::Time(refusal) => refusal,
             Self::Hidden => hidden(text).unwrap_or_else(|| hidden_in_comment(text, comment)),
             _ if fields.count() > 1 || read_range(second.trim_end_matches([',', ';'])).is_some() => {
-                Refusal::new("the line holds more than one range", "write one range a line")
+                InputError::new("the line holds more than one range", "write one range a line")
             }
             Self::Range => parse_range(words[0]).err().unwrap_or_else(nobody_beside_others),
             Self::Word(index) => together(&words[..words.len().min(3)]).unwrap_or_else(|| {
-                Refusal::new(
+                InputError::new(
                     format!("`{}` behind `{}` is not understood", shown(words[index]), shown(words[0])),
                     "one range a line, then `expires=TIME`, then a comment behind `#`; each can be left out but the range",
                 )
@@ -76,12 +76,12 @@ impl Fault {
     }
 }
 
-fn hidden_in_comment(text: &str, comment: Option<&str>) -> Refusal {
+fn hidden_in_comment(text: &str, comment: Option<&str>) -> InputError {
     let before = text.chars().count() + 2;
     let found = (before..).zip(comment.unwrap_or_default().chars());
     let mut found = found.skip_while(|(_, letter)| !ends_a_line(*letter));
     let (column, letter) = found.next().unwrap_or_default();
-    Refusal::new(
+    InputError::new(
         format!(
             "the comment has a character in column {column} that ends a line elsewhere: {}",
             code(letter)

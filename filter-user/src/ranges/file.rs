@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
-    Entry, List, NOBODY, Refusal,
+    Entry, InputError, List, NOBODY,
     expiry::parse_until,
     fault::{Fault, Faults, ends_a_line, split},
     meant::hidden,
@@ -140,7 +140,7 @@ impl RangesFile {
         {
             faults.insist(
                 text.lines().count(),
-                Refusal::new(
+                InputError::new(
                     format!(
                         "range `{}` may be cut short: the file ends within its line",
                         entry.range
@@ -159,7 +159,7 @@ impl RangesFile {
         if let Some((number, _)) = off.filter(|_| company) {
             faults.insist(
                 *number,
-                Refusal::new(
+                InputError::new(
                     format!("the word `{OFF}` stands beside ranges"),
                     format!("remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"),
                 ),
@@ -172,7 +172,7 @@ impl RangesFile {
         if faults.is_empty() && ranges + switches.len() == 0 {
             faults.insist(
                 0,
-                Refusal::new(
+                InputError::new(
                     "it holds no range",
                     format!("write a range, `{NOBODY}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
                 ),

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use super::{
     NOBODY,
-    parse::{Refusal, as_written, mask_len, refuse},
+    parse::{InputError, as_written, mask_len, refuse},
 };
 use crate::ui::visible::{code, is_hidden};
 
@@ -21,7 +21,7 @@ const NAMED: usize = 10;
 /// # Errors
 /// Anything else, with the form that would be taken. Nothing is rounded: a range that is not what its author meant
 /// lets a stranger in or locks the operator out.
-pub fn parse_range(text: &str) -> Result<IpNet, Refusal> {
+pub fn parse_range(text: &str) -> Result<IpNet, InputError> {
     let Some(range) = as_written(text) else {
         return Err(explain(text));
     };
@@ -59,7 +59,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// The refusal of a text with a character in it that cannot be seen.
-pub(super) fn hidden(text: &str) -> Option<Refusal> {
+pub(super) fn hidden(text: &str) -> Option<InputError> {
     let unseen = |letter: &char| {
         !matches!(letter, ' ' | '\t') && (is_hidden(*letter) || letter.is_whitespace())
     };
@@ -74,7 +74,7 @@ pub(super) fn hidden(text: &str) -> Option<Refusal> {
         _ if parse_range(clean).is_ok() => format!("write it anew without that: `{clean}`"),
         _ => "delete it, or write the line anew".to_owned(),
     };
-    Some(Refusal::new(
+    Some(InputError::new(
         format!(
             "a character that cannot be seen stands in column {column}: {}",
             code(letter)
@@ -93,17 +93,17 @@ fn dash(letter: char) -> bool {
 }
 
 /// The refusal of ranges that are right but for what stands around them.
-pub(super) fn quoted(bare: &[&str]) -> Refusal {
+pub(super) fn quoted(bare: &[&str]) -> InputError {
     let hint = if bare.len() <= NAMED {
         format!("`{}`", bare.join(","))
     } else {
         "leave them out, and type the ranges with commas in between".to_owned()
     };
-    Refusal::new("quotes or brackets stand around the ranges", hint)
+    InputError::new("quotes or brackets stand around the ranges", hint)
 }
 
 /// Why words are refused that only together mean something, as a network and its mask; none if they do not.
-pub(super) fn together(words: &[&str]) -> Option<Refusal> {
+pub(super) fn together(words: &[&str]) -> Option<InputError> {
     Range(&words.join(" ")).in_pieces()
 }
 
@@ -111,9 +111,9 @@ pub(super) fn together(words: &[&str]) -> Option<Refusal> {
 pub const ME: &str = "me";
 
 /// Why `text`, which is not a range, is refused.
-pub(super) fn explain(text: &str) -> Refusal {
+pub(super) fn explain(text: &str) -> InputError {
     if text.trim().is_empty() {
-        return Refusal::new(
+        return InputError::new(
             "a range is empty",
             "is a variable unset, or a comma too many? write a range like `198.51.100.0/24` or `2001:db8:aa::/48`",
         );
@@ -126,7 +126,7 @@ pub(super) fn explain(text: &str) -> Refusal {
         );
     }
     if let Some(refusal) = hidden(text) {
-        return Refusal::new(format!("range `{}`: {refusal}", shown(text)), refusal.hint);
+        return InputError::new(format!("range `{}`: {refusal}", shown(text)), refusal.hint);
     }
     range
         .with_a_port()
@@ -145,19 +145,19 @@ pub(super) fn explain(text: &str) -> Refusal {
 pub(super) struct Range<'a>(pub(super) &'a str);
 
 impl Range<'_> {
-    pub(super) fn is(self, what: &str, hint: impl Into<String>) -> Refusal {
-        Refusal::new(format!("range `{}` {what}", shown(self.0)), hint)
+    pub(super) fn is(self, what: &str, hint: impl Into<String>) -> InputError {
+        InputError::new(format!("range `{}` {what}", shown(self.0)), hint)
     }
 
     /// With `corrected` as the hint; or, where that is none either, with what there is to say about it.
-    fn corrected(self, what: &str, corrected: &str) -> Refusal {
+    fn corrected(self, what: &str, corrected: &str) -> InputError {
         match parse_range(corrected) {
             Ok(_) => self.is(what, format!("`{corrected}`")),
             Err(refusal) => self.is(what, refusal.hint),
         }
     }
 
-    fn with_a_port(self) -> Option<Refusal> {
+    fn with_a_port(self) -> Option<InputError> {
         let what = "has a port";
         let hint = |range: &str| {
             format!("`{range}`; sources have no port, and `--port` names the protected ones")
@@ -170,7 +170,7 @@ impl Range<'_> {
         (is_cidr && port.parse::<u16>().is_ok()).then(|| self.is(what, hint(range)))
     }
 
-    fn in_quotes(self) -> Option<Refusal> {
+    fn in_quotes(self) -> Option<InputError> {
         let outside: Vec<char> = [QUOTES, &[',', ';', ' ', '\t']].concat();
         let mut bare = self.0.trim_matches(&outside[..]);
         // The end of a sentence.
@@ -186,7 +186,7 @@ impl Range<'_> {
     }
 
     /// Words that make one range.
-    fn in_pieces(self) -> Option<Refusal> {
+    fn in_pieces(self) -> Option<InputError> {
         let words: Vec<&str> = self.0.split_whitespace().collect();
         match words[..] {
             [_] => None,
@@ -203,7 +203,7 @@ impl Range<'_> {
     }
 
     /// From the first address to the last.
-    fn first_to_last(self) -> Option<Refusal> {
+    fn first_to_last(self) -> Option<InputError> {
         let (first, last) = self
             .0
             .split_once("..")
@@ -252,7 +252,7 @@ impl Range<'_> {
         Some(self.is(what, hint))
     }
 
-    fn with_a_zone(self) -> Option<Refusal> {
+    fn with_a_zone(self) -> Option<InputError> {
         let (address, rest) = self.0.split_once('%')?;
         address.parse::<Ipv6Addr>().ok()?;
         let len = rest
@@ -265,7 +265,7 @@ impl Range<'_> {
     }
 
     /// An address, and what is no prefix length.
-    fn with_another_length(self) -> Option<Refusal> {
+    fn with_another_length(self) -> Option<InputError> {
         let (text, len) = self.0.split_once('/')?;
         let address: IpAddr = text.parse().ok()?;
         let max = if address.is_ipv4() { 32 } else { 128 };
@@ -295,7 +295,7 @@ impl Range<'_> {
         Some(self.is(&format!("has no prefix length from 0 to {max}"), like))
     }
 
-    fn with_a_mask(self, address: IpAddr, mask: &str) -> Option<Refusal> {
+    fn with_a_mask(self, address: IpAddr, mask: &str) -> Option<InputError> {
         let mask: IpAddr = mask.parse().ok()?;
         let (bits, width) = match (address, mask) {
             (IpAddr::V4(_), IpAddr::V4(mask)) => (u128::from(u32::from(mask)) << 96, 32),
@@ -336,7 +336,7 @@ impl Range<'_> {
     }
 
     /// What is made of decimal numbers.
-    fn numbers(self) -> Option<Refusal> {
+    fn numbers(self) -> Option<InputError> {
         let (address, len) = match self.0.split_once('/') {
             Some((address, len)) => (address, format!("/{len}")),
             None => (self.0, String::new()),

@@ -18,7 +18,7 @@ pub use self::{
     file::{Edit, RangesFile},
     group::{Grouping, group},
     meant::{ME, parse_range},
-    parse::Refusal,
+    parse::InputError,
     remarks::{distinct, let_everyone_in, remarks},
     shape::not_text,
     typed::{is_blank, join, parse_list, parse_ranges, typed_items},

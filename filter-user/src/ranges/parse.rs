@@ -11,14 +11,14 @@ use super::NOBODY;
 
 /// Why a range is not taken, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct InputError {
     /// The complaint, which names the range.
     pub cause: String,
     /// What to do about it.
     pub hint: String,
 }
 
-impl Refusal {
+impl InputError {
     pub(super) fn new(cause: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             cause: cause.into(),
@@ -27,7 +27,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.cause)
     }
@@ -46,17 +46,17 @@ pub(super) fn mask_len(text: &str) -> Option<u32> {
 }
 
 /// Refuses a range that is not what its author meant.
-pub(super) fn refuse(text: &str, range: IpNet) -> Result<(), Refusal> {
+pub(super) fn refuse(text: &str, range: IpNet) -> Result<(), InputError> {
     let (address, len) = (range.addr(), range.prefix_len());
     if range.network() != address {
         let max = range.max_prefix_len();
-        return Err(Refusal::new(
+        return Err(InputError::new(
             format!("range `{text}` has bits set after the first {len}"),
             format!("`{}`, or `{address}/{max}` for one host", range.trunc()),
         ));
     }
     if !text.contains('/') && mask_len(text).is_some() {
-        return Err(Refusal::new(
+        return Err(InputError::new(
             format!("range `{text}` is a network mask"),
             "write the network with its prefix length, like `198.51.100.0/24`",
         ));
@@ -82,9 +82,9 @@ pub(super) fn as_written(text: &str) -> Option<IpNet> {
 }
 
 /// Refuses ranges that no packet to the API server comes from.
-fn refuse_impossible(text: &str, range: IpNet) -> Result<(), Refusal> {
+fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
     let never =
-        |kind: &str, hint: &str| Err(Refusal::new(format!("range `{text}` is {kind}"), hint));
+        |kind: &str, hint: &str| Err(InputError::new(format!("range `{text}` is {kind}"), hint));
     match range {
         IpNet::V4(range) => {
             let inside = |a, b, c, d, len| {
@@ -137,8 +137,8 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), Refusal> {
 }
 
 /// The refusal of `0.0.0.0/32` in company.
-pub(super) fn nobody_beside_others() -> Refusal {
-    Refusal::new(
+pub(super) fn nobody_beside_others() -> InputError {
+    InputError::new(
         format!("range `{NOBODY}` means nobody, and stands beside other ranges"),
         format!("leave `{NOBODY}` out, or let it stand alone"),
     )

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::{Refusal, meant::parse_range};
+use super::{InputError, meant::parse_range};
 
 /// How many lines are looked at.
 const LOOKED_AT: usize = 100;
 
 /// The refusal of bytes that are not UTF-8 text.
-pub fn not_text(bytes: &[u8]) -> Option<Refusal> {
-    let refuse = |cause: String, hint: &str| Some(Refusal::new(cause, hint));
+pub fn not_text(bytes: &[u8]) -> Option<InputError> {
+    let refuse = |cause: String, hint: &str| Some(InputError::new(cause, hint));
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return refuse(
             "this is UTF-16, not UTF-8 text".to_owned(),
@@ -48,7 +48,7 @@ fn every_other_zero(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// What a text, which is not a list, looks like as a whole.
-pub(super) fn looks_like(text: &str) -> Option<Refusal> {
+pub(super) fn looks_like(text: &str) -> Option<InputError> {
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
@@ -57,7 +57,7 @@ pub(super) fn looks_like(text: &str) -> Option<Refusal> {
         .collect();
     let first = *lines.first()?;
     let refuse = |what: &str, hint: &str| {
-        Some(Refusal::new(
+        Some(InputError::new(
             format!("this looks like {what}; apifence takes one CIDR a line"),
             hint,
         ))
@@ -102,8 +102,8 @@ pub(super) fn looks_like(text: &str) -> Option<Refusal> {
     fields(&lines).then(csv)
 }
 
-fn csv() -> Refusal {
-    Refusal::new(
+fn csv() -> InputError {
+    InputError::new(
         "this looks like CSV; apifence takes one CIDR a line",
         "`cut -d, -f1 FILE` prints its first column",
     )

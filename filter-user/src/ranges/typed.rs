@@ -1,7 +1,7 @@
 //! A list as it is typed: ranges with commas, semicolons, white space or new lines in between.
 
 use super::{
-    Entry, List, NOBODY, Refusal,
+    Entry, InputError, List, NOBODY,
     meant::parse_range,
     meant::{QUOTES, is_dash, quoted},
     parse::{mask_len, nobody_beside_others},
@@ -66,7 +66,7 @@ fn belongs(before: &str, word: &str) -> bool {
 ///
 /// # Errors
 /// All refusals of the list, not the first alone.
-pub fn parse_list(text: &str) -> Result<List, Vec<Refusal>> {
+pub fn parse_list(text: &str) -> Result<List, Vec<InputError>> {
     if text.trim().is_empty() {
         return Ok(List::Off);
     }
@@ -99,12 +99,12 @@ pub fn parse_list(text: &str) -> Result<List, Vec<Refusal>> {
 ///
 /// # Errors
 /// All refusals, not the first alone.
-pub fn parse_ranges(text: &str) -> Result<Vec<ipnet::IpNet>, Vec<Refusal>> {
+pub fn parse_ranges(text: &str) -> Result<Vec<ipnet::IpNet>, Vec<InputError>> {
     let items = typed_items(text);
     parse(&items.iter().collect::<Vec<_>>())
 }
 
-fn parse(items: &[&String]) -> Result<Vec<ipnet::IpNet>, Vec<Refusal>> {
+fn parse(items: &[&String]) -> Result<Vec<ipnet::IpNet>, Vec<InputError>> {
     let mut ranges = Vec::new();
     let mut refusals = Vec::new();
     for item in items {

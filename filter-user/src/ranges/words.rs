@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Refusal,
+    InputError,
     meant::{LIKE, Range, shown},
 };
 
@@ -26,7 +26,7 @@ const PROVIDERS: [&str; 13] = [
 
 impl Range<'_> {
     /// What is made of letters.
-    pub(super) fn word(self) -> Option<Refusal> {
+    pub(super) fn word(self) -> Option<InputError> {
         let lower = self.0.to_ascii_lowercase();
         if let Some((_, rest)) = self.0.split_once("://") {
             let host = rest.split(['/', ':', '?']).next().unwrap_or_default();

@@ -15,13 +15,13 @@ use anyhow::Result;
 use nix::unistd::geteuid;
 
 use super::{
-    file::sync,
+    ranges_file::sync,
     read::{MOST_OF_CONFIG, read_regular},
 };
 use crate::{
     codes::Acknowledgement,
     kernel::pins::make_private,
-    ui::error::{Problem, errno},
+    ui::error::{UserError, errno},
 };
 
 /// Where acknowledgements are kept.
@@ -50,7 +50,7 @@ impl AcknowledgedStore {
     pub fn read(&self) -> Result<Vec<Acknowledgement>> {
         let path = self.path();
         let failed = |cause: &str| {
-            Problem::failed(
+            UserError::failed(
                 format!("read acknowledgements `{}`: {cause}", path.display()),
                 "every warning is told until it can be read; remove it to begin anew",
             )
@@ -78,7 +78,7 @@ impl AcknowledgedStore {
     /// If they cannot be read or written; they stay as they were then.
     pub fn change(&self, change: impl FnOnce(&mut Vec<Acknowledgement>)) -> Result<()> {
         let explain = |error: io::Error| {
-            Problem::failed(
+            UserError::failed(
                 format!(
                     "write acknowledgements `{}`: {}",
                     self.path().display(),

@@ -14,7 +14,7 @@ use procfs::process::Process;
 use xattr::FileExt as _;
 
 use super::path::folder;
-use crate::ui::error::{Problem, errno};
+use crate::ui::error::{UserError, errno};
 
 /// Attributes that the kernel makes from the bytes of a file: those of another file are not its own.
 const OF_THE_BYTES: [&str; 2] = ["security.ima", "security.evm"];
@@ -90,7 +90,7 @@ impl Attributes {
 /// If so, with what to do instead.
 pub(super) fn refuse_unwritable(target: &Path) -> Result<()> {
     let refuse = |cause: &str, hint: &str| {
-        Err(Problem::failed(
+        Err(UserError::failed(
             format!("write ranges file `{}`: {cause}", target.display()),
             format!("{hint}; nothing changed"),
         ))

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use anyhow::Result;
 
 use super::read::{MOST_OF_CONFIG, read_regular};
-use crate::ui::error::{Problem, errno};
+use crate::ui::error::{UserError, errno};
 
 /// What was found at the path of the config file.
 pub enum ConfigText {
@@ -25,7 +25,7 @@ pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
     let bytes = match read_regular(path, MOST_OF_CONFIG) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound && named => {
-            return Err(Problem::input(
+            return Err(UserError::input(
                 format!("read config file `{}`: no such file", path.display()),
                 "name one that is there with `--config` or `APIFENCE_CONFIG`, or none for the defaults",
             ));

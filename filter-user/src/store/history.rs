@@ -16,7 +16,7 @@ use crate::{
     clock::to_second,
     policy::author::Author,
     ranges::RangesFile,
-    ui::error::{Problem, errno},
+    ui::error::{UserError, errno},
 };
 
 /// How many lists are kept: the one in force, and ten before it.
@@ -29,7 +29,7 @@ pub struct History {
 }
 
 /// A list that was in force, or in the file.
-pub struct Kept {
+pub struct HistoryEntry {
     /// When it was put in force; or when it was written, if it never was, or nobody noted it.
     pub written: Option<Timestamp>,
     /// Who put it in force, if that was noted.
@@ -54,7 +54,7 @@ impl Note {
     }
 }
 
-impl Kept {
+impl HistoryEntry {
     fn at(path: PathBuf) -> Self {
         let (at, by) = match Note::read(&path) {
             Some(Note { at, by }) => (Some(at), Some(by)),
@@ -73,7 +73,7 @@ impl Kept {
     /// If it holds none: a broken file that was replaced is kept, too.
     pub fn read(&self) -> Result<RangesFile> {
         read_ranges(&self.path)?.ok_or_else(|| {
-            Problem::failed(
+            UserError::failed(
                 format!("read kept list `{}`: no such file", self.path.display()),
                 "`apifence ranges history` shows what is kept",
             )
@@ -114,7 +114,7 @@ impl History {
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub fn before(&self) -> Result<Vec<Kept>> {
+    pub fn before(&self) -> Result<Vec<HistoryEntry>> {
         let mut numbered = self.numbered()?;
         if numbered
             .last()
@@ -125,14 +125,14 @@ impl History {
         Ok(numbered
             .into_iter()
             .rev()
-            .map(|(_, path)| Kept::at(path))
+            .map(|(_, path)| HistoryEntry::at(path))
             .collect())
     }
 
     /// The list in the file, if it was put in force as it is.
-    pub fn current(&self) -> Option<Kept> {
+    pub fn current(&self) -> Option<HistoryEntry> {
         let (_, last) = self.numbered().ok()?.pop()?;
-        same(&last, &self.target).then(|| Kept::at(last))
+        same(&last, &self.target).then(|| HistoryEntry::at(last))
     }
 
     /// Whether the file is there, and is another one than was put in force last.
@@ -216,7 +216,7 @@ impl History {
     }
 
     fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {
-        Problem::failed(
+        UserError::failed(
             format!(
                 "{verb} history `{}`: {}",
                 self.directory.display(),

@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::read::{MOST_OF_LIST, read_regular};
 use crate::{
     ranges::{Faults, RangesFile, not_text},
-    ui::error::{Problem, Refusals, errno},
+    ui::error::{InputErrors, UserError, errno},
 };
 
 /// Reads the ranges file; `None` if there is none.
@@ -43,11 +43,11 @@ impl Input {
         };
         match bytes {
             Ok(bytes) => Ok(Self { name, bytes }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Problem::input(
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(UserError::input(
                 format!("read ranges file `{name}`: no such file"),
                 "nothing changed; `-` reads standard input",
             )),
-            Err(error) => Err(Problem::failed(
+            Err(error) => Err(UserError::failed(
                 format!("read ranges file `{name}`: {}", errno(&error)),
                 "nothing changed",
             )),
@@ -65,7 +65,7 @@ impl Input {
                 bytes,
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Problem::failed(
+            Err(error) => Err(UserError::failed(
                 format!("read ranges file `{}`: {}", path.display(), errno(&error)),
                 "the list in force, if any, stays in force",
             )),
@@ -109,5 +109,5 @@ fn parse_named(name: &str, bytes: &[u8]) -> Result<RangesFile> {
         0 => (format!("{name}: {}", refusal.cause), refusal.hint),
         _ => (format!("{name}:{line}: {}", refusal.cause), refusal.hint),
     });
-    Err(Refusals::counted(first.collect(), faults.more).into())
+    Err(InputErrors::counted(first.collect(), faults.more).into())
 }

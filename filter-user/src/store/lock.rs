@@ -16,7 +16,7 @@ use procfs::process::Process;
 use super::path::{beside, folder, real_path};
 use crate::{
     kernel::pins::{WRITE, is_layout, make_private},
-    ui::error::{Problem, errno, hint},
+    ui::error::{UserError, errno, hint},
 };
 
 /// The right to change the list and the pins; freed when dropped, or when the process ends however it ends.
@@ -71,7 +71,7 @@ impl WriterLock {
             };
             // The last holder may have removed the directory: a lock on what is gone keeps nobody out.
             if !same(&file, &directory) {
-                return Ok(Err(Problem::failed(
+                return Ok(Err(UserError::failed(
                     format!("{}: it was removed meanwhile", verb()),
                     "another apifence detached the filter; try again",
                 )));
@@ -183,7 +183,7 @@ fn watches(directory: &Path) -> Vec<PathBuf> {
 
 /// The refusal of what `verb` says, because somebody is on watch and holds the lock of `file`.
 fn kept(file: &File, verb: &str) -> anyhow::Error {
-    Problem::failed(
+    UserError::failed(
         format!("{verb}: {} keeps it as it is", holder(file)),
         "`run` follows the config file and the ranges file: change those; or end it first (`systemctl stop apifence`), the filter stays on",
     )
@@ -224,7 +224,7 @@ fn lock_file(target: &Path) -> Result<Option<File>> {
         {
             Ok(None)
         }
-        Err(error) => Err(Problem::failed(
+        Err(error) => Err(UserError::failed(
             format!("lock ranges file `{}`: {}", target.display(), errno(&error)),
             hint(
                 &error,
@@ -246,7 +246,7 @@ fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(TryLockError::WouldBlock) => {
-                return Ok(Err(Problem::failed(
+                return Ok(Err(UserError::failed(
                     format!("{}: {} holds it", verb(), holder(&file)),
                     "only one change at a time; try again when it is done",
                 )));

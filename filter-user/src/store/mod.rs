@@ -13,28 +13,28 @@ mod acknowledged;
 mod attributes;
 mod config;
 mod draft;
-mod file;
 mod history;
 mod input;
 mod lock;
 mod path;
+mod ranges_file;
 mod read;
 mod saved;
-mod seen;
 mod trials;
 mod trust;
+mod watched_file;
 
 pub use self::{
     acknowledged::AcknowledgedStore,
     config::{ConfigText, read_config},
     draft::{Draft, is_same_list},
-    file::{Committed, Pending, Staged},
-    history::{History, Kept, written},
+    history::{History, HistoryEntry, written},
     input::{Input, read_ranges},
     lock::{WatchLock, Watcher, WriterLock},
+    ranges_file::{Committed, Pending, Staged},
     read::read_regular,
     saved::{PolicyStore, SavedPolicy, StagedPolicy},
-    seen::{Followed, Seen},
     trials::{PolicyMark, TrialStore},
     trust::{other_writer, refuse_other_writers},
+    watched_file::{FileStamp, WatchedFile},
 };

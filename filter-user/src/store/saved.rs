@@ -18,14 +18,14 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    file::{ended, sync},
+    ranges_file::{ended, sync},
     read::{MOST_OF_LIST, read_regular},
 };
 use crate::{
     config::{PolicyMode, Settings, XdpMode},
     kernel::pins::make_private,
     ranges::{List, RangesFile},
-    ui::error::{Problem, errno, hint},
+    ui::error::{UserError, errno, hint},
 };
 
 const POLICY: &str = "policy";
@@ -75,7 +75,7 @@ impl PolicyStore {
     pub fn read(&self) -> Result<Option<SavedPolicy>> {
         let path = self.directory.join(POLICY);
         let failed = |cause: &str| {
-            Problem::failed(
+            UserError::failed(
                 format!("read saved policy `{}`: {cause}", path.display()),
                 "the next change of the list writes it again",
             )
@@ -166,7 +166,7 @@ impl PolicyStore {
     }
 
     fn explain(&self, error: &io::Error) -> anyhow::Error {
-        Problem::failed(
+        UserError::failed(
             format!(
                 "write state directory `{}`: {}",
                 self.directory.display(),

@@ -122,7 +122,7 @@ impl TrialStore {
             serde_json::to_writer(&mut file, trials)?;
             file.as_file().sync_all()?;
             file.persist(&self.path).map_err(|error| error.error)?;
-            super::file::sync(folder)
+            super::ranges_file::sync(folder)
         };
         write()
             .map_err(|error| anyhow::anyhow!(errno(&error)))

@@ -6,7 +6,7 @@ use anyhow::Result;
 use nix::unistd::geteuid;
 
 use super::path::{folder, real_path};
-use crate::ui::error::Problem;
+use crate::ui::error::UserError;
 
 /// Who else may write the file at `path`, or put another one in its place; `None` if nobody may, or there is no such file.
 pub fn other_writer(path: &Path) -> Option<String> {
@@ -42,7 +42,7 @@ pub fn refuse_other_writers(path: &Path) -> Result<()> {
     }
     match other_writer(path) {
         None => Ok(()),
-        Some(cause) => Err(Problem::failed(
+        Some(cause) => Err(UserError::failed(
             format!("read `{}`: {cause}", path.display()),
             "it decides who is let in: `chown root` and `chmod go-w` it; what is in force stays in force",
         )),

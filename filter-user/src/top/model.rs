@@ -13,7 +13,7 @@ use super::{
     sample::{Ranges, Sample},
 };
 use crate::{
-    kernel::{bpf::Refused, links::protected::Guard},
+    kernel::{bpf::DropReport, links::protected::ProtectedInterface},
     view::{policy::Provisional, stats::Row},
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct Point {
 /// An interface.
 #[derive(Clone, Debug)]
 pub(crate) struct InterfaceModel {
-    pub(crate) guard: Guard,
+    pub(crate) guard: ProtectedInterface,
     pub(crate) counters: Vec<CounterModel>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct CounterModel {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
     pub(crate) packets: Meter,
-    pub(crate) last: Refused,
+    pub(crate) last: DropReport,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,7 @@ impl Model {
         self.provisional = None;
     }
 
-    fn count(&mut self, interfaces: Vec<(Guard, Vec<Row>)>, first: bool) {
+    fn count(&mut self, interfaces: Vec<(ProtectedInterface, Vec<Row>)>, first: bool) {
         let before = std::mem::take(&mut self.interfaces);
         let counted = interfaces.into_iter().map(|(guard, rows)| {
             let known = before.iter().find(|one| one.guard.ifindex == guard.ifindex);
@@ -205,7 +205,7 @@ impl Model {
         rates.fold(0.0, |sum, rate| sum + rate)
     }
 
-    fn report(&mut self, reports: &[Refused], first: bool) {
+    fn report(&mut self, reports: &[DropReport], first: bool) {
         let mut totals: HashMap<Option<IpAddr>, u64> = HashMap::new();
         for report in reports {
             self.reported += 1;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::to_second,
-    kernel::links::protected::Guard,
+    kernel::links::protected::ProtectedInterface,
     ui::output::table,
     view::{
         policy::{Provisional, origin_labels},
@@ -67,7 +67,7 @@ struct EntryRow {
 #[derive(Serialize)]
 struct InterfaceRow {
     #[serde(flatten)]
-    guard: Guard,
+    guard: ProtectedInterface,
     counters: Vec<RatedRow>,
 }
 

@@ -14,12 +14,12 @@ use tokio::{
 };
 
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     config::join,
     context::Context,
     kernel::{
-        bpf::{Begin, Counters, Maps, News, ReportReader, Slot, Use},
-        links::protected::{Guard, guards},
+        bpf::{Counters, Maps, ReportBatch, ReportReader, Slot, StartAt, Use},
+        links::protected::{ProtectedInterface, protected_interfaces},
         net::rtnetlink,
     },
     policy::Prefix,
@@ -44,10 +44,10 @@ pub(crate) struct Sample {
     /// What `status` says first.
     pub(crate) headline: String,
     pub(crate) provisional: Option<Provisional>,
-    pub(crate) interfaces: Vec<(Guard, Vec<Row>)>,
+    pub(crate) interfaces: Vec<(ProtectedInterface, Vec<Row>)>,
     /// Whether reports and uses are counted anew: at first, and when the filter was attached anew.
     pub(crate) anew: bool,
-    pub(crate) news: News,
+    pub(crate) news: ReportBatch,
     pub(crate) uses: Vec<Use>,
     pub(crate) ranges: Ranges,
 }
@@ -97,7 +97,7 @@ impl<'a> Sampler<'a> {
             None => None,
             Some(maps) => Some(Attached {
                 maps,
-                reports: ReportReader::open(&self.context.pins.maps(), Begin::Oldest)?,
+                reports: ReportReader::open(&self.context.pins.maps(), StartAt::Oldest)?,
                 known: Known::default(),
                 anew: true,
             }),
@@ -110,8 +110,8 @@ impl<'a> Sampler<'a> {
     /// # Errors
     /// If it cannot be read: also where the filter is removed at this very moment.
     pub(crate) async fn sample(&mut self, patient: bool) -> Result<Sample> {
-        let now = Moment::now()?;
-        let guards = guards(&self.context.pins, &rtnetlink::interfaces()?)?;
+        let now = Clocks::now()?;
+        let guards = protected_interfaces(&self.context.pins, &rtnetlink::interfaces()?)?;
         let mut sample = Sample {
             at: Duration::from_nanos(now.monotonic),
             time: now.wall,
@@ -120,7 +120,7 @@ impl<'a> Sampler<'a> {
             provisional: None,
             interfaces: Vec::new(),
             anew: false,
-            news: News::default(),
+            news: ReportBatch::default(),
             uses: Vec::new(),
             ranges: Ranges::default(),
         };
@@ -139,7 +139,7 @@ impl<'a> Sampler<'a> {
             let maps = &attached.maps;
             let standing = maps.standing()?;
             let (slot, record, settings) =
-                maps.steadily(|slot| Ok((slot, maps.record(slot)?, maps.settings(slot)?)))?;
+                maps.read_consistent(|slot| Ok((slot, maps.record(slot)?, maps.settings(slot)?)))?;
             ports = join(&settings.ports);
             if is_guarded {
                 sample.state = policy::state(&record);
@@ -206,7 +206,7 @@ impl Known {
         let wanted = ids.clone();
         let task = spawn_blocking(move || {
             let maps = open()?;
-            let ranges = maps.ranges_of(slot, &wanted, &Moment::now()?)?;
+            let ranges = maps.ranges_of(slot, &wanted, &Clocks::now()?)?;
             // The slot may have been given another generation meanwhile.
             let same = maps.record(slot)?.generation == generation;
             Ok(same.then_some(ranges))

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     kernel::{
-        bpf::{News, Refused, Use},
-        links::protected::Guard,
-        net::interface::XdpPlace,
+        bpf::{DropReport, ReportBatch, Use},
+        links::protected::ProtectedInterface,
+        net::interface::XdpAttachMode,
     },
     policy::Prefix,
     view::{
@@ -29,8 +29,8 @@ fn time(second: u64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000 + second as i64)
 }
 
-fn refused(source: [u8; 4], second: u64) -> Refused {
-    Refused {
+fn refused(source: [u8; 4], second: u64) -> DropReport {
+    DropReport {
         time: time(second),
         verdict: Verdict::Drop(DropReason::Unauthorized),
         source: Some(source.into()),
@@ -70,11 +70,11 @@ fn sample(second: u64) -> Sample {
         headline: headline("enforcing", "443, 6443"),
         provisional: None,
         interfaces: vec![(
-            Guard {
+            ProtectedInterface {
                 native_refused: None,
                 interface: "eth0".to_owned(),
                 ifindex: 2,
-                xdp_mode: Some(XdpPlace::Native),
+                xdp_mode: Some(XdpAttachMode::Native),
                 guarded: true,
             },
             vec![
@@ -84,7 +84,7 @@ fn sample(second: u64) -> Sample {
             ],
         )],
         anew: second == 0,
-        news: News {
+        news: ReportBatch {
             reports: vec![
                 refused([203, 0, 113, 9], second),
                 refused([203, 0, 113, 9], second),
@@ -204,7 +204,7 @@ fn a_filter_that_goes_and_comes_back_is_counted_anew() {
     gone.state = "detached";
     gone.headline = headline("detached", "");
     gone.interfaces.clear();
-    gone.news = News::default();
+    gone.news = ReportBatch::default();
     gone.uses.clear();
     gone.ranges = Ranges::default();
     model.take(gone);

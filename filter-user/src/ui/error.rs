@@ -13,7 +13,7 @@ pub const EXIT_FAILED: u8 = 3;
 
 /// A failure with a hint and an exit code. [`anyhow::Error`] carries it; `main` alone prints it.
 #[derive(Debug)]
-pub struct Problem {
+pub struct UserError {
     /// The complaint.
     pub cause: String,
     /// What to do next.
@@ -26,7 +26,7 @@ pub struct Problem {
     pub details: Vec<String>,
 }
 
-impl Problem {
+impl UserError {
     /// A change that is possible, and is not made unless somebody insists: `details` say what it would do.
     pub fn refused(
         cause: impl Into<String>,
@@ -68,24 +68,24 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.cause)
     }
 }
 
-impl std::error::Error for Problem {}
+impl std::error::Error for UserError {}
 
 /// Several refusals at once: what is wrong with a file is reported in one go, the first of it in
 /// words and the rest as a number. Wherever they are told, in a command's words, in a log, in
 /// `status` or to a probe, they are told as this says it.
 #[derive(Debug)]
-pub struct Refusals {
+pub struct InputErrors {
     first: Vec<(String, String)>,
     more: usize,
 }
 
-impl Refusals {
+impl InputErrors {
     /// How many are told.
     pub const SHOWN: usize = 10;
     /// How many characters of each.
@@ -131,7 +131,7 @@ fn cut(text: &mut String) {
     if let Cow::Owned(visible) = visible_in_line(text) {
         *text = visible;
     }
-    if let Some((end, _)) = text.char_indices().nth(Refusals::LONGEST) {
+    if let Some((end, _)) = text.char_indices().nth(InputErrors::LONGEST) {
         text.truncate(end);
         text.push_str("...");
     }
@@ -150,13 +150,13 @@ fn thousands(number: usize) -> String {
     text
 }
 
-impl fmt::Display for Refusals {
+impl fmt::Display for InputErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.causes().join("; "))
     }
 }
 
-impl std::error::Error for Refusals {}
+impl std::error::Error for InputErrors {}
 
 /// What to do about an I/O error: `otherwise`, unless it is a shortage of descriptors, which
 /// nothing that is specific to a file mends.
@@ -211,8 +211,8 @@ mod tests {
                 .map(|n| (format!("fault {n}"), "mend it".to_owned()))
                 .collect()
         };
-        assert_eq!(Refusals::new(list(10)).causes().len(), 10);
-        let refusals = Refusals::counted(list(12), 59_988);
+        assert_eq!(InputErrors::new(list(10)).causes().len(), 10);
+        let refusals = InputErrors::counted(list(12), 59_988);
         assert_eq!(refusals.causes().len(), 11);
         assert_eq!(
             refusals.lines().last().map(String::as_str),
@@ -223,9 +223,9 @@ mod tests {
                 .to_string()
                 .ends_with("fault 9; and 59,990 more like these")
         );
-        let long = Refusals::new(vec![("\u{e9}".repeat(100_000), String::new())]);
+        let long = InputErrors::new(vec![("\u{e9}".repeat(100_000), String::new())]);
         assert!(long.to_string().len() < 3_000);
-        let lines = Refusals::new(vec![("`a\nerror: b\x1b`".to_owned(), String::new())]);
+        let lines = InputErrors::new(vec![("`a\nerror: b\x1b`".to_owned(), String::new())]);
         assert_eq!(lines.to_string(), "`a\\u{a}error: b\\u{1b}`");
     }
 }

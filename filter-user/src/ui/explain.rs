@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use super::error::{self, Problem, errno};
+use super::error::{self, UserError, errno};
 
 /// The failure of `verb object`, with the cause that matters and what to do about it.
 pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyhow::Error {
@@ -10,14 +10,14 @@ pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyho
         Some(cause) => {
             let text = format!("{verb}: {}", errno(cause));
             match verifier_line(error) {
-                Some(line) => Problem::failed(
+                Some(line) => UserError::failed(
                     format!("{text}: {line}"),
                     "this kernel's verifier does not take the program; please report it with the output of `uname -r`",
                 ),
-                None => Problem::failed(text, error::hint(cause, hint(cause))),
+                None => UserError::failed(text, error::hint(cause, hint(cause))),
             }
         }
-        None => Problem::failed(
+        None => UserError::failed(
             format!("{verb}: {}", innermost(error)),
             "this is not expected; please report it with the output of `apifence status` and `uname -r`",
         ),
@@ -110,7 +110,7 @@ mod tests {
             error.to_string(),
             "load program `apifence`: permission denied: R0 unbounded memory access"
         );
-        let problem = error.downcast_ref::<Problem>().expect("a problem");
+        let problem = error.downcast_ref::<UserError>().expect("a problem");
         assert!(problem.hint.contains("verifier"), "{problem:?}");
     }
 

@@ -20,7 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use super::{
-    error::{EXIT_FAILED, EXIT_INPUT, Problem, Refusals, errno, hint},
+    error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
     visible::{is_hidden, visible, visible_in_line, visible_json},
 };
@@ -155,7 +155,7 @@ pub fn tell(error: &anyhow::Error) -> u8 {
     if error.is::<ReaderGone>() {
         return 0;
     }
-    if let Some(refusals) = error.downcast_ref::<Refusals>() {
+    if let Some(refusals) = error.downcast_ref::<InputErrors>() {
         refusals.lines().iter().for_each(say);
         return EXIT_INPUT;
     }
@@ -168,7 +168,7 @@ pub fn tell(error: &anyhow::Error) -> u8 {
         })
         .collect();
     let causes = causes.join(": ");
-    let Some(problem) = error.downcast_ref::<Problem>() else {
+    let Some(problem) = error.downcast_ref::<UserError>() else {
         let shown = "`apifence status` shows what is in force";
         let hint = io_error(&**error).map_or(shown, |error| hint(error, shown));
         say(format_args!("error: {causes}\nhint: {hint}"));

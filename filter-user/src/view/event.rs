@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::kernel::{bpf::Refused, net::rtnetlink};
+use crate::kernel::{bpf::DropReport, net::rtnetlink};
 
 /// The names of interfaces, asked for again when an unknown one comes up.
 pub(crate) struct Names {
@@ -21,8 +21,8 @@ impl Names {
     }
 
     /// Learns the names that `reports` need.
-    pub(crate) fn learn(&mut self, reports: &[Refused]) -> Result<()> {
-        let unknown = |report: &Refused| !self.known.contains_key(&report.ifindex);
+    pub(crate) fn learn(&mut self, reports: &[DropReport]) -> Result<()> {
+        let unknown = |report: &DropReport| !self.known.contains_key(&report.ifindex);
         if reports.iter().any(unknown) {
             let interfaces = rtnetlink::interfaces()?;
             let all = interfaces.into_iter().map(|one| (one.ifindex, one.name));
@@ -58,7 +58,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    pub(crate) fn new(refused: &Refused, names: &Names) -> Self {
+    pub(crate) fn new(refused: &DropReport, names: &Names) -> Self {
         Self {
             time: milliseconds(refused.time),
             verdict: refused.verdict.label(),

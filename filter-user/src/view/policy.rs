@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    clock::{Moment, to_second},
+    clock::{Clocks, to_second},
     kernel::bpf::{Maps, PolicyState},
     ui::output::say,
 };
@@ -26,7 +26,7 @@ pub(crate) struct Provisional {
 }
 
 impl Provisional {
-    pub(crate) fn of(standing: PolicyState, now: &Moment) -> Option<Self> {
+    pub(crate) fn of(standing: PolicyState, now: &Clocks) -> Option<Self> {
         let PolicyState::Provisional { until, .. } = standing else {
             return None;
         };
@@ -40,7 +40,7 @@ impl Provisional {
 /// Says whose change is on trial, if one is: what is shown beside it may take itself back.
 pub(crate) fn tell_trial(maps: &Maps) -> Result<()> {
     let standing = maps.standing()?;
-    let Some(trial) = Provisional::of(standing, &Moment::now()?) else {
+    let Some(trial) = Provisional::of(standing, &Clocks::now()?) else {
         return Ok(());
     };
     let by = maps.author(standing.slot()).ok().flatten();

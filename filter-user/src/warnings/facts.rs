@@ -24,7 +24,7 @@ use crate::{
     kernel::{
         nat::rewriters,
         net::{
-            interface::{Interface, XdpPlace},
+            interface::{Interface, XdpAttachMode},
             link_type::LinkType,
             rtnetlink::{self, is_link_local},
             sock_diag::{Connection, established, listening},
@@ -98,7 +98,7 @@ impl Facts {
             guarded.contains(&interface.ifindex)
                 && interface
                     .xdp
-                    .is_some_and(|xdp| xdp.place == XdpPlace::Generic)
+                    .is_some_and(|xdp| xdp.place == XdpAttachMode::Generic)
         });
         generic
             .map(|interface| {

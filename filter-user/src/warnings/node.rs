@@ -9,14 +9,14 @@ use jiff::Timestamp;
 
 use super::{Facts, Warning, sorted};
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     codes::{Acknowledgement, Code},
     config::Settings,
     context::Context,
     kernel::{
         links::{
             foreign::Foreign,
-            protected::{Guard, guards},
+            protected::{ProtectedInterface, protected_interfaces},
             strays::{Stray, strays},
         },
         net::{
@@ -29,13 +29,13 @@ use crate::{
     policy::Prefix,
     ranges::let_everyone_in,
     store::{AcknowledgedStore, PolicyStore, other_writer},
-    ui::error::Problem,
+    ui::error::UserError,
 };
 
 /// What an operator should know of this node, by the settings in force; what is acknowledged is marked.
 pub(crate) fn of_node(context: &Context) -> Result<Vec<Warning>> {
     let have = match context.maps()? {
-        Some(maps) => maps.settings(maps.in_force()?).ok(),
+        Some(maps) => maps.settings(maps.active_slot()?).ok(),
         None => None,
     };
     let settings = context.settings(have.as_ref());
@@ -54,7 +54,7 @@ pub(crate) fn of_everything(
     ranges: &mut Ranges,
 ) -> Result<Vec<Warning>> {
     let interfaces = rtnetlink::interfaces()?;
-    let guards = guards(&context.pins, &interfaces)?;
+    let guards = protected_interfaces(&context.pins, &interfaces)?;
     let mut strays = strays(&context.pins, &interfaces)?;
     // What this process holds is no stray, pinned or not.
     strays.retain(|stray| !health.guarded.contains(&stray.ifindex));
@@ -73,8 +73,8 @@ pub(crate) fn of_everything(
         None
     });
     if let Some(maps) = maps {
-        let now = Moment::now()?;
-        let (record, have, found) = maps.steadily(|slot| {
+        let now = Clocks::now()?;
+        let (record, have, found) = maps.read_consistent(|slot| {
             let record = maps.record(slot)?;
             let found = if ranges.are_of(&record) {
                 None
@@ -138,7 +138,7 @@ pub(crate) fn of_strays(strays: &[Stray]) -> Vec<Warning> {
 pub(crate) fn of_interfaces(
     wanted: &BTreeSet<String>,
     interfaces: &[Interface],
-    guards: &[Guard],
+    guards: &[ProtectedInterface],
     strays: &[Stray],
 ) -> Vec<Warning> {
     let mut warnings = Vec::new();
@@ -211,7 +211,7 @@ fn unguarded(interface: &Interface, why: &str) -> Warning {
 
 /// That the maps of the filter cannot be read.
 pub(crate) fn unreadable(error: &anyhow::Error) -> Warning {
-    let problem = error.downcast_ref::<Problem>();
+    let problem = error.downcast_ref::<UserError>();
     let hint = problem.map_or("", |problem| &problem.hint);
     Warning::new(Code::UnreadablePolicy, format!("{error:#}"), hint)
 }
@@ -341,7 +341,7 @@ pub(crate) fn acknowledged(context: &Context) -> (Vec<Acknowledgement>, Option<a
 /// The interfaces that are to be guarded, by name: those that the settings name, or the last
 /// `attach` or `run`; or else those that hold the default routes. Those that were guarded and are
 /// still there come with them.
-pub(crate) fn wanted(context: &Context, guards: &[Guard]) -> Result<BTreeSet<String>> {
+pub(crate) fn wanted(context: &Context, guards: &[ProtectedInterface]) -> Result<BTreeSet<String>> {
     let mut names = context.config.interfaces.to_vec();
     if names.is_empty() {
         let saved = PolicyStore::new(&context.config.state_dir).read();
@@ -357,7 +357,7 @@ pub(crate) fn wanted(context: &Context, guards: &[Guard]) -> Result<BTreeSet<Str
         });
         wanted.extend(chosen.map(|interface| interface.name.clone()));
     }
-    let is_there = |guard: &&Guard| {
+    let is_there = |guard: &&ProtectedInterface| {
         let mut interfaces = interfaces.iter();
         interfaces.any(|interface| interface.ifindex == guard.ifindex)
     };

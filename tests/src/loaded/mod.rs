@@ -18,8 +18,8 @@ use aya_obj::programs::XdpAttachType;
 use filter_common::{
     Bytes, COUNTERS_PER_INTERFACE, FlowInfo, LinkHeader, Verdict,
     layout::{
-        COUNTERS, GATES, Gate, InterfaceRows, LAYOUT_VERSION, POLICY, PROVISIONAL, PolicyRecord,
-        SELECTOR, SLOTS,
+        COUNTERS, InterfaceRows, LAYOUT_VERSION, POLICY, POLICY_HEADERS, PROVISIONAL, PolicyHeader,
+        PolicyRecord, SELECTOR, SLOTS,
     },
 };
 
@@ -284,22 +284,24 @@ pub fn lapse(apifence: &Apifence<'_>) -> Result<()> {
     Ok(records.set(slot, record, 0)?)
 }
 
-/// Has the gate in force say that this node takes packets out of others in every way: not every kernel can be set up so.
+/// Has the header in force say that this node takes packets out of others in every way: not every kernel can be set up so.
 fn decapsulate(apifence: &Apifence<'_>) -> Result<()> {
     let maps = apifence
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/maps"));
-    let gates = MapData::from_pin(maps.join(GATES)).context("open the pinned gates")?;
-    let mut gates: Array<MapData, [u8; size_of::<Gate>()]> = Map::Array(gates).try_into()?;
+    let headers =
+        MapData::from_pin(maps.join(POLICY_HEADERS)).context("open the pinned headers")?;
+    let mut headers: Array<MapData, [u8; size_of::<PolicyHeader>()]> =
+        Map::Array(headers).try_into()?;
     let write = move || -> Result<()> {
         for slot in 0..SLOTS {
-            let mut bytes = gates.get(&slot, 0)?;
-            bytes[offset_of!(Gate, decapsulates)] = u8::MAX;
-            gates.set(slot, bytes, 0)?;
+            let mut bytes = headers.get(&slot, 0)?;
+            bytes[offset_of!(PolicyHeader, decapsulates)] = u8::MAX;
+            headers.set(slot, bytes, 0)?;
         }
         Ok(())
     };
-    // Some copies of a gate fill the stack of a test's thread.
+    // Some copies of a header fill the stack of a test's thread.
     let writing = thread::Builder::new().stack_size(16 << 20).spawn(write)?;
     writing.join().unwrap_or_else(|panic| resume_unwind(panic))
 }

@@ -330,11 +330,11 @@ fn renumber(frame: &mut [u8], port: u16) {
 #[test]
 fn renumbered_segments_have_right_checksums() {
     let port = 12_345;
-    let segment = |port| table::v4(Who::Stranger).syn(port, 443).frame();
+    let segment = |port| table::v4(Who::Unlisted).syn(port, 443).frame();
     let mut frame = segment(CLIENT_PORT);
     renumber(&mut frame, port);
     assert_eq!(frame, segment(port));
-    let mut frame = table::v4(Who::Stranger).payload(UDP, &[1, 2, 3]).frame();
+    let mut frame = table::v4(Who::Unlisted).payload(UDP, &[1, 2, 3]).frame();
     let before = frame.clone();
     renumber(&mut frame, port);
     assert_eq!(frame, before, "there is no SYN to renumber");

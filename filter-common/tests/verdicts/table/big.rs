@@ -97,8 +97,8 @@ fn jumbograms(rows: &mut Rows) {
             // The jumbogram's length is zero, which means the frame.
             let packet = filled(v6(who).hop_by_hop(8), fill - 8).syn(CLIENT_PORT, 6443);
             let want = match (who, reached) {
-                (Who::Stranger, true) => Drop(Unauthorized),
-                (Who::Stranger, false) => Drop(HeadersTooDeep),
+                (Who::Unlisted, true) => Drop(Unauthorized),
+                (Who::Unlisted, false) => Drop(HeadersTooDeep),
                 (Who::Listed, true) => Pass(Authorized),
                 (Who::Listed, false) => Pass(filter_common::PassReason::AuthorizedUnclassifiable),
             };
@@ -117,7 +117,7 @@ fn jumbograms(rows: &mut Rows) {
     );
     // Where a routing header may still come, the destination is not certain either.
     let unread = filled(
-        V6::new(Who::Stranger.v6(), super::OTHER6).hop_by_hop(8),
+        V6::new(Who::Unlisted.v6(), super::OTHER6).hop_by_hop(8),
         66_000,
     );
     rows.under(

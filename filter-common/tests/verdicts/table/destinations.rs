@@ -20,7 +20,7 @@ pub(super) fn add(rows: &mut Rows) {
 fn destinations(rows: &mut Rows) {
     for who in Who::BOTH {
         let guarded = match who {
-            Who::Stranger => Drop(Unauthorized),
+            Who::Unlisted => Drop(Unauthorized),
             Who::Listed => Pass(Authorized),
         };
         let to = [
@@ -67,7 +67,7 @@ fn destinations(rows: &mut Rows) {
             );
             let doubt = |reason| match (want, who) {
                 (Pass(OtherDestination), _) => want,
-                (_, Who::Stranger) => Drop(reason),
+                (_, Who::Unlisted) => Drop(reason),
                 (_, Who::Listed) => Pass(AuthorizedUnclassifiable),
             };
             add(
@@ -97,7 +97,7 @@ fn destinations(rows: &mut Rows) {
             );
             // What is missing may be a routing header to a guarded destination.
             let hidden = match who {
-                Who::Stranger => Drop(IncompleteFirstFragment),
+                Who::Unlisted => Drop(IncompleteFirstFragment),
                 Who::Listed => Pass(AuthorizedUnclassifiable),
             };
             add(
@@ -113,7 +113,7 @@ fn destinations(rows: &mut Rows) {
 /// A route in the packet may lead to a guarded destination by way of another.
 fn source_routes(rows: &mut Rows) {
     let stop = |left| {
-        V6::new(Who::Stranger.v6(), NODE6)
+        V6::new(Who::Unlisted.v6(), NODE6)
             .by_way_of(OTHER6)
             .segments(left, &[NODE6, OTHER6])
     };
@@ -159,7 +159,7 @@ fn source_routes(rows: &mut Rows) {
     );
 
     let to_other = |options: &[u8]| {
-        V4::new(Who::Stranger.v4(), OTHER4)
+        V4::new(Who::Unlisted.v4(), OTHER4)
             .syn(CLIENT_PORT, 6443)
             .options(options)
             .frame()

@@ -163,7 +163,7 @@ fn chains(rows: &mut Rows) {
         let chain = |packet: V6| (0..count).fold(packet, |packet, _| packet.destination_options(8));
         for who in Who::BOTH {
             let want = match who {
-                Who::Stranger => Drop(Unauthorized),
+                Who::Unlisted => Drop(Unauthorized),
                 Who::Listed => Pass(Authorized),
             };
             let name = |what: &str| format!("headers/chain/{count}/{what}/{}", who.word());
@@ -188,7 +188,7 @@ fn chains(rows: &mut Rows) {
         Rules::Monitor,
         "headers/chain/170/monitored",
         (0..170)
-            .fold(v6(Who::Stranger), |packet, _| packet.destination_options(8))
+            .fold(v6(Who::Unlisted), |packet, _| packet.destination_options(8))
             .syn(CLIENT_PORT, 443)
             .frame(),
         filter_common::Verdict::WouldDrop(Unauthorized),
@@ -238,14 +238,14 @@ fn ends(rows: &mut Rows) {
     for (name, source, home, want) in [
         (
             "listed-home",
-            Who::Stranger,
+            Who::Unlisted,
             Who::Listed,
             Drop(Unauthorized),
         ),
         (
             "stranger-home",
             Who::Listed,
-            Who::Stranger,
+            Who::Unlisted,
             Pass(Authorized),
         ),
     ] {

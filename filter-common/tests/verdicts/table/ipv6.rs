@@ -256,8 +256,8 @@ fn truncated(rows: &mut Rows) {
         for len in 14..=whole.len() {
             let want = match who {
                 _ if len < 54 => Pass(ShortHeader),
-                Who::Stranger if len < ports + 4 => Drop(Truncated),
-                Who::Stranger => Drop(Unauthorized),
+                Who::Unlisted if len < ports + 4 => Drop(Truncated),
+                Who::Unlisted => Drop(Unauthorized),
                 Who::Listed if len < ports + 4 => Pass(AuthorizedUnclassifiable),
                 Who::Listed => Pass(Authorized),
             };

@@ -180,8 +180,8 @@ fn truncated(rows: &mut Rows) {
                 for len in 0..=whole.len() {
                     let want = match (len, who) {
                         _ if len < ports => Pass(ShortHeader),
-                        (_, Who::Stranger) if len < ports + 4 => Drop(Truncated),
-                        (_, Who::Stranger) => Drop(Unauthorized),
+                        (_, Who::Unlisted) if len < ports + 4 => Drop(Truncated),
+                        (_, Who::Unlisted) => Drop(Unauthorized),
                         (_, Who::Listed) if len < ports + 4 => {
                             Pass(filter_common::PassReason::AuthorizedUnclassifiable)
                         }

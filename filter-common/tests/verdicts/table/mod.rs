@@ -107,19 +107,19 @@ pub const SID6_NEXT_HOP: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 0x66
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// Somebody outside the authorized ranges.
-    Stranger,
+    Unlisted,
     /// Somebody inside.
     Listed,
 }
 
 impl Who {
     /// Both.
-    pub const BOTH: [Self; 2] = [Self::Stranger, Self::Listed];
+    pub const BOTH: [Self; 2] = [Self::Unlisted, Self::Listed];
 
     /// The IPv4 address.
     pub const fn v4(self) -> Ipv4Addr {
         match self {
-            Self::Stranger => Ipv4Addr::new(203, 0, 113, 9),
+            Self::Unlisted => Ipv4Addr::new(203, 0, 113, 9),
             Self::Listed => Ipv4Addr::new(198, 51, 100, 7),
         }
     }
@@ -127,7 +127,7 @@ impl Who {
     /// The IPv6 address.
     pub const fn v6(self) -> Ipv6Addr {
         match self {
-            Self::Stranger => Ipv6Addr::new(0x2001, 0xdb8, 0xbb, 0, 0, 0, 0, 9),
+            Self::Unlisted => Ipv6Addr::new(0x2001, 0xdb8, 0xbb, 0, 0, 0, 0, 9),
             Self::Listed => Ipv6Addr::new(0x2001, 0xdb8, 0xaa, 0, 0, 0, 0, 7),
         }
     }
@@ -135,7 +135,7 @@ impl Who {
     /// The word in a row's name.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Stranger => "stranger",
+            Self::Unlisted => "stranger",
             Self::Listed => "listed",
         }
     }

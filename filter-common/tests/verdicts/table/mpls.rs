@@ -59,7 +59,7 @@ pub(super) fn add(rows: &mut Rows) {
                 NotIp,
             );
         }
-        let packet = syn_packet(v6, Who::Stranger, 443);
+        let packet = syn_packet(v6, Who::Unlisted, 443);
         let behind = labelled(&[100], &packet);
         let tagged = tagged_as(MPLS, &[(TAG_8021Q, 0), (TAG_8021Q, 7)], &behind);
         rows.under(

@@ -115,7 +115,7 @@ fn everybody(rows: &mut Rows) {
         }
     }
     // What nobody is believed about, the widest list does not make believable.
-    let misplaced = v6(Who::Stranger)
+    let misplaced = v6(Who::Unlisted)
         .destination_options(8)
         .fragment(0, false, 1)
         .syn(CLIENT_PORT, 6443)
@@ -133,17 +133,17 @@ fn modes(rows: &mut Rows) {
     let cases: Vec<(&str, Vec<u8>, DropReason)> = vec![
         (
             "unauthorized-ipv4",
-            v4(Who::Stranger).syn(CLIENT_PORT, 443).frame(),
+            v4(Who::Unlisted).syn(CLIENT_PORT, 443).frame(),
             Unauthorized,
         ),
         (
             "unauthorized-ipv6",
-            v6(Who::Stranger).syn(CLIENT_PORT, 6443).frame(),
+            v6(Who::Unlisted).syn(CLIENT_PORT, 6443).frame(),
             Unauthorized,
         ),
         (
             "malformed",
-            v4(Who::Stranger)
+            v4(Who::Unlisted)
                 .syn(CLIENT_PORT, 443)
                 .version_ihl(0x44)
                 .frame(),
@@ -151,12 +151,12 @@ fn modes(rows: &mut Rows) {
         ),
         (
             "truncated",
-            v6(Who::Stranger).syn(CLIENT_PORT, 443).cut(2).frame(),
+            v6(Who::Unlisted).syn(CLIENT_PORT, 443).cut(2).frame(),
             Truncated,
         ),
         (
             "incomplete-first-fragment",
-            v6(Who::Stranger).fragment(0, true, 1).says(TCP).frame(),
+            v6(Who::Unlisted).fragment(0, true, 1).says(TCP).frame(),
             IncompleteFirstFragment,
         ),
         (
@@ -206,12 +206,12 @@ fn modes(rows: &mut Rows) {
         ),
         (
             "other-port",
-            v4(Who::Stranger).syn(CLIENT_PORT, 80).frame(),
+            v4(Who::Unlisted).syn(CLIENT_PORT, 80).frame(),
             Pass(OtherPort),
         ),
         (
             "udp",
-            v6(Who::Stranger).datagram(CLIENT_PORT, 443, b"").frame(),
+            v6(Who::Unlisted).datagram(CLIENT_PORT, 443, b"").frame(),
             Pass(NotTcp),
         ),
         ("arp", tagged_as(0x0806, &[], &[0; 28]), Pass(NotIp)),
@@ -248,7 +248,7 @@ fn ports(rows: &mut Rows) {
         for who in Who::BOTH {
             let want = match (protected, who) {
                 (false, _) => Pass(OtherPort),
-                (true, Who::Stranger) => Drop(Unauthorized),
+                (true, Who::Unlisted) => Drop(Unauthorized),
                 (true, Who::Listed) => Pass(Authorized),
             };
             let name = |family: &str| format!("policies/port/{port}/{family}/{}", who.word());
@@ -310,7 +310,7 @@ fn unfilled(rows: &mut Rows) {
         ),
         (
             "udp",
-            v4(Who::Stranger).datagram(CLIENT_PORT, 6443, b"").frame(),
+            v4(Who::Unlisted).datagram(CLIENT_PORT, 6443, b"").frame(),
             Pass(NotTcp),
         ),
         ("arp", tagged_as(0x0806, &[], &[0; 28]), Pass(NotIp)),

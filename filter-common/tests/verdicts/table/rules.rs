@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::LazyLock};
 
-use filter_common::{Encapsulation, Mode, Policy, layout::Gate};
+use filter_common::{Encapsulation, Mode, Policy, layout::PolicyHeader};
 use ipnet::IpNet;
 
 /// A policy by name.
@@ -141,9 +141,9 @@ impl Policy for Rules {
     }
 }
 
-/// A gate of zeros.
-fn empty_gate() -> &'static Gate {
-    static EMPTY: LazyLock<Box<Gate>> = LazyLock::new(bytemuck::zeroed_box);
+/// A header of zeros.
+fn empty_gate() -> &'static PolicyHeader {
+    static EMPTY: LazyLock<Box<PolicyHeader>> = LazyLock::new(bytemuck::zeroed_box);
     &EMPTY
 }
 

@@ -63,7 +63,7 @@ fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
             rows.ordinary(&format!("{name}/tcp-other-port"), other, OtherPort);
         }
     }
-    let around = |number, packet: &[u8]| tunnel(v6(Who::Stranger)).payload(number, packet).frame();
+    let around = |number, packet: &[u8]| tunnel(v6(Who::Unlisted)).payload(number, packet).frame();
     rows.ordinary(
         &format!("tunnels/{kind}/udp"),
         |who| around(41, &v6(who).datagram(CLIENT_PORT, 6443, b"").packet()),
@@ -131,9 +131,9 @@ fn cut(rows: &mut Rows, kind: &str, tunnel: Add) {
                 let packet = tunnel(v6(Who::Listed)).payload(number, &syn(number, who, 6443));
                 let want = match who {
                     _ if len < fixed => Pass(ShortHeader),
-                    Who::Stranger if len < fixed + 4 => Drop(Truncated),
+                    Who::Unlisted if len < fixed + 4 => Drop(Truncated),
                     Who::Listed if len < fixed + 4 => Pass(AuthorizedUnclassifiable),
-                    Who::Stranger => Drop(Unauthorized),
+                    Who::Unlisted => Drop(Unauthorized),
                     Who::Listed => Pass(Authorized),
                 };
                 let name = format!("tunnels/{kind}/{family}-cut-to-{len}/{}", who.word());
@@ -157,9 +157,9 @@ fn nested(rows: &mut Rows) {
                 let packet = packet.payload(number, &syn(number, who, 6443));
                 let want = match who {
                     _ if len < header_len => Drop(IncompleteFirstFragment),
-                    Who::Stranger if len < header_len + 4 => Drop(IncompleteFirstFragment),
+                    Who::Unlisted if len < header_len + 4 => Drop(IncompleteFirstFragment),
                     Who::Listed if len < header_len + 4 => Pass(AuthorizedUnclassifiable),
-                    Who::Stranger => Drop(Unauthorized),
+                    Who::Unlisted => Drop(Unauthorized),
                     Who::Listed => Pass(Authorized),
                 };
                 let name = format!("tunnels/first-fragment/{family}");
@@ -181,12 +181,12 @@ fn nested(rows: &mut Rows) {
     );
     // Only the inner packet's destination is one.
     let around = |inner: V6| {
-        v6(Who::Stranger)
+        v6(Who::Unlisted)
             .segments(0, &[NODE6])
             .payload(41, &inner.packet())
             .frame()
     };
-    let inner = V6::new(Who::Stranger.v6(), super::OTHER6).syn(CLIENT_PORT, 443);
+    let inner = V6::new(Who::Unlisted.v6(), super::OTHER6).syn(CLIENT_PORT, 443);
     let elsewhere = Pass(filter_common::PassReason::OtherDestination);
     rows.under(
         Rules::Destinations,
@@ -194,8 +194,8 @@ fn nested(rows: &mut Rows) {
         around(inner),
         elsewhere,
     );
-    let to_other = V6::new(Who::Stranger.v6(), super::OTHER6).segments(0, &[super::OTHER6]);
-    let inner = v6(Who::Stranger).syn(CLIENT_PORT, 443).packet();
+    let to_other = V6::new(Who::Unlisted.v6(), super::OTHER6).segments(0, &[super::OTHER6]);
+    let inner = v6(Who::Unlisted).syn(CLIENT_PORT, 443).packet();
     rows.under(
         Rules::Destinations,
         "tunnels/by-way-of-an-unguarded-destination",
@@ -277,7 +277,7 @@ fn taken_out(rows: &mut Rows) {
             }
             // Cut in the inner header, and in front of the port.
             let around =
-                |who| front(V6::new(who, sid)).payload(number, &syn(number, Who::Stranger, 443));
+                |who| front(V6::new(who, sid)).payload(number, &syn(number, Who::Unlisted, 443));
             let front_len = front(V6::new(Who::Listed.v6(), sid)).chain_len();
             for (len, want) in [
                 (0, Pass(ShortHeader)),
@@ -294,7 +294,7 @@ fn taken_out(rows: &mut Rows) {
     for len in [0, 8, 40, 44] {
         let packet = V6::new(Who::Listed.v6(), SID6).fragment(0, true, 1);
         let packet = packet
-            .payload(41, &syn(41, Who::Stranger, 6443))
+            .payload(41, &syn(41, Who::Unlisted, 6443))
             .cut(8 + len);
         let want = match len {
             44 => Drop(Unauthorized),
@@ -303,9 +303,9 @@ fn taken_out(rows: &mut Rows) {
         let name = format!("tunnels/taken-out/first-fragment/cut-to-{len}/stranger");
         rows.under(rules, name, packet.frame(), want);
     }
-    let later = v6(Who::Stranger)
+    let later = v6(Who::Unlisted)
         .fragment(3, true, 1)
-        .payload(41, &syn(41, Who::Stranger, 6443));
+        .payload(41, &syn(41, Who::Unlisted, 6443));
     rows.under(
         rules,
         "tunnels/taken-out/later-fragment/stranger",
@@ -314,7 +314,7 @@ fn taken_out(rows: &mut Rows) {
     );
     // IPv4 is not taken out of: what is in it needs a device.
     for (family, number) in INNER {
-        let packet = v4(Who::Stranger).payload(number, &syn(number, Who::Stranger, 6443));
+        let packet = v4(Who::Unlisted).payload(number, &syn(number, Who::Unlisted, 6443));
         rows.under(
             rules,
             format!("tunnels/taken-out/not-from-ipv4/{family}"),
@@ -322,13 +322,13 @@ fn taken_out(rows: &mut Rows) {
             Pass(NotTcp),
         );
     }
-    let udp = v6(Who::Stranger).datagram(CLIENT_PORT, 6443, b"").packet();
-    let around = V6::new(Who::Stranger.v6(), SID6).payload(41, &udp).frame();
+    let udp = v6(Who::Unlisted).datagram(CLIENT_PORT, 6443, b"").packet();
+    let around = V6::new(Who::Unlisted.v6(), SID6).payload(41, &udp).frame();
     rows.under(rules, "tunnels/taken-out/udp", around, Pass(NotTcp));
-    let inner = v6(Who::Stranger)
+    let inner = v6(Who::Unlisted)
         .payload(41, &syn(41, Who::Listed, 80))
         .packet();
-    let around = V6::new(Who::Stranger.v6(), SID6)
+    let around = V6::new(Who::Unlisted.v6(), SID6)
         .payload(41, &inner)
         .frame();
     rows.under(

@@ -6,7 +6,7 @@ use anyhow::Result;
 use filter_common::Mode;
 
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     config::Settings,
     context::Context,
     kernel::{
@@ -30,11 +30,11 @@ pub(crate) struct Before<'a> {
     pub(crate) settings: Option<Settings>,
     /// The interfaces that have a filter.
     pub(crate) guarded: BTreeSet<u32>,
-    now: Moment,
+    now: Clocks,
 }
 
 impl<'a> Before<'a> {
-    pub(crate) fn new(context: &Context, maps: Option<&'a Maps>, now: Moment) -> Result<Self> {
+    pub(crate) fn new(context: &Context, maps: Option<&'a Maps>, now: Clocks) -> Result<Self> {
         let mut before = Self {
             judge: None,
             settings: None,
@@ -42,7 +42,7 @@ impl<'a> Before<'a> {
             now,
         };
         if let Some(maps) = maps {
-            let slot = maps.in_force()?;
+            let slot = maps.active_slot()?;
             before.settings = maps.settings(slot).ok();
             before.guarded = context.pins.interfaces()?.into_iter().collect();
             let enforces = maps.record(slot)?.mode == Mode::Enforce as u8;

@@ -1,4 +1,4 @@
-//! See before you leap: which connections a change of the policy would cut, and whose they are.
+//! See before you impact: which connections a change of the policy would cut, and whose they are.
 
 mod before;
 
@@ -21,7 +21,7 @@ use super::{
     words::first_lines,
 };
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     cluster::{Nodes, administrators},
     config::Settings,
     context::Context,
@@ -30,19 +30,19 @@ use crate::{
         nat::rewriters,
         net::{
             conntrack::{Tracked, tracked},
-            sock_diag::{CLOSED, Connection, TcpSocket, open, origin},
+            sock_diag::{CLOSED, Connection, TcpSocket, open, ssh_client_address},
         },
         routes::Paths,
     },
     policy::Policy,
     ranges::{Entry, List},
     store::read_ranges,
-    ui::error::Problem,
+    ui::error::UserError,
 };
 
 /// What a change would do to those who are connected.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Leap {
+pub(crate) struct Impact {
     /// Connections to the protected ports that stop at their next packet.
     cut: Vec<Cut>,
     /// How many stay.
@@ -90,33 +90,33 @@ enum Kind {
 /// Looks at the connections of this node, and at the address that this shell came in from.
 /// `guarded` are the interfaces that the filter will be on; `maps` those of the policy in force, if
 /// there is one.
-pub(crate) fn look(
+pub(crate) fn assess(
     context: &Context,
     maps: Option<&Maps>,
     policy: &Policy,
     guarded: &BTreeSet<u32>,
-) -> Result<Leap> {
-    let now = Moment::now()?;
+) -> Result<Impact> {
+    let now = Clocks::now()?;
     // It takes as long as all the rest.
     let origin = thread::Builder::new()
-        .spawn(origin)
+        .spawn(ssh_client_address)
         .context("start thread")?;
     let before = Before::new(context, maps, now)?;
     let after = |client: IpAddr| {
         policy.mode() == Mode::Enforce && !policy.sources().authorize(client, now.wall)
     };
     let mut paths = Paths::new()?;
-    let mut leap = Leap {
+    let mut impact = Impact {
         unclear: unclear(context, policy, guarded, before.enforced())?,
         unread: unread(context, policy, before.enforced()),
         filters_ssh: policy.settings.ports.contains(&SSH),
-        ..Leap::default()
+        ..Impact::default()
     };
     let sockets = open().unwrap_or_else(|error| {
-        leap.unknown = Some(format!("{error:#}"));
+        impact.unknown = Some(format!("{error:#}"));
         Vec::new()
     });
-    let seen = seen(&sockets, policy, &paths, &mut leap.unseen);
+    let seen = seen(&sockets, policy, &paths, &mut impact.unseen);
     let mut cut = Vec::new();
     for (connection, Seen { bound, doubt }) in seen {
         let (client, local) = (connection.remote.ip(), connection.local);
@@ -132,7 +132,7 @@ pub(crate) fn look(
             continue;
         }
         if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
-            leap.kept += usize::from(doubt.is_none());
+            impact.kept += usize::from(doubt.is_none());
         } else if before.lets(&connection, paths.meets(way, &before.guarded))? {
             cut.push((connection, doubt));
         }
@@ -159,15 +159,15 @@ pub(crate) fn look(
             shut_out.insert(client);
         }
     }
-    leap.shuts_out = origin.filter(|client| shut_out.remove(client));
+    impact.shuts_out = origin.filter(|client| shut_out.remove(client));
     if !shut_out.is_empty() {
         let administrators = administrators(&sockets);
-        leap.administrators = shut_out.intersection(&administrators).copied().collect();
+        impact.administrators = shut_out.intersection(&administrators).copied().collect();
     }
     if !cut.is_empty() {
-        leap.cut = named(context, cut, &sockets, &before, policy, origin)?;
+        impact.cut = named(context, cut, &sockets, &before, policy, origin)?;
     }
-    Ok(leap)
+    Ok(impact)
 }
 
 const SSH: u16 = 22;
@@ -296,7 +296,7 @@ fn listed(entries: &[Entry], client: IpAddr) -> Option<String> {
     ))
 }
 
-impl Leap {
+impl Impact {
     /// What there is to say about it, a line each; in place of a change that `would` do it.
     pub(crate) fn lines(&self, would: bool) -> Vec<String> {
         let (are_cut, is_shut_out) = match would {
@@ -403,7 +403,7 @@ impl Leap {
                 } else {
                     format!("add it to the list; {MEANT}")
                 };
-                Err(Problem::refused(cause, hint, Vec::new()))
+                Err(UserError::refused(cause, hint, Vec::new()))
             }
             _ => Ok(()),
         }

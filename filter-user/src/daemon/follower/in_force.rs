@@ -18,11 +18,11 @@ use crate::{
     change::{
         build::{examine, keep, keep_in_force, policy},
         first::unclear,
-        impact::look,
-        recovery::{Waiting, settle},
+        impact::assess,
+        recovery::{Waiting, recover},
         transaction::{Transaction, clear_up, put_in_force},
     },
-    clock::Moment,
+    clock::Clocks,
     config::{PolicyMode, Settings},
     kernel::{
         bpf::{Maps, PolicyState},
@@ -31,10 +31,10 @@ use crate::{
     policy::author::Author,
     ranges::{List, RangesFile},
     store::{
-        History, PolicyMark, PolicyStore, Seen, TrialStore, WriterLock, read_ranges,
+        FileStamp, History, PolicyMark, PolicyStore, TrialStore, WriterLock, read_ranges,
         refuse_other_writers,
     },
-    ui::{error::Problem, output::say, progress::Progress},
+    ui::{error::UserError, output::say, progress::Progress},
 };
 
 /// How far the clocks may drift apart before somebody must have set one, in nanoseconds.
@@ -78,8 +78,8 @@ impl Follower {
         if (self.known.standing, self.known.generation) != (Some(standing), generation) {
             self.doubt = true;
         }
-        if let Ok(now) = Moment::now()
-            && (now.ahead() - self.known.ahead).abs() > SET_BY_HAND
+        if let Ok(now) = Clocks::now()
+            && (now.wall_minus_boot() - self.known.ahead).abs() > SET_BY_HAND
         {
             self.doubt = true;
         }
@@ -99,7 +99,7 @@ impl Follower {
     /// The maps in use, kept open.
     pub(crate) fn open_maps(&mut self) -> Option<&Maps> {
         if self.open.is_none() {
-            let place = Seen::of(&self.context.pins.maps());
+            let place = FileStamp::of(&self.context.pins.maps());
             let maps = Maps::in_use(&self.context.pins).ok().flatten()?;
             self.open = Some((place, maps));
         }
@@ -108,7 +108,7 @@ impl Follower {
 
     /// Closes the maps if others are in their place.
     pub(crate) fn close_lost_maps(&mut self) {
-        let place = Seen::of(&self.context.pins.maps());
+        let place = FileStamp::of(&self.context.pins.maps());
         self.open.take_if(|(of, _)| *of != place);
     }
 
@@ -117,19 +117,19 @@ impl Follower {
         let context = &self.context;
         let path = &context.global.ranges_file;
         // Before the lock: a disk that takes its time keeps no other writer out.
-        let seen = Seen::of(path);
+        let seen = FileStamp::of(path);
         let read = refuse_other_writers(path).and_then(|()| read_ranges(path));
         let Some(_lock) = WriterLock::take_now(path, context.pins.root())? else {
             return Ok(Outcome::Later);
         };
-        if Seen::of(path) != seen {
+        if FileStamp::of(path) != seen {
             return Ok(Outcome::Later);
         }
         let Some(mut maps) = Maps::in_use(&context.pins)? else {
             return Ok(Outcome::Later);
         };
         let fell_back = matches!(maps.standing()?, PolicyState::RolledBack { .. });
-        if let Some(waiting) = settle(context, &mut maps)? {
+        if let Some(waiting) = recover(context, &mut maps)? {
             let file = read.as_ref().ok().and_then(Option::as_ref);
             let again = match file.map(RangesFile::list) {
                 Some(list) if self.has_config => {
@@ -156,7 +156,7 @@ impl Follower {
                 ..Known::default()
             };
         }
-        let (slot, now) = (maps.in_force()?, Moment::now()?);
+        let (slot, now) = (maps.active_slot()?, Clocks::now()?);
         let record = maps.record(slot)?;
         let is_over = self.known.on_trial() && record.generation < self.known.generation;
         if self.known.on_trial() {
@@ -184,7 +184,7 @@ impl Follower {
                 return Ok(Outcome::NoList);
             }
             None => {
-                return Err(Problem::failed(
+                return Err(UserError::failed(
                     format!("read ranges file `{}`: no such file", path.display()),
                     "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
                 ));
@@ -210,7 +210,7 @@ impl Follower {
         }
         let waited = have.as_ref().is_some_and(|have| have.mode_waits);
         let node = self.node()?;
-        let set = (now.ahead() - self.known.ahead).abs() > SET_BY_HAND;
+        let set = (now.wall_minus_boot() - self.known.ahead).abs() > SET_BY_HAND;
         let changes = have.as_ref().map(|have| want.changes_from(have));
         let mark = PolicyMark::new(list.digest(), &want);
         let mut reasons = Vec::new();
@@ -248,7 +248,7 @@ impl Follower {
             || record.mode == Mode::Off as u8
             || changes.as_ref().is_none_or(|changes| !changes.is_empty());
         if self.held && other && !reasons.is_empty() {
-            return Err(Problem::failed(
+            return Err(UserError::failed(
                 "follow files: a change on trial was not confirmed, and the files say something else than what returned",
                 "edit them again, or `systemctl reload apifence`, to put them in force; `apifence ranges rollback 1` puts the list in force back into the file",
             ));
@@ -270,13 +270,13 @@ impl Follower {
                 let by = maps.author(slot).ok().flatten();
                 by.unwrap_or_else(Author::of_this_process)
             };
-            let leap = look(context, Some(&maps), &policy, &guarded)?;
+            let impact = assess(context, Some(&maps), &policy, &guarded)?;
             let way = if other {
-                trial::way(&context.config, &leap, &mark)?
+                trial::way(&context.config, &impact, &mark)?
             } else {
                 Way::Apply
             };
-            leap.lines(false).iter().for_each(say);
+            impact.lines(false).iter().for_each(say);
             let within = match way {
                 Way::Apply => None,
                 Way::Trial(within) => Some(within),
@@ -285,7 +285,7 @@ impl Follower {
                 trial::begun(&context.config, &mark);
                 self.tried = Some(mark);
                 // If it is not confirmed either, that is news.
-                self.complaints.settle("policy", "the files are on trial");
+                self.alerts.clear("policy", "the files are on trial");
             }
             let change = Transaction {
                 staging: maps.begin()?,
@@ -332,13 +332,13 @@ impl Follower {
             if within.is_some() {
                 self.asked = false;
                 self.known.standing = Some(maps.standing()?);
-                self.known.generation = maps.record(maps.in_force()?)?.generation;
+                self.known.generation = maps.record(maps.active_slot()?)?.generation;
                 return Ok(Outcome::OnTrial);
             }
             History::of(path).record(&policy.by);
             clear_up(&mut maps);
         } else {
-            let now = news::Seen {
+            let now = news::PolicySnapshot {
                 list: list.clone(),
                 settings: have.clone(),
             };
@@ -359,18 +359,18 @@ impl Follower {
             trial::settled(&context.config);
         }
         self.known = Known {
-            basis: Basis::of(maps.record(maps.in_force()?)?.basis),
+            basis: Basis::of(maps.record(maps.active_slot()?)?.basis),
             standing: Some(maps.standing()?),
-            generation: maps.record(maps.in_force()?)?.generation,
+            generation: maps.record(maps.active_slot()?)?.generation,
             node: Some(node),
-            seen: Some(news::Seen {
+            seen: Some(news::PolicySnapshot {
                 list,
                 settings: Some(want),
             }),
             first,
             // Small steps add up as long as expiries go by an older one.
             ahead: if applies || !expires {
-                now.ahead()
+                now.wall_minus_boot()
             } else {
                 self.known.ahead
             },
@@ -386,7 +386,7 @@ impl Follower {
         if let Some(list) = list.or_else(|| seen.map(|seen| seen.list.clone())) {
             let settings = maps.settings(waiting.slot).ok();
             let by = maps.author(waiting.slot).ok().flatten();
-            news::of_others(by, seen, &news::Seen { list, settings });
+            news::of_others(by, seen, &news::PolicySnapshot { list, settings });
         }
         say("note: a change is on trial: it waits for `apifence confirm`");
     }

@@ -7,12 +7,12 @@ use super::state::Follower;
 use crate::{
     change::{
         build::{known_list, policy},
-        impact::look,
+        impact::assess,
     },
     config::OnCut,
-    daemon::{Wanted, complaints::sentence},
+    daemon::{Wanted, alerts::sentence},
     kernel::net::rtnetlink,
-    ui::error::Problem,
+    ui::error::UserError,
 };
 
 /// What there may be a complaint of.
@@ -24,20 +24,19 @@ impl Follower {
         let wanted = Wanted::of(&self.context.config);
         // What cannot be looked at is guarded: an open port is worse.
         if let Ok(Some(reason)) = self.would_cut(&wanted) {
-            let error = Problem::failed(
+            let error = UserError::failed(
                 format!("guard the interfaces that the config file names: {reason}"),
                 "list those sources, or name them in `cluster_cidrs`; or set `on_cut = \"apply\"`",
             );
-            self.complaints.make(INTERFACES, &error);
+            self.alerts.raise(INTERFACES, &error);
             self.health
                 .send_modify(|health| health.reloaded(Some(sentence(&error))));
             return;
         }
         self.offers = false;
         // Whether the files are in force is to be told again.
-        self.doubt |= self.complaints.has(INTERFACES);
-        self.complaints
-            .settle(INTERFACES, "the interfaces are guarded");
+        self.doubt |= self.alerts.has(INTERFACES);
+        self.alerts.clear(INTERFACES, "the interfaces are guarded");
         self.wanted.send_if_modified(|before| {
             let differs = *before != wanted;
             *before = wanted;
@@ -64,13 +63,13 @@ impl Follower {
             return Ok(None);
         };
         let (record, settings) =
-            maps.steadily(|slot| Ok((maps.record(slot)?, maps.settings(slot)?)))?;
+            maps.read_consistent(|slot| Ok((maps.record(slot)?, maps.settings(slot)?)))?;
         let Some(file) = known_list(&self.context, record.list) else {
             return Ok(None);
         };
         let policy = policy(&file.list(), &settings, &all)?;
         let maps = self.open.as_ref().map(|(_, maps)| maps);
-        let leap = look(&self.context, maps, &policy, &all)?;
-        Ok(leap.serious())
+        let impact = assess(&self.context, maps, &policy, &all)?;
+        Ok(impact.serious())
     }
 }

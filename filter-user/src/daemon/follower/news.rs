@@ -73,13 +73,13 @@ pub(crate) fn applied(
 
 /// A policy that was in force when it was looked at last.
 #[derive(Clone)]
-pub(crate) struct Seen {
+pub(crate) struct PolicySnapshot {
     pub(crate) list: List,
     pub(crate) settings: Option<Settings>,
 }
 
 /// Says that `by` put another policy in force than the one `seen`.
-pub(crate) fn of_others(by: Option<Author>, seen: Option<&Seen>, now: &Seen) {
+pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: &PolicySnapshot) {
     let by = by.map_or_else(|| "another command".to_owned(), |by| by.to_string());
     let Some(seen) = seen else {
         let words = of_lists(None, &now.list, None);

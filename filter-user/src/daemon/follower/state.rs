@@ -11,14 +11,14 @@ use super::news;
 use crate::{
     codes::Code,
     context::Context,
-    daemon::{Wanted, complaints::Complaints},
+    daemon::{Wanted, alerts::Alerts},
     kernel::{
         bpf::{Maps, PolicyState},
         net::decapsulation,
     },
     metrics::{Health, Turns},
     policy::author::Author,
-    store::{Followed, PolicyMark, Seen},
+    store::{FileStamp, PolicyMark, WatchedFile},
     warnings::node,
 };
 
@@ -31,14 +31,14 @@ pub(crate) struct Follower {
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) health: watch::Sender<Health>,
     pub(crate) turns: Arc<Turns>,
-    pub(crate) config_file: Followed,
-    pub(crate) ranges_file: Followed,
+    pub(crate) config_file: WatchedFile,
+    pub(crate) ranges_file: WatchedFile,
     /// Whether the config file could ever be read: until then the settings in force stay.
     pub(crate) has_config: bool,
     /// What the policy in force was made from, as far as it was looked at.
     pub(crate) known: Known,
     /// The maps in use, and where they were found.
-    pub(crate) open: Option<(Seen, Maps)>,
+    pub(crate) open: Option<(FileStamp, Maps)>,
     /// Whether the policy is to be compared with what is wanted.
     pub(crate) doubt: bool,
     /// When a policy that could not be put in force is tried again, if nothing happens before.
@@ -55,12 +55,12 @@ pub(crate) struct Follower {
     pub(crate) asked: bool,
     /// Whether somebody asked for the files, or edited one, since they were put in force last.
     pub(crate) touched: bool,
-    pub(crate) complaints: Complaints,
+    pub(crate) alerts: Alerts,
     /// The warnings that were told, by what tells them apart.
     pub(crate) warned: BTreeSet<(Code, BTreeSet<String>)>,
     /// What the list has to be warned of.
     pub(crate) ranges: node::Ranges,
-    pub(crate) acknowledged: Followed,
+    pub(crate) acknowledged: WatchedFile,
     /// Whether warnings are to be looked for before their time.
     pub(crate) hurry: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Known {
     /// By how much the wall clock was ahead: expiries are kept on the other one.
     pub(crate) ahead: i128,
     /// The policy in force, if it was looked at.
-    pub(crate) seen: Option<news::Seen>,
+    pub(crate) seen: Option<news::PolicySnapshot>,
 }
 
 impl Known {
@@ -88,7 +88,12 @@ impl Known {
 
     /// Says what somebody else must have done, if `generation`, which `by` wanted, is the one in
     /// force `now`, and this is what was known before.
-    pub(crate) fn tell_news(&self, generation: u64, by: Option<Author>, now: &news::Seen) {
+    pub(crate) fn tell_news(
+        &self,
+        generation: u64,
+        by: Option<Author>,
+        now: &news::PolicySnapshot,
+    ) {
         if self.standing.is_some() && generation != self.generation {
             news::of_others(by, self.seen.as_ref(), now);
         }

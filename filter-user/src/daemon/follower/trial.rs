@@ -7,12 +7,12 @@ use anyhow::Result;
 use filter_common::layout::Trial;
 
 use crate::{
-    change::{impact::Leap, recovery::Waiting},
+    change::{impact::Impact, recovery::Waiting},
     config::{Config, OnCut, Settings},
     kernel::bpf::Maps,
     ranges::List,
     store::{PolicyMark, TrialStore},
-    ui::{error::Problem, output::say},
+    ui::{error::UserError, output::say},
 };
 
 /// How an edit comes into force.
@@ -23,12 +23,12 @@ pub(crate) enum Way {
     Trial(Duration),
 }
 
-/// How an edit with this `mark` comes into force, which does what `leap` says.
+/// How an edit with this `mark` comes into force, which does what `impact` says.
 ///
 /// # Errors
 /// If it does not: it is to be refused.
-pub(crate) fn way(config: &Config, leap: &Leap, mark: &PolicyMark) -> Result<Way> {
-    let Some(reason) = leap.serious() else {
+pub(crate) fn way(config: &Config, impact: &Impact, mark: &PolicyMark) -> Result<Way> {
+    let Some(reason) = impact.serious() else {
         return Ok(Way::Apply);
     };
     if TrialStore::new(&config.state_dir).is_confirmed(mark) {
@@ -49,7 +49,7 @@ pub(crate) fn way(config: &Config, leap: &Leap, mark: &PolicyMark) -> Result<Way
             ));
             Ok(Way::Trial(config.on_cut_within.0))
         }
-        OnCut::Refuse => Err(Problem::failed(
+        OnCut::Refuse => Err(UserError::failed(
             format!("follow files: {reason}"),
             "mend the file; or `on_cut = \"trial\"` in the config file puts such an edit on trial; the policy in force stays in force",
         )),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::{Config, XdpMode},
-    daemon::{Request, complaints::Complaints},
+    daemon::{Request, alerts::Alerts},
     kernel::{
         bpf::{Counters, HeldMaps, Link, LogLines, Program},
         pins::Pins,
@@ -64,7 +64,7 @@ pub(crate) struct Guard {
     /// Those that were guarded once, by name.
     pub(crate) known: BTreeMap<String, u32>,
     pub(crate) missing: BTreeSet<String>,
-    pub(crate) complaints: Complaints,
+    pub(crate) alerts: Alerts,
     /// What is wrong besides interfaces, by what it concerns.
     pub(crate) troubles: BTreeMap<&'static str, String>,
     pub(crate) retry: Option<Instant>,

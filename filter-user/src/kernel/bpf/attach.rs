@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::XdpMode,
     kernel::{net::driver, pins::REFUSAL},
-    ui::{error::Problem, explain::explain},
+    ui::{error::UserError, explain::explain},
 };
 
 /// What a link holds.
@@ -110,7 +110,7 @@ impl Link {
         }
         if let (Some(refusal), XdpMode::Native) = (&refusal, mode) {
             let cause = format!("{verb}: {refusal}");
-            return Err(Problem::failed(cause, driver::hint(name, refusal)));
+            return Err(UserError::failed(cause, driver::hint(name, refusal)));
         }
         match (attach(XDP_FLAGS_SKB_MODE), refusal) {
             (Ok(fd), refusal) => Ok(Self { fd, refusal }),
@@ -203,7 +203,7 @@ fn is_refusal(error: &io::Error) -> bool {
 
 fn no_link(verb: &str, name: &str, error: &io::Error) -> anyhow::Error {
     match error.raw_os_error() {
-        Some(libc::EBUSY | libc::EEXIST) => Problem::failed(
+        Some(libc::EBUSY | libc::EEXIST) => UserError::failed(
             format!("{verb}: it carries another XDP program"),
             format!(
                 "`ip link show {name}` names it; apifence displaces nothing: remove it with its own tool, then attach again"

@@ -11,7 +11,7 @@ use filter_common::{
 };
 
 use super::slot::open_data;
-use crate::ui::{error::Problem, explain::explain};
+use crate::ui::{error::UserError, explain::explain};
 
 /// One counter of an interface.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl Counters {
             .map(|step| (home + step) % MAX_INTERFACES)
             .find(|row| rows.ifindexes[*row as usize] == 0);
         let Some(row) = free else {
-            return Err(Problem::failed(
+            return Err(UserError::failed(
                 format!("count packets: {MAX_INTERFACES} interfaces have counters already"),
                 "`apifence detach --interface NAME` frees those of one",
             ));

@@ -9,9 +9,9 @@ use std::{
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use filter_common::layout::{
-    BITMAPS_V4, BITMAPS_V6, DESTINATIONS_V4, DESTINATIONS_V6, GATES, POLICY, PROVISIONAL,
-    PolicyRecord, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, TABLE, Trial,
-    USAGE,
+    BITMAPS_V4, BITMAPS_V6, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, POLICY_HEADERS, PREFILTER,
+    PROVISIONAL, PolicyRecord, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6,
+    Trial, USAGE,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -20,11 +20,11 @@ use super::{
     tries,
 };
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     config::Settings,
     kernel::pins::Pins,
     policy::{Prefix, Prefixes, author::Author},
-    ui::{error::Problem, explain::explain},
+    ui::{error::UserError, explain::explain},
 };
 
 /// What is kept with the settings of a generation.
@@ -42,7 +42,7 @@ pub struct Maps {
     pub(super) settings: Array<MapData, [u8; SETTINGS_LEN]>,
     pub(super) sources_v4: PerSlot,
     pub(super) sources_v6: PerSlot,
-    pub(super) gates: MapData,
+    pub(super) headers: MapData,
     pub(super) lines: PerSlot,
     /// Of IPv4 and of IPv6.
     pub(super) bitmaps: [PerSlot; 2],
@@ -64,8 +64,8 @@ impl Maps {
             settings: open(directory, SETTINGS, Map::Array)?,
             sources_v4: open_map_of_maps(directory, SOURCES_V4)?,
             sources_v6: open_map_of_maps(directory, SOURCES_V6)?,
-            gates: open_data(directory, GATES)?,
-            lines: open_map_of_maps(directory, TABLE)?,
+            headers: open_data(directory, POLICY_HEADERS)?,
+            lines: open_map_of_maps(directory, PREFILTER)?,
             bitmaps: [
                 open_map_of_maps(directory, BITMAPS_V4)?,
                 open_map_of_maps(directory, BITMAPS_V6)?,
@@ -89,7 +89,7 @@ impl Maps {
         if interfaces.is_empty() {
             return Ok(None);
         }
-        Err(Problem::failed(
+        Err(UserError::failed(
             format!(
                 "open pins in `{}`: the maps of the attached filter are gone",
                 pins.root().display()
@@ -112,7 +112,7 @@ impl Maps {
             return Ok(PolicyState::Active(slot));
         }
         let until = self.record(slot)?.fallback_at;
-        Ok(if Moment::now()?.boot >= until {
+        Ok(if Clocks::now()?.boot >= until {
             PolicyState::RolledBack {
                 slot: slot.other(),
                 since: until,
@@ -126,7 +126,7 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn in_force(&self) -> Result<Slot> {
+    pub fn active_slot(&self) -> Result<Slot> {
         Ok(self.standing()?.slot())
     }
 
@@ -135,12 +135,12 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn steadily<T>(&self, read: impl Fn(Slot) -> Result<T>) -> Result<T> {
+    pub fn read_consistent<T>(&self, read: impl Fn(Slot) -> Result<T>) -> Result<T> {
         loop {
-            let slot = self.in_force()?;
+            let slot = self.active_slot()?;
             let generation = self.record(slot)?.generation;
             let found = read(slot)?;
-            if self.in_force()? == slot && self.record(slot)?.generation == generation {
+            if self.active_slot()? == slot && self.record(slot)?.generation == generation {
                 return Ok(found);
             }
         }
@@ -182,7 +182,7 @@ impl Maps {
             .map_err(|error| explain("read settings", &error))?;
         let json = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         serde_json::from_slice(json).map_err(|error| {
-            Problem::failed(
+            UserError::failed(
                 format!("read settings in `{}`: {error}", self.directory.display()),
                 "`apifence attach` writes them anew",
             )
@@ -215,7 +215,7 @@ impl Maps {
     /// If the kernel refuses; what was in force stays in force.
     pub fn select_provisionally(&mut self, slot: Slot, time: Duration) -> Result<u64> {
         let record = self.record(slot)?;
-        let until = Moment::now()?.boot + time.as_nanos() as u64;
+        let until = Clocks::now()?.boot + time.as_nanos() as u64;
         // No packet reads this slot yet. Written with the policy, the deadline would count the time that attaching takes.
         let deadline = PolicyRecord {
             fallback_at: until,
@@ -259,7 +259,7 @@ impl Maps {
     /// # Errors
     /// If the kernel refuses.
     pub fn lapsed(&self) -> Result<Option<u64>> {
-        let current = self.in_force()?;
+        let current = self.active_slot()?;
         let (have, last) = (self.record(current)?, self.record(current.other())?);
         let is_last = last.generation > have.generation;
         Ok((is_last && Trial::of(last.trial) == Trial::Lapsed).then_some(last.fallback_at))
@@ -277,7 +277,7 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn around(&self, slot: Slot, address: IpAddr, now: &Moment) -> Result<Vec<Prefix>> {
+    pub fn around(&self, slot: Slot, address: IpAddr, now: &Clocks) -> Result<Vec<Prefix>> {
         match address {
             IpAddr::V4(address) => tries::around(&self.sources_v4, slot, address.octets(), now),
             IpAddr::V6(address) => tries::around(&self.sources_v6, slot, address.octets(), now),
@@ -288,7 +288,7 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn sources(&self, slot: Slot, now: &Moment) -> Result<Prefixes> {
+    pub fn sources(&self, slot: Slot, now: &Clocks) -> Result<Prefixes> {
         let mut prefixes = tries::all::<4>(&self.sources_v4, slot, now)?;
         prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);
         Ok(prefixes.into_iter().map(|(prefix, _)| prefix).collect())

@@ -2,15 +2,15 @@
 
 mod attach;
 mod batch;
-mod census;
 mod counters;
+mod drop_reports;
 mod maps;
+mod monitored_sources;
 mod object;
 mod prefilter;
-mod reports;
+mod range_counts;
 mod slot;
-mod stage;
-mod strangers;
+mod staging;
 mod sys;
 mod table;
 mod tries;
@@ -18,13 +18,13 @@ mod usage;
 
 pub use self::{
     attach::{Attachment, Link, LogLines, detach_link, links, loaded, refusal},
-    census::{Census, Family},
     counters::{CounterRow, Counters},
+    drop_reports::{DropReport, ReportBatch, ReportReader, StartAt},
     maps::Maps,
+    monitored_sources::read_monitored_sources,
     object::{HeldMaps, Program, create_maps},
-    reports::{Begin, News, Refused, ReportReader},
+    range_counts::{Family, RangeCounts},
     slot::{PolicyState, Slot},
-    stage::Staging,
-    strangers::read_strangers,
+    staging::Staging,
     usage::Use,
 };

@@ -11,14 +11,14 @@ use aya::{
 use filter_common::{
     LinkHeader,
     layout::{
-        BITMAPS_V4, BITMAPS_V6, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, GATES, INTERFACES,
-        POLICY, REPORT_HEADS, REPORTS, SELECTOR, SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4,
-        SOURCES_V6, STRANGERS, TABLE, USAGE,
+        BITMAPS_V4, BITMAPS_V6, COUNTERS, DESTINATIONS_V4, DESTINATIONS_V6, INTERFACES,
+        MONITORED_SOURCES, POLICY, POLICY_HEADERS, PREFILTER, REPORT_HEADS, REPORTS, SELECTOR,
+        SETTINGS, SETTINGS_LEN, SLOTS, SOURCES_V4, SOURCES_V6, USAGE,
     },
 };
 
 use super::slot::open_data;
-use crate::ui::{error::Problem, explain::explain};
+use crate::ui::{error::UserError, explain::explain};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
@@ -26,10 +26,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ap
 const SHARED: [&str; 16] = [
     SELECTOR,
     POLICY,
-    GATES,
+    POLICY_HEADERS,
     SOURCES_V4,
     SOURCES_V6,
-    TABLE,
+    PREFILTER,
     BITMAPS_V4,
     BITMAPS_V6,
     DESTINATIONS_V4,
@@ -37,7 +37,7 @@ const SHARED: [&str; 16] = [
     USAGE,
     REPORTS,
     REPORT_HEADS,
-    STRANGERS,
+    MONITORED_SOURCES,
     COUNTERS,
     INTERFACES,
 ];
@@ -50,7 +50,7 @@ pub struct Program {
 /// A loader that pins the shared maps in `maps`, or takes those pinned there.
 fn loader<'a>(maps: &Path, log: bool) -> Result<EbpfLoader<'a>> {
     if OBJECT.is_empty() {
-        return Err(Problem::failed(
+        return Err(UserError::failed(
             "load program `apifence`: this binary was built without its eBPF object",
             "bpf-linker was missing: run `cargo xtask setup`, then build again",
         ));

@@ -10,8 +10,8 @@ use anyhow::Result;
 use aya::maps::{Array, Map, MapData};
 use bytemuck::zeroed_box;
 use filter_common::{
-    layout::{GATES, Gate},
-    prefilter::{Block, GATE_LINES, Line, Lines, holds_v4, holds_v6},
+    layout::{POLICY_HEADERS, PolicyHeader},
+    prefilter::{Block, HEADER_LINES, Line, Lines, holds_v4, holds_v6},
 };
 
 use super::{
@@ -28,21 +28,24 @@ impl Maps {
     /// # Errors
     /// If the kernel refuses.
     pub fn in_table(&self, slot: Slot, address: IpAddr) -> Result<bool> {
-        let mut gate: Box<Gate> = zeroed_box();
-        let bytes = element::<{ size_of::<Gate>() }>(open_data(&self.directory, GATES)?, slot.0)?;
-        bytemuck::bytes_of_mut(&mut *gate).copy_from_slice(&bytes);
-        let mut further = Further::default();
+        let mut header: Box<PolicyHeader> = zeroed_box();
+        let bytes = element::<{ size_of::<PolicyHeader>() }>(
+            open_data(&self.directory, POLICY_HEADERS)?,
+            slot.0,
+        )?;
+        bytemuck::bytes_of_mut(&mut *header).copy_from_slice(&bytes);
+        let mut further = OverflowLines::default();
         loop {
             let holds = match address {
-                IpAddr::V4(address) => holds_v4(&further, &gate.start, address.into()),
-                IpAddr::V6(address) => holds_v6(&further, &gate.start, address.into()),
+                IpAddr::V4(address) => holds_v4(&further, &header.prefilter, address.into()),
+                IpAddr::V6(address) => holds_v6(&further, &header.prefilter, address.into()),
             };
             let (lines, blocks) = (further.no_lines.take(), further.no_blocks.take());
             if lines.is_empty() && blocks.is_empty() {
                 return Ok(holds);
             }
             for index in lines {
-                let line = table::element(&self.lines, slot, index - GATE_LINES)?;
+                let line = table::element(&self.lines, slot, index - HEADER_LINES)?;
                 further.lines.insert(index, line);
             }
             for index in blocks {
@@ -55,17 +58,17 @@ impl Maps {
     }
 }
 
-/// What there is of a table besides the gate, as far as a lookup came to it. What was not read yet is noted: the lookup begins again
+/// What there is of a table besides the header, as far as a lookup came to it. What was not read yet is noted: the lookup begins again
 /// once it is.
 #[derive(Default)]
-struct Further {
+struct OverflowLines {
     lines: BTreeMap<u32, Option<Line>>,
     blocks: BTreeMap<u32, Option<Block>>,
     no_lines: RefCell<BTreeSet<u32>>,
     no_blocks: RefCell<BTreeSet<u32>>,
 }
 
-impl Lines for Further {
+impl Lines for OverflowLines {
     fn line(&self, index: u32) -> Option<&Line> {
         let line = self.lines.get(&index);
         if line.is_none() {

@@ -1,4 +1,4 @@
-//! The part of the table in front of the tries that is not in the gate: arrays, each as long as its list needs.
+//! The part of the table in front of the tries that is not in the header: arrays, each as long as its list needs.
 
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData, MapError};

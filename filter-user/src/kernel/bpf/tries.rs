@@ -12,14 +12,14 @@ use super::{
     batch::Batch,
     slot::{PerSlot, Slot, put},
 };
-use crate::{clock::Moment, policy::Prefix, ui::explain::explain};
+use crate::{clock::Clocks, policy::Prefix, ui::explain::explain};
 
 /// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// By what the packets of a range are counted, from one generation to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct RangeId {
     /// The key in the map of usage.
     pub(super) id: u32,
     /// When the range came, in seconds on the boot clock.
@@ -31,8 +31,8 @@ pub(super) struct Identity {
 pub(super) fn fill<'a, const N: usize, const K: usize>(
     tries: &mut PerSlot,
     slot: Slot,
-    prefixes: impl IntoIterator<Item = (&'a Prefix, Identity)>,
-    now: &Moment,
+    prefixes: impl IntoIterator<Item = (&'a Prefix, RangeId)>,
+    now: &Clocks,
     done: impl Fn(usize),
 ) -> Result<()> {
     const VALUE: usize = size_of::<PrefixValue>();
@@ -97,7 +97,7 @@ pub(super) fn around<const N: usize>(
     tries: &PerSlot,
     slot: Slot,
     octets: [u8; N],
-    now: &Moment,
+    now: &Clocks,
 ) -> Result<Vec<Prefix>>
 where
     IpAddr: From<[u8; N]>,
@@ -124,8 +124,8 @@ where
 pub(super) fn all<const N: usize>(
     tries: &PerSlot,
     slot: Slot,
-    now: &Moment,
-) -> Result<Vec<(Prefix, Identity)>>
+    now: &Clocks,
+) -> Result<Vec<(Prefix, RangeId)>>
 where
     IpAddr: From<[u8; N]>,
 {
@@ -136,9 +136,9 @@ where
 pub(super) fn some<const N: usize>(
     tries: &PerSlot,
     slot: Slot,
-    now: &Moment,
+    now: &Clocks,
     wanted: impl Fn(u32) -> bool,
-) -> Result<Vec<(Prefix, Identity)>>
+) -> Result<Vec<(Prefix, RangeId)>>
 where
     IpAddr: From<[u8; N]>,
 {
@@ -173,8 +173,8 @@ pub(super) fn each(
 fn prefix<const N: usize>(
     octets: [u8; N],
     value: PrefixValue,
-    now: &Moment,
-) -> Option<(Prefix, Identity)>
+    now: &Clocks,
+) -> Option<(Prefix, RangeId)>
 where
     IpAddr: From<[u8; N]>,
 {
@@ -184,7 +184,7 @@ where
         origins: value.origins(),
         expires: value.expires_at().map(|at| now.wall_at_boot(at)),
     };
-    let identity = Identity {
+    let identity = RangeId {
         id: value.id(),
         since: value.since(),
     };

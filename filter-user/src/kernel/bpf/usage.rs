@@ -11,19 +11,19 @@ use super::{
     batch::Batch,
     maps::Maps,
     slot::{PerSlot, Slot, open_data},
-    tries::{self, Identity},
+    tries::{self, RangeId},
 };
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     policy::{Prefix, Prefixes},
     ui::explain::explain,
 };
 
 /// The prefixes of a generation, each with its identity, in the order of their ranges.
-pub(super) type Known = Vec<(Prefix, Identity)>;
+pub(super) type Known = Vec<(Prefix, RangeId)>;
 
 /// Reads who is known in `slot`.
-pub(super) fn known(v4: &PerSlot, v6: &PerSlot, slot: Slot, now: &Moment) -> Result<Known> {
+pub(super) fn known(v4: &PerSlot, v6: &PerSlot, slot: Slot, now: &Clocks) -> Result<Known> {
     let mut known = tries::all::<4>(v4, slot, now)?;
     known.extend(tries::all::<16>(v6, slot, now)?);
     known.sort_unstable_by_key(|(prefix, _)| prefix.range);
@@ -31,26 +31,26 @@ pub(super) fn known(v4: &PerSlot, v6: &PerSlot, slot: Slot, now: &Moment) -> Res
 }
 
 /// Who each of `prefixes` is: the one that it is in `known`, or somebody new, who comes at `now`.
-pub(super) fn identify(
+pub(super) fn assign_ids(
     prefixes: &Prefixes,
     known: &Known,
     next_id: &mut u32,
-    now: &Moment,
-) -> Vec<Identity> {
+    now: &Clocks,
+) -> Vec<RangeId> {
     let since = (now.boot / NANOSECONDS) as u32;
     let mut known = known.iter().peekable();
-    let identities = prefixes.iter().map(|prefix| {
+    let ids = prefixes.iter().map(|prefix| {
         while known.next_if(|(had, _)| had.range < prefix.range).is_some() {}
         match known.next_if(|(had, _)| had.range == prefix.range) {
             Some((_, identity)) => *identity,
             None => {
                 let id = *next_id;
                 *next_id = next_id.wrapping_add(1);
-                Identity { id, since }
+                RangeId { id, since }
             }
         }
     });
-    identities.collect()
+    ids.collect()
 }
 
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -84,7 +84,7 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn uses(&self, now: &Moment) -> Result<Vec<Use>> {
+    pub fn uses(&self, now: &Clocks) -> Result<Vec<Use>> {
         let uses = self.read_usage()?.into_iter().map(|(id, usage)| Use {
             id,
             packets: usage.packets,
@@ -101,7 +101,7 @@ impl Maps {
         &self,
         slot: Slot,
         ids: &HashSet<u32>,
-        now: &Moment,
+        now: &Clocks,
     ) -> Result<HashMap<u32, Prefix>> {
         let wanted = |id: u32| ids.contains(&id);
         let mut found = tries::some::<4>(&self.sources_v4, slot, now, wanted)?;
@@ -130,7 +130,7 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn used(&self, slot: Slot, now: &Moment) -> Result<Vec<Used>> {
+    pub fn used(&self, slot: Slot, now: &Clocks) -> Result<Vec<Used>> {
         let found = self.read_usage()?;
         let full = found.len() >= MAX_USAGE as usize;
         let mut prefixes = tries::all::<4>(&self.sources_v4, slot, now)?;
@@ -166,8 +166,8 @@ impl Maps {
         if counted.len() <= MAX_USAGE as usize / 2 {
             return Ok(());
         }
-        let now = Moment::now()?;
-        let current = self.in_force()?;
+        let now = Clocks::now()?;
+        let current = self.active_slot()?;
         for slot in [current, current.other()] {
             for (_, identity) in known(&self.sources_v4, &self.sources_v6, slot, &now)? {
                 counted.remove(&identity.id);
@@ -203,21 +203,21 @@ mod tests {
         ranges.iter().map(prefix).collect()
     }
 
-    fn known(prefixes: &Prefixes, identities: &[Identity]) -> Known {
+    fn known(prefixes: &Prefixes, ids: &[RangeId]) -> Known {
         let prefixes = prefixes.iter().copied();
-        prefixes.zip(identities.iter().copied()).collect()
+        prefixes.zip(ids.iter().copied()).collect()
     }
 
     #[test]
     fn who_stays_is_who_he_was_and_who_comes_is_new() {
         let mut next = 7;
-        let early = Moment::now().expect("clocks");
-        let late = Moment {
+        let early = Clocks::now().expect("clocks");
+        let late = Clocks {
             boot: early.boot + 90 * NANOSECONDS,
             ..early
         };
         let before = prefixes(&["10.0.0.0/8", "10.0.0.0/16", "2001:db8::/32"]);
-        let first = identify(&before, &Known::new(), &mut next, &early);
+        let first = assign_ids(&before, &Known::new(), &mut next, &early);
         assert_eq!(next, 10);
         let after = prefixes(&[
             "10.0.0.0/9",
@@ -225,7 +225,7 @@ mod tests {
             "2001:db8::/32",
             "2001:db8::/48",
         ]);
-        let second = identify(&after, &known(&before, &first), &mut next, &late);
+        let second = assign_ids(&after, &known(&before, &first), &mut next, &late);
         assert_eq!(next, 12);
         let ids: Vec<u32> = second.iter().map(|identity| identity.id).collect();
         assert_eq!(ids, [10, first[1].id, first[2].id, 11]);

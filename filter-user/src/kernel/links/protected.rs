@@ -5,26 +5,26 @@ use serde::Serialize;
 
 use crate::kernel::{
     bpf::{Attachment, Counters, refusal},
-    net::interface::{Interface, XdpPlace},
+    net::interface::{Interface, XdpAttachMode},
     pins::Pins,
 };
 
 /// An interface with a pinned link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Guard {
+pub struct ProtectedInterface {
     /// Its name; `#` and its number once it is gone.
     pub interface: String,
     /// Its number.
     pub ifindex: u32,
     /// Where the program runs.
-    pub xdp_mode: Option<XdpPlace>,
+    pub xdp_mode: Option<XdpAttachMode>,
     /// Why it does not run in the driver, if that refused it.
     pub native_refused: Option<String>,
     /// Whether packets of this interface meet the filter.
     pub guarded: bool,
 }
 
-impl Guard {
+impl ProtectedInterface {
     /// An interface whose link a process holds, and that is not pinned.
     pub fn held(interface: &Interface) -> Self {
         Self {
@@ -66,7 +66,10 @@ pub fn follow_moved(pins: &Pins, counters: &mut Counters, interfaces: &[Interfac
 ///
 /// # Errors
 /// If the pins cannot be read, or a binary of another layout version attached the filter.
-pub fn guards(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Guard>> {
+pub fn protected_interfaces(
+    pins: &Pins,
+    interfaces: &[Interface],
+) -> Result<Vec<ProtectedInterface>> {
     pins.check_layout()?;
     let mut guards = Vec::new();
     for ifindex in pins.interfaces()? {
@@ -77,13 +80,13 @@ pub fn guards(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Guard>> {
         let xdp = interface
             .and_then(|interface| interface.xdp)
             .filter(|xdp| xdp.program_id == attachment.program_id);
-        guards.push(Guard {
+        guards.push(ProtectedInterface {
             interface: interface
                 .map_or_else(|| format!("#{ifindex}"), |interface| interface.name.clone()),
             ifindex,
             xdp_mode: xdp.map(|xdp| xdp.place),
             native_refused: refusal(&pins.link(ifindex))
-                .filter(|_| xdp.is_some_and(|xdp| xdp.place == XdpPlace::Generic)),
+                .filter(|_| xdp.is_some_and(|xdp| xdp.place == XdpAttachMode::Generic)),
             guarded: xdp.is_some(),
         });
     }

@@ -18,7 +18,7 @@ use crate::{
         net::{interface::Interface, rtnetlink},
         pins::Pins,
     },
-    ui::error::Problem,
+    ui::error::UserError,
 };
 
 /// A filter of ours on an interface whose link is not pinned under the pins that were asked for.
@@ -144,7 +144,7 @@ impl Stray {
 
     /// The failure of `verb`, because this filter is on.
     pub fn problem(&self, verb: &str) -> anyhow::Error {
-        Problem::failed(format!("{verb}: {}", self.cause()), self.hint())
+        UserError::failed(format!("{verb}: {}", self.cause()), self.hint())
     }
 }
 

@@ -46,7 +46,7 @@ pub fn legacy() -> Vec<&'static str> {
 /// `NFNL_SUBSYS_NFTABLES`, and in it `NFT_MSG_GETCHAIN` (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).
 const GET_CHAIN: u16 = (10 << 8) | 4;
 /// `NFTA_CHAIN_*`.
-const TABLE: u16 = 1;
+const PREFILTER: u16 = 1;
 const NAME: u16 = 3;
 const HOOK: u16 = 4;
 const USE: u16 = 6;
@@ -81,7 +81,7 @@ fn chain(attributes: &[u8]) -> Option<(String, String)> {
     let rewrites = words(TYPE)? == "nat" && hook == PREROUTING && rules > 0;
     rewrites.then(|| {
         (
-            words(TABLE).unwrap_or_default(),
+            words(PREFILTER).unwrap_or_default(),
             words(NAME).unwrap_or_default(),
         )
     })

@@ -50,7 +50,7 @@ pub fn diverted(question: &Question<'_>) -> Vec<Diversion> {
     let _ = dump(GET_RULE, |family, attributes| {
         let words = |kind| attribute(attributes, &[kind]).map(text);
         if let (Some(table), Some(chain), Some(rule)) = (
-            words(TABLE),
+            words(PREFILTER),
             words(CHAIN),
             attribute(attributes, &[EXPRESSIONS]),
         ) {
@@ -83,7 +83,7 @@ pub fn diverted(question: &Question<'_>) -> Vec<Diversion> {
 /// `NFT_MSG_GETRULE` of `NFNL_SUBSYS_NFTABLES` (`linux/netfilter/nf_tables.h`).
 const GET_RULE: u16 = (10 << 8) | 7;
 /// `NFTA_RULE_*`.
-const TABLE: u16 = 1;
+const PREFILTER: u16 = 1;
 const CHAIN: u16 = 2;
 const EXPRESSIONS: u16 = 4;
 /// `NFTA_EXPR_*`.

@@ -8,7 +8,7 @@ use crate::kernel::net::nfnetlink::{attribute, attributes, dump_of, number, text
 /// `NFT_MSG_GETSETELEM` of `NFNL_SUBSYS_NFTABLES` (`linux/netfilter/nf_tables.h`).
 const GET_ELEMENTS: u16 = (10 << 8) | 13;
 /// `NFTA_SET_ELEM_LIST_*`.
-const TABLE: u16 = 1;
+const PREFILTER: u16 = 1;
 const SET: u16 = 2;
 const ELEMENTS: u16 = 3;
 /// `NFTA_SET_ELEM_*`, and `NFTA_DATA_*` in them.
@@ -93,7 +93,7 @@ fn read(family: u8, table: &str, set: &str) -> Vec<Element> {
     let mut elements = Vec::new();
     // Starts and ends of intervals, in the order of the addresses.
     let mut bounds: Vec<(Vec<u8>, bool, Vec<u8>)> = Vec::new();
-    let of = [(TABLE, table), (SET, set)];
+    let of = [(PREFILTER, table), (SET, set)];
     let _ = dump_of(GET_ELEMENTS, family, &of, |_, message| {
         let list = attribute(message, &[ELEMENTS]).unwrap_or_default();
         for (_, element) in attributes(list) {

@@ -6,7 +6,7 @@ use netlink_packet_route::link::InfoKind;
 use serde::Serialize;
 
 use super::link_type::LinkType;
-use crate::{config::nearest, ui::error::Problem};
+use crate::{config::nearest, ui::error::UserError};
 
 /// An interface as the kernel shows it.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl Interface {
             LinkType::Refused(why, way_out) => {
                 let kind = self.kind.as_ref().map(|kind| format!(" ({kind})"));
                 let (name, kind) = (&self.name, kind.unwrap_or_default());
-                Err(Problem::input(
+                Err(UserError::input(
                     format!("{verb} `{name}`{kind}: {why}"),
                     way_out,
                 ))
@@ -57,13 +57,13 @@ pub struct AttachedXdp {
     /// The program's number.
     pub program_id: u32,
     /// Where it runs.
-    pub place: XdpPlace,
+    pub place: XdpAttachMode,
 }
 
 /// Where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum XdpPlace {
+pub enum XdpAttachMode {
     /// In the driver.
     Native,
     /// In the network stack.
@@ -74,7 +74,7 @@ pub enum XdpPlace {
     Several,
 }
 
-impl XdpPlace {
+impl XdpAttachMode {
     /// The name users know.
     pub const fn label(self) -> &'static str {
         match self {

@@ -21,11 +21,11 @@ use nix::{
 };
 
 use super::{
-    interface::{AttachedXdp, Interface, XdpPlace, meant},
+    interface::{AttachedXdp, Interface, XdpAttachMode, meant},
     link_type::LinkType,
     netlink,
 };
-use crate::ui::error::Problem;
+use crate::ui::error::UserError;
 
 /// Asks for everything of a kind. An answer that is not understood is left out: one odd device must
 /// not hide the others.
@@ -118,7 +118,7 @@ pub fn choose(verb: &str, names: &[String]) -> Result<Vec<Interface>> {
             .cloned()
             .collect();
         if chosen.is_empty() {
-            return Err(Problem::input(
+            return Err(UserError::input(
                 "choose interface: none is named and there is no default route",
                 format!("name one with `--interface`; {}", known()),
             ));
@@ -136,7 +136,7 @@ pub fn choose(verb: &str, names: &[String]) -> Result<Vec<Interface>> {
             None => {
                 // It was typed, or stands in a file.
                 let meant = meant(name, &all).map_or_else(String::new, |meant| meant + " ");
-                return Err(Problem::input(
+                return Err(UserError::input(
                     format!("{verb} `{name}`: no such interface"),
                     format!("{meant}{}", known()),
                 ));
@@ -405,10 +405,10 @@ pub fn is_link_local(address: IpAddr) -> bool {
 
 fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
     let place = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::Attached(XdpAttached::Driver) => Some(XdpPlace::Native),
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpPlace::Generic),
-        LinkXdp::Attached(XdpAttached::Hardware) => Some(XdpPlace::Offload),
-        LinkXdp::Attached(XdpAttached::Multiple) => Some(XdpPlace::Several),
+        LinkXdp::Attached(XdpAttached::Driver) => Some(XdpAttachMode::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpAttachMode::Generic),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some(XdpAttachMode::Offload),
+        LinkXdp::Attached(XdpAttached::Multiple) => Some(XdpAttachMode::Several),
         _ => None,
     })?;
     let program_id = attributes.iter().find_map(|attribute| match attribute {

@@ -168,7 +168,7 @@ fn address(ip: IpAddr, port: u16) -> SocketAddr {
 /// The address that this shell came in from: `SSH_CONNECTION` in the environment of this process, or of the nearest of those that
 /// started it. `sudo` leaves the variable out of what it starts, and itself still has it; a `tmux` server may have the one of an
 /// earlier login.
-pub fn origin() -> Option<IpAddr> {
+pub fn ssh_client_address() -> Option<IpAddr> {
     origin_of(Process::myself().ok()?)
 }
 

@@ -12,7 +12,7 @@ struct Family<'a>(&'a Table, usize);
 
 impl filter_common::prefilter::Lines for Family<'_> {
     fn line(&self, index: u32) -> Option<&Line> {
-        self.0.lines.get((index - GATE_LINES) as usize)
+        self.0.lines.get((index - HEADER_LINES) as usize)
     }
 
     fn block(&self, index: u32) -> Option<&Block> {
@@ -163,17 +163,17 @@ fn neighbours_are_told_apart_to_the_last_bit() {
     }
 }
 
-/// Of so many ranges that the bitmaps are not in the gate. Strewn are those of which few are as wide as the values that a bit stands for: here
+/// Of so many ranges that the bitmaps are not in the header. Strewn are those of which few are as wide as the values that a bit stands for: here
 /// those of IPv6, or those of both.
 #[test]
 fn long_lists_are_exact() {
-    for (shortest, strewn) in [(16, [false, true]), (26, [true, true])] {
-        long_list_is_exact(shortest, strewn);
+    for (shortest, hashed) in [(16, [false, true]), (26, [true, true])] {
+        long_list_is_exact(shortest, hashed);
     }
 }
 
 /// One whose IPv4 ranges are no shorter than that.
-fn long_list_is_exact(shortest: u64, strewn: [bool; 2]) {
+fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
     let mut rng = Rng(5);
     let mut ranges: Vec<IpNet> = (0..60_000)
         .map(|_| {
@@ -205,8 +205,8 @@ fn long_list_is_exact(shortest: u64, strewn: [bool; 2]) {
             .start
             .roots
             .each_ref()
-            .map(|roots| roots.strewn_bits > 0),
-        strewn
+            .map(|roots| roots.hashed_bits > 0),
+        hashed
     );
     // In order of their first address, each with the highest last one up to there.
     let mut covered = [Vec::new(), Vec::new()];
@@ -244,7 +244,7 @@ fn long_list_is_exact(shortest: u64, strewn: [bool; 2]) {
     }
 }
 
-/// Counts who gets as far as a line that is not in the gate.
+/// Counts who gets as far as a line that is not in the header.
 struct Counting<'a>(Family<'a>, Cell<usize>);
 
 impl filter_common::prefilter::Lines for Counting<'_> {
@@ -260,11 +260,11 @@ impl filter_common::prefilter::Lines for Counting<'_> {
 
 /// A bitmap that says yes to everybody would be as exact.
 #[test]
-fn few_strangers_get_past_the_bitmap() {
-    const STRANGERS: usize = 10_000;
+fn few_unlisted_sources_get_past_the_bitmap() {
+    const UNLISTED: usize = 10_000;
     let mut rng = Rng(6);
-    // In the gate; strewn; and not, as so many ranges are wide.
-    for (count, len_v4, strewn, fewer) in [
+    // In the header; hashed; and not, as so many ranges are wide.
+    for (count, len_v4, hashed, fewer) in [
         (3_000, 28, false, 3),
         (60_000, 28, true, 100),
         (60_000, 19, false, 100),
@@ -277,10 +277,10 @@ fn few_strangers_get_past_the_bitmap() {
             })
             .collect();
         let mut table = Table::new(&compile(ranges));
-        assert_eq!(table.start.roots[0].strewn_bits > 0, strewn);
+        assert_eq!(table.start.roots[0].hashed_bits > 0, hashed);
         let mut get_far = |table: &Table, family: usize| {
             let lines = Counting(Family(table, family), Cell::new(0));
-            let far = (0..STRANGERS).filter(|_| {
+            let far = (0..UNLISTED).filter(|_| {
                 let before = lines.1.get();
                 let held = if family == 0 {
                     let address = std::net::Ipv4Addr::from(rng.next() as u32);
@@ -315,11 +315,11 @@ fn nobody_is_lost_for_want_of_room() {
     let ranges: Vec<IpNet> = (0..20_000).map(|_| rng.range(8)).collect();
     let prefixes = compile(ranges.into_iter().filter(|range| range.prefix_len() >= 20));
     let whole = Table::new(&prefixes);
-    let all = GATE_LINES as usize + whole.lines.len();
+    let all = HEADER_LINES as usize + whole.lines.len();
     let addresses = worth_asking(&prefixes, &mut rng);
-    for room in [0, 1, GATE_LINES as usize, all / 2, all - 1, all] {
+    for room in [0, 1, HEADER_LINES as usize, all / 2, all - 1, all] {
         let table = Table::with_room(&prefixes, room as u32);
-        assert!(table.lines.len() + GATE_LINES as usize <= room.max(GATE_LINES as usize));
+        assert!(table.lines.len() + HEADER_LINES as usize <= room.max(HEADER_LINES as usize));
         let strangers = addresses.iter().filter(|address| {
             let (found, is_listed) = (asked(&table, **address), asked(&whole, **address));
             assert!(found || !is_listed, "{address} with room for {room}");

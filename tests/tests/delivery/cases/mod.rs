@@ -92,7 +92,7 @@ impl Cases {
     /// TCP to a protected port, from either source.
     fn hostile(&mut self, name: &str, works: Works, frames: impl Fn(Who, u16) -> Vec<Vec<u8>>) {
         for who in Who::BOTH {
-            let stranger = who == Who::Stranger;
+            let stranger = who == Who::Unlisted;
             self.push(format!("{name}/{}", who.word()), works, stranger, |tag| {
                 frames(who, tag)
             });

@@ -30,7 +30,7 @@ impl Family {
 /// The ranges of one generation, counted. A generation's ranges do not change, but for those that expire: so it is counted once,
 /// and can be asked at any time.
 #[derive(Clone, Debug, Default)]
-pub struct Census {
+pub struct RangeCounts {
     /// By family, and by origin in the order of [`Origin::ALL`].
     counts: [[Count; Origin::ALL.len()]; Family::BOTH.len()],
 }
@@ -43,7 +43,7 @@ struct Count {
     expiries: Vec<u64>,
 }
 
-impl Census {
+impl RangeCounts {
     /// How many ranges of `family` that come from `origin` (a range may come from several) authorize their sources at `boot` on the
     /// boot clock.
     pub fn count(&self, family: Family, origin: Origin, boot: u64) -> usize {
@@ -80,16 +80,16 @@ impl Maps {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn census(&self, slot: Slot) -> Result<Census> {
-        let mut census = Census::default();
+    pub fn range_counts(&self, slot: Slot) -> Result<RangeCounts> {
+        let mut range_counts = RangeCounts::default();
         each(&self.sources_v4, slot, |_, value| {
-            census.add(Family::V4, value);
+            range_counts.add(Family::V4, value);
         })?;
         each(&self.sources_v6, slot, |_, value| {
-            census.add(Family::V6, value);
+            range_counts.add(Family::V6, value);
         })?;
-        census.sort();
-        Ok(census)
+        range_counts.sort();
+        Ok(range_counts)
     }
 }
 
@@ -99,17 +99,18 @@ mod tests {
 
     #[test]
     fn a_range_counts_for_each_origin_until_it_expires() {
-        let mut census = Census::default();
+        let mut range_counts = RangeCounts::default();
         let (list, node) = (Origin::List as u8, Origin::Node as u8);
         let hour = Some(3_600_000_000_000);
-        census.add(Family::V4, PrefixValue::new(24, list, None, 1, 0));
-        census.add(Family::V4, PrefixValue::new(32, list | node, hour, 2, 0));
-        census.add(Family::V6, PrefixValue::new(128, node, None, 3, 0));
-        census.sort();
+        range_counts.add(Family::V4, PrefixValue::new(24, list, None, 1, 0));
+        range_counts.add(Family::V4, PrefixValue::new(32, list | node, hour, 2, 0));
+        range_counts.add(Family::V6, PrefixValue::new(128, node, None, 3, 0));
+        range_counts.sort();
         let expiry = PrefixValue::new(32, list, hour, 2, 0).expires_at();
         let expiry = expiry.expect("an hour is some time");
         let counts = |boot| {
-            Family::BOTH.map(|family| Origin::ALL.map(|origin| census.count(family, origin, boot)))
+            Family::BOTH
+                .map(|family| Origin::ALL.map(|origin| range_counts.count(family, origin, boot)))
         };
         assert_eq!(counts(expiry - 1), [[2, 1, 0, 0], [0, 1, 0, 0]]);
         assert_eq!(counts(expiry), [[1, 0, 0, 0], [0, 1, 0, 0]]);

@@ -14,11 +14,11 @@ use super::{
     history::History,
     input::read_ranges,
     path::{beside, folder, real_path},
-    seen::Seen,
+    watched_file::FileStamp,
 };
 use crate::{
     ranges::RangesFile,
-    ui::error::{Problem, errno},
+    ui::error::{UserError, errno},
 };
 
 /// A ranges file that is written, and not yet in place.
@@ -28,7 +28,7 @@ pub struct Staged {
     /// Brings it to the disk, while the kernel's side of the change is made.
     synced: JoinHandle<io::Result<()>>,
     /// How the file looked that it is to replace.
-    replaces: Seen,
+    replaces: FileStamp,
 }
 
 impl Staged {
@@ -46,7 +46,7 @@ impl Staged {
     /// If the folder cannot be written, as with a ConfigMap; nothing changed then.
     pub fn write(path: &Path, file: &RangesFile) -> Result<Self> {
         let target = real_path(path);
-        let replaces = Seen::of(&target);
+        let replaces = FileStamp::of(&target);
         let explain = |error: io::Error| {
             let hint = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -56,7 +56,7 @@ impl Staged {
                     "name a file in a writable folder with `--ranges-file`, or change the list where it comes from (a ConfigMap); nothing changed"
                 }
             };
-            Problem::failed(
+            UserError::failed(
                 format!("write ranges file `{}`: {}", path.display(), errno(&error)),
                 hint,
             )
@@ -76,7 +76,7 @@ impl Staged {
             .map_err(explain)?;
         if let Some(attributes) = &attributes {
             attributes.give(staged.as_file()).map_err(|(what, error)| {
-                Problem::failed(
+                UserError::failed(
                     format!(
                         "write ranges file `{}`: its {what} cannot be kept: {}",
                         path.display(),
@@ -104,7 +104,7 @@ impl Staged {
     /// The file that it replaces looked like `seen` when the change was thought out: one that was
     /// edited since is not replaced.
     #[must_use]
-    pub fn thought_out_at(self, seen: Seen) -> Self {
+    pub fn thought_out_at(self, seen: FileStamp) -> Self {
         Self {
             replaces: seen,
             ..self
@@ -120,7 +120,7 @@ impl Staged {
         let target = self.target;
         Committed::make(&target, || {
             ended(self.synced)?;
-            if Seen::of(&target) != self.replaces {
+            if FileStamp::of(&target) != self.replaces {
                 return Err(io::Error::other("somebody edited it meanwhile"));
             }
             self.file.persist(&target).map_err(|error| error.error)?;
@@ -141,7 +141,7 @@ impl Staged {
             Ok(()) => Ok(Pending { path, target }),
             Err(error) => {
                 let _ = fs::remove_file(&path);
-                Err(Problem::failed(
+                Err(UserError::failed(
                     format!("write pending list `{}`: {}", path.display(), errno(&error)),
                     "nothing changed",
                 ))
@@ -176,7 +176,7 @@ impl Pending {
     /// If it cannot be read.
     pub fn read(&self) -> Result<RangesFile> {
         read_ranges(&self.path)?.ok_or_else(|| {
-            Problem::failed(
+            UserError::failed(
                 format!("read pending list `{}`: no such file", self.path.display()),
                 "make the change again",
             )
@@ -226,7 +226,7 @@ impl Committed {
             target: target.to_owned(),
         };
         let failed = |error: &io::Error| {
-            Problem::failed(
+            UserError::failed(
                 format!(
                     "replace ranges file `{}`: {}",
                     target.display(),
@@ -261,7 +261,7 @@ impl Committed {
         undone
             .and_then(|()| sync(folder(&self.target)))
             .map_err(|error| {
-                Problem::failed(
+                UserError::failed(
                     format!(
                         "restore ranges file `{}`: {}",
                         self.target.display(),

@@ -17,11 +17,11 @@ use filter_common::{
 use jiff::Timestamp;
 
 use super::slot::open_data;
-use crate::{clock::Moment, ui::explain::explain};
+use crate::{clock::Clocks, ui::explain::explain};
 
 /// A packet that was dropped, or would have been in enforce mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct DropReport {
     /// When, within some milliseconds.
     pub time: Timestamp,
     /// What became of it, and why.
@@ -40,7 +40,7 @@ pub struct Refused {
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
+pub enum StartAt {
     /// With the next packet.
     Now,
     /// With the oldest that is still there, whoever ran when it came.
@@ -49,9 +49,9 @@ pub enum Begin {
 
 /// What came since the last time.
 #[derive(Clone, Debug, Default)]
-pub struct News {
+pub struct ReportBatch {
     /// The reports, in the order of their time.
-    pub reports: Vec<Refused>,
+    pub reports: Vec<DropReport>,
     /// How many packets more were refused: those that the kernel did not report, and those whose reports were overwritten before
     /// they were read. Exact.
     pub not_reported: u64,
@@ -75,7 +75,7 @@ impl ReportReader {
     ///
     /// # Errors
     /// If they are not there, or the kernel refuses.
-    pub fn open(directory: &Path, begin: Begin) -> Result<Self> {
+    pub fn open(directory: &Path, begin: StartAt) -> Result<Self> {
         let verb = "open reports";
         let data = open_data(directory, REPORTS)?;
         let id = data.info().map_err(|error| explain(verb, &error))?.id();
@@ -90,7 +90,7 @@ impl ReportReader {
             seen: Vec::new(),
         };
         reader.seen = reader.read_heads()?;
-        if begin == Begin::Oldest {
+        if begin == StartAt::Oldest {
             for head in &mut reader.seen {
                 head.written = head.written.saturating_sub(WHOLE);
             }
@@ -108,7 +108,7 @@ impl ReportReader {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn poll(&mut self) -> Result<News> {
+    pub fn poll(&mut self) -> Result<ReportBatch> {
         let heads = self.read_heads()?;
         // Several CPUs have their own report under the same index: one call reads all of them.
         let mut wanted = BTreeMap::<u32, Vec<(usize, u64)>>::new();
@@ -144,12 +144,12 @@ impl ReportReader {
         }
         self.seen = heads;
         found.sort_by_key(|(_, report)| report.seen);
-        let now = Moment::now()?;
+        let now = Clocks::now()?;
         let reports: Vec<_> = found
             .iter()
-            .filter_map(|(_, report)| Refused::read(report, &now))
+            .filter_map(|(_, report)| DropReport::read(report, &now))
             .collect();
-        Ok(News {
+        Ok(ReportBatch {
             not_reported: refused - reports.len() as u64,
             reports,
         })
@@ -167,8 +167,8 @@ impl ReportReader {
     }
 }
 
-impl Refused {
-    fn read(report: &Report, now: &Moment) -> Option<Self> {
+impl DropReport {
+    fn read(report: &Report, now: &Clocks) -> Option<Self> {
         let info = report.flow_info();
         Some(Self {
             time: now.wall_at_monotonic(report.seen),

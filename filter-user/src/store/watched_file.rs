@@ -12,10 +12,10 @@ use std::{
 /// Looked at again and again, and not watched with inotify: a watch is on one folder, and says nothing of the folders behind links, of those
 /// that do not exist yet, and of network file systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen(Option<Look>);
+pub struct FileStamp(Option<FileLook>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
+struct FileLook {
     inode: (u64, u64),
     len: u64,
     modified: (i64, i64),
@@ -23,10 +23,10 @@ struct Look {
     changed: (i64, i64),
 }
 
-impl Seen {
+impl FileStamp {
     /// The file at `path` as it looks now; a missing one looks like any other missing one.
     pub fn of(path: &Path) -> Self {
-        Self(fs::metadata(path).ok().map(|metadata| Look {
+        Self(fs::metadata(path).ok().map(|metadata| FileLook {
             inode: (metadata.dev(), metadata.ino()),
             len: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
@@ -36,18 +36,18 @@ impl Seen {
 }
 
 /// A file that is followed.
-pub struct Followed {
+pub struct WatchedFile {
     path: PathBuf,
     /// As it looked when it was read the last time.
-    read: Seen,
+    read: FileStamp,
     /// As it looked the last time that anybody looked.
-    last: Seen,
+    last: FileStamp,
 }
 
-impl Followed {
+impl WatchedFile {
     /// Follows the file at `path`, which was read just now.
     pub fn new(path: PathBuf) -> Self {
-        let now = Seen::of(&path);
+        let now = FileStamp::of(&path);
         Self {
             path,
             read: now,
@@ -56,17 +56,17 @@ impl Followed {
     }
 
     /// Follows the file at `path`, which looked like `read` before it was read.
-    pub fn since(path: PathBuf, read: Seen) -> Self {
-        let last = Seen::of(&path);
+    pub fn since(path: PathBuf, read: FileStamp) -> Self {
+        let last = FileStamp::of(&path);
         Self { path, read, last }
     }
 
     /// Whether it changed since it was read, and has come to rest: a file that is being written looks another way each time.
     pub fn changed(&mut self) -> bool {
-        let now = Seen::of(&self.path);
-        let rests = now == self.last;
+        let now = FileStamp::of(&self.path);
+        let is_stable = now == self.last;
         self.last = now;
-        rests && now != self.read
+        is_stable && now != self.read
     }
 
     /// Whether it looked another way the last time than when it was read: it is being written, or is to be read.
@@ -76,7 +76,7 @@ impl Followed {
 
     /// It is about to be read, as it looks now.
     pub fn reading(&mut self) {
-        self.read = Seen::of(&self.path);
+        self.read = FileStamp::of(&self.path);
         self.last = self.read;
     }
 }
@@ -91,9 +91,9 @@ mod tests {
     fn every_way_to_change_a_file_shows() {
         let folder = tempfile::tempdir().expect("a folder");
         let [file, other, link] = ["file", "other", "link"].map(|name| folder.path().join(name));
-        let mut looks = vec![Seen::of(&link)];
+        let mut looks = vec![FileStamp::of(&link)];
         let mut differs = |step: &str| {
-            let look = Seen::of(&link);
+            let look = FileStamp::of(&link);
             assert!(!looks.contains(&look), "{step}");
             looks.push(look);
         };
@@ -114,8 +114,8 @@ mod tests {
         symlink(&other, folder.path().join("new")).expect("linked");
         fs::rename(folder.path().join("new"), &link).expect("renamed");
         differs("a link swapped");
-        assert_eq!(Seen::of(&link), Seen::of(&link));
+        assert_eq!(FileStamp::of(&link), FileStamp::of(&link));
         fs::remove_file(&other).expect("removed");
-        assert_eq!(Seen::of(&link), looks[0]);
+        assert_eq!(FileStamp::of(&link), looks[0]);
     }
 }

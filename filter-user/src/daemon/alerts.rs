@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use crate::ui::{
-    error::{Problem, Refusals},
+    error::{InputErrors, UserError},
     output::say,
 };
 
 /// What was complained of, by what is the matter.
 #[derive(Default)]
-pub(crate) struct Complaints {
+pub(crate) struct Alerts {
     made: BTreeMap<String, String>,
 }
 
-impl Complaints {
+impl Alerts {
     /// Complains of `error`, unless that was the last complaint of this `matter`.
-    pub(crate) fn make(&mut self, matter: &str, error: &anyhow::Error) {
+    pub(crate) fn raise(&mut self, matter: &str, error: &anyhow::Error) {
         let sentence = sentence(error);
         if self.made.get(matter) != Some(&sentence) {
             lines(error).iter().for_each(say);
@@ -25,7 +25,7 @@ impl Complaints {
     }
 
     /// The matter is settled: if it was complained of, `order` is restored.
-    pub(crate) fn settle(&mut self, matter: &str, order: &str) {
+    pub(crate) fn clear(&mut self, matter: &str, order: &str) {
         if self.made.remove(matter).is_some() {
             say(format_args!("note: {order} again"));
         }
@@ -50,8 +50,8 @@ impl Complaints {
 /// All that an error says, in a line.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     match (
-        error.downcast_ref::<Refusals>(),
-        error.downcast_ref::<Problem>(),
+        error.downcast_ref::<InputErrors>(),
+        error.downcast_ref::<UserError>(),
     ) {
         (Some(refusals), _) => refusals.to_string(),
         (_, Some(problem)) => problem.cause.clone(),
@@ -62,8 +62,8 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
 /// The same with what to do about it, as `main` would print it.
 fn lines(error: &anyhow::Error) -> Vec<String> {
     match (
-        error.downcast_ref::<Refusals>(),
-        error.downcast_ref::<Problem>(),
+        error.downcast_ref::<InputErrors>(),
+        error.downcast_ref::<UserError>(),
     ) {
         (Some(refusals), _) => refusals.lines(),
         (_, Some(problem)) => vec![format!("error: {}\nhint: {}", problem.cause, problem.hint)],

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, Result, bail};
 use bytemuck::{Zeroable as _, zeroed_box};
 use filter_common::{
-    layout::{Gate, PolicyRecord, PortSet, SETTINGS_LEN, SOURCES_V4, SOURCES_V6},
+    layout::{PolicyHeader, PolicyRecord, PortSet, SETTINGS_LEN, SOURCES_V4, SOURCES_V6},
     prefilter::{Block, Line},
 };
 use serde::Serialize;
@@ -15,14 +15,14 @@ use super::{
     maps::Maps,
     slot::{PolicyState, Slot, open_map_of_maps},
     table,
-    tries::{self, Identity},
-    usage::{self, Known, identify},
+    tries::{self, RangeId},
+    usage::{self, Known, assign_ids},
 };
 use crate::{
-    clock::Moment,
+    clock::Clocks,
     config::Settings,
     policy::{Policy, Prefix, author::Author},
-    ui::{error::Problem, explain::explain},
+    ui::{error::UserError, explain::explain},
 };
 
 /// A change that was begun. Nothing is written before it is filled.
@@ -46,7 +46,7 @@ impl Maps {
         let PolicyState::Active(current) = self.standing()? else {
             bail!("write policy: the one in force is provisional");
         };
-        let now = Moment::now()?;
+        let now = Clocks::now()?;
         let open = |name| open_map_of_maps(&self.directory, name);
         let (v4, v6) = (open(SOURCES_V4)?, open(SOURCES_V6)?);
         let mut own = open(SOURCES_V4)?;
@@ -71,17 +71,17 @@ impl Maps {
         tries::wait_for_packets(&mut self.sources_v4, current)?;
         // From here on it is no generation that anybody may select.
         self.mark(slot, false)?;
-        self.put_inner_maps(slot, None, &Moment::now()?, &|_| ())
+        self.put_inner_maps(slot, None, &Clocks::now()?, &|_| ())
     }
 
     /// Puts fresh maps into each map of maps in `slot`, which no packet reads: with the content of a
-    /// policy and the identities of its sources, or empty ones. Each of them waits for running
+    /// policy and the ids of its sources, or empty ones. Each of them waits for running
     /// programs (`maps::put`); side by side they wait for the same.
     fn put_inner_maps(
         &mut self,
         slot: Slot,
-        content: Option<(&Policy, &[Identity])>,
-        now: &Moment,
+        content: Option<(&Policy, &[RangeId])>,
+        now: &Clocks,
         done: &(dyn Fn(usize) + Sync),
     ) -> Result<()> {
         let policy = content.map(|(policy, _)| policy);
@@ -98,7 +98,7 @@ impl Maps {
                 expires: None,
             })
             .collect();
-        let destinations = || destinations.iter().map(|one| (one, Identity::default()));
+        let destinations = || destinations.iter().map(|one| (one, RangeId::default()));
         let lines = || policy.map_or(&[] as &[Line], |policy| &policy.table().lines);
         let bitmap = |family: usize| {
             policy.map_or(&[] as &[Block], |policy| &policy.table().bitmaps[family])
@@ -141,7 +141,7 @@ impl Staging {
     ///
     /// # Errors
     /// If the kernel refused. That is told once.
-    pub fn in_force(&mut self) -> Result<impl Iterator<Item = &Prefix>> {
+    pub fn active_ranges(&mut self) -> Result<impl Iterator<Item = &Prefix>> {
         Ok(self.known()?.iter().map(|(prefix, _)| prefix))
     }
 
@@ -167,31 +167,34 @@ impl Staging {
     ) -> Result<Slot> {
         let (current, slot) = (self.current, self.current.other());
         let settings = settings_bytes(policy)?;
-        let now = Moment::now()?;
+        let now = Clocks::now()?;
         let (have, spare) = (maps.record(current)?, maps.record(slot)?);
         // A generation that was taken back has given ids away, too, and its number.
         let mut next_id = have.next_id.max(spare.next_id);
-        let identities = identify(policy.sources(), self.known()?, &mut next_id, &now);
+        let ids = assign_ids(policy.sources(), self.known()?, &mut next_id, &now);
         self.waiting.end()?;
         // Whoever dies from here on leaves a slot that is half a generation: nobody may select it.
         maps.mark(slot, false)?;
-        maps.put_inner_maps(slot, Some((policy, &identities)), &now, done)?;
+        maps.put_inner_maps(slot, Some((policy, &ids)), &now, done)?;
 
         maps.settings
             .set(slot.0, settings, 0)
             .map_err(|error| explain("write settings", &error))?;
-        let mut gate: Box<Gate> = zeroed_box();
-        gate.filled = 1;
-        gate.mode = policy.mode() as u8;
-        gate.decapsulates = policy.decapsulation.bits();
-        gate.has_destinations = u8::from(!policy.settings.destinations.is_empty());
-        gate.ports = policy.settings.ports.iter().copied().collect::<PortSet>();
-        gate.start = *policy.table().start;
-        Batch::of(&maps.gates)?
-            .fill([(slot.0.to_ne_bytes(), bytemuck::bytes_of(&*gate))], |_| ())
+        let mut header: Box<PolicyHeader> = zeroed_box();
+        header.filled = 1;
+        header.mode = policy.mode() as u8;
+        header.decapsulates = policy.decapsulation.bits();
+        header.has_destinations = u8::from(!policy.settings.destinations.is_empty());
+        header.ports = policy.settings.ports.iter().copied().collect::<PortSet>();
+        header.prefilter = *policy.table().start;
+        Batch::of(&maps.headers)?
+            .fill(
+                [(slot.0.to_ne_bytes(), bytemuck::bytes_of(&*header))],
+                |_| (),
+            )
             .map_err(|error| explain("write policy", &error))?;
         // The record comes last: with its number the generation is complete.
-        let now = Moment::now()?;
+        let now = Clocks::now()?;
         // Other implicit sources, as after a change of the node's addresses, are not a change of what somebody asked for.
         let same = (have.list, have.mode, have.basis)
             == (policy.list, policy.mode() as u8, policy.basis as u8)
@@ -273,7 +276,7 @@ fn settings_bytes(policy: &Policy) -> Result<[u8; SETTINGS_LEN]> {
     match bytes.get_mut(..json.len()) {
         Some(room) => room.copy_from_slice(&json),
         None => {
-            return Err(Problem::input(
+            return Err(UserError::input(
                 format!(
                     "write settings: they take {} bytes, and there is room for {SETTINGS_LEN}",
                     json.len()

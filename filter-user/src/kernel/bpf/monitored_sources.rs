@@ -5,16 +5,16 @@ use std::{net::IpAddr, path::Path};
 use anyhow::Result;
 use filter_common::{
     ip_address,
-    layout::{STRANGERS, Stranger, StrangerKey},
+    layout::{MONITORED_SOURCES, MonitoredSource, MonitoredSourceKey},
 };
 use jiff::Timestamp;
 
 use super::{batch::Batch, slot::open_data};
-use crate::{clock::Moment, ui::explain::explain};
+use crate::{clock::Clocks, ui::explain::explain};
 
 /// A source that enforce mode would have shut out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeenStranger {
+pub struct MonitoredSourceSeen {
     /// Its address.
     pub source: IpAddr,
     /// Packets that would have been dropped.
@@ -27,15 +27,15 @@ pub struct SeenStranger {
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn read_strangers(directory: &Path) -> Result<Vec<SeenStranger>> {
-    let data = open_data(directory, STRANGERS)?;
-    let now = Moment::now()?;
+pub fn read_monitored_sources(directory: &Path) -> Result<Vec<MonitoredSourceSeen>> {
+    let data = open_data(directory, MONITORED_SOURCES)?;
+    let now = Clocks::now()?;
     let mut found = Vec::new();
     let read = Batch::of(&data)?.read(|key, value| {
-        let key: StrangerKey = bytemuck::pod_read_unaligned(key);
-        let stranger: Stranger = bytemuck::pod_read_unaligned(value);
+        let key: MonitoredSourceKey = bytemuck::pod_read_unaligned(key);
+        let stranger: MonitoredSource = bytemuck::pod_read_unaligned(value);
         if let Some(source) = ip_address(key.source, key.family as u8) {
-            found.push(SeenStranger {
+            found.push(MonitoredSourceSeen {
                 source,
                 packets: stranger.packets,
                 last_seen: now.wall_at_monotonic(stranger.last_seen),
