@@ -139,9 +139,10 @@ impl Maps {
         loop {
             let slot = self.active_slot()?;
             let generation = self.record(slot)?.generation;
-            let found = read(slot)?;
+            // Fails, too, where a map was freed between its number and its descriptor.
+            let found = read(slot);
             if self.active_slot()? == slot && self.record(slot)?.generation == generation {
-                return Ok(found);
+                return found;
             }
         }
     }

@@ -29,15 +29,13 @@ use crate::{
 pub struct Staging {
     current: Slot,
     /// Reads the prefixes in force.
-    reading: Background<Known>,
+    reading: Option<JoinHandle<Result<Known>>>,
     known: Known,
-    /// Waits until no packet reads the other slot.
-    waiting: Background<()>,
 }
 
 impl Maps {
-    /// Begins a change: what takes some milliseconds goes on while the new list is read. Nobody else
-    /// may select anything until it ends.
+    /// Begins a change: the active ranges are read while the new list is. No other writer may select
+    /// a slot until it ends.
     ///
     /// # Errors
     /// If a change waits for its confirmation, or the kernel refuses.
@@ -49,11 +47,12 @@ impl Maps {
         let now = Clocks::now()?;
         let open = |name| open_map_of_maps(&self.directory, name);
         let (v4, v6) = (open(SOURCES_V4)?, open(SOURCES_V6)?);
-        let mut own = open(SOURCES_V4)?;
+        let reading = thread::Builder::new()
+            .spawn(move || usage::known(&v4, &v6, current, &now))
+            .context("start thread")?;
         Ok(Staging {
             current,
-            waiting: Background::begin(move || tries::wait_for_packets(&mut own, current))?,
-            reading: Background::begin(move || usage::known(&v4, &v6, current, &now))?,
+            reading: Some(reading),
             known: Known::new(),
         })
     }
@@ -146,8 +145,8 @@ impl Staging {
     }
 
     fn known(&mut self) -> Result<&Known> {
-        if let Some(known) = self.reading.end()? {
-            self.known = known;
+        if let Some(reading) = self.reading.take() {
+            self.known = ended(reading.join())?;
         }
         Ok(&self.known)
     }
@@ -172,9 +171,11 @@ impl Staging {
         // A generation that was taken back has given ids away, too, and its number.
         let mut next_id = have.next_id.max(spare.next_id);
         let ids = assign_ids(policy.sources(), self.known()?, &mut next_id, &now);
-        self.waiting.end()?;
-        // Whoever dies from here on leaves a slot that is half a generation: nobody may select it.
+        // A writer that dies from here on leaves half a generation: without the mark it is not selected.
         maps.mark(slot, false)?;
+        // No packet reads this slot: the last change waited for that when it freed the slot. If its
+        // writer died before, the wait in here comes before the header is written. A packet that is
+        // still judged by the old header is then authorized by one of the two lists, never by neither.
         maps.put_inner_maps(slot, Some((policy, &ids)), &now, done)?;
 
         maps.settings
@@ -218,34 +219,6 @@ impl Staging {
         };
         maps.write_record(slot, &record)?;
         Ok(slot)
-    }
-}
-
-/// Work in a thread of its own, which ends before this is dropped: what it writes is not to meet
-/// what comes after it.
-struct Background<T>(Option<JoinHandle<Result<T>>>);
-
-impl<T: Send + 'static> Background<T> {
-    fn begin(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<Self> {
-        let thread = thread::Builder::new().spawn(work);
-        Ok(Self(Some(thread.context("start thread")?)))
-    }
-}
-
-impl<T> Background<T> {
-    /// Waits for the end; what it came to is told once.
-    fn end(&mut self) -> Result<Option<T>> {
-        let thread = self.0.take();
-        thread.map(|thread| ended(thread.join())).transpose()
-    }
-}
-
-impl<T> Drop for Background<T> {
-    fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
-            // Nobody waits for what it came to any more.
-            let _ = thread.join();
-        }
     }
 }
 
