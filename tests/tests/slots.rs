@@ -1,4 +1,4 @@
-//! The slot that is not in force: empty once a change is made, and filled with fresh maps alone.
+//! The slot that is not in force: empty once a change is made, and never filled unless it is.
 
 use std::{
     collections::BTreeSet,
@@ -106,7 +106,10 @@ impl Slots {
         let (current, other) = (self.in_force()?, self.other()?);
         let (have, spare) = (self.record(current)?, self.record(other)?);
         ensure!(have.generation > 0, "no generation in force");
-        ensure!(spare.commits == 0, "the other slot is marked: {spare:?}");
+        ensure!(
+            spare.is_empty == 1 && spare.commits == 0 && have.is_empty == 0,
+            "the other slot is not empty: {spare:?}"
+        );
         let prefixes = self.prefixes(other)?;
         ensure!(prefixes == 0, "{prefixes} prefixes in the other slot");
         assert_eq!(self.lengths(other)?, EMPTY, "arrays in the other slot");
@@ -193,7 +196,7 @@ fn every_change_leaves_an_empty_slot() -> Result<()> {
 
 /// As a writer leaves it that dies while it fills the slot, or before it has emptied it.
 #[test]
-fn a_slot_with_remains_of_another_generation_is_filled_with_fresh_maps() -> Result<()> {
+fn a_slot_that_is_not_empty_is_emptied_before_it_is_filled() -> Result<()> {
     const STALE: [u8; 4] = [203, 0, 113, 9];
     let namespace = Namespace::new("node")?;
     let (apifence, mut slots) = attach(&namespace)?;
@@ -202,7 +205,7 @@ fn a_slot_with_remains_of_another_generation_is_filled_with_fresh_maps() -> Resu
     for (round, generation) in [0, 1, 1 << 40].into_iter().enumerate() {
         let other = slots.other()?;
         let mut record = slots.record(other)?;
-        record.generation = generation;
+        (record.generation, record.is_empty) = (generation, 0);
         let mut bytes = [0; size_of::<PolicyRecord>()];
         bytes.copy_from_slice(bytemuck::bytes_of(&record));
         slots.policy.set(other, bytes, 0)?;

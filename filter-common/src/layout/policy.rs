@@ -23,6 +23,9 @@ pub struct PolicyRecord {
     /// 1 if its list is put into the ranges file with it, or because somebody confirmed it: only then does a file that says the same
     /// tell that a writer got so far.
     pub commits: u8,
+    /// 1 if the slot is empty: no packet reads it, and its maps hold nothing. Only such a slot is
+    /// filled. `generation`, `next_id`, `trial` and `fallback_at` still tell of the generation before.
+    pub is_empty: u8,
     /// A [`Basis`] as a number: what user space made it from.
     pub basis: u8,
     /// As in the [`PolicyHeader`].
@@ -30,7 +33,7 @@ pub struct PolicyRecord {
     /// A [`Trial`] as a number: what became of a generation that was on trial.
     pub trial: u8,
     /// Always zero.
-    pub unused: [u8; 7],
+    pub unused: [u8; 6],
 }
 
 const _: () = assert!(size_of::<PolicyRecord>() == 72, "no padding");

@@ -57,40 +57,62 @@ impl Maps {
         })
     }
 
-    /// Frees what the other generation takes, if no packet may come back to it: if nothing is
-    /// provisional. Nobody else may select anything meanwhile.
+    /// Empties the slot that is not in force, if no packet may come back to it: if nothing is
+    /// provisional. That frees its memory, and the next change need not wait. Nobody else may select
+    /// anything meanwhile.
     ///
     /// # Errors
-    /// If the kernel refuses; the slot in force is untouched, and the next change frees it.
+    /// If the kernel refuses; the slot in force is untouched, and the next change tries again.
     pub fn free_previous(&mut self) -> Result<()> {
         let PolicyState::Active(current) = self.standing()? else {
             return Ok(());
         };
         let slot = current.other();
+        let mut record = self.record(slot)?;
+        if record.is_empty == 1 {
+            return Ok(());
+        }
         tries::wait_for_packets(&mut self.sources_v4, current)?;
-        // From here on it is no generation that anybody may select.
-        self.mark(slot, false)?;
-        self.put_inner_maps(slot, None, &Clocks::now()?, &|_| ())
+        // It is not to be selected from here on.
+        record.commits = 0;
+        self.write_record(slot, &record)?;
+        let [bitmap_v4, bitmap_v6] = &mut self.bitmaps;
+        side_by_side([
+            Box::new(|| tries::clear::<8>(&mut self.sources_v4, slot)),
+            Box::new(|| tries::clear::<20>(&mut self.sources_v6, slot)),
+            Box::new(|| tries::clear::<8>(&mut self.destinations_v4, slot)),
+            Box::new(|| tries::clear::<20>(&mut self.destinations_v6, slot)),
+            Box::new(|| table::put_array::<Line>(&mut self.lines, slot, &[])),
+            Box::new(|| table::put_array::<Block>(bitmap_v4, slot, &[])),
+            Box::new(|| table::put_array::<Block>(bitmap_v6, slot, &[])),
+        ])?;
+        record.is_empty = 1;
+        self.write_record(slot, &record)
     }
 
-    /// Puts fresh maps into each map of maps in `slot`, which no packet reads: with the content of a
-    /// policy and the ids of its sources, or empty ones. Each of them waits for running
-    /// programs (`maps::put`); side by side they wait for the same.
-    fn put_inner_maps(
+    /// Fills the maps in `slot`, which is empty, with the prefixes of `policy`, and its table.
+    fn fill_inner_maps(
         &mut self,
         slot: Slot,
-        content: Option<(&Policy, &[RangeId])>,
+        policy: &Policy,
+        ids: &[RangeId],
         now: &Clocks,
         done: &(dyn Fn(usize) + Sync),
     ) -> Result<()> {
-        let policy = content.map(|(policy, _)| policy);
-        let sources = || {
-            let content = content.into_iter();
-            content.flat_map(|(policy, ids)| policy.sources().iter().zip(ids.iter().copied()))
-        };
+        let sources = || policy.sources().iter().zip(ids.iter().copied());
+        let (v4, v6) = (&self.sources_v4, &self.sources_v6);
+        let [bitmap_v4, bitmap_v6] = &mut self.bitmaps;
+        side_by_side([
+            Box::new(|| tries::fill::<4, 8>(v4, slot, sources(), now, done)),
+            Box::new(|| tries::fill::<16, 20>(v6, slot, sources(), now, done)),
+            Box::new(|| table::fill(&mut self.lines, slot, &policy.table().lines)),
+            Box::new(|| table::fill(bitmap_v4, slot, &policy.table().bitmaps[0])),
+            Box::new(|| table::fill(bitmap_v6, slot, &policy.table().bitmaps[1])),
+        ])?;
         let destinations: Vec<Prefix> = policy
+            .settings
+            .destinations
             .iter()
-            .flat_map(|policy| &policy.settings.destinations)
             .map(|range| Prefix {
                 range: *range,
                 origins: 0,
@@ -98,42 +120,25 @@ impl Maps {
             })
             .collect();
         let destinations = || destinations.iter().map(|one| (one, RangeId::default()));
-        let lines = || policy.map_or(&[] as &[Line], |policy| &policy.table().lines);
-        let bitmap = |family: usize| {
-            policy.map_or(&[] as &[Block], |policy| &policy.table().bitmaps[family])
-        };
-        let [bitmap_v4, bitmap_v6] = &mut self.bitmaps;
-        thread::scope(|scope| {
-            let spawn = |work| {
-                let thread = thread::Builder::new().spawn_scoped(scope, work);
-                thread.context("start thread")
-            };
-            let threads: [Work<'_>; 6] = [
-                Box::new(|| {
-                    tries::fill::<16, 20>(&mut self.sources_v6, slot, sources(), now, done)
-                }),
-                Box::new(|| table::fill(&mut self.lines, slot, lines())),
-                Box::new(|| table::fill(bitmap_v4, slot, bitmap(0))),
-                Box::new(|| table::fill(bitmap_v6, slot, bitmap(1))),
-                Box::new(|| {
-                    let tries = &mut self.destinations_v4;
-                    tries::fill::<4, 8>(tries, slot, destinations(), now, |_| ())
-                }),
-                Box::new(|| {
-                    let tries = &mut self.destinations_v6;
-                    tries::fill::<16, 20>(tries, slot, destinations(), now, |_| ())
-                }),
-            ];
-            let threads = threads.map(spawn);
-            let own = tries::fill::<4, 8>(&mut self.sources_v4, slot, sources(), now, done);
-            let ends = threads.into_iter().map(|thread| ended(thread?.join()));
-            ends.fold(own, Result::and)
-        })
+        let (v4, v6) = (&self.destinations_v4, &self.destinations_v6);
+        tries::fill::<4, 8>(v4, slot, destinations(), now, |_| ())?;
+        tries::fill::<16, 20>(v6, slot, destinations(), now, |_| ())
     }
 }
 
-/// What fills one map.
+/// What is done to one map.
 type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
+
+/// Does all of `work` at once: whatever waits for running programs (`maps::put`) waits for the same.
+fn side_by_side<const N: usize>(work: [Work<'_>; N]) -> Result<()> {
+    thread::scope(|scope| {
+        let threads = work.map(|work| thread::Builder::new().spawn_scoped(scope, work));
+        let ends = threads
+            .into_iter()
+            .map(|thread| ended(thread.context("start thread")?.join()));
+        ends.fold(Ok(()), Result::and)
+    })
+}
 
 impl Staging {
     /// The prefixes in force, in the order of their ranges, as they were when the change began.
@@ -171,12 +176,15 @@ impl Staging {
         // A generation that was taken back has given ids away, too, and its number.
         let mut next_id = have.next_id.max(spare.next_id);
         let ids = assign_ids(policy.sources(), self.known()?, &mut next_id, &now);
-        // A writer that dies from here on leaves half a generation: without the mark it is not selected.
-        maps.mark(slot, false)?;
-        // No packet reads this slot: the last change waited for that when it freed the slot. If its
-        // writer died before, the wait in here comes before the header is written. A packet that is
-        // still judged by the old header is then authorized by one of the two lists, never by neither.
-        maps.put_inner_maps(slot, Some((policy, &ids)), &now, done)?;
+        // A writer that died may have left it filled, or half filled.
+        maps.free_previous()?;
+        let begun = PolicyRecord {
+            is_empty: 0,
+            commits: 0,
+            ..spare
+        };
+        maps.write_record(slot, &begun)?;
+        maps.fill_inner_maps(slot, policy, &ids, &now, done)?;
 
         maps.settings
             .set(slot.0, settings, 0)

@@ -11,8 +11,21 @@ use super::{
 };
 use crate::ui::explain::explain;
 
-/// Puts an array of `content` into `slot`, which no packet reads.
+/// Puts `content`, if there is any, into `slot`, which is empty.
 pub(super) fn fill<T: NoUninit>(arrays: &mut PerSlot, slot: Slot, content: &[T]) -> Result<()> {
+    match content {
+        [] => Ok(()),
+        content => put_array(arrays, slot, content),
+    }
+}
+
+/// Puts an array of `content` into `slot`, which no packet reads. The kernel frees the one that was
+/// there.
+pub(super) fn put_array<T: NoUninit>(
+    arrays: &mut PerSlot,
+    slot: Slot,
+    content: &[T],
+) -> Result<()> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,

@@ -26,10 +26,10 @@ pub(super) struct RangeId {
     pub(super) since: u32,
 }
 
-/// Puts a trie into `slot`, which no packet reads, with the prefixes of one family: the one whose
-/// addresses have `N` bytes, and whose keys `K`. `done` hears how many more are in.
+/// Puts the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`, into
+/// the trie in `slot`, which is empty. `done` hears how many more are in.
 pub(super) fn fill<'a, const N: usize, const K: usize>(
-    tries: &mut PerSlot,
+    tries: &PerSlot,
     slot: Slot,
     prefixes: impl IntoIterator<Item = (&'a Prefix, RangeId)>,
     now: &Clocks,
@@ -59,17 +59,22 @@ pub(super) fn fill<'a, const N: usize, const K: usize>(
             Some((key, bytemuck::cast(value)))
         })
         .collect();
+    Batch::of(&inside(tries, slot.0)?)?
+        .fill(entries, done)
+        .map_err(|error| explain("fill trie", &error))
+}
+
+/// Puts an empty trie, whose keys have `K` bytes, into `slot`, which no packet reads. The kernel frees
+/// the one that was there.
+pub(super) fn clear<const K: usize>(tries: &mut PerSlot, slot: Slot) -> Result<()> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
         K as u32,
-        VALUE as u32,
+        size_of::<PrefixValue>() as u32,
         MAX_PREFIXES,
         BPF_F_NO_PREALLOC,
     );
     let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
-    Batch::of(&map)?
-        .fill(entries, done)
-        .map_err(|error| explain("fill trie", &error))?;
     put(tries, slot, &map)
 }
 
