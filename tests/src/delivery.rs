@@ -212,6 +212,7 @@ impl Testbed {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     bail!("the marker was not answered")
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
             match parse(&buffer[..len]) {
