@@ -1,4 +1,4 @@
-//! The kernel's side: programs and maps, links and pins, and what netlink tells.
+//! The kernel's side: programs and maps, links and pins, and netlink.
 
 pub mod bpf;
 pub mod links;

@@ -1,15 +1,16 @@
-//! Where things are pinned, and whose pins are there.
+//! Paths of the pins, and checks that the pins there belong to this program.
 //!
 //! ```text
 //! BPFFS/layout-N/maps/SELECTOR ...          the policy, shared by all interfaces
 //! BPFFS/layout-N/interfaces/IFINDEX/link    the program on an interface
 //! BPFFS/layout-N/interfaces/IFINDEX/refusal why it is not in the driver, if that refused it
 //! BPFFS/watch                               locked by `run`
-//! BPFFS/write                               locked by the one who changes something
+//! BPFFS/write                               locked by a writer
 //! ```
-//! The locks are outside of the layouts, so that binaries of different versions see each other. The layout version is in the
-//! path, so that a binary of another version cannot read these maps by mistake. Interfaces stand under their number: names may
-//! hold dots, which bpffs refuses, and may change.
+//! The locks are outside of the layouts, so that binaries of different versions see each other. The
+//! layout version is in the path, so that a binary of another version cannot read these maps by
+//! mistake. The directory of an interface is named by its ifindex: names may hold dots, which bpffs
+//! refuses, and may change.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -38,7 +39,8 @@ pub struct Pins {
 }
 
 const LAYOUT: &str = "layout-";
-/// The directory of this binary's layout: written out once, so that a test can make a binary of another layout out of this one.
+/// The directory of this binary's layout. It is stored once, so that a test can make a binary of
+/// another layout out of this one.
 #[used]
 static OWN_LAYOUT: [u8; 8] = NAME;
 const NAME: [u8; 8] = *b"layout-9";
@@ -46,20 +48,20 @@ const NAME: [u8; 8] = *b"layout-9";
 const _: () = assert!((NAME[7] - b'0') as u32 == LAYOUT_VERSION, "its own name");
 
 fn own_layout() -> &'static str {
-    // Not known to the compiler, so that what is in the binary holds.
+    // The compiler must not know the value, so that the bytes in the binary decide.
     std::str::from_utf8(black_box(&OWN_LAYOUT)).expect("it is ASCII")
 }
 const MAPS: &str = "maps";
 const NEW_MAPS: &str = "maps-new";
 const INTERFACES: &str = "interfaces";
-/// The pin beside a link that tells why the driver did not take the program.
+/// The pin next to a link that holds the driver's reason for refusing the program.
 pub const REFUSAL: &str = "refusal";
 const WATCH: &str = "watch";
 /// The directory that a writer locks.
 pub const WRITE: &str = "write";
 
 impl Pins {
-    /// The pins under `root`; nothing is looked at yet.
+    /// The pins under `root`; reads nothing yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
@@ -78,12 +80,13 @@ impl Pins {
         self.layout().join(MAPS)
     }
 
-    /// The directory in which new maps are prepared: it takes the name of [`maps`](Self::maps) once they hold a policy.
+    /// The directory in which new maps are prepared. It is renamed to [`maps`](Self::maps) once
+    /// they hold a policy.
     pub fn new_maps(&self) -> PathBuf {
         self.layout().join(NEW_MAPS)
     }
 
-    /// The directory that `run` locks while it is on watch.
+    /// The directory that `run` locks while it runs.
     pub fn watch(&self) -> PathBuf {
         self.root.join(WATCH)
     }
@@ -98,7 +101,7 @@ impl Pins {
         self.interface(ifindex).join("link")
     }
 
-    /// The interfaces with a link that is pinned in this layout, by number.
+    /// The interfaces with a link that is pinned in this layout, by ifindex.
     ///
     /// # Errors
     /// If the pins cannot be read.
@@ -113,7 +116,8 @@ impl Pins {
         Ok(found)
     }
 
-    /// Makes sure that the pins, if there are any, are in a bpffs, and that nobody else can change them.
+    /// Checks that the pins, if there are any, are in a bpffs, and that no other user can change
+    /// them.
     ///
     /// # Errors
     /// If the directory is not in a bpffs, or another user may change what is in it.
@@ -122,7 +126,7 @@ impl Pins {
             return Ok(());
         }
         self.refuse_other_filesystems()?;
-        // Above the mount others can change nothing in it.
+        // Write access above the mount point changes nothing inside the mount.
         let device = self.metadata(&self.root)?.dev();
         for path in self.root.ancestors() {
             let metadata = self.metadata(path)?;
@@ -145,8 +149,8 @@ impl Pins {
         fs::metadata(path).map_err(|error| self.explain("read pins", &error))
     }
 
-    /// Refuses a directory that others may write to, unless it is `sticky`, and one that is not root's; nor may it be another
-    /// user's, if it is our `own`.
+    /// Refuses a directory that others may write to, unless it is `sticky`, and one that is not
+    /// root's. If it is our `own`, another user may not own it either.
     fn refuse_other_owner(&self, path: &Path, own: bool, sticky: bool) -> Result<()> {
         let metadata = self.metadata(path)?;
         let uid = metadata.uid();
@@ -166,7 +170,7 @@ impl Pins {
         ))
     }
 
-    /// Refuses a directory that is not in a bpffs: the kernel pins nowhere else.
+    /// Refuses a directory that is not in a bpffs: the kernel pins only there.
     fn refuse_other_filesystems(&self) -> Result<()> {
         let existing = self.existing();
         let stat = statfs(existing)
@@ -184,12 +188,12 @@ impl Pins {
         ))
     }
 
-    /// Refuses a bpffs that would go with this process, and the filter with it: one that process 1 has not mounted anywhere, as that
-    /// of a container or a unit with a mount namespace of its own.
+    /// Refuses a bpffs that disappears with this process, and the filter with it. Process 1 has not
+    /// mounted such a bpffs anywhere, as with a container or a unit in its own mount namespace.
     fn refuse_private_mounts(&self) -> Result<()> {
         let device = self.metadata(self.existing())?.dev();
         let device = format!("{}:{}", major(device), minor(device));
-        // Where nobody can tell, the mount is taken for one that stays.
+        // Without this file the check is impossible; the mount is then assumed to stay.
         let Ok(mounts) = fs::read_to_string("/proc/1/mountinfo") else {
             return Ok(());
         };
@@ -209,16 +213,17 @@ impl Pins {
         ))
     }
 
-    /// The directory, or the one above it that is there.
+    /// The root directory, or its nearest ancestor that exists.
     fn existing(&self) -> &Path {
         let mut paths = self.root.ancestors();
         paths.find(|path| path.exists()).unwrap_or(Path::new("/"))
     }
 
-    /// Makes sure that the directory can hold pins that stay, and makes it.
+    /// Checks that the directory can hold lasting pins, and creates it.
     ///
     /// # Errors
-    /// If it is not in a bpffs, if that would not outlive this process, or if others may change what is in it.
+    /// If it is not in a bpffs, if the bpffs would not outlive this process, or if others may
+    /// change its content.
     pub fn prepare(&self) -> Result<()> {
         self.refuse_other_filesystems()?;
         self.refuse_private_mounts()?;
@@ -226,7 +231,7 @@ impl Pins {
         self.make(&self.layout())
     }
 
-    /// Makes the directory of an interface.
+    /// Creates the directory of an interface.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -234,7 +239,7 @@ impl Pins {
         self.make(&self.interface(ifindex))
     }
 
-    /// Makes an empty directory for new maps, whatever somebody who died half-way left there.
+    /// Creates an empty directory for new maps, and removes what a crashed writer left there.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -248,8 +253,8 @@ impl Pins {
         make_private(directory).map_err(|error| self.explain("make directory", &error))
     }
 
-    /// Refuses a filter that a binary of another layout version attached: nobody but `attach` and `run`, which take it over, can tell
-    /// what is in force.
+    /// Refuses a filter that a binary of another layout version attached. Only `attach` and `run`,
+    /// which take it over, can handle its policy.
     ///
     /// # Errors
     /// If there is one, or the pins cannot be read.
@@ -271,7 +276,8 @@ impl Pins {
         ))
     }
 
-    /// The links that binaries of other layout versions pinned, each with the number of its interface.
+    /// The links that binaries of other layout versions pinned, each with the ifindex of its
+    /// interface.
     ///
     /// # Errors
     /// If the pins cannot be read.
@@ -306,7 +312,7 @@ impl Pins {
         Some(link.ancestors().nth(3)?.join(MAPS))
     }
 
-    /// Gives a link that another layout version pinned its place in this one.
+    /// Moves a link that another layout version pinned to its place in this layout.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -321,7 +327,7 @@ impl Pins {
         fs::rename(other, own).map_err(explain)
     }
 
-    /// Removes what other layout versions left, once no link is pinned there.
+    /// Removes the pins of other layout versions, once no link is pinned there.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -336,8 +342,8 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes maps of this layout that no pinned link goes by, where another layout's filter is to be taken over: somebody died who did that, and
-    /// what they hold may be old.
+    /// Removes maps of this layout that no pinned link uses, where a filter of another layout is to
+    /// be taken over. An earlier takeover crashed there, and their content may be old.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -348,7 +354,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Every layout that has pins here, with the link pins in it: what `detach` removes, whatever version made it.
+    /// The pinned links of every layout here: `detach` removes them, whichever version pinned them.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -366,8 +372,10 @@ impl Pins {
         Ok(links)
     }
 
-    /// Removes everything that a version of apifence pinned here, and the directory. Links go first: from then on nothing
-    /// is filtered. Then the maps lose their name in one step: whoever comes after one who died here finds all of them, or none.
+    /// Removes everything that any version of apifence pinned here, and the directory.
+    ///
+    /// Links go first: from then on nothing is filtered. Then the maps' directory is renamed in one
+    /// step: after a crash here the next process finds all of the maps, or none.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -382,18 +390,18 @@ impl Pins {
         }
         for lock in [WATCH, WRITE] {
             let lock = self.root.join(lock);
-            // One that `run` holds stays with it; the writer's is held by this process.
+            // A lock that `run` holds stays; this process itself holds the writer's lock.
             let free = File::open(&lock).is_ok_and(|file| file.try_lock().is_ok());
             if free || lock.ends_with(WRITE) {
                 let _ = fs::remove_dir(lock);
             }
         }
-        // Somebody else's files in it keep the directory; so does a mount on it.
+        // Files of other programs keep the directory; so does a mount on it.
         let _ = fs::remove_dir(&self.root);
         Ok(())
     }
 
-    /// Takes their name from the maps of `layout` in one step, and removes them.
+    /// Renames the maps' directory of `layout` in one step, and removes it.
     fn remove_maps(&self, layout: &Path) -> Result<()> {
         let explain = |error: io::Error| self.explain("remove pins", &error);
         let (maps, aside) = (layout.join(MAPS), layout.join(NEW_MAPS));
@@ -419,7 +427,7 @@ impl Pins {
         fs::remove_dir(self.interface(ifindex)).map_err(|error| self.explain("remove pins", &error))
     }
 
-    /// Whether a version of apifence made anything here besides the lock of a writer.
+    /// Whether a version of apifence made anything here except a writer's lock.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -427,9 +435,9 @@ impl Pins {
         Ok(self.watch().exists() || !self.layouts()?.is_empty())
     }
 
-    /// Removes the lock of a writer who found nothing to do; the directory may be somebody else's.
+    /// Removes the lock of a writer that had nothing to do. The directory may be another program's.
     pub fn remove_writer_lock(&self) {
-        // The next one finds it, which does no harm.
+        // If this fails, the next writer uses the directory again.
         let _ = fs::remove_dir(self.root.join(WRITE));
     }
 
@@ -456,7 +464,8 @@ impl Pins {
     }
 }
 
-/// The version in the name of a layout's directory; digits only, for what has another name is not ours.
+/// The version in the name of a layout's directory. Names with anything but digits there are not
+/// ours.
 fn layout_version(name: &str) -> Option<&str> {
     let version = name.strip_prefix(LAYOUT)?;
     let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
@@ -468,7 +477,8 @@ pub fn is_layout(name: &str) -> bool {
     layout_version(name).is_some()
 }
 
-/// Makes a directory, and those above it, that nobody else can open, whatever the umask: who can open one can lock it.
+/// Creates a private directory and its parents, whatever the umask: a process that can open one can
+/// lock it.
 ///
 /// # Errors
 /// If the file system refuses.
@@ -479,7 +489,7 @@ pub fn make_private(directory: &Path) -> io::Result<()> {
         .create(directory)
 }
 
-/// Removes a directory that may not be there, and all that is in it.
+/// Removes a directory with its content; it may be absent.
 fn remove_tree(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

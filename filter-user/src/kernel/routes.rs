@@ -1,4 +1,4 @@
-//! Over which interface the packets of a client come in, and whether they meet a filter on their way.
+//! The interface over which a client's packets arrive, and whether a filter judges them there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,17 +13,17 @@ use super::{
     net::{interface::Interface, rtnetlink},
 };
 
-/// The interfaces of this node, and which ways lead over them.
+/// The interfaces of this node, and the routes over them.
 pub struct Paths {
     interfaces: Vec<Interface>,
     own: BTreeSet<IpAddr>,
-    /// The interface that leads to a client from an address of this node, as far as it was asked
-    /// for; `None` if nobody knows.
+    /// Cache: the interface of the route to a client from an address of this node; `None` if it is
+    /// not known.
     asked: BTreeMap<(IpAddr, Option<IpAddr>), Option<u32>>,
 }
 
 impl Paths {
-    /// Asks which interfaces and addresses there are.
+    /// Reads the interfaces and addresses.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
@@ -36,7 +36,7 @@ impl Paths {
         })
     }
 
-    /// Whether `address` is one of this node's own: what comes from there meets no filter.
+    /// Whether `address` is this node's own: packets from it reach no filter.
     pub fn is_own(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.own.contains(&address)
     }
@@ -46,7 +46,7 @@ impl Paths {
         &self.own
     }
 
-    /// The interfaces over which packets come in that have met a filter on one of `guarded`; where
+    /// The interfaces over which packets arrive that passed a filter on one of `guarded`. Where
     /// none is guarded yet, all but the loopback.
     pub fn ways(&self, guarded: &BTreeSet<u32>) -> Vec<Way> {
         const LOOPBACK: u32 = 1;
@@ -64,10 +64,10 @@ impl Paths {
         ways.collect()
     }
 
-    /// The interface over which packets of `client` to `local` come in: the one that leads back.
-    /// `None` if nobody knows.
+    /// The interface over which packets of `client` to `local` arrive, taken from the route back.
+    /// `None` if it is not known.
     pub fn to(&mut self, client: IpAddr, local: Option<IpAddr>) -> Option<u32> {
-        // Another address is no source that a route could be asked for with.
+        // The kernel refuses a route lookup from an address that is not its own.
         let local = local.filter(|local| self.own.contains(local));
         if let Some(known) = self.asked.get(&(client, local)) {
             return *known;
@@ -77,8 +77,8 @@ impl Paths {
         found
     }
 
-    /// Whether what comes in over the interface meets a filter on one of `guarded`: its own, that
-    /// of the interface that it is on top of, or that of one of its ports. In doubt it does.
+    /// Whether packets from the interface pass a filter on one of `guarded`: its own, that of its
+    /// lower interface, or that of one of its ports. `true` if that is not known.
     pub fn meets(&self, ifindex: Option<u32>, guarded: &BTreeSet<u32>) -> bool {
         let Some(ifindex) = ifindex else {
             return !guarded.is_empty();
@@ -95,7 +95,7 @@ impl Paths {
             .interfaces
             .iter()
             .find(|found| found.ifindex == ifindex);
-        // One that came a moment ago may be anything.
+        // The interface appeared after the list was read; its kind is unknown.
         let Some(interface) = found else {
             return !guarded.is_empty();
         };

@@ -1,4 +1,4 @@
-//! The running kernel, and the oldest one that the program runs on.
+//! The running kernel, and the oldest supported one.
 
 use anyhow::{Context as _, Result};
 use nix::sys::utsname::uname;
@@ -8,10 +8,10 @@ use crate::ui::error::UserError;
 /// Linux 5.18: `xdp.frags` and `bpf_xdp_load_bytes` (commits f45d5b6ce2e8, 3f364222d032).
 const OLDEST: (u32, u32) = (5, 18);
 
-/// Refuses a kernel that is too old, before anything is made.
+/// Refuses a kernel that is too old, before anything is created.
 ///
 /// # Errors
-/// If it is.
+/// If it is too old.
 pub fn refuse_old() -> Result<()> {
     let name = uname().context("ask for the kernel's version")?;
     let release = name.release().to_string_lossy();
@@ -23,7 +23,7 @@ pub fn refuse_old() -> Result<()> {
             ),
             "run a newer kernel on this node; nothing was changed",
         )),
-        // What cannot be read is not held against it.
+        // A release that cannot be parsed is accepted.
         _ => Ok(()),
     }
 }

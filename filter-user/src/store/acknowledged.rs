@@ -38,15 +38,15 @@ impl AcknowledgedStore {
         }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> PathBuf {
         self.directory.join("acknowledged")
     }
 
-    /// All of them; none if there never was one. A line that cannot be read acknowledges nothing.
+    /// All acknowledgements; none without a file. An invalid line acknowledges nothing.
     ///
     /// # Errors
-    /// If the file cannot be read, or somebody else may have written it.
+    /// If the file cannot be read, or another user may have written it.
     pub fn read(&self) -> Result<Vec<Acknowledgement>> {
         let path = self.path();
         let failed = |cause: &str| {
@@ -72,10 +72,10 @@ impl AcknowledgedStore {
             .collect())
     }
 
-    /// Changes them by `change`, in one step.
+    /// Applies `change` to them, in one step.
     ///
     /// # Errors
-    /// If they cannot be read or written; they stay as they were then.
+    /// If they cannot be read or written; they then stay as they are.
     pub fn change(&self, change: impl FnOnce(&mut Vec<Acknowledgement>)) -> Result<()> {
         let explain = |error: io::Error| {
             UserError::failed(
@@ -84,7 +84,8 @@ impl AcknowledgedStore {
                     self.path().display(),
                     match error.raw_os_error() {
                         Some(_) => errno(&error),
-                        // The library that makes temporary files says its name, too.
+                        // The message of the tempfile library contains its path; only the kind is
+                        // used.
                         None => error.kind().to_string(),
                     }
                 ),
@@ -92,7 +93,7 @@ impl AcknowledgedStore {
             )
         };
         make_private(&self.directory).map_err(explain)?;
-        // One at a time, until this is closed.
+        // Only one change at a time, until this is closed.
         let directory = File::open(&self.directory).map_err(explain)?;
         directory.lock().map_err(explain)?;
         let mut known = self.read()?;
@@ -100,7 +101,7 @@ impl AcknowledgedStore {
         known.sort();
         known.dedup();
         let write = || {
-            // The library makes it for its owner alone: 0600.
+            // The library creates it with mode 0600.
             let mut file = tempfile::Builder::new()
                 .prefix(".acknowledged")
                 .tempfile_in(&self.directory)?;
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acknowledgements_are_kept_and_taken_from_nobody_else() {
+    fn acknowledgements_are_kept_and_read_only_from_a_private_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = AcknowledgedStore::new(&folder.path().join("state"));
         assert_eq!(store.read().expect("none"), []);
@@ -140,7 +141,7 @@ mod tests {
         let found = fs::metadata(store.path()).expect("there").mode();
         assert_eq!(found & 0o777, 0o600);
 
-        // Of another version, or made by hand: what is not understood tells everything.
+        // Lines of another version, or written by hand; an unknown one acknowledges nothing.
         fs::write(store.path(), "W08\nW01\nW99:x\n\u{1b}[2J\n\nW13: 6443\n").expect("written");
         assert_eq!(store.read().expect("two"), [one("W08"), one("W13:6443")]);
         mode(0o622).expect("changed");

@@ -1,4 +1,4 @@
-//! What a file is besides its text: whose it is, who may read it, and where it lies.
+//! A file's attributes besides its text, and whether it can be replaced.
 
 use std::{
     ffi::OsString,
@@ -16,7 +16,7 @@ use xattr::FileExt as _;
 use super::path::folder;
 use crate::ui::error::{UserError, errno};
 
-/// Attributes that the kernel makes from the bytes of a file: those of another file are not its own.
+/// Attributes that the kernel computes from a file's bytes: they do not fit another file.
 const OF_THE_BYTES: [&str; 2] = ["security.ima", "security.evm"];
 
 /// Owner, group, mode, and extended attributes, access control lists among them.
@@ -28,7 +28,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Those of the file at `path`; `None` if there is none.
+    /// The attributes of the file at `path`; `None` if it does not exist.
     pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
         let metadata = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -43,7 +43,7 @@ impl Attributes {
                     }
                 }
             }
-            // The file system has none.
+            // The file system has no extended attributes.
             Err(error) if error.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {}
             Err(error) => return Err(error),
         }
@@ -55,10 +55,10 @@ impl Attributes {
         }))
     }
 
-    /// Gives them to another file, whose text is about to take the place of that one's.
+    /// Sets them on the file that is about to replace the original.
     ///
     /// # Errors
-    /// What of them it cannot have, and why.
+    /// The attribute that cannot be set, and the cause.
     pub(super) fn give(&self, file: &File) -> Result<(), (String, io::Error)> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -68,11 +68,12 @@ impl Attributes {
         if (metadata.uid(), metadata.gid()) != (self.uid, self.gid) {
             fchown(file, Some(self.uid), Some(self.gid)).map_err(failed("owner"))?;
         }
-        // After the owner, whose change may clear bits of it.
+        // After the owner, since a change of owner may clear mode bits.
         file.set_permissions(Permissions::from_mode(self.mode))
             .map_err(failed("mode"))?;
         for (name, value) in &self.extended {
-            // What the kernel gave it by itself, such as the label of its folder, need not be set.
+            // An attribute that the kernel set by itself, such as the folder's label, need not be
+            // set.
             if file.get_xattr(name).ok().flatten().as_ref() == Some(value) {
                 continue;
             }
@@ -83,11 +84,11 @@ impl Attributes {
     }
 }
 
-/// Refuses to replace the file at `target` where the kernel would not let it: what is about to be
-/// said would not come true.
+/// Refuses to replace the file at `target` where the kernel would refuse it: the impact that is
+/// about to be shown would never happen.
 ///
 /// # Errors
-/// If so, with what to do instead.
+/// If so; the hint says what to do instead.
 pub(super) fn refuse_unwritable(target: &Path) -> Result<()> {
     let refuse = |cause: &str, hint: &str| {
         Err(UserError::failed(
@@ -116,7 +117,7 @@ pub(super) fn refuse_unwritable(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether something is mounted on the file itself. Where that cannot be told, the change itself fails.
+/// Whether the file itself is a mount point. If that is not known, the change itself fails.
 fn is_mounted(path: &Path) -> bool {
     let mounts = Process::myself().and_then(|process| process.mountinfo());
     mounts.is_ok_and(|mounts| mounts.0.iter().any(|mount| mount.mount_point == path))

@@ -1,4 +1,4 @@
-//! The config file: read whole.
+//! The config file: read as a whole.
 
 use std::{io, path::Path};
 
@@ -7,20 +7,20 @@ use anyhow::Result;
 use super::read::{MOST_OF_CONFIG, read_regular};
 use crate::ui::error::{UserError, errno};
 
-/// What was found at the path of the config file.
+/// The content at the path of the config file.
 pub enum ConfigText {
-    /// No file: the defaults hold.
+    /// No file: the defaults apply.
     Absent,
-    /// This.
+    /// The file's text.
     Text(String),
-    /// A file that cannot be read, and why.
+    /// A file that cannot be read, and the cause.
     Unreadable(String),
 }
 
-/// Reads the config file. One that was `named`, by a flag or the environment, must be there.
+/// Reads the config file. It must exist if it was `named` by a flag or the environment.
 ///
 /// # Errors
-/// If it must, and is not.
+/// If it must exist, and does not.
 pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
     let bytes = match read_regular(path, MOST_OF_CONFIG) {
         Ok(bytes) => bytes,

@@ -1,9 +1,10 @@
-//! The list as somebody edits it: a copy of the ranges file, and what the file said when the copy was made. It stays until what it says is
-//! in the ranges file: whatever ends the editor, the terminal or a trial loses nothing of it.
+//! An edit of the list: a copy of the ranges file, and the file's content when the copy was made.
+//! It stays until its content is in the ranges file, so that a crash of the editor, the terminal or
+//! a rolled back change loses nothing.
 //!
 //! ```text
-//! STATE_DIR/edits/DIGEST/NAME     the copy; DIGEST is that of the path of the ranges file, NAME its name
-//! STATE_DIR/edits/DIGEST/.base    what the ranges file said
+//! STATE_DIR/edits/DIGEST/NAME     the copy; DIGEST of the ranges file's path, and its NAME
+//! STATE_DIR/edits/DIGEST/.base    the content of the ranges file
 //! ```
 
 use std::{
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{kernel::pins::make_private, ranges::RangesFile};
 
-/// Only root may read what is not in force yet.
+/// Only root may read a list that is not active yet.
 const MODE: u32 = 0o600;
 
 /// An edit of a ranges file, and the right to make it: one at a time.
@@ -32,7 +33,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// That of the ranges file at `path`; `None` if somebody else is at it.
+    /// Opens the edit of the ranges file at `path`; `None` if another process is editing.
     ///
     /// # Errors
     /// If the state directory cannot be written.
@@ -51,14 +52,14 @@ impl Draft {
         }
     }
 
-    /// Forgets the edit of the ranges file at `path` if it says the same as `file`, which is in
-    /// force for good, and nobody is at it.
+    /// Deletes the edit of the ranges file at `path` if its list equals `file`, which is active for
+    /// good, and no other process is editing.
     pub fn settle(state_dir: &Path, path: &Path, file: &RangesFile) {
         let (_, copy) = places(state_dir, path);
         if !copy.exists() {
             return;
         }
-        // One that stays is compared with the file before anybody goes on with it.
+        // A remaining edit is compared with the file before it is resumed.
         if let Ok(Some(draft)) = Self::open(state_dir, path)
             && let Ok(Some(text)) = draft.text()
             && says(&text).as_ref() == Some(file)
@@ -67,12 +68,12 @@ impl Draft {
         }
     }
 
-    /// The copy that is edited.
+    /// The path of the copy.
     pub fn path(&self) -> &Path {
         &self.copy
     }
 
-    /// What the copy says; `None` if there is none.
+    /// The content of the copy; `None` if it does not exist.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -80,7 +81,7 @@ impl Draft {
         present(read_regular(&self.copy, MOST_OF_LIST))
     }
 
-    /// What the ranges file said when the copy was made; `None` if nobody noted it.
+    /// The content of the ranges file when the copy was made; `None` if it was not stored.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -88,7 +89,7 @@ impl Draft {
         present(fs::read(self.base_path()))
     }
 
-    /// Begins anew with `text`, where the ranges file says `base`.
+    /// Starts a new edit with `text`, where the ranges file contains `base`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -98,7 +99,7 @@ impl Draft {
         write(&self.copy, text)
     }
 
-    /// The ranges file says `base` by now, and whoever edits knows it.
+    /// Stores `base` as the new content of the ranges file, which the user has seen.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -106,20 +107,20 @@ impl Draft {
         write(&self.base_path(), base)
     }
 
-    /// Keeps what an editor saved, with modes of its own, from others.
+    /// Makes the copy private again: editors may save with other modes.
     pub fn close(&self) {
-        // Nobody else may enter the directory.
+        // The directory is private, so a failure is harmless.
         let _ = fs::set_permissions(&self.copy, Permissions::from_mode(MODE));
     }
 
-    /// Removes the edit, and what an editor left beside it.
+    /// Removes the edit, and an editor's files next to it.
     pub fn forget(&self) {
         for entry in fs::read_dir(&self.directory)
             .into_iter()
             .flatten()
             .flatten()
         {
-            // What says the same as the ranges file is not gone on with.
+            // A remaining copy equals the ranges file, so it is not resumed.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -129,12 +130,13 @@ impl Draft {
     }
 }
 
-/// The list that an edit says, if it is one. The save is whole, whether its last line ends with a line feed or not.
+/// The list in the text of an edit, if it is valid. The save is complete, even if its last line
+/// lacks a line feed.
 fn says(text: &[u8]) -> Option<RangesFile> {
     RangesFile::parse(&whole(std::str::from_utf8(text).ok()?)).ok()
 }
 
-/// A text with its last line ended.
+/// The text with a line feed at the end.
 fn whole(text: &str) -> String {
     let end = if text.is_empty() || text.ends_with('\n') {
         ""
@@ -149,7 +151,7 @@ pub fn is_same_list(one: &[u8], other: &[u8]) -> bool {
     one == other || says(one).is_some_and(|file| says(other).as_ref() == Some(&file))
 }
 
-/// Where the edit of the ranges file at `path` is.
+/// The directory and the copy for the ranges file at `path`.
 fn places(state_dir: &Path, path: &Path) -> (PathBuf, PathBuf) {
     let around = folder(path);
     let around = fs::canonicalize(around).unwrap_or_else(|_| around.to_owned());

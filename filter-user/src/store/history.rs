@@ -1,5 +1,5 @@
-//! The lists before the one in the file: a copy of each that was put in force, and of each file that a change replaced. Copies, and no
-//! second names, for an editor may write into the file as it is.
+//! The earlier lists: a copy of each list that was activated, and of each file that a change
+//! replaced. Copies instead of hard links, since an editor may write into the file in place.
 
 use std::{
     fs::{self, File},
@@ -19,25 +19,26 @@ use crate::{
     ui::error::{UserError, errno},
 };
 
-/// How many lists are kept: the one in force, and ten before it.
+/// How many lists are kept: the active one, and ten before it.
 const KEPT: usize = 11;
 
-/// The lists kept beside a ranges file.
+/// The lists kept next to a ranges file.
 pub struct History {
     directory: PathBuf,
     target: PathBuf,
 }
 
-/// A list that was in force, or in the file.
+/// A list that was active, or in the file.
 pub struct HistoryEntry {
-    /// When it was put in force; or when it was written, if it never was, or nobody noted it.
+    /// The time of its activation; else the file's modification time, if it was never activated, or
+    /// that was not recorded.
     pub written: Option<Timestamp>,
-    /// Who put it in force, if that was noted.
+    /// The author of the activation, if recorded.
     pub by: Option<Author>,
     path: PathBuf,
 }
 
-/// What is noted with a list: `N.json` beside `N`.
+/// Metadata of a list: `N.json` next to `N`.
 #[derive(Serialize, Deserialize)]
 struct Note {
     at: Timestamp,
@@ -67,10 +68,10 @@ impl HistoryEntry {
         }
     }
 
-    /// Reads the list.
+    /// Parses the list.
     ///
     /// # Errors
-    /// If it holds none: a broken file that was replaced is kept, too.
+    /// If it is not a list: a broken file that was replaced is kept, too.
     pub fn read(&self) -> Result<RangesFile> {
         read_ranges(&self.path)?.ok_or_else(|| {
             UserError::failed(
@@ -92,7 +93,7 @@ fn same(one: &Path, other: &Path) -> bool {
     same().unwrap_or(false)
 }
 
-/// When the file at `path` was written.
+/// The modification time of the file at `path`.
 pub fn written(path: &Path) -> Option<Timestamp> {
     let time = fs::metadata(path).ok()?.modified().ok()?;
     Timestamp::try_from(time).ok()
@@ -110,7 +111,7 @@ impl History {
         }
     }
 
-    /// The lists before the one in the file, the last one first.
+    /// The lists before the one in the file, the newest first.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -129,18 +130,19 @@ impl History {
             .collect())
     }
 
-    /// The list in the file, if it was put in force as it is.
+    /// The list in the file, if it was activated unchanged.
     pub fn current(&self) -> Option<HistoryEntry> {
         let (_, last) = self.numbered().ok()?.pop()?;
         same(&last, &self.target).then(|| HistoryEntry::at(last))
     }
 
-    /// Whether the file is there, and is another one than was put in force last.
+    /// Whether the file exists, and differs from the list that was activated last.
     pub fn is_edited(&self) -> bool {
         self.target.exists() && self.current().is_none()
     }
 
-    /// Keeps a copy of the file, unless it is the one kept last; returns where it is, `None` if there is no file.
+    /// Keeps a copy of the file, unless it equals the newest copy; returns the path of the copy,
+    /// `None` without a file.
     ///
     /// # Errors
     /// If the directory cannot be written.
@@ -173,9 +175,9 @@ impl History {
         Ok(Some(path))
     }
 
-    /// Keeps the list that `by` just put in force, and lets go of the oldest.
+    /// Keeps the list that `by` just activated, and removes the oldest ones.
     pub fn record(&self, by: &Author) {
-        // What is missing is kept with the next change, and in a read-only folder nothing is.
+        // The next change keeps a missing copy; a read-only folder keeps none.
         if let Ok(Some(kept)) = self.keep() {
             let path = Note::path(&kept);
             let note = Note {
@@ -192,7 +194,7 @@ impl History {
     fn prune(&self) {
         let numbered = self.numbered().unwrap_or_default();
         for (_, path) in numbered.iter().rev().skip(KEPT) {
-            // One list too many does no harm.
+            // One list too many is harmless.
             let _ = fs::remove_file(path);
             let _ = fs::remove_file(Note::path(path));
         }
@@ -206,7 +208,7 @@ impl History {
         let mut numbered = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| self.explain("read", &error))?;
-            // Others are not ours: one more than the highest has to be a number, too.
+            // Other names are not ours. The highest number plus one must fit as well.
             if let Ok(number) = entry.file_name().to_string_lossy().parse::<u32>() {
                 numbered.push((u64::from(number), entry.path()));
             }

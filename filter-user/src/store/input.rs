@@ -1,4 +1,4 @@
-//! A list that is read: the ranges file, a copy in the history, standard input.
+//! A list as input: the ranges file, a copy in the history, standard input.
 
 use std::{
     fs,
@@ -14,22 +14,22 @@ use crate::{
     ui::error::{InputErrors, UserError, errno},
 };
 
-/// Reads the ranges file; `None` if there is none.
+/// Reads the ranges file; `None` if it does not exist.
 ///
 /// # Errors
-/// If it cannot be read, or does not hold a list: all that is wrong with it, line by line.
+/// If it cannot be read, or is not a list: the error names every bad line.
 pub fn read_ranges(path: &Path) -> Result<Option<RangesFile>> {
     Input::follow(path)?.map(Input::parse).transpose()
 }
 
-/// A list that is to be set, as it was read.
+/// The bytes of a new list, and their source.
 pub struct Input {
     name: String,
     bytes: Vec<u8>,
 }
 
 impl Input {
-    /// Reads it from a file in the format of the ranges file, or, for `-`, from standard input.
+    /// Reads a list from a file in the format of the ranges file, or, for `-`, from standard input.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -54,7 +54,7 @@ impl Input {
         }
     }
 
-    /// Reads the ranges file, which has to be a regular one; `None` if there is none.
+    /// Reads the ranges file, which must be a regular file; `None` if it does not exist.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -72,7 +72,8 @@ impl Input {
         }
     }
 
-    /// What somebody edited and saved. The save is whole: its last line need not end with a line feed.
+    /// The bytes that an editor saved. The save is complete: its last line need not end with a line
+    /// feed.
     pub fn edited(mut bytes: Vec<u8>) -> Self {
         if bytes.last().is_some_and(|last| *last != b'\n') {
             bytes.push(b'\n');
@@ -83,7 +84,7 @@ impl Input {
         }
     }
 
-    /// What it says.
+    /// Parses the list.
     ///
     /// # Errors
     /// As of [`read_ranges`].
@@ -92,7 +93,7 @@ impl Input {
     }
 }
 
-/// What `bytes`, which come from `name`, say.
+/// Parses `bytes` from the source `name`.
 fn parse_named(name: &str, bytes: &[u8]) -> Result<RangesFile> {
     let faults = match not_text(bytes) {
         Some(refusal) => Faults {

@@ -1,4 +1,4 @@
-//! One writer at a time, and one on watch.
+//! One writer at a time, and one `run`.
 
 use std::{
     fmt,
@@ -19,36 +19,38 @@ use crate::{
     ui::error::{UserError, errno, hint},
 };
 
-/// The right to change the list and the pins; freed when dropped, or when the process ends however it ends.
+/// The right to change the list and the pins; released on drop, or when the process ends in any
+/// way.
 pub struct WriterLock {
     _files: Vec<File>,
 }
 
-/// How long `run` waits for those who only look whether another one is there: no more than a moment each.
+/// How long `run` waits for commands that only test the lock: each holds it for a moment.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// How long a second writer waits: a change takes a fraction of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl WriterLock {
-    /// Takes the lock: for the ranges file, on a file beside it that only its owner can open, so that nobody else can keep
-    /// the operator out; for the pins, on a directory in that of the `pins`, where it exists.
+    /// Takes the lock. For the ranges file it is on a file next to it that only its owner can open,
+    /// so that another user cannot block the operator. For the pins it is on a directory in that of
+    /// the `pins`, if that exists.
     ///
     /// # Errors
-    /// If somebody else keeps it: says who.
+    /// If another process holds it: names that process.
     pub fn take(ranges_file: &Path, pins: &Path) -> Result<Self> {
         Self::take_within(ranges_file, pins, PATIENCE)?
     }
 
-    /// The same without waiting; `None` if somebody else keeps it.
+    /// Like [`take`](Self::take), without waiting; `None` if another process holds it.
     ///
     /// # Errors
-    /// If it cannot be asked for, as where no descriptor is left.
+    /// If the lock cannot be tried, as where no descriptor is left.
     pub fn take_now(ranges_file: &Path, pins: &Path) -> Result<Option<Self>> {
         Ok(Self::take_within(ranges_file, pins, Duration::ZERO)?.ok())
     }
 
-    /// The inner failure is that somebody else keeps it.
+    /// The inner error says that another process holds it.
     fn take_within(ranges_file: &Path, pins: &Path, patience: Duration) -> Result<Result<Self>> {
         let target = real_path(ranges_file);
         let mut files = Vec::new();
@@ -60,7 +62,7 @@ impl WriterLock {
             }
         }
         if pins.exists() {
-            // Only its owner can open it, whoever may open the directory that it is in.
+            // Only its owner can open it, whatever the modes of its parent directory.
             let directory = pins.join(WRITE);
             let verb = || format!("lock `{}`", directory.display());
             make_private(&directory).with_context(verb)?;
@@ -69,7 +71,8 @@ impl WriterLock {
                 Ok(file) => file,
                 Err(kept) => return Ok(Err(kept)),
             };
-            // The last holder may have removed the directory: a lock on what is gone keeps nobody out.
+            // The last holder may have removed the directory: a lock on a removed one excludes no
+            // other process.
             if !same(&file, &directory) {
                 return Ok(Err(UserError::failed(
                     format!("{}: it was removed meanwhile", verb()),
@@ -82,16 +85,17 @@ impl WriterLock {
     }
 }
 
-/// The right to keep the filter true: held by `run` as long as it is up, freed however it ends.
+/// The right to reconcile the filter: held by `run` while it is up, released when it ends in any
+/// way.
 pub struct WatchLock {
     file: File,
 }
 
 impl WatchLock {
-    /// Takes the lock, on a directory in bpffs, and makes that.
+    /// Creates the directory in bpffs, and takes the lock on it.
     ///
     /// # Errors
-    /// If somebody else is on watch: says who.
+    /// If another `run` holds it: names its process.
     pub fn take(directory: &Path) -> Result<Self> {
         let verb = || format!("lock `{}`", directory.display());
         make_private(directory).with_context(verb)?;
@@ -101,7 +105,7 @@ impl WatchLock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { file }),
-                // It may be a command that only looks.
+                // The holder may be a command that only tests the lock.
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -111,11 +115,12 @@ impl WatchLock {
         }
     }
 
-    /// Refuses to do what `verb` says while somebody is on watch, who would undo it. Looks without taking the lock of `directory`; and
-    /// where binaries of other versions have theirs, in the directories of their layouts.
+    /// Refuses `verb` while a `run` is active, since it would undo the change. Tests the lock of
+    /// `directory` without keeping it, and those of binaries of other versions in the directories
+    /// of their layouts.
     ///
     /// # Errors
-    /// If somebody is: says who.
+    /// If a `run` is active: names its process.
     pub fn refuse(directory: &Path, verb: &str) -> Result<()> {
         match kept_watch(directory)? {
             None => Ok(()),
@@ -123,10 +128,10 @@ impl WatchLock {
         }
     }
 
-    /// Who is on watch, if somebody is.
+    /// The active `run`, if there is one.
     ///
     /// # Errors
-    /// If nobody can tell.
+    /// If the lock cannot be tested.
     pub fn watcher(directory: &Path) -> Result<Option<Watcher>> {
         let kept = kept_watch(directory)?;
         Ok(kept.map(|file| Watcher {
@@ -134,15 +139,15 @@ impl WatchLock {
         }))
     }
 
-    /// Whether the lock is on what is at `directory` now, and not on something that was removed.
+    /// Whether the lock is on the present `directory`, and not on a removed one.
     pub fn holds(&self, directory: &Path) -> bool {
         same(&self.file, directory)
     }
 }
 
-/// Who is on watch.
+/// An active `run`.
 pub struct Watcher {
-    /// The process; none if it cannot be seen from here, as one in another pid namespace.
+    /// The process; `None` if it is not visible here, as in another pid namespace.
     pub process: Option<Process>,
 }
 
@@ -152,7 +157,7 @@ impl fmt::Display for Watcher {
     }
 }
 
-/// The lock that somebody on watch keeps: that of `directory`, or of a binary of another version.
+/// The locked file of an active `run`: that of `directory`, or of a binary of another version.
 fn kept_watch(directory: &Path) -> Result<Option<File>> {
     for directory in watches(directory) {
         let Ok(file) = File::open(&directory) else {
@@ -169,7 +174,8 @@ fn kept_watch(directory: &Path) -> Result<Option<File>> {
     Ok(None)
 }
 
-/// `directory`, and the same one in each layout that is there: until layout 7 it was the layout's.
+/// `directory`, and the directories of the same name in each layout: up to layout 7 the lock was
+/// there.
 fn watches(directory: &Path) -> Vec<PathBuf> {
     let (Some(root), Some(name)) = (directory.parent(), directory.file_name()) else {
         return vec![directory.to_owned()];
@@ -181,7 +187,7 @@ fn watches(directory: &Path) -> Vec<PathBuf> {
     watches
 }
 
-/// The refusal of what `verb` says, because somebody is on watch and holds the lock of `file`.
+/// The error of `verb` while a `run` holds the lock of `file`.
 fn kept(file: &File, verb: &str) -> anyhow::Error {
     UserError::failed(
         format!("{verb}: {} keeps it as it is", holder(file)),
@@ -189,7 +195,7 @@ fn kept(file: &File, verb: &str) -> anyhow::Error {
     )
 }
 
-/// Whether `file` is what is at `path` now.
+/// Whether `file` is still the file at `path`.
 fn same(file: &File, path: &Path) -> bool {
     let same = fs::metadata(path).and_then(|now| {
         let own = file.metadata()?;
@@ -198,7 +204,7 @@ fn same(file: &File, path: &Path) -> bool {
     same.unwrap_or(false)
 }
 
-/// The file beside `target` that stands for the right to replace it; `None` where nobody can replace it, as with a
+/// The lock file next to `target`; `None` where the target cannot be replaced anyway, as with a
 /// ConfigMap or a full disk: `detach` must work there, too.
 fn lock_file(target: &Path) -> Result<Option<File>> {
     let path = beside(target, ".lock");
@@ -234,7 +240,7 @@ fn lock_file(target: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Locks `file`, which stands for what is at `path`. The inner failure is that somebody else keeps it.
+/// Locks `file`, the one at `path`. The inner error says that another process holds it.
 fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
     let verb = || format!("lock `{}`", path.display());
     let deadline = Instant::now() + patience;
@@ -255,7 +261,7 @@ fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
     }
 }
 
-/// Who holds the lock on `file`, in words.
+/// The holder of the lock on `file`, in words.
 fn holder(file: &File) -> String {
     named(holding(file).as_ref())
 }
@@ -270,7 +276,7 @@ fn named(process: Option<&Process>) -> String {
         .unwrap_or_else(|| "another process".to_owned())
 }
 
-/// Who holds the lock on `file`, from the kernel's own table.
+/// The holder of the lock on `file`, from the kernel's own table.
 fn holding(file: &File) -> Option<Process> {
     let metadata = file.metadata().ok()?;
     let device = metadata.dev();

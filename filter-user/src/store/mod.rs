@@ -1,4 +1,5 @@
-//! Files and locks: the ranges file is read whole and replaced whole, by one writer at a time, and what it replaces is kept.
+//! Files and locks. One writer at a time reads and replaces the ranges file as a whole, and keeps
+//! the replaced one.
 //!
 //! ```text
 //! FOLDER/apifence.toml     the config file, which is only read

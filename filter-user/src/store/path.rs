@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file itself, where `path` is a link: what it points to is replaced, not the link.
+/// Follows links: the file that `path` points to is replaced, not the link.
 pub(super) fn real_path(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The hidden name beside `target` that ends in `suffix`.
+/// The hidden name next to `target` that ends in `suffix`.
 pub(super) fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! The ranges file: read whole, replaced whole.
+//! The ranges file: read and replaced as a whole.
 
 use std::{
     fs::{self, File},
@@ -21,29 +21,29 @@ use crate::{
     ui::error::{UserError, errno},
 };
 
-/// A ranges file that is written, and not yet in place.
+/// A new ranges file that is written, but not yet in place.
 pub struct Staged {
     file: tempfile::NamedTempFile,
     target: PathBuf,
-    /// Brings it to the disk, while the kernel's side of the change is made.
+    /// Syncs it to the disk, in parallel with the kernel's side of the change.
     synced: JoinHandle<io::Result<()>>,
-    /// How the file looked that it is to replace.
+    /// The stamp of the file that it is to replace.
     replaces: FileStamp,
 }
 
 impl Staged {
-    /// Looks, before anything is edited, whether another file could take the place of the one at `path`.
+    /// Checks, before an edit begins, that the file at `path` can be replaced.
     ///
     /// # Errors
-    /// If the kernel would not let it: it lies in a read-only folder, or is mounted by itself.
+    /// If the kernel would refuse: the file is in a read-only folder, or is a mount point.
     pub fn expect_any(path: &Path) -> Result<()> {
         refuse_unwritable(&real_path(path))
     }
 
-    /// Writes `file` beside `path`.
+    /// Writes `file` next to `path`.
     ///
     /// # Errors
-    /// If the folder cannot be written, as with a ConfigMap; nothing changed then.
+    /// If the folder is not writable, as with a ConfigMap; nothing changed then.
     pub fn write(path: &Path, file: &RangesFile) -> Result<Self> {
         let target = real_path(path);
         let replaces = FileStamp::of(&target);
@@ -65,7 +65,7 @@ impl Staged {
         fs::create_dir_all(folder).map_err(explain)?;
         refuse_unwritable(&target)?;
         let attributes = Attributes::of(&target).map_err(explain)?;
-        // One name, so that a writer who died leaves no more than one file behind: writers hold the lock.
+        // A fixed name, so that crashed writers leave one file at most. Writers hold the lock.
         let name = beside(&target, ".new");
         remove(&name).map_err(explain)?;
         let mut staged = tempfile::Builder::new()
@@ -101,8 +101,7 @@ impl Staged {
         })
     }
 
-    /// The file that it replaces looked like `seen` when the change was thought out: one that was
-    /// edited since is not replaced.
+    /// Sets the stamp that the change is based on: a file that was edited since is not replaced.
     #[must_use]
     pub fn thought_out_at(self, seen: FileStamp) -> Self {
         Self {
@@ -111,11 +110,11 @@ impl Staged {
         }
     }
 
-    /// Puts the file in place: from here on a reader sees the whole new list, after a power cut too. The one it replaces is in the
-    /// history.
+    /// Puts the file in place. From here on a reader sees the whole new list, even after a power
+    /// cut. The history keeps the replaced one.
     ///
     /// # Errors
-    /// If that fails, or somebody edited the old file meanwhile; it is then in its place.
+    /// If that fails, or the old file was edited meanwhile; the old file then stays in place.
     pub fn commit(self) -> Result<Committed> {
         let target = self.target;
         Committed::make(&target, || {
@@ -128,7 +127,7 @@ impl Staged {
         })
     }
 
-    /// Lays the file aside as the one that waits for a confirmation.
+    /// Stores the file as the pending list, which waits for a confirmation.
     ///
     /// # Errors
     /// If that fails; nothing changed then.
@@ -150,30 +149,30 @@ impl Staged {
     }
 }
 
-/// A list that is in force, but not yet in the file.
+/// An active list that is not yet in the file.
 pub struct Pending {
     path: PathBuf,
     target: PathBuf,
 }
 
 impl Pending {
-    /// The list that waits beside the ranges file at `path`, if one does.
+    /// The pending list next to the ranges file at `path`, if it exists.
     pub fn find(path: &Path) -> Option<Self> {
         let pending = Self::of(path);
         pending.path.exists().then_some(pending)
     }
 
-    /// The list that waits, or may have waited, beside the ranges file at `path`.
+    /// The pending list of the ranges file at `path`, whether it exists or not.
     pub fn of(path: &Path) -> Self {
         let target = real_path(path);
         let path = beside(&target, ".pending");
         Self { path, target }
     }
 
-    /// Reads it.
+    /// Parses it.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If it cannot be read or parsed.
     pub fn read(&self) -> Result<RangesFile> {
         read_ranges(&self.path)?.ok_or_else(|| {
             UserError::failed(
@@ -186,39 +185,39 @@ impl Pending {
     /// Puts it in place, as [`Staged::commit`] does.
     ///
     /// # Errors
-    /// If that fails; the old file is then in its place, and this one still waits.
+    /// If that fails; the old file then stays in place, and this list stays pending.
     pub fn commit(&self) -> Result<Committed> {
         Committed::make(&self.target, || fs::rename(&self.path, &self.target))
     }
 
-    /// Throws it away.
+    /// Deletes it.
     pub fn remove(&self) {
-        // Whoever finds it again throws it away again.
+        // A list that stays is deleted the next time.
         let _ = fs::remove_file(&self.path);
     }
 
-    /// Takes back a [`commit`](Self::commit) whose other half failed: the list waits again.
+    /// Reverts a [`commit`](Self::commit) whose other half failed: the list is pending again.
     ///
     /// # Errors
     /// If the file system refuses that, too.
     pub fn take_back(&self, committed: Committed) -> Result<()> {
-        // A second name for the new list, before the old one takes its place.
+        // A second name keeps the new list while the old one is put back.
         let _ = fs::hard_link(&self.target, &self.path);
         committed.undo()
     }
 }
 
-/// A new file that is in place, while the kernel may not yet go by it.
+/// A new file that is in place, while the kernel may not have its policy yet.
 pub struct Committed {
     target: PathBuf,
-    /// The name of the old file in the history, if there was one.
+    /// The path of the old file in the history, if it existed.
     old: Option<PathBuf>,
-    /// Whose that file was, which the copy in the history need not tell.
+    /// Owner and modes of that file, which the copy in the history may lack.
     attributes: Option<Attributes>,
 }
 
 impl Committed {
-    /// Keeps the file at `target`, and puts the new one in its place by `replace`.
+    /// Keeps the file at `target` in the history, and replaces it by `replace`.
     fn make(target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
         let committed = Self {
             attributes: Attributes::of(target).ok().flatten(),
@@ -246,7 +245,7 @@ impl Committed {
     /// Puts the old file back.
     ///
     /// # Errors
-    /// If the file system refuses: the file then holds the new list, which `status` tells.
+    /// If the file system refuses. The file then holds the new list, and `status` reports that.
     pub fn undo(self) -> Result<()> {
         let undone = match &self.old {
             Some(old) => fs::rename(old, &self.target),
@@ -255,7 +254,7 @@ impl Committed {
         if let (Ok(()), Some(attributes), Ok(file)) =
             (&undone, &self.attributes, File::open(&self.target))
         {
-            // The list is what counts.
+            // Only the list matters here.
             let _ = attributes.give(&file);
         }
         undone
@@ -273,7 +272,7 @@ impl Committed {
     }
 }
 
-/// Removes a file that may not be there.
+/// Removes a file; it may be absent.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -287,7 +286,7 @@ pub(super) fn ended(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Makes the names in a folder outlive a power cut.
+/// Syncs the names in a folder to the disk.
 pub(super) fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

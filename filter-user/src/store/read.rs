@@ -1,4 +1,4 @@
-//! Files that people and programs put there are read whole, without waiting for anything but the disk.
+//! Files that operators and programs write are read as a whole, waiting only for the disk.
 
 use std::{
     fs::{File, FileType},
@@ -9,15 +9,15 @@ use std::{
 
 use nix::libc;
 
-/// Most bytes of a list: a million ranges with long comments.
+/// The maximum size of a list, in bytes: a million ranges with long comments.
 pub(super) const MOST_OF_LIST: u64 = 256 << 20;
-/// Most bytes of a config file.
+/// The maximum size of a config file, in bytes.
 pub(super) const MOST_OF_CONFIG: u64 = 1 << 20;
 
 /// Reads the regular file at `path`, `most` bytes at most.
 ///
-/// A FIFO would keep its reader waiting for a writer, and a device may never end: whoever put one in the place of the file
-/// would stop the process that follows it.
+/// A FIFO would block its reader until a writer comes, and a device may never end: one in the place
+/// of the file would stop the process that follows it.
 ///
 /// # Errors
 /// If it cannot be read, is not a regular file, or is longer.

@@ -1,8 +1,9 @@
-//! The policy last in force, kept on disk with its settings: what holds after a boot at which the files cannot be used.
+//! The last active policy with its settings, kept on disk: a boot uses it if the files are
+//! unusable.
 //!
 //! ```text
 //! STATE_DIR/policy      a line of JSON, then the list in the format of the ranges file
-//! STATE_DIR/enforced    there once this node has enforced a policy
+//! STATE_DIR/enforced    exists once this node has enforced a policy
 //! ```
 
 use std::{
@@ -31,30 +32,30 @@ use crate::{
 const POLICY: &str = "policy";
 const ENFORCED: &str = "enforced";
 
-/// A policy as it is kept.
+/// A policy as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedPolicy {
-    /// What it was compiled from besides the list.
+    /// The settings that it was compiled from.
     pub settings: Settings,
-    /// The interfaces that were named; empty for those that hold the default routes.
+    /// The named interfaces; empty for those that hold the default routes.
     pub interfaces: Vec<String>,
-    /// Where the program was to run.
+    /// The requested mode of attachment.
     pub xdp_mode: XdpMode,
     /// The list.
     pub file: RangesFile,
 }
 
-/// The first line.
+/// The first line of the file.
 #[derive(Serialize, Deserialize)]
 struct Header {
     settings: Settings,
     interfaces: Vec<String>,
     xdp_mode: XdpMode,
-    /// Of the list that follows: whether all of it is there.
+    /// Digest of the list that follows: detects an incomplete file.
     digest: [u8; 32],
 }
 
-/// The directory in which it is kept.
+/// The directory of the stored policy.
 #[derive(Clone, Debug)]
 pub struct PolicyStore {
     directory: PathBuf,
@@ -68,10 +69,10 @@ impl PolicyStore {
         }
     }
 
-    /// The policy that is kept; `None` if there never was one.
+    /// The stored policy; `None` if there never was one.
     ///
     /// # Errors
-    /// If it cannot be read, is not whole, or somebody else may have written it.
+    /// If it cannot be read, is incomplete, or another user may have written it.
     pub fn read(&self) -> Result<Option<SavedPolicy>> {
         let path = self.directory.join(POLICY);
         let failed = |cause: &str| {
@@ -105,7 +106,7 @@ impl PolicyStore {
         read().ok_or_else(|| failed("it is not whole")).map(Some)
     }
 
-    /// Forgets the policy, once somebody has taken the filter off on purpose: what was in force then does not come back.
+    /// Deletes the policy after a deliberate detach: a boot does not restore it.
     ///
     /// # Errors
     /// If the state directory cannot be written.
@@ -116,19 +117,19 @@ impl PolicyStore {
         }
     }
 
-    /// Whether this node has ever enforced a policy: then nothing that is broken may open its port.
+    /// Whether this node has ever enforced a policy: then a broken file must not open its port.
     pub fn has_enforced(&self) -> bool {
         self.directory.join(ENFORCED).exists()
     }
 
-    /// Writes `policy` aside; it takes its place with [`StagedPolicy::commit`].
+    /// Writes `policy` to a temporary file; [`StagedPolicy::commit`] puts it in place.
     ///
     /// # Errors
-    /// If the state directory cannot be written; what is kept stays then.
+    /// If the state directory cannot be written; the stored policy then stays.
     pub fn stage(&self, policy: &SavedPolicy) -> Result<StagedPolicy> {
         let explain = |error: io::Error| self.explain(&error);
         make_private(&self.directory).map_err(explain)?;
-        // Others could write there: what they wrote is replaced now, and they can no longer.
+        // Others could write there: this change replaces their files, and they lose the right.
         let found = fs::metadata(&self.directory).map_err(explain)?;
         if found.mode() & 0o077 != 0 {
             let private = fs::Permissions::from_mode(0o700);
@@ -144,13 +145,13 @@ impl PolicyStore {
         let mut text = serde_json::to_string(&header).map_err(|error| explain(error.into()))?;
         text.push('\n');
         text.push_str(&policy.file.to_string());
-        // The library makes it for its owner alone: 0600.
+        // The library creates it with mode 0600.
         let file = tempfile::Builder::new()
             .prefix(".policy")
             .tempfile_in(&self.directory)
             .map_err(explain)?;
         let mut handle = file.as_file().try_clone().map_err(explain)?;
-        // Reaches the disk while the kernel's side of the change is made.
+        // Synced to the disk in parallel with the kernel's side of the change.
         let written = thread::Builder::new()
             .spawn(move || {
                 handle.write_all(text.as_bytes())?;
@@ -172,7 +173,7 @@ impl PolicyStore {
                 self.directory.display(),
                 match error.raw_os_error() {
                     Some(_) => errno(error),
-                    // The library that makes temporary files says its name, too.
+                    // The message of the tempfile library contains its path; only the kind is used.
                     None => error.kind().to_string(),
                 }
             ),
@@ -181,7 +182,7 @@ impl PolicyStore {
     }
 }
 
-/// A policy that is written, and not yet in place.
+/// A policy that is written, but not yet in place.
 pub struct StagedPolicy {
     store: PolicyStore,
     enforces: bool,
@@ -193,7 +194,7 @@ impl StagedPolicy {
     /// Puts it in place.
     ///
     /// # Errors
-    /// If that fails; what is kept stays then.
+    /// If that fails; the stored policy then stays.
     pub fn commit(self) -> Result<KeptPolicy> {
         let directory = &self.store.directory;
         let target = directory.join(POLICY);
@@ -204,7 +205,7 @@ impl StagedPolicy {
                 fs::write(directory.join(ENFORCED), "")?;
             }
             let _ = fs::remove_file(&before);
-            // A second name for the one before, under which it can come back.
+            // A second name for the previous one, to restore it from.
             let had = fs::hard_link(&target, &before).is_ok();
             self.file.persist(&target).map_err(|error| error.error)?;
             sync(directory)?;
@@ -218,14 +219,14 @@ impl StagedPolicy {
     }
 }
 
-/// A policy that is in place, while the kernel may not yet go by it.
+/// A policy that is in place, while the kernel may not have it yet.
 pub struct KeptPolicy {
     target: PathBuf,
     before: Option<PathBuf>,
 }
 
 impl KeptPolicy {
-    /// Puts the one before back.
+    /// Restores the previous policy.
     pub fn undo(mut self) {
         // The next change writes it again.
         let _ = match self.before.take() {

@@ -1,5 +1,5 @@
-//! Which edits of the files were put on trial, and what came of it: what nobody confirmed does not come into force by a reboot, and what
-//! somebody confirmed once is not asked about again.
+//! The trials of file edits, and their outcome. A reboot does not activate an unconfirmed edit, and
+//! an edit that was confirmed once needs no second confirmation.
 //!
 //! ```text
 //! STATE_DIR/trials      JSON
@@ -19,14 +19,14 @@ use crate::{config::Settings, kernel::pins::make_private, ui::error::errno};
 /// How many confirmed policies are remembered.
 const KEPT: usize = 32;
 
-/// What a policy is known by: its list and its settings.
+/// Identifies a policy by its list and its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyMark(String);
 
 impl PolicyMark {
-    /// That of the list with this digest under `settings`.
+    /// The mark of the list with this digest under `settings`.
     pub fn new(list: [u8; 32], settings: &Settings) -> Self {
-        // Where a value comes from makes no difference to packets.
+        // The origin of a value makes no difference to packets.
         let settings = Settings {
             from_file: Default::default(),
             mode_waits: false,
@@ -42,27 +42,27 @@ impl PolicyMark {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Trials {
-    /// The one that is on trial, or was and was not confirmed.
+    /// The policy on trial, or the last one that was not confirmed.
     open: Option<PolicyMark>,
-    /// Those that somebody confirmed, the last one last.
+    /// The confirmed policies, the newest last.
     confirmed: Vec<PolicyMark>,
 }
 
-/// Where it is kept.
+/// The file with these marks.
 #[derive(Clone, Debug)]
 pub struct TrialStore {
     path: PathBuf,
 }
 
 impl TrialStore {
-    /// The one in the state directory.
+    /// The file in the state directory.
     pub fn new(directory: &Path) -> Self {
         Self {
             path: directory.join("trials"),
         }
     }
 
-    /// Notes that the policy is on trial from now on.
+    /// Records that the policy is on trial.
     ///
     /// # Errors
     /// If the state directory cannot be written.
@@ -72,7 +72,7 @@ impl TrialStore {
         self.write(&trials)
     }
 
-    /// Notes that no policy is on trial, or was and was not confirmed.
+    /// Records that no policy is on trial or unconfirmed.
     ///
     /// # Errors
     /// If the state directory cannot be written.
@@ -84,7 +84,7 @@ impl TrialStore {
         self.write(&trials)
     }
 
-    /// Notes that somebody wants the policy.
+    /// Records that the policy was confirmed.
     ///
     /// # Errors
     /// If the state directory cannot be written.
@@ -98,17 +98,17 @@ impl TrialStore {
         self.write(&trials)
     }
 
-    /// Whether the policy was put on trial, and nobody confirmed it.
+    /// Whether the policy was put on trial, and not confirmed.
     pub fn is_open(&self, mark: &PolicyMark) -> bool {
         self.read().open.as_ref() == Some(mark)
     }
 
-    /// Whether somebody confirmed it once.
+    /// Whether the policy was ever confirmed.
     pub fn is_confirmed(&self, mark: &PolicyMark) -> bool {
         self.read().confirmed.contains(mark)
     }
 
-    /// What cannot be read is not known: an edit is put on trial once more then.
+    /// An unreadable file counts as empty: an edit is then put on trial once more.
     fn read(&self) -> Trials {
         let read = || serde_json::from_slice(&fs::read(&self.path).ok()?).ok();
         read().unwrap_or_default()

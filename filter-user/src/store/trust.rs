@@ -1,4 +1,4 @@
-//! Whether only root can have written a file that decides who is let in.
+//! Whether only root can have written a file that the policy depends on.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -8,7 +8,8 @@ use nix::unistd::geteuid;
 use super::path::{folder, real_path};
 use crate::ui::error::UserError;
 
-/// Who else may write the file at `path`, or put another one in its place; `None` if nobody may, or there is no such file.
+/// The other users that may write or replace the file at `path`; `None` if no other user may, or it
+/// does not exist.
 pub fn other_writer(path: &Path) -> Option<String> {
     let target = real_path(path);
     let file = fs::metadata(&target).ok()?;
@@ -18,7 +19,7 @@ pub fn other_writer(path: &Path) -> Option<String> {
     [(&*target, file, false), (folder, around, sticky)]
         .into_iter()
         .find_map(|(path, found, sticky)| {
-            // A group that is root's alone is not somebody else.
+            // Root's own group does not count as another user.
             let writable = found.mode() & if found.gid() == 0 { 0o002 } else { 0o022 };
             let owner = found.uid();
             if owner != 0 && owner != geteuid().as_raw() {
@@ -31,12 +32,13 @@ pub fn other_writer(path: &Path) -> Option<String> {
         })
 }
 
-/// Refuses a file that others may write, where a service manager runs this process: nobody looks at its warnings.
+/// Refuses a file that others may write if a service manager runs this process: its warnings may go
+/// unread.
 ///
 /// # Errors
-/// If it is one.
+/// If others may write it.
 pub fn refuse_other_writers(path: &Path) -> Result<()> {
-    // Set by systemd for each start of a unit (systemd.exec(5)).
+    // systemd sets it for each start of a unit (systemd.exec(5)).
     if std::env::var_os("INVOCATION_ID").is_none() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Whether a file changed.
+//! Detection of a changed file.
 
 use std::{
     fs,
@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a file looks like from outside, links followed: another one as soon as an editor wrote into it, a rename replaced it, or a link on
-/// the way to it was swapped.
+/// A file's metadata, links followed. It changes when an editor writes into the file, a rename
+/// replaces it, or a link on its path is swapped.
 ///
-/// Looked at again and again, and not watched with inotify: a watch is on one folder, and says nothing of the folders behind links, of those
-/// that do not exist yet, and of network file systems.
+/// The file is polled, not watched with inotify. An inotify watch is on one folder. It reports
+/// nothing of folders after a link, of folders that do not exist yet, and of network file systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStamp(Option<FileLook>);
 
@@ -19,12 +19,12 @@ struct FileLook {
     inode: (u64, u64),
     len: u64,
     modified: (i64, i64),
-    /// Cannot be set by hand, as the time of modification can.
+    /// The change time: unlike the modification time it cannot be set by a user.
     changed: (i64, i64),
 }
 
 impl FileStamp {
-    /// The file at `path` as it looks now; a missing one looks like any other missing one.
+    /// The stamp of the file at `path` now; all missing files have the same stamp.
     pub fn of(path: &Path) -> Self {
         Self(fs::metadata(path).ok().map(|metadata| FileLook {
             inode: (metadata.dev(), metadata.ino()),
@@ -35,17 +35,17 @@ impl FileStamp {
     }
 }
 
-/// A file that is followed.
+/// A file that is polled.
 pub struct WatchedFile {
     path: PathBuf,
-    /// As it looked when it was read the last time.
+    /// The stamp when it was last read.
     read: FileStamp,
-    /// As it looked the last time that anybody looked.
+    /// The stamp of the last poll.
     last: FileStamp,
 }
 
 impl WatchedFile {
-    /// Follows the file at `path`, which was read just now.
+    /// Polls the file at `path`, which was read just now.
     pub fn new(path: PathBuf) -> Self {
         let now = FileStamp::of(&path);
         Self {
@@ -55,13 +55,14 @@ impl WatchedFile {
         }
     }
 
-    /// Follows the file at `path`, which looked like `read` before it was read.
+    /// Polls the file at `path`, which had the stamp `read` before it was read.
     pub fn since(path: PathBuf, read: FileStamp) -> Self {
         let last = FileStamp::of(&path);
         Self { path, read, last }
     }
 
-    /// Whether it changed since it was read, and has come to rest: a file that is being written looks another way each time.
+    /// Whether it changed since it was read, and is stable: a file that is being written changes
+    /// with each poll.
     pub fn changed(&mut self) -> bool {
         let now = FileStamp::of(&self.path);
         let is_stable = now == self.last;
@@ -69,12 +70,12 @@ impl WatchedFile {
         is_stable && now != self.read
     }
 
-    /// Whether it looked another way the last time than when it was read: it is being written, or is to be read.
+    /// Whether it had changed at the last poll: it is being written, or is due to be read.
     pub fn moves(&self) -> bool {
         self.last != self.read
     }
 
-    /// It is about to be read, as it looks now.
+    /// Marks its present state as read.
     pub fn reading(&mut self) {
         self.read = FileStamp::of(&self.path);
         self.last = self.read;
@@ -100,7 +101,7 @@ mod tests {
         fs::write(&file, "10.0.0.0/8\n").expect("written");
         symlink(&file, &link).expect("linked");
         differs("it is there");
-        // File systems without finer stamps have those of the clock's ticks.
+        // File systems without finer timestamps use clock ticks.
         let wait = || std::thread::sleep(std::time::Duration::from_millis(20));
         wait();
         fs::write(&file, "11.0.0.0/8\n").expect("written");

@@ -27,15 +27,15 @@ use crate::{
     ui::{error::UserError, explain::explain},
 };
 
-/// What a link holds.
+/// The kernel's information about a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// The number of the link.
+    /// The link's id.
     pub link_id: u32,
-    /// The number of the program that the link holds.
+    /// The id of the program that the link holds.
     pub program_id: u32,
-    /// The number of the interface it is on, in that interface's own network namespace; 0 once the interface is gone or
-    /// somebody detached the link.
+    /// The interface's ifindex in its own network namespace; 0 once the interface is gone or
+    /// another process detached the link.
     pub ifindex: u32,
 }
 
@@ -59,7 +59,8 @@ impl From<XdpLinkInfo> for Attachment {
     }
 }
 
-/// A link that this process holds: the program stays on its interface as long as somebody does, or the link is pinned.
+/// A link that this process holds. The program stays on its interface as long as any process holds
+/// the link, or it is pinned.
 pub struct Link {
     fd: OwnedFd,
     refusal: Option<String>,
@@ -80,11 +81,13 @@ impl Link {
         Ok(Self::of(fd))
     }
 
-    /// Attaches `program` to an interface without one. If this fails, or the process dies before the link is pinned, the
-    /// interface is as it was. In mode `auto` any refusal by the driver leads to generic XDP.
+    /// Attaches `program` to an interface without one. If this fails, or the process dies before
+    /// the link is pinned, the interface is as it was. In mode `auto` any refusal by the driver
+    /// leads to generic XDP.
     ///
     /// # Errors
-    /// If the interface carries another program, or the driver or the kernel refuses. Nothing is ever displaced.
+    /// If the interface carries another program, or the driver or the kernel refuses. No program is
+    /// ever displaced.
     pub fn create(
         program: &mut Program,
         link_header: LinkHeader,
@@ -122,12 +125,14 @@ impl Link {
         }
     }
 
-    /// Why the driver did not take the program, if this is a link that was just made and it did not.
+    /// The driver's reason for refusing the program, if this link was just created and the driver
+    /// refused.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
 
-    /// Pins the link, so that it outlives this process; beside it, why the driver did not take the program.
+    /// Pins the link, so that it outlives this process, and the driver's reason for refusing next
+    /// to it.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -136,13 +141,13 @@ impl Link {
         let refusal = refusal_of(pin);
         let _ = fs::remove_file(&refusal);
         if let Some(text) = &self.refusal {
-            // The filter does not depend on it.
+            // The filter works without this text.
             let _ = pin_text(&refusal, text);
         }
         sys::pin(self.fd.as_fd(), pin).map_err(|error| explain(&verb(), &error))
     }
 
-    /// Puts `program` in the place of the one that the link holds: one step, no gap.
+    /// Replaces the program of the link: one step, no gap.
     ///
     /// # Errors
     /// If the kernel refuses; the old program then stays, as long as the link has another holder.
@@ -162,7 +167,7 @@ impl Link {
         Ok(self)
     }
 
-    /// What frames the program expects that it holds.
+    /// The link header that its program expects.
     ///
     /// # Errors
     /// If the program is not ours, or the kernel refuses.
@@ -173,10 +178,10 @@ impl Link {
             .with_context(|| format!("use program {id}: it is not ours"))
     }
 
-    /// What it holds, as the kernel says now.
+    /// The kernel's current information about the link.
     ///
     /// # Errors
-    /// If the kernel refuses, or the link is not one of XDP.
+    /// If the kernel refuses, or the link is not an XDP link.
     pub fn attachment(&self) -> Result<Attachment> {
         let info = sys::link_info(self.fd.as_fd()).map_err(|error| explain("read link", &error))?;
         let info = info.context("read link: it is not one of XDP")?;
@@ -184,8 +189,9 @@ impl Link {
     }
 }
 
-/// Whether another way to attach may succeed: the driver, or what the kernel asks of it, is against this one. Not if the interface is taken or
-/// gone, or this process may not attach anything, or has no descriptor left.
+/// Whether another way to attach may succeed, because the driver, or the kernel on its behalf,
+/// refused this one. Not if the interface is taken or gone, this process lacks the rights, or it
+/// has no descriptors left.
 fn is_refusal(error: &io::Error) -> bool {
     let others = [
         libc::EBUSY,
@@ -213,15 +219,15 @@ fn no_link(verb: &str, name: &str, error: &io::Error) -> anyhow::Error {
     }
 }
 
-/// How long the text is that is pinned beside a link.
+/// Length of the text that is pinned next to a link.
 const TEXT_LEN: usize = 512;
 
-/// Where it is told why the driver did not take the program that the link pinned at `pin` holds.
+/// Path of the driver's reason for the link pinned at `pin`.
 fn refusal_of(pin: &Path) -> PathBuf {
     pin.with_file_name(REFUSAL)
 }
 
-/// Pins a text: bpffs holds no files, so it is the one value of a map.
+/// Pins a text as the single value of a map, since bpffs holds no files.
 fn pin_text(path: &Path, text: &str) -> Result<()> {
     let verb = "pin text";
     let mut bytes = [0; TEXT_LEN];
@@ -234,7 +240,8 @@ fn pin_text(path: &Path, text: &str) -> Result<()> {
     map.pin(path).map_err(|error| explain(verb, &error))
 }
 
-/// Why the driver did not take the program that the link pinned at `pin` holds; `None` if it did, or nobody can tell.
+/// The driver's reason for refusing the program of the link pinned at `pin`; `None` if it accepted
+/// it, or the reason is not known.
 pub fn refusal(pin: &Path) -> Option<String> {
     let map = MapData::from_pin(refusal_of(pin)).ok()?;
     let map: Array<MapData, [u8; TEXT_LEN]> = Map::Array(map).try_into().ok()?;
@@ -243,7 +250,7 @@ pub fn refusal(pin: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// Every XDP link of the kernel, whatever its network namespace and whoever holds it.
+/// Every XDP link of the kernel, in any network namespace and with any holder.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -253,14 +260,14 @@ pub fn links() -> Result<Vec<Attachment>> {
     let mut last = 0;
     while let Some(id) = sys::next_link(last).map_err(failed)? {
         last = id;
-        // One that is about to go cannot be opened.
+        // A link that is being removed cannot be opened.
         let info = sys::open_link(id).and_then(|link| sys::link_info(link.as_fd()));
         found.extend(info.ok().flatten().map(Attachment::from));
     }
     Ok(found)
 }
 
-/// Removes the pin of a link; the kernel detaches the program once nobody holds the link.
+/// Removes the pin of a link; the kernel detaches the program with the last holder.
 ///
 /// # Errors
 /// If the pin cannot be removed.
@@ -271,14 +278,14 @@ pub fn detach_link(pin: &Path) -> Result<()> {
 
 /// A loaded program.
 pub struct Loaded {
-    /// Its name, if the kernel tells.
+    /// Its name, if the kernel reports it.
     pub name: Option<String>,
     /// When it was loaded.
     pub since: Option<Timestamp>,
 }
 
 impl Loaded {
-    /// What frames it expects, if it is one of ours by its name.
+    /// The link header that it expects, if its name is one of ours.
     pub fn link_header(&self) -> Option<LinkHeader> {
         let name = self.name.as_deref();
         let mut all = LinkHeader::ALL.into_iter();
@@ -286,7 +293,7 @@ impl Loaded {
     }
 }
 
-/// The program with this number; `None` if it is gone, or the kernel does not tell.
+/// The program with this id; `None` if it is gone, or the kernel does not answer.
 pub fn loaded(id: u32) -> Option<Loaded> {
     let info = loaded_programs()
         .filter_map(Result::ok)
@@ -299,7 +306,7 @@ pub fn loaded(id: u32) -> Option<Loaded> {
     })
 }
 
-/// The lines that a program loaded with its log on writes.
+/// The log lines of a program that was loaded with its log on.
 pub struct LogLines {
     logger: EbpfLogger<&'static dyn log::Log>,
 }
@@ -314,7 +321,7 @@ impl LogLines {
         Ok(Self { logger })
     }
 
-    /// Hands the lines that are there to the logger of this process.
+    /// Passes the available lines to the logger of this process.
     pub fn flush(&mut self) {
         self.logger.flush();
     }

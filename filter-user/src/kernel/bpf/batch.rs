@@ -1,7 +1,7 @@
-//! Many entries of a map in one system call, which aya does not have.
+//! Many entries of a map in one system call, which aya lacks.
 //!
-//! Tries take part since Linux 5.13 (commit f56387c5, "bpf: Add support for batched ops in LPM trie maps"), hash maps
-//! since 5.6 (057996380a42, "bpf: Add batch ops to all htab bpf map").
+//! LPM tries have it since Linux 5.13 (commit f56387c5, "bpf: Add support for batched ops in LPM
+//! trie maps"), hash maps since 5.6 (057996380a42, "bpf: Add batch ops to all htab bpf map").
 
 use std::io;
 
@@ -11,7 +11,8 @@ use nix::libc;
 
 use super::sys::{Entries, Position};
 
-/// Entries in one call: beyond some hundreds more gain nothing, and progress is told between calls.
+/// Entries in one call: beyond some hundreds more gain nothing, and progress is reported between
+/// calls.
 const AT_ONCE: usize = 4096;
 
 /// A map whose entries are written or read by the thousand.
@@ -25,7 +26,7 @@ impl<'a> Batch<'a> {
     /// Asks the kernel for the sizes of `map`.
     ///
     /// # Errors
-    /// If it does not tell.
+    /// If the kernel does not answer.
     pub(super) fn of(map: &'a MapData) -> Result<Self> {
         let entries = Entries::of(map)?;
         let (key_size, value_size) = entries.sizes();
@@ -36,7 +37,8 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Puts `entries` into the map; `done` hears how many more are in, again and again. A trie takes sorted ones in half the time.
+    /// Puts `entries` into the map; calls `done` repeatedly with the number of new ones. Sorted
+    /// entries go into a trie in half the time.
     ///
     /// # Errors
     /// If the kernel refuses one of them: those before it are in.
@@ -74,9 +76,10 @@ impl<'a> Batch<'a> {
             let (moved, answer) = self.entries.update(keys, values);
             match answer {
                 Ok(()) => return Ok(()),
-                // A call that did not begin leaves the number as it was.
+                // The kernel leaves the count unchanged if it refuses a call at the start.
                 Err(_) if 0 < moved && moved < all => {
-                    // If it was stopped for good, the next call says so; if for want of memory, there may be some in a moment.
+                    // The next call repeats a lasting error; after a memory shortage it may
+                    // succeed.
                     keys = &mut keys[moved * self.key_size..];
                     values = &mut values[moved * self.value_size..];
                 }
@@ -87,7 +90,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Hands every entry to `entry`, key and value. One that is put in or taken out meanwhile may be missing, or come twice.
+    /// Calls `entry` with the key and value of every entry. An entry that is inserted or removed
+    /// meanwhile may be missing, or come twice.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -102,9 +106,9 @@ impl<'a> Batch<'a> {
                     .lookup(position.as_ref(), &mut next, &mut keys, &mut values);
             let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
             match errno {
-                // Interrupted: an entry was taken out under the kernel's hands. Not found: there are no more.
+                // EINTR: an entry was removed during the walk. ENOENT: the end.
                 None | Some(libc::EINTR | libc::ENOENT) => {}
-                // A bucket of a hash map holds more than there is room for.
+                // A bucket of a hash map holds more entries than fit.
                 Some(libc::ENOSPC) => {
                     keys.resize(keys.len() * 2, 0);
                     values.resize(values.len() * 2, 0);
@@ -135,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// A map made for the test; `None`, and a word about it, where maps may not be made.
+    /// A map made for the test; `None`, and a message, where maps may not be created.
     fn map(kind: MapType, sizes: (u32, u32), capacity: u32) -> Option<MapData> {
         let flags = u32::from(kind == MapType::LpmTrie);
         let map = aya_obj::Map::new_from_params(kind as u32, sizes.0, sizes.1, capacity, flags);
@@ -143,7 +147,8 @@ mod tests {
             Ok(map) => Some(map),
             Err(error) => {
                 assert!(!nix::unistd::geteuid().is_root(), "{error}");
-                // Past libtest, which hides what a test that passes prints; `cargo xtask test` counts it.
+                // Written directly, since libtest hides the output of a passing test;
+                // `cargo xtask test` counts it.
                 let thread = std::thread::current();
                 let test = thread.name().unwrap_or("a test");
                 let line = format!("\nnot run: {test}: making a map needs root\n");

@@ -1,4 +1,4 @@
-//! The counters of all interfaces, and which of their rows belongs to which interface.
+//! The counters of all interfaces, and the row of each interface.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::ui::{error::UserError, explain::explain};
 /// One counter of an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct CounterRow {
-    /// What it counts.
+    /// The verdict that it counts.
     pub verdict: Verdict,
     /// The sum over all CPUs.
     pub counter: Counter,
@@ -74,8 +74,8 @@ impl Counters {
         Verdict::all().map(read).collect::<Result<_>>().map(Some)
     }
 
-    /// Gives an interface a row of counters, before the program sees its first packet. One that has a row keeps it and its
-    /// counters.
+    /// Gives an interface a row of counters, before the program sees its first packet. An existing
+    /// row is kept, with its counters.
     ///
     /// # Errors
     /// If every row is taken, or the kernel refuses.
@@ -106,7 +106,7 @@ impl Counters {
         self.write(&rows)
     }
 
-    /// Frees the row of an interface that has no filter any more.
+    /// Frees the row of an interface that no longer has a filter.
     ///
     /// # Errors
     /// If the kernel refuses.

@@ -1,6 +1,7 @@
-//! The reports of what was dropped, or would have been, read from the rings of all CPUs.
+//! Reports of dropped packets, or packets that enforce mode would drop, read from the rings of all
+//! CPUs.
 //!
-//! A reader takes nothing out: any number of them read the same rings, each from a position of its own.
+//! A reader removes nothing: any number of them read the same rings, each from its own position.
 
 use std::{
     collections::BTreeMap,
@@ -22,38 +23,38 @@ use crate::{clock::Clocks, ui::explain::explain};
 /// A packet that was dropped, or would have been in enforce mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropReport {
-    /// When, within some milliseconds.
+    /// The time, accurate to some milliseconds.
     pub time: Timestamp,
-    /// What became of it, and why.
+    /// The verdict with its reason.
     pub verdict: Verdict,
-    /// Source address; none if the packet hides it, or it is not to be believed.
+    /// Source address; `None` if the packet hides it, or it is not trustworthy.
     pub source: Option<IpAddr>,
-    /// Destination address, as the IP header has it; none as above.
+    /// Destination address in the IP header; `None` as above.
     pub destination: Option<IpAddr>,
     /// Source and destination port; none if they could not be read.
     pub ports: Option<[u16; 2]>,
-    /// Number of the interface it came in on.
+    /// The ifindex of the interface that it arrived on.
     pub ifindex: u32,
-    /// Bytes of the frame, from the Ethernet header on.
+    /// Length of the frame in bytes, from the Ethernet header on.
     pub bytes: u32,
 }
 
-/// Where a reader begins.
+/// The first report of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartAt {
-    /// With the next packet.
+    /// The next one to be written.
     Now,
-    /// With the oldest that is still there, whoever ran when it came.
+    /// The oldest one still in the rings, even from before an earlier process.
     Oldest,
 }
 
-/// What came since the last time.
+/// The reports since the last poll.
 #[derive(Clone, Debug, Default)]
 pub struct ReportBatch {
-    /// The reports, in the order of their time.
+    /// The reports, in the order of time.
     pub reports: Vec<DropReport>,
-    /// How many packets more were refused: those that the kernel did not report, and those whose reports were overwritten before
-    /// they were read. Exact.
+    /// The exact number of further refused packets: those that the kernel did not report, and those
+    /// whose reports were overwritten before they were read.
     pub not_reported: u64,
 }
 
@@ -63,11 +64,12 @@ pub struct ReportReader {
     id: u32,
     reports: PerCpuArray<MapData, [u8; size_of::<Report>()]>,
     heads: PerCpuArray<MapData, [u8; size_of::<ReportHead>()]>,
-    /// Where each CPU's head was, as far as this reader has come.
+    /// The head of each CPU's ring as of the last poll.
     seen: Vec<ReportHead>,
 }
 
-/// So many reports of a CPU are there for sure; the next to be written may be under way in the place of the oldest.
+/// The number of a CPU's reports that are complete: the next report may be half-written in the
+/// place of the oldest.
 const WHOLE: u64 = REPORTS_PER_CPU as u64 - 1;
 
 impl ReportReader {
@@ -98,19 +100,20 @@ impl ReportReader {
         Ok(reader)
     }
 
-    /// Whether these are still the rings that are written: a filter that was removed, and attached again, has others.
+    /// Whether the program still writes these rings: a filter that was detached and attached again
+    /// has others.
     pub fn is_current(&self) -> bool {
         open_data(&self.directory, REPORTS)
             .is_ok_and(|data| data.info().is_ok_and(|info| info.id() == self.id))
     }
 
-    /// What came since the last call; at first, since where this reader begins. Does not wait.
+    /// The reports since the last call; at first, since the start position. Does not wait.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn poll(&mut self) -> Result<ReportBatch> {
         let heads = self.read_heads()?;
-        // Several CPUs have their own report under the same index: one call reads all of them.
+        // Reports of several CPUs under the same index are read in one call.
         let mut wanted = BTreeMap::<u32, Vec<(usize, u64)>>::new();
         let mut refused = 0;
         for (cpu, (seen, head)) in self.seen.iter().zip(&heads).enumerate() {
@@ -137,7 +140,7 @@ impl ReportReader {
                 }
             }
         }
-        // What was overwritten while it was read is not whole.
+        // A report that was overwritten during the read is not whole.
         if !found.is_empty() {
             let after = self.read_heads()?;
             found.retain(|(cpu, report)| after[*cpu].written - report.sequence < WHOLE);

@@ -1,4 +1,4 @@
-//! The policy in the kernel: which generation is in force, and what it says.
+//! The policy in the kernel: the active generation, and its content.
 
 use std::{
     net::IpAddr,
@@ -27,7 +27,7 @@ use crate::{
     ui::{error::UserError, explain::explain},
 };
 
-/// What is kept with the settings of a generation.
+/// The settings as they are stored with a generation.
 #[derive(Deserialize)]
 struct Signed {
     #[serde(default)]
@@ -44,7 +44,7 @@ pub struct Maps {
     pub(super) sources_v6: PerSlot,
     pub(super) headers: MapData,
     pub(super) lines: PerSlot,
-    /// Of IPv4 and of IPv6.
+    /// The bitmaps of IPv4 and of IPv6.
     pub(super) bitmaps: [PerSlot; 2],
     pub(super) destinations_v4: PerSlot,
     pub(super) destinations_v6: PerSlot,
@@ -98,7 +98,7 @@ impl Maps {
         ))
     }
 
-    /// What the selector says now; the same as the program makes of it.
+    /// The state that the selector encodes, read as the program reads it.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -122,7 +122,7 @@ impl Maps {
         })
     }
 
-    /// The slot in force.
+    /// The active slot.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -130,8 +130,8 @@ impl Maps {
         Ok(self.standing()?.slot())
     }
 
-    /// What `read` finds in the slot in force, all of it of one generation: where that
-    /// was replaced meanwhile, and its slot emptied or filled anew, it is read again.
+    /// The result of `read` on the active slot, all of one generation. If another writer replaced
+    /// the generation meanwhile, the slot is read again.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -139,7 +139,7 @@ impl Maps {
         loop {
             let slot = self.active_slot()?;
             let generation = self.record(slot)?.generation;
-            // Fails, too, where a map was freed between its number and its descriptor.
+            // Also fails where a map was freed between reading its id and opening it.
             let found = read(slot);
             if self.active_slot()? == slot && self.record(slot)?.generation == generation {
                 return found;
@@ -147,7 +147,7 @@ impl Maps {
         }
     }
 
-    /// What the generation in `slot` says besides its prefixes.
+    /// The record of the generation in `slot`: everything except its prefixes.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -162,12 +162,12 @@ impl Maps {
     /// The settings that the generation in `slot` was compiled from.
     ///
     /// # Errors
-    /// If the kernel refuses, or they cannot be understood.
+    /// If the kernel refuses, or the settings cannot be parsed.
     pub fn settings(&self, slot: Slot) -> Result<Settings> {
         self.read_settings(slot)
     }
 
-    /// Who put the generation in `slot` in force; `None` if it is not known.
+    /// The author of the generation in `slot`; `None` if not known.
     ///
     /// # Errors
     /// As of [`Maps::settings`].
@@ -190,8 +190,8 @@ impl Maps {
         })
     }
 
-    /// The settings in force by the maps of another layout that are pinned in `directory`, if they can be read: the selector and the settings
-    /// have been the same since layout 2.
+    /// The active settings in the maps of another layout that are pinned in `directory`, if they
+    /// can be read. The selector and the settings have been the same since layout 2.
     pub fn settings_of_layout(directory: &Path) -> Option<Settings> {
         let selector: Array<MapData, u32> = open(directory, SELECTOR, Map::Array).ok()?;
         let settings: Array<MapData, [u8; SETTINGS_LEN]> =
@@ -201,23 +201,27 @@ impl Maps {
         serde_json::from_slice(bytes.split(|byte| *byte == 0).next()?).ok()
     }
 
-    /// Puts the generation in `slot` in force for good: one write, after which every packet is judged by it.
+    /// Activates the generation in `slot` for good: one write, after which every packet is judged
+    /// by it.
     ///
     /// # Errors
-    /// If the kernel refuses; what was in force stays in force.
+    /// If the kernel refuses; the active generation stays.
     pub fn select(&mut self, slot: Slot) -> Result<()> {
         self.write_selector(slot.0)
     }
 
-    /// Puts the generation in `slot` in force for `time`, counted from now: the program then goes back to the other slot by itself.
+    /// Activates the generation in `slot` provisionally for `time`, counted from now. The program
+    /// then goes back to the other slot by itself.
+    ///
     /// Returns the deadline, on the boot clock.
     ///
     /// # Errors
-    /// If the kernel refuses; what was in force stays in force.
+    /// If the kernel refuses; the active generation stays.
     pub fn select_provisionally(&mut self, slot: Slot, time: Duration) -> Result<u64> {
         let record = self.record(slot)?;
         let until = Clocks::now()?.boot + time.as_nanos() as u64;
-        // No packet reads this slot yet. Written with the policy, the deadline would count the time that attaching takes.
+        // No packet reads this slot yet. A deadline that was written with the policy would include
+        // the time that attaching takes.
         let deadline = PolicyRecord {
             fallback_at: until,
             ..record
@@ -234,8 +238,8 @@ impl Maps {
             .map_err(|error| explain("select policy", &error))
     }
 
-    /// Notes whether the list of the generation in `slot` is put into the ranges file from here on. One that is not in force, and has
-    /// no such mark, is never put in force by who comes after a writer that died.
+    /// Records whether the list of the generation in `slot` is being put into the ranges file.
+    /// Recovery after a crash never activates an inactive generation without this mark.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -245,7 +249,7 @@ impl Maps {
         self.write_record(slot, &record)
     }
 
-    /// Notes what becomes of the generation in `slot`, which is on trial.
+    /// Records the outcome of the provisional generation in `slot`.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -255,7 +259,7 @@ impl Maps {
         self.write_record(slot, &record)
     }
 
-    /// When the last change took itself back, on the boot clock, if it was on trial and nobody confirmed it.
+    /// The time, on the boot clock, when the last change rolled back; `None` if it did not.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -274,7 +278,8 @@ impl Maps {
             .map_err(|error| explain("write policy", &error))
     }
 
-    /// The prefixes around `address` in `slot`, the longest first, from the kernel's own trie. The longest decides.
+    /// The prefixes around `address` in `slot`, the longest first, from the kernel's own trie. The
+    /// longest decides.
     ///
     /// # Errors
     /// If the kernel refuses.

@@ -1,4 +1,4 @@
-//! The kernel side as user space sees it: the only place that names aya.
+//! Programs and maps: the only place that names aya.
 
 mod attach;
 mod batch;

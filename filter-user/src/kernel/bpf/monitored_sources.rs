@@ -1,4 +1,4 @@
-//! Whom monitor mode let pass.
+//! Unlisted sources that monitor mode let pass.
 
 use std::{net::IpAddr, path::Path};
 
@@ -12,18 +12,18 @@ use jiff::Timestamp;
 use super::{batch::Batch, slot::open_data};
 use crate::{clock::Clocks, ui::explain::explain};
 
-/// A source that enforce mode would have shut out.
+/// A source that enforce mode would drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MonitoredSourceSeen {
     /// Its address.
     pub source: IpAddr,
     /// Packets that would have been dropped.
     pub packets: u64,
-    /// When the last of them came, within some milliseconds.
+    /// The time of the last one, accurate to some milliseconds.
     pub last_seen: Timestamp,
 }
 
-/// Everyone that the maps in `directory` remember, in no order.
+/// All sources in the maps in `directory`, in no order.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -33,12 +33,12 @@ pub fn read_monitored_sources(directory: &Path) -> Result<Vec<MonitoredSourceSee
     let mut found = Vec::new();
     let read = Batch::of(&data)?.read(|key, value| {
         let key: MonitoredSourceKey = bytemuck::pod_read_unaligned(key);
-        let stranger: MonitoredSource = bytemuck::pod_read_unaligned(value);
+        let seen: MonitoredSource = bytemuck::pod_read_unaligned(value);
         if let Some(source) = ip_address(key.source, key.family as u8) {
             found.push(MonitoredSourceSeen {
                 source,
-                packets: stranger.packets,
-                last_seen: now.wall_at_monotonic(stranger.last_seen),
+                packets: seen.packets,
+                last_seen: now.wall_at_monotonic(seen.last_seen),
             });
         }
     });

@@ -22,7 +22,7 @@ use crate::ui::{error::UserError, explain::explain};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
-/// The maps that all interfaces share, as far as the object declares them.
+/// The maps that all interfaces share, as the object names them.
 const SHARED: [&str; 16] = [
     SELECTOR,
     POLICY,
@@ -47,7 +47,7 @@ pub struct Program {
     pub(super) ebpf: Ebpf,
 }
 
-/// A loader that pins the shared maps in `maps`, or takes those pinned there.
+/// A loader that pins the shared maps in `maps`, or uses those pinned there.
 fn loader<'a>(maps: &Path, log: bool) -> Result<EbpfLoader<'a>> {
     if OBJECT.is_empty() {
         return Err(UserError::failed(
@@ -59,7 +59,7 @@ fn loader<'a>(maps: &Path, log: bool) -> Result<EbpfLoader<'a>> {
     for name in SHARED {
         loader.map_pin_path(name, maps.join(name));
     }
-    // Off by default: the kernel removes the code behind a level that is constant and too low.
+    // Off by default: the verifier removes code whose log level is a constant and too low.
     loader.override_global(
         aya_log::LEVEL,
         if log { &LOG_DEBUG } else { &LOG_OFF },
@@ -72,10 +72,10 @@ fn loader<'a>(maps: &Path, log: bool) -> Result<EbpfLoader<'a>> {
 static LOG_OFF: u8 = 0;
 static LOG_DEBUG: u8 = aya_log::Level::Debug as u8;
 
-/// Makes the shared maps and pins them in the directory `maps`, which must be empty.
+/// Creates the shared maps and pins them in the directory `maps`, which must be empty.
 ///
 /// # Errors
-/// If the kernel refuses: no capability, no memory.
+/// If the kernel refuses: no capability, or no memory.
 pub fn create_maps(maps: &Path) -> Result<()> {
     loader(maps, false)?
         .load(OBJECT)
@@ -87,7 +87,7 @@ pub fn create_maps(maps: &Path) -> Result<()> {
         .map_err(|error| explain("pin maps", &error))
 }
 
-/// The shared maps, held open: they outlive their pins, and can be pinned again.
+/// Descriptors of the shared maps: they outlive the pins, and can be pinned again.
 pub struct HeldMaps {
     maps: Vec<(&'static str, MapData)>,
 }
@@ -104,7 +104,7 @@ impl HeldMaps {
         Ok(Self { maps })
     }
 
-    /// Pins all of them in `directory`, which must be empty.
+    /// Pins all maps in `directory`, which must be empty.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -118,12 +118,14 @@ impl HeldMaps {
 }
 
 impl Program {
-    /// Loads the program over the shared maps pinned in `maps`: one for all interfaces of a link header, so the verifier walks
-    /// it once; that for Ethernet now, any other when it is wanted. With `log` it says through aya-log what it reports, and
-    /// no more than that.
+    /// Loads the program over the shared maps pinned in `maps`.
+    ///
+    /// There is one program per link header, shared by all interfaces, so the verifier runs once
+    /// for each: for Ethernet now, for others on demand. With `log` the program logs through
+    /// aya-log what it reports, and no more than that.
     ///
     /// # Errors
-    /// If the kernel refuses: no capability, or its verifier does not take the program.
+    /// If the kernel refuses: no capability, or the verifier rejects the program.
     pub fn load(maps: &Path, log: bool) -> Result<Self> {
         let ebpf = loader(maps, log)?
             .load(OBJECT)
@@ -133,16 +135,16 @@ impl Program {
         Ok(program)
     }
 
-    /// Has the verifier take the programs for all kinds of frames, before one is wanted in a hurry.
+    /// Loads the programs for all link headers, so that a verifier error shows up early.
     ///
     /// # Errors
-    /// If it does not.
+    /// If the verifier rejects one.
     pub fn verify(&mut self) -> Result<()> {
         let mut all = LinkHeader::ALL.into_iter();
         all.try_for_each(|link_header| self.xdp(link_header).map(drop))
     }
 
-    /// The program for devices whose frames start so, loaded.
+    /// The loaded program for devices with this link header.
     pub(super) fn xdp(&mut self, link_header: LinkHeader) -> Result<&mut Xdp> {
         let name = link_header.program();
         let program: &mut Xdp = self

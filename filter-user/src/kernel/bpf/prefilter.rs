@@ -1,4 +1,5 @@
-//! What the program makes of an address by the table that it asks before the tries: read from the kernel's own maps.
+//! The prefilter's answer for an address, computed from the kernel's own maps as the program does
+//! it.
 
 use std::{
     cell::RefCell,
@@ -22,8 +23,8 @@ use super::{
 use crate::ui::explain::explain;
 
 impl Maps {
-    /// Whether the table in `slot` finds `address` in a range, whether that lives or has expired. What it does not find the program
-    /// does not look for in the trie.
+    /// Whether the table in `slot` finds `address` in a range, live or expired. The program looks
+    /// up only addresses that it finds.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -58,8 +59,8 @@ impl Maps {
     }
 }
 
-/// What there is of a table besides the header, as far as a lookup came to it. What was not read yet is noted: the lookup begins again
-/// once it is.
+/// The parts of a table outside the header that a lookup has needed so far. A missing part is
+/// recorded; the lookup starts over once it is read.
 #[derive(Default)]
 struct OverflowLines {
     lines: BTreeMap<u32, Option<Line>>,

@@ -1,4 +1,4 @@
-//! How many ranges are in force.
+//! The number of active ranges.
 
 use anyhow::Result;
 use filter_common::layout::{Origin, PrefixValue};
@@ -18,7 +18,7 @@ impl Family {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The name under which it is shown.
+    /// The name that users see.
     pub const fn label(self) -> &'static str {
         match self {
             Self::V4 => "ipv4",
@@ -27,8 +27,8 @@ impl Family {
     }
 }
 
-/// The ranges of one generation, counted. A generation's ranges do not change, but for those that expire: so it is counted once,
-/// and can be asked at any time.
+/// The ranges of one generation, counted. Only expiries change the numbers, so one count answers
+/// for any time.
 #[derive(Clone, Debug, Default)]
 pub struct RangeCounts {
     /// By family, and by origin in the order of [`Origin::ALL`].
@@ -39,13 +39,13 @@ pub struct RangeCounts {
 struct Count {
     /// Ranges without an expiry.
     lasting: usize,
-    /// When the others expire, on the boot clock, sorted.
+    /// The expiries of the others, on the boot clock, sorted.
     expiries: Vec<u64>,
 }
 
 impl RangeCounts {
-    /// How many ranges of `family` that come from `origin` (a range may come from several) authorize their sources at `boot` on the
-    /// boot clock.
+    /// How many ranges of `family` from `origin` authorize their sources at `boot` on the boot
+    /// clock. A range may have several origins.
     pub fn count(&self, family: Family, origin: Origin, boot: u64) -> usize {
         let column = Origin::ALL
             .iter()

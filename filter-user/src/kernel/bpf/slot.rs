@@ -12,35 +12,36 @@ use crate::ui::explain::explain;
 pub struct Slot(pub(super) u32);
 
 impl Slot {
-    /// The other one.
+    /// The other slot.
     pub const fn other(self) -> Self {
         Self(1 - self.0)
     }
 }
 
-/// Which generation judges packets, and for how long.
+/// The generation that judges packets, and its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyState {
-    /// The one in this slot.
+    /// The generation in this slot.
     Active(Slot),
-    /// The one in this slot, until `until` on the boot clock; then the other one, unless somebody confirms it.
+    /// The generation in this slot until the deadline; then the other one, unless the operator
+    /// confirms it.
     Provisional {
         /// The slot in force.
         slot: Slot,
-        /// The deadline.
+        /// The deadline, on the boot clock.
         until: u64,
     },
-    /// The one in this slot, since the other one was not confirmed until `since` on the boot clock.
+    /// The generation in this slot, since the other one was not confirmed in time.
     RolledBack {
         /// The slot in force.
         slot: Slot,
-        /// The deadline that passed.
+        /// The deadline that passed, on the boot clock.
         since: u64,
     },
 }
 
 impl PolicyState {
-    /// The slot of the generation in force.
+    /// The slot of the active generation.
     pub const fn slot(self) -> Slot {
         match self {
             Self::Active(slot) | Self::Provisional { slot, .. } | Self::RolledBack { slot, .. } => {
@@ -50,13 +51,13 @@ impl PolicyState {
     }
 }
 
-/// A map of maps with one for each slot.
+/// A map of maps with one inner map for each slot.
 pub(super) type PerSlot = ArrayOfMaps<MapData, MapData>;
 
-/// Puts `map` into `slot`; returns once no program reads the one that was there.
+/// Puts `map` into `slot`; returns once no program reads the previous map.
 ///
-/// The kernel waits for running programs at the end of every update of a map of maps (`maybe_wait_bpf_programs`, Linux 4.20,
-/// commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
+/// The kernel waits for running programs at the end of every update of a map of maps
+/// (`maybe_wait_bpf_programs`, Linux 4.20, commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
 pub(super) fn put(maps: &mut PerSlot, slot: Slot, map: &MapData) -> Result<()> {
     maps.set(slot.0, map, 0)
         .map_err(|error| explain("write policy", &error))

@@ -1,4 +1,4 @@
-//! A new generation, made in the slot that is not in force.
+//! A new generation, built in the inactive slot.
 
 use std::thread::{self, JoinHandle};
 
@@ -25,22 +25,22 @@ use crate::{
     ui::{error::UserError, explain::explain},
 };
 
-/// A change that was begun. Nothing is written before it is filled.
+/// A change in progress. Nothing is written before [`fill`](Self::fill).
 pub struct Staging {
     current: Slot,
-    /// Reads the prefixes in force.
+    /// The thread that reads the active prefixes.
     reading: Option<JoinHandle<Result<Known>>>,
     known: Known,
 }
 
 impl Maps {
-    /// Begins a change: the active ranges are read while the new list is. No other writer may select
-    /// a slot until it ends.
+    /// Begins a change. The active ranges are read while the caller parses the new list. No other
+    /// writer may select a slot until the change ends.
     ///
     /// # Errors
-    /// If a change waits for its confirmation, or the kernel refuses.
+    /// If a provisional change is pending, or the kernel refuses.
     pub fn begin(&self) -> Result<Staging> {
-        // Otherwise the other slot is not free: the program may go back to it at any time.
+        // The program may return to the other slot at any time, so it is not free.
         let PolicyState::Active(current) = self.standing()? else {
             bail!("write policy: the one in force is provisional");
         };
@@ -141,10 +141,10 @@ fn side_by_side<const N: usize>(work: [Work<'_>; N]) -> Result<()> {
 }
 
 impl Staging {
-    /// The prefixes in force, in the order of their ranges, as they were when the change began.
+    /// The active prefixes when the change began, in the order of their ranges.
     ///
     /// # Errors
-    /// If the kernel refused. That is told once.
+    /// If the kernel refused. Later calls do not report it again.
     pub fn active_ranges(&mut self) -> Result<impl Iterator<Item = &Prefix>> {
         Ok(self.known()?.iter().map(|(prefix, _)| prefix))
     }
@@ -156,12 +156,13 @@ impl Staging {
         Ok(&self.known)
     }
 
-    /// Fills the slot that is not in force with `policy`. No packet is judged by it yet. `commits`
-    /// tells whether its list goes into the ranges file with it. `done` hears how many more
-    /// prefixes are in.
+    /// Fills the inactive slot with `policy`. No packet is judged by it yet.
+    ///
+    /// `commits` tells whether its list goes into the ranges file with it. `done` gets the number
+    /// of new prefixes, repeatedly.
     ///
     /// # Errors
-    /// If the kernel refuses: no memory, no capability. The slot in force is untouched.
+    /// If the kernel refuses: no memory, or no capability. The active slot is untouched.
     pub fn fill(
         mut self,
         maps: &mut Maps,
@@ -173,7 +174,7 @@ impl Staging {
         let settings = settings_bytes(policy)?;
         let now = Clocks::now()?;
         let (have, spare) = (maps.record(current)?, maps.record(slot)?);
-        // A generation that was taken back has given ids away, too, and its number.
+        // A generation that was rolled back has used up ids and its number, too.
         let mut next_id = have.next_id.max(spare.next_id);
         let ids = assign_ids(policy.sources(), self.known()?, &mut next_id, &now);
         // A writer that died may have left it filled, or half filled.
@@ -202,9 +203,10 @@ impl Staging {
                 |_| (),
             )
             .map_err(|error| explain("write policy", &error))?;
-        // The record comes last: with its number the generation is complete.
+        // The record comes last: its number marks the generation as complete.
         let now = Clocks::now()?;
-        // Other implicit sources, as after a change of the node's addresses, are not a change of what somebody asked for.
+        // Implicit sources may differ, as after a change of the node's addresses. That is not a
+        // change that an operator asked for.
         let same = (have.list, have.mode, have.basis)
             == (policy.list, policy.mode() as u8, policy.basis as u8)
             && maps
@@ -230,7 +232,7 @@ impl Staging {
     }
 }
 
-/// What a thread came to.
+/// The result of a thread; its panic goes on here.
 fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
     match end {
         Ok(result) => result,
@@ -238,7 +240,7 @@ fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
     }
 }
 
-/// What is kept with each generation: its settings, and who wanted it.
+/// The stored form of a generation's settings and author.
 #[derive(Serialize)]
 struct Stored<'a> {
     #[serde(flatten)]
@@ -246,7 +248,7 @@ struct Stored<'a> {
     by: &'a Author,
 }
 
-/// The settings of `policy` as the kernel keeps them.
+/// The settings of `policy` in the kernel's form.
 fn settings_bytes(policy: &Policy) -> Result<[u8; SETTINGS_LEN]> {
     let stored = Stored {
         settings: &policy.settings,

@@ -1,5 +1,5 @@
-//! The system calls that aya does not make, or not without doing something else: raw bpf(2), each
-//! behind a function that is safe to call. No other file of the program has unsafe code.
+//! The system calls that aya lacks, or combines with something else: raw bpf(2), each in a safe
+//! function. No other file of the program has unsafe code.
 
 #![expect(unsafe_code, reason = "the system call takes addresses")]
 
@@ -23,10 +23,12 @@ use nix::libc;
 
 use crate::ui::explain::explain;
 
-/// `union bpf_attr` as the commands here take it: four words, the rest of it zero (`include/uapi/linux/bpf.h`).
+/// `union bpf_attr` as the commands here use it: four words, the rest zero
+/// (`include/uapi/linux/bpf.h`).
 type Words = [u32; 4];
 
-/// Attaches a loaded XDP program to an interface by a new link. Unlike `Xdp::attach` of aya it never attaches by netlink instead.
+/// Attaches a loaded XDP program to an interface by a new link. Unlike `Xdp::attach` of aya it
+/// never falls back to netlink.
 pub(super) fn create_link(
     program: BorrowedFd<'_>,
     ifindex: u32,
@@ -37,13 +39,13 @@ pub(super) fn create_link(
     open(bpf_cmd::BPF_LINK_CREATE, words)
 }
 
-/// Puts a loaded program in the place of the one that a link holds.
+/// Replaces the program of a link by another loaded one.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let words = [link.as_raw_fd() as u32, program.as_raw_fd() as u32, 0, 0];
     call(bpf_cmd::BPF_LINK_UPDATE, words).map(drop)
 }
 
-/// Opens what is pinned at `path`.
+/// Opens the object pinned at `path`.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let [low, high] = halves(path.as_ptr() as u64);
@@ -58,18 +60,19 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     call(bpf_cmd::BPF_OBJ_PIN, words).map(drop)
 }
 
-/// What the kernel says of an XDP link.
+/// The kernel's information about an XDP link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct XdpLinkInfo {
-    /// Its number.
+    /// The link's id.
     pub(super) id: u32,
-    /// The number of its program.
+    /// The program's id.
     pub(super) program_id: u32,
-    /// The interface in its own network namespace; 0 once that is gone, or the link was detached.
+    /// The ifindex in the interface's own network namespace; 0 once it is gone, or the link was
+    /// detached.
     pub(super) ifindex: u32,
 }
 
-/// Asks for it; `None` if the link is of another type.
+/// Reads it; `None` if the link is of another type.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<Option<XdpLinkInfo>> {
     // `struct bpf_link_info`: type, id, prog_id, a hole, and of an XDP link `ifindex`.
     let mut info = [0_u32; 32];
@@ -91,7 +94,7 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<Option<XdpLinkInfo>>
     )
 }
 
-/// The number of the link that comes after `id`; `None` if there are no more.
+/// The next link's id after `id`; `None` at the end.
 pub(super) fn next_link(id: u32) -> io::Result<Option<u32>> {
     let mut words = [id, 0, 0, 0];
     match call_with(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut words) {
@@ -101,7 +104,7 @@ pub(super) fn next_link(id: u32) -> io::Result<Option<u32>> {
     }
 }
 
-/// Opens a link by its number.
+/// Opens a link by its id.
 pub(super) fn open_link(id: u32) -> io::Result<OwnedFd> {
     open(bpf_cmd::BPF_LINK_GET_FD_BY_ID, [id, 0, 0, 0])
 }
@@ -118,7 +121,7 @@ const fn halves(address: u64) -> [u32; 2] {
 
 fn open(command: bpf_cmd, words: Words) -> io::Result<OwnedFd> {
     let descriptor = call(command, words)?;
-    // SAFETY: these commands return a new descriptor that nobody else has.
+    // SAFETY: these commands return a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -126,25 +129,25 @@ fn call(command: bpf_cmd, mut words: Words) -> io::Result<i32> {
     call_with(command, &mut words)
 }
 
-/// Only for the commands above: each finds descriptors and numbers in `words`, or the address and
-/// length of memory that the caller keeps until the call is over.
+/// Only for the commands above: each reads descriptors and numbers in `words`, or the address and
+/// length of memory that the caller keeps until the call ends.
 fn call_with(command: bpf_cmd, words: &mut Words) -> io::Result<i32> {
     // SAFETY: the kernel reads paths, which end with a zero byte, and writes no more of `info` than
-    // the length beside its address. Both are the caller's: no other thread uses them until the call
-    // is over. The kernel copies bytes and asks for no alignment.
+    // the length next to its address. Both are the caller's: no other thread uses them until the
+    // call ends. The kernel copies bytes and needs no alignment.
     unsafe { bpf(command, words) }
 }
 
 /// One bpf(2) with `attributes`, the beginning of a `union bpf_attr`.
 ///
 /// # Safety
-/// `T` has no padding and is what `command` takes; the kernel takes the rest for zero. Every address
-/// in it is of memory that is as long as `command` asks for, and that nothing else uses until the
-/// call is over.
+/// `T` has no padding and matches `command`; the kernel takes the rest for zero. Every address in
+/// it is of memory that is as long as `command` needs, and that nothing else uses until the call
+/// ends.
 unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: `attributes` outlives the call, is as long as the call is told, and is borrowed by it
-    // alone: no other thread writes it. The kernel copies it in and out and asks for no alignment.
-    // The memory that it points to is the caller's promise.
+    // SAFETY: `attributes` outlives the call, is as long as the call states, and is borrowed by it
+    // alone: no other thread writes it. The kernel copies it in and out and needs no alignment. The
+    // caller guarantees the memory that it points to.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -159,10 +162,10 @@ unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
     }
 }
 
-/// Where a lookup of many entries stopped: a key, or the number of a hash map's bucket.
+/// Where a batch lookup stopped: a key, or the number of a hash map's bucket.
 pub(super) struct Position(Vec<u8>);
 
-/// A map, and how many bytes its entries take in calls that move many of them.
+/// A map, and the sizes of its entries in batch calls.
 pub(super) struct Entries<'a> {
     map: &'a MapData,
     key_size: usize,
@@ -173,7 +176,7 @@ impl<'a> Entries<'a> {
     /// Asks the kernel for the sizes of `map`.
     ///
     /// # Errors
-    /// If it does not tell.
+    /// If the kernel does not answer.
     pub(super) fn of(map: &'a MapData) -> Result<Self> {
         let verb = "ask for the size of a map";
         let info = map.info().map_err(|error| explain(verb, &error))?;
@@ -193,8 +196,8 @@ impl<'a> Entries<'a> {
         })
     }
 
-    /// Bytes of one key and of one value, as the system call has it: values of all CPUs lie side by
-    /// side, each in a multiple of 8 bytes, if each CPU has its own.
+    /// Bytes of one key and of one value in the system call. For a map with a value per CPU, the
+    /// values lie side by side, each in a multiple of 8 bytes.
     pub(super) const fn sizes(&self) -> (usize, usize) {
         (self.key_size, self.value_size)
     }
@@ -204,7 +207,7 @@ impl<'a> Entries<'a> {
         Position(vec![0; self.key_size.max(size_of::<u32>())])
     }
 
-    /// Reads as many entries as there is room for, from `from` on; `next` is where it stopped.
+    /// Reads as many entries as fit, from `from` on; `next` is where it stopped.
     pub(super) fn lookup(
         &self,
         from: Option<&Position>,
@@ -247,17 +250,17 @@ impl<'a> Entries<'a> {
             map_fd: self.map.fd().as_fd().as_raw_fd() as u32,
             ..BatchAttributes::default()
         };
-        // SAFETY: the kernel touches `count` keys and values of the sizes that it told us itself;
-        // `keys` and `values` are that long, and borrowed mutably, so no other thread uses them. Of a
-        // position it touches a key, or 4 bytes, in a lookup alone, which checks both lengths. It
-        // copies bytes and asks for no alignment. Programs write the map meanwhile, never this memory.
+        // SAFETY: the kernel touches `count` keys and values of the sizes that it reported itself;
+        // `keys` and `values` are that long, and borrowed mutably, so no other thread uses them. It
+        // touches a position (a key, or 4 bytes) in a lookup only, which checks both lengths. It
+        // copies bytes and needs no alignment. Programs write the map meanwhile, never this memory.
         let answer = unsafe { bpf(command, &mut attributes) };
         (attributes.count as usize, answer.map(drop))
     }
 }
 
-/// How many entries a call moved, and what stopped it. The number says nothing of a call that did
-/// not begin.
+/// How many entries a call moved, and what stopped it. The number means nothing if the kernel
+/// refused the call at the start.
 pub(super) type Moved = (usize, io::Result<()>);
 
 /// The part of `union bpf_attr` for batches, in `include/uapi/linux/bpf.h`.
@@ -268,7 +271,7 @@ struct BatchAttributes {
     out_batch: u64,
     keys: u64,
     values: u64,
-    /// In: how many there is room for. Out: how many were moved.
+    /// In: room for so many entries. Out: how many were moved.
     count: u32,
     map_fd: u32,
     elem_flags: u64,

@@ -1,4 +1,4 @@
-//! The part of the table in front of the tries that is not in the header: arrays, each as long as its list needs.
+//! The part of the prefilter outside the header: arrays, each as long as its list needs.
 
 use anyhow::Result;
 use aya::maps::{Array, Map, MapData, MapError};
@@ -30,7 +30,7 @@ pub(super) fn put_array<T: NoUninit>(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
         size_of::<T>() as u32,
-        // There is no array without an element.
+        // The kernel refuses an array without an element.
         content.len().max(1) as u32,
         BPF_F_INNER_MAP,
     );
@@ -43,7 +43,7 @@ pub(super) fn put_array<T: NoUninit>(
     put(arrays, slot, &map)
 }
 
-/// What is at `index` in `slot`; `None` where the program finds nothing.
+/// The element at `index` in `slot`; `None` where the program finds nothing.
 pub(super) fn element<const WORDS: usize>(
     arrays: &PerSlot,
     slot: Slot,

@@ -1,4 +1,4 @@
-//! LPM tries: filled and read by the thousand, asked one by one, and put in their places in a map of maps.
+//! LPM tries: filled and read in batches, looked up one by one, and put into a map of maps.
 
 use std::net::IpAddr;
 
@@ -14,15 +14,15 @@ use super::{
 };
 use crate::{clock::Clocks, policy::Prefix, ui::explain::explain};
 
-/// The kernel takes no LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
+/// The kernel refuses to create an LPM trie without it (`trie_alloc` in `kernel/bpf/lpm_trie.c`).
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// By what the packets of a range are counted, from one generation to the next.
+/// Identity of a range for its usage counters, kept from one generation to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RangeId {
     /// The key in the map of usage.
     pub(super) id: u32,
-    /// When the range came, in seconds on the boot clock.
+    /// When the range was added, in seconds on the boot clock.
     pub(super) since: u32,
 }
 
@@ -85,13 +85,13 @@ fn inside(tries: &PerSlot, index: u32) -> Result<MapData> {
         .map_err(|error| explain("read policy", &error))
 }
 
-/// Waits until no packet is under judgement that read the selector before its last change: such a packet still reads the slot
-/// that is about to be rewritten. [`put`] waits; so the trie in force is put in its own place again.
-/// Nobody else may put one there meanwhile.
+/// Waits for all packets that read the selector before its last change: they may still read the
+/// slot that is about to be rewritten. [`put`] waits, so this puts the active trie into its own
+/// slot again. No other writer may put one there meanwhile.
 pub(super) fn wait_for_packets(tries: &mut PerSlot, current: Slot) -> Result<()> {
     match tries.get(&current.0, 0) {
         Ok(trie) => put(tries, current, &trie),
-        // Nothing was ever put in force.
+        // No generation was ever activated.
         Err(MapError::KeyNotFound) => Ok(()),
         Err(error) => Err(explain("read policy", &error)),
     }
@@ -125,7 +125,7 @@ where
     Ok(found)
 }
 
-/// Every prefix of the trie in `slot`, in no order; none if there is no trie.
+/// Every prefix of the trie in `slot`, in no order; none without a trie.
 pub(super) fn all<const N: usize>(
     tries: &PerSlot,
     slot: Slot,
@@ -137,7 +137,7 @@ where
     some(tries, slot, now, |_| true)
 }
 
-/// The same for those alone whose key in the map of usage is `wanted`.
+/// Like [`all`], for the prefixes whose usage key is in `wanted`.
 pub(super) fn some<const N: usize>(
     tries: &PerSlot,
     slot: Slot,
@@ -157,7 +157,7 @@ where
     Ok(prefixes)
 }
 
-/// Hands every key of the trie in `slot`, and what it holds for it, to `entry`.
+/// Calls `entry` with every key and value of the trie in `slot`.
 pub(super) fn each(
     tries: &PerSlot,
     slot: Slot,
@@ -165,7 +165,7 @@ pub(super) fn each(
 ) -> Result<()> {
     let map = match tries.get(&slot.0, 0) {
         Ok(map) => map,
-        // Nothing was ever put in force there.
+        // No generation was ever in this slot.
         Err(MapError::KeyNotFound) => return Ok(()),
         Err(error) => return Err(explain("read policy", &error)),
     };
@@ -174,7 +174,7 @@ pub(super) fn each(
         .map_err(|error| explain("read policy", &error))
 }
 
-/// The prefix that a trie holds `value` for. The kernel knows no prefix length beyond the key's own.
+/// The prefix in a trie's entry. The kernel accepts no prefix length beyond the key's own.
 fn prefix<const N: usize>(
     octets: [u8; N],
     value: PrefixValue,

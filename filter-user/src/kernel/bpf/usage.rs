@@ -1,4 +1,4 @@
-//! What each range was used for.
+//! Usage counters of each range.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,7 +22,7 @@ use crate::{
 /// The prefixes of a generation, each with its identity, in the order of their ranges.
 pub(super) type Known = Vec<(Prefix, RangeId)>;
 
-/// Reads who is known in `slot`.
+/// Reads the prefixes in `slot` with their ids.
 pub(super) fn known(v4: &PerSlot, v6: &PerSlot, slot: Slot, now: &Clocks) -> Result<Known> {
     let mut known = tries::all::<4>(v4, slot, now)?;
     known.extend(tries::all::<16>(v6, slot, now)?);
@@ -30,7 +30,8 @@ pub(super) fn known(v4: &PerSlot, v6: &PerSlot, slot: Slot, now: &Clocks) -> Res
     Ok(known)
 }
 
-/// Who each of `prefixes` is: the one that it is in `known`, or somebody new, who comes at `now`.
+/// Assigns an id to each prefix: the existing one if `known` holds its range, otherwise a new one,
+/// added at `now`.
 pub(super) fn assign_ids(
     prefixes: &Prefixes,
     known: &Known,
@@ -55,32 +56,32 @@ pub(super) fn assign_ids(
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// A prefix in force, and what it was used for.
+/// An active prefix and its usage.
 pub struct Used {
     /// The prefix.
     pub prefix: Prefix,
-    /// Packets that passed because of it; `None` if there was no room to count them.
+    /// Packets that it authorized; `None` if there was no room to count them.
     pub packets: Option<u64>,
-    /// When the last of them did.
+    /// The time of the last one.
     pub last_seen: Option<Timestamp>,
-    /// Since when they are counted: when the range came.
+    /// Start of the counting: when the range was added.
     pub counted_since: Timestamp,
 }
 
-/// What a range was used for, by its key: the range itself costs a walk over all of them.
+/// The usage of a range by its key: finding the range itself needs a walk over all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Use {
-    /// The key; the same from one generation to the next as long as the range stays.
+    /// The key; constant from one generation to the next as long as the range stays.
     pub id: u32,
-    /// Packets that passed because of it.
+    /// Packets that it authorized.
     pub packets: u64,
-    /// When the last of them did.
+    /// The time of the last one.
     pub last_seen: Timestamp,
 }
 
 impl Maps {
-    /// Every use that is counted, of ranges that are gone as well, in no order. Costs by what was used, not by how many ranges there
-    /// are.
+    /// Every usage entry, including those of removed ranges, in no order. The cost depends on the
+    /// used ranges, not on the length of the list.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -93,7 +94,7 @@ impl Maps {
         Ok(uses.collect())
     }
 
-    /// Which ranges of the generation in `slot` the keys `ids` are: a walk over all of them.
+    /// The ranges in `slot` with the usage keys `ids`: a walk over all of them.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -126,7 +127,7 @@ impl Maps {
         Ok(found)
     }
 
-    /// What each range of the generation in `slot` was used for, all CPUs together, in the order of the ranges.
+    /// The usage of each range in `slot`, summed over the CPUs, in the order of the ranges.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -151,7 +152,7 @@ impl Maps {
         Ok(used.collect())
     }
 
-    /// Once half of the room for usage is taken, frees what ranges take that are in neither generation.
+    /// Once the usage map is half full, removes entries of ranges that neither generation holds.
     ///
     /// # Errors
     /// If the kernel refuses; new ranges may then find no room, and are not counted.

@@ -1,4 +1,4 @@
-//! XDP programs of somebody else: whose they are, and what to do where one is in the way.
+//! Foreign XDP programs: their owners, and the hint where one is in the way.
 //!
 //! The names are those of the programs' functions in their sources: Cilium `bpf/bpf_xdp.c`, Calico
 //! `felix/bpf-gpl/xdp.c`, Katran `balancer_kern.c`, LoxiLB `llb_kern_entry.c`, libxdp
@@ -10,15 +10,15 @@ use crate::kernel::{
     net::interface::AttachedXdp,
 };
 
-/// How many bytes of a program's name the kernel keeps (`BPF_OBJ_NAME_LEN`, without the zero at its end).
+/// How many bytes of a program's name the kernel keeps (`BPF_OBJ_NAME_LEN` without the final zero).
 const NAME_LEN: usize = 15;
 
-/// Who loads programs of these names.
+/// The project that loads programs of these names.
 struct Owner {
-    /// Names; a star at the end stands for anything.
+    /// Names; a star at the end matches anything.
     programs: &'static [&'static str],
     name: &'static str,
-    /// What to do.
+    /// The hint.
     hint: &'static str,
 }
 
@@ -74,7 +74,7 @@ const OWNERS: [Owner; 9] = [
     },
 ];
 
-/// Whether the kernel's name of a program is that of `pattern`: it cuts names off.
+/// Whether the kernel's name of a program matches `pattern`: the kernel truncates names.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
@@ -89,17 +89,17 @@ fn owner(program: &str) -> Option<&'static Owner> {
     })
 }
 
-/// A program of somebody else's on an interface.
+/// A foreign program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// What it is, and whose, if that is known.
+    /// The program, and its owner if known.
     pub what: String,
-    /// What to do about it.
+    /// The hint for it.
     pub hint: String,
 }
 
 impl Foreign {
-    /// The program `xdp` on the interface `name` with this number; it is known not to be ours.
+    /// The foreign program `xdp` on the interface `name` with this ifindex.
     pub fn on(name: &str, ifindex: u32, xdp: AttachedXdp) -> Self {
         let id = xdp.program_id;
         let program = loaded(id).and_then(|program| program.name);
@@ -119,7 +119,7 @@ impl Foreign {
                     (link.ifindex, link.program_id) == (ifindex, id)
                 };
                 let link = links().unwrap_or_default().into_iter().find(holds);
-                // One that a link holds cannot be taken off by `ip`.
+                // `ip` cannot detach a program that a link holds.
                 let off = match link {
                     Some(link) => format!("`bpftool link detach id {}`", link.link_id),
                     None => format!("`ip link set dev {name} xdp off`"),
@@ -160,7 +160,8 @@ mod tests {
         }
     }
 
-    /// A cluster stays whole: where the owner is known, nobody is told to take a program off by hand.
+    /// Where the owner is known, no hint says to detach the program by hand: the cluster must stay
+    /// whole.
     #[test]
     fn no_hint_takes_the_program_of_a_known_owner_off_by_force() {
         for owner in &OWNERS {

@@ -1,4 +1,4 @@
-//! Where the filter is pinned and attached, and which other programs are on the hook.
+//! The filter's links, and foreign programs on the hook.
 
 pub mod foreign;
 pub mod protected;

@@ -1,4 +1,4 @@
-//! Which interfaces are guarded: what is pinned, held against what the kernel has on each interface.
+//! The guarded interfaces: the pins compared with the kernel's state of each interface.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -12,15 +12,15 @@ use crate::kernel::{
 /// An interface with a pinned link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProtectedInterface {
-    /// Its name; `#` and its number once it is gone.
+    /// Its name; `#` and its ifindex once it is gone.
     pub interface: String,
-    /// Its number.
+    /// Its ifindex.
     pub ifindex: u32,
     /// Where the program runs.
     pub xdp_mode: Option<XdpAttachMode>,
-    /// Why it does not run in the driver, if that refused it.
+    /// The driver's reason for refusing the program, if it did.
     pub native_refused: Option<String>,
-    /// Whether packets of this interface meet the filter.
+    /// Whether the filter judges this interface's packets.
     pub guarded: bool,
 }
 
@@ -37,8 +37,9 @@ impl ProtectedInterface {
     }
 }
 
-/// Gives the pins of interfaces whose number changed their place: a device that moves to another network namespace and back takes its link
-/// with it, and may get another number. `interfaces` are those that there are.
+/// Moves the pins of interfaces whose ifindex changed. A device that moves to another network
+/// namespace and back keeps its link, and may get another ifindex. `interfaces` is the current
+/// list.
 ///
 /// # Errors
 /// If bpffs or the kernel refuses.
@@ -50,7 +51,7 @@ pub fn follow_moved(pins: &Pins, counters: &mut Counters, interfaces: &[Interfac
             let program = interface.xdp.map(|xdp| xdp.program_id);
             (interface.ifindex, program) == (now, Some(attachment.program_id))
         });
-        // The number of one that is elsewhere is its number there.
+        // The ifindex of an interface that is elsewhere belongs to the other namespace.
         if now == 0 || now == ifindex || !is_here || pins.link(now).exists() {
             continue;
         }
@@ -62,7 +63,7 @@ pub fn follow_moved(pins: &Pins, counters: &mut Counters, interfaces: &[Interfac
     Ok(())
 }
 
-/// Every interface with a pinned link; `interfaces` are those that there are.
+/// Every interface with a pinned link; `interfaces` is the current list.
 ///
 /// # Errors
 /// If the pins cannot be read, or a binary of another layout version attached the filter.

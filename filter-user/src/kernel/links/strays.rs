@@ -1,4 +1,5 @@
-//! Filters that are on, and whose links are not pinned where this command looks: told from the kernel, and from who holds them.
+//! Filters that are attached, but whose links are not pinned under these pins, as the kernel and
+//! `/proc` show them.
 
 use std::{
     fs,
@@ -21,28 +22,29 @@ use crate::{
     ui::error::UserError,
 };
 
-/// A filter of ours on an interface whose link is not pinned under the pins that were asked for.
+/// A filter of ours on an interface whose link is not pinned under the given pins.
 #[derive(Clone, Debug)]
 pub struct Stray {
     /// The interface.
     pub interface: String,
-    /// Its number.
+    /// Its ifindex.
     pub ifindex: u32,
     since: Option<Timestamp>,
-    /// The number of the link; none if it was attached without one, or is about to leave.
+    /// The id of the link; `None` if it was attached without one, or is being removed.
     link_id: Option<u32>,
-    /// Where the link is pinned, as far as bpffs are mounted here.
+    /// The pin of the link, if its bpffs is mounted here.
     pin: Option<PathBuf>,
     /// The processes that hold the link.
     holders: Vec<String>,
-    /// What is said of the pins that were asked for.
+    /// The root of the given pins.
     root: PathBuf,
 }
 
-/// Those on `interfaces`, all of one network namespace: the numbers of interfaces elsewhere are not ours to tell.
+/// The strays on `interfaces`, all of one network namespace: an ifindex of another one means
+/// nothing here.
 ///
 /// # Errors
-/// If the kernel does not tell its links, or the pins cannot be read.
+/// If the kernel does not list its links, or the pins cannot be read.
 pub fn strays(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Stray>> {
     let pinned: Vec<Attachment> = pins
         .all_links()?
@@ -77,8 +79,8 @@ pub fn strays(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Stray>> {
     Ok(strays)
 }
 
-/// The same on all interfaces, which come with them, once what is about to leave has left: the kernel lets go of a link a moment after its last
-/// holder is gone.
+/// The strays on all interfaces, with these interfaces, once removals have completed: the kernel
+/// releases a link a moment after its last holder.
 ///
 /// # Errors
 /// As of [`strays`], or if the kernel does not list its interfaces.
@@ -95,11 +97,11 @@ pub fn strays_at_rest(pins: &Pins) -> Result<(Vec<Stray>, Vec<Interface>)> {
     }
 }
 
-/// How long a filter without a link is taken for one that is about to leave.
+/// How long a filter without a link may be one that is being removed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Stray {
-    /// That it is there, and where.
+    /// The cause for an error: the filter, and its place.
     pub fn cause(&self) -> String {
         let since = self
             .since
@@ -123,7 +125,7 @@ impl Stray {
         )
     }
 
-    /// What to do about it.
+    /// The hint for it.
     pub fn hint(&self) -> String {
         let name = &self.interface;
         match (&self.pin, self.link_id) {
@@ -142,16 +144,16 @@ impl Stray {
         }
     }
 
-    /// The failure of `verb`, because this filter is on.
+    /// The error of `verb`, caused by this filter.
     pub fn problem(&self, verb: &str) -> anyhow::Error {
         UserError::failed(format!("{verb}: {}", self.cause()), self.hint())
     }
 }
 
-/// Where the link with this number is pinned by an apifence.
+/// The pin of the link with this id, made by any apifence.
 fn pin_of(link_id: u32) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    // The fifth field of a line is the mount point; behind ` - ` comes the type (proc_pid_mountinfo(5)).
+    // The fifth field of a line is the mount point; the type follows ` - ` (proc_pid_mountinfo(5)).
     let points = mounts.lines().filter_map(|line| {
         let (fields, rest) = line.split_once(" - ")?;
         let point = fields.split(' ').nth(4)?;
@@ -172,7 +174,7 @@ fn find(directory: &Path, link_id: u32, depth: usize) -> Option<PathBuf> {
     })
 }
 
-/// The processes that have the link with this number open, as `/proc/PID/fdinfo` shows it.
+/// The processes that have the link with this id open, by `/proc/PID/fdinfo`.
 fn holders(link_id: u32) -> Vec<String> {
     let wanted = format!("link_id:\t{link_id}");
     let processes = all_processes().into_iter().flatten().flatten();

@@ -1,4 +1,5 @@
-//! Whether this network namespace rewrites the destinations of what comes in, behind the hook that the filter is on.
+//! Whether this network namespace rewrites destinations of incoming packets after the filter's
+//! hook.
 
 mod packet;
 mod rules;
@@ -14,13 +15,13 @@ use std::{collections::BTreeSet, fs};
 
 use super::net::nfnetlink::{attribute, dump, number, text};
 
-/// What may rewrite destinations here, in words: chains of nftables, tables of iptables, IPVS. What
-/// cannot be asked is not there.
+/// Everything that may rewrite destinations here, in words: chains of nftables, tables of iptables,
+/// IPVS. A source that cannot be read counts as absent.
 pub fn rewriters() -> Vec<String> {
     let mut found: Vec<String> = nft_chains().into_iter().collect();
     let programs = legacy().into_iter();
     found.extend(programs.map(|program| format!("{program} table `nat`")));
-    // Three lines say what the columns are.
+    // The first three lines are column headings.
     let services = fs::read_to_string("/proc/thread-self/net/ip_vs");
     if services.is_ok_and(|services| services.lines().count() > 3) {
         found.push("IPVS".to_owned());
@@ -28,8 +29,8 @@ pub fn rewriters() -> Vec<String> {
     found
 }
 
-/// The programs of iptables, as they were before nftables, that have a table `nat` here: netlink
-/// does not tell what is in it.
+/// The legacy iptables programs (older than nftables) that have a `nat` table here. Netlink does
+/// not show its content.
 pub fn legacy() -> Vec<&'static str> {
     let programs = [
         ("ip_tables_names", "iptables"),
@@ -43,7 +44,8 @@ pub fn legacy() -> Vec<&'static str> {
     found.map(|(_, program)| program).collect()
 }
 
-/// `NFNL_SUBSYS_NFTABLES`, and in it `NFT_MSG_GETCHAIN` (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).
+/// `NFNL_SUBSYS_NFTABLES`, and in it `NFT_MSG_GETCHAIN` (`linux/netfilter/nfnetlink.h`,
+/// `nf_tables.h`).
 const GET_CHAIN: u16 = (10 << 8) | 4;
 /// `NFTA_CHAIN_*`.
 const PREFILTER: u16 = 1;
@@ -55,7 +57,7 @@ const TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const PREROUTING: u32 = 0;
 
-/// The chains of nftables that are of type `nat`, at prerouting, and not empty, in words.
+/// The non-empty nftables chains of type `nat` at prerouting, in words.
 fn nft_chains() -> BTreeSet<String> {
     let chains = entries().into_iter();
     chains
@@ -63,7 +65,7 @@ fn nft_chains() -> BTreeSet<String> {
         .collect()
 }
 
-/// The same with family, table and name. What the kernel does not tell is not there.
+/// The same chains as family, table and name; empty if the kernel does not list them.
 fn entries() -> BTreeSet<(u8, String, String)> {
     let mut found = BTreeSet::new();
     let _ = dump(GET_CHAIN, |family, attributes| {
@@ -72,11 +74,11 @@ fn entries() -> BTreeSet<(u8, String, String)> {
     found
 }
 
-/// Table and name of the chain that has these attributes, if it may rewrite destinations.
+/// Table and name of the chain with these attributes, if it may rewrite destinations.
 fn chain(attributes: &[u8]) -> Option<(String, String)> {
     let words = |kind| attribute(attributes, &[kind]).map(text);
     let hook = number(attribute(attributes, &[HOOK, HOOK_NUMBER])?)?;
-    // Nothing jumps to a chain at a hook: what uses it are its rules.
+    // Nothing jumps to a chain at a hook, so its use count is the number of its rules.
     let rules = number(attribute(attributes, &[USE])?)?;
     let rewrites = words(TYPE)? == "nat" && hook == PREROUTING && rules > 0;
     rewrites.then(|| {

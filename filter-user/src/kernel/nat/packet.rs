@@ -1,19 +1,20 @@
-//! The packet that rules are tried with: the first one of a connection from anywhere to a port of this node.
+//! The packet that rules are evaluated with: the first of a connection from any client to a port of
+//! this node.
 
 use std::net::IpAddr;
 
-/// A byte of the packet, or of what is known beside it, as far as that goes.
+/// A byte of the packet or of its metadata, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Byte {
-    /// This one.
+    /// Exactly this value.
     Known(u8),
-    /// The same, of the destination port.
+    /// This value, and part of the destination port.
     Port(u8),
-    /// One of the client's address: that of nobody whom a rule could mean.
+    /// Part of the client's address: matches no rule that names a client.
     Client,
-    /// Any: it is different from packet to packet.
+    /// Any value: it varies from packet to packet.
     Any,
-    /// Nobody knows.
+    /// Not known.
     Unknown,
 }
 
@@ -25,7 +26,7 @@ impl Byte {
         }
     }
 
-    /// The byte with other bits.
+    /// The byte with its value changed.
     pub(super) fn map(self, with: impl Fn(u8) -> u8) -> Self {
         match self {
             Self::Known(value) => Self::Known(with(value)),
@@ -38,11 +39,11 @@ impl Byte {
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
-    /// Not for this packet; or nobody knows what it asks for.
+    /// Not for this packet, or not known.
     No,
-    /// For some.
+    /// For some packets.
     Maybe,
-    /// For each.
+    /// For each packet.
     Yes,
 }
 
@@ -60,12 +61,12 @@ impl Fit {
     }
 }
 
-/// Whether `bytes` are `wanted`.
+/// Whether `bytes` equal `wanted`.
 pub(super) fn equal(bytes: &[Byte], wanted: &[u8]) -> Fit {
     between(bytes, wanted, wanted)
 }
 
-/// Whether `bytes`, in the order of the network, are between two others, both of them included.
+/// Whether `bytes`, in network order, are between `from` and `to`, both inclusive.
 pub(super) fn between(bytes: &[Byte], from: &[u8], to: &[u8]) -> Fit {
     let known: Option<Vec<u8>> = bytes.iter().map(|byte| byte.value()).collect();
     if let Some(known) = known {
@@ -83,7 +84,7 @@ pub(super) fn between(bytes: &[Byte], from: &[u8], to: &[u8]) -> Fit {
     }
 }
 
-/// What holds where the opposite of `fit` is asked for: of what nobody knows, it may.
+/// The negation of `fit`; on unknown bytes it may hold.
 pub(super) fn opposite(bytes: &[Byte], fit: Fit) -> Fit {
     if bytes.contains(&Byte::Unknown) {
         Fit::Maybe
@@ -92,7 +93,7 @@ pub(super) fn opposite(bytes: &[Byte], fit: Fit) -> Fit {
     }
 }
 
-/// An interface that packets come in over.
+/// An interface that packets arrive on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
     /// Its name.
@@ -145,7 +146,7 @@ impl<'a> Packet<'a> {
         let mut transport = vec![Byte::Any; 20];
         let [high, low] = port.to_be_bytes();
         transport[2..4].copy_from_slice(&[Byte::Port(high), Byte::Port(low)]);
-        // SYN, and nothing to acknowledge.
+        // SYN without an acknowledgement number.
         transport[8..12].fill(Byte::Known(0));
         transport[13] = Byte::Known(2);
         Self {
@@ -176,7 +177,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// What is known beside the packet, by its `NFT_META_*`.
+    /// Metadata of the packet, by its `NFT_META_*`.
     pub(super) fn meta(&self, key: u32) -> Vec<Byte> {
         let known = |bytes: &[u8]| bytes.iter().map(|byte| Byte::Known(*byte)).collect();
         match key {
@@ -194,17 +195,17 @@ impl<'a> Packet<'a> {
                 name.resize(16, 0);
                 known(&name)
             }
-            // The family, the protocol above it, whom the frame is for.
+            // The family, the transport protocol, the packet type.
             15 => known(&[self.family()]),
             16 => known(&[TCP]),
             19 => known(&[0]),
-            // A number by chance.
+            // A random number.
             24 => vec![Byte::Any; 4],
             _ => vec![Byte::Unknown; 16],
         }
     }
 
-    /// What connection tracking knows, by its `NFT_CT_*`.
+    /// State of connection tracking, by its `NFT_CT_*`.
     pub(super) fn tracked(key: u32) -> Vec<Byte> {
         let known = |bytes: &[u8]| bytes.iter().map(|byte| Byte::Known(*byte)).collect();
         match key {

@@ -1,5 +1,6 @@
-//! Which protected ports the rules of nftables give to somebody else: each rule is tried with a
-//! packet to the port. What is not understood, as sets of iptables, says nothing.
+//! The protected ports whose packets nftables rules rewrite to another server. Each rule is
+//! evaluated with a packet to the port. An expression that is not understood, such as a set of
+//! iptables, is ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,40 +14,42 @@ use super::{
 };
 use crate::kernel::net::nfnetlink::{attribute, attributes, dump, number, text};
 
-/// A port that is rewritten to somebody else.
+/// A port whose packets are rewritten to another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diversion {
     /// The port.
     pub port: u16,
-    /// The chain that packets come into.
+    /// The chain in which the rewriting starts.
     pub chain: String,
 }
 
-/// What is asked of the rules.
+/// Input of the evaluation.
 #[derive(Clone, Debug)]
 pub struct Question<'a> {
-    /// The ports that are asked for.
+    /// The ports to check.
     pub asked: &'a BTreeSet<u16>,
-    /// All that are protected.
+    /// All protected ports.
     pub ports: &'a BTreeSet<u16>,
     /// The addresses of this node.
     pub own: &'a BTreeSet<IpAddr>,
-    /// Those of them that are guarded.
+    /// The guarded ones among them.
     pub targets: Vec<IpAddr>,
-    /// The interfaces that packets come in over once they have met the filter.
+    /// The interfaces that packets arrive on after they passed the filter.
     pub ways: Vec<Way>,
 }
 
-/// Which ports lead to somebody else: what anybody sends there, to one of this node's addresses
-/// over one of the interfaces, is rewritten, and not to a port of the API server. What is rewritten
-/// for some clients alone, or at the address of a service, is its owner's.
+/// The ports whose packets go to another server.
+///
+/// A port is reported if packets of any client to one of this node's addresses over one of the
+/// interfaces are rewritten, and not to a port of the API server. A rule for some clients only, or
+/// for a service's address, is left to its owner.
 pub fn diverted(question: &Question<'_>) -> Vec<Diversion> {
     let mut chains = Chains {
         question,
         rules: BTreeMap::new(),
         sets: Sets::default(),
     };
-    // What the kernel does not tell is not there.
+    // Rules that the kernel does not list count as absent.
     let _ = dump(GET_RULE, |family, attributes| {
         let words = |kind| attribute(attributes, &[kind]).map(text);
         if let (Some(table), Some(chain), Some(rule)) = (
@@ -91,7 +94,7 @@ const NAME: u16 = 1;
 const DATA: u16 = 2;
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
-/// So many other things are there that what goes on to it need not be an API server.
+/// Too many other services use it: a rewrite to it need not lead to an API server.
 const HTTPS: u16 = 443;
 
 /// Family, table and chain.
@@ -103,18 +106,18 @@ struct Chains<'a> {
     sets: Sets,
 }
 
-/// What becomes of a packet in a chain.
+/// The fate of a packet in a chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It goes to somebody else.
+    /// It goes to another server.
     Foreign,
-    /// No other rule sees it.
+    /// No further rule sees it.
     Over,
     /// The next rule sees it.
     On,
 }
 
-/// What a rule does.
+/// The effect of a rule.
 enum Action {
     Foreign,
     Over,
@@ -123,16 +126,16 @@ enum Action {
     Goto(String),
 }
 
-/// What a rule does with a packet that it fits.
+/// The effect of a rule on a packet that it matches.
 struct Done {
     fit: Fit,
-    /// Whether it, or one on the way to it, asked for the port.
+    /// Whether it, or a rule on the way to it, tested the port.
     asked: bool,
     actions: Vec<Action>,
 }
 
 impl Chains<'_> {
-    /// What becomes of the packet; `asked` tells whether a rule on its way asked for the port.
+    /// The fate of the packet; `asked` tells whether a rule on its way tested the port.
     fn walk(&self, place: &Place, packet: &Packet<'_>, asked: bool, depth: u8) -> Fate {
         /// The kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
         const DEEPEST: u8 = 16;
@@ -167,7 +170,7 @@ impl Chains<'_> {
         Fate::On
     }
 
-    /// What the rule does with the packet; `None` if it does not fit.
+    /// The effect of the rule on the packet; `None` if it does not match.
     fn rule(&self, place: &Place, rule: &[u8], packet: &Packet<'_>, asked: bool) -> Option<Done> {
         let mut done = Done {
             fit: Fit::Yes,
@@ -200,7 +203,7 @@ impl Chains<'_> {
                     }
                 }
                 "fib" => registers.set(word(1)?, &fib(word(2)?, word(3)?)),
-                // By chance, or by what is different from client to client.
+                // Random, or different from client to client.
                 "numgen" => registers.set(word(1)?, &[Byte::Any; 4]),
                 "hash" => registers.set(word(2)?, &[Byte::Any; 4]),
                 "bitwise" => registers.mask(data),
@@ -286,8 +289,8 @@ impl Chains<'_> {
         Some(done)
     }
 
-    /// What it means that the destination becomes this; none if it stays, or is this node. Within
-    /// that, none if nobody knows.
+    /// The destination after rewriting: outer `None` if it stays or is this node, inner `None` if
+    /// it is not known.
     fn to(
         &self,
         packet: &Packet<'_>,
@@ -309,7 +312,7 @@ impl Chains<'_> {
     }
 }
 
-/// What a verdict does.
+/// The effect of a verdict.
 fn action((code, chain): (i32, Option<String>)) -> Option<Action> {
     // `NFT_JUMP`, `NFT_GOTO`, `NFT_RETURN`; `NF_DROP`, `NF_ACCEPT`.
     Some(match (code, chain) {
@@ -321,7 +324,7 @@ fn action((code, chain): (i32, Option<String>)) -> Option<Action> {
     })
 }
 
-/// What the routes say of the packet, by `NFT_FIB_RESULT_*` and `NFTA_FIB_F_*`.
+/// The routing result for the packet, by `NFT_FIB_RESULT_*` and `NFTA_FIB_F_*`.
 fn fib(result: u32, flags: u32) -> [Byte; 4] {
     const ADDRESS_TYPE: u32 = 3;
     const DESTINATION: u32 = 2;
@@ -336,7 +339,7 @@ fn fib(result: u32, flags: u32) -> [Byte; 4] {
 }
 
 impl Done {
-    /// Takes a condition into account; `None` if it does not hold.
+    /// Adds a condition; `None` if it does not hold.
     fn needs(&mut self, fit: Fit) -> Option<()> {
         self.fit = self.fit.min(fit);
         (fit != Fit::No).then_some(())
@@ -361,7 +364,7 @@ impl Done {
     }
 }
 
-/// The registers of `nf_tables`: 20 words, the first four of which have the verdict.
+/// The registers of `nf_tables`: 20 words, the first four of which hold the verdict.
 struct Registers(Vec<Byte>);
 
 impl Default for Registers {
@@ -371,8 +374,8 @@ impl Default for Registers {
 }
 
 impl Registers {
-    /// Where a register begins: four long ones from 1 on, and short ones, which are parts of them,
-    /// from 8 on (`nft_parse_register`).
+    /// First byte of a register: four long ones from number 1, and short ones, which are parts of
+    /// them, from number 8 (`nft_parse_register`).
     fn place(register: u32) -> usize {
         match register {
             0..=4 => register as usize * 16,
@@ -405,7 +408,7 @@ impl Registers {
         self.set(to, &bytes);
     }
 
-    /// `NFTA_BITWISE_*`: from, to, length, mask, what is added; without that it is shifted.
+    /// `NFTA_BITWISE_*`: source, destination, length, mask, xor; without them it is a shift.
     fn mask(&mut self, data: &[u8]) {
         let word = |kind| attribute(data, &[kind]).and_then(number);
         let bytes = |kind| attribute(data, &[kind, 1]);
@@ -427,7 +430,7 @@ impl Registers {
         self.set(to, &masked);
     }
 
-    /// Whether the port is among what a key begins with.
+    /// Whether a key that starts at register `from` contains the port.
     fn asks(&self, from: u32) -> bool {
         self.get(from, 64)
             .iter()

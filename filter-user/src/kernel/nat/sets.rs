@@ -1,4 +1,4 @@
-//! The sets and maps that rules of nftables look things up in.
+//! The sets and maps that nftables rules refer to.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
@@ -21,32 +21,32 @@ const VALUE: u16 = 1;
 const INTERVAL_END: u32 = 1;
 const CATCH_ALL: u32 = 2;
 
-/// The sets that were asked for; each is read when a rule needs it: others may be huge.
+/// The sets read so far. A set is read when a rule needs it, since others may be huge.
 #[derive(Default)]
 pub(super) struct Sets(RefCell<BTreeMap<Place, Rc<Vec<Element>>>>);
 
 /// The family, the table and the name of a set.
 type Place = (u8, String, String);
 
-/// What a set has.
+/// An element of a set.
 pub(super) struct Element {
     keys: Keys,
-    /// What a map has for it, as `NFTA_DATA_*`.
+    /// The map's value for it, as `NFTA_DATA_*`.
     pub(super) data: Vec<u8>,
 }
 
 enum Keys {
     One(Vec<u8>),
-    /// From one to another, which is not among them; to the end without one.
+    /// From the first key up to the second, exclusive; open-ended without the second.
     Interval(Vec<u8>, Option<Vec<u8>>),
-    /// From one to another in each word, both included.
+    /// A range in each word, both ends inclusive.
     Box(Vec<u8>, Vec<u8>),
     All,
 }
 
 impl Sets {
-    /// What `key` finds in a set, with what becomes of it: for each element whether it is that one.
-    /// What comes first is looked at first.
+    /// The elements that `key` may match, in lookup order, each with its map value. A certain match
+    /// is returned alone.
     pub(super) fn find(
         &self,
         (family, table, set): (u8, &str, &str),
@@ -88,7 +88,7 @@ impl Sets {
     }
 }
 
-/// The elements of a set. What the kernel does not tell is not there.
+/// The elements of a set; empty if the kernel does not list it.
 fn read(family: u8, table: &str, set: &str) -> Vec<Element> {
     let mut elements = Vec::new();
     // Starts and ends of intervals, in the order of the addresses.
@@ -157,7 +157,7 @@ impl Element {
     }
 }
 
-/// What a verdict says: `NF_*` or `NFT_*`, and the chain where it goes on.
+/// A verdict: `NF_*` or `NFT_*`, and the chain of a jump.
 pub(super) fn verdict(data: &[u8]) -> Option<(i32, Option<String>)> {
     /// `NFTA_DATA_VERDICT`, and `NFTA_VERDICT_*` in it.
     const VERDICT: u16 = 2;

@@ -1,4 +1,4 @@
-//! Matches and targets of iptables in rules of nftables, as `iptables-nft` writes them.
+//! Matches and targets of iptables inside nftables rules, as `iptables-nft` writes them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ const NAME: u16 = 1;
 const REVISION: u16 = 2;
 const INFO: u16 = 3;
 
-/// Whether a match holds, and whether it asks for the port.
+/// Whether a match holds, and whether it tests the port.
 pub(super) fn fits(data: &[u8], packet: &Packet<'_>) -> Option<(Fit, bool)> {
     let name = text(attribute(data, &[NAME])?);
     let revision = attribute(data, &[REVISION]).and_then(number);
@@ -25,12 +25,12 @@ pub(super) fn fits(data: &[u8], packet: &Packet<'_>) -> Option<(Fit, bool)> {
             "statistic" | "conntrack" | "state" | "limit" | "hashlimit" | "recent" | "connlimit",
             _,
         ) => (Fit::Maybe, false),
-        // What is not understood says nothing.
+        // An unknown match counts as one that does not hold.
         _ => (Fit::No, false),
     })
 }
 
-/// A number in the order of this machine.
+/// A number in this machine's byte order.
 fn number_at(info: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(info.get(at..at + 2)?.try_into().ok()?))
 }
@@ -40,7 +40,7 @@ fn word_at(info: &[u8], at: usize) -> Option<u32> {
 }
 
 /// `struct xt_tcp`: source ports from and to, destination ports from and to, option, flags and
-/// their mask, what is inverted.
+/// their mask, inversion bits.
 fn tcp(info: &[u8], port: u16) -> Option<(Fit, bool)> {
     const INVERTED: u8 = 2;
     let inside = (number_at(info, 4)?..=number_at(info, 6)?).contains(&port);
@@ -56,8 +56,8 @@ fn tcp(info: &[u8], port: u16) -> Option<(Fit, bool)> {
     Some((fit, asks))
 }
 
-/// `struct xt_multiport_v1`: which ports, how many; 15 of them; whether the next one is the end of
-/// a range; whether it is inverted.
+/// `struct xt_multiport_v1`: which ports, their number; 15 ports; flags for a range's end;
+/// inversion.
 fn multiport(info: &[u8], port: u16) -> Option<(Fit, bool)> {
     const MOST: usize = 15;
     const RANGES: usize = 2 + 2 * MOST;
@@ -86,7 +86,7 @@ fn multiport(info: &[u8], port: u16) -> Option<(Fit, bool)> {
     Some((fit, which != 0 && inside && !is_inverted))
 }
 
-/// `struct xt_addrtype_info_v1`: types of the source, types of the destination, what is inverted.
+/// `struct xt_addrtype_info_v1`: types of the source, types of the destination, inversion bits.
 fn address_type(info: &[u8]) -> Option<Fit> {
     const UNICAST: u16 = 1 << 1;
     const LOCAL: u16 = 1 << 2;
@@ -98,19 +98,21 @@ fn address_type(info: &[u8]) -> Option<Fit> {
     ))
 }
 
-/// `struct xt_mark_mtinfo1`: the mark, its mask, whether it is inverted. A packet comes without one.
+/// `struct xt_mark_mtinfo1`: the mark, its mask, inversion. A packet arrives without a mark.
 fn mark(info: &[u8]) -> Option<Fit> {
     let is_inverted = *info.get(8)? != 0;
     Some(Fit::of((word_at(info, 0)? == 0) != is_inverted))
 }
 
-/// Where a target rewrites the destination to: an address, unless it is this node's own, and a port, unless that stays.
+/// The destination that a target writes: an address, unless it is this node's own, and a port,
+/// unless it stays.
 pub(super) fn rewritten(data: &[u8], family: u8) -> Option<(Option<IpAddr>, Option<u16>)> {
     const IPV4: u8 = 2;
     let name = text(attribute(data, &[NAME])?);
     let revision = attribute(data, &[REVISION]).and_then(number)?;
     let info = attribute(data, &[INFO])?;
-    // `struct nf_nat_ipv4_multi_range_compat`, or `struct nf_nat_range` and `nf_nat_range2`, which begin alike.
+    // `struct nf_nat_ipv4_multi_range_compat`, or `struct nf_nat_range` and `nf_nat_range2`, which
+    // share their first fields.
     let is_old = revision == 0 && family == IPV4;
     let (flags, address, port) = if is_old { (4, 8, 16) } else { (0, 4, 36) };
     let flags = word_at(info, flags)?;

@@ -1,5 +1,5 @@
-//! Connections as the kernel tracks them: those that it forwards or rewrites do not end in a socket
-//! here that says what the filter sees.
+//! Tracked connections. One that is forwarded or rewritten has no local socket with the addresses
+//! that the filter sees.
 
 use std::{
     fs,
@@ -13,12 +13,12 @@ use super::{
     sock_diag::Connection,
 };
 
-/// A TCP connection that is tracked, and over which packets may still come in.
+/// A tracked TCP connection that may still receive packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracked {
-    /// The two ends as the client has them, and as the filter sees them.
+    /// The two ends as the client and the filter see them.
     pub original: Connection,
-    /// The two ends behind the rewriting, as a socket here would have them.
+    /// The two ends after the rewriting, as a local socket would have them.
     pub rewritten: Connection,
     /// Whether one end is closed.
     pub is_half_closed: bool,
@@ -27,18 +27,19 @@ pub struct Tracked {
 /// The tracked TCP connections of this network namespace.
 ///
 /// # Errors
-/// If the kernel does not tell.
+/// If the kernel does not answer.
 pub fn tracked() -> Result<Vec<Tracked>> {
     let mut found = Vec::new();
     let Err(error) = dump(GET, |_, attributes| found.extend(entry(attributes))) else {
         return Ok(found);
     };
-    // Either of the two may be left out of a kernel.
+    // A kernel may lack either of the two.
     let text = fs::read_to_string("/proc/thread-self/net/nf_conntrack").map_err(|_| error)?;
     Ok(text.lines().filter_map(line).collect())
 }
 
-/// `NFNL_SUBSYS_CTNETLINK`, and in it `IPCTNL_MSG_CT_GET` (`linux/netfilter/nfnetlink_conntrack.h`).
+/// `NFNL_SUBSYS_CTNETLINK`, and in it `IPCTNL_MSG_CT_GET`
+/// (`linux/netfilter/nfnetlink_conntrack.h`).
 const GET: u16 = (1 << 8) | 1;
 /// `CTA_TUPLE_ORIG` and `CTA_TUPLE_REPLY`.
 const ORIGINAL: u16 = 1;
@@ -80,7 +81,7 @@ fn tuple(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     ))
 }
 
-/// The reply goes the other way.
+/// The two ends of both directions; the reply's are swapped.
 fn both(
     original: (SocketAddr, SocketAddr),
     reply: (SocketAddr, SocketAddr),
@@ -94,7 +95,8 @@ fn both(
     }
 }
 
-/// A line of `nf_conntrack`: `ipv4 2 tcp 6 431999 ESTABLISHED src=... dst=... sport=... dport=... src=...`.
+/// Parses a line of `nf_conntrack`, such as
+/// `ipv4 2 tcp 6 431999 ESTABLISHED src=... dst=... sport=... dport=... src=...`.
 fn line(line: &str) -> Option<Tracked> {
     const OPEN: [&str; 4] = ["SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"];
     let mut words = line.split_whitespace();

@@ -1,5 +1,5 @@
-//! What this node takes out of other packets without a tunnel device: an interface's filter sees such packets from the outside alone,
-//! so it has to look into them.
+//! Decapsulation without a tunnel device: the filter of an interface sees such packets only from
+//! the outside, so it must read the inner packet, too.
 
 use std::{
     fs, io,
@@ -13,27 +13,27 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use super::netlink::{self, messages};
 use crate::policy::Decapsulation;
 
-/// Asks the kernel about the network namespace of the calling thread. All IPv6 routes are looked at: the kernel selects none by
-/// what they do.
+/// Reads the decapsulations of the calling thread's network namespace. Reads all IPv6 routes: the
+/// kernel cannot select routes by their action.
 ///
 /// # Errors
-/// If it does not answer.
+/// If the kernel does not answer.
 pub fn of_this_node() -> Result<Decapsulation> {
     let labels = takes_labels().context("read settings of MPLS")?;
     Ok(Decapsulation::of(routes_decapsulate()?, labels))
 }
 
-/// Word from the kernel of routes that come and go, so that they need not be listed again and again.
+/// A subscription to route changes, which avoids listing all routes again and again.
 pub struct Watch {
     socket: Socket,
-    /// What the routes do; none if they must be listed.
+    /// Whether a route decapsulates; `None` if the routes must be listed.
     routes: Option<bool>,
-    /// Whether labels are taken off, and when that was asked.
+    /// Whether MPLS labels are popped, and the time of that reading.
     labels: Option<(Instant, bool)>,
 }
 
 impl Watch {
-    /// Asks for it, in the network namespace of the calling thread.
+    /// Subscribes in the network namespace of the calling thread.
     ///
     /// # Errors
     /// If the kernel refuses the socket.
@@ -53,7 +53,8 @@ impl Watch {
         })
     }
 
-    /// What this node takes out of other packets now. Routes are listed only if one that matters came or went, or word of it was lost.
+    /// What this node decapsulates now. Routes are listed only if one that matters changed, or a
+    /// notification was lost.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -67,7 +68,7 @@ impl Watch {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // There was too much of it (ENOBUFS), or something is wrong: the list tells.
+                // Notifications were lost (ENOBUFS), or another error: list the routes.
                 Err(_) => {
                     self.routes = None;
                     break;
@@ -78,7 +79,7 @@ impl Watch {
             Some(routes) => routes,
             None => *self.routes.insert(routes_decapsulate()?),
         };
-        // The kernel gives no word of these settings.
+        // The kernel sends no notification of these settings.
         let (at, labels) = match self.labels {
             Some((at, labels)) if at.elapsed() < LABELS => (at, labels),
             _ => (
@@ -91,21 +92,21 @@ impl Watch {
     }
 }
 
-/// How long settings of MPLS are taken for what they were.
+/// How long a reading of the MPLS settings is reused.
 const LABELS: Duration = Duration::from_secs(5);
 
-/// Whether a datagram has word of a route or a next hop that takes off what is around a packet.
+/// Whether a datagram is about a route or a next hop that decapsulates.
 fn tells_of_any(datagram: &[u8]) -> bool {
     messages(datagram).any(|message| match message {
         Ok((RTM_NEWROUTE | RTM_DELROUTE, message)) => ROUTES.tells_of_one(message),
-        // A route may have gone with it, and no word of that comes.
+        // Its routes may have gone with it, without a notification of their own.
         Ok((RTM_NEWNEXTHOP | RTM_DELNEXTHOP, _)) | Err(_) => true,
         Ok(_) => false,
     })
 }
 
-/// Whether this kernel takes labels off on some interface. It does so for the explicit null label without any route
-/// (`resize_platform_label_table` in `net/mpls/af_mpls.c`).
+/// Whether this kernel accepts MPLS labels on an interface. It pops the explicit null label without
+/// any route (`resize_platform_label_table` in `net/mpls/af_mpls.c`).
 fn takes_labels() -> io::Result<bool> {
     let number = |path: &str| -> io::Result<u32> {
         let text = fs::read_to_string(path)?;
@@ -122,7 +123,7 @@ fn takes_labels() -> io::Result<bool> {
     for interface in fs::read_dir(format!("{SETTINGS}/conf"))? {
         let name = interface?.file_name();
         match number(&format!("{SETTINGS}/conf/{}/input", name.display())) {
-            // It is gone.
+            // The interface is gone.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(0) => {}
@@ -150,11 +151,11 @@ const LWTUNNEL_ENCAP_SEG6_LOCAL: u16 = 7;
 const SEG6_LOCAL_ACTION: u16 = 1;
 const AF_INET6: u8 = 10;
 
-/// What is dumped: routes, and next hops that routes name by their number.
+/// Objects to dump: routes, or the next hops that routes refer to by their id.
 struct Dump {
     request: u16,
     answer: u16,
-    /// Length of the fixed part of a message behind its header.
+    /// Length of the fixed part of a message after its header.
     fixed: usize,
     encap_type: u16,
     encap: u16,
@@ -181,8 +182,8 @@ fn routes_decapsulate() -> Result<bool> {
 }
 
 impl Dump {
-    /// Whether one of them takes off what is around a packet. They are read by hand: there may be hundreds of thousands, and two
-    /// attributes of each matter.
+    /// Whether one of them decapsulates. They are parsed by hand: there may be hundreds of
+    /// thousands, and two attributes of each matter.
     fn decapsulates(&self) -> Result<bool> {
         let mut request = vec![0; self.fixed];
         request[0] = AF_INET6;
@@ -194,13 +195,13 @@ impl Dump {
         Ok(found)
     }
 
-    /// Whether a message about a route or a next hop is about one that does.
+    /// Whether a message about a route or a next hop is about one that decapsulates.
     fn tells_of_one(&self, message: &[u8]) -> bool {
         let attributes = message.get(self.fixed..);
         attributes.is_some_and(|attributes| self.encap_decapsulates(attributes))
     }
 
-    /// Whether these attributes, of a route or a next hop, do.
+    /// Whether these attributes, of a route or a next hop, decapsulate.
     fn encap_decapsulates(&self, attributes: &[u8]) -> bool {
         let (mut seg6_local, mut action) = (false, None);
         for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
@@ -235,14 +236,14 @@ fn action_of(attributes: &[u8]) -> Option<u32> {
         .and_then(|attribute| Some(u32::from_ne_bytes(*attribute.value().first_chunk()?)))
 }
 
-/// Whether an action takes a packet out of the one around it and lets this node have it (`SEG6_LOCAL_ACTION_*`). One that a program
-/// does may, and one that is not known here.
+/// Whether an action decapsulates a packet and delivers the inner one to this node
+/// (`SEG6_LOCAL_ACTION_*`). An action by a BPF program may do so, and so may an unknown action.
 const fn takes_off(action: u32) -> bool {
     !matches!(
         action,
         // End, End.X, End.T.
         1..=3
-        // End.DX2: a frame, which goes out of another interface.
+        // End.DX2: a frame, which leaves through another interface.
         | 4
         // End.B6, End.B6.Encaps, End.BM, End.S, End.AS, End.AM.
         | 9..=14
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked() {
-        // What it says is this machine's; it must be understood.
+        // The answer depends on this machine; it only has to be understood.
         assert!(of_this_node().is_ok());
     }
 }

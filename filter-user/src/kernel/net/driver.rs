@@ -1,4 +1,4 @@
-//! Why a driver does not take a program: its own words, and what is known to be in the way.
+//! Why a driver refuses a program: its own message, and known obstacles.
 
 use std::{
     io,
@@ -20,20 +20,21 @@ const XDP_FLAGS_UPDATE_IF_NOEXIST: u32 = 1 << 0;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// Linux 5.7.
 const XDP_FLAGS_REPLACE: u32 = 1 << 4;
-/// The attribute of an answer that holds a sentence (`linux/netlink.h`).
+/// The attribute of an answer that holds the kernel's message (`linux/netlink.h`).
 const NLMSGERR_ATTR_MSG: u16 = 1;
-/// Of a netlink header, of an `ifinfomsg`, and of an attribute's header.
+/// Lengths of a netlink header, of an `ifinfomsg`, and of an attribute's header.
 const HEADER: usize = 16;
 const LINK: usize = 16;
 const ATTRIBUTE: usize = 4;
 
-/// What the kernel says where a driver has nothing to do with XDP (`dev_xdp_attach` in `net/core/dev.c`).
+/// The kernel's message where a driver has no XDP support (`dev_xdp_attach` in `net/core/dev.c`).
 const NO_NATIVE: &str = "driver does not support XDP in native mode";
 
-/// The MTU that every driver takes native XDP with.
+/// The MTU at which every driver accepts native XDP.
 const PLAIN_MTU: u32 = 1500;
 
-/// That the driver of an interface refused `program` with `error`, and why as far as that can be told.
+/// Text that says that the driver of an interface refused `program` with `error`, and the known
+/// cause.
 pub fn refusal(ifindex: u32, program: BorrowedFd<'_>, error: &io::Error) -> String {
     let mut text = format!("its driver refused native XDP: {}", errno(error));
     let words = words(ifindex, program).unwrap_or_default();
@@ -49,7 +50,7 @@ pub fn refusal(ifindex: u32, program: BorrowedFd<'_>, error: &io::Error) -> Stri
     text
 }
 
-/// What to do about a `refusal`.
+/// The hint for a `refusal`.
 pub fn hint(name: &str, refusal: &str) -> String {
     if refusal.contains("has no native XDP") {
         return "use `--xdp-mode generic`, which is slower, or `auto`".to_owned();
@@ -59,15 +60,18 @@ pub fn hint(name: &str, refusal: &str) -> String {
     )
 }
 
-/// The driver's sentence (extended ack). A bpf_link hands out none, so the program is offered by netlink as well. Should the driver take it
-/// there, which it refused a moment ago, it is taken off again at once: nobody could pin it.
+/// The driver's message (extended ack).
+///
+/// A bpf_link does not return it, so the program is offered by netlink as well. If the driver
+/// accepts it there, although it refused a moment ago, it is detached again at once, since it could
+/// not be pinned.
 fn words(ifindex: u32, program: BorrowedFd<'_>) -> Option<String> {
     let descriptor = program.as_raw_fd();
     let offer = XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST;
     match set_xdp(ifindex, descriptor, offer, None) {
         Ok(Answer { errno: 0, .. }) => {
             let take_off = XDP_FLAGS_DRV_MODE | XDP_FLAGS_REPLACE;
-            // It can only be off already.
+            // An error means that it is off already.
             let _ = set_xdp(ifindex, -1, take_off, Some(descriptor));
             None
         }
@@ -94,7 +98,7 @@ fn mtu(ifindex: u32) -> Option<u32> {
     Some(u32::from_ne_bytes(value.try_into().ok()?))
 }
 
-/// Sends one request about a link; returns the answer.
+/// Sends a request about a link; returns the answer.
 fn ask(kind: u16, flags: u16, ifindex: u32, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
@@ -107,7 +111,7 @@ fn ask(kind: u16, flags: u16, ifindex: u32, attributes: &[u8]) -> io::Result<Vec
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    // `struct ifinfomsg`: the index is its second word.
+    // `struct ifinfomsg`: the ifindex is its second word.
     message.extend([0; 4]);
     message.extend(ifindex.to_ne_bytes());
     message.extend([0; 8]);
@@ -139,7 +143,7 @@ fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-/// `NLMSG_ERROR`, which also acknowledges.
+/// `NLMSG_ERROR`, which also serves as an acknowledgement.
 struct Answer {
     errno: i32,
     words: Option<String>,
@@ -152,7 +156,8 @@ impl Answer {
             return None;
         }
         let errno = i32::from_ne_bytes(message.get(HEADER..HEADER + 4)?.try_into().ok()?);
-        // Behind the number comes the header of the request, and no more of it: that was asked for.
+        // Only the header of the request follows the error number: the socket asked for that
+        // (`NETLINK_CAP_ACK`).
         let words = message
             .get(HEADER + 4 + HEADER..)
             .and_then(|attributes| find(attributes, NLMSGERR_ATTR_MSG))

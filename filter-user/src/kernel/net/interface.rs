@@ -1,4 +1,4 @@
-//! An interface as the kernel shows it, and which one is meant by a name.
+//! An interface as the kernel shows it, and suggestions for a mistyped name.
 
 use anyhow::Result;
 use filter_common::LinkHeader;
@@ -15,24 +15,24 @@ pub struct Interface {
     pub name: String,
     /// Its alternative names.
     pub other_names: Vec<String>,
-    /// Its number.
+    /// Its ifindex.
     pub ifindex: u32,
     /// The XDP program on it.
     pub xdp: Option<AttachedXdp>,
     /// Whether it is up.
     pub up: bool,
-    /// What the filter sees of its packets.
+    /// How the filter sees its packets.
     pub link_type: LinkType,
-    /// Its kind, if it is no device of a driver's own.
+    /// Its kind; `None` for a driver's own device.
     pub kind: Option<InfoKind>,
-    /// The interface that its packets come through, if it is one on top of another, as a VLAN is.
+    /// The interface below it, if it is on top of one, as a VLAN is.
     pub lower: Option<u32>,
     /// The bridge or bond that it is a port of.
     pub master: Option<u32>,
 }
 
 impl Interface {
-    /// What its frames start with; `verb` is what is to be done to it, for the error.
+    /// The link header of its frames; `verb` is the operation, for the error.
     ///
     /// # Errors
     /// If the filter cannot judge its packets.
@@ -54,7 +54,7 @@ impl Interface {
 /// An XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachedXdp {
-    /// The program's number.
+    /// The program's id.
     pub program_id: u32,
     /// Where it runs.
     pub place: XdpAttachMode,
@@ -75,7 +75,7 @@ pub enum XdpAttachMode {
 }
 
 impl XdpAttachMode {
-    /// The name users know.
+    /// The name that users see.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -86,15 +86,15 @@ impl XdpAttachMode {
     }
 }
 
-/// Which of the interfaces `all` has `name` as an alternative name, in words; nothing if none has.
-/// The filter goes by the own names.
+/// The interface of `all` that has `name` as an alternative name, in words; `None` without one. The
+/// filter uses only the primary names.
 pub fn other_name(name: &str, all: &[Interface]) -> Option<String> {
     let has = |interface: &&Interface| interface.other_names.iter().any(|other| other == name);
     let own = &all.iter().find(has)?.name;
     Some(format!("it is another name of `{own}`: use `{own}`"))
 }
 
-/// Which of the interfaces `all` somebody may mean who types `name`, in words.
+/// The interface of `all` that a user who types `name` probably means, in words.
 pub fn meant(name: &str, all: &[Interface]) -> Option<String> {
     other_name(name, all).or_else(|| {
         let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();

@@ -1,18 +1,20 @@
-//! What an XDP program sees of a device's packets, by its link type (`ARPHRD_*` in `include/uapi/linux/if_arp.h`) and kind.
+//! The start of a device's packets as an XDP program sees them, by link type (`ARPHRD_*` in
+//! `include/uapi/linux/if_arp.h`) and kind.
 //!
-//! Measured with a program that shows the first bytes, on Linux 6.12.117 and 6.1.176 where nothing else is said: TCP over IPv4
-//! and IPv6 through each device. A device that was not measured, or gives no certain start, is refused: a filter that reads the
-//! wrong bytes is worse than none, since it passes for one.
+//! Measured with a program that shows the first bytes, with TCP over IPv4 and IPv6 through each
+//! device. The kernels were Linux 6.12.117 and 6.1.176 unless a comment says otherwise. A device
+//! that was not measured, or has no certain start, is refused: a filter that reads the wrong bytes
+//! is worse than none, since it looks like one.
 
 use filter_common::LinkHeader;
 use netlink_packet_route::link::InfoKind;
 
-/// What the packets of a device are to the filter.
+/// How the filter sees a device's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkType {
-    /// They can be judged.
+    /// It can judge them.
     Filtered(LinkHeader),
-    /// They cannot: why, and what to do instead.
+    /// It cannot: the reason, and the alternative.
     Refused(&'static str, &'static str),
 }
 
@@ -29,7 +31,8 @@ const KEEP_OFF: &str = "keep listeners on protected ports off its addresses";
 const NOTHING: &str = "it needs no filter";
 
 impl LinkType {
-    /// That of a device with the number `arphrd`, and of this kind unless it is a driver's own.
+    /// The link type of a device with the number `arphrd` and this kind; `None` is a driver's own
+    /// device.
     pub fn new(arphrd: u16, kind: Option<&InfoKind>) -> Self {
         match arphrd {
             // ARPHRD_LOOPBACK
@@ -85,13 +88,13 @@ impl LinkType {
             | 780..=787 | 800
             // PHONET, PHONET_PIPE, CAIF
             | 820..=822 => Refused("its link header is not Ethernet's", KEEP_OFF),
-            // ARPHRD_VOID, and whatever number this table does not have.
+            // ARPHRD_VOID, and numbers that this table lacks.
             _ => unknown(),
         }
     }
 }
 
-/// A device of Ethernet frames, by its own account.
+/// A device that claims Ethernet frames.
 fn ethernet(kind: Option<&InfoKind>) -> LinkType {
     let Some(kind) = kind else {
         // A network card.
@@ -111,18 +114,21 @@ fn ethernet(kind: Option<&InfoKind>) -> LinkType {
         // In modes `l2` and `l3` (6.12).
         | InfoKind::Netkit
         | InfoKind::MacSec
-        // A tap: its own flags are not in the table of links, but a tun is of no link type.
+        // A tap. The link dump does not show its flags, but a tun has another link type.
         | InfoKind::Tun => ETHERNET,
-        // Only read, in `net/core/dev.c` and theirs: they hand on what their ports received, the Ethernet header in front, with
-        // another device's name on it (`RX_HANDLER_ANOTHER`), or go through `eth_type_trans`.
+        // Read in the sources only (`net/core/dev.c` and the drivers). They pass on frames of their
+        // ports with the Ethernet header and another device (`RX_HANDLER_ANOTHER`), or call
+        // `eth_type_trans`.
         InfoKind::Team | InfoKind::Ip6ErSpan | InfoKind::Dsa => ETHERNET,
-        // Nothing comes from outside; what another device redirects to it is an Ethernet frame.
+        // Nothing arrives from outside; a frame that another device redirects to it is Ethernet.
         InfoKind::Dummy => ETHERNET,
-        // Open vSwitch's own ports (`internal_dev_recv` calls `eth_type_trans`): only read.
+        // Open vSwitch's own ports; read in the sources only (`internal_dev_recv` calls
+        // `eth_type_trans`).
         InfoKind::Other(name) if name == "openvswitch" => ETHERNET,
-        // The stack gives packets to it behind the hook: connections came about, and the program saw none.
+        // The stack hands packets to it after the hook: connections were set up, and the program
+        // saw no packet.
         InfoKind::Vrf => Refused("XDP sees nothing of what a VRF receives", GUARD_PORTS),
-        // So it is in mode `l3s`, which can be set at any time.
+        // The link type of mode `l3s`, which can be set at any time.
         InfoKind::IpVlan => Refused("XDP sees nothing of an ipvlan in mode `l3s`", GUARD_LOWER),
         InfoKind::IpVtap | InfoKind::MacVtap => {
             Refused("what it receives goes to a program, not to this node", NOTHING)
@@ -132,14 +138,14 @@ fn ethernet(kind: Option<&InfoKind>) -> LinkType {
     }
 }
 
-/// A device without a link header, by its own account.
+/// A device that claims to have no link header.
 fn no_header(kind: Option<&InfoKind>) -> LinkType {
     match kind {
         // Also on 6.18, with and without packet information (`IFF_NO_PI`).
         Some(InfoKind::Tun | InfoKind::Wireguard) => IP,
         Some(InfoKind::Xfrm) => inherited(),
-        // Each packet names its own protocol there, and the program does not see it: a tag, which Linux strips, would hide the
-        // IP header.
+        // Each packet names its own protocol in a header that the program does not see. A VLAN tag,
+        // which Linux strips, would hide the IP header.
         Some(InfoKind::GreTun | InfoKind::GreTun6 | InfoKind::Geneve | InfoKind::Vxlan) => Refused(
             "its packets name a protocol each, which XDP does not see",
             USE_ETHERNET,
@@ -148,8 +154,8 @@ fn no_header(kind: Option<&InfoKind>) -> LinkType {
     }
 }
 
-/// IPsec's devices: in front of an inner packet stands what stood in front of the outer one, an Ethernet header where it came over
-/// a network card.
+/// IPsec devices. The inner packet keeps the header of the outer one: an Ethernet header if it
+/// arrived on a network card.
 const fn inherited() -> LinkType {
     Refused(
         "its packets start with a link header of the interface that they came through",
@@ -157,8 +163,8 @@ const fn inherited() -> LinkType {
     )
 }
 
-/// Without a remote address, as `gre0`, packets start with the outer IP header, otherwise with the inner one. And the sender names
-/// the protocol, as above.
+/// Packets start with the outer IP header without a remote address, as on `gre0`, otherwise with
+/// the inner one. The sender names the protocol, as above.
 const fn gre() -> LinkType {
     Refused(
         "packets of GRE do not start at their IP header everywhere",
@@ -189,7 +195,7 @@ mod tests {
             let known = ARPHRD.contains(&arphrd) || ARPHRD_MORE.contains(&arphrd);
             let link_type = LinkType::new(arphrd, Some(&InfoKind::SitTun));
             assert!(known || link_type == unknown(), "{arphrd}: {link_type:?}");
-            // Those that depend on the kind take none of another kind.
+            // Those that depend on the kind refuse an unknown kind.
             let other = InfoKind::Other("new".to_owned());
             let link_type = LinkType::new(arphrd, Some(&other));
             assert!(matches!(link_type, Refused(..)), "{arphrd}: {link_type:?}");

@@ -1,4 +1,4 @@
-//! Interfaces, addresses, routes, sockets and connections, as netlink and ethtool tell them.
+//! Interfaces, addresses, routes, sockets and connections, by netlink and ethtool.
 
 pub mod conntrack;
 pub mod decapsulation;

@@ -1,4 +1,4 @@
-//! Questions to the kernel by netlink (RFC 3549), each on a socket of its own.
+//! Netlink requests to the kernel (RFC 3549), each on a socket of its own.
 
 use std::{io, iter};
 
@@ -8,7 +8,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::Socket;
 
-/// `NLMSG_ERROR` and `NLMSG_DONE`, and the first number that the kernel does not keep for itself
+/// `NLMSG_ERROR` and `NLMSG_DONE`, and the first type that the kernel does not reserve
 /// (`NLMSG_MIN_TYPE`).
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -16,8 +16,8 @@ const MIN_TYPE: u16 = 16;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
-/// Asks for all objects of a kind: `kind` and `body` are the request. Calls `each` with the kind
-/// and the body of every answer.
+/// Dumps all objects of a kind: `kind` and `body` are the request. Calls `each` with the kind and
+/// the body of every answer.
 ///
 /// # Errors
 /// If the kernel refuses, or `each` does.
@@ -30,8 +30,8 @@ pub(crate) fn dump(
     ask(protocol, kind, NLM_F_REQUEST | NLM_F_DUMP, body, each)
 }
 
-/// The same, for a request and answers that `netlink-packet-*` knows; `each` hears of those as well
-/// that it does not understand.
+/// Like [`dump`], for requests and answers that `netlink-packet-*` knows. `each` also gets the
+/// answers that cannot be parsed.
 ///
 /// # Errors
 /// As [`dump`].
@@ -43,7 +43,7 @@ pub(crate) fn dump_messages<M: NetlinkSerializable + NetlinkDeserializable>(
     ask_with(protocol, NLM_F_REQUEST | NLM_F_DUMP, request, each)
 }
 
-/// The same for one object.
+/// Like [`dump_messages`], for one object.
 ///
 /// # Errors
 /// As [`dump`].
@@ -99,7 +99,7 @@ fn ask(
                 (ERROR, body) => {
                     let code = body.first_chunk();
                     return match code.map_or(0, |code| i32::from_ne_bytes(*code)) {
-                        // It acknowledges.
+                        // An acknowledgement.
                         0 => Ok(()),
                         code => Err(io::Error::from_raw_os_error(code.saturating_neg()).into()),
                     };
@@ -111,7 +111,7 @@ fn ask(
     }
 }
 
-/// The messages in a datagram: the kind and the body of each.
+/// The messages in a datagram: kind and body of each.
 pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8])>> {
     let mut rest = datagram;
     iter::from_fn(move || {
@@ -119,14 +119,14 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<(u16, &[u
         let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let kind = u16::from_ne_bytes([header[4], header[5]]);
         let body = rest.get(HEADER..len);
-        // They are aligned to 4 bytes (`NLMSG_ALIGN`).
+        // Messages are aligned to 4 bytes (`NLMSG_ALIGN`).
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         let body = body.context("understand the kernel: a message with a wrong length");
         Some(body.map(|body| (kind, body)))
     })
 }
 
-/// Reads a message that `netlink-packet-*` knows.
+/// Parses a message that `netlink-packet-*` knows.
 ///
 /// # Errors
 /// If it is malformed.

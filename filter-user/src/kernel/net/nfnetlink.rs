@@ -1,5 +1,5 @@
-//! What netfilter tells over its own netlink: messages of nested attributes, read by hand, for no
-//! crate knows all of them.
+//! Netfilter's netlink messages: nested attributes, parsed by hand because no crate knows all of
+//! them.
 
 use anyhow::Result;
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -9,9 +9,9 @@ use super::netlink;
 /// Length of `struct nfgenmsg`.
 const FAMILY: usize = 4;
 
-/// Asks for all objects of a kind, of every family; `kind` is the subsystem times 256 and the
-/// message of it (`linux/netfilter/nfnetlink.h`). Calls `each` with the family and the attributes
-/// of one.
+/// Dumps all objects of a kind, of every family. `kind` is the subsystem times 256 plus the message
+/// (`linux/netfilter/nfnetlink.h`). Calls `each` with the family and the attributes of every
+/// object.
 ///
 /// # Errors
 /// If the kernel does not have the subsystem, or refuses.
@@ -19,7 +19,7 @@ pub(crate) fn dump(kind: u16, each: impl FnMut(u8, &[u8])) -> Result<()> {
     dump_of(kind, 0, &[], each)
 }
 
-/// The same for those of one `family`, 0 standing for all, that the attributes `of` tell, each a string.
+/// Like [`dump`], for the objects of one `family` (0: all) that match the string attributes `of`.
 ///
 /// # Errors
 /// As [`dump`].
@@ -29,10 +29,10 @@ pub(crate) fn dump_of(
     of: &[(u16, &str)],
     mut each: impl FnMut(u8, &[u8]),
 ) -> Result<()> {
-    // Version 0, no resource.
+    // Version 0, resource id 0.
     let mut request = vec![family, 0, 0, 0];
     for (attribute, text) in of {
-        // Its own header and the zero at the end.
+        // The attribute's header and the zero byte at the end.
         let len = 4 + text.len() + 1;
         request.extend(u16::try_from(len)?.to_ne_bytes());
         request.extend(attribute.to_ne_bytes());
@@ -59,19 +59,19 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// The content of the attribute that `path` leads to, each step into the one before.
+/// The content of a nested attribute; each step of `path` leads into the one before.
 pub(crate) fn attribute<'a>(bytes: &'a [u8], path: &[u16]) -> Option<&'a [u8]> {
     path.iter().try_fold(bytes, |bytes, wanted| {
         attributes(bytes).find_map(|(kind, content)| (kind == *wanted).then_some(content))
     })
 }
 
-/// A number in the order of the network, as netfilter writes all of them.
+/// A number in network order, as netfilter writes all of them.
 pub(crate) fn number(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// A string, with or without the zero at its end.
+/// A string, with or without a zero byte at its end.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }

@@ -1,5 +1,5 @@
-//! Interfaces, their addresses and programs, and default routes of the network namespace of the calling
-//! thread. To ask needs no privilege.
+//! Interfaces, their addresses and programs, and default routes of the calling thread's network
+//! namespace. Reading them needs no privilege.
 
 use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
@@ -27,8 +27,8 @@ use super::{
 };
 use crate::ui::error::UserError;
 
-/// Asks for everything of a kind. An answer that is not understood is left out: one odd device must
-/// not hide the others.
+/// Dumps everything of a kind. An answer that cannot be parsed is skipped: one odd device must not
+/// hide the others.
 fn dump(request: &RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> Result<()> {
     netlink::dump_messages(NETLINK_ROUTE, request, |answer| {
         if let Ok(answer) = answer {
@@ -95,11 +95,11 @@ fn interface(link: LinkMessage) -> Interface {
     interface
 }
 
-/// The interfaces named `names`; or, if none is named, those that hold a default route. `verb` is what is to be done to
-/// them, for the error.
+/// The interfaces named `names`; without a name, those that hold a default route. `verb` is the
+/// operation, for the error.
 ///
 /// # Errors
-/// If one does not exist, or there is no default route: the error lists what there is.
+/// If one does not exist, or there is no default route: the error lists the interfaces that exist.
 pub fn choose(verb: &str, names: &[String]) -> Result<Vec<Interface>> {
     let all = interfaces()?;
     let known = || {
@@ -134,7 +134,7 @@ pub fn choose(verb: &str, names: &[String]) -> Result<Vec<Interface>> {
                     .any(|other| other.ifindex == interface.ifindex) => {}
             Some(interface) => chosen.push(interface.clone()),
             None => {
-                // It was typed, or stands in a file.
+                // The name was typed, or comes from a file.
                 let meant = meant(name, &all).map_or_else(String::new, |meant| meant + " ");
                 return Err(UserError::input(
                     format!("{verb} `{name}`: no such interface"),
@@ -146,11 +146,11 @@ pub fn choose(verb: &str, names: &[String]) -> Result<Vec<Interface>> {
     Ok(chosen)
 }
 
-/// The interfaces that hold a default route, by number. The kernel cannot be asked for these alone:
-/// this reads every route.
+/// The interfaces that hold a default route, by ifindex. The kernel cannot filter for them, so this
+/// reads every route.
 ///
 /// # Errors
-/// If it does not answer.
+/// If the kernel does not answer.
 pub fn default_route_interfaces() -> Result<BTreeSet<u32>> {
     let mut found = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -182,10 +182,11 @@ pub fn default_route_interfaces() -> Result<BTreeSet<u32>> {
     Ok(found)
 }
 
-/// The node's own addresses, each as a range of one: the global ones, and the link-local ones of the interfaces of `guarded`.
+/// The node's own addresses, each as a range of one: the global ones, and the link-local ones of
+/// the interfaces of `guarded`.
 ///
-/// Every other device has a link-local address as well, each pod's veth among them. No packet with such a source comes in
-/// on a guarded interface.
+/// Every other device has a link-local address as well, each pod's veth among them. No packet from
+/// such a source arrives on a guarded interface.
 ///
 /// # Errors
 /// If the kernel does not answer.
@@ -198,7 +199,7 @@ pub fn node_addresses(guarded: &BTreeSet<u32>) -> Result<Vec<IpNet>> {
     Ok(own.into_iter().collect())
 }
 
-/// The node's own addresses, loopback left out, each with the number of its interface.
+/// The node's own addresses without loopback, each with its ifindex.
 ///
 /// # Errors
 /// If the kernel does not answer.
@@ -207,7 +208,7 @@ pub fn addresses() -> Result<Vec<(u32, IpAddr)>> {
     Ok(found.map(|(ifindex, own)| (ifindex, own.addr())).collect())
 }
 
-/// The same, each with its prefix length, host bits and all.
+/// Like [`addresses`], each with its prefix length; host bits are kept.
 ///
 /// # Errors
 /// If the kernel does not answer.
@@ -228,8 +229,8 @@ pub fn addresses_in_networks() -> Result<Vec<(u32, IpNet)>> {
     Ok(found)
 }
 
-/// The number of the interface over which packets from `source`, an own address, to `client` leave;
-/// `None` if there is no route, or no answer.
+/// The ifindex of the route from `source`, an own address, to `client`; `None` without a route or
+/// an answer.
 pub fn route_to(client: IpAddr, source: Option<IpAddr>) -> Option<u32> {
     let bits = if client.is_ipv4() { 32 } else { 128 };
     let mut request = RouteMessage::default();
@@ -264,38 +265,38 @@ pub fn route_to(client: IpAddr, source: Option<IpAddr>) -> Option<u32> {
     found
 }
 
-/// Word from the kernel that something changed. No runtime is needed to wait for it: a loop that turns for as long as the process lives
-/// costs a system call a turn.
+/// A subscription to changes. It waits without an async runtime: an event loop would cost a system
+/// call per turn.
 pub struct Changes {
     socket: Socket,
     buffer: Vec<u8>,
 }
 
-/// What changed.
+/// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// An interface came, went, or has another name or state.
+    /// An interface appeared, disappeared, or changed its name or state.
     Interface {
-        /// Its number.
+        /// Its ifindex.
         ifindex: u32,
         /// Its name.
         name: String,
     },
-    /// An interface has an address more or less.
+    /// An interface gained or lost an address.
     Address {
-        /// The interface's number.
+        /// The interface's ifindex.
         ifindex: u32,
         /// The address.
         address: IpAddr,
     },
-    /// A default route came or went.
+    /// A default route was added or removed.
     DefaultRoute,
-    /// There was more than the kernel had room for: anything may have changed.
+    /// The kernel's buffer overflowed: anything may have changed.
     Lost,
 }
 
 impl Change {
-    /// What a message says; `None` for any other route than a default one, of which there may be very many.
+    /// The change in a message; `None` for other routes than default ones, which may be very many.
     fn of(message: RouteNetlinkMessage) -> Option<Self> {
         match message {
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
@@ -321,7 +322,7 @@ impl Change {
 }
 
 impl Changes {
-    /// Asks for changes of interfaces and addresses and, with `routes`, of default routes.
+    /// Subscribes to changes of interfaces and addresses and, with `routes`, of default routes.
     ///
     /// # Errors
     /// If the kernel refuses the socket.
@@ -345,14 +346,14 @@ impl Changes {
         Ok(Self { socket, buffer })
     }
 
-    /// Waits until something changed, for `most` at most; returns all that did. The kernel may lose word of a change where there are
-    /// very many, and says so.
+    /// Waits for changes, `most` at most; returns all of them. The kernel may lose notifications
+    /// where there are very many, and reports that.
     pub fn wait(&mut self, most: Duration) -> Vec<Change> {
-        // It counts in whole milliseconds: rounded down, the last one would be spent asking again and again.
+        // poll(2) counts whole milliseconds: rounded down, the last one would be a busy loop.
         let most = most + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX);
         let mut ask = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        // Interrupted by a signal, it has waited long enough.
+        // A signal ends the wait, too.
         if !matches!(poll(&mut ask, timeout), Ok(1..)) {
             return Vec::new();
         }
@@ -378,11 +379,11 @@ impl Changes {
     }
 }
 
-/// Room for what the kernel says at once (`NLMSG_GOODSIZE`, and links with many attributes).
+/// Buffer size for one read (`NLMSG_GOODSIZE`, and links with many attributes).
 const MESSAGES: usize = 64 << 10;
 
-/// The node's own address that a message is about. On a point-to-point interface `Address` is the other end; `Local` is ours
-/// wherever there is one.
+/// The node's own address in a message. On a point-to-point interface `Address` is the other end;
+/// `Local`, where present, is ours.
 fn own_address(attributes: Vec<AddressAttribute>) -> Option<IpAddr> {
     let mut address = None;
     for attribute in attributes {
@@ -395,7 +396,7 @@ fn own_address(attributes: Vec<AddressAttribute>) -> Option<IpAddr> {
     address
 }
 
-/// Whether an address is one of its link alone (RFC 3927, RFC 4291 section 2.5.6).
+/// Whether an address is link-local (RFC 3927, RFC 4291 section 2.5.6).
 pub fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),

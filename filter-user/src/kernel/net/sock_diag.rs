@@ -1,4 +1,4 @@
-//! Who is connected to the protected ports, and where the operator's own shell came in from.
+//! Connections to the protected ports, and the address of the operator's SSH client.
 
 use std::{
     collections::BTreeSet,
@@ -21,13 +21,13 @@ use super::netlink;
 /// An established TCP connection to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Connection {
-    /// The client.
+    /// The client's end.
     pub remote: SocketAddr,
-    /// This node.
+    /// This node's end.
     pub local: SocketAddr,
 }
 
-/// What is said of a client that has closed its end.
+/// Text about a client that has closed its end.
 pub const CLOSED: &str = "which has closed its end";
 
 /// A TCP socket of this network namespace; IPv4 on an IPv6 socket counts as IPv4.
@@ -35,18 +35,18 @@ pub const CLOSED: &str = "which has closed its end";
 pub struct TcpSocket {
     /// The two ends.
     pub connection: Connection,
-    /// The inode of the socket; 0 if no process has it: it was not accepted yet, or is closed already.
+    /// The inode of the socket; 0 if no process has it, because it is not accepted yet or already
+    /// closed.
     pub inode: u32,
-    /// The number of the interface that it is bound to, as those of link-local addresses are; 0 for none.
+    /// The ifindex that the socket is bound to, as with link-local addresses; 0 for none.
     pub interface: u32,
     /// `TCP_*`.
     state: u8,
 }
 
 impl TcpSocket {
-    /// Why nobody knows whether the client is there, in words: it has closed its end, though it may
-    /// still read; or it never answered, and somebody else may have sent what it seems to have
-    /// sent.
+    /// Why the client may be gone, in words. It has closed its end, though it may still read; or it
+    /// never answered, and its packets may be forged.
     pub const fn doubt(&self) -> Option<&'static str> {
         match self.state {
             TCP_CLOSE_WAIT => Some(CLOSED),
@@ -56,8 +56,9 @@ impl TcpSocket {
     }
 }
 
-/// The established connections of this network namespace whose local port is one of `ports`, in order; IPv4 on an IPv6 socket
-/// counts as IPv4. Those that a listener has not accepted yet are among them.
+/// The established connections of this network namespace whose local port is one of `ports`, in
+/// order. IPv4 on an IPv6 socket counts as IPv4. Connections that are not accepted yet are
+/// included.
 ///
 /// # Errors
 /// If the kernel has no `tcp_diag`, or refuses.
@@ -71,7 +72,8 @@ pub fn established(ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
     Ok(found)
 }
 
-/// The connections of this network namespace over which packets may still come in: established, or closed at one end.
+/// The connections of this network namespace that may still receive packets: established, or closed
+/// at one end.
 ///
 /// # Errors
 /// As [`established`].
@@ -82,7 +84,7 @@ pub fn open() -> Result<Vec<TcpSocket>> {
         | StateFlags::FIN_WAIT2
         | StateFlags::CLOSE_WAIT;
     let mut found = sockets(&states)?;
-    // What the client still sends to one that nobody has is answered by a reset.
+    // The kernel answers packets to an orphaned socket with a reset.
     found.retain(|socket| socket.state != TCP_FIN_WAIT2 || socket.inode != 0);
     Ok(found)
 }
@@ -95,7 +97,8 @@ pub fn listeners() -> Result<Vec<TcpSocket>> {
     sockets(&StateFlags::LISTEN)
 }
 
-/// The addresses that listeners of this network namespace on one of `ports` have; an unspecified one stands for all.
+/// The addresses of the listeners on `ports` in this network namespace; an unspecified address
+/// stands for all.
 ///
 /// # Errors
 /// As [`established`].
@@ -124,7 +127,7 @@ fn sockets(states: &StateFlags) -> Result<Vec<TcpSocket>> {
     Ok(found.into_iter().collect())
 }
 
-/// Asks the kernel for all TCP sockets of a family in `states` (`sock_diag(7)`).
+/// Dumps all TCP sockets of a family in `states` (`sock_diag(7)`).
 fn dump(
     family: u8,
     id: SocketId,
@@ -165,9 +168,9 @@ fn address(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }
 
-/// The address that this shell came in from: `SSH_CONNECTION` in the environment of this process, or of the nearest of those that
-/// started it. `sudo` leaves the variable out of what it starts, and itself still has it; a `tmux` server may have the one of an
-/// earlier login.
+/// The client address of the SSH session: `SSH_CONNECTION` in the environment of this process, or
+/// of its nearest ancestor. `sudo` does not pass the variable on, but still has it itself. A `tmux`
+/// server may have the one of an earlier login.
 pub fn ssh_client_address() -> Option<IpAddr> {
     origin_of(Process::myself().ok()?)
 }
@@ -189,7 +192,8 @@ fn origin_of(mut process: Process) -> Option<IpAddr> {
     }
 }
 
-/// The first word of `SSH_CONNECTION`, which `ssh(1)` describes: client's address and port, server's address and port.
+/// The first word of `SSH_CONNECTION` (`ssh(1)`): client's address and port, server's address and
+/// port.
 fn client(value: &str) -> Option<IpAddr> {
     let word = value.split_whitespace().next()?;
     let address = word.split_once('%').map_or(word, |(address, _)| address);
@@ -219,7 +223,7 @@ mod tests {
         }
     }
 
-    /// As `sudo` does it: the variable is gone, and the process that started it has it.
+    /// As with `sudo`: the process lacks the variable, and its parent has it.
     #[test]
     fn the_nearest_process_with_the_variable_tells() {
         let mut shell = Command::new("sh")
