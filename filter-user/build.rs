@@ -1,7 +1,8 @@
-//! Builds filter-ebpf into `OUT_DIR/apifence-xdp`, the eBPF object that the loader carries.
+//! Builds filter-ebpf into `OUT_DIR/apifence-xdp`, the eBPF object inside the loader.
 //!
-//! Without bpf-linker or rust-src an ordinary build goes on with an empty object, so that everything that needs no
-//! object can be checked and tested on any machine; the loader refuses to load an empty one. A release build fails.
+//! Without bpf-linker or rust-src an ordinary build uses an empty object, so that any machine can
+//! check and test everything that needs no object; the loader refuses to load an empty one. A
+//! release build fails.
 
 use std::{
     env, fs,
@@ -12,13 +13,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya_build::{Package, Toolchain};
 
-/// The package with the XDP program, seen from this one.
+/// The path of the package with the XDP program, relative to this one.
 const EBPF_PACKAGE: &str = "../filter-ebpf";
 
-/// The name of its binary, and so of the object.
+/// The name of its binary, and of the object.
 const OBJECT: &str = "apifence-xdp";
 
-/// What else changes the object: the classifier, the versions and profiles, and the compiler.
+/// Further inputs of the object: the classifier, the versions and profiles, and the compiler.
 const INPUTS: [&str; 4] = [
     "../filter-common",
     "../Cargo.toml",
@@ -44,24 +45,26 @@ fn main() -> Result<()> {
             bail!("build the eBPF object: {message}");
         }
         println!("cargo:warning={message} (this build cannot attach a filter)");
-        // A stale object would be mistaken for that of the present sources.
+        // A stale object would pass for one of the present sources.
         fs::write(&object, []).with_context(|| format!("write `{}`", object.display()))?;
     }
-    // AYA_BUILD_SKIP makes aya-build succeed and write nothing.
+    // AYA_BUILD_SKIP makes aya-build succeed without output.
     if !object.exists() {
         fs::write(&object, []).with_context(|| format!("write `{}`", object.display()))?;
     }
     Ok(())
 }
 
-/// Builds the object with the toolchain that builds us.
+/// Builds the object with the toolchain of this build.
 fn build() -> Result<()> {
-    // SAFETY: build scripts have one thread until they make another one, and this one has made none: nobody reads
-    // the environment meanwhile.
+    // SAFETY: build scripts have one thread until they start another, and this one has started
+    // none: no other thread reads the environment meanwhile.
     unsafe {
-        // Lets a stable toolchain take `-Z build-std=core`: the eBPF target comes without a built `core`.
+        // Makes a stable toolchain accept `-Z build-std=core`: the eBPF target comes without a
+        // built `core`.
         env::set_var("RUSTC_BOOTSTRAP", "1");
-        // aya-build turns each line of the inner cargo into a warning; leave it the compiler's own.
+        // aya-build turns each line of the inner cargo into a warning: this leaves only the
+        // compiler's.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
     let toolchain = toolchain()?;
@@ -73,7 +76,8 @@ fn build() -> Result<()> {
     aya_build::build_ebpf([package], Toolchain::Custom(&toolchain))
 }
 
-/// The toolchain by rustup's name: the one that runs us, or the pinned one where cargo was started without rustup.
+/// The toolchain by rustup's name: the running one, or the pinned one if cargo was started without
+/// rustup.
 fn toolchain() -> Result<String> {
     if let Ok(toolchain) = env::var("RUSTUP_TOOLCHAIN") {
         return Ok(toolchain);
@@ -87,7 +91,7 @@ fn toolchain() -> Result<String> {
         .to_owned())
 }
 
-/// What an eBPF object cannot be built without and is not here. Has cargo ask again when it may have come.
+/// The missing tools for an eBPF object. Makes cargo run this again once they may be installed.
 fn missing() -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     if !has_linker() {
@@ -96,7 +100,7 @@ fn missing() -> Result<Vec<&'static str>> {
     let rustlib = sysroot()?.join("lib/rustlib");
     if !rustlib.join("src/rust/library/core/src/lib.rs").exists() {
         missing.push("rust-src");
-        // rustup's list of what it has installed.
+        // rustup's list of installed components.
         println!(
             "cargo:rerun-if-changed={}",
             rustlib.join("components").display()
@@ -108,7 +112,7 @@ fn missing() -> Result<Vec<&'static str>> {
 /// Whether rustc will find bpf-linker.
 fn has_linker() -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    // rustup puts cargo's directory in front of PATH for what it runs.
+    // rustup puts cargo's directory first in PATH for the programs that it starts.
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_bin = cargo_home
         .or_else(|| Some(env::home_dir()?.join(".cargo")))
@@ -120,7 +124,7 @@ fn has_linker() -> bool {
         .any(|directory| directory.join("bpf-linker").is_file());
     if !found {
         println!("cargo:rerun-if-env-changed=PATH");
-        // Where set-up installs it. Cargo takes a path that does not exist for changed each time.
+        // The set-up installs it there. Cargo treats a missing path as changed in each build.
         if let Some(directory) = cargo_bin {
             println!("cargo:rerun-if-changed={}", directory.display());
         }
@@ -128,7 +132,7 @@ fn has_linker() -> bool {
     found
 }
 
-/// Where the toolchain that builds us is.
+/// The directory of the toolchain.
 fn sysroot() -> Result<PathBuf> {
     let output = Command::new(variable("RUSTC")?)
         .args(["--print", "sysroot"])

@@ -1,22 +1,22 @@
-//! One moment on the clocks that matter: people's, which can be set, and the kernel's, which cannot.
+//! One moment on several clocks: the wall clock, which can be set, and the kernel's, which cannot.
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp, Unit};
 use nix::time::{ClockId, clock_gettime};
 
-/// The clocks, read together.
+/// Several clocks, read together.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
     /// Wall-clock time.
     pub wall: Timestamp,
-    /// Nanoseconds since boot, suspend included: what the program compares expiries with.
+    /// Nanoseconds since boot, suspend included: the program compares expiries with it.
     pub boot: u64,
-    /// Nanoseconds since boot without suspend: what the program notes when it sees a packet.
+    /// Nanoseconds since boot without suspend: the program records it with each packet.
     pub monotonic: u64,
 }
 
 impl Clocks {
-    /// Now.
+    /// Reads the clocks.
     ///
     /// # Errors
     /// If the kernel has no such clock.
@@ -28,24 +28,25 @@ impl Clocks {
         })
     }
 
-    /// How far the wall clock is ahead of the boot clock, in nanoseconds: another number once somebody set it.
+    /// How far the wall clock is ahead of the boot clock, in nanoseconds; changes when the wall
+    /// clock is set.
     pub fn wall_minus_boot(&self) -> i128 {
         self.wall.as_nanosecond() - i128::from(self.boot)
     }
 
-    /// When `wall` will be, or was, on the boot clock; 0 if that was before boot. Right as long as nobody sets the wall
-    /// clock.
+    /// The boot clock at the wall-clock time `wall`; 0 if that was before boot. Correct until the
+    /// wall clock is set.
     pub fn boot_at(&self, wall: Timestamp) -> u64 {
         let away = wall.duration_since(self.wall).as_nanos();
         (i128::from(self.boot) + away).clamp(0, i128::from(u64::MAX)) as u64
     }
 
-    /// What the wall clock says when the boot clock says `boot`.
+    /// The wall-clock time at `boot` on the boot clock.
     pub fn wall_at_boot(&self, boot: u64) -> Timestamp {
         self.wall_in(i128::from(boot) - i128::from(self.boot))
     }
 
-    /// What the wall clock said when the monotonic clock said `monotonic`.
+    /// The wall-clock time at `monotonic` on the monotonic clock.
     pub fn wall_at_monotonic(&self, monotonic: u64) -> Timestamp {
         self.wall_in(i128::from(monotonic) - i128::from(self.monotonic))
     }
@@ -56,7 +57,7 @@ impl Clocks {
     }
 }
 
-/// The nearest whole second, for people and programs to read.
+/// Rounds to the nearest second, for people and programs.
 pub fn to_second(time: Timestamp) -> Timestamp {
     time.round(Unit::Second).unwrap_or(time)
 }

@@ -1,6 +1,7 @@
-//! The codes of warnings: what each is called, and whether it can be acknowledged. `text.rs` explains them.
+//! The codes of warnings: names, severities and acknowledgements. `text.rs` explains them.
 //!
-//! A code never changes its meaning, and none is given twice: scripts, alerts and acknowledgements go by them.
+//! A code never changes its meaning and is never reused: scripts, alerts and acknowledgements
+//! depend on it.
 
 mod text;
 
@@ -10,32 +11,32 @@ use serde::{Serialize, Serializer};
 
 pub use self::text::Text;
 
-/// A kind of warning. The number is the one that people see: `W01`.
+/// A kind of warning. Its number is shown as `W01`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
-    /// An interface should be guarded, and is not.
+    /// An interface should be guarded, but is not.
     UnguardedInterface = 1,
-    /// A filter is on whose pins are elsewhere.
+    /// A filter is attached whose pins are elsewhere.
     FilteredElsewhere = 2,
     /// A range holds every address of its family.
     Everyone = 3,
     /// The maps of the filter cannot be read.
     UnreadablePolicy = 4,
-    /// The files were not usable at the last start.
+    /// The files were unusable at the last start.
     PolicySource = 5,
-    /// Others may write a file that decides who is let in.
+    /// Other users may write a file that the policy depends on.
     WrittenByOthers = 6,
-    /// A listener is reached over an interface without a filter.
+    /// A listener is reachable over an interface without a filter.
     UnguardedListener = 7,
     /// A tunnel without a filter.
     Tunnel = 8,
-    /// A listener is reached at an address that is not a guarded destination.
+    /// A listener is reachable at an address that is not a guarded destination.
     OutsideDestinations = 9,
     /// Destinations are rewritten on this node.
     RewrittenDestination = 10,
     /// The program runs in the network stack.
     GenericXdp = 11,
-    /// All clients have the same few addresses.
+    /// All clients appear under the same few addresses.
     HiddenClients = 12,
     /// The node's own connections may start from a protected port.
     EphemeralPort = 13,
@@ -45,18 +46,18 @@ pub enum Code {
     ClusterOverlay = 15,
 }
 
-/// How bad it is.
+/// Severity of a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Somebody has to look at it.
+    /// Needs the operator's attention.
     Warning,
-    /// Good to know.
+    /// For information.
     Info,
 }
 
 impl Severity {
-    /// The word for it.
+    /// Its name.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -66,7 +67,7 @@ impl Severity {
 }
 
 impl Code {
-    /// All of them, in the order of their numbers.
+    /// All codes, in the order of their numbers.
     pub const ALL: [Self; 15] = [
         Self::UnguardedInterface,
         Self::FilteredElsewhere,
@@ -85,12 +86,12 @@ impl Code {
         Self::ClusterOverlay,
     ];
 
-    /// As people see it, `W01`.
+    /// Its number as shown, `W01`.
     pub fn number(self) -> String {
         format!("W{:02}", self as u8)
     }
 
-    /// The same in a word.
+    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnguardedInterface => "unguarded-interface",
@@ -111,7 +112,7 @@ impl Code {
         }
     }
 
-    /// How bad it is.
+    /// Its severity.
     pub const fn severity(self) -> Severity {
         match self {
             Self::ClusterOverlay => Severity::Info,
@@ -119,9 +120,9 @@ impl Code {
         }
     }
 
-    /// Whether an operator can acknowledge it. Not where the filter itself is not what the operator
-    /// believes it to be: that has to be put right, and whoever silences it would silence the next
-    /// time, too.
+    /// Whether an operator can acknowledge it. Not if the filter itself differs from what the
+    /// operator believes: that must be fixed, and an acknowledgement would also silence the next
+    /// occurrence.
     pub const fn can_be_acknowledged(self) -> bool {
         !matches!(
             self,
@@ -134,7 +135,7 @@ impl Code {
         )
     }
 
-    /// What can silence it, in a sentence.
+    /// How to silence it, in a sentence.
     pub fn silence(self) -> String {
         let number = self.number();
         if self.can_be_acknowledged() {
@@ -162,11 +163,11 @@ impl Serialize for Code {
     }
 }
 
-/// There is no such warning.
+/// No such warning exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unknown;
 
-/// By its number, or by its name; upper or lower case.
+/// By number or name, in upper or lower case.
 impl FromStr for Code {
     type Err = Unknown;
 
@@ -179,18 +180,18 @@ impl FromStr for Code {
     }
 }
 
-/// All codes with their names, as an error lists them.
+/// All codes with their names, for an error.
 pub fn listed() -> String {
     let each = Code::ALL.map(|code| format!("{code} `{}`", code.name()));
     each.join(", ")
 }
 
-/// Word of an operator that a warning is known: that of a code, whatever it is about, or that about one object.
+/// An acknowledged warning: a code for all objects, or for one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Acknowledgement {
     /// The code.
     pub code: Code,
-    /// The interface, port, address or range; none for all.
+    /// The interface, port, address or range; `None` for all.
     pub object: Option<String>,
 }
 
@@ -198,7 +199,7 @@ impl Acknowledgement {
     /// Reads `W08`, `tunnel`, or `W08:wg0`.
     ///
     /// # Errors
-    /// What is wrong with it, and a hint.
+    /// The cause of the fault, and a hint.
     pub fn parse(text: &str) -> Result<Self, (String, String)> {
         let (code, object) = match text.split_once(':') {
             Some((code, object)) => (code, Some(object.trim())),
@@ -228,7 +229,7 @@ impl Acknowledgement {
         Ok(Self { code, object })
     }
 
-    /// Whether it is about this object of a warning with this code.
+    /// Whether it covers this object of a warning with this code.
     fn covers(&self, code: Code, object: &str) -> bool {
         self.code == code && self.object.as_ref().is_none_or(|own| own == object)
     }
@@ -243,7 +244,7 @@ impl fmt::Display for Acknowledgement {
     }
 }
 
-/// Whether all that a warning with this code is about is acknowledged.
+/// Whether every object of a warning with this code is acknowledged.
 pub fn is_acknowledged(known: &[Acknowledgement], code: Code, objects: &BTreeSet<String>) -> bool {
     let is_known = |object: &String| known.iter().any(|known| known.covers(code, object));
     code.can_be_acknowledged() && !objects.is_empty() && objects.iter().all(is_known)
@@ -253,7 +254,7 @@ pub fn is_acknowledged(known: &[Acknowledgement], code: Code, objects: &BTreeSet
 mod tests {
     use super::*;
 
-    /// What stands here stays: other numbers and names may be added at the end.
+    /// These entries never change; other numbers and names may be added at the end.
     #[test]
     fn a_code_keeps_its_meaning() {
         let table = Code::ALL.map(|code| {
@@ -332,7 +333,7 @@ mod tests {
         for text in ["", ":", ":wg0", "W08:", "W08: ", "W99"] {
             parse(text).expect_err(text);
         }
-        // Not even a file that says so silences these.
+        // These stay even if a file acknowledges them.
         let forged = Acknowledgement {
             code: Code::Everyone,
             object: None,

@@ -1,17 +1,17 @@
-//! What each code means, in the words of `apifence explain`.
+//! The explanation of each code, for `apifence explain`.
 
 use super::Code;
 
 /// The explanation of a code.
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
-    /// In a line.
+    /// In one line.
     pub title: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub means: &'static str,
-    /// What can happen.
+    /// Its consequences.
     pub harm: &'static str,
-    /// What to do.
+    /// The fix.
     pub fix: &'static str,
 }
 

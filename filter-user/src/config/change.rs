@@ -1,4 +1,4 @@
-//! How settings differ, and what the difference does to packets.
+//! The difference between settings, and its effect on packets.
 
 use std::fmt;
 
@@ -7,32 +7,32 @@ use serde::{Serialize, Serializer};
 
 use super::{PolicyMode, Settings, join};
 
-/// A setting that is another one than before.
+/// A setting with another value than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SettingChange {
-    /// Its key in the config file; `outbound` for what both keys of outbound addresses say together.
+    /// Its key in the config file; `outbound` for both keys of outbound addresses together.
     key: &'static str,
-    /// What it is, and what it was.
+    /// The new and the old value.
     text: String,
     now: String,
     was: String,
     #[serde(skip)]
     name: &'static str,
-    /// What it opens, or whom it keeps out.
+    /// The effect that needs a warning.
     #[serde(serialize_with = "told")]
     effect: Option<Effect>,
 }
 
-/// What a setting does that a list does not.
+/// Effects of settings that a list cannot have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Effect {
-    /// These are open to everyone.
+    /// These ports or destinations are open to every source.
     Opens(String),
-    /// This lets every source of its family in.
+    /// This range authorizes every source of its family.
     Admits(String),
-    /// Nothing but the list lets these in.
+    /// These sources are no longer authorized without the list.
     Cuts(String),
-    /// Nothing is dropped.
+    /// No packet is dropped.
     DropsNothing,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Effect {
 }
 
 impl Effect {
-    /// What it would do.
+    /// The text of the effect if the change were made.
     fn would(&self) -> String {
         match self {
             Self::Opens(what) => format!("would open {what} to everyone"),
@@ -63,7 +63,7 @@ fn told<S: Serializer>(effect: &Option<Effect>, serializer: S) -> Result<S::Ok, 
     effect.as_ref().map(Effect::to_string).serialize(serializer)
 }
 
-/// As it is told: a warning if it has an effect.
+/// The text for a change that is made: a warning if it has an effect.
 impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.effect {
@@ -74,12 +74,12 @@ impl fmt::Display for SettingChange {
 }
 
 impl SettingChange {
-    /// What it is, and what it was.
+    /// The new and the old value.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// As it is told of a change that is not made.
+    /// The text for a change that is not made.
     pub fn would(&self) -> String {
         let Self { name, now, was, .. } = self;
         let text = format!("{name} would be {now} (now {was})");
@@ -89,7 +89,8 @@ impl SettingChange {
         }
     }
 
-    /// What it does, if that must be insisted on: it opens more than it says, or keeps out who was let in whatever the list says.
+    /// The effect, if it needs `--force`: it opens more than the value shows, or drops sources that
+    /// were authorized without the list.
     pub fn danger(&self) -> Option<String> {
         match &self.effect {
             None | Some(Effect::DropsNothing) => None,
@@ -99,7 +100,7 @@ impl SettingChange {
 }
 
 impl Settings {
-    /// How these settings differ from `other`, the ones in force until now.
+    /// The differences to `other`, the active settings until now.
     pub fn changes_from(&self, other: &Self) -> Vec<SettingChange> {
         let mut changes = Vec::new();
         let mut note = |(key, name), now: String, was: String, effect: Option<Effect>| {
@@ -115,7 +116,8 @@ impl Settings {
             }
         };
         let ports = other.ports.difference(&self.ports);
-        // Also where nothing is dropped now: it comes true with the mode, when nobody thinks of it any more.
+        // Also in monitor mode: the effect comes with the later change of mode, when it is
+        // forgotten.
         note(
             ("ports", "ports"),
             join(&self.ports),
@@ -175,13 +177,13 @@ impl Settings {
     }
 }
 
-/// Those of `before` that are in none of `now`.
+/// Those of `before` that no range in `now` holds.
 fn missing<'a>(before: &'a [IpNet], now: &'a [IpNet]) -> impl Iterator<Item = &'a IpNet> {
     let covered = |range: &IpNet| now.iter().any(|outer| outer.contains(range));
     before.iter().filter(move |range| !covered(range))
 }
 
-/// `items`, separated by commas; nothing if there are none.
+/// `items`, separated by commas; `None` without items.
 fn named<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
     Some(join(items)).filter(|names| !names.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The environment: `APIFENCE_...` for each setting. No I/O here: the variables are given.
+//! The environment: `APIFENCE_...` for each setting. No I/O here: the caller passes the variables.
 
 use std::{
     collections::BTreeMap,
@@ -14,17 +14,17 @@ use clap::{
 use super::nearest::nearest;
 use crate::ranges::InputError;
 
-/// What all of our variables begin with.
+/// The prefix of all our variables.
 const PREFIX: &str = "APIFENCE_";
 
-/// Our variables that say something.
+/// Our variables that are not empty.
 #[derive(Debug, Default)]
 pub struct Environment {
     said: BTreeMap<String, OsString>,
 }
 
 impl Environment {
-    /// Those among `variables` that are ours. An empty one is not given, whatever it is about.
+    /// Selects ours from `variables`. An empty one counts as unset, even if it is unknown.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let ours = variables.into_iter().filter_map(|(name, value)| {
             let name = name.to_string_lossy().into_owned();
@@ -43,7 +43,8 @@ impl Environment {
         self.said.get(name).map(OsString::as_os_str)
     }
 
-    /// The variable that says what `key` is, and the value: that of `argument`, or the one that is named as the key.
+    /// The variable for `key`, and its value: the variable of `argument`, or the one named after
+    /// the key.
     pub(super) fn find<'a>(
         &'a self,
         argument: &Arg,
@@ -62,7 +63,7 @@ impl Environment {
         }
     }
 
-    /// What is wrong with the variables that are none of `known`, which are names of settings' arguments with their keys.
+    /// The faults for variables that are not `known`: arguments of settings, each with its key.
     pub(super) fn unknown(&self, known: &[(&Arg, &str)]) -> Vec<(String, String)> {
         let mut names: Vec<String> = known
             .iter()
@@ -88,7 +89,8 @@ impl Environment {
     }
 }
 
-/// The variables that say what `key` is: the one that help shows, and, where the key is another word, as a plural is, that.
+/// The variables for `key`: the one in the help text and, if the key is another word, such as a
+/// plural, the one named after it.
 fn names(argument: &Arg, key: &str) -> Vec<String> {
     let shown = argument.get_env().unwrap_or_default();
     let mut names = vec![shown.to_string_lossy().into_owned()];
@@ -99,7 +101,8 @@ fn names(argument: &Arg, key: &str) -> Vec<String> {
     names
 }
 
-/// Whether Kubernetes sets the variable in pods, for a Service named `apifence`: not ours, though it begins like ours.
+/// Whether Kubernetes sets the variable in pods, for a Service named `apifence`: it is not ours
+/// despite the prefix.
 fn is_service_link(rest: &str, value: &str) -> bool {
     rest.starts_with("SERVICE_HOST")
         || rest.starts_with("SERVICE_PORT")
@@ -109,10 +112,10 @@ fn is_service_link(rest: &str, value: &str) -> bool {
             .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()))
 }
 
-/// Reads `value` as the flag `argument` would.
+/// Parses `value` as the flag `argument` would.
 pub(super) fn parse(argument: &Arg, value: &OsStr) -> Result<ArgMatches, InputError> {
     let flag = argument.get_long().unwrap_or_default().to_owned();
-    // A switch takes no value on the command line, and here it does.
+    // A switch takes no value on the command line, but takes one here.
     let action = match argument.get_action() {
         ArgAction::SetTrue | ArgAction::SetFalse => ArgAction::Set,
         action => action.clone(),

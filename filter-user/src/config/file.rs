@@ -1,4 +1,4 @@
-//! The config file: from text to settings, and all its faults in one pass.
+//! The config file: parsed to settings, with all its faults in one pass.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use super::{
 use crate::ranges::InputError;
 
 impl Config {
-    /// Takes the settings of the config file, `text`, in place of the defaults. A setting that is
-    /// broken or set twice is unreadable from then on.
+    /// Applies the settings in `text`, the config file, over the defaults. A setting that is broken
+    /// or set twice becomes unreadable.
     ///
     /// Returns the faults, each with its hint, in the order of the lines.
     pub fn read_file(&mut self, path: &str, text: &str) -> Vec<(String, String)> {
@@ -33,7 +33,8 @@ impl Config {
                             setting.doubt();
                         }
                     }
-                    // An omission belongs to the end of the last word, not to the next line.
+                    // An error about something missing points to the end of the last word, not to
+                    // the next line.
                     let before = &piece[..error.span().map_or(0, |span| span.start)];
                     refuse(
                         line(before.trim_end().len()),
@@ -83,7 +84,7 @@ impl Config {
             .collect()
     }
 
-    /// The file cannot be read: it may say anything.
+    /// Marks every setting as unreadable: a file that cannot be read may set any of them.
     pub fn doubt_all(&mut self) {
         for setting in self.each_mut() {
             setting.doubt();
@@ -91,12 +92,12 @@ impl Config {
     }
 }
 
-/// The pieces of `text` that are parsed alone, each with its first line: all of it if it is TOML,
-/// otherwise a piece for each setting.
+/// Splits `text` into pieces that are parsed alone, each with its first line: one piece if it is
+/// valid TOML, otherwise one for each setting.
 ///
-/// The recovery of `toml` 1.2 does not do: it gives up at the first key without a value, and takes
-/// whatever follows an open bracket for elements. One fault would hide others and invent more. The
-/// keys below the header of a table are not settings: they stay in its piece.
+/// The error recovery of `toml` 1.2 does not suffice: it stops at the first key without a value,
+/// and takes any text after an open bracket for elements. One fault would hide others and invent
+/// more. The keys below a table's header are not settings: they stay in its piece.
 fn pieces(text: &str) -> Vec<(usize, String)> {
     if DeTable::parse(text).is_ok() {
         return vec![(1, text.to_owned())];
@@ -118,14 +119,14 @@ fn pieces(text: &str) -> Vec<(usize, String)> {
     pieces
 }
 
-/// Whether `line` looks like the first of a setting.
+/// Whether `line` looks like the first line of a setting.
 fn begins(line: &str) -> bool {
     let plain = |letter: char| letter.is_alphanumeric() || " \t_-.\"'".contains(letter);
     line.split_once('=')
         .is_some_and(|(name, _)| !name.trim().is_empty() && name.chars().all(plain))
 }
 
-/// Whether `key` is a word of `text`, comments left out.
+/// Whether `key` is a word of `text` outside comments.
 fn mentions(text: &str, key: &str) -> bool {
     let code = text.lines().filter_map(|line| line.split('#').next());
     let mut words =
@@ -133,7 +134,7 @@ fn mentions(text: &str, key: &str) -> bool {
     words.any(|word| word == key)
 }
 
-/// The refusal of a key that is none of `keys`.
+/// The refusal of a key that is not one of `keys`.
 fn unknown(name: &str, keys: &[&str]) -> InputError {
     let hint = if name.contains("authorized") || name == "ranges" {
         "the list is no setting, it has a file of its own (`ranges_file`): `apifence ranges set` changes it"

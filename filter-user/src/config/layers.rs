@@ -1,4 +1,5 @@
-//! All settings, each with where its value comes from: flag over environment over file over what is in force over default.
+//! All settings, each with the origin of its value: flag over environment over file over active
+//! value over default.
 //!
 //! A new setting is a line in `settings!` and an argument in `cli.rs` whose id is the key.
 
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{codes::Acknowledgement, ranges::InputError, ui::output::Output};
 
-/// Declares [`Config`] from the settings: the field's name is the key, and after `=` is the default.
+/// Declares [`Config`] from the settings: the field's name is the key, and the default follows `=`.
 macro_rules! settings {
     ($($(#[$doc:meta])* $key:ident: $kind:ty = $default:expr;)*) => {
         /// Every setting.
@@ -39,7 +40,7 @@ macro_rules! settings {
                 [$(&self.$key as &dyn Layered),*].into_iter()
             }
 
-            /// The settings one by one, in the order in which they are shown.
+            /// The settings one by one, in display order.
             pub(super) fn each_mut(&mut self) -> Vec<&mut dyn Layered> {
                 vec![$(&mut self.$key),*]
             }
@@ -96,14 +97,15 @@ impl Config {
         self.each().map(Layered::row).collect()
     }
 
-    /// Whether the config file, or the environment, may say something about one of `keys` that could not be read, and nothing goes
-    /// before it.
+    /// Whether the config file or the environment has an unreadable value for one of `keys`, and no
+    /// higher layer overrides it.
     pub fn doubts(&self, keys: &[&str]) -> bool {
         self.each()
             .any(|setting| setting.is_doubtful() && keys.contains(&setting.row().key))
     }
 
-    /// The same where the file, or the environment, is broken: of what it says of the policy no part may be put in force.
+    /// The settings if the file or the environment is broken: no part of the policy in it may be
+    /// activated.
     #[must_use]
     pub fn without_policy(self) -> Self {
         let mut bare = Self::default();
@@ -122,9 +124,9 @@ impl Config {
         }
     }
 
-    /// Takes what flags and environment say over what was known before; `matches` are those of the command that was typed, and
-    /// `command` describes all of them. A setting that the command has no flag for may come from the environment, too; where that cannot
-    /// be read, the setting is unreadable.
+    /// Applies flags and environment over the earlier layers. `matches` are those of the typed
+    /// command; `command` describes all commands. The environment may also set a setting for which
+    /// the command has no flag; if that value is unreadable, the setting is.
     pub fn read_typed(
         &mut self,
         command: &clap::Command,
@@ -187,7 +189,7 @@ impl Config {
         }
     }
 
-    /// The keys whose values the config file gave, now or when it was still there.
+    /// The keys that the config file sets, now or before it was removed.
     fn keys_of_file(&self) -> BTreeSet<String> {
         self.each()
             .filter(|setting| setting.is_from_file())
@@ -195,8 +197,9 @@ impl Config {
             .collect()
     }
 
-    /// Lets what nobody says stay as it is in `have`, the settings in force. A key that the config file has given, and gives no longer, is
-    /// the default again; where there `is_file` is false, it stays, too: a file that is gone says nothing.
+    /// Keeps the value in `have`, the active settings, for each unset key. A key that the config
+    /// file used to set is the default again. If `is_file` is false it keeps its value, too,
+    /// because a missing file sets and resets nothing.
     pub fn keep(&mut self, have: &Settings, is_file: bool) {
         let is_address = |range: &IpNet| {
             have.outbound_ips
@@ -218,7 +221,8 @@ impl Config {
         self.max_ranges.keep(have.max_ranges, place);
     }
 
-    /// The settings to go by where `have` are in force: [`Config::keep`], and then [`Config::settings`].
+    /// The effective settings over the active settings `have`: [`Config::keep`], then
+    /// [`Config::settings`].
     pub fn over(&self, have: &Settings, is_file: bool) -> Settings {
         let mut config = self.clone();
         config.keep(have, is_file);
@@ -226,28 +230,28 @@ impl Config {
     }
 }
 
-/// In order, so that two sources that say the same are no difference.
+/// Sorted, so that the order of the sources makes no difference.
 fn sorted(ranges: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
     ranges.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// What is wrong with what was typed, each with its hint.
+/// The faults of the command line and the environment, each with its hint.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Wrong {
-    /// With the flags.
+    /// Faults of flags.
     pub flags: Vec<(String, String)>,
-    /// With the environment.
+    /// Faults of the environment.
     pub environment: Vec<(String, String)>,
 }
 
-/// Each refusal with the place that it is about.
+/// Each refusal, prefixed with its place.
 fn named(place: &str, refusals: Vec<InputError>) -> impl Iterator<Item = (String, String)> {
     refusals
         .into_iter()
         .map(move |InputError { cause, hint }| (format!("{place}: {cause}"), hint))
 }
 
-/// The argument that is the flag, and names the environment variable, of the setting `key`.
+/// The flag of the setting `key`, which also names the environment variable.
 pub(super) fn argument<'a>(command: &'a clap::Command, key: &str) -> &'a clap::Arg {
     let commands = command.get_subcommands();
     let all = commands
@@ -260,7 +264,7 @@ pub(super) fn argument<'a>(command: &'a clap::Command, key: &str) -> &'a clap::A
         .expect("`apifence config` has a flag for every setting")
 }
 
-/// A setting: its value, and where that comes from.
+/// A setting: its value, and the origin of it.
 #[derive(Clone)]
 pub struct Setting<T> {
     key: &'static str,
@@ -279,7 +283,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// Takes `value`, which is in force, where nobody says otherwise.
+    /// Sets the active `value` if no layer sets another.
     fn keep(&mut self, value: T, (have, is_file): (&Settings, bool)) {
         let from_file = have.from_file.contains(self.key);
         if self.origin == Origin::Default && !(from_file && is_file) {
@@ -296,19 +300,19 @@ impl<T> Deref for Setting<T> {
     }
 }
 
-/// A setting, whatever its type.
+/// A setting of any type.
 pub(super) trait Layered {
-    /// The value of the file takes the place of the default; returns what is wrong with it.
+    /// Replaces the default by the file's value; returns the faults.
     fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> ValueErrors;
-    /// What was typed takes the place of what was there; returns what is wrong with it.
+    /// Replaces the earlier value by the typed one; returns the faults.
     fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<InputError>;
-    /// The file, or the environment, says something that cannot be read.
+    /// Marks the value in the file or the environment as unreadable.
     fn doubt(&mut self);
-    /// Whether something said about it could not be read, and nothing goes before that.
+    /// Whether an unreadable value applies, without an override from a higher layer.
     fn is_doubtful(&self) -> bool;
-    /// Whether its value is the config file's.
+    /// Whether its value comes from the config file.
     fn is_from_file(&self) -> bool;
-    /// As it is shown.
+    /// The row for display.
     fn row(&self) -> Row;
 }
 
@@ -367,27 +371,27 @@ impl<T: Value> Layered for Setting<T> {
     }
 }
 
-/// A setting as it is shown.
+/// A setting for display.
 #[derive(Serialize)]
 pub struct Row {
     /// Its name in the config file.
     pub key: &'static str,
     /// Its value.
     pub value: serde_json::Value,
-    /// Where that comes from: `default`, `in_force`, `file`, `environment` or `flag`.
+    /// The origin of the value: `default`, `in_force`, `file`, `environment` or `flag`.
     pub source: &'static str,
-    /// The same with the line, variable or flag.
+    /// The origin with the line, variable or flag.
     pub origin: String,
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Nobody said anything.
+    /// No layer sets it.
     Default,
-    /// Nobody says anything now, and this is in force.
+    /// No layer sets it now, and this value is active.
     InForce {
-        /// Whether the config file said it.
+        /// Whether the config file set it.
         from_file: bool,
     },
     /// The config file.

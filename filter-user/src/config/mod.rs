@@ -1,5 +1,5 @@
-//! The settings as the program uses them: checked values, no I/O. Here those of a policy; `layers` has all of them, and where each
-//! comes from.
+//! The settings as the program uses them: checked values, no I/O. This file has those of a policy;
+//! `layers` has all of them, with their origins.
 
 mod change;
 mod environment;
@@ -31,31 +31,31 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 
-/// The config file, unless told otherwise.
+/// The default path of the config file.
 pub const DEFAULT_CONFIG: &str = "/etc/apifence/apifence.toml";
-/// The ranges file, unless told otherwise.
+/// The default path of the ranges file.
 pub const DEFAULT_RANGES_FILE: &str = "/etc/apifence/ranges";
-/// The directory of the pins, unless told otherwise.
+/// The default directory of the pins.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/apifence";
-/// The directory of the state, unless told otherwise.
+/// The default directory of the state.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/apifence";
-/// Most ranges in the user's list, unless told otherwise.
+/// The default maximum number of ranges in the user's list.
 pub const DEFAULT_MAX_RANGES: u32 = 3_500;
 /// The highest limit that can be set.
 pub const MAX_MAX_RANGES: u32 = 1_000_000;
 
-/// Where metrics are served unless told otherwise.
+/// The default address of the metrics.
 pub const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:9464";
 
-/// What a policy is compiled from besides the list. Kept in the kernel with each generation, so that a later change of the
-/// list keeps it.
+/// The settings from which a policy is compiled, besides the list. Stored in the kernel with each
+/// generation, so that a later change of the list keeps them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Protected TCP ports.
     pub ports: BTreeSet<u16>,
     /// Guarded destinations; empty for any.
     pub destinations: Vec<IpNet>,
-    /// What to do with a packet from an unauthorized source.
+    /// The action for a packet from an unauthorized source.
     pub mode: PolicyMode,
     /// Whether the node's own addresses are authorized.
     pub node_addresses: bool,
@@ -66,14 +66,14 @@ pub struct Settings {
     pub outbound_ips: Vec<IpAddr>,
     /// The cluster's CIDRs.
     pub cluster: Vec<IpNet>,
-    /// Most ranges in the user's list.
+    /// The maximum number of ranges in the user's list.
     pub max_ranges: u32,
-    /// The keys whose values come from the config file: what it no longer says is the default again.
+    /// The keys that the config file sets: a key that disappears from the file is the default
+    /// again.
     #[serde(default)]
     pub from_file: BTreeSet<String>,
-    /// Whether nobody asked for the mode, which is `monitor`: what was asked for would shut out the
-    /// cluster, on a node that has never enforced anything, and waits until somebody says what is
-    /// meant.
+    /// Whether `monitor` is a fallback: the requested policy would block the cluster, on a node
+    /// that has never enforced a policy. It lasts until the operator confirms the mode.
     #[serde(default)]
     pub mode_waits: bool,
 }
@@ -89,7 +89,7 @@ pub enum PolicyMode {
 }
 
 impl PolicyMode {
-    /// The mode as the kernel side knows it.
+    /// The mode of the kernel side.
     pub const fn mode(self) -> Mode {
         match self {
             Self::Enforce => Mode::Enforce,
@@ -97,7 +97,7 @@ impl PolicyMode {
         }
     }
 
-    /// Its name, as the config file has it.
+    /// Its name in the config file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
@@ -135,7 +135,7 @@ pub enum OnCut {
 pub struct Window(pub Duration);
 
 impl Window {
-    /// The longest one.
+    /// The maximum.
     const MOST: SignedDuration = SignedDuration::from_hours(24);
 }
 
@@ -159,7 +159,7 @@ impl FromStr for Window {
     }
 }
 
-/// As it can be read again.
+/// In the syntax that can be parsed.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = SignedDuration::try_from(self.0).unwrap_or(Self::MOST);
@@ -170,7 +170,7 @@ impl fmt::Display for Window {
 /// A duration like `8h`, `30d` or `1h 30m`.
 ///
 /// # Errors
-/// Anything else, and what is not more than nothing.
+/// Anything else, and durations of zero or less.
 pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     text.parse::<Span>()
         .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
@@ -179,16 +179,16 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
         .ok_or_else(|| "write it like `60s`, `8h` or `30d`".to_owned())
 }
 
-/// Where metrics are served.
+/// The address that serves metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricsListen {
-    /// Nowhere.
+    /// None.
     Off,
     /// At this address and port.
     At(SocketAddr),
 }
 
-/// Where nothing else is said.
+/// The default address.
 impl Default for MetricsListen {
     fn default() -> Self {
         DEFAULT_METRICS_LISTEN

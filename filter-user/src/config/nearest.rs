@@ -1,9 +1,9 @@
-//! Which name is meant by one that there is not.
+//! The probable name for an unknown one.
 
-/// How alike two names must be for one to be meant by the other.
+/// The minimum similarity of two names.
 const ALIKE: f64 = 0.7;
 
-/// The one of `names` that `name` is most like, if it may be meant.
+/// The one of `names` that is most similar to `name`, if it is similar enough.
 pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let likeness = |other: &str| strsim::jaro(name, other);
     let names = names.iter().copied();

@@ -1,4 +1,5 @@
-//! The layers, and the file among them. What is refused, in whose words, is in the suites `config` and `words`.
+//! The layers, the file among them. The suites `config` and `words` test the refusals and their
+//! text.
 
 mod environment;
 mod in_force;
@@ -20,20 +21,20 @@ fn matches(words: &[&str]) -> ArgMatches {
     matches.clone()
 }
 
-/// `config` takes the flags, which are in order.
+/// Applies the flags, which are valid, to `config`.
 fn typed_into(config: &mut Config, flags: &[&str]) {
     let wrong = config.read_typed(&Cli::command(), &matches(flags), &Environment::default());
     assert_eq!(wrong, Wrong::default());
 }
 
-/// What `config` says of `key`: the value, and where that comes from.
+/// The value of `key` in `config`, and its origin.
 fn says(config: &Config, key: &str) -> (String, String) {
     let rows = config.rows();
     let row = rows.iter().find(|row| row.key == key).expect("a known key");
     (row.value.to_string(), row.origin.clone())
 }
 
-/// The causes of what is wrong with `text`, and what could be read of it.
+/// The causes of all faults in `text`, and the settings that could be read.
 fn read(text: &str) -> (Vec<String>, Config) {
     let mut config = Config::default();
     let wrong = config.read_file("F", text);

@@ -1,4 +1,4 @@
-//! What a setting can hold: how it is read from the file and from the command line, and how it is shown.
+//! The types of settings: how each is read from the file and from the command line, and shown.
 
 use std::{collections::BTreeSet, net::IpAddr, ops::Range, path::PathBuf};
 
@@ -14,25 +14,26 @@ use crate::{
     ui::output::Output,
 };
 
-/// What is wrong with a value of the file, each with the bytes that it is about.
+/// The faults of a value in the file, each with its byte range.
 pub(super) type ValueErrors = Vec<(Range<usize>, InputError)>;
 
 /// The type of a setting.
 pub(super) trait Value: Clone {
-    /// How it is written in the file.
+    /// Example of the syntax in the file.
     const EXAMPLE: &'static str;
 
-    /// Reads the value of `key` in the file; all that is wrong with it, otherwise.
+    /// Reads the value of `key` in the file; returns all faults otherwise.
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors>;
 
-    /// Reads the value that `matches` have for `id`, from a flag or from the environment: `clap` has parsed it.
+    /// Reads the value that `matches` have for `id`, from a flag or from the environment; `clap`
+    /// has parsed it.
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>>;
 
-    /// As a program reads it, and, but for a space behind a comma, as it stands in the file.
+    /// The JSON form. It is also the form in the file, except for spaces after commas.
     fn json(&self) -> serde_json::Value;
 }
 
-/// The one value that `matches` have.
+/// The single value in `matches`.
 fn one<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> T {
     matches
         .get_one(id)
@@ -40,7 +41,7 @@ fn one<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> T {
         .expect("a setting that was given has a value")
 }
 
-/// The strings that `matches` have; an empty one stands for no value at all.
+/// The strings in `matches`; an empty one stands for an empty list.
 fn strings(matches: &ArgMatches, id: &str) -> Vec<String> {
     let given = matches.get_many::<String>(id).into_iter().flatten();
     given.filter(|text| !text.is_empty()).cloned().collect()
@@ -53,16 +54,16 @@ pub(super) fn refusal(cause: String, hint: impl Into<String>) -> InputError {
     }
 }
 
-/// What a value of the file should be.
+/// The expected value in the file.
 #[derive(Clone, Copy)]
 enum Wanted {
     /// The value of a setting.
     Whole(&'static str),
-    /// One in the list of these, which is the value of a setting.
+    /// An element of a list, which is the value of a setting.
     ListOf(&'static str),
 }
 
-/// The refusal of a value of another type.
+/// The refusal of a value of the wrong type.
 fn no<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> ValueErrors {
     let is = match value.get_ref() {
         DeValue::String(_) => "a string",
@@ -81,7 +82,7 @@ fn no<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> Valu
     vec![(value.span(), refusal(cause, hint))]
 }
 
-/// A string of the file.
+/// A string in the file.
 fn string<'a, T: Value>(
     key: &str,
     value: &'a Spanned<DeValue<'_>>,
@@ -93,7 +94,7 @@ fn string<'a, T: Value>(
     }
 }
 
-/// A whole number of the file; none if it is beyond 64 bits.
+/// A whole number in the file; `None` beyond 64 bits.
 fn number<T: Value>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
@@ -105,7 +106,7 @@ fn number<T: Value>(
     }
 }
 
-/// A list of the file, each value read by `item`.
+/// A list in the file, each element read by `item`.
 fn list<T: Value, I>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
@@ -129,12 +130,12 @@ fn list<T: Value, I>(
     }
 }
 
-/// A refusal of one among the values of `key`.
+/// The refusal of an element of `key`.
 fn among(key: &str, span: Range<usize>, InputError { cause, hint }: InputError) -> ValueErrors {
     vec![(span, refusal(format!("`{key}`: {cause}"), hint))]
 }
 
-/// An address that can be the source of packets, just as a range must.
+/// An address that can be the source of packets, like a range.
 fn address(text: &str) -> Result<IpAddr, InputError> {
     let Ok(address) = text.parse() else {
         return Err(refusal(
@@ -145,7 +146,7 @@ fn address(text: &str) -> Result<IpAddr, InputError> {
     parse_range(text).map(|_| address)
 }
 
-/// A whole number of the file, as it is written.
+/// A whole number in the file, as written.
 fn digits(value: &Spanned<DeValue<'_>>) -> String {
     match value.get_ref() {
         DeValue::Integer(digits) => digits.to_string(),
@@ -153,7 +154,7 @@ fn digits(value: &Spanned<DeValue<'_>>) -> String {
     }
 }
 
-/// Reads each item of what was typed by `item`; all refusals, otherwise.
+/// Reads each typed element by `item`; returns all refusals otherwise.
 fn each<T>(
     texts: &[String],
     item: impl Fn(&str) -> Result<T, InputError>,
@@ -179,7 +180,7 @@ impl Value for PathBuf {
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Wanted::Whole("a path"))?;
         if !text.starts_with('/') {
-            // Relative to what, a service and a shell would not agree on.
+            // A relative path would mean different files to a service and to a shell.
             let cause = format!("`{key}` is `{text}`, which does not start with `/`");
             let hint = "write the whole path";
             return Err(vec![(value.span(), refusal(cause, hint))]);
@@ -343,7 +344,7 @@ impl Value for Vec<IpAddr> {
     }
 }
 
-/// Warnings that need not be told.
+/// Acknowledged warnings.
 impl Value for Vec<Acknowledgement> {
     const EXAMPLE: &'static str = "[\"W11\", \"W08:wg0\"]";
 
@@ -367,7 +368,7 @@ fn acknowledgement(text: &str) -> Result<Acknowledgement, InputError> {
     Acknowledgement::parse(text).map_err(|(cause, hint)| InputError { cause, hint })
 }
 
-/// Where metrics are served.
+/// The address that serves metrics.
 impl Value for MetricsListen {
     const EXAMPLE: &'static str = "\"127.0.0.1:9464\"";
 
@@ -389,7 +390,7 @@ impl Value for MetricsListen {
     }
 }
 
-/// How long.
+/// A duration.
 impl Value for Window {
     const EXAMPLE: &'static str = "\"5m\"";
 
@@ -410,7 +411,7 @@ impl Value for Window {
     }
 }
 
-/// A word among a few.
+/// A word out of a few.
 macro_rules! choice {
     ($type:ty, $example:literal) => {
         impl Value for $type {
@@ -445,7 +446,7 @@ choice!(OnCut, "\"trial\"");
 choice!(PolicyMode, "\"enforce\"");
 choice!(XdpMode, "\"auto\"");
 
-/// The word for a choice, as the command line has it.
+/// The word for a choice on the command line.
 fn word_of<T: ValueEnum>(choice: &T) -> String {
     let value = choice.to_possible_value();
     value.expect("no choice is hidden").get_name().to_owned()

@@ -1,4 +1,4 @@
-//! Who changed something, and by which command: kept with each generation and each list, so that a
+//! The author of a change, and the command: stored with each generation and each list, so that a
 //! colleague can be asked.
 
 use std::{env, fmt, path::Path};
@@ -10,32 +10,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Cli;
 
-/// Who made a change.
+/// The author of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
-    /// The command as it was typed, from the verb on; or what else brought the change about.
+    /// The command as typed, from the verb on; or another cause of the change.
     pub command: String,
-    /// The name of the user, before `sudo` and its like.
+    /// The name of the user, before `sudo` and the like.
     pub user: Option<String>,
-    /// The number of the same user.
+    /// The uid of the same user.
     pub uid: Option<u32>,
 }
 
-/// What stands for a command where a file was edited.
+/// The command for an edited file.
 const EDIT: &str = "edit";
 
-/// More of a command is cut off.
+/// The maximum length of a command; the rest is cut off.
 const SHOWN: usize = 160;
 
-/// Who audits a login has no number: `-1`, as the kernel has it (`AUDIT_UID_UNSET`).
+/// The audit uid of a process without a login: `-1` (`AUDIT_UID_UNSET`).
 const NOBODY: u32 = u32::MAX;
 
 impl Author {
-    /// The one who runs this process.
+    /// The user of this process.
     pub fn of_this_process() -> Self {
         let words = env::args_os().skip(1);
         let words: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
-        // What is before the verb says where things are, and not what was done.
+        // Words before the verb say where the files are, not what was done.
         let all = Cli::command();
         let is_verb = |word: &String| all.find_subcommand(word).is_some();
         let verb = words.iter().position(is_verb).unwrap_or_default();
@@ -47,7 +47,7 @@ impl Author {
         Self::with(command, person())
     }
 
-    /// The owner of the file at `path`, who is likely to have edited it.
+    /// The owner of the file at `path`, the likely author of its edit.
     pub fn of_edit(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         let owner = std::fs::metadata(path).map(|found| found.uid()).ok();
@@ -63,7 +63,7 @@ impl Author {
         }
     }
 
-    /// The verbs of the command: what it is without its arguments.
+    /// The verbs of the command, without arguments.
     pub fn verb(&self) -> String {
         let mut words = self.command.split_whitespace();
         match (words.next(), words.next()) {
@@ -76,7 +76,7 @@ impl Author {
 }
 
 impl Author {
-    /// The verb and the user, for a line: `ranges add, alice`.
+    /// The verb and the user in short form: `ranges add, alice`.
     pub fn in_short(&self) -> String {
         let verb = self.verb();
         match (&self.user, self.uid) {
@@ -87,7 +87,7 @@ impl Author {
     }
 }
 
-/// As in a sentence: `ranges add 192.0.2.1` by alice.
+/// For use in a sentence: `ranges add 192.0.2.1` by alice.
 impl fmt::Display for Author {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`", self.command)?;
@@ -99,7 +99,7 @@ impl fmt::Display for Author {
     }
 }
 
-/// A word of a command, as a shell takes it for one.
+/// A word of a command, quoted for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:,=@%+".contains(letter);
     if !word.is_empty() && word.chars().all(is_plain) {
@@ -108,8 +108,8 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// The user who started this: the one that `sudo`, `doas` or `pkexec` note, if this process is
-/// root's; else the one who logged in; else the process's own.
+/// The user who started this: the one that `sudo`, `doas` or `pkexec` report, if this process is
+/// root's; else the login user; else the process's own.
 fn person() -> Option<u32> {
     let own = getuid().as_raw();
     if own != 0 {

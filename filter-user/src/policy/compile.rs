@@ -1,4 +1,4 @@
-//! From a list and the implicit sources to the prefixes of a generation.
+//! Compiles a list and the implicit sources to the prefixes of a generation.
 
 use std::net::IpAddr;
 
@@ -13,9 +13,10 @@ use crate::ranges::Entry;
 pub struct Prefix {
     /// The range, its host bits zero.
     pub range: IpNet,
-    /// Where it comes from, as bits of [`Origin`].
+    /// Its origins, as bits of [`Origin`].
     pub origins: u8,
-    /// When nothing that holds it authorizes it any more: the latest of its own expiry and those of the ranges around it.
+    /// The time when it no longer authorizes: the latest of its own expiry and those of the ranges
+    /// around it.
     pub expires: Option<Timestamp>,
 }
 
@@ -48,7 +49,7 @@ impl Prefixes {
         self.sorted.is_empty()
     }
 
-    /// The prefix of exactly this range.
+    /// The prefix with exactly this range.
     pub fn get(&self, range: &IpNet) -> Option<&Prefix> {
         let found = self
             .sorted
@@ -70,11 +71,12 @@ impl Prefixes {
     }
 }
 
-/// Sorted and merged, whatever the order they come in; a range that comes twice has both origins, and the later expiry.
+/// Sorts and merges, whatever the order. A range that comes twice gets both origins and the later
+/// expiry.
 impl FromIterator<Prefix> for Prefixes {
     fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
         let mut sorted: Vec<Prefix> = prefixes.into_iter().collect();
-        // Most of them are in order already, which this makes use of.
+        // Most of them are sorted already, which makes this sort fast.
         sorted.sort_by_key(|prefix| prefix.range);
         sorted.dedup_by(|next, kept| {
             let same = next.range == kept.range;
@@ -84,7 +86,8 @@ impl FromIterator<Prefix> for Prefixes {
             }
             same
         });
-        // In this order a range comes behind those around it: the innermost of them is on top of the stack.
+        // In this order a range follows those around it: the innermost of them is on top of the
+        // stack.
         let mut around: Vec<Prefix> = Vec::new();
         for prefix in &mut sorted {
             while around
@@ -102,12 +105,12 @@ impl FromIterator<Prefix> for Prefixes {
     }
 }
 
-/// The later of two expiries, of which none is never.
+/// The later of two expiries; `None` is never.
 fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     one.zip(other).map(|(one, other)| one.max(other))
 }
 
-/// The ranges that are authorized without being listed.
+/// The implicit sources: authorized without being listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// The node's own addresses.
@@ -207,7 +210,7 @@ mod tests {
         );
     }
 
-    /// The longest match alone, as the kernel finds it, says what a scan of all entries says.
+    /// The longest match of the kernel gives the same answer as a scan of all entries.
     #[test]
     fn the_longest_match_decides_like_all_entries_together() {
         let entries: Vec<Entry> = (0..64)

@@ -1,4 +1,4 @@
-//! What sets one list apart from another.
+//! The difference between two lists.
 
 use std::{cmp::Ordering, fmt};
 
@@ -9,30 +9,30 @@ use serde::Serialize;
 use super::compile::{Prefix, Prefixes};
 use crate::ranges::Entry;
 
-/// The difference between the list that is there and the one that is wanted.
+/// The difference between the list in force and the wanted list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Ranges that come.
+    /// New ranges.
     pub added: Vec<IpNet>,
-    /// Ranges that go.
+    /// Removed ranges.
     pub removed: Vec<IpNet>,
-    /// Ranges that stay, and let in until another time.
+    /// Kept ranges with another expiry.
     pub changed: Vec<IpNet>,
-    /// Ranges that let in as before, and whose entry is another one: its comment, or an expiry that
-    /// a wider range overrides.
+    /// Ranges that authorize as before, but whose entry differs: in its comment, or in an expiry
+    /// that a wider range overrides.
     pub edited: Vec<IpNet>,
-    /// How many ranges stay as they are.
+    /// The number of ranges without a change.
     pub unchanged: usize,
-    /// Until when each of `changed` let in, and until when it does now; none is for ever.
+    /// The expiry of each of `changed` before and after; `None` is never.
     #[serde(skip)]
     lives: Vec<(Option<Timestamp>, Option<Timestamp>)>,
 }
 
-/// How many ranges a line names.
+/// The number of ranges that a line names.
 const NAMED: usize = 4;
 
 impl Difference {
-    /// From the entries of a list to those of another one.
+    /// Compares the entries of two lists.
     pub fn new(have: &[Entry], want: &[Entry]) -> Self {
         let of = |entry: &Entry| (entry.range, entry.expires);
         let mut difference = Self::between(have.iter().map(of), want.iter().map(of));
@@ -40,7 +40,7 @@ impl Difference {
         difference
     }
 
-    /// None between two lists of `unchanged` ranges.
+    /// No difference between two lists of `unchanged` ranges.
     pub fn none(unchanged: usize) -> Self {
         Self {
             unchanged,
@@ -48,7 +48,7 @@ impl Difference {
         }
     }
 
-    /// From `have` to `want`, ranges with the time until which they let in. A range that comes twice counts once.
+    /// Compares ranges with their expiries. A range that comes twice counts once.
     pub fn between(
         have: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
         want: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
@@ -77,8 +77,8 @@ impl Difference {
         }
     }
 
-    /// Takes those of the unchanged ranges whose entry in `want` differs from that in `have` for
-    /// edited ones. Both are in order, as [`super::RangesFile::list`] has them.
+    /// Moves unchanged ranges whose entries differ to the edited ones. Both lists are sorted, as
+    /// [`super::RangesFile::list`] returns them.
     pub fn note_edits(&mut self, have: &[Entry], want: &[Entry]) {
         let (mut have, mut want) = (have, want);
         while let (Some(old), Some(new)) = (have.first(), want.first()) {
@@ -104,19 +104,19 @@ impl Difference {
         self.count() == 0
     }
 
-    /// How many ranges make a difference.
+    /// The number of ranges with a difference.
     pub fn count(&self) -> usize {
         self.added.len() + self.removed.len() + self.changed.len() + self.edited.len()
     }
 
-    /// Whether the range comes, or lets in until another time.
+    /// Whether the range is new, or has another expiry.
     pub fn brings(&self, range: &IpNet) -> bool {
         [&self.added, &self.changed]
             .iter()
             .any(|ranges| ranges.binary_search(range).is_ok())
     }
 
-    /// Each range that makes a difference, with its sign.
+    /// Each range with a difference, with its sign.
     pub fn signed(&self) -> impl Iterator<Item = String> {
         let sign = |sign: char| move |range: &IpNet| format!("{sign}{range}");
         let added = self.added.iter().map(sign('+'));
@@ -127,8 +127,8 @@ impl Difference {
             .chain(self.edited.iter().map(sign('~')))
     }
 
-    /// The same, each with what becomes of its entry, in words. `before` and `after` are the
-    /// entries of both lists, in order; `sources` is what the second was compiled to, if it was.
+    /// Each range with a difference, and the change of its entry in words. `before` and `after` are
+    /// the sorted entries of both lists; `sources` is the compiled second list, if there is one.
     pub fn in_words<'a>(
         &'a self,
         before: &'a [Entry],
@@ -191,14 +191,14 @@ impl Difference {
         added.chain(removed).chain(changed).chain(edited)
     }
 
-    /// Those of the ranges that come or change whose own expiry in `after` has no effect: a wider
-    /// range lets them in for longer.
+    /// The new or changed ranges whose own expiry in `after` has no effect, since a wider range
+    /// authorizes them for longer.
     pub fn outliving<'a>(
         &'a self,
         after: &'a [Entry],
         sources: &'a Prefixes,
     ) -> impl Iterator<Item = IpNet> + 'a {
-        // Few have one.
+        // Few entries expire.
         let expiring = after.iter().filter(|entry| entry.expires.is_some());
         let ranges = expiring.map(|entry| entry.range);
         ranges.filter(move |range| {
@@ -217,7 +217,8 @@ fn named(range: &IpNet, entry: Option<&Entry>) -> String {
     }
 }
 
-/// The entry of `range` among `entries`, which are in order; of several the one that lives longest: it says what holds.
+/// The entry of `range` among the sorted `entries`; of several the one with the latest expiry,
+/// since that one counts.
 pub fn entry<'a>(entries: &'a [Entry], range: &IpNet) -> Option<&'a Entry> {
     let start = entries.partition_point(|entry| entry.range < *range);
     let same = entries[start..]
@@ -226,7 +227,7 @@ pub fn entry<'a>(entries: &'a [Entry], range: &IpNet) -> Option<&'a Entry> {
     same.max_by_key(|entry| entry.expires.unwrap_or(Timestamp::MAX))
 }
 
-/// Takes all entries of `range` from the beginning of `entries`.
+/// Removes all entries of `range` from the front of `entries`.
 fn take_range<'a>(entries: &mut &'a [Entry], range: IpNet) -> &'a [Entry] {
     let len = entries
         .iter()
@@ -237,7 +238,7 @@ fn take_range<'a>(entries: &mut &'a [Entry], range: IpNet) -> &'a [Entry] {
     taken
 }
 
-/// The range around `range` that lets it in for longer than its entry says, which is until `own`.
+/// The range around `range` that authorizes it beyond `own`, its entry's expiry.
 fn outlives(sources: &Prefixes, range: &IpNet, own: Timestamp) -> Option<Prefix> {
     let life = sources.get(range)?.expires;
     if life.is_some_and(|time| time <= own) {
@@ -246,8 +247,8 @@ fn outlives(sources: &Prefixes, range: &IpNet, own: Timestamp) -> Option<Prefix>
     let mut around = *range;
     while let Some(outer) = around.supernet() {
         around = outer;
-        // A prefix lives as long as the longest-lived one around it: the outermost of those is the
-        // one that gives it that time.
+        // A prefix lives as long as the longest-lived one around it: the outermost of those sets
+        // that time.
         if let Some(found) = sources.get(&around)
             && found.expires == life
         {
@@ -257,7 +258,7 @@ fn outlives(sources: &Prefixes, range: &IpNet, own: Timestamp) -> Option<Prefix>
     None
 }
 
-/// What becomes of an entry whose own expiry is `time`, inside `outer`.
+/// Text for an entry whose own expiry is `time`, inside `outer`.
 fn overridden(time: Timestamp, outer: &Prefix) -> String {
     let until = match outer.expires {
         None => "which does not expire".to_owned(),
@@ -269,7 +270,7 @@ fn overridden(time: Timestamp, outer: &Prefix) -> String {
     )
 }
 
-/// What becomes of a range that let in until another time.
+/// Text for a range with another expiry.
 fn life((had, has): (Option<Timestamp>, Option<Timestamp>), now: Timestamp) -> String {
     let expired = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
     match (had, has) {
@@ -287,7 +288,7 @@ fn life((had, has): (Option<Timestamp>, Option<Timestamp>), now: Timestamp) -> S
     }
 }
 
-/// How the comment changed, if it did.
+/// Text for a changed comment; `None` without a change.
 fn comment(old: Option<&Entry>, new: Option<&Entry>) -> Option<String> {
     let of = |entry: Option<&Entry>| entry.and_then(|entry| entry.comment.clone());
     match (of(old), of(new)) {
@@ -299,7 +300,7 @@ fn comment(old: Option<&Entry>, new: Option<&Entry>) -> Option<String> {
     }
 }
 
-/// Each range once, with its expiry; of several the latest, of which none is never.
+/// Each range once, with its expiry; of several the latest; `None` is never.
 fn sorted(
     ranges: impl Iterator<Item = (IpNet, Option<Timestamp>)>,
 ) -> Vec<(IpNet, Option<Timestamp>)> {
@@ -374,7 +375,7 @@ mod tests {
         list
     }
 
-    /// What is said of the way from one list to another, at second 10.
+    /// The text of the difference between two lists, at second 10.
     fn words(before: &[Entry], after: &[Entry]) -> Vec<String> {
         let now = Timestamp::from_second(10).expect("a time");
         let sources = |entries: &[Entry]| compile(entries, &Sources::default());
@@ -462,13 +463,13 @@ mod tests {
                 "~192.0.2.20/32 (contractor), in force for as long as 192.0.2.0/24, which does not expire, and not only until 1970-01-01T00:00:50Z",
             ]
         );
-        // As long as itself is not longer.
+        // The expiry has no effect if the wider range lives longer.
         let same = list(&[("192.0.2.0/24", Some(50)), contractor]);
         assert_eq!(
             words(&list(&[contractor]), &same),
             ["+192.0.2.0/24, until 1970-01-01T00:00:50Z"]
         );
-        // Another expiry of its own makes no difference to packets, and is told.
+        // An expiry without effect on packets is shown, too.
         let edited = list(&[("192.0.2.0/24", None), ("192.0.2.20/32", Some(90))]);
         assert_eq!(
             words(&list(&[("192.0.2.0/24", None), contractor]), &edited),

@@ -1,4 +1,5 @@
-//! The compiled policy: from a list, the implicit sources and the settings to what the maps hold; pure.
+//! The compiled policy: from a list, the implicit sources and the settings to the content of the
+//! maps; pure.
 
 pub mod author;
 mod compile;
@@ -21,28 +22,30 @@ use filter_common::{Encapsulation, Mode, layout::Basis};
 use self::author::Author;
 use crate::config::Settings;
 
-/// A policy as it is compiled into a generation. The table is made by a thread of its own, from the first.
+/// A policy as it is compiled into a generation. A thread of its own compiles the table from the
+/// start.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// What it is compiled from besides the list.
+    /// The settings that it is compiled from.
     pub settings: Settings,
-    /// What is looked into.
+    /// The encapsulations that the filter reads into.
     pub decapsulation: Decapsulation,
     /// False if the list is the off switch.
     pub enforced: bool,
     /// The digest of the list.
     pub list: [u8; 32],
-    /// What it was made from.
+    /// The files or fallback that it was made from.
     pub basis: Basis,
-    /// Who wants it.
+    /// Its author.
     pub by: Author,
-    /// Never another one than `table` is of.
+    /// Always the prefixes of `table`.
     sources: Arc<Prefixes>,
     table: Arc<OnceLock<Table>>,
 }
 
 impl Policy {
-    /// The policy that authorizes `sources`, which a list with this digest, the off switch if it is not `enforced`, was compiled to.
+    /// The policy that authorizes `sources`, compiled from a list with this digest. The list is the
+    /// off switch if not `enforced`.
     pub fn new(
         settings: Settings,
         decapsulation: Decapsulation,
@@ -61,7 +64,7 @@ impl Policy {
             table: Arc::default(),
         };
         let ahead = policy.clone();
-        // Where no thread can be had, whoever needs the table makes it.
+        // Without a thread, the first use of the table compiles it.
         let _ = thread::Builder::new().spawn(move || {
             ahead.table();
         });
@@ -78,7 +81,7 @@ impl Policy {
         self.table.get_or_init(|| Table::new(&self.sources))
     }
 
-    /// The mode that packets meet.
+    /// The mode in which packets are judged.
     pub fn mode(&self) -> Mode {
         if self.enforced {
             self.settings.mode.mode()
@@ -88,12 +91,12 @@ impl Policy {
     }
 }
 
-/// A set of encapsulations that the node takes off without a tunnel device.
+/// The encapsulations that the node removes without a tunnel device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decapsulation(u8);
 
 impl Decapsulation {
-    /// Where `routes` and `labels` tell what those do.
+    /// Those of IPv6 routes if `routes`, and of MPLS if `labels`.
     pub fn of(routes: bool, labels: bool) -> Self {
         let bits = [
             (routes, Encapsulation::SegmentRouting),
@@ -103,7 +106,7 @@ impl Decapsulation {
         Self(bits.fold(0, |bits, (_, how)| bits | how as u8))
     }
 
-    /// As the kernel keeps it.
+    /// The number in the kernel's maps.
     pub const fn bits(self) -> u8 {
         self.0
     }

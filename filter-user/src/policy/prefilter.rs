@@ -1,4 +1,4 @@
-//! From the prefixes of a generation to the table that the program asks first.
+//! Compiles the prefixes of a generation to the prefilter.
 
 use bytemuck::zeroed_box;
 use filter_common::prefilter::{
@@ -10,24 +10,25 @@ use ipnet::IpNet;
 
 use super::compile::Prefixes;
 
-/// A compiled table: exactly the addresses that are in some prefix, whatever its expiry. All that have no line for want of room are in it, too.
+/// A compiled table: exactly the addresses in some prefix, whatever its expiry. Beyond the maximum
+/// number of lines it also matches addresses outside.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// What goes into the header.
+    /// The part in the header.
     pub start: Box<PrefilterHead>,
-    /// The lines that do not, the first of them with the index [`HEADER_LINES`].
+    /// The lines outside the header; the first has the index [`HEADER_LINES`].
     pub lines: Vec<Line>,
-    /// The bitmaps of IPv4 and of IPv6 that do not; empty where they do.
+    /// The bitmaps of IPv4 and of IPv6 outside the header; empty where the header has them.
     pub bitmaps: [Vec<Block>; 2],
 }
 
 impl Table {
-    /// The table of `prefixes`.
+    /// Compiles `prefixes`.
     pub fn new(prefixes: &Prefixes) -> Self {
         Self::with_room(prefixes, NO_LINE)
     }
 
-    /// The same with so many lines at most.
+    /// Like [`new`](Self::new), with a limit on the lines.
     fn with_room(prefixes: &Prefixes, room: u32) -> Self {
         let mut lines = Lines {
             lines: Vec::new(),
@@ -66,15 +67,17 @@ impl Table {
     }
 }
 
-/// The fewest bytes of a bitmap for each range; it has up to twice as many. So many that most addresses find nothing, and no more, as what they take
-/// of the caches the lines lack.
+/// The minimum size of a bitmap, in bytes per range; the maximum is twice that. It is large enough
+/// that most addresses match no bit, and small enough to leave cache for the lines.
 const SPACE: usize = 2;
-/// The most blocks of a bitmap, as a power of two: 4 MiB.
+/// The maximum number of blocks of a bitmap, as a power of two: 4 MiB.
 const MOST_BLOCKS: u32 = 16;
-/// The most first bits of an address that are hashed. Behind the three that choose the bitmap the program has 61 at hand.
+/// The maximum length of a hashed prefix, in bits. The program has 61 left after the three that
+/// choose the bitmap.
 const MOST_STREWN: u32 = 61;
 
-/// Puts the bitmap of those of `intervals` that begin like `start`, in `depth` bits, into `roots`, or returns it if it is too long.
+/// Fills the bitmap of those of `intervals` that share the first `depth` bits of `start`. Puts it
+/// into `roots`, or returns it if it is too long.
 fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoots) -> Vec<Block> {
     let bounds = Interval::sharing(start, depth);
     let intervals = bounds.touched(intervals);
@@ -82,7 +85,7 @@ fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoo
         .div_ceil(size_of::<Block>())
         .max(1);
     let block_bits = space.next_power_of_two().ilog2().min(MOST_BLOCKS);
-    // The first and the last value of each, in so many bits behind what all in `bounds` begin with.
+    // The first and the last value of each, in the next `bits` bits after the shared ones.
     let values = |bits: u32| {
         let value = move |address: u128| (address << depth >> (128 - bits)) as u64;
         intervals.iter().map(move |interval| {
@@ -136,11 +139,13 @@ fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoo
     blocks
 }
 
-/// How many first bits are to be hashed over a bitmap of 2^`told_apart` bits, so that the fewest strangers find something there; `None` if that is no
-/// less than half of those who do in a bitmap where none are. Given is how far the last address of each interval is from its first.
+/// The length of the prefixes to hash over a bitmap of 2^`index_bits` bits, so that the fewest
+/// unlisted sources match. `None` if that is not less than half of the matches without hashing.
+/// `widths` are the distances from the first to the last address of each interval.
 ///
-/// A stranger finds something who begins like a interval, or by chance. With each bit more there are fewer of the former, and more of the latter, as
-/// intervals that are wider than a value take twice as many.
+/// An unlisted source matches if it shares a prefix with an interval, or by chance. A longer prefix
+/// makes the former rarer and the latter more frequent, since intervals that are wider than a value
+/// then take twice as many.
 fn hashed_bits(widths: impl Iterator<Item = u128>, told_apart: u32) -> Option<u32> {
     let mut spans_as_wide = [0_u32; 129];
     for width in widths {
@@ -169,7 +174,7 @@ fn set(words: &mut [u64], bit: usize) {
     words[bit >> 6] |= 1 << (bit & 63);
 }
 
-/// Addresses one after the other, as numbers of 128 bits, both ends included.
+/// An interval of addresses as 128-bit numbers, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Interval {
     first: u128,
@@ -177,7 +182,7 @@ struct Interval {
 }
 
 impl Interval {
-    /// All that share their first `bits` bits with `first`, the first of them.
+    /// All addresses that share the first `bits` bits of `first`, which is the lowest of them.
     fn sharing(first: u128, bits: u32) -> Self {
         Self {
             first,
@@ -185,8 +190,9 @@ impl Interval {
         }
     }
 
-    /// The addresses of this interval, all of those that share its first `depth` bits, whose next octet is `octet`. The last octet of an
-    /// address may go on beyond it, with zeros.
+    /// The part of this interval whose next octet is `octet`. The interval holds all addresses that
+    /// share its first `depth` bits. The last octet may reach beyond the address, padded with
+    /// zeros.
     fn octet(self, octet: u128, depth: u32) -> Option<Self> {
         let beyond = depth.saturating_sub(120);
         if octet & ((1 << beyond) - 1) != 0 {
@@ -200,7 +206,7 @@ impl Interval {
         self.first <= other.first && other.last <= self.last
     }
 
-    /// The part that is in `bounds`, which it touches.
+    /// The part inside `bounds`, which it touches.
     fn within(self, bounds: Self) -> Self {
         Self {
             first: self.first.max(bounds.first),
@@ -208,7 +214,7 @@ impl Interval {
         }
     }
 
-    /// Those of `intervals`, which are in order, with addresses of this one.
+    /// Those of the sorted `intervals` that touch this one.
     fn touched(self, intervals: &[Self]) -> &[Self] {
         let start = intervals.partition_point(|interval| interval.last < self.first);
         let end = intervals.partition_point(|interval| interval.first <= self.last);
@@ -216,8 +222,8 @@ impl Interval {
     }
 }
 
-/// The addresses of each family that are in some prefix: in order, and something between any two of them. Those of IPv4 are in the
-/// upper 32 bits.
+/// The addresses of each family that are in some prefix: sorted, with a gap between any two. IPv4
+/// addresses are in the upper 32 bits.
 fn intervals(prefixes: &Prefixes) -> [Vec<Interval>; 2] {
     let mut families = [Vec::new(), Vec::new()];
     for prefix in prefixes.iter() {
@@ -238,26 +244,26 @@ fn intervals(prefixes: &Prefixes) -> [Vec<Interval>; 2] {
     families
 }
 
-/// What a leaf holds: addresses of which the bits that the leaf sees are one after the other.
+/// An entry of a leaf: an interval in the bits that the leaf compares.
 struct Part {
     first: u64,
     last: u64,
-    /// For one whose bits that the leaf does not see matter as well: the addresses that share those it does see.
+    /// If the remaining bits matter as well: all addresses that share the compared bits.
     further: Option<Interval>,
 }
 
 struct Lines {
     lines: Vec<Line>,
-    /// How many there may be.
+    /// The maximum number of lines.
     room: usize,
 }
 
 impl Lines {
-    /// The line for the addresses in `bounds`, which are all that share their first `depth` bits; `intervals` are those that touch them.
-    /// What follows it is put in.
+    /// The line for the addresses in `bounds`, which share their first `depth` bits. `intervals`
+    /// are those that touch them. Also adds the lines that it refers to.
     fn line(&mut self, intervals: &[Interval], bounds: Interval, depth: u32) -> Line {
         match parts(intervals, bounds, depth) {
-            // A node without a bit: nothing.
+            // A node without a bit set: no range.
             Some(parts) if parts.is_empty() => [0; 9],
             Some(parts) => self.leaf(parts, intervals, depth),
             None => self.node(intervals, bounds, depth),
@@ -310,7 +316,8 @@ impl Lines {
         line
     }
 
-    /// Puts in the lines for each of `bounds`, one after the other, and returns the index of the first; of none, if there is no room.
+    /// Adds consecutive lines for each of `bounds`, and returns the index of the first; `NO_LINE`
+    /// if there is no room.
     fn follow(&mut self, bounds: &[Interval], intervals: &[Interval], depth: u32) -> u32 {
         let next = self.lines.len();
         if next + bounds.len() > self.room {
@@ -324,7 +331,8 @@ impl Lines {
     }
 }
 
-/// What a leaf behind the first `depth` bits would hold of `intervals`; `None` if it has no room for that.
+/// The entries of a leaf after the first `depth` bits for `intervals`; `None` if there are too
+/// many.
 fn parts(intervals: &[Interval], bounds: Interval, depth: u32) -> Option<Vec<Part>> {
     let unseen = (1_u128 << 64_u32.saturating_sub(depth)) - 1;
     let seen = |address: u128| (address << depth >> 64) as u64;
@@ -332,7 +340,8 @@ fn parts(intervals: &[Interval], bounds: Interval, depth: u32) -> Option<Vec<Par
     for interval in intervals {
         let Interval { first, last } = interval.within(bounds);
         let (cut_first, cut_last) = (first & unseen != 0, last & unseen != unseen);
-        // An end in the midst of addresses that look the same; so may be that of the interval before.
+        // An interval ends between addresses that share the compared bits; the previous interval
+        // may end there, too.
         let cut = |parts: &mut Vec<Part>, address: u128| {
             let further = Some(Interval {
                 first: address & !unseen,

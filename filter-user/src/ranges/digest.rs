@@ -1,4 +1,4 @@
-//! A list in 32 bytes: whether two lists let the same sources in until the same times.
+//! The digest of a list: equal for lists that authorize the same sources until the same times.
 
 use sha2::{Digest as _, Sha256};
 

@@ -1,28 +1,28 @@
-//! When an entry expires: a point in time in the file, a point in time or a duration on the command line.
+//! The expiry of an entry: a time in the file, a time or a duration on the command line.
 
 use jiff::{Span, Timestamp, civil::DateTime, tz::TimeZone};
 
 use super::{InputError, meant::shown};
 
-/// From here on a time means never: the kernel counts nanoseconds since boot in 64 bits, which end
-/// some 580 years after it.
+/// From this time on an expiry means never: the kernel counts nanoseconds since boot in 64 bits,
+/// which last for some 580 years.
 const NEVER: &str = "2500-01-01T00:00:00Z";
 
 fn never() -> Timestamp {
     NEVER.parse().expect("it is a time")
 }
 
-/// Parses the time behind `expires=`: RFC 3339 with an offset or `Z`; `None` if it is so far away
+/// Parses the time after `expires=`: RFC 3339 with an offset or `Z`. `None` if it is so far away
 /// that the entry never expires.
 ///
 /// # Errors
-/// Anything else, with the form that would be taken: a time without an offset would mean another moment on each machine.
+/// Anything else, with a hint: a time without an offset would mean another moment on each machine.
 pub(super) fn parse_until(text: &str) -> Result<Option<Timestamp>, InputError> {
     parse_time(text).map(|time| Some(time).filter(|time| *time < never()))
 }
 
-/// Parses a time as RFC 3339 has it. The last hours of the year 9999, which the clock here does not
-/// reach, are its last second.
+/// Parses a time in RFC 3339. The clock here does not reach the last hours of the year 9999: they
+/// become its last second.
 ///
 /// # Errors
 /// As of [`parse_until`].
@@ -40,7 +40,7 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, InputError> {
     })
 }
 
-/// RFC 3339, section 5.6: the library takes more than that.
+/// RFC 3339 section 5.6: the library accepts more than that.
 fn read(text: &str) -> Option<Timestamp> {
     const FORM: &[u8] = b"0000-00-00T00:00:00";
     let bytes = text.as_bytes();
@@ -84,11 +84,11 @@ fn read(text: &str) -> Option<Timestamp> {
     }
 }
 
-/// Parses what `--expires` takes, at `now`: a duration like `8h`, `30d`, `3mo` or `1h 30m`, or a
+/// Parses the value of `--expires` at `now`: a duration like `8h`, `30d`, `3mo` or `1h 30m`, or a
 /// time as in the file. Whole seconds.
 ///
 /// # Errors
-/// Anything else, and what is not in the future, or too far in it.
+/// Anything else, and times in the past or too far in the future.
 pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, InputError> {
     let text = text.trim();
     let refuse = |what: &str, hint: &str| {
@@ -105,7 +105,7 @@ pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, InputError>
             InputError::new(refusal.cause.replacen("time", "expiry", 1), refusal.hint)
         })?,
         (false, Ok(span)) => {
-            // Months and years are those of the calendar, and a day has 24 hours.
+            // Months and years follow the calendar, and a day has 24 hours.
             let then = TimeZone::UTC.to_datetime(now).checked_add(span);
             then.and_then(|then| TimeZone::UTC.to_timestamp(then))
                 .unwrap_or(Timestamp::MAX)

@@ -1,4 +1,4 @@
-//! What is wrong with a line of a file, and with a file.
+//! Faults of a line, and of a file.
 
 use super::{
     InputError,
@@ -8,17 +8,17 @@ use super::{
 };
 use crate::ui::{error::InputErrors, visible::code};
 
-/// What is wrong with a file: the first refusals with their line numbers, and how many more there are.
+/// The faults of a file: the first refusals with their line numbers, and the number of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// In the order of the lines, which count from one; number 0 stands for the whole file.
+    /// In the order of the lines, which count from 1; 0 stands for the whole file.
     pub first: Vec<(usize, InputError)>,
-    /// How many are not among them.
+    /// The number of the others.
     pub more: usize,
 }
 
 impl Faults {
-    /// Nobody reads more than these, and a file may have a million.
+    /// Keeps a refusal unless there are enough: a file may have a million.
     pub(super) fn push(&mut self, line: usize, refusal: impl FnOnce() -> InputError) {
         if self.first.len() < InputErrors::SHOWN {
             self.first.push((line, refusal()));
@@ -27,7 +27,7 @@ impl Faults {
         }
     }
 
-    /// One that is about the list as a whole.
+    /// Adds a refusal of the list as a whole.
     pub(super) fn insist(&mut self, line: usize, refusal: InputError) {
         self.first.push((line, refusal));
         self.first.sort_by_key(|(line, _)| *line);
@@ -40,13 +40,13 @@ impl Faults {
     }
 }
 
-/// Why a line is refused, not yet in words.
+/// Why a line is refused, not yet as text.
 pub(super) enum Fault {
-    /// A character that nobody sees, or that ends a line elsewhere.
+    /// A hidden character, or one that ends a line in other programs.
     Hidden,
     /// The range.
     Range,
-    /// The time at which it expires.
+    /// The expiry.
     Time(InputError),
     /// The word with this number.
     Word(usize),
@@ -90,7 +90,7 @@ fn hidden_in_comment(text: &str, comment: Option<&str>) -> InputError {
     )
 }
 
-/// What stands before the comment, and the comment.
+/// The text before the comment, and the comment.
 pub(super) fn split(line: &str) -> (&str, Option<&str>) {
     let line = line.trim_end_matches('\r');
     match line.split_once('#') {
@@ -99,8 +99,8 @@ pub(super) fn split(line: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a line ends with the character for other programs, or a file was torn there: what stands
-/// behind it may not have been meant as a comment.
+/// Whether other programs end a line at the character, or a file was torn there. Text after it may
+/// not have been meant as a comment.
 pub(super) fn ends_a_line(letter: char) -> bool {
     matches!(
         letter,
@@ -108,7 +108,7 @@ pub(super) fn ends_a_line(letter: char) -> bool {
     )
 }
 
-/// Whether a comment can stand in the file.
+/// Whether the file can hold this comment.
 pub fn can_be_comment(text: &str) -> bool {
     !text.contains(|letter| letter == '\n' || ends_a_line(letter))
 }
@@ -155,7 +155,7 @@ mod tests {
             let cause = &faults.first[0].1.cause;
             assert!(cause.contains(words), "{text:?}: {cause}");
         }
-        // A comment may say what it likes in any script.
+        // A comment may use any script.
         for text in [
             "10.0.0.0/8 # \u{1f468}\u{200d}\u{1f4bb} \u{5d0}\u{200f}\u{a0}\u{1b}[31m\n",
             "10.0.0.0/8\t# x\t\r\n",

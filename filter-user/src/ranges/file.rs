@@ -1,4 +1,5 @@
-//! The ranges file: one entry a line, `CIDR [expires=TIME] [# comment]`; blank and comment lines are the user's and stay.
+//! The ranges file: one entry a line, `CIDR [expires=TIME] [# comment]`. Blank lines and comment
+//! lines are the user's and stay.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use super::{
 /// The word that switches enforcement off, on a line of its own.
 const OFF: &str = "disabled";
 
-/// What stands before the time at which an entry expires.
+/// The text before an entry's expiry.
 const EXPIRES: &str = "expires=";
 
 /// A ranges file as text that can be edited without losing a comment.
@@ -29,19 +30,19 @@ pub struct RangesFile {
     lines: Vec<Line>,
 }
 
-/// What is to become of a range that is added.
+/// A change to a range that is added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     /// The range, its host bits zero.
     pub range: IpNet,
-    /// When it is to expire, or that it is not to; `None` for what it was.
+    /// The new expiry, or none; `None` keeps the old one.
     pub expires: Option<Option<Timestamp>>,
-    /// Its comment, or that it is to have none; `None` for what it was.
+    /// The new comment, or none; `None` keeps the old one.
     pub comment: Option<Option<String>>,
 }
 
 impl Edit {
-    /// The entry that it makes where there was none.
+    /// The entry if the range is new.
     fn entry(self) -> Entry {
         Entry {
             range: self.range,
@@ -53,10 +54,10 @@ impl Edit {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Line {
-    /// Blank, or a comment: kept as it is.
+    /// Blank, or a comment; kept unchanged.
     Text(String),
     Entry {
-        /// As written, until the entry is changed.
+        /// The original text, until the entry is changed.
         text: String,
         entry: Entry,
     },
@@ -85,7 +86,7 @@ impl Line {
     }
 }
 
-/// What some editors put before a text in UTF-8.
+/// The byte order mark that some editors put before UTF-8 text.
 const BOM: char = '\u{feff}';
 
 impl RangesFile {
@@ -99,10 +100,11 @@ impl RangesFile {
         Self { lines }
     }
 
-    /// Reads a file's `text`. A byte order mark at its beginning is taken, and not written back.
+    /// Parses a file's `text`. A byte order mark at its beginning is accepted, and not written
+    /// back.
     ///
     /// # Errors
-    /// What is wrong with it. A file without an entry is refused: it never opens the port by being empty.
+    /// The faults. A file without an entry is refused: an empty file must never open the port.
     pub fn parse(text: &str) -> Result<Self, Faults> {
         let text = text.strip_prefix(BOM).unwrap_or(text);
         let mut lines = Vec::new();
@@ -118,7 +120,7 @@ impl RangesFile {
                         Line::Nobody(_) | Line::Off(_) => switches.push((number, line.clone())),
                     }
                     if !faults.is_empty() {
-                        // Of a file that is refused only the last line is looked at again.
+                        // Only the last line of a refused file is needed below.
                         lines.clear();
                     }
                     lines.push(line);
@@ -185,7 +187,7 @@ impl RangesFile {
         }
     }
 
-    /// The list it holds, in order: whoever sorts it again has little to do.
+    /// The list in the file's order, which is nearly sorted in most files.
     pub fn list(&self) -> List {
         if self.lines.iter().any(|line| matches!(line, Line::Off(_))) {
             List::Off
@@ -196,7 +198,7 @@ impl RangesFile {
         }
     }
 
-    /// Whether `text` is this file. One that is another is told from it without being understood.
+    /// Whether `text` equals this file; a different text need not be parsed.
     pub fn is(&self, text: &str) -> bool {
         let lines = text.strip_prefix(BOM).unwrap_or(text).lines();
         let lines = lines.map(str::trim_end);
@@ -210,18 +212,18 @@ impl RangesFile {
         })
     }
 
-    /// Lets the ranges of `edits` in at `now`: at the end of the file, or where they are listed
-    /// already. There an edit takes the place of what it says something about, and an expiry that
-    /// has passed is taken off: adding means to let in.
+    /// Authorizes the ranges of `edits` at `now`: at the end of the file, or in their present
+    /// lines. There an edit replaces the fields that it names, and a past expiry is removed, since
+    /// adding means to authorize.
     ///
-    /// A switch that says nobody or everybody makes way for the first range.
+    /// The off switch or `0.0.0.0/32` is removed with the first range.
     pub fn add(&mut self, edits: impl IntoIterator<Item = Edit>, now: Timestamp) {
         for edit in edits {
             self.lines
                 .retain(|line| !matches!(line, Line::Nobody(_) | Line::Off(_)));
             let is_of = |line: &Line| matches!(line, Line::Entry { entry, .. } if entry.range == edit.range);
             let listed = self.entries().filter(|entry| entry.range == edit.range);
-            // Of several lines the one that lives longest says what holds.
+            // Of several lines the one with the latest expiry counts.
             let old = listed.max_by_key(|entry| entry.expires.unwrap_or(Timestamp::MAX));
             let Some(old) = old.cloned() else {
                 self.lines.push(Line::entry(edit.entry()));
@@ -246,7 +248,8 @@ impl RangesFile {
         }
     }
 
-    /// Takes out the entries that have expired at `now`. Where none would be left, the file says that nobody is let in.
+    /// Removes the entries that have expired at `now`. If none would be left, the file authorizes
+    /// only implicit sources.
     pub fn prune(&mut self, now: Timestamp) {
         let expired = |entry: &Entry| entry.expires.is_some_and(|time| time <= now);
         self.lines
@@ -257,7 +260,7 @@ impl RangesFile {
         }
     }
 
-    /// Removes the entries of exactly this range; false if there is none.
+    /// Removes the entries with exactly this range; false without one.
     pub fn remove(&mut self, range: IpNet) -> bool {
         let before = self.lines.len();
         self.lines
@@ -315,7 +318,8 @@ fn parse_line(line: &str) -> Result<Line, Fault> {
     })
 }
 
-/// Whether an unfinished last line may be the beginning of a narrower range: `128.0.0.0/1` of `128.0.0.0/16`.
+/// Whether an unfinished last line may be the beginning of a narrower range: `128.0.0.0/1` of
+/// `128.0.0.0/16`.
 fn may_be_cut(text: &str, range: IpNet) -> bool {
     let longest = match range {
         IpNet::V4(_) => 3,

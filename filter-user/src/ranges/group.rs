@@ -1,34 +1,36 @@
-//! From the addresses that were seen to ranges that an auditor would accept.
+//! Groups observed addresses into ranges that an auditor would accept.
 //!
-//! A range is proposed only for what was seen in it:
-//! - IPv4: the sources within one /24 become one range if at least a quarter of its addresses were seen; if not, the same question is asked
-//!   of either half, down to single addresses.
-//! - IPv6: two or more sources within one /64 become that /64, for a host changes its address within one (RFC 8981); a single one stays as
-//!   it is.
+//! A range is proposed only for sources seen in it:
+//! - IPv4: the sources within one /24 become one range if at least a quarter of its addresses were
+//! seen. If not, the same rule applies to each half, down to single addresses.
+//! - IPv6: two or more sources within one /64 become that /64, since a host changes its address
+//! within one (RFC 8981). A single source stays as it is.
 //!
-//! With a length given instead, two or more sources within a prefix of that length become one range.
+//! With an explicit length, two or more sources within a prefix of that length become one range.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// How sources are put together.
+/// How sources are grouped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grouping {
-    /// Length of an IPv4 range, if the user says so.
+    /// Explicit length of an IPv4 range.
     pub v4: Option<u8>,
-    /// Length of an IPv6 range, likewise.
+    /// Explicit length of an IPv6 range.
     pub v6: Option<u8>,
 }
 
-/// Length of the widest IPv4 range that is proposed unasked.
+/// Length of the widest IPv4 range that is proposed without an explicit length.
 const WIDEST_V4: u8 = 24;
-/// Length of the widest IPv6 range that is proposed unasked: what one link has (RFC 4291 section 2.5.4).
+/// Length of the widest IPv6 range that is proposed without an explicit length: the prefix of one
+/// link (RFC 4291 section 2.5.4).
 const WIDEST_V6: u8 = 64;
-/// One address in so many must have been seen.
+/// At least one address in so many must have been seen.
 const ENOUGH: u64 = 4;
 
-/// The ranges to propose for `sources`, each with those in it, in order. Every source is in exactly one.
+/// The proposed ranges for `sources`, sorted, each with its sources. Every source is in exactly
+/// one.
 pub fn group(sources: &[IpAddr], by: Grouping) -> Vec<(IpNet, Vec<IpAddr>)> {
     let mut widest = BTreeMap::<IpNet, Vec<IpAddr>>::new();
     for source in sources {
@@ -61,7 +63,7 @@ fn around(address: IpAddr, len: u8) -> IpNet {
         .trunc()
 }
 
-/// Proposes `range` if enough of it was seen, and if not, parts of it.
+/// Proposes `range` if enough of it was seen, and otherwise parts of it.
 fn divide(range: Ipv4Net, sources: Vec<IpAddr>, groups: &mut Vec<(IpNet, Vec<IpAddr>)>) {
     let size = 1_u64 << (32 - range.prefix_len());
     match sources.len() {

@@ -1,4 +1,4 @@
-//! What was meant by a text that is not a range: named for what it is, with what to write instead.
+//! The probable meaning of a text that is not a range, with a hint what to write instead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,17 +10,17 @@ use super::{
 };
 use crate::ui::visible::{code, is_hidden};
 
-/// How much of what cannot be understood is shown.
+/// Maximum length of quoted input.
 const SHOWN: usize = 60;
 
-/// How many CIDRs a hint names.
+/// The number of CIDRs in a hint.
 const NAMED: usize = 10;
 
-/// Parses one range: an address, or a CIDR without host bits, that a packet can come from.
+/// Parses one range that packets can come from: an address, or a CIDR without host bits.
 ///
 /// # Errors
-/// Anything else, with the form that would be taken. Nothing is rounded: a range that is not what its author meant
-/// lets a stranger in or locks the operator out.
+/// Anything else, with a hint. Nothing is rounded: a range other than the intended one authorizes
+/// an unlisted source or locks the operator out.
 pub fn parse_range(text: &str) -> Result<IpNet, InputError> {
     let Some(range) = as_written(text) else {
         return Err(explain(text));
@@ -29,18 +29,17 @@ pub fn parse_range(text: &str) -> Result<IpNet, InputError> {
     Ok(range)
 }
 
-/// What to write where nobody can tell what was meant.
+/// The hint if the meaning is unknown.
 pub(super) const LIKE: &str =
     "write it like `198.51.100.0/24`, `2001:db8:aa::/48` or `198.51.100.7`";
 
-/// What other formats put around a range.
+/// Characters that other formats put around a range.
 pub(super) const QUOTES: &[char] = &[
     '"', '\'', '`', '[', ']', '(', ')', '{', '}', '<', '>', '\u{2018}', '\u{2019}', '\u{201c}',
     '\u{201d}',
 ];
 
-/// What was written, as a terminal can show it: characters that cannot be seen by their code, and
-/// no more than the beginning of much.
+/// The input as a terminal can show it: hidden characters as codes, long input cut.
 pub(super) fn shown(text: &str) -> String {
     let visible =
         |letter: char| matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1;
@@ -58,7 +57,7 @@ pub(super) fn shown(text: &str) -> String {
     shown
 }
 
-/// The refusal of a text with a character in it that cannot be seen.
+/// The refusal of a text with a hidden character.
 pub(super) fn hidden(text: &str) -> Option<InputError> {
     let unseen = |letter: &char| {
         !matches!(letter, ' ' | '\t') && (is_hidden(*letter) || letter.is_whitespace())
@@ -92,7 +91,7 @@ fn dash(letter: char) -> bool {
     matches!(letter, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
 }
 
-/// The refusal of ranges that are right but for what stands around them.
+/// The refusal of valid ranges inside quotes or brackets.
 pub(super) fn quoted(bare: &[&str]) -> InputError {
     let hint = if bare.len() <= NAMED {
         format!("`{}`", bare.join(","))
@@ -102,15 +101,16 @@ pub(super) fn quoted(bare: &[&str]) -> InputError {
     InputError::new("quotes or brackets stand around the ranges", hint)
 }
 
-/// Why words are refused that only together mean something, as a network and its mask; none if they do not.
+/// The refusal of words that mean something only together, such as a network and its mask; `None`
+/// for other words.
 pub(super) fn together(words: &[&str]) -> Option<InputError> {
     Range(&words.join(" ")).in_pieces()
 }
 
-/// What stands for the address that an SSH session comes from, in what is typed.
+/// The word for the address of this SSH session.
 pub const ME: &str = "me";
 
-/// Why `text`, which is not a range, is refused.
+/// The refusal of `text`, which is not a range.
 pub(super) fn explain(text: &str) -> InputError {
     if text.trim().is_empty() {
         return InputError::new(
@@ -140,7 +140,7 @@ pub(super) fn explain(text: &str) -> InputError {
         .unwrap_or_else(|| range.is("is no IP address or CIDR", LIKE))
 }
 
-/// A text that was to be a range.
+/// A text that was meant as a range.
 #[derive(Clone, Copy)]
 pub(super) struct Range<'a>(pub(super) &'a str);
 
@@ -149,7 +149,7 @@ impl Range<'_> {
         InputError::new(format!("range `{}` {what}", shown(self.0)), hint)
     }
 
-    /// With `corrected` as the hint; or, where that is none either, with what there is to say about it.
+    /// The refusal with `corrected` as the hint; if that is not valid either, the refusal of it.
     fn corrected(self, what: &str, corrected: &str) -> InputError {
         match parse_range(corrected) {
             Ok(_) => self.is(what, format!("`{corrected}`")),
@@ -185,7 +185,7 @@ impl Range<'_> {
         (bare != self.0).then(|| self.corrected("has punctuation around it", bare))
     }
 
-    /// Words that make one range.
+    /// Several words that make one range.
     fn in_pieces(self) -> Option<InputError> {
         let words: Vec<&str> = self.0.split_whitespace().collect();
         match words[..] {
@@ -202,7 +202,7 @@ impl Range<'_> {
         }
     }
 
-    /// From the first address to the last.
+    /// A first and a last address.
     fn first_to_last(self) -> Option<InputError> {
         let (first, last) = self
             .0
@@ -264,7 +264,7 @@ impl Range<'_> {
         ))
     }
 
-    /// An address, and what is no prefix length.
+    /// An address with something else than a prefix length.
     fn with_another_length(self) -> Option<InputError> {
         let (text, len) = self.0.split_once('/')?;
         let address: IpAddr = text.parse().ok()?;
@@ -309,7 +309,7 @@ impl Range<'_> {
         };
         let unspecified = address.is_unspecified();
         let (what, len) = match (len(bits), len(!bits & all)) {
-            // All or nothing: as a network mask and as a wildcard mask it says the opposite.
+            // Ambiguous: all addresses or one, as a network mask and as a wildcard mask.
             (Some(_), Some(_)) if unspecified != (bits == 0) => {
                 let hint = format!(
                     "write the prefix length: `{NOBODY}` for nobody, `{address}/0` for everyone"
@@ -335,7 +335,7 @@ impl Range<'_> {
         Some(self.corrected(what, &format!("{address}/{len}")))
     }
 
-    /// What is made of decimal numbers.
+    /// Decimal numbers with dots.
     fn numbers(self) -> Option<InputError> {
         let (address, len) = match self.0.split_once('/') {
             Some((address, len)) => (address, format!("/{len}")),

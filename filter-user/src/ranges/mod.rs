@@ -30,9 +30,9 @@ use jiff::Timestamp;
 /// The user's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum List {
-    /// The off switch: everyone passes.
+    /// The off switch: every source passes.
     Off,
-    /// These ranges, and nobody else. Empty for the list `0.0.0.0/32`: nobody but the implicit sources.
+    /// Only these ranges. Empty for the list `0.0.0.0/32`: only the implicit sources.
     Ranges(Vec<Entry>),
 }
 
@@ -46,16 +46,16 @@ impl List {
     }
 }
 
-/// A range with what the user said about it.
+/// A range with its attributes in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The range, its host bits zero.
     pub range: IpNet,
-    /// When it stops to match; never without.
+    /// The expiry; `None` is never.
     pub expires: Option<Timestamp>,
-    /// The comment behind it, without the `#`.
+    /// The comment after it, without the `#`.
     pub comment: Option<String>,
 }
 
-/// The range that, alone in a list, lets in nobody but the implicit sources.
+/// As the only range of a list: authorizes only the implicit sources.
 pub const NOBODY: &str = "0.0.0.0/32";

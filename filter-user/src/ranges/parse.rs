@@ -1,4 +1,4 @@
-//! One range from text.
+//! Parses one range.
 
 use std::{
     fmt,
@@ -9,12 +9,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NOBODY;
 
-/// Why a range is not taken, and what to write instead.
+/// Why input is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputError {
-    /// The complaint, which names the range.
+    /// The cause, which names the range.
     pub cause: String,
-    /// What to do about it.
+    /// The next step.
     pub hint: String,
 }
 
@@ -33,19 +33,19 @@ impl fmt::Display for InputError {
     }
 }
 
-/// The range that `text` is, if it is one that is taken.
+/// The range in `text`, if it is valid and not refused.
 pub(super) fn read_range(text: &str) -> Option<IpNet> {
     as_written(text).filter(|range| refuse(text, *range).is_ok())
 }
 
-/// The prefix length that a network mask of IPv4 stands for; none for the one that could be any.
+/// The prefix length of an IPv4 network mask; `None` below 8 bits, where it may be an address.
 pub(super) fn mask_len(text: &str) -> Option<u32> {
     let mask = u32::from(text.parse::<Ipv4Addr>().ok()?);
     (mask.leading_ones() + mask.trailing_zeros() == 32 && mask.leading_ones() >= 8)
         .then_some(mask.leading_ones())
 }
 
-/// Refuses a range that is not what its author meant.
+/// Refuses a range that its author cannot have meant.
 pub(super) fn refuse(text: &str, range: IpNet) -> Result<(), InputError> {
     let (address, len) = (range.addr(), range.prefix_len());
     if range.network() != address {
@@ -64,7 +64,7 @@ pub(super) fn refuse(text: &str, range: IpNet) -> Result<(), InputError> {
     refuse_impossible(text, range)
 }
 
-/// An address, or one with a prefix length.
+/// An address, with or without a prefix length.
 pub(super) fn as_written(text: &str) -> Option<IpNet> {
     let (address, len) = match text.split_once('/') {
         Some((address, len)) => (address, Some(len)),
@@ -74,14 +74,14 @@ pub(super) fn as_written(text: &str) -> Option<IpNet> {
     let max = if address.is_ipv4() { 32 } else { 128 };
     let len = match len {
         None => max,
-        // `parse` takes a sign and leading zeros; a prefix length has neither.
+        // `parse` accepts a sign and leading zeros; a prefix length has neither.
         Some(digits) if digits != "0" && digits.starts_with(['+', '0']) => return None,
         Some(digits) => digits.parse().ok().filter(|len| *len <= max)?,
     };
     Some(IpNet::new_assert(address, len))
 }
 
-/// Refuses ranges that no packet to the API server comes from.
+/// Refuses ranges that cannot be the source of a packet to the API server.
 fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
     let never =
         |kind: &str, hint: &str| Err(InputError::new(format!("range `{text}` is {kind}"), hint));
@@ -136,7 +136,7 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
     }
 }
 
-/// The refusal of `0.0.0.0/32` in company.
+/// The refusal of `0.0.0.0/32` next to other ranges.
 pub(super) fn nobody_beside_others() -> InputError {
     InputError::new(
         format!("range `{NOBODY}` means nobody, and stands beside other ranges"),

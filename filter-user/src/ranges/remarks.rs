@@ -1,4 +1,4 @@
-//! What is worth saying about a list that is in order.
+//! Remarks on a valid list.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Entry;
 
-/// Most remarks on a list that are spelled out.
+/// The maximum number of remarks in full.
 const MOST_REMARKS: usize = 10;
 
-/// What is worth saying about a list that is in order, as a warning or a note: the first of it, and
-/// how much more there is. How ranges lie in one another is told of those that are `new`: the
-/// others were told of when they came.
+/// Warnings and notes about a valid list: the first ones, and the number of the others. Nested
+/// ranges are reported if they are `new`; the others were reported when they were added.
 pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     let mut remarks = Vec::new();
     let mut more = 0_usize;
@@ -30,7 +29,7 @@ pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     for text in reach(&ranges) {
         remark(&|| text.clone());
     }
-    // Sorted, a range comes behind those that hold it: the innermost of these is on top of the stack.
+    // Sorted, a range follows those that hold it: the innermost of these is on top of the stack.
     let mut open: Vec<IpNet> = Vec::new();
     for same in ranges.chunk_by(|one, other| one == other) {
         let range = same[0];
@@ -55,7 +54,7 @@ pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     remarks
 }
 
-/// How many ranges a list has, each counted once.
+/// The number of distinct ranges.
 pub fn distinct(entries: &[Entry]) -> usize {
     let mut ranges: Vec<IpNet> = entries.iter().map(|entry| entry.range).collect();
     ranges.sort_unstable();
@@ -66,7 +65,7 @@ pub fn distinct(entries: &[Entry]) -> usize {
 /// The first and the last address of a range, as a number of 128 bits.
 type Interval = (u128, u128);
 
-/// IPv4 addresses that no public source has: private, shared, loopback, link-local, multicast, reserved.
+/// IPv4 addresses that are not public: private, shared, loopback, link-local, multicast, reserved.
 const NOT_PUBLIC: [(u32, u32); 9] = [
     (0x0000_0000, 0x00ff_ffff),
     (0x0a00_0000, 0x0aff_ffff),
@@ -79,15 +78,16 @@ const NOT_PUBLIC: [(u32, u32); 9] = [
     (0xe000_0000, 0xffff_ffff),
 ];
 
-/// IPv4 addresses of which a packet can come, other than loopback.
+/// IPv4 addresses that can be a source, other than loopback.
 const SOURCES_V4: [Interval; 2] = [(0x0100_0000, 0x7eff_ffff), (0x8000_0000, 0xdfff_ffff)];
 
 /// 2000::/3, the public addresses of IPv6.
 const PUBLIC_V6: Interval = (0x2 << 124, (0x4 << 124) - 1);
 
-/// So many public IPv4 addresses are worth a word: more than the networks of an office and its provider.
+/// A list with so many public IPv4 addresses gets a remark: more than the networks of an office and
+/// its provider.
 const MANY_V4: u128 = 1 << 20;
-/// The same for IPv6, in networks of /32.
+/// The same limit for IPv6, in networks of /32.
 const MANY_V6: u128 = 1 << 8;
 
 fn covers(have: &[Interval], want: &Interval) -> bool {
@@ -99,7 +99,8 @@ fn is_every_v4(have: &[Interval]) -> bool {
     SOURCES_V4.iter().all(|want| covers(have, want))
 }
 
-/// The families of which sorted ranges let every source in, however that is written, each as one range.
+/// The families of which sorted ranges hold every source, however that is written, each as one
+/// range.
 pub fn let_everyone_in(ranges: &[IpNet]) -> Vec<IpNet> {
     let (v4, v6) = ranges.split_at(ranges.partition_point(|range| matches!(range, IpNet::V4(_))));
     let v4 = is_every_v4(&merge(v4)).then(|| IpNet::V4(Ipv4Net::default()));
@@ -107,7 +108,7 @@ pub fn let_everyone_in(ranges: &[IpNet]) -> Vec<IpNet> {
     v4.into_iter().chain(v6).collect()
 }
 
-/// Whom sorted ranges let in together, where that is everyone or many.
+/// A remark if sorted ranges together hold every source, or many.
 fn reach(ranges: &[IpNet]) -> Vec<String> {
     let mut reach = Vec::new();
     let (v4, v6) = ranges.split_at(ranges.partition_point(|range| matches!(range, IpNet::V4(_))));
@@ -146,12 +147,12 @@ fn reach(ranges: &[IpNet]) -> Vec<String> {
     reach
 }
 
-/// Whether the first of sorted ranges holds all of its family: that is said already.
+/// Whether the first of sorted ranges holds its whole family: it has its own remark.
 fn everyone(ranges: &[IpNet]) -> bool {
     ranges.first().is_some_and(|range| range.prefix_len() == 0)
 }
 
-/// Sorted ranges without overlap and without a seam.
+/// Sorted ranges as intervals with a gap between any two.
 fn merge(ranges: &[IpNet]) -> Vec<Interval> {
     let number = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
@@ -172,7 +173,7 @@ fn size(intervals: &[Interval]) -> u128 {
     intervals.iter().map(|(first, last)| last - first + 1).sum()
 }
 
-/// How many addresses are in `block`, too.
+/// The number of addresses that are also in `block`.
 fn common(intervals: &[Interval], block: Interval) -> u128 {
     let common = intervals.iter().map(|(first, last)| {
         let (first, last) = (*first.max(&block.0), *last.min(&block.1));

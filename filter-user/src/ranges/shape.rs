@@ -1,10 +1,10 @@
-//! A file that is no list at all: one refusal that says what it looks like, in place of one for each of its lines.
+//! A file in another format: one refusal that names the format instead of one for each line.
 
 use std::net::IpAddr;
 
 use super::{InputError, meant::parse_range};
 
-/// How many lines are looked at.
+/// The number of lines that are examined.
 const LOOKED_AT: usize = 100;
 
 /// The refusal of bytes that are not UTF-8 text.
@@ -35,7 +35,7 @@ pub fn not_text(bytes: &[u8]) -> Option<InputError> {
     )
 }
 
-/// The encoding of plain text in which every other byte is zero. A file that was torn has zeros side by side.
+/// The encoding of ASCII text in which every other byte is zero. A torn file has adjacent zeros.
 fn every_other_zero(bytes: &[u8]) -> Option<&'static str> {
     let head = &bytes[..bytes.len().min(200) & !1];
     let zero = |odd: usize| head.chunks_exact(2).filter(|pair| pair[odd] == 0).count();
@@ -47,7 +47,7 @@ fn every_other_zero(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What a text, which is not a list, looks like as a whole.
+/// The format of a text that is not a list.
 pub(super) fn looks_like(text: &str) -> Option<InputError> {
     let lines: Vec<&str> = text
         .lines()
@@ -109,7 +109,7 @@ fn csv() -> InputError {
     )
 }
 
-/// Whether most lines have several fields, with commas or semicolons in between.
+/// Whether most lines have several fields, separated by commas or semicolons.
 fn fields(lines: &[&str]) -> bool {
     let has_fields = |line: &&&str| {
         let words = line.split('#').next().unwrap_or_default();
@@ -122,7 +122,7 @@ fn fields(lines: &[&str]) -> bool {
     lines.len() > 1 && lines.iter().filter(has_fields).count() * 2 > lines.len()
 }
 
-/// Whether the line is one of `key: value` or `key = value`.
+/// Whether the line has the form `key: value` or `key = value`.
 fn is_key(line: &str, sign: char) -> bool {
     let Some((key, value)) = line.split_once(sign) else {
         return false;
@@ -134,7 +134,7 @@ fn is_key(line: &str, sign: char) -> bool {
         && (value.is_empty() || sign == '=' || value.starts_with(' '))
 }
 
-/// Whether the line is one of `[section]`.
+/// Whether the line has the form `[section]`.
 fn is_section(line: &str) -> bool {
     let name = line
         .strip_prefix('[')

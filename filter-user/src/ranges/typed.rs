@@ -1,4 +1,4 @@
-//! A list as it is typed: ranges with commas, semicolons, white space or new lines in between.
+//! A list as typed: ranges separated by commas, semicolons, white space or new lines.
 
 use super::{
     Entry, InputError, List, NOBODY,
@@ -9,14 +9,14 @@ use super::{
 
 const SEPARATORS: [char; 2] = [',', ';'];
 
-/// Whether a text has nothing but separators.
+/// Whether a text has only separators.
 pub fn is_blank(text: &str) -> bool {
     text.chars()
         .all(|letter| SEPARATORS.contains(&letter) || letter.is_whitespace())
 }
 
-/// Several arguments as one list. A separator at the end of one is harmless; an argument that is
-/// empty is an item that is empty, for it is what an unset variable looks like.
+/// Several arguments as one list. A separator at the end of one is harmless; an empty argument is
+/// an empty item, since an unset variable looks like that.
 pub fn join(texts: &[String]) -> String {
     let last = texts.len().saturating_sub(1);
     let texts: Vec<&str> = (0..)
@@ -29,7 +29,8 @@ pub fn join(texts: &[String]) -> String {
     texts.join(",")
 }
 
-/// The items of a list. What only looks like two, as a network with its mask, is one: to be refused as a whole.
+/// The items of a list. Two words that belong together, such as a network and its mask, are one
+/// item, to be refused as a whole.
 pub fn typed_items(text: &str) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
     let mut pieces: Vec<&str> = text.split(SEPARATORS).collect();
@@ -47,13 +48,13 @@ pub fn typed_items(text: &str) -> Vec<String> {
                 _ => items.extend(whole.replace(word.to_owned())),
             }
         }
-        // Between two commas there is nothing: that is refused.
+        // An empty item between two commas is refused.
         items.push(whole.unwrap_or_default());
     }
     items
 }
 
-/// Whether `word` says something about what was typed before it.
+/// Whether `word` belongs to the word before it.
 fn belongs(before: &str, word: &str) -> bool {
     word.starts_with('/')
         || before.ends_with('/')
@@ -62,10 +63,10 @@ fn belongs(before: &str, word: &str) -> bool {
         || (mask_len(word).is_some() && !before.contains(['/', ' ']))
 }
 
-/// Parses a list as `ranges set` and `--authorized-ip-ranges` take it: empty for the off switch.
+/// Parses a list for `ranges set` and `--authorized-ip-ranges`: empty for the off switch.
 ///
 /// # Errors
-/// All refusals of the list, not the first alone.
+/// All refusals, not only the first.
 pub fn parse_list(text: &str) -> Result<List, Vec<InputError>> {
     if text.trim().is_empty() {
         return Ok(List::Off);
@@ -95,10 +96,10 @@ pub fn parse_list(text: &str) -> Result<List, Vec<InputError>> {
     }
 }
 
-/// Parses ranges as `ranges add` and `ranges remove` take them.
+/// Parses ranges for `ranges add` and `ranges remove`.
 ///
 /// # Errors
-/// All refusals, not the first alone.
+/// All refusals, not only the first.
 pub fn parse_ranges(text: &str) -> Result<Vec<ipnet::IpNet>, Vec<InputError>> {
     let items = typed_items(text);
     parse(&items.iter().collect::<Vec<_>>())

@@ -1,4 +1,4 @@
-//! Words that stand for addresses elsewhere, and are none.
+//! Words that stand for addresses in other tools, but not here.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use super::{
     meant::{LIKE, Range, shown},
 };
 
-/// The names by which providers sell addresses begin with these.
+/// The first words of providers' names for their address lists.
 const PROVIDERS: [&str; 13] = [
     "akamai",
     "amazon",
@@ -25,7 +25,7 @@ const PROVIDERS: [&str; 13] = [
 ];
 
 impl Range<'_> {
-    /// What is made of letters.
+    /// A text of letters.
     pub(super) fn word(self) -> Option<InputError> {
         let lower = self.0.to_ascii_lowercase();
         if let Some((_, rest)) = self.0.split_once("://") {
@@ -99,7 +99,7 @@ impl Range<'_> {
     }
 }
 
-/// What to do with the name of a host.
+/// The hint for a host name.
 fn addresses_of(host: &str) -> String {
     let is_plain = host.starts_with(|letter: char| letter.is_ascii_alphanumeric())
         && host
@@ -117,7 +117,7 @@ fn addresses_of(host: &str) -> String {
     }
 }
 
-/// Whether the text is the address of a network card.
+/// Whether the text is a MAC address.
 fn is_mac(text: &str) -> bool {
     let groups = |separator: char, count: usize, len: usize| {
         let parts: Vec<&str> = text.split(separator).collect();

@@ -5,7 +5,7 @@
 //! FOLDER/apifence.toml     the config file, which is only read
 //! FOLDER/ranges             the list
 //! FOLDER/.ranges.new        a list being written
-//! FOLDER/.ranges.pending    a list in force until its deadline, if nobody confirms it
+//! FOLDER/.ranges.pending    a list in force until its deadline, unless confirmed
 //! FOLDER/.ranges.lock       locked by the writer
 //! FOLDER/ranges.history/N   copies of the lists in force until now, the highest number last
 //! ```

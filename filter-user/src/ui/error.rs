@@ -1,4 +1,4 @@
-//! What can go wrong, as the user reads it: `verb object: cause`, then a hint with the next step.
+//! Errors as the user reads them: `verb object: cause`, then a hint with the next step.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,28 +6,28 @@ use nix::errno::Errno;
 
 use super::visible::visible_in_line;
 
-/// Wrong usage or bad input: the user can mend it in what was typed or written.
+/// Wrong usage or bad input: the user can fix it in the typed or written text.
 pub const EXIT_INPUT: u8 = 2;
-/// It failed.
+/// The command failed.
 pub const EXIT_FAILED: u8 = 3;
 
 /// A failure with a hint and an exit code. [`anyhow::Error`] carries it; `main` alone prints it.
 #[derive(Debug)]
 pub struct UserError {
-    /// The complaint.
+    /// The cause.
     pub cause: String,
-    /// What to do next.
+    /// The next step.
     pub hint: String,
     /// The process's exit code.
     pub exit: u8,
-    /// Nothing is wrong with what was asked for, but it does harm: it is done if somebody insists.
+    /// The request is valid but harmful: it is carried out with `--force`.
     pub refused: bool,
-    /// What is to be read after the hint, a line each: what would have changed, and whom that would cut.
+    /// Lines after the hint: the prevented changes, and the clients that they would cut.
     pub details: Vec<String>,
 }
 
 impl UserError {
-    /// A change that is possible, and is not made unless somebody insists: `details` say what it would do.
+    /// A valid change that is refused without `--force`; `details` say what it would do.
     pub fn refused(
         cause: impl Into<String>,
         hint: impl Into<String>,
@@ -43,7 +43,7 @@ impl UserError {
         .into()
     }
 
-    /// Something failed that the user's input did not cause.
+    /// A failure that the user's input did not cause.
     pub fn failed(cause: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
         Self {
             cause: cause.into(),
@@ -76,9 +76,8 @@ impl fmt::Display for UserError {
 
 impl std::error::Error for UserError {}
 
-/// Several refusals at once: what is wrong with a file is reported in one go, the first of it in
-/// words and the rest as a number. Wherever they are told, in a command's words, in a log, in
-/// `status` or to a probe, they are told as this says it.
+/// Several refusals at once. All faults of a file are reported together, the first in words and the
+/// rest as a number. Commands, logs, `status` and probes use the same text.
 #[derive(Debug)]
 pub struct InputErrors {
     first: Vec<(String, String)>,
@@ -86,17 +85,17 @@ pub struct InputErrors {
 }
 
 impl InputErrors {
-    /// How many are told.
+    /// The number of refusals in words.
     pub const SHOWN: usize = 10;
-    /// How many characters of each.
+    /// The maximum length of each, in characters.
     const LONGEST: usize = 1000;
 
-    /// The complaints, each with its hint.
+    /// The causes, each with its hint.
     pub fn new(list: Vec<(String, String)>) -> Self {
         Self::counted(list, 0)
     }
 
-    /// The same, with `more` that nobody kept.
+    /// Like [`new`](Self::new), with `more` further ones that were not kept.
     pub fn counted(mut list: Vec<(String, String)>, more: usize) -> Self {
         let more = more + list.len().saturating_sub(Self::SHOWN);
         list.truncate(Self::SHOWN);
@@ -107,13 +106,13 @@ impl InputErrors {
         Self { first: list, more }
     }
 
-    /// The first complaints, and how many more there are.
+    /// The first causes, and the number of the others.
     pub fn causes(&self) -> Vec<String> {
         let first = self.first.iter().map(|(cause, _)| cause.clone());
         first.chain(self.and_more()).collect()
     }
 
-    /// The same with their hints, as they are said.
+    /// The first causes with their hints, as they are printed.
     pub fn lines(&self) -> Vec<String> {
         let first = self.first.iter();
         let first = first.map(|(cause, hint)| format!("error: {cause}\nhint: {hint}"));
@@ -126,7 +125,7 @@ impl InputErrors {
     }
 }
 
-/// Makes a text one line that can be read, and cuts one that nobody would read to its end.
+/// Makes a text one readable line, and cuts a very long one.
 fn cut(text: &mut String) {
     if let Cow::Owned(visible) = visible_in_line(text) {
         *text = visible;
@@ -137,7 +136,7 @@ fn cut(text: &mut String) {
     }
 }
 
-/// A number as people read it: `59,990`.
+/// A number with separators: `59,990`.
 fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -158,8 +157,8 @@ impl fmt::Display for InputErrors {
 
 impl std::error::Error for InputErrors {}
 
-/// What to do about an I/O error: `otherwise`, unless it is a shortage of descriptors, which
-/// nothing that is specific to a file mends.
+/// The hint for an I/O error: `otherwise`, unless descriptors are short, which no advice about a
+/// file fixes.
 pub fn hint<'a>(error: &std::io::Error, otherwise: &'a str) -> &'a str {
     match error.raw_os_error() {
         Some(nix::libc::EMFILE) => {
@@ -172,16 +171,16 @@ pub fn hint<'a>(error: &std::io::Error, otherwise: &'a str) -> &'a str {
     }
 }
 
-/// The words for an I/O error: the system's own, in lower case, without its number.
+/// The text of an I/O error: the system's own, in lower case, without its number.
 pub fn errno(error: &std::io::Error) -> String {
     match error.raw_os_error() {
-        // The kernel's own ENOTSUPP, which libc does not know.
+        // The kernel's internal ENOTSUPP, which libc does not know.
         Some(524) => "operation not supported".to_owned(),
         Some(number) => match Errno::from_raw(number) {
             Errno::UnknownErrno => format!("error {number}"),
             known => lower_first(known.desc()),
         },
-        // One with a path around it does not tell its number.
+        // An error that is wrapped with a path has no number.
         None if error.kind() == std::io::ErrorKind::StorageFull => {
             Errno::ENOSPC.desc().to_lowercase()
         }
@@ -192,7 +191,7 @@ pub fn errno(error: &std::io::Error) -> String {
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
-        // `I/O error` stays as it is.
+        // `I/O error` keeps its capitals.
         (Some(first), Some(second)) if second.is_lowercase() => {
             first.to_lowercase().chain(chars).collect()
         }

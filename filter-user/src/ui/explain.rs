@@ -1,10 +1,10 @@
-//! From what the kernel said to a sentence and a hint.
+//! Turns a kernel error into a sentence and a hint.
 
 use std::{error::Error, io};
 
 use super::error::{self, UserError, errno};
 
-/// The failure of `verb object`, with the cause that matters and what to do about it.
+/// The error of `verb object`, with the cause that matters and a hint.
 pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyhow::Error {
     match io_error(error) {
         Some(cause) => {
@@ -61,7 +61,7 @@ fn hint(cause: &io::Error) -> &'static str {
     }
 }
 
-/// The line of a verifier log that says what is wrong: the last one before its statistics.
+/// The line of a verifier log with the error: the last one before its statistics.
 fn verifier_line(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -98,7 +98,7 @@ mod tests {
         source: io::Error,
     }
 
-    /// It is no lack of privilege, though the errno is the same.
+    /// Privilege is not the cause, although the errno is the same.
     #[test]
     fn a_program_that_the_verifier_refuses_is_told_as_that() {
         let error = Refused {

@@ -1,6 +1,5 @@
-//! Data on stdout, as text or as JSON; talk on stderr. All output goes through here: it may fail,
-//! and nothing panics then; and whatever a file, a name or a peer brings, a terminal gets no
-//! character that it would obey.
+//! Data on stdout, as text or as JSON; messages on stderr. All output goes through here. A failed
+//! write never panics, and a terminal gets no control character from a file, a name or a peer.
 
 use std::{
     fmt::Display,
@@ -35,7 +34,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// Writes what a change came to, for programs; people are told on stderr as it happens.
+    /// Writes the result of a change for programs; people read it on stderr as it happens.
     ///
     /// # Errors
     /// If stdout cannot be written.
@@ -46,10 +45,10 @@ impl Output {
         }
     }
 
-    /// Writes one of many things, a line each, as long as the command runs.
+    /// Writes one of many items, a line each, as long as the command runs.
     ///
     /// # Errors
-    /// If stdout cannot be written; [`ReaderGone`] if nobody reads it any more.
+    /// If stdout cannot be written; [`ReaderGone`] if its reader has gone.
     pub fn line<T: Serialize + Display>(self, data: &T) -> Result<()> {
         let text = match self {
             Self::Text => visible(&data.to_string()).into_owned(),
@@ -73,10 +72,10 @@ impl Output {
     }
 }
 
-/// What a failure to write data is a failure of.
+/// The verb of a failed write.
 const WRITE: &str = "write to stdout";
 
-/// The reader of stdout has gone, as `head` does: the end of a command that would go on, and not a failure.
+/// The reader of stdout has gone, as `head` does: an endless command ends without an error.
 #[derive(Debug, thiserror::Error)]
 #[error("write to stdout: the reader has gone")]
 pub struct ReaderGone;
@@ -87,7 +86,7 @@ fn json<T: Serialize>(data: &T) -> Result<String> {
     ))
 }
 
-/// Writes `data` to stdout. A reader that has gone has read enough.
+/// Writes `data` to stdout. It is not an error if the reader has gone.
 ///
 /// # Errors
 /// If stdout cannot be written.
@@ -95,7 +94,7 @@ pub fn print(data: impl Display) -> Result<()> {
     print_own(&visible(&data.to_string()))
 }
 
-/// Writes a text to stdout in which no word is anybody else's: a script may need its tabs.
+/// Writes a text without foreign words to stdout unescaped: a script may need its tabs.
 ///
 /// # Errors
 /// If stdout cannot be written.
@@ -103,18 +102,19 @@ pub fn print_own(text: &str) -> Result<()> {
     forgive(write(text.trim_end_matches('\n')))
 }
 
-/// Writes what `clap` says in place of a command: help and version to stdout, wrong usage to stderr. Returns the exit code.
+/// Writes the text of `clap` in place of a command: help and version to stdout, wrong usage to
+/// stderr. Returns the exit code.
 ///
 /// # Errors
 /// If stdout cannot be written.
 pub fn usage(said: &clap::Error) -> Result<u8> {
     let text = said.render().to_string();
     if text.contains(|letter| letter != '\n' && is_hidden(letter)) {
-        // An argument that a terminal would obey. Help has none.
+        // An argument with control characters. Help has none.
         say(text.trim_end());
         return Ok(EXIT_INPUT);
     }
-    // It knows the colours of a terminal.
+    // `clap` knows the colours of a terminal.
     let printed = said.print();
     if said.use_stderr() {
         return Ok(EXIT_INPUT);
@@ -139,18 +139,19 @@ fn forgive(written: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Says something that is not data.
+/// Writes a message, not data.
 pub fn say(text: impl Display) {
     let text = text.to_string();
     let line = format!("{}\n", visible(&text));
     match QUEUE.get() {
         Some(queue) => queue.put(Stream::Err, line),
-        // In one call, so that lines of several threads do not mix. If even stderr is gone, nobody is left to tell.
+        // In one call, so that lines of several threads do not mix. Without stderr an error cannot
+        // be reported.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
 
-/// Says what `error` is, and its hints; returns the exit code.
+/// Writes `error` with its hints; returns the exit code.
 pub fn tell(error: &anyhow::Error) -> u8 {
     if error.is::<ReaderGone>() {
         return 0;
@@ -180,23 +181,23 @@ pub fn tell(error: &anyhow::Error) -> u8 {
     problem.exit
 }
 
-/// How many lines may wait for the one who reads them.
+/// The maximum number of lines that wait for the reader.
 const QUEUED: usize = 1024;
-/// How long the last lines may take at the end.
+/// The time limit for the last lines at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// Lines for a thread that alone waits until they are taken.
+/// Lines for the writer thread, which alone waits for the reader.
 struct Queue {
     lines: SyncSender<Line>,
-    /// How many found no room.
+    /// The number of lines that found no room.
     lost: AtomicU64,
 }
 
 enum Line {
     Text(Stream, String),
-    /// All lines before have been written once this is answered.
+    /// Answered once all earlier lines are written.
     Last(SyncSender<()>),
 }
 
@@ -213,11 +214,12 @@ impl Queue {
     }
 }
 
-/// From now on a thread of its own writes: whoever does not read what this process says, or a terminal that somebody stopped, holds up
-/// nothing else. Lines for which there is no room are counted, and that is said once there is.
+/// From now on a separate thread writes. A reader that does not read, or a terminal that is
+/// stopped, blocks nothing else. Lines without room are counted, and the count is written once
+/// there is room.
 ///
 /// # Errors
-/// If no thread can be had.
+/// If the thread cannot be started.
 pub fn write_behind() -> Result<()> {
     let (lines, taken) = sync_channel(QUEUED);
     let lost = AtomicU64::new(0);
@@ -225,7 +227,7 @@ pub fn write_behind() -> Result<()> {
         return Ok(());
     }
     let write = |stream, text: &str| {
-        // Gone is gone: what is guarded does not depend on who listens.
+        // An error is ignored: the filter does not depend on a reader.
         let _ = match stream {
             Stream::Out => io::stdout().write_all(text.as_bytes()),
             Stream::Err => io::stderr().write_all(text.as_bytes()),
@@ -256,7 +258,7 @@ pub fn write_behind() -> Result<()> {
     Ok(())
 }
 
-/// Waits until everything that was said is written, if somebody takes it.
+/// Waits until all output is written, if the reader reads it.
 pub fn written() {
     let Some(queue) = QUEUE.get() else { return };
     let deadline = Instant::now() + LAST_LINES;
@@ -272,7 +274,8 @@ pub fn written() {
     let _ = answered.recv_timeout(LAST_LINES);
 }
 
-/// Says what other crates log, the program in the kernel included: warnings, or with `verbose` all of it.
+/// Writes the log of other crates and of the kernel program: warnings, or with `verbose`
+/// everything.
 pub fn say_logs(verbose: bool) {
     let level = if verbose {
         log::LevelFilter::Debug
@@ -303,7 +306,7 @@ impl log::Log for Logs {
     fn flush(&self) {}
 }
 
-/// Whether whoever read our stdout went away, though we have nothing to tell.
+/// Whether the reader of our stdout has gone, even without a write.
 pub fn is_closed() -> bool {
     let stdout = io::stdout();
     let mut ask = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
@@ -319,7 +322,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.load_style(comfy_table::presets::NOTHING);
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     table.set_header(header);
-    // Before the columns are measured.
+    // Escaped before the columns are measured.
     let visible = |cell: String| visible_in_line(&cell).into_owned();
     let rows = rows.into_iter();
     table.add_rows(rows.map(|row| row.into_iter().map(visible).collect::<Vec<_>>()));

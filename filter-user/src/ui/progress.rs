@@ -1,20 +1,20 @@
-//! A bar on stderr, for a change that takes its time.
+//! A progress bar on stderr for a long change.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What is done sooner needs no bar.
+/// A faster change shows no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How far a change has come. Shows itself once it takes more than a second, if stderr is a terminal; leaves no trace.
+/// Progress of a change. Appears after one second, if stderr is a terminal; leaves no trace.
 pub struct Progress {
     since: Instant,
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// The change begins.
+    /// Starts with the change.
     pub fn start() -> Self {
         let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} ranges")
             .expect("the template is well-formed");
@@ -25,22 +25,22 @@ impl Progress {
         }
     }
 
-    /// It is about this many ranges.
+    /// Sets the number of ranges.
     pub fn expect(&self, ranges: usize) {
         self.bar.set_length(ranges as u64);
     }
 
-    /// This many more of them are done.
+    /// Adds finished ranges.
     pub fn advance(&self, ranges: usize) {
         self.bar.inc(ranges as u64);
         if self.bar.is_hidden() && self.since.elapsed() > PATIENCE {
-            // Stays hidden where stderr is no terminal.
+            // Stays hidden where stderr is not a terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar.tick();
         }
     }
 
-    /// Takes the bar away, for what there is to say.
+    /// Removes the bar before a message.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }

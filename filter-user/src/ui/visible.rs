@@ -1,10 +1,9 @@
-//! Characters that cannot be seen, or that change how others are seen: named in what is read,
-//! escaped in what is written.
+//! Hidden characters, and those that change how others appear: named in input, escaped in output.
 
 use std::{borrow::Cow, fmt::Write as _};
 
 /// Whether a terminal obeys the character or shows nothing for it: control characters, marks and
-/// overrides of the writing direction, and what has no width.
+/// overrides of the writing direction, and characters without width.
 pub fn is_hidden(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
@@ -12,12 +11,12 @@ pub fn is_hidden(letter: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The text as people may get it, on as many lines: hidden characters as `\u{1b}`.
+/// The text for output, lines kept: hidden characters as `\u{1b}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escape(text, |letter| letter != '\n' && is_hidden(letter))
 }
 
-/// The text as it may stand within a line.
+/// The text for use within a line.
 pub fn visible_in_line(text: &str) -> Cow<'_, str> {
     escape(text, is_hidden)
 }
@@ -37,7 +36,7 @@ fn escape(text: &str, escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
-/// JSON in which hidden characters are escaped as JSON escapes them. It has them in strings alone.
+/// JSON with hidden characters escaped by JSON's own rule. They occur only in strings.
 pub fn visible_json(json: String) -> String {
     let escaped = |letter: char| letter != '\n' && is_hidden(letter);
     if !json.contains(escaped) {
@@ -56,7 +55,7 @@ pub fn visible_json(json: String) -> String {
     visible
 }
 
-/// The character by its code and, where it is well known, by its name.
+/// The character as a code and, if well known, with its name.
 pub fn code(letter: char) -> String {
     let name = match letter {
         '\0' => "NUL",

@@ -1,8 +1,8 @@
-//! What the variables say, and what is wrong with them.
+//! Variables, and their faults.
 
 use super::*;
 
-/// `config` with these variables, and what is wrong with them.
+/// `config` with these variables, and their faults.
 fn with_variables(variables: &[(&str, &str)]) -> (Config, Vec<(String, String)>) {
     let variables = variables
         .iter()

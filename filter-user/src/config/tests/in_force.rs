@@ -1,11 +1,11 @@
-//! What stays as it is in force, and what a change does.
+//! Active values that stay, and the effects of a change.
 
 use ipnet::IpNet;
 
 use super::*;
 use crate::config::{PolicyMode, Settings};
 
-/// How the settings differ, as they are told.
+/// The differences between settings, as text.
 fn told(want: &Settings, have: &Settings) -> Vec<String> {
     let changes = want.changes_from(have).into_iter();
     changes.map(|change| change.to_string()).collect()
@@ -24,9 +24,9 @@ fn what_nobody_says_stays_as_it_is_in_force() {
             "note: outbound addresses 192.0.2.1/32 (was none)"
         ]
     );
-    // A file that is gone says nothing.
+    // A missing file sets and resets nothing.
     assert_eq!(Config::default().over(&have, false), have);
-    // One that is there, and no longer says it, means the default; a key at a time.
+    // A file that no longer sets a key means the default, for each key by itself.
     assert_eq!(Config::default().over(&have, true), default);
     let (_, less) = read("ports = [443, 9345]\noutbound_ips = ['192.0.2.1']\n");
     assert_eq!(
@@ -34,7 +34,7 @@ fn what_nobody_says_stays_as_it_is_in_force() {
         ["note: mode enforce (was monitor)"]
     );
 
-    // What a flag said stays, whatever files there are.
+    // A flag's value stays, whatever the files contain.
     let mut typed = Config::default();
     let flags = [
         "--port",
@@ -48,7 +48,7 @@ fn what_nobody_says_stays_as_it_is_in_force() {
     for is_file in [false, true] {
         assert_eq!(Config::default().over(&have, is_file), have);
     }
-    // Addresses and prefixes are two settings, in force as one.
+    // Addresses and prefixes are two settings, and one active value.
     let mut typed = Config::default();
     let flags = [
         "--outbound-ips",
@@ -129,7 +129,7 @@ fn what_opens_or_keeps_out_must_be_insisted_on() {
     ];
     for (change, want) in cases {
         assert_eq!(dangers(&have, change), want);
-        // Nothing is dropped in monitor mode; with the mode it would come true.
+        // No packet is dropped in monitor mode; the effect comes with the mode.
         let mut monitored = have.clone();
         monitored.mode = PolicyMode::Monitor;
         if !want.is_empty() {
@@ -162,7 +162,7 @@ fn to_let_everyone_in_beside_the_list_must_be_insisted_on() {
         ] {
             let changes = now.changes_from(&have);
             assert!(changes[0].danger().is_some(), "{}", changes[0]);
-            // It is in force already.
+            // It is active already.
             assert!(now.changes_from(&now).is_empty());
         }
     }

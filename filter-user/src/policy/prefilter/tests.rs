@@ -1,4 +1,4 @@
-//! Tables against a scan of all ranges.
+//! Tables compared with a scan of all ranges.
 
 use std::{cell::Cell, net::IpAddr};
 
@@ -29,7 +29,7 @@ fn compile(ranges: impl IntoIterator<Item = IpNet>) -> Prefixes {
     ranges.into_iter().map(prefix).collect()
 }
 
-/// What the program would say.
+/// The program's answer.
 fn asked(table: &Table, address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => holds_v4(&Family(table, 0), &table.start, address.into()),
@@ -37,7 +37,8 @@ fn asked(table: &Table, address: IpAddr) -> bool {
     }
 }
 
-/// The first and last address of each range, those beside them, and some in between; of the other family as well.
+/// The first and last address of each range, their neighbours, and some in between; of the other
+/// family as well.
 fn worth_asking(prefixes: &Prefixes, rng: &mut Rng) -> Vec<IpAddr> {
     let v4 = |bits: u128| IpAddr::from((bits as u32).to_be_bytes());
     let v6 = |bits: u128| IpAddr::from(bits.to_be_bytes());
@@ -68,7 +69,7 @@ fn worth_asking(prefixes: &Prefixes, rng: &mut Rng) -> Vec<IpAddr> {
     addresses
 }
 
-/// The table says of each of them what a scan of all ranges says.
+/// For each address the table gives the same answer as a scan of all ranges.
 fn same_as_a_scan(ranges: impl IntoIterator<Item = IpNet>, rng: &mut Rng) {
     let prefixes = compile(ranges);
     let table = Table::new(&prefixes);
@@ -80,7 +81,7 @@ fn same_as_a_scan(ranges: impl IntoIterator<Item = IpNet>, rng: &mut Rng) {
     }
 }
 
-/// Numbers that look random, the same each time (xorshift64*).
+/// Pseudorandom numbers, the same in each run (xorshift64*).
 struct Rng(u64);
 
 impl Rng {
@@ -95,7 +96,7 @@ impl Rng {
         u128::from(self.next()) << 65 | u128::from(self.next()) << 2
     }
 
-    /// A range anywhere, or close to the others where `bits` are few.
+    /// A range anywhere, or close to the others if `bits` is small.
     fn range(&mut self, bits: u32) -> IpNet {
         if self.next() & 8 == 0 {
             let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
@@ -134,7 +135,8 @@ fn lists_of_all_shapes_are_exact() {
     let mut rng = Rng(2);
     for round in 0..600_u32 {
         let count = rng.next() % 80;
-        // From all over the place to side by side; short prefixes would hide what is inside them.
+        // From widely scattered to adjacent ranges; short prefixes would hide the ranges inside
+        // them.
         let bits = round % 129;
         let shortest = (round % 7) as u8 * 4;
         let ranges: Vec<IpNet> = (0..count)
@@ -148,11 +150,11 @@ fn lists_of_all_shapes_are_exact() {
 #[test]
 fn neighbours_are_told_apart_to_the_last_bit() {
     let mut rng = Rng(3);
-    // Every other host: the most lines there can be.
+    // Every other host: the maximum number of lines.
     let hosts = (0..512_u32)
         .map(|host| Ipv4Net::from(std::net::Ipv4Addr::from(0x0a00_0000 + 2 * host)).into());
     same_as_a_scan(hosts, &mut rng);
-    // Of those that begin as most do, and others.
+    // Addresses with common first bits, and others.
     for start in [0x2001, 0x3fff, 0, 0x5000, 0xfd00] {
         for shift in [0, 40, 63, 64, 65, 100] {
             let hosts = (0..300_u128).map(|host| {
@@ -163,7 +165,8 @@ fn neighbours_are_told_apart_to_the_last_bit() {
     }
 }
 
-/// Of so many ranges that the bitmaps are not in the header. Strewn are those of which few are as wide as the values that a bit stands for: here
+/// Lists so long that the bitmaps are not in the header. A bitmap is hashed if few ranges are as
+/// wide as the values of its bits: here those of IPv6, or those of both families.
 /// those of IPv6, or those of both.
 #[test]
 fn long_lists_are_exact() {
@@ -172,7 +175,7 @@ fn long_lists_are_exact() {
     }
 }
 
-/// One whose IPv4 ranges are no shorter than that.
+/// A long list whose IPv4 ranges are at least that long.
 fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
     let mut rng = Rng(5);
     let mut ranges: Vec<IpNet> = (0..60_000)
@@ -187,7 +190,7 @@ fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
             }
         })
         .collect();
-    // Beside the bitmap, and over many of its blocks.
+    // Ranges outside the bitmap, and ranges over many of its blocks.
     for wide in [
         "fd00::/8",
         "2600::/13",
@@ -208,7 +211,7 @@ fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
             .map(|roots| roots.hashed_bits > 0),
         hashed
     );
-    // In order of their first address, each with the highest last one up to there.
+    // Sorted by first address, each with the highest last address so far.
     let mut covered = [Vec::new(), Vec::new()];
     for prefix in prefixes.iter() {
         let (family, first, last) = match prefix.range {
@@ -244,7 +247,7 @@ fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
     }
 }
 
-/// Counts who gets as far as a line that is not in the header.
+/// Counts the lookups that reach a line outside the header.
 struct Counting<'a>(Family<'a>, Cell<usize>);
 
 impl filter_common::prefilter::Lines for Counting<'_> {
@@ -258,12 +261,12 @@ impl filter_common::prefilter::Lines for Counting<'_> {
     }
 }
 
-/// A bitmap that says yes to everybody would be as exact.
+/// A bitmap that matches every address would be exact as well.
 #[test]
 fn few_unlisted_sources_get_past_the_bitmap() {
     const UNLISTED: usize = 10_000;
     let mut rng = Rng(6);
-    // In the header; hashed; and not, as so many ranges are wide.
+    // In the header; hashed; and not hashed, since many ranges are wide.
     for (count, len_v4, hashed, fewer) in [
         (3_000, 28, false, 3),
         (60_000, 28, true, 100),
@@ -308,7 +311,8 @@ fn few_unlisted_sources_get_past_the_bitmap() {
     }
 }
 
-/// What has no line is the tries' to tell: whoever is listed is found, and strangers may be.
+/// A missing line leaves the answer to the tries: listed sources are found, and unlisted ones may
+/// be.
 #[test]
 fn nobody_is_lost_for_want_of_room() {
     let mut rng = Rng(7);

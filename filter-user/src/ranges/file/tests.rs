@@ -9,7 +9,7 @@ fn now() -> Timestamp {
     parse_time("2026-11-29T12:00:00Z").expect("a time")
 }
 
-/// Nothing said but the range.
+/// An edit with nothing but the range.
 fn edit(range: &str) -> Edit {
     Edit {
         range: range.parse().expect("a range"),
@@ -120,7 +120,7 @@ fn adding_lets_in_and_takes_off_what_it_is_told_to() {
             never(bare(host())),
             "192.0.2.1".to_owned(),
         ),
-        // Listed twice, it lives as long as the longer one: what is said of it is said of both.
+        // A range that is listed twice has the later expiry; an edit applies to both.
         (
             format!("{expired}\n10.0.0.0/8\n{lives}"),
             never(host()),
