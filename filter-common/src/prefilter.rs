@@ -1,12 +1,14 @@
-//! The table in front of the tries: whether an address is in any range at all.
+//! The prefilter in front of the tries: a table that tells whether an address is in any range.
 //!
-//! A tree over the bits of the address, eight at a step, made of lines of one size. It is exact to the last bit: an address that
-//! it does not find is in no range, and one that it finds is in one, of which the trie tells the rest. What a lookup costs does not
-//! follow the list: where few ranges are, a line names them all, and where there are many they are a few steps apart.
+//! A tree over the bits of the address, eight per step, made of lines of one size. It is exact to
+//! the last bit: it finds an address if, and only if, that is in a range. The trie then supplies
+//! the range. The cost of a lookup hardly depends on the list: where ranges are rare, one line
+//! holds them all, and where they are dense they are a few steps apart.
 //!
-//! Before the tree stands a bitmap, a bit for each value that the first bits of an address may have, so many of them that most stand for
-//! no range; of a long list of narrow ranges it is a Bloom filter of what they begin with. There most lookups end, with one load from memory that is
-//! small enough for a cache.
+//! A bitmap comes before the tree, with a bit for each value of the first bits of an address: so
+//! many bits that most of them match no range. For a long list of narrow ranges it is a Bloom
+//! filter of their prefixes. Most lookups end there, with one load from memory that is small enough
+//! for a cache.
 //!
 //! An IPv4 address is looked up as the first 32 bits of a [`Key`].
 
@@ -14,57 +16,60 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
-/// A part of the table, 72 bytes. As a *node* it tells for each value of the next eight bits what follows; as a *leaf* it names up to
-/// [`INTERVALS_PER_LEAF`] intervals of addresses, by the next 64 bits.
+/// A part of the table, 72 bytes. A *node* has two bits for each value of the next eight bits. A
+/// *leaf* has up to [`INTERVALS_PER_LEAF`] intervals of addresses, by the next 64 bits.
 ///
 /// | word | node | leaf |
 /// |---|---|---|
-/// | 0 to 3 | bit `n`: all addresses with the value `n` are in a range | the first address of each interval |
-/// | 4 to 7 | bit `n`: a line follows for the value `n` | how many addresses behind it the interval goes on |
-/// | 8, bits 0 to 7 | zero | 1, and the number of intervals that a line follows for: the first of them |
-/// | bits 8 to 31 | how many lines follow for the words before 5, 6 and 7, a byte each | zero |
-/// | bits 32 to 63 | index of the first line that follows | the same |
+/// | 0 to 3 | bit `n`: value `n` is wholly in a range | first address of each interval |
+/// | 4 to 7 | bit `n`: value `n` has a line below | last minus first address of each |
+/// | 8, bits 0 to 7 | 0 | 1 plus the number of intervals with a line below, which come first |
+/// | bits 8 to 31 | the lines below for the words before 5, 6 and 7, a byte each | 0 |
+/// | bits 32 to 63 | index of the first line below | the same |
 ///
-/// An array of numbers and no structure, for the reason that [`PrefixValue`](crate::layout::PrefixValue) is one.
+/// An array of numbers instead of a struct, for the same reason as
+/// [`PrefixValue`](crate::layout::PrefixValue).
 pub type Line = [u64; 9];
 
-/// The word of a line with the index of those that follow.
+/// The word of a line with the index of the lines below it.
 pub const HEAD: usize = 8;
-/// Where in the head the index begins.
+/// Position of the index in the head.
 pub const INDEX_SHIFT: u32 = 32;
-/// How many intervals a leaf has room for. It has at least one, and repeats it in the room that it does not need.
+/// The number of intervals in a leaf. A leaf with fewer, at least one, repeats its last one.
 pub const INTERVALS_PER_LEAF: usize = 4;
-/// How many roots there are in a family: one for each value of the eight bits that choose it, and eight for the few IPv6 addresses that do not
-/// begin with [`GLOBAL`], by their first three bits.
+/// The number of roots of a family: one for each value of the eight bits that select it, and eight
+/// for the few IPv6 addresses that do not begin with [`GLOBAL`], by their first three bits.
 pub const ROOTS: usize = 256 + 8;
 
-/// How many lines behind the roots are in the header: all those of a list of up to some 200 ranges.
+/// The number of lines in the header after the roots: enough for a list of some 200 ranges.
 pub const HEADER_LINES: u32 = 256;
-/// The most lines that are not in the header. What has no room among them is left to the tries.
+/// The maximum number of lines outside the header. The tries answer for ranges without a line.
 pub const MAX_FURTHER_LINES: u32 = 1 << 22;
-/// The index of the first line for which there is no room.
+/// The first index beyond the maximum.
 pub const NO_LINE: u32 = HEADER_LINES + MAX_FURTHER_LINES;
 
-/// How many bits of an address the bitmap tells apart that is in the header: of every list but long ones.
+/// The number of address bits that index the bitmap in the header, which serves all but long lists.
 pub const BITMAP_BITS: u32 = 18;
-/// A part of a bitmap that is not in the header, as long as a line of the cache. It has a bit for each value of the next [`BLOCK_BITS`] bits behind
-/// those that choose it. Or, where most ranges are narrower than such a value, what they begin with is hashed over all blocks by [`hashed`], so that
-/// they fill none more than another, however they lie together.
+/// A part of a bitmap outside the header, one cache line long. It has a bit for each value of the
+/// next [`BLOCK_BITS`] bits after those that select it. If most ranges are narrower than such a
+/// value, [`hash_prefix`] instead spreads their prefixes over all blocks, so that they fill evenly,
+/// even if the ranges are close together.
 pub type Block = [u64; 8];
-/// How many bits choose a bit in a block.
+/// The number of bits that select a bit in a block.
 pub const BLOCK_BITS: u32 = 9;
-/// How many bits of a block are set for what is hashed (a blocked Bloom filter: Putze, Sanders, Singler, *Cache-, Hash- and Space-Efficient Bloom
-/// Filters*, 2007). A fourth, and a second multiplication for it, took more time in a flood than the strangers that it kept out.
+/// The number of bits in a block for a hashed prefix (a blocked Bloom filter: Putze, Sanders,
+/// Singler, *Cache-, Hash- and Space-Efficient Bloom Filters*, 2007). A fourth probe, with a second
+/// multiplication, cost more time in a flood than the lookups that it saved.
 pub const BLOOM_PROBES: usize = 3;
 
-/// What an address begins with, hashed over 64 bits: the highest ones choose a block. Multiplicative hashing (Knuth, *The Art of Computer
-/// Programming*, volume 3, section 6.4).
+/// The hash of a prefix, 64 bits long; the highest bits select a block. Multiplicative hashing
+/// (Knuth, *The Art of Computer Programming*, volume 3, section 6.4).
 #[inline(always)]
 pub const fn hash_prefix(bits: u64) -> u64 {
     bits.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// The bits of a block that are chosen by what of the 64 bits is behind those that choose it.
+/// The bits of a block for a hash, selected by the hash bits after those that select the block.
 #[inline(always)]
 pub const fn probes(rest: u64) -> [u64; BLOOM_PROBES] {
     const BITS: u64 = (1 << BLOCK_BITS) - 1;
@@ -75,72 +80,72 @@ pub const fn probes(rest: u64) -> [u64; BLOOM_PROBES] {
     ]
 }
 
-/// The part of the table that is in the header.
+/// The part of the prefilter in the policy header.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PrefilterHead {
-    /// Of IPv4, and of IPv6.
+    /// The roots of IPv4, and of IPv6.
     pub roots: [FamilyRoots; 2],
-    /// The first lines behind them, of both.
+    /// The first lines after the roots, of both families.
     pub lines: [Line; HEADER_LINES as usize],
 }
 
-/// Where the table of a family begins.
+/// The start of a family's table.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct FamilyRoots {
-    /// The binary logarithm of the number of blocks; 0 if the bitmap is here. Of IPv6 addresses it knows those that begin with [`GLOBAL`], by what is
-    /// behind that; the others are not in it.
+    /// The binary logarithm of the number of blocks; 0 if the bitmap is in the header. It covers
+    /// IPv6 addresses that begin with [`GLOBAL`], by the bits after it, and no others.
     pub block_bits: u64,
-    /// How many first bits of an address are hashed over the blocks; 0 if none are, and the first of them choose the block.
+    /// The length of the hashed prefixes in bits. 0 without hashing: the first bits then select the
+    /// block.
     pub hashed_bits: u64,
-    /// The bitmap of [`BITMAP_BITS`]. A bit is 1 if any address with that value is in a range.
+    /// The bitmap over [`BITMAP_BITS`] bits. A bit is 1 if any address with that value is in a
+    /// range.
     pub bitmap: [u64; 1 << (BITMAP_BITS - 6)],
-    /// Where the tree begins: see [`ROOTS`].
+    /// The roots of the tree, see [`ROOTS`].
     pub lines: [Line; ROOTS],
 }
 
 const _: () = assert!(size_of::<FamilyRoots>() == 16 + (1 << (BITMAP_BITS - 3)) + 72 * ROOTS);
 
-/// How many bits choose the root of an IPv4 address.
+/// The number of bits that select the root of an IPv4 address.
 pub const ROOT_BITS_V4: u32 = 8;
-/// What nearly all IPv6 addresses begin with, in three bits: global unicast, 2000::/3 (RFC 4291 section 2.4). Eight bits that tell
-/// them apart are those behind.
+/// The first three bits of nearly all IPv6 addresses: global unicast, 2000::/3 (RFC 4291 section
+/// 2.4). The next eight bits tell them apart.
 pub const GLOBAL: u64 = 0b001;
-/// How many bits choose the root of an IPv6 address that begins with [`GLOBAL`].
+/// The number of bits that select the root of an IPv6 address that begins with [`GLOBAL`].
 pub const ROOT_BITS_GLOBAL: u32 = 3 + 8;
-/// How many bits choose the root of any other.
+/// The number of bits that select the root of any other IPv6 address.
 pub const ROOT_BITS_OTHER: u32 = 3;
 
-/// The index of the root for an IPv4 address, and what is behind the bits that chose it.
+/// The index of the root for an IPv4 address, and the bits after those that selected it.
 #[inline(always)]
 const fn root_v4(key: Key) -> (usize, Key) {
-    ((key.high >> 56) as usize, key.behind(ROOT_BITS_V4))
+    ((key.high >> 56) as usize, key.skip(ROOT_BITS_V4))
 }
 
-/// The same for an IPv6 address.
+/// Like [`root_v4`], for an IPv6 address.
 #[inline(always)]
 const fn root_v6(key: Key) -> (usize, Key) {
     let first = key.high >> 61;
     if first == GLOBAL {
-        (
-            (key.high >> 53) as usize & 0xff,
-            key.behind(ROOT_BITS_GLOBAL),
-        )
+        ((key.high >> 53) as usize & 0xff, key.skip(ROOT_BITS_GLOBAL))
     } else {
-        (256 + first as usize, key.behind(ROOT_BITS_OTHER))
+        (256 + first as usize, key.skip(ROOT_BITS_OTHER))
     }
 }
 
-/// The most steps a lookup takes: one for each eight bits behind the fewest that choose a root.
+/// The maximum number of steps of a lookup: one for each eight bits after the minimum that selects
+/// a root.
 const MAX_STEPS: usize = 16;
 
-/// Which bits of an address are still to be looked at, from the highest on.
+/// The remaining bits of an address, from the highest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The next 64 bits.
     pub high: u64,
-    /// Those behind them.
+    /// The bits after those.
     pub low: u64,
 }
 
@@ -151,9 +156,9 @@ impl Key {
         (self.high >> 56) as u32
     }
 
-    /// Behind so many bits, fewer than 64.
+    /// The key after the next `bits` bits, fewer than 64.
     #[inline(always)]
-    const fn behind(self, bits: u32) -> Self {
+    const fn skip(self, bits: u32) -> Self {
         Self {
             high: self.high << bits | self.low >> (64 - bits),
             low: self.low << bits,
@@ -182,7 +187,8 @@ impl From<Ipv6Addr> for Key {
     }
 }
 
-/// What of a table is not in the header. Implemented over BPF maps in `filter-ebpf`, and over vectors in user space.
+/// Access to the table outside the header. Implemented over BPF maps in `filter-ebpf`, and over
+/// vectors in user space.
 pub trait Lines {
     /// The line with this index, from [`HEADER_LINES`] on.
     fn line(&self, index: u32) -> Option<&Line>;
@@ -190,20 +196,20 @@ pub trait Lines {
     fn block(&self, index: u32) -> Option<&Block>;
 }
 
-/// What comes of one line.
+/// The result of one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     /// The address is in no range.
     Nothing,
-    /// It is in one.
+    /// The address is in a range.
     Range,
-    /// The line with this index knows, from the key.
+    /// The line with this index decides, from the key.
     Next(u32, Key),
 }
 
 /// Whether an IPv4 address is in a range.
 ///
-/// A line that is not there leaves it to the trie: the answer is then yes.
+/// If a line is missing, the answer is yes: the trie decides.
 #[inline(always)]
 pub fn holds_v4<L: Lines>(lines: &L, start: &PrefilterHead, key: Key) -> bool {
     let roots = &start.roots[0];
@@ -214,7 +220,7 @@ pub fn holds_v4<L: Lines>(lines: &L, start: &PrefilterHead, key: Key) -> bool {
     holds(lines, start, &roots.lines[root], key)
 }
 
-/// The same for an IPv6 address.
+/// Whether an IPv6 address is in a range; see [`holds_v4`].
 #[inline(always)]
 pub fn holds_v6<L: Lines>(lines: &L, start: &PrefilterHead, key: Key) -> bool {
     let roots = &start.roots[1];
@@ -225,7 +231,7 @@ pub fn holds_v6<L: Lines>(lines: &L, start: &PrefilterHead, key: Key) -> bool {
     holds(lines, start, &roots.lines[root], key)
 }
 
-/// Whether any address that begins like this one, whose bits are `bits`, may be in a range.
+/// Whether the bitmap allows an address with these `bits` to be in a range.
 #[inline(always)]
 fn bitmap_has<L: Lines>(lines: &L, roots: &FamilyRoots, bits: u64) -> bool {
     let has = |words: &[u64], place: u64| words[(place >> 6) as usize] >> (place & 63);
@@ -244,12 +250,13 @@ fn bitmap_has<L: Lines>(lines: &L, roots: &FamilyRoots, bits: u64) -> bool {
     let Some(block) = lines.block((place >> (64 - block_bits)) as u32) else {
         return true;
     };
-    // All at once: a branch after each would be foretold wrong too often.
+    // Without branches between them: those would be mispredicted too often.
     let [one, two, three] = probes(place << block_bits);
     has(block, one) & has(block, two) & has(block, three) & 1 == 1
 }
 
-/// Whether the address is in a range, by the lines from `root` on; `key` is what is behind the bits that chose it.
+/// Whether the address is in a range, from the line `root` on; `key` is the bits after those that
+/// selected it.
 #[inline(always)]
 fn holds<L: Lines>(lines: &L, start: &PrefilterHead, root: &Line, key: Key) -> bool {
     let (mut index, mut key) = match search_line(root, key) {
@@ -274,7 +281,7 @@ fn holds<L: Lines>(lines: &L, start: &PrefilterHead, root: &Line, key: Key) -> b
     true
 }
 
-/// What `line` says.
+/// The result of `line` for `key`.
 #[inline(always)]
 fn search_line(line: &Line, key: Key) -> Found {
     let head = line[HEAD];
@@ -292,13 +299,13 @@ fn search_line(line: &Line, key: Key) -> Found {
     }
     let before = (head >> (8 * word)) as u8;
     let index = (head >> INDEX_SHIFT) as u32 + u32::from(before) + ones(follow & (bit - 1));
-    Found::Next(index, key.behind(8))
+    Found::Next(index, key.skip(8))
 }
 
 #[inline(always)]
 fn search_leaf(line: &Line, head: u64, key: Key) -> Found {
     let next = head as u8 - 1;
-    // Written out: the verifier follows a loop step by step.
+    // Unrolled: the verifier walks each iteration of a loop.
     let interval = if key.high.wrapping_sub(line[0]) <= line[4] {
         0
     } else if key.high.wrapping_sub(line[1]) <= line[5] {
@@ -322,7 +329,7 @@ fn search_leaf(line: &Line, head: u64, key: Key) -> Found {
     )
 }
 
-/// How many bits of `word` are one. BPF has no instruction for it.
+/// The number of bits that are one in `word`. BPF has no instruction for it.
 #[inline(always)]
 const fn ones(word: u64) -> u32 {
     let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);

@@ -1,4 +1,5 @@
-//! The BPF maps, and the policy in force as read from them. With `packet.rs` and `report.rs` the only place with `unsafe` in it.
+//! The BPF maps, and the active policy as read from them. Only this file, `packet.rs` and
+//! `report.rs` have `unsafe` code.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,7 +20,7 @@ use filter_common::{
 
 type TrieV4 = LpmTrie<[u8; 4], [u32; 4], { MAX_PREFIXES as usize }>;
 type TrieV6 = LpmTrie<[u8; 16], [u32; 4], { MAX_PREFIXES as usize }>;
-// Of any length: that of the template does not count.
+// Of any length: the length of the template does not count.
 type FurtherLines = Array<Line, 1, { BPF_F_INNER_MAP as usize }>;
 type Blocks = Array<Block, 1, { BPF_F_INNER_MAP as usize }>;
 
@@ -53,9 +54,10 @@ static INTERFACES: Array<InterfaceRows, 1> = Array::new();
 static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREALLOC as usize }> =
     PerCpuHashMap::new();
 
-/// The generation in force for the packet at hand.
+/// The active generation for the current packet.
 ///
-/// With `SHARED` its questions about sources are answered by functions of their own: code that asks them in eight places is short of registers
+/// With `SHARED` its lookups of sources are functions of their own. Code that has them inline in
+/// eight places runs out of registers and of stack.
 /// and of stack.
 pub(crate) struct InForce<const SHARED: bool = false> {
     slot: u32,
@@ -63,18 +65,20 @@ pub(crate) struct InForce<const SHARED: bool = false> {
 }
 
 impl InForce {
-    /// Reads the selector, once: whatever user space does meanwhile, the packet is judged by one generation.
+    /// Reads the selector, once: the packet is judged by one generation, whatever user space does
+    /// meanwhile.
     #[inline(always)]
     pub(crate) fn select() -> Self {
         let word = match SELECTOR.get(0) {
-            // SAFETY: the map's value is a live, aligned `u32`. User space may write it meanwhile: a volatile read
-            // is made once, and the word is whole before and after.
+            // SAFETY: the map's value is a live, aligned `u32`. User space may write it meanwhile:
+            // a volatile read is made once, and the word is whole before and after.
             Some(word) => unsafe { core::ptr::read_volatile(word) },
             None => 0,
         };
-        // Masked, any number names a slot.
+        // After the mask any number is a slot.
         let mut slot = word & (SLOTS - 1);
-        // A change that nobody confirmed in time: the generation before it, which is whole, in the other slot.
+        // An unconfirmed change after its deadline: the other slot still holds the complete
+        // generation before it.
         if word & PROVISIONAL != 0
             && POLICY
                 .get(slot)
@@ -86,7 +90,7 @@ impl InForce {
         Self { slot, header }
     }
 
-    /// The same, for code that asks much.
+    /// The same generation, for code with many lookups.
     #[inline(always)]
     pub(crate) fn with_shared_code(self) -> InForce<true> {
         let Self { slot, header } = self;
@@ -94,7 +98,7 @@ impl InForce {
     }
 }
 
-/// Now, on the boot clock, in nanoseconds.
+/// The present time on the boot clock, in nanoseconds.
 #[inline(always)]
 fn boot_clock() -> u64 {
     // SAFETY: the helper takes nothing and reads a clock.
@@ -158,10 +162,11 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
     }
 }
 
-// Global functions: the verifier checks each of them once, for any arguments, and not at each of the many
-// calls (Linux 5.6, commit 51c39bb1d5d105a02e29aa7960f0a395086e6342). They take and return numbers alone.
+// Global functions: the verifier checks each of them once, for any arguments, and not at each of
+// the many calls (Linux 5.6, commit 51c39bb1d5d105a02e29aa7960f0a395086e6342). Their arguments and
+// results are numbers.
 
-/// Most policies guard any destination, and do not get here.
+/// Most policies guard any destination, and do not call this.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn guards_v4(slot: u32, destination: u32) -> u32 {
@@ -196,7 +201,8 @@ extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64) -> u32 {
         .into()
 }
 
-/// Whether an address is in any range of `slot`, dead or alive, by the table: of table and trie the one to be asked by a flood.
+/// Whether the prefilter has an address in a range of `slot`, live or expired. A flood is answered
+/// here, before the trie.
 #[inline(always)]
 fn prefilter_holds_v4(slot: u32, header: Option<&PolicyHeader>, key: TableKey) -> bool {
     match header {
@@ -213,7 +219,7 @@ fn prefilter_holds_v6(slot: u32, header: Option<&PolicyHeader>, key: TableKey) -
     }
 }
 
-/// What a flood does not get to.
+/// A flood does not reach this function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn in_trie_v4(slot: u32, source: u32) -> u32 {
@@ -227,7 +233,7 @@ extern "C" fn in_trie_v6(slot: u32, high: u64, low: u64) -> u32 {
     in_trie(slot, source.into()).into()
 }
 
-/// Whether an address is in a range of `slot` that lives, by the trie; it is counted there.
+/// Whether the trie has an address in a live range of `slot`; counts the packet there.
 #[inline(always)]
 fn in_trie(slot: u32, source: IpAddr) -> bool {
     let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, slot, source) else {
@@ -240,7 +246,7 @@ fn in_trie(slot: u32, source: IpAddr) -> bool {
     true
 }
 
-/// What there is of a slot's table besides the header, for a family.
+/// The part of a slot's prefilter outside the header, for one family.
 struct OverflowLines<const FAMILY: u32>(u32);
 
 impl<const FAMILY: u32> Lines for OverflowLines<FAMILY> {
@@ -260,7 +266,7 @@ impl<const FAMILY: u32> Lines for OverflowLines<FAMILY> {
     }
 }
 
-/// What the trie of the address's family in `slot` holds for the longest prefix around it.
+/// The value of the longest prefix around the address in its family's trie in `slot`.
 #[inline(always)]
 fn find(
     v4: &'static ArrayOfMaps<TrieV4, { SLOTS as usize }>,
@@ -275,26 +281,29 @@ fn find(
     Some(PrefixValue { words: *words })
 }
 
-/// Counts one packet that a range let in.
+/// Counts one packet that a range authorized.
 #[inline(always)]
 fn count_usage(id: u32) {
     let usage = USAGE.get_ptr_mut(id).or_else(|| {
-        // The range's first packet. Another CPU may have been faster, which is as good; or there is no room, and nothing is counted.
+        // The range's first packet. An error is harmless: another CPU was faster, or there is no
+        // room, and the range is not counted.
         let _ = USAGE.insert(id, Usage::default(), u64::from(BPF_NOEXIST));
         USAGE.get_ptr_mut(id)
     });
     if let Some(usage) = usage {
-        // SAFETY: the value is this CPU's own; an XDP program is not interrupted by another one on its CPU. User space never writes it.
+        // SAFETY: the value is this CPU's own; an XDP program is not interrupted by another one on
+        // its CPU. User space never writes it.
         unsafe {
             (*usage).packets += 1;
-            // A clock of some milliseconds' precision, for a fifth of the price of one that is exact.
+            // A clock with a precision of some milliseconds, for a fifth of the cost of an exact
+            // one.
             (*usage).last_seen = bpf_ktime_get_coarse_ns();
         }
     }
 }
 
-/// The row of an interface whose home row is another's. Global, so that the verifier walks its loop once, and not wherever a
-/// frame is counted.
+/// The row of an interface whose home row belongs to another one. Global, so that the verifier
+/// walks its loop once, and not at each call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn distant_row(ifindex: u32) -> u32 {
@@ -303,7 +312,7 @@ extern "C" fn distant_row(ifindex: u32) -> u32 {
         .map_or(InterfaceRows::NO_ROW, |rows| rows.row(ifindex))
 }
 
-/// Counts one frame of `bytes`, which came in on the interface `ifindex`, under its verdict.
+/// Counts one frame of `bytes`, which arrived on the interface `ifindex`, under its verdict.
 #[inline(always)]
 pub(crate) fn count(ifindex: u32, slot: u32, bytes: usize) {
     let home = InterfaceRows::home(ifindex);
@@ -312,7 +321,8 @@ pub(crate) fn count(ifindex: u32, slot: u32, bytes: usize) {
         _ => distant_row(ifindex),
     };
     if let Some(counter) = COUNTERS.get_ptr_mut(InterfaceRows::index(row, slot)) {
-        // SAFETY: the counter is this CPU's own; an XDP program is not interrupted by another one on its CPU.
+        // SAFETY: the counter is this CPU's own; an XDP program is not interrupted by another one
+        // on its CPU.
         unsafe {
             (*counter).packets += 1;
             (*counter).bytes += bytes as u64;

@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command line.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -21,8 +21,8 @@ use crate::{
 
 /// An allow-list in XDP for the Kubernetes API server's port
 ///
-/// TCP packets to the protected ports (443 and 6443) from sources outside the authorized ranges are dropped before the
-/// kernel makes a socket buffer of them. Everything else is untouched.
+/// TCP packets to the protected ports (443 and 6443) from sources outside the authorized ranges are
+/// dropped before the kernel makes a socket buffer of them. Everything else is untouched.
 #[derive(Debug, Parser)]
 #[command(name = "apifence", version, max_term_width = 100)]
 pub struct Cli {
@@ -33,15 +33,16 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What was typed, and the same as `clap` has it: with where each value came from.
+    /// Parses the command line; also returns `clap`'s matches, with the origin of each value.
     ///
     /// # Errors
-    /// What is to be said in place of a command: what is wrong with the words, or what `--help` and `--version` ask for.
+    /// The message to print in place of a command: a usage error, or the text of `--help` or
+    /// `--version`.
     pub fn typed() -> Result<(Self, ArgMatches), clap::Error> {
         let matches = without_environment(Self::command())
             .try_get_matches()
             .map_err(|said| {
-                // Help tells of the variables, too.
+                // The help text includes the environment variables.
                 let help = Self::command().try_get_matches().err();
                 help.filter(|help| !said.use_stderr() && help.kind() == said.kind())
                     .unwrap_or(said)
@@ -49,7 +50,7 @@ impl Cli {
         Ok((Self::from_arg_matches(&matches)?, matches))
     }
 
-    /// What another process was started with: `words`, its own name first.
+    /// Parses the command line of another process: `words`, with the program's name first.
     ///
     /// # Errors
     /// If they are not a command line of this version.
@@ -61,17 +62,20 @@ impl Cli {
     }
 }
 
-/// `command` as it reads flags alone: what `clap` would say of a variable names a flag that nobody typed. `config` reads the environment.
+/// Makes `command` read flags only: an error of `clap` about a variable would name a flag that was
+/// not typed. `config` reads the environment.
 fn without_environment(command: clap::Command) -> clap::Command {
     command
         .mut_args(|argument| argument.env(None::<&str>))
         .mut_subcommands(without_environment)
 }
 
-/// The options of every command. Apart from `--config` they are settings: the id of each is its key in the config file.
+/// The options of every command. Apart from `--config` they are settings: the id of each is its key
+/// in the config file.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// File that holds the settings that neither a flag nor the environment gives; must exist if it is named
+    /// File that holds the settings that neither a flag nor the environment gives; must exist if it
+    /// is named
     #[arg(
         long,
         global = true,
@@ -124,7 +128,8 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Attach if needed, then stay in the foreground and keep the filter true to its files; it stays on at exit
+    /// Attach if needed, then stay in the foreground and keep the filter true to its files; it
+    /// stays on at exit
     Run {
         #[command(flatten)]
         policy: PolicyArgs,
@@ -146,13 +151,15 @@ pub(crate) enum Command {
     },
     /// Drop what is not authorized from now on; everything else stays as it is in force
     ///
-    /// The mode alone changes: not the list, the ports or any other setting. A `run` that is up goes on in that mode, and so does the
-    /// next boot. Where the config file says `mode`, it decides: change it there.
+    /// The mode alone changes: not the list, the ports or any other setting. A `run` that is up
+    /// goes on in that mode, and so does the next boot. Where the config file says `mode`, it
+    /// decides: change it there.
     Enforce {
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// Drop nothing from now on, and count what `enforce` would drop; everything else stays as it is in force
+    /// Drop nothing from now on, and count what `enforce` would drop; everything else stays as it
+    /// is in force
     ///
     /// The port is open to everyone. As with `enforce`, the mode alone changes.
     Monitor {
@@ -164,7 +171,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         status: StatusArgs,
     },
-    /// Explain a warning: what it means, what can happen, what to do; without a code, list all of them
+    /// Explain a warning: what it means, what can happen, what to do; without a code, list all of
+    /// them
     Explain {
         /// Code or name of the warning, like `W08` or `tunnel`
         #[arg(value_name = "CODE")]
@@ -172,7 +180,8 @@ pub(crate) enum Command {
     },
     /// Ask the kernel whether addresses are let in; exit status 1 if one is not
     Check {
-        /// Source addresses, each with a port or without, or CIDRs; `me` for this SSH session's; `-` reads them from standard input
+        /// Source addresses, each with a port or without, or CIDRs; `me` for this SSH session's;
+        /// `-` reads them from standard input
         #[arg(required = true, value_name = "ADDR")]
         sources: Vec<String>,
     },
@@ -181,7 +190,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         stats: StatsArgs,
     },
-    /// Show rates, who is refused and who is let in, live in the terminal; printed once where stdout is none
+    /// Show rates, who is refused and who is let in, live in the terminal; printed once where
+    /// stdout is none
     Top,
     /// Show refused packets as they come, a line each; a flood is sampled
     Events {
@@ -190,7 +200,8 @@ pub(crate) enum Command {
     },
     /// Propose ranges for those whom monitor mode would have refused, as lines for the ranges file
     Suggest {
-        /// Put IPv4 sources within one prefix of this length into one range; a quarter of what is within one /24 if none is given
+        /// Put IPv4 sources within one prefix of this length into one range; a quarter of what is
+        /// within one /24 if none is given
         #[arg(long, value_name = "LEN", value_parser = parse_len::<32>)]
         group_v4: Option<u8>,
         /// The same for IPv6; within one /64 if none is given
@@ -215,8 +226,9 @@ pub(crate) enum Command {
     },
     /// Show the settings that `attach` or `run` would go by, and where each comes from
     ///
-    /// A flag goes before the environment, the environment before the config file, the config file before what is in force, and that
-    /// before the default. This takes the flags of `attach` and `run`, and tells what they would do.
+    /// A flag goes before the environment, the environment before the config file, the config file
+    /// before what is in force, and that before the default. This takes the flags of `attach` and
+    /// `run`, and tells what they would do.
     Config {
         #[command(flatten)]
         policy: PolicyArgs,
@@ -235,7 +247,8 @@ pub(crate) enum RangesCommand {
     },
     /// Replace the list; `0.0.0.0/32` lets nobody in, `""` with `--force` switches enforcement off
     Set {
-        /// Addresses and CIDRs, with commas or white space in between; `me` for the one that this SSH session comes from
+        /// Addresses and CIDRs, with commas or white space in between; `me` for the one that this
+        /// SSH session comes from
         #[arg(value_name = "CIDR", required_unless_present = "from_file")]
         ranges: Vec<String>,
         /// File that holds the list, in the format of the ranges file; `-` for standard input
@@ -246,13 +259,15 @@ pub(crate) enum RangesCommand {
     },
     /// Add ranges to the list; one that is listed already is renewed
     Add {
-        /// Addresses and CIDRs, with commas or white space in between; `me` for the one that this SSH session comes from
+        /// Addresses and CIDRs, with commas or white space in between; `me` for the one that this
+        /// SSH session comes from
         #[arg(required = true, value_name = "CIDR")]
         ranges: Vec<String>,
         /// What they are; an empty one takes a comment off
         #[arg(long, value_name = "TEXT")]
         comment: Option<String>,
-        /// When they expire: a duration like `8h` or `30d`, a time like `2027-01-31T18:00:00Z`, or `never`
+        /// When they expire: a duration like `8h` or `30d`, a time like `2027-01-31T18:00:00Z`, or
+        /// `never`
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
         #[command(flatten)]
@@ -260,7 +275,8 @@ pub(crate) enum RangesCommand {
     },
     /// Remove ranges from the list; their open connections stop
     Remove {
-        /// Addresses and CIDRs, as listed, with commas or white space in between; `me` as with `add`
+        /// Addresses and CIDRs, as listed, with commas or white space in between; `me` as with
+        /// `add`
         #[arg(required = true, value_name = "CIDR")]
         ranges: Vec<String>,
         #[command(flatten)]
@@ -268,8 +284,9 @@ pub(crate) enum RangesCommand {
     },
     /// Edit the list: it is checked when the editor is closed, and then on trial for 60 s
     ///
-    /// The editor is the one that `SUDO_EDITOR`, `VISUAL` or `EDITOR` names. `apifence confirm` keeps the list; without it the list before
-    /// returns by itself. Whatever ends the editor, the terminal or the trial, what was saved stays: the next `ranges edit` goes on with it.
+    /// The editor is the one that `SUDO_EDITOR`, `VISUAL` or `EDITOR` names. `apifence confirm`
+    /// keeps the list; without it the list before returns by itself. Whatever ends the editor, the
+    /// terminal or the trial, what was saved stays: the next `ranges edit` goes on with it.
     Edit(EditArgs),
     /// Take the entries out that have expired
     Prune {
@@ -317,11 +334,12 @@ pub(crate) struct ChangeArgs {
     /// Show what would change and which connections it would cut, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Make the change even if it cuts every established client or your own SSH session, empties the list, opens a port that was
-    /// protected, or keeps the cluster's sources out
+    /// Make the change even if it cuts every established client or your own SSH session, empties
+    /// the list, opens a port that was protected, or keeps the cluster's sources out
     #[arg(long)]
     pub(crate) force: bool,
-    /// Let the change take itself back after this time, like `60s`, unless `apifence confirm` comes first
+    /// Let the change take itself back after this time, like `60s`, unless `apifence confirm` comes
+    /// first
     #[arg(long, value_name = "DURATION", value_parser = parse_window)]
     pub(crate) confirm_within: Option<Duration>,
 }
@@ -332,8 +350,8 @@ pub(crate) struct StatusArgs {
     /// Exit with status 1 unless every interface is guarded as the files say
     #[arg(long)]
     pub(crate) check: bool,
-    /// Acknowledge the warnings with this code that there are now, or the one about an interface (`W08:wg0`): they are not told any
-    /// more
+    /// Acknowledge the warnings with this code that there are now, or the one about an interface
+    /// (`W08:wg0`): they are not told any more
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
     pub(crate) ack: Vec<String>,
     /// Take acknowledgements back that `--ack` made
@@ -391,8 +409,9 @@ fn parse_window(text: &str) -> Result<Duration, String> {
     text.parse().map(|Window(time)| time)
 }
 
-/// The policy besides the list, and where it applies. What is not given here comes from the environment or the config file, stays as it
-/// is in force, or is the default. The id of each is its key in the config file.
+/// The policy besides the list, and where it applies. What is not given here comes from the
+/// environment or the config file, stays as it is in force, or is the default. The id of each is
+/// its key in the config file.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
     /// Interface to guard; those that hold the default routes if none is named
@@ -406,7 +425,8 @@ pub(crate) struct PolicyArgs {
     /// TCP port to protect
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', env = "APIFENCE_PORT", default_values_t = DEFAULT_PORTS, value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
-    /// Destination to guard, for nodes that route or serve other traffic to these ports; any if none is given
+    /// Destination to guard, for nodes that route or serve other traffic to these ports; any if
+    /// none is given
     #[arg(
         long = "destination",
         value_name = "CIDR",
@@ -420,8 +440,8 @@ pub(crate) struct PolicyArgs {
     /// Where the program runs
     #[arg(long, env = "APIFENCE_XDP_MODE", default_value = "auto")]
     xdp_mode: XdpMode,
-    /// Set the authorized ranges first, as `ranges set` does; a change that is made once, so the environment and the config file have
-    /// nothing like it
+    /// Set the authorized ranges first, as `ranges set` does; a change that is made once, so the
+    /// environment and the config file have nothing like it
     #[arg(
         long,
         value_name = "CIDR,...",
@@ -471,7 +491,8 @@ pub(crate) struct RunArgs {
     /// Detach at exit: the port is open from then on
     #[arg(long, env = "APIFENCE_DETACH_ON_EXIT", value_parser = BoolishValueParser::new())]
     detach_on_exit: bool,
-    /// What to do with an edit of the files that would cut nodes of the cluster, or those who administer this node by SSH
+    /// What to do with an edit of the files that would cut nodes of the cluster, or those who
+    /// administer this node by SSH
     #[arg(long, env = "APIFENCE_ON_CUT", default_value = "trial")]
     on_cut: OnCut,
     /// How long such an edit is on trial, like `5m`

@@ -1,8 +1,8 @@
-//! The counters of all interfaces, and which rows of them are whose.
+//! The counters of all interfaces, and the row of each interface.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Most interfaces with a filter at a time. Each takes a row of counters on each CPU.
+/// The maximum number of interfaces with a filter. Each takes a row of counters on each CPU.
 pub const MAX_INTERFACES: u32 = 128;
 
 const _: () = assert!(
@@ -10,23 +10,25 @@ const _: () = assert!(
     "the home row is a remainder, without a division"
 );
 
-/// The interface of each row of the counters, by its number; 0 in a free row.
+/// The ifindex of each row of the counters; 0 in a free row.
 ///
-/// User space writes an interface's number before the program sees its first packet, and one interface at a time.
+/// User space writes an ifindex before the program sees the interface's first packet, and one at a
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct InterfaceRows {
-    /// Numbers of interfaces.
+    /// The ifindexes.
     pub ifindexes: [u32; MAX_INTERFACES as usize],
 }
 
 impl InterfaceRows {
-    /// The row for packets of interfaces that have none.
+    /// The row for packets of interfaces without a row.
     pub const NO_ROW: u32 = MAX_INTERFACES;
-    /// How many rows of counters there are.
+    /// The number of rows of counters.
     pub const ROWS: u32 = MAX_INTERFACES + 1;
 
-    /// The row in which an interface is looked for first. The next ones follow in their order, the first one behind the last.
+    /// The first row to try for an interface. The next rows follow in order; row 0 follows the
+    /// last.
     #[inline(always)]
     pub const fn home(ifindex: u32) -> u32 {
         ifindex % MAX_INTERFACES
@@ -58,8 +60,9 @@ impl InterfaceRows {
 pub struct Counter {
     /// Frames.
     pub packets: u64,
-    /// Bytes of those frames, from the link header on, or from the IP header where a device has none. Of a frame in several buffers those that hold nothing but padding behind the
-    /// packet may be left out.
+    /// Bytes of those frames, from the link header on, or from the IP header where a device has
+    /// none. Buffers of a multi-buffer frame that hold only padding after the packet may be
+    /// missing.
     pub bytes: u64,
 }
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Whom monitor mode let pass.
+/// A source that monitor mode let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct MonitoredSourceKey {
@@ -14,19 +14,19 @@ pub struct MonitoredSourceKey {
 
 const _: () = assert!(size_of::<MonitoredSourceKey>() == 20);
 
-/// What monitor mode saw of one source.
+/// The counters of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct MonitoredSource {
-    /// Packets that enforce mode would have dropped. All CPUs add to it, each in one step: none is lost.
+    /// Packets that enforce mode would have dropped. All CPUs add to it atomically: none is lost.
     pub packets: u64,
-    /// When the first of them came, in nanoseconds of the monotonic clock, within some milliseconds.
+    /// Time of the first one, in nanoseconds of the monotonic clock, accurate to some milliseconds.
     pub first_seen: u64,
-    /// When the last of them came.
+    /// Time of the last one.
     pub last_seen: u64,
-    /// The destination port of the last, in host order; 0 if it was not known.
+    /// The destination port of the last one, in host order; 0 if unknown.
     pub port: u16,
-    /// The verdict and reason of the last: a [`Verdict::index`](crate::Verdict::index).
+    /// The verdict and reason of the last one: a [`Verdict::index`](crate::Verdict::index).
     pub verdict: u8,
     /// Always zero.
     pub unused: [u8; 5],

@@ -1,4 +1,4 @@
-//! What a packet meets first of a policy.
+//! The header of a policy: the first lookup of a packet.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,23 +7,23 @@ use crate::{
     prefilter::PrefilterHead,
 };
 
-/// What a packet is held against first: all in one place, for one lookup.
+/// The part of a policy that every packet needs, in one map value for one lookup.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PolicyHeader {
     /// A [`Mode`](crate::Mode) as a number.
     pub mode: u8,
-    /// 0 if every destination is guarded, 1 if the destination tries say which.
+    /// 0 if every destination is guarded, 1 if the destination tries list the guarded ones.
     pub has_destinations: u8,
     /// 1 in a header that user space wrote.
     pub filled: u8,
-    /// A set of [`Encapsulation`] bits: what this node takes off without a device.
+    /// A set of [`Encapsulation`] bits: those that this node removes without a tunnel device.
     pub decapsulates: u8,
     /// Always zero.
     pub unused: [u8; 4],
     /// The protected TCP ports.
     pub ports: PortSet,
-    /// Where the [`table`](crate::prefilter) of the sources begins.
+    /// The start of the [`prefilter`](crate::prefilter) of the sources.
     pub prefilter: PrefilterHead,
 }
 
@@ -34,7 +34,7 @@ const _: () = assert!(
 
 /// A header of zeros is the strictest one: no source reaches the default ports.
 impl PolicyHeader {
-    /// What to do with what is found. Any unknown number is the strict mode.
+    /// The mode. An unknown number is the strict mode.
     #[inline(always)]
     pub const fn mode(&self) -> Mode {
         match self.mode {
@@ -44,7 +44,7 @@ impl PolicyHeader {
         }
     }
 
-    /// Whether this node takes such a packet out of another one.
+    /// Whether this node decapsulates such packets.
     #[inline(always)]
     pub const fn decapsulates(&self, how: Encapsulation) -> bool {
         self.filled == 0 || self.decapsulates & how as u8 != 0
@@ -57,7 +57,7 @@ impl PolicyHeader {
     }
 }
 
-/// The ports that are protected unless the settings say otherwise.
+/// The protected ports by default.
 pub const DEFAULT_PORTS: [u16; 2] = [443, 6443];
 
 /// Whether `port` is one of [`DEFAULT_PORTS`].
@@ -66,7 +66,7 @@ pub const fn is_default_port(port: u16) -> bool {
     port == DEFAULT_PORTS[0] || port == DEFAULT_PORTS[1]
 }
 
-/// A set of ports, one bit each: a lookup costs one load however many there are.
+/// A set of ports, one bit each: a lookup costs one load whatever the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PortSet {

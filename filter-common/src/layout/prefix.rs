@@ -2,31 +2,34 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// What a trie holds for a prefix.
+/// The value of a prefix in a trie.
 ///
-/// 16 bytes are the most that keep a node of a trie with IPv6 keys, and the allocator's own word, within 64 bytes: one cache line for
-/// each step of a lookup (`struct lpm_trie_node`).
+/// 16 bytes are the maximum that keeps a node of a trie with IPv6 keys, and the allocator's own
+/// word, within 64 bytes: one cache line for each step of a lookup (`struct lpm_trie_node`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct PrefixValue {
-    /// The first two are a number of 64 bits, its lower half first: [`expires_at`](Self::expires_at), the low 16 bits replaced by the
-    /// origins (the upper 8 of them) and the prefix length. Then [`id`](Self::id), and [`since`](Self::since).
+    /// The first two are one 64-bit number, lower half first: [`expires_at`](Self::expires_at) with
+    /// its low 16 bits replaced by the origins (their upper 8 bits) and the prefix length. Then
+    /// [`id`](Self::id), and [`since`](Self::since).
     ///
-    /// Words of 32 bits, for behind an IPv4 key the kernel aligns a value to 4 bytes. Numbers and no fields, for up to Linux 6.1 a trie
-    /// that user space makes without BTF is not taken into a map of maps whose own type information has a struct for a value: the
-    /// kernel notes "no timer in it" in two ways and compares them (`bpf_map_meta_equal`, `btf_find_timer`).
+    /// Words of 32 bits, since after an IPv4 key the kernel aligns a value to 4 bytes. Numbers
+    /// instead of fields: up to Linux 6.1 a trie that user space creates without BTF does not fit
+    /// into a map of maps whose own type information has a struct as the value. The kernel notes
+    /// "no timer in it" in two ways and compares them (`bpf_map_meta_equal`, `btf_find_timer`).
     pub words: [u32; 4],
 }
 
-/// The low bits of the first number, which hold no time.
+/// The low bits of the first number, which are not part of the expiry.
 const NO_TIME: u64 = 0xffff;
 
 impl PrefixValue {
-    /// The value of a prefix of `prefix_len` bits that comes from `origins` (a set of [`Origin`] bits). It matches until
-    /// `expires_at` on the boot clock, or for ever with `None`.
+    /// The value of a prefix of `prefix_len` bits with `origins` (a set of [`Origin`] bits). It
+    /// matches until `expires_at` on the boot clock; `None` is for ever.
     ///
-    /// A lookup finds the longest prefix alone. So `expires_at` must be the latest of its own time and those of all prefixes around it:
-    /// were it only its own, an expired entry would shut out what a wider one lets in.
+    /// A lookup finds only the longest prefix. So `expires_at` must be the latest of its own expiry
+    /// and those of all prefixes around it: otherwise an expired entry would block a source that a
+    /// wider one authorizes.
     pub const fn new(
         prefix_len: u8,
         origins: u8,
@@ -44,7 +47,7 @@ impl PrefixValue {
         }
     }
 
-    /// When the prefix stops to match: nanoseconds on the boot clock, in steps of 65,536. `None` if it does not.
+    /// The expiry: nanoseconds on the boot clock, in steps of 65,536; `None` is never.
     #[inline(always)]
     pub const fn expires_at(self) -> Option<u64> {
         match ((self.words[1] as u64) << 32 | self.words[0] as u64) & !NO_TIME {
@@ -53,23 +56,25 @@ impl PrefixValue {
         }
     }
 
-    /// The range's key in [`USAGE`]: its own in a generation, and kept from one to the next as long as the range stays.
+    /// The range's key in [`USAGE`]: unique in a generation, and kept from one to the next as long
+    /// as the range stays.
     #[inline(always)]
     pub const fn id(self) -> u32 {
         self.words[2]
     }
 
-    /// When the range came, in seconds on the boot clock: since then its packets are counted.
+    /// Time when the range was added, in seconds on the boot clock: the start of its packet count.
     pub const fn since(self) -> u32 {
         self.words[3]
     }
 
-    /// The prefix's own length in bits: a lookup returns the value alone, and this tells which range matched.
+    /// The prefix's own length in bits. A lookup returns only the value, and this identifies the
+    /// range.
     pub const fn prefix_len(self) -> u8 {
         self.words[0] as u8
     }
 
-    /// Where the range comes from: a set of [`Origin`] bits.
+    /// Origins of the range: a set of [`Origin`] bits.
     pub const fn origins(self) -> u8 {
         (self.words[0] >> 8) as u8
     }
@@ -77,7 +82,7 @@ impl PrefixValue {
 
 const _: () = assert!(size_of::<PrefixValue>() == 16);
 
-/// Where an authorized range comes from, as a bit of [`PrefixValue::origins`].
+/// The origin of an authorized range, as a bit of [`PrefixValue::origins`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Origin {
@@ -92,10 +97,10 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// All of them.
+    /// All origins.
     pub const ALL: [Self; 4] = [Self::List, Self::Node, Self::Outbound, Self::Cluster];
 
-    /// The name under which it is shown.
+    /// The name that users see.
     pub const fn label(self) -> &'static str {
         match self {
             Self::List => "list",

@@ -4,16 +4,18 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::reported::FlowInfo;
 
-/// One frame that was dropped, or would have been.
+/// One frame that was dropped, or would be in enforce mode.
 ///
-/// The program writes it whole, and only then moves [`ReportHead::written`]. A reader that finds the head less than a ring further
-/// on after it read a record has read a whole one: the next to be written in its place had not been begun.
+/// The program writes the whole report, and then advances [`ReportHead::written`]. A reader checks
+/// the head after it copied a report. If the head advanced by less than a ring, the copy is
+/// complete: the program had not started to overwrite it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Report {
-    /// The how-manyth of its CPU, from 1 on; it stands at index `(sequence - 1) % REPORTS_PER_CPU`.
+    /// Sequence number on this CPU, starting at 1; the report is at index
+    /// `(sequence - 1) % REPORTS_PER_CPU`.
     pub sequence: u64,
-    /// When, in nanoseconds of the monotonic clock, within some milliseconds.
+    /// Time in nanoseconds of the monotonic clock, accurate to some milliseconds.
     pub seen: u64,
     /// Source address, see [`FlowInfo::source`].
     pub source: [u32; 4],
@@ -21,9 +23,9 @@ pub struct Report {
     pub destination: [u32; 4],
     /// Source and destination port, in host order; zero if unknown.
     pub ports: [u16; 2],
-    /// Number of the interface it came in on.
+    /// The ifindex of the interface that it arrived on.
     pub ifindex: u32,
-    /// Bytes of the frame, from the Ethernet header on.
+    /// Length of the frame in bytes, from the Ethernet header on.
     pub frame_len: u32,
     /// The verdict and reason: a [`Verdict::index`](crate::Verdict::index).
     pub verdict: u8,
@@ -36,7 +38,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of nothing.
+    /// A report without content.
     pub const EMPTY: Self = Self {
         sequence: 0,
         seen: 0,
@@ -51,7 +53,7 @@ impl Report {
         unused: 0,
     };
 
-    /// Who sent it and where to, as far as that is known.
+    /// The addresses and ports, as far as they are known.
     pub const fn flow_info(&self) -> FlowInfo {
         FlowInfo {
             source: self.source,
@@ -65,19 +67,19 @@ impl Report {
 
 const _: () = assert!(size_of::<Report>() == 64, "one cache line");
 
-/// How far one CPU is with its reports, and what it may still write.
+/// The state of one CPU's reports and its budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ReportHead {
-    /// Reports written, ever.
+    /// Number of all reports written.
     pub written: u64,
-    /// Frames that were not reported because the budget was spent, ever.
+    /// Number of all frames that were not reported because the budget was spent.
     pub skipped: u64,
-    /// The window that the budget is for: the monotonic clock in units of 2^[`REPORT_WINDOW_SHIFT`] ns.
+    /// The current window: the monotonic clock in units of 2^[`REPORT_WINDOW_SHIFT`] ns.
     pub window: u64,
     /// Reports written since that window began.
     pub spent: u64,
-    /// The kernel's tick in which the clock was last asked for the window.
+    /// The kernel's tick at the last reading of the clock for the window.
     pub tick: u64,
 }
 

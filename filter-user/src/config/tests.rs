@@ -157,7 +157,7 @@ fn one_mistake_is_one_complaint_and_hides_no_other() {
 }
 
 #[test]
-fn a_flag_removes_the_doubt() {
+fn a_flag_overrides_an_unreadable_value() {
     let (_, mut config) = read("bpffs = /x\nranges_file = 3\n");
     typed_into(&mut config, &["--bpffs", "/x"]);
     assert!(!config.doubts(&["bpffs"]));
@@ -166,14 +166,14 @@ fn a_flag_removes_the_doubt() {
 }
 
 #[test]
-fn a_key_that_is_set_twice_is_doubtful() {
+fn a_key_that_is_set_twice_is_unreadable() {
     let (wrong, config) = read("bpffs = '/a'\nbpffs = '/b'\n");
     assert_eq!(wrong, ["F:2: `bpffs` is set twice"]);
     assert!(config.doubts(&["bpffs"]));
 }
 
 #[test]
-fn another_file_altogether_leaves_no_setting_in_doubt() {
+fn a_file_of_another_format_leaves_no_setting_unreadable() {
     let (wrong, config) = read(&"10.0.0.0/8\n".repeat(10_000));
     assert_eq!(wrong.len(), 10_000);
     assert!(!config.doubts(&["bpffs"]));

@@ -212,7 +212,7 @@ mod tests {
 
     /// The longest match of the kernel gives the same answer as a scan of all entries.
     #[test]
-    fn the_longest_match_decides_like_all_entries_together() {
+    fn the_longest_match_agrees_with_a_scan_of_all_entries() {
         let entries: Vec<Entry> = (0..64)
             .map(|n: u32| {
                 entry(

@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_say_what_becomes_of_an_entry() {
+    fn the_text_names_the_change_of_an_entry() {
         let (none, at) = (None, |second| Some(second));
         let one = |expires| list(&[("192.0.2.20/32", expires)]);
         for (before, after, want) in [

@@ -56,9 +56,9 @@ impl Table {
             bitmap(&v6, u128::from(GLOBAL) << 125, 3, &mut roots[1]),
         ];
         let mut lines = lines.lines;
-        let in_gate = lines.len().min(HEADER_LINES as usize);
-        start.lines[..in_gate].copy_from_slice(&lines[..in_gate]);
-        lines.drain(..in_gate);
+        let in_header = lines.len().min(HEADER_LINES as usize);
+        start.lines[..in_header].copy_from_slice(&lines[..in_header]);
+        lines.drain(..in_header);
         Self {
             start,
             lines,
@@ -69,22 +69,22 @@ impl Table {
 
 /// The minimum size of a bitmap, in bytes per range; the maximum is twice that. It is large enough
 /// that most addresses match no bit, and small enough to leave cache for the lines.
-const SPACE: usize = 2;
+const BYTES_PER_RANGE: usize = 2;
 /// The maximum number of blocks of a bitmap, as a power of two: 4 MiB.
-const MOST_BLOCKS: u32 = 16;
+const MAX_BLOCK_BITS: u32 = 16;
 /// The maximum length of a hashed prefix, in bits. The program has 61 left after the three that
 /// choose the bitmap.
-const MOST_STREWN: u32 = 61;
+const MAX_HASHED_BITS: u32 = 61;
 
 /// Fills the bitmap of those of `intervals` that share the first `depth` bits of `start`. Puts it
 /// into `roots`, or returns it if it is too long.
 fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoots) -> Vec<Block> {
     let bounds = Interval::sharing(start, depth);
     let intervals = bounds.touched(intervals);
-    let space = (SPACE * intervals.len())
+    let space = (BYTES_PER_RANGE * intervals.len())
         .div_ceil(size_of::<Block>())
         .max(1);
-    let block_bits = space.next_power_of_two().ilog2().min(MOST_BLOCKS);
+    let block_bits = space.next_power_of_two().ilog2().min(MAX_BLOCK_BITS);
     // The first and the last value of each, in the next `bits` bits after the shared ones.
     let values = |bits: u32| {
         let value = move |address: u128| (address << depth >> (128 - bits)) as u64;
@@ -101,14 +101,14 @@ fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoo
         }
         return Vec::new();
     }
-    let told_apart = block_bits + BLOCK_BITS;
+    let index_bits = block_bits + BLOCK_BITS;
     let mut blocks: Vec<Block> = vec![[0; 8]; 1 << block_bits];
     roots.block_bits = block_bits.into();
     let widths = intervals.iter().map(|interval| {
         let Interval { first, last } = interval.within(bounds);
         (last - first) << depth
     });
-    if let Some(hashed_bits) = hashed_bits(widths, told_apart) {
+    if let Some(hashed_bits) = hashed_bits(widths, index_bits) {
         roots.hashed_bits = hashed_bits.into();
         for (first, last) in values(hashed_bits) {
             for value in first..=last {
@@ -122,7 +122,7 @@ fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoo
         return blocks;
     }
     let in_block = (1 << BLOCK_BITS) - 1;
-    for (first, last) in values(told_apart) {
+    for (first, last) in values(index_bits) {
         let touched = (first >> BLOCK_BITS) as usize..=(last >> BLOCK_BITS) as usize;
         for (index, block) in touched.clone().zip(&mut blocks[touched]) {
             let start = (index as u64) << BLOCK_BITS;
@@ -146,28 +146,28 @@ fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoo
 /// An unlisted source matches if it shares a prefix with an interval, or by chance. A longer prefix
 /// makes the former rarer and the latter more frequent, since intervals that are wider than a value
 /// then take twice as many.
-fn hashed_bits(widths: impl Iterator<Item = u128>, told_apart: u32) -> Option<u32> {
-    let mut spans_as_wide = [0_u32; 129];
+fn hashed_bits(widths: impl Iterator<Item = u128>, index_bits: u32) -> Option<u32> {
+    let mut widths_by_bits = [0_u32; 129];
     for width in widths {
-        spans_as_wide[(128 - width.leading_zeros()) as usize] += 1;
+        widths_by_bits[(128 - width.leading_zeros()) as usize] += 1;
     }
     let two_to = |exponent: u32| f64::from(exponent).exp2();
     let values = |bits: u32| -> f64 {
         (0..)
-            .zip(spans_as_wide)
+            .zip(widths_by_bits)
             .map(|(width, intervals)| {
                 f64::from(intervals) * two_to((width + bits).saturating_sub(128))
             })
             .sum()
     };
-    let part = |bits: u32| values(bits) / two_to(bits);
-    let part_strewn = |bits: u32| {
-        let set = 1.0 - (-(BLOOM_PROBES as f64) * values(bits) / two_to(told_apart)).exp();
-        part(bits) + set.powi(BLOOM_PROBES as i32)
+    let share = |bits: u32| values(bits) / two_to(bits);
+    let hashed_share = |bits: u32| {
+        let set = 1.0 - (-(BLOOM_PROBES as f64) * values(bits) / two_to(index_bits)).exp();
+        share(bits) + set.powi(BLOOM_PROBES as i32)
     };
-    (told_apart..=MOST_STREWN)
-        .min_by(|one, other| part_strewn(*one).total_cmp(&part_strewn(*other)))
-        .filter(|bits| 2.0 * part_strewn(*bits) < part(told_apart))
+    (index_bits..=MAX_HASHED_BITS)
+        .min_by(|one, other| hashed_share(*one).total_cmp(&hashed_share(*other)))
+        .filter(|bits| 2.0 * hashed_share(*bits) < share(index_bits))
 }
 
 fn set(words: &mut [u64], bit: usize) {
@@ -249,7 +249,7 @@ struct Part {
     first: u64,
     last: u64,
     /// If the remaining bits matter as well: all addresses that share the compared bits.
-    further: Option<Interval>,
+    subtree: Option<Interval>,
 }
 
 struct Lines {
@@ -271,27 +271,27 @@ impl Lines {
     }
 
     fn leaf(&mut self, mut parts: Vec<Part>, intervals: &[Interval], depth: u32) -> Line {
-        parts.sort_by_key(|part| part.further.is_none());
-        let further: Vec<Interval> = parts.iter().filter_map(|part| part.further).collect();
+        parts.sort_by_key(|part| part.subtree.is_none());
+        let subtrees: Vec<Interval> = parts.iter().filter_map(|part| part.subtree).collect();
         let mut line = [0; 9];
         for place in 0..INTERVALS_PER_LEAF {
             let part = parts.get(place).unwrap_or(&parts[parts.len() - 1]);
             line[place] = part.first;
             line[INTERVALS_PER_LEAF + place] = part.last - part.first;
         }
-        let next = self.follow(&further, intervals, depth + 64);
-        line[HEAD] = u64::from(next) << INDEX_SHIFT | (1 + further.len() as u64);
+        let next = self.follow(&subtrees, intervals, depth + 64);
+        line[HEAD] = u64::from(next) << INDEX_SHIFT | (1 + subtrees.len() as u64);
         line
     }
 
     fn node(&mut self, intervals: &[Interval], bounds: Interval, depth: u32) -> Line {
         let mut line = [0; 9];
-        let mut further = Vec::new();
+        let mut subtrees = Vec::new();
         let mut before = 0_u64;
         let mut rest = intervals;
         for octet in 0..256 {
             if octet % 64 == 0 {
-                before |= (further.len() as u64) << (octet / 64 * 8);
+                before |= (subtrees.len() as u64) << (octet / 64 * 8);
             }
             let Some(bounds) = bounds.octet(octet as u128, depth) else {
                 continue;
@@ -306,12 +306,12 @@ impl Lines {
                 Some(interval) if interval.holds(bounds) => line[octet / 64] |= 1 << (octet % 64),
                 Some(interval) if interval.first <= bounds.last => {
                     line[4 + octet / 64] |= 1 << (octet % 64);
-                    further.push(bounds);
+                    subtrees.push(bounds);
                 }
                 _ => {}
             }
         }
-        let next = self.follow(&further, intervals, depth + 8);
+        let next = self.follow(&subtrees, intervals, depth + 8);
         line[HEAD] = u64::from(next) << INDEX_SHIFT | before;
         line
     }
@@ -343,15 +343,15 @@ fn parts(intervals: &[Interval], bounds: Interval, depth: u32) -> Option<Vec<Par
         // An interval ends between addresses that share the compared bits; the previous interval
         // may end there, too.
         let cut = |parts: &mut Vec<Part>, address: u128| {
-            let further = Some(Interval {
+            let subtree = Some(Interval {
                 first: address & !unseen,
                 last: address | unseen,
             });
-            if parts.last().is_none_or(|part| part.further != further) {
+            if parts.last().is_none_or(|part| part.subtree != subtree) {
                 parts.push(Part {
                     first: seen(address),
                     last: seen(address),
-                    further,
+                    subtree,
                 });
             }
         };
@@ -364,7 +364,7 @@ fn parts(intervals: &[Interval], bounds: Interval, depth: u32) -> Option<Vec<Par
             parts.push(Part {
                 first: whole.start as u64,
                 last: (whole.end - 1) as u64,
-                further: None,
+                subtree: None,
             });
         }
         if cut_last {

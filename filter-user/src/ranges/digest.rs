@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_difference_to_a_source_makes_none_here() {
+    fn order_comments_and_repetitions_change_no_digest() {
         let list = digest("10.0.0.0/8\n2001:db8::/32 expires=2027-01-01T00:00:00Z\n");
         assert_eq!(
             list,

@@ -4,7 +4,7 @@ use super::{
     InputError,
     meant::parse_range,
     meant::{hidden, shown, together},
-    parse::{nobody_beside_others, read_range},
+    parse::{only_implicit_with_others, read_range},
 };
 use crate::ui::{error::InputErrors, visible::code};
 
@@ -65,7 +65,7 @@ impl Fault {
             _ if fields.count() > 1 || read_range(second.trim_end_matches([',', ';'])).is_some() => {
                 InputError::new("the line holds more than one range", "write one range a line")
             }
-            Self::Range => parse_range(words[0]).err().unwrap_or_else(nobody_beside_others),
+            Self::Range => parse_range(words[0]).err().unwrap_or_else(only_implicit_with_others),
             Self::Word(index) => together(&words[..words.len().min(3)]).unwrap_or_else(|| {
                 InputError::new(
                     format!("`{}` behind `{}` is not understood", shown(words[index]), shown(words[0])),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_named() {
+    fn hidden_characters_are_named() {
         for (text, words) in [
             (
                 "10.0.0.0/8\u{200b}\n",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_together_means_something_is_named() {
+    fn words_that_belong_together_are_named() {
         for (text, words, hint) in [
             (
                 "198.51.100.0 255.255.255.0\n",

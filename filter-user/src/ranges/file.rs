@@ -14,7 +14,7 @@ use super::{
     expiry::parse_until,
     fault::{Fault, Faults, ends_a_line, split},
     meant::hidden,
-    parse::{nobody_beside_others, read_range},
+    parse::{only_implicit_with_others, read_range},
     shape::looks_like,
 };
 
@@ -169,7 +169,7 @@ impl RangesFile {
         } else if ranges > 0
             && let Some((number, _)) = switches.first()
         {
-            faults.insist(*number, nobody_beside_others());
+            faults.insist(*number, only_implicit_with_others());
         }
         if faults.is_empty() && ranges + switches.len() == 0 {
             faults.insist(

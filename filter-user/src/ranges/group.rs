@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_become_the_smallest_range_that_was_seen_well() {
+    fn neighbours_become_the_smallest_range_with_enough_sources() {
         let none = Grouping::default();
         assert_eq!(
             grouped(none, &["203.0.113.8", "203.0.113.9"]),

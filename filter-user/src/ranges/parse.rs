@@ -137,7 +137,7 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
 }
 
 /// The refusal of `0.0.0.0/32` next to other ranges.
-pub(super) fn nobody_beside_others() -> InputError {
+pub(super) fn only_implicit_with_others() -> InputError {
     InputError::new(
         format!("range `{NOBODY}` means nobody, and stands beside other ranges"),
         format!("leave `{NOBODY}` out, or let it stand alone"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_packet_comes_from_is_refused() {
+    fn ranges_that_are_never_a_source_are_refused() {
         for (text, word) in [
             ("224.0.0.0/4", "multicast"),
             ("239.1.2.3", "multicast"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_is_named() {
+    fn the_probable_meaning_is_named() {
         for (text, word, hint) in [
             (
                 "198.51.100.0/255.255.255.0",

@@ -4,7 +4,7 @@ use super::{
     Entry, InputError, List, NOBODY,
     meant::parse_range,
     meant::{QUOTES, is_dash, quoted},
-    parse::{mask_len, nobody_beside_others},
+    parse::{mask_len, only_implicit_with_others},
 };
 
 const SEPARATORS: [char; 2] = [',', ';'];
@@ -76,7 +76,7 @@ pub fn parse_list(text: &str) -> Result<List, Vec<InputError>> {
     let nobody = others.len() < items.len();
     let parsed = parse(&others);
     match parsed {
-        Ok(entries) if nobody && !entries.is_empty() => Err(vec![nobody_beside_others()]),
+        Ok(entries) if nobody && !entries.is_empty() => Err(vec![only_implicit_with_others()]),
         Ok(ranges) => Ok(List::Ranges(
             ranges
                 .into_iter()
@@ -89,7 +89,7 @@ pub fn parse_list(text: &str) -> Result<List, Vec<InputError>> {
         )),
         Err(mut refusals) => {
             if nobody && refusals.len() < others.len() {
-                refusals.push(nobody_beside_others());
+                refusals.push(only_implicit_with_others());
             }
             Err(refusals)
         }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_unset_variable_leaves_is_refused() {
+    fn an_empty_item_is_refused() {
         for text in [
             ",10.0.0.0/8",
             "10.0.0.0/8,,192.0.2.1",
@@ -191,11 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_stands_alone() {
+    fn the_range_of_no_source_stands_alone() {
         assert_eq!(parse_list("0.0.0.0/32"), Ok(List::Ranges(Vec::new())));
         assert_eq!(
             parse_list("0.0.0.0/32,10.0.0.0/8"),
-            Err(vec![nobody_beside_others()])
+            Err(vec![only_implicit_with_others()])
         );
     }
 

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::stat::{major, minor};
 use procfs::process::Process;
 
-use super::path::{beside, folder, real_path};
+use super::path::{folder, real_path, sibling};
 use crate::{
     kernel::pins::{WRITE, is_layout, make_private},
     ui::error::{UserError, errno, hint},
@@ -207,7 +207,7 @@ fn same(file: &File, path: &Path) -> bool {
 /// The lock file next to `target`; `None` where the target cannot be replaced anyway, as with a
 /// ConfigMap or a full disk: `detach` must work there, too.
 fn lock_file(target: &Path) -> Result<Option<File>> {
-    let path = beside(target, ".lock");
+    let path = sibling(target, ".lock");
     let open = || {
         fs::create_dir_all(folder(target))?;
         File::options()

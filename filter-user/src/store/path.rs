@@ -12,7 +12,7 @@ pub(super) fn real_path(path: &Path) -> PathBuf {
 }
 
 /// The hidden name next to `target` that ends in `suffix`.
-pub(super) fn beside(target: &Path, suffix: &str) -> PathBuf {
+pub(super) fn sibling(target: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
     name.push(suffix);

@@ -13,7 +13,7 @@ use super::{
     attributes::{Attributes, refuse_unwritable},
     history::History,
     input::read_ranges,
-    path::{beside, folder, real_path},
+    path::{folder, real_path, sibling},
     watched_file::FileStamp,
 };
 use crate::{
@@ -66,7 +66,7 @@ impl Staged {
         refuse_unwritable(&target)?;
         let attributes = Attributes::of(&target).map_err(explain)?;
         // A fixed name, so that crashed writers leave one file at most. Writers hold the lock.
-        let name = beside(&target, ".new");
+        let name = sibling(&target, ".new");
         remove(&name).map_err(explain)?;
         let mut staged = tempfile::Builder::new()
             .prefix(name.file_name().unwrap_or_default())
@@ -132,7 +132,7 @@ impl Staged {
     /// # Errors
     /// If that fails; nothing changed then.
     pub fn park(self) -> Result<Pending> {
-        let path = beside(&self.target, ".pending");
+        let path = sibling(&self.target, ".pending");
         let target = self.target;
         let parked =
             ended(self.synced).and_then(|()| self.file.persist(&path).map_err(|error| error.error));
@@ -165,7 +165,7 @@ impl Pending {
     /// The pending list of the ranges file at `path`, whether it exists or not.
     pub fn of(path: &Path) -> Self {
         let target = real_path(path);
-        let path = beside(&target, ".pending");
+        let path = sibling(&target, ".pending");
         Self { path, target }
     }
 

@@ -136,7 +136,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn what_is_confirmed_is_not_open_and_is_remembered() {
+    fn a_confirmed_policy_is_not_open_and_is_remembered() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = TrialStore::new(&folder.path().join("state"));
         let settings = Config::default().settings();

@@ -100,7 +100,7 @@ mod tests {
 
     /// Privilege is not the cause, although the errno is the same.
     #[test]
-    fn a_program_that_the_verifier_refuses_is_told_as_that() {
+    fn a_verifier_error_is_reported_as_one() {
         let error = Refused {
             log: "1: (79) r2 = *(u64 *)(r0 +64)\nR0 unbounded memory access\nprocessed 2 insns (limit 1000000)\n",
             source: io::Error::from_raw_os_error(nix::libc::EACCES),

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped() {
+    fn control_characters_are_escaped() {
         for (text, want) in [
             (
                 "plain, \u{e9}\u{4e2d}\u{1f600}",

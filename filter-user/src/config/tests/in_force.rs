@@ -12,7 +12,7 @@ fn told(want: &Settings, have: &Settings) -> Vec<String> {
 }
 
 #[test]
-fn what_nobody_says_stays_as_it_is_in_force() {
+fn an_unset_key_keeps_its_active_value() {
     let (_, config) = read("ports = [443, 9345]\nmode = 'monitor'\noutbound_ips = ['192.0.2.1']\n");
     let have = config.settings();
     let default = Config::default().settings();
@@ -77,7 +77,7 @@ fn what_nobody_says_stays_as_it_is_in_force() {
 }
 
 #[test]
-fn what_opens_or_keeps_out_must_be_insisted_on() {
+fn a_setting_that_opens_or_blocks_needs_force() {
     let (_, config) = read(
         "ports = [443, 9345]\ncluster_cidrs = ['10.0.0.0/8', '192.0.2.0/24']\n\
          outbound_ips = ['198.51.100.1']\ndestinations = ['192.0.2.0/24']\n",
@@ -146,7 +146,7 @@ fn what_opens_or_keeps_out_must_be_insisted_on() {
 }
 
 #[test]
-fn to_let_everyone_in_beside_the_list_must_be_insisted_on() {
+fn a_setting_that_authorizes_everyone_needs_force() {
     let have = Config::default().settings();
     for all in ["0.0.0.0/0", "::/0"] {
         let all = vec![all.parse().expect("a range")];

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_comes_out() {
+    fn entries_are_read_as_written() {
         for kind in [MapType::LpmTrie, MapType::Hash, MapType::LruHash] {
             for count in [0, 1, AT_ONCE, 2 * AT_ONCE + 7] {
                 let Some(map) = map(kind, (8, 4), 1 << 15) else {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_map_keeps_what_went_in_and_says_so() {
+    fn a_full_map_keeps_its_entries_and_reports_it() {
         let Some(map) = map(MapType::LpmTrie, (8, 4), 5000) else {
             return;
         };

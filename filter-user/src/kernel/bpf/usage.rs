@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_is_who_he_was_and_who_comes_is_new() {
+    fn a_kept_range_keeps_its_id_and_a_new_one_gets_a_new_id() {
         let mut next = 7;
         let early = Clocks::now().expect("clocks");
         let late = Clocks {

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_both_ends() {
+    fn a_line_has_both_ends() {
         let text = "ipv4     2 tcp      6 86397 ESTABLISHED src=203.0.113.9 dst=192.0.2.10 sport=40000 dport=443 src=10.244.0.5 dst=203.0.113.9 sport=8443 dport=40000 [ASSURED] mark=0 zone=0 use=2";
         let found = line(text).expect("a connection");
         let at = |text: &str| text.parse().expect("an address");

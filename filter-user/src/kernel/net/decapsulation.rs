@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_asked() {
+    fn the_kernel_answers() {
         // The answer depends on this machine; it only has to be understood.
         assert!(of_this_node().is_ok());
     }

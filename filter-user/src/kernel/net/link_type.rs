@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_filtered_from_where_their_packets_start() {
+    fn each_device_has_the_link_header_of_its_packets() {
         for (arphrd, kind, want) in [
             (1, None, ETHERNET),
             (1, Some(InfoKind::Veth), ETHERNET),

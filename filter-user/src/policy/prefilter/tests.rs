@@ -148,7 +148,7 @@ fn lists_of_all_shapes_are_exact() {
 }
 
 #[test]
-fn neighbours_are_told_apart_to_the_last_bit() {
+fn neighbours_are_distinguished_to_the_last_bit() {
     let mut rng = Rng(3);
     // Every other host: the maximum number of lines.
     let hosts = (0..512_u32)
@@ -314,7 +314,7 @@ fn few_unlisted_sources_get_past_the_bitmap() {
 /// A missing line leaves the answer to the tries: listed sources are found, and unlisted ones may
 /// be.
 #[test]
-fn nobody_is_lost_for_want_of_room() {
+fn a_full_table_still_finds_every_listed_source() {
     let mut rng = Rng(7);
     let ranges: Vec<IpNet> = (0..20_000).map(|_| rng.range(8)).collect();
     let prefixes = compile(ranges.into_iter().filter(|range| range.prefix_len() >= 20));
@@ -324,17 +324,17 @@ fn nobody_is_lost_for_want_of_room() {
     for room in [0, 1, HEADER_LINES as usize, all / 2, all - 1, all] {
         let table = Table::with_room(&prefixes, room as u32);
         assert!(table.lines.len() + HEADER_LINES as usize <= room.max(HEADER_LINES as usize));
-        let strangers = addresses.iter().filter(|address| {
+        let unlisted = addresses.iter().filter(|address| {
             let (found, is_listed) = (asked(&table, **address), asked(&whole, **address));
             assert!(found || !is_listed, "{address} with room for {room}");
             found && !is_listed
         });
-        assert_eq!(strangers.count() == 0, room == all, "{room} of {all}");
+        assert_eq!(unlisted.count() == 0, room == all, "{room} of {all}");
     }
 }
 
 #[test]
-fn what_it_takes_follows_the_list() {
+fn the_size_follows_the_list() {
     let mut rng = Rng(4);
     let empty = Table::new(&compile([]));
     assert_eq!(empty.lines.len(), 0);

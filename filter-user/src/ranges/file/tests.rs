@@ -31,7 +31,7 @@ fn parse(text: &str) -> RangesFile {
 }
 
 #[test]
-fn what_is_read_is_written_back() {
+fn a_file_is_written_back_as_read() {
     assert_eq!(parse(TEXT).to_string(), TEXT);
     assert_eq!(
         parse(TEXT).list(),
@@ -86,7 +86,7 @@ fn an_expiry_is_kept_and_can_be_given_later() {
 }
 
 #[test]
-fn adding_lets_in_and_takes_off_what_it_is_told_to() {
+fn adding_authorizes_and_removes_a_past_expiry() {
     let never = |edit| Edit {
         expires: Some(None),
         ..edit
@@ -139,7 +139,7 @@ fn adding_lets_in_and_takes_off_what_it_is_told_to() {
 }
 
 #[test]
-fn what_has_expired_can_be_taken_out() {
+fn expired_entries_can_be_removed() {
     let mut file = parse(
         "# a\n192.0.2.1 expires=2026-01-01T00:00:00Z\n10.0.0.0/8\n192.0.2.2 expires=2027-01-01T00:00:00Z\n",
     );
@@ -237,7 +237,7 @@ fn switches_stand_alone() {
 }
 
 #[test]
-fn a_switch_in_company_is_named_beside_other_faults() {
+fn a_switch_among_ranges_is_named_with_other_faults() {
     let refusals = RangesFile::parse("10.0.0.1/8\ndisabled\n192.0.2.0/24\n").expect_err("two");
     let lines: Vec<usize> = refusals.first.iter().map(|(line, _)| *line).collect();
     assert_eq!(lines, [1, 2]);
@@ -253,7 +253,7 @@ fn a_cut_last_line_never_widens_the_list() {
 }
 
 #[test]
-fn a_mark_at_the_beginning_is_taken_and_an_edit_drops_it() {
+fn a_byte_order_mark_is_accepted_and_an_edit_drops_it() {
     let text = format!("\u{feff}{TEXT}");
     let file = parse(&text);
     assert_eq!(file.to_string(), TEXT);
