@@ -19,7 +19,7 @@ pub struct SettingChange {
     #[serde(skip)]
     name: &'static str,
     /// The effect that needs a warning.
-    #[serde(serialize_with = "told")]
+    #[serde(serialize_with = "serialize_effect")]
     effect: Option<Effect>,
 }
 
@@ -59,7 +59,10 @@ impl Effect {
     }
 }
 
-fn told<S: Serializer>(effect: &Option<Effect>, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_effect<S: Serializer>(
+    effect: &Option<Effect>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     effect.as_ref().map(Effect::to_string).serialize(serializer)
 }
 
@@ -127,7 +130,7 @@ impl Settings {
         let destinations = match (&self.destinations[..], &other.destinations[..]) {
             ([], _) => None,
             (_, []) => Some("every other address".to_owned()),
-            (now, before) => named(missing(before, now)),
+            (now, before) => named(uncovered(before, now)),
         };
         note(
             ("destinations", "destinations"),
@@ -158,14 +161,14 @@ impl Settings {
             ranges(&self.outbound, "none"),
             ranges(&other.outbound, "none"),
             admits(&self.outbound, &other.outbound)
-                .or_else(|| named(missing(&other.outbound, &implicit)).map(Effect::Cuts)),
+                .or_else(|| named(uncovered(&other.outbound, &implicit)).map(Effect::Cuts)),
         );
         note(
             ("cluster_cidrs", "cluster CIDRs"),
             ranges(&self.cluster, "none"),
             ranges(&other.cluster, "none"),
             admits(&self.cluster, &other.cluster)
-                .or_else(|| named(missing(&other.cluster, &implicit)).map(Effect::Cuts)),
+                .or_else(|| named(uncovered(&other.cluster, &implicit)).map(Effect::Cuts)),
         );
         note(
             ("max_ranges", "max ranges"),
@@ -178,7 +181,7 @@ impl Settings {
 }
 
 /// Those of `before` that no range in `now` holds.
-fn missing<'a>(before: &'a [IpNet], now: &'a [IpNet]) -> impl Iterator<Item = &'a IpNet> {
+fn uncovered<'a>(before: &'a [IpNet], now: &'a [IpNet]) -> impl Iterator<Item = &'a IpNet> {
     let covered = |range: &IpNet| now.iter().any(|outer| outer.contains(range));
     before.iter().filter(move |range| !covered(range))
 }

@@ -51,13 +51,13 @@ macro_rules! settings {
 settings! {
     /// File that holds the authorized ranges.
     ranges_file: PathBuf = DEFAULT_RANGES_FILE.into();
-    /// Directory in a bpffs for what outlives the process.
+    /// Directory in a bpffs for the pins.
     bpffs: PathBuf = DEFAULT_BPFFS.into();
-    /// Directory for what outlives a reboot, apart from what people write.
+    /// Directory for state that outlives a reboot, besides the files that people write.
     state_dir: PathBuf = DEFAULT_STATE_DIR.into();
     /// How data is written to stdout.
     output: Output = Output::Text;
-    /// Say more.
+    /// More messages.
     verbose: bool = false;
     /// Interfaces to guard; empty for those that hold the default routes.
     interfaces: Vec<String> = Vec::new();
@@ -65,7 +65,7 @@ settings! {
     ports: BTreeSet<u16> = DEFAULT_PORTS.into();
     /// Guarded destinations; empty for any.
     destinations: Vec<IpNet> = Vec::new();
-    /// What to do with packets from unauthorized sources.
+    /// The action for packets from unauthorized sources.
     mode: PolicyMode = PolicyMode::Enforce;
     /// Where the program runs.
     xdp_mode: XdpMode = XdpMode::Auto;
@@ -77,17 +77,17 @@ settings! {
     cluster_cidrs: Vec<IpNet> = Vec::new();
     /// Whether the node's own addresses are authorized.
     node_addresses: bool = true;
-    /// Most ranges in the list.
+    /// The maximum number of ranges in the list.
     max_ranges: u32 = DEFAULT_MAX_RANGES;
-    /// Where `run` serves its metrics.
+    /// The address at which `run` serves its metrics.
     metrics_listen: MetricsListen = MetricsListen::default();
     /// Whether `run` detaches when it ends.
     detach_on_exit: bool = false;
-    /// What `run` does with an edit that would cut cluster nodes or administrators.
+    /// The action of `run` on an edit that would cut cluster nodes or administrators.
     on_cut: OnCut = OnCut::Trial;
     /// How long such an edit is on trial.
     on_cut_within: Window = Window::default();
-    /// The warnings that are known and need not be told.
+    /// Acknowledged warnings.
     acknowledged_warnings: Vec<Acknowledgement> = Vec::new();
 }
 

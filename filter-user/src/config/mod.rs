@@ -118,8 +118,8 @@ pub enum XdpMode {
     Auto,
 }
 
-/// What `run` does with an edit of its files that would cut nodes of the cluster, or those who
-/// administer this node by SSH.
+/// The action of `run` on an edit of its files that would cut nodes of the cluster, or the
+/// administrators of this node by SSH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnCut {
     /// Put it in force on trial: it takes itself back unless `apifence confirm` comes

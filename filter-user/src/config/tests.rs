@@ -28,7 +28,7 @@ fn typed_into(config: &mut Config, flags: &[&str]) {
 }
 
 /// The value of `key` in `config`, and its origin.
-fn says(config: &Config, key: &str) -> (String, String) {
+fn row_of(config: &Config, key: &str) -> (String, String) {
     let rows = config.rows();
     let row = rows.iter().find(|row| row.key == key).expect("a known key");
     (row.value.to_string(), row.origin.clone())
@@ -99,7 +99,7 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     let flags = ["--port", "6443,8443", "--no-node-addresses", "-v"];
     typed_into(&mut config, &flags);
     let say = |key, value: &str, origin: &str| {
-        assert_eq!(says(&config, key), (value.to_owned(), origin.to_owned()));
+        assert_eq!(row_of(&config, key), (value.to_owned(), origin.to_owned()));
     };
     say("ports", "[6443,8443]", "flag --port");
     say("node_addresses", "false", "flag --no-node-addresses");
@@ -114,7 +114,7 @@ fn an_empty_flag_takes_a_list_back() {
     let (_, mut config) = read("destinations = ['10.0.0.0/8']\n");
     typed_into(&mut config, &["--destination", ""]);
     assert_eq!(
-        says(&config, "destinations"),
+        row_of(&config, "destinations"),
         ("[]".to_owned(), "flag --destination".to_owned())
     );
 }
@@ -141,7 +141,7 @@ fn one_mistake_is_one_complaint_and_hides_no_other() {
         ["F:1", "F:2", "F:4", "F:7", "F:9", "F:10", "F:11", "F:12"],
         "{wrong:#?}"
     );
-    assert_eq!(says(&config, "bpffs").1, "F:8");
+    assert_eq!(row_of(&config, "bpffs").1, "F:8");
     for key in [
         "max_ranges",
         "mode",
@@ -151,7 +151,7 @@ fn one_mistake_is_one_complaint_and_hides_no_other() {
         "verbose",
     ] {
         assert!(config.doubts(&[key]), "{key}");
-        assert_eq!(says(&config, key).1, "default");
+        assert_eq!(row_of(&config, key).1, "default");
     }
     assert!(!config.doubts(&["bpffs", "ranges_file", "destinations"]));
 }
@@ -190,7 +190,7 @@ fn an_error_leaves_settings_with_similar_keys_and_comments_alone() {
 fn keys_of_a_table_are_not_settings() {
     let (wrong, config) = read("verbose\n[policy]\nmode = 'monitor'\n");
     assert_eq!(wrong.len(), 2, "{wrong:?}");
-    assert_eq!(says(&config, "mode").1, "default");
+    assert_eq!(row_of(&config, "mode").1, "default");
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) trait Value: Clone {
 }
 
 /// The single value in `matches`.
-fn one<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> T {
+fn single<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> T {
     matches
         .get_one(id)
         .cloned()
@@ -64,7 +64,7 @@ enum Wanted {
 }
 
 /// The refusal of a value of the wrong type.
-fn no<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> ValueErrors {
+fn wrong_type<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> ValueErrors {
     let is = match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number",
@@ -90,7 +90,7 @@ fn string<'a, T: Value>(
 ) -> Result<&'a str, ValueErrors> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
-        _ => Err(no::<T>(key, value, wanted)),
+        _ => Err(wrong_type::<T>(key, value, wanted)),
     }
 }
 
@@ -102,7 +102,7 @@ fn number<T: Value>(
 ) -> Result<Option<i64>, ValueErrors> {
     match value.get_ref() {
         DeValue::Integer(digits) => Ok(i64::from_str_radix(digits.as_str(), digits.radix()).ok()),
-        _ => Err(no::<T>(key, value, wanted)),
+        _ => Err(wrong_type::<T>(key, value, wanted)),
     }
 }
 
@@ -113,7 +113,7 @@ fn list<T: Value, I>(
     item: impl Fn(&Spanned<DeValue<'_>>) -> Result<I, ValueErrors>,
 ) -> Result<Vec<I>, ValueErrors> {
     let DeValue::Array(values) = value.get_ref() else {
-        return Err(no::<T>(key, value, Wanted::Whole("a list")));
+        return Err(wrong_type::<T>(key, value, Wanted::Whole("a list")));
     };
     let mut items = Vec::new();
     let mut misfits = ValueErrors::new();
@@ -131,7 +131,11 @@ fn list<T: Value, I>(
 }
 
 /// The refusal of an element of `key`.
-fn among(key: &str, span: Range<usize>, InputError { cause, hint }: InputError) -> ValueErrors {
+fn refuse_element(
+    key: &str,
+    span: Range<usize>,
+    InputError { cause, hint }: InputError,
+) -> ValueErrors {
     vec![(span, refusal(format!("`{key}`: {cause}"), hint))]
 }
 
@@ -155,7 +159,7 @@ fn digits(value: &Spanned<DeValue<'_>>) -> String {
 }
 
 /// Reads each typed element by `item`; returns all refusals otherwise.
-fn each<T>(
+fn read_each<T>(
     texts: &[String],
     item: impl Fn(&str) -> Result<T, InputError>,
 ) -> Result<Vec<T>, Vec<InputError>> {
@@ -189,7 +193,7 @@ impl Value for PathBuf {
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        Ok(one(matches, id))
+        Ok(single(matches, id))
     }
 
     fn json(&self) -> serde_json::Value {
@@ -203,12 +207,16 @@ impl Value for bool {
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         match value.get_ref() {
             DeValue::Boolean(value) => Ok(*value),
-            _ => Err(no::<Self>(key, value, Wanted::Whole("`true` or `false`"))),
+            _ => Err(wrong_type::<Self>(
+                key,
+                value,
+                Wanted::Whole("`true` or `false`"),
+            )),
         }
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        Ok(one(matches, id))
+        Ok(single(matches, id))
     }
 
     fn json(&self) -> serde_json::Value {
@@ -234,7 +242,7 @@ impl Value for u32 {
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        Ok(one(matches, id))
+        Ok(single(matches, id))
     }
 
     fn json(&self) -> serde_json::Value {
@@ -311,12 +319,12 @@ impl Value for Vec<IpNet> {
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
             let text = string::<Self>(key, value, Wanted::ListOf("CIDRs"))?;
-            parse_range(text).map_err(|refusal| among(key, value.span(), refusal))
+            parse_range(text).map_err(|refusal| refuse_element(key, value.span(), refusal))
         })
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        each(&strings(matches, id), parse_range)
+        read_each(&strings(matches, id), parse_range)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -331,12 +339,12 @@ impl Value for Vec<IpAddr> {
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
             let text = string::<Self>(key, value, Wanted::ListOf("addresses"))?;
-            address(text).map_err(|refusal| among(key, value.span(), refusal))
+            address(text).map_err(|refusal| refuse_element(key, value.span(), refusal))
         })
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        each(&strings(matches, id), address)
+        read_each(&strings(matches, id), address)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -351,12 +359,12 @@ impl Value for Vec<Acknowledgement> {
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
             let text = string::<Self>(key, value, Wanted::ListOf("codes"))?;
-            acknowledgement(text).map_err(|refusal| among(key, value.span(), refusal))
+            acknowledgement(text).map_err(|refusal| refuse_element(key, value.span(), refusal))
         })
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        each(&strings(matches, id), acknowledgement)
+        read_each(&strings(matches, id), acknowledgement)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -382,7 +390,7 @@ impl Value for MetricsListen {
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        Ok(one(matches, id))
+        Ok(single(matches, id))
     }
 
     fn json(&self) -> serde_json::Value {
@@ -403,7 +411,7 @@ impl Value for Window {
     }
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-        Ok(one(matches, id))
+        Ok(single(matches, id))
     }
 
     fn json(&self) -> serde_json::Value {
@@ -431,7 +439,7 @@ macro_rules! choice {
             }
 
             fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-                Ok(one(matches, id))
+                Ok(single(matches, id))
             }
 
             fn json(&self) -> serde_json::Value {

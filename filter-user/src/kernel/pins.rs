@@ -120,7 +120,7 @@ impl Pins {
     /// them.
     ///
     /// # Errors
-    /// If the directory is not in a bpffs, or another user may change what is in it.
+    /// If the directory is not in a bpffs, or another user may change its content.
     pub fn check(&self) -> Result<()> {
         if !self.root.exists() {
             return Ok(());
@@ -239,7 +239,7 @@ impl Pins {
         self.make(&self.interface(ifindex))
     }
 
-    /// Creates an empty directory for new maps, and removes what a crashed writer left there.
+    /// Creates an empty directory for new maps, and removes the remains of a crashed writer.
     ///
     /// # Errors
     /// If bpffs refuses.

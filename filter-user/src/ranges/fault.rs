@@ -28,7 +28,7 @@ impl Faults {
     }
 
     /// Adds a refusal of the list as a whole.
-    pub(super) fn insist(&mut self, line: usize, refusal: InputError) {
+    pub(super) fn push_always(&mut self, line: usize, refusal: InputError) {
         self.first.push((line, refusal));
         self.first.sort_by_key(|(line, _)| *line);
         self.more += self.first.len().saturating_sub(InputErrors::SHOWN);

@@ -140,7 +140,7 @@ impl RangesFile {
             && !text.ends_with('\n')
             && may_be_cut(last, entry.range)
         {
-            faults.insist(
+            faults.push_always(
                 text.lines().count(),
                 InputError::new(
                     format!(
@@ -159,7 +159,7 @@ impl RangesFile {
                 .iter()
                 .any(|(_, line)| matches!(line, Line::Nobody(_)));
         if let Some((number, _)) = off.filter(|_| company) {
-            faults.insist(
+            faults.push_always(
                 *number,
                 InputError::new(
                     format!("the word `{OFF}` stands beside ranges"),
@@ -169,10 +169,10 @@ impl RangesFile {
         } else if ranges > 0
             && let Some((number, _)) = switches.first()
         {
-            faults.insist(*number, only_implicit_with_others());
+            faults.push_always(*number, only_implicit_with_others());
         }
         if faults.is_empty() && ranges + switches.len() == 0 {
-            faults.insist(
+            faults.push_always(
                 0,
                 InputError::new(
                     "it holds no range",

@@ -1,4 +1,4 @@
-//! The probable meaning of a text that is not a range, with a hint what to write instead.
+//! The probable meaning of a text that is not a range, with a hint for the correct form.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

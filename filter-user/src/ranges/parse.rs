@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::NOBODY;
 
-/// Why input is refused, and what to write instead.
+/// The reason for a refusal of input, and the correct form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputError {
     /// The cause, which names the range.

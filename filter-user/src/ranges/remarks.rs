@@ -26,7 +26,7 @@ pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     for range in ranges.iter().filter(|range| range.prefix_len() == 0) {
         remark(&|| format!("warning: `{range}` lets every source of its family in"));
     }
-    for text in reach(&ranges) {
+    for text in coverage_remarks(&ranges) {
         remark(&|| text.clone());
     }
     // Sorted, a range follows those that hold it: the innermost of these is on top of the stack.
@@ -109,11 +109,11 @@ pub fn let_everyone_in(ranges: &[IpNet]) -> Vec<IpNet> {
 }
 
 /// A remark if sorted ranges together hold every source, or many.
-fn reach(ranges: &[IpNet]) -> Vec<String> {
+fn coverage_remarks(ranges: &[IpNet]) -> Vec<String> {
     let mut reach = Vec::new();
     let (v4, v6) = ranges.split_at(ranges.partition_point(|range| matches!(range, IpNet::V4(_))));
-    let v4 = if everyone(v4) { Vec::new() } else { merge(v4) };
-    let v6 = if everyone(v6) { Vec::new() } else { merge(v6) };
+    let v4 = if holds_all(v4) { Vec::new() } else { merge(v4) };
+    let v6 = if holds_all(v6) { Vec::new() } else { merge(v6) };
     let all = u128::from(u32::MAX) + 1;
     let special: u128 = NOT_PUBLIC
         .iter()
@@ -148,7 +148,7 @@ fn reach(ranges: &[IpNet]) -> Vec<String> {
 }
 
 /// Whether the first of sorted ranges holds its whole family: it has its own remark.
-fn everyone(ranges: &[IpNet]) -> bool {
+fn holds_all(ranges: &[IpNet]) -> bool {
     ranges.first().is_some_and(|range| range.prefix_len() == 0)
 }
 

@@ -88,7 +88,7 @@ impl Attributes {
 /// about to be shown would never happen.
 ///
 /// # Errors
-/// If so; the hint says what to do instead.
+/// If so; the hint names the alternative.
 pub(super) fn refuse_unwritable(target: &Path) -> Result<()> {
     let refuse = |cause: &str, hint: &str| {
         Err(UserError::failed(

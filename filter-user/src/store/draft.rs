@@ -62,7 +62,7 @@ impl Draft {
         // A remaining edit is compared with the file before it is resumed.
         if let Ok(Some(draft)) = Self::open(state_dir, path)
             && let Ok(Some(text)) = draft.text()
-            && says(&text).as_ref() == Some(file)
+            && parse(&text).as_ref() == Some(file)
         {
             draft.forget();
         }
@@ -132,7 +132,7 @@ impl Draft {
 
 /// The list in the text of an edit, if it is valid. The save is complete, even if its last line
 /// lacks a line feed.
-fn says(text: &[u8]) -> Option<RangesFile> {
+fn parse(text: &[u8]) -> Option<RangesFile> {
     RangesFile::parse(&whole(std::str::from_utf8(text).ok()?)).ok()
 }
 
@@ -148,7 +148,7 @@ fn whole(text: &str) -> String {
 
 /// Whether two texts are the same list, comments included.
 pub fn is_same_list(one: &[u8], other: &[u8]) -> bool {
-    one == other || says(one).is_some_and(|file| says(other).as_ref() == Some(&file))
+    one == other || parse(one).is_some_and(|file| parse(other).as_ref() == Some(&file))
 }
 
 /// The directory and the copy for the ranges file at `path`.

@@ -109,7 +109,7 @@ impl WatchLock {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                Err(TryLockError::WouldBlock) => return Err(kept(&file, "watch filter")),
+                Err(TryLockError::WouldBlock) => return Err(held_by_run(&file, "watch filter")),
                 Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
             }
         }
@@ -122,9 +122,9 @@ impl WatchLock {
     /// # Errors
     /// If a `run` is active: names its process.
     pub fn refuse(directory: &Path, verb: &str) -> Result<()> {
-        match kept_watch(directory)? {
+        match locked_watch(directory)? {
             None => Ok(()),
-            Some(file) => Err(kept(&file, verb)),
+            Some(file) => Err(held_by_run(&file, verb)),
         }
     }
 
@@ -133,9 +133,9 @@ impl WatchLock {
     /// # Errors
     /// If the lock cannot be tested.
     pub fn watcher(directory: &Path) -> Result<Option<Watcher>> {
-        let kept = kept_watch(directory)?;
+        let kept = locked_watch(directory)?;
         Ok(kept.map(|file| Watcher {
-            process: holding(&file),
+            process: holder_process(&file),
         }))
     }
 
@@ -158,7 +158,7 @@ impl fmt::Display for Watcher {
 }
 
 /// The locked file of an active `run`: that of `directory`, or of a binary of another version.
-fn kept_watch(directory: &Path) -> Result<Option<File>> {
+fn locked_watch(directory: &Path) -> Result<Option<File>> {
     for directory in watches(directory) {
         let Ok(file) = File::open(&directory) else {
             continue;
@@ -188,7 +188,7 @@ fn watches(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// The error of `verb` while a `run` holds the lock of `file`.
-fn kept(file: &File, verb: &str) -> anyhow::Error {
+fn held_by_run(file: &File, verb: &str) -> anyhow::Error {
     UserError::failed(
         format!("{verb}: {} keeps it as it is", holder(file)),
         "`run` follows the config file and the ranges file: change those; or end it first (`systemctl stop apifence`), the filter stays on",
@@ -263,7 +263,7 @@ fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
 
 /// The holder of the lock on `file`, in words.
 fn holder(file: &File) -> String {
-    named(holding(file).as_ref())
+    named(holder_process(file).as_ref())
 }
 
 fn named(process: Option<&Process>) -> String {
@@ -277,7 +277,7 @@ fn named(process: Option<&Process>) -> String {
 }
 
 /// The holder of the lock on `file`, from the kernel's own table.
-fn holding(file: &File) -> Option<Process> {
+fn holder_process(file: &File) -> Option<Process> {
     let metadata = file.metadata().ok()?;
     let device = metadata.dev();
     let lock = procfs::locks().ok()?.into_iter().find(|lock| {

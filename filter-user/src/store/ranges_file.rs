@@ -118,7 +118,7 @@ impl Staged {
     pub fn commit(self) -> Result<Committed> {
         let target = self.target;
         Committed::make(&target, || {
-            ended(self.synced)?;
+            join(self.synced)?;
             if FileStamp::of(&target) != self.replaces {
                 return Err(io::Error::other("somebody edited it meanwhile"));
             }
@@ -135,7 +135,7 @@ impl Staged {
         let path = sibling(&self.target, ".pending");
         let target = self.target;
         let parked =
-            ended(self.synced).and_then(|()| self.file.persist(&path).map_err(|error| error.error));
+            join(self.synced).and_then(|()| self.file.persist(&path).map_err(|error| error.error));
         match parked.and_then(|_| sync(folder(&target))) {
             Ok(()) => Ok(Pending { path, target }),
             Err(error) => {
@@ -280,7 +280,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(super) fn ended(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+pub(super) fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

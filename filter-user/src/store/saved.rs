@@ -19,7 +19,7 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ranges_file::{ended, sync},
+    ranges_file::{join, sync},
     read::{MOST_OF_LIST, read_regular},
 };
 use crate::{
@@ -200,7 +200,7 @@ impl StagedPolicy {
         let target = directory.join(POLICY);
         let before = directory.join(".policy.before");
         let commit = || {
-            ended(self.written)?;
+            join(self.written)?;
             if self.enforces {
                 fs::write(directory.join(ENFORCED), "")?;
             }

@@ -100,8 +100,8 @@ impl InputErrors {
         let more = more + list.len().saturating_sub(Self::SHOWN);
         list.truncate(Self::SHOWN);
         for (cause, hint) in &mut list {
-            cut(cause);
-            cut(hint);
+            shorten(cause);
+            shorten(hint);
         }
         Self { first: list, more }
     }
@@ -126,7 +126,7 @@ impl InputErrors {
 }
 
 /// Makes a text one readable line, and cuts a very long one.
-fn cut(text: &mut String) {
+fn shorten(text: &mut String) {
     if let Cow::Owned(visible) = visible_in_line(text) {
         *text = visible;
     }

@@ -42,7 +42,7 @@ fn a_variable_is_named_as_the_flag_or_as_the_key() {
         let (config, wrong) = with_variables(&[(variable, value)]);
         assert_eq!(wrong, [], "{variable}");
         let origin = format!("environment {variable}");
-        assert_eq!(says(&config, key), (want.to_owned(), origin));
+        assert_eq!(row_of(&config, key), (want.to_owned(), origin));
     }
     let both = [("APIFENCE_PORT", "1"), ("APIFENCE_PORTS", "1")];
     assert_eq!(with_variables(&both).1, []);
@@ -62,7 +62,7 @@ fn an_empty_variable_is_not_given_and_a_bad_one_is_named() {
         for empty in ["", " "] {
             let (config, wrong) = with_variables(&[(&name, empty)]);
             assert_eq!(wrong, [], "{name}");
-            assert_eq!(says(&config, row.key).1, "default");
+            assert_eq!(row_of(&config, row.key).1, "default");
         }
     }
     for (variable, value, cause, hint) in [
@@ -154,5 +154,5 @@ fn an_unknown_variable_is_named_and_the_nearest_that_is_known() {
     ];
     let (config, wrong) = with_variables(&links);
     assert_eq!(wrong, []);
-    assert_eq!(says(&config, "ports").1, "default");
+    assert_eq!(row_of(&config, "ports").1, "default");
 }

@@ -13,7 +13,7 @@ use super::sys::{Entries, Position};
 
 /// Entries in one call: beyond some hundreds more gain nothing, and progress is reported between
 /// calls.
-const AT_ONCE: usize = 4096;
+const BATCH_LEN: usize = 4096;
 
 /// A map whose entries are written or read by the thousand.
 pub(super) struct Batch<'a> {
@@ -48,11 +48,11 @@ impl<'a> Batch<'a> {
         done: impl Fn(usize),
     ) -> io::Result<()> {
         let mut entries = entries.into_iter();
-        let expected = entries.size_hint().0.min(AT_ONCE);
+        let expected = entries.size_hint().0.min(BATCH_LEN);
         let mut keys = Vec::with_capacity(expected * self.key_size);
         let mut values = Vec::with_capacity(expected * self.value_size);
         loop {
-            for (key, value) in entries.by_ref().take(AT_ONCE) {
+            for (key, value) in entries.by_ref().take(BATCH_LEN) {
                 let (key, value) = (key.as_ref(), value.as_ref());
                 let sizes = (key.len(), value.len());
                 assert_eq!(sizes, (self.key_size, self.value_size), "sizes of the map");
@@ -96,8 +96,8 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// If the kernel refuses.
     pub(super) fn read(&self, mut entry: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
-        let mut keys = vec![0; AT_ONCE * self.key_size];
-        let mut values = vec![0; AT_ONCE * self.value_size];
+        let mut keys = vec![0; BATCH_LEN * self.key_size];
+        let mut values = vec![0; BATCH_LEN * self.value_size];
         let mut position: Option<Position> = None;
         loop {
             let mut next = self.entries.position();
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn entries_are_read_as_written() {
         for kind in [MapType::LpmTrie, MapType::Hash, MapType::LruHash] {
-            for count in [0, 1, AT_ONCE, 2 * AT_ONCE + 7] {
+            for count in [0, 1, BATCH_LEN, 2 * BATCH_LEN + 7] {
                 let Some(map) = map(kind, (8, 4), 1 << 15) else {
                     return;
                 };

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use filter_common::layout::{Origin, PrefixValue};
 
-use super::{maps::Maps, slot::Slot, tries::each};
+use super::{maps::Maps, slot::Slot, tries::for_each};
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,10 +82,10 @@ impl Maps {
     /// If the kernel refuses.
     pub fn range_counts(&self, slot: Slot) -> Result<RangeCounts> {
         let mut range_counts = RangeCounts::default();
-        each(&self.sources_v4, slot, |_, value| {
+        for_each(&self.sources_v4, slot, |_, value| {
             range_counts.add(Family::V4, value);
         })?;
-        each(&self.sources_v6, slot, |_, value| {
+        for_each(&self.sources_v6, slot, |_, value| {
             range_counts.add(Family::V6, value);
         })?;
         range_counts.sort();

@@ -151,7 +151,7 @@ impl Staging {
 
     fn known(&mut self) -> Result<&Known> {
         if let Some(reading) = self.reading.take() {
-            self.known = ended(reading.join())?;
+            self.known = join(reading.join())?;
         }
         Ok(&self.known)
     }
@@ -233,7 +233,7 @@ impl Staging {
 }
 
 /// The result of a thread; its panic goes on here.
-fn ended<T>(end: thread::Result<Result<T>>) -> Result<T> {
+fn join<T>(end: thread::Result<Result<T>>) -> Result<T> {
     match end {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),

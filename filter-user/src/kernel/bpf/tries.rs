@@ -79,7 +79,7 @@ pub(super) fn clear<const K: usize>(tries: &mut PerSlot, slot: Slot) -> Result<(
 }
 
 /// The trie at `index`.
-fn inside(tries: &PerSlot, index: u32) -> Result<MapData> {
+fn open_trie(tries: &PerSlot, index: u32) -> Result<MapData> {
     tries
         .get(&index, 0)
         .map_err(|error| explain("read policy", &error))
@@ -108,7 +108,7 @@ where
     IpAddr: From<[u8; N]>,
 {
     let verb = "read policy";
-    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(inside(tries, slot.0)?)
+    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(open_trie(tries, slot.0)?)
         .try_into()
         .map_err(|error: MapError| explain(verb, &error))?;
     let mut found = Vec::new();
@@ -134,11 +134,11 @@ pub(super) fn all<const N: usize>(
 where
     IpAddr: From<[u8; N]>,
 {
-    some(tries, slot, now, |_| true)
+    with_ids(tries, slot, now, |_| true)
 }
 
 /// Like [`all`], for the prefixes whose usage key is in `wanted`.
-pub(super) fn some<const N: usize>(
+pub(super) fn with_ids<const N: usize>(
     tries: &PerSlot,
     slot: Slot,
     now: &Clocks,
@@ -148,7 +148,7 @@ where
     IpAddr: From<[u8; N]>,
 {
     let mut prefixes = Vec::new();
-    each(tries, slot, |key, value| {
+    for_each(tries, slot, |key, value| {
         if wanted(value.id()) {
             let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
             prefixes.extend(prefix(octets, value, now));
@@ -158,7 +158,7 @@ where
 }
 
 /// Calls `entry` with every key and value of the trie in `slot`.
-pub(super) fn each(
+pub(super) fn for_each(
     tries: &PerSlot,
     slot: Slot,
     mut entry: impl FnMut(&[u8], PrefixValue),

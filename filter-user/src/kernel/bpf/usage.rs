@@ -105,8 +105,8 @@ impl Maps {
         now: &Clocks,
     ) -> Result<HashMap<u32, Prefix>> {
         let wanted = |id: u32| ids.contains(&id);
-        let mut found = tries::some::<4>(&self.sources_v4, slot, now, wanted)?;
-        found.extend(tries::some::<16>(&self.sources_v6, slot, now, wanted)?);
+        let mut found = tries::with_ids::<4>(&self.sources_v4, slot, now, wanted)?;
+        found.extend(tries::with_ids::<16>(&self.sources_v6, slot, now, wanted)?);
         let ranges = found.into_iter();
         Ok(ranges
             .map(|(prefix, identity)| (identity.id, prefix))

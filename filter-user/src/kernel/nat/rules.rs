@@ -127,7 +127,7 @@ enum Action {
 }
 
 /// The effect of a rule on a packet that it matches.
-struct Done {
+struct RuleEffect {
     fit: Fit,
     /// Whether it, or a rule on the way to it, tested the port.
     asked: bool,
@@ -143,17 +143,17 @@ impl Chains<'_> {
             return Fate::On;
         }
         for rule in self.rules.get(place).into_iter().flatten() {
-            let Some(done) = self.rule(place, rule, packet, asked) else {
+            let Some(effect) = self.rule(place, rule, packet, asked) else {
                 continue;
             };
             let chain = |name: String| {
                 let next = (place.0, place.1.clone(), name);
-                self.walk(&next, packet, done.asked, depth + 1)
+                self.walk(&next, packet, effect.asked, depth + 1)
             };
-            let is_certain = done.fit == Fit::Yes && done.actions.len() == 1;
-            for action in done.actions {
+            let is_certain = effect.fit == Fit::Yes && effect.actions.len() == 1;
+            for action in effect.actions {
                 let (fate, goes) = match action {
-                    Action::Foreign if done.asked => return Fate::Foreign,
+                    Action::Foreign if effect.asked => return Fate::Foreign,
                     Action::Foreign | Action::Over => (Fate::Over, false),
                     Action::Return => (Fate::On, true),
                     Action::Jump(name) => (chain(name), false),
@@ -171,8 +171,14 @@ impl Chains<'_> {
     }
 
     /// The effect of the rule on the packet; `None` if it does not match.
-    fn rule(&self, place: &Place, rule: &[u8], packet: &Packet<'_>, asked: bool) -> Option<Done> {
-        let mut done = Done {
+    fn rule(
+        &self,
+        place: &Place,
+        rule: &[u8],
+        packet: &Packet<'_>,
+        asked: bool,
+    ) -> Option<RuleEffect> {
+        let mut effect = RuleEffect {
             fit: Fit::Yes,
             asked,
             actions: Vec::new(),
@@ -210,12 +216,12 @@ impl Chains<'_> {
                 "cmp" => {
                     let wanted = bytes(3);
                     let key = registers.get(word(1)?, wanted.len());
-                    done.compare(&key, word(2)?, wanted, wanted)?;
+                    effect.compare(&key, word(2)?, wanted, wanted)?;
                 }
                 "range" => {
                     let (from, to) = (bytes(3), bytes(4));
                     let key = registers.get(word(1)?, from.len());
-                    done.compare(&key, word(2)?, from, to)?;
+                    effect.compare(&key, word(2)?, from, to)?;
                 }
                 "lookup" => {
                     let set = text(attribute(data, &[1])?);
@@ -224,17 +230,17 @@ impl Chains<'_> {
                     let fit = found.iter().map(|(fit, _)| *fit).max().unwrap_or(Fit::No);
                     // `NFT_LOOKUP_F_INV`.
                     if word(5).is_some_and(|flags| flags & 1 != 0) {
-                        done.needs(opposite(&key[..4], fit))?;
+                        effect.needs(opposite(&key[..4], fit))?;
                         continue;
                     }
-                    done.needs(fit)?;
-                    done.asked |= registers.asks(word(2)?);
+                    effect.needs(fit)?;
+                    effect.asked |= registers.has_port(word(2)?);
                     match word(3) {
                         None => {}
                         Some(0) => {
                             let verdicts = found.iter().filter_map(|(_, data)| verdict(data));
-                            done.actions.extend(verdicts.filter_map(action));
-                            return Some(done);
+                            effect.actions.extend(verdicts.filter_map(action));
+                            return Some(effect);
                         }
                         Some(to) => match &found[..] {
                             [(Fit::Yes, data)] => registers.set_known(to, value(data)?),
@@ -248,16 +254,16 @@ impl Chains<'_> {
                     if to != 0 {
                         registers.set_known(to, value(data)?);
                     } else if let Some(action) = verdict(data).and_then(action) {
-                        done.actions.push(action);
-                        return Some(done);
+                        effect.actions.push(action);
+                        return Some(effect);
                     }
                 }
                 "match" => {
-                    let (fit, asks) = xtables::fits(data, packet)?;
-                    done.needs(fit)?;
-                    done.asked |= asks;
+                    let (fit, has_port) = xtables::fits(data, packet)?;
+                    effect.needs(fit)?;
+                    effect.asked |= has_port;
                 }
-                "limit" | "quota" | "connlimit" => done.needs(Fit::Maybe)?,
+                "limit" | "quota" | "connlimit" => effect.needs(Fit::Maybe)?,
                 // `NFT_NAT_DNAT`; registers of address and port.
                 "nat" if word(1) == Some(1) => {
                     let family = word(2).and_then(|family| u8::try_from(family).ok());
@@ -266,19 +272,19 @@ impl Chains<'_> {
                     }
                     let address = word(3).map(|from| registers.address(from, packet));
                     let port = word(5).map(|from| registers.port(from));
-                    done.actions.push(self.to(packet, address, port));
-                    return Some(done);
+                    effect.actions.push(self.rewrite(packet, address, port));
+                    return Some(effect);
                 }
                 "redir" => {
                     let port = word(1).map(|from| registers.port(from));
-                    done.actions.push(self.to(packet, None, port));
-                    return Some(done);
+                    effect.actions.push(self.rewrite(packet, None, port));
+                    return Some(effect);
                 }
                 "target" => {
                     if let Some((address, port)) = xtables::rewritten(data, packet.family()) {
-                        let action = self.to(packet, address.map(Some), port.map(Some));
-                        done.actions.push(action);
-                        return Some(done);
+                        let action = self.rewrite(packet, address.map(Some), port.map(Some));
+                        effect.actions.push(action);
+                        return Some(effect);
                     }
                 }
                 "counter" | "log" | "notrack" | "masq" | "nat" | "objref" | "dynset" | "last"
@@ -286,12 +292,12 @@ impl Chains<'_> {
                 _ => registers = Registers::default(),
             }
         }
-        Some(done)
+        Some(effect)
     }
 
     /// The destination after rewriting: outer `None` if it stays or is this node, inner `None` if
     /// it is not known.
-    fn to(
+    fn rewrite(
         &self,
         packet: &Packet<'_>,
         address: Option<Option<IpAddr>>,
@@ -338,7 +344,7 @@ fn fib(result: u32, flags: u32) -> [Byte; 4] {
     }
 }
 
-impl Done {
+impl RuleEffect {
     /// Adds a condition; `None` if it does not hold.
     fn needs(&mut self, fit: Fit) -> Option<()> {
         self.fit = self.fit.min(fit);
@@ -431,7 +437,7 @@ impl Registers {
     }
 
     /// Whether a key that starts at register `from` contains the port.
-    fn asks(&self, from: u32) -> bool {
+    fn has_port(&self, from: u32) -> bool {
         self.get(from, 64)
             .iter()
             .any(|byte| matches!(byte, Byte::Port(_)))

@@ -19,7 +19,7 @@ use crate::policy::Decapsulation;
 /// # Errors
 /// If the kernel does not answer.
 pub fn of_this_node() -> Result<Decapsulation> {
-    let labels = takes_labels().context("read settings of MPLS")?;
+    let labels = pops_labels().context("read settings of MPLS")?;
     Ok(Decapsulation::of(routes_decapsulate()?, labels))
 }
 
@@ -62,7 +62,7 @@ impl Watch {
         loop {
             match self.socket.recv_from_full() {
                 Ok((datagram, _)) => {
-                    if tells_of_any(&datagram) {
+                    if decapsulation_may_change(&datagram) {
                         self.routes = None;
                     }
                 }
@@ -84,7 +84,7 @@ impl Watch {
             Some((at, labels)) if at.elapsed() < LABELS => (at, labels),
             _ => (
                 Instant::now(),
-                takes_labels().context("read settings of MPLS")?,
+                pops_labels().context("read settings of MPLS")?,
             ),
         };
         self.labels = Some((at, labels));
@@ -96,9 +96,9 @@ impl Watch {
 const LABELS: Duration = Duration::from_secs(5);
 
 /// Whether a datagram is about a route or a next hop that decapsulates.
-fn tells_of_any(datagram: &[u8]) -> bool {
+fn decapsulation_may_change(datagram: &[u8]) -> bool {
     messages(datagram).any(|message| match message {
-        Ok((RTM_NEWROUTE | RTM_DELROUTE, message)) => ROUTES.tells_of_one(message),
+        Ok((RTM_NEWROUTE | RTM_DELROUTE, message)) => ROUTES.message_decapsulates(message),
         // Its routes may have gone with it, without a notification of their own.
         Ok((RTM_NEWNEXTHOP | RTM_DELNEXTHOP, _)) | Err(_) => true,
         Ok(_) => false,
@@ -107,7 +107,7 @@ fn tells_of_any(datagram: &[u8]) -> bool {
 
 /// Whether this kernel accepts MPLS labels on an interface. It pops the explicit null label without
 /// any route (`resize_platform_label_table` in `net/mpls/af_mpls.c`).
-fn takes_labels() -> io::Result<bool> {
+fn pops_labels() -> io::Result<bool> {
     let number = |path: &str| -> io::Result<u32> {
         let text = fs::read_to_string(path)?;
         text.trim().parse().map_err(io::Error::other)
@@ -189,14 +189,14 @@ impl Dump {
         request[0] = AF_INET6;
         let mut found = false;
         netlink::dump(NETLINK_ROUTE, self.request, &request, |kind, message| {
-            found |= kind == self.answer && self.tells_of_one(message);
+            found |= kind == self.answer && self.message_decapsulates(message);
             Ok(())
         })?;
         Ok(found)
     }
 
     /// Whether a message about a route or a next hop is about one that decapsulates.
-    fn tells_of_one(&self, message: &[u8]) -> bool {
+    fn message_decapsulates(&self, message: &[u8]) -> bool {
         let attributes = message.get(self.fixed..);
         attributes.is_some_and(|attributes| self.encap_decapsulates(attributes))
     }
@@ -224,7 +224,7 @@ impl Dump {
                 }
             }
         }
-        seg6_local && action.is_none_or(takes_off)
+        seg6_local && action.is_none_or(decapsulates_locally)
     }
 }
 
@@ -238,7 +238,7 @@ fn action_of(attributes: &[u8]) -> Option<u32> {
 
 /// Whether an action decapsulates a packet and delivers the inner one to this node
 /// (`SEG6_LOCAL_ACTION_*`). An action by a BPF program may do so, and so may an unknown action.
-const fn takes_off(action: u32) -> bool {
+const fn decapsulates_locally(action: u32) -> bool {
     !matches!(
         action,
         // End, End.X, End.T.

@@ -37,7 +37,7 @@ const PLAIN_MTU: u32 = 1500;
 /// cause.
 pub fn refusal(ifindex: u32, program: BorrowedFd<'_>, error: &io::Error) -> String {
     let mut text = format!("its driver refused native XDP: {}", errno(error));
-    let words = words(ifindex, program).unwrap_or_default();
+    let words = driver_message(ifindex, program).unwrap_or_default();
     if words.contains(NO_NATIVE) {
         return "its driver has no native XDP".to_owned();
     }
@@ -65,7 +65,7 @@ pub fn hint(name: &str, refusal: &str) -> String {
 /// A bpf_link does not return it, so the program is offered by netlink as well. If the driver
 /// accepts it there, although it refused a moment ago, it is detached again at once, since it could
 /// not be pinned.
-fn words(ifindex: u32, program: BorrowedFd<'_>) -> Option<String> {
+fn driver_message(ifindex: u32, program: BorrowedFd<'_>) -> Option<String> {
     let descriptor = program.as_raw_fd();
     let offer = XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST;
     match set_xdp(ifindex, descriptor, offer, None) {

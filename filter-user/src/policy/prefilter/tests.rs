@@ -30,7 +30,7 @@ fn compile(ranges: impl IntoIterator<Item = IpNet>) -> Prefixes {
 }
 
 /// The program's answer.
-fn asked(table: &Table, address: IpAddr) -> bool {
+fn has(table: &Table, address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => holds_v4(&Family(table, 0), &table.start, address.into()),
         IpAddr::V6(address) => holds_v6(&Family(table, 1), &table.start, address.into()),
@@ -39,7 +39,7 @@ fn asked(table: &Table, address: IpAddr) -> bool {
 
 /// The first and last address of each range, their neighbours, and some in between; of the other
 /// family as well.
-fn worth_asking(prefixes: &Prefixes, rng: &mut Rng) -> Vec<IpAddr> {
+fn probe_addresses(prefixes: &Prefixes, rng: &mut Rng) -> Vec<IpAddr> {
     let v4 = |bits: u128| IpAddr::from((bits as u32).to_be_bytes());
     let v6 = |bits: u128| IpAddr::from(bits.to_be_bytes());
     let mut addresses = Vec::new();
@@ -73,11 +73,11 @@ fn worth_asking(prefixes: &Prefixes, rng: &mut Rng) -> Vec<IpAddr> {
 fn same_as_a_scan(ranges: impl IntoIterator<Item = IpNet>, rng: &mut Rng) {
     let prefixes = compile(ranges);
     let table = Table::new(&prefixes);
-    for address in worth_asking(&prefixes, rng) {
+    for address in probe_addresses(&prefixes, rng) {
         let scan = prefixes
             .iter()
             .any(|prefix| prefix.range.contains(&address));
-        assert_eq!(asked(&table, address), scan, "{address} in {prefixes:?}");
+        assert_eq!(has(&table, address), scan, "{address} in {prefixes:?}");
     }
 }
 
@@ -236,14 +236,14 @@ fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
             *last = highest;
         }
     }
-    for address in worth_asking(&prefixes, &mut rng) {
+    for address in probe_addresses(&prefixes, &mut rng) {
         let (family, bits) = match address {
             IpAddr::V4(address) => (0, u32::from(address).into()),
             IpAddr::V6(address) => (1, u128::from(address)),
         };
         let before = covered[family].partition_point(|(first, _)| *first <= bits);
         let scan = before > 0 && covered[family][before - 1].1 >= bits;
-        assert_eq!(asked(&table, address), scan, "{address}");
+        assert_eq!(has(&table, address), scan, "{address}");
     }
 }
 
@@ -320,12 +320,12 @@ fn a_full_table_still_finds_every_listed_source() {
     let prefixes = compile(ranges.into_iter().filter(|range| range.prefix_len() >= 20));
     let whole = Table::new(&prefixes);
     let all = HEADER_LINES as usize + whole.lines.len();
-    let addresses = worth_asking(&prefixes, &mut rng);
+    let addresses = probe_addresses(&prefixes, &mut rng);
     for room in [0, 1, HEADER_LINES as usize, all / 2, all - 1, all] {
         let table = Table::with_room(&prefixes, room as u32);
         assert!(table.lines.len() + HEADER_LINES as usize <= room.max(HEADER_LINES as usize));
         let unlisted = addresses.iter().filter(|address| {
-            let (found, is_listed) = (asked(&table, **address), asked(&whole, **address));
+            let (found, is_listed) = (has(&table, **address), has(&whole, **address));
             assert!(found || !is_listed, "{address} with room for {room}");
             found && !is_listed
         });
