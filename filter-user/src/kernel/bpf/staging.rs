@@ -135,7 +135,7 @@ fn side_by_side<const N: usize>(work: [Work<'_>; N]) -> Result<()> {
         let threads = work.map(|work| thread::Builder::new().spawn_scoped(scope, work));
         let ends = threads
             .into_iter()
-            .map(|thread| ended(thread.context("start thread")?.join()));
+            .map(|thread| join(thread.context("start thread")?.join()));
         ends.fold(Ok(()), Result::and)
     })
 }

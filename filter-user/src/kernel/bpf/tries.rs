@@ -59,7 +59,7 @@ pub(super) fn fill<'a, const N: usize, const K: usize>(
             Some((key, bytemuck::cast(value)))
         })
         .collect();
-    Batch::of(&inside(tries, slot.0)?)?
+    Batch::of(&open_trie(tries, slot.0)?)?
         .fill(entries, done)
         .map_err(|error| explain("fill trie", &error))
 }
