@@ -1,4 +1,4 @@
-//! What every command works on: the settings, and where the filter is pinned.
+//! The settings and paths that every command works with.
 
 pub mod load;
 
@@ -12,7 +12,7 @@ use crate::{
     ui::{error::UserError, output::Output},
 };
 
-/// What every command works on.
+/// The context of one command.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) global: Global,
@@ -23,7 +23,7 @@ pub(crate) struct Context {
     pub(crate) pins: Pins,
 }
 
-/// The settings that every command goes by.
+/// The settings that every command uses.
 #[derive(Clone)]
 pub(crate) struct Global {
     pub(crate) ranges_file: PathBuf,
@@ -42,7 +42,7 @@ impl Context {
         self.maps()?.ok_or_else(|| self.nothing_attached())
     }
 
-    /// The settings to go by where `have` are in force; none where no filter is attached.
+    /// The settings to use if `have` are in force; `have` is none if no filter is attached.
     pub(crate) fn settings(&self, have: Option<&Settings>) -> Settings {
         match have {
             Some(have) => self.config.over(have, self.file.exists),
@@ -50,12 +50,13 @@ impl Context {
         }
     }
 
-    /// Whether nobody can tell where the list is: the config file may say so, and cannot be read.
+    /// Whether the path of the ranges file is unknown: the config file may set it, and is
+    /// unreadable.
     pub(crate) fn lost_list(&self) -> bool {
         self.config.doubts(&["ranges_file"])
     }
 
-    /// The failure of a command that needs a filter where there is none.
+    /// The failure of a command that needs an attached filter.
     pub(crate) fn nothing_attached(&self) -> anyhow::Error {
         UserError::failed(
             format!(

@@ -18,9 +18,9 @@
 //! - `view`: values that several commands show
 //! - `daemon`: `run`; `top`: the live view; `command`: one file per verb
 
-// Forbidden but for one file, which says so: `kernel/bpf/sys.rs`.
+// Only `kernel/bpf/sys.rs` has unsafe code, and allows it for itself.
 #![deny(unsafe_code)]
-// They panic where a stream is closed or full: `output` does not.
+// The print macros panic if a stream is closed or full; `ui::output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod change;

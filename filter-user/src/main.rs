@@ -1,4 +1,5 @@
-//! `apifence`: parses what was typed, runs it, and alone prints errors and exits.
+//! `apifence`: parses the command line and runs the command. Only this file prints errors and
+//! exits.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]

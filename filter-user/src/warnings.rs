@@ -1,5 +1,5 @@
-//! What an operator should know about this node, though nothing is broken: how traffic may come past the filter, or the filter may
-//! hit what it should not.
+//! Warnings: facts of this node that let traffic bypass the filter, or make the filter drop more
+//! than intended.
 
 mod devices;
 mod facts;
@@ -12,25 +12,25 @@ use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 pub use self::facts::Facts;
 use crate::codes::{Acknowledgement, Code, is_acknowledged};
 
-/// Something that an operator should know.
+/// A fact that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// What kind it is.
+    /// Its kind.
     pub code: Code,
     /// The interface that it is about, if it is about one.
     pub interface: Option<String>,
-    /// What it is about: interfaces, ports, addresses, ranges. An acknowledgement is one of these.
+    /// Its objects: interfaces, ports, addresses, ranges. An acknowledgement names one of these.
     pub objects: BTreeSet<String>,
-    /// What is so.
+    /// The fact.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: String,
-    /// Whether somebody said that it is known.
+    /// Whether the operator acknowledged it.
     pub acknowledged: bool,
 }
 
 impl Warning {
-    /// One of the kind `code`, about nothing in particular.
+    /// A warning of the kind `code`, without objects.
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             code,
@@ -58,7 +58,7 @@ impl Warning {
         self
     }
 
-    /// What tells it from every other one: its words may change while it stays the same.
+    /// Its identity: the message may change while the warning stays the same.
     pub fn key(&self) -> (Code, BTreeSet<String>) {
         (self.code, self.objects.clone())
     }
@@ -96,12 +96,12 @@ impl Serialize for Warning {
     }
 }
 
-/// `text` as a terminal and a line of a file may have it: the names of devices and of chains can hold any byte.
+/// `text` without control characters: names of devices and chains can hold any byte.
 fn plain(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 
-/// In the order in which they are shown, each marked if it is one of those that are `known`.
+/// Sorts the warnings for display, and marks those that are in `known`.
 pub fn sorted(mut warnings: Vec<Warning>, known: &[Acknowledgement]) -> Vec<Warning> {
     for warning in &mut warnings {
         warning.acknowledged = is_acknowledged(known, warning.code, &warning.objects);

@@ -1,4 +1,4 @@
-//! What `attach` came to, as it is told.
+//! The result of `attach`, as it is shown.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -19,13 +19,13 @@ use crate::{
     ui::output::say,
 };
 
-/// What was done.
+/// The result.
 #[derive(Serialize)]
 pub(crate) struct Attached {
     pub(crate) interfaces: Vec<Shown>,
     #[serde(flatten)]
     pub(crate) proposal: Proposal,
-    /// When what was before returns, unless `apifence confirm` comes first.
+    /// When the previous policy returns, unless `apifence confirm` comes first.
     pub(crate) confirm_until: Option<Timestamp>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Shown {
     xdp_mode: Option<XdpAttachMode>,
 }
 
-/// Says what is in force now; returns the interfaces as they are shown.
+/// Reports the policy in force; returns the interfaces as they are shown.
 pub(crate) fn report(
     context: &Context,
     interfaces: &[Interface],
@@ -76,7 +76,7 @@ pub(crate) fn report(
     Ok(shown)
 }
 
-/// The interfaces `chosen` as they are now.
+/// The interfaces `chosen` in their present state.
 pub(crate) fn shown(chosen: &[Interface]) -> Result<Vec<Shown>> {
     let now = rtnetlink::interfaces()?;
     let shown = chosen.iter().map(|chosen| {

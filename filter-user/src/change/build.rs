@@ -1,4 +1,5 @@
-//! From settings, the ranges file and the node to a policy, and a policy into force: what `attach` and `ranges` share.
+//! Builds the policy from settings, ranges file and node, and saves it. `attach` and `ranges` share
+//! it.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -22,8 +23,8 @@ use crate::{
     },
 };
 
-/// A list typed on the command line. An empty one switches enforcement off, and an unset variable looks the same: it is taken if it
-/// is insisted on with `force`.
+/// Parses a list from the command line. An empty one switches enforcement off, and an unset
+/// variable looks the same, so it needs `force`.
 pub(crate) fn typed_list(text: &str, force: bool) -> Result<List> {
     if is_blank(text) && !(force && text.trim().is_empty()) {
         return Err(UserError::refused(
@@ -35,7 +36,7 @@ pub(crate) fn typed_list(text: &str, force: bool) -> Result<List> {
     parse_list(&with_me(text)?).map_err(refused)
 }
 
-/// A list as it is typed, with the address that `me` stands for.
+/// The typed list with `me` replaced by its address.
 pub(crate) fn with_me(text: &str) -> Result<String> {
     if !text.contains(ME) {
         return Ok(text.to_owned());
@@ -51,7 +52,7 @@ pub(crate) fn with_me(text: &str) -> Result<String> {
     Ok(items.join(","))
 }
 
-/// The address that `me` stands for, which is told.
+/// The address that `me` stands for. It is also reported.
 pub(crate) fn me() -> Result<IpAddr> {
     let failed = |cause: String, hint: &str| Err(UserError::input(cause, hint));
     let Some(address) = ssh_client_address() else {
@@ -76,7 +77,7 @@ pub(crate) fn me() -> Result<IpAddr> {
     Ok(address)
 }
 
-/// The list that a service was started with. Nobody is there to insist on an empty one: it counts as none.
+/// The list in a service's flags. An empty one counts as absent: a service cannot ask the operator.
 pub(crate) fn typed_for_service(args: &PolicyArgs) -> Option<&str> {
     let typed = args.authorized_ip_ranges.as_deref();
     if typed.is_some_and(is_blank) {
@@ -87,7 +88,7 @@ pub(crate) fn typed_for_service(args: &PolicyArgs) -> Option<&str> {
     typed.filter(|text| !is_blank(text))
 }
 
-/// InputErrors of something typed, as an error.
+/// The errors in typed text, as one error.
 pub(crate) fn refused(refusals: Vec<InputError>) -> anyhow::Error {
     let refusals = refusals.into_iter();
     InputErrors::new(
@@ -119,7 +120,8 @@ pub(crate) fn examine(list: &List, max_ranges: u32) -> Result<()> {
     Ok(())
 }
 
-/// The policy of `list` under `settings`, on this node as it is now, with a filter on the interfaces of `guarded`.
+/// The policy of `list` under `settings` on this node. `guarded` are the interfaces with the
+/// filter.
 pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) -> Result<Policy> {
     let implicit = Sources {
         node: if settings.node_addresses {
@@ -139,10 +141,10 @@ pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) 
     ))
 }
 
-/// Writes a policy that is about to be in force aside in the state directory: what a boot falls back to. `named` tells whether the
-/// interfaces are those of this command's settings; otherwise those that were kept before stay.
+/// Stages a policy in the state directory, where a boot finds it, before it comes into force. If
+/// `named`, the interfaces are those of this command's settings; otherwise the saved ones stay.
 ///
-/// That it cannot be kept is told, and stops no change: a range that is to be taken out must not stay in because of it.
+/// A failure is reported and stops no change: a range must not stay authorized because of it.
 pub(crate) fn keep(
     context: &Context,
     file: &RangesFile,
@@ -162,7 +164,7 @@ pub(crate) fn keep(
     told(store.stage(&policy))
 }
 
-/// What was kept, or a warning.
+/// The saved policy, or a warning.
 pub(crate) fn told<T>(kept: Result<T>) -> Option<T> {
     kept.inspect_err(|error| {
         say(format_args!(
@@ -172,14 +174,14 @@ pub(crate) fn told<T>(kept: Result<T>) -> Option<T> {
     .ok()
 }
 
-/// Whether a policy made from this is what a boot falls back to.
+/// Whether a boot may fall back to a policy made from this.
 pub(crate) fn is_kept(basis: Basis) -> bool {
     matches!(basis, Basis::Files | Basis::LastInForce)
 }
 
-/// The list with this digest, from where lists are kept: the ranges file, the policy kept on disk,
-/// the history. The off switch does not count in the history: a first attach on trial that went
-/// back has it in force, and nobody wrote it.
+/// The list with this digest, from the ranges file, the saved policy or the history. The off switch
+/// is not taken from the history: after a first attach on trial was rolled back, it is in force,
+/// and no operator wrote it.
 pub(crate) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFile> {
     let is_it = |file: &RangesFile| file.list().digest() == digest;
     let path = &context.global.ranges_file;
@@ -196,8 +198,8 @@ pub(crate) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFi
     before.filter_map(|kept| kept.read().ok()).find(is_it)
 }
 
-/// Keeps the policy in force in the state directory, if its list is known and something else is
-/// kept: after a confirmation, or where a writer died before it came to that.
+/// Saves the policy in force if its list is known and another policy is saved. This follows a
+/// confirmation, and a writer that died before it saved its policy.
 pub(crate) fn keep_in_force(context: &Context, maps: &Maps) {
     let read = || {
         let slot = maps.active_slot()?;

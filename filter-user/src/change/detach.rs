@@ -1,4 +1,4 @@
-//! `apifence detach`: removes the filter and all that was pinned for it.
+//! `apifence detach`: removes the filter and all of its pins.
 
 use std::{
     slice, thread,
@@ -20,10 +20,10 @@ use crate::{
     ui::{error::UserError, output::say},
 };
 
-/// What was done.
+/// The result.
 #[derive(Serialize)]
 struct Detached {
-    /// Names of the interfaces that have no filter any more.
+    /// Names of the interfaces that the filter was removed from.
     detached: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     if names.is_empty() {
         let links = context.pins.all_links()?;
-        // A link of another layout version may not be readable in its parts; its program still is.
+        // A link of another layout version may be unreadable in parts; its program is readable.
         let attached: Vec<Attachment> = links
             .iter()
             .filter_map(|pin| Attachment::read(pin).ok())
@@ -90,7 +90,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
         let attached = Attachment::read(&context.pins.link(interface.ifindex))?;
         context.pins.remove_interface(interface.ifindex)?;
         gone(context, &[attached])?;
-        // Where the maps are gone, so are the counters.
+        // If the maps are gone, the counters are gone, too.
         if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
             counters.release(interface.ifindex)?;
         }
@@ -110,7 +110,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
     Ok(told(context, detached))
 }
 
-/// Tells what was done. It is done, whoever cannot be told so.
+/// Reports the result. The filter is detached even if the report cannot be written.
 fn told(context: &Context, detached: Vec<String>) -> u8 {
     if let Err(error) = context.global.output.result(&Detached { detached }) {
         say(format_args!(
@@ -121,14 +121,15 @@ fn told(context: &Context, detached: Vec<String>) -> u8 {
     0
 }
 
-/// Nothing is in force any more that a start could go by.
+/// Removes the saved policy, so that a later start does not use it.
 fn forget(context: &Context) {
     if let Err(error) = PolicyStore::new(&context.config.state_dir).forget() {
         say(format_args!("warning: {error:#}"));
     }
 }
 
-/// The interfaces that carry the program that was attached there: all interfaces may have the same one.
+/// The interfaces that carry the program of their link in `attached`. All may have the same
+/// program.
 fn carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
     let mut interfaces = rtnetlink::interfaces()?;
     interfaces.retain(|interface| {
@@ -141,7 +142,8 @@ fn carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// Waits until no interface carries what was attached there: the kernel frees a link a moment after its last pin is gone.
+/// Waits until no interface carries its program: the kernel frees a link shortly after its last
+/// pin.
 fn gone(context: &Context, attached: &[Attachment]) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {

@@ -1,4 +1,4 @@
-//! What has to be clear before packets are dropped that passed until now: that the cluster goes on.
+//! Checks before traffic is dropped for the first time: the cluster must keep working.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
@@ -24,10 +24,10 @@ use crate::{
     ui::error::UserError,
 };
 
-/// What this node tells of its cluster.
+/// What this node shows about its cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
-    /// What tells that there is a kubelet, in words.
+    /// The evidence for a kubelet, in words.
     kubelet: Option<String>,
     pods: Vec<Cidr>,
     subnets: Vec<IpNet>,
@@ -35,7 +35,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Looks around, if there is a kubelet; `ports` are those of the API server.
+    /// Collects the facts if there is a kubelet. `ports` are those of the API server.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
@@ -48,7 +48,7 @@ impl Found {
             .into_iter()
             .map(|(_, own)| own)
             .collect();
-        // What is not told is not there.
+        // If the kernel does not list the connections, there are no known peers.
         let peers = peers(&open().unwrap_or_default(), ports).into_iter();
         Ok(Self {
             kubelet,
@@ -58,7 +58,7 @@ impl Found {
         })
     }
 
-    /// The CIDRs to let in, in order: none that is inside another.
+    /// The CIDRs to authorize, in order, without those inside another one.
     fn cidrs(&self) -> Vec<IpNet> {
         let pods = self.pods.iter().map(|cidr| cidr.range);
         let peers = self.peers.iter().map(|(peer, _)| IpNet::from(*peer));
@@ -78,7 +78,7 @@ impl Found {
         cidrs
     }
 
-    /// What was found, a line each.
+    /// The facts, one line each.
     fn lines(&self) -> Vec<String> {
         let line = |range: &dyn fmt::Display, what: &str| format!("  {range}: {what}");
         let pods = self.pods.iter();
@@ -91,14 +91,14 @@ impl Found {
     }
 }
 
-/// Why packets should not be dropped yet, unless that is insisted on.
+/// Why dropping should not start yet, unless the operator forces it.
 #[derive(Clone, Debug)]
 pub(crate) struct Unclear {
-    /// What would be.
+    /// The danger.
     pub(crate) cause: String,
-    /// The setting that makes it clear.
+    /// The setting that removes the doubt.
     setting: String,
-    /// When to insist.
+    /// When `--force` is right.
     meant: &'static str,
     details: Vec<String>,
 }
@@ -117,7 +117,7 @@ impl Unclear {
         UserError::refused(cause, hint, details)
     }
 
-    /// What `run` does instead, whom nobody can answer.
+    /// The message of `run`, which cannot ask an operator and monitors instead.
     pub(crate) fn instead(&self) -> String {
         let Self {
             cause,
@@ -131,12 +131,12 @@ impl Unclear {
     }
 }
 
-/// Whether the first enforcement on a node of a cluster is unclear: neither is `cluster_cidrs` set,
-/// nor does the list let in all that was found. Then its other nodes, and pods, would lose the API
-/// server.
+/// Whether the first enforcement on a cluster node is safe. It is not if `cluster_cidrs` is unset
+/// and the list does not authorize all CIDRs that were found. Other nodes and pods would then lose
+/// the API server.
 ///
 /// # Errors
-/// What is unclear.
+/// The danger.
 pub(crate) fn first_enforcement(
     found: &Found,
     settings: &Settings,
@@ -177,14 +177,15 @@ pub(crate) fn first_enforcement(
     })
 }
 
-/// Whether nobody chose the ports that `policy` protects.
+/// Whether the ports that `policy` protects are the defaults, and not set by the operator.
 fn are_default(context: &Context, policy: &Policy) -> bool {
     let mut rows = context.config.rows().into_iter();
     policy.settings.ports == BTreeSet::from(DEFAULT_PORTS)
         && !rows.any(|row| row.key == "ports" && row.source != "default")
 }
 
-/// Whether one of the ports of `asked`, which `policy` protects, belongs to somebody else; the filter is on `guarded`.
+/// Whether a port of `asked`, which `policy` protects, belongs to another program. `guarded` are
+/// the interfaces with the filter.
 fn belongs_elsewhere(
     context: &Context,
     paths: &Paths,
@@ -207,7 +208,8 @@ fn belongs_elsewhere(
     };
     let own = paths.own();
     let targets: Vec<IpAddr> = own.iter().copied().filter(|own| is_guarded(*own)).collect();
-    // What is not told is not there. Nobody comes in over the network to what listens elsewhere.
+    // Sockets that the kernel does not list count as absent. Listeners at other addresses are not
+    // reachable over the network.
     let (mut listeners, connections) =
         (listeners().unwrap_or_default(), open().unwrap_or_default());
     listeners.retain(|listener| {
@@ -262,8 +264,8 @@ fn join_by(ports: &BTreeSet<u16>, between: &str) -> String {
     ports.join(between)
 }
 
-/// The ports that `policy` is the first one to drop packets to; `enforced` are those that the
-/// policy in force drops packets to, or `None` if it drops none.
+/// The ports that `policy` starts to drop packets to. `enforced` are the ports of the policy in
+/// force, or `None` if it drops nothing.
 fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -> BTreeSet<u16> {
     let ports = &policy.settings.ports;
     if policy.mode() != Mode::Enforce {
@@ -276,14 +278,14 @@ fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -
     if !store.has_enforced() {
         return ports.clone();
     }
-    // After a boot it goes on where it was.
+    // After a boot the saved policy counts as the one in force.
     let before = store.read().ok().flatten().map(|saved| saved.settings);
     let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
     before.map_or_else(|| ports.clone(), |settings| ports - &settings.ports)
 }
 
-/// What has to be clear before `policy`, of a filter on `guarded`, drops packets that passed until
-/// now; `enforced` as for [`asked`].
+/// The reason against dropping under `policy`, if there is one. `guarded` are the interfaces with
+/// the filter; `enforced` is as for [`asked`].
 ///
 /// # Errors
 /// If rtnetlink does not answer.
@@ -309,8 +311,8 @@ pub(crate) fn unclear(
     Ok(first_enforcement(&found, &policy.settings, is_let_in).err())
 }
 
-/// What nobody can tell of the ports that `policy` is the first one to drop packets to, in words;
-/// `enforced` as for [`asked`]. Where somebody chose them, it is known what is on them.
+/// A note if an unreadable NAT table may redirect ports that `policy` starts to drop packets to.
+/// `enforced` is as for [`asked`]. Ports that the operator set need no note.
 pub(crate) fn unread(
     context: &Context,
     policy: &Policy,

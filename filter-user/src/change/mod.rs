@@ -1,4 +1,4 @@
-//! A change of the policy: what it does to connections, and how it comes into force, all of it or nothing.
+//! A change of the policy: its effect on connections, and how it comes into force as a whole.
 
 pub mod attach;
 pub mod attached;

@@ -1,5 +1,5 @@
-//! What `attach`, `enforce` and `monitor` would change: settings, the list, connections. It is said
-//! before it is done, shown by a dry run, and refused where it does harm that nobody insists on.
+//! The effects of `attach`, `enforce` and `monitor` on settings, list and connections. They are
+//! reported before the change. A dry run shows them. A harmful change is refused without `--force`.
 
 use anyhow::{Error, Result};
 use serde::Serialize;
@@ -16,45 +16,45 @@ use crate::{
     },
 };
 
-/// A change, before it is made.
+/// A change before it is made.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Proposal {
-    /// Which settings change, each with what it was.
+    /// The settings that change, each with its old value.
     settings: Vec<SettingChange>,
     /// How the list changes.
     #[serde(flatten)]
     difference: Difference,
     /// False if the list is the off switch.
     enforced: bool,
-    /// Whether the one before was.
+    /// Whether the previous list was the off switch.
     #[serde(skip)]
     was_off: bool,
-    /// What becomes of which entry.
+    /// The entries that change, in words.
     #[serde(skip)]
     words: Words,
-    /// What becomes of connections.
+    /// The effect on connections.
     #[serde(flatten)]
     impact: Impact,
-    /// Whether this is only what would be.
+    /// Whether the change is only shown.
     dry_run: bool,
-    /// Why it is not made without `--force`.
+    /// Why the change is refused without `--force`.
     refused: Option<String>,
 }
 
 /// How the list changes.
 pub(crate) struct ListChange<'a> {
-    /// The new one.
+    /// The new list.
     pub(crate) list: &'a List,
-    /// Whether the one before was the off switch.
+    /// Whether the previous list was the off switch.
     pub(crate) was_off: bool,
-    /// What sets them apart.
+    /// The difference from the previous list.
     pub(crate) difference: Difference,
-    /// The same in words, a line each.
+    /// The same in words, one line each.
     pub(crate) words: Words,
 }
 
 impl<'a> ListChange<'a> {
-    /// None: the list stays as it is.
+    /// The list stays as it is.
     pub(crate) fn none(list: &'a List) -> Self {
         Self {
             list,
@@ -66,7 +66,7 @@ impl<'a> ListChange<'a> {
 }
 
 impl Proposal {
-    /// A change of `settings` and of the list, which does to connections what `impact` says.
+    /// A change of `settings` and of the list, with its `impact` on connections.
     pub(crate) fn new(settings: Vec<SettingChange>, list: ListChange<'_>, impact: Impact) -> Self {
         Self {
             settings,
@@ -80,9 +80,8 @@ impl Proposal {
         }
     }
 
-    /// Why the change is refused unless somebody insists; every check of what a change of settings
-    /// does to others is here. `connections` is false where nobody can know who is kept out
-    /// already.
+    /// Why the change is refused without `--force`: all checks of its effect on others are here.
+    /// `connections` is false if the sources that are already blocked are unknown.
     fn harm(&self, connections: bool) -> Result<()> {
         insist(&self.settings)?;
         if connections {
@@ -91,11 +90,11 @@ impl Proposal {
         Ok(())
     }
 
-    /// Says what is about to be done, and whether it is to be: false for a dry run, which shows it
-    /// and no more. `connections` as of [`Self::harm`]; `with` makes the answer for programs of it.
+    /// Reports the coming change; returns whether to make it. A dry run only shows it: false.
+    /// `connections` is as in [`Self::harm`]. `with` makes the JSON answer.
     ///
     /// # Errors
-    /// If it does harm that nobody insists on.
+    /// If the change is harmful and not forced.
     pub(crate) fn put<T: Serialize>(
         &mut self,
         change: &ChangeArgs,
@@ -125,7 +124,7 @@ impl Proposal {
             return Ok(true);
         }
         if output == Output::Text {
-            // This is what was asked for: data.
+            // A dry run's result is data, so it goes to stdout.
             print(if lines.is_empty() {
                 "nothing would change".to_owned()
             } else {
@@ -137,7 +136,7 @@ impl Proposal {
         Ok(false)
     }
 
-    /// What changes, a line each; in place of a change that `would` do it.
+    /// The changes, one line each. `would`: the change is not made.
     fn lines(&self, would: bool) -> Vec<String> {
         let settings = self.settings.iter();
         let mut lines: Vec<String> = settings
@@ -166,7 +165,7 @@ impl Proposal {
     }
 }
 
-/// Refuses settings that open, or keep out, more than a list does.
+/// Refuses settings that admit or block more than a list does.
 fn insist(changes: &[SettingChange]) -> Result<()> {
     let dangers: Vec<String> = changes.iter().filter_map(SettingChange::danger).collect();
     if dangers.is_empty() {
@@ -179,8 +178,7 @@ fn insist(changes: &[SettingChange]) -> Result<()> {
     ))
 }
 
-/// The exit status of a change that is in force: it says what became of that, and not whether the
-/// answer could be written.
+/// The exit status of a change that is in force. It is 0 even if the answer could not be written.
 pub(crate) fn made(told: Result<()>) -> u8 {
     if let Err(error) = told {
         say(format_args!(
@@ -191,7 +189,7 @@ pub(crate) fn made(told: Result<()>) -> u8 {
     0
 }
 
-/// Why something failed, in the words of errors.
+/// The causes of an error, in the words of error messages.
 pub(crate) fn cause(error: &Error) -> String {
     let causes = error.chain().map(|cause| {
         cause

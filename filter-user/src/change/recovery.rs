@@ -1,4 +1,4 @@
-//! What a writer who died, or a deadline that passed, left behind is put in order by the next command.
+//! Recovery: the next command completes or undoes what a dead writer or a passed deadline left.
 
 use anyhow::Result;
 use filter_common::layout::{PolicyRecord, Trial};
@@ -11,13 +11,13 @@ use crate::{
     ui::{error::UserError, output::say},
 };
 
-/// A change that waits for its confirmation.
+/// A provisional change.
 pub(crate) struct Waiting {
     /// The slot of its generation, which is in force.
     pub(crate) slot: Slot,
-    /// The list it brings.
+    /// Its list.
     pub(crate) pending: Pending,
-    /// When it is taken back, on the boot clock.
+    /// Its deadline, on the boot clock in nanoseconds.
     pub(crate) until: u64,
 }
 
@@ -36,12 +36,12 @@ impl Waiting {
     }
 }
 
-/// Brings file and kernel together again, whatever died on its way; returns the change that waits for a confirmation. Only the
-/// holder of the writer's lock may do this.
+/// Makes file and kernel agree again; returns the change that waits for confirmation. The caller
+/// must hold the writer's lock.
 ///
-/// A writer marks the generation that he stages, replaces the file, and selects the generation, in this order; so does who confirms
-/// one on trial. So one with the mark that is not in force for good, and says what the file says, lacks the last step alone. Without the
-/// mark it is not in question what any file says.
+/// A writer marks its staged generation, replaces the file, and selects the generation, in this
+/// order; so does a confirmation. A marked generation with the file's list lacks only the last
+/// step. Without the mark the file's content does not matter.
 pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
     let standing = maps.standing()?;
     let pending = Pending::find(&context.global.ranges_file);
@@ -51,7 +51,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
             say("note: a confirmation that was interrupted is complete");
             maps.select(slot)?;
         }
-        // Its list may lie beside another ranges file than the one that was named: it is for its deadline to end it, or for `rollback`.
+        // Its list may be pending next to another ranges file. Its deadline or `rollback` ends it.
         (PolicyState::Provisional { until, .. }, pending) => {
             return Ok(Some(Waiting {
                 slot,
@@ -94,7 +94,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
     Ok(None)
 }
 
-/// Whether somebody put the list of `record` into the ranges file.
+/// Whether the list of `record` was confirmed and is in the ranges file.
 fn committed(context: &Context, record: &PolicyRecord) -> bool {
     let says = || {
         let file = read_ranges(&context.global.ranges_file);

@@ -1,8 +1,10 @@
-//! A filter that a binary of another layout version attached is taken over through its own links: no packet passes in between.
+//! Takes over the filter of a binary with another layout version through its links. No packet
+//! passes unfiltered meanwhile.
 //!
-//! Maps of this layout are made, filled and pinned as for a first attach; then the program is put in the place of the old one, link by link, and
-//! the link's pin gets its place in this layout. In this order: until the program is replaced packets meet the old policy, and whoever dies
-//! after that leaves a link that the next one takes over again. The old maps go last.
+//! The new maps are made, filled and pinned as for a first attach. Then the program of each link is
+//! replaced, and the link's pin moves to the new layout. Packets meet the old policy until the
+//! replacement. If the process dies after it, the next one takes over the same link again. The old
+//! maps are removed last.
 
 use std::{fs, path::PathBuf};
 
@@ -19,11 +21,11 @@ use crate::{
     ui::{error::UserError, output::say},
 };
 
-/// Puts `program`, over maps that hold a policy, in the place of what other layouts' links hold. `interfaces` are all that there are. One link
-/// that cannot be taken over keeps no other one back.
+/// Replaces the program of each link of another layout by `program`, whose maps hold a policy.
+/// `interfaces` are all interfaces of the node. A failure with one link does not stop the others.
 ///
 /// # Errors
-/// If one cannot: it stays as it was.
+/// If a link cannot be taken over: it stays as it was.
 pub(crate) fn take_over(
     pins: &Pins,
     program: &mut Program,
@@ -70,7 +72,7 @@ pub(crate) fn take_over(
     pins.remove_other_layouts()
 }
 
-/// The settings in force by the maps of another layout whose `links` were found, if they can be read.
+/// The settings in force in another layout, by its `links`, if they can be read.
 pub(crate) fn other_settings(links: &[(u32, PathBuf)]) -> Option<Settings> {
     let (_, link) = links.first()?;
     Maps::settings_of_layout(&Pins::maps_of(link)?)

@@ -1,4 +1,4 @@
-//! What becomes of the list, in words.
+//! The change of a list, in words.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::{
     store::History,
 };
 
-/// What is done to an interface.
+/// The verb of errors about an interface.
 pub(crate) const VERB: &str = "attach filter to";
 
-/// What there is to say where the settings drop nothing.
+/// The warning if the settings drop nothing.
 pub(crate) const MONITOR: &str =
     "warning: mode monitor: nothing is dropped until the mode is `enforce`";
 
-/// What a ranges file says.
+/// The list read from a ranges file.
 pub(crate) struct SaidList {
     pub(crate) list: List,
-    /// That of the list.
+    /// The digest of the list.
     pub(crate) digest: [u8; 32],
 }
 
@@ -34,19 +34,19 @@ impl SaidList {
     }
 }
 
-/// The list that was in force before a change, as people wrote it.
+/// The list that was in force before a change, as the operator wrote it.
 #[derive(Default)]
 pub(crate) struct Before {
     list: Option<List>,
-    /// Whether the ranges file was edited, and is not in force.
+    /// Whether the ranges file was edited since it was in force.
     edited: bool,
     /// Whether the change brings that edit into force.
     takes_edit: bool,
 }
 
 impl Before {
-    /// What the ranges file at `path` says, if that is in force by `record`; or what was put in
-    /// force last. `said` is what the file says, and whether that is what is wanted.
+    /// The list in force by `record`: that of the ranges file at `path`, or the last one in the
+    /// history. `said` is the file's list, and whether it is the wanted one.
     pub(crate) fn find(
         path: &Path,
         said: Option<(bool, SaidList)>,
@@ -62,7 +62,7 @@ impl Before {
         let is_in_force = |list: &List| list.digest() == record.list;
         let edited = match &said {
             Some((_, said)) => said.digest != record.list,
-            // It is there, and is not a list.
+            // The file exists and does not hold a list.
             None => path.exists(),
         };
         match said {
@@ -70,12 +70,12 @@ impl Before {
                 list: Some(said.list),
                 ..Self::default()
             },
-            // Nobody touched it since it was put in force.
+            // The file is unchanged since it came into force.
             Some((true, said)) if !edited && !History::of(path).is_edited() => Self {
                 list: Some(said.list),
                 ..Self::default()
             },
-            // The file is the edit; what it was made from is kept.
+            // The file is the edit; the history has the list before it.
             said => {
                 let history = History::of(path);
                 let kept = history.before().unwrap_or_default().into_iter();
@@ -100,15 +100,14 @@ impl Before {
     }
 }
 
-/// The user's ranges among `prefixes`, each with the time that it lives, those around it included.
-/// All that expired before `now` did so then: the kernel does not know a time before it was
-/// started.
+/// The user's ranges among `prefixes`, each with its effective expiry, wider ranges included. All
+/// expiries before `now` become the same second: the kernel cannot store a time before its boot.
 pub(crate) fn listed<'a>(
     prefixes: impl Iterator<Item = &'a Prefix>,
     now: Timestamp,
 ) -> impl Iterator<Item = (IpNet, Option<Timestamp>)> {
     let listed = prefixes.filter(|prefix| prefix.origins & Origin::List as u8 != 0);
-    // Not a second that is still to come.
+    // Round down: rounding up would give a second in the future.
     let past = Timestamp::from_second(now.as_second()).unwrap_or(now);
     listed.map(move |prefix| {
         let second = |time| if time <= now { past } else { to_second(time) };
@@ -116,16 +115,16 @@ pub(crate) fn listed<'a>(
     })
 }
 
-/// What sets a list of these `sources` apart from one with the entries `before`, which is not in the kernel.
+/// The difference of `sources` from a list with the entries `before`, which is not in the kernel.
 pub(crate) fn difference_from(before: &[Entry], sources: &Prefixes, now: Timestamp) -> Difference {
     let had = compile(before, &Sources::default());
     Difference::between(listed(had.iter(), now), listed(sources.iter(), now))
 }
 
-/// How many ranges or connections are named one by one.
+/// How many ranges or connections are listed one by one.
 pub(crate) const NAMED: usize = 20;
 
-/// The first lines of many.
+/// The first lines, and the number of the others.
 pub(crate) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> Vec<String> {
     let mut first: Vec<String> = lines.take(NAMED).collect();
     if count > NAMED {
@@ -134,19 +133,19 @@ pub(crate) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> 
     first
 }
 
-/// What is said of a list that changes.
+/// The report of a list's change.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Words {
-    /// What becomes of which entry, a line each.
+    /// The changed entries, one line each.
     pub(crate) entries: Vec<String>,
-    /// How many entries come, go, and stay; none if that is of no interest.
+    /// The number of added, removed and kept entries; none if it is not shown.
     pub(crate) counts: Option<String>,
     /// Warnings and notes.
     pub(crate) notes: Vec<String>,
 }
 
 impl Words {
-    /// All of it; of a change that `would` be made the counts say so.
+    /// All lines; `would`: the change is not made, and the counts say so.
     pub(crate) fn lines(&self, would: bool) -> impl Iterator<Item = String> {
         let counts = self.counts.iter().map(move |counts| match would {
             true => format!("would be: {counts}"),
@@ -157,7 +156,7 @@ impl Words {
     }
 }
 
-/// What becomes of which entry of the list `before` with `list`, which was compiled to `sources`.
+/// The change from `before` to `list`, which was compiled to `sources`.
 pub(crate) fn in_words(
     difference: &Difference,
     before: &Before,
@@ -183,7 +182,7 @@ pub(crate) fn in_words(
         .outliving(list.entries(), sources)
         .map(|range| format!("`{range}`"))
         .collect();
-    // One that is listed twice counts once.
+    // A range that is listed twice counts once.
     outliving.dedup();
     if let Some((last, others)) = outliving.split_last() {
         let more = match others.len() {
@@ -197,7 +196,7 @@ pub(crate) fn in_words(
     lines.extend(remarks(list.entries(), |range| difference.brings(range)));
     match before {
         Before { edited: false, .. } => {}
-        // A first `attach` on trial went back to no filter, and no file ever said that.
+        // A first `attach` on trial was rolled back to no filter; no file ever held that.
         Before {
             takes_edit: true,
             list: None,

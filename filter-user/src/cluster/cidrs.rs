@@ -1,4 +1,4 @@
-//! The CIDRs that pods have their addresses from, where a node says so.
+//! The pod CIDRs of the cluster, as far as files of this node name them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,16 @@ use serde_json::Value;
 
 use super::files::{documents, files, flag, flags, strings, text, understood, values};
 
-/// A CIDR, and what tells it.
+/// A CIDR, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cidr {
     /// The addresses.
     pub range: IpNet,
-    /// The file, and what is said in there, in words.
+    /// The file and the key in it, in words.
     pub from: String,
 }
 
-/// The CIDRs of pods that the files of this node tell of, widest first, each once, and none that is inside another.
+/// The pod CIDRs that files of this node name: widest first, without those inside another one.
 pub fn pod_cidrs() -> Vec<Cidr> {
     let mut found = Vec::new();
     let mut add = |path: &Path, what: &str, text: &str| {
@@ -48,7 +48,8 @@ pub fn pod_cidrs() -> Vec<Cidr> {
         for (key, value) in documents.iter().flat_map(networks) {
             add(&path, key, value);
         }
-        // A runtime goes by the first one, and what is behind may be of other programs; multus goes on to the next.
+        // A runtime uses the first file only, and later ones may belong to other programs; multus
+        // uses more.
         let is_multus = |document: &Value| {
             values(document, "type")
                 .iter()
@@ -72,7 +73,7 @@ pub fn pod_cidrs() -> Vec<Cidr> {
     widest(found)
 }
 
-/// What k0s goes by: its configuration, or its default.
+/// The pod CIDRs of k0s: from its configuration, or its default.
 fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
     const DEFAULT: &str = "10.244.0.0/16";
     let folder = Path::new("/etc/k0s");
@@ -101,8 +102,8 @@ fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
     }
 }
 
-/// What k3s and RKE2 go by: `cluster-cidr` in the words that their service starts them with, or in
-/// their configuration, or their default.
+/// The pod CIDRs of k3s or RKE2: `cluster-cidr` from the flags in the systemd unit, else from the
+/// configuration, else the default.
 fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
     const NAME: &str = "cluster-cidr";
     const DEFAULT: &str = "10.42.0.0/16";
@@ -118,7 +119,7 @@ fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
     {
         let unit = PathBuf::from(format!("{place}/systemd/system/{name}.service"));
         let text = text(&unit).unwrap_or_default();
-        // Quoted or not, on as many lines as there are words.
+        // A unit file may quote its words and spread them over lines.
         let words = text.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
         let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
         let values = flags(&words, &format!("--{NAME}"));
@@ -131,7 +132,7 @@ fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
     let mut paths = vec![main];
     let more = folder.join("config.yaml.d");
     paths.extend(files(&more.to_string_lossy(), &["yaml", "yml"]));
-    // The last one holds, but for what adds to it.
+    // The last file wins; a key with `+` adds to it.
     let mut said: Vec<(PathBuf, String)> = Vec::new();
     let mut is_known = true;
     for path in paths {
@@ -155,7 +156,7 @@ fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
     }
 }
 
-/// The networks that the configuration of a network plugin hands out addresses from.
+/// The networks that a network plugin's configuration assigns addresses from.
 fn networks(document: &Value) -> Vec<(&'static str, &str)> {
     let mut found = Vec::new();
     for key in ["subnet", "subnets", "ipv4_pools", "ipv6_pools"] {
@@ -165,7 +166,7 @@ fn networks(document: &Value) -> Vec<(&'static str, &str)> {
     found
 }
 
-/// Those that are not inside another one.
+/// The CIDRs that are not inside another one.
 fn widest(mut found: Vec<Cidr>) -> Vec<Cidr> {
     found.sort_by_key(|cidr| cidr.range.prefix_len());
     let mut kept: Vec<Cidr> = Vec::new();

@@ -1,4 +1,4 @@
-//! Files of Kubernetes and of its distributions, as far as they can be understood: what cannot be read says nothing.
+//! Files of Kubernetes and its distributions. An unreadable file counts as empty, unless noted.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::store::read_regular;
 
-/// Most bytes of a file: those that there are have some KiB.
+/// The limit for a file's size, in bytes. Real files have a few KiB.
 const MOST: u64 = 1 << 20;
 
 /// The text of the file at `path`.
@@ -17,12 +17,12 @@ pub(super) fn text(path: &Path) -> Option<String> {
     String::from_utf8(read_regular(path, MOST).ok()?).ok()
 }
 
-/// The documents of a YAML file, of which JSON is a part.
+/// The documents of a YAML or JSON file.
 pub(super) fn documents(path: &Path) -> Vec<Value> {
     understood(path).unwrap_or_default()
 }
 
-/// The same; none if there is a file that is not understood, which may say anything.
+/// The same; none if a file exists and cannot be parsed, since it may hold anything.
 pub(super) fn understood(path: &Path) -> Option<Vec<Value>> {
     if !path.exists() {
         return Some(Vec::new());
@@ -66,7 +66,7 @@ pub(super) fn strings(value: &Value) -> Vec<&str> {
     }
 }
 
-/// What the flag `name`, dashes included, has as its value in the manifest of a pod.
+/// The value of the flag `name` (with its dashes) in a pod manifest.
 pub(super) fn flag(manifest: &Path, name: &str) -> Option<String> {
     let documents = documents(manifest);
     let mut found = documents
@@ -75,7 +75,7 @@ pub(super) fn flag(manifest: &Path, name: &str) -> Option<String> {
     found.next()
 }
 
-/// The values of the flag `name` in words: of each `name=value`, or `name` and `value`.
+/// The values of the flag `name` among words: from each `name=value`, or `name` and `value`.
 pub(super) fn flags(words: &[&str], name: &str) -> Vec<String> {
     let found = words.iter().enumerate().filter_map(|(place, word)| {
         let rest = word.strip_prefix(name)?;

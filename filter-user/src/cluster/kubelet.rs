@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::owners::processes_here;
 
-/// The programs that are a kubelet, or have one in them.
+/// The programs that are a kubelet or contain one.
 const KUBELETS: [&str; 7] = [
     "kubelet",
     "k3s",
@@ -15,7 +15,7 @@ const KUBELETS: [&str; 7] = [
     "microk8s",
 ];
 
-/// What a kubelet leaves on the disk of its machine.
+/// The files that a kubelet leaves on disk.
 const FILES: [&str; 5] = [
     "/etc/kubernetes/kubelet.conf",
     "/var/lib/kubelet/config.yaml",
@@ -24,7 +24,7 @@ const FILES: [&str; 5] = [
     "/etc/k0s",
 ];
 
-/// What tells that a kubelet runs here, in words: its process in this network namespace, or its files.
+/// The evidence for a kubelet, in words: its process in this network namespace, or its files.
 pub fn kubelet() -> Option<String> {
     let mut processes = processes_here();
     let process = processes.find(|process| KUBELETS.contains(&&*process.name));

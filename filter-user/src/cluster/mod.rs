@@ -1,5 +1,5 @@
-//! What this node tells of the cluster that it is in: its kubelet, the CIDRs of pods and nodes, the
-//! nodes that it talks to, and which programs have its sockets.
+//! The cluster as this node shows it: kubelet, pod and node CIDRs, connected nodes, and the
+//! programs that own the node's sockets.
 
 mod cidrs;
 mod files;

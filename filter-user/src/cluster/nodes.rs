@@ -1,4 +1,4 @@
-//! Who is a node of the cluster, and who administers this one.
+//! The addresses of the cluster's nodes and of this node's administrators.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,13 +20,13 @@ use crate::kernel::net::{
 
 /// The ports of etcd: for clients, and for its other members.
 const ETCD: [u16; 2] = [2379, 2380];
-/// So many other things are there that whoever is asked for something on it need not be an API server.
+/// Many services listen here, so a server on this port need not be an API server.
 const HTTPS: u16 = 443;
-/// The addresses and CIDRs of nodes that were read from the API, one a line, in the state directory.
+/// The file in the state directory with node addresses and CIDRs from the API, one per line.
 const LISTED: &str = "@nodes";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
-/// What is known of the nodes of the cluster.
+/// The known nodes of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     listed: Vec<IpNet>,
@@ -37,8 +37,8 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Looks around: `sockets` are the connections of this network namespace, `ports` those of the
-    /// API server, `cluster` the CIDRs that were set.
+    /// Collects the facts. `sockets` are the connections of this network namespace, `ports` those
+    /// of the API server, `cluster` the CIDRs in the settings.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
@@ -56,7 +56,7 @@ impl Nodes {
         })
     }
 
-    /// Why `address` is one of a node, in words; `None` if it is not known to be.
+    /// Why `address` is a node's, in words; `None` if it is not known to be.
     pub fn why(&self, address: IpAddr) -> Option<String> {
         let around = |ranges: &[IpNet]| {
             let found = ranges.iter().filter(|range| range.contains(&address));
@@ -88,7 +88,7 @@ fn listed(path: &Path) -> Vec<IpNet> {
     lines.collect()
 }
 
-/// The subnets that this node has an address in, of which the other nodes may be.
+/// The subnets of this node's addresses, which the other nodes may be in.
 ///
 /// # Errors
 /// If rtnetlink does not answer.
@@ -102,8 +102,8 @@ pub fn own_subnets() -> Result<Vec<IpNet>> {
     Ok(subnets.into_iter().collect())
 }
 
-/// The addresses that are etcd's or API servers', by what this node is connected to, and by its
-/// manifests; each with what it is. `ports` are those of the API server.
+/// The addresses of etcd members and API servers, each with its role. They come from this node's
+/// connections and manifests. `ports` are those of the API server.
 pub fn peers(sockets: &[TcpSocket], ports: &BTreeSet<u16>) -> BTreeMap<IpAddr, &'static str> {
     let mut found = BTreeMap::new();
     for socket in sockets {
@@ -145,9 +145,8 @@ fn host(url: &str) -> Option<IpAddr> {
     with_port().or_else(alone)
 }
 
-/// The addresses of those who are logged in on this node by SSH: the other ends of what `sshd` is
-/// connected to; where none is found, of what is connected to port 22. `sockets` are the
-/// connections of this network namespace.
+/// The remote addresses of SSH sessions on this node: peers of `sshd`, or of port 22 if no `sshd`
+/// is found. `sockets` are the connections of this network namespace.
 pub fn administrators(sockets: &[TcpSocket]) -> BTreeSet<IpAddr> {
     const SSH: u16 = 22;
     let of_sshd = sockets_of(|name| ["sshd", "sshd-session", "dropbear"].contains(&name));

@@ -1,4 +1,4 @@
-//! Processes, and the sockets that they have.
+//! Processes, and the sockets that they own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,16 +8,16 @@ use std::{
 
 use procfs::process::{FDTarget, Process, all_processes};
 
-/// A process, as far as it is told.
+/// A process, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
-    /// Its number.
+    /// Its process id.
     pub(super) pid: i32,
     /// The name of its program: 15 characters at most (`proc_pid_comm(5)`).
     pub(super) name: String,
 }
 
-/// All processes that can be seen, whatever namespace they are in.
+/// All visible processes, in any network namespace.
 fn processes() -> impl Iterator<Item = (Named, Process)> {
     let all = all_processes().into_iter().flatten().flatten();
     all.filter_map(|process| {
@@ -27,7 +27,7 @@ fn processes() -> impl Iterator<Item = (Named, Process)> {
     })
 }
 
-/// Those in the network namespace of the calling thread.
+/// The processes in the network namespace of the calling thread.
 pub(super) fn processes_here() -> impl Iterator<Item = Named> {
     let here = fs::read_link("/proc/thread-self/ns/net").ok();
     processes().filter_map(move |(named, process)| {
@@ -36,7 +36,7 @@ pub(super) fn processes_here() -> impl Iterator<Item = Named> {
     })
 }
 
-/// The inodes of the sockets that the programs have whose names are `wanted`, each with its process.
+/// The inodes of the sockets of programs whose names are `wanted`, each with its process.
 pub(super) fn sockets_of(wanted: impl Fn(&str) -> bool) -> BTreeMap<u64, Named> {
     let mut found = BTreeMap::new();
     for (named, process) in processes() {

@@ -1,24 +1,24 @@
-//! Whose the protected ports are on this node.
+//! The programs that listen on the protected ports of this node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::owners::{Named, sockets_of};
 use crate::kernel::net::sock_diag::TcpSocket;
 
-/// A protected port that somebody else than the API server listens on.
+/// A protected port that another program than the API server listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
     /// The port.
     pub port: u16,
     /// The name of the program.
     pub program: String,
-    /// Its process.
+    /// Its process id.
     pub pid: i32,
 }
 
-/// What the names of the programs begin with that are an API server, or have one in them.
+/// Name prefixes of programs that are an API server or contain one.
 const SERVERS: [&str; 5] = ["kube-apiserver", "k3s", "rke2", "k0s", "kubelite"];
-/// Programs that serve the web, and no API server unless they are a proxy in front of one.
+/// Web servers. They are not an API server unless they are a proxy for one.
 const WEB: [&str; 14] = [
     "nginx",
     "nginx-ingress-c",
@@ -35,12 +35,12 @@ const WEB: [&str; 14] = [
     "contour",
     "lighttpd",
 ];
-/// Where nobody chose the ports, one that many other programs listen on.
+/// A default port that many other programs listen on, too.
 const HTTPS: u16 = 443;
 
-/// Which of `asked`, ports that are to be protected, belong to somebody else. `ports` are all that
-/// are to be, `chosen` tells whether somebody chose them; `listeners` and `connections` are the
-/// sockets of this network namespace.
+/// The ports of `asked` that belong to another program. `ports` are all ports to be protected;
+/// `chosen` is true if the operator set them. `listeners` and `connections` are the sockets of this
+/// network namespace.
 pub fn foreign(
     asked: &BTreeSet<u16>,
     (ports, chosen): (&BTreeSet<u16>, bool),
@@ -53,7 +53,7 @@ pub fn foreign(
     }
     let owners = sockets_of(|_| true);
     let owner = |socket: &TcpSocket| owners.get(&u64::from(socket.inode));
-    // A proxy is connected to the servers that it is in front of.
+    // A proxy has connections to the API servers that it serves.
     let proxies: BTreeSet<i32> = connections
         .iter()
         .filter(|socket| {
@@ -87,7 +87,7 @@ fn whose(
         };
         WEB.contains(&&*named.name) || (!chosen && *port == HTTPS && other())
     });
-    // One program may have the port at several addresses, and several of its processes may.
+    // A program may listen at several addresses, and in several processes.
     let foreign: BTreeMap<(u16, &str), i32> = foreign
         .map(|(port, named)| ((*port, &*named.name), named.pid))
         .rev()

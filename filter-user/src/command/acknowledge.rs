@@ -1,4 +1,4 @@
-//! `apifence status --ack` and `--unack`: warnings that need not be told any more, or again.
+//! `apifence status --ack` and `--unack`: silence warnings, or report them again.
 
 use anyhow::Result;
 
@@ -11,10 +11,10 @@ use crate::{
     warnings::Warning,
 };
 
-/// Reads what was typed.
+/// Parses the typed acknowledgements.
 ///
 /// # Errors
-/// All that is wrong with it: a code that there is not, or one that cannot be acknowledged.
+/// All errors: unknown codes, and codes that cannot be acknowledged.
 pub(super) fn parse(texts: &[String]) -> Result<Vec<Acknowledgement>> {
     let mut parsed = Vec::new();
     let mut list = Vec::new();
@@ -34,12 +34,13 @@ pub(super) fn parse(texts: &[String]) -> Result<Vec<Acknowledgement>> {
     }
 }
 
-/// Remembers that those of `warnings` are known that `ack` names, and forgets that of those that `unack` names.
+/// Stores acknowledgements for the `warnings` that `ack` names, and removes those that `unack`
+/// names.
 ///
-/// A code alone stands for what there is now: a tunnel that comes later is told.
+/// A code alone stands for the present warnings: a later tunnel is reported.
 ///
 /// # Errors
-/// If one names nothing that there is, or the state directory cannot be written: nothing changed then.
+/// If a name matches nothing, or the state directory cannot be written. Nothing changed then.
 pub(super) fn change(
     context: &Context,
     warnings: &[Warning],

@@ -1,4 +1,4 @@
-//! `apifence check`: what the kernel makes of an address.
+//! `apifence check`: the kernel's verdict on an address.
 
 use std::{
     collections::BTreeSet,
@@ -32,14 +32,14 @@ struct Report {
 
 #[derive(Serialize)]
 struct Answer {
-    /// The address; none if a range was asked for.
+    /// The address; none for a range.
     address: Option<IpAddr>,
-    /// The range that was asked for.
+    /// The range, if one was asked for.
     cidr: Option<IpNet>,
-    /// Whether its packets to a protected port pass, all of them.
+    /// Whether all of its packets to a protected port pass.
     allowed: bool,
-    /// `pass`, `drop`, or `would_drop` in monitor mode; `part` if some addresses of a range would be dropped and others would not;
-    /// `not_filtered` if no packet of it meets the filter.
+    /// `pass`, `drop`, or `would_drop` in monitor mode; `part` if only some addresses of a range
+    /// pass; `not_filtered` if none of its packets meet the filter.
     verdict: &'static str,
     /// The range that authorizes it.
     range: Option<IpNet>,
@@ -47,17 +47,17 @@ struct Answer {
     comment: Option<String>,
     /// When the range expires; none if it does not.
     expires: Option<Timestamp>,
-    /// A longer range that has expired.
+    /// A longer prefix that has expired.
     expired: Option<IpNet>,
-    /// What of a range is authorized, where that is not all of it.
+    /// The authorized parts of a range, if not all of it is authorized.
     authorized: Vec<IpNet>,
-    /// What there is to know about the form in which it was asked for.
+    /// A note about the form of the question.
     note: Option<String>,
-    /// True if the trie has the address, and the table that the program asks first does not.
+    /// True if the trie has the address and the prefilter does not.
     contradiction: bool,
 }
 
-/// How many parts of a range are named.
+/// How many parts of a range are listed.
 const NAMED: usize = 8;
 
 impl fmt::Display for Report {
@@ -118,7 +118,7 @@ impl Answer {
     }
 }
 
-/// What was asked for.
+/// A question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Question {
     range: IpNet,
@@ -128,7 +128,7 @@ struct Question {
 }
 
 impl Question {
-    /// Reads an address, one with a port, or a range; the refusal and its hint, if it is none of these.
+    /// Parses an address, one with a port, or a range. The error is the refusal and its hint.
     fn parse(text: &str) -> Result<Self, (String, String)> {
         let of = |address: IpAddr, note: Option<String>| {
             let canonical = address.to_canonical();
@@ -172,7 +172,7 @@ impl Question {
         }
     }
 
-    /// All that was typed, with what standard input says where that is asked for.
+    /// All questions on the command line, and on standard input if that is named.
     fn all(sources: &[String]) -> Result<Vec<Self>> {
         let mut text = String::new();
         let mut words: Vec<&str> = sources.iter().map(String::as_str).collect();
@@ -215,7 +215,7 @@ impl Question {
         Ok(questions)
     }
 
-    /// The answer without what the policy says.
+    /// The answer before the policy is read.
     fn answer(&self) -> Answer {
         Answer {
             address: (!self.is_range).then(|| self.range.addr()),
@@ -234,13 +234,13 @@ impl Question {
     }
 }
 
-/// What the maps of a slot say about a question.
+/// The content of a slot's maps for a question.
 struct Found {
-    /// The prefixes around it, the longest first.
+    /// The prefixes that contain it, the longest first.
     around: Vec<Prefix>,
-    /// What lives inside of it, if no prefix around it does.
+    /// The unexpired ranges inside of it, if no prefix that contains it is unexpired.
     inside: Vec<IpNet>,
-    /// False if the table does not know what the trie authorizes.
+    /// False if the prefilter lacks an address that the trie authorizes.
     in_table: bool,
 }
 
@@ -282,7 +282,7 @@ impl Found {
         })
     }
 
-    /// The answer to `question` in `mode`, with what the file says of its `entries`.
+    /// The answer to `question` in `mode`. `entries` are those of the ranges file.
     fn answer(&self, question: &Question, mode: u8, entries: &[Entry], now: Timestamp) -> Answer {
         let mut answer = question.answer();
         if question.range.addr().is_loopback() {
@@ -292,7 +292,8 @@ impl Found {
         let around = &self.around;
         let authorized = around.first().is_some_and(|prefix| prefix.lives(now));
         let entry_of = |prefix: &Prefix| entry(entries, &prefix.range);
-        // The kernel knows how long the longest lives with those around it; how long each lives by itself is in the file.
+        // The kernel has the combined expiry of the longest prefix; each entry's own one is in the
+        // file.
         let own = |prefix: &Prefix| match entry_of(prefix) {
             Some(entry) if prefix.origins == Origin::List as u8 => entry.expires,
             _ => prefix.expires,
@@ -331,7 +332,7 @@ impl Found {
 pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
     let questions = Question::all(sources)?;
     let maps = context.attached_maps()?;
-    // The verdict is the kernel's; comments are in the file alone, and one that cannot be read costs no more than them.
+    // The verdict needs only the kernel. Without a readable file just the comments are missing.
     let list = known_list(context, Some(&maps)).ok().flatten();
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let now = Clocks::now()?;

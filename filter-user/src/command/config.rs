@@ -1,4 +1,4 @@
-//! `apifence config`: the effective settings, and where each comes from.
+//! `apifence config`: the effective settings and their sources.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A value as the config file has it.
+/// A value in the config file's syntax.
 fn as_in_file(value: &serde_json::Value) -> String {
     match value.as_array() {
         Some(items) => {

@@ -26,7 +26,7 @@ use crate::{
 struct Confirmed {
     /// The number of the generation that stays in force.
     generation: u64,
-    /// How many ranges its list has.
+    /// The number of ranges in its list.
     ranges: usize,
 }
 
@@ -80,8 +80,8 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     Ok(0)
 }
 
-/// The generation is marked as confirmed, its list goes from pending to the file, then the kernel is told: in this order, so that
-/// `settle` can do the last step for a confirmation that died before it.
+/// Marks the generation as confirmed, moves its list from pending to the file, then selects the
+/// generation. In this order, recovery can do the last step after a crash.
 fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Confirmed> {
     let record = maps.record(waiting.slot)?;
     let path = &context.global.ranges_file;
@@ -102,7 +102,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     }
     let mark = PolicyMark::new(record.list, &maps.settings(waiting.slot)?);
     if is_edit || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(&file)) {
-        // The file says it already: one step makes the change final, or does not.
+        // The file has the list already, so one step makes the change final.
         maps.select(waiting.slot)?;
         waiting.pending.remove();
         if is_edit {
@@ -129,7 +129,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     Ok(confirmed)
 }
 
-/// Notes that somebody wants the edit that is on trial: `run` does not ask again.
+/// Records that the operator confirmed the edit: `run` does not put it on trial again.
 fn note(context: &Context, mark: &PolicyMark) {
     if let Err(error) = TrialStore::new(&context.config.state_dir).confirm(mark) {
         say(format_args!(
@@ -138,8 +138,8 @@ fn note(context: &Context, mark: &PolicyMark) {
     }
 }
 
-/// A confirmation that failed has not been: the change still waits for one.
+/// Undoes the mark after a failure: the change still waits for its confirmation.
 fn unmark(maps: &mut Maps, waiting: &Waiting) {
-    // The failure that brought us here is the one to tell; as long as the list is pending, the mark alone says nothing.
+    // The first failure is the one to report. While the list is pending, the mark has no effect.
     let _ = maps.mark(waiting.slot, false);
 }

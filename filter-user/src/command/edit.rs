@@ -1,4 +1,5 @@
-//! `apifence ranges edit`: the list in an editor, checked when that is closed, and then a change like any other.
+//! `apifence ranges edit`: the list in an editor. The edited list is checked and then applied like
+//! any other change.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -21,10 +22,10 @@ use crate::{
     },
 };
 
-/// How long an edit is on trial, unless told otherwise: as long as it takes to try the connection that matters.
+/// The default duration of an edit's trial: the time to try the connection that matters.
 const TRIAL: Duration = Duration::from_secs(60);
 
-/// What a new list begins with.
+/// The text that a new list begins with.
 const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n\n";
 
 /// Runs the command.
@@ -52,17 +53,17 @@ pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
     }
 }
 
-/// What came of an edit.
+/// The result of an edit.
 enum End {
-    /// It is in force, or there was none.
+    /// It is in force, or nothing was edited.
     Done(u8),
-    /// It is to be edited again.
+    /// The list is to be edited again.
     Again,
-    /// Somebody decided against it, or nobody was there to decide.
+    /// The operator quit, or no terminal was there to ask.
     Stopped,
 }
 
-/// What a program is told where nothing was edited.
+/// The JSON answer if nothing was edited.
 #[derive(Serialize)]
 struct Unedited {
     edited: bool,
@@ -71,15 +72,15 @@ struct Unedited {
 struct Edit<'a> {
     context: &'a Context,
     draft: Draft,
-    /// The ranges file as whoever edits knows it.
+    /// The ranges file when the edit began, or as the operator last saw it.
     base: Vec<u8>,
-    /// The copy as it was before anybody edited it; `None` where an edit is gone on with.
+    /// The unedited copy; `None` if an earlier edit is continued.
     fresh: Option<Vec<u8>>,
 }
 
 impl<'a> Edit<'a> {
-    /// Makes the copy; or goes on with one that is there, if it says something else than the file.
-    /// What would stand in the way of the change is said before anybody takes the trouble.
+    /// Makes the copy, or continues an existing one that differs from the file. Obstacles to the
+    /// change are reported before the editor starts.
     fn open(context: &'a Context, args: &EditArgs) -> Result<Self> {
         let path = &context.global.ranges_file;
         let draft = Draft::open(&context.config.state_dir, path)
@@ -112,7 +113,7 @@ impl<'a> Edit<'a> {
         let explain = |error: io::Error| unkept(self.context, &error);
         let kept = match self.draft.text() {
             _ if discard => None,
-            // Nobody can go on with what is not a file.
+            // An unreadable copy cannot be continued.
             kept => kept.ok().flatten(),
         };
         if kept.is_some_and(|kept| !is_same_list(&kept, &self.base)) {
@@ -127,7 +128,7 @@ impl<'a> Edit<'a> {
                 .base()
                 .map_err(explain)?
                 .unwrap_or_else(|| now.clone());
-            // Where nobody is asked, it is told once, when the editor is closed.
+            // Without a terminal it is reported once, after the editor closes.
             if self.base != now && is_answered() {
                 self.tell_meanwhile(&now);
             }
@@ -167,13 +168,13 @@ impl<'a> Edit<'a> {
         ))
     }
 
-    /// Whether the copy is as it was made.
+    /// Whether the copy is unedited.
     fn is_unedited(&self) -> bool {
         let text = self.draft.text().ok().flatten();
         self.fresh.is_some() && (text.is_none() || text == self.fresh)
     }
 
-    /// Makes what was edited the list.
+    /// Applies the edited list.
     fn take(&mut self, args: &EditArgs) -> Result<End> {
         let path = &self.context.global.ranges_file;
         let text = self
@@ -195,7 +196,8 @@ impl<'a> Edit<'a> {
         }
         let file = Input::edited(text).parse()?;
         let mut writer = ListEditor::new(self.context)?;
-        // Nobody else writes it now but an editor, and the writer sees that.
+        // Only an editor can write the file now, since this process holds the lock. The writer
+        // detects that.
         let mut now = read(path)?;
         while now != self.base {
             drop(writer);
@@ -213,7 +215,7 @@ impl<'a> Edit<'a> {
             if !matches!(answer, Some('e' | 'y')) {
                 return Ok(End::Stopped);
             }
-            // Whoever answers knows what it says; whoever goes on with it another day is told again.
+            // The operator has seen this version; a later edit of the copy reports it again.
             self.base = now;
             if answer == Some('e') {
                 return Ok(End::Again);
@@ -226,7 +228,8 @@ impl<'a> Edit<'a> {
         if change.dry_run {
             self.leave();
         } else if let Some(within) = change.confirm_within {
-            // What it replaced is known, and the trial may have put a file back that was edited by hand.
+            // The next edit starts from the present file. The trial may have restored a file that
+            // was edited by hand.
             if let Ok(now) = read(path) {
                 let _ = self.draft.rebase(&now);
             }
@@ -240,7 +243,8 @@ impl<'a> Edit<'a> {
         Ok(End::Done(done))
     }
 
-    /// How the change is made: on trial, unless somebody wants it otherwise, or no packet meets a difference.
+    /// How the change is made: on trial, unless a flag says otherwise or the list in force is the
+    /// same.
     fn trial(&self, args: &EditArgs, file: &RangesFile) -> Result<ChangeArgs> {
         let mut change = args.change.clone();
         if change.confirm_within.is_none()
@@ -253,7 +257,7 @@ impl<'a> Edit<'a> {
         Ok(change)
     }
 
-    /// Says what somebody else changed in the file, which says `now` what was not copied.
+    /// Reports changes that another process made to the file, which now holds `now`.
     fn tell_meanwhile(&self, now: &[u8]) {
         let list = |bytes: &[u8]| -> Option<List> {
             let file = RangesFile::parse(std::str::from_utf8(bytes).ok()?).ok()?;
@@ -268,7 +272,7 @@ impl<'a> Edit<'a> {
         ));
     }
 
-    /// Says where the edit is.
+    /// Reports where the edit is kept.
     fn leave(&self) {
         say(format_args!(
             "note: the edit is kept in `{}`: `apifence ranges edit` goes on with it, `--discard` begins anew",
@@ -277,7 +281,7 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// The failure of keeping an edit.
+/// The failure to keep an edit.
 fn unkept(context: &Context, error: &io::Error) -> anyhow::Error {
     UserError::failed(
         format!(

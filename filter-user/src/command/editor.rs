@@ -1,4 +1,4 @@
-//! The editor that the operator likes, and questions at the same terminal.
+//! The operator's editor, and questions at the same terminal.
 
 use std::{
     env, fs,
@@ -17,22 +17,22 @@ use nix::sys::{
 
 use crate::ui::{error::UserError, output::say};
 
-/// What names an editor, the first before the others.
+/// The variables that name an editor, in order of precedence.
 const VARIABLES: [&str; 3] = ["SUDO_EDITOR", "VISUAL", "EDITOR"];
 
-/// What is there on most nodes.
+/// The fallbacks: editors that most nodes have.
 const EDITORS: [&str; 3] = ["sensible-editor", "vi", "nano"];
 
 /// The editor.
 pub(super) struct Editor {
-    /// As it was named, or found.
+    /// Its command, as it was named or found.
     pub(super) name: String,
-    /// Which variable named it.
+    /// The variable that named it.
     variable: Option<&'static str>,
 }
 
 impl Editor {
-    /// The one that a variable names, or that is there.
+    /// The editor that a variable names, or an installed one.
     ///
     /// # Errors
     /// If there is none.
@@ -60,7 +60,7 @@ impl Editor {
         })
     }
 
-    /// Where its name comes from, as in a hint.
+    /// The source of its name, for a hint.
     pub(super) fn advice(&self) -> String {
         match self.variable {
             Some(variable) => format!("`{variable}` names it"),
@@ -68,18 +68,18 @@ impl Editor {
         }
     }
 
-    /// Lets somebody edit `file`, until it is closed. What is pressed at the terminal meanwhile is
-    /// for the editor alone.
+    /// Runs the editor on `file` until it is closed. Signals from the terminal's keys reach the
+    /// editor alone.
     pub(super) fn edit(&self, file: &Path) -> Result<ExitStatus> {
         let before = Terminal::now();
         let _quiet = Quiet::begin()?;
-        // An interrupt ends the editor, and not the shell that waits for it. What it saves under
-        // another name, and renames, is for nobody else.
+        // The trap keeps an interrupt from ending the shell that waits for the editor. The umask
+        // protects a copy that the editor saves under another name and renames.
         let prepare = "umask 077; trap : INT QUIT;";
         let mut command = Command::new("/bin/sh");
         command.arg("-c");
         if Path::new(&self.name).is_file() {
-            // A path may have spaces.
+            // The quotes allow spaces in the path.
             command.arg(format!("{prepare} \"$1\" \"$2\"; exit $?"));
             command.args(["sh", &self.name]);
         } else {
@@ -87,7 +87,7 @@ impl Editor {
             command.arg("sh");
         }
         if !io::stdout().is_terminal() {
-            // Stdout is for what was asked for.
+            // Stdout is for the command's result.
             let stderr = io::stderr().as_fd().try_clone_to_owned();
             command.stdout(Stdio::from(stderr.context("start editor")?));
         }
@@ -100,7 +100,7 @@ impl Editor {
     }
 }
 
-/// Whether a program with this name is in the search path.
+/// Whether a program of this name is in the search path.
 fn is_installed(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| {
@@ -109,7 +109,7 @@ fn is_installed(name: &str) -> bool {
     })
 }
 
-/// How the terminal is set.
+/// The settings of the terminal.
 struct Terminal(Option<Termios>);
 
 impl Terminal {
@@ -117,7 +117,7 @@ impl Terminal {
         Self(tcgetattr(io::stdin()).ok())
     }
 
-    /// An editor that was killed leaves it as it had it.
+    /// Restores the settings that a killed editor left changed.
     fn restore(&self) {
         if let Some(before) = &self.0
             && Self::now().0.is_some_and(|now| now != *before)
@@ -127,7 +127,7 @@ impl Terminal {
     }
 }
 
-/// As long as it lives no key ends this process.
+/// Blocks the signals of the terminal's keys while it lives.
 struct Quiet(SigSet);
 
 impl Quiet {
@@ -135,7 +135,7 @@ impl Quiet {
         let mut keys = SigSet::empty();
         keys.add(Signal::SIGINT);
         keys.add(Signal::SIGQUIT);
-        // What is started has no signal blocked.
+        // The editor starts with no signal blocked.
         keys.thread_block().context("block signals")?;
         Ok(Self(keys))
     }
@@ -143,7 +143,7 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // Those that came were for the editor.
+        // The pending signals were meant for the editor.
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         if let Ok(pending) = SignalFd::with_flags(&self.0, flags) {
             while let Ok(Some(_)) = pending.read_signal() {}
@@ -152,18 +152,17 @@ impl Drop for Quiet {
     }
 }
 
-/// Whether somebody is there to answer.
+/// Whether a person can answer a question at the terminal.
 pub(super) fn is_answered() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks which of `keys` it is to be, the first of them if nothing is pressed but Enter; `None`
-/// where nobody is there to answer.
+/// Asks for one of `keys`; Enter alone means the first. `None` if there is no terminal.
 pub(super) fn ask(question: &str, keys: &[char]) -> Option<char> {
     if !is_answered() {
         return None;
     }
-    // What was typed before it is not an answer.
+    // Discard keys that were pressed before the question.
     let _ = tcflush(io::stdin(), FlushArg::TCIFLUSH);
     loop {
         say(question);

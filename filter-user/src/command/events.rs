@@ -1,4 +1,4 @@
-//! `apifence events`: refused packets as they come.
+//! `apifence events`: dropped packets as they come.
 
 use std::time::Duration;
 
@@ -22,19 +22,19 @@ use crate::{
     view::event::{Event, Names, milliseconds},
 };
 
-/// How often the rings are looked at: a CPU fills its own in four seconds at the earliest.
+/// How often the rings are read: a CPU fills its ring in four seconds at the earliest.
 const PERIOD: Duration = Duration::from_millis(200);
-/// How often it is said at most how much was not reported.
+/// The least time between two reports of the count below.
 const PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
-/// How many packets were refused besides those shown.
+/// The number of dropped packets without a report.
 #[derive(Serialize)]
 struct NotReported {
     time: Timestamp,
     not_reported: u64,
 }
 
-/// Where events go.
+/// The output of events.
 struct Printer<'a> {
     output: Output,
     args: &'a EventArgs,
@@ -47,9 +47,9 @@ struct Printer<'a> {
 pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
-    // Refuses pins of another layout, and says what is missing.
+    // Refuses pins of another layout, and names what is missing.
     drop(context.attached_maps()?);
-    // One that is gone is known by its number.
+    // An interface that is gone is named by its number.
     let named = args.interface.iter().filter(|name| !name.starts_with('#'));
     let named: Vec<String> = named.cloned().collect();
     if !named.is_empty() {
@@ -87,7 +87,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         }
         printer.take(&reader.poll()?)?;
         if !reader.is_current() {
-            // Detached, or attached anew since: what came meanwhile is in the new rings.
+            // The filter was detached, or attached again: newer reports are in the new rings.
             drop(context.attached_maps()?);
             reader = ReportReader::open(&directory, StartAt::Oldest)?;
         }
@@ -98,7 +98,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
 }
 
 impl Printer<'_> {
-    /// Shows what came, and now and then how much did not.
+    /// Shows the reports, and from time to time the number of packets without one.
     fn take(&mut self, news: &ReportBatch) -> Result<()> {
         self.show(news)?;
         self.not_reported += news.not_reported;

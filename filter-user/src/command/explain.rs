@@ -1,4 +1,4 @@
-//! `apifence explain`: what a warning means.
+//! `apifence explain`: explains a warning.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Serialize)]
 struct Explained {
     warnings: Vec<Explanation>,
-    /// Whether people get a line of each.
+    /// Whether the text output has one line per code.
     #[serde(skip)]
     in_short: bool,
 }
@@ -72,7 +72,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// `text` in lines that fit a terminal, indented.
+/// Writes `text` indented, in lines that fit a terminal.
 fn wrapped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     const WIDTH: usize = 78;
     let mut line = String::from(" ");
@@ -102,7 +102,7 @@ impl fmt::Display for Explained {
     }
 }
 
-/// Runs the command: about `code`, or all of them in short.
+/// Runs the command for `code`, or for all codes in short.
 pub(super) fn run(context: &Context, code: Option<&str>) -> Result<u8> {
     let codes = match code {
         None => Code::ALL.to_vec(),

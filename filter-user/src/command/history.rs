@@ -1,4 +1,4 @@
-//! `apifence ranges history`: the lists before.
+//! `apifence ranges history`: the former lists.
 
 use std::fmt;
 
@@ -23,17 +23,17 @@ struct Report {
 
 #[derive(Serialize)]
 struct Row {
-    /// 0 for the list in the file, from 1 on what `rollback` takes.
+    /// 0 for the list in the file; from 1 on, the number that `rollback` takes.
     number: usize,
     /// When it was written; none if there is no file.
     written: Option<Timestamp>,
-    /// How many ranges it has; none if it holds no list.
+    /// The number of its ranges; none if the file holds no list.
     ranges: Option<usize>,
     /// False if it is the off switch.
     enforced: bool,
-    /// Who put it in force, and by which command; none if it never was, or nobody noted it.
+    /// Its author and command; none if it never was in force, or the author is unknown.
     by: Option<Author>,
-    /// What set it apart from the one before, if that is known.
+    /// Its difference from the list before, if that is known.
     change: Option<Difference>,
 }
 
@@ -101,7 +101,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
         lists: rows.collect(),
     };
     context.global.output.write(&report)?;
-    // The lists are in files: nothing of the filter is needed to show them.
+    // The lists are in files, so they can be shown without a filter.
     if let Ok(Some(maps)) = context.maps() {
         let _ = tell_trial(&maps);
     }

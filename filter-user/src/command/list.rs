@@ -1,4 +1,4 @@
-//! `apifence ranges list`: the ranges in force, and what they were used for.
+//! `apifence ranges list`: the ranges in force, and their use.
 
 use std::fmt;
 
@@ -38,17 +38,17 @@ struct Row {
     comment: Option<String>,
     /// When the entry expires; none if it does not.
     expires: Option<Timestamp>,
-    /// When nothing that holds it lets it in any more: later than `expires` inside a longer-lived range.
+    /// When its packets stop passing: later than `expires` inside a longer-lived range.
     in_force_until: Option<Timestamp>,
-    /// Packets that passed because of it; none where that is not counted.
+    /// Packets that passed because of it; none if they are not counted.
     packets: Option<u64>,
     last_seen: Option<Timestamp>,
-    /// Since when its packets are counted.
+    /// The start of its packet count.
     counted_since: Option<Timestamp>,
 }
 
 impl Row {
-    /// Since when nobody used it, as far as anybody knows.
+    /// Since when it is unused, as far as that is known.
     fn unused_since(&self) -> Option<Timestamp> {
         self.last_seen.or(self.counted_since)
     }
@@ -98,13 +98,13 @@ fn expiry(row: &Row, now: Timestamp) -> String {
     }
 }
 
-/// Runs the command: what is in force, from the kernel; or, where no filter is attached, what the file says. With `unused_for`
-/// only the user's entries that nobody used for that long.
+/// Shows the ranges in the kernel, or those in the file if no filter is attached. With `unused_for`
+/// it shows only the user's entries that were unused for that long.
 pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Result<u8> {
     let maps = context.maps()?;
     let list = match (&maps, known_list(context, maps.as_ref())) {
         (_, Ok(list)) => list,
-        // The kernel knows the ranges; only the comments are missing.
+        // The kernel has the ranges; only the comments are missing.
         (Some(_), Err(error)) => {
             say(format_args!("warning: {error:#}"));
             None
@@ -133,7 +133,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
     Ok(0)
 }
 
-/// The list that goes with what is in force, as a file has it: the pending one while it is on trial.
+/// The file's form of the list in force: the pending list during a trial.
 pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Option<List>> {
     if context.lost_list() {
         return Err(UserError::input(
@@ -144,7 +144,7 @@ pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Optio
     let path = &context.global.ranges_file;
     let on_trial = match maps.map(Maps::standing).transpose()? {
         Some(PolicyState::Provisional { .. }) => Pending::find(path),
-        // One that nobody confirmed, or that never came into force: the next change throws it away.
+        // An unconfirmed list, or one that never came into force: the next change removes it.
         _ => None,
     };
     let file = match on_trial {
@@ -203,7 +203,8 @@ fn in_file(enforced: bool, entries: &[Entry]) -> Ranges {
     }
 }
 
-/// Keeps the user's entries that nobody used since `time`, and says of how many nobody can tell.
+/// Keeps the user's entries unused since `time`, and reports how many were not counted for that
+/// long.
 fn keep_unused(rows: &mut Vec<Row>, time: Timestamp) {
     rows.retain(|row| row.origins.contains(&Origin::List.label()));
     let unknown = rows

@@ -1,4 +1,4 @@
-//! `apifence completions` and `apifence man`: what the command line says of itself, for the shell and for the manual.
+//! `apifence completions` and `apifence man`: the command line's own description.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub(super) fn completions(shell: Shell) -> Result<u8> {
     Ok(0)
 }
 
-/// Writes the manual page to stdout, or one for each command into `directory`.
+/// Writes the manual page to stdout, or one page per command into `directory`.
 pub(super) fn man(directory: Option<&Path>) -> Result<u8> {
     match directory {
         None => {

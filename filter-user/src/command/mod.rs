@@ -1,4 +1,4 @@
-//! One file per verb.
+//! The commands: one file per verb.
 
 mod acknowledge;
 
@@ -43,10 +43,10 @@ use crate::{
     ui::output::say_logs,
 };
 
-/// Runs what was typed, `matches` being the same with where each value came from; returns the exit code.
+/// Runs the command; `matches` also has the source of each value. Returns the exit code.
 ///
 /// # Errors
-/// If it failed; what was in force stays in force then.
+/// If the command failed. The policy in force stays in force then.
 pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     let (config, file) = load::load(&cli, matches)?;
     let context = Context {
@@ -60,7 +60,7 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
         file,
     };
     say_logs(context.global.verbose);
-    // What `run` serves goes on while a long list is put in force.
+    // The worker thread of `run` serves metrics while a long list is put in force.
     let mut builder = match cli.command {
         Command::Run { .. } => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -71,7 +71,7 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
         .build()
         .context("start runtime")?;
     let done = runtime.block_on(dispatch(&context, cli.command, matches));
-    // What still reads from the kernel for a client that is gone need not finish.
+    // A read of the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
     done
 }
@@ -86,7 +86,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             | Command::Ranges(RangesCommand::History)
     ) {
         context.pins.check()?;
-        // These can do with another layout's.
+        // These work with pins of another layout.
         let takes_any = matches!(
             command,
             Command::Run { .. } | Command::Attach { .. } | Command::Detach { .. }

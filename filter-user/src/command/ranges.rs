@@ -1,4 +1,4 @@
-//! `apifence ranges`: the list changed. What is common to all changes stands in `change`.
+//! `apifence ranges`: changes of the list. The steps common to all changes are in `change`.
 
 use std::{collections::BTreeMap, panic::resume_unwind, thread};
 
@@ -39,7 +39,8 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
             let progress = Progress::start();
             let (file, writer) = match from_file {
                 Some(path) => {
-                    // Whoever reads from somebody slow keeps nobody else from changing the list.
+                    // Read the input before the lock: a slow writer to the pipe must block no other
+                    // change.
                     let input = Input::read(&path)?;
                     let parsing = thread::Builder::new()
                         .spawn(|| input.parse())
@@ -150,14 +151,14 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
     }
 }
 
-/// What came of taking back a change on trial.
+/// The result of taking back a provisional change.
 #[derive(Serialize)]
 struct TakenBack {
-    /// False if it had taken itself back before.
+    /// False if it was rolled back before.
     taken_back: bool,
 }
 
-/// Which list it is that comes back.
+/// The list that returns, in words.
 fn which(number: usize, kept: &HistoryEntry) -> String {
     let at = kept.written.map(|time| format!(" of {time:.0}"));
     let by = kept.by.as_ref().map(|by| format!(", {by}"));
@@ -168,8 +169,8 @@ fn which(number: usize, kept: &HistoryEntry) -> String {
     )
 }
 
-/// The list that is `number` lists back; without a number the last one that is a list: a broken
-/// file that was replaced is kept, too. And which one that is, in words.
+/// The list that is `number` changes old, and its description in words. Without a number it is the
+/// newest valid list: the history also keeps broken files.
 fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<String>)> {
     let lists = History::of(&context.global.ranges_file).before()?;
     let Some(number) = number else {
@@ -205,8 +206,8 @@ fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<Str
     }
 }
 
-/// Adding one of `ranges` without an expiry leaves the one that it has in `file`, if that has not
-/// passed: it is told, so that nobody takes it for good.
+/// Notes about those of `ranges` with an expiry in `file` that is still to come. Adding such a
+/// range without `--expires` keeps the expiry, which an operator may not expect.
 fn going_on_to_expire(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<String> {
     let list = file.list();
     let lives = |entry: &&Entry| entry.expires.is_some_and(|time| now < time);
@@ -221,7 +222,7 @@ fn going_on_to_expire(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Ve
     first_lines(lines, found.len())
 }
 
-/// A comment as it is typed; an empty one is none.
+/// A comment from the command line; an empty one means none.
 fn one_line(text: &str) -> Result<Option<String>> {
     if !can_be_comment(text) {
         return Err(UserError::input(
@@ -242,7 +243,7 @@ fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
     parse_ranges(&with_me(&join(texts))?).map_err(refused)
 }
 
-/// The failure of a verb that needs a ranges file where there is none.
+/// The failure of a verb that needs a ranges file.
 fn no_file(context: &Context, verb: &str) -> anyhow::Error {
     UserError::input(
         format!(

@@ -1,4 +1,4 @@
-//! `apifence stats --watch`: the counters again and again, with rates, for scripts.
+//! `apifence stats --watch`: the counters at an interval, with rates, for scripts.
 
 use std::{fmt, time::Duration};
 
@@ -19,16 +19,16 @@ use crate::{
     },
 };
 
-/// The counters of all guarded interfaces, and how fast they grew since the last time.
+/// The counters of all guarded interfaces, and their rates since the last output.
 #[derive(Serialize)]
 struct Rates {
     time: Timestamp,
-    /// Over how long, exactly.
+    /// The exact duration.
     seconds: f64,
     interfaces: Vec<InterfaceRates>,
 }
 
-/// The same of one interface.
+/// The same for one interface.
 #[derive(Serialize)]
 struct InterfaceRates {
     pub(super) interface: String,
@@ -37,7 +37,7 @@ struct InterfaceRates {
 }
 
 impl Rates {
-    /// From what was counted `before`, and `now`, so long after. An interface that was not there before began at zero.
+    /// The rates from `before` to `now` over the time `took`. A new interface starts at zero.
     fn between(before: &Stats, now: Stats, time: Timestamp, took: Duration) -> Self {
         let seconds = took.as_secs_f64();
         let interfaces = now.interfaces.into_iter().map(|interface| {
@@ -49,7 +49,7 @@ impl Rates {
                 let same =
                     |other: &&Row| (other.verdict, other.reason) == (row.verdict, row.reason);
                 let earlier = earlier.and_then(|earlier| earlier.counters.iter().find(same));
-                // One that runs backwards was made anew.
+                // A counter that decreased is a new one.
                 let earlier = earlier.filter(|earlier| earlier.packets <= row.packets);
                 let (packets, bytes) = earlier.map_or((0, 0), |row| (row.packets, row.bytes));
                 RatedRow {
@@ -149,7 +149,7 @@ mod tests {
         };
         assert_eq!(rate(&stats(2, 100), stats(2, 150)), (100.0, 7400.0));
         assert_eq!(rate(&stats(2, 100), stats(2, 100)), (0.0, 0.0));
-        // Detached and attached: counted anew.
+        // After detach and attach the count starts at zero.
         assert_eq!(rate(&stats(2, 100), stats(2, 10)), (20.0, 1480.0));
         assert_eq!(rate(&stats(3, 100), stats(2, 10)), (20.0, 1480.0));
     }

@@ -1,4 +1,4 @@
-//! `apifence status`: what is in force, and what is wrong with it.
+//! `apifence status`: the policy in force, and its problems.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,31 +42,32 @@ struct Status {
     state: &'static str,
     interfaces: Vec<ProtectedInterface>,
     ports: Vec<u16>,
-    /// Empty for any.
+    /// Empty for any destination.
     destinations: Vec<IpNet>,
     ranges_file: String,
-    /// How many ranges there are of each origin.
+    /// The number of ranges of each origin.
     origins: BTreeMap<&'static str, usize>,
     ipv4_ranges: usize,
     ipv6_ranges: usize,
     max_ranges: u32,
     generation: u64,
-    /// What the policy was made from: `files`, or what held at a start instead; none where no filter is attached.
+    /// The basis of the policy: `files`, or its substitute at a start. None if no filter is
+    /// attached.
     policy_source: Option<&'static str>,
-    /// Who put it in force, and by which command.
+    /// Its author and command.
     applied_by: Option<Author>,
     /// RFC 3339, UTC.
     applied_at: Option<String>,
-    /// The change that waits for its confirmation.
+    /// The provisional change.
     provisional: Option<Provisional>,
-    /// How the kernel differs from the ranges file and the config file, and what is wrong with them.
+    /// Differences of the kernel from the ranges file and the config file, and errors in the files.
     drift: Vec<String>,
-    /// What an operator should know, the worst first.
+    /// The warnings, the worst first.
     warnings: Vec<Warning>,
     /// The settings in force, if they can be read.
     #[serde(skip)]
     settings: Option<Settings>,
-    /// Whether people see all of it.
+    /// Whether the text shows all details.
     #[serde(skip)]
     verbose: bool,
 }
@@ -127,9 +128,9 @@ impl fmt::Display for Status {
 }
 
 impl Status {
-    /// Those that are known are counted, and so are many of a kind.
+    /// Acknowledged warnings, and many of one kind, are only counted.
     fn write_warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// So many of a kind are told.
+        /// How many of one kind are shown.
         const TOLD: usize = 4;
         let known = |warning: &&Warning| warning.acknowledged;
         let told = |warning: &&Warning| self.verbose || !warning.acknowledged;
@@ -167,7 +168,7 @@ impl Status {
     }
 }
 
-/// Runs the command; with `--check` it answers by its exit status, too.
+/// Runs the command. With `--check` the exit code is an answer, too.
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let ack = acknowledge::parse(&args.ack)?;
     let unack = acknowledge::parse(&args.unack)?;
@@ -204,7 +205,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
         }
     }
     let guards = &status.interfaces;
-    // Where nothing is attached nothing is missing.
+    // Without an attached filter no interface is missing.
     let wanted = if guards.is_empty() {
         BTreeSet::new()
     } else {
@@ -323,7 +324,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
             }
         }
     }
-    // What is in the file alone.
+    // The list is known only if the file's path is.
     if context.lost_list() {
         return Ok(());
     }
@@ -346,7 +347,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
     Ok(())
 }
 
-/// How the list in the kernel differs from the one in the file.
+/// The differences of the kernel's list from the file's.
 fn drift(file: &List, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String> {
     let off = record.mode == Mode::Off as u8;
     if file.digest() == record.list && off == (*file == List::Off) {

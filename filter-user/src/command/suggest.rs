@@ -1,4 +1,5 @@
-//! `apifence suggest`: the ranges that monitor mode would have refused, as lines for the ranges file.
+//! `apifence suggest`: ranges of the sources that monitor mode would drop, as lines for the ranges
+//! file.
 
 use std::{collections::HashMap, fmt};
 
@@ -26,7 +27,7 @@ struct Suggestion {
     range: IpNet,
     packets: u64,
     last_seen: Timestamp,
-    /// How many addresses of it were seen.
+    /// The number of its addresses that were seen.
     addresses: usize,
 }
 
@@ -59,12 +60,12 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
     let mut strangers = HashMap::new();
     let mut impossible = 0_usize;
     for stranger in read_monitored_sources(&context.pins.maps())? {
-        // Who is let in by now needs no suggestion.
+        // A source that is authorized by now needs no suggestion.
         let around = maps.read_consistent(|slot| maps.around(slot, stranger.source, &now))?;
         if around.first().is_some_and(|prefix| prefix.lives(now.wall)) {
             continue;
         }
-        // Loopback, multicast and the like: forged, and refused in a list.
+        // Loopback, multicast and similar sources are forged, and a list refuses them.
         if parse_range(&stranger.source.to_string()).is_err() {
             impossible += 1;
             continue;

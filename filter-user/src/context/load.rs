@@ -1,4 +1,4 @@
-//! Which settings a command goes by, and what it makes of a config file or an environment that is broken.
+//! The settings that a command uses, and its behaviour if the config file or environment is broken.
 
 use std::{collections::BTreeSet, env, path::Path};
 
@@ -13,24 +13,25 @@ use crate::{
     ui::{error::InputErrors, output::say},
 };
 
-/// The config file as it was found.
+/// The config file as it was read.
 #[derive(Clone)]
 pub(crate) struct ConfigFile {
     /// Its path, as it was given.
     pub(crate) path: String,
-    /// How it looked before it was read.
+    /// Its stamp from before it was read.
     pub(crate) seen: FileStamp,
-    /// Whether it is there.
+    /// Whether it exists.
     pub(crate) exists: bool,
-    /// What it says, over the defaults.
+    /// Its settings, over the defaults.
     pub(crate) said: Config,
-    /// What is wrong with it, each with its hint; for `run`, and with the environment.
+    /// Its errors, each with its hint. For `run` they include those of the environment.
     pub(crate) wrong: Vec<(String, String)>,
 }
 
 impl ConfigFile {
-    /// How the file differs from the settings in force, `have`, and from the interfaces that are guarded; what it never said cannot
-    /// differ. In a sentence, or more where the file is broken.
+    /// The differences between the file and the settings in force, `have`, and the guarded
+    /// interfaces. A setting that the file does not name cannot differ. One sentence, or several if
+    /// the file is broken.
     pub(crate) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
         if !self.wrong.is_empty() {
             let mut lines = InputErrors::new(self.wrong.clone()).causes();
@@ -49,7 +50,8 @@ impl ConfigFile {
             .map(|change| change.text().to_owned())
             .collect();
         let want: BTreeSet<&str> = self.said.interfaces.iter().map(String::as_str).collect();
-        // `attach` leaves those guarded that are not named: they are no difference that it would make.
+        // `attach` keeps guarded interfaces that the file does not name, so they are not a
+        // difference.
         if want.iter().any(|name| !guarded.contains(name)) {
             changes.push(format!("interfaces {} (was {})", join(want), join(guarded)));
         }
@@ -64,15 +66,16 @@ impl ConfigFile {
     }
 }
 
-/// The settings that `command` cannot do without; `None` for all of them.
+/// The settings that `command` needs; `None` for all of them.
 ///
-/// A command that puts settings in force needs the whole file to be in order. Others must work beside a broken one: to see what is in
-/// force, to change the list, and above all to let the operator back in. They need to know where the pins are, and who changes
-/// the list where that is. Those that only show, and `detach`, go without the list if they have to.
+/// A command that puts settings in force needs a valid file. The others must work with a broken
+/// file: they show the active policy, change the list, and let the operator back in. They need the
+/// path of the pins; those that change the list also need the path of the ranges file. Those that
+/// only show, and `detach`, work without the list.
 const fn needed(command: &Command) -> Option<&'static [&'static str]> {
     match command {
         Command::Attach { .. } | Command::Config { .. } => None,
-        // Whatever is broken at a start, the port is guarded.
+        // `run` guards the port even if all settings are broken.
         Command::Run { .. } => Some(&[]),
         Command::Status { .. }
         | Command::Check { .. }
@@ -91,10 +94,10 @@ const fn needed(command: &Command) -> Option<&'static [&'static str]> {
     }
 }
 
-/// The settings for what was typed, and the file among their sources.
+/// The settings of a command line, and the config file that is one of their sources.
 ///
 /// # Errors
-/// If a setting that the command needs cannot be told: all that is wrong then, not the first alone. Nothing was changed.
+/// All errors together, if a setting that the command needs is unknown. Nothing was changed.
 pub(crate) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFile)> {
     load_in(
         cli,
@@ -104,7 +107,7 @@ pub(crate) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
     )
 }
 
-/// The settings that `process`, an `apifence run`, goes by: the same as [`load`] gives there.
+/// The settings of `process`, an `apifence run`: the same that [`load`] gives there.
 ///
 /// # Errors
 /// If its command line or its environment cannot be read.
@@ -137,7 +140,7 @@ fn load_in(
     let seen = FileStamp::of(path);
     let is_run = matches!(cli.command, Command::Run { .. });
     let text = match read_config(path, named) {
-        // Whatever is broken at a start, the port is guarded.
+        // `run` guards the port even if the config file is broken.
         Err(error) if is_run => ConfigText::Unreadable(
             format!("{error:#}")
                 .rsplit_once(": ")
@@ -168,7 +171,7 @@ fn load_in(
     let needed = needed(&cli.command);
     let typed = config.read_typed(&Cli::command(), matches, &environment);
 
-    // Of many the first are told: what was typed just now is among them.
+    // The first errors are shown, so those of the command line come first.
     let mut refusals = typed.flags;
     refusals.extend(match needed {
         None => [&file.wrong[..], &typed.environment].concat(),
@@ -181,7 +184,8 @@ fn load_in(
         let is_broken = !(file.wrong.is_empty() && typed.environment.is_empty());
         if is_broken {
             config = config.without_policy();
-            // A broken variable is as a broken file: nobody knows what else was meant.
+            // A broken variable counts like a broken file: the intended values of the others are
+            // unknown.
             let environment = if typed.environment.is_empty() {
                 environment
             } else {
@@ -189,7 +193,7 @@ fn load_in(
             };
             config.read_typed(&Cli::command(), matches, &environment);
         }
-        // It tells them itself, once.
+        // `run` reports them itself, once.
         file.wrong.extend(typed.environment);
         if let Err(error) = refuse_other_writers(Path::new(&file.path)) {
             file.wrong.push((
@@ -214,7 +218,7 @@ fn load_in(
     Ok((config, file))
 }
 
-/// What is to be said if one of `keys` is needed, and the file may say something about it that cannot be read.
+/// The errors to report if one of `keys` is needed, and the unreadable part of the file may set it.
 fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, String)> {
     let unreadable: Vec<&str> = keys
         .iter()
@@ -237,7 +241,7 @@ fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, Str
         format!("mend the file, or give {}", flags.join(" and ")),
     );
     let mut refusals = file.wrong.clone();
-    // Among those that are told.
+    // Put it among those that are shown.
     refusals.insert(refusals.len().min(InputErrors::SHOWN - 1), needed);
     refusals
 }

@@ -1,4 +1,4 @@
-//! What is the matter is said once, and once more when it is over.
+//! Reports each problem once, and its end once.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use crate::ui::{
     output::say,
 };
 
-/// What was complained of, by what is the matter.
+/// The reported problems, by the matter they concern.
 #[derive(Default)]
 pub(crate) struct Alerts {
     made: BTreeMap<String, String>,
 }
 
 impl Alerts {
-    /// Complains of `error`, unless that was the last complaint of this `matter`.
+    /// Reports `error`, unless it is the last report about this `matter`.
     pub(crate) fn raise(&mut self, matter: &str, error: &anyhow::Error) {
         let sentence = sentence(error);
         if self.made.get(matter) != Some(&sentence) {
@@ -24,30 +24,30 @@ impl Alerts {
         }
     }
 
-    /// The matter is settled: if it was complained of, `order` is restored.
+    /// The matter is in order; if an alert was raised, `order` is reported.
     pub(crate) fn clear(&mut self, matter: &str, order: &str) {
         if self.made.remove(matter).is_some() {
             say(format_args!("note: {order} again"));
         }
     }
 
-    /// Whether this matter is not settled.
+    /// Whether an alert about this matter is raised.
     pub(crate) fn has(&self, matter: &str) -> bool {
         self.made.contains_key(matter)
     }
 
-    /// Forgets all that is of no concern any more.
+    /// Drops the alerts about all other matters.
     pub(crate) fn retain(&mut self, concerns: impl Fn(&str) -> bool) {
         self.made.retain(|matter, _| concerns(matter));
     }
 
-    /// One that is not settled.
+    /// One of the raised alerts.
     pub(crate) fn first(&self) -> Option<&str> {
         self.made.values().next().map(String::as_str)
     }
 }
 
-/// All that an error says, in a line.
+/// The whole error, in one line.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     match (
         error.downcast_ref::<InputErrors>(),
@@ -59,7 +59,7 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
     }
 }
 
-/// The same with what to do about it, as `main` would print it.
+/// The same with the hint, as `main` would print it.
 fn lines(error: &anyhow::Error) -> Vec<String> {
     match (
         error.downcast_ref::<InputErrors>(),

@@ -1,6 +1,8 @@
-//! Reports as a log wants them: the first packet of a source at once, then one line for each source and minute.
+//! The log of dropped packets: a source's first packet at once, then one line per source and
+//! minute.
 //!
-//! Pure: time is handed in. Memory is bounded: so many sources are told apart, all others are counted together.
+//! The module is pure: its caller passes the time. Memory is bounded: a fixed number of sources is
+//! tracked, and the rest is counted together.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -9,12 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::kernel::bpf::{DropReport, ReportBatch};
 
-/// How many sources are told apart at a time.
+/// How many sources are tracked at a time.
 pub(super) const MOST_SOURCES: usize = 256;
 /// How long a source is silent in the log after a line.
 pub(super) const PERIOD: SignedDuration = SignedDuration::from_mins(1);
 
-/// What is to be logged.
+/// A line to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogLine {
     /// The first packet of a source in a while.
@@ -28,16 +30,16 @@ pub(super) enum LogLine {
         /// The last of them.
         last: DropReport,
     },
-    /// Packets that no other line tells of.
+    /// Packets that no other line counts.
     Others {
-        /// Reported, of sources beyond [`MOST_SOURCES`].
+        /// Reported packets of sources beyond [`MOST_SOURCES`].
         packets: u64,
-        /// Not reported: the data path samples a flood.
+        /// Packets without a report: the data path samples a flood.
         not_reported: u64,
     },
 }
 
-/// What was logged, and what is still to be.
+/// The tracked sources, and the counts still to be logged.
 #[derive(Debug, Default)]
 pub(super) struct ReportLog {
     sources: HashMap<(Option<IpAddr>, Verdict), Tracked>,
@@ -61,8 +63,8 @@ struct Others {
 }
 
 impl ReportLog {
-    /// Takes in what came up to `now`; returns what is to be logged, in the order of time. To be called each second or so, also when
-    /// nothing came.
+    /// Adds the reports up to `now`; returns the lines to log, in the order of time. Call it about
+    /// once a second, also without reports.
     pub(super) fn take(&mut self, now: Timestamp, news: &ReportBatch) -> Vec<LogLine> {
         let mut lines = self.due(now);
         for report in &news.reports {
@@ -87,7 +89,8 @@ impl ReportLog {
         lines
     }
 
-    /// The lines for which the time has come. A source that was silent for as long is forgotten: its next packet is a first one.
+    /// The lines that are due. A source that was silent for a whole period is forgotten, so its
+    /// next packet is a first one.
     fn due(&mut self, now: Timestamp) -> Vec<LogLine> {
         let mut lines = Vec::new();
         self.sources.retain(|(source, _), tracked| {
@@ -114,7 +117,7 @@ impl ReportLog {
 }
 
 impl Others {
-    /// Their line, at once if there was none in the last period.
+    /// Their line, at once if the last period had none.
     fn due(&mut self, now: Timestamp) -> Option<LogLine> {
         let waits = |since| now.duration_since(since) < PERIOD;
         if self.packets + self.not_reported == 0 || self.since.is_some_and(waits) {
@@ -174,7 +177,8 @@ mod tests {
         for second in 1..60 {
             assert_eq!(log.take(at(second), &news(&[1], 0)), []);
         }
-        // One of the first second, and 59 after it. The other was silent, and is new again.
+        // One packet of the first second and 59 after it. The other source was silent, and is new
+        // again.
         assert_eq!(log.take(at(60), &news(&[2], 0)), [more(1, 60), first(2)]);
         assert_eq!(log.take(at(120), &news(&[], 0)), []);
         assert_eq!(log.take(at(121), &news(&[1], 0)), [first(1)]);

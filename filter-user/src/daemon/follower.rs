@@ -1,7 +1,7 @@
-//! The files are followed: what they say is put in force.
+//! Follows the files and puts them in force.
 //!
-//! One look compares what is there with what is wanted, and brings about the difference; whatever the occasion, it is the same look.
-//! What cannot be brought about is said once, and tried again at the next occasion.
+//! Each check compares the present state with the wanted one and removes the difference. All events
+//! lead to the same check. A failure is reported once, and tried again at the next event.
 
 mod in_force;
 mod interfaces;
@@ -44,31 +44,32 @@ use crate::{
     },
     warnings::node,
 };
-/// How often the files and the policy in force are looked at.
+/// How often the files and the policy in force are checked.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How soon again, if a file is being written.
+/// The period while a file is being written.
 const SOON: Duration = Duration::from_millis(100);
-/// How many looks until a thorough one: for what the kernel gave no word of.
+/// Every such check is thorough, to find changes that the kernel sent no message about.
 const THOROUGH: u64 = 10;
-/// How many until warnings are looked for.
+/// Periods between two searches for warnings.
 const MINUTE: u64 = 60;
-/// How long the node's addresses must be the same before the policy follows them: a device gets several, one after the other.
+/// How long the node's addresses must be stable before the policy follows them: a device gets
+/// several, one after the other.
 const STABLE: Duration = Duration::from_secs(1);
-/// How long until what failed is tried again though nothing happened.
+/// The pause before a failed change is tried again without an event.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long another writer may keep the lock before that is told.
+/// How long another writer may hold the lock before that is reported.
 const WRITER: Duration = Duration::from_secs(30);
 
-/// What there may be a complaint of.
+/// The matters of alerts.
 const WRITER_STANDS: &str = "writer";
 const ACKNOWLEDGED: &str = "acknowledgements";
 
-/// What the follower shares with the rest of the process.
+/// The follower's connections to the rest of the process.
 pub(crate) struct Channels {
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) health: watch::Sender<Health>,
     pub(crate) turns: Arc<Turns>,
-    /// What the policy in force was compiled from, if this process did.
+    /// The facts that the policy in force was compiled from, if this process compiled it.
     pub(crate) compiled: Option<Compiled>,
     pub(crate) requests: mpsc::Receiver<Request>,
 }
@@ -76,7 +77,7 @@ pub(crate) struct Channels {
 /// Starts the thread that follows the files, in the network namespace of the caller.
 ///
 /// # Errors
-/// If no socket or no thread can be had.
+/// If a socket or the thread cannot be created.
 pub(crate) fn follow(
     context: &Context,
     matches: &ArgMatches,
@@ -127,7 +128,7 @@ pub(crate) fn follow(
 
 impl Follower {
     fn run(mut self, requests: &mpsc::Receiver<Request>) {
-        // Nothing takes its time before every interface was tried once.
+        // Every interface is tried before any slow step.
         loop {
             match requests.recv() {
                 Ok(Request::Tried) => break,
@@ -171,7 +172,7 @@ impl Follower {
                     self.warn();
                 }
                 tick += 1;
-                // A file that is being written is looked at again soon, until it is_stable.
+                // A file that is being written is checked again soon, until it is stable.
                 let moves = self.config_file.moves() || self.ranges_file.moves();
                 next = Instant::now() + if moves { SOON } else { PERIOD };
             }
@@ -193,7 +194,7 @@ impl Follower {
         }
     }
 
-    /// The files are to be looked at now, whatever came of it the last time.
+    /// Checks the files at once, whatever the last result.
     fn at_once(&mut self) {
         self.doubt = true;
         self.not_before = None;
@@ -201,7 +202,7 @@ impl Follower {
         self.touched = true;
     }
 
-    /// Looks, and brings about what differs. A `thorough` look asks the node for its addresses, too.
+    /// Checks for a difference and removes it. A `thorough` check also reads the node's addresses.
     fn look(&mut self, thorough: bool) {
         self.turns.turn(Loop::Follower);
         if self.config_file.changed() {
@@ -230,7 +231,7 @@ impl Follower {
             Ok(Outcome::Done) => {
                 self.alerts.clear("policy", "the files are in force");
                 self.held = false;
-                // With a config file that cannot be read, not all of them are.
+                // If the config file cannot be read, the files are not in force completely.
                 if !self.alerts.has("config") && !self.alerts.has(INTERFACES) {
                     let is_of_files = self.known.basis == Basis::Files;
                     let first = self.known.first.clone();
@@ -242,7 +243,7 @@ impl Follower {
                     });
                 }
             }
-            // Somebody else is writing, or a change is on trial: a later look comes back to it.
+            // Another process is writing, or a change is on trial. A later check tries again.
             Ok(Outcome::Later) => {
                 self.doubt = true;
                 let since = *self.blocked.get_or_insert_with(Instant::now);
@@ -264,7 +265,7 @@ impl Follower {
         self.summarize();
     }
 
-    /// Takes over what the config file says.
+    /// Reads the config file again.
     fn follow_config(&mut self) {
         let loaded = Cli::from_arg_matches(&self.matches)
             .context("read flags")
@@ -307,7 +308,7 @@ impl Follower {
             .send_modify(|health| health.reloaded(Some(sentence(error))));
     }
 
-    /// Says what an operator should know, each once; monitoring is told how much there is of it.
+    /// Reports each warning once, and publishes their counts for monitoring.
     fn warn(&mut self) {
         let health = self.health.borrow().clone();
         let context = &self.context;
@@ -325,7 +326,7 @@ impl Follower {
             *counts
                 .entry((warning.code, warning.acknowledged))
                 .or_insert(0) += 1;
-            // These are told when they happen, with their reasons.
+            // These are reported with their reasons when they happen.
             let told = [Code::UnguardedInterface, Code::PolicySource].contains(&warning.code);
             if warning.acknowledged || told {
                 continue;
@@ -343,7 +344,7 @@ impl Follower {
         });
     }
 
-    /// Tells the service manager what is in force, in a line.
+    /// Sends the service manager one line about the policy in force.
     fn summarize(&mut self) {
         let record = self
             .open_maps()
@@ -363,7 +364,7 @@ impl Follower {
         });
     }
 
-    /// The policy could not be made what the files say.
+    /// Reports that the files could not be put in force.
     fn failed(&mut self, error: &anyhow::Error) {
         let sentence = sentence(error);
         self.health

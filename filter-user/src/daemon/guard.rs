@@ -1,8 +1,8 @@
-//! Every interface that is to be guarded is, from the moment it is there.
+//! Guards every wanted interface from the moment it appears.
 //!
-//! A thread of its own, which waits for nothing but the kernel: it takes no lock that a writer holds, reads no file and writes to no
-//! pipe. It holds the links, the maps and a verified program, so that an interface that comes back costs one system call,
-//! and pins that somebody removed open nothing.
+//! It runs on its own thread, which waits only for the kernel. It takes no writer's lock, reads no
+//! file and writes to no pipe. It holds the links, the maps and a verified program. Thus an
+//! interface that comes back costs one system call, and removed pins do not open the port.
 
 mod pinned;
 mod state;
@@ -46,32 +46,32 @@ use crate::{
     ui::output::say,
 };
 
-/// How often the links are looked at: of one that somebody detached by hand the kernel gives no word.
+/// How often the links are checked: the kernel sends no message when a link is detached by hand.
 const PERIOD: Duration = Duration::from_millis(400);
-/// How many of these until the pins are looked at.
+/// Periods between two checks of the pins.
 const PINS_LOOK: u64 = 15;
-/// How many until the interfaces are listed, for what the kernel gave no word of.
+/// Periods between two lists of interfaces, to find changes that the kernel sent no message about.
 const THOROUGH: u64 = 40;
-/// How many until the default routes are.
+/// Periods between two reads of the default routes.
 const ROUTES: u64 = 150;
-/// How long until an interface that could not be guarded is tried again though nothing happened.
+/// The pause before an interface that could not be guarded is tried again without an event.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How many descriptors are left for everything else: files, sockets, the maps of a policy that is changed.
+/// Descriptors reserved for everything else: files, sockets, and the maps of a changing policy.
 const SPARE: u64 = 64;
 
-/// What there may be complaints of, besides interfaces by their names.
+/// The matters of alerts, besides interfaces by name.
 const CHANGES: &str = "word of changes";
 const INTERFACES: &str = "list of interfaces";
 const PINS: &str = "pins of the filter";
 const PROGRAM: &str = "program";
 const OTHERS: &str = "filter of another version";
 
-/// Starts the thread, in the network namespace of the caller. The maps must be pinned, with a policy in force; `lock` goes with
-/// the thread.
+/// Starts the thread, in the network namespace of the caller. The maps must be pinned, with a
+/// policy in force. The thread keeps `lock`.
 ///
 /// # Errors
-/// If the maps cannot be opened, or no thread can be had.
+/// If the maps cannot be opened, or the thread cannot be started.
 pub(crate) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
     let maps = HeldMaps::open(&shared.pins.maps())?;
     let counters = Counters::open(&shared.pins.maps())?;
@@ -99,8 +99,9 @@ pub(crate) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
 
 impl Guard {
     fn run(mut self) {
-        // Those that are there are guarded first; then the programs for every kind of interface that may come are verified. That
-        // takes some tenths of a second, in which no word of changes is heeded: it is part of the start.
+        // Guard the present interfaces first. Then verify the programs for every kind of interface
+        // that may come. The verifier takes some tenths of a second, in which no kernel message is
+        // read, so this belongs to the start.
         self.turn(true);
         let verified = self
             .load()
@@ -111,7 +112,7 @@ impl Guard {
         let mut tick = 1_u64;
         let mut next = Instant::now() + PERIOD;
         loop {
-            // Where no interface is named, default routes matter, and only there.
+            // Default routes matter only if no interface is named.
             if self.shared.wanted.has_changed().unwrap_or(true) || changes.is_none() {
                 self.shared.wanted.mark_unchanged();
                 changes = self.listen();
@@ -148,7 +149,8 @@ impl Guard {
         }
     }
 
-    /// Asks for word of what changes; what there is no word of is found a little later.
+    /// Subscribes to the kernel's messages. Without them the periodic checks find changes a little
+    /// later.
     fn listen(&mut self) -> Option<Changes> {
         let routes = self.shared.wanted.borrow().names.is_empty();
         let (changes, asked) = match Changes::open(routes) {
@@ -159,8 +161,8 @@ impl Guard {
         changes
     }
 
-    /// Whether what changed may concern what is to be guarded: the devices of pods come and go all the time. Addresses are the
-    /// follower's.
+    /// Whether a change may concern the wanted interfaces. Devices of pods come and go all the
+    /// time. Changes of addresses go to the follower.
     fn heed(&mut self, word: Vec<Change>) -> bool {
         let mut concerns = false;
         let mut addresses = false;
@@ -177,7 +179,7 @@ impl Guard {
                         self.routes = None;
                         concerns = true;
                     }
-                    // Every other device has a link-local address, too.
+                    // Unguarded devices have link-local addresses, too, which do not matter.
                     Change::Address { ifindex, address } => {
                         addresses |= self.held.contains_key(&ifindex) || !is_link_local(address);
                     }
@@ -189,13 +191,14 @@ impl Guard {
             }
         }
         if addresses {
-            // It is ending, and with it the process.
+            // A send fails only when the process ends.
             let _ = self.shared.follower.send(Request::Addresses);
         }
         concerns
     }
 
-    /// Looks at every link, and guards what has none. A `thorough` turn asks for the interfaces whatever the links say.
+    /// Checks every link, and guards the interfaces that lost theirs. A `thorough` turn lists the
+    /// interfaces in any case.
     fn turn(&mut self, thorough: bool) {
         self.shared.turns.turn(Loop::Guard);
         let before = self.held.len();
@@ -230,7 +233,8 @@ impl Guard {
         }
     }
 
-    /// Guards every interface that is to be guarded and is not, each by itself.
+    /// Guards every wanted interface that is unguarded. A failure with one does not stop the
+    /// others.
     fn guard(&mut self) -> Result<()> {
         let mut interfaces = rtnetlink::interfaces()?;
         let others = self.shared.pins.other_links().unwrap_or_default();
@@ -258,7 +262,7 @@ impl Guard {
             let wanted = |interface: &&Interface| names.contains(&interface.name);
             interfaces.iter().filter(wanted).collect()
         };
-        // Tried again at the next look; nothing else waits for it.
+        // It is tried again at the next turn; nothing else waits for it.
         let _ = follow_moved(&self.shared.pins, &mut self.counters, &interfaces);
         self.remove_stale_pins(&interfaces);
         let mut refused = BTreeMap::new();
@@ -324,7 +328,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Says which interfaces are guarded from now on, and how.
+    /// Reports the newly guarded interfaces and their XDP modes.
     fn announce(&mut self, new: &[(u32, String)]) {
         let now = rtnetlink::interfaces().unwrap_or_default();
         for (ifindex, name) in new {
@@ -332,7 +336,8 @@ impl Guard {
             let place = found
                 .and_then(|interface| interface.xdp)
                 .map(|xdp| xdp.place);
-            // One whose name another one had, which goes on under a new name, is a new one.
+            // If the former interface of this name still exists under another name, this is a new
+            // one.
             let had = self.known.insert(name.clone(), *ifindex);
             let is_elsewhere =
                 |had: u32| had != *ifindex && now.iter().any(|interface| interface.ifindex == had);
@@ -353,7 +358,7 @@ impl Guard {
         }
     }
 
-    /// Attaches the program to an interface, or puts it in the place of our own program there.
+    /// Attaches the program to an interface, or replaces our own program there.
     fn attach(&mut self, interface: &Interface, mode: XdpMode) -> Result<()> {
         let (name, ifindex) = (&interface.name, interface.ifindex);
         let pin = self.shared.pins.link(ifindex);
@@ -364,23 +369,25 @@ impl Guard {
         let program = self.program.as_mut().context("load program: none is")?;
         self.counters.claim(ifindex)?;
         let (link, is_pinned) = if interface.xdp.is_some() {
-            // Ours, or it would have been refused.
+            // The program is ours, or it would have been refused.
             (Link::open(&pin)?.replace(program, link_header, name)?, true)
         } else {
             // Traffic is affected from here on.
             let link = Link::create(program, link_header, name, ifindex, mode)?;
-            // The link of an interface that is gone, or one that somebody detached.
+            // The old pin is of a former interface, or of a link that was detached by hand.
             let _ = fs::remove_file(&pin);
             let pins = &self.shared.pins;
             let pinned = pins
                 .prepare()
                 .and_then(|()| pins.prepare_interface(ifindex));
-            // Held, the port is shut as long as this process lives, and `pin_again` tells what is wrong with the pins.
+            // The held link guards the port as long as this process lives. `pin_again` reports the
+            // fault of the pins.
             let is_pinned = pinned.and_then(|()| link.pin(&pin)).is_ok();
             (link, is_pinned)
         };
         let name = name.clone();
-        // Where descriptors are scarce the pin alone holds the link: another interface may need this one.
+        // If descriptors are scarce, the pin alone holds the link: another interface may need the
+        // descriptor.
         let link = (!is_pinned || spare_descriptors() >= SPARE).then_some(link);
         let held = Held {
             name,
@@ -391,7 +398,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Takes over what a binary of another layout version attached.
+    /// Takes over the filters of a binary with another layout version.
     fn take_over(&mut self, interfaces: &[Interface]) -> Result<()> {
         self.load()?;
         let program = self.program.as_mut().context("load program: none is")?;
@@ -399,13 +406,13 @@ impl Guard {
         take_over(pins, program, &mut self.counters, interfaces)
     }
 
-    /// Has the program verified, if it is not.
+    /// Loads and verifies the program, if that is still to be done.
     fn load(&mut self) -> Result<()> {
         if self.program.is_none() {
             let log = self.shared.log.as_ref();
             let mut program = Program::load(&self.shared.pins.maps(), log.is_some())?;
             if let Some(log) = log {
-                // Who read it has ended with the process.
+                // The receiver ends only with the process.
                 let _ = log.send(LogLines::open(&mut program)?);
             }
             self.program = Some(program);

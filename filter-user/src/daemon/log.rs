@@ -1,4 +1,4 @@
-//! What `run` logs, on a thread of its own: a log that nobody takes holds up nothing else.
+//! The log of `run`, on a thread of its own: a blocked log reader stops nothing else.
 
 use std::{
     sync::mpsc,
@@ -17,32 +17,32 @@ use crate::{
     view::stats::{self, Stats},
 };
 
-/// How often the reports are read: a lone refused packet is told within a second.
+/// How often the reports are read. A single dropped packet is logged within a second.
 const PERIOD: Duration = Duration::from_millis(900);
-/// How many of these until the counters are shown again.
+/// Periods between two lines with the counters.
 const MINUTE: u64 = 66;
-/// How many until the rings are looked for where they are not.
+/// Periods until the rings are checked for replacement.
 const AGAIN: u64 = 33;
 
-/// The thread's own.
+/// The state of the thread.
 pub(crate) struct Logs {
     context: Context,
     since: Timestamp,
     reports: Option<Logger>,
-    /// What the program itself logs.
+    /// The log of the program itself.
     lines: Option<LogLines>,
     alerts: Alerts,
-    /// The counters as they were shown last.
+    /// The counters as they were last shown.
     last: String,
 }
 
 impl Logs {
-    /// Starts the thread, in the network namespace of the caller; `lines` brings the log of each program that is loaded, and ends the thread once nobody sends
-    /// any more. It tells of
-    /// packets that came since `since`.
+    /// Starts the thread, in the network namespace of the caller. `lines` brings the log of each
+    /// loaded program, and ends the thread once its senders are gone. The log starts with packets
+    /// since `since`.
     ///
     /// # Errors
-    /// If no socket or no thread can be had.
+    /// If a socket or the thread cannot be created.
     pub(crate) fn start(
         context: &Context,
         since: Timestamp,
@@ -83,9 +83,10 @@ impl Logs {
         }
     }
 
-    /// Logs what was refused since the last time. `again`: looks whether these are still the rings that are written.
+    /// Logs the packets dropped since the last call. `again` checks whether the open rings are
+    /// still in use.
     fn log(&mut self, again: bool) -> Result<()> {
-        // Where they are gone, the guard tells that, and pins them again.
+        // If the maps' pins are gone, the guard reports that and pins them again.
         if (again || self.reports.is_none()) && !self.context.pins.maps().exists() {
             return Ok(());
         }
@@ -102,7 +103,8 @@ impl Logs {
         }
     }
 
-    /// Shows the counters, if they moved. That they cannot be read ends nothing: the filter does not need whoever watches it.
+    /// Shows the counters if they changed. A failure to read them is ignored: the filter must not
+    /// depend on its log.
     fn show(&mut self) -> Result<()> {
         let Ok(stats) = stats::read(&self.context) else {
             return Ok(());
@@ -126,7 +128,7 @@ impl Logs {
     }
 }
 
-/// The counters in a line.
+/// The counters in one line.
 fn line(stats: &Stats) -> String {
     let parts: Vec<String> = stats
         .interfaces

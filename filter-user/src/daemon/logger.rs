@@ -1,4 +1,4 @@
-//! What `apifence run` logs of refused packets.
+//! The lines that `apifence run` logs about dropped packets.
 
 use std::{fmt, net::IpAddr};
 
@@ -14,7 +14,7 @@ use crate::{
     view::event::{Event, Names, milliseconds},
 };
 
-/// Reads reports and logs them: text on stderr, objects on stdout.
+/// Reads reports and logs them: text on stderr, JSON objects on stdout.
 pub(crate) struct Logger {
     output: Output,
     reader: ReportReader,
@@ -36,7 +36,7 @@ enum Entry {
         packets: u64,
         last: Event,
     },
-    /// Packets that no other line tells of.
+    /// Packets that no other line counts.
     Others {
         time: Timestamp,
         packets: u64,
@@ -74,7 +74,7 @@ impl fmt::Display for Entry {
 }
 
 impl Logger {
-    /// Begins with what came since `since`.
+    /// Starts with the packets since `since`.
     pub(crate) fn open(context: &Context, since: Timestamp) -> Result<Self> {
         Ok(Self {
             output: context.global.output,
@@ -85,12 +85,12 @@ impl Logger {
         })
     }
 
-    /// Whether these are still the rings that are written.
+    /// Whether the open rings are still in use.
     pub(crate) fn is_current(&self) -> bool {
         self.reader.is_current()
     }
 
-    /// Logs what came since the last time.
+    /// Logs the packets since the last call.
     pub(crate) fn tick(&mut self) -> Result<()> {
         let mut news = self.reader.poll()?;
         news.reports.retain(|report| report.time >= self.since);

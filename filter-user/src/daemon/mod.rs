@@ -1,7 +1,8 @@
-//! What `run` keeps true: what the files, the node and its interfaces say is what packets meet.
+//! `run`: keeps the kernel in agreement with the files, the node and its interfaces.
 //!
-//! Three threads, none of which waits for another: `guard` keeps the filter on the interfaces, `follower` puts in force what the files
-//! say, and `log` tells of refused packets. Before them `start` sees to it that there is a policy.
+//! Three threads run, and none waits for another. `guard` keeps the filter on the interfaces,
+//! `follower` puts the files in force, and `log` reports dropped packets. Before them `start` puts
+//! a policy in force.
 
 mod alerts;
 mod drop_log;

@@ -1,16 +1,16 @@
-//! What the threads of `run` tell the follower.
+//! The messages to the follower's thread.
 
 use tokio::sync::oneshot;
 
-/// What the follower is asked for, or hears.
+/// A request, or an event.
 pub(crate) enum Request {
     /// Every interface was tried once.
     Tried,
-    /// Others are guarded than before.
+    /// The set of guarded interfaces changed.
     Guarded,
-    /// An address came or went that the policy may have to follow.
+    /// An address came or went, and the policy may depend on it.
     Addresses,
-    /// The files are to be read now; the answer comes once that is done.
+    /// Read the files now; answer once that is done.
     Reload(oneshot::Sender<()>),
     /// The process ends.
     Stop,

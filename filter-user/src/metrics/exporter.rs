@@ -1,4 +1,4 @@
-//! What monitoring asks, answered from the kernel and from what the process knows of itself.
+//! Answers to monitoring, from the kernel and from the state of the process.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::kernel::{
     pins::Pins,
 };
 
-/// Answers what monitoring asks. Needs no lock that a change of the list waits for.
+/// Answers monitoring. It takes no lock that a change of the list waits for.
 pub struct Exporter {
     pins: Pins,
     health: watch::Receiver<Health>,
     turns: Arc<Turns>,
-    /// Held for a look into the kernel: one at a time, however many ask.
+    /// Held while the kernel is read: one reader at a time, for any number of clients.
     looking: Mutex<()>,
     counted: Arc<Mutex<Counted>>,
 }
@@ -32,12 +32,13 @@ struct Counted {
     range_counts: Arc<RangeCounts>,
 }
 
-/// What tells one generation from every other: its number, and when it was put in force, for numbers begin anew with new pins.
+/// Identifies a generation: its number, and when it came into force, since numbers restart with new
+/// pins.
 type Mark = (u64, u64);
 
 impl Exporter {
-    /// Reads what is pinned under `pins` and what `health` says; must be called inside a tokio runtime, in the network namespace of
-    /// the interfaces.
+    /// Reads the pins under `pins` and the state in `health`. The caller must be in a tokio
+    /// runtime, in the network namespace of the interfaces.
     ///
     /// # Errors
     /// If the kernel refuses a socket.
@@ -51,10 +52,10 @@ impl Exporter {
         })
     }
 
-    /// All metrics, in Prometheus's text format. What cannot be read is left out.
+    /// All metrics in Prometheus's text format, without those that cannot be read.
     ///
     /// # Errors
-    /// If the text cannot be made.
+    /// If the text cannot be encoded.
     pub(super) async fn metrics(&self) -> Result<String> {
         let mut reading = self.read().await;
         let range_counts = self.range_counts().await.unwrap_or_else(|error| {
@@ -73,7 +74,8 @@ impl Exporter {
         complaints
     }
 
-    /// Why the process cannot do its work; `None` if it can. Asks nobody but itself.
+    /// Why the process cannot do its work; `None` if it can. It reads nothing outside of the
+    /// process.
     pub(super) fn stands(&self) -> Option<String> {
         self.turns.guard_stands()
     }
@@ -97,8 +99,8 @@ impl Exporter {
         })
     }
 
-    /// The ranges in force. A long list takes its time, once per generation: that holds up neither who supervises nor who only asks
-    /// whether all is well.
+    /// The ranges in force. Counting a long list takes seconds, once per generation. Neither a
+    /// liveness probe nor a readiness probe waits for it.
     async fn range_counts(&self) -> Result<Option<Arc<RangeCounts>>> {
         let pins = self.pins.clone();
         let mut counted = Arc::clone(&self.counted).lock_owned().await;

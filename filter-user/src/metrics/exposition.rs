@@ -1,6 +1,7 @@
-//! From a reading to Prometheus's text format.
+//! Encodes a reading in Prometheus's text format.
 //!
-//! Every label has few values, all known beforehand but for the names of guarded interfaces: a source address is never one.
+//! Every label has few values, fixed except for the names of guarded interfaces. No label is a
+//! source address.
 
 use std::collections::HashMap;
 
@@ -23,14 +24,14 @@ use crate::{
     },
 };
 
-/// The modes, by the names under which they are shown.
+/// The modes, by their label values.
 const MODES: [(Mode, &str); 3] = [
     (Mode::Enforce, "enforce"),
     (Mode::Monitor, "monitor"),
     (Mode::Off, "off"),
 ];
 
-/// The metrics of one answer: they are made anew for each, so that a series ends with what it stood for.
+/// The metrics of one answer. Each answer has new ones, so that a series ends with its object.
 struct Page {
     registry: Registry,
 }
@@ -183,7 +184,7 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
         "1 if packets of the interface meet the filter; 0, with the mode `none`, if they should and do not.",
         &["interface", "xdp_mode"],
     )?;
-    // A name may be both: pinned without a program, and wanted.
+    // An interface may be in both: pinned without a program, and wanted.
     let mut modes: HashMap<&str, Option<XdpAttachMode>> = HashMap::new();
     modes.extend(reading.unguarded(health).map(|name| (name.as_str(), None)));
     modes.extend(
@@ -195,7 +196,7 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
     for (interface, mode) in modes {
         let label = match mode {
             None => "none",
-            // One word, as the others.
+            // A single word, like the other labels.
             Some(XdpAttachMode::Several) => "several",
             Some(place) => place.label(),
         };

@@ -1,4 +1,4 @@
-//! What only the process knows.
+//! The state that only the process knows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,18 +8,18 @@ use std::{
 
 use crate::codes::Code;
 
-/// How the process that stays on watch is doing. It writes this, through a watch channel; monitoring reads it.
+/// The state of `run`. The process writes it through a watch channel; monitoring reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// The interfaces that are to be guarded, by name, whether they are there or not.
+    /// The names of the interfaces to guard, present or not.
     pub interfaces: Vec<String>,
-    /// Why some of them are not.
+    /// Why some of them are unguarded, by name.
     pub refused: BTreeMap<String, String>,
-    /// The numbers of those that are.
+    /// The ifindexes of the guarded ones.
     pub guarded: BTreeSet<u32>,
     /// Whether every interface was tried once, with a policy in the kernel.
     pub started: bool,
-    /// What holds since a start at which the files could not be used, and why; none once they are in force.
+    /// The policy in force instead of unusable files, and why; none once the files are in force.
     pub instead: Option<String>,
     /// How often the files could not be put in force.
     pub reload_failures: u64,
@@ -27,16 +27,16 @@ pub struct Health {
     pub reload_error: Option<String>,
     /// How the kernel differs from the files; none if it does not.
     pub drift: Option<String>,
-    /// What else keeps the filter from being as it should; empty if nothing does.
+    /// Other faults of the filter; empty if there are none.
     pub trouble: String,
-    /// How many warnings there are, by code and by whether they are acknowledged.
+    /// The number of warnings, by code and by whether they are acknowledged.
     pub warnings: BTreeMap<(Code, bool), u64>,
-    /// What is in force, in a line for the service manager.
+    /// The policy in force, in a line for the service manager.
     pub summary: String,
 }
 
 impl Health {
-    /// The files were put in force, or could not be.
+    /// Records that the files were put in force, or why not.
     pub fn reloaded(&mut self, error: Option<String>) {
         self.reload_failures += u64::from(error.is_some());
         self.reload_error = error;
@@ -58,7 +58,8 @@ impl Health {
     }
 }
 
-/// When each loop of the process turned last: one that hangs in a system call stops no other, but somebody has to know.
+/// When each loop of the process last ran. A loop that hangs in a system call does not stop the
+/// others, so its age is the only sign.
 #[derive(Debug)]
 pub struct Turns {
     began: Instant,
@@ -66,18 +67,18 @@ pub struct Turns {
     follower: AtomicU64,
 }
 
-/// A loop that turns for as long as the process lives.
+/// A loop that runs as long as the process.
 #[derive(Clone, Copy, Debug)]
 pub enum Loop {
     /// Keeps the filter on the interfaces.
     Guard,
-    /// Follows the files, and puts what they say in force.
+    /// Puts the files in force.
     Follower,
 }
 
-/// How long the guard may stand: it turns four times a second, and waits for nothing but the kernel.
+/// The limit for the guard. It runs several times a second, and waits for nothing but the kernel.
 const GUARD_STANDS: Duration = Duration::from_secs(10);
-/// How long the follower may stand: a million ranges take it some seconds.
+/// The limit for the follower. A million ranges take it some seconds.
 const FOLLOWER_STANDS: Duration = Duration::from_secs(60);
 
 impl Default for Turns {
@@ -91,13 +92,13 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// The loop turns now.
+    /// Records that the loop runs now.
     pub fn turn(&self, which: Loop) {
         let now = self.began.elapsed().as_millis() as u64;
         self.of(which).store(now, Ordering::Relaxed);
     }
 
-    /// What the guard's standing still comes to, if it does: the process cannot keep the port shut.
+    /// The failure if the guard hangs: the process cannot keep the port guarded.
     pub fn guard_stands(&self) -> Option<String> {
         self.stands(Loop::Guard, GUARD_STANDS)
             .map(|time| format!("the loop that guards the interfaces has not turned for {time} s"))
@@ -118,7 +119,7 @@ impl Turns {
         }
     }
 
-    /// For how many seconds, if that is too long.
+    /// The seconds since the last run, if they exceed the limit `most`.
     fn stands(&self, which: Loop, most: Duration) -> Option<u64> {
         let last = Duration::from_millis(self.of(which).load(Ordering::Relaxed));
         let time = self.began.elapsed().saturating_sub(last);

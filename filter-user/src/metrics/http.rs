@@ -1,4 +1,4 @@
-//! The endpoint: three paths, small answers, and limits that nobody who connects can go beyond.
+//! The HTTP endpoint: three paths, small answers, and limits that no client can exceed.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -26,31 +26,32 @@ use crate::{
     ui::{error::errno, output::say, visible::visible},
 };
 
-/// Most connections at once: one more, and the oldest ends. So whoever hangs shuts nobody out.
+/// The limit of open connections. The next one closes the oldest, so a hanging client blocks no
+/// other.
 const MOST_CONNECTIONS: usize = 32;
 /// How long a client may take to send its request's header.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// How long a connection may take for everything: one request and its answer.
+/// How long a connection may take for its request and answer.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
-/// How long until an address that cannot be listened on is tried again.
+/// The pause before an address that cannot be listened on is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long nothing is accepted after the kernel refused to, as it does for want of file descriptors.
+/// The pause after the kernel refused an accept, as it does when file descriptors run out.
 const PAUSE: Duration = Duration::from_millis(200);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The endpoint of a process that does something else beside.
+/// The endpoint of a process with other tasks.
 pub struct Endpoint {
     serving: JoinHandle<()>,
     leave: oneshot::Sender<()>,
 }
 
 impl Endpoint {
-    /// Serves from now on what is pinned under `pins` and what `health` says; `None` if `listen` is off. That an address cannot be
-    /// listened on is no error: it is said, and tried again.
+    /// Serves the pins under `pins` and the state in `health`; `None` if `listen` is off. An
+    /// address that cannot be listened on is not an error: it is reported once and tried again.
     ///
     /// # Errors
-    /// If the kernel refuses a socket to ask for interfaces.
+    /// If the kernel refuses the socket for interface queries.
     pub fn open(
         listen: MetricsListen,
         pins: Pins,
@@ -63,13 +64,13 @@ impl Endpoint {
         let exporter = Exporter::new(pins, health, turns)?;
         let (leave, left) = oneshot::channel();
         let serving = tokio::spawn(serve_at(address, exporter, async {
-            // A sender that is gone means the same.
+            // A dropped sender means the same.
             let _ = left.await;
         }));
         Ok(Some(Self { serving, leave }))
     }
 
-    /// Ends it, with every connection.
+    /// Ends it and all connections.
     pub async fn close(self) {
         drop(self.leave);
         // Ended, even if by a panic.
@@ -77,8 +78,8 @@ impl Endpoint {
     }
 }
 
-/// Serves at `address` until `shutdown`. As long as it cannot be listened on, says so once and tries again: who is guarded
-/// must not depend on who watches.
+/// Serves at `address` until `shutdown`. While the address cannot be listened on, it reports that
+/// once and tries again: the filter must not depend on monitoring.
 async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future<Output = ()>) {
     let mut shutdown = pin!(shutdown);
     let mut warned = false;
@@ -101,13 +102,13 @@ async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future
             () = sleep(RETRY) => {}
         }
     };
-    // Where any free port was asked for, the kernel chose one.
+    // With port 0 the kernel chose the port.
     let address = listener.local_addr().unwrap_or(address);
     say(format_args!("metrics at `http://{address}/metrics`"));
     serve(listener, exporter, shutdown).await;
 }
 
-/// Answers whoever connects to `listener`, until `shutdown`; connections end with it.
+/// Answers the clients of `listener` until `shutdown`, which also closes the connections.
 pub(super) async fn serve(
     listener: TcpListener,
     exporter: Exporter,
@@ -138,7 +139,7 @@ pub(super) async fn serve(
     }
 }
 
-/// One request and its answer. What goes wrong is the client's to notice.
+/// One request and its answer. A failed connection is not logged; the client sees it.
 async fn connection(stream: TcpStream, exporter: Arc<Exporter>) {
     let service = service_fn(|request| {
         let exporter = Arc::clone(&exporter);
@@ -222,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// Status and body of what the endpoint says to GET `path`.
+    /// Status and body of the answer to GET `path`.
     async fn get(address: SocketAddr, path: &'static str) -> Result<(u16, String)> {
         let client = spawn_blocking(move || {
             let mut stream = TcpStream::connect(address)?;
@@ -239,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_is_what_the_process_says_it_is() -> Result<()> {
         let (health, watched) = watch::channel(Health::default());
-        // Nothing is pinned there: this needs no root.
+        // Nothing is pinned there, so the test needs no root.
         let exporter = Exporter::new(
             Pins::new(PathBuf::from("/nowhere")),
             watched,
@@ -305,7 +306,7 @@ mod tests {
         ];
         wants(503, "`eth7` is not guarded", unguarded).await?;
 
-        // It ends when it is told to, whoever is connected.
+        // It ends on shutdown even if a client is connected.
         let mut idle = TcpStream::connect(address)?;
         drop(leave);
         serving.await?;

@@ -1,8 +1,9 @@
-//! What monitoring sees: metrics for Prometheus, and whether the process lives and the node is guarded as its files say.
+//! Monitoring: metrics for Prometheus, liveness, and readiness (the node is guarded as its files
+//! say).
 //!
 //! ```text
 //! the kernel  -> reading.rs  at each request, off the runtime's thread
-//! the process -> health.rs   written by whoever runs, as it happens
+//! the process -> health.rs   written by `run`, as it happens
 //! both        -> exposition.rs (text), http.rs (answers)
 //! ```
 

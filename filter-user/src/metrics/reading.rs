@@ -1,4 +1,4 @@
-//! What the kernel says, read when somebody asks.
+//! The kernel's state, read for one request.
 
 use std::collections::BTreeSet;
 
@@ -17,14 +17,14 @@ use crate::{
     policy::author::Author,
 };
 
-/// What the kernel says at one moment.
+/// The kernel's state at one moment.
 pub(super) struct Reading {
-    /// The interfaces that are there and have a pinned link.
+    /// The interfaces that exist and have a pinned link.
     pub(super) guards: Vec<ProtectedInterface>,
     /// The counters of these interfaces, by name.
     pub(super) counters: Vec<(String, Vec<CounterRow>)>,
     pub(super) policy: Option<PolicyReading>,
-    /// What could not be read.
+    /// The failures to read.
     pub(super) failures: Vec<String>,
 }
 
@@ -35,16 +35,16 @@ pub(super) struct PolicyReading {
     pub(super) generation: u64,
     /// In nanoseconds since 1970-01-01 UTC.
     pub(super) applied_at: u64,
-    /// What it was made from.
+    /// Its basis: the files, or another source.
     pub(super) basis: Basis,
-    /// Nanoseconds until it takes itself back, if it is on trial.
+    /// Nanoseconds until it is rolled back, if it is on trial.
     pub(super) trial_left: Option<u64>,
     /// The command that put it in force, and the user.
     pub(super) by: Option<(String, String)>,
 }
 
 impl Reading {
-    /// `held` are the interfaces that this process protected_interfaces, pinned or not.
+    /// Reads the state. `held` are the interfaces that this process guards, pinned or not.
     pub(super) fn take(pins: &Pins, interfaces: &[Interface], held: &BTreeSet<u32>) -> Self {
         let mut failures = Vec::new();
         let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
@@ -52,7 +52,7 @@ impl Reading {
             note(error);
             Vec::new()
         });
-        // The pins of an interface that is gone wait for `detach`; it has no name to be known by.
+        // The pins of an interface that is gone wait for `detach`; it has no name to show.
         guards.retain(|guard| {
             interfaces
                 .iter()
@@ -86,13 +86,13 @@ impl Reading {
         }
     }
 
-    /// Whether packets from unauthorized sources are dropped, on one interface at least.
+    /// Whether packets from unauthorized sources are dropped on at least one interface.
     pub(super) fn enforces(&self) -> bool {
         let mode = self.policy.as_ref().map(|policy| policy.mode);
         mode == Some(Mode::Enforce as u8) && self.guards.iter().any(|guard| guard.guarded)
     }
 
-    /// Those of the interfaces to be guarded that are not.
+    /// The interfaces to guard that are unguarded.
     pub(super) fn unguarded<'a>(&self, health: &'a Health) -> impl Iterator<Item = &'a String> {
         health.interfaces.iter().filter(|name| {
             !self
@@ -115,7 +115,7 @@ impl Reading {
     }
 }
 
-/// The counters of each of `guards` that has some, by its name.
+/// The counters of each of `guards` that has some, by name.
 fn read_counters(
     pins: &Pins,
     guards: &[ProtectedInterface],

@@ -1,4 +1,4 @@
-//! What the keys do: which table is in front, how it is sorted, how far it is scrolled.
+//! The keys: which table is in front, how it is sorted, how far it is scrolled.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -16,17 +16,17 @@ impl Panel {
     pub(crate) const ALL: [Self; 3] = [Self::Sources, Self::Entries, Self::Interfaces];
 }
 
-/// What the keys have set.
+/// The state that the keys change.
 #[derive(Debug)]
 pub(crate) struct Controls {
     pub(crate) focus: Panel,
     pub(crate) sort: Sort,
     /// The first line that is shown of each table.
     pub(crate) scroll: [usize; Panel::ALL.len()],
-    /// How many lines of the table in front there is room for, as it was last drawn.
+    /// How many lines of the front table fit, as it was last drawn.
     pub(crate) page: usize,
     pub(crate) help: bool,
-    /// What is shown while nothing should move.
+    /// The model that is shown while the display is frozen.
     pub(crate) frozen: Option<Box<Model>>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) const HELP: [(&str, &str); 7] = [
 ];
 
 impl Controls {
-    /// Does what `key` is for; whether that is to quit.
+    /// Handles `key`; returns whether to quit.
     pub(crate) fn press(&mut self, key: KeyEvent, model: &Model) -> bool {
         if key.kind == KeyEventKind::Release {
             return false;

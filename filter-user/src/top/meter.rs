@@ -1,11 +1,11 @@
-//! How fast a count grows, over the last few samples.
+//! The growth rate of a count over the last few samples.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// How many samples a rate is made of, so that one packet a second does not flicker.
+/// The number of samples in a rate, so that one packet a second does not flicker.
 pub(crate) const WINDOW: usize = 6;
 
-/// The times of the last samples, the newest last; every [`Meter`] has its counts at these times.
+/// The times of the last samples, the newest last. Every [`Meter`] has its counts at these times.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times(VecDeque<Duration>);
 
@@ -21,7 +21,7 @@ impl Times {
         self.0.back().copied()
     }
 
-    /// The seconds that all of them span.
+    /// The time between the first and the last of them, in seconds.
     fn span(&self) -> f64 {
         match (self.0.front(), self.0.back()) {
             (Some(first), Some(last)) => last.saturating_sub(*first).as_secs_f64(),
@@ -35,12 +35,13 @@ impl Times {
 pub(crate) struct Meter([u64; WINDOW]);
 
 impl Meter {
-    /// One that stood at `before` until now.
+    /// A count that was `before` until now.
     pub(crate) const fn new(before: u64) -> Self {
         Self([before; WINDOW])
     }
 
-    /// Takes in where it stands now. One that runs backwards was made anew, and began at zero.
+    /// Adds the present total. A total that decreases belongs to a new counter, which began at
+    /// zero.
     pub(crate) fn push(&mut self, total: u64) {
         if total < self.total() {
             *self = Self::new(0);
@@ -53,12 +54,12 @@ impl Meter {
         self.0[WINDOW - 1]
     }
 
-    /// How much came with the last sample.
+    /// The growth since the sample before.
     pub(crate) const fn step(&self) -> u64 {
         self.total() - self.0[WINDOW - 2]
     }
 
-    /// Growth a second, over all `times`; 0 while there is only one.
+    /// Growth per second over all `times`; 0 while there is only one.
     pub(crate) fn rate(&self, times: &Times) -> f64 {
         let span = times.span();
         let oldest = WINDOW - times.0.len().max(1);

@@ -1,7 +1,8 @@
-//! `apifence top`: rates, who is refused and who is let in, live.
+//! `apifence top`: live rates of dropped and authorized packets, by source and range.
 //!
-//! `sample` reads the kernel, `model` makes rates of samples, `rows` puts them in order, `keys` and `view` are the screen, `once` is what is
-//! printed where there is none. Only `sample` and this file do anything that another cannot see.
+//! `sample` reads the kernel, `model` turns samples into rates, `rows` sorts them, `keys` and
+//! `view` are the screen, and `once` prints without a terminal. Only `sample` and this file have
+//! side effects.
 
 mod keys;
 mod meter;
@@ -37,7 +38,7 @@ use self::{
 };
 use crate::{context::Context, ui::output::Output};
 
-/// How often the kernel is asked.
+/// How often the kernel is read.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Runs the command.
@@ -56,13 +57,13 @@ pub(crate) async fn run(context: &Context) -> Result<u8> {
     Ok(0)
 }
 
-/// The terminal, ours until dropped.
+/// The terminal in raw mode, until dropped.
 struct Screen {
     terminal: DefaultTerminal,
 }
 
 impl Screen {
-    /// Takes it, and sees to it that a panic gives it back before it says anything.
+    /// Takes the terminal. A panic restores it before it prints.
     fn open() -> Result<Self> {
         let terminal = ratatui::try_init().context("take terminal")?;
         Ok(Self { terminal })
@@ -71,13 +72,13 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Nobody to tell if it is gone.
+        // If the terminal is gone, the failure cannot be shown.
         let _ = self.terminal.show_cursor();
         let _ = ratatui::try_restore();
     }
 }
 
-/// Shows it until somebody quits.
+/// Updates the screen until the operator quits.
 async fn live(terminal: &mut DefaultTerminal, sampler: &mut Sampler<'_>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;

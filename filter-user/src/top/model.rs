@@ -1,4 +1,5 @@
-//! Samples in, rates out. Pure: time is handed in. Memory is bounded, whoever knocks.
+//! Turns samples into rates. It is pure: its caller passes the time. Memory is bounded for any
+//! number of sources.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,14 +18,14 @@ use crate::{
     view::{policy::Provisional, stats::Row},
 };
 
-/// How far back the charts go.
+/// The time that the charts cover.
 pub(crate) const SPAN: Duration = Duration::from_secs(300);
-/// How many sources are told apart at a time.
+/// How many sources are tracked at a time.
 const MOST_SOURCES: usize = 1024;
-/// A source that was silent for so long makes room for others first.
+/// A source that was silent for this long is evicted first.
 const SILENT: SignedDuration = SignedDuration::from_mins(10);
 
-/// All that is shown, and nothing of how.
+/// The data to show, without layout.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) times: Times,
@@ -36,9 +37,9 @@ pub(crate) struct Model {
     /// A point for each sample, the newest last.
     pub(crate) history: VecDeque<Point>,
     pub(crate) sources: HashMap<Option<IpAddr>, Source>,
-    /// Packets that were refused and reported, those of forgotten sources included.
+    /// Dropped packets that were reported, those of forgotten sources included.
     pub(crate) reported: u64,
-    /// Packets that were refused besides. Exact.
+    /// Dropped packets without a report. The count is exact.
     pub(crate) not_reported: u64,
     uses: HashMap<u32, UseModel>,
     ranges: Ranges,
@@ -67,7 +68,7 @@ pub(crate) struct CounterModel {
     pub(crate) bytes: Meter,
 }
 
-/// A source that was refused, as far as it was reported.
+/// A dropped source, as far as it was reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
     pub(crate) packets: Meter,
@@ -80,7 +81,7 @@ struct UseModel {
     last_seen: Timestamp,
 }
 
-/// A range that somebody used.
+/// A range that packets used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) range: ipnet::IpNet,
@@ -90,7 +91,7 @@ pub(crate) struct Entry {
 }
 
 impl Model {
-    /// Takes in one more sample.
+    /// Adds one sample.
     pub(crate) fn take(&mut self, sample: Sample) {
         let before = self.times.last();
         self.times.push(sample.at);
@@ -108,7 +109,8 @@ impl Model {
         self.ranges = sample.ranges;
         let uses = sample.uses.iter().map(|one| {
             let known = self.uses.get(&one.id).copied();
-            // What was there before the first look is no news; a range that comes later comes with its first packet.
+            // Counts from before the first sample are not growth; a range that appears later starts
+            // with its first packet.
             let baseline = if sample.anew { one.packets } else { 0 };
             let mut packets = known.map_or(Meter::new(baseline), |known| known.packets);
             packets.push(one.packets);
@@ -120,7 +122,7 @@ impl Model {
         self.not_reported += sample.news.not_reported;
     }
 
-    /// Takes in that nothing could be read, and why.
+    /// Records that nothing could be read, and why.
     pub(crate) fn fail(&mut self, error: &anyhow::Error) {
         self.state = "unknown";
         self.headline = format!("unknown: {error:#}");
@@ -185,23 +187,23 @@ impl Model {
         self.interfaces.iter().flat_map(|one| &one.counters)
     }
 
-    /// Packets a second of all interfaces with one of these verdicts.
+    /// Packets per second of all interfaces with one of these verdicts.
     pub(crate) fn rate(&self, verdicts: &[&str]) -> f64 {
         let wanted = |counter: &&CounterModel| verdicts.contains(&counter.row.verdict);
         let wanted = self.counters().filter(wanted);
         let rates = wanted.map(|counter| counter.packets.rate(&self.times));
-        // A sum of nothing would be -0.
+        // An empty sum would be -0.
         rates.fold(0.0, |sum, rate| sum + rate)
     }
 
-    /// Packets a second to protected ports, from authorized sources.
+    /// Packets per second to protected ports, from authorized sources.
     pub(crate) fn authorized_rate(&self) -> f64 {
         let wanted = |counter: &&CounterModel| {
             counter.row.verdict == "pass" && counter.row.reason.starts_with("authorized")
         };
         let wanted = self.counters().filter(wanted);
         let rates = wanted.map(|counter| counter.packets.rate(&self.times));
-        // A sum of nothing would be -0.
+        // An empty sum would be -0.
         rates.fold(0.0, |sum, rate| sum + rate)
     }
 
@@ -233,7 +235,8 @@ impl Model {
         }
     }
 
-    /// Makes room for one more source: who is silent goes first, then who sent least, then who is silent for longer.
+    /// Evicts one source: silent ones first, then the one with the fewest packets, then the longest
+    /// silent.
     fn forget(&mut self, totals: &mut HashMap<Option<IpAddr>, u64>) {
         let worth = |address: &Option<IpAddr>, source: &Source| {
             let total = totals.get(address).copied();
@@ -251,7 +254,7 @@ impl Model {
         }
     }
 
-    /// The ranges in force that somebody used, in no order.
+    /// The ranges in force that packets used, unsorted.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         self.uses.iter().filter_map(|(id, used)| {
             let prefix = self.ranges.get(id)?;

@@ -1,4 +1,4 @@
-//! `top` where no terminal is: one table, or one object.
+//! `top` without a terminal: one table, or one object.
 
 use std::{fmt, net::IpAddr};
 
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// How many sources and entries are printed at most.
+/// The limit of printed sources and entries.
 const MOST: usize = 20;
 
-/// All of it, as it is printed.
+/// The printed data.
 #[derive(Serialize)]
 pub(crate) struct Summary {
     time: Timestamp,
@@ -35,7 +35,8 @@ pub(crate) struct Summary {
     would_drop_per_second: f64,
     passed_per_second: f64,
     authorized_per_second: f64,
-    /// Packets that were refused: of how many there is a report still in memory, and how many came besides since this began.
+    /// Dropped packets: those with a report still in memory, and those without one since this
+    /// began.
     reported: u64,
     not_reported: u64,
     sources: Vec<SourceRow>,

@@ -1,4 +1,4 @@
-//! What stands in the tables, in which order.
+//! The rows of the tables, in order.
 
 use std::{cmp::Ordering, net::IpAddr};
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::model::{Entry, Model, Source};
 use crate::view::policy::origin_labels;
 
-/// What a table is sorted by; the greatest first, but for names.
+/// The sort key of a table; the greatest comes first, except for names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
     #[default]
@@ -44,7 +44,7 @@ impl Sort {
 /// A line of a table.
 pub(crate) type Cells = Vec<String>;
 
-/// Who was refused, in order.
+/// The dropped sources, in order.
 pub(crate) fn sources(model: &Model, sort: Sort) -> Vec<(Option<IpAddr>, Source)> {
     let mut sources: Vec<_> = model.sources.iter().map(|(a, b)| (*a, *b)).collect();
     let key = |source: &Source| {
@@ -59,7 +59,7 @@ pub(crate) fn sources(model: &Model, sort: Sort) -> Vec<(Option<IpAddr>, Source)
     sources
 }
 
-/// Whose ranges were used, in order.
+/// The used ranges, in order.
 pub(crate) fn entries(model: &Model, sort: Sort) -> Vec<Entry> {
     let mut entries: Vec<_> = model.entries().collect();
     let key = |entry: &Entry| {
@@ -105,7 +105,8 @@ pub(crate) fn entry_cells(model: &Model, sort: Sort) -> Vec<Cells> {
     entries(model, sort).into_iter().map(cells).collect()
 }
 
-/// The lines of the table of interfaces: name, rate, total, verdict, reason, bytes a second, mode.
+/// The lines of the table of interfaces: name, rate, total, verdict, reason, bytes per second,
+/// mode.
 pub(crate) fn interface_cells(model: &Model, sort: Sort) -> Vec<Cells> {
     let mut lines = Vec::new();
     for one in &model.interfaces {
@@ -148,10 +149,10 @@ pub(crate) fn interface_cells(model: &Model, sort: Sort) -> Vec<Cells> {
     lines
 }
 
-/// A rate in at most five letters.
+/// A rate in at most five characters.
 pub(crate) fn short(rate: f64) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    // What would be rounded up to the next unit is that unit's.
+    // A value that would round up to the next unit takes that unit.
     for (unit, name) in units {
         if rate >= unit * 0.9995 {
             let value = rate / unit;
@@ -163,7 +164,7 @@ pub(crate) fn short(rate: f64) -> String {
     format!("{rate:.digits$}")
 }
 
-/// How long ago `time` was.
+/// The time since `time`.
 pub(crate) fn ago(now: Timestamp, time: Timestamp) -> String {
     let seconds = now.duration_since(time).as_secs().max(0);
     match seconds {

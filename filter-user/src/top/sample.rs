@@ -1,4 +1,4 @@
-//! What the kernel says at one moment: all that `top` reads.
+//! A sample: the kernel's state at one moment, as `top` reads it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,23 +29,23 @@ use crate::{
     },
 };
 
-/// The ranges behind the keys of their use.
+/// The ranges by the ids of their use.
 pub(crate) type Ranges = Arc<HashMap<u32, Prefix>>;
 
-/// One moment.
+/// The state at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// When, on a clock that nobody sets.
+    /// The monotonic time, which no clock change affects.
     pub(crate) at: Duration,
-    /// When, for people.
+    /// The wall-clock time, for display.
     pub(crate) time: Timestamp,
-    /// As `status` has it.
+    /// The state, as in `status`.
     pub(crate) state: &'static str,
-    /// What `status` says first.
+    /// The first line of `status`.
     pub(crate) headline: String,
     pub(crate) provisional: Option<Provisional>,
     pub(crate) interfaces: Vec<(ProtectedInterface, Vec<Row>)>,
-    /// Whether reports and uses are counted anew: at first, and when the filter was attached anew.
+    /// Whether reports and uses are counted from zero: in the first sample, and after a new attach.
     pub(crate) anew: bool,
     pub(crate) news: ReportBatch,
     pub(crate) uses: Vec<Use>,
@@ -58,7 +58,7 @@ pub(crate) struct Sampler<'a> {
     attached: Option<Attached>,
 }
 
-/// What is read of a filter that is attached.
+/// The open maps of an attached filter.
 struct Attached {
     maps: Maps,
     reports: ReportReader,
@@ -67,12 +67,12 @@ struct Attached {
 }
 
 impl<'a> Sampler<'a> {
-    /// Begins.
+    /// Opens the maps.
     ///
     /// # Errors
     /// If no filter is attached, or its maps cannot be read.
     pub(crate) fn open(context: &'a Context) -> Result<Self> {
-        // Refuses pins of another layout, and says what is missing.
+        // Refuses pins of another layout, and names what is missing.
         if context.pins.interfaces()?.is_empty() {
             return Err(context.nothing_attached());
         }
@@ -84,7 +84,7 @@ impl<'a> Sampler<'a> {
         Ok(sampler)
     }
 
-    /// Opens the maps in use, where those that are open are not the ones.
+    /// Reopens the maps if other ones are in use now.
     fn follow(&mut self) -> Result<()> {
         if self
             .attached
@@ -105,10 +105,10 @@ impl<'a> Sampler<'a> {
         Ok(())
     }
 
-    /// What the kernel says now. `patient`: waits for the names of ranges, though there be a million.
+    /// Reads the kernel's state. `patient`: waits for the names of ranges, even for a million.
     ///
     /// # Errors
-    /// If it cannot be read: also where the filter is removed at this very moment.
+    /// If it cannot be read, also because the filter is being removed.
     pub(crate) async fn sample(&mut self, patient: bool) -> Result<Sample> {
         let now = Clocks::now()?;
         let guards = protected_interfaces(&self.context.pins, &rtnetlink::interfaces()?)?;
@@ -154,7 +154,7 @@ impl<'a> Sampler<'a> {
             });
             known.hear(patient).await?;
             sample.ranges = known.ranges.clone();
-            // Last: news that were taken are not told again.
+            // This comes last: reports can be read only once.
             sample.news = attached.reports.poll()?;
             sample.anew = std::mem::take(&mut attached.anew);
         }
@@ -163,14 +163,14 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// Which range each use is of. To know that takes a walk over all ranges: it is made beside everything else, only when a range is used
-/// that was not before, and for at most a tenth of the time.
+/// The range of each use. A lookup walks over all ranges. It runs in the background, only when a
+/// new range is used, and for at most a tenth of the time.
 #[derive(Default)]
 struct Known {
     generation: u64,
-    /// Those asked for that are in the generation.
+    /// The requested ranges that are in the generation.
     ranges: Ranges,
-    /// Those asked for.
+    /// The requested ids.
     asked: HashSet<u32>,
     walk: Option<Walk>,
     not_before: Option<Instant>,
@@ -184,7 +184,7 @@ struct Walk {
 }
 
 impl Known {
-    /// Begins a walk if one is needed, and its time has come.
+    /// Starts a walk if one is needed and its pause is over.
     fn ask(
         &mut self,
         uses: &[Use],
@@ -207,7 +207,7 @@ impl Known {
         let task = spawn_blocking(move || {
             let maps = open()?;
             let ranges = maps.ranges_of(slot, &wanted, &Clocks::now()?)?;
-            // The slot may have been given another generation meanwhile.
+            // The slot may hold another generation by now.
             let same = maps.record(slot)?.generation == generation;
             Ok(same.then_some(ranges))
         });
@@ -219,12 +219,12 @@ impl Known {
         });
     }
 
-    /// Takes in what a walk has found, once it is done.
+    /// Takes the result of a finished walk.
     async fn hear(&mut self, patient: bool) -> Result<()> {
         let Some(mut walk) = self.walk.take() else {
             return Ok(());
         };
-        // A short one need not wait for the next sample.
+        // A short walk is awaited, so that its result is in this sample.
         let patience = Duration::from_millis(if patient { 60_000 } else { 20 });
         let Ok(found) = tokio::time::timeout(patience, &mut walk.task).await else {
             self.walk = Some(walk);

@@ -1,4 +1,4 @@
-//! The model from hand-made samples, and the screens drawn from it.
+//! The model from artificial samples, and the screens drawn from it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -54,7 +54,8 @@ fn ranges() -> Ranges {
     Arc::new(ranges.iter().enumerate().map(prefix).collect())
 }
 
-/// What the kernel says in that second: a hundred are dropped in each, twenty-five pass, and one source is reported twice.
+/// The state in that second: each second drops a hundred packets, passes 25, and reports one source
+/// twice.
 fn sample(second: u64) -> Sample {
     let row = |verdict, reason, packets| Row {
         verdict,
@@ -103,7 +104,7 @@ fn sample(second: u64) -> Sample {
     }
 }
 
-/// A quarter of an hour of them: longer than the charts go back.
+/// A quarter of an hour of samples, which is more than the charts cover.
 fn model() -> Model {
     let mut model = Model::default();
     for second in 0..900 {
@@ -123,7 +124,7 @@ fn screen(model: &Model, controls: &mut Controls, size: (u16, u16)) -> Terminal<
 
 fn same(name: &str, terminal: &Terminal<TestBackend>) {
     let mut settings = insta::Settings::new();
-    // Absolute: found without asking cargo where the workspace is.
+    // The path is absolute, so the test need not ask cargo for the workspace.
     let folder = "/src/top/snapshots";
     settings.set_snapshot_path(format!("{}{folder}", env!("CARGO_MANIFEST_DIR")));
     settings.set_prepend_module_to_snapshot(false);
@@ -175,7 +176,7 @@ fn each_sort_has_its_own_order() {
     assert_eq!(order(Sort::LastSeen)[2], office);
 }
 
-/// A flood of sources that come once each, for longer than there is room.
+/// A flood of sources with one packet each, for more samples than there is room.
 #[test]
 fn a_flood_of_sources_neither_fills_memory_nor_hides_who_knocks_again_and_again() {
     let mut model = Model::default();
@@ -253,7 +254,7 @@ fn screens() {
     same("help", &screen(&Model::default(), &mut controls, (80, 24)));
 }
 
-/// Whatever the size: nothing panics, and the first line says as much as there is room for.
+/// At any size nothing panics, and the first line shows as much as fits.
 #[test]
 fn any_size_is_drawn() {
     let model = model();
@@ -276,7 +277,7 @@ fn any_size_is_drawn() {
     }
 }
 
-/// Whatever a device is called: a terminal that draws it obeys none of it.
+/// A terminal obeys no escape sequence in a device's name.
 #[test]
 fn what_a_terminal_would_obey_is_not_drawn() {
     let evil = "e\x1b[31m\x07\u{9b}\u{202e}\u{2066}\u{200b}\u{feff}\r\nth";

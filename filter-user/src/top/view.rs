@@ -1,4 +1,4 @@
-//! The screen, from the model: at any size, down to one where hardly anything fits.
+//! The screen, drawn from the model at any size, down to a few cells.
 
 use ratatui::{
     Frame,
@@ -16,14 +16,14 @@ use super::{
 };
 use crate::ui::visible::is_hidden;
 
-/// How things look; without colours if nobody wants any.
+/// The style; it can be without colours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     colours: bool,
 }
 
 impl Look {
-    /// As `NO_COLOR` says (no-color.org: any value but the empty one).
+    /// Follows `NO_COLOR` (no-color.org: any value but the empty one).
     pub(crate) fn from_environment() -> Self {
         Self::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
     }
@@ -50,7 +50,8 @@ impl Look {
     }
 }
 
-/// A column of a table: its header, whether numbers stand in it, what sorts by it, and how wide the table must be to show it.
+/// A column of a table: its header, alignment, sort key, and the least width of a table that shows
+/// it.
 struct Column(&'static str, Alignment, Option<Sort>, u16);
 
 const L: Alignment = Alignment::Left;
@@ -81,7 +82,7 @@ const INTERFACES: [Column; 7] = [
     Column("XDP", L, None, 76),
 ];
 
-/// Draws all of it. `controls` learns how much room there was.
+/// Draws the whole screen, and stores the size of the table in `controls`.
 pub(crate) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls, look: Look) {
     let frozen = controls.frozen.take();
     let model = frozen.as_deref().unwrap_or(live);
@@ -131,8 +132,8 @@ pub(crate) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls,
     controls.frozen = frozen;
 }
 
-/// Takes out of what is drawn what a terminal would obey: the library leaves out control
-/// characters, and keeps those that change the direction of writing in the cell before them.
+/// Removes control sequences from the drawn cells. The library leaves out control characters, but
+/// keeps those that change the direction of writing in the cell before them.
 fn hide(frame: &mut Frame<'_>) {
     for cell in &mut frame.buffer_mut().content {
         if cell.symbol().contains(is_hidden) {
@@ -162,7 +163,7 @@ fn header<'a>(model: &'a Model, is_paused: bool, look: Look) -> Paragraph<'a> {
     Paragraph::new(lines)
 }
 
-/// How much is refused, or passes, in words.
+/// The rate of dropped or passed packets, in words.
 fn rate_of(model: &Model, passed: bool) -> String {
     if passed {
         let [all, authorized] = [model.rate(&["pass"]), model.authorized_rate()].map(short);
@@ -180,7 +181,7 @@ fn rate_of(model: &Model, passed: bool) -> String {
     }
 }
 
-/// The last minutes, with both axes labelled.
+/// The last minutes as a chart, with both axes labelled.
 fn chart(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look, passed: bool) {
     let now = model.times.last().unwrap_or_default().as_secs_f64();
     let points: Vec<(f64, f64)> = model
@@ -239,7 +240,7 @@ fn table(
         Panel::Interfaces => (&INTERFACES, interface_cells(model, sort)),
     };
     let is_focused = controls.focus == panel;
-    // Where there is no room for a frame there is none.
+    // Small areas have no frame.
     let has_frame = area.height >= 5;
     let room = usize::from(area.height.saturating_sub(if has_frame { 3 } else { 1 }));
     let scroll = &mut controls.scroll[panel as usize];
@@ -292,7 +293,7 @@ fn table(
     frame.render_widget(table, area);
 }
 
-/// What a table is, and what it does not show.
+/// The title of a table, and the number of hidden lines.
 fn name(panel: Panel, model: &Model, lines: usize, shown: &std::ops::Range<usize>) -> String {
     let more = if shown.len() < lines {
         format!(" {}-{} of {lines}", shown.start + 1, shown.end)

@@ -1,4 +1,4 @@
-//! A refused packet as it is shown: a line, or an object.
+//! A dropped packet as it is shown: a line, or an object.
 
 use std::{collections::HashMap, fmt, net::IpAddr};
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::kernel::{bpf::DropReport, net::rtnetlink};
 
-/// The names of interfaces, asked for again when an unknown one comes up.
+/// The names of interfaces, read again when an unknown ifindex appears.
 pub(crate) struct Names {
     known: HashMap<u32, String>,
 }
@@ -27,7 +27,7 @@ impl Names {
             let interfaces = rtnetlink::interfaces()?;
             let all = interfaces.into_iter().map(|one| (one.ifindex, one.name));
             self.known.extend(all);
-            // One that is gone has its number for a name, and is not asked for again.
+            // An interface that is gone keeps its number as its name, so it is not asked for again.
             for report in reports {
                 let number = || format!("#{}", report.ifindex);
                 self.known.entry(report.ifindex).or_insert_with(number);
@@ -42,7 +42,7 @@ impl Names {
     }
 }
 
-/// A refused packet.
+/// A dropped packet.
 #[derive(Serialize)]
 pub(crate) struct Event {
     pub(crate) time: Timestamp,
@@ -103,7 +103,7 @@ impl fmt::Display for End {
     }
 }
 
-/// The data path's clock is no finer.
+/// The data path's clock has a resolution of milliseconds.
 pub(crate) fn milliseconds(time: Timestamp) -> Timestamp {
     time.round(jiff::Unit::Millisecond).unwrap_or(time)
 }

@@ -19,7 +19,7 @@ use crate::{
 /// A change on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Provisional {
-    /// When the generation before is in force again.
+    /// When the previous generation is active again.
     pub(crate) until: Timestamp,
     /// Seconds until then.
     pub(crate) seconds_left: u64,
@@ -37,7 +37,7 @@ impl Provisional {
     }
 }
 
-/// Says whose change is on trial, if one is: what is shown beside it may take itself back.
+/// Reports a provisional change and its author: the values shown next to it may be rolled back.
 pub(crate) fn tell_trial(maps: &Maps) -> Result<()> {
     let standing = maps.standing()?;
     let Some(trial) = Provisional::of(standing, &Clocks::now()?) else {
@@ -62,7 +62,7 @@ impl fmt::Display for Provisional {
     }
 }
 
-/// The first line: what becomes of packets from unauthorized sources to `ports`.
+/// The headline: the verdict for packets from unauthorized sources to `ports`.
 pub(crate) fn headline(state: &str, ports: &str) -> String {
     match state {
         "enforcing" => {
@@ -77,7 +77,7 @@ pub(crate) fn headline(state: &str, ports: &str) -> String {
     }
 }
 
-/// The word for what the policy of `record` does, where a filter is attached.
+/// The word for the effect of the policy of `record`, if a filter is attached.
 pub(crate) fn state(record: &PolicyRecord) -> &'static str {
     match record.mode {
         mode if mode == Mode::Off as u8 => "off",
@@ -86,7 +86,7 @@ pub(crate) fn state(record: &PolicyRecord) -> &'static str {
     }
 }
 
-/// The names of the origins in a set of their bits.
+/// The names of a set of origin bits.
 pub(crate) fn origin_labels(origins: u8) -> Vec<&'static str> {
     Origin::ALL
         .into_iter()

@@ -1,4 +1,4 @@
-//! The counters by interface and reason, and how fast they grow.
+//! The counters by interface and reason, and their rates.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(crate) struct Stats {
 pub(crate) struct InterfaceStats {
     pub(crate) interface: String,
     pub(crate) ifindex: u32,
-    /// Those that are not zero.
+    /// The counters that are not zero.
     pub(crate) counters: Vec<Row>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn read(context: &Context) -> Result<Stats> {
     Ok(Stats { interfaces })
 }
 
-/// The counters of one interface that are not zero; none if the filter has left it meanwhile.
+/// The nonzero counters of an interface; none if the filter was detached from it meanwhile.
 pub(crate) fn counters(counters: &Counters, ifindex: u32) -> Result<Option<Vec<Row>>> {
     let Some(rows) = counters.read(ifindex)? else {
         return Ok(None);
@@ -117,7 +117,7 @@ pub(crate) fn counters(counters: &Counters, ifindex: u32) -> Result<Option<Vec<R
     Ok(Some(rows.map(Row::from).collect()))
 }
 
-/// One counter, and how fast it grew.
+/// One counter, and its rate.
 #[derive(Serialize)]
 pub(crate) struct RatedRow {
     #[serde(flatten)]
@@ -138,7 +138,7 @@ pub(crate) const HEADER: [&str; 7] = [
 ];
 
 impl RatedRow {
-    /// Its line in a table, for the interface that is shown as `interface`.
+    /// Its table cells; `interface` is the name to show.
     pub(crate) fn cells(&self, interface: &str) -> Vec<String> {
         vec![
             interface.to_owned(),
@@ -152,7 +152,7 @@ impl RatedRow {
     }
 }
 
-/// To thousandths: more would only look exact.
+/// Rounds to thousandths: more digits would only look exact.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }

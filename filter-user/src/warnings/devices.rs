@@ -1,17 +1,16 @@
-//! Which devices carry what: traffic of this node alone, pod traffic of the cluster, or a way in.
+//! Kinds of devices: for traffic of this node alone, for pod traffic of the cluster, or neither.
 //!
-//! A device of a known network is told by its name and its kind together. Only root gives names;
-//! but a name alone proves nothing: a bridge with a card in it is a way in whatever it is called,
-//! and so is a VXLAN device that no network plugin calls so.
+//! A device of a known network is recognized by its name and kind together. Only root can name
+//! devices, but a name alone proves nothing. A bridge with a network card is reachable from outside
+//! whatever its name, and so is a VXLAN device with an unknown name.
 
 use netlink_packet_route::link::InfoKind;
 
 use crate::kernel::net::interface::Interface;
 
-/// Whether what comes in over `interface` is from this node: from itself, or from one of its pods
-/// or containers, as far as the names tell that network plugins and container engines give to the
-/// host's ends of their pairs. The card of a node that is a container itself is such a pair, too,
-/// and has another name.
+/// Whether traffic over `interface` comes from this node, its pods or its containers. Network
+/// plugins and container engines name the host's ends of their pairs, so the names tell. The
+/// network card of a node that is a container is a pair, too, with another name.
 pub(super) fn is_local(interface: &Interface) -> bool {
     const LOOPBACK: u32 = 1;
     const PAIRS: [&str; 7] = ["veth", "cali", "lxc", "cilium_", "eni", "azv", "gke"];
@@ -55,13 +54,13 @@ pub(super) fn is_overlay(interface: &Interface) -> bool {
     }
 }
 
-/// Whether `name` is `start` and a number.
+/// Whether `name` is `start` followed by a number.
 pub(super) fn numbered(name: &str, start: &str) -> bool {
     name.strip_prefix(start)
         .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether devices of this kind take packets out of other packets.
+/// Whether devices of this kind decapsulate packets.
 pub(super) fn is_tunnel(kind: &InfoKind) -> bool {
     match kind {
         InfoKind::Tun

@@ -1,4 +1,4 @@
-//! What is known of the node, and what there is to warn of in it.
+//! The facts of a node, and the warnings that follow from them.
 
 #[cfg(test)]
 mod tests;
@@ -32,14 +32,14 @@ use crate::{
     },
 };
 
-/// What is known of the node, and of the filter on it.
+/// The facts of the node and of its filter.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The protected ports.
     ports: BTreeSet<u16>,
     /// The guarded destinations; empty for any.
     destinations: Vec<IpNet>,
-    /// What rewrites destinations here; not asked where any is guarded.
+    /// The programs that rewrite destinations; not read if any destination is guarded.
     rewriters: Vec<String>,
     interfaces: Vec<Interface>,
     addresses: Vec<(u32, IpAddr)>,
@@ -50,13 +50,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Asks the kernel, for a filter that protects `ports` at `destinations`, which are empty for
-    /// any. What it does not tell is not warned of.
+    /// Reads the facts from the kernel, for a filter that protects `ports` at `destinations` (empty
+    /// for any). A fact that the kernel does not give causes no warning.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
     pub fn gather(ports: &BTreeSet<u16>, destinations: &[IpNet]) -> Result<Self> {
-        // Of the network namespace that the calling thread is in.
+        // This path is of the calling thread's network namespace.
         let sysctl = |name: &str| {
             let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
             text.unwrap_or_default()
@@ -80,7 +80,7 @@ impl Facts {
         })
     }
 
-    /// The warnings, for a filter that is on the interfaces that `guarded` names.
+    /// The warnings for a filter on the interfaces in `guarded`.
     pub fn warnings(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
         let mut warnings = self.unguarded_listeners(guarded);
         warnings.extend(self.tunnels(guarded));
@@ -113,7 +113,7 @@ impl Facts {
             .collect()
     }
 
-    /// Tunnels that are up, have no filter, and belong to no known network of a cluster.
+    /// Tunnels that are up, have no filter, and belong to no known cluster network.
     fn tunnels(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
         let open = self.open_tunnels(guarded);
         open.filter(|interface| !is_overlay(interface))
@@ -138,7 +138,7 @@ impl Facts {
             .collect()
     }
 
-    /// All overlays of the cluster's network in one.
+    /// One warning for all overlays of the cluster's network.
     fn overlays(&self, guarded: &BTreeSet<u32>) -> Option<Warning> {
         let overlays: Vec<&Interface> = self
             .open_tunnels(guarded)
@@ -177,7 +177,7 @@ impl Facts {
         self.interfaces.iter().filter(is_open)
     }
 
-    /// Interfaces over which a listener on a protected port is reached, and that have no filter.
+    /// Interfaces without a filter that reach a listener on a protected port.
     fn unguarded_listeners(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
         let mut found: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
         for listener in &self.listeners {
@@ -216,9 +216,9 @@ impl Facts {
         warnings.collect()
     }
 
-    /// Listeners that are reached at an address of this node which is not among the destinations.
+    /// Listeners that are reachable at an address of this node outside the destinations.
     fn outside_destinations(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
-        /// More are counted.
+        /// Further addresses are only counted.
         const NAMED: usize = 5;
         if self.destinations.is_empty() {
             return Vec::new();
@@ -230,7 +230,8 @@ impl Facts {
                     .destinations
                     .iter()
                     .any(|range| range.contains(address));
-                // A link-local address is reached over its own interface, any other over each.
+                // A link-local address is reachable over its own interface, any other address over
+                // each.
                 let met = !is_link_local(*address) || guarded.contains(ifindex);
                 if reaches(listener, *address) && met && !named {
                     found.entry(listener.port()).or_default().insert(*address);
@@ -273,28 +274,30 @@ impl Facts {
         })
     }
 
-    /// Whether whatever comes in over `interface` has passed a filter, its own or that of what lies
-    /// under it, or is of this node alone.
+    /// Whether all traffic over `interface` passed a filter, its own or that of a lower device, or
+    /// is from this node alone.
     fn covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
         if guarded.contains(&interface.ifindex) || is_local(interface) {
             return true;
         }
         match &interface.kind {
             Some(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan) => {
-                // A device may be on top of one in another network namespace, whose number means another one here.
+                // The lower device may be in another network namespace, where its ifindex means
+                // another device.
                 let lower = interface.lower.and_then(|ifindex| self.interface(ifindex));
                 lower.is_some_and(|lower| {
                     lower.ifindex != interface.ifindex && self.covered(lower, guarded)
                 })
             }
-            // An XDP program on a VRF sees nothing; its ports have the filters.
+            // An XDP program on a VRF sees no packets; its ports have the filters.
             Some(kind @ (InfoKind::Bridge | InfoKind::Bond | InfoKind::Team | InfoKind::Vrf)) => {
                 let mut ports = self
                     .interfaces
                     .iter()
                     .filter(|port| port.master == Some(interface.ifindex))
                     .peekable();
-                // Nothing comes in over a bridge without ports, as that of a container engine at rest.
+                // A bridge without ports, such as that of an idle container engine, receives
+                // nothing.
                 (*kind == InfoKind::Bridge || ports.peek().is_some())
                     && ports.all(|port| {
                         guarded.contains(&port.ifindex) || is_local(port) || self.is_guest(port)
@@ -304,7 +307,8 @@ impl Facts {
         }
     }
 
-    /// Whether `interface` is the host's end of a virtual machine's card on a bridge of libvirt.
+    /// Whether `interface` is the host's end of a virtual machine's network card on a bridge of
+    /// libvirt.
     fn is_guest(&self, interface: &Interface) -> bool {
         let master = interface.master.and_then(|ifindex| self.interface(ifindex));
         interface.kind == Some(InfoKind::Tun)
@@ -313,7 +317,7 @@ impl Facts {
     }
 
     fn hidden_clients(&self) -> Option<Warning> {
-        /// Fewer say nothing.
+        /// Fewer connections prove nothing.
         const CONNECTIONS: usize = 10;
         let own = |ip: IpAddr| ip.is_loopback() || self.addresses.iter().any(|(_, own)| *own == ip);
         let remotes = self
@@ -371,18 +375,18 @@ impl Facts {
     }
 }
 
-/// How an interface gets a filter.
+/// The hint for an unguarded interface.
 fn guard_it(name: &str) -> String {
     format!("guard it: `apifence attach --interface {name}`, or add it to `interfaces`")
 }
 
-/// The kind of a device in a word.
+/// The kind of a device, in a word.
 fn kind(interface: &Interface) -> String {
     let kind = interface.kind.as_ref();
     kind.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Whether a packet to `address` of this node meets `listener`.
+/// Whether a packet to `address` of this node reaches `listener`.
 fn reaches(listener: &SocketAddr, address: IpAddr) -> bool {
     match listener.ip() {
         IpAddr::V6(any) if any.is_unspecified() => true,

@@ -1,4 +1,4 @@
-//! What an operator should know of this node, put together for `status`, `attach` and `run`.
+//! The warnings of this node for `status`, `attach` and `run`.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -32,7 +32,7 @@ use crate::{
     ui::error::UserError,
 };
 
-/// What an operator should know of this node, by the settings in force; what is acknowledged is marked.
+/// The warnings of this node under the settings in force, with acknowledged ones marked.
 pub(crate) fn of_node(context: &Context) -> Result<Vec<Warning>> {
     let have = match context.maps()? {
         Some(maps) => maps.settings(maps.active_slot()?).ok(),
@@ -46,8 +46,8 @@ pub(crate) fn of_node(context: &Context) -> Result<Vec<Warning>> {
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
-/// The same with what is wrong with the filter itself, for the process that keeps it as `health`
-/// says; `ranges` remember what the list has to say.
+/// The same, with faults of the filter itself, for `run`. `health` is its own state; `ranges`
+/// caches the warnings about the list.
 pub(crate) fn of_everything(
     context: &Context,
     health: &Health,
@@ -56,14 +56,14 @@ pub(crate) fn of_everything(
     let interfaces = rtnetlink::interfaces()?;
     let guards = protected_interfaces(&context.pins, &interfaces)?;
     let mut strays = strays(&context.pins, &interfaces)?;
-    // What this process holds is no stray, pinned or not.
+    // A filter that this process holds is not a stray, even if its pin is gone.
     strays.retain(|stray| !health.guarded.contains(&stray.ifindex));
     let mut warnings = of_strays(&strays);
     let is_held = |name: &String| {
         let mut held = interfaces.iter();
         held.any(|found| found.name == *name && health.guarded.contains(&found.ifindex))
     };
-    // It knows them: asking the kernel would read every route.
+    // `health` knows the wanted interfaces: asking the kernel would read every route.
     let wanted = health.interfaces.iter().filter(|name| !is_held(name));
     let wanted = wanted.cloned().collect();
     warnings.extend(of_interfaces(&wanted, &interfaces, &guards, &strays));
@@ -99,7 +99,8 @@ pub(crate) fn of_everything(
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
-/// How traffic may come past a filter on `guarded`, and who else decides what it does.
+/// Traffic that may bypass a filter on `guarded`, and other users that may write the files of the
+/// policy.
 pub(crate) fn of_traffic(
     context: &Context,
     settings: &Settings,
@@ -111,7 +112,7 @@ pub(crate) fn of_traffic(
     Ok(warnings)
 }
 
-/// Which of the files that decide who is let in others may write.
+/// The files of the policy that other users may write.
 fn written_by_others(context: &Context) -> impl Iterator<Item = Warning> {
     let files = [Path::new(&context.file.path), &context.global.ranges_file];
     files.into_iter().filter_map(|file| {
@@ -126,7 +127,7 @@ fn written_by_others(context: &Context) -> impl Iterator<Item = Warning> {
     })
 }
 
-/// Filters whose pins are elsewhere.
+/// Filters with pins in another place.
 pub(crate) fn of_strays(strays: &[Stray]) -> Vec<Warning> {
     let warning = |stray: &Stray| {
         Warning::new(Code::FilteredElsewhere, stray.cause(), stray.hint()).on(&stray.interface)
@@ -134,7 +135,7 @@ pub(crate) fn of_strays(strays: &[Stray]) -> Vec<Warning> {
     strays.iter().map(warning).collect()
 }
 
-/// Interfaces that were guarded or are `wanted` to be, and are not.
+/// Interfaces that were guarded or are `wanted`, and are not guarded.
 pub(crate) fn of_interfaces(
     wanted: &BTreeSet<String>,
     interfaces: &[Interface],
@@ -183,10 +184,10 @@ pub(crate) fn of_interfaces(
     warnings
 }
 
-/// That `interface` is not guarded, and `why` that matters, or what is there instead.
+/// The warning that `interface` is unguarded: `why` it matters, or the foreign program there.
 fn unguarded(interface: &Interface, why: &str) -> Warning {
     let name = &interface.name;
-    // What is ours is not in the way.
+    // Our own program does not count as foreign.
     let foreign = interface.xdp.filter(|xdp| {
         let program = crate::kernel::bpf::loaded(xdp.program_id);
         program.is_none_or(|program| program.link_header().is_none())
@@ -209,14 +210,14 @@ fn unguarded(interface: &Interface, why: &str) -> Warning {
     Warning::new(Code::UnguardedInterface, message, hint)
 }
 
-/// That the maps of the filter cannot be read.
+/// The warning that the maps of the filter cannot be read.
 pub(crate) fn unreadable(error: &anyhow::Error) -> Warning {
     let problem = error.downcast_ref::<UserError>();
     let hint = problem.map_or("", |problem| &problem.hint);
     Warning::new(Code::UnreadablePolicy, format!("{error:#}"), hint)
 }
 
-/// That the policy in force does not come from the files.
+/// The warning that the policy in force does not come from the files.
 pub(crate) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
     let mend = "`apifence status` names what is wrong with them; once corrected, `run` or `attach` puts them in force";
     let (message, hint) = match basis {
@@ -245,18 +246,18 @@ pub(crate) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
     Some(Warning::new(Code::PolicySource, message, hint))
 }
 
-/// Those ranges of a generation that there is something to say of.
+/// The ranges of a generation that cause warnings.
 #[derive(Debug, Default)]
 pub(crate) struct Ranges {
-    /// The number of the generation, and when it was put in force.
+    /// The number of the generation, and when it came into force.
     mark: Option<(u64, u64)>,
     prefixes: Vec<Prefix>,
-    /// The families of which those that do not expire let every source in.
+    /// The families that ranges without expiry cover completely.
     everyone: Vec<IpNet>,
 }
 
 impl Ranges {
-    /// Of a generation with these prefixes.
+    /// The ranges of a generation with these prefixes.
     pub(crate) fn new<'a>(
         record: &PolicyRecord,
         prefixes: impl Iterator<Item = &'a Prefix>,
@@ -282,7 +283,7 @@ impl Ranges {
         self.mark == Some((record.generation, record.applied_at))
     }
 
-    /// What there is to say of them at `now`.
+    /// The warnings at `now`.
     pub(crate) fn warnings(&self, now: Timestamp) -> Vec<Warning> {
         let (living, expired): (Vec<&Prefix>, Vec<&Prefix>) =
             self.prefixes.iter().partition(|prefix| prefix.lives(now));
@@ -311,7 +312,7 @@ impl Ranges {
     }
 }
 
-/// That every source of the family of `all` is let in, by that one range or by others together.
+/// The warning that every source of the family of `all` is authorized, by one range or by several.
 fn everyone(all: IpNet, is_one: bool) -> Warning {
     let family = match all {
         IpNet::V4(_) => "IPv4",
@@ -326,7 +327,7 @@ fn everyone(all: IpNet, is_one: bool) -> Warning {
     Warning::new(Code::Everyone, message, hint).about([all])
 }
 
-/// What is acknowledged, by the settings and by `status --ack`; and why the latter cannot be read.
+/// The acknowledgements in the settings and of `status --ack`; and why the latter are unreadable.
 pub(crate) fn acknowledged(context: &Context) -> (Vec<Acknowledgement>, Option<anyhow::Error>) {
     let mut known = context.config.acknowledged_warnings.to_vec();
     match AcknowledgedStore::new(&context.config.state_dir).read() {
@@ -338,9 +339,8 @@ pub(crate) fn acknowledged(context: &Context) -> (Vec<Acknowledgement>, Option<a
     }
 }
 
-/// The interfaces that are to be guarded, by name: those that the settings name, or the last
-/// `attach` or `run`; or else those that hold the default routes. Those that were guarded and are
-/// still there come with them.
+/// The names of the interfaces to guard: those in the settings, those of the last `attach` or
+/// `run`, or those with the default routes. Guarded interfaces that still exist are added.
 pub(crate) fn wanted(context: &Context, guards: &[ProtectedInterface]) -> Result<BTreeSet<String>> {
     let mut names = context.config.interfaces.to_vec();
     if names.is_empty() {

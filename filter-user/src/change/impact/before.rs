@@ -1,4 +1,4 @@
-//! What packets meet until the change.
+//! The policy before the change.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -17,16 +17,16 @@ use crate::{
 };
 use ipnet::IpNet;
 
-/// Whether a filter for these destinations judges what is sent to `local`.
+/// Whether a filter for these destinations judges packets to `local`.
 pub(crate) fn guards(destinations: &[IpNet], local: IpAddr) -> bool {
     destinations.is_empty() || destinations.iter().any(|range| range.contains(&local))
 }
 
-/// The policy in force, and where.
+/// The policy in force, and its slot.
 pub(crate) struct Before<'a> {
-    /// None where nothing is judged, or nothing is dropped: everyone gets in.
+    /// None if no policy drops packets: every source passes.
     judge: Option<(&'a Maps, Slot)>,
-    /// What it was made from; none if that cannot be read.
+    /// Its settings; none if they cannot be read.
     pub(crate) settings: Option<Settings>,
     /// The interfaces that have a filter.
     pub(crate) guarded: BTreeSet<u32>,
@@ -53,7 +53,7 @@ impl<'a> Before<'a> {
 
     /// The ports that it drops packets to; none if it drops nothing.
     pub(crate) fn enforced(&self) -> Option<&BTreeSet<u16>> {
-        /// Of settings that cannot be read.
+        /// Used if the settings are unreadable.
         static UNKNOWN: BTreeSet<u16> = BTreeSet::new();
         self.judge?;
         Some(
@@ -63,9 +63,10 @@ impl<'a> Before<'a> {
         )
     }
 
-    /// Whether it lets packets of `connection` in that come over an interface which has a filter, or has none.
+    /// Whether it passes packets of `connection` that come over an interface with or without a
+    /// filter.
     pub(crate) fn lets(&self, connection: &Connection, has_filter: bool) -> Result<bool> {
-        // Of settings that cannot be read nobody knows what they left open.
+        // With unreadable settings the connection counts as open before.
         let (Some(settings), true) = (&self.settings, has_filter) else {
             return Ok(true);
         };
@@ -75,13 +76,14 @@ impl<'a> Before<'a> {
         Ok(!judged || self.authorizes(connection.remote.ip())?)
     }
 
-    /// Whether it lets `client` in over an interface with a filter, somewhere that `policy` guards.
+    /// Whether it passes `client` over an interface with a filter to a destination that `policy`
+    /// guards.
     pub(crate) fn lets_anywhere(&self, client: IpAddr, policy: &Policy) -> Result<bool> {
         let Some(settings) = &self.settings else {
             return Ok(true);
         };
         let now = &policy.settings;
-        // What is inside one of them was guarded before.
+        // A destination inside one of the old ones was guarded before.
         let wider = !settings.destinations.is_empty()
             && (now.destinations.is_empty()
                 || now.destinations.iter().any(|range| {

@@ -1,4 +1,4 @@
-//! See before you impact: which connections a change of the policy would cut, and whose they are.
+//! The impact of a change: the connections that it cuts, and their owners.
 
 mod before;
 
@@ -40,25 +40,25 @@ use crate::{
     ui::error::UserError,
 };
 
-/// What a change would do to those who are connected.
+/// The effect of a change on open connections.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Impact {
     /// Connections to the protected ports that stop at their next packet.
     cut: Vec<Cut>,
     /// How many stay.
     kept: usize,
-    /// The address that this shell came in from, if it is shut out.
+    /// The address of this SSH session, if the change blocks it.
     shuts_out: Option<IpAddr>,
-    /// Others who are logged in on this node by SSH, and are shut out.
+    /// Other addresses with an SSH session on this node that the change blocks.
     administrators: Vec<IpAddr>,
-    /// Why nobody can tell.
+    /// Why the connections are unknown.
     unknown: Option<String>,
     /// Which connections cannot be seen.
     unseen: Option<String>,
-    /// What nobody can tell of the ports that packets are dropped to from then on.
+    /// The note about an unreadable NAT table.
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<String>,
-    /// What has to be clear before anything is dropped.
+    /// The reason against the first enforcement.
     #[serde(skip)]
     unclear: Option<Unclear>,
     /// Whether SSH is filtered, too.
@@ -72,13 +72,13 @@ struct Cut {
     #[serde(flatten)]
     connection: Connection,
     kind: Kind,
-    /// What tells that, in words.
+    /// The evidence for `kind`, in words.
     why: Option<String>,
-    /// Why nobody knows whether the client is there. Then it keeps nobody from a change.
+    /// Why the client may be gone. Such a connection does not block a change.
     doubt: Option<&'static str>,
 }
 
-/// Whose connection it is.
+/// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
@@ -87,9 +87,8 @@ enum Kind {
     Client,
 }
 
-/// Looks at the connections of this node, and at the address that this shell came in from.
-/// `guarded` are the interfaces that the filter will be on; `maps` those of the policy in force, if
-/// there is one.
+/// Examines the connections of this node and the address of this SSH session. `guarded` are the
+/// interfaces that the filter will be on; `maps` hold the policy in force, if there is one.
 pub(crate) fn assess(
     context: &Context,
     maps: Option<&Maps>,
@@ -97,7 +96,7 @@ pub(crate) fn assess(
     guarded: &BTreeSet<u32>,
 ) -> Result<Impact> {
     let now = Clocks::now()?;
-    // It takes as long as all the rest.
+    // Finding the SSH client takes as long as all other steps together.
     let origin = thread::Builder::new()
         .spawn(ssh_client_address)
         .context("start thread")?;
@@ -120,7 +119,7 @@ pub(crate) fn assess(
     let mut cut = Vec::new();
     for (connection, Seen { bound, doubt }) in seen {
         let (client, local) = (connection.remote.ip(), connection.local);
-        // What the node says to itself never passes the filter.
+        // Traffic of the node to itself never passes the filter.
         if !policy.settings.ports.contains(&local.port()) || paths.is_own(client) {
             continue;
         }
@@ -138,7 +137,7 @@ pub(crate) fn assess(
         }
     }
     let origin = origin.join().unwrap_or_else(|panic| resume_unwind(panic));
-    // A link-local address leads anywhere unless the interface is known.
+    // The route to a link-local address is unknown without its interface.
     let connected = sockets.iter().map(|socket| {
         let bound = Some(socket.interface).filter(|bound| *bound != 0);
         (socket.connection.remote.ip(), bound)
@@ -172,16 +171,16 @@ pub(crate) fn assess(
 
 const SSH: u16 = 22;
 
-/// What else is known of a connection.
+/// Further facts about a connection.
 struct Seen {
-    /// The number of the interface that it is bound to, or 0.
+    /// The ifindex that it is bound to, or 0.
     bound: u32,
-    /// Why nobody knows whether the client is there.
+    /// Why the client may be gone.
     doubt: Option<&'static str>,
 }
 
-/// The connections as the filter sees them, in order: what is rewritten behind the filter, or
-/// forwarded, is what connection tracking knows, and not the socket.
+/// The connections as the filter sees them, in order. For forwarded and for translated connections
+/// the packet's addresses are those in connection tracking, not those of the socket.
 fn seen(
     sockets: &[TcpSocket],
     policy: &Policy,
@@ -195,7 +194,7 @@ fn seen(
             .iter()
             .any(|file| on(file).is_ok_and(|on| on.trim() != "0"))
     };
-    // There may be very many of them, where nothing can be cut.
+    // The table may be very long, so it is read only if connections can be cut.
     let wanted = policy.mode() == Mode::Enforce && (forwards() || !rewriters().is_empty());
     let tracked = match wanted.then(tracked) {
         None => Vec::new(),
@@ -227,7 +226,7 @@ fn seen(
         })
         .collect();
     for tracked in tracked {
-        // Where it ends on this node, the sockets say more.
+        // For a connection that ends on this node the sockets say more.
         if !paths.is_own(tracked.rewritten.local.ip()) {
             let doubt = tracked.is_half_closed.then_some(CLOSED);
             seen.entry(tracked.original)
@@ -237,7 +236,7 @@ fn seen(
     seen
 }
 
-/// What is known of those whose connections are cut.
+/// The connections that are cut, each with its owner.
 fn named(
     context: &Context,
     cut: Vec<(Connection, Option<&'static str>)>,
@@ -261,7 +260,7 @@ fn named(
     }
     let state_dir: &Path = &context.config.state_dir;
     let nodes = Nodes::gather(state_dir, sockets, &ports, &cluster)?;
-    // It is the list until now, unless somebody has edited it.
+    // The file holds the list in force, unless it was edited since.
     let file = read_ranges(&context.global.ranges_file).ok().flatten();
     let list = file.map_or(List::Off, |file| file.list());
     let named = cut.into_iter().map(|(connection, doubt)| {
@@ -281,7 +280,7 @@ fn named(
     Ok(named.collect())
 }
 
-/// The innermost entry that lets `client` in, in words.
+/// The longest entry that contains `client`, in words.
 fn listed(entries: &[Entry], client: IpAddr) -> Option<String> {
     let around = entries.iter().filter(|entry| entry.range.contains(&client));
     let entry = around.max_by_key(|entry| entry.range.prefix_len())?;
@@ -297,7 +296,7 @@ fn listed(entries: &[Entry], client: IpAddr) -> Option<String> {
 }
 
 impl Impact {
-    /// What there is to say about it, a line each; in place of a change that `would` do it.
+    /// The report, one line each; `would`: the change is not made.
     pub(crate) fn lines(&self, would: bool) -> Vec<String> {
         let (are_cut, is_shut_out) = match would {
             true => ("would be cut", "would be shut out"),
@@ -342,8 +341,8 @@ impl Impact {
         }
     }
 
-    /// Why nobody should do this who cannot be asked, in words: it cuts nodes of the cluster, or
-    /// shuts out who administers this one. Anybody else is shut out on purpose.
+    /// Why `run` must not make the change unasked: it cuts cluster nodes, or blocks an
+    /// administrator of this node. All other sources are blocked on purpose.
     pub(crate) fn serious(&self) -> Option<String> {
         self.nodes().or_else(|| {
             let mut shut_out = self.shuts_out.iter().chain(&self.administrators);
@@ -355,12 +354,12 @@ impl Impact {
         })
     }
 
-    /// What is cut, and whose client is certainly there.
+    /// The cut connections whose client is certainly there.
     fn open(&self) -> impl Iterator<Item = &Cut> {
         self.cut.iter().filter(|cut| cut.doubt.is_none())
     }
 
-    /// The nodes that are cut, in words.
+    /// The cluster nodes that are cut, in words.
     fn nodes(&self) -> Option<String> {
         let cut = self.open().filter(|cut| cut.kind == Kind::ClusterNode);
         let nodes: BTreeMap<IpAddr, Option<&String>> = cut
@@ -377,7 +376,7 @@ impl Impact {
         })
     }
 
-    /// Refuses what would lock nodes of the cluster, or the operator, out, unless that is insisted on.
+    /// Refuses a change that would cut cluster nodes or lock the operator out, unless it is forced.
     pub(crate) fn insist(&self, force: bool) -> Result<()> {
         if let Some(unclear) = self.unclear.as_ref().filter(|_| !force) {
             return Err(unclear.refusal());

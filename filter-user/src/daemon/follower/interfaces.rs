@@ -1,5 +1,5 @@
-//! Interfaces that the config file names anew: they are guarded at once, unless that would cut
-//! nodes of the cluster, or those who administer this node. An interface cannot be on trial.
+//! Interfaces that the config file adds. They are guarded at once, unless that would cut cluster
+//! nodes or administrators of this node. An interface cannot be on trial.
 
 use anyhow::Result;
 
@@ -15,14 +15,14 @@ use crate::{
     ui::error::UserError,
 };
 
-/// What there may be a complaint of.
+/// The matter of alerts about interfaces.
 pub(crate) const INTERFACES: &str = "interfaces";
 
 impl Follower {
-    /// Hands the interfaces that the config file names to the guard, if nothing is in the way.
+    /// Passes the interfaces in the config file to the guard, unless that would cut cluster nodes.
     pub(crate) fn offer_interfaces(&mut self) {
         let wanted = Wanted::of(&self.context.config);
-        // What cannot be looked at is guarded: an open port is worse.
+        // If the impact is unknown, the interfaces are guarded: an open port is worse.
         if let Ok(Some(reason)) = self.would_cut(&wanted) {
             let error = UserError::failed(
                 format!("guard the interfaces that the config file names: {reason}"),
@@ -34,7 +34,7 @@ impl Follower {
             return;
         }
         self.offers = false;
-        // Whether the files are in force is to be told again.
+        // The state of the files must be reported again.
         self.doubt |= self.alerts.has(INTERFACES);
         self.alerts.clear(INTERFACES, "the interfaces are guarded");
         self.wanted.send_if_modified(|before| {
@@ -44,7 +44,7 @@ impl Follower {
         });
     }
 
-    /// Whom the policy in force would cut on those interfaces of `wanted` that have no filter.
+    /// The cluster nodes or administrators that would be cut on unguarded interfaces of `wanted`.
     fn would_cut(&mut self, wanted: &Wanted) -> Result<Option<String>> {
         let guarded = self.health.borrow().guarded.clone();
         let mut all = guarded.clone();

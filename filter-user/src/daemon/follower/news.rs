@@ -1,4 +1,4 @@
-//! What the log says of a policy that came into force.
+//! Log lines about a policy that came into force.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use crate::{
     ui::output::say,
 };
 
-/// How many entries a line names.
+/// How many entries one line names.
 const NAMED: usize = 5;
 
-/// The difference of two lists, in words on a line: `+203.0.113.10/32 (bastion); 5 in the list`.
+/// The difference of two lists in one line: `+203.0.113.10/32 (bastion); 5 in the list`.
 fn of_lists(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> String {
     let total = match list {
         List::Off => return "enforcement is off, everyone passes".to_owned(),
@@ -36,8 +36,8 @@ fn of_lists(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> S
     words.join("; ")
 }
 
-/// Says that the ranges file at `path` is in force, in place of the list of `record`, and how
-/// settings `changes` with it.
+/// Reports that the ranges file at `path` replaced the list of `record`, and the `changes` of
+/// settings.
 pub(crate) fn applied(
     path: &Path,
     record: &PolicyRecord,
@@ -71,14 +71,14 @@ pub(crate) fn applied(
     remarks.iter().for_each(say);
 }
 
-/// A policy that was in force when it was looked at last.
+/// The policy in force when it was last examined.
 #[derive(Clone)]
 pub(crate) struct PolicySnapshot {
     pub(crate) list: List,
     pub(crate) settings: Option<Settings>,
 }
 
-/// Says that `by` put another policy in force than the one `seen`.
+/// Reports that the author `by` replaced the policy `seen`.
 pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: &PolicySnapshot) {
     let by = by.map_or_else(|| "another command".to_owned(), |by| by.to_string());
     let Some(seen) = seen else {

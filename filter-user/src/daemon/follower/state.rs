@@ -1,4 +1,4 @@
-//! What the follower holds.
+//! The state of the follower.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -22,9 +22,9 @@ use crate::{
     warnings::node,
 };
 
-/// The one who follows the files.
+/// The follower of the files.
 pub(crate) struct Follower {
-    /// With the settings as the config file says them now.
+    /// Its settings are those of the config file as last read.
     pub(crate) context: Context,
     pub(crate) matches: Arc<ArgMatches>,
     pub(crate) decapsulation: decapsulation::Watch,
@@ -33,51 +33,53 @@ pub(crate) struct Follower {
     pub(crate) turns: Arc<Turns>,
     pub(crate) config_file: WatchedFile,
     pub(crate) ranges_file: WatchedFile,
-    /// Whether the config file could ever be read: until then the settings in force stay.
+    /// Whether the config file was ever valid; until then the settings in force stay.
     pub(crate) has_config: bool,
-    /// What the policy in force was made from, as far as it was looked at.
+    /// The policy in force, as far as it was examined.
     pub(crate) known: Known,
-    /// The maps in use, and where they were found.
+    /// The open maps, and the stamp of their pin.
     pub(crate) open: Option<(FileStamp, Maps)>,
-    /// Whether the policy is to be compared with what is wanted.
+    /// Whether the policy must be compared with the wanted one.
     pub(crate) doubt: bool,
-    /// When a policy that could not be put in force is tried again, if nothing happens before.
+    /// When a policy that could not be put in force is tried again without an event.
     pub(crate) not_before: Option<Instant>,
-    /// Since when another writer has the lock that is needed.
+    /// Since when another writer holds the lock.
     pub(crate) blocked: Option<Instant>,
-    /// Whether a trial was not confirmed, and what the files say is not what returned: it waits for somebody to touch them.
+    /// Whether a trial was rolled back, and the files differ from the policy in force. They are not
+    /// applied until the operator changes or reloads them.
     pub(crate) held: bool,
-    /// The files as they were put on trial last, unless they are in force for good since.
+    /// The files' last version on trial, unless it was confirmed since.
     pub(crate) tried: Option<PolicyMark>,
-    /// Whether the config file may name other interfaces than the guard knows of.
+    /// Whether the config file may name other interfaces than the guard knows.
     pub(crate) offers: bool,
-    /// Whether somebody asked for the files.
+    /// Whether the operator asked for a reload.
     pub(crate) asked: bool,
-    /// Whether somebody asked for the files, or edited one, since they were put in force last.
+    /// Whether the files were reloaded or edited since they were last put in force.
     pub(crate) touched: bool,
     pub(crate) alerts: Alerts,
-    /// The warnings that were told, by what tells them apart.
+    /// The keys of the warnings that were reported.
     pub(crate) warned: BTreeSet<(Code, BTreeSet<String>)>,
-    /// What the list has to be warned of.
+    /// The warnings about the list, cached.
     pub(crate) ranges: node::Ranges,
     pub(crate) acknowledged: WatchedFile,
-    /// Whether warnings are to be looked for before their time.
+    /// Whether warnings are gathered before their time.
     pub(crate) hurry: bool,
 }
 
-/// What a policy in force was made from.
+/// The policy in force, and the facts it was made from.
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) standing: Option<PolicyState>,
     pub(crate) generation: u64,
     pub(crate) basis: Basis,
-    /// The node's addresses; none if they are not known.
+    /// The node's addresses; none if they are unknown.
     pub(crate) node: Option<Vec<IpNet>>,
     /// Why it is not enforced yet.
     pub(crate) first: Option<String>,
-    /// By how much the wall clock was ahead: expiries are kept on the other one.
+    /// The wall clock minus the boot clock in nanoseconds when the policy was compiled: expiries in
+    /// the kernel use the boot clock.
     pub(crate) ahead: i128,
-    /// The policy in force, if it was looked at.
+    /// The policy in force, if it was examined.
     pub(crate) seen: Option<news::PolicySnapshot>,
 }
 
@@ -86,8 +88,8 @@ impl Known {
         matches!(self.standing, Some(PolicyState::Provisional { .. }))
     }
 
-    /// Says what somebody else must have done, if `generation`, which `by` wanted, is the one in
-    /// force `now`, and this is what was known before.
+    /// Reports a change by another process: `generation` by the author `by` is in force `now`, and
+    /// differs from the last known one.
     pub(crate) fn tell_news(
         &self,
         generation: u64,

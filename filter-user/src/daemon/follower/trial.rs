@@ -1,5 +1,5 @@
-//! An edit of the files that would cut nodes of the cluster, or those who administer this node: it
-//! goes in force on trial, unless somebody wants it otherwise.
+//! An edit of the files that would cut cluster nodes or administrators of this node. It comes into
+//! force on trial, unless the settings say otherwise.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::{
 
 /// How an edit comes into force.
 pub(crate) enum Way {
-    /// For good.
+    /// Permanently.
     Apply,
-    /// For as long, unless somebody confirms it.
+    /// For this time, unless it is confirmed.
     Trial(Duration),
 }
 
-/// How an edit with this `mark` comes into force, which does what `impact` says.
+/// How an edit with this `mark` and `impact` comes into force.
 ///
 /// # Errors
-/// If it does not: it is to be refused.
+/// If it is refused.
 pub(crate) fn way(config: &Config, impact: &Impact, mark: &PolicyMark) -> Result<Way> {
     let Some(reason) = impact.serious() else {
         return Ok(Way::Apply);
@@ -56,7 +56,7 @@ pub(crate) fn way(config: &Config, impact: &Impact, mark: &PolicyMark) -> Result
     }
 }
 
-/// Whether the files were edited again, while an edit of them was on trial: then they say `list` and `settings` now.
+/// Whether the files, with `list` and `settings`, were edited again while an edit was on trial.
 pub(crate) fn is_edited_again(
     maps: &Maps,
     waiting: &Waiting,
@@ -72,7 +72,7 @@ pub(crate) fn is_edited_again(
     Ok(!same)
 }
 
-/// Notes that an edit is on trial: until it is confirmed, a restart does not put it in force.
+/// Records that an edit is on trial. A restart does not apply it before it is confirmed.
 pub(crate) fn begun(config: &Config, mark: &PolicyMark) {
     if let Err(error) = TrialStore::new(&config.state_dir).begin(mark) {
         say(format_args!(
@@ -81,7 +81,7 @@ pub(crate) fn begun(config: &Config, mark: &PolicyMark) {
     }
 }
 
-/// Notes that the files are in force for good: what was on trial before would be another edit of them.
+/// Records that the files are in force permanently; the last trial was of another edit.
 pub(crate) fn settled(config: &Config) {
     if let Err(error) = TrialStore::new(&config.state_dir).close() {
         say(format_args!("warning: {error:#}"));

@@ -1,4 +1,4 @@
-//! The pins are what the guard holds, no more and no less.
+//! Keeps the pins equal to the links that the guard holds.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Guard {
-    /// Removes the pins of interfaces that are gone. What cannot be removed is removed later.
+    /// Removes the pins of interfaces that are gone. A failure is tried again later.
     pub(crate) fn remove_stale_pins(&mut self, interfaces: &[Interface]) {
         let pins = &self.shared.pins;
         for ifindex in pins.interfaces().unwrap_or_default() {
@@ -32,8 +32,8 @@ impl Guard {
         }
     }
 
-    /// Pins again what is held and is not pinned any more: somebody removed the pins, or mounted another bpffs over them. The
-    /// filter is on all the time, for this process holds it.
+    /// Pins held objects again, after their pins were removed or another bpffs was mounted over
+    /// them. The filter stays attached meanwhile, since this process holds it.
     pub(crate) fn pin_again(&mut self) -> Result<()> {
         let pins = &self.shared.pins;
         let has_maps = pins.maps().join(SELECTOR).exists();
@@ -61,7 +61,7 @@ impl Guard {
                 && let Some(link) = &held.link
             {
                 let pin = pins.link(ifindex);
-                // One that holds nothing any more.
+                // An old pin whose link is detached.
                 let _ = fs::remove_file(&pin);
                 pins.prepare_interface(ifindex)?;
                 link.pin(&pin)?;
@@ -74,7 +74,7 @@ impl Guard {
 }
 
 impl Held {
-    /// Whether its link is the one pinned at `pin`.
+    /// Whether the pin at `pin` is of its link.
     fn is_pinned_at(&self, pin: &Path) -> bool {
         let own = self.link.as_ref().map(Link::attachment);
         match (Attachment::read(pin), own) {

@@ -1,4 +1,4 @@
-//! What the guard holds.
+//! The state of the guard.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +19,10 @@ use crate::{
     store::WatchLock,
 };
 
-/// What is to be guarded, and how.
+/// The wanted interfaces and XDP mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// The interfaces by name; none for those that hold the default routes.
+    /// The interfaces by name; empty for those with the default routes.
     pub(crate) names: Vec<String>,
     pub(crate) xdp_mode: XdpMode,
 }
@@ -36,21 +36,21 @@ impl Wanted {
     }
 }
 
-/// What the guard shares with the rest of the process.
+/// The part of the state that the guard shares with the process.
 pub(crate) struct Shared {
     pub(crate) pins: Pins,
     pub(crate) wanted: watch::Receiver<Wanted>,
     pub(crate) health: watch::Sender<Health>,
     pub(crate) turns: Arc<Turns>,
-    /// Where the log of the program goes, if it has one.
+    /// The channel for the program's log, if it has one.
     pub(crate) log: Option<mpsc::Sender<LogLines>>,
-    /// Hears of addresses, and that every interface was tried.
+    /// Receives changes of addresses, and the message that every interface was tried.
     pub(crate) follower: mpsc::Sender<Request>,
-    /// Ends the thread once it is true, or gone.
+    /// Ends the thread once it is true or its sender is gone.
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// The thread's own.
+/// The state of the thread.
 pub(crate) struct Guard {
     pub(crate) shared: Shared,
     pub(crate) lock: WatchLock,
@@ -59,25 +59,25 @@ pub(crate) struct Guard {
     pub(crate) maps: HeldMaps,
     pub(crate) counters: Counters,
     pub(crate) held: BTreeMap<u32, Held>,
-    /// The interfaces that hold default routes; `None` if they have to be asked for.
+    /// The interfaces with default routes; `None` if they must be read.
     pub(crate) routes: Option<BTreeSet<u32>>,
-    /// Those that were guarded once, by name.
+    /// The interfaces that were guarded at some time, by name.
     pub(crate) known: BTreeMap<String, u32>,
     pub(crate) missing: BTreeSet<String>,
     pub(crate) alerts: Alerts,
-    /// What is wrong besides interfaces, by what it concerns.
+    /// The faults besides those of interfaces, by matter.
     pub(crate) troubles: BTreeMap<&'static str, String>,
     pub(crate) retry: Option<Instant>,
     /// Whether every interface was tried, and the programs are verified.
     pub(crate) has_started: bool,
-    /// When the links were looked at last.
+    /// When the links were last checked.
     pub(crate) seen: Instant,
 }
 
 /// A guarded interface.
 pub(crate) struct Held {
     pub(crate) name: String,
-    /// Not where descriptors are scarce: then there is the pin.
+    /// None if descriptors are scarce: then the pin holds the link.
     pub(crate) link: Option<Link>,
     pub(crate) is_pinned: bool,
 }

@@ -1,4 +1,4 @@
-//! Each warning, and what is none.
+//! Each warning, and cases without one.
 
 use filter_common::LinkHeader;
 
@@ -72,7 +72,7 @@ fn what_lies_on_a_guarded_interface_is_guarded() {
             port("eth3", 9, None, 8),
             on("wg0", 10, InfoKind::Wireguard, None),
         ],
-        // Ports of a bridge have none.
+        // Ports of a bridge have no address.
         addresses: (2..=10)
             .filter(|ifindex| ![7, 9].contains(ifindex))
             .map(|ifindex| (ifindex, IpAddr::from([10, 0, ifindex as u8, 1])))
@@ -103,7 +103,7 @@ fn what_lies_on_a_guarded_interface_is_guarded() {
     assert_eq!(facts.tunnels(&[10].into()), []);
 }
 
-/// As on a node with Docker, flannel or Calico or Cilium, kube-proxy with IPVS, and a DNS cache.
+/// A node with Docker; flannel, Calico or Cilium; kube-proxy with IPVS; and a DNS cache.
 #[test]
 fn what_carries_traffic_of_the_node_alone_is_no_way_in() {
     let bridge = |name, ifindex| on(name, ifindex, InfoKind::Bridge, None);
@@ -133,7 +133,7 @@ fn what_carries_traffic_of_the_node_alone_is_no_way_in() {
     };
     let guarded = [2].into();
     assert_eq!(facts(&interfaces).warnings(&guarded), []);
-    // A pair, and a bridge over one, may be the way out of a node that is a container itself.
+    // A pair, or a bridge over one, may be the uplink of a node that is a container.
     interfaces.push(on("eth1", 12, InfoKind::Veth, None));
     interfaces.push(bridge("br0", 13));
     interfaces.push(veth("eth2", 14, 13));
@@ -152,7 +152,7 @@ fn what_carries_traffic_of_the_node_alone_is_no_way_in() {
     }
 }
 
-/// The overlays of the clusters' networks are one remark; what is called or made otherwise is a way in.
+/// Known overlays share one warning. A device with another name or kind is a tunnel.
 #[test]
 fn known_overlays_are_told_from_other_tunnels() {
     let ovs = || InfoKind::Other("openvswitch".to_owned());
@@ -208,14 +208,14 @@ fn known_overlays_are_told_from_other_tunnels() {
         };
         assert_eq!(warning.code, Code::Tunnel, "{device:?}");
     }
-    // All of them are one remark, about each of them.
+    // One warning has all of them as objects.
     let all = facts(&known);
     let warned = all.warnings(&[].into());
     let [warning] = &warned[..] else {
         panic!("{warned:?}");
     };
     assert_eq!((warning.objects.len(), &warning.interface), (14, &None));
-    // Those with a filter are not in it, and nothing is said of one that is down.
+    // It leaves out devices with a filter, and those that are down.
     let guarded = (11..24).collect();
     let warned = all.warnings(&guarded);
     assert_eq!(warned[0].interface.as_deref(), Some("flannel.1"));
@@ -224,7 +224,8 @@ fn known_overlays_are_told_from_other_tunnels() {
     assert_eq!(down.warnings(&[].into()), []);
 }
 
-/// The card of a virtual machine on its host's bridge is not a VPN; a tap device elsewhere may be one.
+/// A virtual machine's network card on a bridge of libvirt is not a VPN; another tap device may be
+/// one.
 #[test]
 fn machines_on_a_bridge_are_no_tunnels() {
     let facts = |bridge: &str, tap: &str| Facts {
