@@ -15,7 +15,7 @@ use super::{
     recovery::recover,
     transaction::{Transaction, clear_up, put_in_force},
     upgrade::{other_settings, take_over},
-    words::{Before, SaidList, VERB, Words, difference_from, in_words, listed},
+    words::{Before, ReadList, VERB, Words, difference_from, in_words, listed},
 };
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
@@ -291,7 +291,7 @@ fn list_change<'a>(
     // One that cannot be read is no list to compare with.
     let path = &context.global.ranges_file;
     let said = read_ranges(path).ok().flatten();
-    let said = said.map(|said| (said == *file, SaidList::new(said.list())));
+    let said = said.map(|said| (said == *file, ReadList::new(said.list())));
     let now = Timestamp::now();
     let (known, was_off, mut difference) = match before {
         None => {

@@ -161,11 +161,11 @@ pub(crate) fn keep(
     if !named && let Ok(Some(before)) = store.read() {
         (policy.interfaces, policy.xdp_mode) = (before.interfaces, before.xdp_mode);
     }
-    told(store.stage(&policy))
+    report_unsaved(store.stage(&policy))
 }
 
 /// The saved policy, or a warning.
-pub(crate) fn told<T>(kept: Result<T>) -> Option<T> {
+pub(crate) fn report_unsaved<T>(kept: Result<T>) -> Option<T> {
     kept.inspect_err(|error| {
         say(format_args!(
             "warning: {error:#}: after a reboot the settings that flags gave would be forgotten (put them into the config file), and with a broken list an older policy would hold"
@@ -216,6 +216,6 @@ pub(crate) fn keep_in_force(context: &Context, maps: &Maps) {
     });
     if !is_there {
         let kept = keep(context, &file, &settings, false);
-        kept.and_then(|kept| told(kept.commit()));
+        kept.and_then(|kept| report_unsaved(kept.commit()));
     }
 }

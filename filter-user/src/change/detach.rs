@@ -50,14 +50,14 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
             context.global.output.result(&Detached { detached })?;
             return Ok(0);
         }
-        let detached = carrying(&attached)?;
+        let detached = interfaces_carrying(&attached)?;
         let detached = detached
             .into_iter()
             .map(|interface| interface.name)
             .collect();
         context.pins.remove_all()?;
-        gone(context, &attached)?;
-        forget(context);
+        wait_until_detached(context, &attached)?;
+        forget_policy(context);
         match strays_at_rest(&context.pins)?.0.as_slice() {
             [] => say("detached: the port is unfiltered"),
             strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
@@ -68,7 +68,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
                 }
             }
         }
-        return Ok(told(context, detached));
+        return Ok(report_detached(context, detached));
     }
 
     context.pins.check_layout()?;
@@ -89,7 +89,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
     for interface in &interfaces {
         let attached = Attachment::read(&context.pins.link(interface.ifindex))?;
         context.pins.remove_interface(interface.ifindex)?;
-        gone(context, &[attached])?;
+        wait_until_detached(context, &[attached])?;
         // If the maps are gone, the counters are gone, too.
         if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
             counters.release(interface.ifindex)?;
@@ -101,17 +101,17 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
     }
     if context.pins.interfaces()?.is_empty() {
         context.pins.remove_all()?;
-        forget(context);
+        forget_policy(context);
     }
     let detached = interfaces
         .into_iter()
         .map(|interface| interface.name)
         .collect();
-    Ok(told(context, detached))
+    Ok(report_detached(context, detached))
 }
 
 /// Reports the result. The filter is detached even if the report cannot be written.
-fn told(context: &Context, detached: Vec<String>) -> u8 {
+fn report_detached(context: &Context, detached: Vec<String>) -> u8 {
     if let Err(error) = context.global.output.result(&Detached { detached }) {
         say(format_args!(
             "warning: {}: the filter is detached all the same",
@@ -122,7 +122,7 @@ fn told(context: &Context, detached: Vec<String>) -> u8 {
 }
 
 /// Removes the saved policy, so that a later start does not use it.
-fn forget(context: &Context) {
+fn forget_policy(context: &Context) {
     if let Err(error) = PolicyStore::new(&context.config.state_dir).forget() {
         say(format_args!("warning: {error:#}"));
     }
@@ -130,7 +130,7 @@ fn forget(context: &Context) {
 
 /// The interfaces that carry the program of their link in `attached`. All may have the same
 /// program.
-fn carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
+fn interfaces_carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
     let mut interfaces = rtnetlink::interfaces()?;
     interfaces.retain(|interface| {
         interface.xdp.is_some_and(|xdp| {
@@ -144,10 +144,10 @@ fn carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
 
 /// Waits until no interface carries its program: the kernel frees a link shortly after its last
 /// pin.
-fn gone(context: &Context, attached: &[Attachment]) -> Result<()> {
+fn wait_until_detached(context: &Context, attached: &[Attachment]) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        match carrying(attached)?.first() {
+        match interfaces_carrying(attached)?.first() {
             None => return Ok(()),
             Some(_) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(5));

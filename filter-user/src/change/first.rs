@@ -140,14 +140,14 @@ impl Unclear {
 pub(crate) fn first_enforcement(
     found: &Found,
     settings: &Settings,
-    is_let_in: impl Fn(&IpNet) -> bool,
+    is_authorized: impl Fn(&IpNet) -> bool,
 ) -> Result<(), Unclear> {
     let Some(kubelet) = &found.kubelet else {
         return Ok(());
     };
     let cidrs = found.cidrs();
     let is_complete = !found.pods.is_empty() && !found.subnets.is_empty();
-    if !settings.cluster.is_empty() || (is_complete && cidrs.iter().all(is_let_in)) {
+    if !settings.cluster.is_empty() || (is_complete && cidrs.iter().all(is_authorized)) {
         return Ok(());
     }
     let join = |quote: &str, between: &str| {
@@ -178,7 +178,7 @@ pub(crate) fn first_enforcement(
 }
 
 /// Whether the ports that `policy` protects are the defaults, and not set by the operator.
-fn are_default(context: &Context, policy: &Policy) -> bool {
+fn uses_default_ports(context: &Context, policy: &Policy) -> bool {
     let mut rows = context.config.rows().into_iter();
     policy.settings.ports == BTreeSet::from(DEFAULT_PORTS)
         && !rows.any(|row| row.key == "ports" && row.source != "default")
@@ -186,7 +186,7 @@ fn are_default(context: &Context, policy: &Policy) -> bool {
 
 /// Whether a port of `asked`, which `policy` protects, belongs to another program. `guarded` are
 /// the interfaces with the filter.
-fn belongs_elsewhere(
+fn foreign_port(
     context: &Context,
     paths: &Paths,
     asked: &BTreeSet<u16>,
@@ -216,7 +216,7 @@ fn belongs_elsewhere(
         let local = listener.connection.local.ip();
         local.is_unspecified() || targets.contains(&local)
     });
-    let chosen = !are_default(context, policy);
+    let chosen = !uses_default_ports(context, policy);
     let listened = foreign(asked, (ports, chosen), &listeners, &connections).into_iter();
     let listened = listened.map(|Foreign { port, program, pid }| {
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
@@ -266,7 +266,11 @@ fn join_by(ports: &BTreeSet<u16>, between: &str) -> String {
 
 /// The ports that `policy` starts to drop packets to. `enforced` are the ports of the policy in
 /// force, or `None` if it drops nothing.
-fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -> BTreeSet<u16> {
+fn newly_enforced(
+    context: &Context,
+    policy: &Policy,
+    enforced: Option<&BTreeSet<u16>>,
+) -> BTreeSet<u16> {
     let ports = &policy.settings.ports;
     if policy.mode() != Mode::Enforce {
         return BTreeSet::new();
@@ -285,7 +289,7 @@ fn asked(context: &Context, policy: &Policy, enforced: Option<&BTreeSet<u16>>) -
 }
 
 /// The reason against dropping under `policy`, if there is one. `guarded` are the interfaces with
-/// the filter; `enforced` is as for [`asked`].
+/// the filter; `enforced` is as for [`newly_enforced`].
 ///
 /// # Errors
 /// If rtnetlink does not answer.
@@ -298,29 +302,29 @@ pub(crate) fn unclear(
     if policy.mode() != Mode::Enforce {
         return Ok(None);
     }
-    let asked = asked(context, policy, enforced);
+    let asked = newly_enforced(context, policy, enforced);
     let paths = Paths::new()?;
-    let elsewhere = belongs_elsewhere(context, &paths, &asked, policy, guarded);
+    let elsewhere = foreign_port(context, &paths, &asked, policy, guarded);
     let store = PolicyStore::new(&context.config.state_dir);
     if elsewhere.is_some() || enforced.is_some() || store.has_enforced() {
         return Ok(elsewhere);
     }
     let found = Found::gather(&policy.settings.ports)?;
     let now = Clocks::now()?.wall;
-    let is_let_in = |range: &IpNet| policy.sources().cover(range, now);
-    Ok(first_enforcement(&found, &policy.settings, is_let_in).err())
+    let is_authorized = |range: &IpNet| policy.sources().cover(range, now);
+    Ok(first_enforcement(&found, &policy.settings, is_authorized).err())
 }
 
 /// A note if an unreadable NAT table may redirect ports that `policy` starts to drop packets to.
-/// `enforced` is as for [`asked`]. Ports that the operator set need no note.
+/// `enforced` is as for [`newly_enforced`]. Ports that the operator set need no note.
 pub(crate) fn unread(
     context: &Context,
     policy: &Policy,
     enforced: Option<&BTreeSet<u16>>,
 ) -> Option<String> {
-    let asked = asked(context, policy, enforced);
+    let asked = newly_enforced(context, policy, enforced);
     let program = *legacy().first()?;
-    (!asked.is_empty() && are_default(context, policy)).then(|| {
+    (!asked.is_empty() && uses_default_ports(context, policy)).then(|| {
         format!(
             "{program}-legacy has a table `nat` here, which apifence cannot read: if it gives port {} to somebody else (`{program}-legacy-save -t nat` shows it), `--port` leaves that one out",
             join_by(&asked, " or "),
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inside_another_is_not_named() {
+    fn cidrs_inside_another_are_left_out() {
         let found = Found {
             kubelet: Some("it".to_owned()),
             pods: vec![Cidr {

@@ -16,7 +16,7 @@ use super::{
     proposal::{ListChange, Proposal, made},
     recovery::{Waiting, recover},
     transaction::{Transaction, clear_up, put_in_force},
-    words::{Before, SaidList, difference_from, in_words, listed},
+    words::{Before, ReadList, difference_from, in_words, listed},
 };
 use crate::{
     cli::ChangeArgs,
@@ -36,12 +36,12 @@ use crate::{
 /// The ranges file as it was before a change.
 struct Said {
     file: RangesFile,
-    list: SaidList,
+    list: ReadList,
 }
 
 impl Said {
     fn new(file: RangesFile) -> Self {
-        let list = SaidList::new(file.list());
+        let list = ReadList::new(file.list());
         Self { file, list }
     }
 }

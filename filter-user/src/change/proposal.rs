@@ -82,8 +82,8 @@ impl Proposal {
 
     /// Why the change is refused without `--force`: all checks of its effect on others are here.
     /// `connections` is false if the sources that are already blocked are unknown.
-    fn harm(&self, connections: bool) -> Result<()> {
-        insist(&self.settings)?;
+    fn check_harm(&self, connections: bool) -> Result<()> {
+        refuse_dangerous(&self.settings)?;
         if connections {
             self.impact.insist(false)?;
         }
@@ -91,7 +91,7 @@ impl Proposal {
     }
 
     /// Reports the coming change; returns whether to make it. A dry run only shows it: false.
-    /// `connections` is as in [`Self::harm`]. `with` makes the JSON answer.
+    /// `connections` is as in [`Self::check_harm`]. `with` makes the JSON answer.
     ///
     /// # Errors
     /// If the change is harmful and not forced.
@@ -104,7 +104,7 @@ impl Proposal {
     ) -> Result<bool> {
         self.dry_run = change.dry_run;
         if !change.force
-            && let Err(error) = self.harm(connections)
+            && let Err(error) = self.check_harm(connections)
         {
             self.refused = Some(format!("{error:#}"));
             let would = self.lines(true);
@@ -166,7 +166,7 @@ impl Proposal {
 }
 
 /// Refuses settings that admit or block more than a list does.
-fn insist(changes: &[SettingChange]) -> Result<()> {
+fn refuse_dangerous(changes: &[SettingChange]) -> Result<()> {
     let dangers: Vec<String> = changes.iter().filter_map(SettingChange::danger).collect();
     if dangers.is_empty() {
         return Ok(());
@@ -179,8 +179,8 @@ fn insist(changes: &[SettingChange]) -> Result<()> {
 }
 
 /// The exit status of a change that is in force. It is 0 even if the answer could not be written.
-pub(crate) fn made(told: Result<()>) -> u8 {
-    if let Err(error) = told {
+pub(crate) fn made(written: Result<()>) -> u8 {
+    if let Err(error) = written {
         say(format_args!(
             "warning: {}: the change is made all the same, and in force; `apifence status` shows it",
             cause(&error)

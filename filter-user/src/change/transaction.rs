@@ -6,7 +6,7 @@ use anyhow::Result;
 use filter_common::layout::Trial;
 use jiff::Timestamp;
 
-use super::build::told;
+use super::build::report_unsaved;
 use crate::{
     clock::{Clocks, to_second},
     kernel::bpf::{Maps, PolicyState, Slot, Staging},
@@ -59,7 +59,7 @@ pub(crate) fn put_in_force<T>(
             .inspect_err(|_| forget(maps))?;
         let put = between(maps, slot).and_then(|between| {
             let committed = staged.map(Staged::commit).transpose()?;
-            let kept = kept.and_then(|kept| told(kept.commit()));
+            let kept = kept.and_then(|kept| report_unsaved(kept.commit()));
             if let Err(error) = maps.select(slot) {
                 if let Some(kept) = kept {
                     kept.undo();

@@ -21,13 +21,13 @@ pub(crate) const MONITOR: &str =
     "warning: mode monitor: nothing is dropped until the mode is `enforce`";
 
 /// The list read from a ranges file.
-pub(crate) struct SaidList {
+pub(crate) struct ReadList {
     pub(crate) list: List,
     /// The digest of the list.
     pub(crate) digest: [u8; 32],
 }
 
-impl SaidList {
+impl ReadList {
     pub(crate) fn new(list: List) -> Self {
         let digest = list.digest();
         Self { list, digest }
@@ -46,44 +46,44 @@ pub(crate) struct Before {
 
 impl Before {
     /// The list in force by `record`: that of the ranges file at `path`, or the last one in the
-    /// history. `said` is the file's list, and whether it is the wanted one.
+    /// history. `read` is the file's list, and whether it is the wanted one.
     pub(crate) fn find(
         path: &Path,
-        said: Option<(bool, SaidList)>,
+        read: Option<(bool, ReadList)>,
         record: Option<&PolicyRecord>,
     ) -> Self {
         let Some(record) = record else {
-            let list = said.map(|(_, said)| said.list);
+            let list = read.map(|(_, read)| read.list);
             return Self {
                 list,
                 ..Self::default()
             };
         };
         let is_in_force = |list: &List| list.digest() == record.list;
-        let edited = match &said {
-            Some((_, said)) => said.digest != record.list,
+        let edited = match &read {
+            Some((_, read)) => read.digest != record.list,
             // The file exists and does not hold a list.
             None => path.exists(),
         };
-        match said {
-            Some((false, said)) if !edited => Self {
-                list: Some(said.list),
+        match read {
+            Some((false, read)) if !edited => Self {
+                list: Some(read.list),
                 ..Self::default()
             },
             // The file is unchanged since it came into force.
-            Some((true, said)) if !edited && !History::of(path).is_edited() => Self {
-                list: Some(said.list),
+            Some((true, read)) if !edited && !History::of(path).is_edited() => Self {
+                list: Some(read.list),
                 ..Self::default()
             },
             // The file is the edit; the history has the list before it.
-            said => {
+            read => {
                 let history = History::of(path);
                 let kept = history.before().unwrap_or_default().into_iter();
                 let lists = kept.filter_map(|kept| Some(kept.read().ok()?.list()));
                 Self {
                     list: lists.into_iter().find(is_in_force),
                     edited,
-                    takes_edit: said.is_some_and(|(is_wanted, _)| is_wanted),
+                    takes_edit: read.is_some_and(|(is_wanted, _)| is_wanted),
                 }
             }
         }
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_expired_has_expired_whatever_the_fraction_of_the_second() {
+    fn a_past_expiry_has_passed_at_any_fraction_of_a_second() {
         for (millisecond, expires) in [(10_200, 5_000), (10_700, 5_000), (10_700, 10_600)] {
             let time = |millisecond| Timestamp::from_millisecond(millisecond).expect("a time");
             let prefix = Prefix {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::files::{documents, files, flag, flags, strings, text, understood, values};
+use super::files::{documents, files, flag, flags, parsed, strings, text, values};
 
 /// A CIDR, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,16 +78,16 @@ fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
     const DEFAULT: &str = "10.244.0.0/16";
     let folder = Path::new("/etc/k0s");
     let path = folder.join("k0s.yaml");
-    let understood = understood(&path);
-    let documents = understood.clone().unwrap_or_default();
+    let parsed = parsed(&path);
+    let documents = parsed.clone().unwrap_or_default();
     let of = |key| {
         documents
             .iter()
             .flat_map(move |document| values(document, key))
     };
-    let mut said = false;
+    let mut found = false;
     for value in of("podCIDR") {
-        said = true;
+        found = true;
         add(&path, "podCIDR", &strings(value).join(","));
     }
     for dual in of("dualStack") {
@@ -97,7 +97,7 @@ fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
             add(&path, "IPv6podCIDR", value);
         }
     }
-    if !said && folder.exists() && understood.is_some() {
+    if !found && folder.exists() && parsed.is_some() {
         add(folder, "the default of podCIDR", DEFAULT);
     }
 }
@@ -133,25 +133,25 @@ fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
     let more = folder.join("config.yaml.d");
     paths.extend(files(&more.to_string_lossy(), &["yaml", "yml"]));
     // The last file wins; a key with `+` adds to it.
-    let mut said: Vec<(PathBuf, String)> = Vec::new();
+    let mut found: Vec<(PathBuf, String)> = Vec::new();
     let mut is_known = true;
     for path in paths {
-        let Some(documents) = understood(&path) else {
+        let Some(documents) = parsed(&path) else {
             is_known = false;
             continue;
         };
         let value = |key: &str| Some(strings(documents.first()?.get(key)?).join(","));
         if let Some(value) = value(NAME) {
-            said = vec![(path.clone(), value)];
+            found = vec![(path.clone(), value)];
         }
         if let Some(value) = value(&format!("{NAME}+")) {
-            said.push((path, value));
+            found.push((path, value));
         }
     }
-    if said.is_empty() && is_known {
+    if found.is_empty() && is_known {
         add(&folder, "the default of cluster-cidr", DEFAULT);
     }
-    for (path, value) in said {
+    for (path, value) in found {
         add(&path, NAME, &value);
     }
 }

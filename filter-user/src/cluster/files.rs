@@ -19,11 +19,11 @@ pub(super) fn text(path: &Path) -> Option<String> {
 
 /// The documents of a YAML or JSON file.
 pub(super) fn documents(path: &Path) -> Vec<Value> {
-    understood(path).unwrap_or_default()
+    parsed(path).unwrap_or_default()
 }
 
 /// The same; none if a file exists and cannot be parsed, since it may hold anything.
-pub(super) fn understood(path: &Path) -> Option<Vec<Value>> {
+pub(super) fn parsed(path: &Path) -> Option<Vec<Value>> {
     if !path.exists() {
         return Some(Vec::new());
     }

@@ -67,10 +67,10 @@ pub fn foreign(
         .filter(on)
         .filter_map(|socket| Some((socket.connection.local.port(), owner(socket)?)))
         .collect();
-    whose(asked, chosen, &listening, &proxies)
+    foreign_listeners(asked, chosen, &listening, &proxies)
 }
 
-fn whose(
+fn foreign_listeners(
     asked: &BTreeSet<u16>,
     chosen: bool,
     listening: &[(u16, &Named)],
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_web_server_is_somebody_else_and_one_program_on_all_ports_is_not() {
+    fn a_web_server_is_foreign_and_one_program_on_all_ports_is_not() {
         let named = |name: &str, pid| Named {
             pid,
             name: name.to_owned(),
@@ -126,12 +126,12 @@ mod tests {
         ] {
             let listening = [(443, &on_443), (6443, &on_6443)];
             let asked = BTreeSet::from([443, 6443]);
-            let found = whose(&asked, chosen, &listening, &BTreeSet::from([9]));
+            let found = foreign_listeners(&asked, chosen, &listening, &BTreeSet::from([9]));
             let ports: Vec<u16> = found.iter().map(|foreign| foreign.port).collect();
             let wanted: &[u16] = if want { &[443] } else { &[] };
             assert_eq!(ports, wanted, "{on_443:?} {on_6443:?} {chosen}");
             assert_eq!(
-                whose(&BTreeSet::new(), chosen, &listening, &BTreeSet::new()),
+                foreign_listeners(&BTreeSet::new(), chosen, &listening, &BTreeSet::new()),
                 []
             );
         }

@@ -245,7 +245,7 @@ struct Found {
 }
 
 impl Found {
-    fn look(
+    fn read(
         maps: &Maps,
         slot: Slot,
         question: &Question,
@@ -341,7 +341,7 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
         let all = ranges.then(|| maps.sources(slot, &now)).transpose()?;
         let found = questions
             .iter()
-            .map(|question| Found::look(&maps, slot, question, all.as_ref(), &now));
+            .map(|question| Found::read(&maps, slot, question, all.as_ref(), &now));
         Ok((maps.record(slot)?.mode, found.collect::<Result<Vec<_>>>()?))
     })?;
     let results: Vec<Answer> = questions

@@ -106,7 +106,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         maps.select(waiting.slot)?;
         waiting.pending.remove();
         if is_edit {
-            note(context, &mark);
+            record_confirmed(context, &mark);
         }
         return Ok(confirmed);
     }
@@ -130,7 +130,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
 }
 
 /// Records that the operator confirmed the edit: `run` does not put it on trial again.
-fn note(context: &Context, mark: &PolicyMark) {
+fn record_confirmed(context: &Context, mark: &PolicyMark) {
     if let Err(error) = TrialStore::new(&context.config.state_dir).confirm(mark) {
         say(format_args!(
             "warning: {error:#}: after a reboot the edit would be on trial again"

@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
     let mut edit = Edit::open(context, args)?;
     loop {
         edit.run_editor(&editor)?;
-        let (exit, again) = match edit.take(args) {
+        let (exit, again) = match edit.apply(args) {
             Ok(End::Done(exit)) => return Ok(exit),
             Ok(End::Again) => continue,
             Ok(End::Stopped) => (EXIT_INPUT, None),
@@ -47,7 +47,7 @@ pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
             ),
         };
         if again != Some('e') {
-            edit.leave();
+            edit.report_draft();
             return Ok(exit);
         }
     }
@@ -84,7 +84,7 @@ impl<'a> Edit<'a> {
     fn open(context: &'a Context, args: &EditArgs) -> Result<Self> {
         let path = &context.global.ranges_file;
         let draft = Draft::open(&context.config.state_dir, path)
-            .map_err(|error| unkept(context, &error))?
+            .map_err(|error| draft_failure(context, &error))?
             .ok_or_else(|| {
                 UserError::failed(
                     "edit ranges: another `apifence ranges edit` is open",
@@ -110,7 +110,7 @@ impl<'a> Edit<'a> {
     }
 
     fn begin(&mut self, discard: bool) -> Result<()> {
-        let explain = |error: io::Error| unkept(self.context, &error);
+        let explain = |error: io::Error| draft_failure(self.context, &error);
         let kept = match self.draft.text() {
             _ if discard => None,
             // An unreadable copy cannot be continued.
@@ -130,7 +130,7 @@ impl<'a> Edit<'a> {
                 .unwrap_or_else(|| now.clone());
             // Without a terminal it is reported once, after the editor closes.
             if self.base != now && is_answered() {
-                self.tell_meanwhile(&now);
+                self.report_concurrent_edit(&now);
             }
             return Ok(());
         }
@@ -175,12 +175,12 @@ impl<'a> Edit<'a> {
     }
 
     /// Applies the edited list.
-    fn take(&mut self, args: &EditArgs) -> Result<End> {
+    fn apply(&mut self, args: &EditArgs) -> Result<End> {
         let path = &self.context.global.ranges_file;
         let text = self
             .draft
             .text()
-            .map_err(|error| unkept(self.context, &error))?;
+            .map_err(|error| draft_failure(self.context, &error))?;
         let Some(text) = text else {
             return Err(UserError::input(
                 "edit ranges: the editor left no file",
@@ -201,7 +201,7 @@ impl<'a> Edit<'a> {
         let mut now = read(path)?;
         while now != self.base {
             drop(writer);
-            self.tell_meanwhile(&now);
+            self.report_concurrent_edit(&now);
             if !is_answered() {
                 return Err(UserError::input(
                     "edit ranges: the edit would take back what somebody else changed, and nobody is at a terminal to ask",
@@ -226,7 +226,7 @@ impl<'a> Edit<'a> {
         let change = self.trial(args, &file)?;
         let done = writer.change(&file, &change)?;
         if change.dry_run {
-            self.leave();
+            self.report_draft();
         } else if let Some(within) = change.confirm_within {
             // The next edit starts from the present file. The trial may have restored a file that
             // was edited by hand.
@@ -258,7 +258,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Reports changes that another process made to the file, which now holds `now`.
-    fn tell_meanwhile(&self, now: &[u8]) {
+    fn report_concurrent_edit(&self, now: &[u8]) {
         let list = |bytes: &[u8]| -> Option<List> {
             let file = RangesFile::parse(std::str::from_utf8(bytes).ok()?).ok()?;
             Some(file.list())
@@ -273,7 +273,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Reports where the edit is kept.
-    fn leave(&self) {
+    fn report_draft(&self) {
         say(format_args!(
             "note: the edit is kept in `{}`: `apifence ranges edit` goes on with it, `--discard` begins anew",
             self.draft.path().display()
@@ -282,7 +282,7 @@ impl<'a> Edit<'a> {
 }
 
 /// The failure to keep an edit.
-fn unkept(context: &Context, error: &io::Error) -> anyhow::Error {
+fn draft_failure(context: &Context, error: &io::Error) -> anyhow::Error {
     UserError::failed(
         format!(
             "edit ranges in `{}`: {}",

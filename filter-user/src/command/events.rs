@@ -19,7 +19,7 @@ use crate::{
         net::rtnetlink,
     },
     ui::output::{Output, is_closed, say},
-    view::event::{Event, Names, milliseconds},
+    view::event::{Event, InterfaceNames, milliseconds},
 };
 
 /// How often the rings are read: a CPU fills its ring in four seconds at the earliest.
@@ -38,9 +38,9 @@ struct NotReported {
 struct Printer<'a> {
     output: Output,
     args: &'a EventArgs,
-    names: Names,
+    names: InterfaceNames,
     not_reported: u64,
-    last_said: Timestamp,
+    last_reported: Timestamp,
 }
 
 /// Runs the command.
@@ -65,9 +65,9 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
     let mut printer = Printer {
         output: context.global.output,
         args,
-        names: Names::open()?,
+        names: InterfaceNames::default(),
         not_reported: 0,
-        last_said: Timestamp::UNIX_EPOCH,
+        last_reported: Timestamp::UNIX_EPOCH,
     };
     if args.recent {
         printer.show(&reader.poll()?)?;
@@ -85,25 +85,25 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         if is_closed() {
             return Ok(0);
         }
-        printer.take(&reader.poll()?)?;
+        printer.print(&reader.poll()?)?;
         if !reader.is_current() {
             // The filter was detached, or attached again: newer reports are in the new rings.
             drop(context.attached_maps()?);
             reader = ReportReader::open(&directory, StartAt::Oldest)?;
         }
     }
-    printer.take(&reader.poll()?)?;
-    printer.say_rest()?;
+    printer.print(&reader.poll()?)?;
+    printer.report_unreported()?;
     Ok(0)
 }
 
 impl Printer<'_> {
     /// Shows the reports, and from time to time the number of packets without one.
-    fn take(&mut self, news: &ReportBatch) -> Result<()> {
+    fn print(&mut self, news: &ReportBatch) -> Result<()> {
         self.show(news)?;
         self.not_reported += news.not_reported;
-        if Timestamp::now().duration_since(self.last_said) >= PAUSE {
-            self.say_rest()?;
+        if Timestamp::now().duration_since(self.last_reported) >= PAUSE {
+            self.report_unreported()?;
         }
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Printer<'_> {
                 && (interfaces.is_empty()
                     || interfaces
                         .iter()
-                        .any(|one| one == self.names.of(report.ifindex)))
+                        .any(|one| one == self.names.name(report.ifindex)))
         };
         for report in news.reports.iter().filter(wanted) {
             let event = Event::new(report, &self.names);
@@ -125,7 +125,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    fn say_rest(&mut self) -> Result<()> {
+    fn report_unreported(&mut self) -> Result<()> {
         if self.not_reported == 0 {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl Printer<'_> {
             time: milliseconds(now),
             not_reported: std::mem::take(&mut self.not_reported),
         })?;
-        self.last_said = now;
+        self.last_reported = now;
         Ok(())
     }
 }

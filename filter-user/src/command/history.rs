@@ -13,7 +13,7 @@ use crate::{
     ranges::List,
     store::{History, read_ranges, written},
     ui::output::table,
-    view::policy::tell_trial,
+    view::policy::report_trial,
 };
 
 #[derive(Serialize)]
@@ -103,7 +103,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     context.global.output.write(&report)?;
     // The lists are in files, so they can be shown without a filter.
     if let Ok(Some(maps)) = context.maps() {
-        let _ = tell_trial(&maps);
+        let _ = report_trial(&maps);
     }
     Ok(0)
 }

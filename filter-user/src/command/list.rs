@@ -19,7 +19,7 @@ use crate::{
         error::UserError,
         output::{say, table},
     },
-    view::policy::{origin_labels, tell_trial},
+    view::policy::{origin_labels, report_trial},
 };
 
 #[derive(Serialize)]
@@ -129,7 +129,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
         keep_unused(&mut ranges.ranges, Timestamp::now() - time);
     }
     context.global.output.write(&ranges)?;
-    maps.as_ref().map_or(Ok(()), tell_trial)?;
+    maps.as_ref().map_or(Ok(()), report_trial)?;
     Ok(0)
 }
 

@@ -89,7 +89,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
                 .file()?
                 .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
             if expires.is_none() {
-                going_on_to_expire(&file, &listed, now).iter().for_each(say);
+                expiry_notes(&file, &listed, now).iter().for_each(say);
             }
             file.add(edits, now);
             writer.change(&file, &change)
@@ -144,7 +144,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
                 context.global.output.result(&nothing)?;
                 return Ok(0);
             }
-            let (file, which) = kept(context, number)?;
+            let (file, which) = former_list(context, number)?;
             let writer = writer.with_words(which);
             writer.change(&file, &change)
         }
@@ -159,7 +159,7 @@ struct TakenBack {
 }
 
 /// The list that returns, in words.
-fn which(number: usize, kept: &HistoryEntry) -> String {
+fn describe_former(number: usize, kept: &HistoryEntry) -> String {
     let at = kept.written.map(|time| format!(" of {time:.0}"));
     let by = kept.by.as_ref().map(|by| format!(", {by}"));
     format!(
@@ -171,14 +171,14 @@ fn which(number: usize, kept: &HistoryEntry) -> String {
 
 /// The list that is `number` changes old, and its description in words. Without a number it is the
 /// newest valid list: the history also keeps broken files.
-fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<String>)> {
+fn former_list(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<String>)> {
     let lists = History::of(&context.global.ranges_file).before()?;
     let Some(number) = number else {
         let mut words = Vec::new();
         for (number, kept) in (1..).zip(&lists) {
             match kept.read() {
                 Ok(file) => {
-                    words.push(which(number, kept));
+                    words.push(describe_former(number, kept));
                     return Ok((file, words));
                 }
                 Err(_) => words.push(format!(
@@ -197,7 +197,7 @@ fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<Str
     match number.checked_sub(1).and_then(|index| lists.get(index)) {
         Some(kept) => {
             let file = kept.read()?;
-            Ok((file, vec![which(number, kept)]))
+            Ok((file, vec![describe_former(number, kept)]))
         }
         None => Err(UserError::input(
             format!("roll back to list {number}: {} lists are kept", lists.len()),
@@ -208,7 +208,7 @@ fn kept(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<Str
 
 /// Notes about those of `ranges` with an expiry in `file` that is still to come. Adding such a
 /// range without `--expires` keeps the expiry, which an operator may not expect.
-fn going_on_to_expire(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<String> {
+fn expiry_notes(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<String> {
     let list = file.list();
     let lives = |entry: &&Entry| entry.expires.is_some_and(|time| now < time);
     let listed: BTreeMap<IpNet, Timestamp> = (list.entries().iter().filter(lives))

@@ -131,12 +131,12 @@ impl Status {
     /// Acknowledged warnings, and many of one kind, are only counted.
     fn write_warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// How many of one kind are shown.
-        const TOLD: usize = 4;
+        const SHOWN: usize = 4;
         let known = |warning: &&Warning| warning.acknowledged;
-        let told = |warning: &&Warning| self.verbose || !warning.acknowledged;
-        let told: Vec<&Warning> = self.warnings.iter().filter(told).collect();
-        for same in told.chunk_by(|one, other| one.code == other.code) {
-            let most = if self.verbose { same.len() } else { TOLD };
+        let is_shown = |warning: &&Warning| self.verbose || !warning.acknowledged;
+        let shown: Vec<&Warning> = self.warnings.iter().filter(is_shown).collect();
+        for same in shown.chunk_by(|one, other| one.code == other.code) {
+            let most = if self.verbose { same.len() } else { SHOWN };
             for warning in same.iter().take(most) {
                 writeln!(f, "{warning}")?;
             }
@@ -311,8 +311,8 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
         .ok()
         .map(|time| format!("{time:.0}"));
     status.provisional = Provisional::of(standing, &now);
-    let told = node::Ranges::new(&record, sources.iter());
-    status.warnings.extend(told.warnings(now.wall));
+    let ranges = node::Ranges::new(&record, sources.iter());
+    status.warnings.extend(ranges.warnings(now.wall));
     for prefix in sources.iter().filter(|prefix| prefix.lives(now.wall)) {
         match prefix.range {
             IpNet::V4(_) => status.ipv4_ranges += 1,

@@ -57,31 +57,31 @@ const fn plural(count: u64, one: &'static str, many: &'static str) -> &'static s
 pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
     let maps = context.attached_maps()?;
     let now = Clocks::now()?;
-    let mut strangers = HashMap::new();
+    let mut unlisted = HashMap::new();
     let mut impossible = 0_usize;
-    for stranger in read_monitored_sources(&context.pins.maps())? {
+    for source in read_monitored_sources(&context.pins.maps())? {
         // A source that is authorized by now needs no suggestion.
-        let around = maps.read_consistent(|slot| maps.around(slot, stranger.source, &now))?;
+        let around = maps.read_consistent(|slot| maps.around(slot, source.source, &now))?;
         if around.first().is_some_and(|prefix| prefix.lives(now.wall)) {
             continue;
         }
         // Loopback, multicast and similar sources are forged, and a list refuses them.
-        if parse_range(&stranger.source.to_string()).is_err() {
+        if parse_range(&source.source.to_string()).is_err() {
             impossible += 1;
             continue;
         }
-        strangers.insert(stranger.source, stranger);
+        unlisted.insert(source.source, source);
     }
-    let sources: Vec<_> = strangers.keys().copied().collect();
+    let sources: Vec<_> = unlisted.keys().copied().collect();
     let ranges = group(&sources, by)
         .into_iter()
         .map(|(range, sources)| {
-            let seen = sources.iter().map(|source| &strangers[source]);
+            let seen = sources.iter().map(|source| &unlisted[source]);
             Suggestion {
                 range,
-                packets: seen.clone().map(|stranger| stranger.packets).sum(),
+                packets: seen.clone().map(|source| source.packets).sum(),
                 last_seen: to_second(
-                    seen.map(|stranger| stranger.last_seen)
+                    seen.map(|source| source.last_seen)
                         .max()
                         .unwrap_or(now.wall),
                 ),

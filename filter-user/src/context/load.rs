@@ -72,7 +72,7 @@ impl ConfigFile {
 /// file: they show the active policy, change the list, and let the operator back in. They need the
 /// path of the pins; those that change the list also need the path of the ranges file. Those that
 /// only show, and `detach`, work without the list.
-const fn needed(command: &Command) -> Option<&'static [&'static str]> {
+const fn required_settings(command: &Command) -> Option<&'static [&'static str]> {
     match command {
         Command::Attach { .. } | Command::Config { .. } => None,
         // `run` guards the port even if all settings are broken.
@@ -168,14 +168,14 @@ fn load_in(
         said: config.clone(),
         wrong,
     };
-    let needed = needed(&cli.command);
+    let needed = required_settings(&cli.command);
     let typed = config.read_typed(&Cli::command(), matches, &environment);
 
     // The first errors are shown, so those of the command line come first.
     let mut refusals = typed.flags;
     refusals.extend(match needed {
         None => [&file.wrong[..], &typed.environment].concat(),
-        Some(keys) => doubts(&config, &file, keys),
+        Some(keys) => unreadable_settings(&config, &file, keys),
     });
     if !refusals.is_empty() {
         return Err(InputErrors::new(refusals).into());
@@ -219,7 +219,7 @@ fn load_in(
 }
 
 /// The errors to report if one of `keys` is needed, and the unreadable part of the file may set it.
-fn doubts(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, String)> {
+fn unreadable_settings(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec<(String, String)> {
     let unreadable: Vec<&str> = keys
         .iter()
         .copied()

@@ -65,7 +65,7 @@ struct Others {
 impl ReportLog {
     /// Adds the reports up to `now`; returns the lines to log, in the order of time. Call it about
     /// once a second, also without reports.
-    pub(super) fn take(&mut self, now: Timestamp, news: &ReportBatch) -> Vec<LogLine> {
+    pub(super) fn add(&mut self, now: Timestamp, news: &ReportBatch) -> Vec<LogLine> {
         let mut lines = self.due(now);
         for report in &news.reports {
             let key = (report.source, report.verdict);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_packet_is_told_at_once_and_the_rest_once_a_minute() {
+    fn the_first_packet_is_logged_at_once_and_the_rest_once_a_minute() {
         let mut log = ReportLog::default();
         let first = |source| LogLine::First(report(source));
         let more = |source, packets| LogLine::More {
@@ -173,19 +173,19 @@ mod tests {
             packets,
             last: report(source),
         };
-        assert_eq!(log.take(at(0), &news(&[1, 1, 2], 0)), [first(1), first(2)]);
+        assert_eq!(log.add(at(0), &news(&[1, 1, 2], 0)), [first(1), first(2)]);
         for second in 1..60 {
-            assert_eq!(log.take(at(second), &news(&[1], 0)), []);
+            assert_eq!(log.add(at(second), &news(&[1], 0)), []);
         }
         // One packet of the first second and 59 after it. The other source was silent, and is new
         // again.
-        assert_eq!(log.take(at(60), &news(&[2], 0)), [more(1, 60), first(2)]);
-        assert_eq!(log.take(at(120), &news(&[], 0)), []);
-        assert_eq!(log.take(at(121), &news(&[1], 0)), [first(1)]);
+        assert_eq!(log.add(at(60), &news(&[2], 0)), [more(1, 60), first(2)]);
+        assert_eq!(log.add(at(120), &news(&[], 0)), []);
+        assert_eq!(log.add(at(121), &news(&[1], 0)), [first(1)]);
     }
 
     #[test]
-    fn verdicts_of_one_source_are_told_apart() {
+    fn verdicts_of_one_source_are_logged_separately() {
         let mut log = ReportLog::default();
         let other = DropReport {
             verdict: Verdict::WouldDrop(DropReason::Unauthorized),
@@ -195,14 +195,14 @@ mod tests {
             reports: vec![report(1), other],
             not_reported: 0,
         };
-        let lines = log.take(at(0), &news);
+        let lines = log.add(at(0), &news);
         assert_eq!(lines, [LogLine::First(report(1)), LogLine::First(other)]);
     }
 
     #[test]
     fn a_flood_from_everywhere_takes_bounded_memory_and_loses_no_count() {
         let mut log = ReportLog::default();
-        let (mut told, mut lines) = (0, 0);
+        let (mut logged, mut lines) = (0, 0);
         let mut sent = 0;
         for second in 0..300_u32 {
             let sources: Vec<u32> = (0..500).map(|at| second * 500 + at).collect();
@@ -213,9 +213,9 @@ mod tests {
                 news(&sources, 1_000_000)
             };
             sent += news.reports.len() as u64 + news.not_reported;
-            for line in log.take(at(second.into()), &news) {
+            for line in log.add(at(second.into()), &news) {
                 lines += 1;
-                told += match line {
+                logged += match line {
                     LogLine::First(_) => 1,
                     LogLine::More { packets, .. } => packets,
                     LogLine::Others {
@@ -226,7 +226,7 @@ mod tests {
             }
             assert!(log.sources.len() <= MOST_SOURCES);
         }
-        assert_eq!(told, sent);
+        assert_eq!(logged, sent);
         assert!(lines <= 3 * (MOST_SOURCES + 1) + 2, "{lines} lines");
         assert!(log.sources.is_empty(), "silent sources are forgotten");
     }

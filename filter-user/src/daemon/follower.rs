@@ -61,7 +61,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WRITER: Duration = Duration::from_secs(30);
 
 /// The matters of alerts.
-const WRITER_STANDS: &str = "writer";
+const WRITER_LOCK: &str = "writer";
 const ACKNOWLEDGED: &str = "acknowledgements";
 
 /// The follower's connections to the rest of the process.
@@ -106,19 +106,19 @@ pub(crate) fn follow(
             ..Known::default()
         }),
         open: None,
-        doubt: true,
+        dirty: true,
         not_before: None,
         blocked: None,
-        held: false,
+        hold_after_rollback: false,
         tried: None,
-        offers: false,
+        interfaces_pending: false,
         asked: false,
         touched: false,
         alerts: Alerts::default(),
         warned: BTreeSet::new(),
         ranges: node::Ranges::default(),
         acknowledged: WatchedFile::new(AcknowledgedStore::new(&context.config.state_dir).path()),
-        hurry: false,
+        warnings_due: false,
     };
     thread::Builder::new()
         .name("follower".to_owned())
@@ -159,16 +159,16 @@ impl Follower {
             let now = Instant::now();
             if stable.is_some_and(|time| now >= time) {
                 stable = None;
-                self.look(true);
+                self.check(true);
             }
             if now >= next {
-                self.look(tick % THOROUGH == THOROUGH - 1);
+                self.check(tick % THOROUGH == THOROUGH - 1);
                 if self.acknowledged.changed() {
                     self.acknowledged.reading();
-                    self.hurry = true;
+                    self.warnings_due = true;
                 }
-                if tick.is_multiple_of(MINUTE) || self.hurry {
-                    self.hurry = false;
+                if tick.is_multiple_of(MINUTE) || self.warnings_due {
+                    self.warnings_due = false;
                     self.warn();
                 }
                 tick += 1;
@@ -185,9 +185,9 @@ impl Follower {
         self.config_file.reading();
         self.ranges_file.reading();
         self.follow_config();
-        self.at_once();
+        self.force_check();
         let before = self.known.generation;
-        self.look(true);
+        self.check(true);
         let is_broken = self.alerts.has("config") || self.alerts.has("policy");
         if !is_broken && self.known.generation == before {
             say("note: reloaded: nothing to change");
@@ -195,42 +195,42 @@ impl Follower {
     }
 
     /// Checks the files at once, whatever the last result.
-    fn at_once(&mut self) {
-        self.doubt = true;
+    fn force_check(&mut self) {
+        self.dirty = true;
         self.not_before = None;
-        self.held = false;
+        self.hold_after_rollback = false;
         self.touched = true;
     }
 
     /// Checks for a difference and removes it. A `thorough` check also reads the node's addresses.
-    fn look(&mut self, thorough: bool) {
+    fn check(&mut self, thorough: bool) {
         self.turns.turn(Loop::Follower);
         if self.config_file.changed() {
             self.config_file.reading();
             self.follow_config();
-            self.at_once();
+            self.force_check();
         }
         if self.ranges_file.changed() {
             self.ranges_file.reading();
-            self.at_once();
+            self.force_check();
         }
-        if self.offers && (self.touched || thorough) {
+        if self.interfaces_pending && (self.touched || thorough) {
             self.offer_interfaces();
         }
-        self.doubt_policy(thorough);
-        if !self.doubt || self.not_before.is_some_and(|time| Instant::now() < time) {
+        self.mark_dirty(thorough);
+        if !self.dirty || self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
-        self.doubt = false;
+        self.dirty = false;
         let outcome = self.follow_policy();
         if !matches!(outcome, Ok(Outcome::Later)) {
             self.blocked = None;
-            self.alerts.clear(WRITER_STANDS, "the list can be changed");
+            self.alerts.clear(WRITER_LOCK, "the list can be changed");
         }
         match outcome {
             Ok(Outcome::Done) => {
                 self.alerts.clear("policy", "the files are in force");
-                self.held = false;
+                self.hold_after_rollback = false;
                 // If the config file cannot be read, the files are not in force completely.
                 if !self.alerts.has("config") && !self.alerts.has(INTERFACES) {
                     let is_of_files = self.known.basis == Basis::Files;
@@ -245,20 +245,20 @@ impl Follower {
             }
             // Another process is writing, or a change is on trial. A later check tries again.
             Ok(Outcome::Later) => {
-                self.doubt = true;
+                self.dirty = true;
                 let since = *self.blocked.get_or_insert_with(Instant::now);
                 if since.elapsed() > WRITER {
                     let error = UserError::failed(
                         "change list: another process has kept the writer's lock for a long time",
                         "`apifence ranges list` and `status` work; `fuser` on the lock names the process",
                     );
-                    self.alerts.raise(WRITER_STANDS, &error);
+                    self.alerts.raise(WRITER_LOCK, &error);
                 }
             }
             Ok(Outcome::NoList | Outcome::OnTrial) => {}
             Err(error) => {
-                self.failed(&error);
-                self.doubt = true;
+                self.report_failure(&error);
+                self.dirty = true;
                 self.not_before = Some(Instant::now() + PATIENCE);
             }
         }
@@ -285,8 +285,8 @@ impl Follower {
                 }
                 (self.context.config, self.context.file) = (config, file);
                 self.has_config = true;
-                self.hurry = true;
-                self.offers = true;
+                self.warnings_due = true;
+                self.interfaces_pending = true;
                 self.alerts.clear("config", "the config file is in order");
             }
             Ok((_, file)) => {
@@ -327,8 +327,8 @@ impl Follower {
                 .entry((warning.code, warning.acknowledged))
                 .or_insert(0) += 1;
             // These are reported with their reasons when they happen.
-            let told = [Code::UnguardedInterface, Code::PolicySource].contains(&warning.code);
-            if warning.acknowledged || told {
+            let reported = [Code::UnguardedInterface, Code::PolicySource].contains(&warning.code);
+            if warning.acknowledged || reported {
                 continue;
             }
             if !self.warned.contains(&warning.key()) {
@@ -365,7 +365,7 @@ impl Follower {
     }
 
     /// Reports that the files could not be put in force.
-    fn failed(&mut self, error: &anyhow::Error) {
+    fn report_failure(&mut self, error: &anyhow::Error) {
         let sentence = sentence(error);
         self.health
             .send_modify(|health| health.reloaded(Some(sentence)));

@@ -106,7 +106,7 @@ impl Guard {
         let verified = self
             .load()
             .and_then(|()| self.program.as_mut().map_or(Ok(()), Program::verify));
-        self.outcome(PROGRAM, verified);
+        self.record_result(PROGRAM, verified);
         self.has_started = true;
         let mut changes = None;
         let mut tick = 1_u64;
@@ -115,7 +115,7 @@ impl Guard {
             // Default routes matter only if no interface is named.
             if self.shared.wanted.has_changed().unwrap_or(true) || changes.is_none() {
                 self.shared.wanted.mark_unchanged();
-                changes = self.listen();
+                changes = self.subscribe();
                 self.routes = None;
                 self.turn(true);
             }
@@ -130,7 +130,7 @@ impl Guard {
             if self.shared.stop.has_changed().unwrap_or(true) {
                 return;
             }
-            let concerns = self.heed(word);
+            let concerns = self.concerns(word);
             let due = Instant::now() >= next;
             if due {
                 next = Instant::now() + PERIOD;
@@ -139,7 +139,7 @@ impl Guard {
                 }
                 if tick % PINS_LOOK == PINS_LOOK - 1 {
                     let pinned = self.pin_again();
-                    self.outcome(PINS, pinned);
+                    self.record_result(PINS, pinned);
                 }
             }
             if concerns || due {
@@ -151,19 +151,19 @@ impl Guard {
 
     /// Subscribes to the kernel's messages. Without them the periodic checks find changes a little
     /// later.
-    fn listen(&mut self) -> Option<Changes> {
+    fn subscribe(&mut self) -> Option<Changes> {
         let routes = self.shared.wanted.borrow().names.is_empty();
         let (changes, asked) = match Changes::open(routes) {
             Ok(changes) => (Some(changes), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        self.outcome(CHANGES, asked);
+        self.record_result(CHANGES, asked);
         changes
     }
 
     /// Whether a change may concern the wanted interfaces. Devices of pods come and go all the
     /// time. Changes of addresses go to the follower.
-    fn heed(&mut self, word: Vec<Change>) -> bool {
+    fn concerns(&mut self, word: Vec<Change>) -> bool {
         let mut concerns = false;
         let mut addresses = false;
         {
@@ -219,7 +219,7 @@ impl Guard {
         let lost = self.held.len() < before;
         let due = self.retry.is_some_and(|time| Instant::now() >= time);
         if thorough || lost || due {
-            let done = self.guard();
+            let done = self.guard_wanted();
             for held in open.iter().filter_map(|ifindex| self.held.get(ifindex)) {
                 say(format_args!(
                     "warning: somebody detached the filter from `{}`: the port was open there for {} ms at most",
@@ -229,18 +229,18 @@ impl Guard {
             }
             let waits = done.is_err() || !self.shared.health.borrow().refused.is_empty();
             self.retry = waits.then(|| Instant::now() + PAUSE);
-            self.outcome(INTERFACES, done);
+            self.record_result(INTERFACES, done);
         }
     }
 
     /// Guards every wanted interface that is unguarded. A failure with one does not stop the
     /// others.
-    fn guard(&mut self) -> Result<()> {
+    fn guard_wanted(&mut self) -> Result<()> {
         let mut interfaces = rtnetlink::interfaces()?;
         let others = self.shared.pins.other_links().unwrap_or_default();
         if !others.is_empty() {
             let taken = self.take_over(&interfaces);
-            self.outcome(OTHERS, taken);
+            self.record_result(OTHERS, taken);
             interfaces = rtnetlink::interfaces()?;
         }
         let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
@@ -420,8 +420,8 @@ impl Guard {
         Ok(())
     }
 
-    fn outcome(&mut self, matter: &'static str, outcome: Result<()>) {
-        match outcome {
+    fn record_result(&mut self, matter: &'static str, result: Result<()>) {
+        match result {
             Ok(()) => {
                 self.alerts.clear(matter, "that is in order");
                 self.troubles.remove(matter);

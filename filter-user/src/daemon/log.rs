@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_millis(900);
 /// Periods between two lines with the counters.
 const MINUTE: u64 = 66;
 /// Periods until the rings are checked for replacement.
-const AGAIN: u64 = 33;
+const RINGS_CHECK: u64 = 33;
 
 /// The state of the thread.
 pub(crate) struct Logs {
@@ -73,27 +73,26 @@ impl Logs {
             if let Some(lines) = &mut self.lines {
                 lines.flush();
             }
-            let logged = self.log(tick.is_multiple_of(AGAIN));
-            self.outcome(logged);
+            let logged = self.log(tick.is_multiple_of(RINGS_CHECK));
+            self.record_result(logged);
             if tick.is_multiple_of(MINUTE) {
                 let shown = self.show();
-                self.outcome(shown);
+                self.record_result(shown);
             }
             tick += 1;
         }
     }
 
-    /// Logs the packets dropped since the last call. `again` checks whether the open rings are
-    /// still in use.
-    fn log(&mut self, again: bool) -> Result<()> {
+    /// Logs the packets dropped since the last call. `check_rings`: reopens rings no longer in use.
+    fn log(&mut self, check_rings: bool) -> Result<()> {
         // If the maps' pins are gone, the guard reports that and pins them again.
-        if (again || self.reports.is_none()) && !self.context.pins.maps().exists() {
+        if (check_rings || self.reports.is_none()) && !self.context.pins.maps().exists() {
             return Ok(());
         }
         if self
             .reports
             .as_ref()
-            .is_none_or(|open| again && !open.is_current())
+            .is_none_or(|open| check_rings && !open.is_current())
         {
             self.reports = Some(Logger::open(&self.context, self.since)?);
         }
@@ -120,8 +119,8 @@ impl Logs {
         Ok(())
     }
 
-    fn outcome(&mut self, outcome: Result<()>) {
-        match outcome {
+    fn record_result(&mut self, result: Result<()>) {
+        match result {
             Ok(()) => self.alerts.clear("log", "the log is written"),
             Err(error) => self.alerts.raise("log", &error),
         }

@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     kernel::bpf::{ReportReader, StartAt},
     ui::output::{Output, say},
-    view::event::{Event, Names, milliseconds},
+    view::event::{Event, InterfaceNames, milliseconds},
 };
 
 /// Reads reports and logs them: text on stderr, JSON objects on stdout.
@@ -19,7 +19,7 @@ pub(crate) struct Logger {
     output: Output,
     reader: ReportReader,
     log: ReportLog,
-    names: Names,
+    names: InterfaceNames,
     since: Timestamp,
 }
 
@@ -80,7 +80,7 @@ impl Logger {
             output: context.global.output,
             reader: ReportReader::open(&context.pins.maps(), StartAt::Oldest)?,
             log: ReportLog::default(),
-            names: Names::open()?,
+            names: InterfaceNames::default(),
             since,
         })
     }
@@ -96,7 +96,7 @@ impl Logger {
         news.reports.retain(|report| report.time >= self.since);
         self.names.learn(&news.reports)?;
         let now = Timestamp::now();
-        for line in self.log.take(now, &news) {
+        for line in self.log.add(now, &news) {
             let time = milliseconds(now);
             let entry = match line {
                 LogLine::First(refused) => Entry::First(Event::new(&refused, &self.names)),

@@ -21,7 +21,7 @@ pub struct Exporter {
     health: watch::Receiver<Health>,
     turns: Arc<Turns>,
     /// Held while the kernel is read: one reader at a time, for any number of clients.
-    looking: Mutex<()>,
+    reader: Mutex<()>,
     counted: Arc<Mutex<Counted>>,
 }
 
@@ -47,7 +47,7 @@ impl Exporter {
             pins,
             health,
             turns,
-            looking: Mutex::default(),
+            reader: Mutex::default(),
             counted: Arc::default(),
         })
     }
@@ -76,17 +76,17 @@ impl Exporter {
 
     /// Why the process cannot do its work; `None` if it can. It reads nothing outside of the
     /// process.
-    pub(super) fn stands(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         self.turns.guard_stands()
     }
 
     async fn read(&self) -> Reading {
         let pins = self.pins.clone();
         let read = async {
-            let _looking = self.looking.lock().await;
+            let _guard = self.reader.lock().await;
             let held = self.health.borrow().guarded.clone();
             spawn_blocking(move || {
-                anyhow::Ok(Reading::take(&pins, &rtnetlink::interfaces()?, &held))
+                anyhow::Ok(Reading::read(&pins, &rtnetlink::interfaces()?, &held))
             })
             .await
             .context("read what is in force")?

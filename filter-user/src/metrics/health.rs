@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_complains_until_all_is_well() {
+    fn complaints_last_until_every_fault_is_fixed() {
         let mut health = Health::default();
         assert_eq!(health.complaints(), ["starting: nothing is in force yet"]);
         health.started = true;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_stands_is_told() {
+    fn a_hanging_loop_is_reported() {
         let Some(began) = Instant::now().checked_sub(GUARD_STANDS * 2) else {
             panic!("the machine was started just now");
         };
@@ -162,7 +162,7 @@ mod tests {
         assert!(
             turns
                 .guard_stands()
-                .is_some_and(|told| told.contains("20 s"))
+                .is_some_and(|message| message.contains("20 s"))
         );
         assert_eq!(turns.complaints().len(), 1, "the follower may take longer");
         turns.turn(Loop::Guard);

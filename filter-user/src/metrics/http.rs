@@ -190,7 +190,7 @@ async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Fu
                 visible(&complaints.join("\n")).into_owned() + "\n",
             ),
         },
-        _ => match exporter.stands() {
+        _ => match exporter.failure() {
             None => page(StatusCode::OK, TEXT, "alive\n"),
             Some(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
         },
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_is_what_the_process_says_it_is() -> Result<()> {
+    async fn readiness_follows_the_state_of_the_process() -> Result<()> {
         let (health, watched) = watch::channel(Health::default());
         // Nothing is pinned there, so the test needs no root.
         let exporter = Exporter::new(

@@ -45,7 +45,7 @@ pub(super) struct PolicyReading {
 
 impl Reading {
     /// Reads the state. `held` are the interfaces that this process guards, pinned or not.
-    pub(super) fn take(pins: &Pins, interfaces: &[Interface], held: &BTreeSet<u32>) -> Self {
+    pub(super) fn read(pins: &Pins, interfaces: &[Interface], held: &BTreeSet<u32>) -> Self {
         let mut failures = Vec::new();
         let mut note = |error: anyhow::Error| failures.push(format!("{error:#}"));
         let mut guards = protected_interfaces(pins, interfaces).unwrap_or_else(|error| {
@@ -73,7 +73,7 @@ impl Reading {
             }
         }
         let policy = Maps::in_use(pins)
-            .and_then(|maps| maps.as_ref().map(PolicyReading::take).transpose())
+            .and_then(|maps| maps.as_ref().map(PolicyReading::read).transpose())
             .unwrap_or_else(|error| {
                 note(error);
                 None
@@ -131,7 +131,7 @@ fn read_counters(
 }
 
 impl PolicyReading {
-    fn take(maps: &Maps) -> Result<Self> {
+    fn read(maps: &Maps) -> Result<Self> {
         let (record, by) =
             maps.read_consistent(|slot| Ok((maps.record(slot)?, maps.author(slot)?)))?;
         let now = Clocks::now()?;

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_spans_the_window_and_begins_anew_with_its_count() {
+    fn a_rate_spans_the_window_and_restarts_with_its_count() {
         let mut times = Times::default();
         let mut meter = Meter::new(1000);
         times.push(Duration::from_secs(1));

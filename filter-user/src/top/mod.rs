@@ -34,7 +34,7 @@ use self::{
     model::Model,
     once::Summary,
     sample::Sampler,
-    view::{Look, draw},
+    view::{Theme, draw},
 };
 use crate::{context::Context, ui::output::Output};
 
@@ -46,9 +46,9 @@ pub(crate) async fn run(context: &Context) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
     if context.global.output == Output::Json || !io::stdout().is_terminal() {
         let mut model = Model::default();
-        model.take(sampler.sample(false).await?);
+        model.add(sampler.sample(false).await?);
         sleep(PERIOD).await;
-        model.take(sampler.sample(true).await?);
+        model.add(sampler.sample(true).await?);
         context.global.output.write(&Summary::of(&model))?;
         return Ok(0);
     }
@@ -86,7 +86,7 @@ async fn live(terminal: &mut DefaultTerminal, sampler: &mut Sampler<'_>) -> Resu
     let mut events = EventStream::new();
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let look = Look::from_environment();
+    let theme = Theme::from_environment();
     let (mut model, mut controls) = (Model::default(), Controls::default());
     loop {
         tokio::select! {
@@ -94,7 +94,7 @@ async fn live(terminal: &mut DefaultTerminal, sampler: &mut Sampler<'_>) -> Resu
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
             _ = ticks.tick() => match sampler.sample(false).await {
-                Ok(sample) => model.take(sample),
+                Ok(sample) => model.add(sample),
                 Err(error) => model.fail(&error),
             },
             event = events.next() => match event {
@@ -109,7 +109,7 @@ async fn live(terminal: &mut DefaultTerminal, sampler: &mut Sampler<'_>) -> Resu
             },
         }
         terminal
-            .draw(|frame| draw(frame, &model, &mut controls, look))
+            .draw(|frame| draw(frame, &model, &mut controls, theme))
             .context("write terminal")?;
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct Entry {
 
 impl Model {
     /// Adds one sample.
-    pub(crate) fn take(&mut self, sample: Sample) {
+    pub(crate) fn add(&mut self, sample: Sample) {
         let before = self.times.last();
         self.times.push(sample.at);
         self.time = sample.time;
@@ -103,7 +103,7 @@ impl Model {
         if let Some(before) = before {
             self.draw(before, sample.at);
         }
-        if sample.anew {
+        if sample.restarted {
             self.uses.clear();
         }
         self.ranges = sample.ranges;
@@ -111,7 +111,7 @@ impl Model {
             let known = self.uses.get(&one.id).copied();
             // Counts from before the first sample are not growth; a range that appears later starts
             // with its first packet.
-            let baseline = if sample.anew { one.packets } else { 0 };
+            let baseline = if sample.restarted { one.packets } else { 0 };
             let mut packets = known.map_or(Meter::new(baseline), |known| known.packets);
             packets.push(one.packets);
             let last_seen = one.last_seen;
@@ -213,7 +213,7 @@ impl Model {
             self.reported += 1;
             if !self.sources.contains_key(&report.source) {
                 if self.sources.len() == MOST_SOURCES {
-                    self.forget(&mut totals);
+                    self.evict(&mut totals);
                 }
                 let packets = Meter::new(0);
                 let last = *report;
@@ -237,7 +237,7 @@ impl Model {
 
     /// Evicts one source: silent ones first, then the one with the fewest packets, then the longest
     /// silent.
-    fn forget(&mut self, totals: &mut HashMap<Option<IpAddr>, u64>) {
+    fn evict(&mut self, totals: &mut HashMap<Option<IpAddr>, u64>) {
         let worth = |address: &Option<IpAddr>, source: &Source| {
             let total = totals.get(address).copied();
             let heard = self.time.duration_since(source.last.time) < SILENT;

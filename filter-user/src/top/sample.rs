@@ -46,7 +46,7 @@ pub(crate) struct Sample {
     pub(crate) provisional: Option<Provisional>,
     pub(crate) interfaces: Vec<(ProtectedInterface, Vec<Row>)>,
     /// Whether reports and uses are counted from zero: in the first sample, and after a new attach.
-    pub(crate) anew: bool,
+    pub(crate) restarted: bool,
     pub(crate) news: ReportBatch,
     pub(crate) uses: Vec<Use>,
     pub(crate) ranges: Ranges,
@@ -63,7 +63,7 @@ struct Attached {
     maps: Maps,
     reports: ReportReader,
     known: Known,
-    anew: bool,
+    restarted: bool,
 }
 
 impl<'a> Sampler<'a> {
@@ -99,7 +99,7 @@ impl<'a> Sampler<'a> {
                 maps,
                 reports: ReportReader::open(&self.context.pins.maps(), StartAt::Oldest)?,
                 known: Known::default(),
-                anew: true,
+                restarted: true,
             }),
         };
         Ok(())
@@ -119,7 +119,7 @@ impl<'a> Sampler<'a> {
             headline: String::new(),
             provisional: None,
             interfaces: Vec::new(),
-            anew: false,
+            restarted: false,
             news: ReportBatch::default(),
             uses: Vec::new(),
             ranges: Ranges::default(),
@@ -149,14 +149,14 @@ impl<'a> Sampler<'a> {
             let known = &mut attached.known;
             let directory = self.context.pins.maps();
             let generation = record.generation;
-            known.ask(&sample.uses, generation, slot, move || {
+            known.start_walk(&sample.uses, generation, slot, move || {
                 Maps::open(&directory)
             });
-            known.hear(patient).await?;
+            known.finish_walk(patient).await?;
             sample.ranges = known.ranges.clone();
             // This comes last: reports can be read only once.
             sample.news = attached.reports.poll()?;
-            sample.anew = std::mem::take(&mut attached.anew);
+            sample.restarted = std::mem::take(&mut attached.restarted);
         }
         sample.headline = policy::headline(sample.state, &ports);
         Ok(sample)
@@ -185,7 +185,7 @@ struct Walk {
 
 impl Known {
     /// Starts a walk if one is needed and its pause is over.
-    fn ask(
+    fn start_walk(
         &mut self,
         uses: &[Use],
         generation: u64,
@@ -220,7 +220,7 @@ impl Known {
     }
 
     /// Takes the result of a finished walk.
-    async fn hear(&mut self, patient: bool) -> Result<()> {
+    async fn finish_walk(&mut self, patient: bool) -> Result<()> {
         let Some(mut walk) = self.walk.take() else {
             return Ok(());
         };

@@ -84,7 +84,7 @@ fn sample(second: u64) -> Sample {
                 row("drop", "unauthorized", 100 * second),
             ],
         )],
-        anew: second == 0,
+        restarted: second == 0,
         news: ReportBatch {
             reports: vec![
                 refused([203, 0, 113, 9], second),
@@ -108,7 +108,7 @@ fn sample(second: u64) -> Sample {
 fn model() -> Model {
     let mut model = Model::default();
     for second in 0..900 {
-        model.take(sample(second));
+        model.add(sample(second));
     }
     model
 }
@@ -117,7 +117,7 @@ fn screen(model: &Model, controls: &mut Controls, size: (u16, u16)) -> Terminal<
     let backend = TestBackend::new(size.0, size.1);
     let mut terminal = Terminal::new(backend).expect("memory does not fail");
     terminal
-        .draw(|frame| draw(frame, model, controls, Look::new(true)))
+        .draw(|frame| draw(frame, model, controls, Theme::new(true)))
         .expect("memory does not fail");
     terminal
 }
@@ -178,7 +178,7 @@ fn each_sort_has_its_own_order() {
 
 /// A flood of sources with one packet each, for more samples than there is room.
 #[test]
-fn a_flood_of_sources_neither_fills_memory_nor_hides_who_knocks_again_and_again() {
+fn a_flood_of_sources_neither_fills_memory_nor_evicts_a_busy_source() {
     let mut model = Model::default();
     let mut number = 0_u32;
     for second in 0..8 {
@@ -189,7 +189,7 @@ fn a_flood_of_sources_neither_fills_memory_nor_hides_who_knocks_again_and_again(
             let [_, a, b, c] = number.to_be_bytes();
             sample.news.reports.push(refused([100, a, b, c], second));
         }
-        model.take(sample);
+        model.add(sample);
     }
     assert_eq!(model.sources.len(), 1024);
     assert_eq!(model.reported, 8 * 401);
@@ -199,7 +199,7 @@ fn a_flood_of_sources_neither_fills_memory_nor_hides_who_knocks_again_and_again(
 }
 
 #[test]
-fn a_filter_that_goes_and_comes_back_is_counted_anew() {
+fn a_filter_attached_again_is_counted_from_zero() {
     let mut model = model();
     let mut gone = sample(900);
     gone.state = "detached";
@@ -208,7 +208,7 @@ fn a_filter_that_goes_and_comes_back_is_counted_anew() {
     gone.news = ReportBatch::default();
     gone.uses.clear();
     gone.ranges = Ranges::default();
-    model.take(gone);
+    model.add(gone);
     assert_eq!(model.rate(&["drop"]), 0.0);
     assert_eq!(model.entries().count(), 0);
     same(
@@ -216,8 +216,8 @@ fn a_filter_that_goes_and_comes_back_is_counted_anew() {
         &screen(&model, &mut Controls::default(), (80, 24)),
     );
     let mut back = sample(1);
-    (back.at, back.time, back.anew) = (Duration::from_secs(1_901), time(901), true);
-    model.take(back);
+    (back.at, back.time, back.restarted) = (Duration::from_secs(1_901), time(901), true);
+    model.add(back);
     assert_eq!(model.history.back().map(|point| point.refused), Some(100.0));
     let rates = model
         .entries()
@@ -279,14 +279,14 @@ fn any_size_is_drawn() {
 
 /// A terminal obeys no escape sequence in a device's name.
 #[test]
-fn what_a_terminal_would_obey_is_not_drawn() {
+fn control_sequences_are_not_drawn() {
     let evil = "e\x1b[31m\x07\u{9b}\u{202e}\u{2066}\u{200b}\u{feff}\r\nth";
     let mut model = Model::default();
     for second in 0..3 {
         let mut sample = sample(second);
         sample.interfaces[0].0.interface = evil.to_owned();
         sample.interfaces[0].0.native_refused = Some(evil.to_owned());
-        model.take(sample);
+        model.add(sample);
     }
     model.fail(&anyhow::anyhow!("read `{evil}`: gone"));
     let terminal = screen(&model, &mut Controls::default(), (160, 44));
@@ -302,7 +302,7 @@ fn without_colours_there_are_none() {
     for colours in [true, false] {
         let mut terminal = Terminal::new(TestBackend::new(100, 40)).expect("memory does not fail");
         terminal
-            .draw(|frame| draw(frame, &model, &mut Controls::default(), Look::new(colours)))
+            .draw(|frame| draw(frame, &model, &mut Controls::default(), Theme::new(colours)))
             .expect("memory does not fail");
         let cells = terminal.backend().buffer().content.iter();
         let coloured = cells.filter(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);

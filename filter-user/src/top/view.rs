@@ -18,11 +18,11 @@ use crate::ui::visible::is_hidden;
 
 /// The style; it can be without colours.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Theme {
     colours: bool,
 }
 
-impl Look {
+impl Theme {
     /// Follows `NO_COLOR` (no-color.org: any value but the empty one).
     pub(crate) fn from_environment() -> Self {
         Self::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
@@ -83,7 +83,7 @@ const INTERFACES: [Column; 7] = [
 ];
 
 /// Draws the whole screen, and stores the size of the table in `controls`.
-pub(crate) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls, look: Look) {
+pub(crate) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls, theme: Theme) {
     let frozen = controls.frozen.take();
     let model = frozen.as_deref().unwrap_or(live);
     let area = frame.area();
@@ -98,11 +98,11 @@ pub(crate) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls,
     ])
     .areas(area);
 
-    frame.render_widget(header(model, frozen.is_some(), look), head);
+    frame.render_widget(header(model, frozen.is_some(), theme), head);
     if has_charts {
         let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(rates);
-        chart(frame, left, model, look, false);
-        chart(frame, right, model, look, true);
+        chart(frame, left, model, theme, false);
+        chart(frame, right, model, theme, true);
     } else {
         let text = format!("{} | {}", rate_of(model, false), rate_of(model, true));
         frame.render_widget(Paragraph::new(text), rates);
@@ -117,10 +117,10 @@ pub(crate) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls,
             Layout::vertical([Constraint::Fill(1); 3]).areas(tables)
         };
         for (panel, part) in Panel::ALL.into_iter().zip(parts) {
-            table(frame, part, panel, model, controls, look);
+            table(frame, part, panel, model, controls, theme);
         }
     } else {
-        table(frame, tables, controls.focus, model, controls, look);
+        table(frame, tables, controls.focus, model, controls, theme);
     }
     let keys = "q quit  p pause  s sort  Tab or 1-3 tables  arrows scroll  h help";
     let dim = Style::new().add_modifier(Modifier::DIM);
@@ -128,13 +128,13 @@ pub(crate) fn draw(frame: &mut Frame<'_>, live: &Model, controls: &mut Controls,
     if controls.help {
         help(frame);
     }
-    hide(frame);
+    strip_controls(frame);
     controls.frozen = frozen;
 }
 
 /// Removes control sequences from the drawn cells. The library leaves out control characters, but
 /// keeps those that change the direction of writing in the cell before them.
-fn hide(frame: &mut Frame<'_>) {
+fn strip_controls(frame: &mut Frame<'_>) {
     for cell in &mut frame.buffer_mut().content {
         if cell.symbol().contains(is_hidden) {
             let seen: String = cell
@@ -147,17 +147,17 @@ fn hide(frame: &mut Frame<'_>) {
     }
 }
 
-fn header<'a>(model: &'a Model, is_paused: bool, look: Look) -> Paragraph<'a> {
+fn header<'a>(model: &'a Model, is_paused: bool, theme: Theme) -> Paragraph<'a> {
     let mut first = Line::default();
     if is_paused {
         let reversed = Style::new().add_modifier(Modifier::REVERSED);
         first.push_span(Span::styled("PAUSED", reversed));
         first.push_span(" ");
     }
-    first.push_span(Span::styled(&model.headline, look.state(model.state)));
+    first.push_span(Span::styled(&model.headline, theme.state(model.state)));
     let mut lines = vec![first];
     if let Some(provisional) = &model.provisional {
-        let loud = look.colour(Color::Yellow).add_modifier(Modifier::BOLD);
+        let loud = theme.colour(Color::Yellow).add_modifier(Modifier::BOLD);
         lines.push(Line::styled(provisional.to_string(), loud));
     }
     Paragraph::new(lines)
@@ -182,7 +182,7 @@ fn rate_of(model: &Model, passed: bool) -> String {
 }
 
 /// The last minutes as a chart, with both axes labelled.
-fn chart(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look, passed: bool) {
+fn chart(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme, passed: bool) {
     let now = model.times.last().unwrap_or_default().as_secs_f64();
     let points: Vec<(f64, f64)> = model
         .history
@@ -198,7 +198,7 @@ fn chart(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look, passed: b
     let dataset = Dataset::default()
         .marker(Marker::Braille)
         .graph_type(GraphType::Line)
-        .style(look.colour(colour))
+        .style(theme.colour(colour))
         .data(&points);
     let span = SPAN.as_secs_f64();
     let chart = Chart::new(vec![dataset])
@@ -231,7 +231,7 @@ fn table(
     panel: Panel,
     model: &Model,
     controls: &mut Controls,
-    look: Look,
+    theme: Theme,
 ) {
     let sort = controls.sort;
     let (columns, lines): (&[Column], Vec<Cells>) = match panel {
@@ -279,11 +279,11 @@ fn table(
     let mut table = Table::new(rows, widths).header(header).column_spacing(2);
     if has_frame {
         let border = if is_focused {
-            look.colour(Color::Cyan).add_modifier(Modifier::BOLD)
+            theme.colour(Color::Cyan).add_modifier(Modifier::BOLD)
         } else {
             Style::new()
         };
-        table = table.block(Block::bordered().border_style(border).title(name(
+        table = table.block(Block::bordered().border_style(border).title(panel_title(
             panel,
             model,
             lines.len(),
@@ -294,7 +294,12 @@ fn table(
 }
 
 /// The title of a table, and the number of hidden lines.
-fn name(panel: Panel, model: &Model, lines: usize, shown: &std::ops::Range<usize>) -> String {
+fn panel_title(
+    panel: Panel,
+    model: &Model,
+    lines: usize,
+    shown: &std::ops::Range<usize>,
+) -> String {
     let more = if shown.len() < lines {
         format!(" {}-{} of {lines}", shown.start + 1, shown.end)
     } else {

@@ -9,17 +9,12 @@ use serde::Serialize;
 use crate::kernel::{bpf::DropReport, net::rtnetlink};
 
 /// The names of interfaces, read again when an unknown ifindex appears.
-pub(crate) struct Names {
+#[derive(Default)]
+pub(crate) struct InterfaceNames {
     known: HashMap<u32, String>,
 }
 
-impl Names {
-    pub(crate) fn open() -> Result<Self> {
-        Ok(Self {
-            known: HashMap::new(),
-        })
-    }
-
+impl InterfaceNames {
     /// Learns the names that `reports` need.
     pub(crate) fn learn(&mut self, reports: &[DropReport]) -> Result<()> {
         let unknown = |report: &DropReport| !self.known.contains_key(&report.ifindex);
@@ -37,7 +32,7 @@ impl Names {
     }
 
     /// The name of an interface.
-    pub(crate) fn of(&self, ifindex: u32) -> &str {
+    pub(crate) fn name(&self, ifindex: u32) -> &str {
         self.known.get(&ifindex).map_or("unknown", String::as_str)
     }
 }
@@ -58,7 +53,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    pub(crate) fn new(refused: &DropReport, names: &Names) -> Self {
+    pub(crate) fn new(refused: &DropReport, names: &InterfaceNames) -> Self {
         Self {
             time: milliseconds(refused.time),
             verdict: refused.verdict.label(),
@@ -67,7 +62,7 @@ impl Event {
             source_port: refused.ports.map(|[source, _]| source),
             destination: refused.destination,
             destination_port: refused.ports.map(|[_, destination]| destination),
-            interface: names.of(refused.ifindex).to_owned(),
+            interface: names.name(refused.ifindex).to_owned(),
             ifindex: refused.ifindex,
             bytes: refused.bytes,
         }

@@ -38,7 +38,7 @@ impl Provisional {
 }
 
 /// Reports a provisional change and its author: the values shown next to it may be rolled back.
-pub(crate) fn tell_trial(maps: &Maps) -> Result<()> {
+pub(crate) fn report_trial(maps: &Maps) -> Result<()> {
     let standing = maps.standing()?;
     let Some(trial) = Provisional::of(standing, &Clocks::now()?) else {
         return Ok(());

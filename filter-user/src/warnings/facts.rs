@@ -190,7 +190,7 @@ impl Facts {
                     && (!listener.ip().is_unspecified() || !is_link_local(*address));
                 // Tunnels have a warning of their own.
                 let tunnel = interface.kind.as_ref().is_some_and(is_tunnel);
-                if reached && !tunnel && !self.covered(interface, guarded) {
+                if reached && !tunnel && !self.is_covered(interface, guarded) {
                     found
                         .entry(&interface.name)
                         .or_default()
@@ -276,7 +276,7 @@ impl Facts {
 
     /// Whether all traffic over `interface` passed a filter, its own or that of a lower device, or
     /// is from this node alone.
-    fn covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
+    fn is_covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
         if guarded.contains(&interface.ifindex) || is_local(interface) {
             return true;
         }
@@ -286,7 +286,7 @@ impl Facts {
                 // another device.
                 let lower = interface.lower.and_then(|ifindex| self.interface(ifindex));
                 lower.is_some_and(|lower| {
-                    lower.ifindex != interface.ifindex && self.covered(lower, guarded)
+                    lower.ifindex != interface.ifindex && self.is_covered(lower, guarded)
                 })
             }
             // An XDP program on a VRF sees no packets; its ports have the filters.

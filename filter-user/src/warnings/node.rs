@@ -262,10 +262,10 @@ impl Ranges {
         record: &PolicyRecord,
         prefixes: impl Iterator<Item = &'a Prefix>,
     ) -> Self {
-        let (mut told, mut others) = (Vec::new(), Vec::new());
+        let (mut shown, mut others) = (Vec::new(), Vec::new());
         for prefix in prefixes {
             if prefix.range.prefix_len() == 0 || prefix.expires.is_some() {
-                told.push(*prefix);
+                shown.push(*prefix);
             }
             if prefix.expires.is_none() {
                 others.push(prefix.range);
@@ -274,7 +274,7 @@ impl Ranges {
         others.sort_unstable();
         Self {
             mark: Some((record.generation, record.applied_at)),
-            prefixes: told,
+            prefixes: shown,
             everyone: let_everyone_in(&others),
         }
     }

@@ -65,7 +65,7 @@ impl<'a> Before<'a> {
 
     /// Whether it passes packets of `connection` that come over an interface with or without a
     /// filter.
-    pub(crate) fn lets(&self, connection: &Connection, has_filter: bool) -> Result<bool> {
+    pub(crate) fn passes(&self, connection: &Connection, has_filter: bool) -> Result<bool> {
         // With unreadable settings the connection counts as open before.
         let (Some(settings), true) = (&self.settings, has_filter) else {
             return Ok(true);
@@ -78,7 +78,7 @@ impl<'a> Before<'a> {
 
     /// Whether it passes `client` over an interface with a filter to a destination that `policy`
     /// guards.
-    pub(crate) fn lets_anywhere(&self, client: IpAddr, policy: &Policy) -> Result<bool> {
+    pub(crate) fn passes_anywhere(&self, client: IpAddr, policy: &Policy) -> Result<bool> {
         let Some(settings) = &self.settings else {
             return Ok(true);
         };

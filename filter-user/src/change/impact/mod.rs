@@ -115,9 +115,9 @@ pub(crate) fn assess(
         impact.unknown = Some(format!("{error:#}"));
         Vec::new()
     });
-    let seen = seen(&sockets, policy, &paths, &mut impact.unseen);
+    let seen = filtered_connections(&sockets, policy, &paths, &mut impact.unseen);
     let mut cut = Vec::new();
-    for (connection, Seen { bound, doubt }) in seen {
+    for (connection, SocketFacts { bound, doubt }) in seen {
         let (client, local) = (connection.remote.ip(), connection.local);
         // Traffic of the node to itself never passes the filter.
         if !policy.settings.ports.contains(&local.port()) || paths.is_own(client) {
@@ -132,7 +132,7 @@ pub(crate) fn assess(
         }
         if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
             impact.kept += usize::from(doubt.is_none());
-        } else if before.lets(&connection, paths.meets(way, &before.guarded))? {
+        } else if before.passes(&connection, paths.meets(way, &before.guarded))? {
             cut.push((connection, doubt));
         }
     }
@@ -153,7 +153,7 @@ pub(crate) fn assess(
             None => paths.to(client, None),
             bound => bound,
         };
-        let had = !paths.meets(way, &before.guarded) || before.lets_anywhere(client, policy)?;
+        let had = !paths.meets(way, &before.guarded) || before.passes_anywhere(client, policy)?;
         if had && paths.meets(way, guarded) {
             shut_out.insert(client);
         }
@@ -164,7 +164,7 @@ pub(crate) fn assess(
         impact.administrators = shut_out.intersection(&administrators).copied().collect();
     }
     if !cut.is_empty() {
-        impact.cut = named(context, cut, &sockets, &before, policy, origin)?;
+        impact.cut = describe_cut(context, cut, &sockets, &before, policy, origin)?;
     }
     Ok(impact)
 }
@@ -172,7 +172,7 @@ pub(crate) fn assess(
 const SSH: u16 = 22;
 
 /// Further facts about a connection.
-struct Seen {
+struct SocketFacts {
     /// The ifindex that it is bound to, or 0.
     bound: u32,
     /// Why the client may be gone.
@@ -181,12 +181,12 @@ struct Seen {
 
 /// The connections as the filter sees them, in order. For forwarded and for translated connections
 /// the packet's addresses are those in connection tracking, not those of the socket.
-fn seen(
+fn filtered_connections(
     sockets: &[TcpSocket],
     policy: &Policy,
     paths: &Paths,
     unseen: &mut Option<String>,
-) -> BTreeMap<Connection, Seen> {
+) -> BTreeMap<Connection, SocketFacts> {
     let forwards = || {
         let files = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
         let on = |file| fs::read_to_string(format!("/proc/sys/net/{file}"));
@@ -213,12 +213,12 @@ fn seen(
         .filter(rewritten)
         .map(|tracked| (tracked.rewritten, tracked.original))
         .collect();
-    let mut seen: BTreeMap<Connection, Seen> = sockets
+    let mut seen: BTreeMap<Connection, SocketFacts> = sockets
         .iter()
         .map(|socket| {
             let connection = socket.connection;
             let original = originals.get(&connection).copied();
-            let found = Seen {
+            let found = SocketFacts {
                 bound: socket.interface,
                 doubt: socket.doubt(),
             };
@@ -230,14 +230,14 @@ fn seen(
         if !paths.is_own(tracked.rewritten.local.ip()) {
             let doubt = tracked.is_half_closed.then_some(CLOSED);
             seen.entry(tracked.original)
-                .or_insert(Seen { bound: 0, doubt });
+                .or_insert(SocketFacts { bound: 0, doubt });
         }
     }
     seen
 }
 
 /// The connections that are cut, each with its owner.
-fn named(
+fn describe_cut(
     context: &Context,
     cut: Vec<(Connection, Option<&'static str>)>,
     sockets: &[TcpSocket],
@@ -268,7 +268,7 @@ fn named(
         let (kind, why) = match nodes.why(client) {
             Some(why) => (Kind::ClusterNode, Some(why)),
             None if origin == Some(client) => (Kind::SshOrigin, None),
-            None => (Kind::Client, listed(list.entries(), client)),
+            None => (Kind::Client, listed_as(list.entries(), client)),
         };
         Cut {
             connection,
@@ -281,7 +281,7 @@ fn named(
 }
 
 /// The longest entry that contains `client`, in words.
-fn listed(entries: &[Entry], client: IpAddr) -> Option<String> {
+fn listed_as(entries: &[Entry], client: IpAddr) -> Option<String> {
     let around = entries.iter().filter(|entry| entry.range.contains(&client));
     let entry = around.max_by_key(|entry| entry.range.prefix_len())?;
     let comment = entry
@@ -323,7 +323,7 @@ impl Impact {
         let shut_out = |client: &IpAddr, who: &str| {
             format!(
                 "warning: {client}, {who}, {is_shut_out} from the protected ports{}",
-                self.beside_ssh()
+                self.ssh_note()
             )
         };
         let origin = self.shuts_out.iter();
@@ -333,7 +333,7 @@ impl Impact {
         lines
     }
 
-    const fn beside_ssh(&self) -> &'static str {
+    const fn ssh_note(&self) -> &'static str {
         if self.filters_ssh {
             ""
         } else {
@@ -385,7 +385,7 @@ impl Impact {
         let origin = self.shuts_out.map(|client| {
             format!(
                 "it shuts out {client}, where this shell came in from{}",
-                self.beside_ssh()
+                self.ssh_note()
             )
         });
         let nodes = || self.nodes();

@@ -60,14 +60,14 @@ pub(crate) enum Outcome {
 
 impl Follower {
     /// Notices what makes it necessary to compare the policy.
-    pub(crate) fn doubt_policy(&mut self, thorough: bool) {
+    pub(crate) fn mark_dirty(&mut self, thorough: bool) {
         if thorough {
             // Nobody else may put others in their place meanwhile; that they are there is the guard's to see to.
             self.close_lost_maps();
         }
         let Some(maps) = self.open_maps() else {
             // The guard pins them again.
-            self.doubt = true;
+            self.dirty = true;
             return;
         };
         let Ok(standing) = maps.standing() else {
@@ -76,23 +76,23 @@ impl Follower {
         let record = maps.record(standing.slot()).ok();
         let generation = record.map_or(0, |record| record.generation);
         if (self.known.standing, self.known.generation) != (Some(standing), generation) {
-            self.doubt = true;
+            self.dirty = true;
         }
         if let Ok(now) = Clocks::now()
             && (now.wall_minus_boot() - self.known.ahead).abs() > SET_BY_HAND
         {
-            self.doubt = true;
+            self.dirty = true;
         }
         if let (Some(record), Ok(decapsulation)) = (record, self.decapsulation.look())
             && record.decapsulates != decapsulation.bits()
         {
-            self.doubt = true;
+            self.dirty = true;
         }
         if thorough
             && let Ok(node) = self.node()
             && self.known.node.as_ref() != Some(&node)
         {
-            self.doubt = true;
+            self.dirty = true;
         }
     }
 
@@ -173,7 +173,7 @@ impl Follower {
         }
         if fell_back || is_over {
             // What nobody confirmed must not come back by the files: whoever is locked out by it has nothing but that.
-            (self.held, self.asked, self.touched) = (true, false, false);
+            (self.hold_after_rollback, self.asked, self.touched) = (true, false, false);
         }
         let file = match read? {
             Some(file) => file,
@@ -243,11 +243,11 @@ impl Follower {
         // Who writes the same once more has not edited anything.
         let store = TrialStore::new(&context.config.state_dir);
         let was_tried = self.tried.as_ref() == Some(&mark) || store.is_open(&mark);
-        self.held |= was_tried && !self.asked;
+        self.hold_after_rollback |= was_tried && !self.asked;
         let other = record.list != list.digest()
             || record.mode == Mode::Off as u8
             || changes.as_ref().is_none_or(|changes| !changes.is_empty());
-        if self.held && other && !reasons.is_empty() {
+        if self.hold_after_rollback && other && !reasons.is_empty() {
             return Err(UserError::failed(
                 "follow files: a change on trial was not confirmed, and the files say something else than what returned",
                 "edit them again, or `systemctl reload apifence`, to put them in force; `apifence ranges rollback 1` puts the list in force back into the file",
@@ -346,7 +346,7 @@ impl Follower {
                 keep_in_force(context, &maps);
             }
             let by = maps.author(slot).ok().flatten();
-            self.known.tell_news(record.generation, by, &now);
+            self.known.report_news(record.generation, by, &now);
             // Comments may have been edited, which makes no difference to packets.
             if self.known.standing.is_some() && History::of(path).is_edited() {
                 History::of(path).record(&Author::of_edit(path));

@@ -33,9 +33,9 @@ impl Follower {
                 .send_modify(|health| health.reloaded(Some(sentence(&error))));
             return;
         }
-        self.offers = false;
+        self.interfaces_pending = false;
         // The state of the files must be reported again.
-        self.doubt |= self.alerts.has(INTERFACES);
+        self.dirty |= self.alerts.has(INTERFACES);
         self.alerts.clear(INTERFACES, "the interfaces are guarded");
         self.wanted.send_if_modified(|before| {
             let differs = *before != wanted;

@@ -6,7 +6,7 @@ use filter_common::layout::PolicyRecord;
 use jiff::Timestamp;
 
 use crate::{
-    change::words::{Before, SaidList},
+    change::words::{Before, ReadList},
     config::{SettingChange, Settings},
     policy::{Difference, Prefixes, author::Author},
     ranges::{List, remarks},
@@ -54,7 +54,7 @@ pub(crate) fn applied(
     }
     let before = Before::find(
         path,
-        Some((true, SaidList::new(list.clone()))),
+        Some((true, ReadList::new(list.clone()))),
         Some(record),
     )
     .list();

@@ -40,18 +40,18 @@ pub(crate) struct Follower {
     /// The open maps, and the stamp of their pin.
     pub(crate) open: Option<(FileStamp, Maps)>,
     /// Whether the policy must be compared with the wanted one.
-    pub(crate) doubt: bool,
+    pub(crate) dirty: bool,
     /// When a policy that could not be put in force is tried again without an event.
     pub(crate) not_before: Option<Instant>,
     /// Since when another writer holds the lock.
     pub(crate) blocked: Option<Instant>,
     /// Whether a trial was rolled back, and the files differ from the policy in force. They are not
     /// applied until the operator changes or reloads them.
-    pub(crate) held: bool,
+    pub(crate) hold_after_rollback: bool,
     /// The files' last version on trial, unless it was confirmed since.
     pub(crate) tried: Option<PolicyMark>,
     /// Whether the config file may name other interfaces than the guard knows.
-    pub(crate) offers: bool,
+    pub(crate) interfaces_pending: bool,
     /// Whether the operator asked for a reload.
     pub(crate) asked: bool,
     /// Whether the files were reloaded or edited since they were last put in force.
@@ -63,7 +63,7 @@ pub(crate) struct Follower {
     pub(crate) ranges: node::Ranges,
     pub(crate) acknowledged: WatchedFile,
     /// Whether warnings are gathered before their time.
-    pub(crate) hurry: bool,
+    pub(crate) warnings_due: bool,
 }
 
 /// The policy in force, and the facts it was made from.
@@ -90,7 +90,7 @@ impl Known {
 
     /// Reports a change by another process: `generation` by the author `by` is in force `now`, and
     /// differs from the last known one.
-    pub(crate) fn tell_news(
+    pub(crate) fn report_news(
         &self,
         generation: u64,
         by: Option<Author>,

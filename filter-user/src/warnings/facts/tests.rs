@@ -27,7 +27,7 @@ fn ports_come_as_sysctl_shows_them() {
 }
 
 #[test]
-fn a_protected_port_is_no_ephemeral_port() {
+fn a_protected_port_in_the_ephemeral_range_is_warned_of() {
     let facts = |reserved: &str| Facts {
         ports: [443, 6443].into(),
         ephemeral: Some(1024..=65535),
@@ -59,7 +59,7 @@ fn port(name: &str, ifindex: u32, kind: Option<InfoKind>, master: u32) -> Interf
 }
 
 #[test]
-fn what_lies_on_a_guarded_interface_is_guarded() {
+fn devices_on_a_guarded_interface_are_guarded() {
     let facts = Facts {
         interfaces: vec![
             interface("eth0", 2),
@@ -105,7 +105,7 @@ fn what_lies_on_a_guarded_interface_is_guarded() {
 
 /// A node with Docker; flannel, Calico or Cilium; kube-proxy with IPVS; and a DNS cache.
 #[test]
-fn what_carries_traffic_of_the_node_alone_is_no_way_in() {
+fn devices_for_traffic_of_the_node_alone_cause_no_warning() {
     let bridge = |name, ifindex| on(name, ifindex, InfoKind::Bridge, None);
     let veth = |name, ifindex, master| port(name, ifindex, Some(InfoKind::Veth), master);
     let netkit = InfoKind::Other("netkit".to_owned());
@@ -154,7 +154,7 @@ fn what_carries_traffic_of_the_node_alone_is_no_way_in() {
 
 /// Known overlays share one warning. A device with another name or kind is a tunnel.
 #[test]
-fn known_overlays_are_told_from_other_tunnels() {
+fn known_overlays_are_distinguished_from_other_tunnels() {
     let ovs = || InfoKind::Other("openvswitch".to_owned());
     let known = [
         ("flannel.1", InfoKind::Vxlan),
@@ -227,7 +227,7 @@ fn known_overlays_are_told_from_other_tunnels() {
 /// A virtual machine's network card on a bridge of libvirt is not a VPN; another tap device may be
 /// one.
 #[test]
-fn machines_on_a_bridge_are_no_tunnels() {
+fn virtual_machines_on_a_bridge_are_not_tunnels() {
     let facts = |bridge: &str, tap: &str| Facts {
         interfaces: vec![
             on(bridge, 2, InfoKind::Bridge, None),
@@ -246,7 +246,7 @@ fn machines_on_a_bridge_are_no_tunnels() {
 }
 
 #[test]
-fn warnings_come_the_worst_first_and_are_silenced_one_by_one() {
+fn warnings_are_sorted_by_severity_and_acknowledged_one_by_one() {
     let known = |text: &str| Acknowledgement::parse(text).expect(text);
     let warnings = || {
         vec![
@@ -256,10 +256,11 @@ fn warnings_come_the_worst_first_and_are_silenced_one_by_one() {
             Warning::new(Code::Everyone, "a", "b").about(["::/0"]),
         ]
     };
-    let told = |known: &[Acknowledgement]| -> Vec<String> {
+    let reported = |known: &[Acknowledgement]| -> Vec<String> {
         let sorted = sorted(warnings(), known).into_iter();
-        let told = sorted.filter(|warning| !warning.acknowledged);
-        told.map(|warning| format!("{} {:?}", warning.code, warning.objects))
+        let reported = sorted.filter(|warning| !warning.acknowledged);
+        reported
+            .map(|warning| format!("{} {:?}", warning.code, warning.objects))
             .collect()
     };
     let all = [
@@ -268,13 +269,16 @@ fn warnings_come_the_worst_first_and_are_silenced_one_by_one() {
         "W08 {\"wg1\"}",
         "W15 {\"flannel.1\"}",
     ];
-    assert_eq!(told(&[]), all);
-    assert_eq!(told(&[known("W08:wg0"), known("W15")]), [all[0], all[2]]);
-    assert_eq!(told(&[known("tunnel")]), [all[0], all[3]]);
+    assert_eq!(reported(&[]), all);
+    assert_eq!(
+        reported(&[known("W08:wg0"), known("W15")]),
+        [all[0], all[2]]
+    );
+    assert_eq!(reported(&[known("tunnel")]), [all[0], all[3]]);
 }
 
 #[test]
-fn addresses_that_are_not_among_the_destinations_are_ways_in() {
+fn listeners_outside_the_destinations_are_warned_of() {
     let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
     let facts = |destinations: &[&str], listener: &str| Facts {
         destinations: destinations
@@ -320,7 +324,7 @@ fn addresses_that_are_not_among_the_destinations_are_ways_in() {
 }
 
 #[test]
-fn few_sources_of_many_connections_are_remarked() {
+fn many_connections_from_few_sources_are_warned_of() {
     let connections = |sources: u8| {
         let connection = |number: u8| Connection {
             remote: SocketAddr::from((
