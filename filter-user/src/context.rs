@@ -50,8 +50,7 @@ impl Context {
         }
     }
 
-    /// Whether the path of the ranges file is unknown: the config file may set it, and is
-    /// unreadable.
+    /// Whether the ranges file's path is unknown: the unreadable config file may set it.
     pub(crate) fn lost_list(&self) -> bool {
         self.config.doubts(&["ranges_file"])
     }

@@ -1,5 +1,4 @@
-//! `apifence`: parses the command line and runs the command. Only this file prints errors and
-//! exits.
+//! `apifence`: runs the typed command. Only this file prints errors and exits.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]

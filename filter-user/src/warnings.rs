@@ -1,5 +1,4 @@
-//! Warnings: facts of this node that let traffic bypass the filter, or make the filter drop more
-//! than intended.
+//! Facts of this node that let traffic bypass the filter, or that make it drop too much.
 
 mod devices;
 mod facts;

@@ -19,7 +19,6 @@ use crate::{
     ui::output::say,
 };
 
-/// The result.
 #[derive(Serialize)]
 pub(crate) struct Attached {
     pub(crate) interfaces: Vec<Shown>,

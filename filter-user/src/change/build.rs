@@ -1,5 +1,4 @@
-//! Builds the policy from settings, ranges file and node, and saves it. `attach` and `ranges` share
-//! it.
+//! Builds a policy from settings, ranges file and node, and saves it, for `attach` and `ranges`.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -120,8 +119,7 @@ pub(crate) fn examine(list: &List, max_ranges: u32) -> Result<()> {
     Ok(())
 }
 
-/// The policy of `list` under `settings` on this node. `guarded` are the interfaces with the
-/// filter.
+/// The policy of `list` and `settings` on this node, for a filter on the interfaces in `guarded`.
 pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) -> Result<Policy> {
     let implicit = Sources {
         node: if settings.node_addresses {

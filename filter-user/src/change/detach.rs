@@ -20,14 +20,12 @@ use crate::{
     ui::{error::UserError, output::say},
 };
 
-/// The result.
 #[derive(Serialize)]
 struct Detached {
     /// Names of the interfaces that the filter was removed from.
     detached: Vec<String>,
 }
 
-/// Runs the command.
 pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     if names.is_empty() {
@@ -128,8 +126,7 @@ fn forget_policy(context: &Context) {
     }
 }
 
-/// The interfaces that carry the program of their link in `attached`. All may have the same
-/// program.
+/// The interfaces that carry the program of their link in `attached`; all may have the same one.
 fn interfaces_carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
     let mut interfaces = rtnetlink::interfaces()?;
     interfaces.retain(|interface| {
@@ -142,8 +139,7 @@ fn interfaces_carrying(attached: &[Attachment]) -> Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// Waits until no interface carries its program: the kernel frees a link shortly after its last
-/// pin.
+/// Waits for the kernel, which frees a link, and its program, shortly after the last pin is gone.
 fn wait_until_detached(context: &Context, attached: &[Attachment]) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {

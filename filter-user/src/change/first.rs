@@ -131,9 +131,9 @@ impl Unclear {
     }
 }
 
-/// Whether the first enforcement on a cluster node is safe. It is not if `cluster_cidrs` is unset
-/// and the list does not authorize all CIDRs that were found. Other nodes and pods would then lose
-/// the API server.
+/// Checks the first enforcement on a cluster node. It needs `cluster_cidrs`, or a list that
+/// authorizes all pod CIDRs and subnets that were found, at least one of each. Without them other
+/// nodes and pods would lose the API server.
 ///
 /// # Errors
 /// The danger.
@@ -184,16 +184,16 @@ fn uses_default_ports(context: &Context, policy: &Policy) -> bool {
         && !rows.any(|row| row.key == "ports" && row.source != "default")
 }
 
-/// Whether a port of `asked`, which `policy` protects, belongs to another program. `guarded` are
+/// Whether a port of `new_ports`, which `policy` protects, belongs to another program. `guarded` are
 /// the interfaces with the filter.
 fn foreign_port(
     context: &Context,
     paths: &Paths,
-    asked: &BTreeSet<u16>,
+    new_ports: &BTreeSet<u16>,
     policy: &Policy,
     guarded: &BTreeSet<u32>,
 ) -> Option<Unclear> {
-    if asked.is_empty() {
+    if new_ports.is_empty() {
         return None;
     }
     let Settings {
@@ -217,13 +217,13 @@ fn foreign_port(
         local.is_unspecified() || targets.contains(&local)
     });
     let chosen = !uses_default_ports(context, policy);
-    let listened = foreign(asked, (ports, chosen), &listeners, &connections).into_iter();
+    let listened = foreign(new_ports, (ports, chosen), &listeners, &connections).into_iter();
     let listened = listened.map(|Foreign { port, program, pid }| {
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
         (port, words)
     });
     let diverted = diverted(&Question {
-        asked,
+        asked: new_ports,
         ports,
         own,
         targets,
@@ -302,9 +302,9 @@ pub(crate) fn unclear(
     if policy.mode() != Mode::Enforce {
         return Ok(None);
     }
-    let asked = newly_enforced(context, policy, enforced);
+    let new_ports = newly_enforced(context, policy, enforced);
     let paths = Paths::new()?;
-    let elsewhere = foreign_port(context, &paths, &asked, policy, guarded);
+    let elsewhere = foreign_port(context, &paths, &new_ports, policy, guarded);
     let store = PolicyStore::new(&context.config.state_dir);
     if elsewhere.is_some() || enforced.is_some() || store.has_enforced() {
         return Ok(elsewhere);
@@ -322,12 +322,12 @@ pub(crate) fn unread(
     policy: &Policy,
     enforced: Option<&BTreeSet<u16>>,
 ) -> Option<String> {
-    let asked = newly_enforced(context, policy, enforced);
+    let new_ports = newly_enforced(context, policy, enforced);
     let program = *legacy().first()?;
-    (!asked.is_empty() && uses_default_ports(context, policy)).then(|| {
+    (!new_ports.is_empty() && uses_default_ports(context, policy)).then(|| {
         format!(
             "{program}-legacy has a table `nat` here, which apifence cannot read: if it gives port {} to somebody else (`{program}-legacy-save -t nat` shows it), `--port` leaves that one out",
-            join_by(&asked, " or "),
+            join_by(&new_ports, " or "),
         )
     })
 }

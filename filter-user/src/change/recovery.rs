@@ -94,11 +94,11 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
     Ok(None)
 }
 
-/// Whether the list of `record` was confirmed and is in the ranges file.
+/// Whether `record` is marked and its list is in the ranges file.
 fn committed(context: &Context, record: &PolicyRecord) -> bool {
-    let says = || {
+    let is_in_file = || {
         let file = read_ranges(&context.global.ranges_file);
         matches!(file, Ok(Some(file)) if file.list().digest() == record.list)
     };
-    record.commits != 0 && says()
+    record.commits != 0 && is_in_file()
 }

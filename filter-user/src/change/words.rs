@@ -38,14 +38,14 @@ impl ReadList {
 #[derive(Default)]
 pub(crate) struct Before {
     list: Option<List>,
-    /// Whether the ranges file was edited since it was in force.
+    /// Whether the ranges file has an edit that is not in force.
     edited: bool,
     /// Whether the change brings that edit into force.
     takes_edit: bool,
 }
 
 impl Before {
-    /// The list in force by `record`: that of the ranges file at `path`, or the last one in the
+    /// The list in force by `record`: that of the ranges file at `path`, or the one in its
     /// history. `read` is the file's list, and whether it is the wanted one.
     pub(crate) fn find(
         path: &Path,
@@ -117,8 +117,8 @@ pub(crate) fn listed<'a>(
 
 /// The difference of `sources` from a list with the entries `before`, which is not in the kernel.
 pub(crate) fn difference_from(before: &[Entry], sources: &Prefixes, now: Timestamp) -> Difference {
-    let had = compile(before, &Sources::default());
-    Difference::between(listed(had.iter(), now), listed(sources.iter(), now))
+    let have = compile(before, &Sources::default());
+    Difference::between(listed(have.iter(), now), listed(sources.iter(), now))
 }
 
 /// How many ranges or connections are listed one by one.

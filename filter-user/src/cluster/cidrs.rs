@@ -48,8 +48,7 @@ pub fn pod_cidrs() -> Vec<Cidr> {
         for (key, value) in documents.iter().flat_map(networks) {
             add(&path, key, value);
         }
-        // A runtime uses the first file only, and later ones may belong to other programs; multus
-        // uses more.
+        // A runtime uses the first file; later ones may be of other programs. Multus uses all.
         let is_multus = |document: &Value| {
             values(document, "type")
                 .iter()
@@ -80,17 +79,17 @@ fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
     let path = folder.join("k0s.yaml");
     let parsed = parsed(&path);
     let documents = parsed.clone().unwrap_or_default();
-    let of = |key| {
+    let values_of = |key| {
         documents
             .iter()
             .flat_map(move |document| values(document, key))
     };
     let mut found = false;
-    for value in of("podCIDR") {
+    for value in values_of("podCIDR") {
         found = true;
         add(&path, "podCIDR", &strings(value).join(","));
     }
-    for dual in of("dualStack") {
+    for dual in values_of("dualStack") {
         if dual["enabled"] == true
             && let Some(value) = dual["IPv6podCIDR"].as_str()
         {

@@ -38,11 +38,10 @@ const WEB: [&str; 14] = [
 /// A default port that many other programs listen on, too.
 const HTTPS: u16 = 443;
 
-/// The ports of `asked` that belong to another program. `ports` are all ports to be protected;
-/// `chosen` is true if the operator set them. `listeners` and `connections` are the sockets of this
-/// network namespace.
+/// The ports of `new_ports` that belong to another program. `ports` are all ports to be protected, and
+/// `chosen` if the operator set them. The sockets are those of this network namespace.
 pub fn foreign(
-    asked: &BTreeSet<u16>,
+    new_ports: &BTreeSet<u16>,
     (ports, chosen): (&BTreeSet<u16>, bool),
     listeners: &[TcpSocket],
     connections: &[TcpSocket],
@@ -67,18 +66,18 @@ pub fn foreign(
         .filter(on)
         .filter_map(|socket| Some((socket.connection.local.port(), owner(socket)?)))
         .collect();
-    foreign_listeners(asked, chosen, &listening, &proxies)
+    foreign_listeners(new_ports, chosen, &listening, &proxies)
 }
 
 fn foreign_listeners(
-    asked: &BTreeSet<u16>,
+    new_ports: &BTreeSet<u16>,
     chosen: bool,
     listening: &[(u16, &Named)],
     proxies: &BTreeSet<i32>,
 ) -> Vec<Foreign> {
     let serves = |named: &Named| SERVERS.iter().any(|name| named.name.starts_with(name));
     let foreign = listening.iter().filter(|(port, named)| {
-        if !asked.contains(port) || serves(named) || proxies.contains(&named.pid) {
+        if !new_ports.contains(port) || serves(named) || proxies.contains(&named.pid) {
             return false;
         }
         let other = || {
@@ -125,8 +124,8 @@ mod tests {
             ),
         ] {
             let listening = [(443, &on_443), (6443, &on_6443)];
-            let asked = BTreeSet::from([443, 6443]);
-            let found = foreign_listeners(&asked, chosen, &listening, &BTreeSet::from([9]));
+            let new_ports = BTreeSet::from([443, 6443]);
+            let found = foreign_listeners(&new_ports, chosen, &listening, &BTreeSet::from([9]));
             let ports: Vec<u16> = found.iter().map(|foreign| foreign.port).collect();
             let wanted: &[u16] = if want { &[443] } else { &[] };
             assert_eq!(ports, wanted, "{on_443:?} {on_6443:?} {chosen}");

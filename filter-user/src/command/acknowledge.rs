@@ -34,8 +34,7 @@ pub(super) fn parse(texts: &[String]) -> Result<Vec<Acknowledgement>> {
     }
 }
 
-/// Stores acknowledgements for the `warnings` that `ack` names, and removes those that `unack`
-/// names.
+/// Stores the acknowledgements of `warnings` that `ack` names; removes those that `unack` names.
 ///
 /// A code alone stands for the present warnings: a later tunnel is reported.
 ///

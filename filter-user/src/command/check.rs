@@ -292,8 +292,7 @@ impl Found {
         let around = &self.around;
         let authorized = around.first().is_some_and(|prefix| prefix.lives(now));
         let entry_of = |prefix: &Prefix| entry(entries, &prefix.range);
-        // The kernel has the combined expiry of the longest prefix; each entry's own one is in the
-        // file.
+        // The kernel has the combined expiry of a prefix; each entry's own one is in the file.
         let own = |prefix: &Prefix| match entry_of(prefix) {
             Some(entry) if prefix.origins == Origin::List as u8 => entry.expires,
             _ => prefix.expires,
@@ -328,7 +327,6 @@ impl Found {
     }
 }
 
-/// Runs the command.
 pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
     let questions = Question::all(sources)?;
     let maps = context.attached_maps()?;

@@ -43,7 +43,6 @@ fn as_in_file(value: &serde_json::Value) -> String {
     }
 }
 
-/// Runs the command.
 pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     let file = &context.file;
     if !file.exists {

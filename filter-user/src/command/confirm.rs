@@ -30,7 +30,6 @@ struct Confirmed {
     ranges: usize,
 }
 
-/// Runs the command.
 pub(super) fn run(context: &Context) -> Result<u8> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut maps = context.attached_maps()?;

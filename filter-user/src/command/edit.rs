@@ -1,5 +1,4 @@
-//! `apifence ranges edit`: the list in an editor. The edited list is checked and then applied like
-//! any other change.
+//! `apifence ranges edit`: the list in an editor, then checked and applied like any other change.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -28,7 +27,6 @@ const TRIAL: Duration = Duration::from_secs(60);
 /// The text that a new list begins with.
 const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n\n";
 
-/// Runs the command.
 pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
     let editor = Editor::find()?;
     let mut edit = Edit::open(context, args)?;
@@ -196,8 +194,7 @@ impl<'a> Edit<'a> {
         }
         let file = Input::edited(text).parse()?;
         let mut writer = ListEditor::new(self.context)?;
-        // Only an editor can write the file now, since this process holds the lock. The writer
-        // detects that.
+        // This process holds the lock: only an editor can write now, and the writer detects that.
         let mut now = read(path)?;
         while now != self.base {
             drop(writer);
@@ -228,8 +225,7 @@ impl<'a> Edit<'a> {
         if change.dry_run {
             self.report_draft();
         } else if let Some(within) = change.confirm_within {
-            // The next edit starts from the present file. The trial may have restored a file that
-            // was edited by hand.
+            // The next edit starts from the file: the trial may have restored a hand-edited one.
             if let Ok(now) = read(path) {
                 let _ = self.draft.rebase(&now);
             }
@@ -243,8 +239,7 @@ impl<'a> Edit<'a> {
         Ok(End::Done(done))
     }
 
-    /// How the change is made: on trial, unless a flag says otherwise or the list in force is the
-    /// same.
+    /// How the change is made: on trial, unless a flag says otherwise or the list is in force.
     fn trial(&self, args: &EditArgs, file: &RangesFile) -> Result<ChangeArgs> {
         let mut change = args.change.clone();
         if change.confirm_within.is_none()

@@ -68,8 +68,7 @@ impl Editor {
         }
     }
 
-    /// Runs the editor on `file` until it is closed. Signals from the terminal's keys reach the
-    /// editor alone.
+    /// Runs the editor on `file` until it is closed. The terminal's signals reach the editor alone.
     pub(super) fn edit(&self, file: &Path) -> Result<ExitStatus> {
         let before = Terminal::now();
         let _quiet = Quiet::begin()?;

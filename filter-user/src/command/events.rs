@@ -43,7 +43,6 @@ struct Printer<'a> {
     last_reported: Timestamp,
 }
 
-/// Runs the command.
 pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
@@ -99,17 +98,17 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
 
 impl Printer<'_> {
     /// Shows the reports, and from time to time the number of packets without one.
-    fn print(&mut self, news: &ReportBatch) -> Result<()> {
-        self.show(news)?;
-        self.not_reported += news.not_reported;
+    fn print(&mut self, batch: &ReportBatch) -> Result<()> {
+        self.show(batch)?;
+        self.not_reported += batch.not_reported;
         if Timestamp::now().duration_since(self.last_reported) >= PAUSE {
             self.report_unreported()?;
         }
         Ok(())
     }
 
-    fn show(&mut self, news: &ReportBatch) -> Result<()> {
-        self.names.learn(&news.reports)?;
+    fn show(&mut self, batch: &ReportBatch) -> Result<()> {
+        self.names.learn(&batch.reports)?;
         let wanted = |report: &&DropReport| {
             let (reasons, interfaces) = (&self.args.reason, &self.args.interface);
             (reasons.is_empty() || reasons.iter().any(|one| one == report.verdict.reason()))
@@ -118,7 +117,7 @@ impl Printer<'_> {
                         .iter()
                         .any(|one| one == self.names.name(report.ifindex)))
         };
-        for report in news.reports.iter().filter(wanted) {
+        for report in batch.reports.iter().filter(wanted) {
             let event = Event::new(report, &self.names);
             self.output.line(&event)?;
         }

@@ -63,7 +63,6 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs the command.
 pub(super) fn run(context: &Context) -> Result<u8> {
     let path = &context.global.ranges_file;
     let history = History::of(path);

@@ -203,8 +203,7 @@ fn in_file(enforced: bool, entries: &[Entry]) -> Ranges {
     }
 }
 
-/// Keeps the user's entries unused since `time`, and reports how many were not counted for that
-/// long.
+/// Keeps the user's entries unused since `time`; reports how many were not counted that long.
 fn keep_unused(rows: &mut Vec<Row>, time: Timestamp) {
     rows.retain(|row| row.origins.contains(&Origin::List.label()));
     let unknown = rows

@@ -26,7 +26,6 @@ use crate::{
     },
 };
 
-/// Runs the command.
 pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
     match command {
         RangesCommand::List { unused_for } => list::run(context, unused_for),
@@ -39,8 +38,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
             let progress = Progress::start();
             let (file, writer) = match from_file {
                 Some(path) => {
-                    // Read the input before the lock: a slow writer to the pipe must block no other
-                    // change.
+                    // Read before the lock: a slow writer to the pipe must block no other change.
                     let input = Input::read(&path)?;
                     let parsing = thread::Builder::new()
                         .spawn(|| input.parse())

@@ -89,7 +89,6 @@ impl fmt::Display for Rates {
     }
 }
 
-/// Runs the command.
 pub(super) async fn run(context: &Context, interval: Duration) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;

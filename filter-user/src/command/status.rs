@@ -51,8 +51,7 @@ struct Status {
     ipv6_ranges: usize,
     max_ranges: u32,
     generation: u64,
-    /// The basis of the policy: `files`, or its substitute at a start. None if no filter is
-    /// attached.
+    /// The policy's basis: `files`, or a start's substitute. None if no filter is attached.
     policy_source: Option<&'static str>,
     /// Its author and command.
     applied_by: Option<Author>,

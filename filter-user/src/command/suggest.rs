@@ -1,5 +1,4 @@
-//! `apifence suggest`: ranges of the sources that monitor mode would drop, as lines for the ranges
-//! file.
+//! `apifence suggest`: ranges of the sources that monitor mode would drop, for the ranges file.
 
 use std::{collections::HashMap, fmt};
 
@@ -53,7 +52,6 @@ const fn plural(count: u64, one: &'static str, many: &'static str) -> &'static s
     if count == 1 { one } else { many }
 }
 
-/// Runs the command.
 pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
     let maps = context.attached_maps()?;
     let now = Clocks::now()?;

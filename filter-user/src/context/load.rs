@@ -29,9 +29,8 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// The differences between the file and the settings in force, `have`, and the guarded
-    /// interfaces. A setting that the file does not name cannot differ. One sentence, or several if
-    /// the file is broken.
+    /// How the file differs from the settings in force, `have`, and from the guarded interfaces.
+    /// Settings that the file does not name cannot differ. A broken file gives several sentences.
     pub(crate) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
         if !self.wrong.is_empty() {
             let mut lines = InputErrors::new(self.wrong.clone()).causes();
@@ -50,8 +49,7 @@ impl ConfigFile {
             .map(|change| change.text().to_owned())
             .collect();
         let want: BTreeSet<&str> = self.said.interfaces.iter().map(String::as_str).collect();
-        // `attach` keeps guarded interfaces that the file does not name, so they are not a
-        // difference.
+        // `attach` keeps guarded interfaces that the file does not name, so they do not differ.
         if want.iter().any(|name| !guarded.contains(name)) {
             changes.push(format!("interfaces {} (was {})", join(want), join(guarded)));
         }
@@ -184,7 +182,7 @@ fn load_in(
         let is_broken = !(file.wrong.is_empty() && typed.environment.is_empty());
         if is_broken {
             config = config.without_policy();
-            // A broken variable counts like a broken file: the intended values of the others are
+            // A broken variable counts like a broken file: the intended values of others are
             // unknown.
             let environment = if typed.environment.is_empty() {
                 environment

@@ -10,40 +10,40 @@ use crate::ui::{
 /// The reported problems, by the matter they concern.
 #[derive(Default)]
 pub(crate) struct Alerts {
-    made: BTreeMap<String, String>,
+    raised: BTreeMap<String, String>,
 }
 
 impl Alerts {
     /// Reports `error`, unless it is the last report about this `matter`.
     pub(crate) fn raise(&mut self, matter: &str, error: &anyhow::Error) {
         let sentence = sentence(error);
-        if self.made.get(matter) != Some(&sentence) {
+        if self.raised.get(matter) != Some(&sentence) {
             lines(error).iter().for_each(say);
             say("note: what is in force stays in force");
-            self.made.insert(matter.to_owned(), sentence);
+            self.raised.insert(matter.to_owned(), sentence);
         }
     }
 
     /// The matter is in order; if an alert was raised, `order` is reported.
     pub(crate) fn clear(&mut self, matter: &str, order: &str) {
-        if self.made.remove(matter).is_some() {
+        if self.raised.remove(matter).is_some() {
             say(format_args!("note: {order} again"));
         }
     }
 
     /// Whether an alert about this matter is raised.
     pub(crate) fn has(&self, matter: &str) -> bool {
-        self.made.contains_key(matter)
+        self.raised.contains_key(matter)
     }
 
-    /// Drops the alerts about all other matters.
+    /// Keeps only the alerts about matters that `concerns` accepts.
     pub(crate) fn retain(&mut self, concerns: impl Fn(&str) -> bool) {
-        self.made.retain(|matter, _| concerns(matter));
+        self.raised.retain(|matter, _| concerns(matter));
     }
 
     /// One of the raised alerts.
     pub(crate) fn first(&self) -> Option<&str> {
-        self.made.values().next().map(String::as_str)
+        self.raised.values().next().map(String::as_str)
     }
 }
 

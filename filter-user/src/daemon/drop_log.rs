@@ -1,5 +1,4 @@
-//! The log of dropped packets: a source's first packet at once, then one line per source and
-//! minute.
+//! The log of drops: a source's first packet at once, then one line per source and minute.
 //!
 //! The module is pure: its caller passes the time. Memory is bounded: a fixed number of sources is
 //! tracked, and the rest is counted together.
@@ -65,9 +64,9 @@ struct Others {
 impl ReportLog {
     /// Adds the reports up to `now`; returns the lines to log, in the order of time. Call it about
     /// once a second, also without reports.
-    pub(super) fn add(&mut self, now: Timestamp, news: &ReportBatch) -> Vec<LogLine> {
+    pub(super) fn add(&mut self, now: Timestamp, batch: &ReportBatch) -> Vec<LogLine> {
         let mut lines = self.due(now);
-        for report in &news.reports {
+        for report in &batch.reports {
             let key = (report.source, report.verdict);
             if let Some(tracked) = self.sources.get_mut(&key) {
                 tracked.packets += 1;
@@ -84,7 +83,7 @@ impl ReportLog {
                 self.others.packets += 1;
             }
         }
-        self.others.not_reported += news.not_reported;
+        self.others.not_reported += batch.not_reported;
         lines.extend(self.others.due(now));
         lines
     }
@@ -153,7 +152,7 @@ mod tests {
         }
     }
 
-    fn news(sources: &[u32], not_reported: u64) -> ReportBatch {
+    fn batch(sources: &[u32], not_reported: u64) -> ReportBatch {
         ReportBatch {
             reports: sources.iter().map(|source| report(*source)).collect(),
             not_reported,
@@ -173,15 +172,14 @@ mod tests {
             packets,
             last: report(source),
         };
-        assert_eq!(log.add(at(0), &news(&[1, 1, 2], 0)), [first(1), first(2)]);
+        assert_eq!(log.add(at(0), &batch(&[1, 1, 2], 0)), [first(1), first(2)]);
         for second in 1..60 {
-            assert_eq!(log.add(at(second), &news(&[1], 0)), []);
+            assert_eq!(log.add(at(second), &batch(&[1], 0)), []);
         }
-        // One packet of the first second and 59 after it. The other source was silent, and is new
-        // again.
-        assert_eq!(log.add(at(60), &news(&[2], 0)), [more(1, 60), first(2)]);
-        assert_eq!(log.add(at(120), &news(&[], 0)), []);
-        assert_eq!(log.add(at(121), &news(&[1], 0)), [first(1)]);
+        // One packet of the first second and 59 after it. The silent source is new again.
+        assert_eq!(log.add(at(60), &batch(&[2], 0)), [more(1, 60), first(2)]);
+        assert_eq!(log.add(at(120), &batch(&[], 0)), []);
+        assert_eq!(log.add(at(121), &batch(&[1], 0)), [first(1)]);
     }
 
     #[test]
@@ -191,11 +189,11 @@ mod tests {
             verdict: Verdict::WouldDrop(DropReason::Unauthorized),
             ..report(1)
         };
-        let news = ReportBatch {
+        let batch = ReportBatch {
             reports: vec![report(1), other],
             not_reported: 0,
         };
-        let lines = log.add(at(0), &news);
+        let lines = log.add(at(0), &batch);
         assert_eq!(lines, [LogLine::First(report(1)), LogLine::First(other)]);
     }
 
@@ -207,13 +205,13 @@ mod tests {
         for second in 0..300_u32 {
             let sources: Vec<u32> = (0..500).map(|at| second * 500 + at).collect();
             let quiet = second >= 180;
-            let news = if quiet {
-                news(&[], 0)
+            let batch = if quiet {
+                batch(&[], 0)
             } else {
-                news(&sources, 1_000_000)
+                batch(&sources, 1_000_000)
             };
-            sent += news.reports.len() as u64 + news.not_reported;
-            for line in log.add(at(second.into()), &news) {
+            sent += batch.reports.len() as u64 + batch.not_reported;
+            for line in log.add(at(second.into()), &batch) {
                 lines += 1;
                 logged += match line {
                     LogLine::First(_) => 1,

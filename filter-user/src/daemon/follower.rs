@@ -48,7 +48,7 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// The period while a file is being written.
 const SOON: Duration = Duration::from_millis(100);
-/// Every such check is thorough, to find changes that the kernel sent no message about.
+/// Periods between two thorough checks: they find changes that the kernel sent no message about.
 const THOROUGH: u64 = 10;
 /// Periods between two searches for warnings.
 const MINUTE: u64 = 60;
@@ -151,7 +151,6 @@ impl Follower {
                     // The process may be ending.
                     let _ = answer.send(());
                 }
-                // Each device gets several, one after the other.
                 Ok(Request::Addresses) => stable = Some(Instant::now() + STABLE),
                 Ok(Request::Tried | Request::Guarded) => self.summarize(),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}

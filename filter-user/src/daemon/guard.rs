@@ -49,7 +49,7 @@ use crate::{
 /// How often the links are checked: the kernel sends no message when a link is detached by hand.
 const PERIOD: Duration = Duration::from_millis(400);
 /// Periods between two checks of the pins.
-const PINS_LOOK: u64 = 15;
+const PINS_CHECK: u64 = 15;
 /// Periods between two lists of interfaces, to find changes that the kernel sent no message about.
 const THOROUGH: u64 = 40;
 /// Periods between two reads of the default routes.
@@ -120,7 +120,7 @@ impl Guard {
                 self.turn(true);
             }
             let wait = next.saturating_duration_since(Instant::now());
-            let word = match &mut changes {
+            let messages = match &mut changes {
                 Some(changes) => changes.wait(wait),
                 None => {
                     thread::sleep(wait);
@@ -130,14 +130,14 @@ impl Guard {
             if self.shared.stop.has_changed().unwrap_or(true) {
                 return;
             }
-            let concerns = self.concerns(word);
+            let concerns = self.concerns(messages);
             let due = Instant::now() >= next;
             if due {
                 next = Instant::now() + PERIOD;
                 if tick.is_multiple_of(ROUTES) {
                     self.routes = None;
                 }
-                if tick % PINS_LOOK == PINS_LOOK - 1 {
+                if tick % PINS_CHECK == PINS_CHECK - 1 {
                     let pinned = self.pin_again();
                     self.record_result(PINS, pinned);
                 }
@@ -149,26 +149,25 @@ impl Guard {
         }
     }
 
-    /// Subscribes to the kernel's messages. Without them the periodic checks find changes a little
-    /// later.
+    /// Subscribes to the kernel's messages. Without them the periodic checks find changes later.
     fn subscribe(&mut self) -> Option<Changes> {
         let routes = self.shared.wanted.borrow().names.is_empty();
-        let (changes, asked) = match Changes::open(routes) {
+        let (changes, result) = match Changes::open(routes) {
             Ok(changes) => (Some(changes), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        self.record_result(CHANGES, asked);
+        self.record_result(CHANGES, result);
         changes
     }
 
-    /// Whether a change may concern the wanted interfaces. Devices of pods come and go all the
-    /// time. Changes of addresses go to the follower.
-    fn concerns(&mut self, word: Vec<Change>) -> bool {
+    /// Whether a change may concern the wanted interfaces: pods' devices come and go all the time.
+    /// Changes of addresses go to the follower.
+    fn concerns(&mut self, messages: Vec<Change>) -> bool {
         let mut concerns = false;
         let mut addresses = false;
         {
             let names = &self.shared.wanted.borrow().names;
-            for change in word {
+            for change in messages {
                 match change {
                     Change::Interface { ifindex, name } => {
                         concerns |= names.contains(&name)
@@ -197,8 +196,7 @@ impl Guard {
         concerns
     }
 
-    /// Checks every link, and guards the interfaces that lost theirs. A `thorough` turn lists the
-    /// interfaces in any case.
+    /// Checks every link, and guards interfaces that lost theirs, or all if `thorough`.
     fn turn(&mut self, thorough: bool) {
         self.shared.turns.turn(Loop::Guard);
         let before = self.held.len();
@@ -233,14 +231,13 @@ impl Guard {
         }
     }
 
-    /// Guards every wanted interface that is unguarded. A failure with one does not stop the
-    /// others.
+    /// Guards every wanted interface that is unguarded, each independently of the others.
     fn guard_wanted(&mut self) -> Result<()> {
         let mut interfaces = rtnetlink::interfaces()?;
         let others = self.shared.pins.other_links().unwrap_or_default();
         if !others.is_empty() {
-            let taken = self.take_over(&interfaces);
-            self.record_result(OTHERS, taken);
+            let result = self.take_over(&interfaces);
+            self.record_result(OTHERS, result);
             interfaces = rtnetlink::interfaces()?;
         }
         let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
@@ -333,23 +330,23 @@ impl Guard {
         let now = rtnetlink::interfaces().unwrap_or_default();
         for (ifindex, name) in new {
             let found = now.iter().find(|interface| interface.ifindex == *ifindex);
-            let place = found
+            let xdp_mode = found
                 .and_then(|interface| interface.xdp)
                 .map(|xdp| xdp.place);
-            // If the former interface of this name still exists under another name, this is a new
-            // one.
-            let had = self.known.insert(name.clone(), *ifindex);
-            let is_elsewhere =
-                |had: u32| had != *ifindex && now.iter().any(|interface| interface.ifindex == had);
-            let again = match had {
-                Some(had) if !is_elsewhere(had) => " again",
+            // If the former interface of this name lives on under another name, this one is new.
+            let former = self.known.insert(name.clone(), *ifindex);
+            let is_elsewhere = |former: u32| {
+                former != *ifindex && now.iter().any(|interface| interface.ifindex == former)
+            };
+            let again = match former {
+                Some(former) if !is_elsewhere(former) => " again",
                 _ => "",
             };
             say(format_args!(
                 "guarding `{name}`{again} ({} XDP)",
-                place.map_or("no", XdpAttachMode::label)
+                xdp_mode.map_or("no", XdpAttachMode::label)
             ));
-            if place == Some(XdpAttachMode::Generic) {
+            if xdp_mode == Some(XdpAttachMode::Generic) {
                 let held = self.held.get(ifindex);
                 if let Some(refused) = held.and_then(|held| held.link.as_ref()?.refusal()) {
                     say(format_args!("note: `{name}`: {refused}"));
@@ -380,14 +377,12 @@ impl Guard {
             let pinned = pins
                 .prepare()
                 .and_then(|()| pins.prepare_interface(ifindex));
-            // The held link guards the port as long as this process lives. `pin_again` reports the
-            // fault of the pins.
+            // The held link guards the port for now. `pin_again` reports the fault of the pins.
             let is_pinned = pinned.and_then(|()| link.pin(&pin)).is_ok();
             (link, is_pinned)
         };
         let name = name.clone();
-        // If descriptors are scarce, the pin alone holds the link: another interface may need the
-        // descriptor.
+        // With scarce descriptors the pin alone holds the link; another interface may need one.
         let link = (!is_pinned || spare_descriptors() >= SPARE).then_some(link);
         let held = Held {
             name,

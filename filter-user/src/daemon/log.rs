@@ -24,7 +24,6 @@ const MINUTE: u64 = 66;
 /// Periods until the rings are checked for replacement.
 const RINGS_CHECK: u64 = 33;
 
-/// The state of the thread.
 pub(crate) struct Logs {
     context: Context,
     since: Timestamp,
@@ -37,9 +36,8 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Starts the thread, in the network namespace of the caller. `lines` brings the log of each
-    /// loaded program, and ends the thread once its senders are gone. The log starts with packets
-    /// since `since`.
+    /// Starts the thread, in the network namespace of the caller, with packets since `since`.
+    /// `lines` brings the log of each loaded program; the thread ends once its senders are gone.
     ///
     /// # Errors
     /// If a socket or the thread cannot be created.
@@ -102,8 +100,7 @@ impl Logs {
         }
     }
 
-    /// Shows the counters if they changed. A failure to read them is ignored: the filter must not
-    /// depend on its log.
+    /// Shows the counters if they changed. Failures are ignored: the filter must not depend on it.
     fn show(&mut self) -> Result<()> {
         let Ok(stats) = stats::read(&self.context) else {
             return Ok(());

@@ -23,7 +23,6 @@ pub(crate) struct Logger {
     since: Timestamp,
 }
 
-/// A line of the log.
 #[derive(Serialize)]
 #[serde(tag = "log", rename_all = "lowercase")]
 enum Entry {
@@ -92,11 +91,11 @@ impl Logger {
 
     /// Logs the packets since the last call.
     pub(crate) fn tick(&mut self) -> Result<()> {
-        let mut news = self.reader.poll()?;
-        news.reports.retain(|report| report.time >= self.since);
-        self.names.learn(&news.reports)?;
+        let mut batch = self.reader.poll()?;
+        batch.reports.retain(|report| report.time >= self.since);
+        self.names.learn(&batch.reports)?;
         let now = Timestamp::now();
-        for line in self.log.add(now, &news) {
+        for line in self.log.add(now, &batch) {
             let time = milliseconds(now);
             let entry = match line {
                 LogLine::First(refused) => Entry::First(Event::new(&refused, &self.names)),

@@ -1,8 +1,7 @@
 //! `run`: keeps the kernel in agreement with the files, the node and its interfaces.
 //!
 //! Three threads run, and none waits for another. `guard` keeps the filter on the interfaces,
-//! `follower` puts the files in force, and `log` reports dropped packets. Before them `start` puts
-//! a policy in force.
+//! `follower` puts the files in force, and `log` reports drops. `start` runs before them.
 
 mod alerts;
 mod drop_log;

@@ -32,8 +32,7 @@ struct Counted {
     range_counts: Arc<RangeCounts>,
 }
 
-/// Identifies a generation: its number, and when it came into force, since numbers restart with new
-/// pins.
+/// Identifies a generation by number and start, since numbers restart with new pins.
 type Mark = (u64, u64);
 
 impl Exporter {
@@ -74,8 +73,7 @@ impl Exporter {
         complaints
     }
 
-    /// Why the process cannot do its work; `None` if it can. It reads nothing outside of the
-    /// process.
+    /// Why the process cannot do its work; `None` if it can. It reads only the process's own state.
     pub(super) fn failure(&self) -> Option<String> {
         self.turns.guard_stands()
     }

@@ -1,7 +1,6 @@
 //! Encodes a reading in Prometheus's text format.
 //!
-//! Every label has few values, fixed except for the names of guarded interfaces. No label is a
-//! source address.
+//! Every label has few values, fixed except for interface names. No label is a source address.
 
 use std::collections::HashMap;
 

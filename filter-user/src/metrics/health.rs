@@ -77,9 +77,9 @@ pub enum Loop {
 }
 
 /// The limit for the guard. It runs several times a second, and waits for nothing but the kernel.
-const GUARD_STANDS: Duration = Duration::from_secs(10);
+const GUARD_LIMIT: Duration = Duration::from_secs(10);
 /// The limit for the follower. A million ranges take it some seconds.
-const FOLLOWER_STANDS: Duration = Duration::from_secs(60);
+const FOLLOWER_LIMIT: Duration = Duration::from_secs(60);
 
 impl Default for Turns {
     fn default() -> Self {
@@ -95,35 +95,35 @@ impl Turns {
     /// Records that the loop runs now.
     pub fn turn(&self, which: Loop) {
         let now = self.began.elapsed().as_millis() as u64;
-        self.of(which).store(now, Ordering::Relaxed);
+        self.time_of(which).store(now, Ordering::Relaxed);
     }
 
     /// The failure if the guard hangs: the process cannot keep the port guarded.
     pub fn guard_stands(&self) -> Option<String> {
-        self.stands(Loop::Guard, GUARD_STANDS)
+        self.hangs(Loop::Guard, GUARD_LIMIT)
             .map(|time| format!("the loop that guards the interfaces has not turned for {time} s"))
     }
 
     /// The same for any loop.
     pub fn complaints(&self) -> Vec<String> {
         let follower = self
-            .stands(Loop::Follower, FOLLOWER_STANDS)
+            .hangs(Loop::Follower, FOLLOWER_LIMIT)
             .map(|time| format!("the loop that follows the files has not turned for {time} s"));
         self.guard_stands().into_iter().chain(follower).collect()
     }
 
-    fn of(&self, which: Loop) -> &AtomicU64 {
+    fn time_of(&self, which: Loop) -> &AtomicU64 {
         match which {
             Loop::Guard => &self.guard,
             Loop::Follower => &self.follower,
         }
     }
 
-    /// The seconds since the last run, if they exceed the limit `most`.
-    fn stands(&self, which: Loop, most: Duration) -> Option<u64> {
-        let last = Duration::from_millis(self.of(which).load(Ordering::Relaxed));
+    /// The seconds since the last run, if they exceed `limit`.
+    fn hangs(&self, which: Loop, limit: Duration) -> Option<u64> {
+        let last = Duration::from_millis(self.time_of(which).load(Ordering::Relaxed));
         let time = self.began.elapsed().saturating_sub(last);
-        (time > most).then_some(time.as_secs())
+        (time > limit).then_some(time.as_secs())
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_hanging_loop_is_reported() {
-        let Some(began) = Instant::now().checked_sub(GUARD_STANDS * 2) else {
+        let Some(began) = Instant::now().checked_sub(GUARD_LIMIT * 2) else {
             panic!("the machine was started just now");
         };
         let turns = Turns {

@@ -26,8 +26,7 @@ use crate::{
     ui::{error::errno, output::say, visible::visible},
 };
 
-/// The limit of open connections. The next one closes the oldest, so a hanging client blocks no
-/// other.
+/// The limit of open connections. The next one closes the oldest, so a hanging client blocks none.
 const MOST_CONNECTIONS: usize = 32;
 /// How long a client may take to send its request's header.
 const HEADER_TIME: Duration = Duration::from_secs(5);
@@ -252,9 +251,9 @@ mod tests {
         let serving = tokio::spawn(serve(listener, exporter, async {
             let _ = left.await;
         }));
-        let wants = async |status: u16, words: &str, metrics: [&str; 4]| {
-            let (had, body) = get(address, "/readyz").await?;
-            ensure!(had == status && body.contains(words), "{had}: {body}");
+        let expect = async |status: u16, words: &str, metrics: [&str; 4]| {
+            let (have, body) = get(address, "/readyz").await?;
+            ensure!(have == status && body.contains(words), "{have}: {body}");
             let (_, page) = get(address, "/metrics").await?;
             for line in metrics {
                 ensure!(page.contains(&format!("{line}\n")), "no `{line}` in {page}");
@@ -271,9 +270,9 @@ mod tests {
 
         let [_, no_drift, reloaded, no_failures] = fine;
         let starting = ["apifence_ready 0", no_drift, reloaded, no_failures];
-        wants(503, "starting", starting).await?;
+        expect(503, "starting", starting).await?;
         health.send_modify(|health| health.started = true);
-        wants(200, "ready", fine).await?;
+        expect(200, "ready", fine).await?;
 
         let failing = [
             "apifence_ready 0",
@@ -282,7 +281,7 @@ mod tests {
             "apifence_reload_failures_total 1",
         ];
         health.send_modify(|health| health.reloaded(Some("ranges:7: nonsense".to_owned())));
-        wants(503, "ranges:7: nonsense", failing).await?;
+        expect(503, "ranges:7: nonsense", failing).await?;
         health.send_modify(|health| {
             health.reloaded(None);
             health.drift = Some("another list".to_owned());
@@ -293,7 +292,7 @@ mod tests {
             reloaded,
             "apifence_reload_failures_total 1",
         ];
-        wants(503, "another list", drifted).await?;
+        expect(503, "another list", drifted).await?;
         health.send_modify(|health| {
             health.drift = None;
             health.interfaces = vec!["eth7".to_owned()];
@@ -304,7 +303,7 @@ mod tests {
             "apifence_enforcing 0",
             no_drift,
         ];
-        wants(503, "`eth7` is not guarded", unguarded).await?;
+        expect(503, "`eth7` is not guarded", unguarded).await?;
 
         // It ends on shutdown even if a client is connected.
         let mut idle = TcpStream::connect(address)?;

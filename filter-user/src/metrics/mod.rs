@@ -1,5 +1,4 @@
-//! Monitoring: metrics for Prometheus, liveness, and readiness (the node is guarded as its files
-//! say).
+//! Monitoring: metrics for Prometheus, liveness, and readiness.
 //!
 //! ```text
 //! the kernel  -> reading.rs  at each request, off the runtime's thread

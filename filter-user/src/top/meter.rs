@@ -40,8 +40,7 @@ impl Meter {
         Self([before; WINDOW])
     }
 
-    /// Adds the present total. A total that decreases belongs to a new counter, which began at
-    /// zero.
+    /// Adds the present total. A total that decreases belongs to a new counter from zero.
     pub(crate) fn push(&mut self, total: u64) {
         if total < self.total() {
             *self = Self::new(0);

@@ -1,8 +1,8 @@
 //! `apifence top`: live rates of dropped and authorized packets, by source and range.
 //!
 //! `sample` reads the kernel, `model` turns samples into rates, `rows` sorts them, `keys` and
-//! `view` are the screen, and `once` prints without a terminal. Only `sample` and this file have
-//! side effects.
+//! `view` are the screen, and `once` prints without it. Only `sample` and this file have side
+//! effects.
 
 mod keys;
 mod meter;
@@ -41,7 +41,6 @@ use crate::{context::Context, ui::output::Output};
 /// How often the kernel is read.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Runs the command.
 pub(crate) async fn run(context: &Context) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
     if context.global.output == Output::Json || !io::stdout().is_terminal() {

@@ -1,5 +1,4 @@
-//! Turns samples into rates. It is pure: its caller passes the time. Memory is bounded for any
-//! number of sources.
+//! Turns samples into rates. It is pure: its caller passes the time. Memory is bounded.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -109,8 +108,8 @@ impl Model {
         self.ranges = sample.ranges;
         let uses = sample.uses.iter().map(|one| {
             let known = self.uses.get(&one.id).copied();
-            // Counts from before the first sample are not growth; a range that appears later starts
-            // with its first packet.
+            // Counts from before the first sample are not growth; a later range starts with its
+            // packets.
             let baseline = if sample.restarted { one.packets } else { 0 };
             let mut packets = known.map_or(Meter::new(baseline), |known| known.packets);
             packets.push(one.packets);
@@ -118,8 +117,8 @@ impl Model {
             (one.id, UseModel { packets, last_seen })
         });
         self.uses = uses.collect();
-        self.report(&sample.news.reports, before.is_none());
-        self.not_reported += sample.news.not_reported;
+        self.report(&sample.batch.reports, before.is_none());
+        self.not_reported += sample.batch.not_reported;
     }
 
     /// Records that nothing could be read, and why.
@@ -235,8 +234,7 @@ impl Model {
         }
     }
 
-    /// Evicts one source: silent ones first, then the one with the fewest packets, then the longest
-    /// silent.
+    /// Evicts one source: a silent one, the one with the fewest packets, or the longest silent.
     fn evict(&mut self, totals: &mut HashMap<Option<IpAddr>, u64>) {
         let worth = |address: &Option<IpAddr>, source: &Source| {
             let total = totals.get(address).copied();

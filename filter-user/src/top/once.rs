@@ -35,8 +35,7 @@ pub(crate) struct Summary {
     would_drop_per_second: f64,
     passed_per_second: f64,
     authorized_per_second: f64,
-    /// Dropped packets: those with a report still in memory, and those without one since this
-    /// began.
+    /// Dropped packets: with a report still in memory, and without one since this began.
     reported: u64,
     not_reported: u64,
     sources: Vec<SourceRow>,

@@ -105,8 +105,7 @@ pub(crate) fn entry_cells(model: &Model, sort: Sort) -> Vec<Cells> {
     entries(model, sort).into_iter().map(cells).collect()
 }
 
-/// The lines of the table of interfaces: name, rate, total, verdict, reason, bytes per second,
-/// mode.
+/// The rows of interfaces: name, rate, total, verdict, reason, bytes per second, mode.
 pub(crate) fn interface_cells(model: &Model, sort: Sort) -> Vec<Cells> {
     let mut lines = Vec::new();
     for one in &model.interfaces {

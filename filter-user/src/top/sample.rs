@@ -47,7 +47,7 @@ pub(crate) struct Sample {
     pub(crate) interfaces: Vec<(ProtectedInterface, Vec<Row>)>,
     /// Whether reports and uses are counted from zero: in the first sample, and after a new attach.
     pub(crate) restarted: bool,
-    pub(crate) news: ReportBatch,
+    pub(crate) batch: ReportBatch,
     pub(crate) uses: Vec<Use>,
     pub(crate) ranges: Ranges,
 }
@@ -120,7 +120,7 @@ impl<'a> Sampler<'a> {
             provisional: None,
             interfaces: Vec::new(),
             restarted: false,
-            news: ReportBatch::default(),
+            batch: ReportBatch::default(),
             uses: Vec::new(),
             ranges: Ranges::default(),
         };
@@ -155,7 +155,7 @@ impl<'a> Sampler<'a> {
             known.finish_walk(patient).await?;
             sample.ranges = known.ranges.clone();
             // This comes last: reports can be read only once.
-            sample.news = attached.reports.poll()?;
+            sample.batch = attached.reports.poll()?;
             sample.restarted = std::mem::take(&mut attached.restarted);
         }
         sample.headline = policy::headline(sample.state, &ports);

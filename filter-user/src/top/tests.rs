@@ -54,7 +54,7 @@ fn ranges() -> Ranges {
     Arc::new(ranges.iter().enumerate().map(prefix).collect())
 }
 
-/// The state in that second: each second drops a hundred packets, passes 25, and reports one source
+/// The state in that second. Each second drops 100 packets, passes 25, and reports one source
 /// twice.
 fn sample(second: u64) -> Sample {
     let row = |verdict, reason, packets| Row {
@@ -85,7 +85,7 @@ fn sample(second: u64) -> Sample {
             ],
         )],
         restarted: second == 0,
-        news: ReportBatch {
+        batch: ReportBatch {
             reports: vec![
                 refused([203, 0, 113, 9], second),
                 refused([203, 0, 113, 9], second),
@@ -183,11 +183,11 @@ fn a_flood_of_sources_neither_fills_memory_nor_evicts_a_busy_source() {
     let mut number = 0_u32;
     for second in 0..8 {
         let mut sample = sample(second);
-        sample.news.reports.truncate(1);
+        sample.batch.reports.truncate(1);
         for _ in 0..400 {
             number += 1;
             let [_, a, b, c] = number.to_be_bytes();
-            sample.news.reports.push(refused([100, a, b, c], second));
+            sample.batch.reports.push(refused([100, a, b, c], second));
         }
         model.add(sample);
     }
@@ -205,7 +205,7 @@ fn a_filter_attached_again_is_counted_from_zero() {
     gone.state = "detached";
     gone.headline = headline("detached", "");
     gone.interfaces.clear();
-    gone.news = ReportBatch::default();
+    gone.batch = ReportBatch::default();
     gone.uses.clear();
     gone.ranges = Ranges::default();
     model.add(gone);

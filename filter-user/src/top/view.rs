@@ -50,8 +50,7 @@ impl Theme {
     }
 }
 
-/// A column of a table: its header, alignment, sort key, and the least width of a table that shows
-/// it.
+/// A column: its header, alignment, sort key, and the least width of a table that shows it.
 struct Column(&'static str, Alignment, Option<Sort>, u16);
 
 const L: Alignment = Alignment::Left;

@@ -37,7 +37,6 @@ impl InterfaceNames {
     }
 }
 
-/// A dropped packet.
 #[derive(Serialize)]
 pub(crate) struct Event {
     pub(crate) time: Timestamp,

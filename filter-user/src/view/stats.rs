@@ -20,7 +20,6 @@ pub(crate) struct Stats {
     pub(crate) interfaces: Vec<InterfaceStats>,
 }
 
-/// The counters of one interface.
 #[derive(Clone, Serialize)]
 pub(crate) struct InterfaceStats {
     pub(crate) interface: String,
@@ -29,7 +28,6 @@ pub(crate) struct InterfaceStats {
     pub(crate) counters: Vec<Row>,
 }
 
-/// One counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Row {
     pub(crate) verdict: &'static str,

@@ -9,8 +9,8 @@ use netlink_packet_route::link::InfoKind;
 use crate::kernel::net::interface::Interface;
 
 /// Whether traffic over `interface` comes from this node, its pods or its containers. Network
-/// plugins and container engines name the host's ends of their pairs, so the names tell. The
-/// network card of a node that is a container is a pair, too, with another name.
+/// plugins and container engines give the host's ends of their pairs known names. The network card
+/// of a node that is a container is a pair with another name.
 pub(super) fn is_local(interface: &Interface) -> bool {
     const LOOPBACK: u32 = 1;
     const PAIRS: [&str; 7] = ["veth", "cali", "lxc", "cilium_", "eni", "azv", "gke"];

@@ -39,7 +39,7 @@ pub struct Facts {
     ports: BTreeSet<u16>,
     /// The guarded destinations; empty for any.
     destinations: Vec<IpNet>,
-    /// The programs that rewrite destinations; not read if any destination is guarded.
+    /// The programs that rewrite destinations; not read if the filter guards every destination.
     rewriters: Vec<String>,
     interfaces: Vec<Interface>,
     addresses: Vec<(u32, IpAddr)>,
@@ -230,8 +230,7 @@ impl Facts {
                     .destinations
                     .iter()
                     .any(|range| range.contains(address));
-                // A link-local address is reachable over its own interface, any other address over
-                // each.
+                // A link-local address is reachable over its own interface only.
                 let met = !is_link_local(*address) || guarded.contains(ifindex);
                 if reaches(listener, *address) && met && !named {
                     found.entry(listener.port()).or_default().insert(*address);
@@ -274,16 +273,16 @@ impl Facts {
         })
     }
 
-    /// Whether all traffic over `interface` passed a filter, its own or that of a lower device, or
-    /// is from this node alone.
+    /// Whether all traffic over `interface` is local, or passed a filter there or on a lower
+    /// device.
     fn is_covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
         if guarded.contains(&interface.ifindex) || is_local(interface) {
             return true;
         }
         match &interface.kind {
             Some(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan) => {
-                // The lower device may be in another network namespace, where its ifindex means
-                // another device.
+                // In another network namespace the lower device's ifindex means another device
+                // here.
                 let lower = interface.lower.and_then(|ifindex| self.interface(ifindex));
                 lower.is_some_and(|lower| {
                     lower.ifindex != interface.ifindex && self.is_covered(lower, guarded)
@@ -296,8 +295,7 @@ impl Facts {
                     .iter()
                     .filter(|port| port.master == Some(interface.ifindex))
                     .peekable();
-                // A bridge without ports, such as that of an idle container engine, receives
-                // nothing.
+                // A bridge without ports, like that of an idle container engine, receives nothing.
                 (*kind == InfoKind::Bridge || ports.peek().is_some())
                     && ports.all(|port| {
                         guarded.contains(&port.ifindex) || is_local(port) || self.is_guest(port)
@@ -307,8 +305,7 @@ impl Facts {
         }
     }
 
-    /// Whether `interface` is the host's end of a virtual machine's network card on a bridge of
-    /// libvirt.
+    /// Whether `interface` is the host's end of a virtual machine's card on a bridge of libvirt.
     fn is_guest(&self, interface: &Interface) -> bool {
         let master = interface.master.and_then(|ifindex| self.interface(ifindex));
         interface.kind == Some(InfoKind::Tun)

@@ -99,8 +99,7 @@ pub(crate) fn of_everything(
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
-/// Traffic that may bypass a filter on `guarded`, and other users that may write the files of the
-/// policy.
+/// Traffic that may bypass a filter on `guarded`, and files that other users may write.
 pub(crate) fn of_traffic(
     context: &Context,
     settings: &Settings,

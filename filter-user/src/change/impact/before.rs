@@ -63,10 +63,9 @@ impl<'a> Before<'a> {
         )
     }
 
-    /// Whether it passes packets of `connection` that come over an interface with or without a
-    /// filter.
+    /// Whether it passes packets of `connection` over an interface with or without a filter.
     pub(crate) fn passes(&self, connection: &Connection, has_filter: bool) -> Result<bool> {
-        // With unreadable settings the connection counts as open before.
+        // Without a filter or readable settings the connection counts as open.
         let (Some(settings), true) = (&self.settings, has_filter) else {
             return Ok(true);
         };
@@ -76,8 +75,7 @@ impl<'a> Before<'a> {
         Ok(!judged || self.authorizes(connection.remote.ip())?)
     }
 
-    /// Whether it passes `client` over an interface with a filter to a destination that `policy`
-    /// guards.
+    /// Whether it passes `client`, over a filter, to a destination that `policy` guards.
     pub(crate) fn passes_anywhere(&self, client: IpAddr, policy: &Policy) -> Result<bool> {
         let Some(settings) = &self.settings else {
             return Ok(true);

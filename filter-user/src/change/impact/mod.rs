@@ -153,8 +153,9 @@ pub(crate) fn assess(
             None => paths.to(client, None),
             bound => bound,
         };
-        let had = !paths.meets(way, &before.guarded) || before.passes_anywhere(client, policy)?;
-        if had && paths.meets(way, guarded) {
+        let was_open =
+            !paths.meets(way, &before.guarded) || before.passes_anywhere(client, policy)?;
+        if was_open && paths.meets(way, guarded) {
             shut_out.insert(client);
         }
     }
@@ -250,13 +251,13 @@ fn describe_cut(
         policy.settings.cluster.clone(),
     );
     if let Some(Settings {
-        ports: had,
-        cluster: were,
+        ports: have_ports,
+        cluster: have_cluster,
         ..
     }) = &before.settings
     {
-        ports.extend(had);
-        cluster.extend(were);
+        ports.extend(have_ports);
+        cluster.extend(have_cluster);
     }
     let state_dir: &Path = &context.config.state_dir;
     let nodes = Nodes::gather(state_dir, sockets, &ports, &cluster)?;
@@ -320,9 +321,9 @@ impl Impact {
         }
         let notes = self.unseen.iter().chain(&self.unread);
         lines.extend(notes.map(|note| format!("note: {note}")));
-        let shut_out = |client: &IpAddr, who: &str| {
+        let shut_out = |client: &IpAddr, role: &str| {
             format!(
-                "warning: {client}, {who}, {is_shut_out} from the protected ports{}",
+                "warning: {client}, {role}, {is_shut_out} from the protected ports{}",
                 self.ssh_note()
             )
         };
@@ -376,7 +377,7 @@ impl Impact {
         })
     }
 
-    /// Refuses a change that would cut cluster nodes or lock the operator out, unless it is forced.
+    /// Refuses a change that cuts cluster nodes, the operator or every client, unless it is forced.
     pub(crate) fn insist(&self, force: bool) -> Result<()> {
         if let Some(unclear) = self.unclear.as_ref().filter(|_| !force) {
             return Err(unclear.refusal());
@@ -423,7 +424,7 @@ impl Cut {
         let why = self.why.as_deref();
         let doubt = self.doubt.map(|doubt| format!(", {doubt}"));
         let doubt = doubt.unwrap_or_default();
-        let who = match (self.kind, why) {
+        let owner = match (self.kind, why) {
             (Kind::ClusterNode, why) => {
                 format!(": cluster node ({})", why.unwrap_or_default())
             }
@@ -431,6 +432,6 @@ impl Cut {
             (Kind::Client, Some(why)) => format!(": {why}"),
             (Kind::Client, None) => String::new(),
         };
-        format!("  {remote} -> {local}{who}{doubt}")
+        format!("  {remote} -> {local}{owner}{doubt}")
     }
 }

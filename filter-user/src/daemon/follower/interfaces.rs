@@ -19,7 +19,7 @@ use crate::{
 pub(crate) const INTERFACES: &str = "interfaces";
 
 impl Follower {
-    /// Passes the interfaces in the config file to the guard, unless that would cut cluster nodes.
+    /// Passes the config file's interfaces to the guard, unless that cuts nodes or administrators.
     pub(crate) fn offer_interfaces(&mut self) {
         let wanted = Wanted::of(&self.context.config);
         // If the impact is unknown, the interfaces are guarded: an open port is worse.

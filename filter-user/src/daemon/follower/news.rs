@@ -36,8 +36,7 @@ fn of_lists(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> S
     words.join("; ")
 }
 
-/// Reports that the ranges file at `path` replaced the list of `record`, and the `changes` of
-/// settings.
+/// Reports that the ranges file at `path` replaced the list of `record`, and changed settings.
 pub(crate) fn applied(
     path: &Path,
     record: &PolicyRecord,
@@ -59,14 +58,16 @@ pub(crate) fn applied(
     )
     .list();
     let words = of_lists(before.as_ref(), list, Some(sources));
-    let word = if *list == List::Off {
+    let severity = if *list == List::Off {
         "warning"
     } else {
         "note"
     };
-    say(format_args!("{word}: the ranges file is in force: {words}"));
-    let had = before.as_ref().map_or(&[][..], List::entries);
-    let difference = Difference::new(had, list.entries());
+    say(format_args!(
+        "{severity}: the ranges file is in force: {words}"
+    ));
+    let have = before.as_ref().map_or(&[][..], List::entries);
+    let difference = Difference::new(have, list.entries());
     let remarks = remarks(list.entries(), |range| difference.brings(range));
     remarks.iter().for_each(say);
 }
@@ -86,22 +87,22 @@ pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: 
         say(format_args!("note: {by}: {words}"));
         return;
     };
-    let mut said = false;
-    if let (Some(had), Some(has)) = (&seen.settings, &now.settings) {
-        for change in has.changes_from(had) {
+    let mut is_reported = false;
+    if let (Some(have), Some(want)) = (&seen.settings, &now.settings) {
+        for change in want.changes_from(have) {
             let change = change.to_string();
-            let (word, what) = change.split_once(": ").unwrap_or(("note", &change));
-            say(format_args!("{word}: {by}: {what}"));
-            said = true;
+            let (severity, what) = change.split_once(": ").unwrap_or(("note", &change));
+            say(format_args!("{severity}: {by}: {what}"));
+            is_reported = true;
         }
     }
-    if !said || seen.list != now.list {
+    if !is_reported || seen.list != now.list {
         let words = of_lists(Some(&seen.list), &now.list, None);
-        let word = if now.list == List::Off && seen.list != List::Off {
+        let severity = if now.list == List::Off && seen.list != List::Off {
             "warning"
         } else {
             "note"
         };
-        say(format_args!("{word}: {by}: {words}"));
+        say(format_args!("{severity}: {by}: {words}"));
     }
 }

@@ -50,7 +50,6 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// The state of the thread.
 pub(crate) struct Guard {
     pub(crate) shared: Shared,
     pub(crate) lock: WatchLock,

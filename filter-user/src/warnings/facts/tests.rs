@@ -224,8 +224,8 @@ fn known_overlays_are_distinguished_from_other_tunnels() {
     assert_eq!(down.warnings(&[].into()), []);
 }
 
-/// A virtual machine's network card on a bridge of libvirt is not a VPN; another tap device may be
-/// one.
+/// A tap device is a virtual machine's network card on a bridge of libvirt; elsewhere it may be a
+/// VPN.
 #[test]
 fn virtual_machines_on_a_bridge_are_not_tunnels() {
     let facts = |bridge: &str, tap: &str| Facts {
