@@ -184,8 +184,8 @@ fn uses_default_ports(context: &Context, policy: &Policy) -> bool {
         && !rows.any(|row| row.key == "ports" && row.source != "default")
 }
 
-/// Whether a port of `new_ports`, which `policy` protects, belongs to another program. `guarded` are
-/// the interfaces with the filter.
+/// Whether a port of `new_ports`, which `policy` protects, belongs to another program. `guarded`
+/// are the interfaces with the filter.
 fn foreign_port(
     context: &Context,
     paths: &Paths,

@@ -38,8 +38,8 @@ const WEB: [&str; 14] = [
 /// A default port that many other programs listen on, too.
 const HTTPS: u16 = 443;
 
-/// The ports of `new_ports` that belong to another program. `ports` are all ports to be protected, and
-/// `chosen` if the operator set them. The sockets are those of this network namespace.
+/// The ports of `new_ports` that belong to another program. `ports` are all ports to be protected,
+/// and `chosen` if the operator set them. The sockets are those of this network namespace.
 pub fn foreign(
     new_ports: &BTreeSet<u16>,
     (ports, chosen): (&BTreeSet<u16>, bool),

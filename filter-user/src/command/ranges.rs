@@ -167,7 +167,7 @@ fn describe_former(number: usize, kept: &HistoryEntry) -> String {
     )
 }
 
-/// The list that is `number` changes old, and its description in words. Without a number it is the
+/// The list with this `number` in the history, and its description. Without a number it is the
 /// newest valid list: the history also keeps broken files.
 fn former_list(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<String>)> {
     let lists = History::of(&context.global.ranges_file).before()?;

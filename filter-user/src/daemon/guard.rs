@@ -377,7 +377,7 @@ impl Guard {
             let pinned = pins
                 .prepare()
                 .and_then(|()| pins.prepare_interface(ifindex));
-            // The held link guards the port for now. `pin_again` reports the fault of the pins.
+            // This process holds the link, which guards the port; `pin_again` reports the fault.
             let is_pinned = pinned.and_then(|()| link.pin(&pin)).is_ok();
             (link, is_pinned)
         };

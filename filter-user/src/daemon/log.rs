@@ -100,7 +100,7 @@ impl Logs {
         }
     }
 
-    /// Shows the counters if they changed. Failures are ignored: the filter must not depend on it.
+    /// Shows changed counters. Failures are ignored: the filter must not depend on its log.
     fn show(&mut self) -> Result<()> {
         let Ok(stats) = stats::read(&self.context) else {
             return Ok(());

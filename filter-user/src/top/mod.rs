@@ -1,8 +1,7 @@
 //! `apifence top`: live rates of dropped and authorized packets, by source and range.
 //!
 //! `sample` reads the kernel, `model` turns samples into rates, `rows` sorts them, `keys` and
-//! `view` are the screen, and `once` prints without it. Only `sample` and this file have side
-//! effects.
+//! `view` are the screen, `once` prints without it. Only `sample` and this file have side effects.
 
 mod keys;
 mod meter;

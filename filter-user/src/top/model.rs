@@ -108,8 +108,7 @@ impl Model {
         self.ranges = sample.ranges;
         let uses = sample.uses.iter().map(|one| {
             let known = self.uses.get(&one.id).copied();
-            // Counts from before the first sample are not growth; a later range starts with its
-            // packets.
+            // Counts before the first sample are not growth; a later range starts at 0.
             let baseline = if sample.restarted { one.packets } else { 0 };
             let mut packets = known.map_or(Meter::new(baseline), |known| known.packets);
             packets.push(one.packets);
@@ -234,7 +233,7 @@ impl Model {
         }
     }
 
-    /// Evicts one source: a silent one, the one with the fewest packets, or the longest silent.
+    /// Evicts one source: silent ones first, then by packets, then by the time of silence.
     fn evict(&mut self, totals: &mut HashMap<Option<IpAddr>, u64>) {
         let worth = |address: &Option<IpAddr>, source: &Source| {
             let total = totals.get(address).copied();

@@ -54,8 +54,7 @@ fn ranges() -> Ranges {
     Arc::new(ranges.iter().enumerate().map(prefix).collect())
 }
 
-/// The state in that second. Each second drops 100 packets, passes 25, and reports one source
-/// twice.
+/// One second: it drops 100 packets, passes 25, and reports one source twice.
 fn sample(second: u64) -> Sample {
     let row = |verdict, reason, packets| Row {
         verdict,
