@@ -173,8 +173,8 @@ pub(super) fn ask(question: &str, keys: &[char]) -> Option<char> {
         if answer.is_empty() {
             return keys.first().copied();
         }
-        let mut letters = answer.chars();
-        if let (Some(letter), None) = (letters.next(), letters.next())
+        let mut typed = answer.chars();
+        if let (Some(letter), None) = (typed.next(), typed.next())
             && keys.contains(&letter)
         {
             return Some(letter);

@@ -212,8 +212,8 @@ fn expiry_notes(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<Stri
     let listed: BTreeMap<IpNet, Timestamp> = (list.entries().iter().filter(lives))
         .filter_map(|entry| Some((entry.range, entry.expires?)))
         .collect();
-    let of = |range: &IpNet| Some((*range, *listed.get(range)?));
-    let found: Vec<(IpNet, Timestamp)> = ranges.iter().filter_map(of).collect();
+    let expiry = |range: &IpNet| Some((*range, *listed.get(range)?));
+    let found: Vec<(IpNet, Timestamp)> = ranges.iter().filter_map(expiry).collect();
     let lines = found.iter().map(|(range, until)| {
         format!("note: `{range}` is listed already, and still only until {until}; `--expires never` takes that off")
     });

@@ -76,11 +76,11 @@ impl fmt::Display for Status {
         let ports = join(&self.ports);
         writeln!(f, "{}", headline(self.state, &ports))?;
         for guard in &self.interfaces {
-            let place = match (guard.guarded, guard.xdp_mode) {
-                (true, Some(place)) => format!("{} XDP", place.label()),
+            let mode = match (guard.guarded, guard.xdp_mode) {
+                (true, Some(mode)) => format!("{} XDP", mode.label()),
                 _ => "NOT GUARDED".to_owned(),
             };
-            writeln!(f, "interface     {} ({place})", guard.interface)?;
+            writeln!(f, "interface     {} ({mode})", guard.interface)?;
             if let Some(refused) = &guard.native_refused {
                 writeln!(f, "              {refused}")?;
             }

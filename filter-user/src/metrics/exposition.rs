@@ -197,7 +197,7 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
             None => "none",
             // A single word, like the other labels.
             Some(XdpAttachMode::Several) => "several",
-            Some(place) => place.label(),
+            Some(mode) => mode.label(),
         };
         attached
             .with_label_values(&[interface, label])

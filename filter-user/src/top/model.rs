@@ -235,16 +235,16 @@ impl Model {
 
     /// Evicts one source: silent ones first, then by packets, then by the time of silence.
     fn evict(&mut self, totals: &mut HashMap<Option<IpAddr>, u64>) {
-        let worth = |address: &Option<IpAddr>, source: &Source| {
+        let rank = |address: &Option<IpAddr>, source: &Source| {
             let total = totals.get(address).copied();
-            let heard = self.time.duration_since(source.last.time) < SILENT;
+            let is_recent = self.time.duration_since(source.last.time) < SILENT;
             let total = total.unwrap_or(source.packets.total());
-            (heard, total, source.last.time)
+            (is_recent, total, source.last.time)
         };
         let least = self
             .sources
             .iter()
-            .min_by_key(|(address, source)| worth(address, source));
+            .min_by_key(|(address, source)| rank(address, source));
         if let Some(address) = least.map(|(address, _)| *address) {
             self.sources.remove(&address);
             totals.remove(&address);

@@ -180,7 +180,7 @@ impl fmt::Display for Summary {
         writeln!(f, "{}\n", table(&header, entries))?;
         let counters = self.interfaces.iter().flat_map(|row| {
             let name = match (row.guard.guarded, row.guard.xdp_mode) {
-                (true, Some(place)) => format!("{} ({})", row.guard.interface, place.label()),
+                (true, Some(mode)) => format!("{} ({})", row.guard.interface, mode.label()),
                 _ => format!("{} (NOT GUARDED)", row.guard.interface),
             };
             row.counters.iter().map(move |counter| counter.cells(&name))

@@ -110,7 +110,7 @@ pub(crate) fn interface_cells(model: &Model, sort: Sort) -> Vec<Cells> {
     let mut lines = Vec::new();
     for one in &model.interfaces {
         let mode = match (one.guard.guarded, one.guard.xdp_mode) {
-            (true, Some(place)) => place.label(),
+            (true, Some(mode)) => mode.label(),
             _ => "NOT GUARDED",
         };
         let name = one.guard.interface.clone();

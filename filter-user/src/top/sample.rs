@@ -171,7 +171,7 @@ struct Known {
     /// The requested ranges that are in the generation.
     ranges: Ranges,
     /// The requested ids.
-    asked: HashSet<u32>,
+    requested: HashSet<u32>,
     walk: Option<Walk>,
     not_before: Option<Instant>,
 }
@@ -195,10 +195,10 @@ impl Known {
         if self.generation != generation {
             self.generation = generation;
             self.ranges = Ranges::default();
-            self.asked.clear();
+            self.requested.clear();
         }
         let begun = Instant::now();
-        let all_known = uses.iter().all(|one| self.asked.contains(&one.id));
+        let all_known = uses.iter().all(|one| self.requested.contains(&one.id));
         if all_known || self.walk.is_some() || self.not_before.is_some_and(|time| begun < time) {
             return;
         }
@@ -237,7 +237,7 @@ impl Known {
             && walk.generation == self.generation
         {
             self.ranges = Arc::new(ranges);
-            self.asked = walk.ids;
+            self.requested = walk.ids;
         }
         Ok(())
     }

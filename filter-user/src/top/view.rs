@@ -306,13 +306,13 @@ fn panel_title(
     };
     match panel {
         Panel::Sources => {
-            let said = if model.not_reported > 0 {
+            let note = if model.not_reported > 0 {
                 ", sampled"
             } else {
                 ""
             };
             format!(
-                "1 refused sources{more} ({} reported, {} not reported{said})",
+                "1 refused sources{more} ({} reported, {} not reported{note})",
                 model.reported, model.not_reported
             )
         }

@@ -218,7 +218,7 @@ pub(crate) fn unreadable(error: &anyhow::Error) -> Warning {
 
 /// The warning that the policy in force does not come from the files.
 pub(crate) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
-    let mend = "`apifence status` names what is wrong with them; once corrected, `run` or `attach` puts them in force";
+    let hint = "`apifence status` names what is wrong with them; once corrected, `run` or `attach` puts them in force";
     let (message, hint) = match basis {
         _ if waits => (
             "monitor mode: nothing is dropped yet, for it is not clear what the first enforcement would do to the cluster",
@@ -227,11 +227,11 @@ pub(crate) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
         Basis::Files => return None,
         Basis::LastInForce => (
             "the files were not usable at the last start: the policy last in force holds",
-            mend,
+            hint,
         ),
         Basis::ImplicitSources => (
             "no list was usable at the last start: only the implicit sources are let in",
-            mend,
+            hint,
         ),
         Basis::DefaultSettings => (
             "the settings last in force were not readable at the last start: flags of before are lost",

@@ -123,16 +123,16 @@ pub(crate) fn assess(
         if !policy.settings.ports.contains(&local.port()) || paths.is_own(client) {
             continue;
         }
-        let way = match bound {
+        let route = match bound {
             0 => paths.to(client, Some(local.ip())),
             bound => Some(bound),
         };
-        if !paths.meets(way, guarded) {
+        if !paths.meets(route, guarded) {
             continue;
         }
         if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
             impact.kept += usize::from(doubt.is_none());
-        } else if before.passes(&connection, paths.meets(way, &before.guarded))? {
+        } else if before.passes(&connection, paths.meets(route, &before.guarded))? {
             cut.push((connection, doubt));
         }
     }
@@ -149,13 +149,13 @@ pub(crate) fn assess(
         if paths.is_own(client) || !after(client) {
             continue;
         }
-        let way = match bound {
+        let route = match bound {
             None => paths.to(client, None),
             bound => bound,
         };
         let was_open =
-            !paths.meets(way, &before.guarded) || before.passes_anywhere(client, policy)?;
-        if was_open && paths.meets(way, guarded) {
+            !paths.meets(route, &before.guarded) || before.passes_anywhere(client, policy)?;
+        if was_open && paths.meets(route, guarded) {
             shut_out.insert(client);
         }
     }
