@@ -16,12 +16,10 @@ use crate::{
     },
 };
 
-/// A change before it is made.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Proposal {
     /// The settings that change, each with its old value.
     settings: Vec<SettingChange>,
-    /// How the list changes.
     #[serde(flatten)]
     difference: Difference,
     /// False if the list is the off switch.
@@ -41,9 +39,7 @@ pub(crate) struct Proposal {
     refused: Option<String>,
 }
 
-/// How the list changes.
 pub(crate) struct ListChange<'a> {
-    /// The new list.
     pub(crate) list: &'a List,
     /// Whether the previous list was the off switch.
     pub(crate) was_off: bool,

@@ -15,7 +15,6 @@ use crate::{
 pub(crate) struct Waiting {
     /// The slot of its generation, which is in force.
     pub(crate) slot: Slot,
-    /// Its list.
     pub(crate) pending: Pending,
     /// Its deadline, on the boot clock in nanoseconds.
     pub(crate) until: u64,

@@ -89,12 +89,10 @@ impl Before {
         }
     }
 
-    /// The list, if it is known.
     pub(crate) fn list(self) -> Option<List> {
         self.list
     }
 
-    /// Its entries, in order.
     pub(crate) fn entries(&self) -> &[Entry] {
         self.list.as_ref().map_or(&[], List::entries)
     }
@@ -140,7 +138,6 @@ pub(crate) struct Words {
     pub(crate) entries: Vec<String>,
     /// The number of added, removed and kept entries; none if it is not shown.
     pub(crate) counts: Option<String>,
-    /// Warnings and notes.
     pub(crate) notes: Vec<String>,
 }
 

@@ -118,7 +118,6 @@ impl Answer {
     }
 }
 
-/// A question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Question {
     range: IpNet,

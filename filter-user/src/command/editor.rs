@@ -23,7 +23,6 @@ const VARIABLES: [&str; 3] = ["SUDO_EDITOR", "VISUAL", "EDITOR"];
 /// The fallbacks: editors that most nodes have.
 const EDITORS: [&str; 3] = ["sensible-editor", "vi", "nano"];
 
-/// The editor.
 pub(super) struct Editor {
     /// Its command, as it was named or found.
     pub(super) name: String,

@@ -20,7 +20,6 @@ pub(crate) struct ConfigFile {
     pub(crate) path: String,
     /// Its stamp from before it was read.
     pub(crate) seen: FileStamp,
-    /// Whether it exists.
     pub(crate) exists: bool,
     /// Its settings, over the defaults.
     pub(crate) said: Config,

@@ -58,7 +58,6 @@ impl Page {
     }
 }
 
-/// All metrics as text.
 pub(super) fn render(
     reading: &Reading,
     range_counts: Option<&RangeCounts>,

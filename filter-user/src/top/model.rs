@@ -52,14 +52,12 @@ pub(crate) struct Point {
     pub(crate) passed: f64,
 }
 
-/// An interface.
 #[derive(Clone, Debug)]
 pub(crate) struct InterfaceModel {
     pub(crate) guard: ProtectedInterface,
     pub(crate) counters: Vec<CounterModel>,
 }
 
-/// A counter of an interface.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CounterModel {
     pub(crate) row: Row,
@@ -90,7 +88,6 @@ pub(crate) struct Entry {
 }
 
 impl Model {
-    /// Adds one sample.
     pub(crate) fn add(&mut self, sample: Sample) {
         let before = self.times.last();
         self.times.push(sample.at);
@@ -157,7 +154,6 @@ impl Model {
         self.interfaces = counted.collect();
     }
 
-    /// Adds a point to the charts.
     fn draw(&mut self, before: Duration, at: Duration) {
         let seconds = at.saturating_sub(before).as_secs_f64().max(f64::EPSILON);
         let (mut refused, mut passed) = (0, 0);
@@ -264,7 +260,6 @@ impl Model {
         })
     }
 
-    /// The name of an interface.
     pub(crate) fn interface(&self, ifindex: u32) -> String {
         let same = |one: &&InterfaceModel| one.guard.ifindex == ifindex;
         let found = self.interfaces.iter().find(same);

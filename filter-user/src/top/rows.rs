@@ -18,7 +18,6 @@ pub(crate) enum Sort {
 }
 
 impl Sort {
-    /// The next one.
     pub(crate) const fn next(self) -> Self {
         match self {
             Self::Rate => Self::Total,
@@ -41,7 +40,6 @@ impl Sort {
     }
 }
 
-/// A line of a table.
 pub(crate) type Cells = Vec<String>;
 
 /// The dropped sources, in order.

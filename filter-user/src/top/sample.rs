@@ -52,7 +52,6 @@ pub(crate) struct Sample {
     pub(crate) ranges: Ranges,
 }
 
-/// Reads one sample after another.
 pub(crate) struct Sampler<'a> {
     context: &'a Context,
     attached: Option<Attached>,
@@ -170,7 +169,6 @@ struct Known {
     generation: u64,
     /// The requested ranges that are in the generation.
     ranges: Ranges,
-    /// The requested ids.
     requested: HashSet<u32>,
     walk: Option<Walk>,
     not_before: Option<Instant>,

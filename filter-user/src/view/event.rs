@@ -31,7 +31,6 @@ impl InterfaceNames {
         Ok(())
     }
 
-    /// The name of an interface.
     pub(crate) fn name(&self, ifindex: u32) -> &str {
         self.known.get(&ifindex).map_or("unknown", String::as_str)
     }

@@ -78,7 +78,6 @@ impl fmt::Display for Stats {
     }
 }
 
-/// Reads the counters of all guarded interfaces.
 pub(crate) fn read(context: &Context) -> Result<Stats> {
     let names = rtnetlink::interfaces()?;
     let pinned = context.pins.interfaces()?;

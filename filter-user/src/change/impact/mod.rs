@@ -66,7 +66,6 @@ pub(crate) struct Impact {
     filters_ssh: bool,
 }
 
-/// A connection that is cut.
 #[derive(Clone, Debug, Serialize)]
 struct Cut {
     #[serde(flatten)]

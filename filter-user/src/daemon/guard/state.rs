@@ -73,7 +73,6 @@ pub(crate) struct Guard {
     pub(crate) seen: Instant,
 }
 
-/// A guarded interface.
 pub(crate) struct Held {
     pub(crate) name: String,
     /// None if descriptors are scarce: then the pin holds the link.
