@@ -3,19 +3,16 @@
 use std::{fs, mem, panic::resume_unwind, path::Path, thread, thread::JoinHandle};
 
 use anyhow::{Context as _, Result};
-use filter_common::{
-    Mode,
-    layout::{PolicyRecord, Trial},
-};
+use filter_common::{Mode, layout::PolicyRecord};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    build::{examine, keep, policy},
+    build::{examine, policy},
     impact::{Impact, assess},
     proposal::{ListChange, Proposal, made},
     recovery::{Waiting, recover},
-    transaction::{Transaction, clear_up, put_in_force},
+    transaction::{Transaction, clear_up},
     words::{Before, ReadList, difference_from, in_words, listed},
 };
 use crate::{
@@ -351,19 +348,14 @@ impl<'a> ListEditor<'a> {
             return Ok(None);
         };
         let change = Transaction {
-            staging: begun,
-            policy,
             file: staged,
-            kept: match within {
-                None => keep(self.context, file, &policy.settings, false),
-                Some(_) => None,
-            },
+            saves: Some(file),
             within,
-            trial: Trial::None,
+            ..Transaction::new(self.context, begun, policy)
         };
-        let ((), until) = put_in_force(maps, change, &self.progress, |_, _| Ok(()))
-            .map_err(|error| without_disk(error, opens))?;
-        Ok(until)
+        change
+            .put_in_force(maps, &self.progress)
+            .map_err(|error| without_disk(error, opens))
     }
 }
 

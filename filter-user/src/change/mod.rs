@@ -7,6 +7,7 @@ pub mod detach;
 pub mod first;
 pub mod impact;
 pub mod list_editor;
+mod plan;
 pub mod proposal;
 pub mod recovery;
 pub mod transaction;

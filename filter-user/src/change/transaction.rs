@@ -1,4 +1,7 @@
-//! A policy is put in force, all of it or nothing, with the list that goes into the ranges file.
+//! A policy comes into force together with its list in the ranges file, or neither does.
+//!
+//! [`Transaction`] -> [`Transaction::stage`] -> [`StagedTransaction`] ->
+//! [`StagedTransaction::activate`]. A staged transaction that is dropped undoes itself.
 
 use std::time::Duration;
 
@@ -6,101 +9,190 @@ use anyhow::Result;
 use filter_common::layout::Trial;
 use jiff::Timestamp;
 
-use super::build::report_unsaved;
+use super::build::{keep, report_unsaved};
 use crate::{
     clock::{Clocks, to_second},
+    context::Context,
     kernel::bpf::{Maps, PolicyState, Slot, Staging},
     policy::Policy,
+    ranges::RangesFile,
     store::{Committed, Pending, Staged, StagedPolicy},
     ui::{output::say, progress::Progress},
 };
 
-/// What is to be in force together.
+/// The parts of a change that come into force together.
 pub(crate) struct Transaction<'a> {
+    pub(crate) context: &'a Context,
     /// The change as it was begun.
     pub(crate) staging: Staging,
     pub(crate) policy: &'a Policy,
-    /// Its list, if it goes into the ranges file with it.
+    /// The new ranges file, if the transaction replaces that file.
     pub(crate) file: Option<Staged>,
-    /// The same policy for the state directory; not with a provisional one, which a reboot ends.
-    pub(crate) kept: Option<StagedPolicy>,
-    /// Makes it provisional. Without a `file` the ranges file says its list already, or is none of
-    /// its business: `trial` tells.
+    /// The list to save in the state directory, unless the change is provisional: a reboot ends that.
+    pub(crate) saves: Option<&'a RangesFile>,
+    /// Whether the saved policy names the interfaces of this command's settings; see [`keep`].
+    pub(crate) names_interfaces: bool,
+    /// Makes the change provisional for this long. `trial` tells where its list is, if there is no
+    /// `file`.
     pub(crate) within: Option<Duration>,
-    /// What kind of trial that is.
+    /// The kind of a provisional change.
     pub(crate) trial: Trial,
 }
 
-/// Puts all of `change` in force, or nothing; `between` is done while the policy lies in its slot, and nothing is
-/// changed yet. Returns the deadline if it is provisional.
-///
-/// Whatever line this dies after: until `select` packets meet the old list; and what is then half
-/// done, `settle` completes or takes back. Once it is told that the policy is in force,
-/// [`clear_up`] and the history are to follow.
-pub(crate) fn put_in_force<T>(
-    maps: &mut Maps,
-    change: Transaction<'_>,
-    progress: &Progress,
-    between: impl FnOnce(&mut Maps, Slot) -> Result<T>,
-) -> Result<(T, Option<Timestamp>)> {
-    let Transaction {
-        staging,
-        policy,
-        file: staged,
-        kept,
-        within,
-        trial,
-    } = change;
-    progress.expect(policy.sources().len());
-    let done = |more| progress.advance(more);
-    let Some(time) = within else {
-        let slot = staging
-            .fill(maps, policy, staged.is_some(), &done)
-            .inspect_err(|_| forget(maps))?;
-        let put = between(maps, slot).and_then(|between| {
-            let committed = staged.map(Staged::commit).transpose()?;
-            let kept = kept.and_then(|kept| report_unsaved(kept.commit()));
+impl<'a> Transaction<'a> {
+    /// A change to `policy` in `maps`, for good, that leaves the files alone.
+    ///
+    /// # Errors
+    /// If a change waits for its confirmation, or the kernel refuses.
+    pub(crate) fn begin(context: &'a Context, maps: &Maps, policy: &'a Policy) -> Result<Self> {
+        Ok(Self::new(context, maps.begin()?, policy))
+    }
+
+    /// The same for a change that was begun as `staging`.
+    pub(crate) const fn new(context: &'a Context, staging: Staging, policy: &'a Policy) -> Self {
+        Self {
+            context,
+            staging,
+            policy,
+            file: None,
+            saves: None,
+            names_interfaces: false,
+            within: None,
+            trial: Trial::None,
+        }
+    }
+
+    /// Writes the policy into the inactive slot and the files next to the ones they replace. No
+    /// packet meets the policy yet.
+    ///
+    /// # Errors
+    /// If the kernel or a disk refuses; nothing changed then.
+    pub(crate) fn stage<'m>(
+        self,
+        maps: &'m mut Maps,
+        progress: &Progress,
+    ) -> Result<StagedTransaction<'m>> {
+        let (policy, within) = (self.policy, self.within);
+        let saved = self
+            .saves
+            .filter(|_| within.is_none())
+            .and_then(|file| keep(self.context, file, &policy.settings, self.names_interfaces));
+        progress.expect(policy.sources().len());
+        let (file, pending) = match within {
+            None => (self.file, None),
+            Some(_) => (None, self.file.map(Staged::park).transpose()?),
+        };
+        let inactive = Inactive {
+            maps,
+            pending,
+            is_active: false,
+        };
+        let done = |more| progress.advance(more);
+        let slot = self
+            .staging
+            .fill(inactive.maps, policy, file.is_some(), &done)?;
+        Ok(StagedTransaction {
+            inactive,
+            slot,
+            file,
+            saved,
+            within,
+            trial: self.trial,
+        })
+    }
+
+    /// Stages and activates. Returns the deadline of a provisional change.
+    ///
+    /// # Errors
+    /// If one of them fails; nothing changed then.
+    pub(crate) fn put_in_force(
+        self,
+        maps: &mut Maps,
+        progress: &Progress,
+    ) -> Result<Option<Timestamp>> {
+        self.stage(maps, progress)?.activate()
+    }
+}
+
+/// A transaction whose policy is complete in the inactive slot.
+pub(crate) struct StagedTransaction<'m> {
+    inactive: Inactive<'m>,
+    slot: Slot,
+    file: Option<Staged>,
+    saved: Option<StagedPolicy>,
+    within: Option<Duration>,
+    trial: Trial,
+}
+
+impl StagedTransaction<'_> {
+    /// Selects the policy in maps that no program reads yet.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn select_unread(&mut self) -> Result<()> {
+        self.inactive.maps.select(self.slot)
+    }
+
+    /// Puts the files and the policy in force. Returns the deadline of a provisional change.
+    ///
+    /// Packets meet the old policy until `select`. A process that dies before that leaves a state
+    /// that [`recover`](super::recovery::recover) completes or takes back. The caller reports the
+    /// new policy, then records it in the history and calls [`clear_up`].
+    ///
+    /// # Errors
+    /// If the kernel or a disk refuses; nothing changed then.
+    pub(crate) fn activate(self) -> Result<Option<Timestamp>> {
+        let Self {
+            mut inactive, slot, ..
+        } = self;
+        let maps = &mut *inactive.maps;
+        let until = if let Some(time) = self.within {
+            maps.note_trial(slot, self.trial)?;
+            let now = Clocks::now()?;
+            let until = maps.select_provisionally(slot, time)?;
+            Some(to_second(now.wall_at_boot(until)))
+        } else {
+            let committed = self.file.map(Staged::commit).transpose()?;
+            let saved = self.saved.and_then(|saved| report_unsaved(saved.commit()));
             if let Err(error) = maps.select(slot) {
-                if let Some(kept) = kept {
-                    kept.undo();
+                if let Some(saved) = saved {
+                    saved.undo();
                 }
                 committed.map_or(Ok(()), Committed::undo)?;
                 return Err(error);
             }
-            Ok(between)
-        });
-        return Ok((put.inspect_err(|_| forget(maps))?, None));
-    };
-    let pending = staged.map(Staged::park).transpose()?;
-    let put = staging.fill(maps, policy, false, &done).and_then(|slot| {
-        let between = between(maps, slot)?;
-        maps.note_trial(slot, trial)?;
-        let now = Clocks::now()?;
-        let until = maps.select_provisionally(slot, time)?;
-        Ok((between, to_second(now.wall_at_boot(until))))
-    });
-    match put {
-        Ok((between, until)) => Ok((between, Some(until))),
-        Err(error) => {
-            forget(maps);
-            pending.iter().for_each(Pending::remove);
-            Err(error)
+            None
+        };
+        inactive.is_active = true;
+        Ok(until)
+    }
+}
+
+/// A generation that is not active yet. If it is dropped, it loses its mark, so that recovery does
+/// not complete it, and gives back its memory.
+struct Inactive<'m> {
+    maps: &'m mut Maps,
+    /// The list of a provisional change, next to the ranges file.
+    pending: Option<Pending>,
+    is_active: bool,
+}
+
+impl Drop for Inactive<'_> {
+    fn drop(&mut self) {
+        if self.is_active {
+            return;
         }
+        // The failure that led here is the one to report.
+        if let Ok(PolicyState::Active(current)) = self.maps.standing() {
+            let _ = self.maps.mark(current.other(), false);
+            let _ = self.maps.free_previous();
+        }
+        self.pending.iter().for_each(Pending::remove);
     }
 }
 
-/// A generation that failed on its way must not be taken for one that lacks the last step alone,
-/// and gives back what it took.
-fn forget(maps: &mut Maps) {
-    // The failure that brought us here is the one to tell.
-    if let Ok(PolicyState::Active(current)) = maps.standing() {
-        let _ = maps.mark(current.other(), false);
-        let _ = maps.free_previous();
-    }
-}
-
-/// What comes once a policy is in force, and can wait: the one before gives back its memory, and the
-/// usage of the ranges in force gets room. The policy does not depend on it.
+/// Frees the memory of the generation before, and makes room for the usage of the active ranges.
+/// The active policy does not depend on it, so a failure is a warning.
 pub(crate) fn clear_up(maps: &mut Maps) {
     if let Err(error) = maps.free_previous() {
         say(format_args!(

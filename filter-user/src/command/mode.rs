@@ -11,11 +11,11 @@ use serde::Serialize;
 
 use crate::{
     change::{
-        build::{is_kept, keep, known_list, policy},
+        build::{is_kept, known_list, policy},
         impact::{Impact, assess},
         proposal::{ListChange, Proposal, made},
         recovery::recover,
-        transaction::{Transaction, clear_up, put_in_force},
+        transaction::{Transaction, clear_up},
     },
     cli::ChangeArgs,
     config::{Config, PolicyMode, Row, Settings},
@@ -93,19 +93,13 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     if !proposal.put(change, true, output, |shown| changed(shown, None))? {
         return Ok(0);
     }
-    let within = change.confirm_within;
     let change = Transaction {
-        staging: maps.begin()?,
-        policy: &policy,
-        file: None,
-        kept: match within {
-            None if is_known && is_kept(basis) => keep(context, &file, &settings, false),
-            _ => None,
-        },
-        within,
+        saves: (is_known && is_kept(basis)).then_some(&file),
+        within: change.confirm_within,
         trial: Trial::Settings,
+        ..Transaction::begin(context, &maps, &policy)?
     };
-    let ((), until) = put_in_force(&mut maps, change, &Progress::start(), |_, _| Ok(()))?;
+    let until = change.put_in_force(&mut maps, &Progress::start())?;
     tell(&maps, mode, until)?;
     if !is_kept(basis) {
         say("note: the list in force is not one of the files: a reboot does not keep this mode");

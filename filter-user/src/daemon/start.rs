@@ -4,20 +4,17 @@
 use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use filter_common::{
-    Mode,
-    layout::{Basis, Trial},
-};
+use filter_common::{Mode, layout::Basis};
 use ipnet::IpNet;
 
 use super::alerts::sentence;
 use crate::{
     change::{
         attach::prepare_maps,
-        build::{examine, keep, policy},
+        build::{examine, policy},
         first::{unclear, unread},
         impact::assess,
-        transaction::{Transaction, put_in_force},
+        transaction::Transaction,
         upgrade::other_settings,
         words::MONITOR,
     },
@@ -133,19 +130,12 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
         None => {}
     }
     let mut maps = prepare_maps(context)?;
-    let kept = match start.basis {
-        Basis::Files => keep(context, &start.file, &start.settings, true),
-        _ => None,
-    };
     let change = Transaction {
-        staging: maps.begin()?,
-        policy: &policy,
-        file: None,
-        kept,
-        within: None,
-        trial: Trial::None,
+        saves: (start.basis == Basis::Files).then_some(&start.file),
+        names_interfaces: true,
+        ..Transaction::begin(context, &maps, &policy)?
     };
-    put_in_force(&mut maps, change, &Progress::start(), |_, _| Ok(()))?;
+    change.put_in_force(&mut maps, &Progress::start())?;
     // No program reads these maps yet. They get their name once they hold a policy.
     fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
     if start.basis == Basis::Files {

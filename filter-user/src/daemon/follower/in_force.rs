@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     change::{
-        build::{examine, keep, keep_in_force, policy},
+        build::{examine, keep_in_force, policy},
         first::unclear,
         impact::assess,
         recovery::{Waiting, recover},
-        transaction::{Transaction, clear_up, put_in_force},
+        transaction::{Transaction, clear_up},
     },
     clock::Clocks,
     config::{PolicyMode, Settings},
@@ -288,18 +288,13 @@ impl Follower {
                 self.alerts.clear("policy", "the files are on trial");
             }
             let change = Transaction {
-                staging: maps.begin()?,
-                policy: &policy,
-                file: None,
-                kept: if stays || within.is_some() {
-                    None
-                } else {
-                    keep(context, &file, &want, self.has_config)
-                },
+                saves: (!stays).then_some(&file),
+                names_interfaces: self.has_config,
                 within,
                 trial: Trial::Edited,
+                ..Transaction::begin(context, &maps, &policy)?
             };
-            let put = put_in_force(&mut maps, change, &Progress::start(), |_, _| Ok(()));
+            let put = change.put_in_force(&mut maps, &Progress::start());
             if put.is_err() && within.is_some() {
                 // It never was on trial: it is tried again, and not taken for an edit that nobody confirmed.
                 self.tried = None;
