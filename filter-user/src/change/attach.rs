@@ -70,11 +70,7 @@ fn chosen_interfaces(context: &Context) -> Result<Vec<Interface>> {
 
 /// Attaches the filter to the chosen interfaces, with the policy of the settings and the ranges
 /// file, or of the list `typed`, which then goes into that file. `None` after a dry run.
-fn guard(
-    context: &Context,
-    typed: Option<&str>,
-    change: &ChangeArgs,
-) -> Result<Option<Box<Attached>>> {
+fn guard(context: &Context, typed: Option<&str>, change: &ChangeArgs) -> Result<Option<Attached>> {
     let mut interfaces = chosen_interfaces(context)?;
     let typed = typed
         .map(|text| typed_list(text, change.force))
@@ -105,7 +101,7 @@ fn guard(
 
 /// Plan, propose, apply. If a step fails, the policy in force and the ranges file stay as they
 /// were, and interfaces that had no filter have none.
-fn fulfil(request: &AttachRequest<'_>) -> Result<Option<Box<Attached>>> {
+fn fulfil(request: &AttachRequest<'_>) -> Result<Option<Attached>> {
     let context = request.context;
     if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
         follow_moved(&context.pins, &mut counters, &rtnetlink::interfaces()?)?;
@@ -122,7 +118,7 @@ fn fulfil(request: &AttachRequest<'_>) -> Result<Option<Box<Attached>>> {
     if !plan.propose()? {
         return Ok(None);
     }
-    apply(plan).map(Box::new).map(Some)
+    apply(plan).map(Some)
 }
 /// Stages the policy, attaches the program and activates the policy.
 fn apply(plan: Plan<'_>) -> Result<Attached> {

@@ -3,6 +3,7 @@
 //! Each check compares the present state with the wanted one and removes the difference. All events
 //! lead to the same check. A failure is reported once, and tried again at the next event.
 
+mod drift;
 mod in_force;
 mod interfaces;
 mod news;

@@ -1,0 +1,202 @@
+//! The wanted policy, and how the policy in force differs from it.
+
+use anyhow::Result;
+use filter_common::{
+    Mode,
+    layout::{Basis, PolicyRecord},
+};
+use ipnet::IpNet;
+
+use super::state::Follower;
+use crate::{
+    change::{build::policy, first::unclear},
+    clock::Clocks,
+    config::{PolicyMode, SettingChange, Settings},
+    kernel::{
+        bpf::{Maps, Slot},
+        net::rtnetlink,
+    },
+    ranges::{List, RangesFile},
+    store::{PolicyMark, PolicyStore},
+    ui::output::say,
+};
+
+/// The drift between the clocks from which on an operator must have set one, in nanoseconds.
+pub(super) const SET_BY_HAND: i128 = 1_000_000_000;
+
+/// Reasons that have messages of their own.
+pub(super) const LIST: &str = "the list";
+pub(super) const SETTINGS: &str = "the settings";
+pub(super) const ADDRESSES: &str = "the node's addresses";
+pub(super) const ENFORCED: &str = "whether it is enforced";
+
+/// The policy in force, as it is compared with the files.
+pub(super) struct InForce {
+    pub(super) slot: Slot,
+    pub(super) record: PolicyRecord,
+    /// `None` if they cannot be read.
+    pub(super) settings: Option<Settings>,
+    pub(super) now: Clocks,
+}
+
+impl InForce {
+    pub(super) fn read(maps: &Maps) -> Result<Self> {
+        let (slot, now) = (maps.active_slot()?, Clocks::now()?);
+        Ok(Self {
+            slot,
+            record: maps.record(slot)?,
+            settings: maps.settings(slot).ok(),
+            now,
+        })
+    }
+
+    pub(super) fn basis(&self) -> Basis {
+        Basis::of(self.record.basis)
+    }
+}
+
+/// The policy that the files ask for.
+pub(super) struct Want {
+    pub(super) file: RangesFile,
+    pub(super) list: List,
+    pub(super) settings: Settings,
+    pub(super) mark: PolicyMark,
+    /// The node's addresses.
+    pub(super) node: Vec<IpNet>,
+    /// Why it is not enforced yet.
+    pub(super) first: Option<String>,
+}
+
+impl Want {
+    pub(super) fn expires(&self) -> bool {
+        let mut entries = self.list.entries().iter();
+        entries.any(|entry| entry.expires.is_some())
+    }
+}
+
+/// The differences between the policy in force and the wanted one.
+pub(super) struct Drift {
+    /// Why the policy is replaced; empty if it is not.
+    pub(super) reasons: Vec<&'static str>,
+    /// The settings that change.
+    pub(super) changes: Vec<SettingChange>,
+    pub(super) is_other_list: bool,
+    /// Whether an operator chose another policy, in contrast to a change of the node.
+    pub(super) is_other_policy: bool,
+    /// Whether the new policy keeps the basis of the one in force.
+    pub(super) keeps_basis: bool,
+}
+
+impl Drift {
+    /// The reasons in words, without those that are reported already. On the first comparison the
+    /// node's addresses are not news.
+    pub(super) fn other_reasons(&self, is_first: bool) -> Option<String> {
+        let mut reasons = self.reasons.clone();
+        reasons.retain(|reason| match *reason {
+            LIST | SETTINGS => false,
+            ADDRESSES => !is_first,
+            ENFORCED => !self.is_other_list,
+            _ => true,
+        });
+        match (reasons.as_slice(), is_first) {
+            ([], false) => None,
+            ([], true) => Some("the files and the node's addresses are read".to_owned()),
+            (reasons, _) => Some(format!("{} changed", reasons.join(" and "))),
+        }
+    }
+}
+
+impl Follower {
+    /// The policy that the config file and the ranges `file` ask for.
+    pub(super) fn want(&self, file: RangesFile, have: &InForce) -> Result<Want> {
+        let context = &self.context;
+        let list = file.list();
+        let mut settings = match (&have.settings, have.basis()) {
+            (Some(have), _) if !self.has_config => context.config.over(have, false),
+            (have, Basis::Files | Basis::LastInForce | Basis::DefaultSettings) => {
+                context.settings(have.as_ref())
+            }
+            // Settings that no operator chose do not stay.
+            _ => context.config.settings(),
+        };
+        let first = self.first(&list, &settings, have.record.mode == Mode::Enforce as u8)?;
+        if let Some(first) = &first {
+            if self.health.borrow().instead.as_ref() != Some(first) {
+                say(format_args!("warning: {first}"));
+            }
+            (settings.mode, settings.mode_waits) = (PolicyMode::Monitor, true);
+        }
+        Ok(Want {
+            mark: PolicyMark::new(list.digest(), &settings),
+            node: self.node()?,
+            file,
+            list,
+            settings,
+            first,
+        })
+    }
+
+    /// The differences between the policy in force and the wanted one.
+    pub(super) fn drift(&mut self, have: &InForce, want: &Want) -> Result<Drift> {
+        let record = &have.record;
+        let settings = have.settings.as_ref();
+        let changes = settings.map(|have| want.settings.changes_from(have));
+        let differ = changes.as_ref().is_none_or(|changes| !changes.is_empty());
+        let is_other_list = record.list != want.list.digest();
+        let was_off = record.mode == Mode::Off as u8;
+        let waited = settings.is_some_and(|have| have.mode_waits);
+        // An operator has to see that settings were lost, and then asks for the files.
+        let keeps_basis = have.basis() == Basis::DefaultSettings && !self.asked;
+        let is_of_files = keeps_basis || have.basis() == Basis::Files;
+        let ahead = have.now.wall_minus_boot() - self.known.ahead;
+
+        let mut reasons = Vec::new();
+        if is_other_list {
+            reasons.push(LIST);
+        }
+        if differ || waited != want.settings.mode_waits {
+            reasons.push(SETTINGS);
+        }
+        if self.has_config && !is_of_files && reasons.is_empty() {
+            reasons.push("what the policy is made from");
+        }
+        if was_off != (want.list == List::Off) {
+            reasons.push(ENFORCED);
+        }
+        if want.settings.node_addresses && self.known.node.as_ref() != Some(&want.node) {
+            reasons.push(ADDRESSES);
+        }
+        if record.decapsulates != self.decapsulation.look()?.bits() {
+            reasons.push("what the node takes out of other packets");
+        }
+        if ahead.abs() > SET_BY_HAND && want.expires() {
+            reasons.push("the clock, and expiries with it");
+        }
+        Ok(Drift {
+            reasons,
+            changes: changes.unwrap_or_default(),
+            is_other_list,
+            is_other_policy: is_other_list || was_off || differ,
+            keeps_basis,
+        })
+    }
+
+    /// The reason not to enforce `list` under `want` yet, if it would be the first enforced policy.
+    /// `enforces` tells whether the policy in force is enforced.
+    fn first(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
+        let store = PolicyStore::new(&self.context.config.state_dir);
+        if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {
+            return Ok(None);
+        }
+        let guarded = self.health.borrow().guarded.clone();
+        let policy = policy(list, want, &guarded)?;
+        let unclear = unclear(&self.context, &policy, &guarded, None)?;
+        Ok(unclear.map(|unclear| unclear.instead()))
+    }
+
+    /// The node's own addresses, as far as they are authorized.
+    pub(super) fn node(&self) -> Result<Vec<IpNet>> {
+        let guarded = self.health.borrow().guarded.clone();
+        rtnetlink::node_addresses(&guarded)
+    }
+}
