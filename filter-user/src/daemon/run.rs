@@ -1,4 +1,4 @@
-//! `apifence run`: attach if needed, stay in the foreground, keep the filter true to its files, show what it does.
+//! `apifence run`: attach the filter if necessary, and keep the kernel in sync with the files.
 
 use std::{
     sync::{Arc, mpsc},
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
     task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
@@ -34,25 +34,32 @@ use crate::{
     ui::output::{say, write_behind},
 };
 
-/// How often the service manager hears that the interfaces are watched.
+/// The interval of the watchdog messages to the service manager.
 const WATCHDOG: Duration = Duration::from_secs(20);
-/// How long the files may take until the service manager hears that the interfaces are guarded.
+/// How long the service manager waits for the files before it hears that the service is ready.
 const READY: Duration = Duration::from_secs(5);
-/// How long a reload may take before the service manager hears that it goes on without it.
+/// How long a reload may take before the service manager hears that the service is ready again.
 const RELOAD: Duration = Duration::from_secs(20);
-/// How long the threads may take to end. A change that is cut off is taken back, or completed, by the next command.
+/// How long the threads may take to end.
 const ENDING: Duration = Duration::from_secs(3);
 
 /// Runs the command.
+///
+/// SIGTERM and SIGINT end it. How long a change in progress delays that:
+/// - In `start`: not at all. The process ends at once, as after SIGKILL.
+/// - In a later change: [`ENDING`] at most. The threads get this time to end; then the process ends
+///   without them.
+/// - While the first files are read: [`READY`] more. During a reload: [`RELOAD`] more.
+///
+/// A change that is cut off leaves the old policy or the new one; the next command completes it or
+/// takes it back.
 pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatches) -> Result<u8> {
     let since = Timestamp::now();
     write_behind()?;
     raise_descriptors();
     let turns = Arc::new(Turns::default());
     let (health, watched) = watch::channel(Health::default());
-    let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
-    let mut hangup = signal(SignalKind::hangup()).context("wait for signals")?;
+    let mut signals = Signals::listen()?;
     context.pins.prepare()?;
     let lock = WatchLock::take(&context.pins.watch())?;
     let listen = *context.config.metrics_listen;
@@ -63,22 +70,20 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         Arc::clone(&turns),
     )?;
     let typed = typed_for_service(args).map_or(Ok(()), |text| write_typed(context, text));
-    let began = {
+    let starting = {
         let context = context.clone();
         spawn_blocking(move || start(&context, typed))
     };
-    // Whoever wants it to end need not wait for a list of a million.
-    let began = tokio::select! {
-        began = began => began.context("start")??,
-        _ = terminate.recv() => return Ok(0),
-        _ = interrupt.recv() => return Ok(0),
+    let started = tokio::select! {
+        started = starting => started.context("start")??,
+        () = signals.end.received() => return Ok(0),
     };
-    health.send_modify(|health| health.instead = began.instead);
+    health.send_modify(|health| health.instead = started.instead);
 
     let (stop, stopped) = watch::channel(false);
     let (wanted, wanted_by_guard) = watch::channel(Wanted {
-        names: began.interfaces,
-        xdp_mode: began.xdp_mode,
+        names: started.interfaces,
+        xdp_mode: started.xdp_mode,
     });
     let (lines, logged) = mpsc::channel();
     let (follower, requests) = mpsc::channel();
@@ -95,99 +100,139 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         wanted,
         health,
         turns: Arc::clone(&turns),
-        compiled: began.compiled,
+        compiled: started.compiled,
         requests,
     };
-    // These have what they need before interfaces take descriptors; they wait until each interface was tried once.
+    // The first two open their descriptors before interfaces take descriptors. They wait until the
+    // guard has tried each interface once.
     let threads = vec![
         follow(context, matches, channels)?,
         Logs::start(context, since, logged)?,
         guard(shared, lock)?,
     ];
-    let mut told = watched.clone();
-    let tried = told.wait_for(|health| health.started);
+    serve(&mut signals, watched.clone(), &follower, &turns).await;
+    notify(&[NotifyState::Stopping]);
+
+    // The receivers may have ended, too.
+    let _ = stop.send(true);
+    drop(lines);
+    let _ = follower.send(Request::Stop);
+    let have_ended = join(threads);
+    if let Some(endpoint) = endpoint {
+        endpoint.close().await;
+    }
+    if !have_ended {
+        say(
+            "warning: a thread of this process did not end in time: the next command puts its work in order",
+        );
+        return Ok(0);
+    }
+    if *context.config.detach_on_exit {
+        return detach::run(context, &[]);
+    }
+    if context.global.verbose {
+        quiet(context)?;
+    }
+    let guarded = &watched.borrow().guarded;
+    let mut links = guarded.iter().map(|ifindex| context.pins.link(*ifindex));
+    say(if guarded.is_empty() {
+        "leaving; no interface is guarded: the port is open to everyone"
+    } else if links.all(|link| link.exists()) {
+        "leaving; the filter stays on (`apifence detach` removes it)"
+    } else {
+        "warning: leaving; the pins of the filter are gone, so it ends with this process"
+    });
+    Ok(0)
+}
+
+/// The signals of a service.
+struct Signals {
+    end: EndSignals,
+    hangup: Signal,
+}
+
+/// The signals that end the process.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("wait for signals");
+        Ok(Self {
+            end: EndSignals {
+                terminate: listen(SignalKind::terminate())?,
+                interrupt: listen(SignalKind::interrupt())?,
+            },
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl EndSignals {
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Reports to the service manager, and reloads on SIGHUP, until a signal ends the process.
+async fn serve(
+    signals: &mut Signals,
+    mut health: watch::Receiver<Health>,
+    follower: &mpsc::Sender<Request>,
+    turns: &Turns,
+) {
+    let Signals { end, hangup } = signals;
+    let tried = health.wait_for(|health| health.started);
     let mut ended = tokio::select! {
         _ = tried => false,
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => true,
+        () = end.received() => true,
     };
-    // What the files say is in force by then, unless they cannot be had.
-    let _ = timeout(READY, told.wait_for(|health| !health.summary.is_empty())).await;
-    let mut summary = told.borrow_and_update().summary.clone();
+    // By then the files are in force, unless they cannot be read.
+    let _ = timeout(READY, health.wait_for(|health| !health.summary.is_empty())).await;
+    let mut summary = health.borrow_and_update().summary.clone();
     notify(&[NotifyState::Ready, NotifyState::Status(&summary)]);
     let mut ticks = interval(WATCHDOG);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !ended {
         tokio::select! {
-            _ = terminate.recv() => ended = true,
-            _ = interrupt.recv() => ended = true,
+            () = end.received() => ended = true,
             _ = hangup.recv() => {
                 notify_reloading();
                 let (answer, answered) = oneshot::channel();
-                // One that takes longer is told by `/readyz`.
+                // `/readyz` reports a reload that takes longer.
                 if follower.send(Request::Reload(answer)).is_ok() {
                     let _ = timeout(RELOAD, answered).await;
                 }
                 notify(&[NotifyState::Ready]);
             }
-            _ = told.changed() => {
-                let now = told.borrow_and_update().summary.clone();
+            _ = health.changed() => {
+                let now = health.borrow_and_update().summary.clone();
                 if now != summary {
                     notify(&[NotifyState::Status(&now)]);
                     summary = now;
                 }
             }
             _ = ticks.tick() => {
-                // A process that cannot guard is of no use: the service manager starts another one, and the filter stays.
+                // The service manager restarts a process that cannot guard; the filter stays.
                 if turns.guard_stands().is_none() {
                     notify(&[NotifyState::Watchdog]);
                 }
             }
         }
     }
-    notify(&[NotifyState::Stopping]);
-
-    // Whoever asks for them has ended too.
-    let _ = stop.send(true);
-    drop(lines);
-    let _ = follower.send(Request::Stop);
-    let guarding = join(threads);
-    if let Some(endpoint) = endpoint {
-        endpoint.close().await;
-    }
-    if !guarding {
-        say(
-            "warning: a thread of this process did not end in time: the next command puts its work in order",
-        );
-        Ok(0)
-    } else if *context.config.detach_on_exit {
-        detach::run(context, &[])
-    } else {
-        if context.global.verbose {
-            quiet(context)?;
-        }
-        let guarded = told.borrow().guarded.clone();
-        if guarded.is_empty() {
-            say("leaving; no interface is guarded: the port is open to everyone");
-        } else if guarded
-            .iter()
-            .all(|ifindex| context.pins.link(*ifindex).exists())
-        {
-            say("leaving; the filter stays on (`apifence detach` removes it)");
-        } else {
-            say("warning: leaving; the pins of the filter are gone, so it ends with this process");
-        }
-        Ok(0)
-    }
 }
 
-/// Makes the list that the service was started with the one in the ranges file, if there is none.
-/// One that is there was changed since the service was set up: a restart takes nothing of that
-/// back.
+/// Writes the list of the service's command line into the ranges file, if there is no such file. An
+/// existing file may have been changed since then, and a restart keeps those changes.
 fn write_typed(context: &Context, text: &str) -> Result<()> {
     let list = typed_list(text, false)?;
     let path = &context.global.ranges_file;
-    // One that cannot be read is told of by who uses it.
+    // `start` reports a file that cannot be read.
     let said = read_ranges(path).ok().flatten();
     if said.is_some() || path.exists() {
         let Some(said) = said.map(|file| file.list()) else {
@@ -227,28 +272,28 @@ fn join(threads: Vec<JoinHandle<()>>) -> bool {
     all
 }
 
-/// As many descriptors as this process may have: each guarded interface takes one.
+/// Raises the limit of descriptors to the hard limit: each guarded interface takes one.
 fn raise_descriptors() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // With those there are it goes on as far as they last.
+        // After a failure the lower limit holds.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
-/// Tells the service manager, if one started this process.
+/// Notifies the service manager, if one started this process.
 fn notify(states: &[NotifyState<'_>]) {
-    // Whoever does not listen need not know.
+    // No service manager may be there.
     let _ = sd_notify::notify(states);
 }
 
 fn notify_reloading() {
-    // systemd wants to know since when, so that it can tell this reload from an earlier one.
+    // The time lets systemd tell this reload from an earlier one.
     if let Ok(since) = NotifyState::monotonic_usec_now() {
         notify(&[NotifyState::Reloading, since]);
     }
 }
 
-/// Puts a program without a log in the place of the one with a log: nothing reads it from now on.
+/// Replaces the program with one without a log, which no process reads from now on.
 fn quiet(context: &Context) -> Result<()> {
     let mut silent = Program::load(&context.pins.maps(), false)?;
     for ifindex in context.pins.interfaces()? {
