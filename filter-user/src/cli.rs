@@ -76,40 +76,20 @@ fn without_environment(command: clap::Command) -> clap::Command {
 pub(crate) struct Global {
     /// File that holds the settings that neither a flag nor the environment gives; must exist if it
     /// is named
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "APIFENCE_CONFIG",
-        default_value = DEFAULT_CONFIG
-    )]
+    #[arg(long, global = true, value_name = "FILE", env = "APIFENCE_CONFIG",
+        default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
     /// File that holds the authorized ranges
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "APIFENCE_RANGES_FILE",
-        default_value = DEFAULT_RANGES_FILE
-    )]
+    #[arg(long, global = true, value_name = "FILE", env = "APIFENCE_RANGES_FILE",
+        default_value = DEFAULT_RANGES_FILE)]
     ranges_file: PathBuf,
     /// Directory in a bpffs for what outlives this process
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "APIFENCE_BPFFS",
-        default_value = DEFAULT_BPFFS
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "APIFENCE_BPFFS",
+        default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
     /// Directory for what outlives a reboot: the policy last in force
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "APIFENCE_STATE_DIR",
-        default_value = DEFAULT_STATE_DIR
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "APIFENCE_STATE_DIR",
+        default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
     /// How data is written to stdout
     #[arg(

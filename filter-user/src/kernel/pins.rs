@@ -8,9 +8,8 @@
 //! BPFFS/write                               locked by a writer
 //! ```
 //! The locks are outside of the layouts, so that binaries of different versions see each other. The
-//! layout version is in the path, so that a binary of another version cannot read these maps by
-//! mistake. The directory of an interface is named by its ifindex: names may hold dots, which bpffs
-//! refuses, and may change.
+//! layout version is in the path: a binary of another version cannot read these maps by mistake.
+//! Directories of interfaces are named by ifindex: bpffs refuses dots, and names may change.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -39,8 +38,7 @@ pub struct Pins {
 }
 
 const LAYOUT: &str = "layout-";
-/// The directory of this binary's layout. It is stored once, so that a test can make a binary of
-/// another layout out of this one.
+/// This binary's layout directory, stored once: a test makes a binary of another layout from it.
 #[used]
 static OWN_LAYOUT: [u8; 8] = NAME;
 const NAME: [u8; 8] = *b"layout-9";
@@ -80,8 +78,7 @@ impl Pins {
         self.layout().join(MAPS)
     }
 
-    /// The directory in which new maps are prepared. It is renamed to [`maps`](Self::maps) once
-    /// they hold a policy.
+    /// The directory for new maps, renamed to [`maps`](Self::maps) once they hold a policy.
     pub fn new_maps(&self) -> PathBuf {
         self.layout().join(NEW_MAPS)
     }
@@ -116,8 +113,7 @@ impl Pins {
         Ok(found)
     }
 
-    /// Checks that the pins, if there are any, are in a bpffs, and that no other user can change
-    /// them.
+    /// Checks that existing pins are in a bpffs, and that no other user can change them.
     ///
     /// # Errors
     /// If the directory is not in a bpffs, or another user may change its content.
@@ -222,8 +218,7 @@ impl Pins {
     /// Checks that the directory can hold lasting pins, and creates it.
     ///
     /// # Errors
-    /// If it is not in a bpffs, if the bpffs would not outlive this process, or if others may
-    /// change its content.
+    /// If it is not in a bpffs that outlives this process, or others may change its content.
     pub fn prepare(&self) -> Result<()> {
         self.refuse_other_filesystems()?;
         self.refuse_private_mounts()?;
@@ -253,8 +248,7 @@ impl Pins {
         make_private(directory).map_err(|error| self.explain("make directory", &error))
     }
 
-    /// Refuses a filter that a binary of another layout version attached. Only `attach` and `run`,
-    /// which take it over, can handle its policy.
+    /// Refuses a filter of another layout version: only `attach` and `run` can take it over.
     ///
     /// # Errors
     /// If there is one, or the pins cannot be read.
@@ -276,8 +270,7 @@ impl Pins {
         ))
     }
 
-    /// The links that binaries of other layout versions pinned, each with the ifindex of its
-    /// interface.
+    /// The links that binaries of other layout versions pinned, each with its interface's ifindex.
     ///
     /// # Errors
     /// If the pins cannot be read.
@@ -372,10 +365,9 @@ impl Pins {
         Ok(links)
     }
 
-    /// Removes everything that any version of apifence pinned here, and the directory.
-    ///
-    /// Links go first: from then on nothing is filtered. Then the maps' directory is renamed in one
-    /// step: after a crash here the next process finds all of the maps, or none.
+    /// Removes everything that any version of apifence pinned here, and the directory. Links go
+    /// first: from then on nothing is filtered. Then the maps' directory is renamed in one step:
+    /// after a crash here the next process finds all of the maps, or none.
     ///
     /// # Errors
     /// If bpffs refuses.
@@ -464,8 +456,7 @@ impl Pins {
     }
 }
 
-/// The version in the name of a layout's directory. Names with anything but digits there are not
-/// ours.
+/// The version in the name of a layout's directory; `None` unless it is all digits.
 fn layout_version(name: &str) -> Option<&str> {
     let version = name.strip_prefix(LAYOUT)?;
     let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
@@ -477,8 +468,7 @@ pub fn is_layout(name: &str) -> bool {
     layout_version(name).is_some()
 }
 
-/// Creates a private directory and its parents, whatever the umask: a process that can open one can
-/// lock it.
+/// Creates a directory and its parents with mode 0700: a process that can open one can lock it.
 ///
 /// # Errors
 /// If the file system refuses.

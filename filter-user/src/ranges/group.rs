@@ -2,9 +2,9 @@
 //!
 //! A range is proposed only for sources seen in it:
 //! - IPv4: the sources within one /24 become one range if at least a quarter of its addresses were
-//! seen. If not, the same rule applies to each half, down to single addresses.
+//!   seen. If not, the same rule applies to each half, down to single addresses.
 //! - IPv6: two or more sources within one /64 become that /64, since a host changes its address
-//! within one (RFC 8981). A single source stays as it is.
+//!   within one (RFC 8981). A single source stays as it is.
 //!
 //! With an explicit length, two or more sources within a prefix of that length become one range.
 
