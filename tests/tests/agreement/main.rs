@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use ipnet::IpNet;
 use list::rfc3339;
-use model::{Answer, Command, Expires, Outcome, Verb, net};
+use model::{Answer, Command, Expires, Verb, net};
 use node::{Node, now};
 use serde_json::Value;
 use steps::Step;
@@ -33,7 +33,7 @@ use tests::{
     site::{INTERFACE, Site},
     wait::until,
 };
-use world::World;
+use world::{Outcome, World};
 
 /// How many steps one node lives.
 const STEPS: usize = 40;

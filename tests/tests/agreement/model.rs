@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{list::List, world::World};
+use super::list::List;
 
 /// Who is let in whatever the list says.
 pub(crate) const IMPLICIT: [(&str, &str); 3] = [
@@ -138,15 +138,6 @@ pub(crate) struct Answer {
     pub(crate) refused: bool,
     pub(crate) dry_run: bool,
     pub(crate) on_trial: bool,
-}
-
-/// What comes of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) code: i32,
-    /// None where nothing is promised.
-    pub(crate) answer: Option<Answer>,
-    pub(crate) world: World,
 }
 
 pub(crate) fn net(text: &str) -> IpNet {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     list::{Entry, Line, List},
-    model::{Answer, Command, Expires, HELD, Mode, Outcome, Policy, Verb, Verdict},
+    model::{Answer, Command, Expires, HELD, Mode, Policy, Verb, Verdict},
 };
 
 /// What waits for its confirmation.
@@ -36,6 +36,15 @@ pub(crate) struct World {
     pub(crate) history: Vec<(String, bool)>,
     /// True between a boot and `attach`: nothing is in force then.
     pub(crate) booted: bool,
+}
+
+/// What comes of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    /// None where nothing is promised.
+    pub(crate) answer: Option<Answer>,
+    pub(crate) world: World,
 }
 
 const DONE: i32 = 0;

@@ -6,7 +6,10 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{Rows, Rules, Who, v4, v6};
+use super::{
+    row::{Rows, Who, v4, v6},
+    rules::Rules,
+};
 use crate::packets::{CLIENT_PORT, TCP, V6};
 
 pub(super) fn add(rows: &mut Rows) {
@@ -117,7 +120,7 @@ fn jumbograms(rows: &mut Rows) {
     );
     // Where a routing header may still come, the destination is not certain either.
     let unread = filled(
-        V6::new(Who::Unlisted.v6(), super::OTHER6).hop_by_hop(8),
+        V6::new(Who::Unlisted.v6(), super::row::OTHER6).hop_by_hop(8),
         66_000,
     );
     rows.under(

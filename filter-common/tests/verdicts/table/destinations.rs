@@ -8,7 +8,10 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{NODE4, NODE6, OTHER4, OTHER6, Rows, Rules, Who};
+use super::{
+    row::{NODE4, NODE6, OTHER4, OTHER6, Rows, Who},
+    rules::Rules,
+};
 use crate::packets::{CLIENT_PORT, TCP, V4, V6};
 
 pub(super) fn add(rows: &mut Rows) {

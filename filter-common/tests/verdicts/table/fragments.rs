@@ -5,7 +5,7 @@ use filter_common::{
     PassReason::{LaterFragment, NotTcp, OtherPort},
 };
 
-use super::{NODE6, Rows, Who, v6};
+use super::row::{NODE6, Rows, Who, v6};
 use crate::packets::{
     CLIENT_PORT, TCP, UDP, V6,
     v6::{HIP, MOBILITY, SHIM6},

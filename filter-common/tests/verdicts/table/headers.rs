@@ -6,7 +6,10 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{NODE6, Rows, Rules, Who, v6};
+use super::{
+    row::{NODE6, Rows, Who, v6},
+    rules::Rules,
+};
 use crate::packets::{
     CLIENT_PORT, TCP, UDP, V6,
     v6::{DESTINATION_OPTIONS, HIP, HOP_BY_HOP, MOBILITY, ROUTING, SHIM6},

@@ -6,7 +6,10 @@ use filter_common::{
     Verdict::{self, Pass},
 };
 
-use super::{Row, Rows, Rules};
+use super::{
+    row::{Row, Rows},
+    rules::Rules,
+};
 use crate::packets::ethernet::{HEADER_LEN, IPV4, IPV6};
 
 pub(super) fn add(rows: &mut Rows) {

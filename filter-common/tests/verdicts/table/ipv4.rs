@@ -5,7 +5,7 @@ use filter_common::{
     PassReason::{LaterFragment, NotTcp, OtherPort},
 };
 
-use super::{Rows, Who, v4};
+use super::row::{Rows, Who, v4};
 use crate::packets::{CLIENT_PORT, SCTP, TCP, V4};
 
 pub(super) fn add(rows: &mut Rows) {

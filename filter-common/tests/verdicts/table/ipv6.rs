@@ -10,7 +10,7 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{NODE6, Rows, Who, v6};
+use super::row::{NODE6, Rows, Who, v6};
 use crate::packets::{CLIENT_PORT, ICMP6, SCTP, TCP, V6};
 
 pub(super) fn add(rows: &mut Rows) {

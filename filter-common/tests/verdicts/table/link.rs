@@ -6,7 +6,7 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{FAMILIES, Rows, Who, syn_packet, v4, v6};
+use super::row::{FAMILIES, Rows, Who, syn_packet, v4, v6};
 use crate::packets::{
     CLIENT_PORT,
     ethernet::{HEADER_LEN, IPV4, IPV6, TAG_8021AD, TAG_8021Q, tagged_as},

@@ -6,7 +6,10 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{FAMILIES, Rows, Rules, Who, syn_packet};
+use super::{
+    row::{FAMILIES, Rows, Who, syn_packet},
+    rules::Rules,
+};
 use crate::packets::{
     ethernet::{MPLS, MPLS_MULTICAST, TAG_8021Q},
     tagged_as, typed,

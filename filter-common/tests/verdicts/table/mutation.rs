@@ -4,7 +4,7 @@ use std::iter;
 
 use fastrand::Rng;
 
-use super::Row;
+use super::row::Row;
 
 /// The shortest frame that the kernel takes for a test run: a whole Ethernet header.
 pub const SHORTEST: usize = 14;

@@ -11,7 +11,10 @@ use filter_common::{
 };
 use ipnet::IpNet;
 
-use super::{NODE4, NODE6, Rows, Rules, Who, ip, rules::RANGES, v4, v6};
+use super::{
+    row::{NODE4, NODE6, Rows, Who, ip, v4, v6},
+    rules::{RANGES, Rules},
+};
 use crate::packets::{
     CLIENT_PORT, TCP, V4, V6,
     ethernet::{TAG_8021Q, tagged_as},

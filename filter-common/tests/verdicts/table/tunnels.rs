@@ -11,7 +11,10 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::{NODE6, Rows, Rules, SID4, SID6, SID6_NEXT_HOP, Who, v4, v6};
+use super::{
+    row::{NODE6, Rows, SID4, SID6, SID6_NEXT_HOP, Who, v4, v6},
+    rules::Rules,
+};
 use crate::packets::{
     CLIENT_PORT, TCP, V6,
     v6::{DESTINATION_OPTIONS, HEADER_LEN},
@@ -47,7 +50,7 @@ const TUNNELS: [(&str, Add); 5] = [
 const INNER: [(&str, u8); 2] = [("ipv4", 4), ("ipv6", 41)];
 
 fn syn(number: u8, who: Who, port: u16) -> Vec<u8> {
-    super::syn_packet(number == 41, who, port)
+    super::row::syn_packet(number == 41, who, port)
 }
 
 /// The inner source decides, and the outer one vouches for nothing.
@@ -186,7 +189,7 @@ fn nested(rows: &mut Rows) {
             .payload(41, &inner.packet())
             .frame()
     };
-    let inner = V6::new(Who::Unlisted.v6(), super::OTHER6).syn(CLIENT_PORT, 443);
+    let inner = V6::new(Who::Unlisted.v6(), super::row::OTHER6).syn(CLIENT_PORT, 443);
     let elsewhere = Pass(filter_common::PassReason::OtherDestination);
     rows.under(
         Rules::Destinations,
@@ -194,7 +197,8 @@ fn nested(rows: &mut Rows) {
         around(inner),
         elsewhere,
     );
-    let to_other = V6::new(Who::Unlisted.v6(), super::OTHER6).segments(0, &[super::OTHER6]);
+    let to_other =
+        V6::new(Who::Unlisted.v6(), super::row::OTHER6).segments(0, &[super::row::OTHER6]);
     let inner = v6(Who::Unlisted).syn(CLIENT_PORT, 443).packet();
     rows.under(
         Rules::Destinations,

@@ -22,7 +22,7 @@ use tests::{
     mounts::BPFFS,
 };
 
-use crate::{textbook, thousands};
+use crate::{numbers::thousands, textbook};
 
 /// What it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

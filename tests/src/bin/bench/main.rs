@@ -19,6 +19,7 @@ mod chart;
 mod cpus;
 mod machine;
 mod memory;
+mod numbers;
 mod progress;
 mod table;
 
@@ -117,22 +118,4 @@ fn main() -> Result<()> {
     }
     eprintln!("saved in `{}`", out.display());
     Ok(())
-}
-
-/// The middle one of sorted numbers.
-fn median(sorted: &[f64]) -> f64 {
-    sorted[sorted.len() / 2]
-}
-
-/// `3500` as `3,500`.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

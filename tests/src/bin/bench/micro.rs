@@ -21,10 +21,11 @@ use crate::{
     carousel::Carousel,
     contender::count_loopback,
     cpus::{self, Speed},
+    numbers::thousands,
     progress::Progress,
     sources::{Kind, Ranges, list},
     table::{Cell, Column, Table},
-    textbook, thousands,
+    textbook,
 };
 
 const CONTENDERS: [&str; 3] = ["apifence", "XDP, plain LPM", "parse and drop"];

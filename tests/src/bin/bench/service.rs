@@ -24,9 +24,9 @@ use crate::{
     cpus::{self, Awake, Clock, Speed},
     flood::roads,
     listener::Listener,
+    numbers::thousands,
     progress::Progress,
     table::{Cell, Column, Table},
-    thousands,
 };
 
 /// Who; all but the first and the last with 3,500 ranges.

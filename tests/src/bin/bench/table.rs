@@ -16,7 +16,7 @@ impl Cell {
     pub(crate) fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
         Self {
-            median: crate::median(&numbers),
+            median: crate::numbers::median(&numbers),
             least: numbers[0],
             most: numbers[numbers.len() - 1],
             runs: numbers.len(),

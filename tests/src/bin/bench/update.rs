@@ -24,9 +24,9 @@ use tests::{
 use crate::{
     contender::lacks,
     memory::{Group, memlock},
+    numbers::thousands,
     progress::Progress,
     table::{Cell, Column, Table},
-    thousands,
 };
 
 /// How many entries, and how often.

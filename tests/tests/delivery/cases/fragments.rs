@@ -7,7 +7,7 @@ use tests::{
     table::{NODE4, NODE6, Who, v4, v6},
 };
 
-use super::{Cases, Works, cut_at};
+use super::case::{Cases, Works, cut_at};
 
 pub(super) fn add(cases: &mut Cases) {
     ipv4_fragments(cases);

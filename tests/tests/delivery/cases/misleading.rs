@@ -7,7 +7,7 @@ use tests::{
     table::{NODE6, Who, v4, v6},
 };
 
-use super::{Add, Cases, Works};
+use super::case::{Add, Cases, Works};
 
 pub(super) fn add(cases: &mut Cases) {
     confusion(cases);

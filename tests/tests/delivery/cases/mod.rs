@@ -1,5 +1,6 @@
 //! The tricks, each from a stranger and from a listed source, each under a source port of its own.
 
+mod case;
 mod fragments;
 mod misleading;
 mod random;
@@ -11,112 +12,12 @@ use tests::{
         ethernet::{TAG_8021AD, TAG_8021Q},
         tagged,
     },
-    table::{NODE6, Who, v4, v6},
+    table::{NODE6, v4, v6},
 };
 
+use case::{Add, Cases};
+pub(crate) use case::{Case, Works};
 pub(crate) use routes::routes;
-
-/// A set of frames and what may come of it.
-#[derive(Debug)]
-pub(crate) struct Case {
-    /// What it is.
-    pub name: String,
-    /// The source port or echo identifier by which its answer is known.
-    pub tag: u16,
-    /// What goes onto the wire, in this order.
-    pub frames: Vec<Vec<u8>>,
-    /// Whether no protected port may answer it.
-    pub must_not_pass: bool,
-    /// Where Linux is known to answer it.
-    pub works: Works,
-}
-
-/// Where Linux is known to answer a case without a filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Works {
-    /// With and without conntrack.
-    Always,
-    /// Without conntrack.
-    Plain,
-    /// With conntrack.
-    Tracked,
-    /// Nowhere that is known; it is found out.
-    Never,
-}
-
-impl Works {
-    /// Whether it must be answered on a node with or without conntrack.
-    pub(crate) fn on(self, tracked: bool) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Plain => !tracked,
-            Self::Tracked => tracked,
-            Self::Never => false,
-        }
-    }
-}
-
-/// The cases so far.
-struct Cases {
-    cases: Vec<Case>,
-    tag: u16,
-}
-
-impl Cases {
-    fn new() -> Self {
-        Self {
-            cases: Vec::new(),
-            tag: 1_000,
-        }
-    }
-
-    fn push(
-        &mut self,
-        name: String,
-        works: Works,
-        must_not_pass: bool,
-        frames: impl FnOnce(u16) -> Vec<Vec<u8>>,
-    ) {
-        self.tag += 1;
-        assert!(self.tag < 60_000, "no ports left");
-        let frames = frames(self.tag);
-        self.cases.push(Case {
-            name,
-            tag: self.tag,
-            frames,
-            must_not_pass,
-            works,
-        });
-    }
-
-    /// TCP to a protected port, from either source.
-    fn hostile(&mut self, name: &str, works: Works, frames: impl Fn(Who, u16) -> Vec<Vec<u8>>) {
-        for who in Who::BOTH {
-            let stranger = who == Who::Unlisted;
-            self.push(format!("{name}/{}", who.word()), works, stranger, |tag| {
-                frames(who, tag)
-            });
-        }
-    }
-
-    /// What must not be lost.
-    fn ordinary(&mut self, name: &str, works: Works, frames: impl Fn(Who, u16) -> Vec<Vec<u8>>) {
-        for who in Who::BOTH {
-            self.push(format!("{name}/{}", who.word()), works, false, |tag| {
-                frames(who, tag)
-            });
-        }
-    }
-
-    /// What nobody may send.
-    fn forbidden(&mut self, name: &str, works: Works, frames: impl Fn(Who, u16) -> Vec<Vec<u8>>) {
-        for who in Who::BOTH {
-            self.push(format!("{name}/{}", who.word()), works, true, |tag| {
-                frames(who, tag)
-            });
-        }
-    }
-}
 
 /// All cases of the usual policy.
 pub(crate) fn all() -> Vec<Case> {
@@ -129,8 +30,6 @@ pub(crate) fn all() -> Vec<Case> {
     random::add(&mut cases);
     cases.cases
 }
-
-type Add = fn(V6) -> V6;
 
 fn many(packet: V6, count: usize) -> V6 {
     (0..count).fold(packet, |packet, _| packet.destination_options(8))
@@ -311,14 +210,4 @@ fn options(cases: &mut Cases) {
             vec![v4(who).syn(tag, 443).version_ihl(0x40 | ihl).frame()]
         });
     }
-}
-
-/// A packet cut at `cuts`, each a multiple of 8.
-fn cut_at(packet: &V6, cuts: &[usize], identification: u16) -> Vec<Vec<u8>> {
-    let ends = cuts.iter().copied().chain([packet.chain_len()]);
-    let starts = [0].into_iter().chain(cuts.iter().copied());
-    starts
-        .zip(ends)
-        .map(|(start, end)| packet.piece(start..end, identification.into()).frame())
-        .collect()
 }

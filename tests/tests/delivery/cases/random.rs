@@ -9,7 +9,7 @@ use tests::{
     table::{NODE6, Who, seed, v6},
 };
 
-use super::{Cases, Works};
+use super::case::{Cases, Works};
 
 /// Whatever else there is: chains and pieces by the dice.
 pub(super) fn add(cases: &mut Cases) {

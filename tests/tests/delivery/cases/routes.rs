@@ -5,7 +5,7 @@ use tests::{
     table::{NODE4, NODE6, OTHER4, OTHER6, Who, v4, v6},
 };
 
-use super::{Case, Cases, Works, cut_at};
+use super::case::{Case, Cases, Works, cut_at};
 
 /// Cases of a node that guards only some of its addresses.
 pub(crate) fn routes() -> Vec<Case> {

@@ -1,0 +1,132 @@
+//! One case, and the list that the topics fill.
+
+use tests::{packets::V6, table::Who};
+
+/// A set of frames and what may come of it.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// What it is.
+    pub name: String,
+    /// The source port or echo identifier by which its answer is known.
+    pub tag: u16,
+    /// What goes onto the wire, in this order.
+    pub frames: Vec<Vec<u8>>,
+    /// Whether no protected port may answer it.
+    pub must_not_pass: bool,
+    /// Where Linux is known to answer it.
+    pub works: Works,
+}
+
+/// Where Linux is known to answer a case without a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Works {
+    /// With and without conntrack.
+    Always,
+    /// Without conntrack.
+    Plain,
+    /// With conntrack.
+    Tracked,
+    /// Nowhere that is known; it is found out.
+    Never,
+}
+
+impl Works {
+    /// Whether it must be answered on a node with or without conntrack.
+    pub(crate) fn on(self, tracked: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Plain => !tracked,
+            Self::Tracked => tracked,
+            Self::Never => false,
+        }
+    }
+}
+
+/// The cases so far.
+pub(super) struct Cases {
+    pub(super) cases: Vec<Case>,
+    tag: u16,
+}
+
+impl Cases {
+    pub(super) fn new() -> Self {
+        Self {
+            cases: Vec::new(),
+            tag: 1_000,
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        name: String,
+        works: Works,
+        must_not_pass: bool,
+        frames: impl FnOnce(u16) -> Vec<Vec<u8>>,
+    ) {
+        self.tag += 1;
+        assert!(self.tag < 60_000, "no ports left");
+        let frames = frames(self.tag);
+        self.cases.push(Case {
+            name,
+            tag: self.tag,
+            frames,
+            must_not_pass,
+            works,
+        });
+    }
+
+    /// TCP to a protected port, from either source.
+    pub(super) fn hostile(
+        &mut self,
+        name: &str,
+        works: Works,
+        frames: impl Fn(Who, u16) -> Vec<Vec<u8>>,
+    ) {
+        for who in Who::BOTH {
+            let stranger = who == Who::Unlisted;
+            self.push(format!("{name}/{}", who.word()), works, stranger, |tag| {
+                frames(who, tag)
+            });
+        }
+    }
+
+    /// What must not be lost.
+    pub(super) fn ordinary(
+        &mut self,
+        name: &str,
+        works: Works,
+        frames: impl Fn(Who, u16) -> Vec<Vec<u8>>,
+    ) {
+        for who in Who::BOTH {
+            self.push(format!("{name}/{}", who.word()), works, false, |tag| {
+                frames(who, tag)
+            });
+        }
+    }
+
+    /// What nobody may send.
+    pub(super) fn forbidden(
+        &mut self,
+        name: &str,
+        works: Works,
+        frames: impl Fn(Who, u16) -> Vec<Vec<u8>>,
+    ) {
+        for who in Who::BOTH {
+            self.push(format!("{name}/{}", who.word()), works, true, |tag| {
+                frames(who, tag)
+            });
+        }
+    }
+}
+
+pub(super) type Add = fn(V6) -> V6;
+
+/// A packet cut at `cuts`, each a multiple of 8.
+pub(super) fn cut_at(packet: &V6, cuts: &[usize], identification: u16) -> Vec<Vec<u8>> {
+    let ends = cuts.iter().copied().chain([packet.chain_len()]);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    starts
+        .zip(ends)
+        .map(|(start, end)| packet.piece(start..end, identification.into()).frame())
+        .collect()
+}
