@@ -1,6 +1,7 @@
 //! Small eBPF programs, written instruction by instruction, and the object files that hold them.
 //!
-//! The instruction set is RFC 9669; names and numbers of helpers and maps are those of `linux/bpf.h`.
+//! The instruction set is RFC 9669; names and numbers of helpers and maps are those of
+//! `linux/bpf.h`.
 
 use std::collections::BTreeMap;
 
@@ -24,18 +25,18 @@ pub enum Size {
     Double = 0x18,
 }
 
-/// What an arithmetic instruction does: the upper half of its opcode (section 4.1).
+/// Arithmetic operation: the upper half of the opcode (section 4.1).
 #[derive(Clone, Copy, Debug)]
 pub enum Do {
     /// Adds.
     Add = 0x00,
     /// Multiplies.
     Multiply = 0x20,
-    /// Keeps the bits that are in both.
+    /// Bitwise AND.
     And = 0x50,
-    /// Takes the bits that are in either.
+    /// Bitwise OR.
     Or = 0x40,
-    /// Takes the bits that are in one of them.
+    /// Bitwise XOR.
     Xor = 0xa0,
     /// Shifts left.
     Left = 0x60,
@@ -45,16 +46,16 @@ pub enum Do {
     Set = 0xb0,
 }
 
-/// When a jump is taken: the upper half of its opcode (section 4.3).
+/// Condition of a jump: the upper half of the opcode (section 4.3).
 #[derive(Clone, Copy, Debug)]
 pub enum When {
-    /// Always; the operands do not matter.
+    /// Always; the operands are ignored.
     Always = 0x00,
-    /// Both are the same.
+    /// The operands are equal.
     Equal = 0x10,
-    /// They are not the same.
+    /// The operands differ.
     Unequal = 0x50,
-    /// The first one is greater, without a sign.
+    /// The first operand is greater, both unsigned.
     Greater = 0x20,
 }
 
@@ -69,7 +70,7 @@ pub struct MapShape {
     pub key: u32,
     /// Bytes of a value.
     pub value: u32,
-    /// Most entries.
+    /// Maximum number of entries.
     pub capacity: u32,
     /// Flags of `BPF_MAP_CREATE`.
     pub flags: u32,
@@ -78,7 +79,7 @@ pub struct MapShape {
 /// The second operand of an instruction.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand {
-    /// A number, extended by its sign.
+    /// A number, sign-extended.
     Number(i32),
     /// The register of this number.
     Register(u8),
@@ -90,12 +91,12 @@ impl From<i32> for Operand {
     }
 }
 
-/// The register of that number, as an operand.
+/// The register with that number, as an operand.
 pub const fn r(number: u8) -> Operand {
     Operand::Register(number)
 }
 
-/// A program that is being written.
+/// A program under construction.
 #[derive(Debug, Default)]
 pub struct Code {
     bytes: Vec<u8>,
@@ -105,7 +106,7 @@ pub struct Code {
 }
 
 impl Code {
-    /// An empty one.
+    /// An empty program.
     pub fn new() -> Self {
         Self::default()
     }
@@ -134,19 +135,20 @@ impl Code {
         self.alu(Do::Set, register, operand)
     }
 
-    /// A number of 64 bits into a register.
+    /// Loads a 64-bit number into a register.
     pub fn set_wide(self, register: u8, number: u64) -> Self {
         self.push(0x18, (register, 0), 0, number as i32)
             .push(0, (0, 0), 0, (number >> 32) as i32)
     }
 
-    /// The address of a map into a register.
+    /// Loads the address of a map into a register.
     pub fn set_map(mut self, register: u8, map: &'static str) -> Self {
         self.maps.push((self.bytes.len(), map));
         self.set_wide(register, 0)
     }
 
-    /// Looks up the key that lies `below` the top of the stack in a map: register 0 is where its value is, or zero (`bpf_map_lookup_elem`).
+    /// Looks up (`bpf_map_lookup_elem`) the key that lies `below` bytes under the top of the stack.
+    /// Register 0 then holds the address of the value, or zero.
     pub fn look_up(self, map: &'static str, below: i32) -> Self {
         self.set(2, r(10))
             .alu(Do::Add, 2, -below)
@@ -161,7 +163,7 @@ impl Code {
 
     /// Stores to the address in `base`, plus `offset`.
     pub fn store(self, size: Size, base: u8, offset: i16, operand: impl Into<Operand>) -> Self {
-        // A store of a number has the bit in its opcode the other way round.
+        // For a store of a number, this bit of the opcode is inverted.
         match operand.into() {
             Operand::Number(number) => self.push(0x62 | size as u8, (base, 0), offset, number),
             Operand::Register(source) => self.push(0x63 | size as u8, (base, source), offset, 0),
@@ -180,7 +182,7 @@ impl Code {
         self.push_with(when as u8 | 0x05, register, 0, operand.into())
     }
 
-    /// Names the place that was reached.
+    /// Defines a label at this position.
     pub fn label(mut self, label: &'static str) -> Self {
         self.labels.insert(label, self.bytes.len());
         self
@@ -191,7 +193,7 @@ impl Code {
         self.push(0x85, (0, 0), 0, helper)
     }
 
-    /// Ends the program with what is in register 0.
+    /// Ends the program and returns register 0.
     pub fn exit(self) -> Self {
         self.push(0x95, (0, 0), 0, 0)
     }
@@ -203,7 +205,7 @@ impl Code {
                 .labels
                 .get(label)
                 .with_context(|| format!("no label `{label}`"))?;
-            // In instructions, from the one that follows.
+            // In instructions, counted from the next one.
             let distance = i16::try_from((target - at) / 8 - 1)?;
             self.bytes[at + 2..at + 4].copy_from_slice(&distance.to_le_bytes());
         }

@@ -1,4 +1,5 @@
-//! Runs the `apifence` binary inside a network namespace, with pins, a ranges file and a config file of its own.
+//! Runs the `apifence` binary inside a network namespace, with its own pins, ranges file and config
+//! file.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -28,7 +29,7 @@ use crate::{
     wait::{PATIENCE, until},
 };
 
-/// `apifence` as an operator of one machine has it: a namespace, a ranges file, a config file, a directory for pins.
+/// `apifence` on one machine: a namespace, a ranges file, a config file, a directory for pins.
 #[derive(Debug)]
 pub struct Apifence<'a> {
     namespace: &'a Namespace,
@@ -42,12 +43,12 @@ pub struct Apifence<'a> {
 impl<'a> Apifence<'a> {
     /// For commands inside `namespace`.
     ///
-    /// The calling thread gets a mount namespace of its own ([`mounts::enter_private`]): use it, or threads that it
-    /// starts later, to look at the pins.
+    /// The calling thread gets a private mount namespace ([`mounts::enter_private`]). Only this
+    /// thread and threads that it starts later see the pins.
     pub fn new(namespace: &'a Namespace) -> Result<Self> {
         mounts::enter_private()?;
         let scratch = TempDir::with_prefix("apf-").context("make a scratch directory")?;
-        // Empty, and named, so that the machine's own is not read.
+        // An empty file, named on the command line, keeps the machine's own from being read.
         let config_file = scratch.path().join("apifence.toml");
         std::fs::write(&config_file, "").context("write a config file")?;
         Ok(Self {
@@ -81,7 +82,7 @@ impl<'a> Apifence<'a> {
         &self.bpffs
     }
 
-    /// The ranges file; not there until something writes it.
+    /// The ranges file; it does not exist until something writes it.
     pub fn ranges_file(&self) -> &Path {
         &self.ranges_file
     }
@@ -91,19 +92,19 @@ impl<'a> Apifence<'a> {
         &self.config_file
     }
 
-    /// The state directory; not there until something makes it.
+    /// The state directory; it does not exist until something makes it.
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
     }
 
-    /// The command, ready to be run by hand: output and namespace are the caller's.
+    /// The command, ready to run; the caller chooses output and namespace.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(binary());
         self.finish(&mut command, arguments);
         command
     }
 
-    /// Runs it to its end, whatever that is.
+    /// Runs it to its end, with any result.
     pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
         let output = self.namespace.output(&mut self.command(arguments))?;
         Ok(Ran::new(arguments, &output))
@@ -136,7 +137,7 @@ impl<'a> Apifence<'a> {
             .with_context(|| format!("`apifence {}` printed `{text}`", arguments.join(" ")))
     }
 
-    /// The machine is started again: bpffs is empty, and nothing is attached. What is on disk stays.
+    /// Reboots the machine: bpffs is empty, and no program is attached. Files on disk stay.
     pub fn boot(&self) -> Result<()> {
         for entry in std::fs::read_dir(self.bpffs())? {
             std::fs::remove_dir_all(entry?.path())?;
@@ -146,9 +147,10 @@ impl<'a> Apifence<'a> {
         })
     }
 
-    /// Starts it in the background; it is killed when the value goes, or the calling thread.
+    /// Starts it in the background. It is killed when the value is dropped or the calling thread
+    /// ends.
     pub fn start(&self, arguments: &[&str]) -> Result<Background> {
-        // setpriv becomes the program: same process, and the kernel kills it with its parent.
+        // setpriv executes the program in its own process, so the kernel kills it with its parent.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(binary());
         self.finish(&mut command, arguments);
@@ -177,7 +179,8 @@ impl<'a> Apifence<'a> {
             .args(arguments);
     }
 
-    /// Sum of `packets` over all interfaces of the counter with this verdict and reason; an empty reason means any.
+    /// Sum of `packets` over all interfaces of the counter with this verdict and reason; an empty
+    /// reason means any.
     pub fn packets(&self, verdict: &str, reason: &str) -> Result<u64> {
         let stats = self.json(&["stats"])?;
         let interfaces = stats["interfaces"]
@@ -195,7 +198,7 @@ impl<'a> Apifence<'a> {
             .sum())
     }
 
-    /// Makes `attempt`, during which a packet is dropped and counted as unauthorized.
+    /// Runs `attempt`, in which a packet must be dropped and counted as unauthorized.
     pub fn drops<T>(&self, attempt: impl FnOnce() -> Result<T>) -> Result<T> {
         let before = self.packets("drop", "unauthorized")?;
         let done = attempt()?;
@@ -206,7 +209,7 @@ impl<'a> Apifence<'a> {
         Ok(done)
     }
 
-    /// Wants what goes out over `stream` dropped and counted, and nothing back.
+    /// Requires that data sent over `stream` is dropped and counted, and gets no answer.
     pub fn cuts(&self, stream: &mut TcpStream) -> Result<()> {
         self.drops(|| match exchange(stream, SILENCE) {
             Ok(()) => bail!("{:?} goes on", stream.local_addr()),
@@ -220,20 +223,20 @@ impl<'a> Apifence<'a> {
     }
 }
 
-/// What a command that has ended left.
+/// Result of a command that has ended.
 #[derive(Clone, Debug)]
 pub struct Ran {
     command: String,
     /// The exit code; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// Data.
+    /// Standard output.
     pub stdout: String,
-    /// Talk.
+    /// Standard error.
     pub stderr: String,
 }
 
 impl Ran {
-    /// What `apifence` with these arguments left.
+    /// The result of `apifence` with these arguments.
     pub fn new(arguments: &[&str], output: &Output) -> Self {
         Self {
             command: format!("apifence {}", arguments.join(" ")),
@@ -244,12 +247,12 @@ impl Ran {
     }
 }
 
-/// Exit code for wrong usage and bad input.
+/// Exit code for wrong usage and invalid input.
 pub const INPUT: i32 = 2;
-/// Exit code for what failed.
+/// Exit code for a runtime failure.
 pub const FAILED: i32 = 3;
 
-/// Wants this exit code, nothing on stdout, a line `error: ...` or `refused: ...` with all of
+/// Requires this exit code, nothing on stdout, a line `error: ...` or `refused: ...` with all of
 /// `words`, and a line `hint: ...` after it.
 pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
     ensure!(ran.code == Some(code), "wanted exit code {code}; {ran}");
@@ -263,7 +266,7 @@ pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(error.contains(word), "`{word}` is not in the error; {ran}");
     }
-    // What `run` serves is told by a thread of its own.
+    // A thread of the metrics server prints these lines at any time.
     let mut lines = lines.filter(|line| !line.starts_with("metrics at"));
     let hint = lines.next().unwrap_or_default();
     ensure!(
@@ -274,7 +277,7 @@ pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
 }
 
 impl Ran {
-    /// The command and what it said, as a terminal shows it, with the exit code where it is not 0.
+    /// The command and its output as a terminal shows them, with the exit code unless it is 0.
     pub fn transcript(&self) -> String {
         let code = match self.code {
             Some(0) => String::new(),
@@ -308,7 +311,7 @@ pub struct Background {
 }
 
 impl Background {
-    /// One that was started with both streams in pipes.
+    /// A process that was started with both streams in pipes.
     pub fn of(mut child: Child) -> Result<Self> {
         let (sender, lines) = mpsc::channel();
         let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().context("no stdout")?);
@@ -352,7 +355,7 @@ impl Background {
         }
     }
 
-    /// What it says until a line with `end` in it.
+    /// Its output until a line that contains `end`.
     pub fn log_until(&mut self, end: &str) -> Result<String> {
         let mut log = String::new();
         while !log
@@ -383,13 +386,14 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Ended already, or ended now: both are fine.
+        // Whether it has ended before does not matter.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The binary under test: `$APIFENCE_BIN`, or `apifence` in the directory that cargo built this program in.
+/// The binary under test: `$APIFENCE_BIN`, or `apifence` in the directory that cargo built this
+/// program in.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -410,7 +414,7 @@ pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Ended already, or ended now: both are fine.
+        // Whether it has ended before does not matter.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

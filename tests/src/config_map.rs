@@ -1,4 +1,4 @@
-//! A Kubernetes ConfigMap volume, as far as whoever reads it can tell.
+//! A Kubernetes ConfigMap volume, as its readers see it.
 
 use std::{
     fs,
@@ -12,14 +12,15 @@ use tempfile::TempDir;
 
 use crate::wait::until;
 
-/// A ConfigMap as the kubelet lays it: the file is a link through `..data`, which is swapped; nobody may write there.
+/// A ConfigMap in the kubelet's layout: the file is a link through `..data`, which is swapped. The
+/// folder is read-only.
 #[derive(Debug)]
 pub struct ConfigMap {
     folder: TempDir,
 }
 
 impl ConfigMap {
-    /// With `text` for `ranges`.
+    /// With `text` in `ranges`.
     pub fn new(text: &str) -> Result<Self> {
         let map = Self {
             folder: TempDir::with_prefix("apf-")?,
@@ -48,13 +49,13 @@ impl ConfigMap {
     }
 
     fn lock(&self) -> Result<()> {
-        // Whoever takes a lock in the folder has a file open there for a moment.
+        // A process that locks the folder has a file open there for a moment.
         until("the folder is read-only", || {
             Ok(mount(self.folder.path(), &["-o", "remount,bind,ro"]).is_ok())
         })
     }
 
-    /// The next version, as the kubelet brings it from outside.
+    /// Writes the next version, as the kubelet does from outside.
     pub fn update(&self, version: &str, text: &str) -> Result<()> {
         mount(self.folder.path(), &["-o", "remount,bind,rw"])?;
         self.publish(version, text)?;

@@ -1,4 +1,5 @@
-//! A node that answers, and a wire on which any frame can be put: what Linux really delivers is what it answers.
+//! A node that answers, and a wire that carries any frame. The node's answers show which packets
+//! Linux delivers.
 
 use std::{
     io::{self, ErrorKind, Read as _},
@@ -33,14 +34,14 @@ use crate::{
 /// The node's interface, and the client's.
 pub const INTERFACE: &str = "eth0";
 
-/// Protected ports, neighbours of them, and another: something listens on each.
+/// Protected ports, their neighbours, and another port; each has a listener.
 const PORTS: [u16; 6] = [443, 6443, 442, 444, 6444, 80];
-/// The port whose datagrams come back, in order.
+/// The port that echoes datagrams in order.
 const ECHO: u16 = 6443;
-/// Source ports of markers start here; cases stay below.
+/// Source ports of markers start here; those of cases are lower.
 const MARKERS: u16 = 60_000;
 
-/// What the node answered.
+/// An answer of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// A SYN with ACK from `from` to the port `to`.
@@ -56,19 +57,19 @@ pub enum Answer {
     Echo(u16),
 }
 
-/// What frames come in on.
+/// The device on which frames arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Road {
     /// Ethernet, from another namespace.
     Ethernet,
-    /// A tun device: of each frame its IP packet alone.
+    /// A tun device: it carries only the IP packet of each frame.
     Tun,
 }
 
-/// The sender's end of it.
+/// The sender's end.
 #[derive(Debug)]
 enum Wire {
-    /// From a namespace that lives as long.
+    /// In a namespace that lives as long as the wire.
     Ethernet(Socket, #[expect(dead_code, reason = "held")] Namespace),
     Tun(Tun),
 }
@@ -87,7 +88,7 @@ impl Wire {
         }
     }
 
-    /// The next frame; where there is no Ethernet header, one is put in front.
+    /// The next frame; an Ethernet header is added to packets without one.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Ethernet(socket, _) => (&*socket).read(buffer),
@@ -104,7 +105,7 @@ impl Wire {
 /// A node and a client at the two ends of a wire.
 #[derive(Debug)]
 pub struct Testbed {
-    /// Where the listeners are.
+    /// The namespace of the listeners.
     pub node: Namespace,
     wire: Wire,
     _listeners: Vec<Socket>,
@@ -113,8 +114,8 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Makes one. The calling thread, and what answers it, stay on one CPU from now on: so what is sent first is answered
-    /// first.
+    /// Makes a node. The calling thread, and the threads that answer it, stay on one CPU from now
+    /// on, so that answers come in the order of the frames.
     pub fn new(road: Road, mtu: u32) -> Result<Self> {
         one_cpu()?;
         let node = Namespace::new("node")?;
@@ -136,13 +137,13 @@ impl Testbed {
             }
         };
         for (name, value) in [
-            // Any source is as good as any other, and each SYN is answered once.
+            // Accept any source address, and answer each SYN once.
             ("net/ipv4/conf/all/rp_filter", "0"),
             ("net/ipv4/conf/eth0/rp_filter", "0"),
             ("net/ipv4/tcp_synack_retries", "0"),
             ("net/ipv4/tcp_max_syn_backlog", "65536"),
             ("net/core/somaxconn", "65536"),
-            // What Linux can be made to follow, it follows.
+            // Enable every routing header and segment that Linux can process.
             ("net/ipv4/conf/all/accept_source_route", "1"),
             ("net/ipv4/conf/eth0/accept_source_route", "1"),
             ("net/ipv6/conf/all/accept_source_route", "1"),
@@ -152,7 +153,7 @@ impl Testbed {
         ] {
             node.sysctl(name, value)?;
         }
-        // Of the other actions this kernel has those that need a VRF.
+        // The other actions of this kernel need a VRF.
         for (sid, action) in [
             (SID4, format!("End.DX4 nh4 {NODE4}")),
             (SID6, "End.DT6 table 255".to_owned()),
@@ -180,7 +181,8 @@ impl Testbed {
         Ok(testbed)
     }
 
-    /// Loads conntrack, and with it the reassembly in front of the routing decision, as kube-proxy does.
+    /// Loads conntrack and its defragmentation in front of the routing decision, as kube-proxy
+    /// does.
     pub fn track_connections(&self) -> Result<()> {
         let rules = "add table inet track; \
                      add chain inet track input { type filter hook input priority 0; }; \
@@ -194,7 +196,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Puts frames on the wire and returns what was answered before the answer to a marker sent behind them.
+    /// Sends frames, then a marker, and returns the answers that come before that to the marker.
     pub fn send(&mut self, frames: &[Vec<u8>]) -> Result<Vec<Answer>> {
         self.markers = self.markers.checked_add(1).unwrap_or(MARKERS);
         let marker = V4::new(Who::Listed.v4(), NODE4)
@@ -228,7 +230,8 @@ impl Testbed {
 
 impl Drop for Testbed {
     fn drop(&mut self) {
-        // Wakes the thread that waits for a datagram, although it calls the socket unconnected.
+        // Wakes the thread that waits for a datagram, although the call reports that the socket is
+        // not connected.
         let _ = socket2::SockRef::from(&self.echo).shutdown(Shutdown::Read);
     }
 }
@@ -263,7 +266,8 @@ fn ethernet(node: &Namespace, mtu: u32, addresses: &[&str]) -> Result<Wire> {
     Ok(Wire::Ethernet(client.run(open_wire)?, client))
 }
 
-/// Keeps the calling thread, and what it starts, on one of the CPUs it may use: the next one each time.
+/// Pins the calling thread, and those that it starts, to one of its allowed CPUs: the next one each
+/// time.
 fn one_cpu() -> Result<()> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let this = Pid::from_raw(0);
@@ -288,11 +292,11 @@ fn listen(port: u16) -> Result<Socket> {
     Ok(socket)
 }
 
-/// Sends the start of every datagram back, until the socket is shut down.
+/// Echoes the start of every datagram until the socket is shut down.
 fn answer(echo: &UdpSocket) {
     let mut data = vec![0; 65_536];
     while let Ok((len, from)) = echo.recv_from(&mut data) {
-        // Where the sender cannot be answered, nobody waits for it.
+        // If the sender is unreachable, no test waits for the answer.
         let _ = echo.send_to(&data[..len.min(8)], from);
     }
 }
@@ -316,7 +320,7 @@ fn open_wire() -> Result<Socket> {
     Ok(socket)
 }
 
-/// The answer in a frame, if it is one.
+/// The answer in a frame, if it holds one.
 fn parse(frame: &[u8]) -> Option<Answer> {
     let ether_type = u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]);
     let (protocol, at) = match ether_type {

@@ -1,9 +1,11 @@
-//! A flood of SYNs from random sources, as fast as the kernel makes frames, over a road that goes nowhere else.
+//! A flood of SYNs from random sources, as fast as the kernel makes frames, over a link with no
+//! other exit.
 //!
 //! The generator is an XDP program run by `BPF_PROG_TEST_RUN` on live frames (Linux 5.18, commit
-//! b530e9e1063ed2b817eae7eec6ed2daa8be11608): it writes a random source into each and redirects it to the interface at the near end of
-//! a veth pair. The frames cannot go elsewhere: both namespaces are made here, the near one has no other interface, and
-//! the kernel looks the interface up in the namespace of the thread that enters it into the program's map.
+//! b530e9e1063ed2b817eae7eec6ed2daa8be11608). It writes a random source into each frame and
+//! redirects it to the interface at the near end of a veth pair. The frames cannot leave: both
+//! namespaces are made here, and the near one has no other interface. The kernel looks up the
+//! interface in the namespace of the thread that enters it into the program's map.
 
 use std::{
     cell::Cell,
@@ -27,29 +29,31 @@ use crate::{
     site::Family,
 };
 
-/// The node's addresses on the road.
+/// The node's addresses on the link.
 pub const NODE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
-/// The addresses of the client, which lives where the generator is.
+/// The addresses of the client, in the generator's namespace.
 pub const CLIENT: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-/// One more address there, which nobody authorizes.
+/// One more address there, outside every list.
 pub const STRANGER: &str = "192.0.2.99";
-/// Where the flood goes.
+/// The destination of the flood.
 pub const PORT: u16 = 6443;
 /// The near end.
 const NEAR: &str = "near";
-/// Most frames of one flood.
+/// Maximum number of frames of one flood.
 const MOST: u64 = 500_000_000;
-/// The longest time of one flood.
+/// Maximum duration of one flood.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Frames that the kernel makes before it hands them on.
+/// Frames that the kernel makes before it sends them.
 const BATCH: u32 = 64;
-/// The same of a paced flood: between two batches others may have the CPU.
+/// The same for a paced flood: other threads may use the CPU between two batches.
 const PACED_BATCH: u32 = 16;
-/// Nanoseconds from one frame of a paced flood to the next, and how late it may be without leaving some out.
+/// Nanoseconds from one frame of a paced flood to the next, and the delay after which frames are
+/// skipped.
 const PACE: i32 = 1_000;
 const LATE: i32 = 64_000;
 
-/// A veth pair between two namespaces of its own: the generator and a client at one end, the node at the other.
+/// A veth pair between two namespaces of its own: the generator and a client at one end, the node
+/// at the other.
 #[derive(Debug)]
 pub struct Road {
     near: Namespace,
@@ -58,10 +62,11 @@ pub struct Road {
 }
 
 impl Road {
-    /// Makes it; the node's end has that name.
+    /// Makes the link; `interface` names the node's end.
     ///
-    /// Its receive queue is served by a kernel thread (`napi/INTERFACE-...`) if `threaded`, else by whoever sends. Both ends know each
-    /// other's address, so that no contender has to let ARP pass.
+    /// If `threaded`, a kernel thread (`napi/INTERFACE-...`) serves its receive queue; otherwise
+    /// the sender does. Both ends have each other's address, so that no contender has to authorize
+    /// ARP.
     pub fn new(interface: &str, threaded: bool) -> Result<Self> {
         let road = Self {
             near: Namespace::new("near")?,
@@ -70,7 +75,7 @@ impl Road {
         };
         let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
         let (near_mac, node_mac) = (text(CLIENT_MAC), text(NODE_MAC));
-        // One queue: which one a frame takes would depend on the sender's CPU.
+        // One queue, because the sender's CPU chooses among several.
         road.near.ip(&format!(
             "link add {NEAR} address {near_mac} numrxqueues 1 numtxqueues 1 type veth \
              peer name {interface} address {node_mac} numrxqueues 1 numtxqueues 1 netns {}",
@@ -93,11 +98,12 @@ impl Road {
             }
         }
         add_address(&road.near, NEAR, &format!("{STRANGER}/24"))?;
-        // Where a node without a filter answers to.
+        // A node without a filter sends its answers here.
         for gateway in CLIENT {
             road.node.ip(&format!("route add default via {gateway}"))?;
         }
-        // A redirected frame is only taken where there is a NAPI instance, and an skb of a device with TSO goes past it.
+        // A device takes a redirected frame only if it has a NAPI instance. An skb of a device with
+        // TSO bypasses it.
         road.ethtool(&road.node, interface, ["gro", "on"])?;
         road.ethtool(&road.near, NEAR, ["tso", "off"])?;
         if threaded {
@@ -117,18 +123,18 @@ impl Road {
         Ok(())
     }
 
-    /// On a thread inside the node.
+    /// Runs `work` on a thread inside the node.
     fn serve_by_a_thread(&self) -> Result<()> {
         let switch = mounts::sysfs()?.join(format!("class/net/{}/threaded", self.interface));
         fs::write(&switch, "1").with_context(|| format!("write `{}`", switch.display()))
     }
 
-    /// Where the filter is.
+    /// The namespace of the filter.
     pub fn node(&self) -> &Namespace {
         &self.node
     }
 
-    /// Where the client is.
+    /// The namespace of the client.
     pub fn client(&self) -> &Namespace {
         &self.near
     }
@@ -138,12 +144,12 @@ impl Road {
         &self.interface
     }
 
-    /// Frames that the node has taken off the road so far, whatever became of them.
+    /// Frames that the node has received so far, in total.
     pub fn taken(&self) -> Result<u64> {
         self.node.run(|| taken(&self.interface))
     }
 
-    /// Runs `work` with a flood that it may send, on a thread of its own at the near end.
+    /// Runs `work` on a thread of its own at the near end, with a flood to send.
     pub fn flood<T: Send>(
         &self,
         family: Family,
@@ -162,8 +168,9 @@ impl Road {
         let mut generator = Foreign::with_code(generator(code, family), maps)?;
         let frame = syn(family)?;
         self.near.run(|| {
-            // A program that is attached somewhere is in the kernel's XDP dispatcher already. One that is not is put there and taken
-            // out again by each test run, with a wait of some 20 ms for RCU. Nothing comes in over `lo`.
+            // An attached program is in the kernel's XDP dispatcher already. For any other, each
+            // test run adds and removes it, with a wait of some 20 ms for RCU. `lo` receives no
+            // other packets.
             let _link = generator.attach("lo")?;
             DevMap::try_from(generator.map(AWAY)?)?.set(0, ifindex, None, 0)?;
             let program: &Xdp = generator.program()?;
@@ -178,19 +185,20 @@ impl Road {
     }
 }
 
-/// How fast a flood is.
+/// The rate of a flood.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// As the machine can.
+    /// As fast as possible.
     Full,
     /// A million frames a second, between which the generator waits.
     ///
-    /// Many small floods with pauses would not do: what the kernel made for one it takes back a second later, if the node still had
-    /// a frame of it at the end; a thousand of those slow it down.
+    /// Many small floods with pauses would not do. If the node still holds a frame of a flood at
+    /// its end, the kernel frees that flood's pages a second later; a thousand of those slow it
+    /// down.
     Mpps,
 }
 
-/// A flood in the making; bounded in number and time.
+/// A flood under construction; bounded in frames and time.
 pub struct Flood<'a> {
     program: &'a Xdp,
     frame: Vec<u8>,
@@ -200,7 +208,7 @@ pub struct Flood<'a> {
 }
 
 impl Flood<'_> {
-    /// Sends so many frames. Those for which the node's ring, of 256, has no room are lost.
+    /// Sends that many frames. Frames are lost when the node's ring, of 256, is full.
     pub fn send(&self, count: u32) -> Result<()> {
         let sent = self.sent.get() + u64::from(count);
         ensure!(
@@ -232,7 +240,7 @@ fn taken(interface: &str) -> Result<u64> {
         .with_context(|| format!("read packets from `{counters}`"))
 }
 
-/// A SYN from address 0 with sequence number and identification 0, and checksums that are right for it.
+/// A SYN from address 0 with sequence number and identification 0, and correct checksums.
 fn syn(family: Family) -> Result<Vec<u8>> {
     let mut tcp = TcpHeader::new(40_000, PORT, 0, 64_240);
     tcp.syn = true;
@@ -273,7 +281,7 @@ const AWAY_MAP: MapShape = MapShape {
     ..DUE_MAP
 };
 
-/// When the next frame of a paced flood is due: `BPF_MAP_TYPE_ARRAY` of one number.
+/// Due time of the next frame of a paced flood: `BPF_MAP_TYPE_ARRAY` of one number.
 const DUE: &str = "due";
 const DUE_MAP: MapShape = MapShape {
     name: DUE,
@@ -289,17 +297,18 @@ const NOW: i32 = 5;
 const RANDOM: i32 = 7;
 const REDIRECT: i32 = 51;
 
-/// The program: a random source, and away.
+/// The program: writes a random source and redirects the frame.
 ///
-/// What the source adds to a checksum, a field that was zero takes off again: the lower half of TCP's sequence number, and IPv4's
-/// identification. So a node without a filter takes the segment for whole.
+/// A field that was zero compensates for the source in the checksum: the lower half of TCP's
+/// sequence number, and IPv4's identification. So a node without a filter accepts the segment.
 ///
-/// IPv4 sources are in `64.0.0.0` to `191.255.255.255`, their third byte odd; IPv6 sources in `2000::/3`, their third group odd. Ranges whose
-/// third byte or group is even hold none of them, however near they are.
+/// IPv4 sources are in `64.0.0.0` to `191.255.255.255`, with an odd third byte; IPv6 sources in
+/// `2000::/3`, with an odd third group. Ranges whose third byte or group is even hold none of them,
+/// even if they are adjacent.
 ///
-/// `code` is what comes before, and leaves the context in register 9.
+/// `code` runs before and leaves the context in register 9.
 fn generator(code: Code, family: Family) -> Code {
-    // As much as is written below: to the end of the sequence number.
+    // Up to the end of the sequence number, the last field written below.
     let length = match family {
         Family::V4 => 42,
         Family::V6 => 62,
@@ -358,7 +367,7 @@ fn generator(code: Code, family: Family) -> Code {
         .exit()
 }
 
-/// Waits until the frame is due, and writes down when the next one is.
+/// Waits until the frame is due, and stores the time of the next one.
 fn paced(code: Code) -> Code {
     let mut code = code
         .store(Size::Word, 10, -4, 0)
@@ -371,7 +380,7 @@ fn paced(code: Code) -> Code {
         .jump(When::Greater, 7, r(0), "not late")
         .set(7, r(0))
         .label("not late");
-    // Each look takes some 20 ns; a loop would have to jump backwards.
+    // Each reading takes some 20 ns; a loop would have to jump backwards.
     for _ in 0..PACE / 10 {
         code = code.call(NOW).jump(When::Greater, 0, r(7), "due");
     }
@@ -380,7 +389,7 @@ fn paced(code: Code) -> Code {
         .store(Size::Double, 8, 0, r(7))
 }
 
-/// Register 5 as a sum of 16 bits in ones' complement, negated.
+/// Folds register 5 into a sum of 16 bits in ones' complement, and negates it.
 fn fold(mut code: Code) -> Code {
     for _ in 0..2 {
         code = code

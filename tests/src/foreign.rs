@@ -1,4 +1,4 @@
-//! Somebody else's XDP program: the smallest there is, which gives every frame the same action, or any other.
+//! A foreign XDP program: the smallest one, which gives every frame the same action, or any other.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -17,7 +17,7 @@ pub const DROP: u8 = 1;
 /// `XDP_PASS`, of the same.
 pub const PASS: u8 = 2;
 
-/// A program of somebody else's, loaded.
+/// A foreign program, loaded.
 #[derive(Debug)]
 pub struct Foreign {
     ebpf: Ebpf,
@@ -41,7 +41,7 @@ impl Foreign {
         Self::with_name(name, code, &[])
     }
 
-    /// Loads one of these instructions, with its maps.
+    /// Loads one with these instructions and maps.
     pub fn with_code(code: Code, maps: &[MapShape]) -> Result<Self> {
         Self::with_name(PROGRAM, code, maps)
     }
@@ -60,8 +60,8 @@ impl Foreign {
         Ok(self.program()?.pin(path)?)
     }
 
-    /// Attaches it to an interface by a BPF link, which ends when dropped. To be called inside the interface's
-    /// namespace.
+    /// Attaches it to an interface by a BPF link, which ends when dropped. Call it inside the
+    /// interface's namespace.
     pub fn attach(&mut self, interface: &str) -> Result<FdLink> {
         let program = self.program()?;
         let link = program.attach(interface, XdpMode::default())?;

@@ -1,4 +1,5 @@
-//! The table in front of the tries: switched off and on, and lists and sources to ask it about.
+//! The prefilter, the table in front of the tries: switched off and on, with lists and sources to
+//! query it.
 
 use std::{
     fmt::Write as _,
@@ -18,16 +19,16 @@ use crate::{
     table::{NODE4, NODE6},
 };
 
-/// Where the table begins, in both slots.
+/// The heads of the table in both slots.
 pub struct Front {
     headers: Array<MapData, [u8; size_of::<PolicyHeader>()]>,
 }
 
-/// What the table was before it was switched off.
+/// The heads before the table was switched off.
 pub struct Off(Vec<Box<PolicyHeader>>);
 
 impl Front {
-    /// That of the filter which `apifence` attached.
+    /// Opens the table of the filter that `apifence` attached.
     pub fn open(apifence: &Apifence<'_>) -> Result<Self> {
         let maps = format!("layout-{LAYOUT_VERSION}/maps/{POLICY_HEADERS}");
         let headers = MapData::from_pin(apifence.bpffs().join(maps))?;
@@ -36,7 +37,8 @@ impl Front {
         })
     }
 
-    /// Has the table say of every address that it is in a range: the tries are asked each time, as if there were no table.
+    /// Makes the table find every address, so that the program always asks the tries, as if there
+    /// were no table.
     pub fn switch_off(&mut self) -> Result<Off> {
         let mut before = Vec::new();
         for slot in 0..SLOTS {
@@ -72,7 +74,8 @@ impl Front {
     }
 }
 
-/// So many ranges, half of them IPv6: /16 to /32, and /32 to /64 with some /128, anywhere an address may be. Some are inside others.
+/// That many ranges, half of them IPv6, at any address: /16 to /32, and /32 to /64 with some /128.
+/// Some are inside others.
 pub fn list(size: usize, rng: &mut Rng) -> Vec<IpNet> {
     let range = |number: usize, rng: &mut Rng| -> IpNet {
         if number.is_multiple_of(2) {
@@ -106,8 +109,8 @@ pub fn set(apifence: &Apifence<'_>, list: &[IpNet]) -> Result<()> {
         .map(drop)
 }
 
-/// An address close to `range`, and not in it: inside its /24 or /48 if it is longer than that, and right beside it otherwise.
-/// Everybody is in a range of length 0.
+/// An address near `range` and outside it: inside its /24 or /48 if the range is longer, adjacent
+/// otherwise. A range of length 0 holds every address.
 pub fn near(range: IpNet, rng: &mut Rng) -> IpAddr {
     let len = range.prefix_len();
     let mut flip = |bits: u8, block: u8| match len {

@@ -1,4 +1,4 @@
-//! What the kernel holds: programs, links and maps by their ids.
+//! BPF objects of the kernel: programs, links and maps by their ids.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use aya::{
     programs::{loaded_links, loaded_programs},
 };
 
-/// Ids of everything that is loaded, of anybody.
+/// Ids of everything that is loaded, by any process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
     /// Programs.
@@ -26,7 +26,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What is there now. The kernel frees some of it a moment after its last holder is gone.
+    /// The present ids. The kernel frees some objects a moment after their last reference has gone.
     pub fn now() -> Result<Self> {
         Ok(Self {
             programs: loaded_programs()
@@ -44,7 +44,7 @@ impl Loaded {
         })
     }
 
-    /// What is in `self` and not in `other`.
+    /// Ids in `self` and not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         Self {
             programs: &self.programs - &other.programs,
@@ -53,7 +53,7 @@ impl Loaded {
         }
     }
 
-    /// What is in both.
+    /// Ids in both.
     pub fn common(&self, other: &Self) -> Self {
         Self {
             programs: &self.programs & &other.programs,
@@ -63,7 +63,7 @@ impl Loaded {
     }
 }
 
-/// Detaches the link pinned at `pin` by hand: it stays, and holds nothing.
+/// Detaches the link pinned at `pin` by hand: the link stays, without an interface.
 pub fn detach_link(pin: &Path) -> Result<()> {
     let detached = Command::new("bpftool")
         .args(["link", "detach", "pinned"])
@@ -74,10 +74,10 @@ pub fn detach_link(pin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Ends a test that needs Linux `major.minor` where the kernel is older; an error where it is not.
+/// Ends a test that needs Linux `major.minor` if the kernel is older; otherwise it is an error.
 ///
-/// The last line of `cargo xtask test` names the test, and CI does not accept it. The line goes past libtest, which hides
-/// what a test that passes prints.
+/// The last line of `cargo xtask test` names the test, and CI fails. The line bypasses libtest,
+/// which hides the output of passing tests.
 pub fn cannot_run_before(needed: [u32; 2], why: &str) -> Result<()> {
     let [major, minor] = needed;
     let release = nix::sys::utsname::uname()?

@@ -1,7 +1,9 @@
-//! The harness of the suites under `tests/`: network namespaces, connections, and a runner of the `apifence` binary.
+//! The harness of the suites under `tests/`: network namespaces, connections, and a runner of the
+//! `apifence` binary.
 //!
-//! Everything here assumes root. Nothing outlives a test: network namespaces have no name and bpffs is mounted in a
-//! mount namespace of the test's own thread, so the kernel takes all of it back however the test ends.
+//! All of it needs root. Nothing outlives a test: network namespaces have no name, and bpffs is
+//! mounted in a mount namespace of the test's own thread. So the kernel frees everything however
+//! the test ends.
 
 pub mod assembly;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! A mount namespace of one's own, with an empty bpffs at the usual place.
+//! A private mount namespace with an empty bpffs at the usual place.
 
 use std::{
     cell::RefCell,
@@ -15,28 +15,28 @@ use nix::{
 };
 use tempfile::TempDir;
 
-/// Where the bpffs is.
+/// The path of the bpffs.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
-/// What the names of the directories begin with that hold the bpffs of a thread, for process 1 to see; the number of the process
-/// follows.
+/// Prefix of the directories in which process 1 sees the bpffs of a thread; the process id follows.
 const HELD: &str = "apf-bpffs-";
 
 thread_local! {
     static HOME: RefCell<Option<Home>> = const { RefCell::new(None) };
 }
 
-/// A bpffs in the mount namespace that a thread came from: pins in one that process 1 cannot see go with their process, and
-/// `apifence` refuses it.
+/// A bpffs in the mount namespace that a thread came from. Pins in a bpffs that process 1 cannot
+/// see end with their process, and `apifence` refuses such a bpffs.
 struct Home {
     namespace: File,
     directory: Option<TempDir>,
 }
 
-/// Moves the calling thread, and what it starts from now on, into a mount namespace of its own with an empty bpffs at
-/// [`BPFFS`].
+/// Moves the calling thread, and those that it starts from now on, into a mount namespace of its
+/// own with an empty bpffs at [`BPFFS`].
 ///
-/// Pins made there are invisible outside of [`BPFFS`], and go with the thread and the processes that it started. Does nothing the second time.
+/// Pins made there are invisible outside of [`BPFFS`]. They end with the thread and the processes
+/// that it started. A second call does nothing.
 pub fn enter_private() -> Result<()> {
     HOME.with_borrow_mut(|home| {
         if home.is_none() {
@@ -59,10 +59,10 @@ impl Home {
         make_private()?;
         let own = home.directory.as_ref().expect("there until dropped").path();
         bind(own, Path::new(BPFFS))?;
-        // Those of other threads would stay for as long as this one does.
+        // The mounts of other threads would stay as long as this namespace.
         for mounted in held()? {
             match umount2(&mounted, MntFlags::MNT_DETACH) {
-                // Its thread has removed the directory, which takes the mount away here as well.
+                // Its thread has removed the directory, which removes the mount here as well.
                 Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
                 Err(error) => bail!("unmount `{}`: {error}", mounted.display()),
             }
@@ -85,13 +85,13 @@ impl Drop for Home {
                 drop(directory);
                 anyhow::Ok(())
             });
-            // What is left is swept by the next process.
+            // The next process removes what is left.
             let _ = unmount.join();
         });
     }
 }
 
-/// The mounts that threads hold for process 1, as the calling one sees them.
+/// The mounts that threads hold for process 1, as the calling thread sees them.
 fn held() -> Result<Vec<PathBuf>> {
     let mounts =
         fs::read_to_string("/proc/thread-self/mountinfo").context("read the list of mounts")?;
@@ -101,7 +101,7 @@ fn held() -> Result<Vec<PathBuf>> {
     Ok(held.map(PathBuf::from).collect())
 }
 
-/// Takes away what processes left that were killed.
+/// Removes the mounts and directories of killed processes.
 fn sweep() -> Result<()> {
     for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
         let name = entry.file_name();
@@ -110,7 +110,7 @@ fn sweep() -> Result<()> {
             .and_then(|name| name.strip_prefix(HELD)?.split('-').next());
         let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
         if owner.is_some_and(gone) {
-            // Another process may sweep, too.
+            // Another process may remove them, too.
             let _ = release(&entry.path());
             let _ = fs::remove_dir(entry.path());
         }
@@ -122,7 +122,7 @@ fn release(directory: &Path) -> Result<()> {
     Ok(umount2(directory, MntFlags::MNT_DETACH)?)
 }
 
-/// Moves the calling thread into a mount namespace of its own, in which what it mounts stays its own.
+/// Moves the calling thread into a mount namespace of its own, so that its mounts stay private.
 fn make_private() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare mount namespace")?;
     let nothing = None::<&str>;
@@ -148,13 +148,13 @@ pub fn mount_bpffs(directory: &Path) -> Result<()> {
     .with_context(|| format!("mount bpffs at `{}`", directory.display()))
 }
 
-/// Gives the calling thread, which is in a mount namespace of its own ([`enter_private`]), and what
-/// it starts from now on, an `/etc` to write to; what is there already shows through.
+/// Gives the calling thread, which is in a private mount namespace ([`enter_private`]), and those
+/// that it starts from now on, a writable `/etc`. Existing files show through.
 pub fn own_etc() -> Result<()> {
     own("/etc")
 }
 
-/// The same for another directory; what is mounted in there does not show through.
+/// Does the same for another directory; mounts inside it do not show through.
 pub fn own(directory: &str) -> Result<()> {
     let is_private = HOME.with_borrow(Option::is_some);
     ensure!(is_private, "not in a mount namespace of its own");
@@ -193,9 +193,10 @@ fn bind(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("mount `{}` at `{}`", from.display(), to.display()))
 }
 
-/// Mounts the sysfs of the calling thread's network namespace, in a mount namespace that the thread keeps to itself; returns where.
+/// Mounts the sysfs of the calling thread's network namespace, in a mount namespace private to the
+/// thread; returns its path.
 ///
-/// For threads that end soon: what they started before sees the old one.
+/// Only for threads that end soon: processes that they started before see the old sysfs.
 pub fn sysfs() -> Result<PathBuf> {
     const SYSFS: &str = "/sys";
     make_private()?;

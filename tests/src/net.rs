@@ -1,4 +1,4 @@
-//! Connections with a chosen source address, and what answers them.
+//! Connections with a chosen source address, and servers that answer them.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -16,8 +16,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::{netns::Namespace, wait::PATIENCE};
 
-/// How long an attempt is watched that should get no answer. Over veth an answer takes microseconds, and the drop
-/// counter is looked at besides.
+/// Time in which an attempt must get no answer. Over veth an answer takes microseconds, and tests
+/// also read the drop counter.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
 /// Opens a TCP connection from `source` inside `namespace`.
@@ -50,7 +50,7 @@ pub fn open(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result
     Ok(stream)
 }
 
-/// Tries to open a connection, and wants silence: no connection, no refusal.
+/// Tries to open a connection and requires silence: no connection, no reset.
 pub fn silent(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<()> {
     match connect(namespace, source, target, SILENCE) {
         Ok(_) => bail!("{source} reached {target}"),
@@ -64,7 +64,7 @@ pub fn silent(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Resu
     }
 }
 
-/// Sends a few bytes to an [`Echo`] and wants them back.
+/// Sends a few bytes to an [`Echo`] and requires them back.
 pub fn exchange(stream: &mut TcpStream, within: Duration) -> io::Result<()> {
     const WORDS: &[u8] = b"are you there";
     stream.set_read_timeout(Some(within))?;
@@ -80,7 +80,7 @@ pub fn exchange(stream: &mut TcpStream, within: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// A TCP server, of both families, that returns what it is sent. Ends when dropped, and its connections with it.
+/// A TCP server of both families that echoes. Dropping it ends it and its connections.
 #[derive(Debug)]
 pub struct Echo {
     listener: Arc<Socket>,
@@ -110,7 +110,7 @@ impl Echo {
                 streams.lock().expect("no holder panics").push(copy);
                 thread::spawn(move || {
                     let _ = io::copy(&mut &stream, &mut &stream);
-                    // As a server does whose client has gone; the copy keeps the descriptor open.
+                    // As for a server whose client has gone; the copy keeps the descriptor open.
                     let _ = stream.shutdown(std::net::Shutdown::Both);
                 });
             }
@@ -122,7 +122,7 @@ impl Echo {
         })
     }
 
-    /// How many connections it has accepted so far.
+    /// Number of accepted connections.
     pub fn accepted(&self) -> usize {
         self.accepted.lock().expect("no holder panics").len()
     }
@@ -130,7 +130,7 @@ impl Echo {
 
 impl Drop for Echo {
     fn drop(&mut self) {
-        // Wakes the workers; a socket that is closed already needs none.
+        // Wakes the workers; a socket that is closed already needs no wake-up.
         let _ = self.listener.shutdown(std::net::Shutdown::Both);
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
@@ -173,7 +173,8 @@ pub fn ping(namespace: &Namespace, source: IpAddr, target: IpAddr) -> Result<()>
         namespace.run(|| Socket::new(target_address.domain(), Type::RAW, Some(protocol)))?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    // Type, code, checksum (the kernel writes ICMPv6's), identifier, sequence number: RFC 792, RFC 4443 section 4.1.
+    // Type, code, checksum (the kernel writes ICMPv6's), identifier, sequence number: RFC 792, RFC
+    // 4443 section 4.1.
     let mut message = [request, 0, 0, 0, 0xaf, 0x1f, 0, 1];
     if target.is_ipv4() {
         let sum = (u32::from(request) << 8) + 0xaf1f + 1;
@@ -186,7 +187,7 @@ pub fn ping(namespace: &Namespace, source: IpAddr, target: IpAddr) -> Result<()>
         let length = socket
             .read(&mut packet)
             .with_context(|| format!("ping {target} from {source}"))?;
-        // A raw IPv4 socket gives the IP header too, an IPv6 one does not.
+        // A raw IPv4 socket receives the IP header too; an IPv6 one does not.
         let header = if target.is_ipv4() {
             usize::from(packet[0] & 15) * 4
         } else {
@@ -201,7 +202,7 @@ pub fn ping(namespace: &Namespace, source: IpAddr, target: IpAddr) -> Result<()>
     }
 }
 
-/// A connection to an [`Echo`] that is in use all the time, by a thread of its own.
+/// A connection to an [`Echo`] with constant traffic, on a thread of its own.
 #[derive(Debug)]
 pub struct Transfer {
     stream: TcpStream,
@@ -210,7 +211,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// How much is sent and awaited in one round, in bytes: many segments.
+    /// Bytes sent and awaited in one round: many segments.
     pub const ROUND: usize = 64 * 1024;
 
     /// Opens it.
@@ -236,7 +237,8 @@ impl Transfer {
                     Ok(()) if sent != received => return io::ErrorKind::InvalidData.into(),
                     Ok(()) => done.fetch_add(1, Ordering::Release),
                 };
-                // Forty segments a millisecond show any gap, and leave the machine to what is tested.
+                // Forty segments a millisecond show any gap, and leave CPU time to the tested
+                // programs.
                 thread::sleep(Duration::from_millis(1));
             }
         });
@@ -247,7 +249,7 @@ impl Transfer {
         })
     }
 
-    /// Waits until something that was sent after this call has come back whole.
+    /// Waits until data that was sent after this call has come back completely.
     pub fn flows(&self) -> Result<()> {
         let before = self.rounds.load(Ordering::Acquire);
         crate::wait::until("bytes flow on an authorized connection", || {
@@ -270,7 +272,8 @@ impl Drop for Transfer {
     }
 }
 
-/// A TCP counter of the namespace, by its name in `/proc/net/snmp`: `InSegs`, `OutSegs`, `RetransSegs`.
+/// A TCP counter of the namespace, by its name in `/proc/net/snmp`: `InSegs`, `OutSegs`,
+/// `RetransSegs`.
 pub fn tcp_counter(namespace: &Namespace, counter: &str) -> Result<u64> {
     let text = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -284,8 +287,8 @@ pub fn tcp_counter(namespace: &Namespace, counter: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
-/// Knocks at a port some thousand times a second, each time with a new connection, until dropped. Never waits for an answer: whether
-/// one came, `InSegs` of its namespace tells.
+/// Sends SYNs to a port some thousand times a second, each for a new connection, until dropped. It
+/// never waits for an answer: `InSegs` of its namespace counts those.
 #[derive(Debug)]
 pub struct Knocker {
     stop: Arc<AtomicBool>,
@@ -293,10 +296,10 @@ pub struct Knocker {
 }
 
 impl Knocker {
-    /// Starts to knock.
+    /// Starts to send.
     pub fn new(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<Self> {
         let stop = Arc::<AtomicBool>::default();
-        // Sockets belong to the namespace that their thread was in.
+        // Sockets belong to the namespace of the thread that makes them.
         let (stopped, inside) = (stop.clone(), namespace.try_clone()?);
         let worker = thread::spawn(move || {
             inside.run(|| {
@@ -312,7 +315,8 @@ impl Knocker {
                         Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
                         result => result?,
                     }
-                    // No gap is as short, and two of these would keep the machine busy otherwise.
+                    // No gap is as short, and without the pause two of these would keep the machine
+                    // busy.
                     thread::sleep(Duration::from_micros(50));
                 }
                 Ok(())
@@ -324,7 +328,7 @@ impl Knocker {
         })
     }
 
-    /// Stops, and fails if it could not knock throughout.
+    /// Stops, and fails if it could not send throughout.
     pub fn stop(mut self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let worker = self.worker.take().expect("there until stopped");
@@ -344,7 +348,7 @@ impl Drop for Knocker {
     }
 }
 
-/// Tries to connect without a pause, and counts how often that succeeded.
+/// Tries to connect without a pause, and counts the successes.
 #[derive(Debug)]
 pub struct Intruder {
     stop: Arc<AtomicBool>,
@@ -353,11 +357,11 @@ pub struct Intruder {
 }
 
 impl Intruder {
-    /// Starts to try.
+    /// Starts the attempts.
     pub fn new(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<Self> {
         let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let mut workers = Vec::new();
-        // One alone would wait for the answer to a dropped packet while the port is open.
+        // A single attempt would wait for the answer to a dropped packet while the port is open.
         for _ in 0..8 {
             let (stop, count, inside) = (stop.clone(), count.clone(), namespace.try_clone()?);
             workers.push(thread::spawn(move || {
@@ -368,7 +372,7 @@ impl Intruder {
                             count.fetch_add(1, Ordering::Relaxed);
                             drop::<TcpStream>(stream);
                         }
-                        // There is no such address now, or no answer.
+                        // The address does not exist now, or there is no answer.
                         Err(_) => thread::sleep(Duration::from_micros(200)),
                     }
                 }
@@ -381,7 +385,7 @@ impl Intruder {
         })
     }
 
-    /// How often it got in.
+    /// Number of successful connections.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
 //! Network namespaces that live as long as their owner, and veth pairs between them.
 //!
-//! A namespace has no name under `/run/netns`: a file descriptor holds it, so it goes with the test's process even
-//! when that one is killed, and no sweep is needed.
+//! A namespace has no name under `/run/netns`. A file descriptor holds it, so it ends with the
+//! test's process even if that is killed, and needs no clean-up.
 
 use std::{
     fs::File,
@@ -44,7 +44,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// One more handle of the same namespace, which stays until the last one goes.
+    /// Another handle of the same namespace, which exists until the last handle is dropped.
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self {
             label: self.label.clone(),
@@ -54,7 +54,7 @@ impl Namespace {
 
     /// Runs `work` on a thread inside the namespace. Sockets that it opens stay there.
     ///
-    /// A panic in there is a panic here.
+    /// A panic of `work` becomes a panic of the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -75,7 +75,7 @@ impl Namespace {
             .with_context(|| format!("start `{}`", command.get_program().to_string_lossy()))
     }
 
-    /// Runs `command` inside the namespace to its end, its output kept.
+    /// Runs `command` inside the namespace to its end, and returns its output.
     pub fn output(&self, command: &mut Command) -> Result<Output> {
         command
             .stdin(Stdio::null())
@@ -84,7 +84,7 @@ impl Namespace {
         Ok(self.spawn(command)?.wait_with_output()?)
     }
 
-    /// Runs iproute2's `ip` with these words inside the namespace; fails if it does.
+    /// Runs iproute2's `ip` with these words inside the namespace; fails if `ip` fails.
     pub fn ip(&self, words: &str) -> Result<String> {
         let output = self.output(Command::new("ip").args(words.split_whitespace()))?;
         ensure!(
@@ -117,13 +117,13 @@ impl Namespace {
             .map(drop)
     }
 
-    /// A path that `ip` takes where it wants a namespace.
+    /// A path that `ip` accepts as a namespace.
     pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 }
 
-/// One end of a veth pair: where, and what.
+/// One end of a veth pair: namespace, name and addresses.
 #[derive(Clone, Copy, Debug)]
 pub struct End<'a> {
     /// The namespace it is in.
@@ -134,7 +134,7 @@ pub struct End<'a> {
     pub addresses: &'a [&'a str],
 }
 
-/// Makes a veth pair with both ends up. It goes with either namespace.
+/// Makes a veth pair with both ends up. It ends with either namespace.
 pub fn veth(mtu: u32, a: End<'_>, b: End<'_>) -> Result<()> {
     a.namespace.ip(&format!(
         "link add {} mtu {mtu} type veth peer name {} mtu {mtu} netns {}",
@@ -149,7 +149,8 @@ pub fn veth(mtu: u32, a: End<'_>, b: End<'_>) -> Result<()> {
         addresses,
     } in ends
     {
-        // No router solicitations, no link-local address that would still be tentative when a test starts.
+        // No router solicitations, and no link-local address that is still tentative when a test
+        // starts.
         namespace.ip(&format!("link set {interface} addrgenmode none"))?;
         for address in addresses {
             add_address(namespace, interface, address)?;
@@ -160,8 +161,8 @@ pub fn veth(mtu: u32, a: End<'_>, b: End<'_>) -> Result<()> {
         .try_for_each(|end| await_addresses(end.namespace, end.addresses))
 }
 
-/// Waits until the kernel takes packets to these addresses of an interface that is up. It adds the routes of IPv6 ones in its own time, which
-/// on a busy machine is some tenths of a second.
+/// Waits until the kernel accepts packets to these addresses of an interface that is up. The kernel
+/// adds IPv6 routes asynchronously: on a busy machine after some tenths of a second.
 pub(crate) fn await_addresses(namespace: &Namespace, addresses: &[&str]) -> Result<()> {
     let addresses = addresses.iter().filter_map(|text| text.split('/').next());
     let addresses: Vec<Ipv6Addr> = addresses.filter_map(|text| text.parse().ok()).collect();
@@ -178,7 +179,8 @@ pub(crate) fn await_addresses(namespace: &Namespace, addresses: &[&str]) -> Resu
     })
 }
 
-/// Adds an address with its prefix length; an IPv6 one is usable without a look for duplicates, see [`await_addresses`].
+/// Adds an address with its prefix length. An IPv6 one skips duplicate detection, see
+/// [`await_addresses`].
 pub fn add_address(namespace: &Namespace, interface: &str, address: &str) -> Result<()> {
     let nodad = if address.contains(':') { "nodad" } else { "" };
     namespace
@@ -186,7 +188,7 @@ pub fn add_address(namespace: &Namespace, interface: &str, address: &str) -> Res
         .map(drop)
 }
 
-/// The calling thread inside a namespace, until dropped.
+/// Keeps the calling thread inside a namespace until dropped.
 struct Inside {
     home: File,
 }

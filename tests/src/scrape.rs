@@ -1,4 +1,4 @@
-//! A client of the metrics endpoint, and what it reads.
+//! A client of the metrics endpoint, and a reader of its metrics.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,17 +11,17 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{cli::Background, netns::Namespace, wait};
 
-/// Where `run` serves unless it is told otherwise.
+/// The default address of `run`'s endpoint.
 pub const ENDPOINT: &str = "127.0.0.1:9464";
 
-/// What the endpoint answered.
+/// An answer of the endpoint.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
     /// The header, lower case.
     pub header: String,
-    /// What follows it.
+    /// The body.
     pub body: String,
 }
 
@@ -54,7 +54,7 @@ pub fn get(namespace: &Namespace, path: &str) -> Result<Answer> {
     request(namespace, "GET", path)
 }
 
-/// Waits until `daemon` listens and says that all is well.
+/// Waits until `daemon` listens and reports that it is ready.
 pub fn ready(namespace: &Namespace, daemon: &mut Background) -> Result<()> {
     daemon.line(|line| line.starts_with("metrics at"))?;
     wait::until("it is ready", || {
@@ -72,7 +72,7 @@ pub fn scrape(namespace: &Namespace) -> Result<Page> {
 /// The metrics of one scrape.
 #[derive(Debug)]
 pub struct Page {
-    /// As they came.
+    /// The text of the scrape.
     pub text: String,
     samples: Vec<Sample>,
 }
@@ -114,7 +114,7 @@ impl Page {
             .collect()
     }
 
-    /// What `promtool check metrics` says to it: nothing, if it is in order.
+    /// The output of `promtool check metrics`: empty if the metrics are valid.
     pub fn check(&self) -> Result<()> {
         let mut command = Command::new("promtool");
         command
@@ -139,7 +139,7 @@ impl Page {
     }
 }
 
-/// A line. No label of ours holds a quote, a comma or a brace.
+/// A line. The labels of apifence hold no quote, comma or brace.
 fn sample(line: &str) -> Result<Sample> {
     let (series, value) = line.rsplit_once(' ').context("no value")?;
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));

@@ -1,6 +1,7 @@
-//! A small internet: a node, an administrator and a stranger, each in a namespace of its own behind a router.
+//! A small internet: a node, an administrator and an unlisted client, each in a namespace of its
+//! own, with a router between them.
 //!
-//! Every address is a /32 or /128 of its own, so that a client may have any address at all.
+//! Every address is a /32 or /128 of its own, so that a client may have any address.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
@@ -18,9 +19,10 @@ pub const INTERFACE: &str = "eth0";
 pub const NODE: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 /// The administrator's addresses: inside `198.51.100.0/24` and `2001:db8:aa::/48`.
 pub const ADMIN: [&str; 2] = ["198.51.100.7", "2001:db8:aa::7"];
-/// The stranger's addresses: outside of both.
+/// The unlisted client's addresses: outside of both.
 pub const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
-/// The ranges that hold the administrator's addresses and not the stranger's, as the command line takes them.
+/// The ranges that hold the administrator's addresses and not the unlisted client's, as the command
+/// line takes them.
 pub const ADMIN_RANGES: &str = "198.51.100.0/24,2001:db8:aa::/48";
 
 /// `apifence attach`, for the administrator alone.
@@ -49,22 +51,22 @@ impl Family {
 /// The namespaces.
 #[derive(Debug)]
 pub struct Site {
-    /// Where the API server and the filter are.
+    /// The namespace of the API server and the filter.
     pub node: Namespace,
-    /// Who is authorized.
+    /// The namespace of the authorized client.
     pub admin: Namespace,
-    /// Who is not.
+    /// The namespace of the unlisted client.
     pub stranger: Namespace,
     router: Namespace,
 }
 
 impl Site {
-    /// Makes all of it, with an MTU of 1500.
+    /// Makes the namespaces, with an MTU of 1500.
     pub fn new() -> Result<Self> {
         Self::with_mtu(1500)
     }
 
-    /// The same with another MTU on every link.
+    /// Makes the namespaces with another MTU on every link.
     pub fn with_mtu(mtu: u32) -> Result<Self> {
         let router = Namespace::new("router")?;
         router.sysctl("net/ipv4/ip_forward", "1")?;
@@ -88,7 +90,7 @@ impl Site {
         )
     }
 
-    /// The stranger opens a connection to the node and uses it.
+    /// The unlisted client opens a connection to the node and uses it.
     pub fn stranger_gets_in(&self, family: Family, port: u16) -> Result<TcpStream> {
         open(
             &self.stranger,
@@ -97,7 +99,7 @@ impl Site {
         )
     }
 
-    /// The stranger's attempt meets silence, and was dropped and counted as unauthorized.
+    /// The unlisted client's attempt gets no answer, and is dropped and counted as unauthorized.
     pub fn stranger_is_dropped(
         &self,
         family: Family,
@@ -111,7 +113,7 @@ impl Site {
         )
     }
 
-    /// The same for any address of the stranger's, and any target.
+    /// The same for any address of the unlisted client, and any target.
     pub fn is_dropped(
         &self,
         source: &str,
@@ -123,7 +125,7 @@ impl Site {
             .with_context(|| format!("{source} to {target}"))
     }
 
-    /// UDP and ICMP from the stranger's address to the node's, which no filter of ours touches.
+    /// UDP and ICMP from the unlisted client to the node, which the filter must not touch.
     pub fn other_protocols_pass(&self, family: Family, port: u16) -> Result<()> {
         let [source, node] = [STRANGER, NODE].map(|addresses| addresses[family as usize]);
         udp((&self.stranger, ip(source)), (&self.node, at(node, port)))?;
@@ -135,7 +137,8 @@ impl Site {
         add(&self.router, "node", &self.node, address)
     }
 
-    /// What is sent to `address`, which the node does not have, comes to the node: as with the address of a service.
+    /// Routes packets to `address`, which the node does not have, to the node, like the address of
+    /// a service.
     pub fn route_to_node(&self, address: &str) -> Result<()> {
         let [via, _] = NODE;
         self.router
@@ -143,7 +146,7 @@ impl Site {
             .map(drop)
     }
 
-    /// Gives the stranger one more address.
+    /// Gives the unlisted client one more address.
     pub fn add_stranger(&self, address: &str) -> Result<()> {
         add(&self.router, "stranger", &self.stranger, address)
     }

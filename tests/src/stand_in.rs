@@ -1,4 +1,4 @@
-//! Processes that stand in for the programs of a node: they have another's name, and sockets.
+//! Processes that stand in for the programs of a node, with their names and with sockets.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{cli::Killed, netns::Namespace};
 
-/// One of them. Ends when dropped, and with the thread that started it.
+/// A stand-in. It ends when dropped, and with the thread that started it.
 #[derive(Debug)]
 pub struct StandIn {
     process: Killed,
@@ -20,11 +20,11 @@ pub struct StandIn {
 
 impl StandIn {
     /// Starts `program`, the path of the binary `stand-in`, as `name` inside `namespace`, with
-    /// these words; returns once it has its sockets.
+    /// these words. Returns once it has its sockets.
     pub fn new(namespace: &Namespace, program: &str, name: &str, words: &[&str]) -> Result<Self> {
         let scratch = TempDir::with_prefix("apf-stand-in-").context("make a directory")?;
         let copy = scratch.path().join(name);
-        // A process has the name that its file was found by.
+        // The name of a process is the file name of its program.
         symlink(program, &copy).with_context(|| format!("link to `{program}`"))?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(&copy).args(words);

@@ -1,4 +1,4 @@
-//! A program in a terminal of its own, and what its screen shows.
+//! A program in a terminal of its own, and the content of its screen.
 
 use std::{
     fs::{File, OpenOptions},
@@ -33,23 +33,25 @@ use crate::{cli::Apifence, netns::Namespace, wait::PATIENCE};
 pub struct Terminal {
     child: Child,
     master: File,
-    /// Keeps the terminal when the program has ended.
+    /// Keeps the terminal open after the program has ended.
     slave: File,
     before: Termios,
     shared: Arc<(Mutex<Parser>, Condvar)>,
-    /// Once this is closed nobody reads what the program writes.
+    /// Once this is closed, no process reads the program's output.
     reading: UnixStream,
 }
 
 impl Terminal {
-    /// Starts it in a terminal of 24 lines of 80 letters, which is the controlling one of a session of its own.
+    /// Starts it in a terminal of 24 lines and 80 columns, the controlling terminal of a new
+    /// session.
     pub fn start(
         filter: &Apifence<'_>,
         namespace: &Namespace,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        // No program that somebody else starts meanwhile may have it: it would keep the terminal alive.
+        // A program that another thread starts meanwhile must not inherit it, because it would keep
+        // the terminal open.
         let pty = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
         grantpt(&pty)?;
         unlockpt(&pty)?;
@@ -91,7 +93,7 @@ impl Terminal {
                 if ended {
                     return;
                 }
-                // A terminal ends with an error.
+                // The end of a terminal is an error.
                 let Ok(count @ 1..) = reader.read(&mut bytes) else {
                     return;
                 };
@@ -111,7 +113,7 @@ impl Terminal {
         })
     }
 
-    /// Waits until the screen is as `wanted`; fails with what it shows instead.
+    /// Waits until `wanted` accepts the screen; fails with the present one.
     pub fn until(&self, what: &str, wanted: impl Fn(&Screen) -> bool) -> Result<()> {
         let (parser, news) = &*self.shared;
         let deadline = Instant::now() + PATIENCE;
@@ -138,18 +140,18 @@ impl Terminal {
         })
     }
 
-    /// What the screen shows now.
+    /// The present screen.
     pub fn contents(&self) -> String {
         let parser = self.shared.0.lock().expect("nobody panics with it");
         parser.screen().contents()
     }
 
-    /// Presses keys.
+    /// Sends keys.
     pub fn press(&mut self, keys: &str) -> Result<()> {
         Ok(self.master.write_all(keys.as_bytes())?)
     }
 
-    /// Gives the window another size; the kernel tells the program.
+    /// Changes the size of the window; the kernel informs the program.
     pub fn resize(&self, lines: u16, columns: u16) -> Result<()> {
         let mut parser = self.shared.0.lock().expect("nobody panics with it");
         parser
@@ -173,8 +175,8 @@ impl Terminal {
         Ok(self.child.wait()?.code())
     }
 
-    /// The other end of the terminal goes, as when a connection breaks: whoever is in it is told by
-    /// `SIGHUP`. Waits for the program's end.
+    /// Closes the other end of the terminal, as when a connection breaks: its programs get
+    /// `SIGHUP`. Waits for the end of this one.
     pub fn dies(&mut self) -> Result<()> {
         // The thread that reads has the other copy.
         self.reading.shutdown(std::net::Shutdown::Both)?;
@@ -183,7 +185,7 @@ impl Terminal {
         Ok(())
     }
 
-    /// Waits for its end, and wants it to be a good one: exit code 0, and the terminal as it was.
+    /// Waits for its end, and requires exit code 0 and a restored terminal.
     pub fn ended_well(mut self) -> Result<()> {
         let status = self.child.wait()?;
         ensure!(status.code() == Some(0), "{status}:\n{}", self.contents());
@@ -219,7 +221,7 @@ fn letters(count: u16) -> NonZero<u16> {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Ended already, or ended now: both are fine.
+        // Whether it has ended before does not matter.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,5 @@
-//! An HTTPS server and client with real certificates: a small stand-in for an API server and `kubectl`.
+//! An HTTPS server and client with real certificates: a small stand-in for an API server and
+//! `kubectl`.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write},
@@ -17,10 +18,10 @@ use rustls::{
 
 use crate::{net::connect, netns::Namespace, wait::PATIENCE};
 
-/// What the server answers to every request.
+/// The server's answer to every request.
 pub const BODY: &str = r#"{"major":"1","minor":"34","platform":"linux/demo"}"#;
 
-/// Certificates of a server, and what its clients trust.
+/// Certificates of a server, and the authority that its clients trust.
 #[derive(Clone, Debug)]
 pub struct Identity {
     server: Arc<ServerConfig>,
@@ -28,7 +29,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A certificate authority, and a certificate of it for a server at `addresses`.
+    /// Makes a certificate authority and a certificate for a server at `addresses`.
     pub fn new(addresses: &[IpAddr]) -> Result<Self> {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -68,7 +69,7 @@ impl Identity {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(io::Result::ok) {
                 let config = config.clone();
-                // A client that goes away is the client's business.
+                // A client that disconnects is not an error of the server.
                 thread::spawn(move || answer(config, stream).ok());
             }
         });
@@ -129,7 +130,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Asks for `/version` and wants [`BODY`] within the time.
+    /// Requests `/version` and requires [`BODY`] within the time.
     pub fn get(&mut self, within: Duration) -> Result<()> {
         self.stream.get_mut().sock.set_read_timeout(Some(within))?;
         write!(

@@ -1,4 +1,4 @@
-//! A tun device whose packets a test writes and reads: nothing stands in front of their IP header.
+//! A tun device whose packets a test writes and reads: its frames start with the IP header.
 
 use std::{
     fs::{File, OpenOptions},
@@ -25,7 +25,7 @@ mod call {
     use nix::libc;
 
     nix::ioctl_write_ptr_bad!(
-        /// Makes a device, or opens the one of that name.
+        /// Makes a device, or opens the existing one of that name.
         set_interface,
         libc::TUNSETIFF,
         libc::ifreq
@@ -35,7 +35,7 @@ mod call {
 impl Tun {
     /// Makes it in `namespace`, up, with these addresses.
     pub fn new(namespace: &Namespace, name: &str, addresses: &[&str]) -> Result<Self> {
-        // The namespace is that of the thread that sets the interface.
+        // The device belongs to the namespace of the thread that calls `TUNSETIFF`.
         let device = namespace.run(|| -> Result<File> {
             let device = OpenOptions::new()
                 .read(true)
@@ -51,7 +51,8 @@ impl Tun {
             for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
                 *place = byte as libc::c_char;
             }
-            // SAFETY: the descriptor is open, and the request is of the type that this call reads; it is alive and ours.
+            // SAFETY: the descriptor is open, and the request is of the type that this call reads;
+            // it is alive and ours.
             unsafe { call::set_interface(device.as_raw_fd(), &raw const request) }
                 .with_context(|| format!("make tun `{name}`"))?;
             Ok(device)
@@ -65,7 +66,7 @@ impl Tun {
         Ok(Self(device))
     }
 
-    /// A packet comes in on the device.
+    /// Sends a packet into the node through the device.
     pub fn send(&self, packet: &[u8]) -> Result<()> {
         let sent = (&self.0)
             .write(packet)
@@ -78,7 +79,7 @@ impl Tun {
         Ok(())
     }
 
-    /// The next packet that leaves through the device; how long it is.
+    /// Reads the next packet that leaves through the device; returns its length.
     pub fn receive(&self, packet: &mut [u8]) -> io::Result<usize> {
         let mut waiting = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         let patience = PollTimeout::try_from(PATIENCE).expect("some seconds");

@@ -1,4 +1,4 @@
-//! Waiting for what gives no event.
+//! Waiting for conditions that have no event.
 
 use std::{
     thread,
@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// Long enough for anything that should happen at all, on a slow and busy machine.
+/// Long enough for every expected event on a slow and busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks `happened` again and again until it says so; fails after [`PATIENCE`], naming `what`.
+/// Polls `happened` until it is true; fails after [`PATIENCE`] with `what`.
 pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !happened()? {
@@ -22,8 +22,8 @@ pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<(
     Ok(())
 }
 
-/// Looks at something that lasts for a few seconds, given as `3s`; once more at what lasts longer,
-/// where the machine was too slow for that.
+/// Observes something that lasts for a few seconds, given as `3s`. If the machine was too slow,
+/// repeats with a longer time.
 pub fn while_it_lasts<T>(mut look: impl FnMut(&str) -> Result<T>) -> Result<T> {
     for seconds in [3, 12, 48] {
         let started = Instant::now();

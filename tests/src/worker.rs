@@ -1,4 +1,5 @@
-//! A control-plane node with a worker beside it, in the same subnet: a client that a change must not cut unasked.
+//! A control-plane node and a worker in the same subnet: a client that a change must not cut
+//! without a confirmation.
 
 use std::net::TcpStream;
 
@@ -24,12 +25,12 @@ pub const WITH: &str = "192.0.2.2 # worker\n198.51.100.0/24\n";
 /// The same without it.
 pub const WITHOUT: &str = "198.51.100.0/24\n";
 
-/// The two.
+/// The two nodes.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Where the API server and the filter are.
+    /// The namespace of the API server and the filter.
     pub node: Namespace,
-    /// The other node.
+    /// The namespace of the other node.
     pub worker: Namespace,
 }
 
@@ -45,7 +46,7 @@ impl Cluster {
         open(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT))
     }
 
-    /// The worker's attempt meets silence, and was dropped and counted.
+    /// The worker's attempt gets no answer, and is dropped and counted.
     pub fn is_out(&self, filter: &Apifence<'_>) -> Result<()> {
         filter.drops(|| silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT)))
     }
@@ -61,17 +62,17 @@ pub fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
     Ok(daemon)
 }
 
-/// The change on trial, as `status` shows it.
+/// The pending change, as `status` shows it.
 pub fn provisional(filter: &Apifence<'_>) -> Result<Value> {
     Ok(filter.json(&["status"])?["provisional"].clone())
 }
 
-/// Whether `run` says that an edit is on trial.
+/// Whether `run` reports an edit on trial.
 pub fn is_on_trial(line: &str) -> bool {
     line.starts_with("warning: ") && line.contains("`apifence confirm`")
 }
 
-/// Whether `run` says that an edit waits for somebody, since nobody confirmed it.
+/// Whether `run` reports that an edit on trial was not confirmed, and waits.
 pub fn is_held(line: &str) -> bool {
     line.starts_with("error: follow files: a change on trial was not confirmed")
 }

@@ -1,4 +1,5 @@
-//! The main job of apifence on real connections, in two network namespaces that go with this program.
+//! The main job of apifence on real connections, in two network namespaces that end with this
+//! program.
 //!
 //! Exit status 0 only if every step was observed.
 
@@ -26,7 +27,7 @@ const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
 const ADMIN_RANGES: &str = "198.51.100.0/24,2001:db8:aa::/48";
 const PORT: u16 = 6443;
 
-/// How long an open connection is watched that should have stopped.
+/// How long an open connection is observed that must have stopped.
 const STOPPED_FOR: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -162,7 +163,7 @@ impl World<'_> {
             .collect()
     }
 
-    /// Tries to connect from each address and wants silence.
+    /// Tries to connect from each address, and requires silence.
     fn is_shut_out(&self, who: &str, addresses: [&str; 2]) -> Result<()> {
         for (address, node) in addresses.iter().zip(NODE) {
             let target = SocketAddr::new(ip(node), PORT);
@@ -174,7 +175,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Runs a command, shown as an operator would type it, and shows what it prints.
+    /// Shows a command as an operator would type it, runs it, and shows its output.
     fn apifence(&self, arguments: &[&str]) -> Result<()> {
         let quoted: Vec<_> = arguments
             .iter()
@@ -260,7 +261,7 @@ fn good(text: &str) -> String {
     paint("32;1", text)
 }
 
-/// `text` in a colour where somebody looks at it.
+/// `text` in colour if stdout is a terminal.
 fn paint(code: &str, text: &str) -> String {
     if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         format!("\x1b[{code}m{text}\x1b[0m")

@@ -1,7 +1,7 @@
-//! A program that has sockets, to be run under another one's name: `stand-in [--connect
-//! ADDRESS:PORT]... [[ADDRESS:]PORT]...`. Listens on each port, of every address unless one is
-//! named; keeps what it accepts and what it connects to, and sends back what it is sent. Says
-//! `ready` when all of that is there.
+//! A program with sockets, run under the name of another program: `stand-in [--connect
+//! ADDRESS:PORT]... [[ADDRESS:]PORT]...`. It listens on each port, of every address unless one is
+//! named. It keeps the connections that it accepts and makes, and echoes their data. It prints
+//! `ready` once all of them are open.
 
 use std::{
     env, io,

@@ -1,4 +1,4 @@
-//! The filter as `apifence attach` loaded it, asked about frames of the table through `BPF_PROG_TEST_RUN`.
+//! The filter as `apifence attach` loaded it, run on frames of the table by `BPF_PROG_TEST_RUN`.
 
 mod reports;
 
@@ -29,9 +29,9 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::{cli::Apifence, netns::Namespace, packets::end_of_packet, table::Rules};
 
-/// One end of a pair that is down: no frame of anybody else gets into the counters.
+/// One end of a pair that is down, so that no other frame gets into the counters.
 pub const INTERFACE: &str = "quiet";
-/// A device whose frames start with the IP header, and that nobody writes to.
+/// A device whose frames start with the IP header, without other traffic.
 const HEADLESS: &str = "headless";
 
 /// Packets and bytes.
@@ -46,7 +46,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Attaches it inside `namespace` under `rules`; it stays for as long as the namespace does.
+    /// Attaches it inside `namespace` under `rules`; it stays as long as the namespace.
     pub fn attach(namespace: &Namespace, rules: Rules) -> Result<Self> {
         add_interface(namespace)?;
         namespace.ip(&format!("tuntap add dev {HEADLESS} mode tun"))?;
@@ -81,7 +81,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The filter that `apifence` attached to an interface.
+    /// Opens the filter that `apifence` attached to an interface.
     pub fn open(apifence: &Apifence<'_>, ifindex: u32) -> Result<Self> {
         let layout = apifence.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
         let maps = layout.join("maps");
@@ -107,12 +107,14 @@ impl Filter {
         Ok(self.judge_and_report(frame, linear)?.0)
     }
 
-    /// The program's verdict on `frame`, and what it reported; it must be counted once, nothing else with it, and be what comes back. It
-    /// must be reported if and only if it drops the frame, or would.
+    /// The program's verdict on `frame`, and its report. The frame must be counted once, without
+    /// other counters, and must come back unchanged. A report must be there if and only if the
+    /// verdict is a drop, or would be.
     ///
-    /// The budget for reports is renewed first.
+    /// The report budget is renewed first.
     ///
-    /// With `linear` only so many bytes of the frame are in its first buffer (Linux 6.18, see [`splits`](Self::splits)).
+    /// With `linear`, only that many bytes of the frame are in its first buffer (Linux 6.18, see
+    /// [`splits`](Self::splits)).
     pub fn judge_and_report(
         &mut self,
         frame: Bytes<'_>,
@@ -130,7 +132,7 @@ impl Filter {
         let [(slot, counted)] = changed[..] else {
             bail!("counters changed in {} places: {changed:?}", changed.len());
         };
-        // A second buffer that holds padding alone may be left out.
+        // A second buffer that holds only padding may be missing.
         let padding = |linear: &usize| end_of_packet(frame).is_some_and(|end| end <= *linear);
         let len = frame.bytes.len();
         let lens = [Some(len), linear.filter(padding)];
@@ -164,7 +166,7 @@ impl Filter {
         Ok((verdict, report.map(|report| report.flow_info())))
     }
 
-    /// How many packets of test runs were dropped.
+    /// Number of dropped packets of test runs.
     pub fn dropped(&self) -> Result<u64> {
         let counted = self.counted()?;
         let of = |verdict: &Verdict| counted[verdict.index() as usize][0];
@@ -177,7 +179,7 @@ impl Filter {
         &self.programs[0].1
     }
 
-    /// Whether this kernel lets a test choose how much of a frame is linear.
+    /// Whether this kernel lets a test choose the linear part of a frame.
     pub fn splits(&mut self) -> Result<bool> {
         let ran = self.program().test_run(options(&[0; 100], &context(50)));
         self.last = self.counted()?;
@@ -219,7 +221,7 @@ impl Filter {
     fn counted(&self) -> Result<Vec<Count>> {
         (0..COUNTERS_PER_INTERFACE)
             .map(|slot| {
-                // Test runs come in on the loopback interface, which never has a row of its own.
+                // Test runs come in on the loopback interface, which never has a counter row.
                 let index = InterfaceRows::index(InterfaceRows::NO_ROW, slot);
                 let of_cpus = self.counters.get(&index, 0)?;
                 Ok(of_cpus
@@ -245,7 +247,7 @@ fn options<'a>(frame: &'a [u8], context: &'a [u8]) -> TestRunOptions<'a> {
     }
 }
 
-/// `struct xdp_md`: `data`, `data_end`, `data_meta`, and where the frame comes from.
+/// `struct xdp_md`: `data`, `data_end`, `data_meta`, and the interface of the frame.
 fn context(linear: usize) -> Vec<u8> {
     let linear = u32::try_from(linear).expect("a frame is short");
     [0, linear, 0, 0, 0, 0]
@@ -254,7 +256,7 @@ fn context(linear: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Puts the slot in force that nobody has filled since the filter was attached.
+/// Activates the other slot, which has been empty since the attach.
 fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
     let maps = apifence
         .bpffs()
@@ -265,8 +267,8 @@ fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
     Ok(selector.set(0, slot ^ 1, 0)?)
 }
 
-/// Ends the change on trial now: puts its deadline on the filter's clock into the past. A trial that
-/// is long enough for any machine need not be waited for.
+/// Ends the pending provisional change: puts its deadline on the filter's clock into the past. So a
+/// test can give it a time long enough for any machine, and need not wait.
 pub fn lapse(apifence: &Apifence<'_>) -> Result<()> {
     let maps = apifence
         .bpffs()
@@ -284,7 +286,8 @@ pub fn lapse(apifence: &Apifence<'_>) -> Result<()> {
     Ok(records.set(slot, record, 0)?)
 }
 
-/// Has the header in force say that this node takes packets out of others in every way: not every kernel can be set up so.
+/// Makes the active header say that this node decapsulates in every way; not every kernel can be
+/// configured so.
 fn decapsulate(apifence: &Apifence<'_>) -> Result<()> {
     let maps = apifence
         .bpffs()
@@ -301,12 +304,12 @@ fn decapsulate(apifence: &Apifence<'_>) -> Result<()> {
         }
         Ok(())
     };
-    // Some copies of a header fill the stack of a test's thread.
+    // Several copies of a header fill the stack of a test's thread.
     let writing = thread::Builder::new().stack_size(16 << 20).spawn(write)?;
     writing.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// The program behind a pinned link.
+/// The program of a pinned link.
 fn program(link: &Path) -> Result<(LinkHeader, Xdp)> {
     let pinned =
         PinnedLink::from_pin(link).with_context(|| format!("open link `{}`", link.display()))?;

@@ -26,7 +26,7 @@ impl Reports {
         })
     }
 
-    /// Gives every CPU its whole budget back.
+    /// Renews the whole budget of every CPU.
     pub(super) fn renew(&mut self) -> Result<()> {
         self.last = self.read()?;
         let mut bytes = Vec::new();
@@ -39,7 +39,7 @@ impl Reports {
         Ok(self.heads.set(0, PerCpuValues::try_from(bytes)?, 0)?)
     }
 
-    /// What was reported since; one at most, and nothing may have been left out.
+    /// The report since then: at most one, and none may have been left out.
     pub(super) fn newest(&self) -> Result<Option<Report>> {
         let mut found = None;
         for (cpu, (before, now)) in self.last.iter().zip(self.read()?).enumerate() {

@@ -1,6 +1,8 @@
-//! A program that gives the one frame of `BPF_PROG_TEST_RUN` another source each time, and hands it on to a contender by a tail call.
+//! A program that gives the one frame of `BPF_PROG_TEST_RUN` another source each time and
+//! tail-calls a contender.
 //!
-//! A frame that is repeated as it is would find all that its source touches in the cache, and each branch predicted.
+//! If the frame stayed the same, the cache would hold all data of its source and the CPU would
+//! predict every branch.
 
 use std::net::IpAddr;
 
@@ -26,12 +28,13 @@ const TAIL_CALL: i32 = 12;
 pub(crate) struct Carousel {
     program: Foreign,
     sources: usize,
-    /// A program that is attached nowhere waits some 20 ms for each test run.
+    /// The kernel takes some 20 ms for each test run of a program that is not attached anywhere.
     _link: FdLink,
 }
 
 impl Carousel {
-    /// With room for so many sources, a power of two; on `lo`, which nothing comes in over.
+    /// Makes room for `sources` sources, a power of two. It is on `lo`, which receives no other
+    /// packets.
     pub(crate) fn new(family: Family, sources: usize, namespace: &Namespace) -> Result<Self> {
         let capacity = u32::try_from(sources)?;
         let map = |name, kind, value, capacity| MapShape {
@@ -57,7 +60,7 @@ impl Carousel {
         })
     }
 
-    /// The sources from now on, as many as there is room for.
+    /// Sets the sources; there must be as many as there is room for.
     pub(crate) fn load(&mut self, sources: &[IpAddr]) -> Result<()> {
         ensure!(sources.len() == self.sources, "too few sources, or many");
         let mut map = Array::<_, [u8; 16]>::try_from(self.program.map(SOURCES)?)?;
@@ -72,8 +75,8 @@ impl Carousel {
         Ok(())
     }
 
-    /// Has `program` judge `frame` from so many sources, one after the other; the mean time in nanoseconds. The last
-    /// judgement must be `action`.
+    /// Runs `program` on `frame` with that many sources in turn; returns the mean time in
+    /// nanoseconds. The last action must be `action`.
     pub(crate) fn run(
         &mut self,
         program: &Xdp,
@@ -98,7 +101,7 @@ impl Carousel {
     }
 }
 
-/// The program, with a mask for the number of a source.
+/// The program; the mask selects the index of a source.
 fn code(family: Family, mask: i32) -> Code {
     let (at, words) = match family {
         Family::V4 => (26, 1),
@@ -130,7 +133,7 @@ fn code(family: Family, mask: i32) -> Code {
         .set_map(2, NEXT)
         .set(3, 0)
         .call(TAIL_CALL)
-        // `XDP_ABORTED`, which no contender answers.
+        // `XDP_ABORTED`, which no contender returns.
         .label("away")
         .set(0, 0)
         .exit()

@@ -10,7 +10,8 @@ use crate::{machine::Machine, table::Table};
 /// Colours of IPv4 and IPv6.
 const COLORS: [RGBColor; 2] = [RGBColor(0x1f, 0x6f, 0xb4), RGBColor(0xe0, 0x8a, 0x1e)];
 
-/// Draws medians of two columns of the flood's table, with lines from the least to the most.
+/// Draws the medians of two columns of the flood's table, with lines from the minimum to the
+/// maximum.
 pub(crate) fn draw(table: &Table, file: &Path, machine: &Machine) -> Result<()> {
     let count = table.rows.len();
     let rates = |row: usize| [0, 4].map(|column| table.rows[row].1[column].as_ref());

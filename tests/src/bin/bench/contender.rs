@@ -1,4 +1,4 @@
-//! The filters that are compared, each set up on a road of its own.
+//! The filters under comparison, each on a link of its own.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, net::IpAddr, path::Path, process::Command};
 
@@ -24,19 +24,19 @@ use tests::{
 
 use crate::{numbers::thousands, textbook};
 
-/// What it is.
+/// The kind of filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Drops everything.
+    /// Drops every frame.
     Bare,
-    /// An XDP program that parses, and knows nobody.
+    /// An XDP program that parses frames and has no list.
     Parse,
-    /// An XDP program that lets in the client's address and nothing else.
+    /// An XDP program that authorizes the client's address only.
     OneAddress,
     Apifence,
-    /// The same, its budget for reports spent before each measurement.
+    /// `apifence` with its report budget spent before each measurement.
     ApifenceSilent,
-    /// The same, with `apifence run` beside.
+    /// `apifence` while `apifence run` is running.
     ApifenceWatched,
     Textbook,
     XdpFilter,
@@ -46,7 +46,7 @@ pub(crate) enum Kind {
     None,
 }
 
-/// Those of `wanted` whose programs this machine has, and notes about the others.
+/// The contenders of `wanted` whose programs are installed, and notes about the others.
 pub(crate) fn available<T: Copy>(wanted: &[T], kind: impl Fn(&T) -> Kind) -> (Vec<T>, Vec<String>) {
     let mut notes = Vec::new();
     let mut found = wanted.to_vec();
@@ -59,7 +59,7 @@ pub(crate) fn available<T: Copy>(wanted: &[T], kind: impl Fn(&T) -> Kind) -> (Ve
     (found, notes)
 }
 
-/// A note about the first of these programs that this machine lacks.
+/// A note about the first of these programs that is not installed.
 pub(crate) fn lacks(programs: &[&str]) -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let absent = |program: &&&str| {
@@ -71,7 +71,7 @@ pub(crate) fn lacks(programs: &[&str]) -> Option<String> {
     ))
 }
 
-/// One of them, set up.
+/// A contender, set up.
 pub(crate) struct Contender<'a> {
     pub(crate) name: String,
     pub(crate) kind: Kind,
@@ -79,13 +79,13 @@ pub(crate) struct Contender<'a> {
     /// `apifence run`.
     pub(crate) run: Option<Background>,
     heads: Option<PerCpuArray<MapData, [u8; size_of::<ReportHead>()]>>,
-    /// What has to stay for it to work.
+    /// What has to stay alive for the filter to work.
     program: Option<(Foreign, FdLink)>,
     apifence: Option<Apifence<'a>>,
 }
 
 impl<'a> Contender<'a> {
-    /// Sets it up with so many ranges, half of them IPv6, the client among them.
+    /// Sets it up with that many ranges. Half of them are IPv6, and the client is listed.
     pub(crate) fn new(kind: Kind, ranges: usize, road: &'a Road) -> Result<Self> {
         let mut contender = Self {
             name: kind.name().to_owned(),
@@ -126,7 +126,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// Attaches a program, and keeps it.
+    /// Attaches a program and keeps it.
     fn hold(&mut self, mut program: Foreign) -> Result<()> {
         let interface = self.road.interface();
         let link = self.road.node().run(|| program.attach(interface))?;
@@ -165,9 +165,10 @@ impl<'a> Contender<'a> {
         Ok(())
     }
 
-    /// It has a hash of addresses and no ranges; the nearest is to deny all but the first address of each.
+    /// xdp-filter hashes addresses and has no ranges. The nearest equivalent denies every source
+    /// except the first address of each range.
     fn xdp_filter(&mut self, list: &[IpNet]) -> Result<()> {
-        // Its pins lie where they would on any machine: in the thread's own bpffs.
+        // Its pins are at their usual path, in the thread's own bpffs.
         tests::mounts::enter_private()?;
         let interface = self.road.interface();
         self.command(
@@ -176,7 +177,7 @@ impl<'a> Contender<'a> {
         )?;
         let open = |name| MapData::from_pin(format!("{BPFFS}/xdp-filter/{name}"));
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        // `MAP_FLAG_SRC`, of its sources.
+        // `MAP_FLAG_SRC`: the source address.
         let flags = || PerCpuValues::try_from(vec![1_u64; cpus]);
         let mut v4: PerCpuHashMap<_, [u8; 4], u64> =
             Map::PerCpuHashMap(open("filter_ipv4")?).try_into()?;
@@ -248,7 +249,8 @@ impl<'a> Contender<'a> {
         Ok(())
     }
 
-    /// Called before each measurement, at the begin of a window of reports: takes this one's budget away, if it is to be silent.
+    /// Called at the start of a report window, before each measurement. Spends the report budget of
+    /// a contender that must stay silent.
     pub(crate) fn prepare(&mut self) -> Result<()> {
         let Some(heads) = &mut self.heads else {
             return Ok(());
@@ -266,7 +268,7 @@ impl<'a> Contender<'a> {
         Ok(heads.set(0, PerCpuValues::try_from(values)?, 0)?)
     }
 
-    /// Reports that the silent one wrote so far.
+    /// Reports that the silent contender has written so far.
     pub(crate) fn reported(&self) -> Result<Option<u64>> {
         let Some(heads) = &self.heads else {
             return Ok(None);
@@ -279,7 +281,7 @@ impl<'a> Contender<'a> {
 }
 
 impl Kind {
-    /// What is started to set it up, beside `apifence`.
+    /// The programs that set-up starts, besides `apifence`.
     const fn programs(self) -> &'static [&'static str] {
         match self {
             Self::XdpFilter => &["xdp-filter"],
@@ -296,7 +298,7 @@ impl Kind {
         }
     }
 
-    /// Its name in the tables.
+    /// Name in the tables.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare XDP_DROP",
@@ -315,14 +317,15 @@ impl Kind {
     }
 }
 
-/// Now, on the clock of the reports, in nanoseconds.
+/// Current time on the clock of the reports, in nanoseconds.
 pub(crate) fn now() -> Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(u64::try_from(now.tv_sec())? * 1_000_000_000 + u64::try_from(now.tv_nsec())?)
 }
 
-/// So many ranges of each family in the flood's part of the address space, none of which holds a source of the flood, though
-/// any may be next to one: their third byte or group is even. The client's own address is among them.
+/// `count` ranges of each family in the flood's part of the address space, and the client's own
+/// address. None holds a source of the flood, but any may be adjacent to one: their third byte or
+/// group is even.
 fn list(size: usize) -> Vec<IpNet> {
     let mut rng = Rng::with_seed(size as u64);
     let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
@@ -364,7 +367,8 @@ fn texts(list: &[IpNet]) -> (Vec<String>, Vec<String>) {
     (of(true), of(false))
 }
 
-/// Test runs come in on the loopback interface, which has no row of counters by itself; packets on a real interface find theirs.
+/// Test runs come in on the loopback interface, which has no counter row by default. Packets on a
+/// real interface find theirs.
 pub(crate) fn count_loopback(maps: &Path) -> Result<()> {
     const LOOPBACK: u32 = 1;
     let data = MapData::from_pin(maps.join(INTERFACES))?;

@@ -1,4 +1,4 @@
-//! Who runs where, for how long, and who was in the way.
+//! CPU placement, CPU time, and disturbance by other load.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ pub(crate) const GENERATOR: usize = 0;
 /// The CPU of the node.
 pub(crate) const NODE: usize = 1;
 
-/// Measurements to go by in any case.
+/// Minimum number of measurements to keep.
 const FEW: usize = 3;
 
 /// Pins a thread, 0 for the calling one, to a CPU.
@@ -32,10 +32,11 @@ pub(crate) fn pin(thread: i32, cpu: usize) -> Result<()> {
         .with_context(|| format!("pin thread {thread} to CPU {cpu}"))
 }
 
-/// Has this process, and what it starts, go before most of what else the machine does: nice -20.
+/// Gives this process and its children priority over most other processes: nice -20.
 pub(crate) fn prefer_this_process() -> Result<()> {
     set(Command::new("renice").args(["-n", "-20", "-p", &std::process::id().to_string()]))?;
-    // Linux weighs sessions against each other first (`CONFIG_SCHED_AUTOGROUP`). In one of others it is not ours to say.
+    // Linux first weighs sessions against each other (`CONFIG_SCHED_AUTOGROUP`). In another
+    // process's session this write is not permitted.
     let autogroup = Path::new("/proc/self/autogroup");
     if getsid(None)? == getpid() && autogroup.exists() {
         fs::write(autogroup, "-20").context("prefer own session")?;
@@ -43,12 +44,12 @@ pub(crate) fn prefer_this_process() -> Result<()> {
     Ok(())
 }
 
-/// Has a thread go before any other on its CPU as soon as it has something to do, as a softirq would.
+/// Schedules a thread before any other on its CPU as soon as it is runnable, like a softirq.
 fn put_first(thread: i32) -> Result<()> {
     set(Command::new("chrt").args(["--fifo", "--pid", "1", &thread.to_string()]))
 }
 
-/// The same for the calling thread.
+/// Does the same for the calling thread.
 pub(crate) fn go_first() -> Result<()> {
     put_first(gettid().as_raw())
 }
@@ -65,32 +66,37 @@ fn set(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What no account of time shows: how fast the CPUs are, and how close together. The longer the times, in nanoseconds, the slower.
+/// Speed that CPU accounting does not show: the pace of the CPUs and their distance. Longer times,
+/// in nanoseconds, mean slower.
 #[derive(Clone, Copy)]
 pub(crate) struct Speed {
-    /// Of a bit of work. It takes up to twice as long while somebody else uses the other half of a core that the machine below has divided.
+    /// Time of a unit of work. It doubles at most while another process uses the sibling thread of
+    /// a core that the hypervisor splits.
     pace: f64,
-    /// Of a line of memory from one CPU to the other and back; none where that is of no account. A virtual machine's CPUs may be moved to where
-    /// they share no cache, and then each frame that one writes and the other reads takes longer.
+    /// Round trip of a cache line between the two CPUs; zero if it does not matter. The hypervisor
+    /// may move the CPUs so that they share no cache: then each frame written on one and read on
+    /// the other takes longer.
     way: f64,
 }
 
 impl Speed {
-    /// A measurement is disturbed if a bit of work took this many times its best, or the way.
+    /// A measurement is disturbed if the unit of work, or the round trip, took this many times its
+    /// best.
     const SLOW: f64 = 1.06;
     const FAR: f64 = 1.6;
 
-    /// Of one CPU, which the calling thread is pinned to.
+    /// Measures one CPU, and pins the calling thread to it.
     pub(crate) fn of(cpu: usize) -> Result<Self> {
         pin(0, cpu)?;
         let pace = pace();
         Ok(Self { pace, way: 0.0 })
     }
 
-    /// Of the node's CPU while the generator's has work, too, and the way to it. The calling thread is pinned to the node's.
+    /// Measures the node's CPU while the generator's is busy, and the round trip between them. Pins
+    /// the calling thread to the node's.
     pub(crate) fn of_node() -> Result<Self> {
         let (ball, done) = (AtomicU64::new(0), AtomicBool::new(false));
-        // Pinned before anybody waits: who fails here leaves nobody waiting.
+        // Pinned before the other thread starts, so that a failure here leaves no thread waiting.
         pin(0, GENERATOR)?;
         thread::scope(|scope| {
             let other = thread::Builder::new().spawn_scoped(scope, || {
@@ -101,7 +107,8 @@ impl Speed {
             })?;
             let moved = pin(0, NODE);
             let way = way(&ball);
-            // Both may be halves of one core for a while: as near as can be, and slow.
+            // Both may be halves of one core for a while: the round trip is shortest, and the pace
+            // is slow.
             let pace = pace();
             done.store(true, Ordering::Relaxed);
             other.join().expect("it does not panic");
@@ -109,7 +116,7 @@ impl Speed {
         })
     }
 
-    /// What it is by now on the CPU of the calling thread.
+    /// The slower of this and a new measurement on the CPU of the calling thread.
     pub(crate) fn or_slower_by_now(self) -> Self {
         self.or_slower(Self {
             pace: pace(),
@@ -117,7 +124,7 @@ impl Speed {
         })
     }
 
-    /// The slower one in everything.
+    /// The slower value of each.
     pub(crate) fn or_slower(self, other: Self) -> Self {
         Self {
             pace: self.pace.max(other.pace),
@@ -125,7 +132,7 @@ impl Speed {
         }
     }
 
-    /// The best of all in everything; of the ways only those between CPUs that were not slow.
+    /// The best value of each. Round trips count only between CPUs that were not slow.
     pub(crate) fn best(all: impl Iterator<Item = Self> + Clone) -> Self {
         let paces = all.clone().map(|one| one.pace);
         let pace = paces.fold(f64::INFINITY, f64::min);
@@ -136,7 +143,7 @@ impl Speed {
         Self { pace, way }
     }
 
-    /// How much it disturbed what was measured meanwhile.
+    /// How much this disturbed the measurement.
     pub(crate) fn disturbance(self, best: Self) -> f64 {
         let more = |one: f64, best: f64, most: f64| {
             if one > best * most {
@@ -149,7 +156,7 @@ impl Speed {
     }
 }
 
-/// A bit of work: eight sums that do not wait for one another.
+/// A unit of work: eight sums independent of each other.
 fn bit() {
     let mut sums = [1_u64; 8];
     for number in 0..10_000_u64 {
@@ -159,7 +166,8 @@ fn bit() {
     }
 }
 
-/// Nanoseconds that a bit of work takes here and now, less what else comes in between.
+/// Nanoseconds for a unit of work on this CPU; the fastest of four, so that interruptions do not
+/// count.
 fn pace() -> f64 {
     let timed = || {
         let started = Instant::now();
@@ -169,11 +177,11 @@ fn pace() -> f64 {
     (0..4).map(|_| timed()).fold(f64::INFINITY, f64::min)
 }
 
-/// Rounds of the ball between two looks at the clock, and looks.
+/// Round trips between two readings of the clock, and the number of readings.
 const ROUNDS: u64 = 500;
 const LOOKS: u64 = 6;
 
-/// Nanoseconds until the ball, which counts up by one at each end, is back from the other CPU.
+/// Nanoseconds for a round trip of the counter, which each CPU increments.
 fn way(ball: &AtomicU64) -> f64 {
     let look = |look: u64| {
         let started = Instant::now();
@@ -200,7 +208,8 @@ fn wait_for(ball: &AtomicU64, count: u64) {
     }
 }
 
-/// Those with no more disturbance than `most`; if they are fewer than `FEW`, so many of the least disturbed ones.
+/// The measurements with no more disturbance than `most`; if they are fewer than `FEW`, the `FEW`
+/// least disturbed ones.
 pub(crate) fn undisturbed<T: Copy>(
     all: &[T],
     most: f64,
@@ -213,7 +222,7 @@ pub(crate) fn undisturbed<T: Copy>(
     all
 }
 
-/// Keeps the node's CPU from going idle, for as long as it lives: what runs there at all takes precedence.
+/// Keeps the node's CPU from going idle while it lives; every other thread there takes precedence.
 ///
 /// A halted virtual CPU takes up to 200 us to wake, in which the ring overflows.
 pub(crate) struct Awake(Child);
@@ -242,7 +251,7 @@ impl Awake {
         Ok(Self(child))
     }
 
-    /// What it takes of the node's CPU: what nobody else wants.
+    /// Takes only CPU time that no other thread wants.
     pub(crate) fn clock(&self) -> Clock {
         Clock(format!("/proc/{}/schedstat", self.0.id()).into())
     }
@@ -250,36 +259,37 @@ impl Awake {
 
 impl Drop for Awake {
     fn drop(&mut self) {
-        // It has no end of its own.
+        // This thread does not end by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A thread whose times are taken.
+/// A thread whose CPU time is measured.
 pub(crate) struct Clock(PathBuf);
 
 /// Nanoseconds.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Times {
     pub(crate) ran: u64,
-    /// Was ready to run, and another one ran.
+    /// Nanoseconds in which it was runnable while another thread ran.
     pub(crate) waited: u64,
 }
 
 impl Clock {
-    /// Of the calling thread; to be read by that one.
+    /// The calling thread; only that thread may read it.
     pub(crate) fn own() -> Self {
         Self("/proc/thread-self/schedstat".into())
     }
 
-    /// Of the calling thread, to be read by others.
+    /// The calling thread; other threads may read it.
     pub(crate) fn of_this_thread() -> Self {
         let (process, thread) = (std::process::id(), gettid());
         Self(format!("/proc/{process}/task/{thread}/schedstat").into())
     }
 
-    /// Of the kernel's thread whose name begins so, which is pinned to the node's CPU and put first there. `None` if there is none.
+    /// The kernel thread whose name has this prefix, pinned to the node's CPU with priority. `None`
+    /// if there is none.
     pub(crate) fn of_kernel(prefix: &str) -> Result<Option<Self>> {
         for entry in fs::read_dir("/proc")? {
             let directory = entry?.path();
@@ -289,7 +299,8 @@ impl Clock {
                 .file_name()
                 .and_then(|name| name.to_str()?.parse().ok());
             if let (true, Some(pid)) = (is_it, pid) {
-                // Those of a CPU are pinned already, may not be, and work for everybody.
+                // Per-CPU kernel threads are pinned already, cannot be moved, and serve every
+                // process.
                 if !prefix.starts_with("ksoftirqd") {
                     pin(pid, NODE)?;
                     put_first(pid)?;
@@ -311,7 +322,7 @@ impl Clock {
     }
 }
 
-/// Nanoseconds that the hypervisor took from all CPUs so far; in steps of 10 ms.
+/// Nanoseconds that the hypervisor has taken from all CPUs so far (steal), in steps of 10 ms.
 pub(crate) fn stolen() -> Result<u64> {
     let text = read(Path::new("/proc/stat"))?;
     // `cpu user nice system idle iowait irq softirq steal ...`

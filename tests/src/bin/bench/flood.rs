@@ -1,9 +1,10 @@
-//! How many frames of a flood a node takes, and what each costs it.
+//! Frames of a flood per second that a node handles, and the CPU time of each.
 //!
-//! Contenders are measured in slices of 90 ms, one each in a round, in shuffled order. A slice counts what the node
-//! takes off its ring (the interface's counter of received packets), whatever becomes of it: a frame that is dropped by XDP, one
-//! that nftables drops, one that the stack answers. The node's work is done by the thread of its receive queue, pinned to a CPU of
-//! its own; that thread's CPU time is the cost. Slices begin with a window of the budget for reports, and end within it.
+//! Contenders are measured in slices of 90 ms, one each per round, in shuffled order. A slice
+//! counts the frames that the node takes off its ring (the interface's counter of received
+//! packets), whatever happens to them then: XDP or nftables drops them, or the stack answers. The
+//! thread of the node's receive queue does the work, pinned to a CPU of its own; its CPU time is
+//! the cost. Slices start with a window of the report budget and end within it.
 
 use std::{
     fs,
@@ -28,7 +29,7 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
-/// Who, and with how many ranges.
+/// The contenders, and the number of ranges of each.
 const CONTENDERS: [(Kind, usize); 14] = [
     (Kind::Bare, 0),
     (Kind::Parse, 0),
@@ -46,40 +47,41 @@ const CONTENDERS: [(Kind, usize); 14] = [
     (Kind::None, 0),
 ];
 
-/// Rounds, and how many more to make up for disturbed slices.
+/// Rounds, and the extra rounds that make up for disturbed slices.
 const ROUNDS: usize = 9;
 const MORE: usize = 9;
-/// Undisturbed slices that each contender should have.
+/// Undisturbed slices that each contender needs.
 const ENOUGH: usize = 5;
-/// A slice is disturbed if generator or node was kept from its CPU for more than this part of it.
+/// A slice is disturbed if generator or node was off its CPU for more than this fraction of it.
 const DISTURBED: f64 = 0.02;
 /// Ranges of the longest list in a short run.
 const MOST_IN_SHORT: usize = 3_500;
-/// No round begins after this.
+/// No round starts after this.
 const LONGEST: Duration = Duration::from_secs(150);
-/// The length of a slice, and how long after the begin of a window it begins: well within the window's 134 ms, given that the
-/// kernel's coarse clock is up to 10 ms late.
+/// Length of a slice, and its delay after the start of a window. Both are well within the window's
+/// 134 ms, although the kernel's coarse clock is up to 10 ms late.
 const SLICE: Duration = Duration::from_millis(90);
 const AFTER: u64 = 12_000_000;
-/// Frames between two looks at the clock: some milliseconds. For each burst the kernel makes its frames anew, while the node has nothing to do.
+/// Frames between two readings of the clock: some milliseconds. The kernel makes the frames of each
+/// burst again, while the node is idle.
 const BURST: u32 = 65_536;
 
-/// What one slice gave.
+/// Measurements of one slice.
 #[derive(Clone, Copy)]
 struct Slice {
     /// Millions of packets a second.
     rate: f64,
     /// Nanoseconds of the node's CPU a packet.
     cost: f64,
-    /// The part of what was sent for which the node's ring had no room, in percent.
+    /// Percentage of the sent frames for which the node's ring had no room.
     lost: f64,
-    /// The part of it that somebody else took.
+    /// Fraction of the slice that other processes took.
     disturbed: f64,
-    /// Before and after it, the slower one.
+    /// Speed before and after the slice, the slower of each.
     speed: Speed,
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn run(short: bool) -> Result<Table> {
     let progress = Progress::new("flood");
     let (wanted, mut notes) = available(&CONTENDERS, |contender| contender.0);
@@ -125,9 +127,9 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     Ok(table(&contenders, &with_slow_ones_marked(&slices), notes))
 }
 
-/// A road for each contender.
+/// A link for each contender.
 pub(crate) fn roads(count: usize) -> Result<Vec<Road>> {
-    // The kernel's thread has the interface's name in its own, and there may be other roads.
+    // The name of the kernel thread contains that of the interface, and other links may exist.
     let id = std::process::id();
     (0..count)
         .map(|number| Road::new(&format!("b{id}x{number:02}"), true))
@@ -136,7 +138,7 @@ pub(crate) fn roads(count: usize) -> Result<Vec<Road>> {
 
 fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
     let road = contender.road;
-    // Attaching a program may start the thread anew, so it is looked up each time.
+    // Attaching a program may start a new thread, so it is looked up each time.
     let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
         .context("the node's receive queue has no thread of its own")?;
     let soft = Clock::of_kernel(&format!("ksoftirqd/{}", cpus::NODE))?;
@@ -147,7 +149,7 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
         wait_for_a_window()?;
         contender.prepare()?;
         let slice = slice(flood, road, &queue, soft.as_ref(), early)?;
-        // Reports without a budget: the slice began too late, and went on into the next window.
+        // Reports without a budget: the slice began too late and ran into the next window.
         let on_time = before == contender.reported()?;
         Ok(Slice {
             disturbed: if on_time { slice.disturbed } else { 1.0 },
@@ -192,7 +194,7 @@ fn slice(
     })
 }
 
-/// Waits until a window of the budget for reports has just begun.
+/// Waits until a window of the report budget has just started.
 fn wait_for_a_window() -> Result<()> {
     let length = 1 << REPORT_WINDOW_SHIFT;
     let past = (now()? - AFTER) % length;
@@ -200,7 +202,8 @@ fn wait_for_a_window() -> Result<()> {
     Ok(())
 }
 
-/// The same, with those counted as disturbed during which the node's CPU was slower than at its best, or further away.
+/// The slices, with those also counted as disturbed during which the node's CPU was slower or
+/// further away than its best.
 fn with_slow_ones_marked(slices: &[[Vec<Slice>; 2]]) -> Vec<[Vec<Slice>; 2]> {
     let best = Speed::best(slices.iter().flatten().flatten().map(|slice| slice.speed));
     let mut slices = slices.to_vec();
@@ -221,7 +224,7 @@ fn undisturbed(slices: &[Slice]) -> usize {
         .count()
 }
 
-/// One SYN of a source that nobody has seen, just before the flood.
+/// Sends one SYN from an unused source just before the flood.
 fn lone_syn(road: &Road) -> Result<()> {
     road.client().run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
@@ -233,13 +236,13 @@ fn lone_syn(road: &Road) -> Result<()> {
             &SockaddrIn::from(address),
         )?;
         let target = std::net::SocketAddrV4::new(NODE[0].parse()?, PORT);
-        // It is on its way when the call returns; nothing will answer.
+        // The SYN is on its way when the call returns; no host answers it.
         let _ = socket.connect(&std::net::SocketAddr::from(target).into());
         Ok(())
     })
 }
 
-/// What the contender with `run` beside has to show: its memory, and the lone SYN in its log.
+/// Measures the contender with `run`: its memory, and the single SYN in its log.
 fn watched(contender: &mut Contender<'_>, notes: &mut Vec<String>) -> Result<()> {
     let Some(run) = &mut contender.run else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What answers on the protected port.
+//! The server on the protected port.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use crate::cpus::{self, Clock};
 /// Accepts connections and closes them, on the node's CPU, until dropped.
 pub(crate) struct Listener {
     socket: TcpListener,
-    /// What it takes of the node's CPU.
+    /// CPU time that it takes on the node's CPU.
     pub(crate) clock: Clock,
     worker: Option<JoinHandle<()>>,
 }
@@ -31,13 +31,13 @@ impl Listener {
         let copy = socket.try_clone()?;
         let (sender, clock) = mpsc::channel();
         let worker = thread::spawn(move || {
-            // Elsewhere it would take the generator's time.
+            // On another CPU it would take the generator's time.
             if cpus::pin(0, cpus::NODE).is_err() || sender.send(Clock::of_this_thread()).is_err() {
                 return;
             }
             loop {
                 match copy.accept() {
-                    // Closed at once, but the client mostly was faster.
+                    // Closed at once, though most clients close first.
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(_) => break,
@@ -54,7 +54,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Wakes the worker, which finds nothing more to accept.
+        // Wakes the worker, which then finds no connection to accept.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();

@@ -1,4 +1,5 @@
-//! What it takes to load the program: instructions for the verifier to go through, and the time until it is on an interface.
+//! Cost of loading the program: instructions that the verifier processes, and the time until the
+//! program is on an interface.
 
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use tests::{
 
 use crate::table::{Cell, Column, Table};
 
-/// Loads it as often, each time onto an interface without a filter.
+/// Loads it `rounds` times, each time onto an interface without a filter.
 pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
     let rounds = if short { 1 } else { 7 };
     let node = Namespace::new("bench")?;

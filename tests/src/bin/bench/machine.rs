@@ -1,4 +1,4 @@
-//! Where and when it was measured.
+//! Place and time of the measurement.
 
 use std::{fmt, fs, process::Command};
 
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one, now.
+    /// The present machine and day.
     pub(crate) fn this() -> Result<Self> {
         let cpus = fs::read_to_string("/proc/cpuinfo").context("read `/proc/cpuinfo`")?;
         let cpu = cpus
@@ -33,7 +33,7 @@ impl Machine {
         })
     }
 
-    /// The same for programs.
+    /// The same as JSON.
     pub(crate) fn json(&self) -> Value {
         json!({
             "cpu": self.cpu, "cpus": self.cpus, "kernel": self.kernel, "filter": self.filter,

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what the program, a packet, a change of the list and a flood cost, and what a client notices; each beside its peers, in
-//! one interleaved run.
+//! `cargo xtask bench` measures the load of the program, packets, changes of the list, floods, and
+//! their effect on a client. Each contender is measured next to its peers in one interleaved run.
 
 mod load;
 mod micro;
@@ -93,7 +93,8 @@ fn main() -> Result<()> {
     let mut saved = Map::new();
     for part in parts {
         let started = Instant::now();
-        // In a thread of its own: it pins that to a CPU, and the next part is not to inherit it.
+        // In a thread of its own: a part pins its thread to a CPU, and the next part must not
+        // inherit that.
         let tables = thread::scope(|scope| {
             let measuring = scope.spawn(|| part.measure(arguments.short));
             measuring
@@ -110,7 +111,7 @@ fn main() -> Result<()> {
         }
         let tables: Vec<Value> = tables.iter().map(Table::json).collect();
         saved.insert(part.name(), json!({ "seconds": seconds, "tables": tables }));
-        // After each part: what was measured is kept if the next one fails.
+        // After each part, so that its results are kept if the next one fails.
         let report = json!({ "machine": machine.json(), "short": arguments.short, "parts": saved });
         let file = out.join("bench.json");
         fs::write(&file, serde_json::to_string_pretty(&report)?)

@@ -11,14 +11,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 
-/// How often, and how long apart, the charge is looked at until it stays the same: replaced maps are freed after the command's end.
+/// Number and interval of readings until the charge stays the same: the kernel frees replaced maps
+/// after the command has ended.
 const LOOKS: usize = 40;
 const APART: Duration = Duration::from_millis(100);
 
-/// A control group that commands run in; what of theirs stays in the kernel is charged to it. Removed when dropped.
+/// A control group that commands run in. What they leave in the kernel is charged to it. Removed
+/// when dropped.
 pub(crate) struct Group {
     directory: PathBuf,
-    /// Where this process belongs.
+    /// The control group of this process.
     home: PathBuf,
     version: Version,
 }
@@ -30,7 +32,7 @@ enum Version {
 }
 
 impl Group {
-    /// Makes one. `None` if the machine has no memory controller to be had.
+    /// Makes a control group. `None` if no memory controller is available.
     pub(crate) fn new(name: &str) -> Result<Option<Self>> {
         let Some((root, version)) = root()? else {
             return Ok(None);
@@ -57,14 +59,15 @@ impl Group {
         }))
     }
 
-    /// Takes this process in, and all that it starts, until the value is dropped.
+    /// Moves this process and its future children into the group until the value is dropped.
     pub(crate) fn enter(&self) -> Result<Inside<'_>> {
         join(&self.directory)?;
         Ok(Inside(self))
     }
 
-    /// Bytes of kernel memory charged to it, once nothing more is freed. What the kernel would give back under pressure (names of files
-    /// that commands looked at) is taken back first.
+    /// Bytes of kernel memory charged to the group once the kernel has freed what it will free.
+    /// Reclaims first what the kernel would give back under pressure (cached names of files that
+    /// commands read).
     pub(crate) fn charged(&self) -> Result<u64> {
         let mut before = u64::MAX;
         for _ in 0..LOOKS {
@@ -72,7 +75,7 @@ impl Group {
                 Version::V1 => ("memory.force_empty", "0"),
                 Version::V2 => ("memory.reclaim", "1G"),
             };
-            // It fails when there is less to take back than it was asked for, as there is here.
+            // The write fails when less can be reclaimed than requested, as here.
             let _ = fs::write(self.directory.join(reclaim), amount);
             let now = self.read()?;
             if now == before {
@@ -104,12 +107,12 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Nobody is in it any more; an empty directory that stayed would do no harm.
+        // The group has no processes now. An empty directory that stayed would do no harm.
         let _ = fs::remove_dir(&self.directory);
     }
 }
 
-/// This process in a group.
+/// This process as a member of a group.
 pub(crate) struct Inside<'a>(&'a Group);
 
 impl Drop for Inside<'_> {
@@ -148,7 +151,8 @@ fn root() -> Result<Option<(PathBuf, Version)>> {
     Ok(None)
 }
 
-/// The memory that the maps pinned below `pins`, and the maps in them, lock by the kernel's count, as `bpftool map show` has it.
+/// Memory that the maps pinned below `pins`, and their inner maps, lock by the kernel's count, as
+/// in `bpftool map show`.
 pub(crate) fn memlock(pins: &Path) -> Result<Memlock> {
     let mut memlock = Memlock::default();
     let mut folders = vec![pins.to_owned()];
@@ -170,8 +174,8 @@ pub(crate) fn memlock(pins: &Path) -> Result<Memlock> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Memlock {
     pub(crate) all: u64,
-    /// Part of it. The kernel makes the values of these before it notes down whom to charge (`map_create` in kernel/bpf/syscall.c, Linux
-    /// 6.18), so that it charges nobody.
+    /// Part of `all`: the values of per-CPU arrays. The kernel allocates them before it records the
+    /// group to charge (`map_create` in kernel/bpf/syscall.c, Linux 6.18), so no group is charged.
     pub(crate) per_cpu_arrays: u64,
 }
 

@@ -1,5 +1,5 @@
-//! What a packet costs, by the length of the list: `apifence`, a plain LPM trie with the same ranges, and a program that parses and drops;
-//! beside a bare `XDP_DROP`, whose own cost is taken off.
+//! Cost of a packet by the length of the list, for `apifence`, a plain LPM trie with the same
+//! ranges, and a program that parses and drops. The cost of a bare `XDP_DROP` is subtracted.
 
 use anyhow::{Context as _, Result};
 use aya::programs::Xdp;
@@ -30,15 +30,15 @@ use crate::{
 
 const CONTENDERS: [&str; 3] = ["apifence", "XDP, plain LPM", "parse and drop"];
 
-/// How much of it.
+/// Size of the measurement.
 struct Plan {
     /// Ranges of a list, all of one family.
     sizes: &'static [usize],
-    /// Rounds for a list, undisturbed ones; each contender runs once a round.
+    /// Undisturbed rounds for a list; each contender runs once per round.
     rounds: usize,
-    /// How many there may be to come to that.
+    /// Maximum number of rounds to reach that.
     most_rounds: usize,
-    /// Sources of a kind, a power of two.
+    /// Sources of a kind; a power of two.
     sources: usize,
     /// Packets in a run.
     repeat: u32,
@@ -58,31 +58,31 @@ const SHORT: Plan = Plan {
     sources: 1 << 8,
     repeat: 1_000,
 };
-/// The size at which what passes is measured, too; the second of a plan.
+/// Index in `sizes` at which passing packets are measured, too.
 const PASSES_AT: usize = 1;
-/// Sources of a kind whose verdicts are looked at one by one.
+/// Sources of a kind whose verdicts are checked one by one.
 const LOOKED_AT: u32 = 256;
 
-/// A frame, the sources it comes from, and what each contender takes for it.
+/// A frame, its sources, and the wanted action of each contender.
 struct Case {
     name: &'static str,
     kind: Kind,
     frame: Vec<u8>,
-    /// What each contender has to answer.
+    /// The wanted action of each contender.
     actions: [u8; 3],
     runs: Vec<Runs>,
 }
 
-/// What a round gave for a case.
+/// Measurements of a case in one round.
 #[derive(Clone, Copy)]
 struct Runs {
-    /// Nanoseconds a packet, of each contender.
+    /// Nanoseconds per packet, by contender.
     cost: [f64; 3],
-    /// Of the CPU before and after it, the slower one.
+    /// Speed of the CPU before and after, the slower of each.
     speed: Speed,
 }
 
-/// Measures: what is for a protected port, and what is not.
+/// Measures packets to a protected port and packets to others.
 pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
     let plan = if short { SHORT } else { PLAN };
     let progress = Progress::new("micro");
@@ -150,14 +150,14 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
     Ok(vec![guarded, passing])
 }
 
-/// Those during which the CPU was not slower than at its best.
+/// The rounds during which the CPU was not slower than its best.
 fn kept(runs: &[Runs], best: Speed) -> Vec<Runs> {
     cpus::undisturbed(runs, 0.0, |runs| runs.speed.disturbance(best))
 }
 
-/// A family's cases: the three kinds of sources, and what passes whoever sends it.
+/// The cases of a family: the three kinds of sources, and packets that pass from any source.
 fn cases(family: Family, with_passing: bool, list: &[IpNet]) -> Vec<Case> {
-    // Any address will do: the carousel writes others over it.
+    // Any address will do: the carousel overwrites it.
     let source = inside(list[0], &mut Rng::with_seed(0));
     let case = |name, kind, frame, actions| Case {
         name,
@@ -196,7 +196,7 @@ fn cases(family: Family, with_passing: bool, list: &[IpNet]) -> Vec<Case> {
     cases
 }
 
-/// A node with the filter, and the carousel beside.
+/// A node with the filter and the carousel.
 struct Node {
     family: Family,
     namespace: Namespace,
@@ -218,7 +218,8 @@ impl Node {
         })
     }
 
-    /// Puts the list in force, and has every contender judge every case, each another one first in a round.
+    /// Puts the list in force and runs every case on every contender. Each round starts with
+    /// another contender.
     fn measure(
         &mut self,
         list: &[IpNet],
@@ -290,7 +291,7 @@ impl Node {
                 case.runs.push(Runs { cost, speed });
             }
         }
-        // Before the next list comes, so that no two of them are in memory.
+        // Before the next list, so that two of them are never in memory.
         apifence.ok(&["detach"]).map(drop)
     }
 }

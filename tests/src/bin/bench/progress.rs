@@ -1,4 +1,4 @@
-//! What is being done, said on stderr while it lasts.
+//! Progress of the measurement, on stderr.
 
 use std::{
     fmt::Display,
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of a part that begins now.
+    /// Starts a part.
     pub(crate) fn new(part: &'static str) -> Self {
         Self {
             part,
@@ -23,7 +23,8 @@ impl Progress {
         }
     }
 
-    /// Says what is done next: in place of what was said before on a terminal, a line each in a log.
+    /// Shows the next step: on a terminal in place of the previous one, in a log on a line of its
+    /// own.
     pub(crate) fn say(&self, what: impl Display) {
         let seconds = self.elapsed().as_secs();
         let line = format!("{} {}:{:02}  {what}", self.part, seconds / 60, seconds % 60);
@@ -34,7 +35,7 @@ impl Progress {
         }
     }
 
-    /// Says which round is next; those after the last one planned make up for disturbed ones.
+    /// Shows the next round; those after the last planned one make up for disturbed ones.
     pub(crate) fn round(&self, round: usize, planned: usize) {
         let more = if round <= planned {
             ""
@@ -44,7 +45,7 @@ impl Progress {
         self.say(format_args!("round {round} of {planned}{more}"));
     }
 
-    /// How long the part lasts so far.
+    /// Time since the part started.
     pub(crate) fn elapsed(&self) -> Duration {
         self.since.elapsed()
     }

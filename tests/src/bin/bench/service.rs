@@ -1,7 +1,9 @@
-//! What an authorized client notices of a flood: 500 connections a second beside a million packets a second.
+//! Effect of a flood on an authorized client: 500 connections a second during a million packets a
+//! second.
 //!
-//! Flood and client share a CPU: whenever the client has something to do, it goes first, and waits for 16 frames at most.
-//! A connection counts from `connect` to the moment that the client sees that the socket can be written to.
+//! Flood and client share a CPU. The client takes precedence whenever it is runnable, and waits for
+//! 16 frames at most. A connection lasts from `connect` until the client sees the socket as
+//! writable.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +31,7 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
-/// Who; all but the first and the last with 3,500 ranges.
+/// The contenders; all but the first and the last have 3,500 ranges.
 const CONTENDERS: [Kind; 8] = [
     Kind::OneAddress,
     Kind::Apifence,
@@ -41,24 +43,24 @@ const CONTENDERS: [Kind; 8] = [
     Kind::None,
 ];
 const RANGES: usize = 3_500;
-/// Rounds, and how many more to make up for disturbed ones.
+/// Rounds, and the extra rounds that make up for disturbed ones.
 const ROUNDS: usize = 15;
 const MORE: usize = 15;
-/// Undisturbed rounds that each contender should have.
+/// Undisturbed rounds that each contender needs.
 const ENOUGH: usize = 9;
-/// A round is disturbed if others had more than this part of the two CPUs.
+/// A round is disturbed if other processes had more than this fraction of the two CPUs.
 const DISTURBED: f64 = 0.05;
-/// No round begins after this.
+/// No round starts after this.
 const LONGEST: Duration = Duration::from_secs(100);
-/// Frames between two looks whether the client is done: 10 ms.
+/// Frames between two checks of the client: 10 ms.
 const BURST: u32 = 10_000;
-/// Time between two connections, and for how long there are new ones.
+/// Interval between connections, and the time in which new ones are made.
 const PACE: Duration = Duration::from_millis(2);
 const LENGTH: Duration = Duration::from_millis(500);
-/// What has no answer by then has failed.
+/// A connection without an answer after this time has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn run(short: bool) -> Result<Table> {
     let progress = Progress::new("service");
     let (wanted, mut notes) = available(&CONTENDERS, |kind| *kind);
@@ -143,24 +145,25 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     })
 }
 
-/// What a round gave.
+/// Measurements of one round.
 #[derive(Clone, Copy)]
 struct Round {
-    /// Connections made, of 100.
+    /// Connections made, in percent.
     success: f64,
-    /// Connections made, a second.
+    /// Connections per second.
     rate: f64,
-    /// Milliseconds to a connection.
+    /// Milliseconds per connection.
     p50: f64,
     p99: f64,
-    /// Millions of packets a second that the node took.
+    /// Millions of packets per second that the node took.
     flood: f64,
     disturbed: f64,
-    /// Of both CPUs before and after it, the slower one.
+    /// Speed of both CPUs before and after the round, the slower of each.
     speed: Speed,
 }
 
-/// The same, with those counted as disturbed during which a CPU was slower than at its best, or further away.
+/// The rounds, with those also counted as disturbed during which a CPU was slower or further away
+/// than its best.
 fn with_slow_ones_marked(all: &[Vec<Round>]) -> Vec<Vec<Round>> {
     let best = Speed::best(all.iter().flatten().map(|round| round.speed));
     let mut all = all.to_vec();
@@ -212,7 +215,8 @@ fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result
     })
 }
 
-/// What came of it: `lasted` in seconds, `ran` the nanoseconds that all of ours took of both CPUs, `taken` frames of the flood.
+/// Result of a round: `lasted` in seconds, `ran` the CPU nanoseconds of our own threads on both
+/// CPUs, `taken` frames of the flood.
 fn round(
     mut times: Vec<Duration>,
     length: Duration,
@@ -235,7 +239,7 @@ fn round(
     }
 }
 
-/// The time that each connection took; the failed ones took all the time there was.
+/// The time of each connection; a failed one counts the whole limit.
 fn connects(length: Duration) -> Result<Vec<Duration>> {
     let target = at(NODE[0], PORT);
     let started = Instant::now();
@@ -259,7 +263,8 @@ fn connects(length: Duration) -> Result<Vec<Duration>> {
     }
 }
 
-/// Waits for one to be through, but no longer than that, and moves those that are, or have waited too long, from one to the other.
+/// Waits for one connection to be made, but no longer than the limit. Moves those that are made or
+/// timed out from one queue to the other.
 fn answered(
     waiting: &mut Vec<(Instant, Socket)>,
     times: &mut Vec<Duration>,
@@ -295,7 +300,7 @@ fn answered(
 fn connect(target: SocketAddr) -> Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    // Its end is a reset, and leaves nothing behind.
+    // Closing sends a reset, which leaves no state.
     socket.set_linger(Some(Duration::ZERO))?;
     match socket.connect(&target.into()) {
         Ok(()) => {}

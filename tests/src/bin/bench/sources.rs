@@ -1,4 +1,4 @@
-//! Lists, and sources that miss one, nearly miss it, and hit it.
+//! Lists, and sources that miss, nearly miss or hit them.
 
 use std::{
     iter,
@@ -15,11 +15,11 @@ use tests::{
 /// Where sources come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Anywhere, but from no range.
+    /// Outside every range, anywhere.
     Miss,
-    /// From no range, but from the /24 or /48 of a longer one.
+    /// Outside every range, but in the same /24 or /48 as a longer one.
     Near,
-    /// From a range.
+    /// Inside a range.
     Hit,
 }
 
@@ -31,7 +31,8 @@ impl Kind {
     ];
 }
 
-/// So many ranges of a family, sorted: /16 to /32 anywhere a host may be, /32 to /64 with some /128 in `2000::/4`. Some are inside others.
+/// That many ranges of a family, sorted: /16 to /32 at any unicast address, or /32 to /64 with some
+/// /128 in `2000::/4`. Some are inside others.
 pub(crate) fn list(family: Family, size: usize, rng: &mut Rng) -> Vec<IpNet> {
     let mut list: Vec<IpNet> = iter::repeat_with(|| match family {
         Family::V4 => Ipv4Net::new_assert(anywhere4(rng), rng.u8(16..=32))
@@ -69,9 +70,10 @@ fn anywhere6(rng: &mut Rng) -> Ipv6Addr {
 pub(crate) struct Ranges<'a> {
     family: Family,
     ranges: &'a [IpNet],
-    /// Those longer than the block that a near source shares with them; all, if none is.
+    /// The ranges longer than the block that a near source shares with them; all ranges if there is
+    /// none.
     long: Vec<IpNet>,
-    /// First and last address of what they cover, sorted, without overlaps.
+    /// First and last address of each covered interval, sorted, without overlaps.
     covered: Vec<(u128, u128)>,
 }
 
@@ -106,7 +108,7 @@ impl<'a> Ranges<'a> {
         }
     }
 
-    /// So many sources of a kind.
+    /// That many sources of a kind.
     pub(crate) fn sources(&self, kind: Kind, count: usize, rng: &mut Rng) -> Vec<IpAddr> {
         let any = |ranges: &[IpNet], rng: &mut Rng| ranges[rng.usize(..ranges.len())];
         iter::repeat_with(|| match (kind, self.family) {

@@ -1,8 +1,8 @@
-//! Tables of what was measured: printed as text or markdown, saved as JSON.
+//! Tables of measurements: printed as text or markdown, saved as JSON.
 
 use serde_json::{Value, json};
 
-/// Some numbers of the same thing.
+/// Measurements of one quantity.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     pub(crate) median: f64,
@@ -12,7 +12,7 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// Of some numbers, in any order; there must be one.
+    /// From measurements in any order; there must be at least one.
     pub(crate) fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
         Self {
@@ -24,7 +24,7 @@ impl Cell {
     }
 }
 
-/// A column: its title, and digits behind the point.
+/// A column: its title and its number of decimals.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column(pub(crate) &'static str, pub(crate) usize);
 
@@ -33,9 +33,9 @@ pub(crate) struct Column(pub(crate) &'static str, pub(crate) usize);
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) columns: Vec<Column>,
-    /// A cell is empty where nothing was measured.
+    /// A cell is empty if there is no measurement.
     pub(crate) rows: Vec<(String, Vec<Option<Cell>>)>,
-    /// What was seen beside the numbers.
+    /// Observations that are not numbers.
     pub(crate) notes: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ impl Table {
         }
     }
 
-    /// The same for programs.
+    /// The same as JSON.
     pub(crate) fn json(&self) -> Value {
         let columns: Vec<_> = self.columns.iter().map(|column| column.0).collect();
         let rows: Vec<_> = self

@@ -1,4 +1,5 @@
-//! The program that a textbook has: fixed offsets, then a trie, or one address; the measure of what more costs.
+//! The textbook program: fixed offsets, then a trie or one address. It shows the cost of everything
+//! beyond that.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -19,9 +20,9 @@ const PORTS: [i32; 2] = [0xbb01, 0x2b19];
 const TYPE_V4: i32 = 0x0008;
 const TYPE_V6: i32 = 0xdd86;
 
-/// A program that lets in whom a trie per family holds.
+/// A program that authorizes the sources in a trie per family.
 pub(crate) fn tries(list: &[IpNet]) -> Result<Foreign> {
-    // `BPF_MAP_TYPE_LPM_TRIE` with `BPF_F_NO_PREALLOC`, as it must be.
+    // `BPF_MAP_TYPE_LPM_TRIE` with `BPF_F_NO_PREALLOC`, which this type requires.
     let trie = |name, key| MapShape {
         name,
         kind: 11,
@@ -73,16 +74,17 @@ pub(crate) fn tries(list: &[IpNet]) -> Result<Foreign> {
     Ok(program)
 }
 
-/// A program that knows nobody: it drops what is for a protected port.
+/// A program without a list: it drops packets to a protected port.
 pub(crate) fn parse() -> Result<Foreign> {
     let nobody = |code: Code| code.jump(When::Always, 0, 0, "drop");
     Foreign::with_code(program(nobody, nobody), &[DROP_COUNTER])
 }
 
-/// A program that knows one address of each family, in its instructions.
+/// A program with one address of each family in its instructions.
 pub(crate) fn one_address(address: Ipv4Addr, address6: Ipv6Addr) -> Result<Foreign> {
     let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    // A jump compares with a number extended by its sign, and a load extends by zeros: so through a register.
+    // A jump sign-extends its number and a load zero-extends, so the number goes through a
+    // register.
     let differs = |code: Code, at, bytes: &[u8]| {
         code.load(Size::Word, 5, 2, at)
             .set_wide(4, u64::from(word(bytes)))
@@ -108,7 +110,8 @@ const DROP_COUNTER: MapShape = MapShape {
     flags: 0,
 };
 
-/// Untagged, no options, no extension headers, TCP to 443 or 6443: then what the families say, with the frame in register 2.
+/// Matches untagged frames without options and extension headers, TCP to 443 or 6443. Continues
+/// with the code of the family; the frame is in register 2.
 fn program(v4: impl Fn(Code) -> Code, v6: impl Fn(Code) -> Code) -> Code {
     let port = |code: Code, at, then| {
         code.load(Size::Half, 5, 2, at)

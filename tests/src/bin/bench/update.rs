@@ -1,4 +1,5 @@
-//! How long a change of the list takes, and what memory the list takes: `apifence`, `nft -f` and `ipset restore` with the same list.
+//! Duration of a change of the list, and memory of the list, for `apifence`, `nft -f` and `ipset
+//! restore` with the same list.
 
 use std::{
     collections::BTreeSet,
@@ -29,16 +30,16 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
-/// How many entries, and how often.
+/// Numbers of entries, and of rounds.
 type Sizes = [(usize, usize)];
 const SIZES: &Sizes = &[(10, 7), (3_500, 7), (100_000, 5), (1_000_000, 3)];
 const SHORT: &Sizes = &[(10, 2), (1_000, 2)];
 
-/// The place of the size at which one entry is added.
+/// Index of the size at which one entry is added.
 const ADDED_TO: usize = 2;
 const ADDED_TO_IN_SHORT: usize = 1;
 
-/// Who changes a list.
+/// The program that changes a list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
     Apifence,
@@ -58,7 +59,7 @@ impl Who {
     }
 }
 
-/// What a contender is asked to do.
+/// The task of a contender.
 #[derive(Clone, Copy)]
 enum Task {
     /// Put the whole list in force.
@@ -67,10 +68,10 @@ enum Task {
     Add(Ipv4Net),
 }
 
-/// What a command of each took, in milliseconds; the first is `apifence` until its list is in force.
+/// Milliseconds of each contender's commands; the first is `apifence` until its list is in force.
 type Times = [Vec<f64>; 4];
 
-/// Measures: the times, and the memory.
+/// Measures times and memory.
 pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
     let progress = Progress::new("update");
     let (sizes, added_to) = if short {
@@ -151,7 +152,8 @@ fn cells(times: Times) -> Vec<Option<Cell>> {
     times.map(cell).to_vec()
 }
 
-/// Ranges that do not overlap, which nftables would not take: one in each of as many /24 and /48.
+/// Ranges that do not overlap, because nftables refuses overlaps: one in each of that many /24 and
+/// /48.
 fn list(size: usize, rng: &mut Rng) -> Vec<IpNet> {
     let mut places = BTreeSet::new();
     while places.len() < size / 2 {
@@ -172,24 +174,24 @@ fn list(size: usize, rng: &mut Rng) -> Vec<IpNet> {
                 .into(),
         );
     }
-    // Nobody writes a sorted list.
+    // Shuffled: an operator's list is not sorted.
     rng.shuffle(&mut list);
     list
 }
 
-/// A node with all three of them.
+/// A node with all three programs.
 struct Node {
     namespace: Namespace,
     scratch: TempDir,
     contenders: Vec<Who>,
-    /// Notes about those that are not installed.
+    /// Notes about programs that are not installed.
     lacking: Vec<String>,
-    /// Of each of them all, where there is a memory controller.
+    /// A control group for each of the three, if there is a memory controller.
     groups: [Option<Group>; 3],
 }
 
 impl Node {
-    /// Nobody is listed.
+    /// The list is empty.
     fn new() -> Result<Self> {
         let namespace = Namespace::new("bench")?;
         add_interface(&namespace)?;
@@ -288,7 +290,8 @@ impl Node {
         Ok(())
     }
 
-    /// Has each contender do what `task` gives for a round, with which list; in each round another one is first.
+    /// Runs `task` for a round on each contender with this list; each round starts with another
+    /// contender.
     fn measure(&self, rounds: usize, task: impl Fn(usize) -> (Task, usize)) -> Result<Times> {
         let mut times = Times::default();
         for round in 1..=rounds {
@@ -309,10 +312,10 @@ impl Node {
         Ok(times)
     }
 
-    /// Has a contender do its task with a list.
+    /// Runs a contender's task with a list.
     fn run(&self, who: Who, task: Task, list: usize) -> Result<(Option<f64>, f64)> {
         let file = self.file(&format!("{}-{list}", who.name()));
-        // Its config file is there as long as it is.
+        // The config file exists as long as `apifence`.
         let apifence = self.apifence()?;
         let mut command = match (who, task) {
             (Who::Apifence, Task::Set) => {
@@ -336,7 +339,8 @@ impl Node {
         self.timed(who, &mut command)
     }
 
-    /// Milliseconds from the start of a contender's command to its line `in force`, and to its end, which must be a good one.
+    /// Milliseconds from the start of the command until its line `in force`, and until its end,
+    /// which must be a success.
     fn timed(&self, who: Who, command: &mut Command) -> Result<(Option<f64>, f64)> {
         let _inside = self.groups[who as usize]
             .as_ref()
@@ -365,7 +369,7 @@ impl Node {
         Ok((in_force, end))
     }
 
-    /// What each takes of the kernel's memory.
+    /// Kernel memory of each program.
     fn memory(&self) -> Result<Vec<Option<Cell>>> {
         let cell = |bytes: u64| Cell::of(vec![bytes as f64 / f64::from(1 << 20)]);
         let charged = |who: Who| {
@@ -387,7 +391,7 @@ impl Node {
         Ok(numbers.map(|bytes| bytes.map(cell)).to_vec())
     }
 
-    /// What `ipset` says of its sets.
+    /// Memory of its sets in bytes, as `ipset` reports it.
     fn ipset_by_itself(&self) -> Result<u64> {
         let output = self
             .namespace
