@@ -1,4 +1,4 @@
-//! What `attach` would change, what it says of that, and what its status and its deadline mean.
+//! The changes that `attach` announces, its exit status, and its deadline.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn done(ran: Ran) -> Result<Ran> {
     Ok(ran)
 }
 
-/// The window of a trial begins when packets meet what is on trial, however long it takes until then.
+/// The time of a trial starts at the activation, however long that takes.
 #[test]
 fn deadlines_count_from_the_activation() -> Result<()> {
     let site = Site::new()?;
@@ -36,7 +36,7 @@ fn deadlines_count_from_the_activation() -> Result<()> {
     let number = site.node.ip(&format!("-o link show dev {INTERFACE}"))?;
     let number = number.split(':').next().context("no number")?.to_owned();
     let interfaces = filter.bpffs().join(layout).join("interfaces").join(number);
-    // Attaching takes four seconds, which is more than the window.
+    // Attaching takes four seconds, longer than the trial.
     let slowly = |words: &[&str]| -> Result<(Timestamp, Ran)> {
         let mut strace = std::process::Command::new("strace");
         strace.args([
@@ -65,7 +65,7 @@ fn deadlines_count_from_the_activation() -> Result<()> {
     Ok(())
 }
 
-/// When the trial that was begun ends.
+/// Time at which the started trial ends.
 fn deadline(ran: &Ran) -> Result<Timestamp> {
     let words = ran.stderr.split("in force until ").nth(1);
     let time = words.and_then(|words| words.split(": ").next());
@@ -102,7 +102,7 @@ fn what_attach_would_change_is_shown_and_told() -> Result<()> {
     let same_again = [&ATTACH[..3], &["--dry-run"]].concat();
     said.extend(all(&filter, &[&words, &same_again])?);
     ensure!(said.iter().all(|ran| ran.code == Some(0)), "{said:?}");
-    // What is refused is refused in the dry run as well.
+    // A dry run refuses the same input.
     let _open = site.stranger_gets_in(Family::V4, PORT)?;
     let cuts = ["--authorized-ip-ranges", "192.0.2.77"];
     for words in [
@@ -140,7 +140,7 @@ fn what_attach_would_change_is_shown_and_told() -> Result<()> {
     Ok(())
 }
 
-/// The status is that of the change, and not that of its answer.
+/// The exit status is that of the change, and not that of its output.
 #[test]
 fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
     let site = Site::new()?;
@@ -167,8 +167,8 @@ fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
     Ok(())
 }
 
-/// systemd and udev give alternative names, which `ip` takes everywhere: whoever types one, or
-/// writes it into the file, is told the other.
+/// systemd and udev give alternative names, which `ip` accepts everywhere. A command or file that
+/// uses one gets the real name in the error.
 #[test]
 fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
     let site = Site::new()?;

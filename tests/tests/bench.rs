@@ -1,5 +1,5 @@
-//! The benchmark: its generator at its slowest, where every frame arrives and is what it says; and all of it in short, where every
-//! contender has its numbers.
+//! The benchmark: at its slowest the generator loses no frame and every frame is right; the short
+//! benchmark gives every contender its numbers.
 
 use std::{
     fs,
@@ -17,11 +17,11 @@ use tests::{
     wait::until,
 };
 
-/// Frames in all, and at a time: the node's ring holds 256.
+/// Total frames, and frames per burst: the node's ring holds 256.
 const COUNT: u64 = 10_000;
 const STEP: u32 = 200;
 
-/// Sends the flood so that none of it is lost.
+/// Sends the flood without loss.
 fn flood(road: &Road, family: Family) -> Result<()> {
     road.flood(family, Pace::Full, |flood| {
         let before = road.taken()?;
@@ -39,7 +39,7 @@ fn flood(road: &Road, family: Family) -> Result<()> {
 fn a_flood_arrives_to_the_frame_and_is_counted_so() -> Result<()> {
     let road = Road::new("flooded", false)?;
     let filter = Apifence::new(road.node())?;
-    // All of it is near a range that holds none of it.
+    // Every source is near a range, and in none.
     filter.ok(&[
         "attach",
         "--interface",
@@ -54,7 +54,7 @@ fn a_flood_arrives_to_the_frame_and_is_counted_so() -> Result<()> {
             "{}",
             filter.ok(&["stats"])?
         );
-        // Neighbours have things to say to each other, too; no segment passes.
+        // The neighbours send other packets, too; no segment passes.
         ensure!(filter.dropped()? == dropped && filter.packets("pass", "authorized")? == 0);
     }
     Ok(())
@@ -102,7 +102,7 @@ fn every_contender_has_its_numbers() -> Result<()> {
     for name in ["cpu", "cpus", "kernel", "filter", "date"] {
         ensure!(!report["machine"][name].is_null(), "no `{name}`: {text}");
     }
-    // By part and table: what must have numbers, whatever else is installed.
+    // By part and table: the rows that need numbers, whatever else is installed.
     let wanted = [
         ("load", 0, "apifence"),
         ("micro", 0, "IPv4, near, 100"),
@@ -130,7 +130,7 @@ fn every_contender_has_its_numbers() -> Result<()> {
         let values = found["values"].as_array().context("no values")?;
         let columns = table["columns"].as_array().context("no columns")?;
         ensure!(values.len() == columns.len(), "{part}, {row}: {found}");
-        // A peer may be missing, and the memory controller; apifence and its maps are never.
+        // A peer or the memory controller may be missing; apifence and its maps may not.
         let numbers: Vec<_> = values.iter().filter(|value| !value.is_null()).collect();
         ensure!(!numbers.is_empty(), "{part}, {row}: {found}");
         for number in numbers {
@@ -154,7 +154,8 @@ fn every_contender_has_its_numbers() -> Result<()> {
     Ok(())
 }
 
-/// A counter in a table of `/proc/net`: a line of names, and one of numbers, each behind the table's own.
+/// A counter in a table of `/proc/net`: a line of names and one of numbers, each after the name of
+/// the table.
 fn counter(text: &str, table: &str, name: &str) -> u64 {
     let mut lines = text
         .lines()

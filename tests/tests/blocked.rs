@@ -1,5 +1,5 @@
-//! Nothing stops the watch: whatever blocks a file, a pipe or a writer, the filter stays on its interfaces, and the process says what it
-//! cannot do.
+//! Nothing stops the watch: a blocked file, pipe or writer leaves the filter on its interfaces, and
+//! the process reports what it cannot do.
 
 use std::{
     fs,
@@ -33,7 +33,8 @@ const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
 
-/// Detaches the link of the interface as `bpftool link detach` does, and wants it back; returns how many got in.
+/// Detaches the link of the interface as `bpftool link detach` does, and requires it back; returns
+/// the number of connections in between.
 fn detached_by_hand(site: &Site, filter: &Apifence<'_>) -> Result<usize> {
     let ifindex = site.node.ifindex(INTERFACE)?;
     let link = filter
@@ -42,7 +43,7 @@ fn detached_by_hand(site: &Site, filter: &Apifence<'_>) -> Result<usize> {
     detached(site, &link)
 }
 
-/// The same with the link pinned at `link`.
+/// Does the same with the link pinned at `link`.
 fn detached(site: &Site, link: &Path) -> Result<usize> {
     let target = at(NODE[Family::V4 as usize], PORT);
     let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
@@ -65,7 +66,7 @@ fn started(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
     Ok(daemon)
 }
 
-/// `run` ends when it is asked to, soon.
+/// `run` ends soon after a signal.
 fn ends(daemon: &mut Background) -> Result<()> {
     daemon.signal(Signal::SIGTERM)?;
     let began = Instant::now();
@@ -74,7 +75,7 @@ fn ends(daemon: &mut Background) -> Result<()> {
     Ok(())
 }
 
-/// Puts something in the place of the file at a path.
+/// Replaces the file at a path.
 type Make<'a> = &'a dyn Fn(&Path) -> Result<()>;
 
 #[test]
@@ -101,10 +102,10 @@ fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Resul
             println!("{words}: {got_in} connections while the link was detached");
             ensure!(get(&site.node, "/readyz")?.body.contains(words));
             ensure!(get(&site.node, "/healthz")?.status == 200);
-            // Others can work: nothing keeps the lock.
+            // The lock is free for others.
             filter.ok(&["check", "198.51.100.7"])?;
             if file == filter.config_file() {
-                // It could not tell what the file says, and takes the pins from its flag.
+                // The config file is unreadable, so the pins come from the flag.
                 filter.ok(&["ranges", "add", "192.0.2.200"])?;
                 filter.ok(&["ranges", "remove", "192.0.2.200"])?;
             } else {
@@ -126,14 +127,14 @@ fn a_terminal_that_takes_nothing_stops_nothing() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
-    // Pipes that nobody reads.
+    // Pipes without a reader.
     let mut command = filter.command(&[&["-v"], &RUN[..]].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut daemon = Killed(site.node.spawn(&mut command)?);
     until("it is ready", || {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
     })?;
-    // More than a pipe and the queue take.
+    // More than a pipe and the queue hold.
     for round in 0..400 {
         fs::write(
             filter.ranges_file(),
@@ -164,7 +165,8 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     let mut daemon = started(&site, &filter)?;
-    // A writer that reads its list from a pipe has no lock yet; one that is stopped inside a change has.
+    // A writer that reads its list from a pipe has no lock yet; one that is stopped inside a change
+    // has.
     let mut command = Command::new("strace");
     command.args([
         "-qq",
@@ -173,7 +175,7 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
         "/dev/null",
         "-e",
         "inject=fsync:signal=SIGSTOP",
-        // What is stopped would outlive whoever traces it.
+        // A stopped process would outlive its tracer.
         "setpriv",
         "--pdeathsig",
         "KILL",
@@ -192,7 +194,7 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
     ends(&mut daemon)
 }
 
-/// The interface is deleted, made anew, and guarded.
+/// The interface is deleted, made again, and guarded.
 fn comes_back(site: &Site, filter: &Apifence<'_>, daemon: &mut Background) -> Result<()> {
     site.node.ip(&format!("link delete {INTERFACE}"))?;
     daemon.line(|line| line.contains("is not there"))?;
@@ -216,12 +218,12 @@ fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
     }
     daemon.line(|line| line.starts_with("warning: pins were gone"))?;
     ensure!(filter.json(&["status"])?["state"] == "enforcing");
-    // The list is changed as before, and the filter goes by it.
+    // Changes of the list still work, and the filter obeys them.
     filter.ok(&["ranges", "add", STRANGER[1]])?;
     site.stranger_gets_in(Family::V6, PORT)?;
     ensure!(intruder.count() == 0, "{} got in", intruder.count());
     drop(intruder);
-    // It outlives the process again.
+    // The filter outlives the process again.
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait()?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
@@ -242,14 +244,15 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
     let target = at(NODE[0], PORT);
     let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
     mount_bpffs(Path::new(BPFFS))?;
-    // It is not mounted for process 1, so what is pinned in it would not stay: that is told, and the links are held.
+    // It is not mounted for process 1, so pins in it would not stay: `run` says so and holds the
+    // links.
     daemon.line(|line| line.starts_with("error: ") && line.contains("this process alone"))?;
     ensure!(get(&site.node, "/readyz")?.status == 503);
     let status = filter.json(&["status"])?;
     ensure!(status["state"] != "detached", "{status}");
     let ran = filter.run(&["detach"])?;
     ensure!(ran.code != Some(0), "{ran}");
-    // A change that no packet would meet is not said to be made.
+    // `run` does not claim a change that packets cannot meet.
     for change in [&["ranges", "add", "192.0.2.200"][..], &["ranges", "clear"]] {
         let ran = filter.run(change)?;
         ensure!(
@@ -306,7 +309,7 @@ fn little_is_done_where_nothing_happens() -> Result<()> {
     let counts = scratch.path().join("counts");
     let pid = daemon.pid().to_string();
     let mut seen = String::new();
-    // The first seconds are those of the start.
+    // Not counting the first seconds of the start.
     for _ in 0..4 {
         let mut strace = Command::new("timeout");
         strace.args([

@@ -1,4 +1,4 @@
-//! How much of the verifier's budget the program takes.
+//! The program's part of the verifier's budget.
 
 use anyhow::{Context as _, Result};
 use tests::{
@@ -7,7 +7,8 @@ use tests::{
     netns::Namespace,
 };
 
-/// The verifier gives up beyond this many instructions (`BPF_COMPLEXITY_LIMIT_INSNS` in `include/linux/bpf.h`).
+/// The verifier gives up beyond this many instructions (`BPF_COMPLEXITY_LIMIT_INSNS` in
+/// `include/linux/bpf.h`).
 const LIMIT: u32 = 1_000_000;
 
 /// A device whose frames start with the IP header.
@@ -21,7 +22,7 @@ fn verified(apifence: &Apifence<'_>, node: &Namespace, interface: &str) -> Resul
         .context("the kernel does not say how many instructions it verified")
 }
 
-/// The other half is for other kernels, whose verifiers go through more states of the same program.
+/// The other half is for other kernels, whose verifiers process more states of the same program.
 #[test]
 fn the_programs_take_less_than_half_of_the_verifiers_budget() -> Result<()> {
     let node = Namespace::new("node")?;

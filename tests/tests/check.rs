@@ -1,4 +1,4 @@
-//! `check` says what the program says, of whatever it is asked.
+//! `check` agrees with the program on every source.
 
 use std::{fs, io::Write as _, path::Path, process::Stdio, thread};
 
@@ -43,7 +43,7 @@ fn results(ran: &Ran) -> Result<Vec<Value>> {
 fn each_form_of_a_source_gets_the_answer_it_asks_for() -> Result<()> {
     let namespace = Namespace::new("node")?;
     let apifence = attach(&namespace, LIST)?;
-    // What is asked, the verdict, and a word of the line that says why.
+    // The query, the verdict, and a word of the reason.
     let cases = [
         (
             "198.51.100.9",
@@ -78,7 +78,7 @@ fn each_form_of_a_source_gets_the_answer_it_asks_for() -> Result<()> {
         ensure!(results[0]["verdict"] == verdict, "{ran}");
         ensure!(results[0]["allowed"] == allowed, "{ran}");
     }
-    // One that is not allowed decides, wherever it stands.
+    // One address that is not allowed decides, in any position.
     for (all, code) in [
         (&["198.51.100.1", "::1"][..], 0),
         (&["198.51.100.1", "192.0.2.0/24", "::1"], 1),
@@ -130,7 +130,7 @@ fn sources_are_read_from_standard_input() -> Result<()> {
     Ok(())
 }
 
-/// With a list that is too long for the header, so that table and bitmap are in chunks.
+/// With a list that is too long for the header, so that table and bitmap are in maps of their own.
 #[test]
 fn check_agrees_with_the_program() -> Result<()> {
     let namespace = Namespace::new("node")?;
@@ -167,7 +167,7 @@ fn check_agrees_with_the_program() -> Result<()> {
     Ok(())
 }
 
-/// Empties the bitmap of IPv4 in the slot in force.
+/// Clears the IPv4 bitmap in the active slot.
 fn spoil_table(maps: &Path) -> Result<()> {
     let selector: Array<MapData, u32> =
         Map::Array(MapData::from_pin(maps.join(SELECTOR))?).try_into()?;
@@ -181,7 +181,8 @@ fn spoil_table(maps: &Path) -> Result<()> {
     Ok(headers.set(slot, bytes, 0)?)
 }
 
-/// The table that the program asks first lacks what the trie has: the program drops it, whatever the trie says.
+/// The table, which the program asks first, lacks a range of the trie: the program drops the
+/// source, whatever the trie says.
 #[test]
 fn a_table_that_contradicts_the_trie_is_an_error() -> Result<()> {
     let namespace = Namespace::new("node")?;
@@ -207,7 +208,7 @@ fn a_table_that_contradicts_the_trie_is_an_error() -> Result<()> {
         ensure!(!ran.stdout.contains(" allowed: `"), "{ran}");
     }
     apifence.ok(&["check", "2001:db8:aa::1"])?;
-    // What it tells to do helps.
+    // The hint helps.
     apifence.ok(&["ranges", "reload"])?;
     apifence.ok(&["check", "198.51.100.9"]).map(drop)
 }

@@ -1,4 +1,4 @@
-//! The CIDRs of pods, as the files of a node tell them, whichever distribution wrote them.
+//! The CIDRs of pods in the files of a node, for every distribution.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use tests::{
     site::{ATTACH, Site},
 };
 
-/// Files, and the CIDRs that are found by them.
+/// Files, and the CIDRs that they contain.
 type Row = (
     &'static [(&'static str, &'static str)],
     &'static [&'static str],
@@ -19,7 +19,7 @@ const K3S: &str = "/etc/rancher/k3s/config.yaml";
 const DEFAULT: &[&str] = &["10.42.0.0/16"];
 
 const ROWS: &[Row] = &[
-    // k3s and RKE2: words, lists, both families, files that overrule and that add, none at all.
+    // k3s and RKE2: words, lists, both families, files that override and that add, none at all.
     (
         &[(
             K3S,
@@ -89,7 +89,7 @@ const ROWS: &[Row] = &[
         &["10.48.0.0/14"],
     ),
     (&[("/etc/rancher/rke2/rke2.yaml", "")], DEFAULT),
-    // What cannot be read may say anything.
+    // An unreadable file may say anything.
     (&[(K3S, "cluster-cidr: [10.44.0.0/16\n  x: }\n")], &[]),
     (
         &[
@@ -99,7 +99,7 @@ const ROWS: &[Row] = &[
         &["10.44.0.0/16"],
     ),
     (&[(K3S, "cluster-cidr: many\n")], &[]),
-    // The installer of k3s puts its words into the unit.
+    // The installer of k3s puts its arguments into the unit.
     (
         &[
             (K3S, "cluster-cidr: 10.44.0.0/16\n"),
@@ -151,7 +151,7 @@ const ROWS: &[Row] = &[
         )],
         &["10.62.0.0/16", "fd02::/56"],
     ),
-    // Network plugins: flannel and Cilium do not say, Calico may, host-local does.
+    // Network plugins: flannel and Cilium have none, Calico may, host-local does.
     (
         &[(
             "/etc/cni/net.d/10-flannel.conflist",
@@ -194,7 +194,7 @@ const ROWS: &[Row] = &[
         )],
         &["10.64.0.0/24", "fd04::/64"],
     ),
-    // The first file is the cluster's; those behind may be of other programs on the machine.
+    // The first file is the cluster's; later ones may belong to other programs.
     (
         &[
             (
@@ -231,7 +231,7 @@ const ROWS: &[Row] = &[
         ],
         &["10.66.0.0/16"],
     ),
-    // One that is inside another is not told; and a default is told beside what else there is.
+    // A CIDR inside another one is omitted; a default is listed with the others.
     (
         &[
             ("/etc/rancher/k3s/k3s.yaml", ""),
@@ -265,7 +265,7 @@ fn every_distribution_says_where_its_pods_are() -> Result<()> {
                 fs::remove_file(folder)?;
             }
         }
-        // That it is a node at all.
+        // The signs that this machine is a node.
         let kubelet: (&str, &str) = ("/etc/kubernetes/kubelet.conf", "");
         for (path, text) in files.iter().chain([&kubelet]) {
             let path = Path::new(path);

@@ -1,4 +1,5 @@
-//! The guard against lock-outs knows the cluster: who is a node, who administers this one, and what the first enforcement would do.
+//! The guard against lock-outs knows the cluster: its nodes, the administrators of this node, and
+//! the effect of the first enforcement.
 
 use std::{fs, path::Path, process::Command};
 
@@ -25,11 +26,11 @@ fn write(path: &str, text: &str) -> Result<()> {
     Ok(fs::write(path, text)?)
 }
 
-/// `ranges remove` of the stranger's address is refused, for it is a node's; and says why.
+/// `ranges remove` of the unlisted client's address is refused, because a node has it, and says so.
 fn is_a_node(filter: &Apifence<'_>, why: &str) -> Result<()> {
     let remove = ["ranges", "remove", STRANGER[0]];
     let dry = filter.run(&[&["-o", "json"], &remove[..], &["--dry-run"]].concat())?;
-    // Refused or not, it says whom it would cut.
+    // It names the connections that it cuts, refused or not.
     if let Ok(change) = serde_json::from_str::<Value>(&dry.stdout) {
         let cut = &change["cut"][0];
         ensure!(
@@ -107,7 +108,7 @@ fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
     fs::write(&listed, "# nodes\n198.51.100.200\n203.0.113.0/28\n")?;
     is_a_node(&filter, "in `@nodes`")?;
     fs::remove_file(listed)?;
-    // It leads nowhere: it is taken away again.
+    // It is removed again, because it leads nowhere.
     let address = format!("203.0.113.1/24 dev {INTERFACE}");
     site.node.ip(&format!("address add {address}"))?;
     is_a_node(&filter, "own subnet 203.0.113.0/24")?;
@@ -152,7 +153,7 @@ fn administrators_by_ssh_are_told() -> Result<()> {
     let ran = filter.run(&[&remove[..], &["--dry-run"]].concat())?;
     let told = "203.0.113.9, logged in on this node by SSH, would be shut out from the protected ports (SSH itself is not filtered)";
     ensure!(format!("{ran}").contains(told), "{ran}");
-    // Another administrator is no obstacle; the one who types is.
+    // Another administrator does not block the change; the present one does.
     let mut by = Command::new("env");
     by.arg(format!(
         "SSH_CONNECTION={} 50000 {} 22",
@@ -168,7 +169,7 @@ fn administrators_by_ssh_are_told() -> Result<()> {
         ],
     )?;
     filter.ok(&remove)?;
-    // Who is out already is not shut out again.
+    // A source that is blocked already is not blocked again.
     let ran = filter.run(&["ranges", "add", "192.0.2.128/25"])?;
     ensure!(!ran.stderr.contains("shut out"), "{ran}");
     Ok(())
@@ -221,22 +222,22 @@ fn the_first_enforcement_on_a_node_wants_to_know_the_cluster() -> Result<()> {
     };
     is_refused(&filter.run(&attach)?)?;
     ensure!(filter.json(&["status"])?["state"] == "detached");
-    // Watching is no enforcement; and the next step is one still.
+    // Monitor mode is not enforcement, so the next step is still the first one.
     filter.ok(&[&attach[..], &["--mode", "monitor"]].concat())?;
     let enforce = [&attach[..], &["--mode", "enforce"]].concat();
     is_refused(&filter.run(&enforce)?)?;
     open(&client, ip("192.0.2.2"), at("192.0.2.1", PORT))?;
     drop(server);
-    // The off switch is none, and a list after it is.
+    // Neither is the off switch; a list after it is.
     filter.ok(&["detach"])?;
     filter.ok(&["ranges", "clear"])?;
     filter.ok(&["attach", "--interface", "n0"])?;
     is_refused(&filter.run(&["ranges", "set", "198.51.100.0/24"])?)?;
     filter.ok(&["detach"])?;
-    // A list with all of them is as good.
+    // A list with all nodes is enough.
     let all = "198.51.100.0/24,10.244.0.0/16,fd00:10:244::/56,192.0.2.0/23";
     filter.ok(&["attach", "--interface", "n0", "--authorized-ip-ranges", all])?;
-    // From then on it is clear what is meant.
+    // From then on enforcement is decided.
     filter.ok(&[&enforce[..], &["--force"]].concat())?;
     filter.ok(&["detach"])?;
     filter.ok(&attach)?;
@@ -287,12 +288,12 @@ fn a_port_of_another_program_needs_force() -> Result<()> {
     site.stranger_gets_in(Family::V4, 443)?;
     filter.ok(&[&ATTACH[..], &["--port", "6443"]].concat())?;
     site.stranger_gets_in(Family::V4, 443)?;
-    // One more port is asked for as the first ones are.
+    // An additional port is checked like the first ones.
     let ran = filter.run(&[&ATTACH[..], &["--port", "443,6443"]].concat())?;
     refused(&ran, INPUT, &[&words])?;
     filter.ok(&[&ATTACH[..], &["--port", "443,6443", "--force"]].concat())?;
     site.stranger_is_dropped(Family::V4, 443, &filter)?;
-    // And from then on it is clear, after a boot, too.
+    // From then on it is decided, after a reboot, too.
     filter.ok(&ATTACH)?;
     filter.boot()?;
     filter.ok(&ATTACH)?;
@@ -346,7 +347,7 @@ fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()>
     site.stranger_gets_in(Family::V4, 443).map(drop)
 }
 
-/// Rules at prerouting, and whether they give port 443 to somebody else.
+/// Rules at prerouting, and whether they redirect port 443 to another host.
 const RULES: [(&str, bool); 8] = [
     (
         "add rule ip t pre tcp dport 443 dnat to 10.244.0.5:8443",
@@ -364,7 +365,7 @@ const RULES: [(&str, bool); 8] = [
         "add rule ip t pre ip daddr 192.0.2.10 tcp dport 443 dnat to 10.244.0.5:8443",
         true,
     ),
-    // A ClusterIP is its service's, and no address of this node.
+    // A ClusterIP belongs to its service and is not an address of this node.
     (
         "add rule ip t pre ip daddr 10.96.0.1 tcp dport 443 dnat to 192.0.2.10:6443",
         false,
@@ -404,7 +405,7 @@ fn a_port_that_is_rewritten_to_another_host_needs_force() -> Result<()> {
         } else {
             ensure!(ran.code == Some(0), "{rules}: {ran}");
             filter.ok(&["detach"])?;
-            // As if it had never enforced anything.
+            // As if it had never enforced.
             fs::remove_dir_all(filter.state_dir())?;
         }
         site.node
@@ -413,7 +414,7 @@ fn a_port_that_is_rewritten_to_another_host_needs_force() -> Result<()> {
     Ok(())
 }
 
-/// A kubelet in a container, or in another network namespace, is another machine's.
+/// A kubelet in a container, or in another network namespace, belongs to another machine.
 #[test]
 fn a_kubelet_of_another_network_namespace_asks_for_nothing() -> Result<()> {
     let site = Site::new()?;
@@ -458,7 +459,7 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
         Ok(answer.is_ok_and(|answer| !answer.body.contains("starting")))
     })?;
     waits()?;
-    // Whatever changes meanwhile, by whatever way, it is followed, and nothing is dropped.
+    // `run` follows every change meanwhile, and drops nothing.
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
     until("it is followed", || {
         Ok(filter.run(&["check", "192.0.2.200"])?.code == Some(0))
@@ -468,7 +469,7 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
         Ok(filter.run(&["check", "192.0.2.70"])?.code == Some(0))
     })?;
     waits()?;
-    // Neither does a restart decide it.
+    // A restart does not decide it either.
     drop(daemon);
     let daemon = filter.start(&["run", "--interface", INTERFACE])?;
     until("it was tried", || {

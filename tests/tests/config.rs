@@ -1,4 +1,4 @@
-//! The config file: under the environment and the flags, and broken.
+//! The config file: below the environment and the flags, and broken.
 
 mod snapshot;
 
@@ -16,7 +16,7 @@ use tests::{
     site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
 };
 
-/// Runs `words` with these variables in the environment.
+/// Runs `words` with these environment variables.
 fn with(
     site: &Site,
     filter: &Apifence<'_>,
@@ -28,7 +28,7 @@ fn with(
     Ok(Ran::new(words, &site.node.output(&mut command)?))
 }
 
-/// Runs `words` alone: no option says where the config file, the list or the pins are.
+/// Runs `words` alone: without options for the config file, the list or the pins.
 fn bare(site: &Site, words: &[&str]) -> Result<Ran> {
     Ok(Ran::new(words, &site.node.output(&mut command(words))?))
 }
@@ -77,8 +77,8 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
 
     let flag = ["attach", "--force", "--port", "8003,8004"];
     done(with(&site, &filter, &environment, &flag)?)?;
-    // All four at once: ports by the flag, outbound addresses by the environment, cluster and limit by the file, the node's addresses by
-    // default.
+    // All four at once: ports by the flag, outbound addresses by the environment, cluster and limit
+    // by the file, the node's addresses by default.
     let status = filter.json(&["status"])?;
     assert_eq!(status["ports"].to_string(), "[8003,8004]");
     assert_eq!(status["max_ranges"], 77);
@@ -117,7 +117,7 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
     now["drift"] = before["drift"].clone();
     assert_eq!(now, before);
     site.stranger_is_dropped(Family::V4, 443, &filter)?;
-    // `run` says so, and keeps up what is in force: also where a part of the file can be read.
+    // `run` says so and keeps what is in force, even if a part of the file can be read.
     let mut daemon = filter.start(&["run", "--metrics-listen", "off"])?;
     daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
     let list = fs::read_to_string(filter.ranges_file())?;
@@ -146,7 +146,7 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
     site.stranger_gets_in(Family::V4, 443).map(drop)
 }
 
-/// Without a flag or a variable the file is the one in `/etc`; and it may say where everything else is.
+/// Without a flag or a variable the file is the one in `/etc`; it may name all other places.
 #[test]
 fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Result<()> {
     let site = Site::new()?;
@@ -176,7 +176,8 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
     done(bare(&site, &["attach", "--interface", INTERFACE])?)?;
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
 
-    // Where the list is cannot be told: nobody takes back the change on trial, as one would whose list is gone.
+    // The place of the list is unknown, so no command takes back the change on trial, as it would
+    // if the list were gone.
     done(bare(
         &site,
         &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
@@ -202,7 +203,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
     done(bare(&site, &["--ranges-file", &list, "confirm"])?)?;
     site.stranger_gets_in(Family::V4, 443)?;
 
-    // Nor where the pins are.
+    // Nor is the place of the pins.
     fs::write(file, good.replace("bpffs = '", "bpffs = "))?;
     let ran = bare(&site, &["detach"])?;
     refused(&ran, INPUT, &["/etc/apifence/apifence.toml:1"])?;
@@ -214,13 +215,13 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
     done(bare(&site, &["--bpffs", &pins, "detach"])?)?;
     assert!(!filter.bpffs().exists());
 
-    // What cannot be read at all may say anything.
+    // An unreadable file may say anything.
     fs::remove_file(file)?;
     fs::create_dir(file)?;
     refused(&bare(&site, &["stats"])?, INPUT, &["is a directory"])?;
     let ran = bare(&site, &["--bpffs", &pins, "stats"])?;
     refused(&ran, FAILED, &["no filter is attached"])?;
-    // And no file says nothing.
+    // A missing file says nothing.
     fs::remove_dir(file)?;
     refused(
         &bare(&site, &["stats"])?,
@@ -285,7 +286,7 @@ fn run_detaches_at_its_end_if_the_file_says_so() -> Result<()> {
         fs::write(filter.config_file(), file)?;
         let mut run = filter.start(&["run"])?;
         run.line(|line| line.contains("guarding"))?;
-        // It listens to signals before it guards.
+        // It handles signals before it guards.
         run.signal(Signal::SIGTERM)?;
         assert_eq!(run.wait()?, Some(0));
         assert_eq!(filter.json(&["status"])?["state"], state);
@@ -415,7 +416,7 @@ fn drift() -> Result<()> {
     ])?;
     let mut said = Vec::new();
     for text in [
-        // What is said is in force; of what is not said, nothing differs.
+        // Named settings are in force, and unnamed ones do not count as different.
         "ports = [443]\nmax_ranges = 9\ninterfaces = ['eth0']\n",
         "ports = [443, 8443]\nmode = 'monitor'\ncluster_cidrs = ['10.0.0.0/8']\ninterfaces = ['eth1', 'eth0']\n",
         "ports = 443\nmod = 'monitor'\n",

@@ -1,4 +1,4 @@
-//! Whatever connection stops at its next packet is named before it does, and no other one, whatever the change is.
+//! Every change names exactly the connections that stop at their next packet, before they do.
 
 use std::{
     fs,
@@ -25,8 +25,8 @@ fn names(ran: &Ran, connection: &TcpStream) -> Result<bool> {
     Ok(ran.stderr.contains(&line))
 }
 
-/// A change of a setting from one config file to another: what it is, the two files, and the port
-/// that the stranger is connected to.
+/// A change of a setting: its name, the two config files, and the port that the unlisted client is
+/// connected to.
 const CHANGES: [(&str, &str, &str, u16); 6] = [
     ("a new port", "ports = [6443]", "ports = [443, 6443]", 443),
     ("another port", "ports = [9345]", "ports = [6443]", PORT),
@@ -69,7 +69,7 @@ fn whatever_setting_cuts_a_connection_names_it() -> Result<()> {
         ensure!(!names(&ran, &admin)?, "{what}: {ran}");
         filter.cuts(&mut stranger).context(what)?;
         exchange(&mut admin, PATIENCE)?;
-        // What is cut already is not cut again.
+        // A connection that is cut already is not cut again.
         let ran = filter.run(&attach)?;
         ensure!(!ran.stderr.contains(" -> "), "{what}: {ran}");
         filter.ok(&["detach"])?;
@@ -101,7 +101,7 @@ fn what_goes_on_is_not_named() -> Result<()> {
     Ok(())
 }
 
-/// Connections that one end has closed still carry what the other one sends.
+/// Connections that one end has closed still carry data of the other end.
 #[test]
 fn half_of_a_connection_is_named_too() -> Result<()> {
     let site = Site::new()?;
@@ -118,11 +118,11 @@ fn half_of_a_connection_is_named_too() -> Result<()> {
     let (by_server, by_client, gone) = (connected()?, connected()?, connected()?);
     by_server.1.shutdown(Shutdown::Write)?;
     by_client.0.shutdown(Shutdown::Write)?;
-    // Nobody reads any more what this one's client sends: nothing is taken from it.
+    // No process reads this client's data any more, so it loses nothing.
     let (mut client, server) = gone;
     drop(server);
     ensure!(client.read(&mut [0])? == 0);
-    // Nobody has accepted this one yet.
+    // The server has not accepted this one yet.
     let waiting = connect(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT), PATIENCE)?;
     let ran = filter.run(&["ranges", "remove", STRANGER[0], "--force"])?;
     for open in [&by_server.0, &by_client.0, &waiting] {
@@ -160,7 +160,7 @@ fn connections_over_an_interface_without_a_filter_are_not_cut() -> Result<()> {
     ensure!(ran.stderr.contains("1 of 1"), "{ran}");
     filter.cuts(&mut over[0])?;
     exchange(&mut over[1], PATIENCE)?;
-    // The second interface gets a filter: now that one is cut, and the first one is already.
+    // The second interface gets a filter, so this connection is cut; the first one already is.
     let ran = filter.run(&attach(&["n0", "n1"]))?;
     ensure!(!names(&ran, &over[0])? && names(&ran, &over[1])?, "{ran}");
     filter.cuts(&mut over[1])?;
@@ -191,7 +191,7 @@ fn a_bridge_over_a_guarded_interface_leads_over_the_filter() -> Result<()> {
     Ok(())
 }
 
-/// A pod behind the node, and rules of nftables on the node.
+/// A pod on the node, and rules of nftables on the node.
 fn pod(site: &Site, rules: &str) -> Result<Namespace> {
     let pod = Namespace::new("pod")?;
     let end = |namespace, interface, addresses| End {
@@ -235,7 +235,7 @@ fn a_connection_that_is_forwarded_to_a_pod_is_named() -> Result<()> {
     let admin = site.admin_gets_in(Family::V4, 443)?;
     // The filter sees another port than the server.
     let mut beside = site.stranger_gets_in(Family::V4, 8080)?;
-    // What the pod asks for somewhere else has nothing to do with it.
+    // The pod's outgoing connections are not affected.
     let _away = Echo::new(&site.admin, 443)?;
     let mut away = open(&pod, ip("10.244.0.5"), at(ADMIN[0], 443))?;
     let change = filter.json(&["ranges", "remove", STRANGER[0], "--dry-run"])?;

@@ -1,4 +1,4 @@
-//! Routes that take packets out of others: the filter follows them, and looks inside.
+//! Routes that decapsulate: the filter follows them and judges inner packets.
 
 use anyhow::{Result, ensure};
 use tests::{
@@ -27,7 +27,7 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
     let mut testbed = Testbed::new(Road::Ethernet, 1500)?;
     let node = testbed.node.try_clone()?;
     let filter = Apifence::new(&node)?;
-    // Those that are there from the start.
+    // Routes that exist at the start.
     let mut daemon = filter.start(&[
         "run",
         "--interface",
@@ -50,7 +50,7 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
         node.ip(&format!("-6 route del {sid}/128"))?;
     }
     daemon.line(changed)?;
-    // Nothing takes a packet out now, so none is looked into.
+    // No route decapsulates now, so the outer packet is judged.
     let passed = filter.packets("pass", "not_tcp")?;
     answers(&mut testbed, SID6, Who::Unlisted, 20_004)?;
     ensure!(filter.packets("pass", "not_tcp")? > passed);
@@ -61,7 +61,7 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
     ensure!(!answers(&mut testbed, sid, Who::Unlisted, 20_005)?);
     ensure!(answers(&mut testbed, sid, Who::Listed, 20_006)?);
 
-    // By way of a next hop that has a number of its own.
+    // Through a next hop object.
     node.ip("-6 route del fc00:2::6/128")?;
     daemon.line(changed)?;
     node.ip("-6 nexthop add id 7 encap seg6local action End.DT6 table 255 dev eth0")?;
@@ -72,7 +72,7 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
     Ok(())
 }
 
-/// Routes that do something else with segments change nothing.
+/// Routes with other segment actions change nothing.
 #[test]
 fn other_routes_change_no_verdict() -> Result<()> {
     let testbed = Testbed::new(Road::Ethernet, 1500)?;

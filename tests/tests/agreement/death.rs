@@ -1,4 +1,4 @@
-//! Deaths: of a command, and of the machine.
+//! Deaths of a command and of the machine.
 
 use std::process::Command as Process;
 
@@ -13,7 +13,7 @@ use super::{
     world::{Lapsed, World},
 };
 
-/// A writer that changes nothing itself, and puts in order what it finds.
+/// A writer that changes nothing itself, and recovers what it finds.
 const WRITER: [&str; 5] = ["ranges", "set", "203.0.113.9", "--dry-run", "--force"];
 
 const ATTACH: Command = Command {
@@ -24,7 +24,7 @@ const ATTACH: Command = Command {
 };
 
 impl Play<'_> {
-    /// Killed at one of its system calls: all of it is done, or nothing.
+    /// Kills a command at one of its system calls: the change is made completely or not at all.
     pub(super) fn kill(&mut self, command: &Command, calls: &str, call: usize) -> Result<()> {
         let words = self.words(command)?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -49,7 +49,7 @@ impl Play<'_> {
         let outcomes = self.outcomes(command, started, ended);
         let after = outcomes.iter().map(|outcome| &outcome.world);
         let worlds: Vec<&World> = [&self.world].into_iter().chain(after).collect();
-        // Before anybody puts anything in order packets meet the one or the other.
+        // Before another writer recovers, packets meet the old policy or the new one.
         let (from, verdicts, to) = (now(), self.node.verdicts()?, now());
         let meets = |world: &&World| {
             [from, to]
@@ -63,7 +63,8 @@ impl Play<'_> {
         let candidates = || -> Result<Vec<World>> {
             let (text, history) = (self.node.text()?, self.node.history()?);
             let file = List::read(&text);
-            // Before a trial the file goes back to what is in force, and what it held is in the history.
+            // Before a trial the file is reset to the list in force, and its text goes into the
+            // history.
             ensure!(
                 worlds.iter().any(|world| world.file == file)
                     || file.means(&self.world.policy.list),
@@ -102,7 +103,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Goes on with that of `worlds` which the node agrees with.
+    /// Continues with the world of `worlds` that the node agrees with.
     fn settle_for(&mut self, worlds: Vec<World>) -> Result<()> {
         let mut errors = Vec::new();
         for world in worlds {
@@ -117,13 +118,13 @@ impl Play<'_> {
         bail!("neither all nor nothing:\n{}", errors.join("\n-- or\n"))
     }
 
-    /// The machine is started again, and `attach` runs.
+    /// Reboots the machine, and `attach` runs.
     pub(super) fn boot(&mut self) -> Result<()> {
         self.count("boots");
         self.start(vec![self.world.clone()])
     }
 
-    /// The same where one of `worlds` was when its power was cut.
+    /// Reboots a machine whose power was cut in one of `worlds`.
     fn start(&mut self, mut worlds: Vec<World>) -> Result<()> {
         self.node.apifence.boot()?;
         self.said.push("# a boot".to_owned());

@@ -1,4 +1,5 @@
-//! The ranges file as its author sees it: lines, in a few shapes. Nothing here is the product's code.
+//! The ranges file as its author sees it: lines, in a few shapes. It shares no code with the
+//! product.
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
@@ -17,16 +18,16 @@ pub(crate) struct Entry {
 pub(crate) enum Line {
     /// Blank, or a comment.
     Text(String),
-    /// A range, as it is written.
+    /// A range, as written.
     Entry(String, Entry),
     Nobody,
     Off,
-    /// What no list has.
+    /// A line that no list may have.
     Broken(String),
 }
 
 impl Line {
-    /// As a command writes it.
+    /// The line as a command writes it.
     pub(crate) fn of(entry: Entry) -> Self {
         let mut text = entry.range.to_string();
         if let Some(time) = entry.expires {
@@ -46,7 +47,7 @@ impl Line {
     }
 }
 
-/// A second as the file has it.
+/// A second in the file's notation.
 pub(crate) fn rfc3339(second: i64) -> String {
     let time = Timestamp::from_second(second).expect("a time of our days");
     time.to_string()
@@ -66,7 +67,7 @@ impl List {
         Self(vec![Line::Off])
     }
 
-    /// Reads what a command left in the history.
+    /// Reads a list that a command left in the history.
     pub(crate) fn read(text: &str) -> Self {
         let lines = text
             .lines()
@@ -91,7 +92,7 @@ impl List {
         self.0.contains(&Line::Off)
     }
 
-    /// Whether no command can make sense of it.
+    /// Whether every command refuses it.
     pub(crate) fn is_broken(&self) -> bool {
         self.0.iter().any(|line| matches!(line, Line::Broken(_)))
     }
@@ -112,14 +113,14 @@ impl List {
         same
     }
 
-    /// Of several entries of a range the one that lives longest.
+    /// The longest-lived of several entries of a range.
     pub(crate) fn longest(&self, range: IpNet) -> Option<Entry> {
         let same = self.of_range(range);
         let forever = same.iter().rfind(|entry| entry.expires.is_none());
         forever.or(same.last()).cloned()
     }
 
-    /// Whether packets fare alike with both: comments, order and repetitions aside.
+    /// Whether both give packets the same verdicts: comments, order and repetitions aside.
     pub(crate) fn means(&self, other: &Self) -> bool {
         let meaning = |list: &Self| {
             let entries = list.entries().map(|entry| (entry.range, entry.expires));
@@ -131,7 +132,7 @@ impl List {
         !self.is_broken() && !other.is_broken() && meaning(self) == meaning(other)
     }
 
-    /// Lets `range` in.
+    /// Adds `range`.
     pub(crate) fn add(
         &mut self,
         range: IpNet,
@@ -167,7 +168,7 @@ impl List {
             .retain(|line| index.next() == Some(place) || !of_it(line));
     }
 
-    /// False if one is not there, or none would be left.
+    /// Removes the ranges. False if one is missing or the list would become empty.
     pub(crate) fn remove(&mut self, ranges: &[IpNet]) -> bool {
         for range in ranges {
             let before = self.0.len();

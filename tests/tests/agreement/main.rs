@@ -1,11 +1,10 @@
-//! What commands say, what the file says and what packets meet are the same, whatever is done in
-//! whatever order: random changes, expiries, trials, edits by hand, boots and deaths, against a
-//! model that has nothing in common with the product but the manual.
+//! Commands, the file and packets agree after every operation in any order: random changes,
+//! expiries, trials, edits by hand, boots and deaths. They are compared with a model that shares
+//! only the manual with the product.
 //!
-//! `AGREEMENT_STEPS` makes it long, in scripts of 60 steps, each on a node of its own, with seeds
-//! from the clock; `AGREEMENT_SEED` begins with that seed. A failure shows its seed and all that
-//! was done: times are the clock's, so that a seed repeats what is done and not what a busy machine
-//! makes of it.
+//! `AGREEMENT_STEPS` makes the run long: scripts of 60 steps, each on a node of its own, with seeds
+//! from the clock. `AGREEMENT_SEED` sets the first seed. A failure shows its seed and its steps.
+//! Times are the clock's, so a seed repeats the steps, but not the delays of a busy machine.
 
 mod death;
 mod list;
@@ -35,7 +34,7 @@ use tests::{
 };
 use world::{Outcome, World};
 
-/// How many steps one node lives.
+/// Number of steps on one node.
 const STEPS: usize = 40;
 const LONG: usize = 60;
 
@@ -59,7 +58,7 @@ fn a_seed_of_ones_own() -> Result<()> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
     let seed = number("AGREEMENT_SEED");
     match number("AGREEMENT_STEPS") {
-        // What is not asked for is the same each time.
+        // Without these variables every run is the same.
         None => script(
             seed.unwrap_or(9009),
             if seed.is_some() { LONG } else { STEPS },
@@ -81,7 +80,7 @@ fn a_seed_of_ones_own() -> Result<()> {
     }
 }
 
-/// So many steps on a node of their own.
+/// Runs that many steps on a node of their own.
 fn script(seed: u64, steps: usize) -> Result<()> {
     let site = Site::new()?;
     let world = steps::first_world();
@@ -148,7 +147,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// An entry that expires while a command runs leaves it open what the command meets.
+    /// If an entry expires while a command runs, the command may meet it or not.
     fn pass_instants(&self) {
         loop {
             let started = now();
@@ -163,7 +162,7 @@ impl Play<'_> {
         }
     }
 
-    /// Runs it, and follows with the model.
+    /// Runs it, and continues with the model.
     fn run(&mut self, command: &Command) -> Result<()> {
         let words = self.words(command)?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -173,7 +172,7 @@ impl Play<'_> {
         self.follow(command, &ran, started, now())
     }
 
-    /// What the command did is one of the things that it may have done between `from` and `to`.
+    /// The command did one of the things that it could do between `from` and `to`.
     fn follow(&mut self, command: &Command, ran: &Ran, from: f64, to: f64) -> Result<()> {
         let text = self.node.text()?;
         let answer = answered(ran)?;
@@ -262,14 +261,14 @@ impl Play<'_> {
         Ok(words)
     }
 
-    /// On trial until nobody confirms it.
+    /// On trial, without a confirmation.
     fn lapse(&mut self, command: &Command) -> Result<()> {
         let started = now();
         self.run(command)?;
         if self.world.trial.is_none() {
             return Ok(());
         }
-        // Its time counts from when it is in force.
+        // Its time counts from the activation.
         let verdicts = self.node.verdicts()?;
         if now() < started + 1.9 {
             let wanted = [started, now()].map(|time| Node::wanted(&self.world.policy, time as i64));
@@ -296,7 +295,7 @@ impl Play<'_> {
 }
 
 fn wait_for(time: f64) {
-    // For a point in time, and not for somebody.
+    // Sleeps until a point in time, because there is no condition to poll.
     thread::sleep(Duration::from_secs_f64((time - now()).max(0.0)));
 }
 
@@ -310,7 +309,7 @@ fn told(words: &[&str], ran: &Ran) -> String {
     format!("$ apifence {}   [{code:?}]\n    {said}", words.join(" "))
 }
 
-/// The answer for programs, if there is one of a change.
+/// The JSON answer, if the command reports a change.
 fn answered(ran: &Ran) -> Result<Option<Answer>> {
     if ran.stdout.is_empty() {
         return Ok(None);

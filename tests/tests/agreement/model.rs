@@ -1,4 +1,4 @@
-//! The words of the model: what packets meet, what is asked of a command, and what it answers.
+//! The vocabulary of the model: verdicts and policies, commands, and their answers.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,14 @@ use ipnet::IpNet;
 
 use super::list::List;
 
-/// Who is let in whatever the list says.
+/// Sources that are authorized by any list.
 pub(crate) const IMPLICIT: [(&str, &str); 3] = [
     ("192.0.2.10/32", "node"),
     ("2001:db8::10/128", "node"),
     ("203.0.113.64/26", "cluster"),
 ];
 
-/// The connections that are open all the time.
+/// Connections that are open all the time.
 pub(crate) const HELD: [&str; 2] = ["203.0.113.9", "203.0.113.10"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +29,14 @@ pub(crate) enum Verdict {
     Drop,
 }
 
-/// What packets meet.
+/// The policy in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) list: List,
     pub(crate) mode: Mode,
 }
 
-/// How long something lives.
+/// Lifetime of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Life {
     Expired,
@@ -55,7 +55,7 @@ impl Life {
 }
 
 impl Policy {
-    /// How long `range` is let in: as long as the longest-lived that holds it.
+    /// Lifetime of `range`: that of the longest-lived range that holds it.
     pub(crate) fn life(&self, range: IpNet, now: i64) -> Option<Life> {
         let listed = self
             .list
@@ -79,7 +79,7 @@ impl Policy {
         }
     }
 
-    /// The word of `status` for it.
+    /// Its word in `status`.
     pub(crate) fn state(&self) -> &'static str {
         match self.mode {
             _ if self.list.is_off() => "off",
@@ -125,7 +125,7 @@ pub(crate) struct Command {
     pub(crate) within: Option<u32>,
 }
 
-/// What a command answers to a program.
+/// The JSON answer of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) added: Vec<IpNet>,

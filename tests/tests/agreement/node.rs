@@ -1,4 +1,4 @@
-//! The node: the real filter, what it says of itself, and what packets meet.
+//! The node: the real filter, its reports, and its verdicts.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use super::{
 
 const PORT: u16 = 6443;
 
-/// Who is asked about at each step: inside of some ranges, of all of a family, of none.
+/// Addresses to query at each step: inside some ranges, inside all of a family, outside.
 const ASKED: [&str; 8] = [
     "203.0.113.9",
     "203.0.113.10",
@@ -40,7 +40,7 @@ const ASKED: [&str; 8] = [
     "2001:db8:bb:1::1",
 ];
 
-/// Who knocks with real packets.
+/// Sources of real packets.
 pub(crate) const KNOCKS: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
 
 /// Seconds since 1970.
@@ -48,7 +48,7 @@ pub(crate) fn now() -> f64 {
     Timestamp::now().as_nanosecond() as f64 / 1e9
 }
 
-/// A filter on a node, with connections through it that are open all the time.
+/// A filter on a node, with connections through it that stay open.
 pub(crate) struct Node<'a> {
     pub(crate) apifence: Apifence<'a>,
     site: &'a Site,
@@ -58,7 +58,7 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// With `world` in force, which lets the held connections in.
+    /// With `world` in force, which authorizes the held connections.
     pub(crate) fn new(site: &'a Site, world: &World) -> Result<Self> {
         site.add_stranger(HELD[1])?;
         let apifence = Apifence::new(&site.node)?;
@@ -86,7 +86,7 @@ impl<'a> Node<'a> {
         Ok(node)
     }
 
-    /// After the filter was attached anew.
+    /// Called after every attach.
     pub(crate) fn reopen(&mut self) -> Result<()> {
         let ifindex = self.site.node.ifindex(INTERFACE)?;
         self.filter = Some(Filter::open(&self.apifence, ifindex)?);
@@ -97,7 +97,7 @@ impl<'a> Node<'a> {
         Ok(fs::read_to_string(self.apifence.ranges_file())?)
     }
 
-    /// What the history holds, the newest last, and of which it is known who put it in force.
+    /// The lists of the history, the newest last, and whether each has a known author.
     pub(crate) fn history(&self) -> Result<Vec<(String, bool)>> {
         let folder = self.apifence.ranges_file().with_file_name("ranges.history");
         let mut kept = Vec::new();
@@ -123,7 +123,7 @@ impl<'a> Node<'a> {
         self.apifence.json(&["status"])
     }
 
-    /// Fails unless everything is as `world` says; with `real` packets over the wire, too.
+    /// Fails unless the node agrees with `world`; with `real`, sends packets over the wire, too.
     pub(crate) fn agrees(&mut self, world: &World, real: Option<&str>) -> Result<()> {
         ensure!(
             self.text()? == world.file.text(),
@@ -168,7 +168,7 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// What `status` says whatever the time.
+    /// Checks the parts of `status` that do not depend on the time.
     fn told(&self, world: &World, status: &Value) -> Result<()> {
         let state = world.policy.state();
         ensure!(
@@ -191,7 +191,7 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// What packets meet that is not what `policy` says.
+    /// The packets whose verdict differs from `policy`.
     fn packets(&mut self, policy: &Policy) -> Result<Option<String>> {
         let now = now() as i64;
         for source in ASKED {
@@ -205,7 +205,7 @@ impl<'a> Node<'a> {
         Ok(None)
     }
 
-    /// What the program in the kernel makes of a SYN.
+    /// The program's verdict on a SYN.
     fn judge(&mut self, source: &str) -> Result<Verdict> {
         let frame = match ip(source) {
             IpAddr::V4(source) => V4::new(source, NODE4).syn(40_000, PORT).frame(),
@@ -220,12 +220,12 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The same for all who are asked about.
+    /// The verdicts on all queried addresses.
     pub(crate) fn verdicts(&mut self) -> Result<Vec<Verdict>> {
         ASKED.into_iter().map(|source| self.judge(source)).collect()
     }
 
-    /// What `policy` says of them.
+    /// The verdicts of `policy` on them.
     pub(crate) fn wanted(policy: &Policy, now: i64) -> Vec<Verdict> {
         ASKED
             .into_iter()
@@ -241,7 +241,7 @@ impl<'a> Node<'a> {
         Ok((ran, answer))
     }
 
-    /// Whether a real SYN is answered. The connection is reset at once, so that nobody has to end it later.
+    /// Whether a real SYN is answered. The connection is reset at once, so that no state is left.
     fn knock(&self, source: &str) -> Result<bool> {
         let node = NODE[usize::from(source.contains(':'))];
         let wait = |time: Duration| connect(&self.site.stranger, ip(source), at(node, PORT), time);
@@ -257,7 +257,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The list that goes with what is in force.
+/// The list that belongs to the policy in force.
 fn known(world: &World) -> &List {
     let on_trial = world.trial.as_ref().and_then(|trial| trial.list.as_ref());
     on_trial.unwrap_or(&world.file)
@@ -268,7 +268,7 @@ fn second(value: &Value) -> Result<Option<i64>> {
     Ok(time.map(Timestamp::as_second))
 }
 
-/// `ranges list`, and how many there are by `status`.
+/// The output of `ranges list`, and the number of ranges by `status`.
 fn listed(world: &World, status: &Value, list: &Value, now: i64) -> Result<()> {
     let Policy { list: want, .. } = &world.policy;
     ensure!(
@@ -335,7 +335,7 @@ fn listed(world: &World, status: &Value, list: &Value, now: i64) -> Result<()> {
     Ok(())
 }
 
-/// What `check` says.
+/// The answer of `check`.
 fn checked(world: &World, (ran, answer): &(Ran, Value), now: i64) -> Result<()> {
     let Policy { list, mode } = &world.policy;
     let mut all = true;
@@ -355,7 +355,7 @@ fn checked(world: &World, (ran, answer): &(Ran, Value), now: i64) -> Result<()> 
                 && answer["contradiction"] == false,
             "{source} in {mode:?} should be {word}: {answer:#}"
         );
-        // The narrowest that lets it in, where anything does.
+        // The narrowest range that authorizes it, if there is one.
         let alive = |expires: Option<i64>| expires.is_none_or(|time| time > now);
         let listed = list
             .entries()

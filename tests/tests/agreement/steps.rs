@@ -1,4 +1,4 @@
-//! What an operator does next, at random.
+//! The operator's next step, at random.
 
 use fastrand::Rng;
 use ipnet::IpNet;
@@ -9,7 +9,7 @@ use super::{
     world::{Lapsed, World},
 };
 
-/// Few ranges, so that they collide: inside of each other, beside each other, around and inside of an implicit one.
+/// Few ranges, so that they collide: nested, adjacent, around and inside an implicit one.
 const RANGES: [&str; 12] = [
     "203.0.113.0/24",
     "203.0.113.0/28",
@@ -29,19 +29,19 @@ const COMMENTS: [&str; 3] = ["office", "a guest", "über #2"];
 
 const FILES: &str = "fsync,renameat,rename,linkat,link,unlink,write";
 
-/// What is done next.
+/// The next step.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Run(Command),
-    /// On trial, and nobody confirms it.
+    /// A change on trial without a confirmation.
     Lapse(Command),
-    /// Killed at one of these system calls.
+    /// A command, killed at one of these system calls.
     Kill(Command, &'static str, usize),
-    /// The ranges file is written by hand.
+    /// An edit of the ranges file by hand.
     Edit(List),
-    /// Until the next entry has expired.
+    /// A wait until the next entry has expired.
     Wait,
-    /// The machine is started again, and `attach` runs, as it is or after its refusal with `--force`.
+    /// A reboot; then `attach` runs, and once more with `--force` if it was refused.
     Boot,
 }
 
@@ -102,7 +102,7 @@ fn entry(rng: &mut Rng, range: IpNet, now: i64) -> Entry {
     }
 }
 
-/// A list as somebody writes it: some ranges twice, some in other words, with lines in between.
+/// A list as a person writes it: some ranges twice, some in other notations, with lines in between.
 fn list(rng: &mut Rng, now: i64) -> List {
     let mut lines = Vec::new();
     for range in ranges(rng, 6) {
@@ -126,7 +126,7 @@ fn list(rng: &mut Rng, now: i64) -> List {
     List(lines)
 }
 
-/// `world`'s file, a little changed.
+/// The file of `world`, slightly changed.
 fn edited(rng: &mut Rng, world: &World, now: i64) -> List {
     let mut list = world.file.clone();
     let has_switch = list.entries().next().is_none();
@@ -220,7 +220,7 @@ fn verb(rng: &mut Rng, world: &World, now: i64) -> Verb {
 
 fn command(rng: &mut Rng, world: &World, now: i64) -> Command {
     let verb = match world.trial {
-        // So that it does not last for ever.
+        // With a limit, so that it ends.
         Some(_) if rng.u8(..3) == 0 => {
             if rng.bool() {
                 Verb::Confirm
@@ -239,7 +239,7 @@ fn command(rng: &mut Rng, world: &World, now: i64) -> Command {
     }
 }
 
-/// The next step.
+/// Chooses the next step.
 pub(crate) fn next(rng: &mut Rng, world: &World, now: i64) -> Step {
     match rng.u8(..40) {
         0..=4 => Step::Edit(edited(rng, world, now)),
@@ -266,7 +266,7 @@ pub(crate) fn next(rng: &mut Rng, world: &World, now: i64) -> Step {
                     Mode::Monitor => Mode::Enforce,
                 });
             }
-            // Where it writes files there are few of them.
+            // Where it writes files, it makes few of these calls.
             match rng.bool() {
                 true => Step::Kill(command, "bpf", rng.usize(1..90)),
                 false => Step::Kill(command, FILES, rng.usize(1..20)),

@@ -1,4 +1,4 @@
-//! What a command ought to do, by the words of the manual, and what holds afterwards.
+//! The effect of a command by the manual, and the state afterwards.
 
 use std::net::IpAddr;
 
@@ -9,20 +9,20 @@ use super::{
     model::{Answer, Command, Expires, HELD, Mode, Policy, Verb, Verdict},
 };
 
-/// What waits for its confirmation.
+/// A change that waits for its confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trial {
     pub(crate) before: Policy,
-    /// The list that comes into the file with it; none if the mode alone is on trial.
+    /// The list that a confirmation writes into the file; none if only the mode is on trial.
     pub(crate) list: Option<List>,
 }
 
-/// Whether the last change was a trial that nobody confirmed.
+/// Whether the last change was a trial that was not confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lapsed {
     No,
     Yes,
-    /// Somebody was killed since then.
+    /// A command was killed since then.
     Unknown,
 }
 
@@ -32,17 +32,18 @@ pub(crate) struct World {
     pub(crate) policy: Policy,
     pub(crate) trial: Option<Trial>,
     pub(crate) lapsed: Lapsed,
-    /// Lists that were in the file, and whether it is known who put each in force; the last one is the newest.
+    /// Lists that were in the file, and whether each has a known author; the last one is the
+    /// newest.
     pub(crate) history: Vec<(String, bool)>,
-    /// True between a boot and `attach`: nothing is in force then.
+    /// True between a boot and `attach`: no filter is attached.
     pub(crate) booted: bool,
 }
 
-/// What comes of a command.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
-    /// None where nothing is promised.
+    /// None where the manual promises nothing.
     pub(crate) answer: Option<Answer>,
     pub(crate) world: World,
 }
@@ -54,7 +55,7 @@ const FAILED: i32 = 3;
 const KEPT: usize = 11;
 
 impl World {
-    /// Keeps what is in the file.
+    /// Adds the file's list to the history.
     fn keep(&mut self) {
         let text = self.file.text();
         if self.history.last().is_none_or(|(last, _)| *last != text) {
@@ -62,7 +63,7 @@ impl World {
         }
     }
 
-    /// The same, as put in force by somebody.
+    /// Adds it with a known author.
     pub(crate) fn record(&mut self) {
         self.keep();
         if let Some((_, noted)) = self.history.last_mut() {
@@ -72,7 +73,7 @@ impl World {
         self.history.drain(..most);
     }
 
-    /// The lists before the one in the file, the last one first.
+    /// The lists before the one in the file, the newest first.
     pub(crate) fn before(&self) -> Vec<(List, bool)> {
         let mut kept = &self.history[..];
         if let Some(((last, _), rest)) = kept.split_last()
@@ -93,9 +94,10 @@ impl World {
         }
     }
 
-    /// The list in force as somebody wrote it, comments included, before it becomes `new`.
+    /// The list in force as its author wrote it, comments included, before it becomes `new`.
     fn as_written(&self, new: &List) -> Option<List> {
-        // Nobody touched it since it was put in force, or the change is to bring another one.
+        // Either the file is unchanged since its list came into force, or the change brings another
+        // list.
         let kept = self.history.last();
         let is_edited = kept.is_none_or(|(last, _)| *last != self.file.text());
         if self.file.means(&self.policy.list) && (self.file != *new || !is_edited) {
@@ -105,7 +107,7 @@ impl World {
         kept.find(|list| list.means(&self.policy.list))
     }
 
-    /// What the command does at `now`, or may do where that is not known.
+    /// The possible results of the command at `now`: several if the state is not known.
     pub(crate) fn outcomes(&self, command: &Command, now: i64) -> Vec<Outcome> {
         if self.lapsed != Lapsed::Unknown {
             return vec![self.outcome(command, now)];
@@ -156,7 +158,7 @@ impl World {
                     None => return self.nothing(INPUT),
                 }
             }
-            // They build on what the file says.
+            // These commands build on the file's list.
             Verb::Add { .. } | Verb::Remove(_) | Verb::Prune | Verb::Reload | Verb::Attach
                 if list.is_broken() =>
             {
@@ -198,7 +200,7 @@ impl World {
         self.change(&list, command, now)
     }
 
-    /// Makes `list` the list.
+    /// Replaces the list by `list`.
     fn change(&self, list: &List, command: &Command, now: i64) -> Outcome {
         if self.trial.is_some() {
             return self.nothing(FAILED);
@@ -209,7 +211,7 @@ impl World {
         };
         let mut answer = self.compare(&new, now);
         if self.booted {
-            // Nothing was in force.
+            // No policy was in force.
             answer = Answer {
                 added: Vec::new(),
                 removed: Vec::new(),
@@ -222,7 +224,7 @@ impl World {
         self.make(new, Some(list), answer, command)
     }
 
-    /// Makes it, if that is to be.
+    /// Replaces it, if the command does that.
     fn make(
         &self,
         new: Policy,
@@ -264,7 +266,7 @@ impl World {
         }
     }
 
-    /// During a trial the file holds what a boot is to go back to. False if nobody wrote that.
+    /// During a trial the file holds the list for a reboot. False if no file ever held that.
     fn put_back(&mut self) -> bool {
         if self.file.means(&self.policy.list) {
             self.keep();
@@ -320,7 +322,7 @@ impl World {
         }
     }
 
-    /// How many of the open connections stop, and how many stay.
+    /// Numbers of open connections that are cut, and that are kept.
     fn leap(&self, new: &Policy, now: i64) -> (usize, usize) {
         let held = HELD.map(|source| source.parse::<IpAddr>().expect("an address"));
         let drops = |policy: &Policy, source| policy.verdict(source, now) == Verdict::Drop;
@@ -392,7 +394,7 @@ impl World {
         }
     }
 
-    /// Nobody confirmed it.
+    /// The trial was not confirmed.
     pub(crate) fn lapse(&mut self) {
         if let Some(trial) = self.trial.take() {
             self.policy = trial.before;
@@ -400,14 +402,14 @@ impl World {
         }
     }
 
-    /// The machine was started again.
+    /// The machine reboots.
     pub(crate) fn boot(&mut self) {
         self.lapse();
         self.lapsed = Lapsed::No;
         self.booted = true;
     }
 
-    /// Every time at which something expires.
+    /// Every time at which an entry expires.
     pub(crate) fn expiries(&self) -> Vec<i64> {
         let trial = self.trial.iter().map(|trial| &trial.before.list);
         let lists = [&self.file, &self.policy.list].into_iter().chain(trial);

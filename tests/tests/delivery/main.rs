@@ -1,7 +1,8 @@
 //! What Linux delivers, with and without the filter: no leak, no loss.
 //!
-//! Every case runs on a node without a filter first. What is answered there from a protected port shows that the trick
-//! works; behind the filter it must get no answer from there for a stranger, and all else must be answered as before.
+//! Every case runs on a node without a filter first. An answer from a protected port there shows
+//! that the evasion works. With the filter, such a case must get no answer from an unlisted source,
+//! and all others must be answered as before.
 
 mod cases;
 
@@ -50,7 +51,7 @@ fn without_an_ethernet_header_with_conntrack() -> Result<()> {
     everything(Road::Tun, 1500, true)
 }
 
-/// A node of its own for each way to be filtered.
+/// A node of its own for each way to filter.
 fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
     let cases: Vec<_> = cases::all()
         .into_iter()
@@ -73,7 +74,7 @@ fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
         open.rows.len(),
         rows(road, mtu).len(),
     );
-    // The driver of tun devices has no XDP of its own for those without an Ethernet header.
+    // The driver of tun devices has no native XDP for those without an Ethernet header.
     let modes = match road {
         Road::Ethernet => &["native", "generic"][..],
         Road::Tun => &["auto", "generic"],
@@ -102,7 +103,7 @@ fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
     report(&wrong)
 }
 
-/// Where only some destinations are guarded, a route in the packet is no way around.
+/// If only some destinations are guarded, a route in the packet does not bypass the filter.
 #[test]
 fn destinations() -> Result<()> {
     for tracked in [false, true] {
@@ -142,7 +143,7 @@ fn destinations() -> Result<()> {
     Ok(())
 }
 
-/// What became of a case.
+/// Result of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Answered {
     Not,
@@ -154,7 +155,7 @@ enum Answered {
 struct Run {
     cases: Vec<Answered>,
     rows: BTreeSet<String>,
-    /// Rows of strangers that a protected port answered.
+    /// Cases of unlisted sources that a protected port answered.
     reached: BTreeSet<String>,
 }
 
@@ -194,7 +195,7 @@ impl Run {
     }
 }
 
-/// What became of the cases.
+/// Results of the cases.
 fn run(testbed: &mut Testbed, cases: &[Case]) -> Result<Vec<Answered>> {
     let of_case = |case: &Case| {
         let answers = testbed
@@ -234,7 +235,7 @@ fn compare<'a>(
         );
         match row.want {
             Verdict::Drop(_) if is => Some(format!("leak: {}", row.name)),
-            // A piece is answered for the sake of others, which came before it.
+            // The answer to a fragment depends on earlier fragments.
             Verdict::Pass(_) if was && !is && !row.name.contains("fragment") => {
                 Some(format!("loss: {}", row.name))
             }
@@ -256,7 +257,7 @@ fn verdict(case: &Case, open: Answered, filtered: Answered) -> Option<String> {
     }
 }
 
-/// The rows of the usual policy that this MTU lets onto the wire, and a smaller one does not.
+/// The rows of the usual policy that fit this MTU and not a smaller one.
 fn rows(road: Road, mtu: u32) -> Vec<Row> {
     table::all()
         .into_iter()
@@ -278,7 +279,8 @@ fn fits(road: Road, mtu: u32, frames: &[Vec<u8>]) -> bool {
     }
 }
 
-/// Whether a frame is an IP packet behind an Ethernet header, and says so: without the header it is the same packet.
+/// Whether a frame is an IP packet with a matching Ethernet header: without that header it is the
+/// same packet.
 fn is_packet(frame: &[u8]) -> bool {
     let packet = frame.get(HEADER_LEN..).unwrap_or_default();
     packet.len() > 40
@@ -305,7 +307,8 @@ fn report(wrong: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Gives each SYN in a frame of the table a source port of its own: to the node it is then another connection.
+/// Gives each SYN in a frame of the table a source port of its own, so that the node sees another
+/// connection.
 fn renumber(frame: &mut [u8], port: u16) {
     let old = CLIENT_PORT.to_be_bytes();
     // Ports, then the sequence numbers that every SYN of the table has.

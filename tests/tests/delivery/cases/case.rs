@@ -2,18 +2,18 @@
 
 use tests::{packets::V6, table::Who};
 
-/// A set of frames and what may come of it.
+/// A sequence of frames and its expected result.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// What it is.
+    /// Name of the case.
     pub name: String,
-    /// The source port or echo identifier by which its answer is known.
+    /// The source port or echo identifier that identifies the answer.
     pub tag: u16,
-    /// What goes onto the wire, in this order.
+    /// Frames in the order of sending.
     pub frames: Vec<Vec<u8>>,
-    /// Whether no protected port may answer it.
+    /// Whether a protected port must not answer.
     pub must_not_pass: bool,
-    /// Where Linux is known to answer it.
+    /// Where Linux is known to answer.
     pub works: Works,
 }
 
@@ -26,12 +26,12 @@ pub(crate) enum Works {
     Plain,
     /// With conntrack.
     Tracked,
-    /// Nowhere that is known; it is found out.
+    /// Nowhere as far as known; the test finds out.
     Never,
 }
 
 impl Works {
-    /// Whether it must be answered on a node with or without conntrack.
+    /// Whether a node with or without conntrack must answer it.
     pub(crate) fn on(self, tracked: bool) -> bool {
         match self {
             Self::Always => true,
@@ -90,7 +90,7 @@ impl Cases {
         }
     }
 
-    /// What must not be lost.
+    /// Frames that must pass.
     pub(super) fn ordinary(
         &mut self,
         name: &str,
@@ -104,7 +104,7 @@ impl Cases {
         }
     }
 
-    /// What nobody may send.
+    /// Frames that no source may send.
     pub(super) fn forbidden(
         &mut self,
         name: &str,

@@ -61,8 +61,9 @@ fn ipv4_fragments(cases: &mut Cases) {
     });
 }
 
-/// Linux takes a first fragment that ends where another extension header is still to come (RFC 7112 forbids it), but none that
-/// ends inside TCP's header. Conntrack takes no fragment below the least MTU but the last, so each comes small and large.
+/// Linux accepts a first fragment that ends before another extension header (RFC 7112 forbids it),
+/// but not one that ends inside TCP's header. Conntrack accepts no fragment but the last below the
+/// minimum MTU, so each case comes small and large.
 fn ipv6_fragments(cases: &mut Cases) {
     for (size, fill, works) in [("small", 16, Works::Plain), ("large", 1_256, Works::Always)] {
         let packet = move |who: Who, tag, port| {
@@ -110,7 +111,7 @@ fn ipv6_fragments(cases: &mut Cases) {
     }
 }
 
-/// The frame with a hop-by-hop header right behind the fixed header.
+/// The frame with a hop-by-hop header directly after the fixed header.
 fn behind_hop_by_hop(whole: &[u8]) -> Vec<u8> {
     let (fixed, rest) = whole[14..].split_at(40);
     let mut packet = fixed.to_vec();
@@ -126,7 +127,7 @@ fn behind_hop_by_hop(whole: &[u8]) -> Vec<u8> {
 fn long_syn(source: IpAddr, destination: IpAddr, source_port: u16, port: u16) -> Vec<u8> {
     let mut segment = syn(source, destination, source_port, port);
     segment.resize(60, 0);
-    // To the checksum the data adds its length alone.
+    // The zeros change the checksum only by their length.
     let sum = u16::from_be_bytes([segment[16], segment[17]]);
     let (less, borrow) = sum.overflowing_sub(40);
     segment[16..18].copy_from_slice(&(less - u16::from(borrow)).to_be_bytes());

@@ -1,4 +1,4 @@
-//! Packets whose headers are not what Linux goes by.
+//! Packets with headers that Linux does not follow.
 
 use std::net::Ipv6Addr;
 
@@ -14,7 +14,7 @@ pub(super) fn add(cases: &mut Cases) {
     tunnels(cases);
 }
 
-/// With conntrack what a misplaced fragment header says is not what counts.
+/// With conntrack, a misplaced fragment header does not count.
 fn confusion(cases: &mut Cases) {
     const OPTIONS: [u8; 8] = [TCP, 0, 1, 4, 0, 0, 0, 0];
     let fronts: [(&str, Add); 3] = [
@@ -40,7 +40,7 @@ fn confusion(cases: &mut Cases) {
             ]
         });
     }
-    // The kernel writes what the fragment header says over a byte of the source.
+    // The kernel overwrites a byte of the source with the value of the fragment header.
     for (front, byte) in [(224, 0), (232, 8)] {
         cases.forbidden(
             &format!("confusion/source-byte-{byte}-rewritten"),
@@ -61,7 +61,7 @@ fn confusion(cases: &mut Cases) {
     }
 }
 
-/// Linux takes a packet out of a segment routing header's without any tunnel device.
+/// Linux decapsulates a packet from a segment routing header without a tunnel device.
 fn tunnels(cases: &mut Cases) {
     let fronts: [(&str, Add); 4] = [
         ("segments", |packet| packet.segments(0, &[NODE6])),
@@ -78,7 +78,7 @@ fn tunnels(cases: &mut Cases) {
     for (name, front) in fronts {
         for outer in Who::BOTH {
             let name = format!("tunnels/{name}/from-{}", outer.word());
-            // An atomic fragment's packet is not taken out everywhere.
+            // The packet of an atomic fragment is not decapsulated everywhere.
             let works = if name.contains("atomic") {
                 Works::Never
             } else {
@@ -114,7 +114,7 @@ fn tunnels(cases: &mut Cases) {
             });
         }
     }
-    // Three deep nobody is believed.
+    // Three deep, no source is trusted.
     cases.forbidden("tunnels/three-deep", Works::Always, |who, tag| {
         let around = |inner: &[u8]| {
             v6(Who::Listed)

@@ -1,4 +1,4 @@
-//! The tricks, each from a stranger and from a listed source, each under a source port of its own.
+//! Evasions, each from both sources, each with a source port of its own.
 
 mod case;
 mod fragments;
@@ -196,7 +196,7 @@ fn options(cases: &mut Cases) {
             },
         );
     }
-    // A router alert and the end of the list, where the ports of a header without options are.
+    // A router alert and the end of the list, where a header without options has its ports.
     cases.hostile("ipv4/end-of-options", Works::Always, |who, tag| {
         vec![
             v4(who)

@@ -1,4 +1,4 @@
-//! Cases by the dice.
+//! Random cases.
 
 use fastrand::Rng;
 use tests::{
@@ -11,7 +11,7 @@ use tests::{
 
 use super::case::{Cases, Works};
 
-/// Whatever else there is: chains and pieces by the dice.
+/// Random chains and fragments.
 pub(super) fn add(cases: &mut Cases) {
     let mut rng = Rng::with_seed(seed());
     for round in 0..3_000 {
@@ -32,7 +32,8 @@ pub(super) fn add(cases: &mut Cases) {
             if pieces == 0 {
                 return vec![add(add(v6(who), &outer), &inner).syn(tag, 6443).frame()];
             }
-            // Behind the first chain comes a fragment header, and the second chain in one piece or two.
+            // After the first chain comes a fragment header, and the second chain in one piece or
+            // two.
             let fixed = add(v6(who), &inner).syn(tag, 6443).packet();
             let (number, chain) = (fixed[6], &fixed[40..]);
             let piece = |start: usize, end: usize| {
@@ -69,7 +70,7 @@ pub(super) fn add(cases: &mut Cases) {
     }
 }
 
-/// An extension header by the dice.
+/// A random extension header.
 #[derive(Clone, Debug)]
 struct Header {
     number: u8,

@@ -1,4 +1,4 @@
-//! Routes inside the packet.
+//! Source routes in packets.
 
 use tests::{
     packets::{V4, V6, v6::DESTINATION_OPTIONS},
