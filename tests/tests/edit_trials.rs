@@ -1,5 +1,5 @@
-//! An edit on trial, whatever else happens meanwhile: it goes in force for good if somebody
-//! confirms it, never comes back by itself, and keeps no other edit from being put in force.
+//! An edit on trial, whatever else happens meanwhile: a confirmation puts it in force for good. It
+//! never returns by itself, and does not keep another edit from being put in force.
 
 use std::{fs, thread, time::Duration};
 
@@ -18,10 +18,10 @@ use tests::{
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
-/// Long enough to look at a trial on any machine; [`lapse`] ends it.
+/// Long enough for the commands of a test on any machine; [`lapse`] ends it.
 const TRIAL: [&str; 2] = ["--on-cut-within", "1h"];
 
-/// `run` says that an edit is on trial, a moment before it is.
+/// `run` reports an edit on trial, shortly before it is.
 fn lapses(filter: &Apifence<'_>) -> Result<()> {
     until("it is on trial", || Ok(provisional(filter)?.is_object()))?;
     lapse(filter)
@@ -45,13 +45,13 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
     daemon.line(is_on_trial)?;
     lapses(&filter)?;
     daemon.line(is_held)?;
-    // Who writes the same again, as who manages configurations does, has not edited anything.
+    // Writing the same text again, as a configuration management tool does, is not an edit.
     fs::write(filter.ranges_file(), WITHOUT)?;
-    // Two looks of `run`: nothing is to come of them, which gives no event.
+    // Two ticks of `run` must have no effect, which gives no event to wait for.
     thread::sleep(Duration::from_secs(2));
     ensure!(provisional(&filter)?.is_null(), "it is on trial again");
     cluster.connect()?;
-    // Who asks for it gets it on trial again.
+    // An explicit request puts it on trial again.
     daemon.signal(Signal::SIGHUP)?;
     daemon.line(is_on_trial)?;
     lapses(&filter)?;
@@ -62,7 +62,7 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
     until("it is ready", || {
         Ok(get(&cluster.node, "/readyz")?.status == 200)
     })?;
-    // And then the first one is an edit again.
+    // Then the first one counts as an edit again.
     let _worker = cluster.connect()?;
     fs::write(filter.ranges_file(), WITHOUT)?;
     daemon.line(is_on_trial)?;
@@ -104,7 +104,7 @@ fn the_list_and_the_settings_are_one_trial() -> Result<()> {
     fs::write(filter.config_file(), "ports = [443, 6443]\n")?;
     fs::write(filter.ranges_file(), WITHOUT)?;
     daemon.line(is_on_trial)?;
-    // Whichever of the two was seen first.
+    // Whichever of the two `run` saw first.
     until("both are on trial", || {
         let status = filter.json(&["status"])?;
         Ok(status["provisional"].is_object() && status["ports"] == serde_json::json!([443, 6443]))
@@ -117,7 +117,7 @@ fn the_list_and_the_settings_are_one_trial() -> Result<()> {
     ensure!(provisional(&filter)?.is_object(), "{ran}");
     filter.ok(&["confirm"])?;
     daemon.line(|line| line.contains("was confirmed"))?;
-    // Nobody is asked again.
+    // A second confirmation is not necessary.
     daemon.signal(Signal::SIGHUP)?;
     until("it is ready", || {
         Ok(get(&cluster.node, "/readyz")?.status == 200)
@@ -182,7 +182,7 @@ fn a_config_map_is_on_trial_as_a_file_is() -> Result<()> {
     cluster.is_out(&filter)
 }
 
-/// Whoever is connected when `run` starts for the first time.
+/// Clients that are connected when `run` starts for the first time.
 #[test]
 fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
     let cluster = Cluster::new()?;
@@ -198,7 +198,7 @@ fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
     daemon.line(is_held)?;
     ensure!(filter.json(&["status"])?["state"] == "monitoring");
     cluster.connect()?;
-    // Neither does a restart, or a boot, decide it.
+    // Neither a restart nor a reboot decides it.
     drop(daemon);
     filter.boot()?;
     let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "1h"])?;

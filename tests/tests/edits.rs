@@ -1,4 +1,5 @@
-//! A ranges file that others write: an editor, or a ConfigMap volume. What was in force before is not lost with it.
+//! A ranges file that other programs write: an editor, or a ConfigMap volume. The list that was in
+//! force before is kept.
 
 use std::fs;
 
@@ -21,7 +22,7 @@ fn history(filter: &Apifence<'_>) -> Result<Vec<Value>> {
     Ok(report["lists"].as_array().cloned().unwrap_or_default())
 }
 
-/// Writes into the file as it is, as some editors do: what it said before is gone from the disk.
+/// Writes into the existing file, as some editors do: its previous text is gone from the disk.
 fn edit(filter: &Apifence<'_>, change: impl Fn(&str) -> String) -> Result<()> {
     let text = fs::read_to_string(filter.ranges_file())?;
     Ok(fs::write(filter.ranges_file(), change(&text))?)
@@ -49,14 +50,14 @@ fn the_list_before_an_edit_can_be_rolled_back_to() -> Result<()> {
     filter.ok(&["ranges", "rollback"])?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
-    // And back again, comment and all.
+    // Then back again, with the comment.
     filter.ok(&["ranges", "rollback"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
     Ok(())
 }
 
-/// While an edit is on trial the file says what a reboot should come up with: the list before.
+/// During an edit's trial the file holds the list for a reboot: the previous one.
 #[test]
 fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
     let site = Site::new()?;
@@ -101,14 +102,14 @@ fn a_config_map_is_put_in_force_and_not_written() -> Result<()> {
     filter.ok(&["ranges", "reload"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     ensure!(filter.json(&["status"])?["drift"] == json!([]));
-    // What would have to be written there is refused, and says where the list comes from.
+    // A change that would have to write there is refused, with the source of the list.
     let ran = filter.run(&["ranges", "add", "192.0.2.1"])?;
     tests::cli::refused(&ran, tests::cli::FAILED, &["write ranges file"])?;
     ensure!(ran.stderr.contains("ConfigMap"), "{ran}");
     Ok(())
 }
 
-/// `add` builds on the file as it is edited, and `set` does not: what is said is true of both.
+/// `add` builds on the edited file, and `set` does not: the output is right for both.
 #[test]
 fn what_becomes_of_an_edit_that_was_not_in_force_is_told() -> Result<()> {
     let site = Site::new()?;
@@ -127,7 +128,7 @@ fn what_becomes_of_an_edit_that_was_not_in_force_is_told() -> Result<()> {
     site.stranger_gets_in(Family::V4, PORT).map(drop)
 }
 
-/// A first `attach` that nobody confirmed leaves a file that nobody edited.
+/// A first `attach` without a confirmation leaves a file without edits.
 #[test]
 fn an_attach_after_one_that_lapsed_speaks_of_no_edit() -> Result<()> {
     let site = Site::new()?;

@@ -1,4 +1,4 @@
-//! Entries with an expiry, and what each entry was used for.
+//! Entries with an expiry, and the usage of each entry.
 
 use std::fs;
 
@@ -44,7 +44,7 @@ fn an_entry_expires_without_any_process() -> Result<()> {
         );
         connections.into_iter().collect::<Result<Vec<_>>>()
     })?;
-    // The filter forgets nothing when it is attached anew, and the entry lives no longer for it.
+    // The filter keeps its counts when it is attached again, and the entry does not live longer.
     filter.ok(&ATTACH[..3])?;
     until("the entry expires", || {
         Ok(filter.run(&["check", STRANGER[0]])?.code == Some(1))
@@ -60,7 +60,7 @@ fn an_entry_expires_without_any_process() -> Result<()> {
     ensure!(text.contains("has expired"), "{text}");
     ensure!(filter.ok(&["ranges", "list"])?.contains("(expired)"));
     ensure!(filter.ok(&["status"])?.contains("2 ranges have expired"));
-    // It is still in the file, and comes back with another time.
+    // It is still in the file, and returns with a new time.
     filter.ok(&["ranges", "add", STRANGER[0], "--expires", "1h"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     ensure!(fs::read_to_string(filter.ranges_file())?.contains("# a guest"));
@@ -114,7 +114,8 @@ fn expired_entries_of_a_file_authorize_no_source() -> Result<()> {
     filter.ok(&["attach", "--interface", INTERFACE])?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT)?;
-    // It expired before the machine was started, and the kernel keeps no such time: no change of its own.
+    // It expired before the boot. The kernel does not store such times, which must not count as a
+    // change.
     let change = filter.json(&["ranges", "add", "192.0.2.1", "--dry-run"])?;
     let count = |key: &str| change[key].as_array().map(Vec::len);
     ensure!(
@@ -150,7 +151,7 @@ fn entries_show_what_they_are_used_for() -> Result<()> {
         at(NODE[0], PORT),
     )?);
     let used = |range: &str| Ok::<_, anyhow::Error>(row(&filter, range)?["packets"].as_u64());
-    // A handshake takes two packets from him.
+    // A handshake takes two packets from the client.
     until("the packets are counted", || {
         Ok(used("198.51.100.0/24")? >= Some(2))
     })?;
@@ -158,7 +159,7 @@ fn entries_show_what_they_are_used_for() -> Result<()> {
     ensure!(used("2001:db8:aa::/48")? == Some(0), "the other family");
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
 
-    // A change of the list keeps what was counted, of the ranges that stay.
+    // A change of the list keeps the counts of the ranges that stay.
     let counted = used("198.51.100.0/24")?;
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
     ensure!(used("198.51.100.0/24")? >= counted);
@@ -177,9 +178,9 @@ fn entries_show_what_they_are_used_for() -> Result<()> {
             .iter()
             .any(|range| range.contains("2001:db8:aa::/48")))
     })?;
-    // The node's own addresses are no entries of anybody's list.
+    // The node's own addresses are not entries of a list.
     ensure!(!unused("1s")?.iter().any(|range| range.contains(NODE[0])));
-    // Nobody counted for a month.
+    // No process counted for a month.
     ensure!(unused("30d")?.is_empty());
     let ran = filter.run(&["ranges", "list", "--unused-for", "30d"])?;
     ensure!(ran.stderr.contains("not counted that long yet"), "{ran}");
@@ -210,7 +211,7 @@ fn lists_are_kept_and_can_be_rolled_back_to() -> Result<()> {
     let refusal = filter.run(&["ranges", "rollback", "11"])?;
     refused(&refusal, INPUT, &["roll back to list 11", "10 lists"])?;
 
-    // A mistake, and the way out of it.
+    // A mistake, and its correction.
     let shut = filter.run(&["ranges", "set", STRANGER[0], "--force"])?;
     ensure!(shut.code == Some(0), "{shut}");
     site.stranger_gets_in(Family::V4, PORT)?;
@@ -223,7 +224,7 @@ fn lists_are_kept_and_can_be_rolled_back_to() -> Result<()> {
             .is_some_and(|rows| rows.len() >= 14)
     );
 
-    // A broken file that a change replaces is not lost, either.
+    // A change that replaces a broken file keeps that, too.
     fs::write(
         filter.ranges_file(),
         "198.51.100.0/24 # mine\nwhat is this\n",
@@ -235,7 +236,7 @@ fn lists_are_kept_and_can_be_rolled_back_to() -> Result<()> {
     Ok(())
 }
 
-/// Of a range that is listed twice the entry that lives longest says what holds, and it counts once.
+/// For a range that is listed twice, the longest-lived entry decides, and it counts once.
 #[test]
 fn of_a_range_that_is_listed_twice_the_longest_lived_is_told() -> Result<()> {
     let site = Site::new()?;
@@ -272,7 +273,7 @@ fn of_a_range_that_is_listed_twice_the_longest_lived_is_told() -> Result<()> {
     Ok(())
 }
 
-/// Whoever adds a range means to let it in: that it is about to expire is told.
+/// `add` means to authorize the range, so it warns that the range is about to expire.
 #[test]
 fn a_range_that_goes_on_to_expire_is_told_so() -> Result<()> {
     let site = Site::new()?;
@@ -284,7 +285,7 @@ fn a_range_that_goes_on_to_expire_is_told_so() -> Result<()> {
         let ran = filter.run(&add)?;
         let told = |ran: &Ran| ran.stderr.contains("listed already, and still only until");
         ensure!(ran.code == Some(0) && told(&ran), "{ran}");
-        // The hint as it stands.
+        // The hint, as printed.
         let ran = filter.run(&[&add[..], &["--expires", "never"]].concat())?;
         ensure!(ran.code == Some(0) && !told(&ran), "{ran}");
         let ran = filter.run(&add)?;
@@ -293,7 +294,7 @@ fn a_range_that_goes_on_to_expire_is_told_so() -> Result<()> {
     Ok(())
 }
 
-/// A list that lets everyone in stays a warning of `status`, however it is written.
+/// `status` keeps warning of a list that authorizes every source, in any notation.
 #[test]
 fn status_tells_that_everyone_is_let_in_however_that_is_written() -> Result<()> {
     let site = Site::new()?;

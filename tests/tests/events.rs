@@ -1,4 +1,4 @@
-//! Refused packets as `events`, `run` and `suggest` show them.
+//! Dropped packets in `events`, `run` and `suggest`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -21,30 +21,30 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// The objects in what was printed, a line each.
+/// The objects in the output, one per line.
 fn objects(text: &str) -> Result<Vec<Value>> {
     text.lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("read `{line}`")))
         .collect()
 }
 
-/// The next object of a program in the background that `wanted` accepts.
+/// The next object of a background process that `wanted` accepts.
 fn object(program: &mut Background, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let line = program.line(|line| serde_json::from_str(line).is_ok_and(|value| wanted(&value)))?;
     Ok(serde_json::from_str(&line)?)
 }
 
-/// `events`, once it has its place in the rings.
+/// Starts `events`, and waits until it has its place in the rings.
 fn events(filter: &Apifence<'_>, arguments: &[&str]) -> Result<Background> {
     let mut events = filter.start(&[&["-o", "json", "events"], arguments].concat())?;
     events.line(|line| line.starts_with("packets that are refused"))?;
     Ok(events)
 }
 
-/// Whether `event` is the stranger's SYN of that family, with all that there is to say.
+/// Whether `event` is the unlisted client's SYN of that family, with all fields.
 fn is_his_syn(event: &Value, family: Family, verdict: &str, site: &Site) -> Result<()> {
     let version = family as usize;
-    // A SYN with Linux's usual options, behind Ethernet: 74 and 94 bytes.
+    // A SYN with Linux's usual options, in Ethernet: 74 and 94 bytes.
     let bytes = [74, 94][version];
     ensure!(
         event["verdict"] == verdict
@@ -97,7 +97,7 @@ fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
             let logged = object(&mut run, |line| line["log"] == "first" && his(line))?;
             is_his_syn(&logged, family, "drop", &site)?;
         }
-        // Nobody ran when it came, for all that a late reader knows.
+        // A late reader cannot know whether another one ran when the packet came.
         let late = objects(&filter.ok(&["-o", "json", "events", "--recent"])?)?;
         let sources: Vec<_> = late.iter().map(|event| event["source"].clone()).collect();
         ensure!(
@@ -128,7 +128,7 @@ fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
         run.signal(Signal::SIGTERM)?;
         ensure!(run.wait()? == Some(0));
         filter.ok(&["detach"])?;
-        // Without a filter there is nothing to wait for.
+        // Without a filter there are no events to wait for.
         elsewhere.line(|line| line.contains("no filter is attached"))?;
         ensure!(elsewhere.wait()? == Some(tests::cli::FAILED));
     }
@@ -153,7 +153,7 @@ fn a_closed_pipe_ends_events_though_nothing_happens() -> Result<()> {
     Ok(())
 }
 
-/// More than the budget, in one go: some are reported, the others counted, and none is missing.
+/// More than the budget at once: some are reported, the others counted, and none is missing.
 #[test]
 fn a_flood_is_sampled_and_the_rest_is_counted_exactly() -> Result<()> {
     let namespace = Namespace::new("flood")?;
@@ -181,7 +181,7 @@ fn a_flood_is_sampled_and_the_rest_is_counted_exactly() -> Result<()> {
             dropped - before == u64::from(PACKETS),
             "{dropped} after {before}"
         );
-        // All of it is accounted for, in time.
+        // All packets are accounted for, in time.
         while reported + not_reported < dropped {
             let event = object(&mut events, |_| true)?;
             match event["not_reported"].as_u64() {
@@ -245,7 +245,7 @@ fn monitor_mode_suggests_ranges_that_authorize_the_unlisted_source() -> Result<(
         "{wide:#}"
     );
 
-    // As text it is a list, beside what there was.
+    // As text the output is a list that can be appended to the present ranges.
     let lines = filter.ok(&["suggest"])?;
     let list = format!("{}\n{lines}", ADMIN_RANGES.replace(',', "\n"));
     let file = filter.ranges_file().with_file_name("suggested");

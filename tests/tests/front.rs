@@ -1,5 +1,5 @@
-//! The table in front of the tries says what the tries say, and both what a scan of the list says: in the loaded program, list after
-//! list in the same maps.
+//! The prefilter agrees with the tries, and both with a scan of the list: in the loaded program,
+//! list after list in the same maps.
 
 use std::net::IpAddr;
 
@@ -15,10 +15,11 @@ use tests::{
     table::{self},
 };
 
-/// About so many addresses are asked for, of each list.
+/// About this many addresses are queried for each list.
 const ASKED: usize = 3_000;
 
-/// The list sorted, and how far the ranges up to each one reach: what a scan would find, in one step.
+/// The list sorted, and the end of the furthest range up to each one: the result of a scan in one
+/// step.
 struct Scan {
     ranges: Vec<(IpAddr, IpAddr)>,
 }
@@ -48,7 +49,7 @@ impl Scan {
     }
 }
 
-/// The addresses beside the ends of a range, its ends, and some in it and near it.
+/// The addresses next to the ends of a range, its ends, and some inside and near it.
 fn around(range: IpNet, rng: &mut Rng) -> Vec<IpAddr> {
     let mut addresses = vec![range.network(), range.broadcast()];
     match (range.network(), range.broadcast()) {
@@ -106,7 +107,8 @@ fn table_and_tries_and_a_scan_agree_list_after_list() -> Result<()> {
             "2001:db8::2/127",
         ]),
     ];
-    // Sizes go up and down: a short list behind a long one must leave nothing of it. The third of some thousand is written over the first.
+    // Sizes go up and down: a short list after a long one must leave none of its parts. The third
+    // list, of some thousand ranges, is written over the first.
     for size in [1, 4, 5, 3_500, 3_500, 3_000, 10, 100_000, 100] {
         lists.push(list(size, &mut rng));
     }

@@ -1,4 +1,4 @@
-//! `status --check`: whether the node is guarded as its files say, by the exit status.
+//! `status --check`: its exit status says whether the node is guarded as its files say.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use tests::{
     wait::until,
 };
 
-/// Whether `status --check` says yes, and what it says if not.
+/// Whether `status --check` succeeds, and its reasons if not.
 fn checks(filter: &Apifence<'_>) -> Result<(bool, String)> {
     let ran = filter.run(&["status", "--check"])?;
     ensure!(
@@ -24,7 +24,7 @@ fn checks(filter: &Apifence<'_>) -> Result<(bool, String)> {
     Ok((ran.code == Some(0), ran.stderr))
 }
 
-/// It says no, for these reasons and no others.
+/// It fails, for exactly these reasons.
 fn does_not_check(filter: &Apifence<'_>, reasons: &[&str]) -> Result<()> {
     let (yes, said) = checks(filter)?;
     ensure!(!yes, "it says yes");
@@ -52,7 +52,7 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
     filter.ok(&["attach"])?;
     yes()?;
 
-    // What the files say is what is in force.
+    // The files are in force.
     fs::write(filter.ranges_file(), "192.0.2.3\n")?;
     does_not_check(&filter, &["drift: the file is not in force"])?;
     filter.ok(&["ranges", "reload"])?;
@@ -62,7 +62,7 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
         "interfaces = [\"n0\"]\nmode = \"monitor\"\n",
     )?;
     does_not_check(&filter, &["mode monitor"])?;
-    // Monitor mode and a list that is switched off count, if the files say so.
+    // Monitor mode and a list that is off are right if the files say so.
     filter.ok(&["attach"])?;
     ensure!(filter.json(&["status"])?["state"] == "monitoring");
     yes()?;
@@ -73,7 +73,7 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
     let (good, said) = checks(&filter)?;
     ensure!(!good && said.contains("`prots`"), "{said}");
 
-    // Every interface that is to be guarded is.
+    // Every interface of the configuration is guarded.
     fs::write(filter.config_file(), "interfaces = [\"n0\", \"n1\"]\n")?;
     fs::write(filter.ranges_file(), "192.0.2.3\n")?;
     filter.ok(&["ranges", "reload"])?;
@@ -92,7 +92,7 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
     filter.ok(&["attach", "--interface", "n0"])?;
     yes()?;
 
-    // Those that hold the default routes, where none is named.
+    // The interfaces of the default routes, if none is named.
     filter.ok(&["detach"])?;
     node.ip("link set n0 up")?;
     node.ip("route add default via 192.0.2.2")?;
@@ -127,8 +127,8 @@ fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()
     Ok(())
 }
 
-/// The pins of an interface that is gone are nothing to warn of; a link that somebody took off an
-/// interface that is there stays one.
+/// The pins of an interface that is gone cause no warning. A link that another program took off a
+/// present interface stays one.
 #[test]
 fn a_link_that_was_detached_is_not_forgotten_by_an_attach_of_another_interface() -> Result<()> {
     let [node, _client] = two_interfaces()?;
@@ -148,7 +148,7 @@ fn a_link_that_was_detached_is_not_forgotten_by_an_attach_of_another_interface()
     ensure!(warned()?, "before");
     filter.ok(&["attach", "--interface", "n0"])?;
     ensure!(warned()?, "after");
-    // A bare one repairs it.
+    // A bare `attach` repairs it.
     filter.ok(&["attach"])?;
     ensure!(!warned()?, "repaired");
     Ok(())

@@ -1,4 +1,4 @@
-//! The harness itself: without a filter everybody reaches everything.
+//! The harness itself: without a filter every source reaches every port.
 
 use anyhow::Result;
 use tests::{
@@ -54,7 +54,7 @@ fn a_foreign_program_attaches() -> Result<()> {
     );
     drop(link);
     foreign.pin("/sys/fs/bpf/passer_by")?;
-    // The kernel takes a moment to let go of the link.
+    // The kernel releases the link a moment later.
     let pinned = "link set dev eth0 xdp pinned /sys/fs/bpf/passer_by";
     tests::wait::until("the interface is free", || Ok(node.ip(pinned).is_ok()))?;
     assert!(

@@ -1,4 +1,4 @@
-//! Where the program runs, and why not where it would rather.
+//! The hook of the program, and the reason for a fallback.
 
 use std::{fs, process::Command};
 
@@ -12,7 +12,7 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// The calls of bpf(2) in a log of strace, each with the thread that made it.
+/// The bpf(2) calls in a log of strace, each with its thread.
 fn calls(log: &str) -> Vec<(&str, &str)> {
     log.lines()
         .filter_map(|line| line.split_once(' '))
@@ -20,12 +20,12 @@ fn calls(log: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Whether this makes a link of the program; one that is not of XDP is a question of aya's.
+/// Whether this creates a link of the program; other types are probes of aya.
 fn is_link_create(call: &str) -> bool {
     call.contains("BPF_LINK_CREATE") && call.contains("attach_type=BPF_XDP")
 }
 
-/// Which call of its thread the first `BPF_LINK_CREATE` is, if `arguments` are run.
+/// The index, in its thread, of the first `BPF_LINK_CREATE` when `arguments` run.
 fn link_call(filter: &Apifence<'_>, arguments: &[&str]) -> Result<usize> {
     let log = filter.ranges_file().with_file_name("strace");
     let mut strace = Command::new("strace");
@@ -43,7 +43,7 @@ fn link_call(filter: &Apifence<'_>, arguments: &[&str]) -> Result<usize> {
     Ok(place.context("no link was made")? + 1)
 }
 
-/// Runs `arguments`, and the first link that it asks for is refused with `error`.
+/// Runs `arguments`, with `error` for the first link.
 fn with_refusal(
     filter: &Apifence<'_>,
     arguments: &[&str],
@@ -114,18 +114,19 @@ fn any_refusal_by_the_driver_leads_to_generic_xdp() -> Result<()> {
             ensure!(ran.stderr.contains(word), "{error}: no `{word}`: {ran}");
         }
         ensure!(!ran.stderr.contains("5.18"), "{error}: {ran}");
-        // Where the driver was asked for its own words it would have taken it.
+        // The netlink request for the message of the driver, which succeeds here, must not leave a
+        // program attached.
         let link = site.node.ip(&format!("link show dev {INTERFACE}"))?;
         ensure!(!link.contains("xdp"), "{error}: left by netlink: {link}");
         site.stranger_gets_in(Family::V4, PORT)?;
     }
-    // Who may not, or comes too late, is not helped by another hook.
+    // For a lack of privileges, or a race, another hook does not help.
     for (error, words) in [("EPERM", "not permitted"), ("EBUSY", "another XDP program")] {
         let ran = with_refusal(&filter, &ATTACH, error, call)?;
         refused(&ran, FAILED, &[words])?;
         ensure!(!filter.bpffs().exists(), "{error}: pins are left");
     }
-    // Nothing of that is left for the next one.
+    // The next attach finds no remains of it.
     filter.ok(&ATTACH)?;
     let guard = guard(&filter)?;
     assert_eq!(
@@ -153,7 +154,7 @@ fn the_drivers_own_words_are_shown() -> Result<()> {
     Ok(())
 }
 
-/// Before anything is made: the kernel says that it is 2.6 to who asks it to.
+/// Before any object is made: the kernel reports version 2.6 to a process with this personality.
 #[test]
 fn a_kernel_that_is_too_old_is_named() -> Result<()> {
     let site = Site::new()?;

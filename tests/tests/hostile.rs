@@ -1,4 +1,5 @@
-//! Files that cannot be replaced as they are, and files, names and peers that bring what a terminal would obey.
+//! Files that cannot be replaced, and files, names and peers with characters that a terminal would
+//! obey.
 
 use std::{
     fs::{self, Permissions},
@@ -21,11 +22,11 @@ use tests::{
     wait::until,
 };
 
-/// The list that is in the file.
+/// The list in the file.
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const PORT: u16 = 443;
 
-/// A bind mount that goes with the value.
+/// A bind mount that ends with the value.
 struct Bound<'a>(&'a Path);
 
 impl<'a> Bound<'a> {
@@ -48,7 +49,7 @@ impl<'a> Bound<'a> {
 
 impl Drop for Bound<'_> {
     fn drop(&mut self) {
-        // It goes with the mount namespace, too.
+        // It ends with the mount namespace, too.
         let _ = umount2(self.0, MntFlags::MNT_DETACH);
     }
 }
@@ -84,7 +85,7 @@ fn nothing_is_said_to_be_done_where_the_file_cannot_be_replaced() -> Result<()> 
             );
             ensure!(fs::read_to_string(&file)? == LIST, "{ran}");
         }
-        // What changes nothing in the file needs no other file.
+        // A change that leaves the file as it is needs no other file.
         filter.ok(&["ranges", "reload"])?;
         filter.ok(&["ranges", "add", "192.0.2.1", "--dry-run"])?;
         let now = filter.json(&["ranges", "list"])?["ranges"]
@@ -153,7 +154,7 @@ fn a_rewrite_keeps_whose_the_file_is() -> Result<()> {
     Ok(())
 }
 
-/// Wants no character in it that a terminal obeys or does not show.
+/// Requires that it has no character that a terminal obeys or does not show.
 fn clean(what: &str, text: &str) -> Result<()> {
     let bad = |letter: &char| {
         *letter != '\n' && letter.is_control()
@@ -186,7 +187,7 @@ fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
     ensure!(list.contains(r"\u{1b}]0;owned\u{7}"), "{list}");
     let status = filter.ok(&["status"])?;
     ensure!(status.contains(r"e\u{1b}[31mvil\u{7}"), "{status}");
-    // For a program it is all there.
+    // JSON contains the characters, escaped.
     let rows = filter.json(&["ranges", "list"])?;
     let comment = |row: &serde_json::Value| row["comment"] == EVIL.trim();
     ensure!(
@@ -232,7 +233,7 @@ fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
         Ok(())
     };
     every(&commands)?;
-    // The same where the files are bad; a line in a value is no line of ours.
+    // The same for broken files; a line break in a value does not start a line of ours.
     fs::write(filter.ranges_file(), format!("{LIST}{EVIL}\n"))?;
     fs::write(
         filter.config_file(),
@@ -255,7 +256,7 @@ fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
     let log = daemon.log_until("stays on").unwrap_or_default();
     clean("log", &log)?;
 
-    // What we print ourselves stays as it is.
+    // Our own output stays as it is.
     let script = filter.ok(&["completions", "bash"])?;
     ensure!(
         script.contains("complete -F") && !script.contains("\\u{"),

@@ -1,5 +1,5 @@
-//! Whatever is typed, and whatever a file holds: what was meant is named, a list is taken as it was
-//! meant or not at all, and a terminal gets no character that it would obey.
+//! Any input on the command line or in a file: the error names the intended form. A list is taken
+//! as its author meant it or not at all, and a terminal gets no character that it would obey.
 
 mod snapshot;
 
@@ -17,13 +17,13 @@ use tests::{
     wait::until,
 };
 
-/// The list that is in the file before each try.
+/// The list in the file before each attempt.
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const PORT: u16 = 443;
-/// The most that anything says about one file.
+/// Maximum length of all messages about one file.
 const LITTLE: usize = 4096;
 
-/// The words for everything odd that people type.
+/// The verbs and arguments for typical typing errors.
 #[test]
 fn what_is_typed_is_named() -> Result<()> {
     let node = Namespace::new("node")?;
@@ -79,8 +79,8 @@ fn what_is_typed_is_named() -> Result<()> {
         fs::write(filter.ranges_file(), LIST)?;
         let ran = filter.run(&["ranges", "set", text])?;
         refused(&ran, INPUT, &[])?;
-        // A range that is refused by one command is refused by each, in the same words; the empty
-        // list is a question of `set`.
+        // Every command refuses a bad range in the same words; only `set` asks about the empty
+        // list.
         if text.contains(|letter: char| letter != ',') {
             for verb in ["add", "remove"] {
                 let other = filter.run(&["ranges", verb, text])?;
@@ -121,7 +121,8 @@ fn a_list_is_typed_in_any_way() -> Result<()> {
         filter.ok(&[&["ranges", "remove"], typed].concat())?;
         assert_eq!(file()?, "203.0.113.0/24\n", "remove {typed:?}");
     }
-    // Nothing that has no range in it opens the port, even by force but for the empty list itself.
+    // Input without a range never opens the port, even with `--force`, except the empty list
+    // itself.
     for nothing in [",", ";", " ,", "\n;", "[]", "\"\"", "''", "[\"\"]"] {
         for force in [&[][..], &["--force"]] {
             let ran = filter.run(&[&["ranges", "set", nothing], force].concat())?;
@@ -138,7 +139,7 @@ fn a_list_is_typed_in_any_way() -> Result<()> {
         refused(&ran, INPUT, &["empty"])?;
     }
     assert_eq!(file()?, "203.0.113.0/24\n");
-    // Flags with lists of their own are read in the same way.
+    // Flags with lists of their own are parsed in the same way.
     let shown = filter.json(&[
         "config",
         "--cluster-cidrs",
@@ -149,7 +150,7 @@ fn a_list_is_typed_in_any_way() -> Result<()> {
     refused(&ran, INPUT, &["--cluster-cidrs", "network mask"])
 }
 
-/// A list in the file, set from another file that holds `bytes`.
+/// Sets the list from another file that holds `bytes`.
 fn set_from(filter: &Apifence<'_>, name: &str, bytes: &[u8]) -> Result<Ran> {
     fs::write(filter.ranges_file(), LIST)?;
     let file = filter.ranges_file().with_file_name(name);
@@ -255,7 +256,7 @@ fn what_a_file_holds_is_named() -> Result<()> {
         insta::assert_snapshot!("input-files", text);
     });
 
-    // What Windows writes is taken, and an edit is no harm.
+    // Windows line endings are accepted, and an edit keeps them harmless.
     let ran = set_from(
         &filter,
         "bom",
@@ -384,7 +385,7 @@ fn times_are_taken_as_they_are_meant_or_refused() -> Result<()> {
     fs::write(filter.ranges_file(), &text)?;
     filter.ok(&["ranges", "reload"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
-    // What the kernel goes by is what the file says: nothing is left to change.
+    // The kernel has the file's policy: no change is left to make.
     let ran = filter.run(&["ranges", "reload"])?;
     ensure!(
         ran.stderr.contains("0 added, 0 removed, 4 unchanged\n"),

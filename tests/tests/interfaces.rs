@@ -1,4 +1,4 @@
-//! Interfaces that come, go, and change their names under `run`.
+//! Interfaces that appear, disappear, and change their names under `run`.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use tests::{
 const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 
-/// A pair between `node` and `client`, the node's end called `name`; `number` is that of its network.
+/// A pair between `node` and `client`; `name` is the node's end, and `number` that of its network.
 fn plug_in(node: &Namespace, client: &Namespace, name: &str, number: u8) -> Result<()> {
     veth(
         1500,
@@ -45,7 +45,7 @@ fn started(node: &Namespace, filter: &Apifence<'_>, arguments: &[&str]) -> Resul
     Ok(daemon)
 }
 
-/// Ready, with this interface guarded, by its name, and no other one known.
+/// Ready, with only this interface guarded, under its name.
 fn is_guarded_alone(node: &Namespace, name: &str) -> Result<()> {
     until("that is the one", || {
         let page = scrape(node)?;
@@ -96,7 +96,7 @@ fn a_renamed_interface_and_one_that_takes_over_the_default_route_are_known_at_on
     is_guarded_alone(&node, "m0")?;
     silent(&client, ip("10.9.0.20"), at("10.9.0.1", PORT))?;
 
-    // Another card takes over, and the first one is taken out.
+    // Another card takes over, and the first one is removed.
     plug_in(&node, &client, "n1", 1)?;
     node.ip("route replace default via 10.9.1.20")?;
     daemon.line(|line| line.contains("guarding `n1`"))?;
@@ -105,7 +105,7 @@ fn a_renamed_interface_and_one_that_takes_over_the_default_route_are_known_at_on
     is_guarded_alone(&node, "n1")
 }
 
-/// What is said of an interface is true of that one, and not of its name.
+/// A log line about an interface is true of that interface, and not of its name.
 #[test]
 fn a_new_interface_is_not_guarded_again_and_none_is_not_guarded() -> Result<()> {
     let [node, client] = ["node", "client"].map(Namespace::new);
@@ -141,7 +141,7 @@ fn an_interface_that_was_in_another_namespace_is_ours_when_it_is_back() -> Resul
     fs::write(filter.ranges_file(), "192.0.2.10\n")?;
     let both = ["--interface", "n0,n1"];
     filter.ok(&[&["attach"], &both[..]].concat())?;
-    // It is to get another number.
+    // The interface must get another index.
     let away = |from: &Namespace, to: &Namespace| from.move_interface("n1", to);
     other.ip("link add first type veth peer name second")?;
     away(&node, &other)?;
@@ -201,7 +201,7 @@ fn routes_that_come_and_go_cost_little() -> Result<()> {
     }
     let (spent, time) = (ticks()? - before, began.elapsed());
     println!("{spent} ticks of CPU in {time:?} with {ROUTES} routes and 60 changes");
-    // One look at all routes takes some ten ticks; there are 100 in a second.
+    // One dump of all routes takes some ten ticks; a second has 100.
     ensure!(
         spent as f64 <= 5.0 * time.as_secs_f64() + 12.0,
         "{spent} ticks in {time:?}"
@@ -229,7 +229,7 @@ fn a_flapping_interface_piles_up_nothing() -> Result<()> {
     };
     let before = flap(2)?;
     let after = flap(10)?;
-    // One that reads or lists something has a descriptor or two for a moment.
+    // A dump or a read holds a descriptor or two for a moment.
     ensure!(after <= before + 2, "{before} descriptors became {after}");
     Ok(())
 }
@@ -256,7 +256,7 @@ fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
         prlimit.arg(format!("--nofile={limit}"));
         prlimit
     };
-    // A soft limit as everywhere, and room above it.
+    // The usual soft limit, and room above it.
     let attach = ["attach", "--interface", &all];
     let began = Instant::now();
     let ran = filter.run_by(by("1024:"), &attach)?;
@@ -265,7 +265,7 @@ fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
     assert_eq!(carrying()?, 64);
     filter.ok(&["detach"])?;
 
-    // Fewer than there are interfaces: their pins hold the links.
+    // Fewer than the interfaces: their pins hold the links.
     let run = ["run", "--interface", &all];
     let mut command = filter.command_by(by("110:110"), &run);
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -291,7 +291,7 @@ fn addresses_of_pods_change_nothing() -> Result<()> {
         site.node.ip(&format!("link set pod{number} up"))?;
         site.node.ip(&format!("link set peer{number} up"))?;
     }
-    // An address of the node's own is followed, and comes after all of these.
+    // An address of the node itself is followed, and arrives after all of these.
     add_address(&site.node, INTERFACE, "192.0.2.99/32")?;
     until("the address is followed", || {
         Ok(filter.run(&["check", "192.0.2.99"])?.code == Some(0))

@@ -1,4 +1,4 @@
-//! Lists of thousands of entries: set from a file and from standard input, with a word about how far it is.
+//! Lists of thousands of entries: set from a file and from standard input, with progress.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use tests::{
     table::{self},
 };
 
-/// Half of it IPv4. The administrator's networks are in it, the stranger's are not.
+/// Half of it IPv4. It holds the administrator's networks, and not the unlisted client's.
 fn list(entries: u32) -> String {
     let mut text = String::from("# a large list\n");
     for number in 0..entries / 2 - 1 {
@@ -31,7 +31,7 @@ fn list(entries: u32) -> String {
     text + "198.51.100.0/24\n2001:db8:aa::/48 # last\n"
 }
 
-/// Runs it with `input` as its standard input.
+/// Runs it with `input` on its standard input.
 fn with_input(site: &Site, mut command: Command, input: &str) -> Result<Ran> {
     command
         .stdin(Stdio::piped())
@@ -40,7 +40,7 @@ fn with_input(site: &Site, mut command: Command, input: &str) -> Result<Ran> {
     let mut child = site.node.spawn(&mut command)?;
     let mut stdin = child.stdin.take().context("no stdin")?;
     let input = input.to_owned();
-    // It may say no before it has read all.
+    // It may fail before it has read all input.
     let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
     let _ = writer.join();
@@ -94,7 +94,7 @@ fn a_large_list_is_enforced_whether_from_a_file_or_standard_input() -> Result<()
         assert_eq!(rows.iter().filter(commented).count(), 1);
     }
 
-    // One too many: both numbers, and nothing changed.
+    // One too many: the error names both numbers, and nothing changes.
     fs::write(&file, format!("{text}192.0.2.77\n"))?;
     refused(&filter.run(&from_file)?, INPUT, &["20001", "20000"])?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
@@ -144,7 +144,7 @@ fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
     let file = filter.ranges_file().with_file_name("large");
     fs::write(&file, list(3_000))?;
 
-    // What stderr gets from a change that takes this long.
+    // Stderr of a change that takes this long.
     let said = |held: Duration, on_terminal: bool| {
         let mut command = filter.command(&["ranges", "set", "--from-file"]);
         command
@@ -162,12 +162,12 @@ fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
         let lock = File::open(filter.ranges_file().with_file_name(".ranges.lock"))?;
         lock.lock()?;
         let mut child = site.node.spawn(&mut command)?;
-        // Ours of the ends it writes to: without it the reader sees the end.
+        // Closes our copy of the writing end; otherwise the reader never sees the end.
         drop(command);
         thread::sleep(held);
         lock.unlock()?;
         let mut bytes = Vec::new();
-        // A terminal ends with an error.
+        // The end of a terminal is an error.
         let _ = reader.read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         ensure!(child.wait()?.success(), "{text}");
@@ -189,7 +189,7 @@ fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
     Ok(())
 }
 
-/// There is room for the usage of so many ranges, and whoever comes later has it as soon as others have left.
+/// The usage map has room for this many ranges. Later ranges get room as soon as others have left.
 #[test]
 fn usage_is_counted_as_far_as_there_is_room() -> Result<()> {
     let room = filter_common::layout::MAX_USAGE;
@@ -210,7 +210,7 @@ fn usage_is_counted_as_far_as_there_is_room() -> Result<()> {
     let file = filter.ranges_file().with_file_name("large");
     let set = ["ranges", "set", "--from-file", &file.display().to_string()].map(String::from);
     let set = || filter.ok(&set.each_ref().map(String::as_str));
-    // Every host of a list sends a packet, and is let in.
+    // Every host of a list sends a packet that passes.
     let mut use_all = |first: u8, hosts: u32| -> Result<()> {
         for host in 0..hosts {
             let [_, b, c, d] = host.to_be_bytes();
@@ -247,7 +247,8 @@ fn usage_is_counted_as_far_as_there_is_room() -> Result<()> {
     let (used, unknown) = counted()?;
     assert_eq!(used, room as usize);
     ensure!(unknown >= 100, "{unknown}");
-    // Others, with the previous generation still there to go back to: they have room once that is gone, too.
+    // Other ranges, while the previous generation still exists: they have room once that is gone,
+    // too.
     for first in [11, 12] {
         write(first, room)?;
         set()?;

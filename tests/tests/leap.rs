@@ -1,4 +1,5 @@
-//! See before you leap: who would be cut is said before it happens, and locking out everybody, or oneself, needs `--force`.
+//! Impact of a change: connections that it cuts are named first, and cutting every client, or the
+//! operator's own session, needs `--force`.
 
 use std::{fs, process::Command};
 
@@ -13,7 +14,7 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// The addresses of the clients that `change` says it cuts.
+/// The addresses of the clients that `change` reports as cut.
 fn cut(change: &Value) -> Vec<String> {
     let connections = change["cut"].as_array().cloned().unwrap_or_default();
     let remotes = connections.iter().filter_map(|cut| cut["remote"].as_str());
@@ -38,7 +39,7 @@ fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
         strangers.push(site.stranger_gets_in(family, PORT)?);
         admins.push(site.admin_gets_in(family, PORT)?);
     }
-    // Not to a protected port: none of the filter's business.
+    // A connection to another port does not concern the filter.
     let mut other = site.stranger_gets_in(Family::V4, PORT + 1)?;
 
     let remove = ["ranges", "remove", STRANGER[0], STRANGER[1]];
@@ -92,7 +93,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
-    // Before the first attach everybody is connected who can be.
+    // Before the first attach every client can be connected.
     let mut stranger = site.stranger_gets_in(Family::V4, PORT)?;
     let ran = filter.run(&ATTACH)?;
     refused(
@@ -103,11 +104,11 @@ fn cutting_every_client_needs_force() -> Result<()> {
     exchange(&mut stranger, PATIENCE)?;
     ensure!(filter.json(&["status"])?["state"] == "detached");
     ensure!(!filter.ranges_file().exists());
-    // Watching cuts nobody.
+    // Monitor mode cuts no connection.
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     exchange(&mut stranger, PATIENCE)?;
     let mut admin = site.admin_gets_in(Family::V6, PORT)?;
-    // With somebody left it needs none.
+    // If one client stays, it needs no `--force`.
     let ran = filter.run(&[&ATTACH[..], &["--mode", "enforce"]].concat())?;
     ensure!(
         ran.code == Some(0) && ran.stderr.contains("1 of 2"),
@@ -125,7 +126,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
         refused(&ran, INPUT, &["cuts every established client"])?;
         exchange(&mut admin, PATIENCE)?;
     }
-    // The off switch cuts nobody; and then neither does what only lets in.
+    // The off switch cuts no connection; then neither does a change that only adds.
     filter.ok(&["ranges", "clear"])?;
     exchange(&mut admin, PATIENCE)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
@@ -153,14 +154,14 @@ fn blocking_ones_own_shell_needs_force() -> Result<()> {
         INPUT,
         &["shuts out 198.51.100.7", "this shell came in from"],
     )?;
-    // To whom this is another's network it is no obstacle, and nor is it to one who insists.
+    // It does not block an operator from another network, nor one with `--force`.
     ensure!(filter.run(&[&remove[..], &["--dry-run"]].concat())?.code == Some(0));
     let ran = from_ssh(&[&remove[..], &["--force"]].concat())?;
     ensure!(
         ran.code == Some(0) && ran.stderr.contains("is shut out"),
         "{ran}"
     );
-    // He is out already: nothing is taken from him.
+    // The address is blocked already, so the change takes nothing from it.
     let ran = from_ssh(&["ranges", "add", "192.0.2.128/25"])?;
     ensure!(
         ran.code == Some(0) && !ran.stderr.contains("shut out"),

@@ -1,4 +1,4 @@
-//! The filter outlives processes, changes without a gap, and displaces nobody.
+//! The filter outlives processes, changes without a gap, and displaces no other program.
 
 use std::time::Instant;
 
@@ -44,14 +44,15 @@ fn the_port_stays_filtered_when_every_process_is_killed() -> Result<()> {
     tests::net::exchange(&mut connection, wait::PATIENCE)?;
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
 
-    // Neither a lock nor a half-done change is in the way of what comes after.
+    // Neither a lock nor a half-done change blocks the next command.
     filter.ok(&["ranges", "add", STRANGER[0]])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     filter.ok(&["detach"])?;
     site.stranger_gets_in(Family::V6, PORT).map(drop)
 }
 
-/// Wherever a change is when it is killed: the port is not more open than before or after, and the next change succeeds.
+/// A change is killed at any point: the port is not more open than before or after, and the next
+/// change succeeds.
 #[test]
 fn a_change_killed_half_way_opens_nothing() -> Result<()> {
     const KILLS: u32 = 16;
@@ -73,7 +74,7 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
     ];
     for kill in 0..KILLS {
         let mut change = filter.start(&changes[kill as usize % 2])?;
-        // Not to wait for anything, but to strike at another line each time.
+        // Not a wait: it kills the change at another line each time.
         std::thread::sleep(whole * kill / KILLS);
         change.signal(Signal::SIGKILL)?;
         change.wait()?;
@@ -91,7 +92,7 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
     );
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
 
-    // And a first attach: whatever is there afterwards, nothing is in the way of the next.
+    // The same for a first attach: whatever it leaves does not block the next one.
     for kill in 0..KILLS {
         filter.ok(&["detach"])?;
         let mut attach = filter.start(&changes[0])?;
@@ -151,7 +152,7 @@ fn run_shows_the_programs_log_on_request() -> Result<()> {
     Ok(())
 }
 
-/// What a second `attach` and changes of the list have in common: nobody notices.
+/// A second `attach` and changes of the list go unnoticed by every client.
 #[test]
 fn changes_leave_no_gap() -> Result<()> {
     let site = Site::new()?;
@@ -213,7 +214,7 @@ fn changes_leave_no_gap() -> Result<()> {
         "the node accepted a stranger"
     );
 
-    // The witness can tell: with the port open the stranger is answered.
+    // The control: with the port open the unlisted client is answered.
     filter.ok(&["detach"])?;
     wait::until("the stranger is answered", || {
         Ok(answers()? > answered_before)
@@ -323,7 +324,7 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
     filter.ok(&attach)?;
     tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
-    // What is left of the one before is nothing to warn of any more.
+    // The remains of the previous interface cause no warning now.
     let status = filter.ok(&["status"])?;
     assert!(!status.contains("is gone"), "{status}");
     filter.ok(&["detach"])?;

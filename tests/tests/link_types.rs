@@ -1,4 +1,4 @@
-//! Devices by what their packets start with: filtered from there, or refused by name.
+//! Devices by the first header of their frames: filtered from there, or refused by name.
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
@@ -43,7 +43,8 @@ impl Node {
         })
     }
 
-    /// Whether the node answers a SYN to the protected port, or answers only the one behind it to another port, with a reset.
+    /// Whether the node answers a SYN to the protected port; if not, it must answer the next one,
+    /// to another port, with a reset.
     fn answers(&mut self, source: &str) -> Result<bool> {
         self.port += 2;
         let (tried, marker) = (self.port, self.port + 1);
@@ -131,7 +132,7 @@ fn a_default_route_over_a_tun_is_guarded() -> Result<()> {
     Ok(())
 }
 
-/// The program of each interface is replaced by one for the same frames.
+/// A program for the same kind of frames replaces that of each interface.
 #[test]
 fn programs_for_both_kinds_of_frames_are_replaced_in_place() -> Result<()> {
     let mut node = Node::new()?;
@@ -142,7 +143,7 @@ fn programs_for_both_kinds_of_frames_are_replaced_in_place() -> Result<()> {
     let list = ["--authorized-ip-ranges", "10.9.0.2,fd09::2"];
     filter.ok(&[&["attach"], &both[..], &list].concat())?;
     filter.ok(&[&["attach"], &both[..], &list].concat())?;
-    // With the log, and without it when it ends.
+    // With the log, and without it at the end.
     let mut daemon = filter.start(&[&["run", "-v"], &both[..], &list].concat())?;
     daemon.line(|line| line.contains("guarding") && line.contains("wg0"))?;
     ensure!(!node.answers(UNLISTED[0])? && node.answers(LISTED[1])?);
@@ -174,7 +175,7 @@ fn what_cannot_be_judged_is_refused_by_name_and_nothing_is_attached() -> Result<
         )?;
         ensure!(!filter.bpffs().exists(), "{name}: something is attached");
     }
-    // It is not chosen for its default route, either.
+    // Its default route does not select it either.
     namespace.ip("link set redirected up")?;
     namespace.ip("route add default dev redirected")?;
     let ran = filter.run(&[&["attach"], &list[..]].concat())?;

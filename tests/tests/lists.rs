@@ -65,7 +65,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
         );
     }
 
-    // The way out: a list given on purpose.
+    // The solution: an explicit list.
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     assert_eq!(fs::read(filter.ranges_file())?, good);
     site.stranger_is_dropped(Family::V4, 443, &filter)
@@ -168,7 +168,8 @@ fn bad_input_changes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// A list that cannot be written is not put in force either; one that cannot be put in force is not written.
+/// A list that cannot be written is not put in force; one that cannot be put in force is not
+/// written.
 #[test]
 fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
     let site = Site::new()?;
@@ -188,7 +189,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
     };
     let add = ["ranges", "add", STRANGER[0]];
 
-    // Read-only, as a ConfigMap is.
+    // Read-only, like a ConfigMap.
     let folder = filter
         .ranges_file()
         .parent()
@@ -219,7 +220,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
         "umount failed"
     );
 
-    // The kernel's side is lost.
+    // The kernel's half fails.
     let maps = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}/maps"));
     let hidden = filter
         .bpffs()
@@ -228,7 +229,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
     refused(&filter.run(&add)?, FAILED, &[])?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, file);
     fs::rename(&hidden, maps.join("SOURCES_V6"))?;
-    // A foreign program in the way of one of two interfaces.
+    // A foreign program on one of two interfaces.
     let peer = Namespace::new("peer")?;
     let end = |namespace| tests::netns::End {
         namespace,
@@ -245,7 +246,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
         "--authorized-ip-ranges",
         STRANGER[0],
     ])?;
-    // A mode that a link cannot change to, on the last of two.
+    // A mode that the last of two links cannot change to.
     unchanged(&[
         "attach",
         "--interface",
@@ -291,7 +292,7 @@ fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
             .is_some_and(Vec::is_empty)
     );
 
-    // One that does not let go.
+    // A process that does not release it.
     let lock = fs::File::open(filter.ranges_file().with_file_name(".ranges.lock"))?;
     lock.lock()?;
     let ran = filter.run(&["ranges", "clear"])?;
@@ -300,7 +301,7 @@ fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
         FAILED,
         &["lock", &format!("process {}", std::process::id())],
     )?;
-    // Reading goes on.
+    // Commands that only read still work.
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
     lock.unlock()?;
     filter.ok(&["ranges", "clear"]).map(drop)

@@ -1,4 +1,5 @@
-//! Real connections through the filter: open, blocked, open again, and neighbours that must not change.
+//! Real connections through the filter: open, blocked, open again, and neighbours that must not
+//! change.
 
 use anyhow::Result;
 use tests::{
@@ -287,7 +288,7 @@ fn a_range_without_addresses_blocks_every_source() -> Result<()> {
 
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     for family in Family::BOTH {
-        // What was sent meanwhile is repeated by TCP: the connection has lost nothing.
+        // TCP repeats the data sent meanwhile: the connection has lost nothing.
         exchange(&mut connections[family as usize], tests::wait::PATIENCE)?;
         site.admin_gets_in(family, 6443)?;
         site.stranger_is_dropped(family, 6443, &filter)?;
@@ -328,7 +329,7 @@ fn jumbo_frames_pass_for_an_administrator() -> Result<()> {
             Transfer::new(&site.admin, ip(ADMIN[family]), at(NODE[family], 6443))?.flows()?;
         }
         site.stranger_is_dropped(Family::V4, 6443, &filter)?;
-        // The next round has a node of its own and the same pins; the kernel takes its time to let this one go.
+        // The next round has a node of its own and the same pins; the kernel frees this one later.
         filter.ok(&["detach"])?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `me`: the address that an SSH session comes from.
+//! `me`: the source address of an SSH session.
 
 use std::{fs, process::Command};
 
@@ -11,14 +11,14 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// Runs it in a shell with this in `SSH_CONNECTION`.
+/// Runs it in a shell with this value of `SSH_CONNECTION`.
 fn from(filter: &Apifence<'_>, client: &str, arguments: &[&str]) -> Result<Ran> {
     let mut by = Command::new("env");
     by.arg(format!("SSH_CONNECTION={client}"));
     filter.run_by(by, arguments)
 }
 
-/// The same through `sudo`, which keeps the variable to itself.
+/// Runs it through `sudo`, which does not pass the variable on.
 fn through_sudo(filter: &Apifence<'_>, client: &str, arguments: &[&str]) -> Result<Ran> {
     let mut by = Command::new("env");
     by.arg(format!("SSH_CONNECTION={client}"));
@@ -70,7 +70,7 @@ fn me_is_where_the_session_comes_from() -> Result<()> {
         ensure!(from(&filter, &stranger(family), &remove)?.code == Some(0));
         site.stranger_is_dropped(family, PORT, &filter)?;
     }
-    // As programs on an IPv6 socket have it; beside others; and in a list that is set.
+    // As programs on an IPv6 socket have it; with other ranges; and in a list that is set.
     let mapped = "::ffff:203.0.113.9 50000 ::ffff:192.0.2.10 22";
     let set = ["ranges", "set", "me,198.51.100.0/24", "2001:db8:aa::/48"];
     let ran = from(&filter, mapped, &set)?;
@@ -107,7 +107,7 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
             ensure!(ran.stderr.contains("hint: type the address"), "{ran}");
         }
     }
-    // Addresses of one link, with their zone: whoever has it is let in on that link.
+    // Link-local addresses, with their zone: the range authorizes that address on every link.
     let ran = from(
         &filter,
         "fe80::1%eth0 50000 fe80::2%eth0 22",
@@ -118,7 +118,7 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
         "{ran}"
     );
     filter.ok(&["ranges", "remove", "fe80::1"])?;
-    // It is a word, and not the beginning of one; and in a file it is nobody.
+    // It is a word, and not a prefix of one; in a file it is invalid.
     for (arguments, word) in [
         (&["ranges", "add", "me/24"][..], "`me/24` is a word"),
         (&["ranges", "add", "home.example.org"], "is a name"),

@@ -1,5 +1,5 @@
-//! A change of the list does what its author meant, and says what it did: added is let in, edits
-//! are not lost, and a rollback goes no further than it says.
+//! A change of the list does what its author meant, and reports what it did: added ranges are
+//! authorized, edits are kept, and a rollback goes no further than announced.
 
 use std::{fs, process::Command};
 
@@ -14,7 +14,7 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// Runs it, wants exit code 0 and all of `words` in what it says.
+/// Runs it, and requires exit code 0 and all of `words` in the output.
 fn says(filter: &Apifence<'_>, command: &[&str], words: &[&str]) -> Result<Ran> {
     let ran = filter.run(command)?;
     ensure!(ran.code == Some(0), "{ran}");
@@ -43,7 +43,7 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
     let add = ["ranges", "add", STRANGER[0], "--comment", "home"];
     let said = ["+203.0.113.9/32 (home), until 20"];
     while_it_lasts(|time| {
-        // That of an attempt before.
+        // The time of a previous attempt.
         filter.run(&["ranges", "remove", STRANGER[0]])?;
         says(&filter, &[&add[..], &["--expires", time]].concat(), &said)?;
         site.stranger_gets_in(Family::V4, PORT)
@@ -59,7 +59,7 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
     says(&filter, &add[..3], &said)?;
     site.stranger_gets_in(Family::V4, PORT)?;
     ensure!(text(&filter)?.ends_with("203.0.113.9/32 # home\n"));
-    // What lives stays as it is; what is said of it holds.
+    // A live entry stays as it is, as reported.
     says(
         &filter,
         &[&add[..3], &["--expires", "30d"]].concat(),
@@ -92,7 +92,7 @@ fn an_expiry_without_effect_is_told() -> Result<()> {
         "warning: the expiry of `203.0.113.9/32` has no effect: a wider range lets it in for longer",
     ];
     says(&filter, &["ranges", "add", "203.0.113.0/24"], &said)?;
-    // The same the other way round, and of another expiry of its own.
+    // The same the other way round, and with another expiry.
     filter.ok(&["ranges", "remove", STRANGER[0]])?;
     says(
         &filter,
@@ -184,7 +184,7 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
     filter.ok(&ATTACH)?;
     filter.ok(&["ranges", "add", "192.0.2.77"])?;
     let good = text(&filter)?;
-    // With nobody there, and where somebody put it in order before: `run`, or another command.
+    // Without another process, and after another one recovered: `run`, or another command.
     for settled in [false, true] {
         filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1s"])?;
         until("the trial is over", || {
@@ -207,7 +207,7 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
             ensure!(filter.json(&["status"])?["generation"] == before);
         }
     }
-    // A change since then is what is rolled back.
+    // A later change is the one that is rolled back.
     filter.ok(&["ranges", "add", STRANGER[0]])?;
     filter.ok(&["ranges", "rollback"])?;
     assert_eq!(text(&filter)?, good);
@@ -216,11 +216,12 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Something that stops `apifence` at its first call of a kind on the ranges file's folder, so that an editor can save.
+/// Stops `apifence` at its first call of a kind on the ranges file's folder, so that an editor can
+/// save.
 fn stopped_at_sync(filter: &Apifence<'_>, arguments: &[&str], edit: &str) -> Result<Ran> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]);
-    // Of the new list, which is written beside the file.
+    // Of the new list, which is written next to the file.
     strace.args(["inject=fsync:delay_enter=1500000:when=1"]);
     let file = filter.ranges_file().to_owned();
     let new = file.with_file_name(".ranges.new");
@@ -271,7 +272,8 @@ fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
     ensure!(!text(&filter)?.contains("192.0.2.200"));
     filter.ok(&["ranges", "rollback", "1"])?;
     assert_eq!(text(&filter)?, edit);
-    // One that was there before, and is not in force, is told of by who replaces it, and by who builds on it.
+    // If an edit was there before and is not in force, a command that replaces it says so, and one
+    // that builds on it.
     let edit = edit.replace("200", "201");
     fs::write(filter.ranges_file(), &edit)?;
     says(
@@ -290,7 +292,7 @@ fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
     Ok(())
 }
 
-/// Without an edit nothing is said of one.
+/// Without an edit the output mentions none.
 #[test]
 fn no_edit_is_told_of_where_there_is_none() -> Result<()> {
     let site = Site::new()?;
@@ -331,7 +333,7 @@ fn the_history_names_user_and_command() -> Result<()> {
         shown.contains("ranges add, daemon") && shown.contains("attach, root"),
         "{shown}"
     );
-    // Whoever confirms it has put it in force for good.
+    // A confirmation put it in force for good.
     filter.ok(&["ranges", "remove", STRANGER[0], "--confirm-within", "1h"])?;
     filter.ok(&["confirm"])?;
     let by = history(&filter)?[0]["by"].clone();
@@ -341,7 +343,7 @@ fn the_history_names_user_and_command() -> Result<()> {
             .is_some_and(|command| command.ends_with("confirm")),
         "{by:#}"
     );
-    // A name that is no number of ours is nobody's list.
+    // A file name that is not one of our numbers is not a list.
     let folder = filter.ranges_file().with_file_name("ranges.history");
     fs::write(folder.join(u64::MAX.to_string()), "10.0.0.0/8\n")?;
     filter.ok(&["ranges", "add", STRANGER[0]])?;
@@ -385,7 +387,7 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
     Ok(())
 }
 
-/// What a change before this one did is not said of this one.
+/// The output reports only this change, not an earlier one.
 #[test]
 fn a_change_that_changes_nothing_says_so() -> Result<()> {
     let site = Site::new()?;
@@ -409,7 +411,7 @@ fn a_change_that_changes_nothing_says_so() -> Result<()> {
     Ok(())
 }
 
-/// What is said of entries does not depend on whether a filter is attached.
+/// The words about entries do not depend on a filter.
 #[test]
 fn without_a_filter_the_words_are_the_same() -> Result<()> {
     let site = Site::new()?;
@@ -429,7 +431,7 @@ fn without_a_filter_the_words_are_the_same() -> Result<()> {
         &guest,
         &["~203.0.113.9/32, comment `a guest`", "1 changed"],
     )?;
-    // As it can be typed again.
+    // In a form that can be typed again.
     let by = history(&filter)?[0]["by"]["command"].clone();
     ensure!(by == "ranges add 203.0.113.9 --comment 'a guest'", "{by}");
     Ok(())

@@ -1,4 +1,4 @@
-//! The metrics endpoint of `run`: what it shows, and what nobody who connects to it can do.
+//! The metrics endpoint of `run`: its metrics, and the limits on its clients.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ const RUN: [&str; 5] = [
     ADMIN_RANGES,
 ];
 
-/// `run`, in force and serving.
+/// Starts `run`, in force and serving.
 fn start(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
     let mut daemon = filter.start(&RUN)?;
     ready(&site.node, &mut daemon)?;
@@ -114,14 +114,15 @@ fn a_scrape_shows_what_the_filter_does() -> Result<()> {
         let least = packets.map(|packets| 54.0 * packets);
         assert!(bytes >= least, "{bytes:?} bytes of {labels:?}");
     }
-    // The same counters as those of `stats`; the stranger's last attempt may still have been under way.
+    // The same counters as in `stats`; the unlisted client's last attempt may have arrived in
+    // between.
     let shown = second.sum("apifence_packets_total", &[("verdict", "drop")]);
     assert!(shown <= Some(filter.dropped()? as f64));
     for address in STRANGER {
         assert!(!second.text.contains(address), "an address is shown");
     }
 
-    // The number changes with the policy, and with it what was counted.
+    // The number changes with the policy, and with it the counts.
     filter.ok(&["ranges", "add", STRANGER[0], "--expires", "1h"])?;
     let third = scrape(&site.node)?;
     is(&third, "apifence_policy_generation", &[], 2.0);
@@ -131,7 +132,7 @@ fn a_scrape_shows_what_the_filter_does() -> Result<()> {
     Ok(())
 }
 
-/// Nothing but time passes: no process, no new generation.
+/// Only time passes: no process, no new generation.
 #[test]
 fn an_expired_range_is_not_counted() -> Result<()> {
     let site = Site::new()?;
@@ -165,7 +166,7 @@ fn readiness_follows_the_kernel() -> Result<()> {
     assert_eq!((answer.status, answer.body.as_str()), (200, "ready\n"));
     assert_eq!((ready, enforcing, lost), (Some(1.0), Some(1.0), None));
 
-    // Somebody takes the filter off, and puts another program in its place.
+    // Another operator detaches the filter and attaches another program.
     let link = format!(
         "layout-{LAYOUT_VERSION}/interfaces/{}/link",
         site.node.ifindex(INTERFACE)?
@@ -187,7 +188,8 @@ fn readiness_follows_the_kernel() -> Result<()> {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!((ready, enforcing, lost), (Some(1.0), Some(1.0), None));
 
-    // Monitor mode and the off switch are what somebody asked for: nothing is enforced, and all is as it should be.
+    // Monitor mode and the off switch are the operator's choice: nothing is enforced, and the node
+    // is ready.
     fs::write(filter.config_file(), "mode = 'monitor'\n")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
     let page = scrape(&site.node)?;
@@ -200,7 +202,7 @@ fn readiness_follows_the_kernel() -> Result<()> {
     assert_eq!((ready, enforcing), (Some(1.0), Some(0.0)));
     assert_eq!(mode(&scrape(&site.node)?, "off"), Some(1.0));
 
-    // Pins that are moved away come back: `run` holds what they stand for.
+    // Pins that are moved away come back, because `run` holds the objects.
     let layout = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
     fs::rename(&layout, filter.bpffs().join("elsewhere"))?;
     wait::until("they are back", || {
@@ -252,7 +254,7 @@ fn a_taken_port_does_not_open_the_other() -> Result<()> {
     ends(&mut daemon)
 }
 
-/// Whoever leaves the port to the kernel has to learn it.
+/// With port 0 the kernel chooses the port, so the log must name it.
 #[test]
 fn a_port_that_the_kernel_chose_is_told() -> Result<()> {
     let site = Site::new()?;
@@ -278,7 +280,7 @@ fn nothing_is_served_without_a_listen_address() -> Result<()> {
     let mut daemon = filter.start(&[&RUN[..], &["--metrics-listen", "off"]].concat())?;
     daemon.line(|line| line.contains("guarding"))?;
     ping(&site.admin, ip(ADMIN[0]), ip(NODE[0]))?;
-    // The counters come once everything else is there.
+    // The counters come last.
     daemon.line(|line| line.contains("passed"))?;
     assert!(connect(&site.node).is_err());
     Ok(())
@@ -286,7 +288,7 @@ fn nothing_is_served_without_a_listen_address() -> Result<()> {
 
 #[test]
 fn clients_that_hang_cost_little_and_block_no_other_client() -> Result<()> {
-    /// As many as are served at once.
+    /// Maximum number of simultaneous connections.
     const SERVED: usize = 32;
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
@@ -298,16 +300,17 @@ fn clients_that_hang_cost_little_and_block_no_other_client() -> Result<()> {
     let mut clients = Vec::new();
     for client in 0..3 * SERVED {
         let mut stream = connect(&site.node)?;
-        // Some say nothing, some begin a request.
+        // Some clients send nothing, some send part of a request.
         if client % 2 == 0 {
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ")?;
         }
         clients.push(stream);
     }
-    // Whoever asks is answered; those who hang longest had to go.
+    // A new client is answered, and the oldest silent ones are closed.
     assert_eq!(get(&site.node, "/healthz")?.status, 200);
     scrape(&site.node)?.check()?;
-    // Besides the connections there is what a look into the kernel opens for a moment, now or when it was counted before.
+    // Besides the connections, a read of the kernel's state has descriptors open for a moment, now
+    // or at the first count.
     let open = open_files()?;
     assert!(
         open < before + SERVED + SERVED / 2,
@@ -316,7 +319,7 @@ fn clients_that_hang_cost_little_and_block_no_other_client() -> Result<()> {
     let mut end = [0; 1];
     assert_eq!(clients.remove(0).read(&mut end).unwrap_or(0), 0);
 
-    // One who never reads the answer, one who says nothing: nobody holds up the end.
+    // A client that never reads the answer, and one that sends nothing: neither delays the end.
     connect(&site.node)?.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n")?;
     clients.push(connect(&site.node)?);
     daemon.signal(Signal::SIGTERM)?;

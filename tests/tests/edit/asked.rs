@@ -1,4 +1,4 @@
-//! Somebody at a terminal, who is asked.
+//! Edits at a terminal, with questions.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ fn a_fault_leads_back_to_the_editor() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let editors = Editors::new()?;
     filter.ok(&ATTACH)?;
-    // The second time it is mended.
+    // The second time it is fixed.
     let editor = editors.editor(
         "grep -q 203.0.113.999 \"$1\" && sed -i s/999/9/ \"$1\" || echo 203.0.113.999 >> \"$1\"",
     )?;
@@ -63,7 +63,7 @@ fn enter_is_harmless_and_loses_nothing() -> Result<()> {
         ensure!(terminal.ended()? == Some(INPUT), "{key:?}");
         ensure!(kept(&filter)?.len() == 2, "{key:?}");
     }
-    // An interrupt at the question ends it.
+    // An interrupt at the question ends the command.
     let mut terminal = terminal(&site.node, &filter, "true", &[])?;
     terminal.shows(&["going on with the edit", "(Enter: q)"])?;
     terminal.press("\u{3}")?;
@@ -79,7 +79,7 @@ fn an_interrupt_in_the_editor_is_for_the_editor() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let editors = Editors::new()?;
     filter.ok(&ATTACH)?;
-    // One that goes on.
+    // An editor that continues after the interrupt.
     let editor = editors.open(&format!(
         "trap 'touch {}' INT; {ADMIT}",
         editors.path("int").display()
@@ -94,7 +94,7 @@ fn an_interrupt_in_the_editor_is_for_the_editor() -> Result<()> {
     asks.shows(&["on trial for 60 s"])?;
     ensure!(asks.ended()? == Some(0));
     filter.ok(&["ranges", "rollback"])?;
-    // And one that it ends.
+    // An editor that the interrupt ends.
     let editor = editors.open("echo nonsense >> \"$1\"")?;
     let mut asks = terminal(&site.node, &filter, &editor, &["--discard"])?;
     editors.until_open()?;
@@ -128,7 +128,7 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
         "{said}"
     );
 
-    // Whoever edits again puts it in; and is asked again if there is more.
+    // The next edit puts it in force; with further changes, it asks again.
     let take = "echo '192.0.2.128/25 # colleague' >> \"$1\"";
     let mut asks = terminal(&site.node, &filter, "true", &["--no-trial"])?;
     asks.shows(&["going on with the edit", "e: edit again, y: replace"])?;
@@ -224,7 +224,7 @@ fn an_edit_that_cuts_every_client_needs_force() -> Result<()> {
     let answer: serde_json::Value = serde_json::from_str(&ran.stdout)?;
     ensure!(!answer["confirm_until"].is_null(), "{answer:#}");
     site.stranger_gets_in(Family::V4, PORT)?;
-    // `run` leaves it alone, and knows it when it is confirmed.
+    // `run` leaves it alone, and recognizes it when it is confirmed.
     filter.ok(&["confirm"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));

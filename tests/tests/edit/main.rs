@@ -1,4 +1,4 @@
-//! `ranges edit`, with editors of every kind, in a terminal and without one.
+//! `ranges edit`, with all kinds of editors, with and without a terminal.
 
 mod asked;
 #[path = "../snapshot/mod.rs"]
@@ -24,7 +24,7 @@ use tests::{
 const PORT: u16 = 6443;
 const EDIT: [&str; 2] = ["ranges", "edit"];
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
-/// What an editor does that lets the stranger in.
+/// An editor's script that adds the unlisted client's address.
 const ADMIT: &str = "echo '203.0.113.9 # by hand' >> \"$1\"";
 
 /// Editors, each a script of its own; the file is its first argument.
@@ -50,7 +50,8 @@ impl Editors {
         self.named("editor", script)
     }
 
-    /// One that has done what `script` says once there is a file `open`, and is closed once there is a file `close`.
+    /// An editor that runs `script` once there is a file `open`, and ends once there is a file
+    /// `close`.
     fn open(&self, script: &str) -> Result<String> {
         let [open, close] = ["open", "close"].map(|name| self.path(name).display().to_string());
         for file in [&open, &close] {
@@ -69,7 +70,7 @@ impl Editors {
     }
 }
 
-/// Runs it where nobody can answer.
+/// Runs it without a terminal.
 fn run(
     site: &Site,
     filter: &Apifence<'_>,
@@ -103,7 +104,7 @@ fn done(ran: &Ran, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// All files that are kept of edits, each with its mode.
+/// All files that edits have kept, each with its mode.
 fn kept(filter: &Apifence<'_>) -> Result<Vec<(PathBuf, u32)>> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, u32)>) -> Result<()> {
         for entry in fs::read_dir(folder)? {
@@ -164,7 +165,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
             &["note: a change by `ranges edit`", "is on trial until"],
         )?;
     }
-    // What cannot be made is said before anybody takes the trouble.
+    // An edit that cannot be applied is refused before the editor starts.
     let marks = editors.named(
         "marks",
         &format!("touch {}", editors.path("mark").display()),
@@ -195,7 +196,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
     )?;
     lapsed(&filter)?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
-    // Somebody else's change in between is not lost with it either.
+    // Another operator's change in between is not lost either.
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
     let ran = edit(&site, &filter, "true", &["--no-trial"])?;
     ensure!(ran.code == Some(INPUT), "{ran}");
@@ -214,7 +215,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
     )?;
     site.stranger_gets_in(Family::V4, PORT)?;
     nothing_is_kept(&filter)?;
-    // A trial that is taken back keeps it, too; and whoever wants none of it begins anew.
+    // A trial that is taken back keeps it, too; `--discard` starts again.
     let remove = "sed -i /by.hand/d \"$1\"";
     let remove = editors.editor(remove)?;
     done(
@@ -287,7 +288,7 @@ fn whatever_an_editor_leaves_is_a_list_or_is_refused() -> Result<()> {
         nothing_is_kept(&filter)?;
         filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     }
-    // No packet meets a difference: nothing is to be tried.
+    // The change affects no packet, so there is no trial.
     let comment = editors.editor("echo '# ours' >> \"$1\"")?;
     let ran = edit(&site, &filter, &comment, &[])?;
     done(&ran, &["in force: 2 in the list"])?;
@@ -302,7 +303,7 @@ fn any_ranges_file_can_be_begun_with() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let editors = Editors::new()?;
-    // None, and no filter: the file alone is written.
+    // Without a filter and a trial: only the file is written.
     done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
     ensure!(!filter.ranges_file().exists());
     let admit = editors.editor(ADMIT)?;
@@ -377,7 +378,7 @@ fn the_editor_is_the_one_that_is_named() -> Result<()> {
         refused(&ran, FAILED, &["failed (exit status"])?;
         ensure!(ran.stderr.contains(want), "{want}: {ran}");
     }
-    // Those that are there, where none is named.
+    // The editors that are installed, if none is named.
     let ran = run(&site, &filter, &EDIT, &[("PATH", "/nowhere")])?;
     refused(&ran, INPUT, &["there is no editor"])?;
     ensure!(ran.stderr.contains("`EDITOR="), "{ran}");
@@ -421,7 +422,7 @@ fn an_edit_reads_as_a_conversation() -> Result<()> {
             .stderr
             .replace(&folder, "EDITORS")
             .replace(&port, ":PORT ->");
-        // Whoever runs the tests.
+        // Whichever user runs the tests.
         if let Some((before, after)) = ran.stderr.split_once("a change by `ranges edit` by ")
             && let Some((_, after)) = after.split_once(" is on trial")
         {
