@@ -347,7 +347,7 @@ fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()>
     site.stranger_gets_in(Family::V4, 443).map(drop)
 }
 
-/// Rules at prerouting, and whether they redirect port 443 to another host.
+/// Rules at prerouting, and whether they redirect port 443.
 const RULES: [(&str, bool); 8] = [
     (
         "add rule ip t pre tcp dport 443 dnat to 10.244.0.5:8443",

@@ -1,4 +1,4 @@
-//! `enforce` and `monitor`: the mode alone, and for as long as nobody says otherwise.
+//! `enforce` and `monitor` change only the mode, until another command changes it.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ fn status(filter: &Apifence<'_>, key: &str) -> Result<serde_json::Value> {
     Ok(filter.json(&["status"])?[key].clone())
 }
 
-/// What the ranges file and its history hold.
+/// The contents of the ranges file and its history.
 fn files(filter: &Apifence<'_>) -> Result<(String, usize)> {
     let history = filter.json(&["ranges", "history"])?;
     let lists = history["lists"].as_array().map_or(0, Vec::len);
@@ -80,18 +80,18 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
         ensure!(shown.stdout.contains("mode would be"), "{shown}");
         said.push(shown);
         enforces(other)?;
-        // The server has heard that its clients are gone.
+        // The server has noticed the end of its clients.
         until("no connection is left", || {
             let shown = filter.json(&[verb, "--dry-run"])?;
             Ok(shown["cut"] == serde_json::json!([]))
         })?;
         said.push(done(filter.run(&[verb])?)?);
         enforces(says)?;
-        // Once more is no change.
+        // Repeating it changes nothing.
         let generation = status(&filter, "generation")?;
         said.push(done(filter.run(&[verb])?)?);
         assert_eq!(status(&filter, "generation")?, generation);
-        // A bare `attach` keeps it, over a reboot as well.
+        // A bare `attach` keeps the mode, over a reboot as well.
         let again = done(filter.run(&ATTACH[..3])?)?;
         ensure!(!again.stderr.contains("(was "), "{again}");
         enforces(says)?;
@@ -129,7 +129,7 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
         filter.ok(&[verb])?;
         let generation = status(&filter, "generation")?;
         run.line(|line| line.contains("` by root: mode "))?;
-        // It reads its files again, and has nothing to change.
+        // It reads its files again, without a change to make.
         run.signal(Signal::SIGHUP)?;
         fs::write(filter.config_file(), format!("# {verb}\n"))?;
         fs::write(
@@ -156,7 +156,7 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
     Ok(())
 }
 
-/// What would be undone within a second, or by the next start, is not done.
+/// A mode that `run` or the next start would undo is refused.
 #[test]
 fn the_source_of_another_mode_is_named() -> Result<()> {
     let site = Site::new()?;
@@ -183,7 +183,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
         ensure!(ran.stderr.contains("within a second"), "{ran}");
     }
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
-    // What the hint says works, and then the file says the same.
+    // The hint works; then the file agrees.
     fs::write(filter.config_file(), "# ours\nmode = 'monitor'\n")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
     let ran = done(filter.run(&["monitor"])?)?;
@@ -212,7 +212,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     })?;
     drop(daemon);
 
-    // One's own environment is told of, and a command goes before it.
+    // The command's own environment causes a warning, and the command takes precedence.
     let mut command = filter.command(&["monitor"]);
     command.env("APIFENCE_MODE", "enforce");
     let ran = done(Ran::new(&["monitor"], &site.node.output(&mut command)?))?;
@@ -221,7 +221,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
         "{ran}"
     );
     site.stranger_gets_in(Family::V4, PORT)?;
-    // A file that says it no longer does not count either.
+    // A mode that the file has lost does not count either.
     fs::write(filter.config_file(), "mode = 'monitor'\n")?;
     filter.ok(&ATTACH[..3])?;
     fs::write(filter.config_file(), "")?;
@@ -230,7 +230,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     assert_eq!(status(&filter, "drift")?, json!([]));
     filter.ok(&ATTACH[..3])?;
     assert_eq!(status(&filter, "state")?, "monitoring");
-    // Where the file is broken the operator gets in all the same.
+    // With a broken file the command works nevertheless.
     filter.ok(&["enforce"])?;
     fs::write(filter.config_file(), "mode = \n")?;
     filter.ok(&["monitor"])?;
@@ -261,7 +261,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     assert_eq!(status(&filter, "state")?, "monitoring");
     ensure!(files(&filter)?.0 == before.0);
 
-    // Taken back, with a `run` that is up, and kept.
+    // A trial that is taken back while `run` is up, and one that is confirmed.
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
     run.line(|line| line.contains("in force: "))?;
     let trial = ["enforce", "--confirm-within", "1h"];
@@ -279,7 +279,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     filter.ok(&ATTACH[..3])?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(files(&filter)?.0 == before.0);
-    // The other way round as well; and a reboot ends a trial.
+    // The other mode as well; and a reboot ends a trial.
     filter.ok(&["monitor", "--confirm-within", "1h"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     filter.boot()?;
@@ -287,7 +287,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     site.stranger_is_dropped(Family::V4, PORT, &filter)
 }
 
-/// Neither needs the ranges file to be writable.
+/// Neither needs a writable ranges file.
 #[test]
 fn a_mode_change_does_not_need_a_writable_list() -> Result<()> {
     let site = Site::new()?;
@@ -306,7 +306,7 @@ fn a_mode_change_does_not_need_a_writable_list() -> Result<()> {
     site.stranger_gets_in(Family::V4, PORT).map(drop)
 }
 
-/// An edit that nobody has put in force stays an edit.
+/// An edit that is not in force stays an edit.
 #[test]
 fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     let site = Site::new()?;
@@ -324,7 +324,7 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
         site.admin_gets_in(Family::V6, PORT)?;
         assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
     }
-    // After a boot with that file, the last policy holds in its mode.
+    // After a reboot with that file, the last policy holds in its mode.
     filter.ok(&["monitor"])?;
     filter.boot()?;
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
@@ -335,7 +335,7 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     site.admin_gets_in(Family::V6, PORT)?;
     drop(run);
 
-    // A list that is in no file any more.
+    // The list is in no file now.
     fs::remove_file(filter.ranges_file())?;
     let history = filter.ranges_file().with_file_name("ranges.history");
     drop(fs::remove_dir_all(history));
@@ -363,7 +363,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
         "{ran}"
     );
     said.push(ran);
-    // With the next list, nothing is dropped yet.
+    // With the next list no packet is dropped yet.
     said.push(done(filter.run(&["monitor"])?)?);
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     site.stranger_gets_in(Family::V4, PORT)?;
@@ -371,7 +371,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["detach"])?;
 
-    // A fresh installation has no list that could be enforced.
+    // A fresh installation has no list to enforce.
     fs::remove_file(filter.ranges_file())?;
     drop(fs::remove_dir_all(
         filter.ranges_file().with_file_name("ranges.history"),
@@ -386,7 +386,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
     Ok(())
 }
 
-/// Who is connected now, and would not be any more.
+/// Clients that are connected now and would be cut.
 #[test]
 fn enforcing_refuses_to_cut_every_client() -> Result<()> {
     let site = Site::new()?;
@@ -429,7 +429,8 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
     site.stranger_is_dropped(Family::V6, PORT, &filter)
 }
 
-/// Whatever call of it is the last one, the mode is the one before or the new one, with the same list, and the next command works.
+/// Whichever system call is the last, the mode is the old one or the new one, with the same list,
+/// and the next command works.
 #[test]
 fn a_change_of_the_mode_that_is_killed_is_made_or_not_made() -> Result<()> {
     let site = Site::new()?;

@@ -1,4 +1,4 @@
-//! The alert rules and the dashboard under `deploy/`: valid, and about metrics that there are.
+//! The alert rules and the dashboard under `deploy/`: valid, with existing metrics.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ fn dashboard() -> Result<Value> {
     serde_json::from_str(&text).context("the dashboard is no JSON")
 }
 
-/// Runs promtool in the folder of the rules and wants it to be content.
+/// Runs promtool in the folder of the rules, and requires success.
 fn promtool(words: &[&str]) -> Result<()> {
     let output = Command::new("promtool")
         .args(words)
@@ -42,7 +42,7 @@ fn promtool(words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Every string under a key `name`, wherever it is.
+/// Every string under a key `name`, at any depth.
 fn strings<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {
@@ -58,7 +58,7 @@ fn strings<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a str>) {
     }
 }
 
-/// The metrics that `text` names.
+/// The metrics in `text`.
 fn metrics(text: &str) -> BTreeSet<&str> {
     text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
         .filter(|word| word.starts_with("apifence_"))
@@ -119,7 +119,7 @@ fn rules_and_dashboard_name_metrics_that_there_are() -> Result<()> {
         let unknown: Vec<_> = metrics(&text).difference(&there_are).copied().collect();
         assert!(unknown.is_empty(), "{place}: {unknown:?}");
     }
-    // And the other way round: a metric that nobody looks at is one too many.
+    // The other direction: every metric must be used.
     let shown = expressions.join(" ");
     let unseen: Vec<_> = there_are.difference(&metrics(&shown)).copied().collect();
     assert!(unseen.is_empty(), "on no panel: {unseen:?}");
@@ -164,7 +164,7 @@ fn the_dashboard_holds_together() -> Result<()> {
             group.push_str(&format!("  - {rule}\n"));
         }
     }
-    // Whether they are PromQL, promtool says: as rules.
+    // promtool checks PromQL only in rules.
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), group)?;
     let path = file.path().to_str().context("a path that is no text")?;

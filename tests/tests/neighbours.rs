@@ -1,5 +1,5 @@
-//! What else is on a node: devices of network plugins, and XDP programs of others. Real devices, as
-//! far as any kernel has them.
+//! Other software on a node: devices of network plugins, and foreign XDP programs. The devices are
+//! real if the kernel has them.
 
 mod snapshot;
 
@@ -22,7 +22,7 @@ fn set_up(site: &Site, lines: &str) -> Result<()> {
     lines.try_for_each(|line| site.node.ip(line).map(drop))
 }
 
-/// What `status` says from its second line on that is a warning: the rest differs from node to node.
+/// The warnings of `status`: the first line and the rest differ from node to node.
 fn warned(filter: &Apifence<'_>) -> Result<Ran> {
     let mut ran = filter.run(&["status"])?;
     let is_warning = |line: &&str| {
@@ -34,7 +34,7 @@ fn warned(filter: &Apifence<'_>) -> Result<Ran> {
     Ok(ran)
 }
 
-/// A pod: a pair whose host's end is called `name`, and may be a port of a bridge.
+/// A pod: a veth pair whose host's end is called `name`, and may be a port of a bridge.
 fn pod(site: &Site, name: &str, addresses: &[&str]) -> Result<Namespace> {
     let pod = Namespace::new("pod")?;
     let end = |namespace, interface, addresses| End {
@@ -81,13 +81,13 @@ fn a_node_with_flannel_gets_one_remark() -> Result<()> {
          link set veth5e6f master cni0",
     )?;
     let quiet = warned(&filter)?;
-    // A card in the bridge is a way in; so is a device that is only called as flannel's are.
+    // A card in the bridge is a way in; so is a device that only has a name like flannel's.
     let _wire = pod(&site, "eth1", &[])?;
     let _fake = Tun::new(&site.node, "flannel.2", &["10.9.9.1/24"])?;
     set_up(&site, "link set eth1 master cni0")?;
     let holes = warned(&filter)?;
     site.node.ip("link set eth1 nomaster")?;
-    // What is guarded needs no remark.
+    // A guarded device needs no remark.
     filter.ok(&["attach", "--interface", "flannel.1,flannel.2"])?;
     let guarded = warned(&filter)?;
     same("node-with-flannel", &filter, &[quiet, holes, guarded]);
@@ -163,7 +163,7 @@ fn a_node_with_docker_and_machines_is_quiet() -> Result<()> {
     Ok(())
 }
 
-/// A VPN is a way in, and whoever comes in by it is not filtered: as it is said.
+/// A VPN is a way in, and its traffic is not filtered, as the warning says.
 #[test]
 fn a_vpn_is_warned_of_with_its_name() -> Result<()> {
     let site = Site::new()?;
@@ -198,7 +198,7 @@ fn owners_of_foreign_programs_are_named_and_none_is_displaced() -> Result<()> {
         let link = site.node.run(|| foreign.attach(INTERFACE))?;
         let ran = filter.run(&ATTACH)?;
         refused(&ran, FAILED, &[INTERFACE, &format!("(program {id})")])?;
-        // Nobody is told to break a cluster.
+        // No hint may break a cluster.
         for word in ["xdp off", "link detach"] {
             ensure!(!ran.stderr.contains(word), "{ran}");
         }
@@ -214,7 +214,7 @@ fn owners_of_foreign_programs_are_named_and_none_is_displaced() -> Result<()> {
     }
     same("owners-of-foreign-programs", &filter, &said);
 
-    // Whose it is nobody knows: how to find out comes first, and the command that takes it off works.
+    // The owner is unknown: the hint first finds out, and its command to detach works.
     let mut foreign = Foreign::load()?;
     let id = foreign.id()?;
     let _link = site.node.run(|| foreign.attach(INTERFACE))?;
@@ -227,7 +227,7 @@ fn owners_of_foreign_programs_are_named_and_none_is_displaced() -> Result<()> {
     Ok(())
 }
 
-/// One that came while the filter was off is told by `status`, too.
+/// `status` also reports a program that was attached while the filter was off.
 #[test]
 fn status_names_what_is_in_the_way() -> Result<()> {
     let site = Site::new()?;
@@ -267,7 +267,7 @@ fn every_warning_can_be_explained() -> Result<()> {
         ensure!(text.starts_with(&format!("{code} {name} (")), "{text}");
         ensure!(text.lines().all(|line| line.len() <= 100), "{text}");
     }
-    // Also beside a config file that cannot be read.
+    // Also with a config file that cannot be read.
     std::fs::write(filter.config_file(), "mode = = 1\n")?;
     filter.ok(&["explain", "W08"])?;
     std::fs::write(filter.config_file(), "")?;

@@ -1,5 +1,5 @@
-//! Edits of the files under `run`: what takes an address out applies at once, and what would cut
-//! nodes of the cluster, or those who administer this node by SSH, is on trial first.
+//! Edits of the files under `run`: a removed address applies at once. A change that would cut nodes
+//! of the cluster, or administrators of this node by SSH, is on trial first.
 
 use std::fs;
 
@@ -45,13 +45,13 @@ fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {
     daemon.line(|line| {
         line.starts_with("error: follow files: a change on trial was not confirmed")
     })?;
-    // The edit is there still, and waits for somebody.
+    // The edit is still there, and waits for a confirmation.
     assert_eq!(fs::read_to_string(filter.ranges_file())?, WITHOUT);
     until("it is not ready", || {
         Ok(get(&cluster.node, "/readyz")?.status == 503)
     })?;
 
-    // Neither a restart nor a boot puts it in force.
+    // Neither a restart nor a reboot puts it in force.
     drop(daemon);
     let mut daemon = start(&filter, &["--on-cut-within", "1h"])?;
     daemon.line(|line| {
@@ -66,7 +66,7 @@ fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {
     daemon.line(|line| line.contains("guarding"))?;
     let _worker = cluster.connect()?;
 
-    // Who asks for the files gets them on trial again, and keeps them.
+    // An explicit request puts the files on trial again, and the confirmation keeps them.
     daemon.signal(Signal::SIGHUP)?;
     daemon.line(is_on_trial)?;
     until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
@@ -78,7 +78,7 @@ fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {
         Ok(get(&cluster.node, "/readyz")?.status == 200)
     })?;
 
-    // The same change was confirmed once: nobody is asked again.
+    // The same change was confirmed once, so it needs no second confirmation.
     fs::write(filter.ranges_file(), WITH)?;
     until("the worker is let in", || {
         Ok(filter.run(&["check", WORKER])?.code == Some(0))
@@ -104,7 +104,7 @@ fn an_edit_of_a_trial_takes_it_back() -> Result<()> {
     fs::write(filter.ranges_file(), WITHOUT)?;
     daemon.line(is_on_trial)?;
     until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
-    // Mended: what it says now cuts nobody.
+    // Fixed: the new text cuts no client.
     fs::write(
         filter.ranges_file(),
         format!("{WITHOUT}{WORKER} # mended\n203.0.113.9\n"),
@@ -115,14 +115,14 @@ fn an_edit_of_a_trial_takes_it_back() -> Result<()> {
     })?;
     ensure!(provisional(&filter)?.is_null());
     cluster.connect()?;
-    // Taken back by hand, it does not come back by itself.
+    // A change that is taken back by hand does not return by itself.
     fs::write(filter.ranges_file(), WITHOUT)?;
     until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
     filter.ok(&["ranges", "rollback"])?;
     daemon.line(|line| line.starts_with("error: follow files"))?;
     ensure!(provisional(&filter)?.is_null());
     cluster.connect()?;
-    // The file says what is in force again.
+    // The file agrees with the policy again.
     filter.ok(&["ranges", "rollback", "1"])?;
     until("it is ready", || {
         Ok(get(&cluster.node, "/readyz")?.status == 200)
@@ -131,7 +131,7 @@ fn an_edit_of_a_trial_takes_it_back() -> Result<()> {
     Ok(())
 }
 
-/// The mode and the ports cut as a list does.
+/// The mode and the ports cut clients as a list does.
 #[test]
 fn settings_that_cut_a_node_are_on_trial() -> Result<()> {
     let cluster = Cluster::new()?;
@@ -185,7 +185,7 @@ fn an_edit_can_be_applied_or_refused_instead() -> Result<()> {
     Ok(())
 }
 
-/// Taking an address out of the list is how access is revoked.
+/// Removing an address from the list revokes access.
 #[test]
 fn an_edit_that_cuts_another_client_applies_at_once() -> Result<()> {
     let site = Site::new()?;
@@ -216,7 +216,7 @@ fn an_edit_that_cuts_an_administrator_is_on_trial() -> Result<()> {
     fs::write(filter.ranges_file(), "198.51.100.0/24\n203.0.113.0/24\n")?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("guarding"))?;
-    // Logged in, and not even connected to the API server.
+    // Logged in by SSH, and not connected to the API server.
     let _ssh = open(&site.admin, ip(ADMIN[0]), at(NODE[0], 22))?;
     fs::write(filter.ranges_file(), "203.0.113.0/24\n")?;
     daemon.line(|line| line.contains(ADMIN[0]) && line.contains("`apifence confirm`"))?;
@@ -225,8 +225,8 @@ fn an_edit_that_cuts_an_administrator_is_on_trial() -> Result<()> {
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }
 
-/// An interface cannot be on trial: one over which a node is connected that is not listed is not
-/// guarded by an edit alone.
+/// An interface cannot be on trial. If an unlisted node is connected over it, an edit alone does
+/// not guard it.
 #[test]
 fn an_interface_that_would_cut_a_node_waits() -> Result<()> {
     let cluster = Cluster::new()?;
@@ -246,7 +246,7 @@ fn an_interface_that_would_cut_a_node_waits() -> Result<()> {
         Ok(get(&cluster.node, "/readyz")?.status == 503)
     })?;
     other()?;
-    // Listed, nothing is in the way any more.
+    // Once the node is listed, nothing blocks the change.
     fs::write(filter.ranges_file(), format!("{WITH}192.0.3.2\n"))?;
     daemon.line(|line| line.contains("guarding `n1`"))?;
     until("it is ready", || {

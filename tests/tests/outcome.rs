@@ -1,4 +1,4 @@
-//! What became of a change is what its exit status and its first word say, whatever fails.
+//! The result of a change is in its exit status and its first word, whatever fails.
 
 use std::{fs, process::Command};
 
@@ -12,7 +12,7 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// A list that is in force is in force, whoever cannot be told so.
+/// A list that is in force counts as success, even if the output cannot be written.
 #[test]
 fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
     let site = Site::new()?;
@@ -30,7 +30,7 @@ fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
         "{ran}"
     );
     site.stranger_gets_in(Family::V4, PORT)?;
-    // Asked for what it would do, it failed.
+    // A dry run has only its output, so it failed.
     let ran = full(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
     ensure!(ran.code == Some(FAILED), "{ran}");
     filter.ok(&["ranges", "remove", STRANGER[0], "--confirm-within", "1h"])?;
@@ -42,7 +42,7 @@ fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
     site.stranger_is_dropped(Family::V4, PORT, &filter)
 }
 
-/// The same of a filter that is off.
+/// The same for a filter that is off.
 #[test]
 fn a_filter_that_is_off_is_off_where_output_cannot_be_written() -> Result<()> {
     let site = Site::new()?;
@@ -61,7 +61,8 @@ fn a_filter_that_is_off_is_off_where_output_cannot_be_written() -> Result<()> {
     Ok(())
 }
 
-/// Every call to the kernel that a change makes fails once: exit status 0 is for what is in force, and no other.
+/// Every call to the kernel in a change fails once: exit status 0 means that the change is in
+/// force.
 #[test]
 fn a_call_that_fails_is_told_by_the_exit_status() -> Result<()> {
     let site = Site::new()?;
@@ -129,7 +130,7 @@ fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
     let ran = filter.run(&["ranges", "clear"])?;
     refused(&ran, FAILED, &["write ranges file"])?;
     ensure!(ran.stderr.contains("`apifence monitor`"), "{ran}");
-    // Nothing is said to be done that is not.
+    // The output claims nothing that was not done.
     for arguments in [
         &["ranges", "clear"][..],
         &["ranges", "add", STRANGER[0]],

@@ -1,4 +1,4 @@
-//! Wherever the output goes: nothing panics, and the exit status stays the truth.
+//! Any destination of the output: no command panics, and the exit status stays right.
 
 use std::{
     io::pipe,
@@ -17,16 +17,16 @@ use tests::{
     wait::until,
 };
 
-/// Where a stream leads.
+/// Destination of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum To {
-    /// Into a pipe that somebody reads.
+    /// A pipe with a reader.
     Reader,
-    /// Nowhere: the descriptor is closed.
+    /// None: the descriptor is closed.
     Closed,
-    /// Into a device that has no room.
+    /// A device without room.
     Full,
-    /// Into a pipe whose reader has gone.
+    /// A pipe whose reader has gone.
     Gone,
 }
 
@@ -46,7 +46,7 @@ const STREAMS: [(To, To); 9] = [
 ];
 
 impl To {
-    /// The stream for a child.
+    /// The stream for a child process.
     fn stdio(self) -> Result<Stdio> {
         Ok(match self {
             Reader | Closed => Stdio::piped(),
@@ -56,7 +56,7 @@ impl To {
     }
 }
 
-/// `words`, with its streams as they are wanted.
+/// `words`, with these streams.
 fn command(filter: &Apifence<'_>, (stdout, stderr): (To, To), words: &[&str]) -> Result<Command> {
     let close = |to, redirection| if to == Closed { redirection } else { "" };
     let script = format!(
@@ -74,7 +74,7 @@ fn command(filter: &Apifence<'_>, (stdout, stderr): (To, To), words: &[&str]) ->
     Ok(command)
 }
 
-/// Every command, in an order that ends where it began.
+/// Every command, in an order that ends in the initial state.
 fn commands() -> Vec<Vec<&'static str>> {
     let verbs = [
         "run",
@@ -171,8 +171,8 @@ fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
                 .node
                 .spawn(&mut command(&filter, streams, words)?)?
                 .wait_with_output()?;
-            // What cannot be told has failed, and a reader that has gone, or was never there,
-            // misses nothing. Of a change the exit status says what became of that.
+            // Output that cannot be written is a failure, except for a reader that has gone or was
+            // never there. The exit status of a change describes the change.
             let asks = ["--dry-run", "--help"];
             let changes = words.contains(&"add") && !words.iter().any(|word| asks.contains(word));
             let unwritten = streams.0 == Full && *tells;
@@ -200,7 +200,7 @@ fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
     Ok(())
 }
 
-/// Commands that go on until somebody ends them: what cannot be told ends them, too.
+/// Commands that run until they are ended: an output that cannot be written ends them, too.
 #[test]
 fn a_command_that_goes_on_ends_with_its_output() -> Result<()> {
     let site = Site::new()?;
@@ -267,7 +267,7 @@ fn run_guards_without_output() -> Result<()> {
             until("it guards", ready)?;
             std::fs::remove_file(&link)?;
             until("it guards again", || Ok(link.exists() && ready()?))?;
-            // Something to log.
+            // An event to log.
             site.stranger_is_dropped(tests::site::Family::V4, 6443, &filter)?;
             std::fs::write(filter.ranges_file(), STRANGER[0])?;
             until("the list is in force", || {

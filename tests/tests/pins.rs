@@ -1,4 +1,4 @@
-//! Where the pins are, who may touch them, and who keeps them.
+//! The place of the pins, their permissions, and the processes that keep them.
 
 use std::{
     fs::{self, File, Permissions},
@@ -21,7 +21,7 @@ use tests::{
 
 const PORT: u16 = 6443;
 const RUN: [&str; 5] = ["run", ATTACH[1], ATTACH[2], ATTACH[3], ATTACH[4]];
-/// Every command that looks at the pins or changes them.
+/// Every command that reads or changes the pins.
 const ALL: [&[&str]; 12] = [
     &ATTACH,
     &RUN,
@@ -57,7 +57,7 @@ fn directories(path: &Path) -> Result<Vec<PathBuf>> {
 fn no_other_user_can_lock_or_change_pins_whatever_the_umask() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
-    // As `mount -t bpf bpf DIRECTORY` makes it.
+    // Like `mount -t bpf bpf DIRECTORY`.
     mode(Path::new(BPFFS), 0o1777)?;
     for apart in [true, false] {
         let filter = match apart {
@@ -103,7 +103,7 @@ fn pins_that_another_user_may_change_are_refused_by_name() -> Result<()> {
     let parent = own.join("parent");
     let below = Apifence::new(&site.node)?.with_bpffs(parent.join("apifence"));
     let nobody = |path: &Path| -> Result<()> { Ok(chown(path, Some(65534), None)?) };
-    // What is made, what is wrong with it, and the name that is to be told.
+    // The path to make, its fault, and the path that the error must name.
     type Case<'a> = (
         &'a Apifence<'a>,
         &'a Path,
@@ -140,7 +140,7 @@ fn pins_that_another_user_may_change_are_refused_by_name() -> Result<()> {
         ensure!(path.exists(), "{path:?} was removed");
         fs::remove_dir_all(&own)?;
     }
-    // Neither is an older version's directory, which others may look into.
+    // An older version's directory, which other users may read, is not refused either.
     fs::create_dir(&own)?;
     mode(&own, 0o755)?;
     filter.ok(&ATTACH).map(drop)
@@ -207,7 +207,7 @@ fn a_bpffs_that_ends_with_the_process_is_refused() -> Result<()> {
         ensure!(!filter.ranges_file().exists(), "a list was written");
     }
     ensure!(!site.node.ip("link show")?.contains("xdp"));
-    // The same directory, of a bpffs that process 1 has.
+    // The same directory, on a bpffs that process 1 has.
     filter.ok(&ATTACH).map(drop)
 }
 
@@ -235,7 +235,8 @@ fn run_of_another_layout_is_seen() -> Result<()> {
     Ok(())
 }
 
-/// Those who only look whether `run` is there do not keep it from starting, nor each other from what they want.
+/// Commands that only test whether `run` is there do not keep it from starting, and do not block
+/// each other.
 #[test]
 fn a_look_at_the_lock_of_run_is_not_taken_for_run() -> Result<()> {
     let site = Site::new()?;
@@ -270,7 +271,7 @@ fn after_a_detach_that_was_killed_attach_starts_over() -> Result<()> {
     let calls = "unlink,unlinkat,rmdir,rename,renameat,renameat2";
     let mut killed = 0;
     for number in 1.. {
-        // At once, though the kernel takes a moment to let go of a link.
+        // At once, though the kernel releases a link a moment later.
         filter
             .ok(&ATTACH)
             .with_context(|| format!("after a detach that was killed at call {}", number - 1))?;

@@ -1,4 +1,4 @@
-//! Protected ports that somebody else has on this node: by rules that rewrite destinations, as
+//! Protected ports that another service on this node has, by rules that rewrite destinations, as
 //! container runtimes and clusters write them.
 
 use std::{fs, process::Command};
@@ -20,7 +20,7 @@ fn sh(node: &Namespace, script: &str) -> Result<()> {
     Ok(())
 }
 
-/// What `attach` says of port 443 after `rules`, which are taken away again.
+/// The remark of `attach` about port 443 under `rules`, which are removed again.
 fn is_told(site: &Site, filter: &Apifence<'_>, rules: &str, is_foreign: bool) -> Result<()> {
     sh(&site.node, rules)?;
     let ran = filter.run(&[&ATTACH[..], &["--dry-run"]].concat())?;
@@ -34,8 +34,8 @@ fn is_told(site: &Site, filter: &Apifence<'_>, rules: &str, is_foreign: bool) ->
     sh(&site.node, "nft flush ruleset")
 }
 
-/// Rules of a chain at prerouting in a table `t`, with other chains and sets; and whether they give
-/// port 443 to somebody else.
+/// Rules of a chain at prerouting in a table `t`, with other chains and sets, and whether they
+/// redirect port 443.
 const NFT: [(&str, &str, bool); 33] = [
     ("", "tcp dport 443 dnat ip to 10.244.0.5:8443", true),
     ("", "tcp dport 443 dnat ip to 10.244.0.5:443", true),
@@ -80,7 +80,7 @@ const NFT: [(&str, &str, bool); 33] = [
         "meta l4proto tcp th dport vmap { 8443 : goto to }",
         false,
     ),
-    // kube-proxy: the addresses of services are not this node's; what comes to its own is for somebody else.
+    // kube-proxy: the addresses of services are not this node's; packets to its own are redirected.
     (
         SERVICES,
         "ip daddr . meta l4proto . th dport vmap @services",
@@ -117,7 +117,7 @@ const NFT: [(&str, &str, bool); 33] = [
         "ip daddr 10.0.0.0/9 tcp dport 443 dnat ip to 10.244.0.5",
         false,
     ),
-    // What only some clients meet, or what comes in elsewhere.
+    // Rules for some clients, or for other interfaces.
     (
         "",
         "ip saddr 10.244.0.0/16 tcp dport 443 dnat ip to 10.244.0.5",
@@ -145,7 +145,7 @@ const NFT: [(&str, &str, bool); 33] = [
         true,
     ),
     ("", "iifname \"eth*\" tcp dport 443 redirect to :8443", true),
-    // Whom another rule has sent away before.
+    // Packets that an earlier rule has redirected.
     (
         "",
         "tcp dport 443 accept; tcp dport 443 redirect to :8443",
@@ -189,7 +189,7 @@ fn rules_of_nftables_are_understood() -> Result<()> {
     Ok(())
 }
 
-/// What CNI portmap writes for a hostPort: k3s's ServiceLB has its ports by that.
+/// CNI portmap's rules for a hostPort; k3s's ServiceLB gets its ports by these.
 const PORTMAP: &str = "
     ipt -N CNI-HOSTPORT-SETMARK; ipt -N CNI-DN-x; ipt -N CNI-HOSTPORT-DNAT
     ipt -A CNI-HOSTPORT-SETMARK -m comment --comment 'CNI portfwd masquerade mark' -j MARK --set-xmark 0x2000/0x2000
@@ -199,7 +199,7 @@ const PORTMAP: &str = "
     ipt -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment 'dnat name: \"cbr0\"' -m multiport --dports PORTS -j CNI-DN-x
     ipt -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT";
 
-/// What kube-proxy writes, for an address of a service that is `SERVICE`.
+/// kube-proxy's rules for an address of a service that is `SERVICE`.
 const KUBE_PROXY: &str = "
     ipt -N KUBE-SERVICES; ipt -N KUBE-EXT-x; ipt -N KUBE-SVC-x; ipt -N KUBE-SEP-x; ipt -N KUBE-MARK-MASQ
     ipt -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
@@ -265,7 +265,8 @@ fn tables_that_cannot_be_read_are_told_and_are_no_obstacle() -> Result<()> {
         "iptables-legacy -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8443",
     )?;
     let told = "note: iptables-legacy has a table `nat` here, which apifence cannot read: if it gives port 443 or 6443 to somebody else";
-    // Where somebody chose the ports it is known what is on them; and once it is enforced nobody asks.
+    // If the operator chose the ports, the service on them is known; and once enforced, there is no
+    // question.
     for (words, is_told) in [
         (&["--port", "6443", "--dry-run"][..], false),
         (&["--mode", "monitor", "--dry-run"], false),
@@ -286,7 +287,7 @@ fn tables_that_cannot_be_read_are_told_and_are_no_obstacle() -> Result<()> {
     daemon.line(|line| line.starts_with(told)).map(drop)
 }
 
-/// What listens where no filter judges is nobody's obstacle.
+/// A listener on an unfiltered interface does not block a change.
 #[test]
 fn a_web_server_on_an_unfiltered_interface_needs_no_force() -> Result<()> {
     let site = Site::new()?;

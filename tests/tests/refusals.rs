@@ -1,4 +1,4 @@
-//! What apifence refuses: each with its own error, a hint, an exit code, and nothing changed.
+//! Errors of apifence: each with its own message, a hint, an exit code, and no change.
 
 use std::{fs, process::Command};
 
@@ -69,7 +69,7 @@ fn pins_of_another_layout_are_refused_by_all_commands_but_attach() -> Result<()>
     site.stranger_gets_in(Family::V4, 443)?;
     filter.ok(&ATTACH)?;
     site.stranger_is_dropped(Family::V4, 443, &filter)?;
-    // The same pins, as if a later version had made them.
+    // The same pins, as a later version would make them.
     fs::rename(
         filter.bpffs().join(format!("layout-{LAYOUT_VERSION}")),
         filter.bpffs().join("layout-999"),
@@ -145,7 +145,7 @@ fn a_missing_interface_is_named() -> Result<()> {
             .contains("is `eth0` meant? this host has `lo`, `eth0`"),
         "the hint does not name those there are; {ran}"
     );
-    // One of several: all or nothing.
+    // One of several interfaces: all or nothing.
     let ran = filter.run(&[&ATTACH[..], &["--interface", "eth7"]].concat())?;
     refused(&ran, INPUT, &["`eth7`"])?;
     assert_eq!(filter.json(&["status"])?["state"], "detached");
@@ -168,7 +168,7 @@ fn a_missing_interface_is_named() -> Result<()> {
         assert!(ran.stderr.contains("is `eth0` meant?"), "{ran}");
     }
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
-    // One that is gone is known by its number.
+    // An interface that is gone is known by its index.
     filter.ok(&["events", "--recent", "--interface", "#7"])?;
     Ok(())
 }
@@ -261,7 +261,8 @@ fn commands_that_need_a_filter_say_so() -> Result<()> {
     filter.ok(&["check", STRANGER[0], STRANGER[0]]).map(drop)
 }
 
-/// Somebody removed the pins of the maps: the filter goes on, nothing pretends to change it, and an attach repairs it.
+/// The pins of the maps are removed: the filter goes on, no command claims to change it, and an
+/// attach repairs it.
 #[test]
 fn lost_maps_are_noticed_and_repaired() -> Result<()> {
     let site = Site::new()?;
@@ -327,7 +328,7 @@ fn an_empty_list_opens_only_if_it_is_insisted_on() -> Result<()> {
                 );
             }
         }
-        // A comma is more than nothing: two variables are unset.
+        // A comma is not empty: two variables are unset.
         refused(
             &filter.run(&[words, &[",", "--force"]].concat())?,
             INPUT,
@@ -364,7 +365,7 @@ fn an_empty_list_opens_only_if_it_is_insisted_on() -> Result<()> {
     site.stranger_gets_in(Family::V4, 443).map(drop)
 }
 
-/// Nobody is there to insist.
+/// No operator is there to insist.
 #[test]
 fn an_empty_list_that_run_is_started_with_counts_as_none() -> Result<()> {
     let site = Site::new()?;
@@ -388,7 +389,7 @@ fn an_empty_list_that_run_is_started_with_counts_as_none() -> Result<()> {
     Ok(())
 }
 
-/// A limit is named as that, whatever it was that could not be opened.
+/// The error names the limit, whichever open failed.
 #[test]
 fn too_few_descriptors_are_named() -> Result<()> {
     let site = Site::new()?;

@@ -1,4 +1,5 @@
-//! `detach` leaves nothing behind. Alone in its program: what the kernel holds is everybody's.
+//! `detach` leaves nothing behind. Alone in its program, because the kernel's objects belong to all
+//! processes.
 
 use anyhow::Result;
 use tests::{
@@ -38,7 +39,8 @@ fn detach_leaves_no_program_link_map_or_pin() -> Result<()> {
     );
     site.stranger_is_dropped(Family::V4, 443, &filter)?;
 
-    // Another program in its place, and other generations: the old ones go by themselves.
+    // Another program replaces it, and there are other generations: the kernel frees the old ones
+    // by itself.
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
     // Two generations from here on, the current and the previous.
     let second = Loaded::now()?.without(&before);

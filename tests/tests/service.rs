@@ -1,4 +1,4 @@
-//! `run` as a service: what it tells the service manager, and with what capabilities it gets along.
+//! `run` as a service: its messages to the service manager, and the capabilities that it needs.
 
 use std::{
     fs,
@@ -64,7 +64,7 @@ fn the_service_manager_is_told() -> Result<()> {
     Ok(())
 }
 
-/// `setpriv`, for a command that may have these capabilities and no others, as the unit bounds them.
+/// `setpriv`, for a command with exactly these capabilities, bounded as in the unit.
 fn bounded(capabilities: &[String]) -> Command {
     let set: String = capabilities
         .iter()
@@ -118,10 +118,10 @@ fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> 
         ran.stderr.contains("CAP_SYS_ADMIN"),
         "the hint does not name it: {ran}"
     );
-    // What was begun is taken off by one who may.
+    // A process with the capability removes what was started.
     filter.ok(&["detach"])?;
 
-    // The other one is for a warning.
+    // The other capability is for a warning.
     let rules = "table ip kube { chain services { type nat hook prerouting priority -100; \
                  tcp dport 444 dnat to 192.0.2.10:6443; }; }";
     let output = site.node.output(Command::new("nft").arg(rules))?;
@@ -140,7 +140,7 @@ fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> 
     Ok(())
 }
 
-/// The settings of the unit that a start before the network hangs on.
+/// The settings of the unit that start it before the network.
 #[test]
 fn the_unit_starts_before_the_network() {
     let settings = |key: &str| -> Vec<&str> {
@@ -150,7 +150,8 @@ fn the_unit_starts_before_the_network() {
     };
     assert!(settings("Before").contains(&"network-pre.target"));
     assert_eq!(settings("Wants"), ["network-pre.target"]);
-    // Units that bring up the network may be before `sysinit.target`, which services wait for otherwise.
+    // Units that bring up the network may start before `sysinit.target`, which services wait for by
+    // default.
     assert_eq!(settings("DefaultDependencies"), ["no"]);
     assert_eq!(settings("After"), ["local-fs.target"]);
     assert!(!UNIT.contains("network-online"));
@@ -158,7 +159,7 @@ fn the_unit_starts_before_the_network() {
     assert_eq!(settings("StateDirectoryMode"), ["0700"]);
 }
 
-/// What the unit has a shell do for a reload, of the process `pid`; with no program around.
+/// The unit's shell command for a reload of process `pid`, with no program in `PATH`.
 fn reload(pid: u32) -> Result<()> {
     let script = UNIT.lines().find_map(|line| {
         line.strip_prefix("ExecReload=/bin/sh -c '")?

@@ -1,4 +1,4 @@
-//! Settings in force: what stays, what must be insisted on, and what the environment says of it.
+//! Settings in force: which ones stay, which need `--force`, and the effect of the environment.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use tests::{
     wait::until,
 };
 
-/// Runs `words` with these variables in the environment.
+/// Runs `words` with these environment variables.
 fn with(
     site: &Site,
     filter: &Apifence<'_>,
@@ -33,7 +33,8 @@ fn ports(filter: &Apifence<'_>) -> Result<String> {
     Ok(filter.json(&["status"])?["ports"].to_string())
 }
 
-/// What was given once need not be given again: neither a port opens, nor is anyone cut, for a flag that was left out.
+/// A setting that was given once need not be given again: an omitted flag neither opens a port nor
+/// cuts a client.
 #[test]
 fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     let site = Site::new()?;
@@ -66,7 +67,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     let said = done(filter.run(&attach)?)?.stderr;
     ensure!(!said.contains("(was "), "{said}");
     holds()?;
-    // Nor does a service forget it.
+    // A service keeps it as well.
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
     run.line(|line| line.contains("guarding"))?;
     holds()?;
@@ -74,7 +75,8 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     assert_eq!(run.wait()?, Some(0));
     holds()?;
 
-    // What is asked for and opens, or keeps out, more than a list does is insisted on, and seen beforehand.
+    // A setting that opens, or blocks, more than a list does needs `--force`, and a dry run shows
+    // it.
     let none = [("APIFENCE_NODE_ADDRESSES", "false")];
     for (environment, words, danger) in [
         (
@@ -122,7 +124,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     }
     holds()?;
 
-    // The file's word holds as long as it says it.
+    // The file's setting holds as long as it is in the file.
     fs::write(
         filter.config_file(),
         "ports = [6443, 9345, 8443]\nmode = 'monitor'\n",
@@ -152,7 +154,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     site.stranger_gets_in(Family::V6, 9345).map(drop)
 }
 
-/// `run` says what a file that it follows opens, and what that was.
+/// `run` reports what a file that it follows opens, with the previous value.
 #[test]
 fn settings_that_change_under_run_are_told_one_by_one() -> Result<()> {
     let site = Site::new()?;
@@ -184,14 +186,14 @@ fn settings_that_change_under_run_are_told_one_by_one() -> Result<()> {
         run.line(|line| line.contains("the config file is in force"))?;
     }
     site.stranger_is_dropped(Family::V4, 9345, &filter)?;
-    // Where the file is gone, nothing says otherwise.
+    // With the file gone, no source contradicts.
     fs::remove_file(filter.config_file())?;
     run.line(|line| line.contains("no such file"))?;
     fs::write(filter.config_file(), "ports = [443, 9345]\n")?;
     site.stranger_is_dropped(Family::V4, 9345, &filter)
 }
 
-/// A name that is not known may be a port that stays open.
+/// An unknown name may mean a port that stays open.
 #[test]
 fn a_variable_that_is_not_known_or_not_understood_stops_what_puts_settings_in_force() -> Result<()>
 {
@@ -240,7 +242,7 @@ fn a_variable_that_is_not_known_or_not_understood_stops_what_puts_settings_in_fo
     Ok(())
 }
 
-/// A service must start, and what is broken puts nothing in force.
+/// A service must start, and a broken setting puts nothing in force.
 #[test]
 fn run_goes_by_the_policy_last_in_force_where_a_variable_is_broken() -> Result<()> {
     let site = Site::new()?;
@@ -306,7 +308,7 @@ fn a_variable_may_be_named_as_the_key_and_an_empty_one_says_nothing() -> Result<
     site.stranger_is_dropped(Family::V4, 9345, &filter)?;
     let origins = filter.json(&["status"])?["origins"].to_string();
     assert_eq!(origins, r#"{"cluster":1,"list":2,"node":2}"#);
-    // Help is not about what is in force.
+    // Help does not depend on the policy in force.
     let wrong = [("APIFENCE_PORT", "https"), ("APIFENCE_BOGUS", "1")];
     for words in [&["--help"][..], &["attach", "--help"], &["help", "run"]] {
         let ran = done(with(&site, &filter, &wrong, words)?)?;
@@ -332,7 +334,7 @@ fn interfaces_that_are_guarded_stay_so_where_none_is_named() -> Result<()> {
     let status = filter.json(&["status"])?;
     assert_eq!(status["interfaces"][0]["interface"], "one");
     assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(1));
-    // Nor is one that a default route names left out.
+    // An interface that a default route names is guarded as well.
     lonely.ip("link set two up")?;
     lonely.ip("address add 192.0.2.1/24 dev two")?;
     lonely.ip("route add default via 192.0.2.2 dev two")?;

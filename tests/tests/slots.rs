@@ -30,7 +30,7 @@ use tests::{
 
 const SHORT: [&str; 2] = ["192.0.2.1,2001:db8::1", "192.0.2.2,2001:db8::2"];
 
-/// The maps of both slots, as they are pinned.
+/// The pinned maps of both slots.
 struct Slots {
     selector: Array<MapData, u32>,
     policy: Array<MapData, [u8; size_of::<PolicyRecord>()]>,
@@ -79,19 +79,19 @@ impl Slots {
         Ok(Map::LpmTrie(self.sources_v6.get(&slot, 0)?).try_into()?)
     }
 
-    /// How many prefixes are in `slot`.
+    /// Number of prefixes in `slot`.
     fn prefixes(&self, slot: u32) -> Result<usize> {
         Ok(self.v4(slot)?.keys().count() + self.v6(slot)?.keys().count())
     }
 
-    /// The numbers of all maps in `slot`.
+    /// The ids of all maps in `slot`.
     fn inner(&self, slot: u32) -> Result<BTreeSet<u32>> {
         let tries = [&self.sources_v4, &self.sources_v6].into_iter();
         let id = |maps: &ArrayOfMaps<MapData, MapData>| Ok(maps.get(&slot, 0)?.info()?.id());
         tries.chain(&self.arrays).map(id).collect()
     }
 
-    /// How long the arrays in `slot` are.
+    /// Lengths of the arrays in `slot`.
     fn lengths(&self, slot: u32) -> Result<[u32; 3]> {
         let mut lengths = [0; 3];
         for (length, array) in lengths.iter_mut().zip(&self.arrays) {
@@ -100,7 +100,7 @@ impl Slots {
         Ok(lengths)
     }
 
-    /// The slot in force holds a generation, and the other one nothing that could be selected or
+    /// The active slot holds a generation, and the other one nothing that could be activated or
     /// takes memory.
     fn are_ready(&self) -> Result<()> {
         let (current, other) = (self.in_force()?, self.other()?);
@@ -177,7 +177,7 @@ fn every_change_leaves_an_empty_slot() -> Result<()> {
         slots.are_ready().with_context(|| change.join(" "))?;
         let now = slots.record(slots.in_force()?)?;
         assert_eq!(now.generation, before.generation + 1);
-        // Whoever came keeps a number of his own.
+        // Each entry keeps its id.
         ensure!(now.next_id >= before.next_id, "numbers are given out again");
     }
     for end in [&["confirm"][..], &["ranges", "rollback"]] {
@@ -270,7 +270,7 @@ fn a_long_list_has_arrays_of_its_own_and_gives_everything_back() -> Result<()> {
     Ok(())
 }
 
-/// Once with each of the calls of a thread as the last, whichever thread comes to it first.
+/// Makes each system call of a thread the last one, whichever thread reaches it first.
 #[test]
 fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
     let namespace = Namespace::new("node")?;
@@ -287,7 +287,7 @@ fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
     let mut met = BTreeSet::new();
     for (from, to) in [(0, 1), (1, 0)] {
         for call in 1.. {
-            // Whoever comes next finds all that there is.
+            // The next writer finds every map.
             for list in [&["ranges", "set", SHORT[1]], &lists[from][..]] {
                 apifence.ok(list)?;
                 slots
@@ -306,7 +306,7 @@ fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
             let now = [passes(first)? == listed, passes(last)? == listed];
             ensure!(now[0] != now[1], "call {call}: both lists or none: {ran}");
             met.insert((from, now[from]));
-            // A writer that changes nothing itself completes what was begun.
+            // A writer that changes nothing itself completes the started change.
             apifence.ok(&["ranges", "set", SHORT[1], "--dry-run"])?;
             let status = apifence.json(&["status"])?;
             ensure!(
@@ -319,7 +319,8 @@ fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
     Ok(())
 }
 
-/// The slot that a reader has found is cleared under his hands as soon as a change is in force; this one is slow.
+/// The slot that a reader has chosen is emptied during its read as soon as a change is in force;
+/// this reader is slow.
 #[test]
 fn who_reads_while_the_list_is_changed_reads_one_list() -> Result<()> {
     const READS: usize = 40;
@@ -333,7 +334,7 @@ fn who_reads_while_the_list_is_changed_reads_one_list() -> Result<()> {
                     return Ok(changes);
                 }
                 apifence.ok(&["ranges", "set", SHORT[changes % 2]])?;
-                // Otherwise he would never come to an end.
+                // Without the pause the reader would never finish.
                 thread::sleep(Duration::from_millis(100));
             }
             unreachable!("there is no last number")

@@ -1,5 +1,5 @@
-//! What holds at a start, the usual one being a boot: whatever is broken, the port is not opened, and the node is not shut out of
-//! itself.
+//! The policy after a start, usually a boot: whatever is broken, the port is not opened, and the
+//! node does not lock itself out.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
 
-/// Until `run` has tried to guard every interface; how long that took since `began`.
+/// Waits until `run` has tried to guard every interface; returns the time since `began`.
 fn tried(site: &Site, began: Instant) -> Result<Duration> {
     until("it was tried", || {
         let answer = get(&site.node, "/readyz");
@@ -34,7 +34,7 @@ fn tried(site: &Site, began: Instant) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// `/readyz` is 503, and says all of these.
+/// `/readyz` is 503 with all of these words.
 fn not_ready(namespace: &Namespace, words: &[&str]) -> Result<()> {
     let answer = get(namespace, "/readyz")?;
     ensure!(answer.status == 503, "{}", answer.body);
@@ -65,7 +65,7 @@ fn guarded(site: &Site, filter: &Apifence<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Puts something in the place of the file at a path.
+/// Replaces the file at a path.
 type Break = fn(&Path) -> Result<()>;
 
 const BROKEN: [(&str, Break, &str); 6] = [
@@ -160,7 +160,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
     fs::write(config, &good)?;
     filter.ok(&["attach"])?;
     let broken: [(&str, &str); 5] = [
-        // Of a broken file no part is put in force, however well it can be read.
+        // No part of a broken file comes into force, even if it can be read.
         (
             "prots = [6443]\nmode = \"monitor\"\nports = [443]\n",
             "prots",
@@ -179,7 +179,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
         site.stranger_is_dropped(Family::V4, 9345, &filter)?;
         site.admin_gets_in(Family::V4, 9345)?;
         not_ready(&site.node, &["the policy last in force holds", words])?;
-        // The list is followed all the same, under the settings that hold.
+        // The list is followed nevertheless, under the settings in force.
         fs::write(filter.ranges_file(), "198.51.100.0/25\n")?;
         until("the list is followed", || {
             Ok(filter.run(&["check", "198.51.100.200"])?.code == Some(1))
@@ -207,7 +207,7 @@ fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
     daemon.line(|line| line.starts_with("warning: what flags set before is lost"))?;
     tried(&site, Instant::now())?;
     guarded(&site, &filter)?;
-    // The list is followed, and that changes nothing of it.
+    // The list is followed, which does not restore the settings.
     fs::write(filter.ranges_file(), format!("{LIST}192.0.2.77\n"))?;
     until("the list is followed", || {
         Ok(filter.run(&["check", "192.0.2.77"])?.code == Some(0))
@@ -217,7 +217,7 @@ fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     is_ready(&site.node)?;
     ensure!(filter.json(&["status"])?["policy_source"] == "files");
-    // A state directory that others may write is closed to them with the next change.
+    // The next change closes a state directory that other users may write.
     kill(daemon)?;
     fs::set_permissions(filter.state_dir(), fs::Permissions::from_mode(0o777))?;
     filter.ok(&[&["attach", "--interface", INTERFACE], &ports[..]].concat())?;
@@ -313,7 +313,7 @@ fn lists_of_an_older_version_count_as_the_last_in_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
-    // A list that was set where nothing was attached, and is in the history.
+    // A list that was set without a filter, and is in the history.
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     fs::write(filter.ranges_file(), "198.51.100.0/24\nx\n")?;
     let mut daemon = filter.start(&RUN)?;
@@ -336,7 +336,7 @@ fn a_fresh_installation_without_a_list_starts_in_monitor_mode() -> Result<()> {
     ensure!(status["state"] == "monitoring", "{status}");
     ensure!(status["policy_source"] == "fresh_installation", "{status}");
     not_ready(&site.node, &["monitor mode"])?;
-    // With a list it does what it is for.
+    // With a list it enforces.
     fs::write(filter.ranges_file(), LIST)?;
     is_ready(&site.node)?;
     guarded(&site, &filter)
@@ -355,7 +355,7 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     let status = filter.json(&["status"])?;
     ensure!(status["ports"] == json!([6443, 9345]), "{status}");
     ensure!(filter.run(&["check", "10.1.2.3"])?.code == Some(0));
-    // A change on trial ends with a boot.
+    // A reboot ends a change on trial.
     let trial = [
         "ranges",
         "set",
@@ -374,7 +374,7 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     })?;
     ensure!(filter.run(&["check", "192.0.2.77"])?.code == Some(1));
     kill(daemon)?;
-    // Taken off on purpose, nothing comes back.
+    // A filter that was detached on purpose does not come back.
     filter.ok(&["detach"])?;
     fs::write(filter.ranges_file(), LIST)?;
     let _daemon = filter.start(&RUN)?;
@@ -383,7 +383,7 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     Ok(())
 }
 
-/// Which of `n0` and `n1` carry a filter.
+/// The interfaces among `n0` and `n1` that carry a filter.
 fn carrying(node: &Namespace) -> Result<[bool; 2]> {
     let carries = |name: &str| -> Result<bool> {
         let shown = node.ip(&format!("-d link show dev {name}"))?;
@@ -395,7 +395,7 @@ fn carrying(node: &Namespace) -> Result<[bool; 2]> {
 #[test]
 fn each_interface_is_guarded_by_itself() -> Result<()> {
     let both = ["run", "--interface", "n0,n1"];
-    // One that is missing.
+    // A missing interface.
     let [node, client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
     fs::write(filter.ranges_file(), "192.0.2.2\n")?;
@@ -410,7 +410,7 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     kill(daemon)?;
     filter.ok(&["detach"])?;
 
-    // One that carries somebody else's program.
+    // An interface with a foreign program.
     let [node, _client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
     fs::write(filter.ranges_file(), "192.0.2.2\n")?;
@@ -426,7 +426,7 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     kill(daemon)?;
     filter.ok(&["detach"])?;
 
-    // A mode that one of them lacks: a bridge has no XDP of a driver's.
+    // A mode that one of them lacks: a bridge has no native XDP.
     node.ip("link add br0 type bridge")?;
     let mut daemon = filter.start(&["run", "--interface", "br0,n0", "--xdp-mode", "native"])?;
     daemon.line(|line| line.contains("error: attach filter to `br0`"))?;

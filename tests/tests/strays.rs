@@ -1,4 +1,4 @@
-//! A filter that is on, and not pinned where a command looks, is told as what it is.
+//! A filter that is on, and whose pins are elsewhere, is reported with its place.
 
 use std::fs;
 
@@ -18,7 +18,8 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// That `status`, `attach` and `detach` of `filter` all tell of a filter that is not theirs, with all of `words`, and none denies it.
+/// `status`, `attach` and `detach` of `filter` must all report a filter that is not theirs, with
+/// all of `words`; none may deny it.
 fn told(filter: &Apifence<'_>, words: &[&str]) -> Result<()> {
     let status = filter.json(&["status"])?;
     ensure!(status["state"] == "unknown", "{status:#}");
@@ -63,12 +64,12 @@ fn a_filter_pinned_in_another_directory_is_named() -> Result<()> {
     let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
     told(&other, &[INTERFACE, "since 20", &pin, &hint])?;
     is_silent(&site)?;
-    // Elsewhere nothing of it is to be seen, whatever the numbers of the interfaces.
+    // Another namespace shows nothing of it, whatever the interfaces' indices.
     let elsewhere = Namespace::new("elsewhere")?;
     let there = Apifence::new(&elsewhere)?.with_bpffs(format!("{BPFFS}/there"));
     assert_eq!(there.json(&["status"])?["state"], "detached");
     there.ok(&["detach"])?;
-    // The hint leads out.
+    // The hint works.
     filter.ok(&["detach"])?;
     assert_eq!(other.json(&["status"])?["state"], "detached");
     site.stranger_gets_in(Family::V4, PORT).map(drop)
@@ -80,7 +81,7 @@ fn a_filter_whose_bpffs_was_unmounted_is_named() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    // Only in this mount namespace: process 1 has it still.
+    // Only in this mount namespace: process 1 still has it.
     umount2(BPFFS, MntFlags::MNT_DETACH)?;
     mounts::mount_bpffs(BPFFS.as_ref())?;
     let words = [INTERFACE, "not mounted here", "bpftool link detach id"];
@@ -112,7 +113,7 @@ fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
     told(&filter, &[INTERFACE, &pid, "leaves with the process"])?;
     is_silent(&site)?;
     drop(held);
-    // At once, though the kernel takes a moment to let go of it.
+    // At once, though the kernel releases it a moment later.
     filter.ok(&ATTACH)?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)
 }
@@ -131,7 +132,7 @@ fn a_filter_without_a_link_is_named() -> Result<()> {
     filter.ok(&ATTACH).map(drop)
 }
 
-/// One interface is guarded by these pins, and another one by others.
+/// These pins guard one interface, and others another.
 #[test]
 fn detach_says_what_it_leaves_on() -> Result<()> {
     let site = Site::new()?;

@@ -1,4 +1,5 @@
-//! Two lists in turn, on a real wire: who is in both loses nothing, who is in neither gets nothing.
+//! Two lists in turn, on a real wire: sources in both lose no packet, sources in neither get no
+//! answer.
 
 use anyhow::{Result, ensure};
 use tests::{
@@ -9,7 +10,7 @@ use tests::{
 };
 
 const PORT: u16 = 6443;
-/// Both hold the administrator's addresses, each as another range of its own.
+/// Both hold the administrator's addresses, each in a different range.
 const LISTS: [&str; 2] = [
     "198.51.100.0/24,2001:db8:aa::/48,192.0.2.128/25",
     "198.51.100.7,2001:db8:aa::7,192.0.2.64/26,2001:db8:cc::/48",
@@ -30,13 +31,13 @@ fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_an_unlisted_one() ->
     let swap = || -> Result<()> {
         for list in LISTS.into_iter().cycle().take(SWAPS) {
             filter.ok(&["ranges", "set", list])?;
-            // Under each list something goes there and back, however busy the machine is.
+            // Under each list data must make a round trip, however busy the machine is.
             admins.iter().try_for_each(Transfer::flows)?;
         }
         Ok(())
     };
 
-    // The administrator alone: whatever is dropped is his.
+    // Only the administrator sends, so every drop is one of that client.
     let dropped = filter.dropped()?;
     swap()?;
     assert_eq!(
@@ -45,7 +46,7 @@ fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_an_unlisted_one() ->
         "packets of a source in both lists"
     );
 
-    // And a stranger beside: whether the node answers him his own counter tells.
+    // Then an unlisted client as well: its own counter shows whether the node answers.
     let (answered, accepted) = (tcp_counter(&site.stranger, "InSegs")?, server.accepted());
     let knockers = Family::BOTH.map(|family| {
         let target = at(NODE[family as usize], PORT);
@@ -62,7 +63,8 @@ fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_an_unlisted_one() ->
     admins.iter().try_for_each(Transfer::flows)
 }
 
-/// When a trial ends the policy before returns; on an interface that had no filter that would not be what was before.
+/// The end of a trial restores the previous policy. On an interface without a filter, that would
+/// not restore the previous state.
 #[test]
 fn a_trial_guards_no_interface_that_it_would_not_open_again() -> Result<()> {
     let site = Site::new()?;

@@ -1,5 +1,5 @@
-//! A change of the list is a transaction: whatever fails, and wherever the command dies, file and kernel go by the old list or by
-//! the new one.
+//! A change of the list is a transaction: whatever fails, and wherever the command dies, file and
+//! kernel have the old list or the new one.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ use tests::{
     wait::{until, while_it_lasts},
 };
 
-/// In both lists, in the one, in the other, in neither.
+/// Addresses in both lists, in one, in the other, in neither.
 const SHARED: &str = "198.51.100.1";
 const OLD: &str = "198.51.100.2";
 const NEW: &str = "198.51.100.3";
@@ -37,7 +37,7 @@ const NEW_LIST: &str = "198.51.100.1,198.51.100.3";
 /// A writer that changes nothing itself.
 const WRITER: [&str; 4] = ["ranges", "set", SHARED, "--dry-run"];
 
-/// Which of the lists something goes by.
+/// One of the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     Old,
@@ -61,7 +61,7 @@ impl<'a> Guarded<'a> {
         Ok(Self { apifence, filter })
     }
 
-    /// Which list packets meet: exactly one of them, for every address.
+    /// The list that packets meet: exactly one of them, for every address.
     fn kernel(&mut self) -> Result<List> {
         let mut passes = |source: &str| -> Result<bool> {
             Ok(match self.filter.judge(&syn(source), None)? {
@@ -82,7 +82,7 @@ impl<'a> Guarded<'a> {
         }
     }
 
-    /// Which list the file holds.
+    /// The list in the file.
     fn file(&self) -> Result<List> {
         let text = fs::read_to_string(self.apifence.ranges_file())?;
         let mut lines: Vec<_> = text.lines().collect();
@@ -97,7 +97,7 @@ impl<'a> Guarded<'a> {
         }
     }
 
-    /// What is in the kernel and in the file, as `status` tells it, which changes neither.
+    /// The lists in the kernel and in the file by `status`, which must change neither.
     fn told(&mut self) -> Result<(List, List)> {
         let before = (self.kernel()?, self.file()?);
         let status = self.apifence.json(&["status"])?;
@@ -113,7 +113,7 @@ impl<'a> Guarded<'a> {
         Ok(before)
     }
 
-    /// The next writer after whatever happened, one that changes nothing itself: afterwards file and kernel agree.
+    /// Runs the next writer, which changes nothing itself; afterwards file and kernel agree.
     fn agree(&mut self) -> Result<List> {
         let before = self.told()?;
         self.apifence.ok(&WRITER)?;
@@ -122,8 +122,8 @@ impl<'a> Guarded<'a> {
         Ok(after.0)
     }
 
-    /// Takes a change back that waits for its confirmation. It is in force, and not in the file; one that is in the file was confirmed,
-    /// and the next writer completes that.
+    /// Takes back a change that waits for its confirmation. Such a change is in force and not in
+    /// the file. A change that is in the file was confirmed, and the next writer completes it.
     fn end_trial(&mut self) -> Result<()> {
         let provisional = self.apifence.json(&["status"])?["provisional"].is_object();
         let next = self.apifence.run(&WRITER)?;
@@ -138,11 +138,11 @@ impl<'a> Guarded<'a> {
         Ok(())
     }
 
-    /// Back to the old list, without a trace of what was.
+    /// Restores the old list, without a trace of the change.
     fn reset(&mut self) -> Result<()> {
         if self.agree()? == List::New {
             self.apifence.ok(&["ranges", "set", OLD_LIST])?;
-            // The predecessor may have died while it made the slot ready that this one is in.
+            // The previous command may have died while it filled the slot that this one uses.
             ensure!(
                 (self.kernel()?, self.file()?) == (List::Old, List::Old),
                 "a change after another one that died is not whole"
@@ -195,7 +195,7 @@ fn a_change_that_is_killed_is_made_or_not_made() -> Result<()> {
             }
         };
         let mut command = guarded.apifence.start(&change)?;
-        // Not to wait for anything, but to strike at another line each time.
+        // Not a wait: it kills the command at another line each time.
         thread::sleep(whole.mul_f64(rng.f64() * 1.2));
         command.signal(Signal::SIGKILL)?;
         command.wait()?;
@@ -206,7 +206,7 @@ fn a_change_that_is_killed_is_made_or_not_made() -> Result<()> {
             List::New => new += 1,
         }
     }
-    // Otherwise all of them came too early or too late.
+    // Otherwise all kills came too early or too late.
     assert!(
         old > 10 && new > 10,
         "{old} times the old list, {new} times the new"
@@ -230,7 +230,8 @@ const CALLS: [&str; 12] = [
     "clone3",
 ];
 
-/// Makes the change with the `number`th of `calls` failing in the way `how`; whether there was such a call.
+/// Makes the change with the `number`th of `calls` failing as in `how`; returns whether there was
+/// such a call.
 fn disturbed(
     guarded: &Guarded<'_>,
     change: &[&str],
@@ -272,7 +273,7 @@ fn a_change_with_a_failing_step_is_not_made() -> Result<()> {
             );
             ensure!(!ran.stderr.contains("panicked"), "{}", step());
             match ran.code {
-                // What is not needed may fail.
+                // An optional call may fail.
                 Some(0) => {
                     made += 1;
                     ensure!(
@@ -288,7 +289,7 @@ fn a_change_with_a_failing_step_is_not_made() -> Result<()> {
                         "{}: {kernel:?}, {file:?}",
                         step()
                     );
-                    // A process that could not even start has other words.
+                    // The error of a process that did not start has no hint.
                     ensure!(
                         code != Some(3) || ran.stderr.contains("hint: "),
                         "{}",
@@ -365,7 +366,7 @@ fn no_packet_meets_a_mixture() -> Result<()> {
         let started = Instant::now();
         let mut swap = |swaps: u64| -> Result<()> {
             apifence.ok(&["ranges", "set", [NEW_LIST, OLD_LIST][swaps as usize % 2]])?;
-            // However little of the machine the judge gets.
+            // However little CPU time the judge gets.
             until("packets are judged", || {
                 Ok(judge.is_finished() || judged.load(Ordering::Relaxed) > 100 * swaps)
             })
@@ -392,7 +393,7 @@ fn an_unconfirmed_change_rolls_back() -> Result<()> {
         ensure!(guarded.kernel()? == List::New && guarded.file()? == List::Old);
         Ok(())
     })?;
-    // No process of apifence runs; the program goes back by itself.
+    // No process of apifence runs; the program rolls back by itself.
     until(
         "the old list returns",
         || Ok(guarded.kernel()? == List::Old),
@@ -401,7 +402,7 @@ fn an_unconfirmed_change_rolls_back() -> Result<()> {
     tests::cli::refused(&ran, tests::cli::FAILED, &["confirm change", "none waits"])?;
     assert_eq!(guarded.agree()?, List::Old);
 
-    // While one waits, nothing else may change, and a file is what it was.
+    // While a change waits, no other change is possible, and the file holds the old list.
     guarded.apifence.ok(&provisional("1h"))?;
     for change in [
         &["ranges", "add", NEITHER][..],
@@ -419,7 +420,7 @@ fn an_unconfirmed_change_rolls_back() -> Result<()> {
     guarded.apifence.ok(&["confirm"])?;
     assert_eq!(guarded.agree()?, List::New);
 
-    // Taken back by hand.
+    // Rolled back by hand.
     guarded
         .apifence
         .ok(&["ranges", "set", OLD_LIST, "--confirm-within", "1h"])?;
@@ -427,7 +428,7 @@ fn an_unconfirmed_change_rolls_back() -> Result<()> {
     guarded.apifence.ok(&["ranges", "rollback"])?;
     assert_eq!(guarded.agree()?, List::New);
 
-    // After a reboot there are no maps: the file says the list before.
+    // After a reboot there are no maps, and the file has the old list.
     guarded
         .apifence
         .ok(&["ranges", "set", OLD_LIST, "--confirm-within", "1h"])?;

@@ -1,4 +1,4 @@
-//! What must not come into force by a detour: a change that failed, or that nobody confirmed.
+//! A failed or unconfirmed change must not come into force indirectly.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ use tests::{
 const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 
-/// A second interface of the node, and who is behind it.
+/// A second interface of the node, and its client.
 fn second(site: &Site) -> Result<Namespace> {
     let peer = Namespace::new("peer")?;
     let end = |namespace, addresses| End {
@@ -34,7 +34,8 @@ fn second(site: &Site) -> Result<Namespace> {
     Ok(peer)
 }
 
-/// The list of an unconfirmed first attach is in the file, and what returned is no filter: nothing but a deliberate act puts it in force.
+/// After an unconfirmed first attach, the list is in the file, and there is no filter again: only
+/// an explicit command puts it in force.
 #[test]
 fn an_unconfirmed_first_attach_does_not_return() -> Result<()> {
     let site = Site::new()?;
@@ -66,7 +67,7 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    // A driver without native XDP in the way, when the new policy is staged already.
+    // An interface without native XDP makes the attach fail after the new policy is staged.
     site.node.ip("link add br9 type bridge")?;
     site.node.ip("link set br9 up")?;
     fs::write(filter.ranges_file(), format!("{LIST}{}\n", STRANGER[0]))?;
@@ -123,7 +124,7 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
     filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
     let pending = filter.ranges_file().with_file_name(".ranges.pending");
     let list = fs::read_to_string(&pending)?;
-    // A file that is not there, one with the list before, and one that says what is on trial.
+    // A missing file, one with the old list, and one with the list on trial.
     let files = [None, Some(LIST), Some(list.as_str())];
     let others = files.map(|list| -> Result<Apifence<'_>> {
         let other = Apifence::new(&site.node)?;
@@ -133,7 +134,7 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
         Ok(other)
     });
     let mut others = others.into_iter().collect::<Result<Vec<_>>>()?;
-    // A link that led to the ranges file, and leads to a copy of the list on trial now.
+    // A link that led to the ranges file, and now leads to a copy of the list on trial.
     let swapped = filter.ranges_file().with_file_name("swapped");
     std::os::unix::fs::symlink(others[2].ranges_file(), &swapped)?;
     others.push(Apifence::new(&site.node)?.with_ranges_file(swapped));
@@ -158,7 +159,7 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
     site.stranger_gets_in(Family::V4, PORT).map(drop)
 }
 
-/// Commands that show.
+/// Commands that only show.
 const SHOW: [&[&str]; 9] = [
     &["status"],
     &["check", STRANGER[0]],
@@ -171,7 +172,8 @@ const SHOW: [&[&str]; 9] = [
     &["config"],
 ];
 
-/// Neither a file nor a map, nor a lock that somebody might wait for; whatever a writer or a deadline left.
+/// They write neither files nor maps and take no lock that another command could wait for, whatever
+/// a writer or a deadline left.
 #[test]
 fn commands_that_show_write_nothing() -> Result<()> {
     const WRITING: [&str; 8] = [
@@ -286,7 +288,8 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
     })?;
     peer_is_silenced()?;
     daemon.signal(nix::sys::signal::Signal::SIGSTOP)?;
-    // Both links are detached by hand, and somebody else is on the first interface by the time that `run` looks.
+    // Both links are detached by hand, and a foreign program is on the first interface at the next
+    // tick of `run`.
     let layout = format!("layout-{}", filter_common::layout::LAYOUT_VERSION);
     for entry in fs::read_dir(filter.bpffs().join(layout).join("interfaces"))? {
         tests::kernel::detach_link(&entry?.path().join("link"))?;
@@ -329,7 +332,7 @@ fn a_broken_file_in_the_history_is_passed_over() -> Result<()> {
     site.stranger_is_dropped(Family::V4, PORT, &filter)
 }
 
-/// A dry run of what takes a trial back shows it, and takes nothing back.
+/// A dry run of a rollback of a trial shows it, and takes nothing back.
 #[test]
 fn a_dry_run_takes_no_trial_back() -> Result<()> {
     let site = Site::new()?;

@@ -1,4 +1,5 @@
-//! A binary of another map layout takes over from the one before, or the one after, and the port is never open.
+//! A binary of another map layout takes over from the previous or the next one, and the port is
+//! never open.
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ use tests::{
 };
 
 const PORT: u16 = 6443;
-/// A neighbour whose number has as many digits.
+/// An adjacent layout whose number has as many digits.
 const OTHER: u32 = LAYOUT_VERSION ^ 1;
 
 /// A copy of the binary with another layout number.
@@ -33,7 +34,7 @@ impl Other {
         let directory = TempDir::new()?;
         let path = directory.path().join("apifence");
         // By another process: a thread that forks meanwhile would keep the file open for writing,
-        // and nothing could execute it.
+        // so that it could not be executed.
         let copy = format!("s/layout-{LAYOUT_VERSION}/layout-{OTHER}/g");
         let copied = Command::new("sh")
             .env("LC_ALL", "C")
@@ -72,7 +73,7 @@ impl Other {
     }
 }
 
-/// An unlisted source that knocks without a pause, and a listed one whose transfer flows.
+/// An unlisted source that sends SYNs without a pause, and a listed one with a running transfer.
 struct Traffic<'a> {
     site: &'a Site,
     server: &'a Echo,
@@ -105,7 +106,7 @@ impl<'a> Traffic<'a> {
         })
     }
 
-    /// Nobody unlisted got in since the start, and what is listed flows.
+    /// No unlisted connection was made since the start, and the transfer continues.
     fn holds(&self) -> Result<()> {
         for transfer in &self.transfers {
             transfer.flows()?;
@@ -121,7 +122,7 @@ impl<'a> Traffic<'a> {
     }
 }
 
-/// What the node answered to the unlisted source.
+/// Answers of the node to the unlisted source.
 fn answers(site: &Site) -> Result<u64> {
     tcp_counter(&site.stranger, "InSegs")
 }
@@ -143,14 +144,14 @@ fn attach_takes_over_from_another_layout_without_a_gap() -> Result<()> {
     let other = Other::new()?;
     other.ok(&site, &filter, &ATTACH)?;
     assert_eq!(layouts(&filter)?, [format!("layout-{OTHER}")]);
-    // Nobody but who takes it over can tell what is in force.
+    // Only the binary that takes over can read the policy in force.
     for command in [&["status"][..], &["ranges", "clear"], &["check", "::2"]] {
         let ran = filter.run(command)?;
         refused(&ran, FAILED, &[&format!("layout {OTHER}")])?;
         ensure!(ran.stderr.contains("`apifence attach` takes"), "{ran}");
     }
     let traffic = Traffic::start(&site, &server)?;
-    // To and fro: an upgrade, and a downgrade.
+    // In both directions: an upgrade, and a downgrade.
     for _ in 0..3 {
         filter.ok(&ATTACH[..3])?;
         traffic.holds()?;
@@ -163,7 +164,7 @@ fn attach_takes_over_from_another_layout_without_a_gap() -> Result<()> {
         assert_eq!(layouts(&filter)?, [format!("layout-{OTHER}")]);
     }
     traffic.stop()?;
-    // The witness can tell.
+    // The control: with the port open, the source is answered.
     filter.ok(&["detach"])?;
     site.stranger_gets_in(Family::V4, PORT).map(drop)
 }
@@ -175,7 +176,7 @@ fn the_settings_of_the_other_layout_stay() -> Result<()> {
     let other = Other::new()?;
     let more = ["--port", "9345,6443", "--cluster-cidrs", "10.0.0.0/8"];
     other.ok(&site, &filter, &[&ATTACH[..], &more].concat())?;
-    // Kept by the maps alone, as by a version that has no state directory.
+    // Only the maps hold it, as for a version without a state directory.
     fs::remove_dir_all(filter.state_dir())?;
     filter.ok(&ATTACH[..3])?;
     let status = filter.json(&["status"])?;
@@ -203,7 +204,7 @@ fn every_interface_of_the_other_layout_is_taken_over() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     let both = [&ATTACH[..], &["--interface", "eth1"]].concat();
     other.ok(&site, &filter, &both)?;
-    // Only one of them is named.
+    // The command names only one of them.
     filter.ok(&ATTACH[..3])?;
     let status = filter.json(&["status"])?;
     assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(2));
@@ -253,7 +254,7 @@ fn run_takes_over_once_the_other_run_has_ended() -> Result<()> {
     Ok(())
 }
 
-/// Wherever it dies: the port stays shut, and the next one completes it.
+/// Wherever it dies, the port stays filtered, and the next command completes the takeover.
 #[test]
 fn a_takeover_that_is_killed_leaves_the_port_filtered() -> Result<()> {
     let calls = "bpf,unlink,unlinkat,rmdir,mkdir,rename,renameat,renameat2";
@@ -271,7 +272,8 @@ fn a_takeover_that_is_killed_leaves_the_port_filtered() -> Result<()> {
         strace.arg(format!("inject={what}:signal=SIGKILL:when={number}"));
         strace
     };
-    // Which call of its thread replaces the program: those around it matter most.
+    // The index, in its thread, of the call that replaces the program: the calls around it matter
+    // most.
     let mut trace = Command::new("strace");
     trace.args(["-f", "-qq", "-e", "trace=bpf", "-o"]).arg(&log);
     let ran = filter.run_by(trace, &ATTACH[..3])?;
@@ -301,7 +303,7 @@ fn a_takeover_that_is_killed_leaves_the_port_filtered() -> Result<()> {
             1 => late += 1,
             _ => taken += 1,
         }
-        // Either of the two completes it.
+        // Either of the two binaries completes it.
         if number % 4 == 0 {
             filter.ok(&ATTACH[..3]).with_context(step)?;
             traffic.holds().with_context(step)?;

@@ -1,4 +1,5 @@
-//! The verdict table, judged by the loaded program; the tests of filter-common judge it over byte slices.
+//! The verdict table, judged by the loaded program; the tests of filter-common judge it over byte
+//! slices.
 
 use std::{collections::HashMap, iter};
 
@@ -36,7 +37,8 @@ fn loaded_program_gives_the_wanted_verdicts() -> Result<()> {
     report(&wrong)
 }
 
-/// Wherever a frame is divided between the memory that the program sees and what only the helper reads.
+/// A frame is split at any point between the memory that the program sees and the part that only
+/// the helper reads.
 #[test]
 fn loaded_program_reads_beyond_the_linear_part() -> Result<()> {
     let namespaces = Namespaces::new()?;
@@ -51,7 +53,7 @@ fn loaded_program_reads_beyond_the_linear_part() -> Result<()> {
         let filter = filters
             .get_mut(&row.rules)
             .expect("every policy is attached");
-        // Up to a page less the room that XDP keeps free.
+        // Up to a page less the headroom of XDP.
         let longest = row.frame.len().min(3_000);
         if longest < SHORTEST {
             continue;
@@ -77,7 +79,7 @@ fn loaded_program_reads_beyond_the_linear_part() -> Result<()> {
     report(&wrong)
 }
 
-/// Frames that nobody thought of: both judges say the same, whatever it is.
+/// Random frames: both judges must agree.
 #[test]
 fn both_judges_agree_on_mutated_frames() -> Result<()> {
     let namespaces = Namespaces::new()?;

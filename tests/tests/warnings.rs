@@ -1,4 +1,4 @@
-//! What `status` warns of, on a node where it is so.
+//! The warnings of `status`, on nodes that deserve them.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -73,7 +73,7 @@ fn ways_past_the_filter_are_warned_of() -> Result<()> {
             end(&peer, &["10.9.0.2/24"]),
         )
     })?;
-    // It is as the warning says.
+    // The claim of the warning is true.
     tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
     filter.ok(&["attach", "--interface", "eth1"])?;
     ensure!(warning(&filter, &other)?.is_none());
@@ -136,7 +136,7 @@ fn generic_xdp_is_warned_of() -> Result<()> {
     Ok(())
 }
 
-/// What is warned of here is a way in: somebody who is in no list comes in by it.
+/// Every warning here is a way in: an unlisted source connects through it.
 #[test]
 fn what_destinations_leave_open_is_warned_of() -> Result<()> {
     const CLUSTER_IP: &str = "10.96.0.1";
@@ -181,7 +181,7 @@ fn what_destinations_leave_open_is_warned_of() -> Result<()> {
     tests::net::open(&site.stranger, stranger, at(CLUSTER_IP, 443))?;
     let status = filter.run(&["status"])?.stdout;
     ensure!(status.contains(" [W10]"), "{status}");
-    // And named, it is guarded.
+    // If it is named, it is guarded.
     destinations(&[NODE[0], NODE[1], CLUSTER_IP])?;
     site.is_dropped(STRANGER[0], at(CLUSTER_IP, 443), &filter)?;
     // Without destinations every address is guarded.
@@ -218,7 +218,7 @@ fn a_bridge_of_pods_is_no_way_in() -> Result<()> {
     }
     let status = filter.json(&["status"])?;
     ensure!(status["warnings"] == serde_json::json!([]), "{status:#}");
-    // A card in the bridge is another matter.
+    // A card in the bridge is different.
     let words = ["TCP 6443", "`cni0`"];
     comes(&filter, &words, || {
         site.node.ip("link add card type veth peer name wire")?;
@@ -236,7 +236,7 @@ fn tunnel(site: &Site, name: &str, id: u32) -> Result<()> {
     site.node.ip(&format!("link set {name} up")).map(drop)
 }
 
-/// The warnings that `status` shows to programs: code, interface, and whether it is acknowledged.
+/// The warnings in the JSON of `status`: code, interface, and whether each is acknowledged.
 fn shown(filter: &Apifence<'_>) -> Result<Vec<(String, String, bool)>> {
     let status = filter.json(&["status"])?;
     let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
@@ -264,7 +264,7 @@ fn an_acknowledged_warning_is_not_told_and_a_new_one_is() -> Result<()> {
         Ok(())
     };
     is(&[("W08", "wg0", false), ("W11", "eth0", false)])?;
-    // Whoever only looks writes nothing.
+    // Reading writes nothing.
     let file = filter.state_dir().join("acknowledged");
     ensure!(!file.exists());
     let said = filter.ok(&["status", "--ack", "tunnel,w11"])?;
@@ -284,7 +284,7 @@ fn an_acknowledged_warning_is_not_told_and_a_new_one_is() -> Result<()> {
     let said = filter.run(&ATTACH)?.stderr;
     ensure!(!said.contains("[W"), "{said}");
 
-    // Of the same kind, and about something else.
+    // Of the same kind, about another subject.
     tunnel(&site, "wg1", 2)?;
     is(&[
         ("W08", "wg0", true),
@@ -299,7 +299,8 @@ fn an_acknowledged_warning_is_not_told_and_a_new_one_is() -> Result<()> {
         ("W08", "wg1", true),
         ("W11", "eth0", false),
     ])?;
-    // It goes with the device, and the acknowledgement stays for the next one of that name.
+    // The warning disappears with the device. The acknowledgement stays for the next device of that
+    // name.
     site.node.ip("link del wg0")?;
     tunnel(&site, "wg0", 1)?;
     filter.ok(&["status", "--unack", "W08"])?;
@@ -310,7 +311,7 @@ fn an_acknowledged_warning_is_not_told_and_a_new_one_is() -> Result<()> {
     ])?;
     assert_eq!(std::fs::read_to_string(&file)?, "");
 
-    // By the config file: one, or all that there will be.
+    // By the config file: one code, or all future ones.
     std::fs::write(
         filter.config_file(),
         "acknowledged_warnings = ['W08:wg1', 'generic-xdp']\n",
@@ -344,7 +345,7 @@ fn what_must_be_put_right_cannot_be_acknowledged() -> Result<()> {
             "W03 (`everyone`) cannot be acknowledged",
         ),
         (&["--ack", "everyone:0.0.0.0/0"], "cannot be acknowledged"),
-        // One of two is wrong: neither is made.
+        // One of two is wrong, so neither is acknowledged.
         (&["--ack", "W08,W01"], "W01 (`unguarded-interface`) cannot"),
         (&["--ack", "W08,W12"], "there is no W12 now"),
         (&["--ack", "W08:wg7"], "there is no W08:wg7 now"),
@@ -357,7 +358,7 @@ fn what_must_be_put_right_cannot_be_acknowledged() -> Result<()> {
         ensure!(ran.stderr.contains("nothing changed"), "{ran}");
         ensure!(!file.exists(), "{words:?}: something was written");
     }
-    // Nor by a setting, nor by a file that somebody wrote by hand.
+    // Neither a setting nor a hand-written file can acknowledge it.
     for (text, word) in [
         ("['W03']", "`everyone`"),
         ("['W8']", "`W8`"),
@@ -375,7 +376,7 @@ fn what_must_be_put_right_cannot_be_acknowledged() -> Result<()> {
     let want = [("W03", "", false), ("W08", "wg0", true)];
     let want = want.map(|(code, name, known)| (code.to_owned(), name.to_owned(), known));
     assert_eq!(shown(&filter)?, want);
-    // Of another user's making it silences nothing, and that is said.
+    // A file that another user made has no effect, and causes a warning.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))?;
     let ran = filter.run(&["status"])?;
     ensure!(ran.code == Some(0) && ran.stdout.contains("[W08]"), "{ran}");
@@ -387,7 +388,7 @@ fn what_must_be_put_right_cannot_be_acknowledged() -> Result<()> {
     )
 }
 
-/// `run` tells what is not acknowledged, and monitoring sees both.
+/// `run` logs the warnings that are not acknowledged, and the metrics count both kinds.
 #[test]
 fn monitoring_counts_warnings() -> Result<()> {
     let site = Site::new()?;
@@ -410,7 +411,7 @@ fn monitoring_counts_warnings() -> Result<()> {
         Ok(counts("W08")? == [Some(1.0), Some(0.0)])
     })?;
     assert_eq!(counts("W15")?, [Some(1.0), Some(0.0)]);
-    // Of each code there is a series from the start.
+    // There is a series for each code from the start.
     assert_eq!(counts("W14")?, [Some(0.0), Some(0.0)]);
     filter.ok(&["status", "--ack", "W08"])?;
     until("it is acknowledged", || {
@@ -425,7 +426,7 @@ fn monitoring_counts_warnings() -> Result<()> {
     until("the setting is heeded", || {
         Ok(counts("W08")? == [Some(0.0), Some(1.0)] && counts("W15")? == [Some(0.0), Some(1.0)])
     })?;
-    // One with which the list is wrong keeps what was.
+    // A setting with an invalid list leaves the previous one in place.
     std::fs::write(filter.config_file(), "acknowledged_warnings = ['W03']\n")?;
     run.line(|line| line.contains("cannot be acknowledged"))?;
     assert_eq!(counts("W08")?, [Some(0.0), Some(1.0)]);
@@ -452,7 +453,8 @@ fn many_of_a_kind_are_counted() -> Result<()> {
     Ok(())
 }
 
-/// A device may have any name: no byte of it reaches a terminal, and none makes a second line of an acknowledgement.
+/// A device may have any name: none of its bytes reaches a terminal as a control character, and
+/// none starts a second line in the file of acknowledgements.
 #[test]
 fn names_of_devices_stay_names() -> Result<()> {
     let site = Site::new()?;
@@ -472,7 +474,8 @@ fn names_of_devices_stay_names() -> Result<()> {
     Ok(())
 }
 
-/// The config file may say where acknowledgements are kept: while it cannot be read, none is made anywhere else.
+/// The config file may name the place of the acknowledgements: while it cannot be read, none is
+/// written elsewhere.
 #[test]
 fn nothing_is_acknowledged_in_the_wrong_place() -> Result<()> {
     let site = Site::new()?;

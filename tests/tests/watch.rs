@@ -1,4 +1,4 @@
-//! `run` keeps the filter true: to its files, to the node, against whoever takes it apart.
+//! `run` keeps the filter in sync with its files and the node, whatever another program removes.
 
 use std::{fs, path::Path, process::Command};
 
@@ -61,7 +61,7 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     replace(file, LIST)?;
     check(&filter, STRANGER[0], false)?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
-    // A command's change and the file's are one.
+    // A command's change and the file's are one change.
     filter.ok(&["ranges", "add", STRANGER[0]])?;
     daemon.line(|line| {
         line.contains("`ranges add 203.0.113.9` by root: +203.0.113.9/32; 3 in the list")
@@ -69,7 +69,7 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     check(&filter, STRANGER[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
     check(&filter, STRANGER[0], false)?;
-    // What was in force before an edit can be gone back to.
+    // The list before an edit can be restored.
     fs::write(file, format!("{with_stranger}192.0.2.77\n"))?;
     check(&filter, "192.0.2.77", true)?;
     filter.ok(&["ranges", "rollback"])?;
@@ -118,7 +118,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
         ensure!(failures()?.0 > 0.0 && failures()?.1 == 0.0);
         site.stranger_is_dropped(Family::V4, PORT, &filter)?;
         site.admin_gets_in(Family::V4, PORT)?;
-        // A signal reads it again, and says nothing new.
+        // A signal reads it again, without a new message.
         daemon.signal(Signal::SIGHUP)?;
         replace(file, LIST)?;
         let said = daemon.line(|line| {
@@ -134,7 +134,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
     site.stranger_is_dropped(Family::V6, PORT, &filter)?;
     site.admin_gets_in(Family::V6, PORT)?;
 
-    // It starts beside a bad file, too, where a filter is there.
+    // It also starts with a bad file, if a filter is there.
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait()?;
     fs::write(file, "nonsense\n")?;
@@ -228,7 +228,7 @@ fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
     site.node.ip("link delete eth1")?;
     daemon.line(|line| line.contains("`eth1` is not there"))?;
     site.stranger_is_dropped(Family::V4, PORT, &filter)?;
-    // Down: it gets its program before anything can come in.
+    // While down it gets its program, before any packet can come in.
     site.node.ip("link add eth1 type veth peer name back")?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
     ensure!(site.node.ip("link show eth1")?.contains("xdp"));
@@ -262,7 +262,7 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
     // The link.
     fs::remove_file(layout.join(format!("interfaces/{ifindex}/link")))?;
     guarded_again(&mut daemon)?;
-    // The maps; the program still goes by them.
+    // The maps; the program still uses them.
     fs::remove_dir_all(layout.join("maps"))?;
     guarded_again(&mut daemon)?;
     // All of it.
@@ -334,7 +334,7 @@ fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
         refused(&filter.run(command)?, FAILED, &[verb, &pid])?;
     }
     ensure!(daemon.runs()?);
-    // The way out that the operator has at once, and the one by the book.
+    // The immediate way out for the operator, and the documented one.
     filter.ok(&["ranges", "clear"])?;
     check(&filter, STRANGER[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
@@ -346,7 +346,8 @@ fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
     Ok(())
 }
 
-/// The administrator's connection, and a stranger who is kept out, through everything above: `run` starts and ends, and nobody notices.
+/// The administrator's connection, and an unlisted client that is dropped, through all of this:
+/// `run` starts and ends without any effect on them.
 #[test]
 fn restarts_leave_no_gap() -> Result<()> {
     let site = Site::new()?;
@@ -371,7 +372,7 @@ fn restarts_leave_no_gap() -> Result<()> {
     Ok(())
 }
 
-/// Whoever reads the log a week later learns what was tried, and by whom.
+/// The log shows what was on trial, and the operator's name.
 #[test]
 fn the_log_says_what_is_on_trial() -> Result<()> {
     let site = Site::new()?;
@@ -391,7 +392,7 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
     daemon.line(|line| {
         line.starts_with("note: `ranges add") && line.contains("+203.0.113.9/32; 3 in the list")
     })?;
-    // Two things happen between two looks.
+    // Two things happen between two ticks.
     until("it does not hold the lock while it stands", || {
         daemon.signal(Signal::SIGSTOP)?;
         let confirmed = filter.run(&["confirm"])?.code == Some(0);
@@ -408,7 +409,7 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
     Ok(())
 }
 
-/// Where everyone passes, the log of a `run` begins with that.
+/// If every source passes, the log of a `run` starts with that.
 #[test]
 fn a_run_that_drops_nothing_says_so_at_its_start() -> Result<()> {
     let site = Site::new()?;

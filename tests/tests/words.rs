@@ -1,5 +1,5 @@
-//! What a person reads. After a change on purpose: `INSTA_UPDATE=always cargo test -p tests --test words`, and read the
-//! difference.
+//! Output for people. After an intended change, run `INSTA_UPDATE=always cargo test -p tests --test
+//! words` and read the difference.
 
 mod snapshot;
 
@@ -112,7 +112,7 @@ fn counters() -> Result<()> {
     filter.ok(&ATTACH)?;
     site.stranger_is_dropped(Family::V4, 6443, &filter)?;
     let mut said = filter.run(&["stats"])?;
-    // How many neighbours ask for addresses is none of ours.
+    // How many neighbour solicitations there are does not matter here.
     said.stdout = said
         .stdout
         .lines()
@@ -223,7 +223,7 @@ fn errors() -> Result<()> {
     Ok(())
 }
 
-/// The objects that programs read. A field here is a promise.
+/// JSON objects. A field here is a promise.
 #[test]
 fn objects() -> Result<()> {
     let site = Site::new()?;
@@ -243,7 +243,7 @@ fn objects() -> Result<()> {
     Ok(())
 }
 
-/// The clock that reports are stamped with: it moves once a tick.
+/// The clock of the reports: it advances once a tick.
 fn coarse_clock() -> Result<TimeSpec> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?)
 }
@@ -256,10 +256,11 @@ fn who_was_refused() -> Result<()> {
     let mut said = all(&filter, &[&["events", "--recent"], &["suggest"]])?;
     for family in Family::BOTH {
         let [source, node] = [STRANGER, NODE].map(|addresses| addresses[family as usize]);
-        // Nobody listens there: one packet, and an answer to it.
+        // Without a listener: one packet, and an answer to it.
         let refused = connect(&site.stranger, ip(source), at(node, 6443), PATIENCE);
         assert!(refused.is_err());
-        // Reports of one tick of the clock, from two CPUs, come in no order: one tick each.
+        // Reports of two CPUs within one tick of the clock have no order, so each gets a tick of
+        // its own.
         let tick = coarse_clock()?;
         until("the clock has ticked", || Ok(coarse_clock()? != tick))?;
     }
@@ -402,7 +403,7 @@ fn the_shell_and_the_manual_are_told_every_command() -> Result<()> {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty())
-        // A longer description goes on in further lines, indented more.
+        // A longer description continues in further lines with more indentation.
         .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let names: Vec<&str> = names.filter(|name| !["", "help"].contains(name)).collect();
     assert!(names.contains(&"ranges"), "{names:?}");

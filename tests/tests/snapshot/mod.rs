@@ -1,19 +1,19 @@
-//! What a person reads, as files to compare with.
+//! Output for people, as files to compare with.
 
 use anyhow::Result;
 use tests::cli::{Apifence, Ran};
 
-/// Compares what the commands said with the snapshot `name`.
+/// Compares the output of the commands with the snapshot `name`.
 pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
     let ranges = filter.ranges_file().display().to_string();
     let config = filter.config_file().display().to_string();
     let state = filter.state_dir().display().to_string();
     let mut settings = insta::Settings::new();
-    // Absolute: found without asking cargo where the workspace is.
+    // Absolute, so that insta need not ask cargo for the workspace.
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    // What differs from run to run.
+    // Parts that differ from run to run.
     settings.add_filter(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
     settings.add_filter(r"\(program \d+\)", "(program ...)");
     settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
@@ -32,7 +32,7 @@ pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
     settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
 }
 
-/// Runs the commands, whatever comes of them.
+/// Runs the commands, with any result.
 pub(crate) fn all(filter: &Apifence<'_>, commands: &[&[&str]]) -> Result<Vec<Ran>> {
     commands.iter().map(|command| filter.run(command)).collect()
 }

@@ -74,7 +74,7 @@ fn a_pause_keeps_the_screen_and_misses_nothing() -> Result<()> {
     top.shows(&["PAUSED"])?;
     let before = top.contents();
     knock(&site, STRANGER[1])?;
-    // It takes two looks a second apart: in the meantime the other one has looked, too.
+    // Two readings are a second apart: meanwhile `top` has read, too.
     let printed = filter.ok(&["top"])?;
     ensure!(printed.contains(STRANGER[1]), "{printed}");
     ensure!(
@@ -162,7 +162,7 @@ fn however_it_ends_the_terminal_is_as_before() -> Result<()> {
     }
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let mut top = top(&site, &filter)?;
-        // Also in a pause. A key that the terminal only takes in afterwards it would show itself.
+        // Also during a pause. A key that the terminal receives afterwards would be visible.
         top.press("p")?;
         top.shows(&["PAUSED"])?;
         top.signal(signal)?;
@@ -208,7 +208,7 @@ fn a_filter_that_leaves_and_comes_back_is_shown() -> Result<()> {
     top.shows(&["monitoring: TCP 443, 6443", "would drop"])?;
     site.stranger_gets_in(Family::V4, PORT)?;
     top.shows(&[STRANGER[0]])?;
-    // The keys of entries are counted anew as well.
+    // The ids of entries start again as well.
     site.admin_gets_in(Family::V4, PORT)?;
     top.press("2")?;
     top.shows(&["2 used entries", "198.51.100.0/24"])?;
@@ -285,7 +285,8 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
     Ok(())
 }
 
-/// The next line of `stats --watch` in which the counter of the stranger's packets is as `wanted`.
+/// The next line of `stats --watch` whose counter of the unlisted client's packets `wanted`
+/// accepts.
 fn watched(watch: &mut Background, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let parsed = |line: &str| serde_json::from_str::<Value>(line).ok();
     let row = |value: &Value| {
