@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what a packet, a flood and a change of the list cost, as `docs/benchmarks.md` states it.
+//! `cargo xtask bench` measures packets, floods and changes of the list for `docs/benchmarks.md`.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{setup::Purpose, workspace};
 
-/// Builds and runs the benchmark, and passes its exit status on.
+/// Builds and runs the benchmark, and returns its exit status.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     workspace::run_as_root("bench", Purpose::Bench, arguments)
 }

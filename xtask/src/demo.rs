@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{setup::Purpose, workspace};
 
-/// Builds and runs the demo, and passes its exit status on.
+/// Builds and runs the demo, and returns its exit status.
 pub(crate) fn run() -> Result<ExitCode> {
     workspace::run_as_root("demo", Purpose::Work, &[])
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask install`: the binary, the commented config file, the unit of the service and an example of a drop-in, where they belong.
+//! `cargo xtask install` places the binary, the commented config file, the service's unit and an
+//! example of a drop-in.
 
 use std::{path::Path, process::ExitCode};
 
@@ -11,18 +12,19 @@ use crate::{
     workspace,
 };
 
-/// Where the binary goes, below the root of the file system.
+/// Path of the binary below the root of the file system.
 const BINARY: &str = "usr/local/bin/apifence";
-/// Where the config file goes.
+/// Path of the config file.
 const CONFIG: &str = "etc/apifence/apifence.toml";
 
-/// Where the unit goes.
+/// Path of the unit.
 const UNIT: &str = "usr/local/lib/systemd/system/apifence.service";
 
-/// Where the example of a drop-in goes that makes the kubelet wait for a guarded port. Nothing reads it there.
+/// Path of an example of a drop-in that makes the kubelet wait for a guarded port. systemd does not
+/// read it there.
 const EXAMPLE: &str = "usr/local/share/doc/apifence/kubelet.service.d/apifence.conf";
 
-/// Builds the release, and places it below `root`.
+/// Builds the release, and installs it below `root`.
 pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     let set_up = setup::ensure(Purpose::Work)?;
     if set_up != ExitCode::SUCCESS {
@@ -31,7 +33,7 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     workspace::build(&["--release", "--package", "filter-user", "--bins"])?;
     let binary = workspace::program("release", "apifence")?;
     let deploy = workspace::root().join("deploy");
-    // A tree of the user's own needs no root.
+    // A directory of the user's own needs no root.
     let step = if root == Path::new("/") {
         Step::root
     } else {
@@ -41,8 +43,8 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Places `binary`, the unit, the example of a drop-in and, where there is no config file, the example of one from `deploy` below `root`,
-/// with commands that `step` makes.
+/// Places `binary`, the unit, the example of a drop-in and, if there is no config file, the example
+/// of one from `deploy` below `root`. `step` makes the commands.
 fn place(binary: &Path, deploy: &Path, root: &Path, step: fn(&str) -> Step) -> Result<()> {
     copy(binary, "755", &root.join(BINARY), step)?;
     copy(
@@ -65,7 +67,7 @@ fn place(binary: &Path, deploy: &Path, root: &Path, step: fn(&str) -> Step) -> R
     copy(&deploy.join("apifence.toml"), "644", &config, step)
 }
 
-/// Puts a copy of `file` at `target`; a process that runs the old one keeps it.
+/// Copies `file` to `target`; a process that runs the old file keeps that.
 fn copy(file: &Path, mode: &str, target: &Path, step: fn(&str) -> Step) -> Result<()> {
     step("install -D -m")
         .words([
@@ -105,10 +107,10 @@ mod tests {
         assert_eq!(read(BINARY)?, "second");
         assert_eq!(read(CONFIG)?, "mode = \"monitor\"\n");
         assert_eq!(mode(UNIT)? & 0o777, 0o644);
-        // The unit starts what was placed.
+        // The unit starts the installed binary.
         let start = format!("ExecStart=/{BINARY} run");
         assert!(read(UNIT)?.lines().any(|line| line == start));
-        // And the drop-in asks it.
+        // The drop-in runs it as well.
         let ask = format!("ExecStartPre=/{BINARY} status --check");
         assert!(read(EXAMPLE)?.lines().any(|line| line == ask));
         Ok(())

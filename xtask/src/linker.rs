@@ -7,27 +7,28 @@ use crate::{machine::find_program, step::Step};
 /// The version that set-up builds.
 const VERSION: &str = "0.13.0";
 
-/// The last version whose prebuilt binary has LLVM 22 inside, for machines that have no LLVM packages.
+/// The last version whose prebuilt binary has LLVM 22 inside, for machines that have no LLVM
+/// packages.
 const PREBUILT_LLVM_22: &str = "0.10.4";
 
-/// What is known of the installed `bpf-linker`.
+/// State of the installed `bpf-linker`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Linker {
     /// It fits rustc; the text is its version.
     Fits(String),
-    /// There is none.
+    /// It is not installed.
     Missing,
-    /// It does not start, most often because the LLVM it was built with is gone.
+    /// It does not start, usually because its LLVM library is gone.
     Broken,
     /// It was built with another LLVM major than rustc.
     ///
-    /// An older LLVM cannot read rustc's bitcode. A newer one can, but may write broken type information (BTF)
-    /// without a word.
+    /// An older LLVM cannot read rustc's bitcode. A newer one can, but may write wrong type
+    /// information (BTF) without an error.
     OtherLlvm(u32),
 }
 
 impl Linker {
-    /// Looks at the `bpf-linker` that rustc would find.
+    /// Inspects the `bpf-linker` that rustc would find.
     pub(crate) fn probe(rustc_llvm: u32) -> Self {
         let Some(file) = find_program("bpf-linker") else {
             return Self::Missing;
@@ -37,7 +38,8 @@ impl Linker {
         };
         match llvm_of(&file) {
             Some(llvm) if llvm != rustc_llvm => Self::OtherLlvm(llvm),
-            // A binary that does not tell is given the benefit of the doubt: the build fails if it does not fit.
+            // A binary that does not report its LLVM is accepted: the build fails if it does not
+            // fit.
             _ => Self::Fits(version),
         }
     }
@@ -57,7 +59,7 @@ impl fmt::Display for Linker {
     }
 }
 
-/// The Debian packages that building `bpf-linker` takes, beside a C compiler.
+/// The Debian packages that a build of `bpf-linker` needs, besides a C compiler.
 pub(crate) fn packages(llvm: u32) -> Vec<String> {
     vec![format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")]
 }
@@ -76,7 +78,7 @@ pub(crate) fn install(llvm: u32) -> Step {
         .variable("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"))
 }
 
-/// What to do where the LLVM packages cannot be had: lines for a person.
+/// Instructions for a machine without the LLVM packages: lines for a person.
 pub(crate) fn advice(llvm: u32, apt: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if apt {
@@ -108,7 +110,7 @@ pub(crate) fn advice(llvm: u32, apt: bool) -> Vec<String> {
     lines
 }
 
-/// The version that the program gives for itself, like `0.13.0`.
+/// The version that the program reports, like `0.13.0`.
 fn version(file: &Path) -> Option<String> {
     let output = Command::new(file)
         .arg("--version")
@@ -124,15 +126,16 @@ fn version(file: &Path) -> Option<String> {
     )
 }
 
-/// The LLVM major that `file` was linked with, as a shared library or as part of it.
+/// The LLVM major that `file` is linked with, dynamically or statically.
 fn llvm_of(file: &Path) -> Option<u32> {
     let printed = |command: &mut Command| {
         let output = command.arg(file).env("LC_ALL", "C").output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let libraries = printed(&mut Command::new("ldd"))?;
-    // A binary with LLVM inside has the name of the bitcode's producer, like `LLVM22.1.8`, among its strings. It has
-    // some hundred megabytes, too: grep(1) is quicker than this program as cargo builds it.
+    // A binary with LLVM inside has the name of the bitcode's producer, like `LLVM22.1.8`, among
+    // its strings. It has some hundred megabytes, too: grep(1) is faster than an unoptimized build
+    // of this program.
     let producer = || {
         printed(Command::new("grep").args([
             "-a",
@@ -145,7 +148,7 @@ fn llvm_of(file: &Path) -> Option<u32> {
     llvm_of_libraries(&libraries).or_else(|| leading_number(producer()?.strip_prefix("LLVM")?))
 }
 
-/// The LLVM major in the output of ldd(1): `libLLVM.so.22.1` or, from before LLVM 18, `libLLVM-17.so.1`.
+/// The LLVM major in the output of ldd(1): `libLLVM.so.22.1`, or `libLLVM-17.so.1` before LLVM 18.
 fn llvm_of_libraries(libraries: &str) -> Option<u32> {
     let name = libraries
         .split_whitespace()
@@ -153,7 +156,7 @@ fn llvm_of_libraries(libraries: &str) -> Option<u32> {
     leading_number(name.trim_start_matches(['.', '-', 's', 'o']))
 }
 
-/// The number that `text` starts with.
+/// The number at the start of `text`.
 fn leading_number(text: &str) -> Option<u32> {
     let end = text
         .find(|character: char| !character.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! The machine under us: its distribution, its programs, and whether we may act as root.
+//! This machine: its distribution, its programs, and the ways to act as root.
 
 use std::{
     env, fs,
@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// How a command gets to run as root.
+/// A way to run a command as root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Privilege {
-    /// We are root.
+    /// This process is root.
     Root,
     /// `sudo` asks for no password.
     Sudo,
@@ -24,7 +24,7 @@ pub(crate) enum Privilege {
 }
 
 impl Privilege {
-    /// Finds out what we may do. Asks nobody for anything.
+    /// Finds the way, without a prompt.
     pub(crate) fn probe() -> Self {
         if Self::is_root() {
             return Self::Root;
@@ -51,12 +51,12 @@ impl Privilege {
         fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
     }
 
-    /// Whether something may be installed without a question.
+    /// Whether something may be installed without a prompt.
     pub(crate) fn may_install(self) -> bool {
         matches!(self, Self::Root | Self::Sudo)
     }
 
-    /// The words that go in front of a command that needs root.
+    /// The words in front of a command that needs root.
     pub(crate) fn prefix(self) -> Result<&'static [&'static str]> {
         match self {
             Self::Root => Ok(&[]),
@@ -79,12 +79,12 @@ impl Privilege {
     }
 }
 
-/// The family of distributions, as far as the name of its package manager goes.
+/// The family of distributions, by its package manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Distribution {
-    /// Debian, Ubuntu and their descendants: the one that set-up installs on.
+    /// Debian, Ubuntu and their descendants: the only family that set-up installs on.
     Debian,
-    /// Fedora, RHEL and theirs.
+    /// Fedora, RHEL and their descendants.
     Fedora,
     /// Arch Linux and its descendants.
     Arch,
@@ -137,7 +137,8 @@ impl Distribution {
     }
 }
 
-/// Where `name` is, searched in `PATH` and in the system directories that an ordinary user's `PATH` lacks.
+/// The path of `name`, searched in `PATH` and in the system directories that an ordinary user's
+/// `PATH` lacks.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -147,12 +148,12 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| is_executable(file))
 }
 
-/// Whether `file` is a file that somebody may execute.
+/// Whether `file` is an executable file.
 fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0)
 }
 
-/// Which of `packages` dpkg does not have installed.
+/// The `packages` that dpkg does not report as installed.
 pub(crate) fn missing_packages(packages: &[String]) -> Vec<String> {
     let installed = |package: &String| {
         let query = Command::new("dpkg-query")
@@ -167,10 +168,10 @@ pub(crate) fn missing_packages(packages: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Which of `packages` apt knows no version of.
+/// The `packages` without a version in apt.
 pub(crate) fn unavailable_packages(packages: &[String]) -> Vec<String> {
     let available = |package: &String| {
-        // `apt-cache policy` prints nothing for a name it has never heard of.
+        // `apt-cache policy` prints nothing for an unknown name.
         let policy = Command::new("apt-cache")
             .args(["policy", package])
             .env("LC_ALL", "C")

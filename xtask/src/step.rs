@@ -1,4 +1,4 @@
-//! Commands that are shown before they run, or shown instead of being run.
+//! Commands that are printed before they run, or printed instead.
 
 use std::{fmt, process::Command};
 
@@ -9,7 +9,7 @@ use crate::machine::Privilege;
 /// A command line that prints as a person would type it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Environment variables that only this command gets.
+    /// Environment variables of this command only.
     variables: Vec<(String, String)>,
     words: Vec<String>,
     as_root: bool,
@@ -45,7 +45,7 @@ impl Step {
         self
     }
 
-    /// Prints the command, runs it, and fails when it does.
+    /// Prints the command and runs it; fails if it fails.
     pub(crate) fn run(&self, privilege: Privilege) -> Result<()> {
         println!("  $ {self}");
         let mut words = Vec::new();
@@ -89,7 +89,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// `word` as a shell takes it for one.
+/// `word`, quoted for a shell.
 fn quoted(word: &str) -> String {
     if word.contains([' ', '$', ';', '*']) {
         format!("'{word}'")

@@ -1,8 +1,8 @@
-//! What `cargo test` prints, summed up.
+//! A summary of the output of `cargo test`.
 
 use std::fmt;
 
-/// What a line of a test that cannot run starts with; `tests::kernel::cannot_run_before` writes it.
+/// Prefix of the line of a test that cannot run; `tests::kernel::cannot_run_before` writes it.
 const NOT_RUN: &str = "not run: ";
 
 /// Suites started and finished, tests by result.
@@ -12,16 +12,17 @@ pub(crate) struct Tally {
     started: u64,
     /// Those that printed a result.
     finished: u64,
-    /// Those that printed none, or 1 if cargo failed without a failed test, as it does when something does not compile.
+    /// Suites that printed no result, or 1 if cargo failed without a failed test, as after a
+    /// compile error.
     broken: u64,
     passed: i64,
     failed: u64,
-    /// Tests that could not run, each `NAME: reason`. A filter leaves tests out without a word.
+    /// Tests that could not run, each `NAME: reason`. A filter excludes tests silently.
     not_run: Vec<String>,
 }
 
 impl Tally {
-    /// Takes in a line of `cargo test`, as printed to either stream.
+    /// Reads a line of `cargo test`, as printed to either stream.
     pub(crate) fn read(&mut self, line: &str) {
         let line = without_colors(line);
         let line = line.trim();
@@ -42,7 +43,7 @@ impl Tally {
             self.passed += count("passed").cast_signed();
             self.failed += count("failed");
         } else if let Some(test) = line.strip_prefix(NOT_RUN) {
-            // libtest knows of no test that cannot run: it will count this one as passed.
+            // libtest does not know of tests that cannot run: it will count this one as passed.
             self.passed -= 1;
             self.not_run.push(test.to_owned());
         } else if let Some((test, reason)) = line
@@ -54,16 +55,17 @@ impl Tally {
         }
     }
 
-    /// Takes in that `cargo test` ended.
+    /// Records the end of `cargo test`.
     pub(crate) fn end(&mut self, success: bool) {
-        // A program that died counts as a failed test, so that the closing line never claims success.
+        // A program that died counts as a failed test, so that the closing line never claims
+        // success.
         self.broken = self.started.saturating_sub(self.finished);
         if !success && self.failed == 0 && self.broken == 0 {
             self.broken = 1;
         }
     }
 
-    /// The tally of a run that never came to the tests.
+    /// The tally of a run that did not reach the tests.
     pub(crate) fn broken() -> Self {
         Self {
             broken: 1,
@@ -71,7 +73,7 @@ impl Tally {
         }
     }
 
-    /// Why this is no success, or nothing if it is one.
+    /// The reason for a failure, or nothing on success.
     pub(crate) fn complaint(&self, in_ci: bool) -> Option<String> {
         if self.broken > 0 {
             Some("something was not built, or died before it had a result".to_owned())

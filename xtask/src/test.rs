@@ -30,24 +30,24 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     })
 }
 
-/// How many tests of a suite run at a time.
+/// Number of tests of a suite that run at a time.
 const THREADS: &str = "RUST_TEST_THREADS";
 
-/// Sets up, builds, and runs every suite, whether or not the one before it passed.
+/// Sets up, builds, and runs every suite, whether or not the previous one passed.
 fn suites(filter: Option<&str>) -> Result<Tally> {
     if setup::ensure(setup::Purpose::Work)? != ExitCode::SUCCESS {
         bail!("run tests: the machine is not set up");
     }
     let sudo = Privilege::probe().prefix_with_environment()?;
-    // All that follows in one build, so that cargo builds what they depend on once.
+    // One build for the rest, so that cargo builds the common dependencies once.
     workspace::build(&["--bins", "--tests"])?;
 
-    // The tests that need no root do not mind it.
+    // Tests that need no root run as root as well.
     let mut tests = workspace::cargo(&["test", "--no-fail-fast"]);
     tests
         .args(filter)
         .env("APIFENCE_BIN", workspace::program("debug", "apifence")?);
-    // They wait for packets that must not come most of their time.
+    // Most of the time they wait for packets that must not arrive.
     if env::var_os(THREADS).is_none() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         tests.env(THREADS, (2 * cores).to_string());
@@ -58,7 +58,7 @@ fn suites(filter: Option<&str>) -> Result<Tally> {
     watch(tests)
 }
 
-/// Runs `cargo test`, prints what it prints as it comes, and counts.
+/// Runs `cargo test`, forwards its output at once, and counts.
 fn watch(mut command: Command) -> Result<Tally> {
     // One pipe for both streams keeps their order.
     let (output, input) = io::pipe().context("make a pipe")?;
@@ -66,7 +66,7 @@ fn watch(mut command: Command) -> Result<Tally> {
         .stdout(input.try_clone().context("share a pipe")?)
         .stderr(input);
     let mut child = command.spawn().context("run `cargo test`")?;
-    // It holds our ends of the pipe, which would never end otherwise.
+    // It holds copies of our ends of the pipe, which would keep it open.
     drop(command);
 
     let mut tally = Tally::default();

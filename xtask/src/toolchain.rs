@@ -1,10 +1,11 @@
-//! The Rust toolchain that runs us, which is the one that `rust-toolchain.toml` pins.
+//! The Rust toolchain that runs this program, pinned by `rust-toolchain.toml`.
 
 use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-/// What building an eBPF object, and the checks of `.ci/run`, need of the toolchain: name and where its presence shows.
+/// The components that a build of an eBPF object and the checks of `.ci/run` need: name, and the
+/// path that shows its presence.
 const COMPONENTS: [(&str, &str); 3] = [
     ("rust-src", "lib/rustlib/src/rust/library/core/src/lib.rs"),
     ("clippy", "bin/cargo-clippy"),
@@ -48,7 +49,7 @@ impl Toolchain {
         missing.map(|&(name, _)| name).collect()
     }
 
-    /// The environment variable that names the program which cargo starts tests with.
+    /// The environment variable for cargo's runner of tests.
     pub(crate) fn runner_variable(&self) -> String {
         format!(
             "CARGO_TARGET_{}_RUNNER",
@@ -56,15 +57,15 @@ impl Toolchain {
         )
     }
 
-    /// The name rustup knows this toolchain by.
+    /// The name of this toolchain in rustup.
     pub(crate) fn rustup_name(&self) -> String {
         env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| self.release.clone())
     }
 }
 
-/// What `rustc` prints.
+/// The output of `rustc`.
 fn rustc(arguments: &[&str]) -> Result<String> {
-    // Cargo gives its subcommands RUSTC only when somebody chose another one.
+    // Cargo sets RUSTC for its subcommands only if the user chose another compiler.
     let program = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let output = Command::new(&program)
         .args(arguments)
@@ -79,7 +80,7 @@ fn rustc(arguments: &[&str]) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("read what `{program}` prints"))
 }
 
-/// The value of `name` in what `rustc -vV` prints.
+/// The value of `name` in the output of `rustc -vV`.
 fn field_of(version: &str, name: &str) -> Result<String> {
     let value = version
         .lines()

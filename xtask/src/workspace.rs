@@ -1,4 +1,4 @@
-//! The workspace: its directory, what cargo builds of it, and how that is started as root.
+//! The workspace: its directory, cargo's programs in it, and how they are started as root.
 
 use std::{
     env,
@@ -39,7 +39,8 @@ pub(crate) fn build(arguments: &[&str]) -> Result<()> {
 
 /// The absolute path of a program that [`build`] made.
 pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
-    // Cargo built this program for the same target into the same directory, each profile in one of its own.
+    // Cargo built this program for the same target into the same directory, each profile in one of
+    // its own.
     let own = env::current_exe().context("find own program")?;
     let builds = own.parent().and_then(Path::parent);
     let program = builds
@@ -52,23 +53,24 @@ pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Sets up, builds, runs program `name` of the `tests` package as root with `words`, and passes its exit status on.
+/// Sets up, builds, runs program `name` of the `tests` package as root with `words`, and returns
+/// its exit status.
 pub(crate) fn run_as_root(name: &str, purpose: Purpose, words: &[String]) -> Result<ExitCode> {
     let set_up = setup::ensure(purpose)?;
     if set_up != ExitCode::SUCCESS {
         return Ok(set_up);
     }
     let mut before = Privilege::probe().prefix_with_environment()?;
-    // Together, so that cargo builds what both depend on once.
+    // Together, so that cargo builds the common dependencies once.
     let mut arguments = vec!["--package", "filter-user", "--package", "tests", "--bins"];
     let mut profile = "debug";
     if purpose == Purpose::Bench {
-        // What is measured is what is shipped.
+        // The release profile, because users run that.
         arguments.push("--release");
         profile = "release";
         if before.is_empty() {
-            // In a session of its own it may say how that one is weighed against others. No terminal's Ctrl-C reaches it there, so it ends
-            // with its parent, which sudo would not be.
+            // In a session of its own it may set that session's weight. Ctrl-C of the terminal does
+            // not reach it there, so it ends with its parent, which sudo would not be.
             before.extend(["setsid", "--wait", "setpriv", "--pdeathsig", "KILL"]);
         }
     }
@@ -86,7 +88,7 @@ pub(crate) fn run_as_root(name: &str, purpose: Purpose, words: &[String]) -> Res
     .env("APIFENCE_BIN", program(profile, "apifence")?)
     .status()
     .with_context(|| format!("run `{name}`"))?;
-    // A signal has no code to pass on.
+    // After a signal there is no exit code.
     Ok(status
         .code()
         .and_then(|code| u8::try_from(code).ok())

@@ -1,4 +1,5 @@
-//! The verdict table, judged over byte slices: no root, no kernel. `tests/tests/verdicts.rs` asks the loaded program.
+//! The verdict table, judged over byte slices: no root, no kernel. `tests/tests/verdicts.rs` asks
+//! the loaded program.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use filter_common::{
 use packets::{end_of_packet, tagged};
 use table::{NODE4, NODE6, Row, Rules, Who, mutation::mutate, v4, v6, verdict};
 
-// The crate `tests` includes both by their paths.
+// The crate `tests` includes both modules by their paths.
 pub mod packets;
 pub mod table;
 
@@ -43,7 +44,7 @@ fn slices_get_the_wanted_verdicts() {
     );
 }
 
-/// The short way and the long one lead to the same place; `frames` says how many take the short one.
+/// The fast path and the slow path agree; `frames` is the number of frames that take the fast path.
 fn same_both_ways<'a>(rows: impl Iterator<Item = &'a Row>) -> [usize; 2] {
     let mut ways = [0; 2];
     for row in rows {
@@ -63,7 +64,7 @@ fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
     let mut rows = table::all();
     let [any, plain] = same_both_ways(rows.iter());
     assert!(any > 5_000 && plain > 500, "{any} and {plain}");
-    // A bit or two off, a plain frame often is none.
+    // With a bit or two changed, a plain frame often leaves the fast path.
     let mut rng = Rng::with_seed(table::seed());
     rows.retain(|row| judge_fast(&row.bytes(), &row.rules, |_, _| ()).is_some());
     let mutated: Vec<Row> = (0..200_000)
@@ -83,7 +84,8 @@ fn plain_frames_get_the_verdict_that_they_get_as_any_frame() {
     assert!(any > 20_000 && plain > 20_000, "{any} and {plain}");
 }
 
-/// Who is reported: the source that the policy refused, at the port that it protects; nobody where nobody is to be believed.
+/// The report names the source that the policy refused and the protected port. It names no source
+/// that cannot be trusted.
 #[test]
 fn the_source_that_was_refused_is_reported() {
     for row in table::all() {
@@ -105,7 +107,8 @@ fn the_source_that_was_refused_is_reported() {
             (DropReason::Malformed | DropReason::Truncated, Some(source), Some(_), None) => {
                 assert!(!rules.authorizes(source), "{name}: {info:?}");
             }
-            // Of the packet in the frame if its own port is hidden; of none if its source is.
+            // If its own port is unreadable, the report is about the packet in the frame; if its
+            // source is unreadable, there is no source.
             (
                 DropReason::IncompleteFirstFragment | DropReason::HeadersTooDeep,
                 source,
@@ -180,7 +183,7 @@ fn every_part_of_a_flow_is_reported() {
     }
 }
 
-/// Every verdict that there is occurs in the table.
+/// Every verdict occurs in the table.
 #[test]
 fn rows_cover_every_reason() {
     let rows = table::all();
@@ -198,7 +201,7 @@ fn slices_of_anything_have_a_verdict() {
     for _ in 0..100_000 {
         let mut frame = vec![0; rng.usize(0..200)];
         rng.fill(&mut frame);
-        // Every second one at least claims to be IP.
+        // Every second one at least has the EtherType of IP.
         if frame.len() > 14 && rng.bool() {
             let head: [u8; 3] = if rng.bool() {
                 [0x08, 0x00, 0x45]

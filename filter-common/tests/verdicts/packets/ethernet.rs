@@ -20,7 +20,7 @@ pub const TAG_8021Q: u16 = 0x8100;
 /// EtherType of a service tag.
 pub const TAG_8021AD: u16 = 0x88a8;
 
-/// A frame around an IP packet, its EtherType after the packet's version.
+/// A frame around an IP packet; its EtherType follows the packet's version.
 pub fn frame(packet: &[u8]) -> Vec<u8> {
     typed(type_of(packet), packet)
 }
@@ -36,12 +36,12 @@ pub fn typed(ether_type: u16, payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A frame around an IP packet behind tags, outermost first: each its EtherType and its VLAN id.
+/// A frame around an IP packet with tags, outermost first: the EtherType and VLAN id of each.
 pub fn tagged(tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
     tagged_as(type_of(packet), tags, packet)
 }
 
-/// The same with any EtherType behind the tags.
+/// The same with any EtherType after the tags.
 pub fn tagged_as(ether_type: u16, tags: &[(u16, u16)], payload: &[u8]) -> Vec<u8> {
     let mut frame = [NODE_MAC, CLIENT_MAC].concat();
     for (tag, id) in tags {

@@ -1,6 +1,7 @@
-//! Frames, byte for byte: what a sender with a raw socket can put on the wire.
+//! Frames, byte for byte: anything that a sender with a raw socket can put on the wire.
 //!
-//! etherparse writes the well-formed TCP, UDP and IPv4 headers; everything a sane library refuses is written here.
+//! etherparse writes the well-formed TCP, UDP and IPv4 headers; this module writes those that a
+//! sane library refuses.
 
 pub mod ethernet;
 pub mod v4;
@@ -24,10 +25,10 @@ pub const ICMP6: u8 = 58;
 /// Protocol number of SCTP.
 pub const SCTP: u8 = 132;
 
-/// A source port for packets that nobody answers.
+/// A source port for packets without an answer.
 pub const CLIENT_PORT: u16 = 40_000;
 
-/// A SYN with its right checksum.
+/// A SYN with its correct checksum.
 ///
 /// # Panics
 ///
@@ -48,7 +49,7 @@ pub fn syn(source: IpAddr, destination: IpAddr, source_port: u16, port: u16) -> 
     header.to_bytes().to_vec()
 }
 
-/// A datagram with its right checksum.
+/// A datagram with its correct checksum.
 ///
 /// # Panics
 ///
@@ -79,7 +80,7 @@ pub fn datagram(
     [&header.to_bytes(), data].concat()
 }
 
-/// The offset behind an IP packet right in the frame, by its own account.
+/// The offset of the first byte after the IP packet in the frame, by the packet's own length.
 pub fn end_of_packet(frame: Bytes<'_>) -> Option<usize> {
     let ip = frame.link_header.header_len();
     let (front, packet) = frame.bytes.split_at_checked(ip)?;

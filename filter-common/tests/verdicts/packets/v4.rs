@@ -10,14 +10,14 @@ use super::{TCP, UDP, datagram, frame, syn};
 #[derive(Clone, Debug)]
 pub struct V4 {
     source: Ipv4Addr,
-    /// Where the checksum says it ends up: the last stop of a source route.
+    /// The final destination, which the checksum covers: the last hop of a source route.
     destination: Ipv4Addr,
-    /// Where the header says it goes.
+    /// The destination in the header.
     next_stop: Ipv4Addr,
     options: Vec<u8>,
     protocol: u8,
     payload: Vec<u8>,
-    /// Offset in units of eight bytes, and whether more follow.
+    /// Offset in units of 8 bytes, and the more-fragments flag.
     fragment: (u16, bool),
     dont_fragment: bool,
     total_len: Option<u16>,
@@ -51,19 +51,19 @@ impl V4 {
         }
     }
 
-    /// A SYN behind what is there already.
+    /// Appends a SYN.
     pub fn syn(self, source_port: u16, port: u16) -> Self {
         let bytes = syn(self.from(), self.to(), source_port, port);
         self.payload(TCP, &bytes)
     }
 
-    /// A datagram.
+    /// Appends a datagram.
     pub fn datagram(self, source_port: u16, port: u16, data: &[u8]) -> Self {
         let bytes = datagram(self.from(), self.to(), source_port, port, data);
         self.payload(UDP, &bytes)
     }
 
-    /// Any payload under any protocol number.
+    /// Sets a payload with any protocol number.
     pub fn payload(self, protocol: u8, payload: &[u8]) -> Self {
         Self {
             protocol,
@@ -72,7 +72,7 @@ impl V4 {
         }
     }
 
-    /// An authentication header of twelve bytes and `words` of four in front of the payload.
+    /// Puts an authentication header of twelve bytes and `words` of four in front of the payload.
     pub fn authentication(mut self, words: u8) -> Self {
         let mut header = vec![self.protocol, words + 1];
         header.resize(12 + 4 * usize::from(words), 0);
@@ -82,7 +82,7 @@ impl V4 {
         self
     }
 
-    /// Makes it a fragment: offset in units of eight bytes, and whether more follow.
+    /// Makes it a fragment: offset in units of 8 bytes, and the more-fragments flag.
     pub fn fragment(self, offset: u16, more: bool) -> Self {
         Self {
             fragment: (offset, more),
@@ -90,7 +90,7 @@ impl V4 {
         }
     }
 
-    /// The bytes `range` of the payload as the fragment that they are.
+    /// A fragment with the bytes `range` of the payload.
     pub fn piece(&self, range: std::ops::Range<usize>) -> Self {
         let more = range.end < self.payload.len();
         let offset = u16::try_from(range.start / 8).expect("a payload fits a packet");
@@ -101,7 +101,7 @@ impl V4 {
         }
     }
 
-    /// Sets the flag that asks routers not to fragment it.
+    /// Sets the don't-fragment flag.
     pub fn dont_fragment(self) -> Self {
         Self {
             dont_fragment: true,
@@ -109,7 +109,7 @@ impl V4 {
         }
     }
 
-    /// What ties fragments together.
+    /// Sets the identification.
     pub fn identification(self, identification: u16) -> Self {
         Self {
             identification,
@@ -117,18 +117,19 @@ impl V4 {
         }
     }
 
-    /// Cuts the payload, before any length is computed.
+    /// Truncates the payload before any length is computed.
     pub fn cut(mut self, len: usize) -> Self {
         self.payload.truncate(len);
         self
     }
 
-    /// Sends it to another address first; the segment's checksum is still that of the last stop.
+    /// Sends it to another address first; the checksum of the segment still covers the final
+    /// destination.
     pub fn by_way_of(self, next_stop: Ipv4Addr) -> Self {
         Self { next_stop, ..self }
     }
 
-    /// Lies about the total length.
+    /// Sets a wrong total length.
     pub fn total_len(self, len: u16) -> Self {
         Self {
             total_len: Some(len),
@@ -136,7 +137,7 @@ impl V4 {
         }
     }
 
-    /// Lies about version and header length.
+    /// Sets a wrong version and header length.
     pub fn version_ihl(self, byte: u8) -> Self {
         Self {
             version_ihl: Some(byte),
@@ -144,7 +145,7 @@ impl V4 {
         }
     }
 
-    /// The packet, with a right checksum.
+    /// The packet, with a correct checksum.
     pub fn packet(&self) -> Vec<u8> {
         let len = 20 + self.options.len() + self.payload.len();
         let mut header = Ipv4Header {
@@ -173,7 +174,7 @@ impl V4 {
 
     /// The packet in a frame.
     pub fn frame(&self) -> Vec<u8> {
-        // An impossible version is no reason for another EtherType.
+        // A wrong version does not change the EtherType.
         match self.version_ihl {
             Some(_) => super::typed(super::ethernet::IPV4, &self.packet()),
             None => frame(&self.packet()),

@@ -28,15 +28,15 @@ pub const HEADER_LEN: usize = 40;
 #[derive(Clone, Debug)]
 pub struct V6 {
     source: Ipv6Addr,
-    /// Where the checksum says it ends up: the last stop of a source route.
+    /// The final destination, which the checksum covers: the last hop of a source route.
     destination: Ipv6Addr,
-    /// Where the fixed header says it goes.
+    /// The destination in the fixed header.
     next_stop: Ipv6Addr,
-    /// What follows the fixed header.
+    /// The bytes after the fixed header.
     chain: Vec<u8>,
-    /// The number of what comes next, as the fixed header has it.
+    /// The next-header number of the fixed header.
     first: u8,
-    /// Where in `chain` the last header has its next-header number.
+    /// The offset in `chain` of the last header's next-header number.
     next_at: Option<usize>,
     payload_len: Option<u16>,
 }
@@ -55,7 +55,7 @@ impl V6 {
         }
     }
 
-    /// Appends a header: its first byte is overwritten once it is known what follows.
+    /// Appends a header. Its first byte is overwritten once the next header is known.
     pub fn header(mut self, number: u8, bytes: &[u8]) -> Self {
         self = self.says(number);
         self.next_at = Some(self.chain.len());
@@ -63,8 +63,8 @@ impl V6 {
         self.says(59)
     }
 
-    /// Makes the last header claim this number for what follows. The next header or payload sets it anew, but for
-    /// [`bytes`](Self::bytes).
+    /// Sets the next-header number of the last header. The next header or payload overwrites it,
+    /// except [`bytes`](Self::bytes).
     pub fn says(mut self, number: u8) -> Self {
         match self.next_at {
             Some(at) => self.chain[at] = number,
@@ -73,13 +73,14 @@ impl V6 {
         self
     }
 
-    /// Appends bytes that no number announces.
+    /// Appends bytes without a next-header number.
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         self.chain.extend(bytes);
         self
     }
 
-    /// Appends an extension header of `len` bytes (a multiple of 8, at most 2,048) whose options are skipped.
+    /// Appends an extension header of `len` bytes (a multiple of 8, at most 2,048) whose options
+    /// are skipped.
     pub fn options(self, number: u8, len: usize) -> Self {
         self.header(number, &options(len))
     }
@@ -104,7 +105,8 @@ impl V6 {
         self.header(ROUTING, &header)
     }
 
-    /// A segment routing header (type 4): the segments in reverse, so that the last stop is the first of them.
+    /// A segment routing header (type 4): the segments in reverse, so that the last hop is the
+    /// first of them.
     pub fn segments(self, left: u8, segments: &[Ipv6Addr]) -> Self {
         let units = u8::try_from(segments.len() * 2).expect("a routing header has few segments");
         let last = u8::try_from(segments.len() - 1).expect("a routing header has few segments");
@@ -115,7 +117,8 @@ impl V6 {
         self.header(ROUTING, &header)
     }
 
-    /// A fragment header: offset in units of 8 bytes, whether more follow, and what ties the fragments together.
+    /// A fragment header: offset in units of 8 bytes, the more-fragments flag, and the
+    /// identification.
     pub fn fragment(self, offset: u16, more: bool, identification: u32) -> Self {
         self.fragment_with_reserved(0, offset, more, identification)
     }
@@ -141,35 +144,35 @@ impl V6 {
         self.header(AUTHENTICATION, &header)
     }
 
-    /// Sends it to another address first; the checksum is still that of the last stop.
+    /// Sends it to another address first; the checksum still covers the final destination.
     pub fn by_way_of(self, next_stop: Ipv6Addr) -> Self {
         Self { next_stop, ..self }
     }
 
-    /// A SYN.
+    /// Appends a SYN.
     pub fn syn(self, source_port: u16, port: u16) -> Self {
         let bytes = syn(self.from(), self.to(), source_port, port);
         self.payload(TCP, &bytes)
     }
 
-    /// A datagram.
+    /// Appends a datagram.
     pub fn datagram(self, source_port: u16, port: u16, data: &[u8]) -> Self {
         let bytes = datagram(self.from(), self.to(), source_port, port, data);
         self.payload(UDP, &bytes)
     }
 
-    /// Any payload under any number.
+    /// Appends a payload with any number.
     pub fn payload(self, number: u8, bytes: &[u8]) -> Self {
         self.says(number).bytes(bytes)
     }
 
-    /// Cuts what follows the fixed header to this many bytes, before any length is computed.
+    /// Truncates the bytes after the fixed header to this length, before any length is computed.
     pub fn cut(mut self, len: usize) -> Self {
         self.chain.truncate(len);
         self
     }
 
-    /// Lies about the payload length.
+    /// Sets a wrong payload length.
     pub fn payload_len(self, len: u16) -> Self {
         Self {
             payload_len: Some(len),
@@ -177,13 +180,13 @@ impl V6 {
         }
     }
 
-    /// Bytes behind the fixed header.
+    /// Length of the bytes after the fixed header.
     pub fn chain_len(&self) -> usize {
         self.chain.len()
     }
 
-    /// The bytes `range` behind the fixed header as a fragment of this packet, its fragment header right behind the fixed
-    /// header.
+    /// A fragment with the bytes `range` after the fixed header; its fragment header directly
+    /// follows the fixed header.
     pub fn piece(&self, range: std::ops::Range<usize>, identification: u32) -> Self {
         let more = range.end < self.chain.len();
         let offset = u16::try_from(range.start / 8).expect("a payload fits a packet");
@@ -195,7 +198,7 @@ impl V6 {
 
     /// The packet.
     pub fn packet(&self) -> Vec<u8> {
-        // A packet beyond what the length can say is a jumbogram, whose length is zero.
+        // A packet longer than the length field can say is a jumbogram, whose length is zero.
         let len = self
             .payload_len
             .unwrap_or(u16::try_from(self.chain.len()).unwrap_or(0));
@@ -224,7 +227,7 @@ impl V6 {
 
 /// An options header of `len` bytes.
 ///
-/// It holds an option that nobody knows and everybody skips: Linux takes no more than seven bytes of padding.
+/// It holds an unknown option that every host skips: Linux accepts at most seven bytes of padding.
 fn options(len: usize) -> Vec<u8> {
     const EXPERIMENT: u8 = 0x1e;
     let units = u8::try_from(len / 8 - 1).expect("an options header has at most 2,048 bytes");

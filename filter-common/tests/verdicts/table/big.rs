@@ -1,4 +1,5 @@
-//! Frames larger than a page: the program sees their first part as memory, the rest through a helper.
+//! Frames larger than a page: the program sees their first part as memory, the rest through a
+//! helper.
 
 use filter_common::{
     DropReason::{HeadersTooDeep, IncompleteFirstFragment, Truncated, Unauthorized},
@@ -14,7 +15,8 @@ use crate::packets::{CLIENT_PORT, TCP, V6};
 
 pub(super) fn add(rows: &mut Rows) {
     data(rows);
-    // One header after the other across the end of the linear part, in every position: 3,520 bytes on x86-64.
+    // One header after the other across the end of the linear part, in every position: 3,520 bytes
+    // on x86-64.
     for fill in (3_304..3_600).step_by(8) {
         rows.chain(&format!("big/options-of-{fill}"), |packet| {
             filled(packet, fill)
@@ -49,11 +51,11 @@ pub(super) fn add(rows: &mut Rows) {
             Truncated,
         );
     }
-    // The last place where a port can be read, and the first where it cannot.
+    // The last offset at which a port can be read, and the first at which it cannot.
     jumbograms(rows);
 }
 
-/// A packet behind options of `fill` bytes in all.
+/// A packet after options of `fill` bytes in all.
 fn filled(mut packet: V6, mut fill: usize) -> V6 {
     while fill > 0 {
         let len = fill.min(2_048);
@@ -88,7 +90,7 @@ fn data(rows: &mut Rows) {
     }
 }
 
-/// Beyond 65,535 bytes from the start of the frame nothing is read.
+/// Nothing beyond 65,535 bytes from the start of the frame is read.
 fn jumbograms(rows: &mut Rows) {
     // The fixed header ends at 54; the ports are at `54 + fill`.
     for (name, fill, reached) in [
@@ -97,7 +99,7 @@ fn jumbograms(rows: &mut Rows) {
         ("far", 66_000, false),
     ] {
         for who in Who::BOTH {
-            // The jumbogram's length is zero, which means the frame.
+            // The jumbogram's length is zero, so the packet ends with the frame.
             let packet = filled(v6(who).hop_by_hop(8), fill - 8).syn(CLIENT_PORT, 6443);
             let want = match (who, reached) {
                 (Who::Unlisted, true) => Drop(Unauthorized),
@@ -109,7 +111,7 @@ fn jumbograms(rows: &mut Rows) {
             rows.add(name, packet.payload_len(0).frame(), want);
         }
     }
-    // The last header ends beyond both that and the packet: nothing lies where the port should.
+    // The last header ends beyond both that limit and the packet: there is no port at its place.
     rows.doubt(
         "big/beyond-reach-and-packet",
         |who| {
@@ -118,7 +120,7 @@ fn jumbograms(rows: &mut Rows) {
         },
         Truncated,
     );
-    // Where a routing header may still come, the destination is not certain either.
+    // If a routing header may follow, the destination is not certain either.
     let unread = filled(
         V6::new(Who::Unlisted.v6(), super::row::OTHER6).hop_by_hop(8),
         66_000,

@@ -1,4 +1,4 @@
-//! Only some destinations are guarded, and what leads to them by way of others.
+//! Only some destinations are guarded, with routes to them through others.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -98,7 +98,7 @@ fn destinations(rows: &mut Rows) {
                 first.clone().says(TCP).frame(),
                 doubt(IncompleteFirstFragment),
             );
-            // What is missing may be a routing header to a guarded destination.
+            // The missing part may be a routing header to a guarded destination.
             let hidden = match who {
                 Who::Unlisted => Drop(IncompleteFirstFragment),
                 Who::Listed => Pass(AuthorizedUnclassifiable),
@@ -113,7 +113,7 @@ fn destinations(rows: &mut Rows) {
     }
 }
 
-/// A route in the packet may lead to a guarded destination by way of another.
+/// A route in the packet may lead to a guarded destination through another.
 fn source_routes(rows: &mut Rows) {
     let stop = |left| {
         V6::new(Who::Unlisted.v6(), NODE6)

@@ -1,4 +1,5 @@
-//! IPv6 fragments: whole ones, first ones that hide the port (RFC 7112), later ones, and misplaced ones.
+//! IPv6 fragments: whole ones, first ones without the port (RFC 7112), later ones, and misplaced
+//! ones.
 
 use filter_common::{
     DropReason::{IncompleteFirstFragment, MisplacedFragment, Truncated},
@@ -23,7 +24,7 @@ pub(super) fn add(rows: &mut Rows) {
 
 type Add = fn(V6) -> V6;
 
-/// Where a fragment header may be.
+/// Positions of a fragment header.
 const PLACES: [(&str, Add); 4] = [
     ("alone", |packet| packet),
     ("behind-hop-by-hop", |packet| packet.hop_by_hop(8)),
@@ -33,7 +34,7 @@ const PLACES: [(&str, Add); 4] = [
     }),
 ];
 
-/// A fragment at offset 0 that is the last as well is a whole packet.
+/// A fragment at offset 0 that is also the last one is a whole packet.
 fn atomic(rows: &mut Rows, place: &str, before: Add) {
     let name = format!("fragments/atomic/{place}");
     rows.chain(&name, |packet| before(packet).fragment(0, false, 3));
@@ -53,7 +54,7 @@ fn atomic(rows: &mut Rows, place: &str, before: Add) {
         },
         Truncated,
     );
-    // The two reserved bits between offset and flag are not part of either.
+    // The two reserved bits between offset and flag belong to neither.
     rows.segment(&format!("{name}/reserved-bits"), |who| {
         let mut frame = before(v6(who))
             .fragment(0, false, 3)
@@ -128,7 +129,7 @@ fn first(rows: &mut Rows, place: &str, before: Add) {
             rows.segment(&format!("{name}/tcp"), cut);
             rows.ordinary(&format!("{name}/tcp-other-port"), other, OtherPort);
         }
-        // The second header says UDP as soon as its first four bytes are there.
+        // The second header says UDP as soon as its first four bytes are present.
         if len < 20 {
             rows.doubt(&format!("{name}/udp"), udp, IncompleteFirstFragment);
         } else {
@@ -171,7 +172,7 @@ fn later(rows: &mut Rows, place: &str, before: Add) {
     }
 }
 
-/// Behind anything but one hop-by-hop header nobody is believed.
+/// After anything but one hop-by-hop header, no source is trusted.
 fn misplaced(rows: &mut Rows) {
     let places: [(&str, Add); 14] = [
         ("destination-options", |packet| {

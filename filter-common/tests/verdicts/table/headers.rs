@@ -24,7 +24,7 @@ pub(super) fn add(rows: &mut Rows) {
     ends(rows);
 }
 
-/// Those whose length is in units of 8 bytes.
+/// Headers whose length is in units of 8 bytes.
 const OPTIONS: [(&str, u8); 5] = [
     ("hop-by-hop", HOP_BY_HOP),
     ("destination-options", DESTINATION_OPTIONS),
@@ -51,7 +51,7 @@ fn kinds(rows: &mut Rows) {
     }
 }
 
-/// A length read in the wrong unit finds a port that is not there.
+/// A length read in the wrong unit leads to a port that is not there.
 fn units(rows: &mut Rows) {
     // Every aligned word of the filler looks like ports.
     let filled = |number: u8, units: u8, len: usize, decoy: u16| {
@@ -159,7 +159,7 @@ fn orders(rows: &mut Rows) {
     }
 }
 
-/// There is no limit on the number.
+/// The number of headers has no limit.
 fn chains(rows: &mut Rows) {
     let counts = (1..=170).chain([255, 256, 257, 500, 1000, 1110, 4000, 8000]);
     for count in counts {
@@ -237,7 +237,8 @@ fn ends(rows: &mut Rows) {
             Truncated,
         );
     }
-    // The header's own source decides, not the one an option would put in its place (RFC 6275 section 6.3).
+    // The header's own source decides, not the one from the home address option (RFC 6275 section
+    // 6.3).
     for (name, source, home, want) in [
         (
             "listed-home",

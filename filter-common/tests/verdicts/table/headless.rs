@@ -1,4 +1,5 @@
-//! Devices whose frames start with the IP header: the packets of all other rows get the same verdicts there.
+//! Devices whose frames start with the IP header: the packets of all other rows get the same
+//! verdicts there.
 
 use filter_common::{
     LinkHeader, MAX_OFFSET,
@@ -19,7 +20,7 @@ pub(super) fn add(rows: &mut Rows) {
         ("nothing", &[][..], Pass(ShortHeader)),
         ("ipv4-cut", &[0x45; 19], Pass(ShortHeader)),
         ("ipv6-cut", &[0x60; 39], Pass(ShortHeader)),
-        // What an Ethernet header would say there: a node's address, and an EtherType.
+        // Bytes that an Ethernet header would have there: a node's address, and an EtherType.
         ("version-0", &[0; 60], Pass(NotIp)),
         ("version-5", &[0x55; 60], Pass(NotIp)),
         ("version-15", &[0xff; 60], Pass(NotIp)),
@@ -35,8 +36,8 @@ pub(super) fn add(rows: &mut Rows) {
     }
 }
 
-/// The packet in an untagged frame, if its version is the one that the frame names. Not the longest: where reading ends counts from the
-/// start of the frame.
+/// The packet in an untagged frame, if its version agrees with the EtherType. Without the longest
+/// frames, because the limit of reading counts from the start of the frame.
 fn headless(row: &Row) -> Option<Row> {
     let (header, packet) = row.frame.split_at_checked(HEADER_LEN)?;
     let version = packet.first()? >> 4;

@@ -41,7 +41,7 @@ fn ports(rows: &mut Rows) {
             OtherPort,
         );
     }
-    // Flags are not looked at.
+    // Flags are ignored.
     for flags in [0x00, 0x01, 0x04, 0x10, 0x11, 0x12, 0x18, 0x29, 0xff] {
         rows.segment(&format!("ipv4/flags-{flags:02x}"), |who| {
             let mut frame = syn(who, 6443).frame();
@@ -56,7 +56,7 @@ fn ports(rows: &mut Rows) {
     });
 }
 
-/// Options that look like ports to whoever reads them at 20.
+/// Options that look like ports to a reader at offset 20.
 fn options(rows: &mut Rows) {
     for ihl in 5..=15_u8 {
         let len = usize::from(ihl - 5) * 4;
@@ -125,7 +125,7 @@ fn options(rows: &mut Rows) {
     );
 }
 
-/// What lies behind the total length is padding.
+/// The bytes after the total length are padding.
 fn lengths(rows: &mut Rows) {
     for len in [1, 19, 20, 21, 22, 23] {
         rows.doubt(
@@ -159,7 +159,7 @@ fn lengths(rows: &mut Rows) {
         |who| syn(who, 6443).cut(3).frame(),
         Truncated,
     );
-    // Padding of the smallest frame, made to look like a segment.
+    // Padding of the smallest frame that looks like a segment.
     for (name, port) in [("protected", 6443), ("other", 80)] {
         rows.doubt(
             &format!("ipv4/padding-is-a-syn-to-a-{name}-port"),
@@ -183,7 +183,7 @@ fn lengths(rows: &mut Rows) {
     );
 }
 
-/// Every protocol number over what would be a SYN.
+/// Every protocol number in front of the bytes of a SYN.
 fn protocols(rows: &mut Rows) {
     for protocol in 0..=255 {
         let frame = |who: Who| {
@@ -301,7 +301,7 @@ fn fragments(rows: &mut Rows) {
     );
 }
 
-/// RFC 4302 headers are walked under IPv4 too; nothing else is.
+/// RFC 4302 headers are walked under IPv4 too; no others are.
 fn authentication(rows: &mut Rows) {
     for words in [0, 1, 3, 4, 8, 60] {
         rows.segment(&format!("ipv4/authentication/{words}-words"), |who| {
@@ -350,7 +350,7 @@ fn authentication(rows: &mut Rows) {
             IncompleteFirstFragment,
         );
     }
-    // These mean something under IPv6 only.
+    // These have a meaning under IPv6 only.
     for number in [0, 43, 44, 60, 135, 139, 140] {
         rows.ordinary(
             &format!("ipv4/authentication/then-{number}"),

@@ -55,7 +55,7 @@ fn ports(rows: &mut Rows) {
     }
 }
 
-/// Every next-header number over what would be a SYN, and neighbour discovery.
+/// Every next-header number in front of the bytes of a SYN, and neighbour discovery.
 fn numbers(rows: &mut Rows) {
     for number in 0..=255 {
         let frame = |who: Who| {
@@ -65,7 +65,7 @@ fn numbers(rows: &mut Rows) {
         let name = format!("ipv6/number-{number}");
         match number {
             TCP => rows.segment(&name, frame),
-            // The port 6443 where the fragment offset is.
+            // The port 6443 at the place of the fragment offset.
             44 => rows.ordinary(&name, frame, LaterFragment),
             // As any other extension header it names 156, the first byte of the source port.
             _ => rows.ordinary(&name, frame, NotTcp),
@@ -94,7 +94,7 @@ fn numbers(rows: &mut Rows) {
     );
 }
 
-/// What lies behind the payload length is padding; zero means the frame.
+/// The bytes after the payload length are padding; a length of zero means the whole frame.
 fn lengths(rows: &mut Rows) {
     for len in [1, 2, 3] {
         for port in [6443, 80] {
@@ -185,7 +185,7 @@ fn lengths(rows: &mut Rows) {
 }
 
 impl V6 {
-    /// The frame with a SYN behind the packet's end.
+    /// The frame with a SYN after the packet's end.
     fn frame_and(self, who: Who) -> Vec<u8> {
         [
             self.frame(),
@@ -195,7 +195,7 @@ impl V6 {
     }
 }
 
-/// An address that holds a listed IPv4 address is an IPv6 address, and not listed.
+/// An IPv6 address that embeds a listed IPv4 address is not listed.
 fn embedded(rows: &mut Rows) {
     let listed = Who::Listed.v4();
     let [a, b, c, d] = listed.octets();

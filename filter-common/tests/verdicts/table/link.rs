@@ -64,7 +64,7 @@ fn tags(rows: &mut Rows) {
             );
         }
     }
-    // Beyond what can be read, nothing tells where it comes from.
+    // Beyond the readable part, the source is unknown.
     let tags = vec![(TAG_8021Q, 0); 16_381];
     rows.hostile(
         "link/tags/beyond-reach",
@@ -162,13 +162,13 @@ fn types(rows: &mut Rows) {
     }
 }
 
-/// The packet as long as the smallest frame makes it.
+/// The packet, padded to the smallest frame.
 fn padded(mut packet: Vec<u8>) -> Vec<u8> {
     packet.resize(packet.len().max(46), 0);
     packet
 }
 
-/// Every frame at every length: no byte is missed, and none is needed behind the port.
+/// Every frame at every length: every byte up to the port is needed, and none after it.
 fn truncated(rows: &mut Rows) {
     for tags in [0, 1, 3] {
         let tags = vec![(TAG_8021Q, 0); tags];
@@ -202,7 +202,7 @@ fn truncated(rows: &mut Rows) {
     }
 }
 
-/// Where a frame goes is no part of the rule.
+/// The destination address of a frame does not matter.
 fn addresses(rows: &mut Rows) {
     for (name, mac) in [
         ("broadcast", [0xff; 6]),

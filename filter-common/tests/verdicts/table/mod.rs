@@ -1,7 +1,8 @@
-//! The verdict table: named frames, the policy they meet, and what must come of it.
+//! The verdict table: named frames, their policies, and the wanted verdicts.
 //!
-//! The same rows are judged over a byte slice and by the loaded program. One file per topic; a row's name starts with it.
-//! What is generated has a name too, so that a failure says which frame it was.
+//! A byte-slice judge and the loaded program judge the same rows. There is one file per topic, and
+//! the names of its rows start with it. Generated rows have names too, so that a failure names its
+//! frame.
 
 mod big;
 mod destinations;
@@ -42,7 +43,7 @@ pub fn all() -> Vec<Row> {
         policies::add,
         destinations::add,
         big::add,
-        // Last: it takes the packets of all others.
+        // Last, because it uses the packets of all others.
         headless::add,
     ] {
         topic(&mut rows);

@@ -1,4 +1,5 @@
-//! MPLS labels: Linux takes them off where an interface is told to, and what is behind the last one is a packet.
+//! MPLS labels: Linux removes them if the interface is configured so, and a packet follows the last
+//! one.
 
 use filter_common::{
     DropReason::{HeadersTooDeep, Truncated, Unauthorized},
@@ -15,7 +16,7 @@ use crate::packets::{
     tagged_as, typed,
 };
 
-/// `labels`, the last of them at the bottom, in front of a packet.
+/// `labels`, the last of them at the bottom of the stack, in front of a packet.
 fn labelled(labels: &[u32], packet: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (place, label) in labels.iter().enumerate() {
@@ -55,7 +56,7 @@ pub(super) fn add(rows: &mut Rows) {
                 Pass(OtherPort),
                 Pass(OtherPort),
             );
-            // Nobody takes them off.
+            // No device removes these labels.
             rows.ordinary(
                 &format!("{name}/not-taken-off"),
                 |who| frame(who, 6443),

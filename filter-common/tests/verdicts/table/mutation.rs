@@ -9,10 +9,10 @@ use super::row::Row;
 /// The shortest frame that the kernel takes for a test run: a whole Ethernet header.
 pub const SHORTEST: usize = 14;
 
-/// Changes a frame here and there; it stays one that the kernel takes.
+/// Changes some bytes of a frame; its length stays valid for the kernel.
 pub fn mutate(rng: &mut Rng, frame: &mut Vec<u8>, rows: &[Row]) {
     for _ in 0..rng.usize(1..5) {
-        // Headers are in front.
+        // Headers are at the start.
         let at = rng.usize(0..frame.len().clamp(1, 120));
         match rng.u8(0..8) {
             0 => frame.truncate(at.max(SHORTEST)),
@@ -43,7 +43,7 @@ pub fn mutate(rng: &mut Rng, frame: &mut Vec<u8>, rows: &[Row]) {
     frame.resize(frame.len().max(SHORTEST), 0);
 }
 
-/// Bytes that mean something in one header or another.
+/// Bytes with a meaning in one header or another.
 const INTERESTING: [u8; 24] = [
     0, 1, 2, 3, 4, 6, 8, 17, 41, 43, 44, 50, 51, 58, 59, 60, 0x45, 0x4f, 0x60, 0x81, 0x86, 135,
     140, 255,

@@ -1,4 +1,4 @@
-//! What the policy makes of the same packet: edges of ranges, families, destinations, modes, ports.
+//! Verdicts of policies on the same packet: edges of ranges, families, destinations, modes, ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -100,7 +100,7 @@ fn everybody(rows: &mut Rows) {
         ] {
             let address = ip(source);
             let in_range = if address.is_ipv4() { v4 } else { v6 };
-            // The one way to write that nobody may get in is the range of this address.
+            // A list that authorizes no client can only be written as the range of this address.
             if rules == Rules::Nobody && source == "0.0.0.0" {
                 continue;
             }
@@ -117,7 +117,7 @@ fn everybody(rows: &mut Rows) {
             );
         }
     }
-    // What nobody is believed about, the widest list does not make believable.
+    // A packet whose source is never trusted is dropped under the widest list, too.
     let misplaced = v6(Who::Unlisted)
         .destination_options(8)
         .fragment(0, false, 1)
@@ -131,7 +131,7 @@ fn everybody(rows: &mut Rows) {
     );
 }
 
-/// A frame of every reason, with enforcement on, watched, and off.
+/// A frame of every reason: with enforcement, in monitor mode, and off.
 fn modes(rows: &mut Rows) {
     let cases: Vec<(&str, Vec<u8>, DropReason)> = vec![
         (
@@ -235,7 +235,7 @@ fn modes(rows: &mut Rows) {
     }
 }
 
-/// Ports that the user chose, and the usual ones, which then are not protected.
+/// Ports of the user's choice, and the usual ones, which then are not protected.
 fn ports(rows: &mut Rows) {
     for (port, protected) in [
         (0, false),
@@ -271,7 +271,7 @@ fn ports(rows: &mut Rows) {
     }
 }
 
-/// A slot that nobody filled is the strictest policy: the default ports, and no source.
+/// An empty slot is the strictest policy: the default ports, and no source.
 fn unfilled(rows: &mut Rows) {
     let rules = Rules::Unfilled;
     for source in [

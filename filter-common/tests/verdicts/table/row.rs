@@ -13,23 +13,23 @@ use filter_common::{
 use super::rules::Rules;
 use crate::packets::{CLIENT_PORT, V4, V6};
 
-/// One frame and what is wanted of it.
+/// One frame and its wanted verdict.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What it is, in words: `topic/what`.
+    /// Name of the row: `topic/description`.
     pub name: String,
-    /// What the device's frames start with.
+    /// The first header of the device's frames.
     pub link_header: LinkHeader,
     /// The frame, from its MAC addresses on, or from its IP header on.
     pub frame: Vec<u8>,
     /// The policy in force.
     pub rules: Rules,
-    /// The verdict it must get.
+    /// The wanted verdict.
     pub want: Verdict,
 }
 
 impl Row {
-    /// The frame as both judges take it.
+    /// The frame in the form that both judges take.
     pub fn bytes(&self) -> Bytes<'_> {
         Bytes {
             link_header: self.link_header,
@@ -47,25 +47,25 @@ pub const OTHER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 /// Another address of the node, which [`Rules::Destinations`] does not guard.
 pub const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11);
 
-/// What the node's routes take IPv4 packets out of IPv6 for: an address that ends a segment.
+/// The segment identifier at which the node's routes decapsulate IPv4 packets.
 pub const SID4: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 4);
-/// The same for IPv6 packets.
+/// The segment identifier at which they decapsulate IPv6 packets.
 pub const SID6: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 6);
 
 /// The same by another kind of route.
 pub const SID6_NEXT_HOP: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 0x66);
 
-/// Who sends a packet.
+/// The source of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Somebody outside the authorized ranges.
+    /// A source outside the authorized ranges.
     Unlisted,
-    /// Somebody inside.
+    /// A source inside them.
     Listed,
 }
 
 impl Who {
-    /// Both.
+    /// Both sources.
     pub const BOTH: [Self; 2] = [Self::Unlisted, Self::Listed];
 
     /// The IPv4 address.
@@ -142,7 +142,7 @@ impl Rows {
         });
     }
 
-    /// The same frame from a stranger and from a listed source.
+    /// The same frame from an unlisted and a listed source.
     pub(super) fn pair(
         &mut self,
         name: &str,
@@ -178,17 +178,17 @@ impl Rows {
         self.pair(name, frame, Drop(why), Pass(AuthorizedUnclassifiable));
     }
 
-    /// A frame that must not be lost, whoever sends it.
+    /// A frame that must pass from any source.
     pub(super) fn ordinary(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: PassReason) {
         self.pair(name, frame, Pass(why), Pass(why));
     }
 
-    /// A frame that must go, whoever sends it.
+    /// A frame that must be dropped from any source.
     pub(super) fn hostile(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: DropReason) {
         self.pair(name, frame, Drop(why), Drop(why));
     }
 
-    /// IPv6 packets behind whatever `chain` puts in front: the protected ports, their neighbours, and UDP.
+    /// IPv6 packets after the headers of `chain`: the protected ports, their neighbours, and UDP.
     pub(super) fn chain(&mut self, name: &str, chain: impl Fn(V6) -> V6) {
         for port in [443, 6443] {
             self.segment(&format!("{name}/tcp-{port}"), |who| {
@@ -202,11 +202,11 @@ impl Rows {
     }
 }
 
-/// Where random tests start: `$APIFENCE_TEST_SEED`, or the same place each time.
+/// The seed of random tests: `$APIFENCE_TEST_SEED`, or a constant.
 ///
 /// # Panics
 ///
-/// If the variable is no number.
+/// If the variable is not a number.
 pub fn seed() -> u64 {
     std::env::var("APIFENCE_TEST_SEED")
         .map_or(6443, |seed| seed.parse().expect("a seed is a number"))
@@ -217,11 +217,11 @@ pub(super) fn ip(address: &str) -> IpAddr {
     address.parse().expect("the table writes addresses right")
 }
 
-/// What a judgement counts as.
+/// The verdict of a judgement.
 ///
 /// # Panics
 ///
-/// If its slot has no verdict.
+/// If its index has no verdict.
 pub fn verdict(judgement: &Judgement) -> Verdict {
     Verdict::from_index(judgement.verdict_index).expect("every judgement has a verdict")
 }

@@ -8,10 +8,10 @@ use ipnet::IpNet;
 /// A policy by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rules {
-    /// The usual: some ranges of both families, everything guarded.
+    /// The usual policy: some ranges of both families, every destination guarded.
     #[default]
     Enforce,
-    /// The same ranges, nothing dropped.
+    /// The same ranges, in monitor mode.
     Monitor,
     /// The list emptied on purpose.
     Off,
@@ -19,15 +19,15 @@ pub enum Rules {
     Destinations,
     /// Other ports than the usual two.
     Ports,
-    /// Everybody, both families.
+    /// Every source of both families.
     Anyone,
-    /// Everybody over IPv4, nobody over IPv6.
+    /// Every IPv4 source, no IPv6 source.
     AnyoneV4,
-    /// Everybody over IPv6, nobody over IPv4.
+    /// Every IPv6 source, no IPv4 source.
     AnyoneV6,
-    /// Nobody.
+    /// No source.
     Nobody,
-    /// The usual ranges, on a node that takes packets out of others without a device, in every way there is.
+    /// The usual ranges, on a node that decapsulates without a device, in every possible way.
     Decapsulating,
     /// A slot that user space never wrote: all of it is zero.
     Unfilled,
@@ -46,11 +46,11 @@ pub(super) const RANGES: [&str; 9] = [
     "64:ff9b::/96",
 ];
 
-/// What [`Rules::Destinations`] guards.
+/// The destinations that [`Rules::Destinations`] guards.
 const GUARDED: [&str; 2] = ["192.0.2.10/32", "2001:db8::10/128"];
 
 impl Rules {
-    /// All of them.
+    /// All policies.
     pub const ALL: [Self; 11] = [
         Self::Enforce,
         Self::Monitor,
@@ -65,7 +65,7 @@ impl Rules {
         Self::Unfilled,
     ];
 
-    /// The authorized ranges as the user writes them; empty where the list switches enforcement off.
+    /// The authorized ranges as the user writes them; empty if the list switches enforcement off.
     pub fn ranges(self) -> Vec<&'static str> {
         match self {
             Self::Enforce
@@ -89,7 +89,7 @@ impl Rules {
         }
     }
 
-    /// The options of `apifence attach` that put it in force, but for the ranges.
+    /// The options of `apifence attach` for this policy, without the ranges.
     pub fn options(self) -> Vec<String> {
         let mut words = vec!["--no-node-addresses".to_owned()];
         match self {
@@ -150,7 +150,8 @@ fn empty_gate() -> &'static PolicyHeader {
 fn holds(ranges: &[&str], address: IpAddr) -> bool {
     ranges.iter().any(|range| {
         let range: IpNet = range.parse().expect("the table writes ranges right");
-        // An IPv4 range never holds an IPv6 address, embedded or not: `ipnet` keeps the families apart.
+        // An IPv4 range never holds an IPv6 address, embedded or not: `ipnet` keeps the families
+        // apart.
         range.contains(&address) && range.addr().is_ipv4() == address.is_ipv4()
     })
 }

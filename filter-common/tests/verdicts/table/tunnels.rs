@@ -1,5 +1,6 @@
-//! Packets inside packets. Linux takes one out by itself right behind a segment routing or RPL header, and behind any chain of headers
-//! where a route ends a segment; anything else needs a tunnel device, which gets a filter of its own.
+//! Packets inside packets. Linux itself decapsulates directly after a segment routing or RPL
+//! header, and after any chain of headers if a route ends a segment. Anything else needs a tunnel
+//! device, which gets a filter of its own.
 
 use filter_common::{
     DropReason::{
@@ -46,14 +47,14 @@ const TUNNELS: [(&str, Add); 5] = [
     ("rpl", |packet| packet.routing(3, 0, &[NODE6])),
 ];
 
-/// Numbers of the inner packet by its family.
+/// Next-header numbers of the inner packet by its family.
 const INNER: [(&str, u8); 2] = [("ipv4", 4), ("ipv6", 41)];
 
 fn syn(number: u8, who: Who, port: u16) -> Vec<u8> {
     super::row::syn_packet(number == 41, who, port)
 }
 
-/// The inner source decides, and the outer one vouches for nothing.
+/// The inner source decides, and the outer source does not count.
 fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
     for (family, number) in INNER {
         for outer in Who::BOTH {
@@ -141,7 +142,7 @@ fn cut(rows: &mut Rows, kind: &str, tunnel: Add) {
                 };
                 let name = format!("tunnels/{kind}/{family}-cut-to-{len}/{}", who.word());
                 rows.add(&*name, packet.clone().cut(front + len).frame(), want);
-                // With the rest as padding it is no longer.
+                // With the rest as padding it is not longer.
                 let outer_len = u16::try_from(front + len).expect("it is short");
                 let name = format!("tunnels/{kind}/{family}-outer-length-{len}/{}", who.word());
                 rows.add(name, packet.payload_len(outer_len).frame(), want);
@@ -182,7 +183,7 @@ fn nested(rows: &mut Rows) {
         },
         HeadersTooDeep,
     );
-    // Only the inner packet's destination is one.
+    // Only the inner packet's destination is a guarded one.
     let around = |inner: V6| {
         v6(Who::Unlisted)
             .segments(0, &[NODE6])
@@ -208,7 +209,7 @@ fn nested(rows: &mut Rows) {
     );
 }
 
-/// In front of a packet, but not a segment routing or RPL header right there.
+/// In front of a packet, but not directly after a segment routing or RPL header.
 const OTHER_FRONTS: [(&str, Add); 8] = [
     ("bare", |packet| packet),
     ("behind-options", |packet| packet.destination_options(8)),
@@ -231,7 +232,7 @@ const OTHER_FRONTS: [(&str, Add); 8] = [
     }),
 ];
 
-/// Without a route that ends a segment these need a device, or are nothing to Linux.
+/// Without a route that ends a segment these need a device, or Linux ignores them.
 fn not_taken_out(rows: &mut Rows) {
     for (family, number) in INNER {
         for (name, front) in OTHER_FRONTS {
@@ -248,7 +249,7 @@ fn not_taken_out(rows: &mut Rows) {
     }
 }
 
-/// With such a route the inner packet is judged, wherever it begins.
+/// With such a route the inner packet is judged, at any offset.
 fn taken_out(rows: &mut Rows) {
     let rules = Rules::Decapsulating;
     let kinds = [
@@ -294,7 +295,8 @@ fn taken_out(rows: &mut Rows) {
             }
         }
     }
-    // The first of several fragments: Linux looks for the inner packet before it waits for the rest.
+    // The first of several fragments: Linux looks for the inner packet before it waits for the
+    // rest.
     for len in [0, 8, 40, 44] {
         let packet = V6::new(Who::Listed.v6(), SID6).fragment(0, true, 1);
         let packet = packet
@@ -316,7 +318,7 @@ fn taken_out(rows: &mut Rows) {
         later.frame(),
         Pass(LaterFragment),
     );
-    // IPv4 is not taken out of: what is in it needs a device.
+    // Linux does not decapsulate from IPv4 here: that needs a device.
     for (family, number) in INNER {
         let packet = v4(Who::Unlisted).payload(number, &syn(number, Who::Unlisted, 6443));
         rows.under(
