@@ -73,7 +73,7 @@ fn deadline(ran: &Ran) -> Result<Timestamp> {
 }
 
 #[test]
-fn what_attach_would_change_is_shown_and_told() -> Result<()> {
+fn attach_shows_its_changes_before_and_after() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

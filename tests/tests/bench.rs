@@ -36,7 +36,7 @@ fn flood(road: &Road, family: Family) -> Result<()> {
 }
 
 #[test]
-fn a_flood_arrives_to_the_frame_and_is_counted_so() -> Result<()> {
+fn every_frame_of_a_flood_arrives_and_is_counted() -> Result<()> {
     let road = Road::new("flooded", false)?;
     let filter = Apifence::new(road.node())?;
     // Every source is near a range, and in none.
@@ -61,7 +61,7 @@ fn a_flood_arrives_to_the_frame_and_is_counted_so() -> Result<()> {
 }
 
 #[test]
-fn without_a_filter_the_stack_takes_the_segments_for_whole() -> Result<()> {
+fn without_a_filter_the_stack_accepts_the_segments() -> Result<()> {
     for family in Family::BOTH {
         let road = Road::new("flooded", false)?;
         let node: IpAddr = NODE[family as usize].parse()?;

@@ -252,7 +252,7 @@ const FOLDERS: [&str; 6] = [
 ];
 
 #[test]
-fn every_distribution_says_where_its_pods_are() -> Result<()> {
+fn pod_cidrs_are_read_for_every_distribution() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     own_etc()?;

@@ -122,7 +122,7 @@ fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
 }
 
 #[test]
-fn a_cidr_of_the_cluster_that_is_taken_out_was_one_of_nodes() -> Result<()> {
+fn nodes_in_a_removed_cluster_cidr_are_named() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -141,7 +141,7 @@ fn a_cidr_of_the_cluster_that_is_taken_out_was_one_of_nodes() -> Result<()> {
 }
 
 #[test]
-fn administrators_by_ssh_are_told() -> Result<()> {
+fn administrators_on_ssh_are_named() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -190,7 +190,7 @@ fn kubeadm(namespace: &Namespace) -> Result<StandIn> {
 }
 
 #[test]
-fn the_first_enforcement_on_a_node_wants_to_know_the_cluster() -> Result<()> {
+fn the_first_enforcement_on_a_node_needs_the_cluster_cidrs() -> Result<()> {
     let [node, client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
     let kubelet = kubeadm(&node)?;
@@ -245,7 +245,7 @@ fn the_first_enforcement_on_a_node_wants_to_know_the_cluster() -> Result<()> {
 }
 
 #[test]
-fn insisting_or_naming_the_cluster_is_enough() -> Result<()> {
+fn force_or_the_cluster_cidrs_are_enough() -> Result<()> {
     let site = Site::new()?;
     let attach = [&ATTACH[..], &["--cluster-cidrs", "10.244.0.0/16"]].concat();
     for words in [attach, [&ATTACH[..], &["--force"]].concat()] {
@@ -302,8 +302,8 @@ fn a_port_of_another_program_needs_force() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_in_front_of_the_server_is_no_stranger_and_another_program_is_where_nobody_chose()
--> Result<()> {
+fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_is_not() -> Result<()>
+{
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     for (name, words) in [

@@ -295,7 +295,7 @@ fn run_detaches_at_its_end_if_the_file_says_so() -> Result<()> {
 }
 
 #[test]
-fn what_config_shows() -> Result<()> {
+fn config_shows_settings_and_their_sources() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?.with_ranges_file("/etc/apifence/ranges");
     fs::write(
@@ -337,7 +337,7 @@ fn what_config_shows() -> Result<()> {
 }
 
 #[test]
-fn refusals() -> Result<()> {
+fn errors_of_the_config_file_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let mut said = Vec::new();
@@ -401,7 +401,7 @@ fn refusals() -> Result<()> {
 }
 
 #[test]
-fn drift() -> Result<()> {
+fn drift_of_the_config_file_matches_its_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;

@@ -78,7 +78,7 @@ fn whatever_setting_cuts_a_connection_names_it() -> Result<()> {
 }
 
 #[test]
-fn what_goes_on_is_not_named() -> Result<()> {
+fn connections_that_stay_are_not_named() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _servers = [443, PORT].map(|port| Echo::new(&site.node, port));

@@ -72,7 +72,7 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
 }
 
 #[test]
-fn a_file_that_breaks_during_the_trial_and_is_mended_is_followed() -> Result<()> {
+fn a_file_that_breaks_during_the_trial_and_is_fixed_is_followed() -> Result<()> {
     let cluster = Cluster::new()?;
     let filter = Apifence::new(&cluster.node)?;
     let _server = Echo::new(&cluster.node, PORT)?;
@@ -211,7 +211,7 @@ fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
 }
 
 #[test]
-fn administrators_are_known_over_ipv6_and_whatever_port_they_log_in_on() -> Result<()> {
+fn administrators_are_known_over_ipv6_and_on_any_ssh_port() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

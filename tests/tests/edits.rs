@@ -111,7 +111,7 @@ fn a_config_map_is_put_in_force_and_not_written() -> Result<()> {
 
 /// `add` builds on the edited file, and `set` does not: the output is right for both.
 #[test]
-fn what_becomes_of_an_edit_that_was_not_in_force_is_told() -> Result<()> {
+fn a_change_reports_an_edit_that_was_not_in_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -130,7 +130,7 @@ fn what_becomes_of_an_edit_that_was_not_in_force_is_told() -> Result<()> {
 
 /// A first `attach` without a confirmation leaves a file without edits.
 #[test]
-fn an_attach_after_one_that_lapsed_speaks_of_no_edit() -> Result<()> {
+fn an_attach_after_an_unconfirmed_one_reports_no_edit() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     fs::write(filter.ranges_file(), "198.51.100.0/24\n")?;

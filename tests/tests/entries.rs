@@ -133,7 +133,7 @@ fn expired_entries_of_a_file_authorize_no_source() -> Result<()> {
 }
 
 #[test]
-fn entries_show_what_they_are_used_for() -> Result<()> {
+fn entries_show_their_usage() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -188,7 +188,7 @@ fn entries_show_what_they_are_used_for() -> Result<()> {
 }
 
 #[test]
-fn lists_are_kept_and_can_be_rolled_back_to() -> Result<()> {
+fn lists_are_kept_for_rollback() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -238,7 +238,7 @@ fn lists_are_kept_and_can_be_rolled_back_to() -> Result<()> {
 
 /// For a range that is listed twice, the longest-lived entry decides, and it counts once.
 #[test]
-fn of_a_range_that_is_listed_twice_the_longest_lived_is_told() -> Result<()> {
+fn the_longest_lived_entry_of_a_range_decides() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let hours = |hours: i64| {
@@ -275,7 +275,7 @@ fn of_a_range_that_is_listed_twice_the_longest_lived_is_told() -> Result<()> {
 
 /// `add` means to authorize the range, so it warns that the range is about to expire.
 #[test]
-fn a_range_that_goes_on_to_expire_is_told_so() -> Result<()> {
+fn a_range_that_still_expires_is_reported() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -296,7 +296,7 @@ fn a_range_that_goes_on_to_expire_is_told_so() -> Result<()> {
 
 /// `status` keeps warning of a list that authorizes every source, in any notation.
 #[test]
-fn status_tells_that_everyone_is_let_in_however_that_is_written() -> Result<()> {
+fn status_warns_of_a_list_that_authorizes_every_source() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;

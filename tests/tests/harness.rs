@@ -10,7 +10,7 @@ use tests::{
 };
 
 #[test]
-fn without_a_filter_everyone_gets_in() -> Result<()> {
+fn without_a_filter_every_source_gets_in() -> Result<()> {
     let site = Site::new()?;
     let _server = Echo::new(&site.node, 6443)?;
     for (namespace, addresses) in [(&site.admin, ADMIN), (&site.stranger, STRANGER)] {

@@ -55,7 +55,7 @@ impl Drop for Bound<'_> {
 }
 
 #[test]
-fn nothing_is_said_to_be_done_where_the_file_cannot_be_replaced() -> Result<()> {
+fn no_success_is_reported_if_the_file_cannot_be_replaced() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -97,7 +97,7 @@ fn nothing_is_said_to_be_done_where_the_file_cannot_be_replaced() -> Result<()> 
 }
 
 #[test]
-fn a_rewrite_keeps_whose_the_file_is() -> Result<()> {
+fn a_rewrite_keeps_the_owner_of_the_file() -> Result<()> {
     let node = Namespace::new("node")?;
     let filter = Apifence::new(&node)?;
     let file = filter.ranges_file();

@@ -25,7 +25,7 @@ const LITTLE: usize = 4096;
 
 /// The verbs and arguments for typical typing errors.
 #[test]
-fn what_is_typed_is_named() -> Result<()> {
+fn typing_errors_are_named() -> Result<()> {
     let node = Namespace::new("node")?;
     let filter = Apifence::new(&node)?;
     let mut said = Vec::new();
@@ -170,7 +170,7 @@ fn utf16(text: &str, mark: bool) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_file_holds_is_named() -> Result<()> {
+fn errors_in_a_file_are_named() -> Result<()> {
     let node = Namespace::new("node")?;
     let filter = Apifence::new(&node)?;
     let lines = |line: &dyn Fn(usize) -> String| (0..60_000).map(line).collect::<String>();
@@ -277,7 +277,7 @@ fn what_a_file_holds_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_file_of_faults_is_told_in_a_few_lines_everywhere() -> Result<()> {
+fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -355,7 +355,7 @@ fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
 }
 
 #[test]
-fn a_list_says_whom_it_lets_in() -> Result<()> {
+fn a_list_shows_the_sources_that_it_authorizes() -> Result<()> {
     let node = Namespace::new("node")?;
     let filter = Apifence::new(&node)?;
     let said = all(
@@ -374,7 +374,7 @@ fn a_list_says_whom_it_lets_in() -> Result<()> {
 }
 
 #[test]
-fn times_are_taken_as_they_are_meant_or_refused() -> Result<()> {
+fn times_are_parsed_as_meant_or_refused() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

@@ -34,7 +34,7 @@ fn stranger(family: Family) -> String {
 }
 
 #[test]
-fn me_is_where_the_session_comes_from() -> Result<()> {
+fn me_is_the_source_address_of_the_session() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;

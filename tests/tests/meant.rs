@@ -81,7 +81,7 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
 }
 
 #[test]
-fn an_expiry_without_effect_is_told() -> Result<()> {
+fn an_expiry_without_effect_is_reported() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -110,7 +110,7 @@ fn an_expiry_without_effect_is_told() -> Result<()> {
 }
 
 #[test]
-fn a_change_of_comments_alone_is_told_and_kept() -> Result<()> {
+fn a_change_of_comments_alone_is_reported_and_kept() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -145,7 +145,7 @@ fn a_change_of_comments_alone_is_told_and_kept() -> Result<()> {
 }
 
 #[test]
-fn what_has_expired_is_taken_out() -> Result<()> {
+fn expired_entries_are_removed() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -294,7 +294,7 @@ fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
 
 /// Without an edit the output mentions none.
 #[test]
-fn no_edit_is_told_of_where_there_is_none() -> Result<()> {
+fn without_an_edit_none_is_reported() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -413,7 +413,7 @@ fn a_change_that_changes_nothing_says_so() -> Result<()> {
 
 /// The words about entries do not depend on a filter.
 #[test]
-fn without_a_filter_the_words_are_the_same() -> Result<()> {
+fn without_a_filter_the_output_is_the_same() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;

@@ -256,7 +256,7 @@ fn a_taken_port_does_not_open_the_other() -> Result<()> {
 
 /// With port 0 the kernel chooses the port, so the log must name it.
 #[test]
-fn a_port_that_the_kernel_chose_is_told() -> Result<()> {
+fn a_port_that_the_kernel_chose_is_logged() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let anywhere = ["--metrics-listen", "127.0.0.1:0"];

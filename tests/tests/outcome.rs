@@ -14,7 +14,7 @@ const PORT: u16 = 6443;
 
 /// A list that is in force counts as success, even if the output cannot be written.
 #[test]
-fn the_exit_status_says_what_became_of_the_list() -> Result<()> {
+fn the_exit_status_is_that_of_the_change() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -64,7 +64,7 @@ fn a_filter_that_is_off_is_off_where_output_cannot_be_written() -> Result<()> {
 /// Every call to the kernel in a change fails once: exit status 0 means that the change is in
 /// force.
 #[test]
-fn a_call_that_fails_is_told_by_the_exit_status() -> Result<()> {
+fn the_exit_status_shows_a_failed_call() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;

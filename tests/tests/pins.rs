@@ -238,7 +238,7 @@ fn run_of_another_layout_is_seen() -> Result<()> {
 /// Commands that only test whether `run` is there do not keep it from starting, and do not block
 /// each other.
 #[test]
-fn a_look_at_the_lock_of_run_is_not_taken_for_run() -> Result<()> {
+fn a_test_of_the_lock_of_run_is_not_taken_for_run() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     fs::create_dir_all(filter.bpffs().join("watch"))?;

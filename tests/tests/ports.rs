@@ -257,7 +257,7 @@ fn rules_of_iptables_nft_are_understood() -> Result<()> {
 }
 
 #[test]
-fn tables_that_cannot_be_read_are_told_and_are_no_obstacle() -> Result<()> {
+fn unreadable_tables_are_reported_and_block_no_change() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     sh(

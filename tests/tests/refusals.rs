@@ -192,7 +192,7 @@ fn without_a_default_route_an_interface_must_be_named() -> Result<()> {
 }
 
 #[test]
-fn the_interfaces_of_the_default_routes_are_taken_if_none_is_named() -> Result<()> {
+fn the_interfaces_of_the_default_routes_are_guarded_if_none_is_named() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&["attach", "--authorized-ip-ranges", ADMIN_RANGES])?;
@@ -298,7 +298,7 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
 
 /// An unset variable is an empty word: it must not open the port.
 #[test]
-fn an_empty_list_opens_only_if_it_is_insisted_on() -> Result<()> {
+fn an_empty_list_opens_only_with_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 443)?;

@@ -22,7 +22,7 @@ const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
 const UNIT: &str = include_str!("../../deploy/apifence.service");
 
 #[test]
-fn the_service_manager_is_told() -> Result<()> {
+fn the_service_manager_is_notified() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     fs::write(filter.ranges_file(), LIST)?;
@@ -83,7 +83,7 @@ fn bounded(capabilities: &[String]) -> Command {
 }
 
 #[test]
-fn the_capabilities_of_the_unit_are_enough_and_none_is_too_many() -> Result<()> {
+fn the_unit_has_exactly_the_capabilities_that_are_needed() -> Result<()> {
     let bound = "CapabilityBoundingSet=";
     let bound = UNIT.lines().find_map(|line| line.strip_prefix(bound));
     let all: Vec<String> = bound

@@ -156,7 +156,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
 
 /// `run` reports what a file that it follows opens, with the previous value.
 #[test]
-fn settings_that_change_under_run_are_told_one_by_one() -> Result<()> {
+fn settings_that_change_under_run_are_logged_one_by_one() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 9345)?;
@@ -195,8 +195,7 @@ fn settings_that_change_under_run_are_told_one_by_one() -> Result<()> {
 
 /// An unknown name may mean a port that stays open.
 #[test]
-fn a_variable_that_is_not_known_or_not_understood_stops_what_puts_settings_in_force() -> Result<()>
-{
+fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
@@ -244,7 +243,7 @@ fn a_variable_that_is_not_known_or_not_understood_stops_what_puts_settings_in_fo
 
 /// A service must start, and a broken setting puts nothing in force.
 #[test]
-fn run_goes_by_the_policy_last_in_force_where_a_variable_is_broken() -> Result<()> {
+fn run_uses_the_last_policy_if_a_variable_is_invalid() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 9345)?;

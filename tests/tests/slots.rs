@@ -322,7 +322,7 @@ fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
 /// The slot that a reader has chosen is emptied during its read as soon as a change is in force;
 /// this reader is slow.
 #[test]
-fn who_reads_while_the_list_is_changed_reads_one_list() -> Result<()> {
+fn a_reader_during_a_change_reads_one_list() -> Result<()> {
     const READS: usize = 40;
     let namespace = Namespace::new("node")?;
     let (apifence, _) = attach(&namespace)?;

@@ -87,7 +87,7 @@ fn ways_past_the_filter_are_warned_of() -> Result<()> {
 }
 
 #[test]
-fn what_may_hit_the_wrong_ones_is_warned_of() -> Result<()> {
+fn filters_that_hit_other_connections_are_warned_of() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -138,7 +138,7 @@ fn generic_xdp_is_warned_of() -> Result<()> {
 
 /// Every warning here is a way in: an unlisted source connects through it.
 #[test]
-fn what_destinations_leave_open_is_warned_of() -> Result<()> {
+fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
     const CLUSTER_IP: &str = "10.96.0.1";
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
@@ -197,7 +197,7 @@ fn what_destinations_leave_open_is_warned_of() -> Result<()> {
 }
 
 #[test]
-fn a_bridge_of_pods_is_no_way_in() -> Result<()> {
+fn a_bridge_of_pods_causes_no_warning() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
@@ -249,7 +249,7 @@ fn shown(filter: &Apifence<'_>) -> Result<Vec<(String, String, bool)>> {
 }
 
 #[test]
-fn an_acknowledged_warning_is_not_told_and_a_new_one_is() -> Result<()> {
+fn only_warnings_without_acknowledgement_are_shown() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&[&ATTACH[..], &["--xdp-mode", "generic"]].concat())?;
@@ -332,7 +332,7 @@ fn an_acknowledged_warning_is_not_told_and_a_new_one_is() -> Result<()> {
 }
 
 #[test]
-fn what_must_be_put_right_cannot_be_acknowledged() -> Result<()> {
+fn serious_warnings_cannot_be_acknowledged() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;

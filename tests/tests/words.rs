@@ -20,7 +20,7 @@ use tests::{
 };
 
 #[test]
-fn help() -> Result<()> {
+fn help_matches_its_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     for command in [
@@ -59,7 +59,7 @@ fn help() -> Result<()> {
 }
 
 #[test]
-fn a_days_work() -> Result<()> {
+fn everyday_commands_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let said = all(
@@ -106,7 +106,7 @@ fn a_days_work() -> Result<()> {
 }
 
 #[test]
-fn counters() -> Result<()> {
+fn counters_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -124,7 +124,7 @@ fn counters() -> Result<()> {
 }
 
 #[test]
-fn drift() -> Result<()> {
+fn drift_matches_its_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -145,7 +145,7 @@ fn drift() -> Result<()> {
 }
 
 #[test]
-fn errors() -> Result<()> {
+fn errors_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     site.node.ip("link add br0 type bridge")?;
     let filter = Apifence::new(&site.node)?;
@@ -225,7 +225,7 @@ fn errors() -> Result<()> {
 
 /// JSON objects. A field here is a promise.
 #[test]
-fn objects() -> Result<()> {
+fn json_matches_its_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let json = |words: &[&str]| filter.run(&[&["-o", "json"], words].concat());
@@ -249,7 +249,7 @@ fn coarse_clock() -> Result<TimeSpec> {
 }
 
 #[test]
-fn who_was_refused() -> Result<()> {
+fn refused_sources_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
@@ -282,7 +282,7 @@ fn who_was_refused() -> Result<()> {
 }
 
 #[test]
-fn a_friday_evening() -> Result<()> {
+fn expiring_entries_and_rollback_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
@@ -342,7 +342,7 @@ fn a_friday_evening() -> Result<()> {
 }
 
 #[test]
-fn refusals_of_changes() -> Result<()> {
+fn refusals_of_changes_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let mut said = all(
@@ -394,7 +394,7 @@ fn refusals_of_changes() -> Result<()> {
 }
 
 #[test]
-fn the_shell_and_the_manual_are_told_every_command() -> Result<()> {
+fn completions_and_manual_name_every_command() -> Result<()> {
     let namespace = tests::netns::Namespace::new("desk")?;
     let filter = Apifence::new(&namespace)?;
     let help = filter.ok(&["--help"])?;

@@ -193,7 +193,7 @@ mod tests {
     use super::Distribution;
 
     #[test]
-    fn descendants_are_their_ancestors() {
+    fn a_descendant_counts_as_its_ancestor() {
         let of = Distribution::from_os_release;
         assert_eq!(of("ID=debian\nVERSION_ID=\"12\"\n"), Distribution::Debian);
         assert_eq!(

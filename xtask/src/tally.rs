@@ -170,7 +170,7 @@ test result: \u{1b}[31mFAILED\u{1b}[0m. 10 passed; 1 failed; 0 ignored; 0 measur
     }
 
     #[test]
-    fn nothing_run_is_no_success() {
+    fn no_test_run_is_a_failure() {
         let output = "     Running unittests src/lib.rs (target/debug/deps/tests-0123)\n\
                       test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s\n";
         assert!(tally(output, true).complaint(false).is_some());

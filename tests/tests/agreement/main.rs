@@ -39,17 +39,17 @@ const STEPS: usize = 40;
 const LONG: usize = 60;
 
 #[test]
-fn a_seed_that_stays() -> Result<()> {
+fn commands_file_and_packets_agree_for_one_seed() -> Result<()> {
     script(8005, STEPS)
 }
 
 #[test]
-fn another_seed_that_stays() -> Result<()> {
+fn commands_file_and_packets_agree_for_another_seed() -> Result<()> {
     script(7007, STEPS)
 }
 
 #[test]
-fn a_seed_of_ones_own() -> Result<()> {
+fn commands_file_and_packets_agree_for_a_chosen_seed() -> Result<()> {
     let number = |name| {
         std::env::var(name)
             .ok()

@@ -22,32 +22,32 @@ use tests::{
 };
 
 #[test]
-fn plain() -> Result<()> {
+fn ethernet_leaks_and_loses_nothing() -> Result<()> {
     everything(Road::Ethernet, 1500, false)
 }
 
 #[test]
-fn with_conntrack() -> Result<()> {
+fn ethernet_with_conntrack_leaks_and_loses_nothing() -> Result<()> {
     everything(Road::Ethernet, 1500, true)
 }
 
 #[test]
-fn jumbo() -> Result<()> {
+fn jumbo_frames_leak_and_lose_nothing() -> Result<()> {
     everything(Road::Ethernet, 9000, false)
 }
 
 #[test]
-fn jumbo_with_conntrack() -> Result<()> {
+fn jumbo_frames_with_conntrack_leak_and_lose_nothing() -> Result<()> {
     everything(Road::Ethernet, 9000, true)
 }
 
 #[test]
-fn without_an_ethernet_header() -> Result<()> {
+fn packets_without_ethernet_leak_and_lose_nothing() -> Result<()> {
     everything(Road::Tun, 1500, false)
 }
 
 #[test]
-fn without_an_ethernet_header_with_conntrack() -> Result<()> {
+fn packets_without_ethernet_with_conntrack_leak_and_lose_nothing() -> Result<()> {
     everything(Road::Tun, 1500, true)
 }
 
@@ -105,7 +105,7 @@ fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
 
 /// If only some destinations are guarded, a route in the packet does not bypass the filter.
 #[test]
-fn destinations() -> Result<()> {
+fn a_route_in_a_packet_reaches_no_guarded_destination() -> Result<()> {
     for tracked in [false, true] {
         let cases = cases::routes();
         let open = run(&mut testbed(Road::Ethernet, 1500, tracked)?, &cases)?;

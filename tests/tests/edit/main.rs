@@ -233,7 +233,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
 }
 
 #[test]
-fn whatever_an_editor_leaves_is_a_list_or_is_refused() -> Result<()> {
+fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let editors = Editors::new()?;
@@ -299,7 +299,7 @@ fn whatever_an_editor_leaves_is_a_list_or_is_refused() -> Result<()> {
 }
 
 #[test]
-fn any_ranges_file_can_be_begun_with() -> Result<()> {
+fn any_ranges_file_can_be_edited() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let editors = Editors::new()?;
@@ -390,7 +390,7 @@ fn the_editor_is_the_one_that_is_named() -> Result<()> {
 }
 
 #[test]
-fn an_edit_reads_as_a_conversation() -> Result<()> {
+fn the_questions_of_an_edit_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
