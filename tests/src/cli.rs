@@ -158,7 +158,7 @@ impl<'a> Apifence<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Background::of(self.namespace.spawn(&mut command)?)
+        Background::from_child(self.namespace.spawn(&mut command)?)
     }
 
     fn finish<S: AsRef<std::ffi::OsStr>>(&self, command: &mut Command, arguments: &[S]) {
@@ -312,7 +312,7 @@ pub struct Background {
 
 impl Background {
     /// A process that was started with both streams in pipes.
-    pub fn of(mut child: Child) -> Result<Self> {
+    pub fn from_child(mut child: Child) -> Result<Self> {
         let (sender, lines) = mpsc::channel();
         let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().context("no stdout")?);
         let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().context("no stderr")?);

@@ -34,7 +34,7 @@ pub const NODE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 /// The addresses of the client, in the generator's namespace.
 pub const CLIENT: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 /// One more address there, outside every list.
-pub const STRANGER: &str = "192.0.2.99";
+pub const UNLISTED: &str = "192.0.2.99";
 /// The destination of the flood.
 pub const PORT: u16 = 6443;
 /// The near end.
@@ -97,7 +97,7 @@ impl Road {
                 ))?;
             }
         }
-        add_address(&road.near, NEAR, &format!("{STRANGER}/24"))?;
+        add_address(&road.near, NEAR, &format!("{UNLISTED}/24"))?;
         // A node without a filter sends its answers here.
         for gateway in CLIENT {
             road.node.ip(&format!("route add default via {gateway}"))?;

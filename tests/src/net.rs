@@ -290,12 +290,12 @@ pub fn tcp_counter(namespace: &Namespace, counter: &str) -> Result<u64> {
 /// Sends SYNs to a port some thousand times a second, each for a new connection, until dropped. It
 /// never waits for an answer: `InSegs` of its namespace counts those.
 #[derive(Debug)]
-pub struct Knocker {
+pub struct SynSender {
     stop: Arc<AtomicBool>,
     worker: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Knocker {
+impl SynSender {
     /// Starts to send.
     pub fn new(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<Self> {
         let stop = Arc::<AtomicBool>::default();
@@ -335,11 +335,11 @@ impl Knocker {
         worker
             .join()
             .expect("the thread does not panic")
-            .context("knock")
+            .context("send SYNs")
     }
 }
 
-impl Drop for Knocker {
+impl Drop for SynSender {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(worker) = self.worker.take() {

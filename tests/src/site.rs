@@ -20,7 +20,7 @@ pub const NODE: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 /// The administrator's addresses: inside `198.51.100.0/24` and `2001:db8:aa::/48`.
 pub const ADMIN: [&str; 2] = ["198.51.100.7", "2001:db8:aa::7"];
 /// The unlisted client's addresses: outside of both.
-pub const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
+pub const UNLISTED: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
 /// The ranges that hold the administrator's addresses and not the unlisted client's, as the command
 /// line takes them.
 pub const ADMIN_RANGES: &str = "198.51.100.0/24,2001:db8:aa::/48";
@@ -56,7 +56,7 @@ pub struct Site {
     /// The namespace of the authorized client.
     pub admin: Namespace,
     /// The namespace of the unlisted client.
-    pub stranger: Namespace,
+    pub unlisted: Namespace,
     router: Namespace,
 }
 
@@ -71,12 +71,12 @@ impl Site {
         let router = Namespace::new("router")?;
         router.sysctl("net/ipv4/ip_forward", "1")?;
         router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        let [node, admin, stranger] = [("node", NODE), ("admin", ADMIN), ("stranger", STRANGER)]
+        let [node, admin, unlisted] = [("node", NODE), ("admin", ADMIN), ("unlisted", UNLISTED)]
             .map(|(name, addresses)| connect_to(&router, name, mtu, &addresses));
         Ok(Self {
             node: node?,
             admin: admin?,
-            stranger: stranger?,
+            unlisted: unlisted?,
             router,
         })
     }
@@ -91,23 +91,23 @@ impl Site {
     }
 
     /// The unlisted client opens a connection to the node and uses it.
-    pub fn stranger_gets_in(&self, family: Family, port: u16) -> Result<TcpStream> {
+    pub fn unlisted_gets_in(&self, family: Family, port: u16) -> Result<TcpStream> {
         open(
-            &self.stranger,
-            ip(STRANGER[family as usize]),
+            &self.unlisted,
+            ip(UNLISTED[family as usize]),
             at(NODE[family as usize], port),
         )
     }
 
     /// The unlisted client's attempt gets no answer, and is dropped and counted as unauthorized.
-    pub fn stranger_is_dropped(
+    pub fn unlisted_is_dropped(
         &self,
         family: Family,
         port: u16,
         filter: &Apifence<'_>,
     ) -> Result<()> {
         self.is_dropped(
-            STRANGER[family as usize],
+            UNLISTED[family as usize],
             at(NODE[family as usize], port),
             filter,
         )
@@ -121,15 +121,15 @@ impl Site {
         filter: &Apifence<'_>,
     ) -> Result<()> {
         filter
-            .drops(|| silent(&self.stranger, ip(source), target))
+            .drops(|| silent(&self.unlisted, ip(source), target))
             .with_context(|| format!("{source} to {target}"))
     }
 
     /// UDP and ICMP from the unlisted client to the node, which the filter must not touch.
     pub fn other_protocols_pass(&self, family: Family, port: u16) -> Result<()> {
-        let [source, node] = [STRANGER, NODE].map(|addresses| addresses[family as usize]);
-        udp((&self.stranger, ip(source)), (&self.node, at(node, port)))?;
-        ping(&self.stranger, ip(source), ip(node))
+        let [source, node] = [UNLISTED, NODE].map(|addresses| addresses[family as usize]);
+        udp((&self.unlisted, ip(source)), (&self.node, at(node, port)))?;
+        ping(&self.unlisted, ip(source), ip(node))
     }
 
     /// Gives the node one more address.
@@ -147,8 +147,8 @@ impl Site {
     }
 
     /// Gives the unlisted client one more address.
-    pub fn add_stranger(&self, address: &str) -> Result<()> {
-        add(&self.router, "stranger", &self.stranger, address)
+    pub fn add_unlisted(&self, address: &str) -> Result<()> {
+        add(&self.router, "unlisted", &self.unlisted, address)
     }
 }
 

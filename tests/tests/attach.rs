@@ -8,7 +8,7 @@ use serde_json::json;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
     net::Echo,
-    site::{ADMIN, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, Family, INTERFACE, Site, UNLISTED},
     wait::until,
 };
 
@@ -59,7 +59,7 @@ fn deadlines_count_from_the_activation() -> Result<()> {
     let least = start.as_second() + 4 + 2 - 1;
     ensure!(until_then.as_second() >= least, "from {start}: {ran}");
     until("the port is open again", || {
-        Ok(site.stranger_gets_in(Family::V4, PORT).is_ok())
+        Ok(site.unlisted_gets_in(Family::V4, PORT).is_ok())
     })?;
     ensure!(Timestamp::now().as_second() >= until_then.as_second() - 1);
     Ok(())
@@ -81,7 +81,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
     filter.ok(&ATTACH)?;
     let mut said = Vec::new();
     let more = ["--port", "6443,9345,8443", "--authorized-ip-ranges"];
-    let list = [ADMIN[0], STRANGER[0], ADMIN[1]].join(",");
+    let list = [ADMIN[0], UNLISTED[0], ADMIN[1]].join(",");
     let words = [&ATTACH[..3], &more, &[&list]].concat();
     let dry = [&words[..], &["--dry-run"]].concat();
     let shown = done(filter.run(&dry)?)?;
@@ -103,7 +103,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
     said.extend(all(&filter, &[&words, &same_again])?);
     ensure!(said.iter().all(|ran| ran.code == Some(0)), "{said:?}");
     // A dry run refuses the same input.
-    let _open = site.stranger_gets_in(Family::V4, PORT)?;
+    let _open = site.unlisted_gets_in(Family::V4, PORT)?;
     let cuts = ["--authorized-ip-ranges", "192.0.2.77"];
     for words in [
         [&ATTACH[..3], &cuts].concat(),
@@ -120,7 +120,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
         assert_eq!(real.stderr, dry.stderr);
         said.push(real);
     }
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     let output = [
         &["-o", "json"],
         &ATTACH[..3],

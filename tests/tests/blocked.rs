@@ -25,7 +25,7 @@ use tests::{
     mounts::{BPFFS, mount_bpffs},
     net::{Echo, Intruder, silent},
     scrape::{get, ready},
-    site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::until,
 };
 
@@ -46,7 +46,7 @@ fn detached_by_hand(site: &Site, filter: &Apifence<'_>) -> Result<usize> {
 /// Does the same with the link pinned at `link`.
 fn detached(site: &Site, link: &Path) -> Result<usize> {
     let target = at(NODE[Family::V4 as usize], PORT);
-    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
+    let intruder = Intruder::new(&site.unlisted, ip(UNLISTED[0]), target)?;
     let before = intruder.count();
     tests::kernel::detach_link(link)?;
     until("the filter is back", || {
@@ -55,7 +55,7 @@ fn detached(site: &Site, link: &Path) -> Result<usize> {
             .ip(&format!("link show {INTERFACE}"))?
             .contains("xdp"))
     })?;
-    silent(&site.stranger, ip(STRANGER[0]), target)?;
+    silent(&site.unlisted, ip(UNLISTED[0]), target)?;
     Ok(intruder.count() - before)
 }
 
@@ -212,21 +212,21 @@ fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     let mut daemon = started(&site, &filter)?;
     let target = at(NODE[0], PORT);
-    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
+    let intruder = Intruder::new(&site.unlisted, ip(UNLISTED[0]), target)?;
     for entry in fs::read_dir(filter.bpffs())? {
         fs::remove_dir_all(entry?.path())?;
     }
     daemon.line(|line| line.starts_with("warning: pins were gone"))?;
     ensure!(filter.json(&["status"])?["state"] == "enforcing");
     // Changes of the list still work, and the filter obeys them.
-    filter.ok(&["ranges", "add", STRANGER[1]])?;
-    site.stranger_gets_in(Family::V6, PORT)?;
+    filter.ok(&["ranges", "add", UNLISTED[1]])?;
+    site.unlisted_gets_in(Family::V6, PORT)?;
     ensure!(intruder.count() == 0, "{} got in", intruder.count());
     drop(intruder);
     // The filter outlives the process again.
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait()?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["detach"]).map(drop)
 }
 
@@ -242,7 +242,7 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
         .join(format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}"));
     let hidden = fs::File::open(interface)?;
     let target = at(NODE[0], PORT);
-    let intruder = Intruder::new(&site.stranger, ip(STRANGER[0]), target)?;
+    let intruder = Intruder::new(&site.unlisted, ip(UNLISTED[0]), target)?;
     mount_bpffs(Path::new(BPFFS))?;
     // It is not mounted for process 1, so pins in it would not stay: `run` says so and holds the
     // links.
@@ -276,7 +276,7 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
     })?;
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait()?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["detach"]).map(drop)
 }
 

@@ -11,7 +11,7 @@ use tests::{
     net::{Echo, exchange, open},
     netns::{Namespace, two_interfaces},
     scrape::get,
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     stand_in::StandIn,
     wait::{PATIENCE, until},
 };
@@ -28,7 +28,7 @@ fn write(path: &str, text: &str) -> Result<()> {
 
 /// `ranges remove` of the unlisted client's address is refused, because a node has it, and says so.
 fn is_a_node(filter: &Apifence<'_>, why: &str) -> Result<()> {
-    let remove = ["ranges", "remove", STRANGER[0]];
+    let remove = ["ranges", "remove", UNLISTED[0]];
     let dry = filter.run(&[&["-o", "json"], &remove[..], &["--dry-run"]].concat())?;
     // It names the connections that it cuts, refused or not.
     if let Ok(change) = serde_json::from_str::<Value>(&dry.stdout) {
@@ -60,26 +60,26 @@ fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
     own_etc()?;
     let _server = Echo::new(&site.node, PORT)?;
     let members = Echo::new(&site.node, 2380)?;
-    let _other_server = Echo::new(&site.stranger, PORT)?;
+    let _other_server = Echo::new(&site.unlisted, PORT)?;
     filter.ok(&ATTACH)?;
-    filter.ok(&["ranges", "add", STRANGER[0], "--comment", "worker"])?;
-    let mut stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--comment", "worker"])?;
+    let mut unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     let mut admin = site.admin_gets_in(Family::V4, PORT)?;
-    let change = filter.json(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
+    let change = filter.json(&["ranges", "remove", UNLISTED[0], "--dry-run"])?;
     ensure!(change["cut"][0]["kind"] == "client", "{change:#}");
     ensure!(
         change["cut"][0]["why"] == "listed as 203.0.113.9/32 (worker)",
         "{change:#}"
     );
 
-    let etcd = site.stranger_gets_in(Family::V4, 2380)?;
+    let etcd = site.unlisted_gets_in(Family::V4, 2380)?;
     is_a_node(&filter, "etcd peer")?;
     drop((etcd, members));
     until("the connection is gone", || {
-        let change = filter.json(&["ranges", "remove", STRANGER[0], "--dry-run"]);
+        let change = filter.json(&["ranges", "remove", UNLISTED[0], "--dry-run"]);
         Ok(change.is_ok_and(|change| change["cut"][0]["kind"] == "client"))
     })?;
-    let api = open(&site.node, ip(NODE[0]), at(STRANGER[0], PORT))?;
+    let api = open(&site.node, ip(NODE[0]), at(UNLISTED[0], PORT))?;
     is_a_node(&filter, "API server")?;
     drop(api);
 
@@ -114,9 +114,9 @@ fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
     is_a_node(&filter, "own subnet 203.0.113.0/24")?;
     site.node.ip(&format!("address del {address}"))?;
 
-    exchange(&mut stranger, PATIENCE)?;
-    filter.ok(&["ranges", "remove", STRANGER[0], "--force"])?;
-    filter.cuts(&mut stranger)?;
+    exchange(&mut unlisted, PATIENCE)?;
+    filter.ok(&["ranges", "remove", UNLISTED[0], "--force"])?;
+    filter.cuts(&mut unlisted)?;
     exchange(&mut admin, PATIENCE)?;
     Ok(())
 }
@@ -128,7 +128,7 @@ fn nodes_in_a_removed_cluster_cidr_are_named() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(filter.config_file(), "cluster_cidrs = [\"203.0.113.0/24\"]")?;
     filter.ok(&ATTACH)?;
-    let _stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    let _unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     let _admin = site.admin_gets_in(Family::V4, PORT)?;
     fs::write(filter.config_file(), "cluster_cidrs = [\"192.0.2.128/25\"]")?;
     let ran = filter.run(&[&ATTACH[..], &["--force"]].concat())?;
@@ -147,9 +147,9 @@ fn administrators_on_ssh_are_named() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     let _sshd = StandIn::new(&site.node, PROGRAM, "sshd", &["2222"])?;
     filter.ok(&ATTACH)?;
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
-    let _login = site.stranger_gets_in(Family::V4, 2222)?;
-    let remove = ["ranges", "remove", STRANGER[0]];
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
+    let _login = site.unlisted_gets_in(Family::V4, 2222)?;
+    let remove = ["ranges", "remove", UNLISTED[0]];
     let ran = filter.run(&[&remove[..], &["--dry-run"]].concat())?;
     let told = "203.0.113.9, logged in on this node by SSH, would be shut out from the protected ports (SSH itself is not filtered)";
     ensure!(format!("{ran}").contains(told), "{ran}");
@@ -157,7 +157,7 @@ fn administrators_on_ssh_are_named() -> Result<()> {
     let mut by = Command::new("env");
     by.arg(format!(
         "SSH_CONNECTION={} 50000 {} 22",
-        STRANGER[0], NODE[0]
+        UNLISTED[0], NODE[0]
     ));
     let ran = filter.run_by(by, &remove)?;
     refused(
@@ -266,7 +266,7 @@ fn force_or_the_cluster_cidrs_are_enough() -> Result<()> {
 }
 
 /// The API server, and a program on 443.
-fn beside(node: &Namespace, name: &str, words: &[&str]) -> Result<[StandIn; 2]> {
+fn server_and_program(node: &Namespace, name: &str, words: &[&str]) -> Result<[StandIn; 2]> {
     let server = StandIn::new(node, PROGRAM, "kube-apiserver", &["6443"])?;
     let other = StandIn::new(node, PROGRAM, name, &[words, &["443"]].concat())?;
     Ok([server, other])
@@ -276,7 +276,7 @@ fn beside(node: &Namespace, name: &str, words: &[&str]) -> Result<[StandIn; 2]> 
 fn a_port_of_another_program_needs_force() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
-    let web = beside(&site.node, "nginx", &[])?;
+    let web = server_and_program(&site.node, "nginx", &[])?;
     let words = format!("port 443 belongs to `nginx` (pid {}) here", web[1].pid());
     let ran = filter.run(&ATTACH)?;
     refused(&ran, INPUT, &[&words, "its clients would be dropped"])?;
@@ -285,14 +285,14 @@ fn a_port_of_another_program_needs_force() -> Result<()> {
             .contains("`--port 6443` protects the API server alone"),
         "{ran}"
     );
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&[&ATTACH[..], &["--port", "6443"]].concat())?;
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     // An additional port is checked like the first ones.
     let ran = filter.run(&[&ATTACH[..], &["--port", "443,6443"]].concat())?;
     refused(&ran, INPUT, &[&words])?;
     filter.ok(&[&ATTACH[..], &["--port", "443,6443", "--force"]].concat())?;
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     // From then on it is decided, after a reboot, too.
     filter.ok(&ATTACH)?;
     filter.boot()?;
@@ -310,13 +310,13 @@ fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_i
         ("haproxy", &["--connect", "192.0.2.10:6443"][..]),
         ("k3s-server", &[]),
     ] {
-        let _programs = beside(&site.node, name, words)?;
+        let _programs = server_and_program(&site.node, name, words)?;
         filter.ok(&[&ATTACH[..], &["--force"]].concat())?;
         filter.ok(&["detach"])?;
         filter.ok(&ATTACH)?;
         filter.ok(&["detach"])?;
     }
-    let _programs = beside(&site.node, "gitea", &[])?;
+    let _programs = server_and_program(&site.node, "gitea", &[])?;
     refused(
         &filter.run(&ATTACH)?,
         INPUT,
@@ -331,20 +331,20 @@ fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_i
 fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
-    let _programs = beside(&site.node, "traefik", &[])?;
+    let _programs = server_and_program(&site.node, "traefik", &[])?;
     fs::write(filter.ranges_file(), ADMIN_RANGES.replace(',', "\n") + "\n")?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     let told =
         daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped yet"))?;
     ensure!(told.contains("port 443 belongs to `traefik`"), "{told}");
     daemon.line(|line| line.starts_with("guarding"))?;
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     fs::write(filter.config_file(), "ports = [6443]\n")?;
     until("it is ready", || {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
     })?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
-    site.stranger_gets_in(Family::V4, 443).map(drop)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_gets_in(Family::V4, 443).map(drop)
 }
 
 /// Rules at prerouting, and whether they redirect port 443.
@@ -452,7 +452,7 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
         let status = filter.json(&["status"])?;
         ensure!(status["state"] == "monitoring", "{status:#}");
         ensure!(status["policy_source"] == "first_enforcement", "{status:#}");
-        site.stranger_gets_in(Family::V4, PORT).map(drop)
+        site.unlisted_gets_in(Family::V4, PORT).map(drop)
     };
     until("it was tried", || {
         let answer = get(&site.node, "/readyz");
@@ -493,6 +493,6 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
     })?;
     ensure!(filter.json(&["status"])?["state"] == "enforcing");
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }

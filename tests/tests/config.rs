@@ -13,7 +13,7 @@ use snapshot::{all, same};
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran, binary, refused},
     net::Echo,
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, Site, UNLISTED},
 };
 
 /// Runs `words` with these environment variables.
@@ -90,9 +90,9 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
     let _filtered = Echo::new(&site.node, 8003)?;
     let _open = Echo::new(&site.node, 8002)?;
     for family in Family::BOTH {
-        site.stranger_is_dropped(family, 8003, &filter)?;
+        site.unlisted_is_dropped(family, 8003, &filter)?;
         site.admin_gets_in(family, 8003)?;
-        site.stranger_gets_in(family, 8002)?;
+        site.unlisted_gets_in(family, 8002)?;
     }
     Ok(())
 }
@@ -116,14 +116,14 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
     assert!(drift.to_string().contains(&line), "{drift}");
     now["drift"] = before["drift"].clone();
     assert_eq!(now, before);
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     // `run` says so and keeps what is in force, even if a part of the file can be read.
     let mut daemon = filter.start(&["run", "--metrics-listen", "off"])?;
     daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
     let list = fs::read_to_string(filter.ranges_file())?;
     fs::write(filter.ranges_file(), format!("{list}192.0.2.222\n"))?;
     daemon.line(|text| text.contains("the ranges file is in force"))?;
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     drop(daemon);
     ensure!(filter.json(&["status"])?["state"] == "enforcing");
 
@@ -132,18 +132,18 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
         &["stats"],
         &["ranges", "list"],
         &["ranges", "history"],
-        &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+        &["ranges", "add", UNLISTED[0], "--confirm-within", "1h"],
         &["confirm"],
     ] {
         let ran = done(filter.run(command)?)?;
         let warning = format!("warning: {line}");
         ensure!(ran.stderr.contains(&warning), "it does not say so; {ran}");
     }
-    site.stranger_gets_in(Family::V4, 443)?;
-    filter.ok(&["ranges", "remove", STRANGER[0]])?;
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
+    filter.ok(&["ranges", "remove", UNLISTED[0]])?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     filter.ok(&["detach"])?;
-    site.stranger_gets_in(Family::V4, 443).map(drop)
+    site.unlisted_gets_in(Family::V4, 443).map(drop)
 }
 
 /// Without a flag or a variable the file is the one in `/etc`; it may name all other places.
@@ -180,7 +180,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
     // if the list were gone.
     done(bare(
         &site,
-        &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+        &["ranges", "add", UNLISTED[0], "--confirm-within", "1h"],
     )?)?;
     fs::write(file, good.replace("ranges_file = ", "ranges_file = = "))?;
     for command in [
@@ -201,7 +201,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
     }
     let list = filter.ranges_file().display().to_string();
     done(bare(&site, &["--ranges-file", &list, "confirm"])?)?;
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
 
     // Nor is the place of the pins.
     fs::write(file, good.replace("bpffs = '", "bpffs = "))?;

@@ -13,7 +13,7 @@ use tests::{
     cli::{Apifence, Ran},
     net::{Echo, SILENCE, connect, exchange, open},
     netns::{End, Namespace, two_interfaces, veth},
-    site::{ADMIN, ATTACH, Family, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
     wait::PATIENCE,
 };
 
@@ -60,14 +60,14 @@ fn whatever_setting_cuts_a_connection_names_it() -> Result<()> {
         fs::write(filter.config_file(), before)?;
         let attach = [&ATTACH[..], &["--force"]].concat();
         filter.ok(&attach)?;
-        let mut stranger = site.stranger_gets_in(Family::V4, port).context(what)?;
+        let mut unlisted = site.unlisted_gets_in(Family::V4, port).context(what)?;
         let mut admin = site.admin_gets_in(Family::V6, port)?;
         fs::write(filter.config_file(), after)?;
         let ran = filter.run(&attach)?;
         ensure!(ran.code == Some(0), "{what}: {ran}");
-        ensure!(names(&ran, &stranger)?, "{what}: {ran}");
+        ensure!(names(&ran, &unlisted)?, "{what}: {ran}");
         ensure!(!names(&ran, &admin)?, "{what}: {ran}");
-        filter.cuts(&mut stranger).context(what)?;
+        filter.cuts(&mut unlisted).context(what)?;
         exchange(&mut admin, PATIENCE)?;
         // A connection that is cut already is not cut again.
         let ran = filter.run(&attach)?;
@@ -83,7 +83,7 @@ fn connections_that_stay_are_not_named() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _servers = [443, PORT].map(|port| Echo::new(&site.node, port));
     filter.ok(&[&ATTACH[..], &["--port", "443"]].concat())?;
-    let mut stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    let mut unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     for after in [
         "ports = [443]\nmode = \"monitor\"",
         "ports = [443, 6443]\nmode = \"monitor\"",
@@ -96,7 +96,7 @@ fn connections_that_stay_are_not_named() -> Result<()> {
             ran.code == Some(0) && !ran.stderr.contains(" -> "),
             "{after}: {ran}"
         );
-        exchange(&mut stranger, PATIENCE)?;
+        exchange(&mut unlisted, PATIENCE)?;
     }
     Ok(())
 }
@@ -107,12 +107,12 @@ fn half_of_a_connection_is_named_too() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
     let listener = site
         .node
         .run(|| TcpListener::bind(SocketAddr::new(ip(NODE[0]), PORT)))?;
     let connected = || -> Result<(TcpStream, TcpStream)> {
-        let client = connect(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT), PATIENCE)?;
+        let client = connect(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT), PATIENCE)?;
         Ok((client, listener.accept()?.0))
     };
     let (by_server, by_client, gone) = (connected()?, connected()?, connected()?);
@@ -123,8 +123,8 @@ fn half_of_a_connection_is_named_too() -> Result<()> {
     drop(server);
     ensure!(client.read(&mut [0])? == 0);
     // The server has not accepted this one yet.
-    let waiting = connect(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT), PATIENCE)?;
-    let ran = filter.run(&["ranges", "remove", STRANGER[0], "--force"])?;
+    let waiting = connect(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT), PATIENCE)?;
+    let ran = filter.run(&["ranges", "remove", UNLISTED[0], "--force"])?;
     for open in [&by_server.0, &by_client.0, &waiting] {
         ensure!(names(&ran, open)?, "{ran}");
     }
@@ -230,25 +230,25 @@ fn a_connection_that_is_forwarded_to_a_pod_is_named() -> Result<()> {
     let _server = Echo::new(&pod, 8443)?;
     let _here = Echo::new(&site.node, PORT)?;
     filter.ok(&[&ATTACH[..], &["--force"]].concat())?;
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
-    let mut stranger = site.stranger_gets_in(Family::V4, 443)?;
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
+    let mut unlisted = site.unlisted_gets_in(Family::V4, 443)?;
     let admin = site.admin_gets_in(Family::V4, 443)?;
     // The filter sees another port than the server.
-    let mut beside = site.stranger_gets_in(Family::V4, 8080)?;
+    let mut beside = site.unlisted_gets_in(Family::V4, 8080)?;
     // The pod's outgoing connections are not affected.
     let _away = Echo::new(&site.admin, 443)?;
     let mut away = open(&pod, ip("10.244.0.5"), at(ADMIN[0], 443))?;
-    let change = filter.json(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
+    let change = filter.json(&["ranges", "remove", UNLISTED[0], "--dry-run"])?;
     let cut = change["cut"].as_array().cloned().unwrap_or_default();
     let remotes: Vec<&Value> = cut.iter().map(|cut| &cut["remote"]).collect();
     ensure!(
-        remotes == [&*stranger.local_addr()?.to_string()],
+        remotes == [&*unlisted.local_addr()?.to_string()],
         "{change:#}"
     );
     ensure!(cut[0]["local"] == "192.0.2.10:443", "{change:#}");
     ensure!(change["kept"] == 1, "{change:#}");
-    filter.ok(&["ranges", "remove", STRANGER[0]])?;
-    filter.cuts(&mut stranger)?;
+    filter.ok(&["ranges", "remove", UNLISTED[0]])?;
+    filter.cuts(&mut unlisted)?;
     exchange(&mut beside, PATIENCE)?;
     exchange(&mut away, PATIENCE)?;
     drop(admin);

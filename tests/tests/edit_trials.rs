@@ -11,7 +11,7 @@ use tests::{
     loaded::lapse,
     net::{Echo, open},
     scrape::get,
-    site::{Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     stand_in::StandIn,
     wait::until,
     worker::{Cluster, PORT, WITH, WITHOUT, WORKER, is_held, is_on_trial, provisional, start},
@@ -216,13 +216,13 @@ fn administrators_are_known_over_ipv6_and_on_any_ssh_port() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     let _sshd = StandIn::new(&site.node, PROGRAM, "sshd-session", &["2222"])?;
-    let list = format!("{}\n198.51.100.0/24\n", STRANGER[1]);
+    let list = format!("{}\n198.51.100.0/24\n", UNLISTED[1]);
     fs::write(filter.ranges_file(), &list)?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("guarding"))?;
-    let _login = open(&site.stranger, ip(STRANGER[1]), at(NODE[1], 2222))?;
+    let _login = open(&site.unlisted, ip(UNLISTED[1]), at(NODE[1], 2222))?;
     fs::write(filter.ranges_file(), "198.51.100.0/24\n")?;
-    daemon.line(|line| is_on_trial(line) && line.contains(STRANGER[1]))?;
+    daemon.line(|line| is_on_trial(line) && line.contains(UNLISTED[1]))?;
     filter.ok(&["ranges", "rollback"])?;
-    site.stranger_gets_in(Family::V6, PORT).map(drop)
+    site.unlisted_gets_in(Family::V6, PORT).map(drop)
 }

@@ -10,7 +10,7 @@ use tests::{
     config_map::ConfigMap,
     loaded::lapse,
     net::Echo,
-    site::{ATTACH, Family, STRANGER, Site},
+    site::{ATTACH, Family, Site, UNLISTED},
     wait::until,
 };
 
@@ -28,8 +28,8 @@ fn edit(filter: &Apifence<'_>, change: impl Fn(&str) -> String) -> Result<()> {
     Ok(fs::write(filter.ranges_file(), change(&text))?)
 }
 
-fn admit_stranger(text: &str) -> String {
-    format!("{text}{} # by hand\n", STRANGER[0])
+fn admit_unlisted(text: &str) -> String {
+    format!("{text}{} # by hand\n", UNLISTED[0])
 }
 
 #[test]
@@ -39,20 +39,20 @@ fn the_list_before_an_edit_can_be_rolled_back_to() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
-    edit(&filter, admit_stranger)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    edit(&filter, admit_unlisted)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(history(&filter)?[1]["ranges"] == 2, "the list in force");
 
     let edited = fs::read_to_string(filter.ranges_file())?;
     filter.ok(&["ranges", "reload"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
     filter.ok(&["ranges", "rollback"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
     // Then back again, with the comment.
     filter.ok(&["ranges", "rollback"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
     Ok(())
 }
@@ -65,14 +65,14 @@ fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
-    edit(&filter, admit_stranger)?;
+    edit(&filter, admit_unlisted)?;
     let edited = fs::read_to_string(filter.ranges_file())?;
     filter.ok(&["ranges", "reload", "--confirm-within", "1h"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
     lapse(&filter)?;
     ensure!(filter.json(&["status"])?["provisional"].is_null());
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.json(&["status"])?["drift"] == json!([]));
 
     // The edit is not lost.
@@ -80,7 +80,7 @@ fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
     ensure!(kept[1]["ranges"] == 3, "{kept:#?}");
     filter.ok(&["ranges", "rollback", "1", "--confirm-within", "1h"])?;
     filter.ok(&["confirm"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
     Ok(())
 }
@@ -94,13 +94,13 @@ fn a_config_map_is_put_in_force_and_not_written() -> Result<()> {
     let map = ConfigMap::new(list)?;
     let filter = filter.with_ranges_file(map.file());
     filter.ok(&ATTACH[..3])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
 
-    map.update("..2", &admit_stranger(list))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    map.update("..2", &admit_unlisted(list))?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.json(&["status"])?["drift"] != json!([]));
     filter.ok(&["ranges", "reload"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     ensure!(filter.json(&["status"])?["drift"] == json!([]));
     // A change that would have to write there is refused, with the source of the list.
     let ran = filter.run(&["ranges", "add", "192.0.2.1"])?;
@@ -116,7 +116,7 @@ fn a_change_reports_an_edit_that_was_not_in_force() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    edit(&filter, admit_stranger)?;
+    edit(&filter, admit_unlisted)?;
     let ran = filter.run(&["ranges", "add", "192.0.2.99"])?;
     ensure!(
         ran.code == Some(0)
@@ -125,7 +125,7 @@ fn a_change_reports_an_edit_that_was_not_in_force() -> Result<()> {
             && !ran.stderr.contains("this replaces it"),
         "{ran}"
     );
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 /// A first `attach` without a confirmation leaves a file without edits.

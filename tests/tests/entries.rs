@@ -7,7 +7,7 @@ use serde_json::Value;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
     net::Echo,
-    site::{ADMIN, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::{until, while_it_lasts},
 };
 
@@ -27,14 +27,14 @@ fn an_entry_expires_without_any_process() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
 
     let connections = while_it_lasts(|time| {
-        let add = ["ranges", "add", STRANGER[0], STRANGER[1]];
+        let add = ["ranges", "add", UNLISTED[0], UNLISTED[1]];
         let more = ["--expires", time, "--comment", "a guest"];
         filter.ok(&[&add[..], &more].concat())?;
-        let connections = Family::BOTH.map(|family| site.stranger_gets_in(family, PORT));
-        let check = filter.json(&["check", STRANGER[0]])?;
+        let connections = Family::BOTH.map(|family| site.unlisted_gets_in(family, PORT));
+        let check = filter.json(&["check", UNLISTED[0]])?;
         let answer = &check["results"][0];
         ensure!(
             answer["allowed"] == true
@@ -47,22 +47,22 @@ fn an_entry_expires_without_any_process() -> Result<()> {
     // The filter keeps its counts when it is attached again, and the entry does not live longer.
     filter.ok(&ATTACH[..3])?;
     until("the entry expires", || {
-        Ok(filter.run(&["check", STRANGER[0]])?.code == Some(1))
+        Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(1))
     })?;
     for family in Family::BOTH {
-        site.stranger_is_dropped(family, PORT, &filter)?;
+        site.unlisted_is_dropped(family, PORT, &filter)?;
         site.admin_gets_in(family, PORT)?;
     }
     for mut open in connections {
         filter.cuts(&mut open)?;
     }
-    let text = filter.run(&["check", STRANGER[0]])?.stdout;
+    let text = filter.run(&["check", UNLISTED[0]])?.stdout;
     ensure!(text.contains("has expired"), "{text}");
     ensure!(filter.ok(&["ranges", "list"])?.contains("(expired)"));
     ensure!(filter.ok(&["status"])?.contains("2 ranges have expired"));
     // It is still in the file, and returns with a new time.
-    filter.ok(&["ranges", "add", STRANGER[0], "--expires", "1h"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--expires", "1h"])?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     ensure!(fs::read_to_string(filter.ranges_file())?.contains("# a guest"));
     Ok(())
 }
@@ -79,13 +79,13 @@ fn an_entry_inside_a_longer_lived_one_lives_as_long() -> Result<()> {
         "ranges",
         "add",
         "203.0.113.8/29",
-        STRANGER[1],
+        UNLISTED[1],
         "--expires",
         "1s",
     ])?;
     until("the entry expires", || {
         Ok(filter
-            .ok(&["check", STRANGER[0]])?
+            .ok(&["check", UNLISTED[0]])?
             .contains("`203.0.113.8/29` has expired"))
     })?;
     // The longest match has expired; the wider range, and the cluster's, have not.
@@ -93,12 +93,12 @@ fn an_entry_inside_a_longer_lived_one_lives_as_long() -> Result<()> {
         (Family::V4, "203.0.113.0/24"),
         (Family::V6, "2001:db8:bb::/48"),
     ] {
-        site.stranger_gets_in(family, PORT)?;
-        let check = filter.json(&["check", STRANGER[family as usize]])?;
+        site.unlisted_gets_in(family, PORT)?;
+        let check = filter.json(&["check", UNLISTED[family as usize]])?;
         ensure!(check["results"][0]["range"] == range, "{check:#}");
     }
     filter.ok(&["ranges", "remove", "203.0.113.0/24"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]
@@ -108,11 +108,11 @@ fn expired_entries_of_a_file_authorize_no_source() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     let list = format!(
         "{} expires=2001-01-01T00:00:00Z\n{}\n",
-        STRANGER[0], ADMIN[0]
+        UNLISTED[0], ADMIN[0]
     );
     fs::write(filter.ranges_file(), list)?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT)?;
     // It expired before the boot. The kernel does not store such times, which must not count as a
     // change.
@@ -157,7 +157,7 @@ fn entries_show_their_usage() -> Result<()> {
     })?;
     ensure!(row(&filter, "198.51.100.0/24")?["last_seen"].is_string());
     ensure!(used("2001:db8:aa::/48")? == Some(0), "the other family");
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
 
     // A change of the list keeps the counts of the ranges that stay.
     let counted = used("198.51.100.0/24")?;
@@ -212,11 +212,11 @@ fn lists_are_kept_for_rollback() -> Result<()> {
     refused(&refusal, INPUT, &["roll back to list 11", "10 lists"])?;
 
     // A mistake, and its correction.
-    let shut = filter.run(&["ranges", "set", STRANGER[0], "--force"])?;
+    let shut = filter.run(&["ranges", "set", UNLISTED[0], "--force"])?;
     ensure!(shut.code == Some(0), "{shut}");
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&["ranges", "rollback", "--force"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT)?;
     ensure!(
         filter.json(&["ranges", "list"])?["ranges"]
@@ -248,13 +248,13 @@ fn the_longest_lived_entry_of_a_range_decides() -> Result<()> {
     let (soon, late) = (hours(1), hours(2));
     let list = format!(
         "{0} # for ever\n{0} expires={soon} # soon\n{1} expires={soon} # soon\n{1} expires={late} # late\n",
-        STRANGER[0], STRANGER[1]
+        UNLISTED[0], UNLISTED[1]
     );
     fs::write(filter.ranges_file(), list)?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     for (source, range, comment, expires) in [
-        (STRANGER[0], "203.0.113.9/32", "for ever", Value::Null),
-        (STRANGER[1], "2001:db8:bb::9/128", "late", late.into()),
+        (UNLISTED[0], "203.0.113.9/32", "for ever", Value::Null),
+        (UNLISTED[1], "2001:db8:bb::9/128", "late", late.into()),
     ] {
         let row = row(&filter, range)?;
         let check = filter.json(&["check", source])?;
@@ -279,7 +279,7 @@ fn a_range_that_still_expires_is_reported() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
-    for address in STRANGER {
+    for address in UNLISTED {
         let add = ["ranges", "add", address];
         filter.ok(&[&add[..], &["--expires", "8h"]].concat())?;
         let ran = filter.run(&add)?;

@@ -14,7 +14,7 @@ use tests::{
     loaded::{self, Filter},
     net::{Echo, silent},
     netns::Namespace,
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     table::{Who, v4, v6},
     wait::until,
 };
@@ -49,7 +49,7 @@ fn is_his_syn(event: &Value, family: Family, verdict: &str, site: &Site) -> Resu
     ensure!(
         event["verdict"] == verdict
             && event["reason"] == "unauthorized"
-            && event["source"] == STRANGER[version]
+            && event["source"] == UNLISTED[version]
             && event["source_port"]
                 .as_u64()
                 .is_some_and(|port| port >= 1024)
@@ -64,11 +64,11 @@ fn is_his_syn(event: &Value, family: Family, verdict: &str, site: &Site) -> Resu
     Ok(())
 }
 
-fn knock(site: &Site, family: Family) -> Result<()> {
+fn send_syn(site: &Site, family: Family) -> Result<()> {
     let version = family as usize;
     silent(
-        &site.stranger,
-        ip(STRANGER[version]),
+        &site.unlisted,
+        ip(UNLISTED[version]),
         at(NODE[version], PORT),
     )
 }
@@ -89,8 +89,8 @@ fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
         ];
         let mut elsewhere = events(&filter, &["--interface", "lo", "--reason", "unauthorized"])?;
         for family in Family::BOTH {
-            knock(&site, family)?;
-            let his = |event: &Value| event["source"] == STRANGER[family as usize];
+            send_syn(&site, family)?;
+            let his = |event: &Value| event["source"] == UNLISTED[family as usize];
             for events in &mut both {
                 is_his_syn(&object(events, his)?, family, "drop", &site)?;
             }
@@ -101,7 +101,7 @@ fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
         let late = objects(&filter.ok(&["-o", "json", "events", "--recent"])?)?;
         let sources: Vec<_> = late.iter().map(|event| event["source"].clone()).collect();
         ensure!(
-            STRANGER
+            UNLISTED
                 .iter()
                 .all(|one| sources.contains(&Value::from(*one))),
             "{late:?}"
@@ -187,7 +187,7 @@ fn a_flood_is_sampled_and_the_rest_is_counted_exactly() -> Result<()> {
             match event["not_reported"].as_u64() {
                 Some(count) => not_reported += count,
                 None => {
-                    ensure!(event["source"] == STRANGER[family], "{event}");
+                    ensure!(event["source"] == UNLISTED[family], "{event}");
                     reported += 1;
                 }
             }
@@ -209,16 +209,16 @@ fn monitor_mode_suggests_ranges_that_authorize_the_unlisted_source() -> Result<(
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
-    site.add_stranger("203.0.113.10")?;
-    site.add_stranger("203.0.113.200")?;
+    site.add_unlisted("203.0.113.10")?;
+    site.add_unlisted("203.0.113.200")?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     ensure!(filter.ok(&["suggest"])?.is_empty(), "nobody came yet");
     for family in Family::BOTH {
-        site.stranger_gets_in(family, PORT)?;
+        site.unlisted_gets_in(family, PORT)?;
         site.admin_gets_in(family, PORT)?;
     }
     for source in ["203.0.113.10", "203.0.113.200"] {
-        tests::net::open(&site.stranger, ip(source), at(NODE[0], PORT))?;
+        tests::net::open(&site.unlisted, ip(source), at(NODE[0], PORT))?;
     }
     let would = filter.packets("would_drop", "")?;
     let json = filter.json(&["suggest"])?;
@@ -256,7 +256,7 @@ fn monitor_mode_suggests_ranges_that_authorize_the_unlisted_source() -> Result<(
     ensure!(ended.code() == Some(0), "the list is not taken:\n{lines}");
     filter.ok(&ATTACH[..3])?;
     for family in Family::BOTH {
-        site.stranger_gets_in(family, PORT)?;
+        site.unlisted_gets_in(family, PORT)?;
     }
     ensure!(
         filter.ok(&["suggest"])?.is_empty(),

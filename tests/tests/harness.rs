@@ -6,14 +6,14 @@ use tests::{
     mounts,
     net::{Echo, Transfer, open, ping, silent, tcp_counter, udp},
     netns::{End, Namespace, veth},
-    site::{ADMIN, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, NODE, Site, UNLISTED, at, ip},
 };
 
 #[test]
 fn without_a_filter_every_source_gets_in() -> Result<()> {
     let site = Site::new()?;
     let _server = Echo::new(&site.node, 6443)?;
-    for (namespace, addresses) in [(&site.admin, ADMIN), (&site.stranger, STRANGER)] {
+    for (namespace, addresses) in [(&site.admin, ADMIN), (&site.unlisted, UNLISTED)] {
         for (source, node) in addresses.into_iter().zip(NODE) {
             open(namespace, ip(source), at(node, 6443))?;
             udp((namespace, ip(source)), (&site.node, at(node, 6443)))?;
@@ -29,10 +29,10 @@ fn without_a_filter_every_source_gets_in() -> Result<()> {
 #[test]
 fn a_refusal_is_not_silence() -> Result<()> {
     let site = Site::new()?;
-    let answer = silent(&site.stranger, ip(STRANGER[0]), at(NODE[0], 6443));
+    let answer = silent(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], 6443));
     assert!(answer.is_err_and(|error| error.to_string().contains("refused")));
     site.node.ip("link set eth0 down")?;
-    silent(&site.stranger, ip(STRANGER[0]), at(NODE[0], 6443))
+    silent(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], 6443))
 }
 
 #[test]

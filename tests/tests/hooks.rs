@@ -95,7 +95,7 @@ fn any_refusal_by_the_driver_leads_to_generic_xdp() -> Result<()> {
         for words in [words, "refused native XDP", "MTU is 9001", "(generic XDP)"] {
             ensure!(ran.stderr.contains(words), "{error}: no `{words}`: {ran}");
         }
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         site.admin_gets_in(Family::V6, PORT)?;
         let guard = guard(&filter)?;
         assert_eq!(guard["xdp_mode"], "generic", "{error}");
@@ -118,7 +118,7 @@ fn any_refusal_by_the_driver_leads_to_generic_xdp() -> Result<()> {
         // program attached.
         let link = site.node.ip(&format!("link show dev {INTERFACE}"))?;
         ensure!(!link.contains("xdp"), "{error}: left by netlink: {link}");
-        site.stranger_gets_in(Family::V4, PORT)?;
+        site.unlisted_gets_in(Family::V4, PORT)?;
     }
     // For a lack of privileges, or a race, another hook does not help.
     for (error, words) in [("EPERM", "not permitted"), ("EBUSY", "another XDP program")] {

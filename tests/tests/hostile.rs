@@ -182,7 +182,7 @@ fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
     fs::write(filter.ranges_file(), format!("{LIST}192.0.2.1 # {EVIL}\n"))?;
     let attached = filter.run(&["attach", "--interface", INTERFACE, "--interface", NAME])?;
     ensure!(attached.code == Some(0), "{attached}");
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let list = filter.ok(&["ranges", "list"])?;
     ensure!(list.contains(r"\u{1b}]0;owned\u{7}"), "{list}");
     let status = filter.ok(&["status"])?;

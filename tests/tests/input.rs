@@ -316,7 +316,7 @@ fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse()?;
     ensure!(peak < 100 << 10, "{peak} kB");
     site.admin_gets_in(Family::V4, PORT)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     fs::write(filter.ranges_file(), LIST)?;
     daemon.line(|line| line.contains("in force again"))?;
     daemon.signal(Signal::SIGTERM)?;
@@ -341,7 +341,7 @@ fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
         "{ran}"
     );
     site.admin_gets_in(Family::V4, PORT)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let many: String = (0..3501)
         .map(|n| format!("10.0.{}.{}\n", n / 256, n % 256))
         .collect();
@@ -384,7 +384,7 @@ fn times_are_parsed_as_meant_or_refused() -> Result<()> {
     );
     fs::write(filter.ranges_file(), &text)?;
     filter.ok(&["ranges", "reload"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     // The kernel has the file's policy: no change is left to make.
     let ran = filter.run(&["ranges", "reload"])?;
     ensure!(

@@ -77,7 +77,7 @@ fn a_large_list_is_enforced_whether_from_a_file_or_standard_input() -> Result<()
         assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
         for family in Family::BOTH {
             site.admin_gets_in(family, 443)?;
-            site.stranger_is_dropped(family, 443, &filter)?;
+            site.unlisted_is_dropped(family, 443, &filter)?;
         }
         filter.ok(&["check", "10.0.0.0", "10.0.39.13", "2001:db8:0:270d::1"])?;
         for outside in ["10.0.39.16", "2001:db8:0:2710::1", "9.255.255.255"] {

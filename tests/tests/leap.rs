@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::{
     cli::{Apifence, INPUT, refused},
     net::{Echo, exchange},
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, NODE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, NODE, Site, UNLISTED},
     wait::PATIENCE,
 };
 
@@ -32,24 +32,24 @@ fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     let _neighbour = Echo::new(&site.node, PORT + 1)?;
     filter.ok(&ATTACH)?;
-    filter.ok(&["ranges", "add", STRANGER[0], STRANGER[1]])?;
-    let mut strangers = Vec::new();
+    filter.ok(&["ranges", "add", UNLISTED[0], UNLISTED[1]])?;
+    let mut unlisted_sources = Vec::new();
     let mut admins = Vec::new();
     for family in Family::BOTH {
-        strangers.push(site.stranger_gets_in(family, PORT)?);
+        unlisted_sources.push(site.unlisted_gets_in(family, PORT)?);
         admins.push(site.admin_gets_in(family, PORT)?);
     }
     // A connection to another port does not concern the filter.
-    let mut other = site.stranger_gets_in(Family::V4, PORT + 1)?;
+    let mut other = site.unlisted_gets_in(Family::V4, PORT + 1)?;
 
-    let remove = ["ranges", "remove", STRANGER[0], STRANGER[1]];
+    let remove = ["ranges", "remove", UNLISTED[0], UNLISTED[1]];
     let before = fs::read(filter.ranges_file())?;
     let dry = [&remove[..], &["--dry-run"]].concat();
     let change = filter.json(&dry)?;
     let mut hosts = cut(&change);
     hosts.sort_unstable();
     ensure!(
-        hosts == STRANGER.map(str::to_owned).as_slice() || hosts == [STRANGER[1], STRANGER[0]],
+        hosts == UNLISTED.map(str::to_owned).as_slice() || hosts == [UNLISTED[1], UNLISTED[0]],
         "{change:#}"
     );
     ensure!(
@@ -62,14 +62,14 @@ fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
     );
     let text = filter.ok(&dry)?;
     ensure!(
-        text.contains("2 of 4 established connections would be cut") && text.contains(STRANGER[0]),
+        text.contains("2 of 4 established connections would be cut") && text.contains(UNLISTED[0]),
         "{text}"
     );
     ensure!(
         fs::read(filter.ranges_file())? == before,
         "a dry run changed the file"
     );
-    for open in &mut strangers {
+    for open in &mut unlisted_sources {
         exchange(open, PATIENCE)?;
     }
 
@@ -78,7 +78,7 @@ fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
         ran.code == Some(0) && ran.stderr.contains("2 of 4"),
         "{ran}"
     );
-    for open in &mut strangers {
+    for open in &mut unlisted_sources {
         filter.cuts(open)?;
     }
     for open in &mut admins {
@@ -94,19 +94,19 @@ fn cutting_every_client_needs_force() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     // Before the first attach every client can be connected.
-    let mut stranger = site.stranger_gets_in(Family::V4, PORT)?;
+    let mut unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     let ran = filter.run(&ATTACH)?;
     refused(
         &ran,
         INPUT,
         &["cuts every established client", "connections: 1"],
     )?;
-    exchange(&mut stranger, PATIENCE)?;
+    exchange(&mut unlisted, PATIENCE)?;
     ensure!(filter.json(&["status"])?["state"] == "detached");
     ensure!(!filter.ranges_file().exists());
     // Monitor mode cuts no connection.
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
-    exchange(&mut stranger, PATIENCE)?;
+    exchange(&mut unlisted, PATIENCE)?;
     let mut admin = site.admin_gets_in(Family::V6, PORT)?;
     // If one client stays, it needs no `--force`.
     let ran = filter.run(&[&ATTACH[..], &["--mode", "enforce"]].concat())?;
@@ -114,7 +114,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
         ran.code == Some(0) && ran.stderr.contains("1 of 2"),
         "{ran}"
     );
-    filter.cuts(&mut stranger)?;
+    filter.cuts(&mut unlisted)?;
     exchange(&mut admin, PATIENCE)?;
 
     for change in [

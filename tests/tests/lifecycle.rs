@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use tests::{
     cli::Apifence,
-    net::{Echo, Knocker, Transfer, tcp_counter},
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    net::{Echo, SynSender, Transfer, tcp_counter},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait,
 };
 
@@ -28,27 +28,27 @@ fn the_port_stays_filtered_when_every_process_is_killed() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
 
     let mut daemon = filter.start(&with("run", &[]))?;
     daemon.line(|line| line.contains("guarding"))?;
     let mut connection = site.admin_gets_in(Family::V6, PORT)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     daemon.signal(Signal::SIGKILL)?;
     assert_eq!(daemon.wait()?, None);
 
     for family in Family::BOTH {
-        site.stranger_is_dropped(family, PORT, &filter)?;
+        site.unlisted_is_dropped(family, PORT, &filter)?;
         site.admin_gets_in(family, PORT)?;
     }
     tests::net::exchange(&mut connection, wait::PATIENCE)?;
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
 
     // Neither a lock nor a half-done change blocks the next command.
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&["detach"])?;
-    site.stranger_gets_in(Family::V6, PORT).map(drop)
+    site.unlisted_gets_in(Family::V6, PORT).map(drop)
 }
 
 /// A change is killed at any point: the port is not more open than before or after, and the next
@@ -59,13 +59,13 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     let started = Instant::now();
     filter.ok(&with("attach", &[]))?;
     let whole = started.elapsed();
-    let answers = || tcp_counter(&site.stranger, "InSegs");
+    let answers = || tcp_counter(&site.unlisted, "InSegs");
     let answered = answers()?;
-    let knocker = Knocker::new(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))?;
+    let sender = SynSender::new(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT))?;
     let admin = Transfer::new(&site.admin, ip(ADMIN[1]), at(NODE[1], PORT))?;
 
     let changes = [
@@ -80,8 +80,12 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
         change.wait()?;
         admin.flows()?;
     }
-    assert_eq!(answers()?, answered, "the node answered the stranger");
-    knocker.stop()?;
+    assert_eq!(
+        answers()?,
+        answered,
+        "the node answered the unlisted client"
+    );
+    sender.stop()?;
     for change in &changes {
         filter.ok(change)?;
     }
@@ -90,7 +94,7 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
         (&status["state"], &status["drift"]),
         (&"enforcing".into(), &serde_json::json!([]))
     );
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
 
     // The same for a first attach: whatever it leaves does not block the next one.
     for kill in 0..KILLS {
@@ -102,13 +106,13 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
         let state = filter.json(&["status"])?["state"].clone();
         site.admin_gets_in(Family::V4, PORT)?;
         match state.as_str() {
-            Some("detached") => drop(site.stranger_gets_in(Family::V4, PORT)?),
-            Some("enforcing") => site.stranger_is_dropped(Family::V4, PORT, &filter)?,
+            Some("detached") => drop(site.unlisted_gets_in(Family::V4, PORT)?),
+            Some("enforcing") => site.unlisted_is_dropped(Family::V4, PORT, &filter)?,
             _ => anyhow::bail!("killed at step {kill}: status says {state}"),
         }
     }
     filter.ok(&changes[0])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["detach"])?;
     assert!(!filter.bpffs().exists(), "pins are left");
     Ok(())
@@ -127,15 +131,15 @@ fn run_leaves_the_filter_on_unless_told_to_take_it_off() -> Result<()> {
     ] {
         let mut daemon = filter.start(&with("run", more))?;
         daemon.line(|line| line.contains("guarding"))?;
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         daemon.line(|line| line.contains(" drop unauthorized "))?;
         daemon.signal(signal)?;
         assert_eq!(daemon.wait()?, Some(0));
         if stays {
-            site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+            site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
             site.admin_gets_in(Family::V4, PORT)?;
         } else {
-            site.stranger_gets_in(Family::V4, PORT)?;
+            site.unlisted_gets_in(Family::V4, PORT)?;
         }
     }
     Ok(())
@@ -147,7 +151,7 @@ fn run_shows_the_programs_log_on_request() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let mut daemon = filter.start(&with("run", &["-v"]))?;
     daemon.line(|line| line.contains("guarding"))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     daemon.line(|line| line.contains("drop: unauthorized"))?;
     Ok(())
 }
@@ -158,8 +162,8 @@ fn changes_leave_no_gap() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let server = Echo::new(&site.node, PORT)?;
-    let answers = || tcp_counter(&site.stranger, "InSegs");
-    site.stranger_gets_in(Family::V4, PORT)?;
+    let answers = || tcp_counter(&site.unlisted, "InSegs");
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&with("attach", &[]))?;
     let admins =
         [0, 1].map(|family| Transfer::new(&site.admin, ip(ADMIN[family]), at(NODE[family], PORT)));
@@ -167,9 +171,9 @@ fn changes_leave_no_gap() -> Result<()> {
 
     let answered_before = answers()?;
     let accepted_before = server.accepted();
-    let knockers = [0, 1]
-        .map(|family| Knocker::new(&site.stranger, ip(STRANGER[family]), at(NODE[family], PORT)));
-    let knockers = knockers.into_iter().collect::<Result<Vec<_>>>()?;
+    let senders = [0, 1]
+        .map(|family| SynSender::new(&site.unlisted, ip(UNLISTED[family]), at(NODE[family], PORT)));
+    let senders = senders.into_iter().collect::<Result<Vec<_>>>()?;
     let mut drops = 0;
     let mut passes = 0;
     for round in 0..6 {
@@ -206,21 +210,21 @@ fn changes_leave_no_gap() -> Result<()> {
     assert_eq!(
         answers()?,
         answered_before,
-        "the node answered the stranger"
+        "the node answered the unlisted client"
     );
     assert_eq!(
         server.accepted(),
         accepted_before,
-        "the node accepted a stranger"
+        "the node accepted an unlisted client"
     );
 
     // The control: with the port open the unlisted client is answered.
     filter.ok(&["detach"])?;
-    wait::until("the stranger is answered", || {
+    wait::until("the unlisted client is answered", || {
         Ok(answers()? > answered_before)
     })?;
-    for knocker in knockers {
-        knocker.stop()?;
+    for sender in senders {
+        sender.stop()?;
     }
     for admin in &admins {
         admin.flows()?;
@@ -262,17 +266,17 @@ fn interfaces_are_guarded_one_by_one() -> Result<()> {
     peer_gets_in()?;
 
     filter.ok(&with("attach", &[]))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     peer_gets_in()?;
 
     filter.ok(&with("attach", &["--interface", "eth1"]))?;
     assert_eq!(guarded()?, ["eth0", "eth1"]);
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     peer_is_silenced()?;
 
     filter.ok(&["detach", "--interface", "eth0"])?;
     assert_eq!(guarded()?, ["eth1"]);
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     peer_is_silenced()?;
 
     filter.ok(&["detach", "--interface", "eth1"])?;

@@ -9,7 +9,7 @@ use tests::{
     foreign::Foreign,
     net::Echo,
     netns::Namespace,
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED},
 };
 
 #[test]
@@ -17,7 +17,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 443)?;
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&ATTACH)?;
     let good = fs::read(filter.ranges_file())?;
     let attach = &ATTACH[..3];
@@ -55,7 +55,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
                 command.join(" ")
             );
         }
-        site.stranger_is_dropped(Family::V4, 443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 443, &filter)?;
         site.admin_gets_in(Family::V4, 443)?;
         let status = filter.ok(&["status"])?;
         ensure!(status.starts_with("enforcing"), "{what}: {status}");
@@ -68,7 +68,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
     // The solution: an explicit list.
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     assert_eq!(fs::read(filter.ranges_file())?, good);
-    site.stranger_is_dropped(Family::V4, 443, &filter)
+    site.unlisted_is_dropped(Family::V4, 443, &filter)
 }
 
 #[test]
@@ -184,10 +184,10 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
             file,
             "{command:?}"
         );
-        site.stranger_is_dropped(Family::V4, 443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 443, &filter)?;
         site.admin_gets_in(Family::V4, 443).map(drop)
     };
-    let add = ["ranges", "add", STRANGER[0]];
+    let add = ["ranges", "add", UNLISTED[0]];
 
     // Read-only, like a ConfigMap.
     let folder = filter
@@ -213,7 +213,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
         "--interface",
         INTERFACE,
         "--authorized-ip-ranges",
-        STRANGER[0],
+        UNLISTED[0],
     ])?;
     ensure!(
         Command::new("umount").arg(&folder).status()?.success(),
@@ -244,7 +244,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
         "--interface",
         "eth0,eth1",
         "--authorized-ip-ranges",
-        STRANGER[0],
+        UNLISTED[0],
     ])?;
     // A mode that the last of two links cannot change to.
     unchanged(&[
@@ -254,11 +254,11 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
         "--xdp-mode",
         "generic",
         "--authorized-ip-ranges",
-        STRANGER[0],
+        UNLISTED[0],
     ])?;
 
     filter.ok(&add)?;
-    site.stranger_gets_in(Family::V4, 443).map(drop)
+    site.unlisted_gets_in(Family::V4, 443).map(drop)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use anyhow::Result;
 use tests::{
     cli::Apifence,
     net::{Echo, Transfer, exchange, open, silent},
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
 };
 
 const PORTS: [u16; 2] = [443, 6443];
@@ -27,7 +27,7 @@ fn guards_both_ports_and_families(xdp_mode: &str) -> Result<()> {
         for family in Family::BOTH {
             for port in PORTS {
                 site.admin_gets_in(family, port)?;
-                site.stranger_gets_in(family, port)?;
+                site.unlisted_gets_in(family, port)?;
             }
         }
         anyhow::Ok(())
@@ -35,7 +35,7 @@ fn guards_both_ports_and_families(xdp_mode: &str) -> Result<()> {
     let neighbours_are_open = || {
         for family in Family::BOTH {
             for port in PORTS {
-                site.stranger_gets_in(family, port + 1)?;
+                site.unlisted_gets_in(family, port + 1)?;
                 site.other_protocols_pass(family, port)?;
             }
         }
@@ -53,7 +53,7 @@ fn guards_both_ports_and_families(xdp_mode: &str) -> Result<()> {
     for family in Family::BOTH {
         for port in PORTS {
             site.admin_gets_in(family, port)?;
-            site.stranger_is_dropped(family, port, &filter)?;
+            site.unlisted_is_dropped(family, port, &filter)?;
         }
     }
     neighbours_are_open()?;
@@ -69,20 +69,20 @@ fn a_range_added_lets_in_and_its_removal_cuts_the_open_connection() -> Result<()
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
-    site.stranger_gets_in(Family::V4, 6443)?;
+    site.unlisted_gets_in(Family::V4, 6443)?;
     filter.ok(&ATTACH)?;
     let admin = Transfer::new(&site.admin, ip(ADMIN[0]), at(NODE[0], 6443))?;
 
     for (family, other) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
-        let address = STRANGER[family as usize];
-        site.stranger_is_dropped(family, 6443, &filter)?;
+        let address = UNLISTED[family as usize];
+        site.unlisted_is_dropped(family, 6443, &filter)?;
         filter.ok(&["ranges", "add", address, "--comment", "for today"])?;
-        let mut connection = site.stranger_gets_in(family, 6443)?;
-        site.stranger_is_dropped(other, 6443, &filter)?;
+        let mut connection = site.unlisted_gets_in(family, 6443)?;
+        site.unlisted_is_dropped(other, 6443, &filter)?;
 
         filter.ok(&["ranges", "remove", address])?;
         filter.cuts(&mut connection)?;
-        site.stranger_is_dropped(family, 6443, &filter)?;
+        site.unlisted_is_dropped(family, 6443, &filter)?;
         admin.flows()?;
     }
     Ok(())
@@ -107,13 +107,13 @@ fn an_entry_authorizes_no_neighbour() -> Result<()> {
     ];
     let node = |address: &str| at(NODE[usize::from(address.contains(':'))], 443);
     for address in inside.into_iter().chain(outside) {
-        site.add_stranger(address)?;
-        open(&site.stranger, ip(address), node(address))?;
+        site.add_unlisted(address)?;
+        open(&site.unlisted, ip(address), node(address))?;
     }
 
     filter.ok(&ATTACH)?;
     for address in inside {
-        open(&site.stranger, ip(address), node(address))?;
+        open(&site.unlisted, ip(address), node(address))?;
         assert_eq!(filter.run(&["check", address])?.code, Some(0));
     }
     for address in outside {
@@ -123,7 +123,7 @@ fn an_entry_authorizes_no_neighbour() -> Result<()> {
 
     filter.ok(&["detach"])?;
     for address in outside {
-        open(&site.stranger, ip(address), node(address))?;
+        open(&site.unlisted, ip(address), node(address))?;
     }
     Ok(())
 }
@@ -134,22 +134,22 @@ fn the_nodes_own_connections_get_their_replies() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let mut servers = Vec::new();
     for port in PORTS {
-        servers.push(Echo::new(&site.stranger, port)?);
+        servers.push(Echo::new(&site.unlisted, port)?);
         servers.push(Echo::new(&site.node, port)?);
     }
     let goes_out = |family: Family, port| {
         let family = family as usize;
-        open(&site.node, ip(NODE[family]), at(STRANGER[family], port)).map(drop)
+        open(&site.node, ip(NODE[family]), at(UNLISTED[family], port)).map(drop)
     };
     for xdp_mode in ["native", "generic"] {
         for family in Family::BOTH {
             goes_out(family, 443)?;
-            site.stranger_gets_in(family, 443)?;
+            site.unlisted_gets_in(family, 443)?;
         }
         filter.ok(&[&ATTACH[..], &["--xdp-mode", xdp_mode]].concat())?;
         for family in Family::BOTH {
             for port in PORTS {
-                site.stranger_is_dropped(family, port, &filter)?;
+                site.unlisted_is_dropped(family, port, &filter)?;
                 goes_out(family, port)?;
             }
         }
@@ -165,14 +165,14 @@ fn destinations_narrow_the_filter() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
     site.add_node(OTHER)?;
-    let stranger = ip(STRANGER[0]);
-    open(&site.stranger, stranger, at(NODE[0], 6443))?;
-    open(&site.stranger, stranger, at(OTHER, 6443))?;
+    let unlisted = ip(UNLISTED[0]);
+    open(&site.unlisted, unlisted, at(NODE[0], 6443))?;
+    open(&site.unlisted, unlisted, at(OTHER, 6443))?;
 
     filter.ok(&[&ATTACH[..], &["--destination", NODE[0]]].concat())?;
-    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
-    open(&site.stranger, stranger, at(OTHER, 6443))?;
-    site.stranger_gets_in(Family::V6, 6443)?;
+    site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
+    open(&site.unlisted, unlisted, at(OTHER, 6443))?;
+    site.unlisted_gets_in(Family::V6, 6443)?;
     site.admin_gets_in(Family::V4, 6443)?;
 
     filter.ok(&[
@@ -180,11 +180,11 @@ fn destinations_narrow_the_filter() -> Result<()> {
         &["--destination", NODE[0], "--destination", "192.0.2.96/29"],
     ]
     .concat())?;
-    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
-    site.is_dropped(STRANGER[0], at(OTHER, 6443), &filter)?;
+    site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
+    site.is_dropped(UNLISTED[0], at(OTHER, 6443), &filter)?;
 
     filter.ok(&["detach"])?;
-    site.stranger_gets_in(Family::V4, 6443).map(drop)
+    site.unlisted_gets_in(Family::V4, 6443).map(drop)
 }
 
 #[test]
@@ -193,14 +193,14 @@ fn other_ports_can_be_named() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _servers = [6443, 8443, 65535].map(|port| Echo::new(&site.node, port));
     for port in [6443, 8443, 65535] {
-        site.stranger_gets_in(Family::V6, port)?;
+        site.unlisted_gets_in(Family::V6, port)?;
     }
     filter.ok(&[&ATTACH[..], &["--port", "8443", "--port", "65535"]].concat())?;
-    site.stranger_is_dropped(Family::V6, 8443, &filter)?;
-    site.stranger_is_dropped(Family::V6, 65535, &filter)?;
-    site.stranger_gets_in(Family::V6, 6443)?;
+    site.unlisted_is_dropped(Family::V6, 8443, &filter)?;
+    site.unlisted_is_dropped(Family::V6, 65535, &filter)?;
+    site.unlisted_gets_in(Family::V6, 6443)?;
     filter.ok(&["detach"])?;
-    site.stranger_gets_in(Family::V6, 8443).map(drop)
+    site.unlisted_gets_in(Family::V6, 8443).map(drop)
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn monitor_mode_counts_and_drops_nothing() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
-    site.stranger_gets_in(Family::V4, 6443)?;
+    site.unlisted_gets_in(Family::V4, 6443)?;
 
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     assert_eq!(filter.json(&["status"])?["state"], "monitoring");
@@ -220,17 +220,17 @@ fn monitor_mode_counts_and_drops_nothing() -> Result<()> {
             before,
             "an administrator's packet counts"
         );
-        site.stranger_gets_in(family, 6443)?;
+        site.unlisted_gets_in(family, 6443)?;
         assert!(
             filter.packets("would_drop", "unauthorized")? > before,
-            "a stranger's packets do not count"
+            "packets of an unlisted client do not count"
         );
     }
     assert_eq!(filter.dropped()?, 0);
 
     filter.ok(&[&ATTACH[..], &["--mode", "enforce"]].concat())?;
     for family in Family::BOTH {
-        site.stranger_is_dropped(family, 6443, &filter)?;
+        site.unlisted_is_dropped(family, 6443, &filter)?;
         site.admin_gets_in(family, 6443)?;
     }
     Ok(())
@@ -241,13 +241,13 @@ fn the_empty_list_opens_and_says_so() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
-    site.stranger_gets_in(Family::V4, 6443)?;
+    site.unlisted_gets_in(Family::V4, 6443)?;
     for off in [&["ranges", "clear"][..], &["ranges", "set", "", "--force"]] {
         filter.ok(&ATTACH)?;
-        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
         filter.ok(off)?;
         for family in Family::BOTH {
-            site.stranger_gets_in(family, 6443)?;
+            site.unlisted_gets_in(family, 6443)?;
         }
         let status = filter.ok(&["status"])?;
         let first = status.lines().next().unwrap_or_default();
@@ -259,7 +259,7 @@ fn the_empty_list_opens_and_says_so() -> Result<()> {
     }
     filter.ok(&["ranges", "add", "198.51.100.0/24"])?;
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
-    site.stranger_is_dropped(Family::V4, 6443, &filter)
+    site.unlisted_is_dropped(Family::V4, 6443, &filter)
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_range_without_addresses_blocks_every_source() -> Result<()> {
         // TCP repeats the data sent meanwhile: the connection has lost nothing.
         exchange(&mut connections[family as usize], tests::wait::PATIENCE)?;
         site.admin_gets_in(family, 6443)?;
-        site.stranger_is_dropped(family, 6443, &filter)?;
+        site.unlisted_is_dropped(family, 6443, &filter)?;
     }
     Ok(())
 }
@@ -301,17 +301,17 @@ fn implicit_sources_get_in() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 6443)?;
-    site.stranger_gets_in(Family::V4, 6443)?;
+    site.unlisted_gets_in(Family::V4, 6443)?;
     for option in [
         "--outbound-ips",
         "--outbound-ip-prefixes",
         "--cluster-cidrs",
     ] {
         filter.ok(&ATTACH)?;
-        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
-        filter.ok(&[&ATTACH[..], &[option, STRANGER[0]]].concat())?;
-        site.stranger_gets_in(Family::V4, 6443)?;
-        site.stranger_is_dropped(Family::V6, 6443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
+        filter.ok(&[&ATTACH[..], &[option, UNLISTED[0]]].concat())?;
+        site.unlisted_gets_in(Family::V4, 6443)?;
+        site.unlisted_is_dropped(Family::V6, 6443, &filter)?;
         site.admin_gets_in(Family::V6, 6443)?;
         filter.ok(&[&ATTACH[..], &[option, "", "--force"]].concat())?;
     }
@@ -328,7 +328,7 @@ fn jumbo_frames_pass_for_an_administrator() -> Result<()> {
         for family in [0, 1] {
             Transfer::new(&site.admin, ip(ADMIN[family]), at(NODE[family], 6443))?.flows()?;
         }
-        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
         // The next round has a node of its own and the same pins; the kernel frees this one later.
         filter.ok(&["detach"])?;
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
     net::Echo,
-    site::{ATTACH, Family, NODE, STRANGER, Site},
+    site::{ATTACH, Family, NODE, Site, UNLISTED},
 };
 
 const PORT: u16 = 6443;
@@ -26,10 +26,10 @@ fn through_sudo(filter: &Apifence<'_>, client: &str, arguments: &[&str]) -> Resu
     filter.run_by(by, arguments)
 }
 
-fn stranger(family: Family) -> String {
+fn unlisted(family: Family) -> String {
     format!(
         "{} 50000 {} 22",
-        STRANGER[family as usize], NODE[family as usize]
+        UNLISTED[family as usize], NODE[family as usize]
     )
 }
 
@@ -49,26 +49,26 @@ fn me_is_the_source_address_of_the_session() -> Result<()> {
         "on call",
     ];
     for family in Family::BOTH {
-        let address = STRANGER[family as usize];
-        let ran = from(&filter, &stranger(family), &["check", "me"])?;
+        let address = UNLISTED[family as usize];
+        let ran = from(&filter, &unlisted(family), &["check", "me"])?;
         ensure!(ran.code == Some(1) && ran.stdout.contains(address), "{ran}");
-        let ran = through_sudo(&filter, &stranger(family), &add)?;
+        let ran = through_sudo(&filter, &unlisted(family), &add)?;
         ensure!(ran.code == Some(0), "{ran}");
         ensure!(
             ran.stderr
                 .contains(&format!("note: `me` is {address}, where")),
             "{ran}"
         );
-        site.stranger_gets_in(family, PORT)?;
+        site.unlisted_gets_in(family, PORT)?;
         let file = fs::read_to_string(filter.ranges_file())?;
         ensure!(
             file.contains(address) && file.contains("# on call"),
             "{file}"
         );
-        ensure!(from(&filter, &stranger(family), &["check", "me"])?.code == Some(0));
+        ensure!(from(&filter, &unlisted(family), &["check", "me"])?.code == Some(0));
         let remove = ["ranges", "remove", "me", "--force"];
-        ensure!(from(&filter, &stranger(family), &remove)?.code == Some(0));
-        site.stranger_is_dropped(family, PORT, &filter)?;
+        ensure!(from(&filter, &unlisted(family), &remove)?.code == Some(0));
+        site.unlisted_is_dropped(family, PORT, &filter)?;
     }
     // As programs on an IPv6 socket have it; with other ranges; and in a list that is set.
     let mapped = "::ffff:203.0.113.9 50000 ::ffff:192.0.2.10 22";
@@ -124,13 +124,13 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
         (&["ranges", "add", "home.example.org"], "is a name"),
     ] {
         refused(
-            &from(&filter, &stranger(Family::V4), arguments)?,
+            &from(&filter, &unlisted(Family::V4), arguments)?,
             INPUT,
             &[word],
         )?;
     }
     fs::write(filter.ranges_file(), format!("{before}me\n"))?;
-    let ran = from(&filter, &stranger(Family::V4), &["ranges", "reload"])?;
+    let ran = from(&filter, &unlisted(Family::V4), &["ranges", "reload"])?;
     refused(&ran, INPUT, &["range `me` is a word for the command line"])?;
     ensure!(ran.stderr.contains("`apifence ranges add me`"), "{ran}");
     Ok(())

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use tests::{
     cli::{Apifence, FAILED, Ran, refused},
     net::Echo,
-    site::{ADMIN_RANGES, ATTACH, Family, STRANGER, Site},
+    site::{ADMIN_RANGES, ATTACH, Family, Site, UNLISTED},
     wait::{until, while_it_lasts},
 };
 
 const PORT: u16 = 6443;
 
 /// Runs it, and requires exit code 0 and all of `words` in the output.
-fn says(filter: &Apifence<'_>, command: &[&str], words: &[&str]) -> Result<Ran> {
+fn reports(filter: &Apifence<'_>, command: &[&str], words: &[&str]) -> Result<Ran> {
     let ran = filter.run(command)?;
     ensure!(ran.code == Some(0), "{ran}");
     for word in words {
@@ -40,42 +40,42 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    let add = ["ranges", "add", STRANGER[0], "--comment", "home"];
+    let add = ["ranges", "add", UNLISTED[0], "--comment", "home"];
     let said = ["+203.0.113.9/32 (home), until 20"];
     while_it_lasts(|time| {
         // The time of a previous attempt.
-        filter.run(&["ranges", "remove", STRANGER[0]])?;
-        says(&filter, &[&add[..], &["--expires", time]].concat(), &said)?;
-        site.stranger_gets_in(Family::V4, PORT)
+        filter.run(&["ranges", "remove", UNLISTED[0]])?;
+        reports(&filter, &[&add[..], &["--expires", time]].concat(), &said)?;
+        site.unlisted_gets_in(Family::V4, PORT)
     })?;
     until("it expired", || {
-        Ok(filter.run(&["check", STRANGER[0]])?.code == Some(1))
+        Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(1))
     })?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let said = [
         "~203.0.113.9/32 (home), in force again, and does not expire (it had expired)",
         "0 added, 0 removed, 2 unchanged, 1 changed",
     ];
-    says(&filter, &add[..3], &said)?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    reports(&filter, &add[..3], &said)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     ensure!(text(&filter)?.ends_with("203.0.113.9/32 # home\n"));
     // A live entry stays as it is, as reported.
-    says(
+    reports(
         &filter,
         &[&add[..3], &["--expires", "30d"]].concat(),
         &[", until 20", "(did not expire)"],
     )?;
-    says(&filter, &add[..3], &["3 unchanged\n"])?;
+    reports(&filter, &add[..3], &["3 unchanged\n"])?;
     ensure!(text(&filter)?.contains("expires="));
     let said = [", does not expire (was until 20"];
-    says(
+    reports(
         &filter,
         &[&add[..3], &["--expires", "never"]].concat(),
         &said,
     )?;
     ensure!(!text(&filter)?.contains("expires="));
     let said = ["~203.0.113.9/32, no comment (was `home`)", "1 changed"];
-    says(&filter, &[&add[..3], &["--comment", ""]].concat(), &said)?;
+    reports(&filter, &[&add[..3], &["--comment", ""]].concat(), &said)?;
     ensure!(!text(&filter)?.contains('#'));
     Ok(())
 }
@@ -85,22 +85,22 @@ fn an_expiry_without_effect_is_reported() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
-    let host = ["ranges", "add", STRANGER[0], "--expires", "30d"];
+    let host = ["ranges", "add", UNLISTED[0], "--expires", "30d"];
     filter.ok(&host)?;
     let said = [
         "~203.0.113.9/32, in force for as long as 203.0.113.0/24, which does not expire, and not only until 20",
         "warning: the expiry of `203.0.113.9/32` has no effect: a wider range lets it in for longer",
     ];
-    says(&filter, &["ranges", "add", "203.0.113.0/24"], &said)?;
+    reports(&filter, &["ranges", "add", "203.0.113.0/24"], &said)?;
     // The same the other way round, and with another expiry.
-    filter.ok(&["ranges", "remove", STRANGER[0]])?;
-    says(
+    filter.ok(&["ranges", "remove", UNLISTED[0]])?;
+    reports(
         &filter,
         &host,
         &["+203.0.113.9/32, in force for as long as", said[1]],
     )?;
-    let later = ["ranges", "add", STRANGER[0], "--expires", "60d"];
-    let ran = says(
+    let later = ["ranges", "add", UNLISTED[0], "--expires", "60d"];
+    let ran = reports(
         &filter,
         &later,
         &["~203.0.113.9/32, in force for as long as", said[1]],
@@ -130,7 +130,7 @@ fn a_change_of_comments_alone_is_reported_and_kept() -> Result<()> {
     assert_eq!(text(&filter)?, before);
     // Edited by hand, and put in force.
     fs::write(filter.ranges_file(), before.replace('\n', " # by hand\n"))?;
-    says(
+    reports(
         &filter,
         &["ranges", "reload"],
         &["comment `by hand`", "2 changed"],
@@ -151,24 +151,24 @@ fn expired_entries_are_removed() -> Result<()> {
     filter.ok(&ATTACH)?;
     let past = "203.0.113.7 expires=2020-01-01T00:00:00Z # contractor\n";
     fs::write(filter.ranges_file(), format!("{}{past}", text(&filter)?))?;
-    says(
+    reports(
         &filter,
         &["ranges", "reload"],
         &["+203.0.113.7/32 (contractor), expired 2020-01-01T00:00:00Z: it lets nobody in"],
     )?;
-    says(
+    reports(
         &filter,
         &["ranges", "prune", "--dry-run"],
         &["nothing changed"],
     )?;
     ensure!(text(&filter)?.ends_with(past));
-    says(
+    reports(
         &filter,
         &["ranges", "prune"],
         &["-203.0.113.7/32 (contractor), expired 2020-01-01T00:00:00Z"],
     )?;
     ensure!(!text(&filter)?.contains("contractor"));
-    says(
+    reports(
         &filter,
         &["ranges", "prune"],
         &["0 added, 0 removed, 2 unchanged"],
@@ -186,7 +186,7 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
     let good = text(&filter)?;
     // Without another process, and after another one recovered: `run`, or another command.
     for settled in [false, true] {
-        filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1s"])?;
+        filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1s"])?;
         until("the trial is over", || {
             Ok(filter.json(&["status"])?["provisional"].is_null())
         })?;
@@ -196,7 +196,7 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
         let before = filter.json(&["status"])?["generation"].clone();
         for _ in 0..2 {
             if !settled {
-                let ran = says(
+                let ran = reports(
                     &filter,
                     &["ranges", "rollback"],
                     &["took itself back at 20", "`apifence ranges rollback 1`"],
@@ -208,7 +208,7 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
         }
     }
     // A later change is the one that is rolled back.
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
     filter.ok(&["ranges", "rollback"])?;
     assert_eq!(text(&filter)?, good);
     filter.ok(&["ranges", "rollback", "3"])?;
@@ -243,14 +243,14 @@ fn an_edit_that_is_saved_during_a_change_is_not_lost() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     for command in [
-        &["ranges", "add", STRANGER[0]][..],
+        &["ranges", "add", UNLISTED[0]][..],
         &["ranges", "set", "192.0.2.0/24", "--force"],
     ] {
         let edit = format!("{}192.0.2.200 # edited\n", text(&filter)?);
         let ran = stopped_at_sync(&filter, command, &edit)?;
         refused(&ran, FAILED, &["somebody edited it meanwhile"])?;
         assert_eq!(text(&filter)?, edit);
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         filter.ok(&["ranges", "rollback"])?;
     }
     Ok(())
@@ -261,10 +261,10 @@ fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
-    filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
     let edit = format!("{}192.0.2.200 # edited\n", text(&filter)?);
     fs::write(filter.ranges_file(), &edit)?;
-    says(
+    reports(
         &filter,
         &["confirm"],
         &["number 1 in `apifence ranges history`"],
@@ -276,13 +276,13 @@ fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
     // that builds on it.
     let edit = edit.replace("200", "201");
     fs::write(filter.ranges_file(), &edit)?;
-    says(
+    reports(
         &filter,
         &["ranges", "add", "192.0.2.202"],
         &["+192.0.2.201/32"],
     )?;
     fs::write(filter.ranges_file(), format!("{edit}192.0.2.203\n"))?;
-    says(
+    reports(
         &filter,
         &["ranges", "set", ADMIN_RANGES],
         &["the edit is number 1 in `apifence ranges history`"],
@@ -319,7 +319,7 @@ fn the_history_names_user_and_command() -> Result<()> {
     filter.ok(&ATTACH)?;
     let mut env = Command::new("env");
     env.args(["SUDO_USER=daemon", "SUDO_UID=1"]);
-    filter.run_by(env, &["ranges", "add", STRANGER[0]])?;
+    filter.run_by(env, &["ranges", "add", UNLISTED[0]])?;
     let by = history(&filter)?[0]["by"].clone();
     ensure!(by["user"] == "daemon" && by["uid"] == 1, "{by:#}");
     ensure!(
@@ -334,7 +334,7 @@ fn the_history_names_user_and_command() -> Result<()> {
         "{shown}"
     );
     // A confirmation put it in force for good.
-    filter.ok(&["ranges", "remove", STRANGER[0], "--confirm-within", "1h"])?;
+    filter.ok(&["ranges", "remove", UNLISTED[0], "--confirm-within", "1h"])?;
     filter.ok(&["confirm"])?;
     let by = history(&filter)?[0]["by"].clone();
     ensure!(
@@ -346,7 +346,7 @@ fn the_history_names_user_and_command() -> Result<()> {
     // A file name that is not one of our numbers is not a list.
     let folder = filter.ranges_file().with_file_name("ranges.history");
     fs::write(folder.join(u64::MAX.to_string()), "10.0.0.0/8\n")?;
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
     ensure!(history(&filter)?[1]["ranges"] == 2);
     Ok(())
 }
@@ -364,8 +364,8 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
         ADMIN_RANGES,
     ];
     let in_force = || {
-        until("the stranger is let in", || {
-            Ok(filter.run(&["check", STRANGER[0]])?.code == Some(0))
+        until("the unlisted client is let in", || {
+            Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(0))
         })
     };
     {
@@ -373,7 +373,7 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
         until("it is in force", || {
             Ok(filter.json(&["status"])?["state"] == "enforcing")
         })?;
-        filter.ok(&["ranges", "add", STRANGER[0]])?;
+        filter.ok(&["ranges", "add", UNLISTED[0]])?;
         in_force()?;
     }
     let mut daemon = filter.start(&run)?;
@@ -382,8 +382,8 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
             && line.contains("+203.0.113.9/32")
     })?;
     in_force()?;
-    site.stranger_gets_in(Family::V4, PORT)?;
-    ensure!(text(&filter)?.contains(STRANGER[0]));
+    site.unlisted_gets_in(Family::V4, PORT)?;
+    ensure!(text(&filter)?.contains(UNLISTED[0]));
     Ok(())
 }
 
@@ -417,16 +417,16 @@ fn without_a_filter_the_output_is_the_same() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
-    let host = ["ranges", "add", STRANGER[0], "--expires", "30d"];
-    says(&filter, &host, &["+203.0.113.9/32, until 20"])?;
+    let host = ["ranges", "add", UNLISTED[0], "--expires", "30d"];
+    reports(&filter, &host, &["+203.0.113.9/32, until 20"])?;
     let said = [
         "~203.0.113.9/32, in force for as long as 203.0.113.0/24",
         "warning: the expiry of `203.0.113.9/32` has no effect",
     ];
-    says(&filter, &["ranges", "add", "203.0.113.0/24"], &said)?;
+    reports(&filter, &["ranges", "add", "203.0.113.0/24"], &said)?;
     filter.ok(&["ranges", "remove", "203.0.113.0/24"])?;
     let guest = [&host[..3], &["--comment", "a guest"]].concat();
-    says(
+    reports(
         &filter,
         &guest,
         &["~203.0.113.9/32, comment `a guest`", "1 changed"],

@@ -15,7 +15,7 @@ use tests::{
     kernel,
     net::{Echo, ping},
     scrape::{ENDPOINT, Page, connect, get, ready, request, scrape},
-    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, STRANGER, Site, ip},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, Site, UNLISTED, ip},
     wait,
 };
 
@@ -98,7 +98,7 @@ fn a_scrape_shows_what_the_filter_does() -> Result<()> {
     }
 
     for family in Family::BOTH {
-        site.stranger_is_dropped(family, PORT, &filter)?;
+        site.unlisted_is_dropped(family, PORT, &filter)?;
         site.admin_gets_in(family, PORT)?;
     }
     let second = scrape(&site.node)?;
@@ -118,12 +118,12 @@ fn a_scrape_shows_what_the_filter_does() -> Result<()> {
     // between.
     let shown = second.sum("apifence_packets_total", &[("verdict", "drop")]);
     assert!(shown <= Some(filter.dropped()? as f64));
-    for address in STRANGER {
+    for address in UNLISTED {
         assert!(!second.text.contains(address), "an address is shown");
     }
 
     // The number changes with the policy, and with it the counts.
-    filter.ok(&["ranges", "add", STRANGER[0], "--expires", "1h"])?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--expires", "1h"])?;
     let third = scrape(&site.node)?;
     is(&third, "apifence_policy_generation", &[], 2.0);
     assert_eq!(listed(&third), Some(2.0));
@@ -138,7 +138,7 @@ fn an_expired_range_is_not_counted() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _daemon = start(&site, &filter)?;
-    filter.ok(&["ranges", "add", STRANGER[0], "--expires", "2s"])?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--expires", "2s"])?;
     wait::until("the range expires", || {
         let page = scrape(&site.node)?;
         assert_eq!(page.sum("apifence_policy_generation", &[]), Some(2.0));
@@ -245,7 +245,7 @@ fn a_taken_port_does_not_open_the_other() -> Result<()> {
     assert!(warning.contains(ENDPOINT), "{warning}");
     daemon.line(|line| line.starts_with("hint: "))?;
     daemon.line(|line| line.contains("guarding"))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT)?;
 
     drop(taken);

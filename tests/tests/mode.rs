@@ -10,7 +10,7 @@ use tests::{
     config_map::ConfigMap,
     loaded::lapse,
     net::Echo,
-    site::{ADMIN_RANGES, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN_RANGES, Family, INTERFACE, Site, UNLISTED},
     wait::until,
 };
 
@@ -63,9 +63,9 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
         assert_eq!(status(&filter, "state")?, says);
         unchanged()?;
         if says == "enforcing" {
-            site.stranger_is_dropped(Family::V6, PORT, &filter)?;
+            site.unlisted_is_dropped(Family::V6, PORT, &filter)?;
         } else {
-            site.stranger_gets_in(Family::V6, PORT)?;
+            site.unlisted_gets_in(Family::V6, PORT)?;
         }
         site.admin_gets_in(Family::V4, PORT).map(drop)
     };
@@ -141,9 +141,9 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
         fs::write(filter.ranges_file(), LIST)?;
         run.line(|line| line.contains("the ranges file is in force"))?;
         if verb == "monitor" {
-            site.stranger_gets_in(Family::V4, PORT)?;
+            site.unlisted_gets_in(Family::V4, PORT)?;
         } else {
-            site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+            site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         }
     }
     filter.ok(&["monitor"])?;
@@ -182,7 +182,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
         refused(&ran, INPUT, &[&place, "follows that file"])?;
         ensure!(ran.stderr.contains("within a second"), "{ran}");
     }
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // The hint works; then the file agrees.
     fs::write(filter.config_file(), "# ours\nmode = 'monitor'\n")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
@@ -220,7 +220,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
         ran.stderr.contains("warning: environment APIFENCE_MODE"),
         "{ran}"
     );
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     // A mode that the file has lost does not count either.
     fs::write(filter.config_file(), "mode = 'monitor'\n")?;
     filter.ok(&ATTACH[..3])?;
@@ -234,7 +234,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     filter.ok(&["enforce"])?;
     fs::write(filter.config_file(), "mode = \n")?;
     filter.ok(&["monitor"])?;
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     let before = files(&filter)?;
     let ran = done(filter.run(&["enforce", "--confirm-within", "1h"])?)?;
     ensure!(ran.stderr.contains("the mode before returns"), "{ran}");
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     for words in [
         &["enforce"][..],
         &["monitor"],
@@ -257,7 +257,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
         refused(&filter.run(words)?, FAILED, &["waits for its confirmation"])?;
     }
     lapse(&filter)?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(status(&filter, "state")?, "monitoring");
     ensure!(files(&filter)?.0 == before.0);
 
@@ -268,23 +268,23 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     filter.ok(&trial)?;
     run.line(|line| line.contains("on trial"))?;
     filter.ok(&["ranges", "rollback"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&trial)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let ran = done(filter.run(&["confirm"])?)?;
     ensure!(ran.stderr.contains("the mode is enforce"), "{ran}");
     assert_eq!(status(&filter, "provisional")?, json!(null));
     drop(run);
     filter.boot()?;
     filter.ok(&ATTACH[..3])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(files(&filter)?.0 == before.0);
     // The other mode as well; and a reboot ends a trial.
     filter.ok(&["monitor", "--confirm-within", "1h"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.boot()?;
     filter.ok(&ATTACH[..3])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 /// Neither needs a writable ranges file.
@@ -297,13 +297,13 @@ fn a_mode_change_does_not_need_a_writable_list() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     filter.ok(&["enforce", "--confirm-within", "1h"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["confirm"])?;
     filter.boot()?;
     filter.ok(&ATTACH[..3])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["monitor"])?;
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 /// An edit that is not in force stays an edit.
@@ -320,7 +320,7 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
         filter.ok(&["monitor"])?;
         filter.ok(&["enforce", "--confirm-within", "1h"])?;
         filter.ok(&["confirm"])?;
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         site.admin_gets_in(Family::V6, PORT)?;
         assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
     }
@@ -331,7 +331,7 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     run.line(|line| line.contains("guarding"))?;
     assert_eq!(status(&filter, "state")?, "monitoring");
     filter.ok(&["enforce"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V6, PORT)?;
     drop(run);
 
@@ -341,7 +341,7 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     drop(fs::remove_dir_all(history));
     drop(fs::remove_dir_all(filter.state_dir()));
     refused(&filter.run(&["monitor"])?, FAILED, &["in no file"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]
@@ -366,9 +366,9 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
     // With the next list no packet is dropped yet.
     said.push(done(filter.run(&["monitor"])?)?);
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&["enforce"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["detach"])?;
 
     // A fresh installation has no list to enforce.
@@ -394,7 +394,7 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
-    let _open = site.stranger_gets_in(Family::V4, PORT)?;
+    let _open = site.unlisted_gets_in(Family::V4, PORT)?;
     for words in [
         &["enforce"][..],
         &["enforce", "--dry-run"],
@@ -404,7 +404,7 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
         refused(&ran, INPUT, &[])?;
         ensure!(
             ran.stderr.starts_with("refused: ")
-                && ran.stderr.contains(STRANGER[0])
+                && ran.stderr.contains(UNLISTED[0])
                 && ran.stderr.contains("would be"),
             "{ran}"
         );
@@ -426,7 +426,7 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
         "{shown:#}"
     );
     filter.ok(&["enforce", "--force"])?;
-    site.stranger_is_dropped(Family::V6, PORT, &filter)
+    site.unlisted_is_dropped(Family::V6, PORT, &filter)
 }
 
 /// Whichever system call is the last, the mode is the old one or the new one, with the same list,

@@ -91,7 +91,7 @@ fn a_node_with_flannel_gets_one_remark() -> Result<()> {
     filter.ok(&["attach", "--interface", "flannel.1,flannel.2"])?;
     let guarded = warned(&filter)?;
     same("node-with-flannel", &filter, &[quiet, holes, guarded]);
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tests::{
     loaded::lapse,
     net::{Echo, open},
     scrape::{get, scrape},
-    site::{ADMIN, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::until,
     worker::{Cluster, PORT, WITH, WITHOUT, WORKER, is_on_trial, provisional, start},
 };
@@ -193,19 +193,19 @@ fn an_edit_that_cuts_another_client_applies_at_once() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     fs::write(
         filter.ranges_file(),
-        format!("{} # contractor\n192.0.2.99\n", STRANGER[0]),
+        format!("{} # contractor\n192.0.2.99\n", UNLISTED[0]),
     )?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("guarding"))?;
-    let _only_client = site.stranger_gets_in(Family::V4, PORT)?;
+    let _only_client = site.unlisted_gets_in(Family::V4, PORT)?;
     fs::write(filter.ranges_file(), "192.0.2.99\n")?;
     daemon.line(|line| line.starts_with("warning: 1 of 1 "))?;
-    daemon.line(|line| line.contains(STRANGER[0]))?;
+    daemon.line(|line| line.contains(UNLISTED[0]))?;
     daemon.line(|line| {
         line.contains("the ranges file is in force: -203.0.113.9/32 (contractor); 1 in the list")
     })?;
     ensure!(provisional(&filter)?.is_null());
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]

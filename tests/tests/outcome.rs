@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran, refused},
     net::Echo,
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED},
 };
 
 const PORT: u16 = 6443;
@@ -24,22 +24,22 @@ fn the_exit_status_is_that_of_the_change() -> Result<()> {
         shell.args(["-c", "exec \"$@\" > /dev/full", "sh"]);
         filter.run_by(shell, &[&["-o", "json"], arguments].concat())
     };
-    let ran = full(&["ranges", "add", STRANGER[0]])?;
+    let ran = full(&["ranges", "add", UNLISTED[0]])?;
     ensure!(
         ran.code == Some(0) && ran.stderr.contains("the change is made"),
         "{ran}"
     );
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     // A dry run has only its output, so it failed.
-    let ran = full(&["ranges", "remove", STRANGER[0], "--dry-run"])?;
+    let ran = full(&["ranges", "remove", UNLISTED[0], "--dry-run"])?;
     ensure!(ran.code == Some(FAILED), "{ran}");
-    filter.ok(&["ranges", "remove", STRANGER[0], "--confirm-within", "1h"])?;
+    filter.ok(&["ranges", "remove", UNLISTED[0], "--confirm-within", "1h"])?;
     let ran = full(&["confirm"])?;
     ensure!(
         ran.code == Some(0) && ran.stderr.contains("the change is confirmed"),
         "{ran}"
     );
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 /// The same for a filter that is off.
@@ -71,11 +71,11 @@ fn the_exit_status_shows_a_failed_call() -> Result<()> {
     let mut failures = 0;
     for (command, undo) in [
         (
-            &["ranges", "add", STRANGER[0]][..],
+            &["ranges", "add", UNLISTED[0]][..],
             &["ranges", "set", ADMIN_RANGES][..],
         ),
         (
-            &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+            &["ranges", "add", UNLISTED[0], "--confirm-within", "1h"],
             &["ranges", "rollback"],
         ),
     ] {
@@ -133,9 +133,9 @@ fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
     // The output claims nothing that was not done.
     for arguments in [
         &["ranges", "clear"][..],
-        &["ranges", "add", STRANGER[0]],
-        &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
-        &[&ATTACH[..3], &["--authorized-ip-ranges", STRANGER[0]]].concat(),
+        &["ranges", "add", UNLISTED[0]],
+        &["ranges", "add", UNLISTED[0], "--confirm-within", "1h"],
+        &[&ATTACH[..3], &["--authorized-ip-ranges", UNLISTED[0]]].concat(),
     ] {
         let ran = filter.run(arguments)?;
         refused(
@@ -145,9 +145,9 @@ fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
         )?;
         ensure!(ran.stderr.starts_with("error: "), "{ran}");
     }
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     filter.ok(&["monitor"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use nix::{
 };
 use tests::{
     cli::{Apifence, FAILED, Killed},
-    site::{ADMIN, ADMIN_RANGES, ATTACH, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, INTERFACE, Site, UNLISTED},
     wait::until,
 };
 
@@ -125,7 +125,7 @@ fn commands() -> Vec<Vec<&'static str>> {
         &["-o", "json", "status"],
         &["-v", "status"],
         &["check", ADMIN[0]],
-        &["check", STRANGER[0]],
+        &["check", UNLISTED[0]],
         &["stats"],
         &["-o", "json", "top"],
         &["events", "--recent"],
@@ -134,12 +134,12 @@ fn commands() -> Vec<Vec<&'static str>> {
         &["ranges", "history"],
         &["ranges", "set", "nobody,10.1.2.3/8"],
         &["ranges", "set", "--from-file", "/nowhere"],
-        &["ranges", "set", STRANGER[0], "--dry-run"],
-        &["-o", "json", "ranges", "set", STRANGER[0], "--dry-run"],
-        &["ranges", "add", STRANGER[0], "--confirm-within", "1h"],
+        &["ranges", "set", UNLISTED[0], "--dry-run"],
+        &["-o", "json", "ranges", "set", UNLISTED[0], "--dry-run"],
+        &["ranges", "add", UNLISTED[0], "--confirm-within", "1h"],
         &["confirm"],
-        &["ranges", "remove", STRANGER[0]],
-        &["-o", "json", "ranges", "add", STRANGER[0]],
+        &["ranges", "remove", UNLISTED[0]],
+        &["-o", "json", "ranges", "add", UNLISTED[0]],
         &["ranges", "rollback"],
         &["ranges", "clear"],
         &["ranges", "set", ADMIN_RANGES],
@@ -268,10 +268,10 @@ fn run_guards_without_output() -> Result<()> {
             std::fs::remove_file(&link)?;
             until("it guards again", || Ok(link.exists() && ready()?))?;
             // An event to log.
-            site.stranger_is_dropped(tests::site::Family::V4, 6443, &filter)?;
-            std::fs::write(filter.ranges_file(), STRANGER[0])?;
+            site.unlisted_is_dropped(tests::site::Family::V4, 6443, &filter)?;
+            std::fs::write(filter.ranges_file(), UNLISTED[0])?;
             until("the list is in force", || {
-                Ok(filter.run(&["check", STRANGER[0]])?.code == Some(0))
+                Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(0))
             })?;
             std::fs::write(filter.ranges_file(), ADMIN_RANGES.replace(',', "\n"))?;
             until("the list is in force", || {

@@ -275,7 +275,7 @@ fn after_a_detach_that_was_killed_attach_starts_over() -> Result<()> {
         filter
             .ok(&ATTACH)
             .with_context(|| format!("after a detach that was killed at call {}", number - 1))?;
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-o"]).arg(&log);
         strace.args(["-e", &format!("trace={calls}"), "-e"]);

@@ -9,7 +9,7 @@ use tests::{
     foreign::{self, Foreign},
     net::Echo,
     netns::Namespace,
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED},
 };
 
 #[test]
@@ -66,9 +66,9 @@ fn pins_of_another_layout_are_refused_by_all_commands_but_attach() -> Result<()>
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 443)?;
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&ATTACH)?;
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     // The same pins, as a later version would make them.
     fs::rename(
         filter.bpffs().join(format!("layout-{LAYOUT_VERSION}")),
@@ -92,16 +92,16 @@ fn pins_of_another_layout_are_refused_by_all_commands_but_attach() -> Result<()>
         );
     }
     tests::net::silent(
-        &site.stranger,
-        tests::site::ip(STRANGER[0]),
+        &site.unlisted,
+        tests::site::ip(UNLISTED[0]),
         tests::site::at(tests::site::NODE[0], 443),
     )?;
 
     filter.ok(&["detach"])?;
     assert!(!filter.bpffs().exists(), "pins are left");
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&ATTACH)?;
-    site.stranger_is_dropped(Family::V4, 443, &filter)
+    site.unlisted_is_dropped(Family::V4, 443, &filter)
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn missing_capabilities_are_named() -> Result<()> {
     for command in [
         &ATTACH[..],
         &["ranges", "clear"],
-        &["ranges", "add", STRANGER[0]],
+        &["ranges", "add", UNLISTED[0]],
         &["status"],
     ] {
         let ran = powerless(command)?;
@@ -233,7 +233,7 @@ fn missing_capabilities_are_named() -> Result<()> {
             ran.stderr.contains("CAP_SYS_ADMIN"),
             "the way out is not named; {ran}"
         );
-        site.stranger_is_dropped(Family::V4, 443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 443, &filter)?;
         site.admin_gets_in(Family::V4, 443)?;
     }
     Ok(())
@@ -255,10 +255,10 @@ fn commands_that_need_a_filter_say_so() -> Result<()> {
     assert!(!filter.bpffs().exists(), "pins are left");
     // The list can be written beforehand.
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
-    filter.ok(&["ranges", "add", STRANGER[0], "--comment", "a friend"])?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--comment", "a friend"])?;
     assert_eq!(filter.json(&["status"])?["state"], "detached");
     filter.ok(&ATTACH[..3])?;
-    filter.ok(&["check", STRANGER[0], STRANGER[0]]).map(drop)
+    filter.ok(&["check", UNLISTED[0], UNLISTED[0]]).map(drop)
 }
 
 /// The pins of the maps are removed: the filter goes on, no command claims to change it, and an
@@ -272,7 +272,7 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
     let list = fs::read(filter.ranges_file())?;
     // The pins are in this thread's own mount namespace.
     fs::remove_dir_all(filter.bpffs().join(format!("layout-{LAYOUT_VERSION}/maps")))?;
-    for command in [&["ranges", "add", STRANGER[0]][..], &["check", ADMIN[0]]] {
+    for command in [&["ranges", "add", UNLISTED[0]][..], &["check", ADMIN[0]]] {
         refused(
             &filter.run(command)?,
             FAILED,
@@ -283,17 +283,17 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
     assert_eq!(fs::read(filter.ranges_file())?, list);
     // The counters are among the maps.
     tests::net::silent(
-        &site.stranger,
-        tests::site::ip(STRANGER[0]),
+        &site.unlisted,
+        tests::site::ip(UNLISTED[0]),
         tests::site::at(tests::site::NODE[0], 443),
     )?;
 
     filter.ok(&ATTACH[..3])?;
     assert_eq!(filter.json(&["status"])?["state"], "enforcing");
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     site.admin_gets_in(Family::V4, 443)?;
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
-    site.stranger_gets_in(Family::V4, 443).map(drop)
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
+    site.unlisted_gets_in(Family::V4, 443).map(drop)
 }
 
 /// An unset variable is an empty word: it must not open the port.
@@ -355,14 +355,14 @@ fn an_empty_list_opens_only_with_force() -> Result<()> {
     let ran = filter.run(&["detach", "--interface", ""])?;
     assert_ne!(ran.code, Some(0), "{ran}");
     assert_eq!(fs::read(filter.ranges_file())?, list);
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
 
     filter.ok(&["ranges", "set", "", "--force"])?;
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&ATTACH)?;
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     filter.ok(&[&typed[..], &["", "--force"]].concat())?;
-    site.stranger_gets_in(Family::V4, 443).map(drop)
+    site.unlisted_gets_in(Family::V4, 443).map(drop)
 }
 
 /// No operator is there to insist.
@@ -383,7 +383,7 @@ fn an_empty_list_that_run_is_started_with_counts_as_none() -> Result<()> {
         let mut run = filter.start(&words)?;
         run.line(|line| line.contains("`--authorized-ip-ranges` is empty"))?;
         run.line(|line| line.contains("guarding"))?;
-        site.stranger_is_dropped(Family::V4, 443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 443, &filter)?;
         site.admin_gets_in(Family::V4, 443)?;
     }
     Ok(())
@@ -420,5 +420,5 @@ fn too_few_descriptors_are_named() -> Result<()> {
         filter.ok(&["enforce"])?;
     }
     assert!(seen > 8, "{seen} were refused");
-    site.stranger_is_dropped(Family::V4, 6443, &filter)
+    site.unlisted_is_dropped(Family::V4, 6443, &filter)
 }

@@ -37,7 +37,7 @@ fn detach_leaves_no_program_link_map_or_pin() -> Result<()> {
         !first.programs.is_empty() && !first.links.is_empty() && first.maps.len() >= 8,
         "only {first:?}"
     );
-    site.stranger_is_dropped(Family::V4, 443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 443, &filter)?;
 
     // Another program replaces it, and there are other generations: the kernel frees the old ones
     // by itself.
@@ -76,7 +76,7 @@ fn detach_leaves_no_program_link_map_or_pin() -> Result<()> {
             .ip(&format!("link show dev {INTERFACE}"))?
             .contains("xdp")
     );
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     drop(neighbour);
 
     // An attach that fails half-way leaves nothing either: a bridge has no native XDP.
@@ -90,7 +90,7 @@ fn detach_leaves_no_program_link_map_or_pin() -> Result<()> {
         .concat(),
     )?;
     assert_eq!(ran.code, Some(3), "{ran}");
-    site.stranger_gets_in(Family::V4, 443)?;
+    site.unlisted_gets_in(Family::V4, 443)?;
     wait::until("a failed attach is undone", || {
         Ok(Loaded::now()?.without(&before) == Loaded::default())
     })?;

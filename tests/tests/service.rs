@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, FAILED, refused},
     net::Echo,
-    site::{ADMIN, ATTACH, Family, INTERFACE, NODE, STRANGER, Site},
+    site::{ADMIN, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED},
     wait::PATIENCE,
 };
 
@@ -105,10 +105,10 @@ fn the_unit_has_exactly_the_capabilities_that_are_needed() -> Result<()> {
         Ok(())
     };
     done(&ATTACH)?;
-    done(&["ranges", "add", STRANGER[0]])?;
-    site.stranger_gets_in(Family::V4, 6443)?;
+    done(&["ranges", "add", UNLISTED[0]])?;
+    site.unlisted_gets_in(Family::V4, 6443)?;
     done(&["ranges", "rollback"])?;
-    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
     done(&["status"])?;
     done(&["detach"])?;
 

@@ -8,7 +8,7 @@ use tests::{
     cli::{Apifence, INPUT, Killed, Ran, refused},
     net::Echo,
     netns::Namespace,
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED},
     wait::until,
 };
 
@@ -40,7 +40,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 9345)?;
-    let nodes = format!("{}/32", STRANGER[0]);
+    let nodes = format!("{}/32", UNLISTED[0]);
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     let attach = ["attach", "--interface", INTERFACE];
     filter.ok(&[
@@ -50,8 +50,8 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     .concat())?;
     let holds = || {
         assert_eq!(ports(&filter)?, "[6443,9345]");
-        site.stranger_gets_in(Family::V4, 9345)?;
-        site.stranger_is_dropped(Family::V6, 9345, &filter)
+        site.unlisted_gets_in(Family::V4, 9345)?;
+        site.unlisted_is_dropped(Family::V6, 9345, &filter)
     };
     holds()?;
     let shows = |key: &str| {
@@ -136,22 +136,22 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
         said.contains("warning: mode monitor (was enforce): nothing is dropped"),
         "{said}"
     );
-    site.stranger_gets_in(Family::V6, 9345)?;
+    site.unlisted_gets_in(Family::V6, 9345)?;
     fs::write(filter.config_file(), "ports = [6443, 9345, 8443]\n")?;
     assert_eq!(shows("mode")?, r#""enforce" "default""#);
     let drift = filter.json(&["status"])?["drift"].to_string();
     ensure!(drift.contains("mode enforce (was monitor)"), "{drift}");
     filter.ok(&attach)?;
-    site.stranger_is_dropped(Family::V6, 9345, &filter)?;
+    site.unlisted_is_dropped(Family::V6, 9345, &filter)?;
     assert_eq!(ports(&filter)?, "[6443,8443,9345]");
     fs::write(filter.config_file(), "")?;
     let opens = ["opens TCP 8443, 9345 to everyone"];
     refused(&filter.run(&attach)?, INPUT, &opens)?;
-    site.stranger_is_dropped(Family::V6, 9345, &filter)?;
+    site.unlisted_is_dropped(Family::V6, 9345, &filter)?;
 
     filter.ok(&[&attach[..], &["--force"]].concat())?;
     assert_eq!(ports(&filter)?, "[443,6443]");
-    site.stranger_gets_in(Family::V6, 9345).map(drop)
+    site.unlisted_gets_in(Family::V6, 9345).map(drop)
 }
 
 /// `run` reports what a file that it follows opens, with the previous value.
@@ -185,12 +185,12 @@ fn settings_that_change_under_run_are_logged_one_by_one() -> Result<()> {
         run.line(|line| line == wanted)?;
         run.line(|line| line.contains("the config file is in force"))?;
     }
-    site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
     // With the file gone, no source contradicts.
     fs::remove_file(filter.config_file())?;
     run.line(|line| line.contains("no such file"))?;
     fs::write(filter.config_file(), "ports = [443, 9345]\n")?;
-    site.stranger_is_dropped(Family::V4, 9345, &filter)
+    site.unlisted_is_dropped(Family::V4, 9345, &filter)
 }
 
 /// An unknown name may mean a port that stays open.
@@ -218,7 +218,7 @@ fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result
             );
             ensure!(ran.stderr.contains(more), "{ran}");
         }
-        site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
         for words in [
             &["status"][..],
             &["check", ADMIN[0]],
@@ -236,7 +236,7 @@ fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result
                 "it does not say so; {ran}"
             );
         }
-        site.stranger_gets_in(Family::V4, 6443)?;
+        site.unlisted_gets_in(Family::V4, 6443)?;
     }
     Ok(())
 }
@@ -258,7 +258,7 @@ fn run_uses_the_last_policy_if_a_variable_is_invalid() -> Result<()> {
             Ok(filter.json(&["status"])?["state"] == "enforcing")
         })?;
         assert_eq!(ports(&filter)?, "[9345]");
-        site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
         assert!(run.0.try_wait()?.is_none());
     }
     Ok(())
@@ -269,15 +269,15 @@ fn settings_stay_over_a_reboot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, 9345)?;
-    let more = ["--port", "6443,9345", "--cluster-cidrs", STRANGER[0]];
+    let more = ["--port", "6443,9345", "--cluster-cidrs", UNLISTED[0]];
     filter.ok(&[&ATTACH[..], &more].concat())?;
     // All pins are gone then.
     fs::remove_dir_all(filter.bpffs())?;
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
     run.line(|line| line.contains("guarding"))?;
     assert_eq!(ports(&filter)?, "[6443,9345]");
-    site.stranger_gets_in(Family::V4, 9345)?;
-    site.stranger_is_dropped(Family::V6, 9345, &filter)
+    site.unlisted_gets_in(Family::V4, 9345)?;
+    site.unlisted_is_dropped(Family::V6, 9345, &filter)
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_variable_may_be_named_as_the_key_and_an_empty_one_says_nothing() -> Result<
     let ran = done(with(&site, &filter, &variables, &["attach"])?)?;
     ensure!(!ran.stderr.contains("warning"), "{ran}");
     assert_eq!(ports(&filter)?, "[9345]");
-    site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
     let origins = filter.json(&["status"])?["origins"].to_string();
     assert_eq!(origins, r#"{"cluster":1,"list":2,"node":2}"#);
     // Help does not depend on the policy in force.

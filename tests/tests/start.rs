@@ -59,7 +59,7 @@ fn kill(mut daemon: Background) -> Result<()> {
 /// The unlisted source is dropped, the listed one gets in, over both families.
 fn guarded(site: &Site, filter: &Apifence<'_>) -> Result<()> {
     for family in Family::BOTH {
-        site.stranger_is_dropped(family, PORT, filter)?;
+        site.unlisted_is_dropped(family, PORT, filter)?;
         site.admin_gets_in(family, PORT)?;
     }
     Ok(())
@@ -119,7 +119,7 @@ fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()
             "443,6443,9345",
         ])?;
         filter.boot()?;
-        site.stranger_gets_in(Family::V4, PORT)?;
+        site.unlisted_gets_in(Family::V4, PORT)?;
 
         make(file)?;
         let began = Instant::now();
@@ -176,7 +176,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
         let began = Instant::now();
         let daemon = filter.start(&["run"])?;
         tried(&site, began)?;
-        site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
         site.admin_gets_in(Family::V4, 9345)?;
         not_ready(&site.node, &["the policy last in force holds", words])?;
         // The list is followed nevertheless, under the settings in force.
@@ -184,7 +184,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
         until("the list is followed", || {
             Ok(filter.run(&["check", "198.51.100.200"])?.code == Some(1))
         })?;
-        site.stranger_is_dropped(Family::V4, 9345, &filter)?;
+        site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
         fs::write(filter.ranges_file(), LIST)?;
         fs::write(config, &good)?;
         is_ready(&site.node)?;
@@ -249,7 +249,7 @@ fn at_a_first_start_a_good_list_is_enforced_unless_the_settings_are_in_doubt() -
         if is_enforced {
             guarded(&site, &filter)?;
         } else {
-            site.stranger_gets_in(Family::V4, PORT)?;
+            site.unlisted_gets_in(Family::V4, PORT)?;
         }
         ensure!(get(&site.node, "/readyz")?.status == 503, "{text}");
         fs::write(filter.config_file(), "")?;
@@ -298,7 +298,7 @@ fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left(
     let mut daemon = filter.start(&RUN)?;
     daemon.line(|line| line.starts_with("warning: only the implicit sources are let in"))?;
     daemon.line(|line| line.starts_with("guarding"))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.json(&["status"])?["policy_source"] == "implicit_sources");
     ensure!(filter.run(&["check", "192.0.2.10"])?.code == Some(0));
     ensure!(filter.run(&["check", "198.51.100.7"])?.code == Some(1));
@@ -330,7 +330,7 @@ fn a_fresh_installation_without_a_list_starts_in_monitor_mode() -> Result<()> {
     let mut daemon = filter.start(&RUN)?;
     daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped"))?;
     daemon.line(|line| line.starts_with("guarding"))?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     ensure!(filter.packets("would_drop", "unauthorized")? > 0);
     let status = filter.json(&["status"])?;
     ensure!(status["state"] == "monitoring", "{status}");

@@ -13,14 +13,14 @@ use tests::{
     mounts::{self, BPFFS},
     net::{Echo, silent},
     netns::Namespace,
-    site::{ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
 };
 
 const PORT: u16 = 6443;
 
 /// `status`, `attach` and `detach` of `filter` must all report a filter that is not theirs, with
 /// all of `words`; none may deny it.
-fn told(filter: &Apifence<'_>, words: &[&str]) -> Result<()> {
+fn is_reported(filter: &Apifence<'_>, words: &[&str]) -> Result<()> {
     let status = filter.json(&["status"])?;
     ensure!(status["state"] == "unknown", "{status:#}");
     let warnings = status["warnings"].to_string();
@@ -49,7 +49,7 @@ fn told(filter: &Apifence<'_>, words: &[&str]) -> Result<()> {
 }
 
 fn is_silent(site: &Site) -> Result<()> {
-    silent(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))
+    silent(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT))
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_filter_pinned_in_another_directory_is_named() -> Result<()> {
     let pin = format!("{root}/layout-{LAYOUT_VERSION}/interfaces");
     let hint = format!("--bpffs {root}");
     let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
-    told(&other, &[INTERFACE, "since 20", &pin, &hint])?;
+    is_reported(&other, &[INTERFACE, "since 20", &pin, &hint])?;
     is_silent(&site)?;
     // Another namespace shows nothing of it, whatever the interfaces' indices.
     let elsewhere = Namespace::new("elsewhere")?;
@@ -72,7 +72,7 @@ fn a_filter_pinned_in_another_directory_is_named() -> Result<()> {
     // The hint works.
     filter.ok(&["detach"])?;
     assert_eq!(other.json(&["status"])?["state"], "detached");
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
@@ -110,12 +110,12 @@ fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
     let held = aya::programs::links::PinnedLink::from_pin(&pin)?;
     fs::remove_dir_all(filter.bpffs())?;
     let pid = format!("process {}", std::process::id());
-    told(&filter, &[INTERFACE, &pid, "leaves with the process"])?;
+    is_reported(&filter, &[INTERFACE, &pid, "leaves with the process"])?;
     is_silent(&site)?;
     drop(held);
     // At once, though the kernel releases it a moment later.
     filter.ok(&ATTACH)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_filter_without_a_link_is_named() -> Result<()> {
     ours.pin(&pin)?;
     site.node
         .ip(&format!("link set dev {INTERFACE} xdp pinned {pin}"))?;
-    told(&filter, &[INTERFACE, "without a link", "xdp off"])?;
+    is_reported(&filter, &[INTERFACE, "without a link", "xdp off"])?;
     site.node.ip(&format!("link set dev {INTERFACE} xdp off"))?;
     filter.ok(&ATTACH).map(drop)
 }
@@ -167,7 +167,7 @@ fn a_run_of_other_pins_is_named() -> Result<()> {
     let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
     let mut run = filter.start(&[&["run"], &ATTACH[1..]].concat())?;
     run.line(|line| line.contains("guarding"))?;
-    told(
+    is_reported(
         &other,
         &[INTERFACE, "is filtered since", "its link is pinned at"],
     )?;

@@ -4,9 +4,9 @@
 use anyhow::{Result, ensure};
 use tests::{
     cli::{Apifence, INPUT, refused},
-    net::{Echo, Knocker, Transfer, silent, tcp_counter},
+    net::{Echo, SynSender, Transfer, silent, tcp_counter},
     netns::{End, Namespace, veth},
-    site::{ADMIN, ATTACH, Family, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
 };
 
 const PORT: u16 = 6443;
@@ -47,19 +47,23 @@ fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_an_unlisted_one() ->
     );
 
     // Then an unlisted client as well: its own counter shows whether the node answers.
-    let (answered, accepted) = (tcp_counter(&site.stranger, "InSegs")?, server.accepted());
-    let knockers = Family::BOTH.map(|family| {
+    let (answered, accepted) = (tcp_counter(&site.unlisted, "InSegs")?, server.accepted());
+    let senders = Family::BOTH.map(|family| {
         let target = at(NODE[family as usize], PORT);
-        Knocker::new(&site.stranger, ip(STRANGER[family as usize]), target)
+        SynSender::new(&site.unlisted, ip(UNLISTED[family as usize]), target)
     });
-    let knockers = knockers.into_iter().collect::<Result<Vec<_>>>()?;
+    let senders = senders.into_iter().collect::<Result<Vec<_>>>()?;
     swap()?;
-    ensure!(filter.dropped()? > dropped + 100, "he did not knock");
-    for knocker in knockers {
-        knocker.stop()?;
+    ensure!(filter.dropped()? > dropped + 100, "too few SYNs were sent");
+    for sender in senders {
+        sender.stop()?;
     }
-    let now = (tcp_counter(&site.stranger, "InSegs")?, server.accepted());
-    assert_eq!(now, (answered, accepted), "the stranger was answered");
+    let now = (tcp_counter(&site.unlisted, "InSegs")?, server.accepted());
+    assert_eq!(
+        now,
+        (answered, accepted),
+        "the unlisted client was answered"
+    );
     admins.iter().try_for_each(Transfer::flows)
 }
 

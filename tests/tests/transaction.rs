@@ -98,7 +98,7 @@ impl<'a> Guarded<'a> {
     }
 
     /// The lists in the kernel and in the file by `status`, which must change neither.
-    fn told(&mut self) -> Result<(List, List)> {
+    fn status_of_both(&mut self) -> Result<(List, List)> {
         let before = (self.kernel()?, self.file()?);
         let status = self.apifence.json(&["status"])?;
         let agree = status["drift"] == serde_json::json!([]);
@@ -115,9 +115,9 @@ impl<'a> Guarded<'a> {
 
     /// Runs the next writer, which changes nothing itself; afterwards file and kernel agree.
     fn agree(&mut self) -> Result<List> {
-        let before = self.told()?;
+        let before = self.status_of_both()?;
         self.apifence.ok(&WRITER)?;
-        let after = self.told()?;
+        let after = self.status_of_both()?;
         ensure!(after.0 == after.1, "{after:?}; before: {before:?}");
         Ok(after.0)
     }
@@ -461,14 +461,14 @@ fn a_first_attach_on_trial_leaves_the_port_as_it_was() -> Result<()> {
     ];
     apifence.ok(&attach)?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
-    let mut stranger = || filter.judge(&syn(NEITHER), None);
-    assert_eq!(stranger()?, Verdict::Drop(DropReason::Unauthorized));
+    let mut unlisted = || filter.judge(&syn(NEITHER), None);
+    assert_eq!(unlisted()?, Verdict::Drop(DropReason::Unauthorized));
     assert!(!apifence.ranges_file().exists());
     lapse(&apifence)?;
-    assert_eq!(stranger()?, Verdict::Pass(PassReason::EnforcementOff));
+    assert_eq!(unlisted()?, Verdict::Pass(PassReason::EnforcementOff));
     apifence.ok(&attach)?;
     apifence.ok(&["confirm"])?;
-    assert_eq!(stranger()?, Verdict::Drop(DropReason::Unauthorized));
+    assert_eq!(unlisted()?, Verdict::Drop(DropReason::Unauthorized));
     ensure!(fs::read_to_string(apifence.ranges_file())?.contains(OLD));
     ensure!(apifence.json(&["status"])?["drift"] == serde_json::json!([]));
     Ok(())

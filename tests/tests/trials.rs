@@ -11,7 +11,7 @@ use tests::{
     net::{Echo, open, silent},
     netns::{End, Namespace, veth},
     scrape::get,
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, STRANGER, Site, at, ip},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED, at, ip},
     wait::until,
 };
 
@@ -45,17 +45,17 @@ fn an_unconfirmed_first_attach_does_not_return() -> Result<()> {
     filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("a change is on trial"))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     lapse(&filter)?;
     daemon.line(|line| line.starts_with("error: follow files"))?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     until("it is not ready", || {
         Ok(get(&site.node, "/readyz")?.status == 503)
     })?;
     let drift = filter.json(&["status"])?["drift"].clone();
     ensure!(drift != json!([]), "status shows no drift");
     filter.ok(&["ranges", "reload"])?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     until("it is ready", || {
         Ok(get(&site.node, "/readyz")?.status == 200)
     })
@@ -70,7 +70,7 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
     // An interface without native XDP makes the attach fail after the new policy is staged.
     site.node.ip("link add br9 type bridge")?;
     site.node.ip("link set br9 up")?;
-    fs::write(filter.ranges_file(), format!("{LIST}{}\n", STRANGER[0]))?;
+    fs::write(filter.ranges_file(), format!("{LIST}{}\n", UNLISTED[0]))?;
     let monitor = [
         "--interface",
         "br9",
@@ -86,12 +86,12 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
         &["br9"],
     )?;
     for look in [
-        &["check", STRANGER[0]][..],
+        &["check", UNLISTED[0]][..],
         &["status"],
         &["ranges", "list"],
     ] {
         filter.run(look)?;
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     }
     ensure!(filter.json(&["status"])?["state"] == "enforcing");
     site.admin_gets_in(Family::V4, PORT).map(drop)
@@ -104,13 +104,13 @@ fn a_trial_of_an_edited_file_leaves_the_list_before_for_a_reboot() -> Result<()>
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
-    fs::write(filter.ranges_file(), format!("{LIST}{}\n", STRANGER[0]))?;
+    fs::write(filter.ranges_file(), format!("{LIST}{}\n", UNLISTED[0]))?;
     filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
     lapse(&filter)?;
     ensure!(filter.json(&["status"])?["provisional"].is_null());
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.json(&["status"])?["drift"] == json!([]));
     Ok(())
 }
@@ -121,7 +121,7 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
     let pending = filter.ranges_file().with_file_name(".ranges.pending");
     let list = fs::read_to_string(&pending)?;
     // A missing file, one with the old list, and one with the list on trial.
@@ -154,15 +154,15 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
         ensure!(provisional.is_object(), "the trial was ended");
         ensure!(pending.exists(), "the list on trial is gone");
     }
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&["confirm"])?;
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 /// Commands that only show.
 const SHOW: [&[&str]; 9] = [
     &["status"],
-    &["check", STRANGER[0]],
+    &["check", UNLISTED[0]],
     &["stats"],
     &["top"],
     &["suggest"],
@@ -190,7 +190,7 @@ fn commands_that_show_write_nothing() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let log = tempfile::NamedTempFile::new()?;
-    let add = |time| ["ranges", "add", STRANGER[0], "--confirm-within", time];
+    let add = |time| ["ranges", "add", UNLISTED[0], "--confirm-within", time];
     let mut seen = 0;
     let mut all_read = |when: &str| -> Result<()> {
         for show in SHOW {
@@ -228,7 +228,7 @@ fn commands_that_show_write_nothing() -> Result<()> {
     // The file has its name by then, and the folder is written to the disk.
     strace.args(["inject=fsync:signal=SIGKILL:when=1", "-P"]);
     strace.arg(filter.ranges_file().with_file_name(""));
-    filter.run_by(strace, &["ranges", "add", STRANGER[0]])?;
+    filter.run_by(strace, &["ranges", "add", UNLISTED[0]])?;
     let drift = filter.json(&["status"])?["drift"].clone();
     ensure!(drift != json!([]), "killed too early or too late");
     all_read("half done")?;
@@ -252,7 +252,7 @@ fn no_generation_has_the_number_of_one_before() -> Result<()> {
         Ok(())
     };
     look("first")?;
-    let add = ["ranges", "add", STRANGER[0], "--confirm-within"];
+    let add = ["ranges", "add", UNLISTED[0], "--confirm-within"];
     filter.ok(&[&add[..], &["1h"]].concat())?;
     look("on trial")?;
     filter.ok(&["ranges", "rollback"])?;
@@ -322,14 +322,14 @@ fn a_broken_file_in_the_history_is_passed_over() -> Result<()> {
     filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
     fs::write(filter.ranges_file(), "10.2.0.0/8x\n")?;
-    filter.ok(&["ranges", "set", STRANGER[0], "--force"])?;
+    filter.ok(&["ranges", "set", UNLISTED[0], "--force"])?;
     let ran = filter.run(&["ranges", "rollback", "--force"])?;
     ensure!(
         ran.code == Some(0) && ran.stderr.contains("number 1 in the history is not a list"),
         "{ran}"
     );
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 /// A dry run of a rollback of a trial shows it, and takes nothing back.
@@ -339,15 +339,15 @@ fn a_dry_run_takes_no_trial_back() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
-    let add = ["ranges", "add", STRANGER[0], "--confirm-within", "1h"];
+    let add = ["ranges", "add", UNLISTED[0], "--confirm-within", "1h"];
     for change in [&add[..], &["monitor", "--confirm-within", "1h"]] {
         filter.ok(change)?;
         let shown = filter.ok(&["ranges", "rollback", "--dry-run"])?;
         ensure!(shown.contains("would be taken back"), "{shown}");
         ensure!(filter.json(&["status"])?["provisional"].is_object());
-        site.stranger_gets_in(Family::V4, PORT)?;
+        site.unlisted_gets_in(Family::V4, PORT)?;
         filter.ok(&["ranges", "rollback"])?;
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     }
     Ok(())
 }
@@ -366,5 +366,5 @@ fn a_mode_outlives_a_boot_where_the_off_switch_is_in_no_file() -> Result<()> {
     filter.boot()?;
     filter.ok(&ATTACH[..3])?;
     ensure!(filter.json(&["status"])?["state"] == "monitoring");
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }

@@ -14,9 +14,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use tests::{
     cli::{Apifence, Background, FAILED, Ran, binary, refused},
-    net::{Echo, Knocker, Transfer, tcp_counter},
+    net::{Echo, SynSender, Transfer, tcp_counter},
     netns::Namespace,
-    site::{ADMIN, ATTACH, Family, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
 };
 
 const PORT: u16 = 6443;
@@ -79,7 +79,7 @@ struct Traffic<'a> {
     server: &'a Echo,
     answered: u64,
     accepted: usize,
-    knockers: Vec<Knocker>,
+    senders: Vec<SynSender>,
     transfers: Vec<Transfer>,
 }
 
@@ -91,17 +91,21 @@ impl<'a> Traffic<'a> {
             transfers.push(Transfer::new(&site.admin, ip(ADMIN[family]), target)?);
         }
         let (answered, accepted) = (answers(site)?, server.accepted());
-        let mut knockers = Vec::new();
+        let mut senders = Vec::new();
         for family in 0..2 {
             let target = at(NODE[family], PORT);
-            knockers.push(Knocker::new(&site.stranger, ip(STRANGER[family]), target)?);
+            senders.push(SynSender::new(
+                &site.unlisted,
+                ip(UNLISTED[family]),
+                target,
+            )?);
         }
         Ok(Self {
             site,
             server,
             answered,
             accepted,
-            knockers,
+            senders,
             transfers,
         })
     }
@@ -118,13 +122,13 @@ impl<'a> Traffic<'a> {
 
     fn stop(self) -> Result<()> {
         self.holds()?;
-        self.knockers.into_iter().try_for_each(Knocker::stop)
+        self.senders.into_iter().try_for_each(SynSender::stop)
     }
 }
 
 /// Answers of the node to the unlisted source.
 fn answers(site: &Site) -> Result<u64> {
-    tcp_counter(&site.stranger, "InSegs")
+    tcp_counter(&site.unlisted, "InSegs")
 }
 
 fn layouts(filter: &Apifence<'_>) -> Result<Vec<String>> {
@@ -166,7 +170,7 @@ fn attach_takes_over_from_another_layout_without_a_gap() -> Result<()> {
     traffic.stop()?;
     // The control: with the port open, the source is answered.
     filter.ok(&["detach"])?;
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn every_interface_of_the_other_layout_is_taken_over() -> Result<()> {
     assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(2));
     assert_eq!(layouts(&filter)?, [format!("layout-{LAYOUT_VERSION}")]);
     tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]
@@ -227,7 +231,7 @@ fn run_takes_over_once_the_other_run_has_ended() -> Result<()> {
         command.args(own.get_args()).env_remove("APIFENCE_BIN");
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut old = Background::of(site.node.spawn(&mut command)?)?;
+        let mut old = Background::from_child(site.node.spawn(&mut command)?)?;
         old.line(|line| line.contains("guarding"))?;
         let traffic = Traffic::start(&site, &server)?;
         for verb in [&run[..], &ATTACH, &["detach"]] {

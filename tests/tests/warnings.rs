@@ -8,7 +8,7 @@ use tests::{
     net::Echo,
     netns::{End, Namespace, veth},
     scrape::scrape,
-    site::{ADMIN, ATTACH, Family, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
     wait::until,
 };
 
@@ -160,8 +160,8 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
         ensure!(said.contains("[W09]"), "{said}");
         Ok(())
     })?;
-    site.stranger_gets_in(Family::V6, PORT)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_gets_in(Family::V6, PORT)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     destinations(&NODE)?;
 
     let rewritten = ["rewritten", "nftables chain `kube services`", "[W10]"];
@@ -177,17 +177,17 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
         ensure!(output.status.success(), "{output:?}");
         site.route_to_node(CLUSTER_IP)
     })?;
-    let stranger = ip(STRANGER[0]);
-    tests::net::open(&site.stranger, stranger, at(CLUSTER_IP, 443))?;
+    let unlisted = ip(UNLISTED[0]);
+    tests::net::open(&site.unlisted, unlisted, at(CLUSTER_IP, 443))?;
     let status = filter.run(&["status"])?.stdout;
     ensure!(status.contains(" [W10]"), "{status}");
     // If it is named, it is guarded.
     destinations(&[NODE[0], NODE[1], CLUSTER_IP])?;
-    site.is_dropped(STRANGER[0], at(CLUSTER_IP, 443), &filter)?;
+    site.is_dropped(UNLISTED[0], at(CLUSTER_IP, 443), &filter)?;
     // Without destinations every address is guarded.
     filter.ok(&[&ATTACH[..], &["--destination", ""]].concat())?;
     ensure!(warning(&filter, &rewritten)?.is_none());
-    site.is_dropped(STRANGER[0], at(CLUSTER_IP, 443), &filter)?;
+    site.is_dropped(UNLISTED[0], at(CLUSTER_IP, 443), &filter)?;
 
     // `run` says the same.
     let mut run = filter.start(&["run", "--interface", "eth0", "--destination", NODE[0]])?;

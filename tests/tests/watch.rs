@@ -12,7 +12,7 @@ use tests::{
     net::{Echo, open, silent},
     netns::{End, Namespace, add_address, veth},
     scrape::{get, ready, scrape},
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::until,
 };
 
@@ -25,7 +25,7 @@ fn start(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
     fs::write(filter.ranges_file(), LIST)?;
     let mut daemon = filter.start(&RUN)?;
     ready(&site.node, &mut daemon)?;
-    site.stranger_is_dropped(Family::V4, PORT, filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, filter)?;
     Ok(daemon)
 }
 
@@ -52,25 +52,25 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     let mut daemon = start(&site, &filter)?;
-    let with_stranger = format!("{LIST}{}\n", STRANGER[0]);
+    let with_unlisted = format!("{LIST}{}\n", UNLISTED[0]);
     let file = filter.ranges_file();
 
-    fs::write(file, &with_stranger)?;
-    check(&filter, STRANGER[0], true)?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    fs::write(file, &with_unlisted)?;
+    check(&filter, UNLISTED[0], true)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     replace(file, LIST)?;
-    check(&filter, STRANGER[0], false)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    check(&filter, UNLISTED[0], false)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // A command's change and the file's are one change.
-    filter.ok(&["ranges", "add", STRANGER[0]])?;
+    filter.ok(&["ranges", "add", UNLISTED[0]])?;
     daemon.line(|line| {
         line.contains("`ranges add 203.0.113.9` by root: +203.0.113.9/32; 3 in the list")
     })?;
-    check(&filter, STRANGER[0], true)?;
+    check(&filter, UNLISTED[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
-    check(&filter, STRANGER[0], false)?;
+    check(&filter, UNLISTED[0], false)?;
     // The list before an edit can be restored.
-    fs::write(file, format!("{with_stranger}192.0.2.77\n"))?;
+    fs::write(file, format!("{with_unlisted}192.0.2.77\n"))?;
     check(&filter, "192.0.2.77", true)?;
     filter.ok(&["ranges", "rollback"])?;
     check(&filter, "192.0.2.77", false)?;
@@ -81,11 +81,11 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     let map = ConfigMap::new(LIST)?;
     let filter = filter.with_ranges_file(map.file());
     let _daemon = filter.start(&RUN)?;
-    check(&filter, STRANGER[0], false)?;
-    map.update("..2", &with_stranger)?;
-    check(&filter, STRANGER[0], true)?;
+    check(&filter, UNLISTED[0], false)?;
+    map.update("..2", &with_unlisted)?;
+    check(&filter, UNLISTED[0], true)?;
     map.update("..3", LIST)?;
-    check(&filter, STRANGER[0], false)
+    check(&filter, UNLISTED[0], false)
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
         let why = get(&site.node, "/readyz")?.body;
         ensure!(why.contains(words), "{why}");
         ensure!(failures()?.0 > 0.0 && failures()?.1 == 0.0);
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         site.admin_gets_in(Family::V4, PORT)?;
         // A signal reads it again, without a new message.
         daemon.signal(Signal::SIGHUP)?;
@@ -131,7 +131,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
     }
     fs::remove_file(file)?;
     daemon.line(|line| line.contains("no such file"))?;
-    site.stranger_is_dropped(Family::V6, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V6, PORT, &filter)?;
     site.admin_gets_in(Family::V6, PORT)?;
 
     // It also starts with a bad file, if a filter is there.
@@ -143,7 +143,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
     until("it is not ready", || {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 503))
     })?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     fs::write(file, LIST)?;
     daemon.line(|line| line.contains("in force again"))?;
     site.admin_gets_in(Family::V4, PORT).map(drop)
@@ -157,28 +157,28 @@ fn the_config_file_is_followed() -> Result<()> {
     let _servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
     let mut daemon = start(&site, &filter)?;
     let config = filter.config_file();
-    site.stranger_gets_in(Family::V4, 8443)?;
+    site.unlisted_gets_in(Family::V4, 8443)?;
     fs::write(config, "ports = [8443]\n")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
-    site.stranger_is_dropped(Family::V4, 8443, &filter)?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
 
     fs::write(config, "ports = [6443]\nmode = \"watch\"\n")?;
     daemon.line(|line| line.contains("`mode` is `watch`"))?;
     until("it is not ready", || {
         Ok(get(&site.node, "/readyz")?.status == 503)
     })?;
-    site.stranger_is_dropped(Family::V4, 8443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
     replace(config, "mode = \"monitor\"\n")?;
     daemon.signal(Signal::SIGHUP)?;
     daemon.line(|line| line.contains("the config file is in force"))?;
     until("it is ready", || {
         Ok(get(&site.node, "/readyz")?.status == 200)
     })?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     fs::write(config, "")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
 
     site.node.ip("link delete eth1")?;
     daemon.line(|line| line.contains("`eth1` is not there"))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // While down it gets its program, before any packet can come in.
     site.node.ip("link add eth1 type veth peer name back")?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
@@ -237,7 +237,7 @@ fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
     plug_in()?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
     peer_is_silenced()?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }
 
@@ -253,7 +253,7 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
             let status = filter.run(&["-o", "json", "status"])?;
             Ok(status.stdout.contains("\"state\": \"enforcing\""))
         })?;
-        site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+        site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         site.admin_gets_in(Family::V6, PORT).map(drop)
     };
     let layout = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
@@ -281,11 +281,11 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
             .arg(filter.state_dir())
             .arg("--ranges-file")
             .arg(&other)
-            .args(["ranges", "set", STRANGER[0], "--force"]),
+            .args(["ranges", "set", UNLISTED[0], "--force"]),
     )?;
     ensure!(output.status.success(), "{output:?}");
     daemon.line(|line| line.contains("the ranges file is in force"))?;
-    check(&filter, STRANGER[0], false)?;
+    check(&filter, UNLISTED[0], false)?;
     check(&filter, ADMIN[0], true)?;
     until("it is ready", || {
         Ok(get(&site.node, "/readyz")?.status == 200)
@@ -298,12 +298,12 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     let mut daemon = start(&site, &filter)?;
-    let add = ["ranges", "add", STRANGER[0], "--confirm-within"];
+    let add = ["ranges", "add", UNLISTED[0], "--confirm-within"];
     filter.ok(&[&add[..], &["3s"]].concat())?;
     daemon.line(|line| line.contains("a change is on trial"))?;
     daemon.line(|line| line.contains("was not confirmed in time"))?;
     daemon.line(|line| line.contains("the change on trial is over"))?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(
         !filter
             .ranges_file()
@@ -313,10 +313,10 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
 
     filter.ok(&[&add[..], &["1h"]].concat())?;
     daemon.line(|line| line.contains("a change is on trial"))?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&["confirm"])?;
     daemon.line(|line| line.contains("the change on trial was confirmed"))?;
-    site.stranger_gets_in(Family::V4, PORT).map(drop)
+    site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
@@ -336,11 +336,11 @@ fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
     ensure!(daemon.runs()?);
     // The immediate way out for the operator, and the documented one.
     filter.ok(&["ranges", "clear"])?;
-    check(&filter, STRANGER[0], true)?;
+    check(&filter, UNLISTED[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
     daemon.signal(Signal::SIGTERM)?;
     assert_eq!(daemon.wait()?, Some(0));
-    check(&filter, STRANGER[0], false)?;
+    check(&filter, UNLISTED[0], false)?;
     filter.ok(&["detach"])?;
     ensure!(!filter.bpffs().exists(), "pins are left");
     Ok(())
@@ -354,9 +354,9 @@ fn restarts_leave_no_gap() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     let mut daemon = start(&site, &filter)?;
-    let answered = tests::net::tcp_counter(&site.stranger, "InSegs")?;
+    let answered = tests::net::tcp_counter(&site.unlisted, "InSegs")?;
     let admin = tests::net::Transfer::new(&site.admin, ip(ADMIN[1]), at(NODE[1], PORT))?;
-    let knocker = tests::net::Knocker::new(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))?;
+    let sender = tests::net::SynSender::new(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT))?;
     for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM] {
         daemon.signal(signal)?;
         daemon.wait()?;
@@ -366,9 +366,9 @@ fn restarts_leave_no_gap() -> Result<()> {
         ready(&site.node, &mut daemon)?;
         admin.flows()?;
     }
-    knocker.stop()?;
-    let now = tests::net::tcp_counter(&site.stranger, "InSegs")?;
-    assert_eq!(now, answered, "the node answered the stranger");
+    sender.stop()?;
+    let now = tests::net::tcp_counter(&site.unlisted, "InSegs")?;
+    assert_eq!(now, answered, "the node answered the unlisted client");
     Ok(())
 }
 
@@ -388,7 +388,7 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
     daemon.line(|line| line.contains("a change is on trial"))?;
     filter.ok(&["ranges", "rollback"])?;
     daemon.line(|line| line.contains("the change on trial is over"))?;
-    filter.ok(&["ranges", "add", STRANGER[0], "--confirm-within", "1h"])?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
     daemon.line(|line| {
         line.starts_with("note: `ranges add") && line.contains("+203.0.113.9/32; 3 in the list")
     })?;

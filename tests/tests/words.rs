@@ -15,7 +15,7 @@ use snapshot::{all, same};
 use tests::{
     cli::Apifence,
     net::connect,
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::{PATIENCE, until},
 };
 
@@ -69,9 +69,9 @@ fn everyday_commands_match_their_snapshot() -> Result<()> {
             &ATTACH,
             &["status"],
             &["ranges", "list"],
-            &["ranges", "add", STRANGER[0], "--comment", "a friend"],
+            &["ranges", "add", UNLISTED[0], "--comment", "a friend"],
             &["ranges", "list"],
-            &["check", ADMIN[0], STRANGER[0], STRANGER[1]],
+            &["check", ADMIN[0], UNLISTED[0], UNLISTED[1]],
             &[
                 &ATTACH[..3],
                 &[
@@ -86,11 +86,11 @@ fn everyday_commands_match_their_snapshot() -> Result<()> {
             ]
             .concat(),
             &["status"],
-            &["check", STRANGER[1]],
-            &["ranges", "remove", STRANGER[0]],
+            &["check", UNLISTED[1]],
+            &["ranges", "remove", UNLISTED[0]],
             &["ranges", "clear"],
             &["status"],
-            &["check", STRANGER[1]],
+            &["check", UNLISTED[1]],
             &["ranges", "list"],
             &["ranges", "set", "0.0.0.0/32"],
             &["status"],
@@ -110,7 +110,7 @@ fn counters_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
-    site.stranger_is_dropped(Family::V4, 6443, &filter)?;
+    site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
     let mut said = filter.run(&["stats"])?;
     // How many neighbour solicitations there are does not matter here.
     said.stdout = said
@@ -201,7 +201,7 @@ fn errors_match_their_snapshot() -> Result<()> {
     said.extend(all(
         &filter,
         &[
-            &["ranges", "remove", STRANGER[0]],
+            &["ranges", "remove", UNLISTED[0]],
             &["ranges", "remove", ADMIN[0]],
             &["ranges", "remove", "198.51.100.0/24", "2001:db8:aa::/48"],
             &["attach", "--interface", INTERFACE, "--max-ranges", "1"],
@@ -213,7 +213,7 @@ fn errors_match_their_snapshot() -> Result<()> {
         filter.ranges_file(),
         "# ours\n198.51.100.0/24\n10.1.2.3/8\nnobody\n",
     )?;
-    said.push(filter.run(&["ranges", "add", STRANGER[0]])?);
+    said.push(filter.run(&["ranges", "add", UNLISTED[0]])?);
     fs::rename(
         filter.bpffs().join(format!("layout-{LAYOUT_VERSION}")),
         filter.bpffs().join("layout-999"),
@@ -233,7 +233,7 @@ fn json_matches_its_snapshot() -> Result<()> {
         json(&ATTACH)?,
         json(&["ranges", "add", "192.0.2.128/25", "--comment", "spare"])?,
         json(&["ranges", "list"])?,
-        json(&["check", ADMIN[0], STRANGER[1]])?,
+        json(&["check", ADMIN[0], UNLISTED[1]])?,
         json(&["ranges", "set", "192.0.2.128/25,2001:db8:aa::/48"])?,
         json(&["ranges", "clear"])?,
         json(&["detach"])?,
@@ -255,9 +255,9 @@ fn refused_sources_match_their_snapshot() -> Result<()> {
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     let mut said = all(&filter, &[&["events", "--recent"], &["suggest"]])?;
     for family in Family::BOTH {
-        let [source, node] = [STRANGER, NODE].map(|addresses| addresses[family as usize]);
+        let [source, node] = [UNLISTED, NODE].map(|addresses| addresses[family as usize]);
         // Without a listener: one packet, and an answer to it.
-        let refused = connect(&site.stranger, ip(source), at(node, 6443), PATIENCE);
+        let refused = connect(&site.unlisted, ip(source), at(node, 6443), PATIENCE);
         assert!(refused.is_err());
         // Reports of two CPUs within one tick of the clock have no order, so each gets a tick of
         // its own.

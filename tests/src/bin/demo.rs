@@ -23,7 +23,7 @@ use tests::{
 /// Addresses from the blocks for documentation (RFC 5737, RFC 3849).
 const NODE: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 const ADMIN: [&str; 2] = ["198.51.100.7", "2001:db8:aa::7"];
-const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
+const UNLISTED: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
 const ADMIN_RANGES: &str = "198.51.100.0/24,2001:db8:aa::/48";
 const PORT: u16 = 6443;
 
@@ -69,11 +69,11 @@ fn demo() -> Result<()> {
     };
     note(&format!("node           {}", NODE.join("  ")));
     note(&format!("administrator  {}", ADMIN.join("  ")));
-    note(&format!("stranger       {}", STRANGER.join("  ")));
+    note(&format!("stranger       {}", UNLISTED.join("  ")));
 
     step("No filter: everybody gets in");
     world.gets_in("administrator", ADMIN)?;
-    world.gets_in("stranger", STRANGER)?;
+    world.gets_in("stranger", UNLISTED)?;
 
     step("The filter, with the administrator's ranges alone");
     world.apifence(&[
@@ -85,7 +85,7 @@ fn demo() -> Result<()> {
     ])?;
     let mut administrators = world.gets_in("administrator", ADMIN)?;
     let before = world.drops()?;
-    world.is_shut_out("stranger", STRANGER)?;
+    world.is_shut_out("stranger", UNLISTED)?;
     let after = world.drops()?;
     ensure!(
         after >= before + 2,
@@ -98,16 +98,16 @@ fn demo() -> Result<()> {
     world.apifence(&[
         "ranges",
         "add",
-        STRANGER[0],
-        STRANGER[1],
+        UNLISTED[0],
+        UNLISTED[1],
         "--comment",
         "stranger, for today",
     ])?;
-    let mut strangers = world.gets_in("stranger", STRANGER)?;
+    let mut unlisted_sources = world.gets_in("stranger", UNLISTED)?;
 
     step("The stranger is put out: his open connections stop, the administrator's go on");
-    world.apifence(&["ranges", "remove", STRANGER[0], STRANGER[1]])?;
-    for connection in &mut strangers {
+    world.apifence(&["ranges", "remove", UNLISTED[0], UNLISTED[1]])?;
+    for connection in &mut unlisted_sources {
         let from = connection.local_address()?;
         ensure!(
             connection.get(STOPPED_FOR).is_err(),
@@ -126,11 +126,11 @@ fn demo() -> Result<()> {
             connection.local_address()?
         ));
     }
-    world.is_shut_out("stranger", STRANGER)?;
+    world.is_shut_out("stranger", UNLISTED)?;
 
     step("The filter is taken off again");
     world.apifence(&["detach"])?;
-    world.gets_in("stranger", STRANGER)?;
+    world.gets_in("stranger", UNLISTED)?;
     Ok(())
 }
 
@@ -211,7 +211,7 @@ fn connect_machines(node: &Namespace, client: &Namespace) -> Result<()> {
     let with_length =
         |address: &&str| format!("{address}/{}", if address.contains(':') { 128 } else { 32 });
     let node_addresses = NODE.each_ref().map(with_length);
-    let client_addresses = [ADMIN, STRANGER]
+    let client_addresses = [ADMIN, UNLISTED]
         .concat()
         .iter()
         .map(with_length)

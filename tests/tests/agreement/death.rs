@@ -9,7 +9,7 @@ use super::{
     list::List,
     model::{Command, Verb},
     node::{Node, now},
-    told,
+    transcript,
     world::{Lapsed, World},
 };
 
@@ -37,7 +37,7 @@ impl Play<'_> {
         let ended = now();
         self.said.push(format!(
             "killed at call {call} of {calls}: {}",
-            told(&words, &ran)
+            transcript(&words, &ran)
         ));
         if ran.code.is_some() {
             self.follow(command, &ran, started, ended)?;
@@ -92,7 +92,7 @@ impl Play<'_> {
         let next = self.node.apifence.run(&WRITER)?;
         let waiting = next.code == Some(3);
         let mut candidates = candidates()?;
-        self.said.push(told(&WRITER, &next));
+        self.said.push(transcript(&WRITER, &next));
         candidates.retain(|world| world.trial.is_some() == waiting);
         let before = self.world.policy.clone();
         self.settle_for(candidates)?;
@@ -138,7 +138,7 @@ impl Play<'_> {
             let from = now();
             let ran = self.node.apifence.run(&words)?;
             let to = now();
-            self.said.push(told(&words, &ran));
+            self.said.push(transcript(&words, &ran));
             let answer = super::answered(&ran)?;
             let (mut fitting, mut last) = (Vec::new(), None);
             for world in worlds {

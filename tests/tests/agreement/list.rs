@@ -28,7 +28,7 @@ pub(crate) enum Line {
 
 impl Line {
     /// The line as a command writes it.
-    pub(crate) fn of(entry: Entry) -> Self {
+    pub(crate) fn from_entry(entry: Entry) -> Self {
         let mut text = entry.range.to_string();
         if let Some(time) = entry.expires {
             text += &format!(" expires={}", rfc3339(time));
@@ -59,8 +59,8 @@ pub(crate) struct List(pub(crate) Vec<Line>);
 
 impl List {
     /// Ranges and nothing else.
-    pub(crate) fn of(entries: impl IntoIterator<Item = Entry>) -> Self {
-        Self(entries.into_iter().map(Line::of).collect())
+    pub(crate) fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Self {
+        Self(entries.into_iter().map(Line::from_entry).collect())
     }
 
     pub(crate) fn off() -> Self {
@@ -145,7 +145,7 @@ impl List {
         let of_it = |line: &Line| line.entry().is_some_and(|entry| entry.range == range);
         let comment = comment.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()));
         let Some(old) = self.longest(range) else {
-            self.0.push(Line::of(Entry {
+            self.0.push(Line::from_entry(Entry {
                 range,
                 expires: expires.flatten(),
                 comment: comment.flatten(),
@@ -162,7 +162,7 @@ impl List {
             return;
         }
         let place = self.0.iter().position(of_it).expect("it was found");
-        self.0[place] = Line::of(new);
+        self.0[place] = Line::from_entry(new);
         let mut index = 0..;
         self.0
             .retain(|line| index.next() == Some(place) || !of_it(line));

@@ -142,7 +142,7 @@ impl Play<'_> {
         let source = node::KNOCKS[self.rng.usize(..node::KNOCKS.len())];
         self.node.agrees(&self.world, real.then_some(source))?;
         if real {
-            self.count("knocked");
+            self.count("real packets");
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Play<'_> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let started = now();
         let ran = self.node.apifence.run(&words)?;
-        self.said.push(told(&words, &ran));
+        self.said.push(transcript(&words, &ran));
         self.follow(command, &ran, started, now())
     }
 
@@ -304,7 +304,7 @@ fn joined(ranges: &[IpNet]) -> String {
     ranges.join(",")
 }
 
-fn told(words: &[&str], ran: &Ran) -> String {
+fn transcript(words: &[&str], ran: &Ran) -> String {
     let (code, said) = (ran.code, ran.stderr.trim_end().replace('\n', "\n    "));
     format!("$ apifence {}   [{code:?}]\n    {said}", words.join(" "))
 }

@@ -45,7 +45,7 @@ pub(crate) enum Life {
 }
 
 impl Life {
-    fn of(expires: Option<i64>, now: i64) -> Self {
+    fn from_expiry(expires: Option<i64>, now: i64) -> Self {
         match expires {
             None => Self::Forever,
             Some(time) if time <= now => Self::Expired,
@@ -61,7 +61,7 @@ impl Policy {
             .list
             .entries()
             .filter(|entry| entry.range.contains(&range));
-        let listed = listed.map(|entry| Life::of(entry.expires, now));
+        let listed = listed.map(|entry| Life::from_expiry(entry.expires, now));
         let implicit = IMPLICIT
             .iter()
             .filter(|(held, _)| net(held).contains(&range));

@@ -60,7 +60,7 @@ pub(crate) struct Node<'a> {
 impl<'a> Node<'a> {
     /// With `world` in force, which authorizes the held connections.
     pub(crate) fn new(site: &'a Site, world: &World) -> Result<Self> {
-        site.add_stranger(HELD[1])?;
+        site.add_unlisted(HELD[1])?;
         let apifence = Apifence::new(&site.node)?;
         let server = Echo::new(&site.node, PORT)?;
         fs::write(apifence.ranges_file(), world.file.text())?;
@@ -73,7 +73,7 @@ impl<'a> Node<'a> {
         ])?;
         let held = HELD.map(|source| {
             let node = NODE[usize::from(source.contains(':'))];
-            open(&site.stranger, ip(source), at(node, PORT))
+            open(&site.unlisted, ip(source), at(node, PORT))
         });
         let mut node = Self {
             apifence,
@@ -143,14 +143,14 @@ impl<'a> Node<'a> {
         let list = self.apifence.json(&["ranges", "list"])?;
         let asked = self.check()?;
         let real = real
-            .map(|source| anyhow::Ok((source, self.knock(source)?)))
+            .map(|source| anyhow::Ok((source, self.send_syn(source)?)))
             .transpose()?;
         let (from, to) = (started - 1.0, now() + 1.0);
         let steady = !world
             .expiries()
             .iter()
             .any(|time| (from..to).contains(&(*time as f64)));
-        self.told(world, &status)?;
+        self.status_agrees(world, &status)?;
         if !steady {
             return Ok(());
         }
@@ -169,7 +169,7 @@ impl<'a> Node<'a> {
     }
 
     /// Checks the parts of `status` that do not depend on the time.
-    fn told(&self, world: &World, status: &Value) -> Result<()> {
+    fn status_agrees(&self, world: &World, status: &Value) -> Result<()> {
         let state = world.policy.state();
         ensure!(
             status["state"] == state,
@@ -242,9 +242,9 @@ impl<'a> Node<'a> {
     }
 
     /// Whether a real SYN is answered. The connection is reset at once, so that no state is left.
-    fn knock(&self, source: &str) -> Result<bool> {
+    fn send_syn(&self, source: &str) -> Result<bool> {
         let node = NODE[usize::from(source.contains(':'))];
-        let wait = |time: Duration| connect(&self.site.stranger, ip(source), at(node, PORT), time);
+        let wait = |time: Duration| connect(&self.site.unlisted, ip(source), at(node, PORT), time);
         match wait(SILENCE) {
             Ok(stream) => {
                 let socket = socket2::Socket::from(stream);

@@ -46,7 +46,7 @@ pub(crate) enum Step {
 }
 
 pub(crate) fn first_world() -> World {
-    let file = List::of(
+    let file = List::from_entries(
         [
             ("203.0.113.0/24", Some("office")),
             ("2001:db8:bb::/48", None),
@@ -118,7 +118,7 @@ fn list(rng: &mut Rng, now: i64) -> List {
                     (None, true) if entry.comment.is_none() => {
                         Line::Entry(range.addr().to_string(), entry)
                     }
-                    _ => Line::of(entry),
+                    _ => Line::from_entry(entry),
                 },
             );
         }
@@ -146,7 +146,7 @@ fn edited(rng: &mut Rng, world: &World, now: i64) -> List {
         2 | 3 => {
             let range = some(rng, &RANGES.map(net));
             let entry = entry(rng, range, now);
-            list.0.push(Line::of(entry));
+            list.0.push(Line::from_entry(entry));
         }
         4 | 5 => {
             let range = some(rng, &list.ranges());
@@ -160,7 +160,7 @@ fn edited(rng: &mut Rng, world: &World, now: i64) -> List {
             let place = list.0.iter().rposition(|line| line.entry().is_some());
             if let Some(Line::Entry(text, entry)) = place.and_then(|place| list.0.get_mut(place)) {
                 entry.comment = Some("by hand".to_owned());
-                *text = match Line::of(entry.clone()) {
+                *text = match Line::from_entry(entry.clone()) {
                     Line::Entry(text, _) => text,
                     _ => unreachable!("it is an entry"),
                 };

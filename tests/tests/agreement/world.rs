@@ -186,7 +186,7 @@ impl World {
             }
             Verb::Set(ranges) if ranges.is_empty() => list = List(vec![Line::Nobody]),
             Verb::Set(ranges) => {
-                list = List::of(ranges.iter().map(|range| Entry {
+                list = List::from_entries(ranges.iter().map(|range| Entry {
                     range: *range,
                     expires: None,
                     comment: None,
@@ -299,7 +299,7 @@ impl World {
             let before = written.as_ref().map(|list| list.of_range(*range));
             before.is_some_and(|before| !before.is_empty() && before != new.list.of_range(*range))
         });
-        let (cut, kept) = self.leap(new, now);
+        let (cut, kept) = self.impact(new, now);
         Answer {
             added: has
                 .iter()
@@ -323,7 +323,7 @@ impl World {
     }
 
     /// Numbers of open connections that are cut, and that are kept.
-    fn leap(&self, new: &Policy, now: i64) -> (usize, usize) {
+    fn impact(&self, new: &Policy, now: i64) -> (usize, usize) {
         let held = HELD.map(|source| source.parse::<IpAddr>().expect("an address"));
         let drops = |policy: &Policy, source| policy.verdict(source, now) == Verdict::Drop;
         let had = |source| self.booted || !drops(&self.policy, source);
@@ -346,7 +346,7 @@ impl World {
             mode,
             ..self.policy.clone()
         };
-        let (cut, kept) = self.leap(&new, now);
+        let (cut, kept) = self.impact(&new, now);
         let answer = Answer {
             added: Vec::new(),
             removed: Vec::new(),

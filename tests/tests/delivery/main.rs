@@ -180,7 +180,7 @@ impl Run {
                     }
                 )
             };
-            if row.name.ends_with("/stranger") && answers.iter().any(from_protected) {
+            if row.name.ends_with("/unlisted") && answers.iter().any(from_protected) {
                 reached.insert(row.name.clone());
             }
             if !answers.is_empty() {

@@ -8,7 +8,7 @@ use tests::{
     cli::{Apifence, FAILED, INPUT, refused},
     net::Echo,
     netns::Namespace,
-    site::{ATTACH, Family, INTERFACE, STRANGER, Site},
+    site::{ATTACH, Family, INTERFACE, Site, UNLISTED},
     terminal::Terminal,
     wait::until,
 };
@@ -209,7 +209,7 @@ fn an_edit_that_cuts_every_client_needs_force() -> Result<()> {
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("guarding") || line.contains("in force"))?;
     let _admin = site.admin_gets_in(Family::V4, PORT)?;
-    let shut = editors.editor(&format!("echo {} > \"$1\"", STRANGER[0]))?;
+    let shut = editors.editor(&format!("echo {} > \"$1\"", UNLISTED[0]))?;
     let mut asks = terminal(&site.node, &filter, &shut, &[])?;
     asks.shows(&["refused: ", "would be cut", "(Enter: q)"])?;
     asks.press("\n")?;
@@ -223,10 +223,10 @@ fn an_edit_that_cuts_every_client_needs_force() -> Result<()> {
     done(&ran, &["on trial for 60 s"])?;
     let answer: serde_json::Value = serde_json::from_str(&ran.stdout)?;
     ensure!(!answer["confirm_until"].is_null(), "{answer:#}");
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     // `run` leaves it alone, and recognizes it when it is confirmed.
     filter.ok(&["confirm"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));
     let ran = edit(&site, &filter, "true", &["-o", "json"])?;
     ensure!(ran.stdout.contains("\"edited\": false"), "{ran}");

@@ -156,7 +156,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
             "`apifence confirm` keeps",
         ],
     )?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
     for shows in [["ranges", "list"], ["ranges", "history"]] {
         let ran = filter.run(&shows)?;
@@ -195,7 +195,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
         &["on trial for 1 s"],
     )?;
     lapsed(&filter)?;
-    site.stranger_is_dropped(Family::V4, PORT, &filter)?;
+    site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // Another operator's change in between is not lost either.
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
     let ran = edit(&site, &filter, "true", &["--no-trial"])?;
@@ -213,7 +213,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
         &edit(&site, &filter, "true", &["--no-trial"])?,
         &["in force: 3 in the list"],
     )?;
-    site.stranger_gets_in(Family::V4, PORT)?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
     nothing_is_kept(&filter)?;
     // A trial that is taken back keeps it, too; `--discard` starts again.
     let remove = "sed -i /by.hand/d \"$1\"";

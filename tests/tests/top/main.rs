@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{
     cli::{Apifence, Background, FAILED, INPUT, refused},
-    net::{Echo, Knocker, silent},
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, STRANGER, Site, at, ip},
+    net::{Echo, SynSender, silent},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     terminal::Terminal,
 };
 
@@ -23,9 +23,9 @@ fn top(site: &Site, filter: &Apifence<'_>) -> Result<Terminal> {
     Ok(top)
 }
 
-fn knock(site: &Site, source: &str) -> Result<()> {
+fn send_syn(site: &Site, source: &str) -> Result<()> {
     let node = NODE[usize::from(source.contains(':'))];
-    silent(&site.stranger, ip(source), at(node, PORT))
+    silent(&site.unlisted, ip(source), at(node, PORT))
 }
 
 #[test]
@@ -35,9 +35,9 @@ fn it_shows_refused_and_authorized_sources() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     let mut top = top(&site, &filter)?;
-    knock(&site, STRANGER[0])?;
+    send_syn(&site, UNLISTED[0])?;
     top.shows(&[
-        STRANGER[0],
+        UNLISTED[0],
         "unauthorized",
         "6443",
         "0 not reported",
@@ -68,15 +68,15 @@ fn a_pause_keeps_the_screen_and_misses_nothing() -> Result<()> {
     let filter = Apifence::new(&site.node)?;
     filter.ok(&ATTACH)?;
     let mut top = top(&site, &filter)?;
-    knock(&site, STRANGER[0])?;
-    top.shows(&[STRANGER[0]])?;
+    send_syn(&site, UNLISTED[0])?;
+    top.shows(&[UNLISTED[0]])?;
     top.press("p")?;
     top.shows(&["PAUSED"])?;
     let before = top.contents();
-    knock(&site, STRANGER[1])?;
+    send_syn(&site, UNLISTED[1])?;
     // Two readings are a second apart: meanwhile `top` has read, too.
     let printed = filter.ok(&["top"])?;
-    ensure!(printed.contains(STRANGER[1]), "{printed}");
+    ensure!(printed.contains(UNLISTED[1]), "{printed}");
     ensure!(
         top.contents() == before,
         "{before}\nbecame\n{}",
@@ -84,11 +84,11 @@ fn a_pause_keeps_the_screen_and_misses_nothing() -> Result<()> {
     );
     top.press("s")?;
     top.shows(&["PAUSED", "reported ▼"])?;
-    ensure!(!top.contents().contains(STRANGER[1]), "{}", top.contents());
+    ensure!(!top.contents().contains(UNLISTED[1]), "{}", top.contents());
     top.press(" ")?;
     top.until("what came meanwhile", |screen| {
         let text = screen.contents();
-        text.contains(STRANGER[1]) && !text.contains("PAUSED")
+        text.contains(UNLISTED[1]) && !text.contains("PAUSED")
     })?;
     top.press("q")?;
     top.ended_well()
@@ -99,11 +99,11 @@ fn a_sort_changes_the_order() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?;
     let other = "203.0.113.5";
-    site.add_stranger(other)?;
+    site.add_unlisted(other)?;
     filter.ok(&ATTACH)?;
     let mut top = top(&site, &filter)?;
-    for source in [STRANGER[0], STRANGER[0], STRANGER[0], other] {
-        knock(&site, source)?;
+    for source in [UNLISTED[0], UNLISTED[0], UNLISTED[0], other] {
+        send_syn(&site, source)?;
     }
     // The first of two addresses in the table.
     let first = |first: &'static str, second: &'static str, column: &'static str| {
@@ -115,14 +115,14 @@ fn a_sort_changes_the_order() -> Result<()> {
     };
     top.until("both", |screen| {
         let text = screen.contents();
-        text.contains(STRANGER[0]) && text.contains(other) && text.contains("/s ▼")
+        text.contains(UNLISTED[0]) && text.contains(other) && text.contains("/s ▼")
     })?;
     top.press("s")?;
-    top.until("order by total", first(STRANGER[0], other, "reported ▼"))?;
+    top.until("order by total", first(UNLISTED[0], other, "reported ▼"))?;
     top.press("s")?;
-    top.until("order by time", first(other, STRANGER[0], "last seen ▼"))?;
+    top.until("order by time", first(other, UNLISTED[0], "last seen ▼"))?;
     top.press("s")?;
-    top.until("order by name", first(other, STRANGER[0], "source ▼"))?;
+    top.until("order by name", first(other, UNLISTED[0], "source ▼"))?;
     top.press("q")?;
     top.ended_well()
 }
@@ -144,8 +144,8 @@ fn a_window_may_have_any_size() -> Result<()> {
                 && (lines == 1 || has_charts || rows[1].starts_with("dropped"))
         })?;
     }
-    knock(&site, STRANGER[0])?;
-    top.shows(&[STRANGER[0]])?;
+    send_syn(&site, UNLISTED[0])?;
+    top.shows(&[UNLISTED[0]])?;
     top.press("q")?;
     top.ended_well()
 }
@@ -206,8 +206,8 @@ fn a_filter_that_leaves_and_comes_back_is_shown() -> Result<()> {
     top.shows(&["detached: no filter is attached"])?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     top.shows(&["monitoring: TCP 443, 6443", "would drop"])?;
-    site.stranger_gets_in(Family::V4, PORT)?;
-    top.shows(&[STRANGER[0]])?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
+    top.shows(&[UNLISTED[0]])?;
     // The ids of entries start again as well.
     site.admin_gets_in(Family::V4, PORT)?;
     top.press("2")?;
@@ -230,10 +230,10 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
     let _connection = site.admin_gets_in(Family::V4, PORT)?;
-    let knocker = Knocker::new(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))?;
+    let sender = SynSender::new(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT))?;
     let json = filter.json(&["top"])?;
     let text = filter.ok(&["top"])?;
-    knocker.stop()?;
+    sender.stop()?;
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let source = &json["sources"][0];
     let entry = &json["entries"][0];
@@ -251,7 +251,7 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
             && json["passed_per_second"].is_number()
             && json["authorized_per_second"].is_number()
             && number(&json["not_reported"]) > 0.0
-            && source["source"] == STRANGER[0]
+            && source["source"] == UNLISTED[0]
             && source["verdict"] == "drop"
             && source["reason"] == "unauthorized"
             && source["destination_port"] == PORT
@@ -273,7 +273,7 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
     let words = [
         "enforcing: TCP 443, 6443",
         "refused source",
-        STRANGER[0],
+        UNLISTED[0],
         "more not reported",
         "198.51.100.0/24",
         "eth0 (native)",
@@ -320,7 +320,7 @@ fn watched_counters_have_rates() -> Result<()> {
     filter.ok(&ATTACH)?;
     let mut watch = filter.start(&[&["-o", "json"], &WATCH[..]].concat())?;
     let mut text = filter.start(&WATCH)?;
-    let knocker = Knocker::new(&site.stranger, ip(STRANGER[0]), at(NODE[0], PORT))?;
+    let sender = SynSender::new(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT))?;
     let rate = |row: &Value| row["packets_per_second"].as_f64().unwrap_or_default();
     let line = watched(&mut watch, |row| {
         rate(row) > 0.0
@@ -338,13 +338,13 @@ fn watched_counters_have_rates() -> Result<()> {
     );
     text.line(|line| line.starts_with("interface") && line.contains("packets/s"))?;
     text.line(|line| line.contains("unauthorized") && !line.contains(" 0.0 "))?;
-    knocker.stop()?;
+    sender.stop()?;
     watched(&mut watch, |row| rate(row) == 0.0)?;
     filter.ok(&["detach"])?;
     watch.line(|line| line.ends_with("\"interfaces\":[]}"))?;
     text.line(|line| line.ends_with("no filter is attached"))?;
     filter.ok(&ATTACH)?;
-    knock(&site, STRANGER[0])?;
+    send_syn(&site, UNLISTED[0])?;
     text.line(|line| line.contains("unauthorized"))?;
     for (mut watch, signal) in [(watch, Signal::SIGTERM), (text, Signal::SIGINT)] {
         watch.signal(signal)?;

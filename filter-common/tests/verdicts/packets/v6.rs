@@ -57,15 +57,15 @@ impl V6 {
 
     /// Appends a header. Its first byte is overwritten once the next header is known.
     pub fn header(mut self, number: u8, bytes: &[u8]) -> Self {
-        self = self.says(number);
+        self = self.announces(number);
         self.next_at = Some(self.chain.len());
         self.chain.extend(bytes);
-        self.says(59)
+        self.announces(59)
     }
 
     /// Sets the next-header number of the last header. The next header or payload overwrites it,
     /// except [`bytes`](Self::bytes).
-    pub fn says(mut self, number: u8) -> Self {
+    pub fn announces(mut self, number: u8) -> Self {
         match self.next_at {
             Some(at) => self.chain[at] = number,
             None => self.first = number,
@@ -163,7 +163,7 @@ impl V6 {
 
     /// Appends a payload with any number.
     pub fn payload(self, number: u8, bytes: &[u8]) -> Self {
-        self.says(number).bytes(bytes)
+        self.announces(number).bytes(bytes)
     }
 
     /// Truncates the bytes after the fixed header to this length, before any length is computed.
@@ -193,7 +193,7 @@ impl V6 {
         let piece = Self::new(self.source, self.destination)
             .by_way_of(self.next_stop)
             .fragment(offset, more, identification);
-        piece.says(self.first).bytes(&self.chain[range])
+        piece.announces(self.first).bytes(&self.chain[range])
     }
 
     /// The packet.

@@ -37,7 +37,11 @@ pub(super) fn add(rows: &mut Rows) {
         });
         rows.doubt(
             &format!("big/first-fragment-with-options-of-{fill}"),
-            |who| filled(v6(who).fragment(0, true, 1), fill).says(TCP).frame(),
+            |who| {
+                filled(v6(who).fragment(0, true, 1), fill)
+                    .announces(TCP)
+                    .frame()
+            },
             IncompleteFirstFragment,
         );
         rows.doubt(
@@ -128,7 +132,7 @@ fn jumbograms(rows: &mut Rows) {
     rows.under(
         Rules::Destinations,
         "big/jumbogram/unguarded-destination",
-        unread.says(43).bytes(&[0; 64]).payload_len(0).frame(),
+        unread.announces(43).bytes(&[0; 64]).payload_len(0).frame(),
         Drop(HeadersTooDeep),
     );
 }

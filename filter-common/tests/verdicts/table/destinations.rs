@@ -95,7 +95,7 @@ fn destinations(rows: &mut Rows) {
             let first = v6.fragment(0, true, 1);
             add(
                 "ipv6-incomplete-tcp",
-                first.clone().says(TCP).frame(),
+                first.clone().announces(TCP).frame(),
                 doubt(IncompleteFirstFragment),
             );
             // The missing part may be a routing header to a guarded destination.
@@ -105,10 +105,14 @@ fn destinations(rows: &mut Rows) {
             };
             add(
                 "ipv6-incomplete-options",
-                first.clone().destination_options(8).says(43).frame(),
+                first.clone().destination_options(8).announces(43).frame(),
                 hidden,
             );
-            add("ipv6-incomplete-at-once", first.says(60).frame(), hidden);
+            add(
+                "ipv6-incomplete-at-once",
+                first.announces(60).frame(),
+                hidden,
+            );
         }
     }
 }

@@ -233,7 +233,7 @@ fn misplaced(rows: &mut Rows) {
         }
         rows.hostile(
             &format!("fragments/misplaced/{place}/announced-and-not-there"),
-            |who| before(v6(who)).says(44).frame(),
+            |who| before(v6(who)).announces(44).frame(),
             MisplacedFragment,
         );
     }

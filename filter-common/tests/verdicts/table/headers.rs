@@ -233,7 +233,7 @@ fn ends(rows: &mut Rows) {
         );
         rows.doubt(
             &format!("headers/end/{name}-announced-and-not-there"),
-            |who| v6(who).says(number).frame(),
+            |who| v6(who).announces(number).frame(),
             Truncated,
         );
     }
@@ -247,7 +247,7 @@ fn ends(rows: &mut Rows) {
             Drop(Unauthorized),
         ),
         (
-            "stranger-home",
+            "unlisted-home",
             Who::Listed,
             Who::Unlisted,
             Pass(Authorized),

@@ -146,7 +146,7 @@ fn lengths(rows: &mut Rows) {
         "ipv6/padding-is-a-syn",
         |who| {
             v6(who)
-                .says(TCP)
+                .announces(TCP)
                 .bytes(&[0; 3])
                 .payload_len(3)
                 .frame_and(who)

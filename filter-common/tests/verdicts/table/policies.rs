@@ -159,7 +159,10 @@ fn modes(rows: &mut Rows) {
         ),
         (
             "incomplete-first-fragment",
-            v6(Who::Unlisted).fragment(0, true, 1).says(TCP).frame(),
+            v6(Who::Unlisted)
+                .fragment(0, true, 1)
+                .announces(TCP)
+                .frame(),
             IncompleteFirstFragment,
         ),
         (

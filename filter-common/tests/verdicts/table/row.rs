@@ -87,7 +87,7 @@ impl Who {
     /// The word in a row's name.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Unlisted => "stranger",
+            Self::Unlisted => "unlisted",
             Self::Listed => "listed",
         }
     }
@@ -147,10 +147,10 @@ impl Rows {
         &mut self,
         name: &str,
         frame: impl Fn(Who) -> Vec<u8>,
-        stranger: Verdict,
+        unlisted: Verdict,
         listed: Verdict,
     ) {
-        self.pair_under(Rules::Enforce, name, frame, stranger, listed);
+        self.pair_under(Rules::Enforce, name, frame, unlisted, listed);
     }
 
     /// The same under any policy.
@@ -159,10 +159,10 @@ impl Rows {
         rules: Rules,
         name: &str,
         frame: impl Fn(Who) -> Vec<u8>,
-        stranger: Verdict,
+        unlisted: Verdict,
         listed: Verdict,
     ) {
-        for (who, want) in Who::BOTH.into_iter().zip([stranger, listed]) {
+        for (who, want) in Who::BOTH.into_iter().zip([unlisted, listed]) {
             let name = format!("{name}/{}", who.word());
             self.under(rules, name, frame(who), want);
         }

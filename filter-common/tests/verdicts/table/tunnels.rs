@@ -104,7 +104,7 @@ fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
                 &v6(who)
                     .fragment(0, true, 1)
                     .destination_options(8)
-                    .says(TCP)
+                    .announces(TCP)
                     .packet(),
             )
         },
@@ -291,7 +291,7 @@ fn taken_out(rows: &mut Rows) {
                 (fixed + 4, Drop(Unauthorized)),
             ] {
                 let frame = around(Who::Listed.v6()).cut(front_len + len).frame();
-                rows.under(rules, format!("{name}-cut-to-{len}/stranger"), frame, want);
+                rows.under(rules, format!("{name}-cut-to-{len}/unlisted"), frame, want);
             }
         }
     }
@@ -306,7 +306,7 @@ fn taken_out(rows: &mut Rows) {
             44 => Drop(Unauthorized),
             _ => Drop(IncompleteFirstFragment),
         };
-        let name = format!("tunnels/taken-out/first-fragment/cut-to-{len}/stranger");
+        let name = format!("tunnels/taken-out/first-fragment/cut-to-{len}/unlisted");
         rows.under(rules, name, packet.frame(), want);
     }
     let later = v6(Who::Unlisted)
@@ -314,7 +314,7 @@ fn taken_out(rows: &mut Rows) {
         .payload(41, &syn(41, Who::Unlisted, 6443));
     rows.under(
         rules,
-        "tunnels/taken-out/later-fragment/stranger",
+        "tunnels/taken-out/later-fragment/unlisted",
         later.frame(),
         Pass(LaterFragment),
     );

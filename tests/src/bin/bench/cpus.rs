@@ -72,11 +72,11 @@ fn set(command: &mut Command) -> Result<()> {
 pub(crate) struct Speed {
     /// Time of a unit of work. It doubles at most while another process uses the sibling thread of
     /// a core that the hypervisor splits.
-    pace: f64,
+    work_time: f64,
     /// Round trip of a cache line between the two CPUs; zero if it does not matter. The hypervisor
     /// may move the CPUs so that they share no cache: then each frame written on one and read on
     /// the other takes longer.
-    way: f64,
+    round_trip: f64,
 }
 
 impl Speed {
@@ -86,61 +86,70 @@ impl Speed {
     const FAR: f64 = 1.6;
 
     /// Measures one CPU, and pins the calling thread to it.
-    pub(crate) fn of(cpu: usize) -> Result<Self> {
+    pub(crate) fn measure(cpu: usize) -> Result<Self> {
         pin(0, cpu)?;
-        let pace = pace();
-        Ok(Self { pace, way: 0.0 })
+        let work_time = work_time();
+        Ok(Self {
+            work_time,
+            round_trip: 0.0,
+        })
     }
 
     /// Measures the node's CPU while the generator's is busy, and the round trip between them. Pins
     /// the calling thread to the node's.
-    pub(crate) fn of_node() -> Result<Self> {
-        let (ball, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    pub(crate) fn measure_node() -> Result<Self> {
+        let (counter, done) = (AtomicU64::new(0), AtomicBool::new(false));
         // Pinned before the other thread starts, so that a failure here leaves no thread waiting.
         pin(0, GENERATOR)?;
         thread::scope(|scope| {
             let other = thread::Builder::new().spawn_scoped(scope, || {
-                return_all(&ball);
+                answer_all(&counter);
                 while !done.load(Ordering::Relaxed) {
-                    bit();
+                    work();
                 }
             })?;
             let moved = pin(0, NODE);
-            let way = way(&ball);
+            let round_trip = round_trip(&counter);
             // Both may be halves of one core for a while: the round trip is shortest, and the pace
             // is slow.
-            let pace = pace();
+            let work_time = work_time();
             done.store(true, Ordering::Relaxed);
             other.join().expect("it does not panic");
-            moved.map(|()| Self { pace, way })
+            moved.map(|()| Self {
+                work_time,
+                round_trip,
+            })
         })
     }
 
     /// The slower of this and a new measurement on the CPU of the calling thread.
     pub(crate) fn or_slower_by_now(self) -> Self {
         self.or_slower(Self {
-            pace: pace(),
-            way: 0.0,
+            work_time: work_time(),
+            round_trip: 0.0,
         })
     }
 
     /// The slower value of each.
     pub(crate) fn or_slower(self, other: Self) -> Self {
         Self {
-            pace: self.pace.max(other.pace),
-            way: self.way.max(other.way),
+            work_time: self.work_time.max(other.work_time),
+            round_trip: self.round_trip.max(other.round_trip),
         }
     }
 
     /// The best value of each. Round trips count only between CPUs that were not slow.
     pub(crate) fn best(all: impl Iterator<Item = Self> + Clone) -> Self {
-        let paces = all.clone().map(|one| one.pace);
-        let pace = paces.fold(f64::INFINITY, f64::min);
-        let ways = all
-            .filter(|one| one.pace <= pace * Self::SLOW)
-            .map(|one| one.way);
-        let way = ways.fold(f64::INFINITY, f64::min);
-        Self { pace, way }
+        let work_times = all.clone().map(|one| one.work_time);
+        let work_time = work_times.fold(f64::INFINITY, f64::min);
+        let round_trips = all
+            .filter(|one| one.work_time <= work_time * Self::SLOW)
+            .map(|one| one.round_trip);
+        let round_trip = round_trips.fold(f64::INFINITY, f64::min);
+        Self {
+            work_time,
+            round_trip,
+        }
     }
 
     /// How much this disturbed the measurement.
@@ -152,12 +161,16 @@ impl Speed {
                 0.0
             }
         };
-        more(self.pace, best.pace, Self::SLOW).max(more(self.way, best.way, Self::FAR))
+        more(self.work_time, best.work_time, Self::SLOW).max(more(
+            self.round_trip,
+            best.round_trip,
+            Self::FAR,
+        ))
     }
 }
 
 /// A unit of work: eight sums independent of each other.
-fn bit() {
+fn work() {
     let mut sums = [1_u64; 8];
     for number in 0..10_000_u64 {
         for sum in &mut sums {
@@ -168,10 +181,10 @@ fn bit() {
 
 /// Nanoseconds for a unit of work on this CPU; the fastest of four, so that interruptions do not
 /// count.
-fn pace() -> f64 {
+fn work_time() -> f64 {
     let timed = || {
         let started = Instant::now();
-        bit();
+        work();
         started.elapsed().as_nanos() as f64
     };
     (0..4).map(|_| timed()).fold(f64::INFINITY, f64::min)
@@ -179,31 +192,31 @@ fn pace() -> f64 {
 
 /// Round trips between two readings of the clock, and the number of readings.
 const ROUNDS: u64 = 500;
-const LOOKS: u64 = 6;
+const READINGS: u64 = 6;
 
 /// Nanoseconds for a round trip of the counter, which each CPU increments.
-fn way(ball: &AtomicU64) -> f64 {
-    let look = |look: u64| {
+fn round_trip(counter: &AtomicU64) -> f64 {
+    let reading = |reading: u64| {
         let started = Instant::now();
-        for round in look * ROUNDS..(look + 1) * ROUNDS {
-            ball.store(2 * round + 1, Ordering::Release);
-            wait_for(ball, 2 * round + 2);
+        for round in reading * ROUNDS..(reading + 1) * ROUNDS {
+            counter.store(2 * round + 1, Ordering::Release);
+            wait_for(counter, 2 * round + 2);
         }
         started.elapsed().as_nanos() as f64 / ROUNDS as f64
     };
-    (0..LOOKS).map(look).fold(f64::INFINITY, f64::min)
+    (0..READINGS).map(reading).fold(f64::INFINITY, f64::min)
 }
 
-/// The other end of [`way`].
-fn return_all(ball: &AtomicU64) {
-    for round in 0..ROUNDS * LOOKS {
-        wait_for(ball, 2 * round + 1);
-        ball.store(2 * round + 2, Ordering::Release);
+/// The other end of [`round_trip`].
+fn answer_all(counter: &AtomicU64) {
+    for round in 0..ROUNDS * READINGS {
+        wait_for(counter, 2 * round + 1);
+        counter.store(2 * round + 2, Ordering::Release);
     }
 }
 
-fn wait_for(ball: &AtomicU64, count: u64) {
-    while ball.load(Ordering::Acquire) != count {
+fn wait_for(counter: &AtomicU64, count: u64) {
+    while counter.load(Ordering::Acquire) != count {
         spin_loop();
     }
 }

@@ -17,7 +17,7 @@ use filter_common::layout::REPORT_WINDOW_SHIFT;
 use nix::sys::socket::{SockaddrIn, bind};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{
-    flood::{Flood, NODE, PORT, Pace, Road, STRANGER},
+    flood::{Flood, NODE, PORT, Pace, Road, UNLISTED},
     site::Family,
 };
 
@@ -93,7 +93,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
         } else {
             *ranges
         };
-        progress.say(format_args!("set up {}", kind.name()));
+        progress.show(format_args!("set up {}", kind.name()));
         contenders.push(Contender::new(*kind, ranges, road)?);
     }
     let _listener = Listener::new(roads.last().context("there are contenders")?.node())?;
@@ -143,7 +143,7 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
         .context("the node's receive queue has no thread of its own")?;
     let soft = Clock::of_kernel(&format!("ksoftirqd/{}", cpus::NODE))?;
     road.flood(family, Pace::Full, |flood| {
-        let early = Speed::of_node()?;
+        let early = Speed::measure_node()?;
         cpus::pin(0, cpus::GENERATOR)?;
         let before = contender.reported()?;
         wait_for_a_window()?;
@@ -153,7 +153,7 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
         let on_time = before == contender.reported()?;
         Ok(Slice {
             disturbed: if on_time { slice.disturbed } else { 1.0 },
-            speed: slice.speed.or_slower(Speed::of_node()?),
+            speed: slice.speed.or_slower(Speed::measure_node()?),
             ..slice
         })
     })
@@ -229,7 +229,7 @@ fn lone_syn(road: &Road) -> Result<()> {
     road.client().run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
-        let source: std::net::Ipv4Addr = STRANGER.parse()?;
+        let source: std::net::Ipv4Addr = UNLISTED.parse()?;
         let address = std::net::SocketAddrV4::new(source, 0);
         bind(
             std::os::fd::AsRawFd::as_raw_fd(&socket),
@@ -256,7 +256,7 @@ fn watched(contender: &mut Contender<'_>, notes: &mut Vec<String>) -> Result<()>
         "`apifence run` beside the floods: at most {} of memory",
         peak.trim()
     ));
-    let logged = run.line(|line| line.contains(STRANGER));
+    let logged = run.line(|line| line.contains(UNLISTED));
     notes.push(match logged {
         Ok(line) => format!("one SYN before them is in its log: `{}`", line.trim()),
         Err(_) => "one SYN before them is NOT in its log".to_owned(),
@@ -270,7 +270,7 @@ fn table(
     mut notes: Vec<String>,
 ) -> Table {
     let cell = |row: usize, family: usize, number: fn(&Slice) -> f64| {
-        Cell::of(kept(&slices[row][family]).iter().map(number).collect())
+        Cell::from_numbers(kept(&slices[row][family]).iter().map(number).collect())
     };
     let rate = |row, family| cell(row, family, |slice| slice.rate);
     let rows: Vec<_> = contenders
@@ -282,9 +282,9 @@ fn table(
                 let lost = cell(row, family, |slice| slice.lost).median;
                 [
                     rate(row, family),
-                    Cell::of(vec![to_bare]),
+                    Cell::from_numbers(vec![to_bare]),
                     cell(row, family, |slice| slice.cost),
-                    Cell::of(vec![lost]),
+                    Cell::from_numbers(vec![lost]),
                 ]
             });
             (contender.name.clone(), cells.map(Some).collect::<Vec<_>>())

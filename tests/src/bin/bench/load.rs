@@ -46,7 +46,7 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
         rows: vec![(
             "apifence".to_owned(),
             [instructions, milliseconds]
-                .map(|numbers| Some(Cell::of(numbers)))
+                .map(|numbers| Some(Cell::from_numbers(numbers)))
                 .into(),
         )],
         notes: vec!["the verifier gives up beyond 1,000,000 instructions".to_owned()],

@@ -28,8 +28,8 @@ impl Machine {
             cpu: cpu.to_owned(),
             cpus: std::thread::available_parallelism()?.get(),
             kernel: kernel.trim().to_owned(),
-            filter: said(Command::new(binary()).arg("--version"))?,
-            date: said(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?,
+            filter: stdout_of(Command::new(binary()).arg("--version"))?,
+            date: stdout_of(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?,
         })
     }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Machine {
     }
 }
 
-fn said(command: &mut Command) -> Result<String> {
+fn stdout_of(command: &mut Command) -> Result<String> {
     let output = command
         .output()
         .with_context(|| format!("run `{}`", command.get_program().to_string_lossy()))?;

@@ -93,11 +93,11 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
         let mut node = Node::new(family, &plan)?;
         for (number, size) in plan.sizes.iter().enumerate() {
             let said = format!("{name}, {} ranges", thousands(*size));
-            progress.say(format_args!("{said}: set up"));
+            progress.show(format_args!("{said}: set up"));
             let list = list(family, *size, &mut rng);
             let mut cases = cases(family, number == PASSES_AT, &list);
             node.measure(&list, &mut cases, &plan, &mut rng, |round| {
-                progress.say(format_args!("{said}: round {round} of {}", plan.rounds));
+                progress.show(format_args!("{said}: round {round} of {}", plan.rounds));
             })?;
             for (place, case) in cases.into_iter().enumerate() {
                 let row = match place {
@@ -117,7 +117,7 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
         let kept = kept(&runs, best);
         disturbed += runs.len() - kept.len();
         let cells = (0..CONTENDERS.len())
-            .map(|which| Cell::of(kept.iter().map(|runs| runs.cost[which]).collect()))
+            .map(|which| Cell::from_numbers(kept.iter().map(|runs| runs.cost[which]).collect()))
             .map(Some);
         let rows = if place < 3 { &mut rows } else { &mut passes };
         rows.push((row, cells.collect()));
@@ -270,7 +270,7 @@ impl Node {
             }
             say(round + 1);
             for (case, sources) in cases.iter_mut().zip(&sources) {
-                let early = Speed::of(cpus::NODE)?;
+                let early = Speed::measure(cpus::NODE)?;
                 let mut cost = [0.0; 3];
                 carousel.load(sources)?;
                 let floor = carousel.run(bare, &case.frame, plan.repeat, DROP)?;
@@ -287,7 +287,7 @@ impl Node {
                     }
                     cost[which] = run(plan.repeat)? - floor;
                 }
-                let speed = early.or_slower(Speed::of(cpus::NODE)?);
+                let speed = early.or_slower(Speed::measure(cpus::NODE)?);
                 case.runs.push(Runs { cost, speed });
             }
         }

@@ -25,7 +25,7 @@ impl Progress {
 
     /// Shows the next step: on a terminal in place of the previous one, in a log on a line of its
     /// own.
-    pub(crate) fn say(&self, what: impl Display) {
+    pub(crate) fn show(&self, what: impl Display) {
         let seconds = self.elapsed().as_secs();
         let line = format!("{} {}:{:02}  {what}", self.part, seconds / 60, seconds % 60);
         if self.terminal {
@@ -42,7 +42,7 @@ impl Progress {
         } else {
             ", to make up for disturbed ones"
         };
-        self.say(format_args!("round {round} of {planned}{more}"));
+        self.show(format_args!("round {round} of {planned}{more}"));
     }
 
     /// Time since the part started.

@@ -67,7 +67,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
     let roads = roads(wanted.len())?;
     let mut contenders = Vec::new();
     for (road, kind) in roads.iter().zip(wanted) {
-        progress.say(format_args!("set up {}", kind.name()));
+        progress.show(format_args!("set up {}", kind.name()));
         let contender = Contender::new(kind, RANGES, road)?;
         contenders.push((contender, Listener::new(road.node())?));
     }
@@ -98,18 +98,19 @@ pub(crate) fn run(short: bool) -> Result<Table> {
         .iter()
         .map(|rounds| cpus::undisturbed(rounds, DISTURBED, |round| round.disturbed))
         .collect();
-    let p50 = |rounds: &[Round]| Cell::of(rounds.iter().map(|round| round.p50).collect());
+    let p50 = |rounds: &[Round]| Cell::from_numbers(rounds.iter().map(|round| round.p50).collect());
     let known = p50(&kept[0]).median;
     let rows = contenders
         .iter()
         .zip(&kept)
         .map(|((contender, _), rounds)| {
-            let cell = |number: fn(&Round) -> f64| Cell::of(rounds.iter().map(number).collect());
+            let cell =
+                |number: fn(&Round) -> f64| Cell::from_numbers(rounds.iter().map(number).collect());
             let cells = [
                 cell(|round| round.success),
                 cell(|round| round.rate),
                 p50(rounds),
-                Cell::of(vec![p50(rounds).median / known]),
+                Cell::from_numbers(vec![p50(rounds).median / known]),
                 cell(|round| round.p99),
                 cell(|round| round.flood),
                 cell(|round| round.disturbed * 100.0),
@@ -174,7 +175,7 @@ fn with_slow_ones_marked(all: &[Vec<Round>]) -> Vec<Vec<Round>> {
 }
 
 fn speed() -> Result<Speed> {
-    Ok(Speed::of_node()?.or_slower(Speed::of(cpus::GENERATOR)?))
+    Ok(Speed::measure_node()?.or_slower(Speed::measure(cpus::GENERATOR)?))
 }
 
 fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result<Round> {

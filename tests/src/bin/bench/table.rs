@@ -13,7 +13,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// From measurements in any order; there must be at least one.
-    pub(crate) fn of(mut numbers: Vec<f64>) -> Self {
+    pub(crate) fn from_numbers(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
         Self {
             median: crate::numbers::median(&numbers),

@@ -88,15 +88,15 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
         let lists = [list(*size, &mut rng), list(*size, &mut rng)];
         node.write(&lists)?;
         let measured = node.measure(*rounds, |round| {
-            progress.say(format_args!("{name} entries: round {round} of {rounds}"));
+            progress.show(format_args!("{name} entries: round {round} of {rounds}"));
             (Task::Set, round % 2)
         })?;
         times.push((format!("{name} entries"), cells(measured)));
-        progress.say(format_args!("{name} entries: memory"));
+        progress.show(format_args!("{name} entries: memory"));
         memory.push((format!("{name} entries"), node.memory()?));
         if place == added_to {
             let measured = node.measure(*rounds, |round| {
-                progress.say(format_args!("1 more: round {round} of {rounds}"));
+                progress.show(format_args!("1 more: round {round} of {rounds}"));
                 (Task::Add(Ipv4Addr::new(223, 255, 0, round as u8).into()), 0)
             })?;
             times.push((format!("1 more, to {name}"), cells(measured)));
@@ -148,7 +148,7 @@ pub(crate) fn run(short: bool) -> Result<Vec<Table>> {
 }
 
 fn cells(times: Times) -> Vec<Option<Cell>> {
-    let cell = |times: Vec<f64>| (!times.is_empty()).then(|| Cell::of(times));
+    let cell = |times: Vec<f64>| (!times.is_empty()).then(|| Cell::from_numbers(times));
     times.map(cell).to_vec()
 }
 
@@ -371,7 +371,7 @@ impl Node {
 
     /// Kernel memory of each program.
     fn memory(&self) -> Result<Vec<Option<Cell>>> {
-        let cell = |bytes: u64| Cell::of(vec![bytes as f64 / f64::from(1 << 20)]);
+        let cell = |bytes: u64| Cell::from_numbers(vec![bytes as f64 / f64::from(1 << 20)]);
         let charged = |who: Who| {
             let group = self.groups[who as usize].as_ref();
             let group = group.filter(|_| self.contenders.contains(&who));

@@ -83,8 +83,8 @@ impl Cases {
         frames: impl Fn(Who, u16) -> Vec<Vec<u8>>,
     ) {
         for who in Who::BOTH {
-            let stranger = who == Who::Unlisted;
-            self.push(format!("{name}/{}", who.word()), works, stranger, |tag| {
+            let unlisted = who == Who::Unlisted;
+            self.push(format!("{name}/{}", who.word()), works, unlisted, |tag| {
                 frames(who, tag)
             });
         }
