@@ -34,7 +34,7 @@ pub const ATTACH: [&str; 5] = [
     ADMIN_RANGES,
 ];
 
-/// An address family: the index of its address in [`NODE`], [`ADMIN`] and [`STRANGER`].
+/// An address family: the index of its address in [`NODE`], [`ADMIN`] and [`UNLISTED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.

@@ -24,7 +24,8 @@ use clap::Parser;
     about = "Tasks of the apifence workspace"
 )]
 enum Task {
-    /// Install what building and testing need: rust-src, bpf-linker, the packages that the tests use
+    /// Install what building and testing need: rust-src, bpf-linker, the packages that the tests
+    /// use
     Setup {
         /// Say what is missing and how to install it, but install nothing
         #[arg(long)]
@@ -48,7 +49,8 @@ enum Task {
     },
     /// Measure what a packet, a flood and a change of the list cost, beside their peers
     Bench {
-        /// What to measure (micro, update, flood, service), and options; all of it if nothing is named
+        /// What to measure (micro, update, flood, service), and options; all of it if nothing is
+        /// named
         #[arg(
             value_name = "PART",
             trailing_var_arg = true,

@@ -139,7 +139,7 @@ impl Play<'_> {
             Step::Boot => self.boot()?,
         }
         let real = self.rng.u8(..3) == 0;
-        let source = node::KNOCKS[self.rng.usize(..node::KNOCKS.len())];
+        let source = node::REAL_SOURCES[self.rng.usize(..node::REAL_SOURCES.len())];
         self.node.agrees(&self.world, real.then_some(source))?;
         if real {
             self.count("real packets");

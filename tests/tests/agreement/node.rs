@@ -41,7 +41,7 @@ const ASKED: [&str; 8] = [
 ];
 
 /// Sources of real packets.
-pub(crate) const KNOCKS: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
+pub(crate) const REAL_SOURCES: [&str; 2] = ["203.0.113.9", "2001:db8:bb::9"];
 
 /// Seconds since 1970.
 pub(crate) fn now() -> f64 {
