@@ -138,7 +138,7 @@ impl Follower {
         let applies = !drift.reasons.is_empty();
         if !applies {
             self.note_other_author(&maps, &have, &want.list);
-        } else if self.apply(&mut maps, &have, &want, drift)? {
+        } else if self.apply(&mut maps, &have, &want, &drift)? {
             self.asked = false;
             self.note_generation(&maps, maps.active_slot()?)?;
             return Ok(Outcome::OnTrial);
@@ -262,7 +262,7 @@ impl Follower {
         maps: &mut Maps,
         have: &InForce,
         want: &Want,
-        drift: Drift,
+        drift: &Drift,
     ) -> Result<bool> {
         let Self { context, .. } = self;
         let path = &context.global.ranges_file;
