@@ -28,7 +28,8 @@ pub(crate) struct Transaction<'a> {
     pub(crate) policy: &'a Policy,
     /// The new ranges file, if the transaction replaces that file.
     pub(crate) file: Option<Staged>,
-    /// The list to save in the state directory, unless the change is provisional: a reboot ends that.
+    /// The list to save in the state directory. A provisional change, which a reboot ends, saves
+    /// nothing.
     pub(crate) saves: Option<&'a RangesFile>,
     /// Whether the saved policy names the interfaces of this command's settings; see [`keep`].
     pub(crate) names_interfaces: bool,

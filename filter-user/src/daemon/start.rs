@@ -1,5 +1,5 @@
-//! What holds at a start, the usual one being a boot: whatever is broken, the port is not opened, and the node is not shut out of
-//! itself.
+//! The policy after a start, which is usually a boot. Whatever is broken, the port is not opened,
+//! and the node can reach itself.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Duration};
 
@@ -37,43 +37,46 @@ use crate::{
     },
 };
 
-/// How long the disk may take to hand over the ranges file: who hangs on a file system that does not answer must not keep the
-/// port open.
+/// How long the disk may take to deliver the ranges file: a file system that does not answer must
+/// not keep the port open.
 const DISK: Duration = Duration::from_secs(2);
 
-/// What holds where the mode waits.
+/// The message while the first enforcement waits.
 const WAITS: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, a protected port belongs to somebody else, or nodes or administrators would be cut";
 
-/// What a start goes by.
+/// The policy of a start.
 pub(crate) struct Start {
     file: RangesFile,
     settings: Settings,
-    /// The interfaces by name; none for those that hold the default routes.
+    /// The interfaces by name; empty for those of the default routes.
     pub(crate) interfaces: Vec<String>,
     pub(crate) xdp_mode: XdpMode,
     basis: Basis,
-    /// What holds instead of the files, and why; none if they do.
+    /// The policy in place of the files, and why; `None` if the files are in force.
     pub(crate) instead: Option<String>,
-    /// What the policy was compiled from besides; none if it was in force already.
+    /// The other sources of the policy; `None` if it was in force already.
     pub(crate) compiled: Option<Compiled>,
 }
 
-/// What a policy was compiled from besides files.
+/// The sources of a policy besides files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Compiled {
     /// The node's addresses.
     pub(crate) node: Vec<IpNet>,
-    /// By how much the wall clock was ahead of the boot clock: expiries are kept on that one.
+    /// The wall clock minus the boot clock, in nanoseconds: expiries are kept on the boot clock.
     pub(crate) ahead: i128,
 }
 
-/// Makes sure that there is a policy in the kernel, before anything is attached. One that is in force already stays: the files are
-/// followed from there. `typed` tells whether the list that was typed, if one was, is in the ranges file.
+/// Ensures that the kernel holds a policy before the filter is attached. A policy in force stays:
+/// the files are followed from there. `typed` is an error if a typed list could not be written.
 ///
 /// # Errors
 /// If the kernel refuses: no capability, no memory.
 pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
-    let mut start = choose(context, typed);
+    let mut start = choose(Found::read(context, typed), || {
+        let lists = History::of(&context.global.ranges_file).before().ok()?;
+        lists.iter().find_map(|kept| kept.read().ok())
+    });
     context.pins.remove_unused_maps()?;
     if let Some(maps) = Maps::in_use(&context.pins)? {
         let record = maps.read_consistent(|slot| maps.record(slot))?;
@@ -110,7 +113,7 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     // A boot opens nothing that was closed.
     let waits = match store.has_enforced() {
         true => None,
-        // Whom a first enforcement cuts has to be known; the files are followed from monitor mode.
+        // The impact of a first enforcement has to be known. Until then: monitor mode.
         false => waits(context, &policy, &guarded)
             .unwrap_or_else(|error| {
                 Some(format!(
@@ -144,7 +147,7 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     Ok(start)
 }
 
-/// Why `policy` is not the first one to be enforced at once; none if it is.
+/// The reason not to enforce `policy` at once, if it would be the first enforced one.
 fn waits(context: &Context, policy: &Policy, guarded: &BTreeSet<u32>) -> Result<Option<String>> {
     if let Some(unclear) = unclear(context, policy, guarded, None)? {
         return Ok(Some(unclear.instead()));
@@ -152,13 +155,13 @@ fn waits(context: &Context, policy: &Policy, guarded: &BTreeSet<u32>) -> Result<
     if policy.mode() != Mode::Enforce || *context.config.on_cut == OnCut::Apply {
         return Ok(None);
     }
-    // The files are followed from there, and what they say is on trial first.
+    // The files are followed from monitor mode, with the enforcement on trial.
     let impact = assess(context, None, policy, guarded)?;
     let serious = impact.serious();
     Ok(serious.map(|reason| format!("monitor mode: nothing is dropped yet: {reason}")))
 }
 
-/// Says that everybody passes, if that is so where `mode` is in force.
+/// Warns that all packets pass, if that is so in `mode`.
 fn tell_open(mode: u8) {
     if mode == Mode::Off as u8 {
         say("warning: enforcement is off: everyone passes");
@@ -167,124 +170,149 @@ fn tell_open(mode: u8) {
     }
 }
 
-/// The first of these that there is: what the files say; the policy last in force; the implicit sources alone, if this node has
-/// enforced a policy before; monitor mode.
-fn choose(context: &Context, typed: Result<()>) -> Start {
-    let config = &context.config;
-    let store = PolicyStore::new(&config.state_dir);
-    let (saved, lost) = match store.read() {
-        Ok(saved) => (saved, None),
-        Err(error) => (None, Some(sentence(&error))),
-    };
-    // What nobody says otherwise is as it was before the boot. In a broken file somebody may have said it.
-    let has_config = context.file.wrong.is_empty();
-    let settings = match &saved {
-        Some(saved) => config.over(&saved.settings, has_config && context.file.exists),
-        None => {
-            let others = context.pins.other_links().unwrap_or_default();
-            context.settings(other_settings(&others).as_ref())
+/// What a start finds on this node.
+struct Found {
+    /// The list of the ranges file.
+    list: Result<RangesFile>,
+    /// The error in the config file or the environment.
+    broken: Option<String>,
+    /// The settings of the config, and the saved ones that the config leaves alone.
+    settings: Settings,
+    /// The settings that a broken config file leaves certain, if the rest of it cannot decide
+    /// which sources are authorized.
+    certain: Option<Settings>,
+    interfaces: Vec<String>,
+    xdp_mode: XdpMode,
+    /// Whether a broken config file may hold other interfaces, or another XDP mode.
+    doubts_interfaces: bool,
+    doubts_xdp_mode: bool,
+    saved: Option<SavedPolicy>,
+    /// The error in the saved policy.
+    lost: Option<String>,
+    /// Whether this node has ever enforced a policy.
+    has_enforced: bool,
+    /// Whether the files hold an edit that was on trial and was not confirmed.
+    is_unconfirmed: bool,
+}
+
+impl Found {
+    /// Reads them; `typed` is an error if a typed list could not be written.
+    fn read(context: &Context, typed: Result<()>) -> Self {
+        let config = &context.config;
+        let store = PolicyStore::new(&config.state_dir);
+        let (saved, lost) = match store.read() {
+            Ok(saved) => (saved, None),
+            Err(error) => (None, Some(sentence(&error))),
+        };
+        let is_broken = !context.file.wrong.is_empty();
+        // Settings without a value stay as before the boot. A broken file may hold a value.
+        let settings = match &saved {
+            Some(saved) => config.over(&saved.settings, !is_broken && context.file.exists),
+            None => {
+                let others = context.pins.other_links().unwrap_or_default();
+                context.settings(other_settings(&others).as_ref())
+            }
+        };
+        let list = typed.and_then(|()| list(context, settings.max_ranges));
+        // A policy that was put in force for good since the trial is not on trial.
+        let is_unconfirmed = match (&list, &saved) {
+            (Ok(file), Some(saved)) if !is_broken => {
+                let mark = |file: &RangesFile, settings: &Settings| {
+                    PolicyMark::new(file.list().digest(), settings)
+                };
+                let edit = mark(file, &settings);
+                edit != mark(&saved.file, &saved.settings)
+                    && TrialStore::new(&config.state_dir).is_open(&edit)
+            }
+            _ => false,
+        };
+        let has_enforced = store.has_enforced();
+        let is_certain = has_enforced || !context.file.said.doubts(&POLICY);
+        // Flags and environment name interfaces whatever the config file is like.
+        let doubts = |key| is_broken && config.doubts(&[key]);
+        Self {
+            list,
+            broken: is_broken.then(|| broken(context)),
+            settings,
+            certain: is_certain.then(|| config.over(&context.file.said.settings(), false)),
+            interfaces: config.interfaces.to_vec(),
+            xdp_mode: *config.xdp_mode,
+            doubts_interfaces: doubts("interfaces"),
+            doubts_xdp_mode: doubts("xdp_mode"),
+            saved,
+            lost,
+            has_enforced,
+            is_unconfirmed,
         }
-    };
-    let files = |file, settings, basis, instead| Start {
-        file,
-        settings,
-        interfaces: config.interfaces.to_vec(),
-        xdp_mode: *config.xdp_mode,
-        basis,
-        instead,
+    }
+}
+
+/// Chooses the first of these that exists: the files; the policy last in force; the implicit
+/// sources alone, if this node has enforced a policy before; monitor mode. `last_good` is the list
+/// that an older version kept next to the ranges file.
+fn choose(found: Found, last_good: impl FnOnce() -> Option<RangesFile>) -> Start {
+    let mut start = Start {
+        file: RangesFile::new(&List::Ranges(Vec::new())),
+        settings: found.settings,
+        interfaces: found.interfaces,
+        xdp_mode: found.xdp_mode,
+        basis: Basis::Files,
+        instead: None,
         compiled: None,
     };
-    let list = typed.and_then(|()| list(context, settings.max_ranges));
-    let store_of_trials = TrialStore::new(&config.state_dir);
-    let mark =
-        |file: &RangesFile, settings: &Settings| PolicyMark::new(file.list().digest(), settings);
-    // What was put in force for good since then was meant.
-    let is_open = |file: &RangesFile, saved: &SavedPolicy| {
-        let edit = mark(file, &settings);
-        edit != mark(&saved.file, &saved.settings) && store_of_trials.is_open(&edit)
-    };
-    let why = match (list, has_config) {
-        (Ok(file), true) if saved.as_ref().is_some_and(|saved| is_open(&file, saved)) => {
+    let reason = match (found.list, found.broken) {
+        (Ok(_), None) if found.is_unconfirmed => {
             "an edit of the files was on trial, and was not confirmed; `systemctl reload apifence` puts them on trial again".to_owned()
         }
-        (Ok(file), true) => {
-            let basis = match &lost {
-                None => Basis::Files,
-                Some(_) => Basis::DefaultSettings,
-            };
-            let instead = lost.map(|why| said(basis, &why));
-            return files(file, settings, basis, instead);
+        (Ok(file), None) => {
+            start.file = file;
+            if let Some(lost) = found.lost {
+                start.basis = Basis::DefaultSettings;
+                start.instead = Some(said(start.basis, &lost));
+            }
+            return start;
         }
-        // There is nothing to stay as it was. What is certain holds, if nothing that decides who is let in can be in the rest.
-        (Ok(file), false)
-            if saved.is_none() && (store.has_enforced() || !context.file.said.doubts(&POLICY)) =>
-        {
-            let settings = config.over(&context.file.said.settings(), false);
-            let instead = format!(
-                "the list is in force, under the settings that could be read: {}",
-                broken(context)
-            );
-            return files(file, settings, Basis::Files, Some(instead));
+        (Ok(file), Some(broken)) if found.saved.is_none() && found.certain.is_some() => {
+            start.file = file;
+            start.settings = found.certain.unwrap_or(start.settings);
+            start.instead = Some(format!(
+                "the list is in force, under the settings that could be read: {broken}"
+            ));
+            return start;
         }
-        (_, false) => broken(context),
-        (Err(error), true) => sentence(&error),
+        (_, Some(broken)) => broken,
+        (Err(error), None) => sentence(&error),
     };
-    // What an older version kept beside the ranges file.
-    let last_good = || {
-        let lists = History::of(&context.global.ranges_file).before().ok()?;
-        lists.iter().find_map(|kept| kept.read().ok())
-    };
-    let (saved, basis) = match (saved, last_good()) {
-        (Some(saved), _) => (SavedPolicy { settings, ..saved }, Basis::LastInForce),
-        (None, Some(file)) => {
-            let basis = match &lost {
-                None => Basis::LastInForce,
-                Some(_) => Basis::DefaultSettings,
-            };
-            (with(context, file, settings), basis)
+    if let Some(saved) = found.saved {
+        start.basis = Basis::LastInForce;
+        start.file = saved.file;
+        if found.doubts_interfaces || start.interfaces.is_empty() {
+            start.interfaces = saved.interfaces;
         }
-        (None, None) => {
-            let (mode, basis) = if store.has_enforced() {
-                (PolicyMode::Enforce, Basis::ImplicitSources)
-            } else {
-                (PolicyMode::Monitor, Basis::Fresh)
-            };
-            let nobody = RangesFile::new(&List::Ranges(Vec::new()));
-            (with(context, nobody, Settings { mode, ..settings }), basis)
+        if found.doubts_xdp_mode {
+            start.xdp_mode = saved.xdp_mode;
         }
-    };
-    let why = lost.map_or(why.clone(), |lost| format!("{why}; {lost}"));
-    // Flags and environment name interfaces whatever the config file is like.
-    let is_told = |key| has_config || !config.doubts(&[key]);
-    Start {
-        interfaces: if is_told("interfaces") && !config.interfaces.is_empty() {
-            config.interfaces.to_vec()
-        } else {
-            saved.interfaces
-        },
-        xdp_mode: if is_told("xdp_mode") {
-            *config.xdp_mode
-        } else {
-            saved.xdp_mode
-        },
-        file: saved.file,
-        settings: saved.settings,
-        basis,
-        instead: Some(said(basis, &why)),
-        compiled: None,
+    } else if let Some(file) = last_good() {
+        start.basis = match found.lost {
+            None => Basis::LastInForce,
+            Some(_) => Basis::DefaultSettings,
+        };
+        start.file = file;
+    } else {
+        (start.settings.mode, start.basis) = match found.has_enforced {
+            true => (PolicyMode::Enforce, Basis::ImplicitSources),
+            false => (PolicyMode::Monitor, Basis::Fresh),
+        };
     }
+    let reason = match found.lost {
+        None => reason,
+        Some(lost) => format!("{reason}; {lost}"),
+    };
+    start.instead = Some(said(start.basis, &reason));
+    start
 }
 
-fn with(context: &Context, file: RangesFile, settings: Settings) -> SavedPolicy {
-    SavedPolicy {
-        settings,
-        interfaces: context.config.interfaces.to_vec(),
-        xdp_mode: *context.config.xdp_mode,
-        file,
-    }
-}
-
-/// What holds, in words.
+/// The message for a policy of this basis.
 fn said(basis: Basis, why: &str) -> String {
     match basis {
         Basis::Files => "the files are in force".to_owned(),
@@ -303,7 +331,7 @@ fn said(basis: Basis, why: &str) -> String {
     }
 }
 
-/// The settings that decide who is let in, and where.
+/// The settings that decide which sources are authorized, and where.
 const POLICY: [&str; 7] = [
     "mode",
     "ports",
@@ -314,12 +342,12 @@ const POLICY: [&str; 7] = [
     "outbound_ip_prefixes",
 ];
 
-/// What is wrong with the config file, or the environment.
+/// The error in the config file or the environment.
 fn broken(context: &Context) -> String {
     sentence(&InputErrors::new(context.file.wrong.clone()).into())
 }
 
-/// The list that the ranges file asks for, if it can be used.
+/// The list of the ranges file, if it is usable.
 fn list(context: &Context, max_ranges: u32) -> Result<RangesFile> {
     let path = &context.global.ranges_file;
     refuse_other_writers(path)?;
@@ -335,13 +363,13 @@ fn list(context: &Context, max_ranges: u32) -> Result<RangesFile> {
     Ok(file)
 }
 
-/// Reads the ranges file, if the disk hands it over in time.
+/// Reads the ranges file, if the disk delivers it in time.
 fn read_in_time(path: &Path) -> Result<Option<RangesFile>> {
     let (sender, receiver) = mpsc::channel();
     let read = path.to_owned();
     thread::Builder::new()
         .spawn(move || {
-            // Nobody waits for it any more, if it took too long.
+            // After the timeout there is no receiver.
             let _ = sender.send(Input::follow(&read));
         })
         .context("start thread")?;
@@ -357,3 +385,6 @@ fn read_in_time(path: &Path) -> Result<Option<RangesFile>> {
     })?;
     input?.map(Input::parse).transpose()
 }
+
+#[cfg(test)]
+mod tests;

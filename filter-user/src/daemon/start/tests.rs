@@ -1,0 +1,140 @@
+//! The rows of the table of starts in the README.
+
+use anyhow::anyhow;
+
+use super::*;
+use crate::config::Config;
+
+fn file(list: &str) -> RangesFile {
+    RangesFile::parse(list).expect("a list")
+}
+
+fn empty() -> RangesFile {
+    RangesFile::new(&List::Ranges(Vec::new()))
+}
+
+/// Usable files and no policy from before, after `change`.
+fn found(change: impl FnOnce(&mut Found)) -> Found {
+    let settings = Config::default().settings();
+    let mut found = Found {
+        list: Ok(file("192.0.2.1\n")),
+        broken: None,
+        settings: settings.clone(),
+        certain: Some(settings),
+        interfaces: Vec::new(),
+        xdp_mode: XdpMode::Auto,
+        doubts_interfaces: false,
+        doubts_xdp_mode: false,
+        saved: None,
+        lost: None,
+        has_enforced: false,
+        is_unconfirmed: false,
+    };
+    change(&mut found);
+    found
+}
+
+fn break_config(found: &mut Found) {
+    found.broken = Some("broken".to_owned());
+}
+
+fn lose_list(found: &mut Found) {
+    found.list = Err(anyhow!("no list"));
+}
+
+fn save(found: &mut Found) {
+    found.saved = Some(SavedPolicy {
+        settings: found.settings.clone(),
+        interfaces: vec!["eth0".to_owned()],
+        xdp_mode: XdpMode::Generic,
+        file: file("203.0.113.1\n"),
+    });
+}
+
+#[test]
+fn a_start_chooses_the_first_policy_that_exists() {
+    let (listed, saved) = (file("192.0.2.1\n"), file("203.0.113.1\n"));
+    type Row<'a> = (fn(&mut Found), Basis, &'a RangesFile);
+    let rows: [Row<'_>; 9] = [
+        (|_| (), Basis::Files, &listed),
+        (break_config, Basis::Files, &listed),
+        (
+            |found| {
+                break_config(found);
+                found.certain = None;
+            },
+            Basis::Fresh,
+            &empty(),
+        ),
+        (
+            |found| {
+                break_config(found);
+                save(found);
+            },
+            Basis::LastInForce,
+            &saved,
+        ),
+        (
+            |found| {
+                lose_list(found);
+                save(found);
+            },
+            Basis::LastInForce,
+            &saved,
+        ),
+        (
+            |found| {
+                found.is_unconfirmed = true;
+                save(found);
+            },
+            Basis::LastInForce,
+            &saved,
+        ),
+        (
+            |found| {
+                lose_list(found);
+                found.has_enforced = true;
+            },
+            Basis::ImplicitSources,
+            &empty(),
+        ),
+        (
+            |found| found.lost = Some("lost".to_owned()),
+            Basis::DefaultSettings,
+            &listed,
+        ),
+        (lose_list, Basis::Fresh, &empty()),
+    ];
+    for (row, (change, basis, list)) in rows.into_iter().enumerate() {
+        let start = choose(found(change), || None);
+        assert!(start.basis == basis && start.file == *list, "row {row}");
+        let is_plain = start.instead.is_none();
+        assert_eq!(is_plain, row == 0, "only usable files need no message");
+    }
+}
+
+#[test]
+fn a_list_of_an_older_version_counts_as_the_last_in_force() {
+    let start = choose(found(lose_list), || Some(file("203.0.113.1\n")));
+    assert!(start.basis == Basis::LastInForce);
+}
+
+#[test]
+fn the_saved_policy_brings_what_the_config_leaves_open() {
+    let start = choose(
+        found(|found| {
+            lose_list(found);
+            save(found);
+        }),
+        || None,
+    );
+    assert_eq!(start.interfaces, ["eth0"]);
+    assert_eq!(start.xdp_mode, XdpMode::Auto);
+    let doubtful = |found: &mut Found| {
+        break_config(found);
+        save(found);
+        found.doubts_xdp_mode = true;
+    };
+    let start = choose(found(doubtful), || None);
+    assert_eq!(start.xdp_mode, XdpMode::Generic);
+}
