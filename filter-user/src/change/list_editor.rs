@@ -1,4 +1,4 @@
-//! A change of the list as a transaction: file and kernel both go by the new list, or both by the old one.
+//! A change of the list: ranges file and kernel both hold the new list, or both the old one.
 
 use std::{fs, mem, panic::resume_unwind, path::Path, thread, thread::JoinHandle};
 
@@ -43,7 +43,7 @@ impl Said {
     }
 }
 
-/// The one who may change the list.
+/// Changes the list, under the writer's lock.
 pub(crate) struct ListEditor<'a> {
     context: &'a Context,
     maps: Option<Maps>,
@@ -52,19 +52,19 @@ pub(crate) struct ListEditor<'a> {
     /// The change as it was begun, unless another one waits.
     staging: Option<Staging>,
     progress: Progress,
-    /// How the ranges file looked before it was read.
+    /// The stamp of the ranges file before it was read.
     seen: FileStamp,
-    /// Reads it, and what it says.
+    /// The thread that reads the ranges file.
     reading: Option<JoinHandle<Result<Option<Said>>>>,
-    /// What came of that: nothing if it cannot be read.
+    /// The ranges file; `None` if it cannot be read.
     said: Option<Said>,
-    /// What is to be said of the change before all else.
+    /// The first lines of the report of the change.
     words: Vec<String>,
     _lock: WriterLock,
 }
 
 impl<'a> ListEditor<'a> {
-    /// Takes the lock, and puts in order what the last writer left.
+    /// Takes the lock, and recovers from an interrupted change.
     pub(crate) fn new(context: &'a Context) -> Result<Self> {
         let path = &context.global.ranges_file;
         let lock = WriterLock::take(path, context.pins.root())?;
@@ -97,12 +97,12 @@ impl<'a> ListEditor<'a> {
         })
     }
 
-    /// Shows how far the change has come with `progress`, which may have begun before.
+    /// Shows the progress of the change with `progress`, which may have begun before.
     pub(crate) fn with_progress(self, progress: Progress) -> Self {
         Self { progress, ..self }
     }
 
-    /// The change that waits for its confirmation, and keeps every other one away.
+    /// The change that waits for its confirmation; it blocks every other change.
     pub(crate) fn waiting(&self) -> Option<&Waiting> {
         self.waiting.as_ref()
     }
@@ -122,7 +122,8 @@ impl<'a> ListEditor<'a> {
         }
     }
 
-    /// What the ranges file says. That it cannot be read is told once; it counts as none then.
+    /// The content of the ranges file. Only the first call returns the error of an unreadable file;
+    /// later calls return `None`.
     fn read(&mut self) -> Result<Option<&Said>> {
         if let Some(reading) = self.reading.take() {
             self.said = reading
@@ -132,7 +133,7 @@ impl<'a> ListEditor<'a> {
         Ok(self.said.as_ref())
     }
 
-    /// Says `words` of the change before all else.
+    /// Reports `words` before the rest of the change.
     pub(crate) fn with_words(self, words: Vec<String>) -> Self {
         Self { words, ..self }
     }
@@ -142,7 +143,7 @@ impl<'a> ListEditor<'a> {
         self.waiting.is_some()
     }
 
-    /// Takes the change back that waits for its confirmation; false if none does.
+    /// Rolls back the change that waits for its confirmation; false if none does.
     pub(crate) fn take_back(&mut self) -> Result<bool> {
         let (Some(maps), Some(waiting)) = (&mut self.maps, self.waiting.take()) else {
             return Ok(false);
@@ -153,8 +154,8 @@ impl<'a> ListEditor<'a> {
         Ok(true)
     }
 
-    /// When the last change took itself back, because nobody confirmed it, if the file says what is
-    /// in force since then: there is nothing to take back.
+    /// The time at which the last change rolled back without a confirmation, if the ranges file
+    /// holds the list in force since then. No change is left to roll back.
     pub(crate) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
         let record = self.record()?;
         let list = self.read().ok().flatten().map(|said| said.list.digest);
@@ -174,14 +175,14 @@ impl<'a> ListEditor<'a> {
             .transpose()
     }
 
-    /// The last step, once it is told what is in force.
+    /// The last step, after the report of the new policy.
     pub(crate) fn clear_up(mut self) {
         if let Some(maps) = &mut self.maps {
             clear_up(maps);
         }
     }
 
-    /// Makes `file` the list, or says what that would do.
+    /// Puts the list of `file` in force; a dry run reports the effects instead.
     pub(crate) fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
         if let Some(waiting) = &self.waiting {
             return Err(waiting.problem()?);
@@ -200,7 +201,7 @@ impl<'a> ListEditor<'a> {
             attached,
             confirm_until,
         };
-        // Nothing is said to be done that cannot be.
+        // A change that the disk refuses is not reported as made.
         let staged = match args {
             ChangeArgs { dry_run: true, .. } => Ok(None),
             ChangeArgs { confirm_within, .. } => self.write(file, confirm_within.is_some()),
@@ -211,7 +212,7 @@ impl<'a> ListEditor<'a> {
             return Ok(0);
         }
         let until = self.make(file, staged, policy.as_ref(), args)?;
-        // It is done: whatever fails from here on, that is what the exit status says.
+        // The change is made: a later failure does not change the exit status.
         self.progress.clear();
         let change = changed(proposal, until);
         change.close();
@@ -224,7 +225,7 @@ impl<'a> ListEditor<'a> {
         Ok(done)
     }
 
-    /// The policy of `list` under the settings in force; none where no filter is attached.
+    /// The policy of `list` under the settings in force; `None` if no filter is attached.
     fn compile(&self, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
         let most = match &self.settings {
             Some(settings) => settings.max_ranges,
@@ -244,7 +245,7 @@ impl<'a> ListEditor<'a> {
                     "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
                 ));
             }
-            // A filter without pins goes by the list that it has, and no command could change that.
+            // A filter without pins keeps its list: no command can change that.
             let (strays, _) = strays_at_rest(&self.context.pins)?;
             return match strays.first() {
                 Some(stray) => Err(stray.problem("change list")),
@@ -255,8 +256,8 @@ impl<'a> ListEditor<'a> {
         policy(list, settings, &guarded).map(Some)
     }
 
-    /// What sets `list`, which `file` holds, apart from what holds now: from what packets met until
-    /// now, which need not be what the file says. Where no filter is attached, from the file.
+    /// The difference between `list`, which `file` holds, and the list in force, which need not be
+    /// the one in the ranges file. Without an attached filter: from the ranges file.
     fn compare(
         &mut self,
         file: &RangesFile,
@@ -265,13 +266,13 @@ impl<'a> ListEditor<'a> {
     ) -> Result<Proposal> {
         let path = &self.context.global.ranges_file;
         let record = self.record()?;
-        // One that cannot be read is no list to compare with: it makes way, and is kept.
+        // A file that cannot be read is not compared. It is replaced, and kept in the history.
         let _ = self.read();
         let said = self.said.take();
         let said = said.map(|said| (said.file == *file, said.list));
         let before = Before::find(path, said, record.as_ref());
         let now = Timestamp::now();
-        // Where no filter is attached, those of the list alone.
+        // Without an attached filter: the prefixes of the list alone.
         let compiled = match policy {
             Some(_) => Prefixes::default(),
             None => compile(list.entries(), &Sources::default()),
@@ -302,12 +303,12 @@ impl<'a> ListEditor<'a> {
         Ok(Proposal::new(Vec::new(), change, impact))
     }
 
-    /// Writes `file` beside the ranges file, for the change that is to follow. One that
-    /// `is_provisional` writes its own, once it knows what returns: here it is tried.
+    /// Writes `file` next to the ranges file, for the change that follows. A provisional change
+    /// writes its file later, after `put_back_edited`; for it this only tries the disk.
     fn write(&self, file: &RangesFile, is_provisional: bool) -> Result<Option<Staged>> {
         let path = &self.context.global.ranges_file;
-        // A file that says it already is left as it is: it may be the user's edit, or not be ours
-        // to write (a ConfigMap).
+        // A file that holds the list already stays: it may be the user's edit, or not writable (a
+        // ConfigMap).
         if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
             return Ok(None);
         }
@@ -359,23 +360,23 @@ impl<'a> ListEditor<'a> {
     }
 }
 
-/// What a change of the list came to.
+/// The result of a change of the list.
 #[derive(Serialize)]
 struct Change {
     #[serde(flatten)]
     proposal: Proposal,
-    /// How many entries are in the list.
+    /// The entries of the list.
     ranges: usize,
-    /// How many of them have expired.
+    /// The expired ones among them.
     expired: usize,
-    /// Whether a filter is attached, and judges by the list.
+    /// Whether a filter with this list is attached.
     attached: bool,
     /// When the list before returns, unless `apifence confirm` comes first.
     confirm_until: Option<Timestamp>,
 }
 
 impl Change {
-    /// How many entries there are, and how many of them let nobody in.
+    /// The number of entries, and how many of them have expired.
     fn total(&self) -> String {
         match self.expired {
             0 => format!("{} in the list", self.ranges),
@@ -386,7 +387,7 @@ impl Change {
         }
     }
 
-    /// Says that it is done.
+    /// Reports that the change is made.
     fn close(&self) {
         match self.confirm_until {
             _ if !self.attached => {
@@ -400,7 +401,7 @@ impl Change {
     }
 }
 
-/// The same failure with the way to open the port that needs no disk, if that was what was wanted.
+/// The same failure. If the change `opens` the port, its hint names the way that needs no disk.
 fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
     match error.downcast::<UserError>() {
         Ok(problem) if opens => UserError {
@@ -414,14 +415,14 @@ fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
     }
 }
 
-/// Before a trial: a file that was edited, and is not in force, makes way for the list that is, so
-/// that this one returns after a reboot, too. The edited one is in the history.
+/// Before a trial, replaces an edited ranges file that is not in force by the list in force, so
+/// that this list returns after a reboot, too. The edited file is in the history.
 pub(crate) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
     let list = maps.record(maps.active_slot()?)?.list;
     let says = |file: &RangesFile| file.list().digest() == list;
     let history = History::of(path);
     if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
-        // Whether somebody edits it during the trial is told from this copy.
+        // This copy shows whether the file is edited during the trial.
         let _ = history.keep();
         return Ok(());
     }
@@ -431,7 +432,7 @@ pub(crate) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
         .find(|(file, _)| says(file))
     else {
         if list == List::Off.digest() {
-            // A first attach on trial that was not confirmed went back to no filter: no file ever said that.
+            // An unconfirmed first attach went back to no filter, which no file ever held.
             return Ok(());
         }
         return Err(UserError::failed(

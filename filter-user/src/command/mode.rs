@@ -1,5 +1,5 @@
-//! `apifence enforce` and `apifence monitor`: the mode alone. Whatever else is in force stays, the
-//! list included, also where the files say something else by now.
+//! `apifence enforce` and `apifence monitor` change the mode alone. All other settings and the list
+//! stay as they are in force, even if the files have changed since then.
 
 use anyhow::Result;
 use filter_common::{
@@ -26,7 +26,7 @@ use crate::{
     ui::{error::UserError, output::say, progress::Progress},
 };
 
-/// What came of it.
+/// The result of the command.
 #[derive(Serialize)]
 struct Changed {
     /// The mode.
@@ -42,7 +42,7 @@ struct Changed {
 /// Runs the command.
 pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> Result<u8> {
     if context.maps()?.is_none() {
-        // A filter without pins goes by the policy that it has, and no command could change that.
+        // A filter without pins keeps its policy: no command can change that.
         let (strays, _) = strays_at_rest(&context.pins)?;
         return Err(match strays.first() {
             Some(stray) => stray.problem("change mode"),
@@ -109,7 +109,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     Ok(made(told))
 }
 
-/// Says what packets meet now.
+/// Reports the new mode.
 fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
     if maps.record(maps.active_slot()?)?.mode == Mode::Off as u8 {
         say("warning: the list is switched off (`disabled`): everyone passes in any mode");
@@ -129,13 +129,12 @@ fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
     Ok(())
 }
 
-/// The settings `have` with another mode. The next command keeps it as long as nobody says
-/// otherwise: that the config file gave the one before does not count any more, unless it gives
-/// this one.
+/// The settings `have` with another mode. The next command keeps this mode unless the user names
+/// one. It counts as a value of the config file only if that file holds it.
 fn with_mode(context: &Context, have: &Settings, mode: PolicyMode) -> Settings {
     let mut settings = Settings {
         mode,
-        // Somebody decided.
+        // The operator decided.
         mode_waits: false,
         ..have.clone()
     };
@@ -157,13 +156,13 @@ fn row(config: &Config) -> Row {
         .expect("every setting has a row")
 }
 
-/// The list in force, which is not always the one in the ranges file; and whether it is known from some file.
+/// The list in force, which may differ from the ranges file; and whether a file holds it.
 fn list_in_force(context: &Context, digest: [u8; 32]) -> Result<(RangesFile, bool)> {
     if let Some(file) = known_list(context, digest) {
         return Ok((file, true));
     }
-    // What nobody wrote: off while a first attach on trial has gone back, nobody while there is no
-    // list that can be used.
+    // Lists that are in no file: `disabled` after an unconfirmed first attach, and the empty list
+    // while there is no usable one.
     let unwritten = [List::Off, List::Ranges(Vec::new())];
     let mut unwritten = unwritten.iter().filter(|list| list.digest() == digest);
     match unwritten.next() {
@@ -175,7 +174,7 @@ fn list_in_force(context: &Context, digest: [u8; 32]) -> Result<(RangesFile, boo
     }
 }
 
-/// Refuses to enforce where that drops nothing, or everyone.
+/// Refuses to enforce if no packet would be dropped, or all of them.
 fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
     if basis == Basis::Fresh {
         return Err(UserError::input(
@@ -192,8 +191,8 @@ fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a mode that would not last: `run` puts in force what the config file, its flags and its
-/// environment say, within a second; and without one, the next `attach` or boot does so with the
+/// Refuses a mode that would not last. Within a second `run` restores the mode of the config file,
+/// its flags and its environment. Without `run`, the next `attach` or boot restores the mode of the
 /// config file.
 fn refuse_said_otherwise(context: &Context, mode: PolicyMode) -> Result<()> {
     let Some(watcher) = WatchLock::watcher(&context.pins.watch())? else {
@@ -210,7 +209,7 @@ fn refuse_said_otherwise(context: &Context, mode: PolicyMode) -> Result<()> {
     match watcher.process.as_ref().map(of_run) {
         Some(Ok((config, file))) => {
             refuse_row(&row(&config), mode, Some(&watcher))?;
-            // What a broken file says goes on to hold if it was read before.
+            // The mode of a file that is broken now stays in force if it was read before.
             refuse_row(&row(&file.said), mode, Some(&watcher))
         }
         _ => {
@@ -226,7 +225,7 @@ fn says(row: &Row, mode: PolicyMode) -> bool {
     row.value == mode.name()
 }
 
-/// Refuses what `row`, the mode in a file, an environment or a flag, says otherwise.
+/// Refuses `mode` if `row`, from a file, the environment or a flag, holds another one.
 fn refuse_row(row: &Row, mode: PolicyMode, watcher: Option<&Watcher>) -> Result<()> {
     let is_said = ["file", "environment", "flag"].contains(&row.source);
     if !is_said || says(row, mode) {
