@@ -26,8 +26,8 @@ const FIRST_BYTE_V4: u8 = 0x45;
 /// traffic class.
 const FIRST_BYTE_V6: u8 = 0x60;
 
-/// The verdict of [`judge`](fn@crate::judge), if the frame has the form of the fast path and the mode
-/// is enforce; otherwise `None`.
+/// The verdict of [`judge`](fn@crate::judge), if the frame has the form of the fast path and the
+/// mode is enforce; otherwise `None`.
 ///
 /// `finish` gets the judgement and the offset of the end of the IP packet, from its length field.
 #[inline(always)]

@@ -1,7 +1,8 @@
 //! What the XDP program and user space share: the packet classifier, verdicts and map layouts.
 //!
-//! Both sides call the same [`judge`](fn@judge): the XDP program on a live frame and BPF maps, the tests on a
-//! byte slice and plain sets. This crate allocates nothing, does no I/O and contains no `unsafe`.
+//! Both sides call the same [`judge`](fn@judge): the XDP program on a live frame and BPF maps, the
+//! tests on a byte slice and plain sets. This crate allocates nothing, does no I/O and contains no
+//! `unsafe`.
 
 #![no_std]
 #![forbid(unsafe_code)]

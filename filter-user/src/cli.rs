@@ -298,7 +298,7 @@ pub(crate) enum RangesCommand {
 /// How the list is edited.
 #[derive(Debug, Args)]
 pub(crate) struct EditArgs {
-    /// StartAt anew from the ranges file, where an edit was kept
+    /// Begin anew from the ranges file, where an edit was kept
     #[arg(long)]
     pub(crate) discard: bool,
     /// Put the list in force for good at once, and not on trial

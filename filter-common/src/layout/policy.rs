@@ -27,7 +27,8 @@ pub struct PolicyRecord {
     /// Only then does an equal ranges file prove that the writer got that far.
     pub commits: u8,
     /// 1 if the slot is empty: no packet reads it, and its maps hold nothing. Only such a slot is
-    /// filled. `generation`, `next_id`, `trial` and `fallback_at` still tell of the generation before.
+    /// filled. `generation`, `next_id`, `trial` and `fallback_at` are still those of the generation
+    /// before.
     pub is_empty: u8,
     /// A [`Basis`] as a number: what user space made it from.
     pub basis: u8,

@@ -60,6 +60,14 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
+/// The comments of a file that have lines of their own.
+fn comments(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line))
+        .filter(|(_, line)| line.trim_start().starts_with("//"))
+}
+
 /// Whether `line` has `word` as a word of its own.
 fn has_word(line: &str, word: &str) -> bool {
     line.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
@@ -177,6 +185,58 @@ fn files_stay_readable() -> Result<()> {
         found.push(format!(
             "ARCHITECTURE.md has {lines} lines, and 120 are the most"
         ));
+    }
+    nothing_found(&found);
+    Ok(())
+}
+
+/// Prose is read in an editor next to code.
+#[test]
+fn comments_fit_into_a_hundred_columns() -> Result<()> {
+    let mut found = Vec::new();
+    for (path, text) in sources()? {
+        for (number, line) in comments(&text) {
+            let columns = line.chars().count();
+            if columns > 100 {
+                found.push(format!("{}:{number}: {columns} columns", path.display()));
+            }
+        }
+    }
+    nothing_found(&found);
+    Ok(())
+}
+
+/// Words that named a mechanism that is gone, or that the glossary replaced.
+#[test]
+fn comments_have_the_words_of_the_glossary() -> Result<()> {
+    let gone = [
+        ("anew", "again"),
+        ("beside", "next to"),
+        ("bunch", "leaf"),
+        ("chunk", "array"),
+        ("leap", "impact"),
+        ("mend", "fix"),
+        ("mended", "fixed"),
+        ("nobody", "no operator, no process"),
+        ("somebody", "an operator, another process"),
+        ("stranger", "unlisted source"),
+        ("strangers", "unlisted sources"),
+        ("strewn", "hashed"),
+        ("whoever", "a process that"),
+    ];
+    let mut found = Vec::new();
+    for (path, text) in sources()? {
+        // The text of help, which a person reads.
+        let help = ["filter-user/src/cli.rs", "xtask/src/main.rs"];
+        if help.iter().any(|help| path == Path::new(help)) || path.ends_with("bench/main.rs") {
+            continue;
+        }
+        for (number, line) in comments(&text) {
+            let lower = line.to_lowercase();
+            for (word, instead) in gone.iter().filter(|(word, _)| has_word(&lower, word)) {
+                found.push(format!("{}:{number}: `{word}`: {instead}", path.display()));
+            }
+        }
     }
     nothing_found(&found);
     Ok(())

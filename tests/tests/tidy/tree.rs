@@ -243,7 +243,8 @@ fn is_test(attributes: &[Attribute]) -> bool {
 }
 
 impl File {
-    /// The path from the crate's root that `path` is, as it stands here; none if it leads elsewhere.
+    /// `path`, which stands in this file, as a path from the crate's root; none if it leads to
+    /// another crate.
     fn absolute(&self, path: &[String]) -> Option<ModulePath> {
         let mut base = self.module.clone();
         let mut supers = 0;

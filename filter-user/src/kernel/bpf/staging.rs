@@ -57,9 +57,9 @@ impl Maps {
         })
     }
 
-    /// Empties the slot that is not in force, if no packet may come back to it: if nothing is
-    /// provisional. That frees its memory, and the next change need not wait. Nobody else may select
-    /// anything meanwhile.
+    /// Empties the inactive slot, unless a provisional change may roll back to it. That frees its
+    /// memory, and the next change does not wait for packets. No other writer may select a slot
+    /// meanwhile.
     ///
     /// # Errors
     /// If the kernel refuses; the slot in force is untouched, and the next change tries again.
@@ -129,7 +129,8 @@ impl Maps {
 /// What is done to one map.
 type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
-/// Does all of `work` at once: whatever waits for running programs (`maps::put`) waits for the same.
+/// Runs all of `work` in parallel threads, so that their waits for running programs (`slot::put`)
+/// overlap.
 fn side_by_side<const N: usize>(work: [Work<'_>; N]) -> Result<()> {
     thread::scope(|scope| {
         let threads = work.map(|work| thread::Builder::new().spawn_scoped(scope, work));

@@ -26,8 +26,8 @@ pub(super) struct RangeId {
     pub(super) since: u32,
 }
 
-/// Puts the prefixes of one family, the one whose addresses have `N` bytes, and whose keys `K`, into
-/// the trie in `slot`, which is empty. `done` hears how many more are in.
+/// Inserts the prefixes of one family into the trie in `slot`, which is empty. Addresses of the
+/// family have `N` bytes, and keys `K`. `done` is called with the number of prefixes inserted.
 pub(super) fn fill<'a, const N: usize, const K: usize>(
     tries: &PerSlot,
     slot: Slot,
@@ -64,8 +64,8 @@ pub(super) fn fill<'a, const N: usize, const K: usize>(
         .map_err(|error| explain("fill trie", &error))
 }
 
-/// Puts an empty trie, whose keys have `K` bytes, into `slot`, which no packet reads. The kernel frees
-/// the one that was there.
+/// Puts an empty trie, whose keys have `K` bytes, into `slot`, which no packet reads. The kernel
+/// frees the old one.
 pub(super) fn clear<const K: usize>(tries: &mut PerSlot, slot: Slot) -> Result<()> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
