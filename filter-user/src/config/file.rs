@@ -97,22 +97,27 @@ impl Config {
 ///
 /// The error recovery of `toml` 1.2 does not suffice: it stops at the first key without a value,
 /// and takes any text after an open bracket for elements. One fault would hide others and invent
-/// more. The keys below a table's header are not settings: they stay in its piece.
+/// more. Lines below a table's header or inside a multi-line string are not settings, whatever they
+/// look like: they stay in its piece. Otherwise one of them could open the port.
 fn pieces(text: &str) -> Vec<(usize, String)> {
     if DeTable::parse(text).is_ok() {
         return vec![(1, text.to_owned())];
     }
     let mut pieces: Vec<(usize, String)> = Vec::new();
-    let (mut open, mut in_table) = (0, false);
+    let (mut open, mut in_table, mut in_string) = (0, false, false);
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         match pieces.last_mut() {
-            Some((_, piece)) if in_table || open > 0 && !begins(line) => piece.push_str(line),
+            Some((_, piece)) if in_table || in_string || open > 0 && !begins(line) => {
+                piece.push_str(line);
+            }
             _ => {
                 open = 0;
                 in_table = line.trim_start().starts_with('[');
                 pieces.push((number, line.to_owned()));
             }
         }
+        let quotes = ["\"\"\"", "'''"].map(|quotes| line.matches(quotes).count());
+        in_string ^= quotes.iter().sum::<usize>() % 2 == 1;
         open += line.matches(['[', '{']).count() as isize;
         open -= line.matches([']', '}']).count() as isize;
     }

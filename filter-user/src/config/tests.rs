@@ -119,6 +119,21 @@ fn an_empty_flag_takes_a_list_back() {
     );
 }
 
+/// A mode that opens the port must not come from the middle of another value.
+#[test]
+fn the_lines_of_a_string_are_not_settings_where_another_setting_is_broken() {
+    for quotes in ["\"\"\"", "'''"] {
+        for end in [quotes, ""] {
+            let (wrong, config) = read(&format!(
+                "ports = [443\nnote = {quotes}\nmode = 'monitor'\n{end}\n"
+            ));
+            assert!(!wrong.is_empty());
+            let mode = row_of(&config, "mode");
+            assert_eq!(mode.0, "\"enforce\"", "{mode:?}");
+        }
+    }
+}
+
 #[test]
 fn one_mistake_is_one_complaint_and_hides_no_other() {
     let (wrong, config) = read(
