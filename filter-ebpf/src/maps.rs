@@ -285,8 +285,8 @@ fn find(
 #[inline(always)]
 fn count_usage(id: u32) {
     let usage = USAGE.get_ptr_mut(id).or_else(|| {
-        // The range's first packet. An error is harmless: another CPU was faster, or there is no
-        // room, and the range is not counted.
+        // The range's first packet. An error is harmless: another CPU was faster, or the map is
+        // full and the range is not counted.
         let _ = USAGE.insert(id, Usage::default(), u64::from(BPF_NOEXIST));
         USAGE.get_ptr_mut(id)
     });

@@ -11,7 +11,7 @@ use filter_common::{
     Head, LinkHeader, MAX_OFFSET, MAX_STEPS, PacketBytes, Step, Walk, wire::ethernet,
 };
 
-/// An XDP frame. `IP_OFFSET` is the offset of the IP header if there are no tags: after an Ethernet
+/// An XDP frame. `IP_OFFSET` is the offset of the IP header in an untagged frame: after an Ethernet
 /// header, or zero.
 pub(crate) struct Frame<'a, const IP_OFFSET: usize> {
     ctx: &'a XdpContext,

@@ -108,7 +108,7 @@ fn the_source_that_was_refused_is_reported() {
                 assert!(!rules.authorizes(source), "{name}: {info:?}");
             }
             // If its own port is unreadable, the report is about the packet in the frame; if its
-            // source is unreadable, there is no source.
+            // source is unreadable, the report has none.
             (
                 DropReason::IncompleteFirstFragment | DropReason::HeadersTooDeep,
                 source,

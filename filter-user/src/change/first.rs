@@ -48,7 +48,7 @@ impl Found {
             .into_iter()
             .map(|(_, own)| own)
             .collect();
-        // If the kernel does not list the connections, there are no known peers.
+        // Without the kernel's list of connections the peers are unknown.
         let peers = peers(&open().unwrap_or_default(), ports).into_iter();
         Ok(Self {
             kubelet,

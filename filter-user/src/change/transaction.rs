@@ -33,8 +33,8 @@ pub(crate) struct Transaction<'a> {
     pub(crate) saves: Option<&'a RangesFile>,
     /// Whether the saved policy names the interfaces of this command's settings; see [`keep`].
     pub(crate) names_interfaces: bool,
-    /// Makes the change provisional for this long. `trial` tells where its list is, if there is no
-    /// `file`.
+    /// Makes the change provisional for this long. Without a `file`, `trial` tells where its list
+    /// is.
     pub(crate) within: Option<Duration>,
     /// The kind of a provisional change.
     pub(crate) trial: Trial,

@@ -155,7 +155,7 @@ pub(super) fn is_answered() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks for one of `keys`; Enter alone means the first. `None` if there is no terminal.
+/// Asks for one of `keys`; Enter alone means the first. `None` without a terminal.
 pub(super) fn ask(question: &str, keys: &[char]) -> Option<char> {
     if !is_answered() {
         return None;

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use indicatif::HumanCount;
 use nix::errno::Errno;
 
 use super::visible::visible_in_line;
@@ -121,7 +122,7 @@ impl InputErrors {
     }
 
     fn and_more(&self) -> Option<String> {
-        (self.more > 0).then(|| format!("and {} more like these", thousands(self.more)))
+        (self.more > 0).then(|| format!("and {} more like these", HumanCount(self.more as u64)))
     }
 }
 
@@ -134,19 +135,6 @@ fn shorten(text: &mut String) {
         text.truncate(end);
         text.push_str("...");
     }
-}
-
-/// A number with separators: `59,990`.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 impl fmt::Display for InputErrors {

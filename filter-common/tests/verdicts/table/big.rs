@@ -115,7 +115,7 @@ fn jumbograms(rows: &mut Rows) {
             rows.add(name, packet.payload_len(0).frame(), want);
         }
     }
-    // The last header ends beyond both that limit and the packet: there is no port at its place.
+    // The last header ends beyond both that limit and the packet, so the port cannot be read.
     rows.doubt(
         "big/beyond-reach-and-packet",
         |who| {
