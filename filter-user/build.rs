@@ -1,8 +1,8 @@
 //! Builds filter-ebpf into `OUT_DIR/apifence-xdp`, the eBPF object inside the loader.
 //!
-//! Without bpf-linker or rust-src an ordinary build uses an empty object, so that any machine can
-//! check and test everything that needs no object; the loader refuses to load an empty one. A
-//! release build fails.
+//! The packaged crate has the object inside, and needs no tool for it. Elsewhere, without
+//! bpf-linker or rust-src, an ordinary build uses an empty object, so that any machine can check and test
+//! everything that needs no object; the loader refuses to load an empty one. A release build fails.
 
 use std::{
     env, fs,
@@ -12,12 +12,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 /// The path of the package with the XDP program, relative to this one.
 const EBPF_PACKAGE: &str = "../filter-ebpf";
 
 /// The name of its binary, and of the object.
 const OBJECT: &str = "apifence-xdp";
+
+/// The object in the packaged crate, where `EBPF_PACKAGE` does not exist. `cargo xtask dist` puts
+/// it there before it packages the crate.
+const PACKAGED: &str = "apifence-xdp.o";
 
 /// Further inputs of the object: the classifier, the versions and profiles, and the compiler.
 const INPUTS: [&str; 4] = [
@@ -28,13 +36,22 @@ const INPUTS: [&str; 4] = [
 ];
 
 fn main() -> Result<()> {
+    let object = PathBuf::from(variable("OUT_DIR")?).join(OBJECT);
+    if !Path::new(EBPF_PACKAGE).exists() {
+        println!("cargo:rerun-if-changed={PACKAGED}");
+        fs::copy(PACKAGED, &object).with_context(|| format!("copy `{PACKAGED}`"))?;
+        return Ok(());
+    }
     for input in INPUTS.iter().chain(&["build.rs"]) {
         println!("cargo:rerun-if-changed={input}");
     }
-    let object = PathBuf::from(variable("OUT_DIR")?).join(OBJECT);
     let missing = missing()?;
     if missing.is_empty() {
         build()?;
+        // AYA_BUILD_SKIP makes aya-build succeed without output.
+        if object.exists() {
+            strip(&object)?;
+        }
     } else {
         println!("cargo:rerun-if-changed={EBPF_PACKAGE}");
         let message = format!(
@@ -48,7 +65,6 @@ fn main() -> Result<()> {
         // A stale object would pass for one of the present sources.
         fs::write(&object, []).with_context(|| format!("write `{}`", object.display()))?;
     }
-    // AYA_BUILD_SKIP makes aya-build succeed without output.
     if !object.exists() {
         fs::write(&object, []).with_context(|| format!("write `{}`", object.display()))?;
     }
@@ -63,6 +79,10 @@ fn build() -> Result<()> {
         // Makes a stable toolchain accept `-Z build-std=core`: the eBPF target comes without a
         // built `core`.
         env::set_var("RUSTC_BOOTSTRAP", "1");
+        // No path of this machine stays in the line table of the object: it is the same wherever it
+        // is built.
+        env::set_var("CARGO_UNSTABLE_TRIM_PATHS", "true");
+        env::set_var("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all");
         // aya-build turns each line of the inner cargo into a warning: this leaves only the
         // compiler's.
         env::set_var("CARGO_TERM_QUIET", "true");
@@ -74,6 +94,25 @@ fn build() -> Result<()> {
         ..Package::default()
     };
     aya_build::build_ebpf([package], Toolchain::Custom(&toolchain))
+}
+
+/// Removes the DWARF, four fifths of the object, and keeps the BTF that was made from it.
+fn strip(object: &Path) -> Result<()> {
+    let built = fs::read(object).with_context(|| format!("read `{}`", object.display()))?;
+    let mut elf = Builder::read(built.as_slice()).context("read the eBPF object")?;
+    for section in elf.sections.iter_mut() {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    // LLVM keeps the names of sections among those of symbols; the crate wants a table for them.
+    let names = elf.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped).context("write the eBPF object")?;
+    fs::write(object, stripped).with_context(|| format!("write `{}`", object.display()))
 }
 
 /// The toolchain by rustup's name: the running one, or the pinned one if cargo was started without
