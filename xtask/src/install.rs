@@ -1,28 +1,21 @@
-//! `cargo xtask install` places the binary, the commented config file, the service's unit and an
-//! example of a drop-in.
+//! `cargo xtask install` builds the release for this machine, and installs it as a tarball's
+//! `install.sh` does.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
+    dist::archive::{self, Pages},
     machine::Privilege,
     setup::{self, Purpose},
     step::Step,
-    workspace,
+    workspace::{self, empty_directory},
 };
-
-/// Path of the binary below the root of the file system.
-const BINARY: &str = "usr/local/bin/apifence";
-/// Path of the config file.
-const CONFIG: &str = "etc/apifence/apifence.toml";
-
-/// Path of the unit.
-const UNIT: &str = "usr/local/lib/systemd/system/apifence.service";
-
-/// Path of an example of a drop-in that makes the kubelet wait for a guarded port. systemd does not
-/// read it there.
-const EXAMPLE: &str = "usr/local/share/doc/apifence/kubelet.service.d/apifence.conf";
 
 /// Builds the release, and installs it below `root`.
 pub(crate) fn run(root: &Path) -> Result<ExitCode> {
@@ -31,88 +24,100 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
         return Ok(set_up);
     }
     workspace::build(&["--release", "--package", "filter-user", "--bins"])?;
-    let binary = workspace::program("release", "apifence")?;
-    let deploy = workspace::root().join("deploy");
-    // A directory of the user's own needs no root.
-    let step = if root == Path::new("/") {
-        Step::root
-    } else {
-        Step::user
-    };
-    place(&binary, &deploy, root, step)?;
+    let program = workspace::program("release", "apifence")?;
+    let files = empty_directory("install")?.join("apifence");
+    archive::stage(&program, &Pages::write(&program)?, &files)?;
+    place(&files, root)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Places `binary`, the unit, the example of a drop-in and, if there is no config file, the example
-/// of one from `deploy` below `root`. `step` makes the commands.
-fn place(binary: &Path, deploy: &Path, root: &Path, step: fn(&str) -> Step) -> Result<()> {
-    copy(binary, "755", &root.join(BINARY), step)?;
-    copy(
-        &deploy.join("apifence.service"),
-        "644",
-        &root.join(UNIT),
-        step,
-    )?;
-    copy(
-        &deploy.join("kubelet.service.d/apifence.conf"),
-        "644",
-        &root.join(EXAMPLE),
-        step,
-    )?;
-    let config = root.join(CONFIG);
-    if config.exists() {
-        println!("  `{}` is there: left as it is", config.display());
-        return Ok(());
+/// Installs what is in `files` below `root`.
+fn place(files: &Path, root: &Path) -> Result<()> {
+    let script = files.join("install.sh");
+    let script = script.to_string_lossy();
+    if root == Path::new("/") {
+        return Step::root(&script).run(Privilege::probe());
     }
-    copy(&deploy.join("apifence.toml"), "644", &config, step)
-}
-
-/// Copies `file` to `target`; a process that runs the old file keeps that.
-fn copy(file: &Path, mode: &str, target: &Path, step: fn(&str) -> Step) -> Result<()> {
-    step("install -D -m")
-        .words([
-            mode.into(),
-            file.to_string_lossy(),
-            target.to_string_lossy(),
-        ])
+    // A directory of the user's own needs no root.
+    fs::create_dir_all(root).with_context(|| format!("make `{}`", root.display()))?;
+    let root: PathBuf = root
+        .canonicalize()
+        .context("find the root to install into")?;
+    Step::user(&script)
+        .words(["--root".into(), root.to_string_lossy()])
         .run(Privilege::probe())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{os::unix::fs::PermissionsExt as _, process::Command};
 
     use super::*;
 
     #[test]
-    fn files_are_placed_and_an_existing_config_file_is_left_alone() -> Result<()> {
+    fn files_are_placed_and_removed_and_a_config_file_is_left_alone() -> Result<()> {
         let scratch = tempfile::TempDir::new()?;
         let root = scratch.path().join("the root");
-        let binary = scratch.path().join("built");
-        let deploy = workspace::root().join("deploy");
-        fs::write(&binary, "first")?;
-
-        place(&binary, &deploy, &root, Step::user)?;
+        let program = scratch.path().join("program");
+        let stage = |name: &str, output: &str| -> Result<PathBuf> {
+            // The pages are written by the program, and here only their places count.
+            let script =
+                format!("#!/bin/sh\n[ \"$1\" != man ] || touch \"$2/apifence.1\"; echo {output}\n");
+            fs::write(&program, script)?;
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+            let files = scratch.path().join(name);
+            archive::stage(
+                &program,
+                &Pages::write_into(&program, &scratch.path().join(format!("{name} pages")))?,
+                &files,
+            )?;
+            Ok(files)
+        };
         let read = |name: &str| fs::read_to_string(root.join(name));
-        let mode = |name: &str| anyhow::Ok(fs::metadata(root.join(name))?.permissions().mode());
-        assert_eq!(read(BINARY)?, "first");
-        assert_eq!(mode(BINARY)? & 0o777, 0o755);
-        let example = fs::read_to_string(deploy.join("apifence.toml"))?;
-        assert_eq!(read(CONFIG)?, example);
-        assert_eq!(mode(CONFIG)? & 0o777, 0o644);
+        let mode =
+            |name: &str| anyhow::Ok(fs::metadata(root.join(name))?.permissions().mode() & 0o777);
+        let (binary, config) = ("usr/local/bin/apifence", "etc/apifence/apifence.toml");
+        let unit = "usr/local/lib/systemd/system/apifence.service";
 
-        fs::write(root.join(CONFIG), "mode = \"monitor\"\n")?;
-        fs::write(&binary, "second")?;
-        place(&binary, &deploy, &root, Step::user)?;
-        assert_eq!(read(BINARY)?, "second");
-        assert_eq!(read(CONFIG)?, "mode = \"monitor\"\n");
-        assert_eq!(mode(UNIT)? & 0o777, 0o644);
-        // The unit starts the installed binary.
-        let start = format!("ExecStart=/{BINARY} run");
-        assert!(read(UNIT)?.lines().any(|line| line == start));
-        // The drop-in runs it as well.
-        let ask = format!("ExecStartPre=/{BINARY} status --check");
-        assert!(read(EXAMPLE)?.lines().any(|line| line == ask));
+        let first = stage("first", "first")?;
+        place(&first, &root)?;
+        assert!(read(binary)?.contains("echo first"));
+        assert_eq!(mode(binary)?, 0o755);
+        let example = fs::read_to_string(workspace::root().join("deploy/apifence.toml"))?;
+        assert_eq!(read(config)?, example);
+        assert_eq!(mode(config)?, 0o644);
+        assert_eq!(mode(unit)?, 0o644);
+        for page in [
+            "man/man1/apifence.1",
+            "bash-completion/completions/apifence",
+        ] {
+            assert_eq!(mode(&format!("usr/local/share/{page}"))?, 0o644, "{page}");
+        }
+        // systemd finds the program wherever it was installed.
+        assert!(
+            read(unit)?
+                .lines()
+                .any(|line| line == "ExecStart=apifence run")
+        );
+
+        fs::write(root.join(config), "mode = \"monitor\"\n")?;
+        let second = stage("second", "second")?;
+        place(&second, &root)?;
+        assert!(read(binary)?.contains("echo second"));
+        assert_eq!(read(config)?, "mode = \"monitor\"\n");
+
+        fs::write(second.join("apifence.toml"), "mode = \"enforce\"\n")?;
+        let damaged = place(&second, &root).expect_err("a file is not the release's");
+        assert!(damaged.to_string().contains("install.sh"), "{damaged}");
+
+        let removed = Command::new(first.join("install.sh"))
+            .arg("--uninstall")
+            .arg("--root")
+            .arg(&root)
+            .status()?;
+        assert!(removed.success());
+        assert!(!root.join(binary).exists() && !root.join(unit).exists());
+        assert_eq!(read(config)?, "mode = \"monitor\"\n");
         Ok(())
     }
 }

@@ -2,7 +2,9 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod install;
+mod package_test;
 mod setup;
 mod test;
 
@@ -10,6 +12,7 @@ mod linker;
 mod machine;
 mod step;
 mod tally;
+mod target;
 mod toolchain;
 mod workspace;
 
@@ -33,6 +36,9 @@ enum Task {
         /// Install what the benchmark compares with, too
         #[arg(long)]
         bench: bool,
+        /// Install what releases are made and tried with, too
+        #[arg(long, conflicts_with = "bench")]
+        dist: bool,
     },
     /// Build everything and run every test, as root or through sudo
     Test {
@@ -47,6 +53,18 @@ enum Task {
         #[arg(long, value_name = "DIR", default_value = "/")]
         root: PathBuf,
     },
+    /// Make a release in target/dist: static programs, tarballs, packages, SBOM and digests
+    Dist {
+        /// Only for these machines
+        #[arg(long, value_name = "MACHINE")]
+        target: Vec<target::Target>,
+        /// Make nothing, but build this machine's program twice and compare
+        #[arg(long, conflicts_with = "target")]
+        check_reproducible: bool,
+    },
+    /// Make this machine's packages and try them: the .deb in a Debian root with systemd, through
+    /// upgrade, downgrade, removal and purge, the .rpm with rpm
+    PackageTest,
     /// Measure what a packet, a flood and a change of the list cost, beside their peers
     Bench {
         /// What to measure (micro, update, flood, service), and options; all of it if nothing is
@@ -62,17 +80,28 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
-        Task::Setup { check, bench } => setup::run(
+        Task::Setup { check, bench, dist } => setup::run(
             check,
-            if bench {
-                setup::Purpose::Bench
-            } else {
-                setup::Purpose::Work
+            match (bench, dist) {
+                (true, _) => setup::Purpose::Bench,
+                (_, true) => setup::Purpose::Dist,
+                _ => setup::Purpose::Work,
             },
         ),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Demo => demo::run(),
         Task::Install { root } => install::run(&root),
+        Task::Dist {
+            target,
+            check_reproducible,
+        } => {
+            if check_reproducible {
+                dist::check_reproducible()
+            } else {
+                dist::run(&target)
+            }
+        }
+        Task::PackageTest => package_test::run(),
         Task::Bench { arguments } => bench::run(&arguments),
     };
     done.unwrap_or_else(|error| {

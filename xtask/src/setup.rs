@@ -8,6 +8,7 @@ use crate::{
     linker::{self, Linker},
     machine::{self, Distribution, Privilege},
     step::Step,
+    target::Target,
     toolchain::Toolchain,
 };
 
@@ -21,61 +22,60 @@ struct Tool {
     starts_service: bool,
 }
 
+impl Tool {
+    const fn new(program: &'static str, package: &'static str) -> Self {
+        Self {
+            program,
+            package,
+            starts_service: false,
+        }
+    }
+
+    const fn service(program: &'static str, package: &'static str) -> Self {
+        Self {
+            starts_service: true,
+            ..Self::new(program, package)
+        }
+    }
+}
+
 const TOOLS: [Tool; 8] = [
-    Tool {
-        program: "ip",
-        package: "iproute2",
-        starts_service: false,
-    },
-    Tool {
-        program: "nft",
-        package: "nftables",
-        starts_service: false,
-    },
-    Tool {
-        program: "iptables-nft",
-        package: "iptables",
-        starts_service: false,
-    },
-    Tool {
-        program: "iptables-legacy",
-        package: "iptables",
-        starts_service: false,
-    },
-    Tool {
-        program: "ethtool",
-        package: "ethtool",
-        starts_service: false,
-    },
-    Tool {
-        program: "strace",
-        package: "strace",
-        starts_service: false,
-    },
-    Tool {
-        program: "bpftool",
-        package: "bpftool",
-        starts_service: false,
-    },
-    Tool {
-        program: "promtool",
-        package: "prometheus",
-        starts_service: true,
-    },
+    Tool::new("ip", "iproute2"),
+    Tool::new("nft", "nftables"),
+    Tool::new("iptables-nft", "iptables"),
+    Tool::new("iptables-legacy", "iptables"),
+    Tool::new("ethtool", "ethtool"),
+    Tool::new("strace", "strace"),
+    Tool::new("bpftool", "bpftool"),
+    Tool::service("promtool", "prometheus"),
 ];
 
 /// The peers of the benchmark.
 const PEERS: [Tool; 2] = [
-    Tool {
-        program: "ipset",
-        package: "ipset",
-        starts_service: false,
-    },
-    Tool {
-        program: "xdp-filter",
-        package: "xdp-tools",
-        starts_service: false,
-    },
+    Tool::new("ipset", "ipset"),
+    Tool::new("xdp-filter", "xdp-tools"),
+];
+
+/// What the packages are tried with.
+const PACKAGING: [Tool; 9] = [
+    Tool::new("debootstrap", "debootstrap"),
+    Tool::new("systemd-nspawn", "systemd-container"),
+    Tool::new("rpm", "rpm"),
+    Tool::new("lintian", "lintian"),
+    Tool::new("buildah", "buildah"),
+    Tool::new("skopeo", "skopeo"),
+    Tool::new("umoci", "umoci"),
+    Tool::new("runc", "runc"),
+    Tool::new("cpio", "cpio"),
+];
+
+/// The programs that make packages and check what goes into them: crates, with the version that
+/// set-up installs.
+const CRATES: [(&str, &str); 4] = [
+    ("cargo-deb", "3.8.0"),
+    ("cargo-generate-rpm", "0.21.1"),
+    ("cargo-cyclonedx", "0.5.9"),
+    ("cargo-deny", "0.20.2"),
 ];
 
 /// The purpose of the set-up.
@@ -85,16 +85,35 @@ pub(crate) enum Purpose {
     Work,
     /// The same and the benchmark.
     Bench,
+    /// The same as `Work`, and releases.
+    Dist,
 }
 
 impl Purpose {
     /// The programs for it.
     fn tools(self) -> impl Iterator<Item = &'static Tool> {
-        let peers = match self {
+        let further = match self {
             Self::Work => &[][..],
             Self::Bench => &PEERS,
+            Self::Dist => &PACKAGING,
         };
-        TOOLS.iter().chain(peers)
+        TOOLS.iter().chain(further)
+    }
+
+    /// The targets for it, besides this machine's own.
+    fn targets(self) -> &'static [&'static str] {
+        match self {
+            Self::Work | Self::Bench => &[],
+            Self::Dist => &Target::TRIPLES,
+        }
+    }
+
+    /// The crates whose programs it needs, each with its version.
+    fn crates(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Work | Self::Bench => &[],
+            Self::Dist => &CRATES,
+        }
     }
 }
 
@@ -107,6 +126,10 @@ struct Survey {
     /// Missing components of the toolchain.
     components: Vec<&'static str>,
     tools: Vec<&'static Tool>,
+    /// Missing targets of the toolchain.
+    targets: Vec<&'static str>,
+    /// Missing programs that cargo installs, each with its version.
+    crates: Vec<(&'static str, &'static str)>,
     /// LLVM packages: needed only while `bpf-linker` must be built.
     llvm_packages: Vec<String>,
 }
@@ -159,15 +182,18 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<ExitCode> {
 fn install(survey: &Survey) -> Result<Vec<String>> {
     let privilege = Privilege::probe();
     let mut left = Vec::new();
-    if let Some(step) = survey.component_step() {
-        if machine::find_program("rustup").is_some() {
+    let rustup = machine::find_program("rustup").is_some();
+    for step in survey.rustup_steps() {
+        if rustup {
             step.run(privilege)?;
         } else {
             left.push(format!(
-                "# the toolchain is not rustup's; from where it came, install {}",
-                survey.components.join(", ")
+                "# the toolchain is not rustup's; do from where it came: {step}"
             ));
         }
+    }
+    for step in survey.crate_steps() {
+        step.run(privilege)?;
     }
     if survey.distribution != Distribution::Debian {
         left.extend(survey.package_lines());
@@ -274,6 +300,13 @@ impl Survey {
         Ok(Self {
             purpose,
             components: toolchain.missing_components(),
+            targets: toolchain.missing_targets(purpose.targets()),
+            crates: purpose
+                .crates()
+                .iter()
+                .copied()
+                .filter(|(program, _)| machine::find_program(program).is_none())
+                .collect(),
             toolchain,
             linker,
             distribution,
@@ -283,7 +316,11 @@ impl Survey {
     }
 
     fn complete(&self) -> bool {
-        self.components.is_empty() && self.tools.is_empty() && !self.builds_linker()
+        self.components.is_empty()
+            && self.tools.is_empty()
+            && self.targets.is_empty()
+            && self.crates.is_empty()
+            && !self.builds_linker()
     }
 
     fn builds_linker(&self) -> bool {
@@ -311,6 +348,12 @@ impl Survey {
                 self.components.join(", ")
             );
         }
+        for target in &self.targets {
+            println!("setup: the toolchain cannot build for {target}");
+        }
+        for (program, version) in &self.crates {
+            println!("setup: packages are made with `{program}` {version}");
+        }
         if self.builds_linker() {
             println!(
                 "setup: {} (rustc {} has LLVM {})",
@@ -327,7 +370,7 @@ impl Survey {
             program, package, ..
         } in &self.tools
         {
-            println!("setup: the tests use `{program}` ({package})");
+            println!("setup: `{program}` ({package}) is not installed");
         }
     }
 
@@ -359,10 +402,26 @@ impl Survey {
         packages
     }
 
-    fn component_step(&self) -> Option<Step> {
-        let add =
-            Step::user("rustup component add --toolchain").words([self.toolchain.rustup_name()]);
-        (!self.components.is_empty()).then(|| add.words(self.components.iter().copied()))
+    /// What rustup installs.
+    fn rustup_steps(&self) -> Vec<Step> {
+        let add = |kind: &str, names: &[&'static str]| {
+            let add = Step::user(&format!("rustup {kind} add --toolchain"))
+                .words([self.toolchain.rustup_name()]);
+            (!names.is_empty()).then(|| add.words(names.iter().copied()))
+        };
+        add("component", &self.components)
+            .into_iter()
+            .chain(add("target", &self.targets))
+            .collect()
+    }
+
+    /// What cargo installs.
+    fn crate_steps(&self) -> Vec<Step> {
+        let install = |(program, version): &(&str, &str)| {
+            // Unoptimized: they are used a few times, and compiling is what takes time.
+            Step::user("cargo install --locked --debug --version").words([*version, *program])
+        };
+        self.crates.iter().map(install).collect()
     }
 
     /// The lines that install the packages, for a person to run.
@@ -387,7 +446,8 @@ impl Survey {
 
     /// All remaining steps, as lines for a person to run.
     fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<_> = self.component_step().iter().map(Step::to_string).collect();
+        let steps = self.rustup_steps().into_iter().chain(self.crate_steps());
+        let mut lines: Vec<_> = steps.map(|step| step.to_string()).collect();
         lines.extend(self.package_lines());
         lines.extend(self.linker_lines());
         lines

@@ -97,3 +97,16 @@ fn quoted(word: &str) -> String {
         word.to_owned()
     }
 }
+
+/// Runs `command` and fails when it does.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    println!("  $ {command:?}");
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("run `{program}`"))?;
+    if !status.success() {
+        bail!("run `{program}`: {status}");
+    }
+    Ok(())
+}

@@ -49,6 +49,13 @@ impl Toolchain {
         missing.map(|&(name, _)| name).collect()
     }
 
+    /// The `targets` without a standard library here.
+    pub(crate) fn missing_targets(&self, targets: &[&'static str]) -> Vec<&'static str> {
+        let libraries = self.sysroot.join("lib/rustlib");
+        let missing = |target: &&str| !libraries.join(target).exists();
+        targets.iter().copied().filter(missing).collect()
+    }
+
     /// The environment variable for cargo's runner of tests.
     pub(crate) fn runner_variable(&self) -> String {
         format!(

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -13,6 +14,9 @@ use crate::{
     machine::Privilege,
     setup::{self, Purpose},
 };
+
+/// The version of every package of the workspace.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A `cargo` command, run at the top of the workspace.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
@@ -100,4 +104,34 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("xtask is a directory of the workspace")
+}
+
+/// Cargo's target directory of the workspace.
+pub(crate) fn build_directory() -> PathBuf {
+    root().join("target")
+}
+
+/// An empty directory `name` among the build's files.
+pub(crate) fn empty_directory(name: &str) -> Result<PathBuf> {
+    let directory = build_directory().join(name);
+    if directory.exists() {
+        fs::remove_dir_all(&directory)
+            .with_context(|| format!("remove `{}`", directory.display()))?;
+    }
+    fs::create_dir_all(&directory).with_context(|| format!("make `{}`", directory.display()))?;
+    Ok(directory)
+}
+
+/// The time of the last commit, in seconds since 1970: the time of all files of the release, so
+/// that two builds of one commit are equal.
+pub(crate) fn source_date() -> Result<String> {
+    let output = Command::new("git")
+        .args(["log", "-1", "--format=%ct"])
+        .current_dir(root())
+        .output()
+        .context("run `git`")?;
+    if !output.status.success() {
+        bail!("read the time of the last commit: {}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Installs apifence from the directory of its tarball, or removes it. It attaches nothing, and starts nothing.
+#   ./install.sh               install below /usr/local, and a config file that changes nothing in /etc/apifence
+#   ./install.sh --uninstall   remove what it installed; a filter stays on
+#   --root DIR                 take DIR for the root of the file system
+set -eu
+
+root=
+action=install
+while [ $# -gt 0 ]; do
+    case $1 in
+        --root) root=${2:?"--root needs a directory"}; shift 2 ;;
+        --uninstall) action=uninstall; shift ;;
+        -h | --help) sed -n '2,5s/^# *//p' "$0"; exit 0 ;;
+        *) echo "error: unknown option \`$1\`" >&2; echo "hint: $0 --help" >&2; exit 2 ;;
+    esac
+done
+
+# Prints a command, then runs it.
+run() {
+    echo "  $*"
+    "$@"
+}
+
+cd "$(dirname "$0")"
+prefix=$root/usr/local
+bin=$prefix/bin
+units=$prefix/lib/systemd/system
+man=$prefix/share/man/man1
+doc=$prefix/share/doc/apifence
+bash=$prefix/share/bash-completion/completions
+zsh=$prefix/share/zsh/site-functions
+fish=$prefix/share/fish/vendor_completions.d
+
+if [ "$action" = uninstall ]; then
+    if [ -z "$root" ] && [ -d /run/systemd/system ] && systemctl --quiet is-active apifence; then
+        run systemctl disable --now apifence
+    fi
+    run rm -f "$bin/apifence" "$units/apifence.service" "$bash/apifence" "$zsh/_apifence" "$fish/apifence.fish" \
+        "$man/apifence.1" "$man"/apifence-*.1
+    run rm -rf "$doc"
+    echo "$root/etc/apifence and $root/var/lib/apifence are left as they are."
+    if [ -z "$root" ] && [ -d /sys/fs/bpf/apifence ]; then
+        echo "The filter stays on. To take it off: rm -r /sys/fs/bpf/apifence"
+    fi
+    exit
+fi
+
+# The sums of the files in the tarball, written when it was made.
+sha256sum --quiet -c SUMS || {
+    echo "error: the files beside $0 are not those of the release: nothing was installed" >&2
+    exit 3
+}
+./apifence --version >/dev/null || {
+    echo "error: this machine ($(uname -m)) does not run this binary: take the tarball of its architecture" >&2
+    exit 3
+}
+echo "Installing $(./apifence --version):"
+# A running process keeps the old file: install(1) replaces it by a new one.
+run install -D -m 755 apifence "$bin/apifence"
+run install -D -m 644 apifence.service "$units/apifence.service"
+run install -D -m 644 -t "$man" man/*
+run install -D -m 644 completions/apifence.bash "$bash/apifence"
+run install -D -m 644 -t "$zsh" completions/_apifence
+run install -D -m 644 -t "$fish" completions/apifence.fish
+run install -D -m 644 -t "$doc" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE LICENSE-GPL2 \
+    apifence.rules.yml grafana-dashboard.json
+run install -D -m 644 kubelet.conf "$doc/kubelet.service.d/apifence.conf"
+if [ -e "$root/etc/apifence/apifence.toml" ]; then
+    echo "  $root/etc/apifence/apifence.toml is there: left as it is"
+else
+    run install -D -m 644 apifence.toml "$root/etc/apifence/apifence.toml"
+fi
+if [ -z "$root" ] && [ -d /run/systemd/system ]; then
+    run systemctl daemon-reload
+fi
+cat <<'TEXT'
+Nothing is attached, and every packet passes as before.
+Next: list who may reach the API server (the nodes of the cluster, too), then start:
+  apifence ranges set 198.51.100.0/24,2001:db8:aa::/48
+  systemctl enable --now apifence
+TEXT

@@ -1,0 +1,124 @@
+//! `cargo xtask dist` makes what a release consists of, in `target/dist`.
+
+pub(crate) mod archive;
+pub(crate) mod build;
+mod crate_package;
+mod image;
+pub(crate) mod packages;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    setup::{self, Purpose},
+    step,
+    target::Target,
+    workspace::{self, VERSION, build_directory, empty_directory, source_date},
+};
+
+/// Makes the release for `targets`, or for all.
+pub(crate) fn run(targets: &[Target]) -> Result<ExitCode> {
+    let set_up = setup::ensure(Purpose::Dist)?;
+    if set_up != ExitCode::SUCCESS {
+        return Ok(set_up);
+    }
+    let all = [Target::X86_64, Target::Aarch64];
+    let targets = if targets.is_empty() { &all } else { targets };
+    let directory = empty_directory("dist")?;
+    // The pages and completions of every target are the same text.
+    let native = Target::native()?;
+    let pages = archive::Pages::write(&build::program(native, &build_directory())?)?;
+    for &target in targets {
+        let program = build::program(target, &build_directory())?;
+        archive::write(target, &program, &pages, &directory)?;
+        packages::write(target, &directory)?;
+    }
+    let sbom = write_sbom(&directory)?;
+    image::write(targets, &sbom, &directory)?;
+    crate_package::write(&directory)?;
+    write_sums(&directory)?;
+    step::run(Command::new("ls").arg("-l").arg(&directory))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds this machine's program twice, from two places into two directories, and fails if the
+/// results differ.
+pub(crate) fn check_reproducible() -> Result<ExitCode> {
+    let set_up = setup::ensure(Purpose::Dist)?;
+    if set_up != ExitCode::SUCCESS {
+        return Ok(set_up);
+    }
+    let target = Target::native()?;
+    let first = build::program(target, &build_directory())?;
+    let elsewhere = empty_directory("elsewhere")?;
+    let copy = elsewhere.join("a copy of the workspace");
+    build::copy_workspace(&copy)?;
+    let second = build::program_of(&copy, &copy, target, &elsewhere.join("target"))?;
+    let (first, second) = (digest(&first)?, digest(&second)?);
+    if first != second {
+        bail!("build `apifence` for {target} twice: {first} and {second} are different programs");
+    }
+    fs::remove_dir_all(&elsewhere).context("remove the second build")?;
+    println!("reproducible: both builds for {target} have the SHA-256 {first}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the bill of materials, in CycloneDX's JSON, and returns its path.
+fn write_sbom(directory: &Path) -> Result<PathBuf> {
+    // The crate with the program; cargo-cyclonedx writes next to its Cargo.toml.
+    let status = workspace::cargo(&["cyclonedx", "--format", "json", "--all", "--quiet"])
+        .args(["--override-filename", "sbom.cdx", "--manifest-path"])
+        .arg(workspace::root().join("filter-user/Cargo.toml"))
+        .env("SOURCE_DATE_EPOCH", source_date()?)
+        .status()
+        .context("run `cargo cyclonedx`")?;
+    if !status.success() {
+        bail!("write the SBOM: {status}");
+    }
+    let sbom = directory.join(format!("apifence-{VERSION}.cdx.json"));
+    for member in [
+        "filter-common",
+        "filter-ebpf",
+        "filter-user",
+        "tests",
+        "xtask",
+    ] {
+        let written = workspace::root().join(member).join("sbom.cdx.json");
+        if member == "filter-user" {
+            fs::copy(&written, &sbom).context("copy the SBOM")?;
+        }
+        if written.exists() {
+            fs::remove_file(&written).context("remove the SBOM in the crate")?;
+        }
+    }
+    Ok(sbom)
+}
+
+/// Writes the digests of all files of the release.
+fn write_sums(directory: &Path) -> Result<()> {
+    let list = "sha256sum -- * > SHA256SUMS.new; mv SHA256SUMS.new SHA256SUMS";
+    step::run(
+        Command::new("sh")
+            .args(["-ec", list])
+            .current_dir(directory),
+    )
+}
+
+/// The SHA-256 of `file`, in hexadecimal.
+fn digest(file: &Path) -> Result<String> {
+    let output = Command::new("sha256sum")
+        .arg(file)
+        .output()
+        .context("run `sha256sum`")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match text.split_once(' ') {
+        // A backslash at the start says that the file's name is quoted.
+        Some((digest, _)) if output.status.success() => Ok(digest.replace('\\', "")),
+        _ => bail!("read `{}`: {}", file.display(), output.status),
+    }
+}

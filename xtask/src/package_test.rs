@@ -1,0 +1,294 @@
+//! `cargo xtask package-test` makes this machine's packages and tries them: the .deb in a Debian
+//! root with systemd, the .rpm with rpm, the image with runc.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    dist::{self, archive::Pages, build, packages},
+    machine::Privilege,
+    setup::{self, Purpose},
+    step,
+    target::Target,
+    workspace::{self, build_directory, empty_directory},
+};
+
+/// The last commit of the version before, whose maps have another layout than this one's, and its
+/// version.
+const PREVIOUS: (&str, &str) = ("3f2220e6625a7891d88ca497ca53e98887e422aa", "0.1.0-1");
+
+/// The Debian release whose systemd the package is tried with.
+const SUITE: &str = "bookworm";
+
+/// Makes the packages and tries them.
+pub(crate) fn run() -> Result<ExitCode> {
+    let set_up = setup::ensure(Purpose::Dist)?;
+    if set_up != ExitCode::SUCCESS {
+        return Ok(set_up);
+    }
+    let target = Target::native()?;
+    let previous = previous_package(target)?;
+    dist::run(&[target])?;
+    let package = only_file(&build_directory().join("dist"), "deb")?;
+    lint(&package)?;
+    try_rpm(&only_file(&build_directory().join("dist"), "rpm")?)?;
+
+    workspace::build(&[
+        "--package",
+        "tests",
+        "--bin",
+        "package-test",
+        "--bin",
+        "image-test",
+    ])?;
+    try_image(&only_file(&build_directory().join("dist"), "tar")?)?;
+    let root = debian_root()?;
+    let program = workspace::program("debug", "package-test")?;
+    as_root(
+        &program.to_string_lossy(),
+        &[
+            "--root".as_ref(),
+            root.as_os_str(),
+            "--previous".as_ref(),
+            previous.as_os_str(),
+            "--package".as_ref(),
+            package.as_os_str(),
+        ],
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the program of the version before, and packages it as this version's is packaged.
+fn previous_package(target: Target) -> Result<PathBuf> {
+    let (commit, version) = PREVIOUS;
+    let file = build_directory().join(format!("apifence-{version}.deb"));
+    if file.exists() {
+        return Ok(file);
+    }
+    let sources = empty_directory("previous")?;
+    step::run(
+        Command::new("sh")
+            .arg("-ec")
+            .arg("git archive \"$1\" > ../previous.tar; tar -x -f ../previous.tar; rm ../previous.tar")
+            .args(["sh", commit])
+            .env("GIT_DIR", workspace::root().join(".git"))
+            .current_dir(&sources),
+    )
+    .with_context(|| format!("find the version before, commit {commit}: fetch the whole history"))?;
+    let program = build::program_of(&sources, workspace::root(), target, &build_directory())?;
+    Pages::write(&program)?;
+    describe_package(&sources)?;
+    packages::deb(&sources, target, &file, &["--deb-version", version])?;
+    Ok(file)
+}
+
+/// Gives the sources of the version before, which made no packages, the description of this
+/// version's. The program and the unit are their own.
+fn describe_package(sources: &Path) -> Result<()> {
+    let read = |file: &Path| {
+        fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))
+    };
+    let write = |file: &Path, text: String| {
+        fs::write(file, text).with_context(|| format!("write `{}`", file.display()))
+    };
+    let manifest = read(&workspace::root().join("filter-user/Cargo.toml"))?;
+    let description = manifest
+        .find("[package.metadata.deb]")
+        .map(|start| &manifest[start..])
+        .context("find the description of the package in filter-user/Cargo.toml")?;
+    let pages = build_directory().join("pages");
+    let description = description.replace("../target/pages", &pages.to_string_lossy());
+    let old = sources.join("filter-user/Cargo.toml");
+    write(&old, format!("{}\n{description}", read(&old)?))?;
+    let unit = sources.join("deploy/apifence.service");
+    write(
+        &unit,
+        read(&unit)?.replace("/usr/local/bin/apifence", "/usr/bin/apifence"),
+    )?;
+    step::run(
+        Command::new("cp")
+            .arg("-r")
+            .arg(workspace::root().join("deploy/debian"))
+            .arg(sources.join("deploy")),
+    )
+}
+
+/// Makes a fresh Debian root. The first time it comes from the network.
+fn debian_root() -> Result<PathBuf> {
+    let base = build_directory().join("debian-root.tar");
+    let root = build_directory().join("debian-root");
+    as_root("rm", &["-rf".as_ref(), root.as_os_str()])?;
+    if !base.exists() {
+        let include = "--include=systemd,systemd-sysv,dbus,iproute2,kmod,procps";
+        as_root(
+            "debootstrap",
+            &[
+                "--variant=minbase".as_ref(),
+                include.as_ref(),
+                SUITE.as_ref(),
+                root.as_os_str(),
+            ],
+        )?;
+        as_root(
+            "tar",
+            &[
+                "-c".as_ref(),
+                "-f".as_ref(),
+                base.as_os_str(),
+                "-C".as_ref(),
+                root.as_os_str(),
+                ".".as_ref(),
+            ],
+        )?;
+        return Ok(root);
+    }
+    fs::create_dir(&root).context("make the root")?;
+    as_root(
+        "tar",
+        &[
+            "-x".as_ref(),
+            "-f".as_ref(),
+            base.as_os_str(),
+            "-C".as_ref(),
+            root.as_os_str(),
+        ],
+    )?;
+    Ok(root)
+}
+
+/// Has lintian look at `package`; fails at any tag.
+fn lint(package: &Path) -> Result<()> {
+    step::run(
+        Command::new("lintian")
+            .args(["--fail-on", "error,warning,info", "--allow-root"])
+            .arg(package),
+    )
+}
+
+/// Has rpm read `package`, unpacks it, and runs the program in it.
+fn try_rpm(package: &Path) -> Result<()> {
+    let query = |option: &str| -> Result<String> {
+        let output = Command::new("rpm")
+            .args(["--query", "--package", option])
+            .arg(package)
+            .output()
+            .context("run `rpm`")?;
+        ensure!(
+            output.status.success(),
+            "read the package with rpm: {}",
+            output.status
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (files, config) = (query("--list")?, query("--configfiles")?);
+    for file in [
+        "/usr/bin/apifence",
+        "/usr/lib/systemd/system/apifence.service",
+    ] {
+        ensure!(
+            files.lines().any(|line| line == file),
+            "the .rpm lacks `{file}`"
+        );
+    }
+    ensure!(
+        config.trim() == "/etc/apifence/apifence.toml",
+        "the config files of the .rpm: {config}"
+    );
+    ensure!(
+        query("--scripts")?.contains("Nothing is attached"),
+        "the .rpm says nothing"
+    );
+    ensure!(
+        query("--requires")?
+            .lines()
+            .all(|line| line.starts_with("rpmlib(") || line == "/bin/sh"),
+        "the .rpm needs other packages"
+    );
+    let unpacked = empty_directory("rpm")?;
+    let unpack = "rpm2cpio \"$1\" | cpio --extract --make-directories --quiet";
+    step::run(
+        Command::new("sh")
+            .args(["-ec", unpack, "sh"])
+            .arg(package)
+            .current_dir(&unpacked),
+    )?;
+    step::run(Command::new(unpacked.join("usr/bin/apifence")).arg("--version"))
+}
+
+/// Unpacks the image for this machine from `archive`, and tries it with runc.
+fn try_image(archive: &Path) -> Result<()> {
+    let layout = empty_directory("image-layout")?;
+    let bundle = build_directory().join("image-bundle");
+    as_root("rm", &["-rf".as_ref(), bundle.as_os_str()])?;
+    let copy = |from: &str, to: &str| {
+        as_root(
+            "skopeo",
+            &[
+                "copy".as_ref(),
+                "--quiet".as_ref(),
+                from.as_ref(),
+                to.as_ref(),
+            ],
+        )
+    };
+    copy(
+        &format!("oci-archive:{}", archive.display()),
+        &format!("oci:{}:try", layout.display()),
+    )?;
+    as_root(
+        "umoci",
+        &[
+            "unpack".as_ref(),
+            "--image".as_ref(),
+            format!("{}:try", layout.display()).as_ref(),
+            bundle.as_os_str(),
+        ],
+    )?;
+    let program = workspace::program("debug", "image-test")?;
+    as_root(
+        &program.to_string_lossy(),
+        &[
+            "--bundle".as_ref(),
+            bundle.as_os_str(),
+            "--unit".as_ref(),
+            workspace::root()
+                .join("deploy/apifence.service")
+                .as_os_str(),
+        ],
+    )
+}
+
+/// The one file in `directory` with this extension.
+fn only_file(directory: &Path, extension: &str) -> Result<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        files.push(entry?.path());
+    }
+    files.retain(|file| file.extension().is_some_and(|one| one == extension));
+    match files.as_slice() {
+        [file] => Ok(file.clone()),
+        _ => bail!(
+            "find the .{extension}: {} of them in `{}`",
+            files.len(),
+            directory.display()
+        ),
+    }
+}
+
+/// Runs `program` as root; fails if it fails.
+fn as_root(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<()> {
+    let prefix = Privilege::probe().prefix_with_environment()?;
+    let mut words = prefix.into_iter().chain([program]);
+    let first = words.next().context("run a program without a name")?;
+    step::run(
+        Command::new(first)
+            .args(words)
+            .args(arguments)
+            .stdin(Stdio::null()),
+    )
+}
