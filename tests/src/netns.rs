@@ -118,7 +118,7 @@ impl Namespace {
     }
 
     /// A path that `ip` accepts as a namespace.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 }
