@@ -31,8 +31,8 @@ use crate::{
 
 /// `apifence` on one machine: a namespace, a ranges file, a config file, a directory for pins.
 #[derive(Debug)]
-pub struct Apifence<'a> {
-    namespace: &'a Namespace,
+pub struct Apifence {
+    namespace: Namespace,
     bpffs: PathBuf,
     ranges_file: PathBuf,
     config_file: PathBuf,
@@ -40,19 +40,19 @@ pub struct Apifence<'a> {
     _scratch: TempDir,
 }
 
-impl<'a> Apifence<'a> {
+impl Apifence {
     /// For commands inside `namespace`.
     ///
     /// The calling thread gets a private mount namespace ([`mounts::enter_private`]). Only this
     /// thread and threads that it starts later see the pins.
-    pub fn new(namespace: &'a Namespace) -> Result<Self> {
+    pub fn new(namespace: &Namespace) -> Result<Self> {
         mounts::enter_private()?;
         let scratch = TempDir::with_prefix("apf-").context("make a scratch directory")?;
         // An empty file, named on the command line, keeps the machine's own from being read.
         let config_file = scratch.path().join("apifence.toml");
         std::fs::write(&config_file, "").context("write a config file")?;
         Ok(Self {
-            namespace,
+            namespace: namespace.try_clone()?,
             bpffs: Path::new(mounts::BPFFS).join("apifence"),
             ranges_file: scratch.path().join("ranges"),
             config_file,
@@ -110,6 +110,18 @@ impl<'a> Apifence<'a> {
         Ok(Ran::new(arguments, &output))
     }
 
+    /// Runs it with these environment variables as well, to its end.
+    pub fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Result<Ran> {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        Ok(Ran::new(arguments, &self.namespace.output(&mut command)?))
+    }
+
+    /// Runs each of the commands to its end, with any result.
+    pub fn run_all(&self, commands: &[&[&str]]) -> Result<Vec<Ran>> {
+        commands.iter().map(|command| self.run(command)).collect()
+    }
+
     /// The command under another program, `by` with its own arguments.
     pub fn command_by(&self, mut by: Command, arguments: &[&str]) -> Command {
         by.arg(binary());
@@ -125,9 +137,7 @@ impl<'a> Apifence<'a> {
 
     /// Runs it and wants exit code 0; returns its stdout.
     pub fn ok(&self, arguments: &[&str]) -> Result<String> {
-        let ran = self.run(arguments)?;
-        ensure!(ran.code == Some(0), "{ran}");
-        Ok(ran.stdout)
+        Ok(self.run(arguments)?.succeeded()?.stdout)
     }
 
     /// Runs it with `-o json`, wants exit code 0, and returns what it printed.
@@ -137,14 +147,25 @@ impl<'a> Apifence<'a> {
             .with_context(|| format!("`apifence {}` printed `{text}`", arguments.join(" ")))
     }
 
+    /// The value of `key` in `status`.
+    pub fn status(&self, key: &str) -> Result<Value> {
+        Ok(self.json(&["status"])?[key].take())
+    }
+
+    /// Waits until `status` has this value of `key`.
+    pub fn until_status(&self, key: &str, value: impl Into<Value>) -> Result<()> {
+        let value = value.into();
+        until(&format!("`{key}` is {value} in `status`"), || {
+            Ok(self.status(key)? == value)
+        })
+    }
+
     /// Reboots the machine: bpffs is empty, and no program is attached. Files on disk stay.
     pub fn boot(&self) -> Result<()> {
         for entry in std::fs::read_dir(self.bpffs())? {
             std::fs::remove_dir_all(entry?.path())?;
         }
-        until("the filter went with its pins", || {
-            Ok(self.json(&["status"])?["state"] == "detached")
-        })
+        self.until_status("state", "detached")
     }
 
     /// Starts it in the background. It is killed when the value is dropped or the calling thread
@@ -159,6 +180,13 @@ impl<'a> Apifence<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Background::from_child(self.namespace.spawn(&mut command)?)
+    }
+
+    /// Starts `run` in the background, with these words, and waits until it guards an interface.
+    pub fn start_run(&self, words: &[&str]) -> Result<Background> {
+        let mut run = self.start(&[&["run"], words].concat())?;
+        run.line(|line| line.contains("guarding"))?;
+        Ok(run)
     }
 
     fn finish<S: AsRef<std::ffi::OsStr>>(&self, command: &mut Command, arguments: &[S]) {
@@ -244,6 +272,31 @@ impl Ran {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Requires exit code 0.
+    pub fn succeeded(self) -> Result<Self> {
+        ensure!(self.code == Some(0), "wanted exit code 0; {self}");
+        Ok(self)
+    }
+
+    /// Requires each of these words on stderr.
+    pub fn stderr_has(&self, words: &[&str]) -> Result<()> {
+        words.iter().try_for_each(|word| {
+            ensure!(
+                self.stderr.contains(word),
+                "`{word}` is not on stderr; {self}"
+            );
+            Ok(())
+        })
+    }
+
+    /// Requires none of these words on stderr.
+    pub fn stderr_lacks(&self, words: &[&str]) -> Result<()> {
+        words.iter().try_for_each(|word| {
+            ensure!(!self.stderr.contains(word), "`{word}` is on stderr; {self}");
+            Ok(())
+        })
     }
 }
 
@@ -390,6 +443,11 @@ impl Drop for Background {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The words of a command line, without quotes or escapes.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
 }
 
 /// The binary under test: `$APIFENCE_BIN`, or `apifence` in the directory that cargo built this

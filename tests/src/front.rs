@@ -29,7 +29,7 @@ pub struct Off(Vec<Box<PolicyHeader>>);
 
 impl Front {
     /// Opens the table of the filter that `apifence` attached.
-    pub fn open(apifence: &Apifence<'_>) -> Result<Self> {
+    pub fn open(apifence: &Apifence) -> Result<Self> {
         let maps = format!("layout-{LAYOUT_VERSION}/maps/{POLICY_HEADERS}");
         let headers = MapData::from_pin(apifence.bpffs().join(maps))?;
         Ok(Self {
@@ -96,7 +96,7 @@ pub fn list(size: usize, rng: &mut Rng) -> Vec<IpNet> {
 }
 
 /// Puts `list` in force.
-pub fn set(apifence: &Apifence<'_>, list: &[IpNet]) -> Result<()> {
+pub fn set(apifence: &Apifence, list: &[IpNet]) -> Result<()> {
     let mut text = String::from("# a list\n");
     for range in list {
         writeln!(text, "{range}")?;

@@ -19,9 +19,11 @@ pub mod net;
 pub mod netns;
 #[path = "../../filter-common/tests/verdicts/packets/mod.rs"]
 pub mod packets;
+pub mod peer;
 pub mod scrape;
 pub mod site;
 pub mod stand_in;
+pub mod strace;
 #[path = "../../filter-common/tests/verdicts/table/mod.rs"]
 pub mod table;
 pub mod terminal;

@@ -134,6 +134,21 @@ pub struct End<'a> {
     pub addresses: &'a [&'a str],
 }
 
+impl<'a> End<'a> {
+    /// The end `interface` in `namespace`.
+    pub const fn new(
+        namespace: &'a Namespace,
+        interface: &'a str,
+        addresses: &'a [&'a str],
+    ) -> Self {
+        Self {
+            namespace,
+            interface,
+            addresses,
+        }
+    }
+}
+
 /// Makes a veth pair with both ends up. It ends with either namespace.
 pub fn veth(mtu: u32, a: End<'_>, b: End<'_>) -> Result<()> {
     a.namespace.ip(&format!(
@@ -222,16 +237,12 @@ pub fn two_interfaces() -> Result<[Namespace; 2]> {
         let name = format!("n{number}");
         veth(
             1500,
-            End {
-                namespace: &node,
-                interface: &name,
-                addresses: &[&format!("192.0.{}.1/24", 2 + number)],
-            },
-            End {
-                namespace: &client,
-                interface: &format!("c{number}"),
-                addresses: &[&format!("192.0.{}.2/24", 2 + number)],
-            },
+            End::new(&node, &name, &[&format!("192.0.{}.1/24", 2 + number)]),
+            End::new(
+                &client,
+                &format!("c{number}"),
+                &[&format!("192.0.{}.2/24", 2 + number)],
+            ),
         )?;
     }
     Ok([node, client])

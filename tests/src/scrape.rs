@@ -57,8 +57,23 @@ pub fn get(namespace: &Namespace, path: &str) -> Result<Answer> {
 /// Waits until `daemon` listens and reports that it is ready.
 pub fn ready(namespace: &Namespace, daemon: &mut Background) -> Result<()> {
     daemon.line(|line| line.starts_with("metrics at"))?;
-    wait::until("it is ready", || {
-        Ok(get(namespace, "/readyz")?.status == 200)
+    until_ready(namespace)
+}
+
+/// Waits until the daemon in `namespace` reports that it is ready.
+pub fn until_ready(namespace: &Namespace) -> Result<()> {
+    until_status(namespace, "/readyz", 200)
+}
+
+/// Waits until the daemon in `namespace` reports that it is not ready.
+pub fn until_not_ready(namespace: &Namespace) -> Result<()> {
+    until_status(namespace, "/readyz", 503)
+}
+
+/// Waits until `path` is answered with this status code.
+pub fn until_status(namespace: &Namespace, path: &str, status: u16) -> Result<()> {
+    wait::until(&format!("`{path}` is answered with {status}"), || {
+        Ok(get(namespace, path)?.status == status)
     })
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     cli::Apifence,
-    net::{open, ping, silent, udp},
+    net::{Echo, open, ping, silent, udp},
     netns::{End, Namespace, veth},
 };
 
@@ -81,6 +81,34 @@ impl Site {
         })
     }
 
+    /// Makes the namespaces, and `apifence` for commands on the node; no filter is attached.
+    pub fn unguarded() -> Result<(Self, Apifence)> {
+        let site = Self::new()?;
+        let filter = Apifence::new(&site.node)?;
+        Ok((site, filter))
+    }
+
+    /// The same with a server on `port` of the node.
+    pub fn unguarded_server(port: u16) -> Result<(Self, Apifence, Echo)> {
+        let (site, filter) = Self::unguarded()?;
+        let server = Echo::new(&site.node, port)?;
+        Ok((site, filter, server))
+    }
+
+    /// Makes the namespaces, and attaches the filter to the node for the administrator alone.
+    pub fn guarded() -> Result<(Self, Apifence)> {
+        let (site, filter) = Self::unguarded()?;
+        filter.ok(&ATTACH)?;
+        Ok((site, filter))
+    }
+
+    /// The same with a server on `port` of the node.
+    pub fn guarded_server(port: u16) -> Result<(Self, Apifence, Echo)> {
+        let (site, filter, server) = Self::unguarded_server(port)?;
+        filter.ok(&ATTACH)?;
+        Ok((site, filter, server))
+    }
+
     /// The administrator opens a connection to the node and uses it.
     pub fn admin_gets_in(&self, family: Family, port: u16) -> Result<TcpStream> {
         open(
@@ -100,12 +128,7 @@ impl Site {
     }
 
     /// The unlisted client's attempt gets no answer, and is dropped and counted as unauthorized.
-    pub fn unlisted_is_dropped(
-        &self,
-        family: Family,
-        port: u16,
-        filter: &Apifence<'_>,
-    ) -> Result<()> {
+    pub fn unlisted_is_dropped(&self, family: Family, port: u16, filter: &Apifence) -> Result<()> {
         self.is_dropped(
             UNLISTED[family as usize],
             at(NODE[family as usize], port),
@@ -114,12 +137,7 @@ impl Site {
     }
 
     /// The same for any address of the unlisted client, and any target.
-    pub fn is_dropped(
-        &self,
-        source: &str,
-        target: SocketAddr,
-        filter: &Apifence<'_>,
-    ) -> Result<()> {
+    pub fn is_dropped(&self, source: &str, target: SocketAddr, filter: &Apifence) -> Result<()> {
         filter
             .drops(|| silent(&self.unlisted, ip(source), target))
             .with_context(|| format!("{source} to {target}"))
@@ -154,19 +172,10 @@ impl Site {
 
 fn connect_to(router: &Namespace, name: &str, mtu: u32, addresses: &[&str]) -> Result<Namespace> {
     let host = Namespace::new(name)?;
-    let router_end = End {
-        namespace: router,
-        interface: name,
-        addresses: &["169.254.0.1/32", "fe80::1/64"],
-    };
     veth(
         mtu,
-        End {
-            namespace: &host,
-            interface: INTERFACE,
-            addresses: &[],
-        },
-        router_end,
+        End::new(&host, INTERFACE, &[]),
+        End::new(router, name, &["169.254.0.1/32", "fe80::1/64"]),
     )?;
     for address in addresses {
         add(router, name, &host, address)?;

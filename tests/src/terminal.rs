@@ -45,7 +45,7 @@ impl Terminal {
     /// Starts it in a terminal of 24 lines and 80 columns, the controlling terminal of a new
     /// session.
     pub fn start(
-        filter: &Apifence<'_>,
+        filter: &Apifence,
         namespace: &Namespace,
         arguments: &[&str],
         environment: &[(&str, &str)],

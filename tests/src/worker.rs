@@ -47,13 +47,13 @@ impl Cluster {
     }
 
     /// The worker's attempt gets no answer, and is dropped and counted.
-    pub fn is_out(&self, filter: &Apifence<'_>) -> Result<()> {
+    pub fn is_out(&self, filter: &Apifence) -> Result<()> {
         filter.drops(|| silent(&self.worker, ip(WORKER), at(NODE_ADDRESS, PORT)))
     }
 }
 
 /// Starts `run` on `n0`, and waits until the files are in force.
-pub fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
+pub fn start(filter: &Apifence, more: &[&str]) -> Result<Background> {
     let mut daemon = filter.start(&[&["run", "--interface", "n0"], more].concat())?;
     daemon.line(|line| line.contains("guarding"))?;
     until("the files are in force", || {
@@ -63,7 +63,7 @@ pub fn start(filter: &Apifence<'_>, more: &[&str]) -> Result<Background> {
 }
 
 /// The pending change, as `status` shows it.
-pub fn provisional(filter: &Apifence<'_>) -> Result<Value> {
+pub fn provisional(filter: &Apifence) -> Result<Value> {
     Ok(filter.json(&["status"])?["provisional"].clone())
 }
 

@@ -6,52 +6,35 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 use tests::{
-    cli::{Apifence, INPUT, Ran, refused},
-    net::Echo,
+    cli::{INPUT, Ran, refused},
     site::{ADMIN, Family, INTERFACE, Site, UNLISTED},
+    strace::{NO_LOG, strace},
     wait::until,
 };
 
 mod snapshot;
 
-use snapshot::{all, same};
+use snapshot::same;
 
 const PORT: u16 = 9345;
 const LIST: &str = "# ours\n198.51.100.0/24 # the office\n2001:db8:aa::/48\n";
 const ATTACH: [&str; 5] = ["attach", "--interface", INTERFACE, "--port", "6443,9345"];
 
-fn done(ran: Ran) -> Result<Ran> {
-    ensure!(ran.code == Some(0), "{ran}");
-    Ok(ran)
-}
-
 /// The time of a trial starts at the activation, however long that takes.
 #[test]
 fn deadlines_count_from_the_activation() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     let layout = format!("layout-{}", filter_common::layout::LAYOUT_VERSION);
-    let number = site.node.ip(&format!("-o link show dev {INTERFACE}"))?;
-    let number = number.split(':').next().context("no number")?.to_owned();
+    let number = site.node.ifindex(INTERFACE)?.to_string();
     let interfaces = filter.bpffs().join(layout).join("interfaces").join(number);
     // Attaching takes four seconds, longer than the trial.
     let slowly = |words: &[&str]| -> Result<(Timestamp, Ran)> {
-        let mut strace = std::process::Command::new("strace");
-        strace.args([
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=mkdir,openat",
-            "-e",
-        ]);
-        strace.args(["inject=mkdir,openat:delay_enter=4000000:when=1", "-P"]);
-        strace.arg(&interfaces);
+        let delay = "inject=mkdir,openat:delay_enter=4000000:when=1";
+        let mut strace = strace(NO_LOG, &["trace=mkdir,openat", delay]);
+        strace.arg("-P").arg(&interfaces);
         let start = Timestamp::now();
-        Ok((start, done(filter.run_by(strace, words)?)?))
+        Ok((start, filter.run_by(strace, words)?.succeeded()?))
     };
     let attach = [&ATTACH[..], &["--confirm-within", "2s"]].concat();
     let (start, ran) = slowly(&attach)?;
@@ -74,9 +57,7 @@ fn deadline(ran: &Ran) -> Result<Timestamp> {
 
 #[test]
 fn attach_shows_its_changes_before_and_after() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&ATTACH)?;
     let mut said = Vec::new();
@@ -84,7 +65,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
     let list = [ADMIN[0], UNLISTED[0], ADMIN[1]].join(",");
     let words = [&ATTACH[..3], &more, &[&list]].concat();
     let dry = [&words[..], &["--dry-run"]].concat();
-    let shown = done(filter.run(&dry)?)?;
+    let shown = filter.run(&dry)?.succeeded()?;
     for line in ["+203.0.113.9/32", "-198.51.100.0/24", "ports would be"] {
         ensure!(shown.stdout.contains(line), "{shown}");
     }
@@ -100,7 +81,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
     assert_eq!(object["interfaces"][0]["interface"], INTERFACE);
     assert_eq!(fs::read_to_string(filter.ranges_file())?, LIST);
     let same_again = [&ATTACH[..3], &["--dry-run"]].concat();
-    said.extend(all(&filter, &[&words, &same_again])?);
+    said.extend(filter.run_all(&[&words, &same_again])?);
     ensure!(said.iter().all(|ran| ran.code == Some(0)), "{said:?}");
     // A dry run refuses the same input.
     let _open = site.unlisted_gets_in(Family::V4, PORT)?;
@@ -143,8 +124,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
 /// The exit status is that of the change, and not that of its output.
 #[test]
 fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     fs::write(filter.ranges_file(), LIST)?;
     let attach = [&["-o", "json"], &ATTACH[..]].concat();
     for (words, state) in [
@@ -162,7 +142,7 @@ fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
                 && said.contains("no space left on device: the change is made"),
             "{words:?}: {output:?}"
         );
-        assert_eq!(filter.json(&["status"])?["state"], state);
+        assert_eq!(filter.status("state")?, state);
     }
     Ok(())
 }
@@ -171,8 +151,7 @@ fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
 /// uses one gets the real name in the error.
 #[test]
 fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     fs::write(filter.ranges_file(), LIST)?;
     site.node
         .ip(&format!("link property add dev {INTERFACE} altname wwx7"))?;
@@ -185,10 +164,7 @@ fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
     for printed in [format!("{INTERFACE}@if12345"), format!("{INTERFACE}:1")] {
         let ran = filter.run(&["attach", "--interface", &printed])?;
         refused(&ran, INPUT, &["no such interface"])?;
-        ensure!(
-            ran.stderr.contains(&format!("is `{INTERFACE}` meant?")),
-            "{ran}"
-        );
+        ran.stderr_has(&[&format!("is `{INTERFACE}` meant?")])?;
     }
     fs::write(filter.config_file(), "interfaces = [\"wwx7\"]\n")?;
     let mut daemon = filter.start(&["run"])?;

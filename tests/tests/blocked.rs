@@ -23,9 +23,10 @@ use nix::{
 use tests::{
     cli::{Apifence, Background, Killed},
     mounts::{BPFFS, mount_bpffs},
-    net::{Echo, Intruder, silent},
-    scrape::{get, ready},
+    net::{Intruder, silent},
+    scrape::{get, ready, until_ready},
     site::{Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
+    strace::{NO_LOG, strace},
     wait::until,
 };
 
@@ -35,7 +36,7 @@ const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
 
 /// Detaches the link of the interface as `bpftool link detach` does, and requires it back; returns
 /// the number of connections in between.
-fn detached_by_hand(site: &Site, filter: &Apifence<'_>) -> Result<usize> {
+fn detached_by_hand(site: &Site, filter: &Apifence) -> Result<usize> {
     let ifindex = site.node.ifindex(INTERFACE)?;
     let link = filter
         .bpffs()
@@ -59,7 +60,7 @@ fn detached(site: &Site, link: &Path) -> Result<usize> {
     Ok(intruder.count() - before)
 }
 
-fn started(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
+fn started(site: &Site, filter: &Apifence) -> Result<Background> {
     fs::write(filter.ranges_file(), LIST)?;
     let mut daemon = filter.start(&RUN)?;
     ready(&site.node, &mut daemon)?;
@@ -80,9 +81,7 @@ type Make<'a> = &'a dyn Fn(&Path) -> Result<()>;
 
 #[test]
 fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = started(&site, &filter)?;
     let fifo = |path: &Path| Ok(mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?);
     let device = |path: &Path| Ok(symlink("/dev/zero", path)?);
@@ -113,9 +112,7 @@ fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Resul
             }
             let _ = fs::remove_file(file).or_else(|_| fs::remove_dir(file));
             fs::write(file, &text)?;
-            until("it is ready", || {
-                Ok(get(&site.node, "/readyz")?.status == 200)
-            })?;
+            until_ready(&site.node)?;
         }
     }
     ends(&mut daemon)
@@ -123,9 +120,7 @@ fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Resul
 
 #[test]
 fn a_terminal_that_takes_nothing_stops_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     // Pipes without a reader.
     let mut command = filter.command(&[&["-v"], &RUN[..]].concat());
@@ -146,9 +141,7 @@ fn a_terminal_that_takes_nothing_stops_nothing() -> Result<()> {
         }
     }
     fs::write(filter.ranges_file(), LIST)?;
-    until("it is ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 200)
-    })?;
+    until_ready(&site.node)?;
     let got_in = detached_by_hand(&site, &filter)?;
     println!("{got_in} connections while the link was detached");
     kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGTERM)?;
@@ -161,25 +154,13 @@ fn a_terminal_that_takes_nothing_stops_nothing() -> Result<()> {
 
 #[test]
 fn a_stopped_writer_stops_no_interface() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = started(&site, &filter)?;
     // A writer that reads its list from a pipe has no lock yet; one that is stopped inside a change
     // has.
-    let mut command = Command::new("strace");
-    command.args([
-        "-qq",
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        "inject=fsync:signal=SIGSTOP",
-        // A stopped process would outlive its tracer.
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-    ]);
+    let mut command = strace(NO_LOG, &["inject=fsync:signal=SIGSTOP"]);
+    // A stopped process would outlive its tracer.
+    command.args(["setpriv", "--pdeathsig", "KILL"]);
     let mut writer = filter.command_by(command, &["ranges", "add", "192.0.2.200"]);
     writer.stdout(Stdio::null()).stderr(Stdio::null());
     let mut writer = Killed(site.node.spawn(&mut writer)?);
@@ -195,21 +176,19 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
 }
 
 /// The interface is deleted, made again, and guarded.
-fn comes_back(site: &Site, filter: &Apifence<'_>, daemon: &mut Background) -> Result<()> {
+fn comes_back(site: &Site, filter: &Apifence, daemon: &mut Background) -> Result<()> {
     site.node.ip(&format!("link delete {INTERFACE}"))?;
     daemon.line(|line| line.contains("is not there"))?;
     site.node
         .ip(&format!("link add {INTERFACE} type veth peer name other"))?;
     daemon.line(|line| line.contains(&format!("guarding `{INTERFACE}` again")))?;
-    ensure!(filter.json(&["status"])?["interfaces"][0]["guarded"] == true);
+    ensure!(filter.status("interfaces")?[0]["guarded"] == true);
     Ok(())
 }
 
 #[test]
 fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = started(&site, &filter)?;
     let target = at(NODE[0], PORT);
     let intruder = Intruder::new(&site.unlisted, ip(UNLISTED[0]), target)?;
@@ -217,7 +196,7 @@ fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
         fs::remove_dir_all(entry?.path())?;
     }
     daemon.line(|line| line.starts_with("warning: pins were gone"))?;
-    ensure!(filter.json(&["status"])?["state"] == "enforcing");
+    ensure!(filter.status("state")? == "enforcing");
     // Changes of the list still work, and the filter obeys them.
     filter.ok(&["ranges", "add", UNLISTED[1]])?;
     site.unlisted_gets_in(Family::V6, PORT)?;
@@ -232,9 +211,7 @@ fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
 
 #[test]
 fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = started(&site, &filter)?;
     let ifindex = site.node.ifindex(INTERFACE)?;
     let interface = filter
@@ -271,9 +248,7 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
     println!("{got_in} connections while the link was detached");
 
     umount2(BPFFS, MntFlags::MNT_DETACH)?;
-    until("it is ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 200)
-    })?;
+    until_ready(&site.node)?;
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait()?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
@@ -282,9 +257,7 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
 
 #[test]
 fn no_descriptor_left_stops_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = started(&site, &filter)?;
     let pid = daemon.pid().to_string();
     let open = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
@@ -302,8 +275,7 @@ fn no_descriptor_left_stops_nothing() -> Result<()> {
 #[test]
 fn little_is_done_where_nothing_happens() -> Result<()> {
     const SECONDS: u64 = 10;
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let daemon = started(&site, &filter)?;
     let scratch = tempfile::tempdir()?;
     let counts = scratch.path().join("counts");

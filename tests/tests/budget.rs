@@ -14,7 +14,7 @@ const LIMIT: u32 = 1_000_000;
 /// A device whose frames start with the IP header.
 const HEADLESS: &str = "headless";
 
-fn verified(apifence: &Apifence<'_>, node: &Namespace, interface: &str) -> Result<u32> {
+fn verified(apifence: &Apifence, node: &Namespace, interface: &str) -> Result<u32> {
     Filter::open(apifence, node.ifindex(interface)?)?
         .program()
         .info()?

@@ -10,7 +10,7 @@ use filter_common::{
 };
 use serde_json::Value;
 use tests::{
-    cli::{Apifence, FAILED, INPUT, Ran},
+    cli::{Apifence, FAILED, INPUT, Ran, words},
     loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
     packets::V4,
@@ -20,17 +20,13 @@ use tests::{
 const LIST: &str =
     "198.51.100.0/24,192.0.2.7,192.0.2.64/26,2001:db8:aa::/48,203.0.113.0/25,203.0.113.128/25";
 
-fn attach<'a>(namespace: &'a Namespace, list: &str) -> Result<Apifence<'a>> {
+fn attach(namespace: &Namespace, list: &str) -> Result<Apifence> {
     add_interface(namespace)?;
     let apifence = Apifence::new(namespace)?;
     let interface = format!("--interface={INTERFACE}");
-    apifence.ok(&[
-        "attach",
-        &interface,
-        "--max-ranges=20000",
-        "--authorized-ip-ranges",
-        list,
-    ])?;
+    apifence.ok(&words(&format!(
+        "attach {interface} --max-ranges=20000 --authorized-ip-ranges {list}"
+    )))?;
     Ok(apifence)
 }
 

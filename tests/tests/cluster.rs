@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
-    cli::{Apifence, INPUT, Ran, refused},
+    cli::{Apifence, INPUT, Ran, refused, words},
     mounts::own_etc,
     net::{Echo, exchange, open},
     netns::{Namespace, two_interfaces},
@@ -27,7 +27,7 @@ fn write(path: &str, text: &str) -> Result<()> {
 }
 
 /// `ranges remove` of the unlisted client's address is refused, because a node has it, and says so.
-fn is_a_node(filter: &Apifence<'_>, why: &str) -> Result<()> {
+fn is_a_node(filter: &Apifence, why: &str) -> Result<()> {
     let remove = ["ranges", "remove", UNLISTED[0]];
     let dry = filter.run(&[&["-o", "json"], &remove[..], &["--dry-run"]].concat())?;
     // It names the connections that it cuts, refused or not.
@@ -46,17 +46,12 @@ fn is_a_node(filter: &Apifence<'_>, why: &str) -> Result<()> {
         &["refused: ", &words, "would lose the API server"],
     )?;
     ensure!(ran.stderr.contains("cluster_cidrs"), "{ran}");
-    ensure!(
-        ran.stderr.contains("would be cut at their next packet"),
-        "{ran}"
-    );
-    Ok(())
+    ran.stderr_has(&["would be cut at their next packet"])
 }
 
 #[test]
 fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     own_etc()?;
     let _server = Echo::new(&site.node, PORT)?;
     let members = Echo::new(&site.node, 2380)?;
@@ -123,28 +118,19 @@ fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
 
 #[test]
 fn nodes_in_a_removed_cluster_cidr_are_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.config_file(), "cluster_cidrs = [\"203.0.113.0/24\"]")?;
     filter.ok(&ATTACH)?;
     let _unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     let _admin = site.admin_gets_in(Family::V4, PORT)?;
     fs::write(filter.config_file(), "cluster_cidrs = [\"192.0.2.128/25\"]")?;
     let ran = filter.run(&[&ATTACH[..], &["--force"]].concat())?;
-    ensure!(
-        ran.stderr
-            .contains("cluster node (`cluster_cidrs` 203.0.113.0/24)"),
-        "{ran}"
-    );
-    Ok(())
+    ran.stderr_has(&["cluster node (`cluster_cidrs` 203.0.113.0/24)"])
 }
 
 #[test]
 fn administrators_on_ssh_are_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let _sshd = StandIn::new(&site.node, PROGRAM, "sshd", &["2222"])?;
     filter.ok(&ATTACH)?;
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
@@ -195,13 +181,7 @@ fn the_first_enforcement_on_a_node_needs_the_cluster_cidrs() -> Result<()> {
     let filter = Apifence::new(&node)?;
     let kubelet = kubeadm(&node)?;
     let server = Echo::new(&node, PORT)?;
-    let attach = [
-        "attach",
-        "--interface",
-        "n0",
-        "--authorized-ip-ranges",
-        "198.51.100.0/24",
-    ];
+    let attach = words("attach --interface n0 --authorized-ip-ranges 198.51.100.0/24");
     let is_refused = |ran: &Ran| {
         let process = format!("`kubelet` runs here (pid {})", kubelet.pid());
         refused(
@@ -221,7 +201,7 @@ fn the_first_enforcement_on_a_node_needs_the_cluster_cidrs() -> Result<()> {
         Ok(())
     };
     is_refused(&filter.run(&attach)?)?;
-    ensure!(filter.json(&["status"])?["state"] == "detached");
+    ensure!(filter.status("state")? == "detached");
     // Monitor mode is not enforcement, so the next step is still the first one.
     filter.ok(&[&attach[..], &["--mode", "monitor"]].concat())?;
     let enforce = [&attach[..], &["--mode", "enforce"]].concat();
@@ -274,17 +254,12 @@ fn server_and_program(node: &Namespace, name: &str, words: &[&str]) -> Result<[S
 
 #[test]
 fn a_port_of_another_program_needs_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let web = server_and_program(&site.node, "nginx", &[])?;
     let words = format!("port 443 belongs to `nginx` (pid {}) here", web[1].pid());
     let ran = filter.run(&ATTACH)?;
     refused(&ran, INPUT, &[&words, "its clients would be dropped"])?;
-    ensure!(
-        ran.stderr
-            .contains("`--port 6443` protects the API server alone"),
-        "{ran}"
-    );
+    ran.stderr_has(&["`--port 6443` protects the API server alone"])?;
     site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&[&ATTACH[..], &["--port", "6443"]].concat())?;
     site.unlisted_gets_in(Family::V4, 443)?;
@@ -304,8 +279,7 @@ fn a_port_of_another_program_needs_force() -> Result<()> {
 #[test]
 fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_is_not() -> Result<()>
 {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     for (name, words) in [
         ("haproxy", &["--connect", "192.0.2.10:6443"][..]),
         ("k3s-server", &[]),
@@ -329,8 +303,7 @@ fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_i
 
 #[test]
 fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _programs = server_and_program(&site.node, "traefik", &[])?;
     fs::write(filter.ranges_file(), ADMIN_RANGES.replace(',', "\n") + "\n")?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
@@ -383,8 +356,7 @@ const RULES: [(&str, bool); 8] = [
 
 #[test]
 fn a_port_that_is_rewritten_to_another_host_needs_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     for (rules, is_foreign) in RULES {
         let chain = "add chain ip t pre { type nat hook prerouting priority -100; }";
         let script = format!("add table ip t; {chain}; {rules}");
@@ -397,11 +369,7 @@ fn a_port_that_is_rewritten_to_another_host_needs_force() -> Result<()> {
         let ran = filter.run(&ATTACH)?;
         if is_foreign {
             refused(&ran, INPUT, &["port 443 is rewritten", "chain `t pre`"]).context(rules)?;
-            ensure!(
-                ran.stderr
-                    .contains("`--port 6443` protects the API server alone"),
-                "{ran}"
-            );
+            ran.stderr_has(&["`--port 6443` protects the API server alone"])?;
         } else {
             ensure!(ran.code == Some(0), "{rules}: {ran}");
             filter.ok(&["detach"])?;
@@ -417,16 +385,14 @@ fn a_port_that_is_rewritten_to_another_host_needs_force() -> Result<()> {
 /// A kubelet in a container, or in another network namespace, belongs to another machine.
 #[test]
 fn a_kubelet_of_another_network_namespace_asks_for_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _kubelet = StandIn::new(&site.admin, PROGRAM, "kubelet", &["10250"])?;
     filter.ok(&ATTACH).map(drop)
 }
 
 #[test]
 fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _kubelet = kubeadm(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     let list = ADMIN_RANGES.replace(',', "\n") + "\n";
@@ -492,7 +458,7 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
     until("it is ready", || {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
     })?;
-    ensure!(filter.json(&["status"])?["state"] == "enforcing");
+    ensure!(filter.status("state")? == "enforcing");
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }

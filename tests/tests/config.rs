@@ -9,24 +9,12 @@ use nix::{
     mount::{MsFlags, mount},
     sys::signal::Signal,
 };
-use snapshot::{all, same};
+use snapshot::same;
 use tests::{
-    cli::{Apifence, FAILED, INPUT, Ran, binary, refused},
+    cli::{Apifence, FAILED, INPUT, Ran, binary, refused, words},
     net::Echo,
     site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, Site, UNLISTED},
 };
-
-/// Runs `words` with these environment variables.
-fn with(
-    site: &Site,
-    filter: &Apifence<'_>,
-    variables: &[(&str, &str)],
-    words: &[&str],
-) -> Result<Ran> {
-    let mut command = filter.command(words);
-    command.envs(variables.iter().copied());
-    Ok(Ran::new(words, &site.node.output(&mut command)?))
-}
 
 /// Runs `words` alone: without options for the config file, the list or the pins.
 fn bare(site: &Site, words: &[&str]) -> Result<Ran> {
@@ -44,19 +32,13 @@ fn command(words: &[&str]) -> Command {
     command
 }
 
-fn done(ran: Ran) -> Result<Ran> {
-    ensure!(ran.code == Some(0), "{ran}");
-    Ok(ran)
-}
-
-fn ports(filter: &Apifence<'_>) -> Result<String> {
-    Ok(filter.json(&["status"])?["ports"].to_string())
+fn ports(filter: &Apifence) -> Result<String> {
+    Ok(filter.status("ports")?.to_string())
 }
 
 #[test]
 fn each_source_goes_before_the_one_below() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     let names = format!("interfaces = ['{INTERFACE}']\n");
     fs::write(filter.config_file(), &names)?;
@@ -72,11 +54,13 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
         ("APIFENCE_PORT", "8002"),
         ("APIFENCE_OUTBOUND_IPS", "203.0.113.200"),
     ];
-    done(with(&site, &filter, &environment, &["attach", "--force"])?)?;
+    filter
+        .run_with(&environment, &["attach", "--force"])?
+        .succeeded()?;
     assert_eq!(ports(&filter)?, "[8002]");
 
     let flag = ["attach", "--force", "--port", "8003,8004"];
-    done(with(&site, &filter, &environment, &flag)?)?;
+    filter.run_with(&environment, &flag)?.succeeded()?;
     // All four at once: ports by the flag, outbound addresses by the environment, cluster and limit
     // by the file, the node's addresses by default.
     let status = filter.json(&["status"])?;
@@ -99,9 +83,7 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
 
 #[test]
 fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     let before = filter.json(&["status"])?;
@@ -125,7 +107,7 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
     daemon.line(|text| text.contains("the ranges file is in force"))?;
     site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     drop(daemon);
-    ensure!(filter.json(&["status"])?["state"] == "enforcing");
+    ensure!(filter.status("state")? == "enforcing");
 
     for command in [
         &["check", ADMIN[0]][..],
@@ -135,7 +117,7 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
         &["ranges", "add", UNLISTED[0], "--confirm-within", "1h"],
         &["confirm"],
     ] {
-        let ran = done(filter.run(command)?)?;
+        let ran = filter.run(command)?.succeeded()?;
         let warning = format!("warning: {line}");
         ensure!(ran.stderr.contains(&warning), "it does not say so; {ran}");
     }
@@ -149,9 +131,7 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
 /// Without a flag or a variable the file is the one in `/etc`; it may name all other places.
 #[test]
 fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     // This thread and its processes have a mount namespace of their own.
     let options = None::<&str>;
     mount(
@@ -171,17 +151,18 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
     );
     fs::write(file, &good)?;
 
-    done(bare(&site, &["ranges", "set", ADMIN_RANGES])?)?;
+    bare(&site, &["ranges", "set", ADMIN_RANGES])?.succeeded()?;
     assert!(filter.ranges_file().exists());
-    done(bare(&site, &["attach", "--interface", INTERFACE])?)?;
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    bare(&site, &["attach", "--interface", INTERFACE])?.succeeded()?;
+    assert_eq!(filter.status("state")?, "enforcing");
 
     // The place of the list is unknown, so no command takes back the change on trial, as it would
     // if the list were gone.
-    done(bare(
+    bare(
         &site,
         &["ranges", "add", UNLISTED[0], "--confirm-within", "1h"],
-    )?)?;
+    )?
+    .succeeded()?;
     fs::write(file, good.replace("ranges_file = ", "ranges_file = = "))?;
     for command in [
         &["status"][..],
@@ -189,7 +170,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
         &["stats"],
         &["ranges", "list"],
     ] {
-        done(bare(&site, command)?)?;
+        bare(&site, command)?.succeeded()?;
     }
     let place = "/etc/apifence/apifence.toml:2";
     for command in [
@@ -200,7 +181,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
         refused(&bare(&site, command)?, INPUT, &[place])?;
     }
     let list = filter.ranges_file().display().to_string();
-    done(bare(&site, &["--ranges-file", &list, "confirm"])?)?;
+    bare(&site, &["--ranges-file", &list, "confirm"])?.succeeded()?;
     site.unlisted_gets_in(Family::V4, 443)?;
 
     // Nor is the place of the pins.
@@ -212,7 +193,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
         "the way out is not named; {ran}"
     );
     let pins = filter.bpffs().display().to_string();
-    done(bare(&site, &["--bpffs", &pins, "detach"])?)?;
+    bare(&site, &["--bpffs", &pins, "detach"])?.succeeded()?;
     assert!(!filter.bpffs().exists());
 
     // An unreadable file may say anything.
@@ -238,30 +219,18 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
 
 #[test]
 fn the_limit_of_the_list_is_the_files_until_a_filter_has_one() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     fs::write(filter.config_file(), "max_ranges = 2\n")?;
     let three = "192.0.2.1,192.0.2.2,192.0.2.3";
     let over = filter.run(&["ranges", "set", three])?;
     refused(&over, INPUT, &["3", "the most is 2"])?;
     ensure!(over.stderr.contains("`max_ranges`"), "{over}");
-    ensure!(
-        over.stderr.contains("`apifence attach --max-ranges N`"),
-        "{over}"
-    );
+    over.stderr_has(&["`apifence attach --max-ranges N`"])?;
     assert!(!filter.ranges_file().exists());
-    done(with(
-        &site,
-        &filter,
-        &[("APIFENCE_MAX_RANGES", "3")],
-        &["ranges", "set", three],
-    )?)?;
-    let ran = with(
-        &site,
-        &filter,
-        &[("APIFENCE_MAX_RANGES", "0")],
-        &["ranges", "set", three],
-    )?;
+    filter
+        .run_with(&[("APIFENCE_MAX_RANGES", "3")], &["ranges", "set", three])?
+        .succeeded()?;
+    let ran = filter.run_with(&[("APIFENCE_MAX_RANGES", "0")], &["ranges", "set", three])?;
     refused(&ran, INPUT, &["how many"])?;
 
     refused(
@@ -278,18 +247,16 @@ fn the_limit_of_the_list_is_the_files_until_a_filter_has_one() -> Result<()> {
 
 #[test]
 fn run_detaches_at_its_end_if_the_file_says_so() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     for (said, state) in [("false", "enforcing"), ("true", "detached")] {
         let file = format!("interfaces = ['{INTERFACE}']\ndetach_on_exit = {said}\n");
         fs::write(filter.config_file(), file)?;
-        let mut run = filter.start(&["run"])?;
-        run.line(|line| line.contains("guarding"))?;
+        let mut run = filter.start_run(&[])?;
         // It handles signals before it guards.
         run.signal(Signal::SIGTERM)?;
         assert_eq!(run.wait()?, Some(0));
-        assert_eq!(filter.json(&["status"])?["state"], state);
+        assert_eq!(filter.status("state")?, state);
     }
     Ok(())
 }
@@ -316,21 +283,14 @@ fn config_shows_settings_and_their_sources() -> Result<()> {
             &["config", "--interface", "eth2", "--max-ranges", "9"],
         ]
         .concat();
-        with(&site, &filter, &variables, &words)
+        filter.run_with(&variables, &words)
     };
-    let mut said = all(
-        &filter,
-        &[
-            &["config"],
-            &[
-                "config",
-                "--authorized-ip-ranges",
-                ADMIN_RANGES,
-                "--xdp-mode",
-                "generic",
-            ],
-        ],
-    )?;
+    let mut said = filter.run_all(&[
+        &["config"],
+        &words(&format!(
+            "config --authorized-ip-ranges {ADMIN_RANGES} --xdp-mode generic"
+        )),
+    ])?;
     said.extend([show(&[])?, show(&["-o", "json"])?]);
     same("config", &filter, &said);
     Ok(())
@@ -338,8 +298,7 @@ fn config_shows_settings_and_their_sources() -> Result<()> {
 
 #[test]
 fn errors_of_the_config_file_match_their_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut said = Vec::new();
     for text in [
         "ports = [0, 443, 70000, 'https']\n\
@@ -390,30 +349,18 @@ fn errors_of_the_config_file_match_their_snapshot() -> Result<()> {
         ("APIFENCE_OUTBOUND_IPS", "10.0.0.0/8"),
     ];
     fs::write(filter.config_file(), "prots = [443]\n")?;
-    said.push(with(
-        &site,
-        &filter,
-        &variables,
-        &["attach", "--cluster-cidrs", "all"],
-    )?);
+    said.push(filter.run_with(&variables, &["attach", "--cluster-cidrs", "all"])?);
     same("refusals-of-the-config-file", &filter, &said);
     Ok(())
 }
 
 #[test]
 fn drift_of_the_config_file_matches_its_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
-    filter.ok(&[
-        "attach",
-        "--interface",
-        INTERFACE,
-        "--port",
-        "443",
-        "--max-ranges",
-        "9",
-    ])?;
+    filter.ok(&words(&format!(
+        "attach --interface {INTERFACE} --port 443 --max-ranges 9"
+    )))?;
     let mut said = Vec::new();
     for text in [
         // Named settings are in force, and unnamed ones do not count as different.

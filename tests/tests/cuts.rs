@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
-    cli::{Apifence, Ran},
+    cli::{Apifence, Ran, words},
     net::{Echo, SILENCE, connect, exchange, open},
     netns::{End, Namespace, two_interfaces, veth},
     site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
@@ -53,8 +53,7 @@ const CHANGES: [(&str, &str, &str, u16); 6] = [
 
 #[test]
 fn whatever_setting_cuts_a_connection_names_it() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _servers = [443, PORT].map(|port| Echo::new(&site.node, port));
     for (what, before, after, port) in CHANGES {
         fs::write(filter.config_file(), before)?;
@@ -79,8 +78,7 @@ fn whatever_setting_cuts_a_connection_names_it() -> Result<()> {
 
 #[test]
 fn connections_that_stay_are_not_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _servers = [443, PORT].map(|port| Echo::new(&site.node, port));
     filter.ok(&[&ATTACH[..], &["--port", "443"]].concat())?;
     let mut unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
@@ -104,9 +102,7 @@ fn connections_that_stay_are_not_named() -> Result<()> {
 /// Connections that one end has closed still carry data of the other end.
 #[test]
 fn half_of_a_connection_is_named_too() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
     let listener = site
         .node
@@ -142,12 +138,7 @@ fn connections_over_an_interface_without_a_filter_are_not_cut() -> Result<()> {
     let filter = Apifence::new(&node)?;
     let _server = Echo::new(&node, PORT)?;
     let attach = |interfaces: &[&'static str]| {
-        let list = [
-            "attach",
-            "--authorized-ip-ranges",
-            "198.51.100.0/24",
-            "--force",
-        ];
+        let list = words("attach --authorized-ip-ranges 198.51.100.0/24 --force");
         let interfaces = interfaces.iter().flat_map(|name| ["--interface", name]);
         list.into_iter().chain(interfaces).collect::<Vec<_>>()
     };
@@ -178,14 +169,9 @@ fn a_bridge_over_a_guarded_interface_leads_over_the_filter() -> Result<()> {
     let filter = Apifence::new(&node)?;
     let _server = Echo::new(&node, PORT)?;
     let mut over = open(&client, ip("192.0.2.2"), at("192.0.2.1", PORT))?;
-    let ran = filter.run(&[
-        "attach",
-        "--interface",
-        "n0",
-        "--authorized-ip-ranges",
-        "198.51.100.0/24",
-        "--force",
-    ])?;
+    let ran = filter.run(&words(
+        "attach --interface n0 --authorized-ip-ranges 198.51.100.0/24 --force",
+    ))?;
     ensure!(names(&ran, &over)?, "{ran}");
     filter.cuts(&mut over)?;
     Ok(())
@@ -194,15 +180,10 @@ fn a_bridge_over_a_guarded_interface_leads_over_the_filter() -> Result<()> {
 /// A pod on the node, and rules of nftables on the node.
 fn pod(site: &Site, rules: &str) -> Result<Namespace> {
     let pod = Namespace::new("pod")?;
-    let end = |namespace, interface, addresses| End {
-        namespace,
-        interface,
-        addresses,
-    };
     veth(
         1500,
-        end(&pod, "eth0", &["10.244.0.5/24"]),
-        end(&site.node, "veth0", &["10.244.0.1/24"]),
+        End::new(&pod, "eth0", &["10.244.0.5/24"]),
+        End::new(&site.node, "veth0", &["10.244.0.1/24"]),
     )?;
     pod.ip("route add default via 10.244.0.1")?;
     site.node.sysctl("net/ipv4/ip_forward", "1")?;
@@ -218,8 +199,7 @@ fn pod(site: &Site, rules: &str) -> Result<Namespace> {
 
 #[test]
 fn a_connection_that_is_forwarded_to_a_pod_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let pod = pod(
         &site,
         "add rule ip t pre iifname eth0 tcp dport 443 dnat to 10.244.0.5:8443; \

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use tests::{
-    cli::Apifence,
+    cli::{Apifence, words},
     delivery::{Answer, INTERFACE, Road, Testbed},
     packets::V6,
     table::{NODE6, SID6, SID6_NEXT_HOP, Who, v6},
@@ -28,14 +28,9 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
     let node = testbed.node.try_clone()?;
     let filter = Apifence::new(&node)?;
     // Routes that exist at the start.
-    let mut daemon = filter.start(&[
-        "run",
-        "--interface",
-        INTERFACE,
-        "--authorized-ip-ranges",
-        "198.51.100.0/24,2001:db8:aa::/48",
-    ])?;
-    daemon.line(|line| line.contains("guarding"))?;
+    let mut daemon = filter.start_run(&words(&format!(
+        "--interface {INTERFACE} --authorized-ip-ranges 198.51.100.0/24,2001:db8:aa::/48"
+    )))?;
     ensure!(!answers(&mut testbed, SID6, Who::Unlisted, 20_001)?);
     ensure!(!answers(
         &mut testbed,
@@ -88,13 +83,9 @@ fn other_routes_change_no_verdict() -> Result<()> {
     ))?;
     let mut testbed = testbed;
     let filter = Apifence::new(&node)?;
-    filter.ok(&[
-        "attach",
-        "--interface",
-        INTERFACE,
-        "--authorized-ip-ranges",
-        "2001:db8:aa::/48",
-    ])?;
+    filter.ok(&words(&format!(
+        "attach --interface {INTERFACE} --authorized-ip-ranges 2001:db8:aa::/48"
+    )))?;
     let passed = filter.packets("pass", "not_tcp")?;
     ensure!(!answers(&mut testbed, NODE6, Who::Unlisted, 20_001)?);
     until("the packet is counted", || {

@@ -6,11 +6,11 @@ use std::{fs, thread, time::Duration};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
-    cli::{Apifence, FAILED},
+    cli::{Apifence, FAILED, words},
     config_map::ConfigMap,
     loaded::lapse,
     net::{Echo, open},
-    scrape::get,
+    scrape::until_ready,
     site::{Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     stand_in::StandIn,
     wait::until,
@@ -22,12 +22,12 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
 const TRIAL: [&str; 2] = ["--on-cut-within", "1h"];
 
 /// `run` reports an edit on trial, shortly before it is.
-fn lapses(filter: &Apifence<'_>) -> Result<()> {
+fn lapses(filter: &Apifence) -> Result<()> {
     until("it is on trial", || Ok(provisional(filter)?.is_object()))?;
     lapse(filter)
 }
 
-fn is_in(filter: &Apifence<'_>, address: &str, wanted: bool) -> Result<()> {
+fn is_in(filter: &Apifence, address: &str, wanted: bool) -> Result<()> {
     until("it is in force", || {
         Ok(filter.run(&["check", address])?.code == Some(i32::from(!wanted)))
     })
@@ -59,9 +59,7 @@ fn after_a_trial_that_lapsed_the_same_run_follows_the_files_again() -> Result<()
     // Another edit is followed.
     fs::write(filter.ranges_file(), format!("{WITH}203.0.113.9\n"))?;
     is_in(&filter, "203.0.113.9", true)?;
-    until("it is ready", || {
-        Ok(get(&cluster.node, "/readyz")?.status == 200)
-    })?;
+    until_ready(&cluster.node)?;
     // Then the first one counts as an edit again.
     let _worker = cluster.connect()?;
     fs::write(filter.ranges_file(), WITHOUT)?;
@@ -119,9 +117,7 @@ fn the_list_and_the_settings_are_one_trial() -> Result<()> {
     daemon.line(|line| line.contains("was confirmed"))?;
     // A second confirmation is not necessary.
     daemon.signal(Signal::SIGHUP)?;
-    until("it is ready", || {
-        Ok(get(&cluster.node, "/readyz")?.status == 200)
-    })?;
+    until_ready(&cluster.node)?;
     ensure!(provisional(&filter)?.is_null());
     cluster.is_out(&filter)
 }
@@ -156,16 +152,9 @@ fn a_config_map_is_on_trial_as_a_file_is() -> Result<()> {
     let _server = Echo::new(&cluster.node, PORT)?;
     let map = ConfigMap::new(WITH)?;
     let file = map.file().display().to_string();
-    let mut daemon = filter.start(&[
-        "run",
-        "--interface",
-        "n0",
-        "--ranges-file",
-        &file,
-        "--on-cut-within",
-        "1h",
-    ])?;
-    daemon.line(|line| line.contains("guarding"))?;
+    let mut daemon = filter.start_run(&words(&format!(
+        "--interface n0 --ranges-file {file} --on-cut-within 1h"
+    )))?;
     let _worker = cluster.connect()?;
     map.update("..2", WITHOUT)?;
     daemon.line(is_on_trial)?;
@@ -196,13 +185,12 @@ fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
     cluster.is_out(&filter)?;
     lapse(&filter)?;
     daemon.line(is_held)?;
-    ensure!(filter.json(&["status"])?["state"] == "monitoring");
+    ensure!(filter.status("state")? == "monitoring");
     cluster.connect()?;
     // Neither a restart nor a reboot decides it.
     drop(daemon);
     filter.boot()?;
-    let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "1h"])?;
-    daemon.line(|line| line.contains("guarding"))?;
+    let mut daemon = filter.start_run(&["--interface", "n0", "--on-cut-within", "1h"])?;
     let _worker = cluster.connect()?;
     daemon.signal(Signal::SIGHUP)?;
     daemon.line(is_on_trial)?;
@@ -212,14 +200,11 @@ fn the_first_start_that_would_cut_a_node_is_on_trial() -> Result<()> {
 
 #[test]
 fn administrators_are_known_over_ipv6_and_on_any_ssh_port() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let _sshd = StandIn::new(&site.node, PROGRAM, "sshd-session", &["2222"])?;
     let list = format!("{}\n198.51.100.0/24\n", UNLISTED[1]);
     fs::write(filter.ranges_file(), &list)?;
-    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    daemon.line(|line| line.contains("guarding"))?;
+    let mut daemon = filter.start_run(&["--interface", INTERFACE])?;
     let _login = open(&site.unlisted, ip(UNLISTED[1]), at(NODE[1], 2222))?;
     fs::write(filter.ranges_file(), "198.51.100.0/24\n")?;
     daemon.line(|line| is_on_trial(line) && line.contains(UNLISTED[1]))?;

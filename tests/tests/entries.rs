@@ -5,8 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::{
-    cli::{Apifence, INPUT, Ran, refused},
-    net::Echo,
+    cli::{Apifence, INPUT, Ran, refused, words},
     site::{ADMIN, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::{until, while_it_lasts},
 };
@@ -14,7 +13,7 @@ use tests::{
 const PORT: u16 = 6443;
 
 /// The row of `ranges list` for `range`.
-fn row(filter: &Apifence<'_>, range: &str) -> Result<Value> {
+fn row(filter: &Apifence, range: &str) -> Result<Value> {
     let list = filter.json(&["ranges", "list"])?;
     let rows = list["ranges"].as_array().cloned().unwrap_or_default();
     let found = rows.into_iter().find(|row| row["range"] == range);
@@ -23,10 +22,7 @@ fn row(filter: &Apifence<'_>, range: &str) -> Result<Value> {
 
 #[test]
 fn an_entry_expires_without_any_process() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
 
     let connections = while_it_lasts(|time| {
@@ -69,20 +65,14 @@ fn an_entry_expires_without_any_process() -> Result<()> {
 
 #[test]
 fn an_entry_inside_a_longer_lived_one_lives_as_long() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let cluster = ["--cluster-cidrs", "2001:db8:bb::/48"];
     filter.ok(&[&ATTACH[..], &cluster].concat())?;
     filter.ok(&["ranges", "add", "203.0.113.0/24"])?;
-    filter.ok(&[
-        "ranges",
-        "add",
-        "203.0.113.8/29",
-        UNLISTED[1],
-        "--expires",
-        "1s",
-    ])?;
+    filter.ok(&words(&format!(
+        "ranges add 203.0.113.8/29 {0} --expires 1s",
+        UNLISTED[1]
+    )))?;
     until("the entry expires", || {
         Ok(filter
             .ok(&["check", UNLISTED[0]])?
@@ -103,9 +93,7 @@ fn an_entry_inside_a_longer_lived_one_lives_as_long() -> Result<()> {
 
 #[test]
 fn expired_entries_of_a_file_authorize_no_source() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let list = format!(
         "{} expires=2001-01-01T00:00:00Z\n{}\n",
         UNLISTED[0], ADMIN[0]
@@ -122,22 +110,15 @@ fn expired_entries_of_a_file_authorize_no_source() -> Result<()> {
         count("added") == Some(1) && count("changed") == Some(0) && change["unchanged"] == 2,
         "{change:#}"
     );
-    let ran = filter.run(&[
-        "ranges",
-        "add",
-        "192.0.2.1",
-        "--expires",
-        "2001-01-01T00:00:00Z",
-    ])?;
+    let ran = filter.run(&words(
+        "ranges add 192.0.2.1 --expires 2001-01-01T00:00:00Z",
+    ))?;
     refused(&ran, INPUT, &["not in the future"])
 }
 
 #[test]
 fn entries_show_their_usage() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let before = row(&filter, "198.51.100.0/24")?;
     ensure!(
         before["packets"] == 0
@@ -189,14 +170,11 @@ fn entries_show_their_usage() -> Result<()> {
 
 #[test]
 fn lists_are_kept_for_rollback() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     for host in 1..=12 {
         filter.ok(&["ranges", "add", &format!("192.0.2.{host}")])?;
     }
-    let history = |filter: &Apifence<'_>| -> Result<Vec<Value>> {
+    let history = |filter: &Apifence| -> Result<Vec<Value>> {
         let report = filter.json(&["ranges", "history"])?;
         Ok(report["lists"].as_array().cloned().unwrap_or_default())
     };
@@ -212,8 +190,7 @@ fn lists_are_kept_for_rollback() -> Result<()> {
     refused(&refusal, INPUT, &["roll back to list 11", "10 lists"])?;
 
     // A mistake, and its correction.
-    let shut = filter.run(&["ranges", "set", UNLISTED[0], "--force"])?;
-    ensure!(shut.code == Some(0), "{shut}");
+    filter.ok(&["ranges", "set", UNLISTED[0], "--force"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&["ranges", "rollback", "--force"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
@@ -239,8 +216,7 @@ fn lists_are_kept_for_rollback() -> Result<()> {
 /// For a range that is listed twice, the longest-lived entry decides, and it counts once.
 #[test]
 fn the_longest_lived_entry_of_a_range_decides() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     let hours = |hours: i64| {
         let time = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
         format!("{time:.0}")
@@ -276,9 +252,7 @@ fn the_longest_lived_entry_of_a_range_decides() -> Result<()> {
 /// `add` means to authorize the range, so it warns that the range is about to expire.
 #[test]
 fn a_range_that_still_expires_is_reported() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     for address in UNLISTED {
         let add = ["ranges", "add", address];
         filter.ok(&[&add[..], &["--expires", "8h"]].concat())?;
@@ -297,9 +271,7 @@ fn a_range_that_still_expires_is_reported() -> Result<()> {
 /// `status` keeps warning of a list that authorizes every source, in any notation.
 #[test]
 fn status_warns_of_a_list_that_authorizes_every_source() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let warned = || -> Result<usize> {
         let status = filter.json(&["status"])?;
         let warnings = status["warnings"].as_array().cloned().unwrap_or_default();

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tests::{
     cli::{Apifence, Background},
     loaded::{self, Filter},
-    net::{Echo, silent},
+    net::silent,
     netns::Namespace,
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     table::{Who, v4, v6},
@@ -35,7 +35,7 @@ fn object(program: &mut Background, wanted: impl Fn(&Value) -> bool) -> Result<V
 }
 
 /// Starts `events`, and waits until it has its place in the rings.
-fn events(filter: &Apifence<'_>, arguments: &[&str]) -> Result<Background> {
+fn events(filter: &Apifence, arguments: &[&str]) -> Result<Background> {
     let mut events = filter.start(&[&["-o", "json", "events"], arguments].concat())?;
     events.line(|line| line.starts_with("packets that are refused"))?;
     Ok(events)
@@ -76,8 +76,7 @@ fn send_syn(site: &Site, family: Family) -> Result<()> {
 #[test]
 fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
     for xdp_mode in ["native", "generic"] {
-        let site = Site::new()?;
-        let filter = Apifence::new(&site.node)?;
+        let (site, filter) = Site::unguarded()?;
         let attach = [&ATTACH[1..], &["--xdp-mode", xdp_mode]].concat();
         let mut run = filter.start(&[&["-o", "json", "run"], &attach[..]].concat())?;
         until("the filter is attached", || {
@@ -137,9 +136,7 @@ fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
 
 #[test]
 fn a_closed_pipe_ends_events_though_nothing_happens() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let mut command = filter.command(&["events"]);
     command
         .stdin(Stdio::null())
@@ -206,9 +203,7 @@ fn a_flood_is_sampled_and_the_rest_is_counted_exactly() -> Result<()> {
 
 #[test]
 fn monitor_mode_suggests_ranges_that_authorize_the_unlisted_source() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     site.add_unlisted("203.0.113.10")?;
     site.add_unlisted("203.0.113.200")?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use filter_common::{DropReason, PassReason, Verdict};
 use ipnet::IpNet;
 use tests::{
-    cli::Apifence,
+    cli::{Apifence, words},
     front::{Front, inside, list, near, set, syn},
     loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
@@ -74,16 +74,10 @@ fn table_and_tries_and_a_scan_agree_list_after_list() -> Result<()> {
     let namespace = Namespace::new("node")?;
     add_interface(&namespace)?;
     let apifence = Apifence::new(&namespace)?;
-    apifence.ok(&[
-        "attach",
-        "--interface",
-        INTERFACE,
-        "--max-ranges",
-        "100000",
-        "--no-node-addresses",
-        "--authorized-ip-ranges",
-        "0.0.0.0/32",
-    ])?;
+    apifence.ok(&words(&format!(
+        "attach --interface {INTERFACE} --max-ranges 100000 --no-node-addresses \
+         --authorized-ip-ranges 0.0.0.0/32"
+    )))?;
     let mut filter = Filter::open(&apifence, namespace.ifindex(INTERFACE)?)?;
     let mut front = Front::open(&apifence)?;
     let wide = |texts: &[&str]| -> Vec<IpNet> {

@@ -13,7 +13,7 @@ use tests::{
 };
 
 /// Whether `status --check` succeeds, and its reasons if not.
-fn checks(filter: &Apifence<'_>) -> Result<(bool, String)> {
+fn checks(filter: &Apifence) -> Result<(bool, String)> {
     let ran = filter.run(&["status", "--check"])?;
     ensure!(
         ran.stdout.contains("\nranges file   "),
@@ -25,7 +25,7 @@ fn checks(filter: &Apifence<'_>) -> Result<(bool, String)> {
 }
 
 /// It fails, for exactly these reasons.
-fn does_not_check(filter: &Apifence<'_>, reasons: &[&str]) -> Result<()> {
+fn does_not_check(filter: &Apifence, reasons: &[&str]) -> Result<()> {
     let (yes, said) = checks(filter)?;
     ensure!(!yes, "it says yes");
     let each = said.lines().zip(reasons);
@@ -64,10 +64,10 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
     does_not_check(&filter, &["mode monitor"])?;
     // Monitor mode and a list that is off are right if the files say so.
     filter.ok(&["attach"])?;
-    ensure!(filter.json(&["status"])?["state"] == "monitoring");
+    ensure!(filter.status("state")? == "monitoring");
     yes()?;
     filter.ok(&["ranges", "clear"])?;
-    ensure!(filter.json(&["status"])?["state"] == "off");
+    ensure!(filter.status("state")? == "off");
     yes()?;
     fs::write(filter.config_file(), "prots = [6443]\n")?;
     let (good, said) = checks(&filter)?;
@@ -110,8 +110,7 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
 
 #[test]
 fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     fs::write(filter.ranges_file(), "192.0.2.2\n")?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     filter.boot()?;

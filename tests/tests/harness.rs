@@ -39,12 +39,8 @@ fn a_refusal_is_not_silence() -> Result<()> {
 fn a_foreign_program_attaches() -> Result<()> {
     let node = Namespace::new("node")?;
     let peer = Namespace::new("peer")?;
-    let end = |namespace| End {
-        namespace,
-        interface: "eth0",
-        addresses: &[],
-    };
-    veth(1500, end(&node), end(&peer))?;
+    let ends = [&node, &peer].map(|namespace| End::new(namespace, "eth0", &[]));
+    veth(1500, ends[0], ends[1])?;
     mounts::enter_private()?;
     let mut foreign = Foreign::load()?;
     let link = node.run(|| foreign.attach("eth0"))?;

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
     cli::{Apifence, FAILED, Ran, refused},
-    net::Echo,
     site::{ATTACH, Family, INTERFACE, Site},
+    strace::strace,
 };
 
 const PORT: u16 = 6443;
@@ -26,14 +26,11 @@ fn is_link_create(call: &str) -> bool {
 }
 
 /// The index, in its thread, of the first `BPF_LINK_CREATE` when `arguments` run.
-fn link_call(filter: &Apifence<'_>, arguments: &[&str]) -> Result<usize> {
+fn link_call(filter: &Apifence, arguments: &[&str]) -> Result<usize> {
     let log = filter.ranges_file().with_file_name("strace");
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-qq", "-e", "trace=bpf", "-o"])
-        .arg(&log);
-    let ran = filter.run_by(strace, arguments)?;
-    ensure!(ran.code == Some(0), "{ran}");
+    filter
+        .run_by(strace(&log, &["trace=bpf"]), arguments)?
+        .succeeded()?;
     let text = fs::read_to_string(&log)?;
     let calls = calls(&text);
     let is_link = |call: &&(&str, &str)| is_link_create(call.1);
@@ -44,19 +41,10 @@ fn link_call(filter: &Apifence<'_>, arguments: &[&str]) -> Result<usize> {
 }
 
 /// Runs `arguments`, with `error` for the first link.
-fn with_refusal(
-    filter: &Apifence<'_>,
-    arguments: &[&str],
-    error: &str,
-    call: usize,
-) -> Result<Ran> {
+fn with_refusal(filter: &Apifence, arguments: &[&str], error: &str, call: usize) -> Result<Ran> {
     let log = filter.ranges_file().with_file_name("strace");
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-qq", "-e", "trace=bpf", "-o"])
-        .arg(&log);
-    strace.arg("-e");
-    strace.arg(format!("inject=bpf:error={error}:when={call}"));
+    let inject = format!("inject=bpf:error={error}:when={call}");
+    let strace = strace(&log, &["trace=bpf", &inject]);
     let ran = filter.run_by(strace, arguments)?;
     let text = fs::read_to_string(&log)?;
     let injected: Vec<&str> = text
@@ -67,15 +55,13 @@ fn with_refusal(
     Ok(ran)
 }
 
-fn guard(filter: &Apifence<'_>) -> Result<Value> {
-    Ok(filter.json(&["status"])?["interfaces"][0].clone())
+fn guard(filter: &Apifence) -> Result<Value> {
+    Ok(filter.status("interfaces")?[0].clone())
 }
 
 #[test]
 fn any_refusal_by_the_driver_leads_to_generic_xdp() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let call = link_call(&filter, &ATTACH)?;
     assert_eq!(guard(&filter)?["native_refused"], Value::Null);
     filter.ok(&["detach"])?;
@@ -139,8 +125,7 @@ fn any_refusal_by_the_driver_leads_to_generic_xdp() -> Result<()> {
 #[test]
 fn the_drivers_own_words_are_shown() -> Result<()> {
     const WORDS: &str = "XDP expects number of rx queues not less than peer tx queues";
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     site.node
         .ip("link add few numrxqueues 1 numtxqueues 1 type veth peer name many numrxqueues 2 numtxqueues 2")?;
     site.node.ip("link set many up")?;
@@ -157,8 +142,7 @@ fn the_drivers_own_words_are_shown() -> Result<()> {
 /// Before any object is made: the kernel reports version 2.6 to a process with this personality.
 #[test]
 fn a_kernel_that_is_too_old_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     for verb in ["attach", "run"] {
         let mut old = Command::new("setarch");
         old.arg("--uname-2.6");

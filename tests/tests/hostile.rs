@@ -15,10 +15,9 @@ use nix::{
 };
 use tests::{
     cli::{Apifence, FAILED, refused},
-    net::Echo,
     netns::Namespace,
     scrape::get,
-    site::{ATTACH, Family, INTERFACE, Site},
+    site::{Family, INTERFACE, Site},
     wait::until,
 };
 
@@ -56,9 +55,7 @@ impl Drop for Bound<'_> {
 
 #[test]
 fn no_success_is_reported_if_the_file_cannot_be_replaced() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let file = filter.ranges_file().to_owned();
     let before = filter.json(&["ranges", "list"])?["ranges"]
         .as_array()
@@ -79,10 +76,8 @@ fn no_success_is_reported_if_the_file_cannot_be_replaced() -> Result<()> {
         ] {
             let ran = filter.run(command)?;
             refused(&ran, FAILED, &[words])?;
-            ensure!(
-                !ran.stderr.contains("added") && ran.stderr.contains("nothing changed"),
-                "{ran}"
-            );
+            ran.stderr_has(&["nothing changed"])?;
+            ran.stderr_lacks(&["added"])?;
             ensure!(fs::read_to_string(&file)? == LIST, "{ran}");
         }
         // A change that leaves the file as it is needs no other file.
@@ -147,8 +142,7 @@ fn a_rewrite_keeps_the_owner_of_the_file() -> Result<()> {
         &["ranges", "rollback"],
         &["ranges", "clear"],
     ] {
-        let ran = filter.run(command)?;
-        ensure!(ran.code == Some(0), "{ran}");
+        let ran = filter.run(command)?.succeeded()?;
         assert_eq!(own()?, before, "{ran}");
     }
     Ok(())
@@ -169,9 +163,7 @@ fn clean(what: &str, text: &str) -> Result<()> {
 fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
     const EVIL: &str = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{7f}\u{202e}\u{2066}\u{200b}\u{feff}\t";
     const NAME: &str = "e\x1b[31mvil\x07";
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut add = Command::new("ip");
     add.args(["link", "add", NAME, "type", "veth", "peer", "name", "other"]);
     let added = site.node.output(&mut add)?;
@@ -180,8 +172,7 @@ fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
     up.args(["link", "set", NAME, "up"]);
     ensure!(site.node.output(&mut up)?.status.success());
     fs::write(filter.ranges_file(), format!("{LIST}192.0.2.1 # {EVIL}\n"))?;
-    let attached = filter.run(&["attach", "--interface", INTERFACE, "--interface", NAME])?;
-    ensure!(attached.code == Some(0), "{attached}");
+    filter.ok(&["attach", "--interface", INTERFACE, "--interface", NAME])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let list = filter.ok(&["ranges", "list"])?;
     ensure!(list.contains(r"\u{1b}]0;owned\u{7}"), "{list}");

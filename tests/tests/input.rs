@@ -7,14 +7,12 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use snapshot::{all, same};
+use snapshot::same;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
-    net::Echo,
     netns::Namespace,
-    scrape::{get, ready},
+    scrape::{get, ready, until_not_ready},
     site::{ATTACH, Family, INTERFACE, Site},
-    wait::until,
 };
 
 /// The list in the file before each attempt.
@@ -151,7 +149,7 @@ fn a_list_is_typed_in_any_way() -> Result<()> {
 }
 
 /// Sets the list from another file that holds `bytes`.
-fn set_from(filter: &Apifence<'_>, name: &str, bytes: &[u8]) -> Result<Ran> {
+fn set_from(filter: &Apifence, name: &str, bytes: &[u8]) -> Result<Ran> {
     fs::write(filter.ranges_file(), LIST)?;
     let file = filter.ranges_file().with_file_name(name);
     fs::write(&file, bytes)?;
@@ -278,9 +276,7 @@ fn errors_in_a_file_are_named() -> Result<()> {
 
 #[test]
 fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     ready(&site.node, &mut daemon)?;
@@ -293,9 +289,7 @@ fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
         log.contains("and 299,990 more like these") && log.len() < LITTLE,
         "{log}"
     );
-    until("it is not ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 503)
-    })?;
+    until_not_ready(&site.node)?;
     let body = get(&site.node, "/readyz")?.body;
     ensure!(
         body.contains("and 299,990 more like these") && body.len() < LITTLE,
@@ -325,9 +319,7 @@ fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
 
 #[test]
 fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let once: String = (0..1900)
         .map(|n| format!("10.0.{}.{}\n", n / 256, n % 256))
         .collect();
@@ -335,11 +327,8 @@ fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
         filter.ranges_file(),
         format!("{once}{once}198.51.100.0/24\n"),
     )?;
-    let ran = filter.run(&ATTACH[..3])?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("listed twice"),
-        "{ran}"
-    );
+    let ran = filter.run(&ATTACH[..3])?.succeeded()?;
+    ran.stderr_has(&["listed twice"])?;
     site.admin_gets_in(Family::V4, PORT)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let many: String = (0..3501)
@@ -358,27 +347,21 @@ fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
 fn a_list_shows_the_sources_that_it_authorizes() -> Result<()> {
     let node = Namespace::new("node")?;
     let filter = Apifence::new(&node)?;
-    let said = all(
-        &filter,
-        &[
-            &["ranges", "set", "0.0.0.0/1,128.0.0.0/1", "--dry-run"],
-            &["ranges", "set", "::/1,8000::/1", "--dry-run"],
-            &["ranges", "set", "2000::/3", "--dry-run"],
-            &["ranges", "set", "13.0.0.0/8,52.0.0.0/9", "--dry-run"],
-            &["ranges", "set", "0.0.0.0/1", "--dry-run"],
-            &["ranges", "set", "203.0.0.0/16,10.0.0.0/8", "--dry-run"],
-        ],
-    )?;
+    let said = filter.run_all(&[
+        &["ranges", "set", "0.0.0.0/1,128.0.0.0/1", "--dry-run"],
+        &["ranges", "set", "::/1,8000::/1", "--dry-run"],
+        &["ranges", "set", "2000::/3", "--dry-run"],
+        &["ranges", "set", "13.0.0.0/8,52.0.0.0/9", "--dry-run"],
+        &["ranges", "set", "0.0.0.0/1", "--dry-run"],
+        &["ranges", "set", "203.0.0.0/16,10.0.0.0/8", "--dry-run"],
+    ])?;
     same("input-whom-a-list-lets-in", &filter, &said);
     Ok(())
 }
 
 #[test]
 fn times_are_parsed_as_meant_or_refused() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let text = format!(
         "{LIST}203.0.113.0/24 expires=9999-12-31T23:59:59Z\n192.0.2.0/25 expires=2400-01-01T00:00:00Z\n"
     );
@@ -387,10 +370,7 @@ fn times_are_parsed_as_meant_or_refused() -> Result<()> {
     site.unlisted_gets_in(Family::V4, PORT)?;
     // The kernel has the file's policy: no change is left to make.
     let ran = filter.run(&["ranges", "reload"])?;
-    ensure!(
-        ran.stderr.contains("0 added, 0 removed, 4 unchanged\n"),
-        "{ran}"
-    );
+    ran.stderr_has(&["0 added, 0 removed, 4 unchanged\n"])?;
     ensure!(!ran.stderr.contains("another expiry"), "{ran}");
     assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
     let list = filter.ok(&["ranges", "list"])?;

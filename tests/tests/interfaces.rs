@@ -25,20 +25,16 @@ const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 fn plug_in(node: &Namespace, client: &Namespace, name: &str, number: u8) -> Result<()> {
     veth(
         1500,
-        End {
-            namespace: node,
-            interface: name,
-            addresses: &[&format!("10.9.{number}.1/24")],
-        },
-        End {
-            namespace: client,
-            interface: &format!("c{number}"),
-            addresses: &[&format!("10.9.{number}.20/24")],
-        },
+        End::new(node, name, &[&format!("10.9.{number}.1/24")]),
+        End::new(
+            client,
+            &format!("c{number}"),
+            &[&format!("10.9.{number}.20/24")],
+        ),
     )
 }
 
-fn started(node: &Namespace, filter: &Apifence<'_>, arguments: &[&str]) -> Result<Background> {
+fn started(node: &Namespace, filter: &Apifence, arguments: &[&str]) -> Result<Background> {
     fs::write(filter.ranges_file(), "192.0.2.10\n")?;
     let mut daemon = filter.start(&[&["run"], arguments].concat())?;
     ready(node, &mut daemon)?;
@@ -278,12 +274,11 @@ fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
 
 #[test]
 fn addresses_of_pods_change_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     fs::write(filter.ranges_file(), LIST)?;
     let daemon = filter.start(&["run", "--interface", INTERFACE])?;
     is_ready(&site.node)?;
-    let generation = || Ok::<_, anyhow::Error>(filter.json(&["status"])?["generation"].clone());
+    let generation = || Ok::<_, anyhow::Error>(filter.status("generation")?);
     let before = generation()?;
     for number in 0..6 {
         let pair = format!("pod{number} type veth peer name peer{number}");

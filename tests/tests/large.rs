@@ -14,7 +14,7 @@ use nix::pty::openpty;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
     loaded::{self, Filter, add_interface},
-    net::{Echo, silent},
+    net::silent,
     netns::Namespace,
     packets::V4,
     site::{ADMIN, ATTACH, Family, NODE, Site, at, ip},
@@ -51,9 +51,7 @@ fn with_input(site: &Site, mut command: Command, input: &str) -> Result<Ran> {
 fn a_large_list_is_enforced_whether_from_a_file_or_standard_input() -> Result<()> {
     const ENTRIES: u32 = 20_000;
     const MAX: [&str; 2] = ["--max-ranges", "20000"];
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     filter.ok(&[&ATTACH[..], &MAX].concat())?;
     let text = list(ENTRIES);
     let file = filter.ranges_file().with_file_name("large");
@@ -103,9 +101,7 @@ fn a_large_list_is_enforced_whether_from_a_file_or_standard_input() -> Result<()
 
 #[test]
 fn a_bad_input_is_refused_by_its_name_and_changes_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let before = fs::read_to_string(filter.ranges_file())?;
     for (text, words) in [
         ("", ["standard input:", "no range"]),
@@ -138,9 +134,7 @@ fn a_bad_input_is_refused_by_its_name_and_changes_nothing() -> Result<()> {
 /// Another writer makes the change take more than a second.
 #[test]
 fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let file = filter.ranges_file().with_file_name("large");
     fs::write(&file, list(3_000))?;
 

@@ -6,7 +6,7 @@ use std::{fs, process::Command};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::{
-    cli::{Apifence, INPUT, refused},
+    cli::{INPUT, refused},
     net::{Echo, exchange},
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, NODE, Site, UNLISTED},
     wait::PATIENCE,
@@ -27,9 +27,7 @@ fn cut(change: &Value) -> Vec<String> {
 
 #[test]
 fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let _neighbour = Echo::new(&site.node, PORT + 1)?;
     filter.ok(&ATTACH)?;
     filter.ok(&["ranges", "add", UNLISTED[0], UNLISTED[1]])?;
@@ -73,11 +71,8 @@ fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
         exchange(open, PATIENCE)?;
     }
 
-    let ran = filter.run(&remove)?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("2 of 4"),
-        "{ran}"
-    );
+    let ran = filter.run(&remove)?.succeeded()?;
+    ran.stderr_has(&["2 of 4"])?;
     for open in &mut unlisted_sources {
         filter.cuts(open)?;
     }
@@ -90,9 +85,7 @@ fn a_change_names_the_connections_that_it_cuts() -> Result<()> {
 
 #[test]
 fn cutting_every_client_needs_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     // Before the first attach every client can be connected.
     let mut unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     let ran = filter.run(&ATTACH)?;
@@ -102,18 +95,17 @@ fn cutting_every_client_needs_force() -> Result<()> {
         &["cuts every established client", "connections: 1"],
     )?;
     exchange(&mut unlisted, PATIENCE)?;
-    ensure!(filter.json(&["status"])?["state"] == "detached");
+    ensure!(filter.status("state")? == "detached");
     ensure!(!filter.ranges_file().exists());
     // Monitor mode cuts no connection.
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     exchange(&mut unlisted, PATIENCE)?;
     let mut admin = site.admin_gets_in(Family::V6, PORT)?;
     // If one client stays, it needs no `--force`.
-    let ran = filter.run(&[&ATTACH[..], &["--mode", "enforce"]].concat())?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("1 of 2"),
-        "{ran}"
-    );
+    let ran = filter
+        .run(&[&ATTACH[..], &["--mode", "enforce"]].concat())?
+        .succeeded()?;
+    ran.stderr_has(&["1 of 2"])?;
     filter.cuts(&mut unlisted)?;
     exchange(&mut admin, PATIENCE)?;
 
@@ -137,10 +129,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
 
 #[test]
 fn blocking_ones_own_shell_needs_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let mut other = site.admin_gets_in(Family::V6, PORT)?;
     let from_ssh = |words: &[&str]| {
         let mut by = Command::new("env");
@@ -156,16 +145,10 @@ fn blocking_ones_own_shell_needs_force() -> Result<()> {
     )?;
     // It does not block an operator from another network, nor one with `--force`.
     ensure!(filter.run(&[&remove[..], &["--dry-run"]].concat())?.code == Some(0));
-    let ran = from_ssh(&[&remove[..], &["--force"]].concat())?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("is shut out"),
-        "{ran}"
-    );
+    let ran = from_ssh(&[&remove[..], &["--force"]].concat())?.succeeded()?;
+    ran.stderr_has(&["is shut out"])?;
     // The address is blocked already, so the change takes nothing from it.
-    let ran = from_ssh(&["ranges", "add", "192.0.2.128/25"])?;
-    ensure!(
-        ran.code == Some(0) && !ran.stderr.contains("shut out"),
-        "{ran}"
-    );
+    let ran = from_ssh(&["ranges", "add", "192.0.2.128/25"])?.succeeded()?;
+    ran.stderr_lacks(&["shut out"])?;
     exchange(&mut other, PATIENCE).map_err(Into::into)
 }

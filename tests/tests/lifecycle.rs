@@ -5,8 +5,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use tests::{
-    cli::Apifence,
-    net::{Echo, SynSender, Transfer, tcp_counter},
+    cli::words,
+    net::{SynSender, Transfer, tcp_counter},
+    peer::Peer,
     site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait,
 };
@@ -25,9 +26,7 @@ fn with<'a>(verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn the_port_stays_filtered_when_every_process_is_killed() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
 
     let mut daemon = filter.start(&with("run", &[]))?;
@@ -42,7 +41,7 @@ fn the_port_stays_filtered_when_every_process_is_killed() -> Result<()> {
         site.admin_gets_in(family, PORT)?;
     }
     tests::net::exchange(&mut connection, wait::PATIENCE)?;
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    assert_eq!(filter.status("state")?, "enforcing");
 
     // Neither a lock nor a half-done change blocks the next command.
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
@@ -56,9 +55,7 @@ fn the_port_stays_filtered_when_every_process_is_killed() -> Result<()> {
 #[test]
 fn a_change_killed_half_way_opens_nothing() -> Result<()> {
     const KILLS: u32 = 16;
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     let started = Instant::now();
     filter.ok(&with("attach", &[]))?;
@@ -103,7 +100,7 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
         std::thread::sleep(whole * kill / KILLS);
         attach.signal(Signal::SIGKILL)?;
         attach.wait()?;
-        let state = filter.json(&["status"])?["state"].clone();
+        let state = filter.status("state")?;
         site.admin_gets_in(Family::V4, PORT)?;
         match state.as_str() {
             Some("detached") => drop(site.unlisted_gets_in(Family::V4, PORT)?),
@@ -120,9 +117,7 @@ fn a_change_killed_half_way_opens_nothing() -> Result<()> {
 
 #[test]
 fn run_leaves_the_filter_on_unless_told_to_take_it_off() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     for (signal, more, stays) in [
         (Signal::SIGTERM, &[][..], true),
         (Signal::SIGINT, &["-v"], true),
@@ -147,8 +142,7 @@ fn run_leaves_the_filter_on_unless_told_to_take_it_off() -> Result<()> {
 
 #[test]
 fn run_shows_the_programs_log_on_request() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut daemon = filter.start(&with("run", &["-v"]))?;
     daemon.line(|line| line.contains("guarding"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
@@ -159,9 +153,7 @@ fn run_shows_the_programs_log_on_request() -> Result<()> {
 /// A second `attach` and changes of the list go unnoticed by every client.
 #[test]
 fn changes_leave_no_gap() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let server = Echo::new(&site.node, PORT)?;
+    let (site, filter, server) = Site::unguarded_server(PORT)?;
     let answers = || tcp_counter(&site.unlisted, "InSegs");
     site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&with("attach", &[]))?;
@@ -182,14 +174,7 @@ fn changes_leave_no_gap() -> Result<()> {
             1 => filter.ok(&["ranges", "add", "192.0.2.128/25"])?,
             _ => filter.ok(&with(
                 "attach",
-                &[
-                    "--port",
-                    "443",
-                    "--port",
-                    "6443",
-                    "--cluster-cidrs",
-                    "10.0.0.0/8",
-                ],
+                &words("--port 443 --port 6443 --cluster-cidrs 10.0.0.0/8"),
             ))?,
         };
         // Counters are kept: they only grow.
@@ -234,22 +219,8 @@ fn changes_leave_no_gap() -> Result<()> {
 
 #[test]
 fn interfaces_are_guarded_one_by_one() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    let peer = tests::netns::Namespace::new("peer")?;
-    let end = |namespace, addresses| tests::netns::End {
-        namespace,
-        interface: "eth1",
-        addresses,
-    };
-    tests::netns::veth(
-        1500,
-        end(&site.node, &["10.9.0.1/24"]),
-        end(&peer, &["10.9.0.2/24"]),
-    )?;
-    let peer_gets_in = || tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).map(drop);
-    let peer_is_silenced = || tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT));
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    let peer = Peer::new(&site)?;
     let guarded = || {
         let status = filter.json(&["status"])?;
         let interfaces = status["interfaces"]
@@ -263,46 +234,32 @@ fn interfaces_are_guarded_one_by_one() -> Result<()> {
                 .collect::<Vec<_>>(),
         )
     };
-    peer_gets_in()?;
+    peer.gets_in(PORT)?;
 
     filter.ok(&with("attach", &[]))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    peer_gets_in()?;
+    peer.gets_in(PORT)?;
 
     filter.ok(&with("attach", &["--interface", "eth1"]))?;
     assert_eq!(guarded()?, ["eth0", "eth1"]);
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    peer_is_silenced()?;
+    peer.is_silenced(PORT)?;
 
     filter.ok(&["detach", "--interface", "eth0"])?;
     assert_eq!(guarded()?, ["eth1"]);
     site.unlisted_gets_in(Family::V4, PORT)?;
-    peer_is_silenced()?;
+    peer.is_silenced(PORT)?;
 
     filter.ok(&["detach", "--interface", "eth1"])?;
-    peer_gets_in()?;
-    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    peer.gets_in(PORT)?;
+    assert_eq!(filter.status("state")?, "detached");
     Ok(())
 }
 
 #[test]
 fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let peer = tests::netns::Namespace::new("peer")?;
-    let end = |namespace, addresses| tests::netns::End {
-        namespace,
-        interface: "eth1",
-        addresses,
-    };
-    let plug_in = || {
-        tests::netns::veth(
-            1500,
-            end(&site.node, &["10.9.0.1/24"]),
-            end(&peer, &["10.9.0.2/24"]),
-        )
-    };
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    let peer = Peer::unplugged()?;
     let attach = [
         "attach",
         "--interface",
@@ -311,10 +268,10 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
         ADMIN_RANGES,
     ];
 
-    plug_in()?;
-    tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.plug_in(&site)?;
+    peer.gets_in(PORT)?;
     filter.ok(&attach)?;
-    tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.is_silenced(PORT)?;
     site.node.ip("link delete eth1")?;
     let status = filter.ok(&["status"])?;
     assert!(status.starts_with("detached"), "{status}");
@@ -324,13 +281,13 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     );
     filter.ok(&["stats"])?;
 
-    plug_in()?;
-    tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.plug_in(&site)?;
+    peer.gets_in(PORT)?;
     filter.ok(&attach)?;
-    tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.is_silenced(PORT)?;
     // The remains of the previous interface cause no warning now.
     let status = filter.ok(&["status"])?;
     assert!(!status.contains("is gone"), "{status}");
     filter.ok(&["detach"])?;
-    tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).map(drop)
+    peer.gets_in(PORT).map(drop)
 }

@@ -5,18 +5,15 @@ use std::{fs, process::Command};
 use anyhow::{Result, ensure};
 use filter_common::layout::LAYOUT_VERSION;
 use tests::{
-    cli::{Apifence, FAILED, INPUT, refused},
+    cli::{FAILED, INPUT, refused, words},
     foreign::Foreign,
-    net::Echo,
-    netns::Namespace,
+    peer::Peer,
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED},
 };
 
 #[test]
 fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&ATTACH)?;
     let good = fs::read(filter.ranges_file())?;
@@ -73,9 +70,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
 
 #[test]
 fn bad_input_changes_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let file = fs::read_to_string(filter.ranges_file())?;
     let in_force = filter.json(&["ranges", "list"])?;
     let bad: [(&[&str], &[&str]); 12] = [
@@ -100,44 +95,21 @@ fn bad_input_changes_nothing() -> Result<()> {
         (&["ranges", "set", "0.0.0.0/32,192.0.2.1"], &["0.0.0.0/32"]),
         (&["ranges", "remove", "192.0.2.77"], &["192.0.2.77"]),
         (
-            &[
-                "attach",
-                "--interface",
-                INTERFACE,
-                "--authorized-ip-ranges",
-                "1.2.3.4/8",
-            ],
+            &words("attach --interface eth0 --authorized-ip-ranges 1.2.3.4/8"),
             &["1.2.3.4/8"],
         ),
         (
-            &[
-                "attach",
-                "--interface",
-                INTERFACE,
-                "--destination",
-                "1.2.3.4/8",
-            ],
+            &words("attach --interface eth0 --destination 1.2.3.4/8"),
             &["1.2.3.4/8", "--destination"],
         ),
         (
             &["attach", "--interface", INTERFACE, "--max-ranges", "1"],
             &["2", "1"],
         ),
-        (
-            &[
-                "attach",
-                "--interface",
-                INTERFACE,
-                "--authorized-ip-ranges",
-                ADMIN_RANGES,
-                "--max-ranges",
-                "1",
-            ],
-            &["2", "1"],
-        ),
+        (&[&ATTACH[..], &["--max-ranges", "1"]].concat(), &["2", "1"]),
     ];
-    for (command, words) in bad {
-        refused(&filter.run(command)?, INPUT, words)?;
+    for (command, named) in bad {
+        refused(&filter.run(command)?, INPUT, named)?;
         assert_eq!(
             fs::read_to_string(filter.ranges_file())?,
             file,
@@ -172,10 +144,7 @@ fn bad_input_changes_nothing() -> Result<()> {
 /// written.
 #[test]
 fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(443)?;
     let file = fs::read_to_string(filter.ranges_file())?;
     let unchanged = |command: &[&str]| {
         refused(&filter.run(command)?, FAILED, &[])?;
@@ -208,13 +177,10 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
     mount("-o remount,bind,ro")?;
     unchanged(&add)?;
     unchanged(&["ranges", "clear"])?;
-    unchanged(&[
-        "attach",
-        "--interface",
-        INTERFACE,
-        "--authorized-ip-ranges",
-        UNLISTED[0],
-    ])?;
+    unchanged(&words(&format!(
+        "attach --interface {INTERFACE} --authorized-ip-ranges {0}",
+        UNLISTED[0]
+    )))?;
     ensure!(
         Command::new("umount").arg(&folder).status()?.success(),
         "umount failed"
@@ -230,32 +196,18 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
     assert_eq!(fs::read_to_string(filter.ranges_file())?, file);
     fs::rename(&hidden, maps.join("SOURCES_V6"))?;
     // A foreign program on one of two interfaces.
-    let peer = Namespace::new("peer")?;
-    let end = |namespace| tests::netns::End {
-        namespace,
-        interface: "eth1",
-        addresses: &[],
-    };
-    tests::netns::veth(1500, end(&site.node), end(&peer))?;
+    let _peer = Peer::new(&site)?;
     let mut foreign = Foreign::load()?;
     let _link = site.node.run(|| foreign.attach("eth1"))?;
-    unchanged(&[
-        "attach",
-        "--interface",
-        "eth0,eth1",
-        "--authorized-ip-ranges",
-        UNLISTED[0],
-    ])?;
+    unchanged(&words(&format!(
+        "attach --interface eth0,eth1 --authorized-ip-ranges {0}",
+        UNLISTED[0]
+    )))?;
     // A mode that the last of two links cannot change to.
-    unchanged(&[
-        "attach",
-        "--interface",
-        INTERFACE,
-        "--xdp-mode",
-        "generic",
-        "--authorized-ip-ranges",
-        UNLISTED[0],
-    ])?;
+    unchanged(&words(&format!(
+        "attach --interface {INTERFACE} --xdp-mode generic --authorized-ip-ranges {0}",
+        UNLISTED[0]
+    )))?;
 
     filter.ok(&add)?;
     site.unlisted_gets_in(Family::V4, 443).map(drop)
@@ -263,9 +215,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
 
 #[test]
 fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let addresses: Vec<_> = (1..=12).map(|host| format!("192.0.2.{host}")).collect();
     let mut writers = Vec::new();
     for address in &addresses {
@@ -287,7 +237,8 @@ fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
         );
     }
     assert!(
-        filter.json(&["status"])?["drift"]
+        filter
+            .status("drift")?
             .as_array()
             .is_some_and(Vec::is_empty)
     );
@@ -302,7 +253,7 @@ fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
         &["lock", &format!("process {}", std::process::id())],
     )?;
     // Commands that only read still work.
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    assert_eq!(filter.status("state")?, "enforcing");
     lock.unlock()?;
     filter.ok(&["ranges", "clear"]).map(drop)
 }

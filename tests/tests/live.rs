@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use tests::{
-    cli::Apifence,
+    cli::{Apifence, words},
     net::{Echo, Transfer, exchange, open, silent},
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
 };
@@ -20,8 +20,7 @@ fn generic_filter_guards_both_ports_and_families() -> Result<()> {
 }
 
 fn guards_both_ports_and_families(xdp_mode: &str) -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _servers = PORTS.map(|port| [Echo::new(&site.node, port), Echo::new(&site.node, port + 1)]);
     let everyone_gets_in = || {
         for family in Family::BOTH {
@@ -59,16 +58,14 @@ fn guards_both_ports_and_families(xdp_mode: &str) -> Result<()> {
     neighbours_are_open()?;
 
     filter.ok(&["detach"])?;
-    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    assert_eq!(filter.status("state")?, "detached");
     everyone_gets_in()?;
     neighbours_are_open()
 }
 
 #[test]
 fn a_range_added_lets_in_and_its_removal_cuts_the_open_connection() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     site.unlisted_gets_in(Family::V4, 6443)?;
     filter.ok(&ATTACH)?;
     let admin = Transfer::new(&site.admin, ip(ADMIN[0]), at(NODE[0], 6443))?;
@@ -90,9 +87,7 @@ fn a_range_added_lets_in_and_its_removal_cuts_the_open_connection() -> Result<()
 
 #[test]
 fn an_entry_authorizes_no_neighbour() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     let inside = [
         "198.51.100.0",
         "198.51.100.255",
@@ -130,8 +125,7 @@ fn an_entry_authorizes_no_neighbour() -> Result<()> {
 
 #[test]
 fn the_nodes_own_connections_get_their_replies() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut servers = Vec::new();
     for port in PORTS {
         servers.push(Echo::new(&site.unlisted, port)?);
@@ -161,9 +155,7 @@ fn the_nodes_own_connections_get_their_replies() -> Result<()> {
 #[test]
 fn destinations_narrow_the_filter() -> Result<()> {
     const OTHER: &str = "192.0.2.99";
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     site.add_node(OTHER)?;
     let unlisted = ip(UNLISTED[0]);
     open(&site.unlisted, unlisted, at(NODE[0], 6443))?;
@@ -189,8 +181,7 @@ fn destinations_narrow_the_filter() -> Result<()> {
 
 #[test]
 fn other_ports_can_be_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _servers = [6443, 8443, 65535].map(|port| Echo::new(&site.node, port));
     for port in [6443, 8443, 65535] {
         site.unlisted_gets_in(Family::V6, port)?;
@@ -205,13 +196,11 @@ fn other_ports_can_be_named() -> Result<()> {
 
 #[test]
 fn monitor_mode_counts_and_drops_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     site.unlisted_gets_in(Family::V4, 6443)?;
 
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
-    assert_eq!(filter.json(&["status"])?["state"], "monitoring");
+    assert_eq!(filter.status("state")?, "monitoring");
     for family in Family::BOTH {
         let before = filter.packets("would_drop", "unauthorized")?;
         site.admin_gets_in(family, 6443)?;
@@ -238,9 +227,7 @@ fn monitor_mode_counts_and_drops_nothing() -> Result<()> {
 
 #[test]
 fn the_empty_list_opens_and_says_so() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     site.unlisted_gets_in(Family::V4, 6443)?;
     for off in [&["ranges", "clear"][..], &["ranges", "set", "", "--force"]] {
         filter.ok(&ATTACH)?;
@@ -255,18 +242,16 @@ fn the_empty_list_opens_and_says_so() -> Result<()> {
             first.to_lowercase().contains("off"),
             "status starts with `{first}`"
         );
-        assert_eq!(filter.json(&["status"])?["state"], "off");
+        assert_eq!(filter.status("state")?, "off");
     }
     filter.ok(&["ranges", "add", "198.51.100.0/24"])?;
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    assert_eq!(filter.status("state")?, "enforcing");
     site.unlisted_is_dropped(Family::V4, 6443, &filter)
 }
 
 #[test]
 fn a_range_without_addresses_blocks_every_source() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     site.admin_gets_in(Family::V4, 6443)?;
     filter.ok(&ATTACH)?;
     let mut connections = [
@@ -275,7 +260,7 @@ fn a_range_without_addresses_blocks_every_source() -> Result<()> {
     ];
 
     filter.ok(&["ranges", "set", "0.0.0.0/32", "--force"])?;
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    assert_eq!(filter.status("state")?, "enforcing");
     for family in Family::BOTH {
         silent(
             &site.admin,
@@ -298,15 +283,9 @@ fn a_range_without_addresses_blocks_every_source() -> Result<()> {
 
 #[test]
 fn implicit_sources_get_in() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     site.unlisted_gets_in(Family::V4, 6443)?;
-    for option in [
-        "--outbound-ips",
-        "--outbound-ip-prefixes",
-        "--cluster-cidrs",
-    ] {
+    for option in words("--outbound-ips --outbound-ip-prefixes --cluster-cidrs") {
         filter.ok(&ATTACH)?;
         site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
         filter.ok(&[&ATTACH[..], &[option, UNLISTED[0]]].concat())?;

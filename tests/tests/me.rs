@@ -5,21 +5,20 @@ use std::{fs, process::Command};
 use anyhow::{Result, ensure};
 use tests::{
     cli::{Apifence, INPUT, Ran, refused},
-    net::Echo,
-    site::{ATTACH, Family, NODE, Site, UNLISTED},
+    site::{Family, NODE, Site, UNLISTED},
 };
 
 const PORT: u16 = 6443;
 
 /// Runs it in a shell with this value of `SSH_CONNECTION`.
-fn from(filter: &Apifence<'_>, client: &str, arguments: &[&str]) -> Result<Ran> {
+fn from(filter: &Apifence, client: &str, arguments: &[&str]) -> Result<Ran> {
     let mut by = Command::new("env");
     by.arg(format!("SSH_CONNECTION={client}"));
     filter.run_by(by, arguments)
 }
 
 /// Runs it through `sudo`, which does not pass the variable on.
-fn through_sudo(filter: &Apifence<'_>, client: &str, arguments: &[&str]) -> Result<Ran> {
+fn through_sudo(filter: &Apifence, client: &str, arguments: &[&str]) -> Result<Ran> {
     let mut by = Command::new("env");
     by.arg(format!("SSH_CONNECTION={client}"));
     by.args(["sh", "-c", "env -u SSH_CONNECTION \"$@\"; exit $?", "sh"]);
@@ -35,10 +34,7 @@ fn unlisted(family: Family) -> String {
 
 #[test]
 fn me_is_the_source_address_of_the_session() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let add = [
         "ranges",
         "add",
@@ -54,11 +50,7 @@ fn me_is_the_source_address_of_the_session() -> Result<()> {
         ensure!(ran.code == Some(1) && ran.stdout.contains(address), "{ran}");
         let ran = through_sudo(&filter, &unlisted(family), &add)?;
         ensure!(ran.code == Some(0), "{ran}");
-        ensure!(
-            ran.stderr
-                .contains(&format!("note: `me` is {address}, where")),
-            "{ran}"
-        );
+        ran.stderr_has(&[&format!("note: `me` is {address}, where")])?;
         site.unlisted_gets_in(family, PORT)?;
         let file = fs::read_to_string(filter.ranges_file())?;
         ensure!(
@@ -86,9 +78,7 @@ fn me_is_the_source_address_of_the_session() -> Result<()> {
 
 #[test]
 fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let before = fs::read_to_string(filter.ranges_file())?;
     for (client, word) in [
         ("", "no `SSH_CONNECTION`"),
@@ -112,11 +102,9 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
         &filter,
         "fe80::1%eth0 50000 fe80::2%eth0 22",
         &["ranges", "add", "me"],
-    )?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("`me` is fe80::1,"),
-        "{ran}"
-    );
+    )?
+    .succeeded()?;
+    ran.stderr_has(&["`me` is fe80::1,"])?;
     filter.ok(&["ranges", "remove", "fe80::1"])?;
     // It is a word, and not a prefix of one; in a file it is invalid.
     for (arguments, word) in [

@@ -7,17 +7,16 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tests::{
     cli::{Apifence, FAILED, Ran, refused},
-    net::Echo,
-    site::{ADMIN_RANGES, ATTACH, Family, Site, UNLISTED},
+    site::{ADMIN_RANGES, Family, Site, UNLISTED},
+    strace::{NO_LOG, strace},
     wait::{until, while_it_lasts},
 };
 
 const PORT: u16 = 6443;
 
 /// Runs it, and requires exit code 0 and all of `words` in the output.
-fn reports(filter: &Apifence<'_>, command: &[&str], words: &[&str]) -> Result<Ran> {
-    let ran = filter.run(command)?;
-    ensure!(ran.code == Some(0), "{ran}");
+fn reports(filter: &Apifence, command: &[&str], words: &[&str]) -> Result<Ran> {
+    let ran = filter.run(command)?.succeeded()?;
     for word in words {
         ensure!(ran.stderr.contains(word), "`{word}` is not said; {ran}");
     }
@@ -25,21 +24,18 @@ fn reports(filter: &Apifence<'_>, command: &[&str], words: &[&str]) -> Result<Ra
 }
 
 /// The lists that `ranges history` shows.
-fn history(filter: &Apifence<'_>) -> Result<Vec<Value>> {
+fn history(filter: &Apifence) -> Result<Vec<Value>> {
     let report = filter.json(&["ranges", "history"])?;
     Ok(report["lists"].as_array().cloned().unwrap_or_default())
 }
 
-fn text(filter: &Apifence<'_>) -> Result<String> {
+fn text(filter: &Apifence) -> Result<String> {
     Ok(fs::read_to_string(filter.ranges_file())?)
 }
 
 #[test]
 fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let add = ["ranges", "add", UNLISTED[0], "--comment", "home"];
     let said = ["+203.0.113.9/32 (home), until 20"];
     while_it_lasts(|time| {
@@ -82,9 +78,7 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
 
 #[test]
 fn an_expiry_without_effect_is_reported() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let host = ["ranges", "add", UNLISTED[0], "--expires", "30d"];
     filter.ok(&host)?;
     let said = [
@@ -111,9 +105,7 @@ fn an_expiry_without_effect_is_reported() -> Result<()> {
 
 #[test]
 fn a_change_of_comments_alone_is_reported_and_kept() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let before = text(&filter)?;
     let add = ["ranges", "add", "198.51.100.0/24", "--comment", "office"];
     let change = filter.json(&add)?;
@@ -146,9 +138,7 @@ fn a_change_of_comments_alone_is_reported_and_kept() -> Result<()> {
 
 #[test]
 fn expired_entries_are_removed() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let past = "203.0.113.7 expires=2020-01-01T00:00:00Z # contractor\n";
     fs::write(filter.ranges_file(), format!("{}{past}", text(&filter)?))?;
     reports(
@@ -178,22 +168,17 @@ fn expired_entries_are_removed() -> Result<()> {
 
 #[test]
 fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter, _server) = Site::guarded_server(PORT)?;
     filter.ok(&["ranges", "add", "192.0.2.77"])?;
     let good = text(&filter)?;
     // Without another process, and after another one recovered: `run`, or another command.
     for settled in [false, true] {
         filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1s"])?;
-        until("the trial is over", || {
-            Ok(filter.json(&["status"])?["provisional"].is_null())
-        })?;
+        filter.until_status("provisional", ())?;
         if settled {
             filter.ok(&["ranges", "add", "192.0.2.77"])?;
         }
-        let before = filter.json(&["status"])?["generation"].clone();
+        let before = filter.status("generation")?;
         for _ in 0..2 {
             if !settled {
                 let ran = reports(
@@ -204,7 +189,7 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
                 ensure!(ran.stdout.is_empty(), "{ran}");
             }
             assert_eq!(text(&filter)?, good);
-            ensure!(filter.json(&["status"])?["generation"] == before);
+            ensure!(filter.status("generation")? == before);
         }
     }
     // A later change is the one that is rolled back.
@@ -218,11 +203,10 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
 
 /// Stops `apifence` at its first call of a kind on the ranges file's folder, so that an editor can
 /// save.
-fn stopped_at_sync(filter: &Apifence<'_>, arguments: &[&str], edit: &str) -> Result<Ran> {
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]);
+fn stopped_at_sync(filter: &Apifence, arguments: &[&str], edit: &str) -> Result<Ran> {
     // Of the new list, which is written next to the file.
-    strace.args(["inject=fsync:delay_enter=1500000:when=1"]);
+    let delay = "inject=fsync:delay_enter=1500000:when=1";
+    let strace = strace(NO_LOG, &["trace=fsync", delay]);
     let file = filter.ranges_file().to_owned();
     let new = file.with_file_name(".ranges.new");
     let edit = edit.to_owned();
@@ -238,10 +222,7 @@ fn stopped_at_sync(filter: &Apifence<'_>, arguments: &[&str], edit: &str) -> Res
 
 #[test]
 fn an_edit_that_is_saved_during_a_change_is_not_lost() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     for command in [
         &["ranges", "add", UNLISTED[0]][..],
         &["ranges", "set", "192.0.2.0/24", "--force"],
@@ -258,9 +239,7 @@ fn an_edit_that_is_saved_during_a_change_is_not_lost() -> Result<()> {
 
 #[test]
 fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
     let edit = format!("{}192.0.2.200 # edited\n", text(&filter)?);
     fs::write(filter.ranges_file(), &edit)?;
@@ -295,9 +274,7 @@ fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
 /// Without an edit the output mentions none.
 #[test]
 fn without_an_edit_none_is_reported() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     for command in [
         &["ranges", "add", "192.0.2.7", "--confirm-within", "1h"][..],
         &["confirm"],
@@ -314,9 +291,7 @@ fn without_an_edit_none_is_reported() -> Result<()> {
 
 #[test]
 fn the_history_names_user_and_command() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let mut env = Command::new("env");
     env.args(["SUDO_USER=daemon", "SUDO_UID=1"]);
     filter.run_by(env, &["ranges", "add", UNLISTED[0]])?;
@@ -353,9 +328,7 @@ fn the_history_names_user_and_command() -> Result<()> {
 
 #[test]
 fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let run = [
         "run",
         "--interface",
@@ -370,9 +343,7 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
     };
     {
         let _daemon = filter.start(&run)?;
-        until("it is in force", || {
-            Ok(filter.json(&["status"])?["state"] == "enforcing")
-        })?;
+        filter.until_status("state", "enforcing")?;
         filter.ok(&["ranges", "add", UNLISTED[0]])?;
         in_force()?;
     }
@@ -390,9 +361,7 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
 /// The output reports only this change, not an earlier one.
 #[test]
 fn a_change_that_changes_nothing_says_so() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     for comment in ["office", "head office", ""] {
         filter.ok(&["ranges", "add", "198.51.100.0/24", "--comment", comment])?;
         for command in [
@@ -414,8 +383,7 @@ fn a_change_that_changes_nothing_says_so() -> Result<()> {
 /// The words about entries do not depend on a filter.
 #[test]
 fn without_a_filter_the_output_is_the_same() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     let host = ["ranges", "add", UNLISTED[0], "--expires", "30d"];
     reports(&filter, &host, &["+203.0.113.9/32, until 20"])?;

@@ -13,7 +13,7 @@ use tests::{
     cli::{Apifence, Background},
     foreign::Foreign,
     kernel,
-    net::{Echo, ping},
+    net::ping,
     scrape::{ENDPOINT, Page, connect, get, ready, request, scrape},
     site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, Site, UNLISTED, ip},
     wait,
@@ -29,7 +29,7 @@ const RUN: [&str; 5] = [
 ];
 
 /// Starts `run`, in force and serving.
-fn start(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
+fn start(site: &Site, filter: &Apifence) -> Result<Background> {
     let mut daemon = filter.start(&RUN)?;
     ready(&site.node, &mut daemon)?;
     Ok(daemon)
@@ -50,9 +50,7 @@ fn listed(page: &Page) -> Option<f64> {
 
 #[test]
 fn a_scrape_shows_what_the_filter_does() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let _daemon = start(&site, &filter)?;
 
     let first = scrape(&site.node)?;
@@ -135,8 +133,7 @@ fn a_scrape_shows_what_the_filter_does() -> Result<()> {
 /// Only time passes: no process, no new generation.
 #[test]
 fn an_expired_range_is_not_counted() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _daemon = start(&site, &filter)?;
     filter.ok(&["ranges", "add", UNLISTED[0], "--expires", "2s"])?;
     wait::until("the range expires", || {
@@ -148,8 +145,7 @@ fn an_expired_range_is_not_counted() -> Result<()> {
 
 #[test]
 fn readiness_follows_the_kernel() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut daemon = start(&site, &filter)?;
     let state = || {
         let page = scrape(&site.node)?;
@@ -215,8 +211,7 @@ fn readiness_follows_the_kernel() -> Result<()> {
 
 #[test]
 fn other_requests_are_refused() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _daemon = start(&site, &filter)?;
     for path in ["/", "/metrics/", "/debug", "/metricsx"] {
         assert_eq!(get(&site.node, path)?.status, 404, "{path}");
@@ -236,9 +231,7 @@ fn other_requests_are_refused() -> Result<()> {
 
 #[test]
 fn a_taken_port_does_not_open_the_other() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let taken = site.node.run(|| TcpListener::bind(ENDPOINT))?;
     let mut daemon = filter.start(&RUN)?;
     let warning = daemon.line(|line| line.starts_with("warning: listen on"))?;
@@ -257,8 +250,7 @@ fn a_taken_port_does_not_open_the_other() -> Result<()> {
 /// With port 0 the kernel chooses the port, so the log must name it.
 #[test]
 fn a_port_that_the_kernel_chose_is_logged() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let anywhere = ["--metrics-listen", "127.0.0.1:0"];
     let mut daemon = filter.start(&[&RUN[..], &anywhere].concat())?;
     let line = daemon.line(|line| line.contains("metrics at"))?;
@@ -275,8 +267,7 @@ fn a_port_that_the_kernel_chose_is_logged() -> Result<()> {
 
 #[test]
 fn nothing_is_served_without_a_listen_address() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut daemon = filter.start(&[&RUN[..], &["--metrics-listen", "off"]].concat())?;
     daemon.line(|line| line.contains("guarding"))?;
     ping(&site.admin, ip(ADMIN[0]), ip(NODE[0]))?;
@@ -290,8 +281,7 @@ fn nothing_is_served_without_a_listen_address() -> Result<()> {
 fn clients_that_hang_cost_little_and_block_no_other_client() -> Result<()> {
     /// Maximum number of simultaneous connections.
     const SERVED: usize = 32;
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut daemon = start(&site, &filter)?;
     let descriptors = format!("/proc/{}/fd", daemon.pid());
     let open_files = || anyhow::Ok(fs::read_dir(&descriptors)?.count());
@@ -324,6 +314,6 @@ fn clients_that_hang_cost_little_and_block_no_other_client() -> Result<()> {
     clients.push(connect(&site.node)?);
     daemon.signal(Signal::SIGTERM)?;
     ends(&mut daemon)?;
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    assert_eq!(filter.status("state")?, "enforcing");
     Ok(())
 }

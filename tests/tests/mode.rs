@@ -11,28 +11,24 @@ use tests::{
     loaded::lapse,
     net::Echo,
     site::{ADMIN_RANGES, Family, INTERFACE, Site, UNLISTED},
+    strace::{NO_LOG, strace},
     wait::until,
 };
 
 mod snapshot;
 
-use snapshot::{all, same};
+use snapshot::same;
 
 const PORT: u16 = 9345;
 const LIST: &str = "# ours\n198.51.100.0/24 # the office\n2001:db8:aa::/48\n";
 const ATTACH: [&str; 5] = ["attach", "--interface", INTERFACE, "--port", "6443,9345"];
 
-fn done(ran: Ran) -> Result<Ran> {
-    ensure!(ran.code == Some(0), "{ran}");
-    Ok(ran)
-}
-
-fn status(filter: &Apifence<'_>, key: &str) -> Result<serde_json::Value> {
+fn status(filter: &Apifence, key: &str) -> Result<serde_json::Value> {
     Ok(filter.json(&["status"])?[key].clone())
 }
 
 /// The contents of the ranges file and its history.
-fn files(filter: &Apifence<'_>) -> Result<(String, usize)> {
+fn files(filter: &Apifence) -> Result<(String, usize)> {
     let history = filter.json(&["ranges", "history"])?;
     let lists = history["lists"].as_array().map_or(0, Vec::len);
     Ok((fs::read_to_string(filter.ranges_file())?, lists))
@@ -40,9 +36,7 @@ fn files(filter: &Apifence<'_>) -> Result<(String, usize)> {
 
 #[test]
 fn the_mode_changes_alone_and_stays() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&[
         &ATTACH[..],
@@ -50,7 +44,7 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
     ]
     .concat())?;
     let before = files(&filter)?;
-    let config = || Ok::<_, anyhow::Error>(filter.json(&["status"])?["origins"].clone());
+    let config = || filter.status("origins");
     let origins = config()?;
     let unchanged = || -> Result<()> {
         ensure!(files(&filter)? == before, "the list was touched");
@@ -76,7 +70,7 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
         } else {
             "enforcing"
         };
-        let shown = done(filter.run(&[verb, "--dry-run"])?)?;
+        let shown = filter.run(&[verb, "--dry-run"])?.succeeded()?;
         ensure!(shown.stdout.contains("mode would be"), "{shown}");
         said.push(shown);
         enforces(other)?;
@@ -85,22 +79,21 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
             let shown = filter.json(&[verb, "--dry-run"])?;
             Ok(shown["cut"] == serde_json::json!([]))
         })?;
-        said.push(done(filter.run(&[verb])?)?);
+        said.push(filter.run(&[verb])?.succeeded()?);
         enforces(says)?;
         // Repeating it changes nothing.
         let generation = status(&filter, "generation")?;
-        said.push(done(filter.run(&[verb])?)?);
+        said.push(filter.run(&[verb])?.succeeded()?);
         assert_eq!(status(&filter, "generation")?, generation);
         // A bare `attach` keeps the mode, over a reboot as well.
-        let again = done(filter.run(&ATTACH[..3])?)?;
+        let again = filter.run(&ATTACH[..3])?.succeeded()?;
         ensure!(!again.stderr.contains("(was "), "{again}");
         enforces(says)?;
         filter.boot()?;
         filter.ok(&ATTACH[..3])?;
         enforces(says)?;
         filter.boot()?;
-        let mut run = filter.start(&["run", "--interface", INTERFACE])?;
-        run.line(|line| line.contains("guarding"))?;
+        let mut run = filter.start_run(&["--interface", INTERFACE])?;
         enforces(says)?;
         run.signal(Signal::SIGTERM)?;
         run.wait()?;
@@ -117,9 +110,7 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
 
 #[test]
 fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&ATTACH)?;
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
@@ -150,8 +141,7 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
     run.line(|line| line.contains("` by root: mode "))?;
     drop(run);
     filter.boot()?;
-    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
-    run.line(|line| line.contains("guarding"))?;
+    let _run = filter.start_run(&["--interface", INTERFACE])?;
     assert_eq!(status(&filter, "state")?, "monitoring");
     Ok(())
 }
@@ -159,9 +149,7 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
 /// A mode that `run` or the next start would undo is refused.
 #[test]
 fn the_source_of_another_mode_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&ATTACH)?;
     let run = ["run", "--interface", INTERFACE];
@@ -186,7 +174,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     // The hint works; then the file agrees.
     fs::write(filter.config_file(), "# ours\nmode = 'monitor'\n")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
-    let ran = done(filter.run(&["monitor"])?)?;
+    let ran = filter.run(&["monitor"])?.succeeded()?;
     ensure!(ran.stderr.contains("already"), "{ran}");
     drop(daemon);
     fs::write(filter.config_file(), "")?;
@@ -215,11 +203,8 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     // The command's own environment causes a warning, and the command takes precedence.
     let mut command = filter.command(&["monitor"]);
     command.env("APIFENCE_MODE", "enforce");
-    let ran = done(Ran::new(&["monitor"], &site.node.output(&mut command)?))?;
-    ensure!(
-        ran.stderr.contains("warning: environment APIFENCE_MODE"),
-        "{ran}"
-    );
+    let ran = Ran::new(&["monitor"], &site.node.output(&mut command)?).succeeded()?;
+    ran.stderr_has(&["warning: environment APIFENCE_MODE"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     // A mode that the file has lost does not count either.
     fs::write(filter.config_file(), "mode = 'monitor'\n")?;
@@ -239,13 +224,13 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
 
 #[test]
 fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     let before = files(&filter)?;
-    let ran = done(filter.run(&["enforce", "--confirm-within", "1h"])?)?;
+    let ran = filter
+        .run(&["enforce", "--confirm-within", "1h"])?
+        .succeeded()?;
     ensure!(ran.stderr.contains("the mode before returns"), "{ran}");
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     for words in [
@@ -271,7 +256,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&trial)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    let ran = done(filter.run(&["confirm"])?)?;
+    let ran = filter.run(&["confirm"])?.succeeded()?;
     ensure!(ran.stderr.contains("the mode is enforce"), "{ran}");
     assert_eq!(status(&filter, "provisional")?, json!(null));
     drop(run);
@@ -290,8 +275,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
 /// Neither needs a writable ranges file.
 #[test]
 fn a_mode_change_does_not_need_a_writable_list() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let map = ConfigMap::new(LIST)?;
     let filter = filter.with_ranges_file(map.file());
     let _server = Echo::new(&site.node, PORT)?;
@@ -309,9 +293,7 @@ fn a_mode_change_does_not_need_a_writable_list() -> Result<()> {
 /// An edit that is not in force stays an edit.
 #[test]
 fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&ATTACH)?;
     let edited = "203.0.113.0/24 # not yet\n198.51.100.0/24\n";
@@ -327,8 +309,7 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     // After a reboot with that file, the last policy holds in its mode.
     filter.ok(&["monitor"])?;
     filter.boot()?;
-    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
-    run.line(|line| line.contains("guarding"))?;
+    let run = filter.start_run(&["--interface", INTERFACE])?;
     assert_eq!(status(&filter, "state")?, "monitoring");
     filter.ok(&["enforce"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
@@ -346,10 +327,8 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
 
 #[test]
 fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    let mut said = all(&filter, &[&["enforce"], &["monitor"]])?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    let mut said = filter.run_all(&[&["enforce"], &["monitor"]])?;
     for ran in &said {
         refused(ran, FAILED, &["no filter is attached"])?;
         ensure!(ran.stderr.contains("`apifence attach`"), "{ran}");
@@ -358,13 +337,10 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
     filter.ok(&ATTACH)?;
     let ran = filter.run(&["enforce"])?;
     refused(&ran, INPUT, &["disabled"])?;
-    ensure!(
-        ran.stderr.contains("ranges set") && ran.stderr.contains("rollback"),
-        "{ran}"
-    );
+    ran.stderr_has(&["ranges set", "rollback"])?;
     said.push(ran);
     // With the next list no packet is dropped yet.
-    said.push(done(filter.run(&["monitor"])?)?);
+    said.push(filter.run(&["monitor"])?.succeeded()?);
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     filter.ok(&["enforce"])?;
@@ -377,8 +353,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
         filter.ranges_file().with_file_name("ranges.history"),
     ));
     fs::remove_dir_all(filter.state_dir())?;
-    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
-    run.line(|line| line.contains("guarding"))?;
+    let _run = filter.start_run(&["--interface", INTERFACE])?;
     let ran = filter.run(&["enforce", "--force"])?;
     refused(&ran, INPUT, &["no list yet"])?;
     said.push(ran);
@@ -389,9 +364,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
 /// Clients that are connected now and would be cut.
 #[test]
 fn enforcing_refuses_to_cut_every_client() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     let _open = site.unlisted_gets_in(Family::V4, PORT)?;
@@ -433,18 +406,14 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
 /// and the next command works.
 #[test]
 fn a_change_of_the_mode_that_is_killed_is_made_or_not_made() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
     let before = files(&filter)?;
     let calls = "bpf,fsync,renameat,rename,linkat,link,unlink,write";
     let killed = |words: &[&str], number: usize| -> Result<bool> {
-        let mut strace = std::process::Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null"]);
-        strace.arg(format!("--trace={calls}"));
-        strace.arg(format!("--inject={calls}:signal=SIGKILL:when={number}"));
+        let kill = format!("inject={calls}:signal=SIGKILL:when={number}");
+        let strace = strace(NO_LOG, &[&format!("trace={calls}"), &kill]);
         Ok(filter.run_by(strace, words)?.code.is_none())
     };
     let (mut made, mut not_made) = (0, 0);

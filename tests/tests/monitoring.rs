@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
-    cli::Apifence,
+    cli::words,
     scrape::{ready, scrape},
     site::{ADMIN_RANGES, INTERFACE, Site},
 };
@@ -92,15 +92,10 @@ fn every_alert_is_tested_and_says_what_to_do() -> Result<()> {
 
 #[test]
 fn rules_and_dashboard_name_metrics_that_there_are() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let mut daemon = filter.start(&[
-        "run",
-        "--interface",
-        INTERFACE,
-        "--authorized-ip-ranges",
-        ADMIN_RANGES,
-    ])?;
+    let (site, filter) = Site::unguarded()?;
+    let mut daemon = filter.start(&words(&format!(
+        "run --interface {INTERFACE} --authorized-ip-ranges {ADMIN_RANGES}"
+    )))?;
     ready(&site.node, &mut daemon)?;
     let page = scrape(&site.node)?;
     let there_are = page.names();

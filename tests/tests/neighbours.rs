@@ -4,7 +4,7 @@
 mod snapshot;
 
 use anyhow::{Result, ensure};
-use snapshot::{all, same};
+use snapshot::same;
 use tests::{
     cli::{Apifence, FAILED, Ran, refused},
     foreign::Foreign,
@@ -23,7 +23,7 @@ fn set_up(site: &Site, lines: &str) -> Result<()> {
 }
 
 /// The warnings of `status`: the first line and the rest differ from node to node.
-fn warned(filter: &Apifence<'_>) -> Result<Ran> {
+fn warned(filter: &Apifence) -> Result<Ran> {
     let mut ran = filter.run(&["status"])?;
     let is_warning = |line: &&str| {
         let start = line.split([':', ' ']).next().unwrap_or_default();
@@ -37,21 +37,16 @@ fn warned(filter: &Apifence<'_>) -> Result<Ran> {
 /// A pod: a veth pair whose host's end is called `name`, and may be a port of a bridge.
 fn pod(site: &Site, name: &str, addresses: &[&str]) -> Result<Namespace> {
     let pod = Namespace::new("pod")?;
-    let end = |namespace, interface, addresses| End {
-        namespace,
-        interface,
-        addresses,
-    };
     veth(
         1500,
-        end(&site.node, name, addresses),
-        end(&pod, "eth0", &[]),
+        End::new(&site.node, name, addresses),
+        End::new(&pod, "eth0", &[]),
     )?;
     Ok(pod)
 }
 
 /// The node with the filter on its card, and a server on every address.
-fn node(site: &Site) -> Result<(Apifence<'_>, Echo)> {
+fn node(site: &Site) -> Result<(Apifence, Echo)> {
     let filter = Apifence::new(&site.node)?;
     let server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
@@ -180,8 +175,7 @@ fn a_vpn_is_warned_of_with_its_name() -> Result<()> {
 
 #[test]
 fn owners_of_foreign_programs_are_named_and_none_is_displaced() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut said = Vec::new();
     for name in [
         "cil_xdp_entry",
@@ -230,9 +224,7 @@ fn owners_of_foreign_programs_are_named_and_none_is_displaced() -> Result<()> {
 /// `status` also reports a program that was attached while the filter was off.
 #[test]
 fn status_names_what_is_in_the_way() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let _other = pod(&site, "eth1", &["10.9.0.1/24"])?;
     filter.ok(&["attach", "--interface", "eth1"])?;
     let link = format!(
@@ -271,15 +263,12 @@ fn every_warning_can_be_explained() -> Result<()> {
     std::fs::write(filter.config_file(), "mode = = 1\n")?;
     filter.ok(&["explain", "W08"])?;
     std::fs::write(filter.config_file(), "")?;
-    let said = all(
-        &filter,
-        &[
-            &["explain"],
-            &["explain", "tunnel"],
-            &["explain", "w01"],
-            &["explain", "W99"],
-        ],
-    )?;
+    let said = filter.run_all(&[
+        &["explain"],
+        &["explain", "tunnel"],
+        &["explain", "w01"],
+        &["explain", "W99"],
+    ])?;
     same("explain", &filter, &said);
     Ok(())
 }

@@ -9,7 +9,7 @@ use tests::{
     cli::Apifence,
     loaded::lapse,
     net::{Echo, open},
-    scrape::{get, scrape},
+    scrape::{scrape, until_not_ready, until_ready},
     site::{ADMIN, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::until,
     worker::{Cluster, PORT, WITH, WITHOUT, WORKER, is_on_trial, provisional, start},
@@ -47,9 +47,7 @@ fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {
     })?;
     // The edit is still there, and waits for a confirmation.
     assert_eq!(fs::read_to_string(filter.ranges_file())?, WITHOUT);
-    until("it is not ready", || {
-        Ok(get(&cluster.node, "/readyz")?.status == 503)
-    })?;
+    until_not_ready(&cluster.node)?;
 
     // Neither a restart nor a reboot puts it in force.
     drop(daemon);
@@ -73,10 +71,8 @@ fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {
     filter.ok(&["confirm"])?;
     daemon.line(|line| line.contains("was confirmed"))?;
     cluster.is_out(&filter)?;
-    ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));
-    until("it is ready", || {
-        Ok(get(&cluster.node, "/readyz")?.status == 200)
-    })?;
+    ensure!(filter.status("drift")? == serde_json::json!([]));
+    until_ready(&cluster.node)?;
 
     // The same change was confirmed once, so it needs no second confirmation.
     fs::write(filter.ranges_file(), WITH)?;
@@ -124,9 +120,7 @@ fn an_edit_of_a_trial_takes_it_back() -> Result<()> {
     cluster.connect()?;
     // The file agrees with the policy again.
     filter.ok(&["ranges", "rollback", "1"])?;
-    until("it is ready", || {
-        Ok(get(&cluster.node, "/readyz")?.status == 200)
-    })?;
+    until_ready(&cluster.node)?;
     ensure!(fs::read_to_string(filter.ranges_file())?.contains("mended"));
     Ok(())
 }
@@ -146,7 +140,7 @@ fn settings_that_cut_a_node_are_on_trial() -> Result<()> {
     until("it is on trial", || Ok(provisional(&filter)?.is_object()))?;
     cluster.is_out(&filter)?;
     lapse(&filter)?;
-    ensure!(filter.json(&["status"])?["state"] == "monitoring");
+    ensure!(filter.status("state")? == "monitoring");
     daemon.line(|line| {
         line.starts_with("error: follow files: a change on trial was not confirmed")
     })?;
@@ -173,9 +167,7 @@ fn an_edit_can_be_applied_or_refused_instead() -> Result<()> {
             })?;
             cluster.is_out(&filter)?;
         } else {
-            until("it is not ready", || {
-                Ok(get(&cluster.node, "/readyz")?.status == 503)
-            })?;
+            until_not_ready(&cluster.node)?;
             cluster.connect()?;
         }
         ensure!(provisional(&filter)?.is_null());
@@ -188,15 +180,12 @@ fn an_edit_can_be_applied_or_refused_instead() -> Result<()> {
 /// Removing an address from the list revokes access.
 #[test]
 fn an_edit_that_cuts_another_client_applies_at_once() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(
         filter.ranges_file(),
         format!("{} # contractor\n192.0.2.99\n", UNLISTED[0]),
     )?;
-    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    daemon.line(|line| line.contains("guarding"))?;
+    let mut daemon = filter.start_run(&["--interface", INTERFACE])?;
     let _only_client = site.unlisted_gets_in(Family::V4, PORT)?;
     fs::write(filter.ranges_file(), "192.0.2.99\n")?;
     daemon.line(|line| line.starts_with("warning: 1 of 1 "))?;
@@ -210,12 +199,10 @@ fn an_edit_that_cuts_another_client_applies_at_once() -> Result<()> {
 
 #[test]
 fn an_edit_that_cuts_an_administrator_is_on_trial() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _servers = [Echo::new(&site.node, PORT)?, Echo::new(&site.node, 22)?];
     fs::write(filter.ranges_file(), "198.51.100.0/24\n203.0.113.0/24\n")?;
-    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    daemon.line(|line| line.contains("guarding"))?;
+    let mut daemon = filter.start_run(&["--interface", INTERFACE])?;
     // Logged in by SSH, and not connected to the API server.
     let _ssh = open(&site.admin, ip(ADMIN[0]), at(NODE[0], 22))?;
     fs::write(filter.ranges_file(), "203.0.113.0/24\n")?;
@@ -242,15 +229,11 @@ fn an_interface_that_would_cut_a_node_waits() -> Result<()> {
     daemon.line(|line| {
         line.starts_with("error: guard the interfaces") && line.contains("192.0.3.2")
     })?;
-    until("it is not ready", || {
-        Ok(get(&cluster.node, "/readyz")?.status == 503)
-    })?;
+    until_not_ready(&cluster.node)?;
     other()?;
     // Once the node is listed, nothing blocks the change.
     fs::write(filter.ranges_file(), format!("{WITH}192.0.3.2\n"))?;
     daemon.line(|line| line.contains("guarding `n1`"))?;
-    until("it is ready", || {
-        Ok(get(&cluster.node, "/readyz")?.status == 200)
-    })?;
+    until_ready(&cluster.node)?;
     other().map(drop)
 }

@@ -5,9 +5,10 @@ use std::{fs, process::Command};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tests::{
-    cli::{Apifence, FAILED, INPUT, Ran, refused},
+    cli::{FAILED, INPUT, Ran, refused},
     net::Echo,
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED},
+    strace::{NO_LOG, strace},
 };
 
 const PORT: u16 = 6443;
@@ -15,48 +16,37 @@ const PORT: u16 = 6443;
 /// A list that is in force counts as success, even if the output cannot be written.
 #[test]
 fn the_exit_status_is_that_of_the_change() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let full = |arguments: &[&str]| -> Result<Ran> {
         let mut shell = Command::new("sh");
         shell.args(["-c", "exec \"$@\" > /dev/full", "sh"]);
         filter.run_by(shell, &[&["-o", "json"], arguments].concat())
     };
-    let ran = full(&["ranges", "add", UNLISTED[0]])?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("the change is made"),
-        "{ran}"
-    );
+    let ran = full(&["ranges", "add", UNLISTED[0]])?.succeeded()?;
+    ran.stderr_has(&["the change is made"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     // A dry run has only its output, so it failed.
     let ran = full(&["ranges", "remove", UNLISTED[0], "--dry-run"])?;
     ensure!(ran.code == Some(FAILED), "{ran}");
     filter.ok(&["ranges", "remove", UNLISTED[0], "--confirm-within", "1h"])?;
-    let ran = full(&["confirm"])?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("the change is confirmed"),
-        "{ran}"
-    );
+    let ran = full(&["confirm"])?.succeeded()?;
+    ran.stderr_has(&["the change is confirmed"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 /// The same for a filter that is off.
 #[test]
 fn a_filter_that_is_off_is_off_where_output_cannot_be_written() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     for interface in [&[][..], &["--interface", INTERFACE]] {
         filter.ok(&ATTACH)?;
         let mut shell = Command::new("sh");
         shell.args(["-c", "exec \"$@\" > /dev/full", "sh"]);
-        let ran = filter.run_by(shell, &[&["-o", "json", "detach"], interface].concat())?;
-        ensure!(
-            ran.code == Some(0) && ran.stderr.contains("detached all the same"),
-            "{ran}"
-        );
-        ensure!(filter.json(&["status"])?["state"] == "detached", "{ran}");
+        let ran = filter
+            .run_by(shell, &[&["-o", "json", "detach"], interface].concat())?
+            .succeeded()?;
+        ran.stderr_has(&["detached all the same"])?;
+        ensure!(filter.status("state")? == "detached", "{ran}");
     }
     Ok(())
 }
@@ -65,9 +55,7 @@ fn a_filter_that_is_off_is_off_where_output_cannot_be_written() -> Result<()> {
 /// force.
 #[test]
 fn the_exit_status_shows_a_failed_call() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let mut failures = 0;
     for (command, undo) in [
         (
@@ -88,9 +76,8 @@ fn the_exit_status_shows_a_failed_call() -> Result<()> {
                 .into())
         };
         for call in (1..).step_by(3) {
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
-            strace.arg(format!("inject=bpf:error=EIO:when={call}"));
+            let inject = format!("inject=bpf:error=EIO:when={call}");
+            let strace = strace(NO_LOG, &["trace=bpf", &inject]);
             let ran = filter.run_by(strace, command)?;
             let is_listed = generation()? == json!(true);
             ensure!(
@@ -113,8 +100,7 @@ fn the_exit_status_shows_a_failed_call() -> Result<()> {
 
 #[test]
 fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let folder = tempfile::tempdir()?;
     let mount = ["-t", "tmpfs", "-o", "size=64k", "none"];
     let mounted = Command::new("mount")
@@ -153,20 +139,15 @@ fn a_full_disk_leaves_a_way_to_open() -> Result<()> {
 
 #[test]
 fn a_refusal_reads_as_one() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let _admin = site.admin_gets_in(Family::V4, PORT)?;
     for dry in [&[][..], &["--dry-run"]] {
         let command = [&["ranges", "set", "192.0.2.0/24"], dry].concat();
         let ran = filter.run(&command)?;
         refused(&ran, INPUT, &[])?;
         ensure!(ran.stderr.starts_with("refused: "), "{ran}");
-        ensure!(
-            ran.stderr.contains("would be cut") && !ran.stderr.contains("are cut"),
-            "{ran}"
-        );
+        ran.stderr_has(&["would be cut"])?;
+        ran.stderr_lacks(&["are cut"])?;
         let output = filter.run(&[&["-o", "json"], &command[..]].concat())?;
         ensure!(output.code == Some(INPUT), "{output}");
         let change: Value = serde_json::from_str(&output.stdout)?;

@@ -57,7 +57,7 @@ impl To {
 }
 
 /// `words`, with these streams.
-fn command(filter: &Apifence<'_>, (stdout, stderr): (To, To), words: &[&str]) -> Result<Command> {
+fn command(filter: &Apifence, (stdout, stderr): (To, To), words: &[&str]) -> Result<Command> {
     let close = |to, redirection| if to == Closed { redirection } else { "" };
     let script = format!(
         r#"exec "$@" {} {}"#,
@@ -155,9 +155,7 @@ fn commands() -> Vec<Vec<&'static str>> {
 
 #[test]
 fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let mut wanted = Vec::new();
     for words in commands() {
         let output = site.node.output(&mut filter.command(&words))?;
@@ -203,9 +201,7 @@ fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
 /// Commands that run until they are ended: an output that cannot be written ends them, too.
 #[test]
 fn a_command_that_goes_on_ends_with_its_output() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let stats = ["stats", "--watch", "--interval", "100ms"];
     let json = ["-o", "json", "stats", "--watch"];
     for (words, stdout, code) in [
@@ -231,8 +227,7 @@ fn a_command_that_goes_on_ends_with_its_output() -> Result<()> {
 
 #[test]
 fn attach_and_detach_work_without_output() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     for streams in [(Closed, Closed), (Full, Full), (Gone, Gone)] {
         for (words, state) in [(&ATTACH[..], "enforcing"), (&["detach"], "detached")] {
             let output = site
@@ -243,7 +238,7 @@ fn attach_and_detach_work_without_output() -> Result<()> {
                 output.status.code() == Some(0),
                 "{words:?} with {streams:?}: {output:?}"
             );
-            assert_eq!(filter.json(&["status"])?["state"], state);
+            assert_eq!(filter.status("state")?, state);
         }
     }
     Ok(())
@@ -251,8 +246,7 @@ fn attach_and_detach_work_without_output() -> Result<()> {
 
 #[test]
 fn run_guards_without_output() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     let layout = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
     let link = layout.join(format!("interfaces/{}/link", site.node.ifindex(INTERFACE)?));

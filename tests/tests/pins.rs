@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tests::{
     cli::{Apifence, FAILED, refused},
     mounts::{self, BPFFS},
-    net::Echo,
     site::{ATTACH, Family, INTERFACE, Site},
+    strace::{NO_LOG, strace},
     wait::until,
 };
 
@@ -55,8 +55,7 @@ fn directories(path: &Path) -> Result<Vec<PathBuf>> {
 
 #[test]
 fn no_other_user_can_lock_or_change_pins_whatever_the_umask() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     // Like `mount -t bpf bpf DIRECTORY`.
     mode(Path::new(BPFFS), 0o1777)?;
     for apart in [true, false] {
@@ -96,8 +95,7 @@ fn no_other_user_can_lock_or_change_pins_whatever_the_umask() -> Result<()> {
 
 #[test]
 fn pins_that_another_user_may_change_are_refused_by_name() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let own = filter.bpffs().to_owned();
     let inside = own.join(format!("layout-{LAYOUT_VERSION}"));
     let parent = own.join("parent");
@@ -105,7 +103,7 @@ fn pins_that_another_user_may_change_are_refused_by_name() -> Result<()> {
     let nobody = |path: &Path| -> Result<()> { Ok(chown(path, Some(65534), None)?) };
     // The path to make, its fault, and the path that the error must name.
     type Case<'a> = (
-        &'a Apifence<'a>,
+        &'a Apifence,
         &'a Path,
         &'a dyn Fn(&Path) -> Result<()>,
         &'a str,
@@ -167,9 +165,7 @@ fn what_is_not_a_bpffs_is_refused_by_every_command_and_left_alone() -> Result<()
 
 #[test]
 fn detach_removes_layouts_with_numbers_alone() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let ours = filter.bpffs().join("layout-6");
     let others = [
         "layout-",
@@ -191,8 +187,7 @@ fn detach_removes_layouts_with_numbers_alone() -> Result<()> {
 
 #[test]
 fn a_bpffs_that_ends_with_the_process_is_refused() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let own = TempDir::new()?;
     // In the mount namespace of this thread.
     mounts::mount_bpffs(own.path())?;
@@ -214,8 +209,7 @@ fn a_bpffs_that_ends_with_the_process_is_refused() -> Result<()> {
 /// An old `run` has its lock in the directory of its layout.
 #[test]
 fn run_of_another_layout_is_seen() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     for name in ["layout-6/watch", "layout-999/watch", "watch"] {
         let watch = filter.bpffs().join(name);
         fs::create_dir_all(&watch)?;
@@ -239,8 +233,7 @@ fn run_of_another_layout_is_seen() -> Result<()> {
 /// each other.
 #[test]
 fn a_test_of_the_lock_of_run_is_not_taken_for_run() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     fs::create_dir_all(filter.bpffs().join("watch"))?;
     let lock = File::open(filter.bpffs().join("watch"))?;
     lock.lock_shared()?;
@@ -264,10 +257,7 @@ fn a_test_of_the_lock_of_run_is_not_taken_for_run() -> Result<()> {
 /// Whatever is left of the pins, the next command starts over.
 #[test]
 fn after_a_detach_that_was_killed_attach_starts_over() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    let log = filter.ranges_file().with_file_name("strace");
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let calls = "unlink,unlinkat,rmdir,rename,renameat,renameat2";
     let mut killed = 0;
     for number in 1.. {
@@ -276,10 +266,8 @@ fn after_a_detach_that_was_killed_attach_starts_over() -> Result<()> {
             .ok(&ATTACH)
             .with_context(|| format!("after a detach that was killed at call {}", number - 1))?;
         site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o"]).arg(&log);
-        strace.args(["-e", &format!("trace={calls}"), "-e"]);
-        strace.arg(format!("inject={calls}:signal=SIGKILL:when={number}"));
+        let kill = format!("inject={calls}:signal=SIGKILL:when={number}");
+        let strace = strace(NO_LOG, &[&format!("trace={calls}"), &kill]);
         let ran = filter.run_by(strace, &["detach"])?;
         if ran.code == Some(0) {
             break;

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::Result;
 use filter_common::layout::LAYOUT_VERSION;
 use tests::{
-    cli::{Apifence, FAILED, INPUT, refused},
+    cli::{Apifence, FAILED, INPUT, refused, words},
     foreign::{self, Foreign},
     net::Echo,
     netns::Namespace,
@@ -14,8 +14,7 @@ use tests::{
 
 #[test]
 fn a_foreign_program_is_not_displaced() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut foreign = Foreign::load()?;
     let id = format!("xdp id {}", foreign.id()?);
     let is_there = || {
@@ -63,9 +62,7 @@ fn a_foreign_program_is_not_displaced() -> Result<()> {
 
 #[test]
 fn pins_of_another_layout_are_refused_by_all_commands_but_attach() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&ATTACH)?;
     site.unlisted_is_dropped(Family::V4, 443, &filter)?;
@@ -130,15 +127,10 @@ fn a_missing_bpffs_is_named() -> Result<()> {
 
 #[test]
 fn a_missing_interface_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let ran = filter.run(&[
-        "attach",
-        "--interface",
-        "eth7",
-        "--authorized-ip-ranges",
-        ADMIN_RANGES,
-    ])?;
+    let (_site, filter) = Site::unguarded()?;
+    let ran = filter.run(&words(&format!(
+        "attach --interface eth7 --authorized-ip-ranges {ADMIN_RANGES}"
+    )))?;
     refused(&ran, INPUT, &["`eth7`"])?;
     assert!(
         ran.stderr
@@ -148,7 +140,7 @@ fn a_missing_interface_is_named() -> Result<()> {
     // One of several interfaces: all or nothing.
     let ran = filter.run(&[&ATTACH[..], &["--interface", "eth7"]].concat())?;
     refused(&ran, INPUT, &["`eth7`"])?;
-    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    assert_eq!(filter.status("state")?, "detached");
     assert!(!filter.ranges_file().exists(), "a list was written");
     // The config file is written by hand as well.
     fs::write(filter.config_file(), "interfaces = ['nowhere']\n")?;
@@ -167,7 +159,7 @@ fn a_missing_interface_is_named() -> Result<()> {
         refused(&ran, INPUT, &["`eth7`: no such interface"])?;
         assert!(ran.stderr.contains("is `eth0` meant?"), "{ran}");
     }
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    assert_eq!(filter.status("state")?, "enforcing");
     // An interface that is gone is known by its index.
     filter.ok(&["events", "--recent", "--interface", "#7"])?;
     Ok(())
@@ -193,8 +185,7 @@ fn without_a_default_route_an_interface_must_be_named() -> Result<()> {
 
 #[test]
 fn the_interfaces_of_the_default_routes_are_guarded_if_none_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     filter.ok(&["attach", "--authorized-ip-ranges", ADMIN_RANGES])?;
     let status = filter.json(&["status"])?;
     assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(1));
@@ -204,8 +195,7 @@ fn the_interfaces_of_the_default_routes_are_guarded_if_none_is_named() -> Result
 
 #[test]
 fn missing_capabilities_are_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let powerless = |arguments: &[&str]| {
         let mut setpriv = Command::new("setpriv");
         setpriv.args(["--bounding-set=-all", "--inh-caps=-all"]);
@@ -241,8 +231,7 @@ fn missing_capabilities_are_named() -> Result<()> {
 
 #[test]
 fn commands_that_need_a_filter_say_so() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     for command in [&["check", "192.0.2.1"][..], &["stats"]] {
         let ran = filter.run(command)?;
         refused(&ran, FAILED, &["no filter is attached"])?;
@@ -256,7 +245,7 @@ fn commands_that_need_a_filter_say_so() -> Result<()> {
     // The list can be written beforehand.
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     filter.ok(&["ranges", "add", UNLISTED[0], "--comment", "a friend"])?;
-    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    assert_eq!(filter.status("state")?, "detached");
     filter.ok(&ATTACH[..3])?;
     filter.ok(&["check", UNLISTED[0], UNLISTED[0]]).map(drop)
 }
@@ -265,10 +254,7 @@ fn commands_that_need_a_filter_say_so() -> Result<()> {
 /// attach repairs it.
 #[test]
 fn lost_maps_are_noticed_and_repaired() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(443)?;
     let list = fs::read(filter.ranges_file())?;
     // The pins are in this thread's own mount namespace.
     fs::remove_dir_all(filter.bpffs().join(format!("layout-{LAYOUT_VERSION}/maps")))?;
@@ -279,7 +265,7 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
             &["the maps of the attached filter are gone"],
         )?;
     }
-    assert_eq!(filter.json(&["status"])?["state"], "unknown");
+    assert_eq!(filter.status("state")?, "unknown");
     assert_eq!(fs::read(filter.ranges_file())?, list);
     // The counters are among the maps.
     tests::net::silent(
@@ -289,7 +275,7 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
     )?;
 
     filter.ok(&ATTACH[..3])?;
-    assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+    assert_eq!(filter.status("state")?, "enforcing");
     site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     site.admin_gets_in(Family::V4, 443)?;
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
@@ -299,9 +285,7 @@ fn lost_maps_are_noticed_and_repaired() -> Result<()> {
 /// An unset variable is an empty word: it must not open the port.
 #[test]
 fn an_empty_list_opens_only_with_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     let set = ["ranges", "set"];
     let typed = ["attach", "--interface", INTERFACE, "--authorized-ip-ranges"];
     let alias = ["attach", "--api-server-authorized-ip-ranges"];
@@ -312,7 +296,7 @@ fn an_empty_list_opens_only_with_force() -> Result<()> {
         INPUT,
         &["empty"],
     )?;
-    assert_eq!(filter.json(&["status"])?["state"], "detached");
+    assert_eq!(filter.status("state")?, "detached");
 
     filter.ok(&ATTACH)?;
     let list = fs::read(filter.ranges_file())?;
@@ -342,12 +326,7 @@ fn an_empty_list_opens_only_with_force() -> Result<()> {
         &["ranges", "add", "192.0.2.1,,"],
         &["ranges", "add", "", "--force"],
         &["ranges", "remove", ""],
-        &[
-            "ranges",
-            "remove",
-            "198.51.100.0/24,2001:db8:aa::/48",
-            "--force",
-        ],
+        &words("ranges remove 198.51.100.0/24,2001:db8:aa::/48 --force"),
         &["ranges", "set", "192.0.2.1,,192.0.2.2"],
     ] {
         refused(&filter.run(words)?, INPUT, &[])?;
@@ -368,9 +347,7 @@ fn an_empty_list_opens_only_with_force() -> Result<()> {
 /// No operator is there to insist.
 #[test]
 fn an_empty_list_that_run_is_started_with_counts_as_none() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     for empty in ["", ","] {
         let words = [
@@ -392,10 +369,7 @@ fn an_empty_list_that_run_is_started_with_counts_as_none() -> Result<()> {
 /// The error names the limit, whichever open failed.
 #[test]
 fn too_few_descriptors_are_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(6443)?;
     let mut seen = 0;
     for words in [
         &["status"][..],

@@ -3,19 +3,16 @@
 
 use anyhow::Result;
 use tests::{
-    cli::Apifence,
+    cli::words,
     foreign::Foreign,
     kernel::Loaded,
-    net::Echo,
     site::{ADMIN_RANGES, Family, INTERFACE, Site},
     wait,
 };
 
 #[test]
 fn detach_leaves_no_program_link_map_or_pin() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 443)?;
+    let (site, filter, _server) = Site::unguarded_server(443)?;
     let neighbour = Foreign::load()?;
     let before = Loaded::now()?;
     let attach = [
@@ -46,13 +43,7 @@ fn detach_leaves_no_program_link_map_or_pin() -> Result<()> {
     let second = Loaded::now()?.without(&before);
     filter.ok(&[
         &attach[..],
-        &[
-            "--destination",
-            "192.0.2.0/24",
-            "--cluster-cidrs",
-            "10.0.0.0/8",
-            "--force",
-        ],
+        &words("--destination 192.0.2.0/24 --cluster-cidrs 10.0.0.0/8 --force"),
     ]
     .concat())?;
     filter.ok(&["ranges", "remove", "198.51.100.0/24"])?;

@@ -9,8 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
-    cli::{Apifence, FAILED, refused},
-    net::Echo,
+    cli::{FAILED, refused, words},
     site::{ADMIN, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED},
     wait::PATIENCE,
 };
@@ -23,8 +22,7 @@ const UNIT: &str = include_str!("../../deploy/apifence.service");
 
 #[test]
 fn the_service_manager_is_notified() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     fs::write(filter.ranges_file(), LIST)?;
     let path = filter.ranges_file().with_file_name("notify");
     let socket = UnixDatagram::bind(&path)?;
@@ -72,13 +70,9 @@ fn bounded(capabilities: &[String]) -> Command {
         .collect();
     let set = format!("-all{set}");
     let mut setpriv = Command::new("setpriv");
-    setpriv.args([
-        "--bounding-set",
-        &set,
-        "--inh-caps",
-        "-all",
-        "--no-new-privs",
-    ]);
+    setpriv.args(words(&format!(
+        "--bounding-set {set} --inh-caps -all --no-new-privs"
+    )));
     setpriv
 }
 
@@ -96,9 +90,7 @@ fn the_unit_has_exactly_the_capabilities_that_are_needed() -> Result<()> {
         let rest = all.iter().filter(|name| *name != missing);
         rest.cloned().collect()
     };
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     let done = |command: &[&str]| -> Result<()> {
         let ran = filter.run_by(bounded(&all), command)?;
         ensure!(ran.code == Some(0), "{ran}");

@@ -5,41 +5,20 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
-    cli::{Apifence, INPUT, Killed, Ran, refused},
-    net::Echo,
+    cli::{Apifence, INPUT, Killed, refused},
     netns::Namespace,
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED},
-    wait::until,
 };
 
-/// Runs `words` with these environment variables.
-fn with(
-    site: &Site,
-    filter: &Apifence<'_>,
-    variables: &[(&str, &str)],
-    words: &[&str],
-) -> Result<Ran> {
-    let mut command = filter.command(words);
-    command.envs(variables.iter().copied());
-    Ok(Ran::new(words, &site.node.output(&mut command)?))
-}
-
-fn done(ran: Ran) -> Result<Ran> {
-    ensure!(ran.code == Some(0), "{ran}");
-    Ok(ran)
-}
-
-fn ports(filter: &Apifence<'_>) -> Result<String> {
-    Ok(filter.json(&["status"])?["ports"].to_string())
+fn ports(filter: &Apifence) -> Result<String> {
+    Ok(filter.status("ports")?.to_string())
 }
 
 /// A setting that was given once need not be given again: an omitted flag neither opens a port nor
 /// cuts a client.
 #[test]
 fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 9345)?;
+    let (site, filter, _server) = Site::unguarded_server(9345)?;
     let nodes = format!("{}/32", UNLISTED[0]);
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     let attach = ["attach", "--interface", INTERFACE];
@@ -64,12 +43,11 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     assert_eq!(shows("ports")?, r#"[6443,9345] "in_force""#);
     assert_eq!(shows("mode")?, r#""enforce" "in_force""#);
     assert_eq!(shows("xdp_mode")?, r#""auto" "default""#);
-    let said = done(filter.run(&attach)?)?.stderr;
+    let said = filter.run(&attach)?.succeeded()?.stderr;
     ensure!(!said.contains("(was "), "{said}");
     holds()?;
     // A service keeps it as well.
-    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
-    run.line(|line| line.contains("guarding"))?;
+    let mut run = filter.start_run(&["--interface", INTERFACE])?;
     holds()?;
     run.signal(Signal::SIGTERM)?;
     assert_eq!(run.wait()?, Some(0));
@@ -107,18 +85,13 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
         ),
     ] {
         let words = [&attach, words].concat();
-        let ran = with(&site, &filter, environment, &words)?;
+        let ran = filter.run_with(environment, &words)?;
         refused(&ran, INPUT, &[danger])?;
         ensure!(
             ran.stderr.contains("`--force`"),
             "the way is not named; {ran}"
         );
-        let ran = with(
-            &site,
-            &filter,
-            environment,
-            &[&words[..], &["--dry-run"]].concat(),
-        )?;
+        let ran = filter.run_with(environment, &[&words[..], &["--dry-run"]].concat())?;
         refused(&ran, INPUT, &[danger])?;
         ensure!(ran.stderr.starts_with("refused: "), "{ran}");
     }
@@ -129,9 +102,9 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
         filter.config_file(),
         "ports = [6443, 9345, 8443]\nmode = 'monitor'\n",
     )?;
-    let drift = filter.json(&["status"])?["drift"].to_string();
+    let drift = filter.status("drift")?.to_string();
     ensure!(drift.contains("mode monitor (was enforce)"), "{drift}");
-    let said = done(filter.run(&attach)?)?.stderr;
+    let said = filter.run(&attach)?.succeeded()?.stderr;
     ensure!(
         said.contains("warning: mode monitor (was enforce): nothing is dropped"),
         "{said}"
@@ -139,7 +112,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     site.unlisted_gets_in(Family::V6, 9345)?;
     fs::write(filter.config_file(), "ports = [6443, 9345, 8443]\n")?;
     assert_eq!(shows("mode")?, r#""enforce" "default""#);
-    let drift = filter.json(&["status"])?["drift"].to_string();
+    let drift = filter.status("drift")?.to_string();
     ensure!(drift.contains("mode enforce (was monitor)"), "{drift}");
     filter.ok(&attach)?;
     site.unlisted_is_dropped(Family::V6, 9345, &filter)?;
@@ -157,9 +130,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
 /// `run` reports what a file that it follows opens, with the previous value.
 #[test]
 fn settings_that_change_under_run_are_logged_one_by_one() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 9345)?;
+    let (site, filter, _server) = Site::unguarded_server(9345)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     let words = [
         "run",
@@ -196,9 +167,7 @@ fn settings_that_change_under_run_are_logged_one_by_one() -> Result<()> {
 /// An unknown name may mean a port that stays open.
 #[test]
 fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 6443)?;
+    let (site, filter, _server) = Site::unguarded_server(6443)?;
     for (name, value, more) in [
         ("APIFENCE_BOGUS", "1", ""),
         ("APIFENCE_PROT", "9345", "`APIFENCE_PORT` is meant?"),
@@ -209,7 +178,7 @@ fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result
         filter.ok(&ATTACH)?;
         let variable = [(name, value)];
         for words in [&["attach"][..], &["config"], &["attach", "--dry-run"]] {
-            let ran = with(&site, &filter, &variable, words)?;
+            let ran = filter.run_with(&variable, words)?;
             refused(&ran, INPUT, &[name])?;
             let error = ran.stderr.lines().next().unwrap_or_default();
             ensure!(
@@ -229,7 +198,7 @@ fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result
             &["ranges", "clear"],
             &["detach"],
         ] {
-            let ran = done(with(&site, &filter, &variable, words)?)?;
+            let ran = filter.run_with(&variable, words)?.succeeded()?;
             let warning = "warning: environment";
             ensure!(
                 ran.stderr.contains(warning) && ran.stderr.contains(name),
@@ -244,9 +213,7 @@ fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result
 /// A service must start, and a broken setting puts nothing in force.
 #[test]
 fn run_uses_the_last_policy_if_a_variable_is_invalid() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 9345)?;
+    let (site, filter, _server) = Site::unguarded_server(9345)?;
     filter.ok(&[&ATTACH[..], &["--port", "9345"]].concat())?;
     for (name, value) in [("APIFENCE_PROT", "443"), ("APIFENCE_PORTS", "https")] {
         // As after a reboot: all pins are gone.
@@ -254,9 +221,7 @@ fn run_uses_the_last_policy_if_a_variable_is_invalid() -> Result<()> {
         let mut command = filter.command(&["run", "--interface", INTERFACE]);
         command.env(name, value).stderr(std::process::Stdio::null());
         let mut run = Killed(site.node.spawn(&mut command)?);
-        until("it guards", || {
-            Ok(filter.json(&["status"])?["state"] == "enforcing")
-        })?;
+        filter.until_status("state", "enforcing")?;
         assert_eq!(ports(&filter)?, "[9345]");
         site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
         assert!(run.0.try_wait()?.is_none());
@@ -266,15 +231,12 @@ fn run_uses_the_last_policy_if_a_variable_is_invalid() -> Result<()> {
 
 #[test]
 fn settings_stay_over_a_reboot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 9345)?;
+    let (site, filter, _server) = Site::unguarded_server(9345)?;
     let more = ["--port", "6443,9345", "--cluster-cidrs", UNLISTED[0]];
     filter.ok(&[&ATTACH[..], &more].concat())?;
     // All pins are gone then.
     fs::remove_dir_all(filter.bpffs())?;
-    let mut run = filter.start(&["run", "--interface", INTERFACE])?;
-    run.line(|line| line.contains("guarding"))?;
+    let _run = filter.start_run(&["--interface", INTERFACE])?;
     assert_eq!(ports(&filter)?, "[6443,9345]");
     site.unlisted_gets_in(Family::V4, 9345)?;
     site.unlisted_is_dropped(Family::V6, 9345, &filter)
@@ -282,9 +244,7 @@ fn settings_stay_over_a_reboot() -> Result<()> {
 
 #[test]
 fn a_variable_may_be_named_as_the_key_and_an_empty_one_says_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 9345)?;
+    let (site, filter, _server) = Site::unguarded_server(9345)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     fs::write(filter.config_file(), "cluster_cidrs = ['10.0.0.0/8']\n")?;
     let variables = [
@@ -301,16 +261,16 @@ fn a_variable_may_be_named_as_the_key_and_an_empty_one_says_nothing() -> Result<
         ("APIFENCE_CONFIG", ""),
         ("APIFENCE_DESTINATION", ""),
     ];
-    let ran = done(with(&site, &filter, &variables, &["attach"])?)?;
+    let ran = filter.run_with(&variables, &["attach"])?.succeeded()?;
     ensure!(!ran.stderr.contains("warning"), "{ran}");
     assert_eq!(ports(&filter)?, "[9345]");
     site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
-    let origins = filter.json(&["status"])?["origins"].to_string();
+    let origins = filter.status("origins")?.to_string();
     assert_eq!(origins, r#"{"cluster":1,"list":2,"node":2}"#);
     // Help does not depend on the policy in force.
     let wrong = [("APIFENCE_PORT", "https"), ("APIFENCE_BOGUS", "1")];
     for words in [&["--help"][..], &["attach", "--help"], &["help", "run"]] {
-        let ran = done(with(&site, &filter, &wrong, words)?)?;
+        let ran = filter.run_with(&wrong, words)?.succeeded()?;
         ensure!(
             ran.stderr.is_empty() && ran.stdout.contains("APIFENCE_"),
             "{ran}"

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -24,6 +23,7 @@ use tests::{
     loaded::{Filter, INTERFACE, add_interface},
     netns::Namespace,
     packets::V4,
+    strace::{NO_LOG, strace},
     table::{self},
     wait::until,
 };
@@ -41,7 +41,7 @@ struct Slots {
 }
 
 impl Slots {
-    fn open(apifence: &Apifence<'_>) -> Result<Self> {
+    fn open(apifence: &Apifence) -> Result<Self> {
         let maps = apifence
             .bpffs()
             .join(format!("layout-{LAYOUT_VERSION}/maps"));
@@ -121,7 +121,7 @@ impl Slots {
 const EMPTY: [u32; 3] = [1; 3];
 
 /// A filter on an interface without traffic.
-fn attach(namespace: &Namespace) -> Result<(Apifence<'_>, Slots)> {
+fn attach(namespace: &Namespace) -> Result<(Apifence, Slots)> {
     add_interface(namespace)?;
     let apifence = Apifence::new(namespace)?;
     let interface = format!("--interface={INTERFACE}");
@@ -141,14 +141,14 @@ fn hosts(count: u32) -> Vec<[u8; 4]> {
 }
 
 /// A file with these.
-fn write(apifence: &Apifence<'_>, hosts: &[[u8; 4]]) -> Result<String> {
+fn write(apifence: &Apifence, hosts: &[[u8; 4]]) -> Result<String> {
     let file = apifence.ranges_file().with_file_name("large");
     let line = |[a, b, c, d]: &[u8; 4]| format!("{a}.{b}.{c}.{d}\n");
     fs::write(&file, hosts.iter().map(line).collect::<String>())?;
     Ok(file.display().to_string())
 }
 
-fn set(apifence: &Apifence<'_>, hosts: &[[u8; 4]]) -> Result<()> {
+fn set(apifence: &Apifence, hosts: &[[u8; 4]]) -> Result<()> {
     let file = write(apifence, hosts)?;
     apifence
         .ok(&["ranges", "set", "--from-file", &file])
@@ -294,9 +294,8 @@ fn a_writer_killed_between_two_maps_leaves_one_list_in_force() -> Result<()> {
                     .are_ready()
                     .with_context(|| format!("before call {call}"))?;
             }
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
-            strace.arg(format!("inject=bpf:signal=SIGKILL:when={call}"));
+            let kill = format!("inject=bpf:signal=SIGKILL:when={call}");
+            let strace = strace(NO_LOG, &["trace=bpf", &kill]);
             let ran = apifence.run_by(strace, &lists[to])?;
             if ran.code == Some(0) {
                 break;
@@ -340,9 +339,7 @@ fn a_reader_during_a_change_reads_one_list() -> Result<()> {
             unreachable!("there is no last number")
         });
         let read = || -> Result<Value> {
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf"]);
-            strace.args(["-e", "inject=bpf:delay_exit=2000"]);
+            let strace = strace(NO_LOG, &["trace=bpf", "inject=bpf:delay_exit=2000"]);
             let ran = apifence.run_by(strace, &["-o", "json", "ranges", "list"])?;
             ensure!(ran.code == Some(0), "{ran}");
             Ok(serde_json::from_str(&ran.stdout)?)

@@ -12,12 +12,12 @@ use std::{
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tests::{
-    cli::{Apifence, Background},
+    cli::{Apifence, Background, words},
     foreign::Foreign,
     net::Echo,
     netns::{Namespace, two_interfaces},
     scrape::{get, scrape},
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site},
+    site::{ADMIN_RANGES, Family, INTERFACE, Site},
     wait::until,
 };
 
@@ -57,7 +57,7 @@ fn kill(mut daemon: Background) -> Result<()> {
 }
 
 /// The unlisted source is dropped, the listed one gets in, over both families.
-fn guarded(site: &Site, filter: &Apifence<'_>) -> Result<()> {
+fn guarded(site: &Site, filter: &Apifence) -> Result<()> {
     for family in Family::BOTH {
         site.unlisted_is_dropped(family, PORT, filter)?;
         site.admin_gets_in(family, PORT)?;
@@ -105,19 +105,13 @@ const BROKEN: [(&str, Break, &str); 6] = [
 
 #[test]
 fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let file = filter.ranges_file();
-    for (what, make, words) in BROKEN {
+    for (what, make, named) in BROKEN {
         fs::write(file, LIST)?;
-        filter.ok(&[
-            "attach",
-            "--interface",
-            INTERFACE,
-            "--port",
-            "443,6443,9345",
-        ])?;
+        filter.ok(&words(&format!(
+            "attach --interface {INTERFACE} --port 443,6443,9345"
+        )))?;
         filter.boot()?;
         site.unlisted_gets_in(Family::V4, PORT)?;
 
@@ -125,11 +119,11 @@ fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()
         let began = Instant::now();
         let mut daemon = filter.start(&RUN)?;
         let warned = daemon.line(|line| line.starts_with("warning: the policy last in force"))?;
-        ensure!(warned.contains(words), "{what}: {warned}");
+        ensure!(warned.contains(named), "{what}: {warned}");
         let took = tried(&site, began)?;
         println!("{what}: guarded {took:?} after the start");
         guarded(&site, &filter)?;
-        not_ready(&site.node, &["the policy last in force holds", words])?;
+        not_ready(&site.node, &["the policy last in force holds", named])?;
         let status = filter.json(&["status"])?;
         ensure!(status["state"] == "enforcing", "{status}");
         ensure!(status["policy_source"] == "last_in_force", "{status}");
@@ -142,7 +136,7 @@ fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()
         fs::write(file, LIST)?;
         is_ready(&site.node)?;
         guarded(&site, &filter)?;
-        ensure!(filter.json(&["status"])?["policy_source"] == "files");
+        ensure!(filter.status("policy_source")? == "files");
         kill(daemon)?;
         filter.ok(&["detach"])?;
     }
@@ -151,9 +145,7 @@ fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()
 
 #[test]
 fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, 9345)?;
+    let (site, filter, _server) = Site::unguarded_server(9345)?;
     fs::write(filter.ranges_file(), LIST)?;
     let config = filter.config_file();
     let good = format!("ports = [6443, 9345]\ninterfaces = [\"{INTERFACE}\"]\n");
@@ -195,9 +187,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
 
 #[test]
 fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     let ports = ["--port", "443,6443,9345"];
     filter.ok(&[&["attach", "--interface", INTERFACE], &ports[..]].concat())?;
@@ -213,10 +203,10 @@ fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
         Ok(filter.run(&["check", "192.0.2.77"])?.code == Some(0))
     })?;
     not_ready(&site.node, &["what flags set before is lost", "not whole"])?;
-    ensure!(filter.json(&["status"])?["policy_source"] == "default_settings");
+    ensure!(filter.status("policy_source")? == "default_settings");
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     is_ready(&site.node)?;
-    ensure!(filter.json(&["status"])?["policy_source"] == "files");
+    ensure!(filter.status("policy_source")? == "files");
     // The next change closes a state directory that other users may write.
     kill(daemon)?;
     fs::set_permissions(filter.state_dir(), fs::Permissions::from_mode(0o777))?;
@@ -226,7 +216,7 @@ fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
     filter.boot()?;
     let _daemon = filter.start(&RUN)?;
     is_ready(&site.node)?;
-    ensure!(filter.json(&["status"])?["ports"] == json!([443, 6443, 9345]));
+    ensure!(filter.status("ports")? == json!([443, 6443, 9345]));
     Ok(())
 }
 
@@ -263,9 +253,7 @@ fn at_a_first_start_a_good_list_is_enforced_unless_the_settings_are_in_doubt() -
 
 #[test]
 fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     ensure!(!filter.ok(&["status"])?.contains("[W06]"));
@@ -287,10 +275,7 @@ fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy(
 
 #[test]
 fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     filter.boot()?;
     fs::remove_file(filter.ranges_file())?;
     fs::remove_dir_all(filter.ranges_file().with_file_name("ranges.history"))?;
@@ -299,7 +284,7 @@ fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left(
     daemon.line(|line| line.starts_with("warning: only the implicit sources are let in"))?;
     daemon.line(|line| line.starts_with("guarding"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    ensure!(filter.json(&["status"])?["policy_source"] == "implicit_sources");
+    ensure!(filter.status("policy_source")? == "implicit_sources");
     ensure!(filter.run(&["check", "192.0.2.10"])?.code == Some(0));
     ensure!(filter.run(&["check", "198.51.100.7"])?.code == Some(1));
     not_ready(&site.node, &["only the implicit sources"])?;
@@ -310,9 +295,7 @@ fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left(
 
 #[test]
 fn lists_of_an_older_version_count_as_the_last_in_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     // A list that was set without a filter, and is in the history.
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     fs::write(filter.ranges_file(), "198.51.100.0/24\nx\n")?;
@@ -324,9 +307,7 @@ fn lists_of_an_older_version_count_as_the_last_in_force() -> Result<()> {
 
 #[test]
 fn a_fresh_installation_without_a_list_starts_in_monitor_mode() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = filter.start(&RUN)?;
     daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped"))?;
     daemon.line(|line| line.starts_with("guarding"))?;
@@ -344,8 +325,7 @@ fn a_fresh_installation_without_a_list_starts_in_monitor_mode() -> Result<()> {
 
 #[test]
 fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     fs::write(filter.ranges_file(), LIST)?;
     let extra = ["--port", "6443,9345", "--cluster-cidrs", "10.0.0.0/8"];
     filter.ok(&[&["attach", "--interface", INTERFACE], &extra[..]].concat())?;
@@ -356,14 +336,7 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     ensure!(status["ports"] == json!([6443, 9345]), "{status}");
     ensure!(filter.run(&["check", "10.1.2.3"])?.code == Some(0));
     // A reboot ends a change on trial.
-    let trial = [
-        "ranges",
-        "set",
-        "192.0.2.77",
-        "--confirm-within",
-        "10m",
-        "--force",
-    ];
+    let trial = words("ranges set 192.0.2.77 --confirm-within 10m --force");
     filter.ok(&trial)?;
     kill(daemon)?;
     filter.boot()?;
@@ -379,7 +352,7 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     fs::write(filter.ranges_file(), LIST)?;
     let _daemon = filter.start(&RUN)?;
     is_ready(&site.node)?;
-    ensure!(filter.json(&["status"])?["ports"] == json!([443, 6443]));
+    ensure!(filter.status("ports")? == json!([443, 6443]));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use nix::{
 use tests::{
     cli::{Apifence, FAILED, Ran, refused},
     mounts::{self, BPFFS},
-    net::{Echo, silent},
+    net::silent,
     netns::Namespace,
     site::{ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
 };
@@ -20,7 +20,7 @@ const PORT: u16 = 6443;
 
 /// `status`, `attach` and `detach` of `filter` must all report a filter that is not theirs, with
 /// all of `words`; none may deny it.
-fn is_reported(filter: &Apifence<'_>, words: &[&str]) -> Result<()> {
+fn is_reported(filter: &Apifence, words: &[&str]) -> Result<()> {
     let status = filter.json(&["status"])?;
     ensure!(status["state"] == "unknown", "{status:#}");
     let warnings = status["warnings"].to_string();
@@ -54,10 +54,7 @@ fn is_silent(site: &Site) -> Result<()> {
 
 #[test]
 fn a_filter_pinned_in_another_directory_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let root = filter.bpffs().display().to_string();
     let pin = format!("{root}/layout-{LAYOUT_VERSION}/interfaces");
     let hint = format!("--bpffs {root}");
@@ -67,20 +64,17 @@ fn a_filter_pinned_in_another_directory_is_named() -> Result<()> {
     // Another namespace shows nothing of it, whatever the interfaces' indices.
     let elsewhere = Namespace::new("elsewhere")?;
     let there = Apifence::new(&elsewhere)?.with_bpffs(format!("{BPFFS}/there"));
-    assert_eq!(there.json(&["status"])?["state"], "detached");
+    assert_eq!(there.status("state")?, "detached");
     there.ok(&["detach"])?;
     // The hint works.
     filter.ok(&["detach"])?;
-    assert_eq!(other.json(&["status"])?["state"], "detached");
+    assert_eq!(other.status("state")?, "detached");
     site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
 fn a_filter_whose_bpffs_was_unmounted_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     // Only in this mount namespace: process 1 still has it.
     umount2(BPFFS, MntFlags::MNT_DETACH)?;
     mounts::mount_bpffs(BPFFS.as_ref())?;
@@ -99,10 +93,7 @@ fn a_filter_whose_bpffs_was_unmounted_is_named() -> Result<()> {
 
 #[test]
 fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let interfaces = filter
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/interfaces"));
@@ -120,8 +111,7 @@ fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
 
 #[test]
 fn a_filter_without_a_link_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut ours = tests::foreign::Foreign::named(filter_common::LinkHeader::Ethernet.program())?;
     let pin = format!("{BPFFS}/program");
     ours.pin(&pin)?;
@@ -135,8 +125,7 @@ fn a_filter_without_a_link_is_named() -> Result<()> {
 /// These pins guard one interface, and others another.
 #[test]
 fn detach_says_what_it_leaves_on() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     site.node.ip("link add eth1 type veth peer name peer1")?;
     filter.ok(&ATTACH)?;
     let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
@@ -149,11 +138,8 @@ fn detach_says_what_it_leaves_on() -> Result<()> {
             .to_string()
             .contains("`eth1` is filtered")
     );
-    let ran = filter.run(&["detach"])?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("`eth1` is filtered"),
-        "{ran}"
-    );
+    let ran = filter.run(&["detach"])?.succeeded()?;
+    ran.stderr_has(&["`eth1` is filtered"])?;
     ensure!(!ran.stderr.contains("the port is unfiltered"), "{ran}");
     let ran = other.run(&["detach"])?;
     ensure!(ran.stderr.contains("the port is unfiltered"), "{ran}");
@@ -162,8 +148,7 @@ fn detach_says_what_it_leaves_on() -> Result<()> {
 
 #[test]
 fn a_run_of_other_pins_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let other = Apifence::new(&site.node)?.with_bpffs(format!("{BPFFS}/other"));
     let mut run = filter.start(&[&["run"], &ATTACH[1..]].concat())?;
     run.line(|line| line.contains("guarding"))?;

@@ -3,9 +3,9 @@
 
 use anyhow::{Result, ensure};
 use tests::{
-    cli::{Apifence, INPUT, refused},
-    net::{Echo, SynSender, Transfer, silent, tcp_counter},
-    netns::{End, Namespace, veth},
+    cli::{INPUT, refused},
+    net::{SynSender, Transfer, tcp_counter},
+    peer::Peer,
     site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
 };
 
@@ -19,10 +19,7 @@ const LISTS: [&str; 2] = [
 #[test]
 fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_an_unlisted_one() -> Result<()> {
     const SWAPS: usize = 40;
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, server) = Site::guarded_server(PORT)?;
     let admins = Family::BOTH.map(|family| {
         let target = at(NODE[family as usize], PORT);
         Transfer::new(&site.admin, ip(ADMIN[family as usize]), target)
@@ -71,28 +68,15 @@ fn swaps_lose_no_packet_of_a_shared_source_and_pass_none_of_an_unlisted_one() ->
 /// not restore the previous state.
 #[test]
 fn a_trial_guards_no_interface_that_it_would_not_open_again() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    let peer = Namespace::new("peer")?;
-    let end = |namespace, addresses| End {
-        namespace,
-        interface: "eth1",
-        addresses,
-    };
-    veth(
-        1500,
-        end(&site.node, &["10.9.0.1/24"]),
-        end(&peer, &["10.9.0.2/24"]),
-    )?;
-    let peer_gets_in = || tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).map(drop);
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    let peer = Peer::new(&site)?;
     filter.ok(&ATTACH)?;
     let attach = ["attach", "--interface", "eth1"];
     let trial = [&attach[..], &["--confirm-within", "1h"]].concat();
     refused(&filter.run(&trial)?, INPUT, &["`eth1` provisionally"])?;
-    peer_gets_in()?;
+    peer.gets_in(PORT)?;
     filter.ok(&attach)?;
-    silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.is_silenced(PORT)?;
     // From here on a trial is possible there, too.
     filter.ok(&trial)?;
     filter.ok(&["confirm"]).map(drop)

@@ -5,7 +5,6 @@ use std::{
     fs,
     net::IpAddr,
     path::PathBuf,
-    process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Instant,
@@ -21,6 +20,7 @@ use tests::{
     netns::Namespace,
     packets::V4,
     site::ip,
+    strace::strace,
     table,
     wait::{until, while_it_lasts},
 };
@@ -45,14 +45,14 @@ enum List {
 }
 
 /// A filter on an interface without traffic.
-struct Guarded<'a> {
-    apifence: Apifence<'a>,
+struct Guarded {
+    apifence: Apifence,
     filter: Filter,
 }
 
-impl<'a> Guarded<'a> {
+impl Guarded {
     /// Attached with the old list.
-    fn new(namespace: &'a Namespace) -> Result<Self> {
+    fn new(namespace: &Namespace) -> Result<Self> {
         add_interface(namespace)?;
         let apifence = Apifence::new(namespace)?;
         let interface = format!("--interface={INTERFACE}");
@@ -125,7 +125,7 @@ impl<'a> Guarded<'a> {
     /// Takes back a change that waits for its confirmation. Such a change is in force and not in
     /// the file. A change that is in the file was confirmed, and the next writer completes it.
     fn end_trial(&mut self) -> Result<()> {
-        let provisional = self.apifence.json(&["status"])?["provisional"].is_object();
+        let provisional = self.apifence.status("provisional")?.is_object();
         let next = self.apifence.run(&WRITER)?;
         if next.stderr.contains("waits for its confirmation") {
             ensure!(provisional, "status shows no trial");
@@ -233,22 +233,16 @@ const CALLS: [&str; 12] = [
 /// Makes the change with the `number`th of `calls` failing as in `how`; returns whether there was
 /// such a call.
 fn disturbed(
-    guarded: &Guarded<'_>,
+    guarded: &Guarded,
     change: &[&str],
     calls: &str,
     how: &str,
     number: usize,
 ) -> Result<Option<tests::cli::Ran>> {
     let log = guarded.folder().join("strace");
-    let mut command = Command::new("strace");
-    command
-        .args(["-f", "-qq", "-o"])
-        .arg(&log)
-        .arg("-e")
-        .arg(format!("trace={calls}"))
-        .arg("-e")
-        .arg(format!("inject={calls}:{how}:when={number}"));
-    let ran = guarded.apifence.run_by(command, change)?;
+    let inject = format!("inject={calls}:{how}:when={number}");
+    let strace = strace(&log, &[&format!("trace={calls}"), &inject]);
+    let ran = guarded.apifence.run_by(strace, change)?;
     let text = fs::read_to_string(&log)?;
     fs::remove_file(&log)?;
     let struck = text.contains("(INJECTED)") || text.contains("killed by SIGKILL");
@@ -415,7 +409,7 @@ fn an_unconfirmed_change_rolls_back() -> Result<()> {
         tests::cli::refused(&ran, tests::cli::FAILED, &["waits for its confirmation"])?;
     }
     assert_eq!((guarded.kernel()?, guarded.file()?), (List::New, List::Old));
-    let left = guarded.apifence.json(&["status"])?["provisional"]["seconds_left"].clone();
+    let left = guarded.apifence.status("provisional")?["seconds_left"].clone();
     ensure!(matches!(left.as_u64(), Some(3_000..=3_600)), "{left}");
     guarded.apifence.ok(&["confirm"])?;
     assert_eq!(guarded.agree()?, List::New);
@@ -470,6 +464,6 @@ fn a_first_attach_on_trial_leaves_the_port_as_it_was() -> Result<()> {
     apifence.ok(&["confirm"])?;
     assert_eq!(unlisted()?, Verdict::Drop(DropReason::Unauthorized));
     ensure!(fs::read_to_string(apifence.ranges_file())?.contains(OLD));
-    ensure!(apifence.json(&["status"])?["drift"] == serde_json::json!([]));
+    ensure!(apifence.status("drift")? == serde_json::json!([]));
     Ok(())
 }

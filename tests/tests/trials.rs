@@ -5,42 +5,24 @@ use std::fs;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tests::{
-    cli::{Apifence, FAILED, refused},
+    cli::{Apifence, FAILED, refused, words},
     foreign::Foreign,
     loaded::lapse,
-    net::{Echo, open, silent},
-    netns::{End, Namespace, veth},
-    scrape::get,
-    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED, at, ip},
+    peer::Peer,
+    scrape::{get, until_not_ready, until_ready},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED},
+    strace::{NO_LOG, strace},
     wait::until,
 };
 
 const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 
-/// A second interface of the node, and its client.
-fn second(site: &Site) -> Result<Namespace> {
-    let peer = Namespace::new("peer")?;
-    let end = |namespace, addresses| End {
-        namespace,
-        interface: "eth1",
-        addresses,
-    };
-    veth(
-        1500,
-        end(&site.node, &["10.9.0.1/24"]),
-        end(&peer, &["10.9.0.2/24"]),
-    )?;
-    Ok(peer)
-}
-
 /// After an unconfirmed first attach, the list is in the file, and there is no filter again: only
 /// an explicit command puts it in force.
 #[test]
 fn an_unconfirmed_first_attach_does_not_return() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
@@ -49,37 +31,22 @@ fn an_unconfirmed_first_attach_does_not_return() -> Result<()> {
     lapse(&filter)?;
     daemon.line(|line| line.starts_with("error: follow files"))?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    until("it is not ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 503)
-    })?;
-    let drift = filter.json(&["status"])?["drift"].clone();
+    until_not_ready(&site.node)?;
+    let drift = filter.status("drift")?;
     ensure!(drift != json!([]), "status shows no drift");
     filter.ok(&["ranges", "reload"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    until("it is ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 200)
-    })
+    until_ready(&site.node)
 }
 
 #[test]
 fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     // An interface without native XDP makes the attach fail after the new policy is staged.
     site.node.ip("link add br9 type bridge")?;
     site.node.ip("link set br9 up")?;
     fs::write(filter.ranges_file(), format!("{LIST}{}\n", UNLISTED[0]))?;
-    let monitor = [
-        "--interface",
-        "br9",
-        "--xdp-mode",
-        "native",
-        "--mode",
-        "monitor",
-        "--force",
-    ];
+    let monitor = words("--interface br9 --xdp-mode native --mode monitor --force");
     refused(
         &filter.run(&[&ATTACH[..3], &monitor].concat())?,
         FAILED,
@@ -93,40 +60,34 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
         filter.run(look)?;
         site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     }
-    ensure!(filter.json(&["status"])?["state"] == "enforcing");
+    ensure!(filter.status("state")? == "enforcing");
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
 fn a_trial_of_an_edited_file_leaves_the_list_before_for_a_reboot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let before = fs::read_to_string(filter.ranges_file())?;
     fs::write(filter.ranges_file(), format!("{LIST}{}\n", UNLISTED[0]))?;
     filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
     lapse(&filter)?;
-    ensure!(filter.json(&["status"])?["provisional"].is_null());
+    ensure!(filter.status("provisional")?.is_null());
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    ensure!(filter.json(&["status"])?["drift"] == json!([]));
+    ensure!(filter.status("drift")? == json!([]));
     Ok(())
 }
 
 #[test]
 fn a_command_with_another_file_ends_no_trial() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
     let pending = filter.ranges_file().with_file_name(".ranges.pending");
     let list = fs::read_to_string(&pending)?;
     // A missing file, one with the old list, and one with the list on trial.
     let files = [None, Some(LIST), Some(list.as_str())];
-    let others = files.map(|list| -> Result<Apifence<'_>> {
+    let others = files.map(|list| -> Result<Apifence> {
         let other = Apifence::new(&site.node)?;
         if let Some(list) = list {
             fs::write(other.ranges_file(), list)?;
@@ -150,7 +111,7 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
             ensure!(ran.code != Some(0), "{ran}");
             ensure!(!ran.stderr.contains("complete"), "{ran}");
         }
-        let provisional = filter.json(&["status"])?["provisional"].clone();
+        let provisional = filter.status("provisional")?;
         ensure!(provisional.is_object(), "the trial was ended");
         ensure!(pending.exists(), "the list on trial is gone");
     }
@@ -187,16 +148,13 @@ fn commands_that_show_write_nothing() -> Result<()> {
         "O_RDWR",
     ];
     let calls = "trace=bpf,open,openat,openat2,creat,flock,mkdir,mkdirat,unlink,unlinkat,rmdir,rename,renameat,renameat2,link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,truncate,ftruncate,utimensat";
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     let log = tempfile::NamedTempFile::new()?;
     let add = |time| ["ranges", "add", UNLISTED[0], "--confirm-within", time];
     let mut seen = 0;
     let mut all_read = |when: &str| -> Result<()> {
         for show in SHOW {
-            let mut strace = std::process::Command::new("strace");
-            strace.args(["-f", "-qq", "-e", "signal=none", "-e", calls, "-o"]);
-            strace.arg(log.path());
+            let strace = strace(log.path(), &["signal=none", calls]);
             let ran = filter.run_by(strace, show)?;
             ensure!(ran.code == Some(0) || show[0] == "check", "{when}: {ran}");
             let text = fs::read_to_string(log.path())?;
@@ -218,18 +176,16 @@ fn commands_that_show_write_nothing() -> Result<()> {
     all_read("on trial")?;
     filter.ok(&["ranges", "rollback"])?;
     filter.ok(&add("1s"))?;
-    until("the trial is over", || {
-        Ok(filter.json(&["status"])?["provisional"].is_null())
-    })?;
+    filter.until_status("provisional", ())?;
     all_read("fallen back")?;
     // A writer that died when its list was in the file.
-    let mut strace = std::process::Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]);
+    let kill = ["trace=fsync", "inject=fsync:signal=SIGKILL:when=1"];
+    let mut strace = strace(NO_LOG, &kill);
     // The file has its name by then, and the folder is written to the disk.
-    strace.args(["inject=fsync:signal=SIGKILL:when=1", "-P"]);
-    strace.arg(filter.ranges_file().with_file_name(""));
+    let folder = filter.ranges_file().with_file_name("");
+    strace.arg("-P").arg(folder);
     filter.run_by(strace, &["ranges", "add", UNLISTED[0]])?;
-    let drift = filter.json(&["status"])?["drift"].clone();
+    let drift = filter.status("drift")?;
     ensure!(drift != json!([]), "killed too early or too late");
     all_read("half done")?;
     ensure!(seen > 100, "{seen} calls seen");
@@ -238,12 +194,10 @@ fn commands_that_show_write_nothing() -> Result<()> {
 
 #[test]
 fn no_generation_has_the_number_of_one_before() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let mut numbers = std::collections::BTreeMap::new();
     let mut look = |list: &str| -> Result<()> {
-        let generation = filter.json(&["status"])?["generation"].as_u64();
+        let generation = filter.status("generation")?.as_u64();
         let before = numbers.insert(generation, list.to_owned());
         ensure!(
             before.as_ref().is_none_or(|before| before == list),
@@ -271,11 +225,8 @@ fn no_generation_has_the_number_of_one_before() -> Result<()> {
 
 #[test]
 fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    let peer = second(&site)?;
-    let peer_is_silenced = || silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT));
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    let peer = Peer::new(&site)?;
     let both = ["run", "--interface", INTERFACE, "--interface", "eth1"];
     let typed = ["--authorized-ip-ranges", ADMIN_RANGES];
     let mut daemon = filter.start(&[&both[..], &typed].concat())?;
@@ -286,7 +237,7 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
             .as_array()
             .is_some_and(|all| all.len() == 2))
     })?;
-    peer_is_silenced()?;
+    peer.is_silenced(PORT)?;
     daemon.signal(nix::sys::signal::Signal::SIGSTOP)?;
     // Both links are detached by hand, and a foreign program is on the first interface at the next
     // tick of `run`.
@@ -294,9 +245,7 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
     for entry in fs::read_dir(filter.bpffs().join(layout).join("interfaces"))? {
         tests::kernel::detach_link(&entry?.path().join("link"))?;
     }
-    until("the port is open", || {
-        Ok(open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT)).is_ok())
-    })?;
+    until("the port is open", || Ok(peer.gets_in(PORT).is_ok()))?;
     let mut foreign = Foreign::load()?;
     let _link = site.node.run(|| foreign.attach(INTERFACE))?;
     daemon.signal(nix::sys::signal::Signal::SIGCONT)?;
@@ -309,25 +258,21 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
             .iter()
             .any(|one| one["interface"] == "eth1" && one["guarded"] == true))
     })?;
-    peer_is_silenced()?;
+    peer.is_silenced(PORT)?;
     ensure!(get(&site.node, "/readyz")?.status == 503);
     Ok(())
 }
 
 #[test]
 fn a_broken_file_in_the_history_is_passed_over() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let before = fs::read_to_string(filter.ranges_file())?;
     fs::write(filter.ranges_file(), "10.2.0.0/8x\n")?;
     filter.ok(&["ranges", "set", UNLISTED[0], "--force"])?;
-    let ran = filter.run(&["ranges", "rollback", "--force"])?;
-    ensure!(
-        ran.code == Some(0) && ran.stderr.contains("number 1 in the history is not a list"),
-        "{ran}"
-    );
+    let ran = filter
+        .run(&["ranges", "rollback", "--force"])?
+        .succeeded()?;
+    ran.stderr_has(&["number 1 in the history is not a list"])?;
     assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
@@ -335,16 +280,13 @@ fn a_broken_file_in_the_history_is_passed_over() -> Result<()> {
 /// A dry run of a rollback of a trial shows it, and takes nothing back.
 #[test]
 fn a_dry_run_takes_no_trial_back() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let add = ["ranges", "add", UNLISTED[0], "--confirm-within", "1h"];
     for change in [&add[..], &["monitor", "--confirm-within", "1h"]] {
         filter.ok(change)?;
         let shown = filter.ok(&["ranges", "rollback", "--dry-run"])?;
         ensure!(shown.contains("would be taken back"), "{shown}");
-        ensure!(filter.json(&["status"])?["provisional"].is_object());
+        ensure!(filter.status("provisional")?.is_object());
         site.unlisted_gets_in(Family::V4, PORT)?;
         filter.ok(&["ranges", "rollback"])?;
         site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
@@ -356,15 +298,12 @@ fn a_dry_run_takes_no_trial_back() -> Result<()> {
 /// that puts the edit in force.
 #[test]
 fn a_mode_outlives_a_boot_where_the_off_switch_is_in_no_file() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     filter.ok(&["ranges", "clear"])?;
     fs::write(filter.ranges_file(), LIST)?;
     filter.ok(&["monitor"])?;
     filter.boot()?;
     filter.ok(&ATTACH[..3])?;
-    ensure!(filter.json(&["status"])?["state"] == "monitoring");
+    ensure!(filter.status("state")? == "monitoring");
     site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }

@@ -15,8 +15,9 @@ use tempfile::TempDir;
 use tests::{
     cli::{Apifence, Background, FAILED, Ran, binary, refused},
     net::{Echo, SynSender, Transfer, tcp_counter},
-    netns::Namespace,
+    peer::Peer,
     site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
+    strace::strace,
 };
 
 const PORT: u16 = 6443;
@@ -48,7 +49,7 @@ impl Other {
         })
     }
 
-    fn command(&self, filter: &Apifence<'_>, arguments: &[&str]) -> Command {
+    fn command(&self, filter: &Apifence, arguments: &[&str]) -> Command {
         let own = filter.command(arguments);
         let mut command = Command::new(&self.path);
         command.args(own.get_args());
@@ -61,15 +62,13 @@ impl Other {
         command
     }
 
-    fn run(&self, site: &Site, filter: &Apifence<'_>, arguments: &[&str]) -> Result<Ran> {
+    fn run(&self, site: &Site, filter: &Apifence, arguments: &[&str]) -> Result<Ran> {
         let output = site.node.output(&mut self.command(filter, arguments))?;
         Ok(Ran::new(arguments, &output))
     }
 
-    fn ok(&self, site: &Site, filter: &Apifence<'_>, arguments: &[&str]) -> Result<()> {
-        let ran = self.run(site, filter, arguments)?;
-        ensure!(ran.code == Some(0), "{ran}");
-        Ok(())
+    fn ok(&self, site: &Site, filter: &Apifence, arguments: &[&str]) -> Result<()> {
+        self.run(site, filter, arguments)?.succeeded().map(drop)
     }
 }
 
@@ -131,7 +130,7 @@ fn answers(site: &Site) -> Result<u64> {
     tcp_counter(&site.unlisted, "InSegs")
 }
 
-fn layouts(filter: &Apifence<'_>) -> Result<Vec<String>> {
+fn layouts(filter: &Apifence) -> Result<Vec<String>> {
     let mut names: Vec<String> = fs::read_dir(filter.bpffs())?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<_>>()?;
@@ -142,9 +141,7 @@ fn layouts(filter: &Apifence<'_>) -> Result<Vec<String>> {
 
 #[test]
 fn attach_takes_over_from_another_layout_without_a_gap() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let server = Echo::new(&site.node, PORT)?;
+    let (site, filter, server) = Site::unguarded_server(PORT)?;
     let other = Other::new()?;
     other.ok(&site, &filter, &ATTACH)?;
     assert_eq!(layouts(&filter)?, [format!("layout-{OTHER}")]);
@@ -175,8 +172,7 @@ fn attach_takes_over_from_another_layout_without_a_gap() -> Result<()> {
 
 #[test]
 fn the_settings_of_the_other_layout_stay() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let other = Other::new()?;
     let more = ["--port", "9345,6443", "--cluster-cidrs", "10.0.0.0/8"];
     other.ok(&site, &filter, &[&ATTACH[..], &more].concat())?;
@@ -191,21 +187,9 @@ fn the_settings_of_the_other_layout_stay() -> Result<()> {
 
 #[test]
 fn every_interface_of_the_other_layout_is_taken_over() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let other = Other::new()?;
-    let peer = Namespace::new("peer")?;
-    let end = |namespace, addresses| tests::netns::End {
-        namespace,
-        interface: "eth1",
-        addresses,
-    };
-    let ends = (
-        end(&site.node, &["10.9.0.1/24"][..]),
-        end(&peer, &["10.9.0.2/24"][..]),
-    );
-    tests::netns::veth(1500, ends.0, ends.1)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let peer = Peer::new(&site)?;
     let both = [&ATTACH[..], &["--interface", "eth1"]].concat();
     other.ok(&site, &filter, &both)?;
     // The command names only one of them.
@@ -213,15 +197,13 @@ fn every_interface_of_the_other_layout_is_taken_over() -> Result<()> {
     let status = filter.json(&["status"])?;
     assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(2));
     assert_eq!(layouts(&filter)?, [format!("layout-{LAYOUT_VERSION}")]);
-    tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.is_silenced(PORT)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
 #[test]
 fn run_takes_over_once_the_other_run_has_ended() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let server = Echo::new(&site.node, PORT)?;
+    let (site, filter, server) = Site::unguarded_server(PORT)?;
     let other = Other::new()?;
     let run = [&["run"], &ATTACH[1..]].concat();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -249,7 +231,7 @@ fn run_takes_over_once_the_other_run_has_ended() -> Result<()> {
         new.line(|line| line.contains("guarding"))?;
         traffic.holds()?;
         assert_eq!(layouts(&filter)?, [format!("layout-{LAYOUT_VERSION}")]);
-        assert_eq!(filter.json(&["status"])?["state"], "enforcing");
+        assert_eq!(filter.status("state")?, "enforcing");
         new.signal(Signal::SIGTERM)?;
         new.wait()?;
         traffic.stop()?;
@@ -262,26 +244,19 @@ fn run_takes_over_once_the_other_run_has_ended() -> Result<()> {
 #[test]
 fn a_takeover_that_is_killed_leaves_the_port_filtered() -> Result<()> {
     let calls = "bpf,unlink,unlinkat,rmdir,mkdir,rename,renameat,renameat2";
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let server = Echo::new(&site.node, PORT)?;
+    let (site, filter, server) = Site::unguarded_server(PORT)?;
     let other = Other::new()?;
     other.ok(&site, &filter, &ATTACH)?;
     let log = filter.ranges_file().with_file_name("strace");
     let traffic = Traffic::start(&site, &server)?;
-    let strace = |what: &str, number: usize| {
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o"]).arg(&log);
-        strace.args(["-e", &format!("trace={what}"), "-e"]);
-        strace.arg(format!("inject={what}:signal=SIGKILL:when={number}"));
-        strace
+    let killed = |what: &str, number: usize| {
+        let kill = format!("inject={what}:signal=SIGKILL:when={number}");
+        strace(&log, &[&format!("trace={what}"), &kill])
     };
     // The index, in its thread, of the call that replaces the program: the calls around it matter
     // most.
-    let mut trace = Command::new("strace");
-    trace.args(["-f", "-qq", "-e", "trace=bpf", "-o"]).arg(&log);
-    let ran = filter.run_by(trace, &ATTACH[..3])?;
-    ensure!(ran.code == Some(0), "{ran}");
+    let trace = strace(&log, &["trace=bpf"]);
+    filter.run_by(trace, &ATTACH[..3])?.succeeded()?;
     let text = fs::read_to_string(&log)?;
     let call = |line: &&str| line.contains("bpf(");
     let all: Vec<&str> = text.lines().filter(call).collect();
@@ -298,7 +273,7 @@ fn a_takeover_that_is_killed_leaves_the_port_filtered() -> Result<()> {
     let mut taken = 0;
     let (mut early, mut late) = (0, 0);
     for (what, number) in numbers {
-        let ran = filter.run_by(strace(what, number), &ATTACH[..3])?;
+        let ran = filter.run_by(killed(what, number), &ATTACH[..3])?;
         let step = || format!("killed at call {number} of {what}: {ran}");
         traffic.holds().with_context(step)?;
         let state = layouts(&filter)?;

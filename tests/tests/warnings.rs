@@ -5,8 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Result, ensure};
 use tests::{
     cli::{Apifence, FAILED, INPUT, refused},
-    net::Echo,
-    netns::{End, Namespace, veth},
+    peer::Peer,
     scrape::scrape,
     site::{ADMIN, ATTACH, Family, NODE, Site, UNLISTED, at, ip},
     wait::until,
@@ -15,7 +14,7 @@ use tests::{
 const PORT: u16 = 6443;
 
 /// The one warning that has all of `words`.
-fn warning(filter: &Apifence<'_>, words: &[&str]) -> Result<Option<String>> {
+fn warning(filter: &Apifence, words: &[&str]) -> Result<Option<String>> {
     let status = filter.json(&["status"])?;
     let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
     let texts = warnings.iter().map(|warning| {
@@ -29,7 +28,7 @@ fn warning(filter: &Apifence<'_>, words: &[&str]) -> Result<Option<String>> {
 }
 
 /// There is no such warning, then there is.
-fn comes(filter: &Apifence<'_>, words: &[&str], cause: impl FnOnce() -> Result<()>) -> Result<()> {
+fn comes(filter: &Apifence, words: &[&str], cause: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = warning(filter, words)?;
     ensure!(before.is_none(), "too early: {before:?}");
     cause()?;
@@ -42,10 +41,7 @@ fn comes(filter: &Apifence<'_>, words: &[&str], cause: impl FnOnce() -> Result<(
 
 #[test]
 fn a_quiet_node_has_no_warnings() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let _connection = site.admin_gets_in(Family::V4, PORT)?;
     let status = filter.json(&["status"])?;
     ensure!(status["warnings"] == serde_json::json!([]), "{status:#}");
@@ -54,30 +50,16 @@ fn a_quiet_node_has_no_warnings() -> Result<()> {
 
 #[test]
 fn ways_past_the_filter_are_warned_of() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
 
-    let peer = Namespace::new("peer")?;
-    let end = |namespace, addresses| End {
-        namespace,
-        interface: "eth1",
-        addresses,
-    };
+    let peer = Peer::unplugged()?;
     let other = ["TCP 6443", "`eth1`", "no filter", "[W07]"];
-    comes(&filter, &other, || {
-        veth(
-            1500,
-            end(&site.node, &["10.9.0.1/24"]),
-            end(&peer, &["10.9.0.2/24"]),
-        )
-    })?;
+    comes(&filter, &other, || peer.plug_in(&site))?;
     // The claim of the warning is true.
-    tests::net::open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.gets_in(PORT)?;
     filter.ok(&["attach", "--interface", "eth1"])?;
     ensure!(warning(&filter, &other)?.is_none());
-    tests::net::silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    peer.is_silenced(PORT)?;
 
     comes(&filter, &["`vx0` (vxlan)", "tunnel", "[W08]"], || {
         site.node
@@ -88,10 +70,7 @@ fn ways_past_the_filter_are_warned_of() -> Result<()> {
 
 #[test]
 fn filters_that_hit_other_connections_are_warned_of() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let ephemeral = ["ip_local_reserved_ports", "TCP 6443", "[W13]"];
     comes(&filter, &ephemeral, || {
         site.node
@@ -129,8 +108,7 @@ fn filters_that_hit_other_connections_are_warned_of() -> Result<()> {
 
 #[test]
 fn generic_xdp_is_warned_of() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     filter.ok(&[&ATTACH[..], &["--xdp-mode", "generic"]].concat())?;
     ensure!(warning(&filter, &["`eth0` runs generic XDP", "[W11]"])?.is_some());
     Ok(())
@@ -140,9 +118,7 @@ fn generic_xdp_is_warned_of() -> Result<()> {
 #[test]
 fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
     const CLUSTER_IP: &str = "10.96.0.1";
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let destinations = |addresses: &[&str]| {
         filter.ok(&[
             &ATTACH[..],
@@ -151,7 +127,7 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
         .concat())
     };
     destinations(&NODE)?;
-    ensure!(filter.json(&["status"])?["warnings"] == serde_json::json!([]));
+    ensure!(filter.status("warnings")? == serde_json::json!([]));
 
     let outside = ["TCP 6443", NODE[1], "outside the destinations", "[W09]"];
     comes(&filter, &outside, || {
@@ -198,10 +174,7 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
 
 #[test]
 fn a_bridge_of_pods_causes_no_warning() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     for words in [
         "link add cni0 type bridge",
         "address add 10.244.0.1/24 dev cni0",
@@ -237,7 +210,7 @@ fn tunnel(site: &Site, name: &str, id: u32) -> Result<()> {
 }
 
 /// The warnings in the JSON of `status`: code, interface, and whether each is acknowledged.
-fn shown(filter: &Apifence<'_>) -> Result<Vec<(String, String, bool)>> {
+fn shown(filter: &Apifence) -> Result<Vec<(String, String, bool)>> {
     let status = filter.json(&["status"])?;
     let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -250,8 +223,7 @@ fn shown(filter: &Apifence<'_>) -> Result<Vec<(String, String, bool)>> {
 
 #[test]
 fn only_warnings_without_acknowledgement_are_shown() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     filter.ok(&[&ATTACH[..], &["--xdp-mode", "generic"]].concat())?;
     tunnel(&site, "wg0", 1)?;
     let is = |want: &[(&str, &str, bool)]| -> Result<()> {
@@ -333,9 +305,7 @@ fn only_warnings_without_acknowledgement_are_shown() -> Result<()> {
 
 #[test]
 fn serious_warnings_cannot_be_acknowledged() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     filter.ok(&["ranges", "add", "0.0.0.0/0"])?;
     tunnel(&site, "wg0", 1)?;
     let file = filter.state_dir().join("acknowledged");
@@ -391,8 +361,7 @@ fn serious_warnings_cannot_be_acknowledged() -> Result<()> {
 /// `run` logs the warnings that are not acknowledged, and the metrics count both kinds.
 #[test]
 fn monitoring_counts_warnings() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     tunnel(&site, "wg0", 1)?;
     tunnel(&site, "flannel.1", 2)?;
     let mut run = filter.start(&[&["run"], &ATTACH[1..]].concat())?;
@@ -435,9 +404,7 @@ fn monitoring_counts_warnings() -> Result<()> {
 
 #[test]
 fn many_of_a_kind_are_counted() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     for id in 1..=7 {
         tunnel(&site, &format!("vx{id}"), id)?;
     }
@@ -457,9 +424,7 @@ fn many_of_a_kind_are_counted() -> Result<()> {
 /// none starts a second line in the file of acknowledgements.
 #[test]
 fn names_of_devices_stay_names() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     tunnel(&site, "v\u{1b}[2J\u{7}x", 1)?;
     let said = filter.ok(&["status"])?;
     ensure!(said.contains("tunnel `v?[2J?x`"), "{said:?}");
@@ -478,9 +443,7 @@ fn names_of_devices_stay_names() -> Result<()> {
 /// written elsewhere.
 #[test]
 fn nothing_is_acknowledged_in_the_wrong_place() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     tunnel(&site, "wg0", 1)?;
     let full = filter.state_dir().join("acknowledged");
     std::fs::create_dir(&full)?;

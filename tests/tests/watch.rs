@@ -9,10 +9,11 @@ use serde_json::json;
 use tests::{
     cli::{Apifence, Background, FAILED, refused},
     config_map::ConfigMap,
-    net::{Echo, open, silent},
-    netns::{End, Namespace, add_address, veth},
-    scrape::{get, ready, scrape},
-    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
+    net::Echo,
+    netns::add_address,
+    peer::Peer,
+    scrape::{get, ready, scrape, until_not_ready, until_ready},
+    site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::until,
 };
 
@@ -21,7 +22,7 @@ const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
 
 /// `run` with the administrator's list in the file, in force.
-fn start(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
+fn start(site: &Site, filter: &Apifence) -> Result<Background> {
     fs::write(filter.ranges_file(), LIST)?;
     let mut daemon = filter.start(&RUN)?;
     ready(&site.node, &mut daemon)?;
@@ -29,7 +30,7 @@ fn start(site: &Site, filter: &Apifence<'_>) -> Result<Background> {
     Ok(daemon)
 }
 
-fn check(filter: &Apifence<'_>, address: &str, allowed: bool) -> Result<()> {
+fn check(filter: &Apifence, address: &str, allowed: bool) -> Result<()> {
     let what = format!(
         "{address} is {}",
         if allowed { "allowed" } else { "refused" }
@@ -48,9 +49,7 @@ fn replace(path: &Path, text: &str) -> Result<()> {
 
 #[test]
 fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = start(&site, &filter)?;
     let with_unlisted = format!("{LIST}{}\n", UNLISTED[0]);
     let file = filter.ranges_file();
@@ -75,7 +74,7 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     filter.ok(&["ranges", "rollback"])?;
     check(&filter, "192.0.2.77", false)?;
     assert_eq!(fs::read_to_string(file)?, LIST);
-    ensure!(filter.json(&["status"])?["drift"] == json!([]));
+    ensure!(filter.status("drift")? == json!([]));
     drop(daemon);
 
     let map = ConfigMap::new(LIST)?;
@@ -90,9 +89,7 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
 
 #[test]
 fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = start(&site, &filter)?;
     let file = filter.ranges_file();
     let failures = || {
@@ -110,9 +107,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
     ] {
         fs::write(file, bad)?;
         daemon.line(|line| line.starts_with("error: ") && line.contains(words))?;
-        until("it is not ready", || {
-            Ok(get(&site.node, "/readyz")?.status == 503)
-        })?;
+        until_not_ready(&site.node)?;
         let why = get(&site.node, "/readyz")?.body;
         ensure!(why.contains(words), "{why}");
         ensure!(failures()?.0 > 0.0 && failures()?.1 == 0.0);
@@ -125,9 +120,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
             line.starts_with("note: the files are in force again") || line.contains(words)
         })?;
         ensure!(said.contains("in force again"), "said twice: {said}");
-        until("it is ready", || {
-            Ok(get(&site.node, "/readyz")?.status == 200)
-        })?;
+        until_ready(&site.node)?;
     }
     fs::remove_file(file)?;
     daemon.line(|line| line.contains("no such file"))?;
@@ -151,8 +144,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
 
 #[test]
 fn the_config_file_is_followed() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let servers = [PORT, 8443].map(|port| Echo::new(&site.node, port));
     let _servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
     let mut daemon = start(&site, &filter)?;
@@ -165,16 +157,12 @@ fn the_config_file_is_followed() -> Result<()> {
 
     fs::write(config, "ports = [6443]\nmode = \"watch\"\n")?;
     daemon.line(|line| line.contains("`mode` is `watch`"))?;
-    until("it is not ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 503)
-    })?;
+    until_not_ready(&site.node)?;
     site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
     replace(config, "mode = \"monitor\"\n")?;
     daemon.signal(Signal::SIGHUP)?;
     daemon.line(|line| line.contains("the config file is in force"))?;
-    until("it is ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 200)
-    })?;
+    until_ready(&site.node)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     fs::write(config, "")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
@@ -183,8 +171,7 @@ fn the_config_file_is_followed() -> Result<()> {
 
 #[test]
 fn the_nodes_own_addresses_are_followed() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let _daemon = start(&site, &filter)?;
     for address in ["192.0.2.200", "2001:db8::200"] {
         check(&filter, address, false)?;
@@ -201,29 +188,13 @@ fn the_nodes_own_addresses_are_followed() -> Result<()> {
 
 #[test]
 fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    let peer = Namespace::new("peer")?;
-    let end = |namespace, addresses| End {
-        namespace,
-        interface: "eth1",
-        addresses,
-    };
-    let plug_in = || {
-        veth(
-            1500,
-            end(&site.node, &["10.9.0.1/24"]),
-            end(&peer, &["10.9.0.2/24"]),
-        )
-    };
-    let peer_is_silenced = || silent(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT));
-    plug_in()?;
-    open(&peer, ip("10.9.0.2"), at("10.9.0.1", PORT))?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    let peer = Peer::new(&site)?;
+    peer.gets_in(PORT)?;
     fs::write(filter.ranges_file(), LIST)?;
     let mut daemon = filter.start(&[&RUN[..], &["--interface", "eth1"]].concat())?;
     ready(&site.node, &mut daemon)?;
-    peer_is_silenced()?;
+    peer.is_silenced(PORT)?;
 
     site.node.ip("link delete eth1")?;
     daemon.line(|line| line.contains("`eth1` is not there"))?;
@@ -234,18 +205,16 @@ fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
     ensure!(site.node.ip("link show eth1")?.contains("xdp"));
     site.node.ip("link delete eth1")?;
     daemon.line(|line| line.contains("`eth1` is not there"))?;
-    plug_in()?;
+    peer.plug_in(&site)?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
-    peer_is_silenced()?;
+    peer.is_silenced(PORT)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
 fn drift_is_noticed_and_repaired() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = start(&site, &filter)?;
     let guarded_again = |daemon: &mut Background| -> Result<()> {
         daemon.line(|line| line.contains("again"))?;
@@ -287,16 +256,12 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
     daemon.line(|line| line.contains("the ranges file is in force"))?;
     check(&filter, UNLISTED[0], false)?;
     check(&filter, ADMIN[0], true)?;
-    until("it is ready", || {
-        Ok(get(&site.node, "/readyz")?.status == 200)
-    })
+    until_ready(&site.node)
 }
 
 #[test]
 fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = start(&site, &filter)?;
     let add = ["ranges", "add", UNLISTED[0], "--confirm-within"];
     filter.ok(&[&add[..], &["3s"]].concat())?;
@@ -321,8 +286,7 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
 
 #[test]
 fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let mut daemon = start(&site, &filter)?;
     let pid = format!("process {}", daemon.pid());
     for (command, verb) in [
@@ -350,9 +314,7 @@ fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
 /// `run` starts and ends without any effect on them.
 #[test]
 fn restarts_leave_no_gap() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let mut daemon = start(&site, &filter)?;
     let answered = tests::net::tcp_counter(&site.unlisted, "InSegs")?;
     let admin = tests::net::Transfer::new(&site.admin, ip(ADMIN[1]), at(NODE[1], PORT))?;
@@ -375,9 +337,7 @@ fn restarts_leave_no_gap() -> Result<()> {
 /// The log shows what was on trial, and the operator's name.
 #[test]
 fn the_log_says_what_is_on_trial() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     ready(&site.node, &mut daemon)?;
     filter.ok(&["monitor", "--confirm-within", "1h"])?;
@@ -412,9 +372,7 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
 /// If every source passes, the log of a `run` starts with that.
 #[test]
 fn a_run_that_drops_nothing_says_so_at_its_start() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let begins = |words: &str| -> Result<()> {
         let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
         daemon

@@ -11,9 +11,9 @@ use nix::{
     sys::time::TimeSpec,
     time::{ClockId, clock_gettime},
 };
-use snapshot::{all, same};
+use snapshot::same;
 use tests::{
-    cli::Apifence,
+    cli::{Apifence, words},
     net::connect,
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::{PATIENCE, until},
@@ -21,8 +21,7 @@ use tests::{
 
 #[test]
 fn help_matches_its_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     for command in [
         "",
         "run",
@@ -60,56 +59,42 @@ fn help_matches_its_snapshot() -> Result<()> {
 
 #[test]
 fn everyday_commands_match_their_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let said = all(
-        &filter,
+    let (_site, filter) = Site::unguarded()?;
+    let said = filter.run_all(&[
+        &["status"],
+        &ATTACH,
+        &["status"],
+        &["ranges", "list"],
+        &["ranges", "add", UNLISTED[0], "--comment", "a friend"],
+        &["ranges", "list"],
+        &["check", ADMIN[0], UNLISTED[0], UNLISTED[1]],
         &[
-            &["status"],
-            &ATTACH,
-            &["status"],
-            &["ranges", "list"],
-            &["ranges", "add", UNLISTED[0], "--comment", "a friend"],
-            &["ranges", "list"],
-            &["check", ADMIN[0], UNLISTED[0], UNLISTED[1]],
-            &[
-                &ATTACH[..3],
-                &[
-                    "--mode",
-                    "monitor",
-                    "--cluster-cidrs",
-                    "10.0.0.0/8",
-                    "--destination",
-                    "192.0.2.0/24",
-                    "--force",
-                ],
-            ]
-            .concat(),
-            &["status"],
-            &["check", UNLISTED[1]],
-            &["ranges", "remove", UNLISTED[0]],
-            &["ranges", "clear"],
-            &["status"],
-            &["check", UNLISTED[1]],
-            &["ranges", "list"],
-            &["ranges", "set", "0.0.0.0/32"],
-            &["status"],
-            &["ranges", "set", "0.0.0.0/0"],
-            &["status"],
-            &["detach"],
-            &["detach"],
-            &["ranges", "list"],
-        ],
-    )?;
+            &ATTACH[..3],
+            &words("--mode monitor --cluster-cidrs 10.0.0.0/8 --destination 192.0.2.0/24 --force"),
+        ]
+        .concat(),
+        &["status"],
+        &["check", UNLISTED[1]],
+        &["ranges", "remove", UNLISTED[0]],
+        &["ranges", "clear"],
+        &["status"],
+        &["check", UNLISTED[1]],
+        &["ranges", "list"],
+        &["ranges", "set", "0.0.0.0/32"],
+        &["status"],
+        &["ranges", "set", "0.0.0.0/0"],
+        &["status"],
+        &["detach"],
+        &["detach"],
+        &["ranges", "list"],
+    ])?;
     same("a-days-work", &filter, &said);
     Ok(())
 }
 
 #[test]
 fn counters_match_their_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
     let mut said = filter.run(&["stats"])?;
     // How many neighbour solicitations there are does not matter here.
@@ -125,9 +110,7 @@ fn counters_match_their_snapshot() -> Result<()> {
 
 #[test]
 fn drift_matches_its_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let mut said = Vec::new();
     for text in [
         "198.51.100.0/24\n203.0.113.9\n",
@@ -149,66 +132,38 @@ fn errors_match_their_snapshot() -> Result<()> {
     let site = Site::new()?;
     site.node.ip("link add br0 type bridge")?;
     let filter = Apifence::new(&site.node)?;
-    let mut said = all(
-        &filter,
-        &[
-            &["check", ADMIN[0]],
-            &ATTACH[..3],
-            &[
-                "attach",
-                "--interface",
-                "eth7",
-                "--authorized-ip-ranges",
-                ADMIN_RANGES,
-            ],
-            &[
-                "attach",
-                "--interface",
-                "lo",
-                "--authorized-ip-ranges",
-                ADMIN_RANGES,
-            ],
-            &[
-                "attach",
-                "--interface",
-                "br0",
-                "--xdp-mode",
-                "native",
-                "--authorized-ip-ranges",
-                ADMIN_RANGES,
-            ],
-            &[
-                "attach",
-                "--interface",
-                INTERFACE,
-                "--destination",
-                "10.1.2.3/8",
-                "--cluster-cidrs",
-                "10.1.2.3/8",
-            ],
-            &[
-                "ranges",
-                "set",
-                "10.1.2.3/8,224.0.0.0/4,127.0.0.1,::ffff:192.0.2.1,::,nobody,10.0.0.0/33",
-            ],
-            &["ranges", "set", "0.0.0.0/32,192.0.2.1"],
-            &["ranges", "fly"],
-            &["check", "nobody"],
-            &["run", "--metrics-listen", "9464"],
-        ],
-    )?;
+    let mut said = filter.run_all(&[
+        &["check", ADMIN[0]],
+        &ATTACH[..3],
+        &words(&format!(
+            "attach --interface eth7 --authorized-ip-ranges {ADMIN_RANGES}"
+        )),
+        &words(&format!(
+            "attach --interface lo --authorized-ip-ranges {ADMIN_RANGES}"
+        )),
+        &words(&format!(
+            "attach --interface br0 --xdp-mode native --authorized-ip-ranges {ADMIN_RANGES}"
+        )),
+        &words(&format!(
+            "attach --interface {INTERFACE} --destination 10.1.2.3/8 --cluster-cidrs 10.1.2.3/8"
+        )),
+        &words(
+            "ranges set 10.1.2.3/8,224.0.0.0/4,127.0.0.1,::ffff:192.0.2.1,::,nobody,10.0.0.0/33",
+        ),
+        &["ranges", "set", "0.0.0.0/32,192.0.2.1"],
+        &["ranges", "fly"],
+        &["check", "nobody"],
+        &["run", "--metrics-listen", "9464"],
+    ])?;
     filter.ok(&ATTACH)?;
-    said.extend(all(
-        &filter,
-        &[
-            &["ranges", "remove", UNLISTED[0]],
-            &["ranges", "remove", ADMIN[0]],
-            &["ranges", "remove", "198.51.100.0/24", "2001:db8:aa::/48"],
-            &["attach", "--interface", INTERFACE, "--max-ranges", "1"],
-            &["attach", "--interface", INTERFACE, "--xdp-mode", "generic"],
-            &["detach", "--interface", "lo"],
-        ],
-    )?);
+    said.extend(filter.run_all(&[
+        &["ranges", "remove", UNLISTED[0]],
+        &["ranges", "remove", ADMIN[0]],
+        &["ranges", "remove", "198.51.100.0/24", "2001:db8:aa::/48"],
+        &["attach", "--interface", INTERFACE, "--max-ranges", "1"],
+        &["attach", "--interface", INTERFACE, "--xdp-mode", "generic"],
+        &["detach", "--interface", "lo"],
+    ])?);
     fs::write(
         filter.ranges_file(),
         "# ours\n198.51.100.0/24\n10.1.2.3/8\nnobody\n",
@@ -226,8 +181,7 @@ fn errors_match_their_snapshot() -> Result<()> {
 /// JSON objects. A field here is a promise.
 #[test]
 fn json_matches_its_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (_site, filter) = Site::unguarded()?;
     let json = |words: &[&str]| filter.run(&[&["-o", "json"], words].concat());
     let said = [
         json(&ATTACH)?,
@@ -250,10 +204,9 @@ fn coarse_clock() -> Result<TimeSpec> {
 
 #[test]
 fn refused_sources_match_their_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
-    let mut said = all(&filter, &[&["events", "--recent"], &["suggest"]])?;
+    let mut said = filter.run_all(&[&["events", "--recent"], &["suggest"]])?;
     for family in Family::BOTH {
         let [source, node] = [UNLISTED, NODE].map(|addresses| addresses[family as usize]);
         // Without a listener: one packet, and an answer to it.
@@ -264,120 +217,90 @@ fn refused_sources_match_their_snapshot() -> Result<()> {
         let tick = coarse_clock()?;
         until("the clock has ticked", || Ok(coarse_clock()? != tick))?;
     }
-    said.extend(all(
-        &filter,
-        &[
-            &["events", "--recent"],
-            &["-o", "json", "events", "--recent"],
-            &["suggest"],
-            &["-o", "json", "suggest"],
-            &["suggest", "--group-v4", "33"],
-            &["events", "--reason", "bad_luck"],
-        ],
-    )?);
+    said.extend(filter.run_all(&[
+        &["events", "--recent"],
+        &["-o", "json", "events", "--recent"],
+        &["suggest"],
+        &["-o", "json", "suggest"],
+        &["suggest", "--group-v4", "33"],
+        &["events", "--reason", "bad_luck"],
+    ])?);
     filter.ok(&["detach"])?;
-    said.extend(all(&filter, &[&["events"], &["suggest"]])?);
+    said.extend(filter.run_all(&[&["events"], &["suggest"]])?);
     same("who-was-refused", &filter, &said);
     Ok(())
 }
 
 #[test]
 fn expiring_entries_and_rollback_match_their_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (_site, filter) = Site::guarded()?;
     let set = ["ranges", "set", "198.51.100.0/24,203.0.113.0/24"];
-    let mut said = all(
-        &filter,
+    let mut said = filter.run_all(&[
         &[
-            &[
-                "ranges",
-                "add",
-                "203.0.113.9",
-                "--comment",
-                "a guest",
-                "--expires",
-                "2100-01-01T00:00:00Z",
-            ],
-            &[
-                "ranges",
-                "add",
-                "2001:db8:aa::7",
-                "--expires",
-                "2100-01-01T00:00:00Z",
-            ],
-            &["ranges", "list"],
-            &["check", "203.0.113.9", "2001:db8:aa::7"],
-            &[&set[..], &["--dry-run"]].concat(),
-            &[&set[..], &["--confirm-within", "1h"]].concat(),
-            &["status"],
-            &["-o", "json", "status"],
-            &["ranges", "add", "192.0.2.1"],
-            &["ranges", "rollback"],
-            &["ranges", "rollback"],
-            &[&set[..], &["--confirm-within", "1h"]].concat(),
-            &["confirm"],
-            &["confirm"],
-            &["ranges", "history"],
-            &["-o", "json", "ranges", "history"],
-            &["ranges", "rollback", "2"],
-            &["ranges", "rollback", "9"],
+            "ranges",
+            "add",
+            "203.0.113.9",
+            "--comment",
+            "a guest",
+            "--expires",
+            "2100-01-01T00:00:00Z",
         ],
-    )?;
+        &words("ranges add 2001:db8:aa::7 --expires 2100-01-01T00:00:00Z"),
+        &["ranges", "list"],
+        &["check", "203.0.113.9", "2001:db8:aa::7"],
+        &[&set[..], &["--dry-run"]].concat(),
+        &[&set[..], &["--confirm-within", "1h"]].concat(),
+        &["status"],
+        &["-o", "json", "status"],
+        &["ranges", "add", "192.0.2.1"],
+        &["ranges", "rollback"],
+        &["ranges", "rollback"],
+        &[&set[..], &["--confirm-within", "1h"]].concat(),
+        &["confirm"],
+        &["confirm"],
+        &["ranges", "history"],
+        &["-o", "json", "ranges", "history"],
+        &["ranges", "rollback", "2"],
+        &["ranges", "rollback", "9"],
+    ])?;
     let text = fs::read_to_string(filter.ranges_file())?;
     fs::write(
         filter.ranges_file(),
         format!("{text}192.0.2.0/24 # by hand\n"),
     )?;
-    said.extend(all(
-        &filter,
-        &[
-            &["status"],
-            &["ranges", "reload", "--dry-run"],
-            &["ranges", "reload"],
-        ],
-    )?);
+    said.extend(filter.run_all(&[
+        &["status"],
+        &["ranges", "reload", "--dry-run"],
+        &["ranges", "reload"],
+    ])?);
     same("a-friday-evening", &filter, &said);
     Ok(())
 }
 
 #[test]
 fn refusals_of_changes_match_their_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let mut said = all(
-        &filter,
-        &[
-            &["ranges", "set", "192.0.2.0/24", "--confirm-within", "1m"],
-            &["ranges", "list", "--unused-for", "30d"],
-            &["ranges", "reload"],
-            &["confirm"],
-        ],
-    )?;
+    let (_site, filter) = Site::unguarded()?;
+    let mut said = filter.run_all(&[
+        &["ranges", "set", "192.0.2.0/24", "--confirm-within", "1m"],
+        &["ranges", "list", "--unused-for", "30d"],
+        &["ranges", "reload"],
+        &["confirm"],
+    ])?;
     filter.ok(&ATTACH)?;
-    said.extend(all(
-        &filter,
+    said.extend(filter.run_all(&[
+        &["ranges", "add", "192.0.2.0/24", "--expires", "tomorrow"],
+        &words("ranges add 192.0.2.0/24 --expires 2001-01-01T00:00:00Z"),
         &[
-            &["ranges", "add", "192.0.2.0/24", "--expires", "tomorrow"],
-            &[
-                "ranges",
-                "add",
-                "192.0.2.0/24",
-                "--expires",
-                "2001-01-01T00:00:00Z",
-            ],
-            &[
-                "ranges",
-                "set",
-                "192.0.2.0/24",
-                "--confirm-within",
-                "2 weeks",
-            ],
-            &["ranges", "set", "192.0.2.0/24", "--confirm-within", "soon"],
-            &["ranges", "list", "--unused-for", "ages"],
-            &["ranges", "rollback", "0"],
+            "ranges",
+            "set",
+            "192.0.2.0/24",
+            "--confirm-within",
+            "2 weeks",
         ],
-    )?);
+        &["ranges", "set", "192.0.2.0/24", "--confirm-within", "soon"],
+        &["ranges", "list", "--unused-for", "ages"],
+        &["ranges", "rollback", "0"],
+    ])?);
     fs::write(
         filter.ranges_file(),
         "192.0.2.0/24 expires=tomorrow\n\
@@ -388,7 +311,7 @@ fn refusals_of_changes_match_their_snapshot() -> Result<()> {
          ff02::/16\n\
          ::ffff:192.0.2.0/120\n",
     )?;
-    said.extend(all(&filter, &[&["ranges", "reload"], &["status"]])?);
+    said.extend(filter.run_all(&[&["ranges", "reload"], &["status"]])?);
     same("refusals-of-changes", &filter, &said);
     Ok(())
 }

@@ -137,7 +137,7 @@ fn demo() -> Result<()> {
 struct World<'a> {
     client: &'a Namespace,
     identity: Identity,
-    apifence: Apifence<'a>,
+    apifence: Apifence,
 }
 
 impl World<'_> {

@@ -82,7 +82,7 @@ impl Filter {
     }
 
     /// Opens the filter that `apifence` attached to an interface.
-    pub fn open(apifence: &Apifence<'_>, ifindex: u32) -> Result<Self> {
+    pub fn open(apifence: &Apifence, ifindex: u32) -> Result<Self> {
         let layout = apifence.bpffs().join(format!("layout-{LAYOUT_VERSION}"));
         let maps = layout.join("maps");
         let counters =
@@ -257,7 +257,7 @@ fn context(linear: usize) -> Vec<u8> {
 }
 
 /// Activates the other slot, which has been empty since the attach.
-fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
+fn select_the_other_slot(apifence: &Apifence) -> Result<()> {
     let maps = apifence
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/maps"));
@@ -269,7 +269,7 @@ fn select_the_other_slot(apifence: &Apifence<'_>) -> Result<()> {
 
 /// Ends the pending provisional change: puts its deadline on the filter's clock into the past. So a
 /// test can give it a time long enough for any machine, and need not wait.
-pub fn lapse(apifence: &Apifence<'_>) -> Result<()> {
+pub fn lapse(apifence: &Apifence) -> Result<()> {
     let maps = apifence
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/maps"));
@@ -288,7 +288,7 @@ pub fn lapse(apifence: &Apifence<'_>) -> Result<()> {
 
 /// Makes the active header say that this node decapsulates in every way; not every kernel can be
 /// configured so.
-fn decapsulate(apifence: &Apifence<'_>) -> Result<()> {
+fn decapsulate(apifence: &Apifence) -> Result<()> {
     let maps = apifence
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/maps"));

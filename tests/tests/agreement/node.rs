@@ -50,7 +50,7 @@ pub(crate) fn now() -> f64 {
 
 /// A filter on a node, with connections through it that stay open.
 pub(crate) struct Node<'a> {
-    pub(crate) apifence: Apifence<'a>,
+    pub(crate) apifence: Apifence,
     site: &'a Site,
     filter: Option<Filter>,
     _server: Echo,

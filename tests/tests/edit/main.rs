@@ -1,6 +1,6 @@
 //! `ranges edit`, with all kinds of editors, with and without a terminal.
 
-mod asked;
+mod prompts;
 #[path = "../snapshot/mod.rs"]
 mod snapshot;
 
@@ -16,7 +16,6 @@ use tempfile::TempDir;
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran, refused},
     config_map::ConfigMap,
-    net::Echo,
     site::{ADMIN_RANGES, ATTACH, Family, Site},
     wait::until,
 };
@@ -73,7 +72,7 @@ impl Editors {
 /// Runs it without a terminal.
 fn run(
     site: &Site,
-    filter: &Apifence<'_>,
+    filter: &Apifence,
     arguments: &[&str],
     environment: &[(&str, &str)],
 ) -> Result<Ran> {
@@ -87,7 +86,7 @@ fn run(
     Ok(Ran::new(arguments, &site.node.output(&mut command)?))
 }
 
-fn edit(site: &Site, filter: &Apifence<'_>, editor: &str, more: &[&str]) -> Result<Ran> {
+fn edit(site: &Site, filter: &Apifence, editor: &str, more: &[&str]) -> Result<Ran> {
     run(
         site,
         filter,
@@ -105,7 +104,7 @@ fn done(ran: &Ran, words: &[&str]) -> Result<()> {
 }
 
 /// All files that edits have kept, each with its mode.
-fn kept(filter: &Apifence<'_>) -> Result<Vec<(PathBuf, u32)>> {
+fn kept(filter: &Apifence) -> Result<Vec<(PathBuf, u32)>> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, u32)>) -> Result<()> {
         for entry in fs::read_dir(folder)? {
             let (path, data) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
@@ -126,23 +125,19 @@ fn kept(filter: &Apifence<'_>) -> Result<Vec<(PathBuf, u32)>> {
     Ok(found)
 }
 
-fn nothing_is_kept(filter: &Apifence<'_>) -> Result<()> {
+fn nothing_is_kept(filter: &Apifence) -> Result<()> {
     let kept = kept(filter)?;
     ensure!(kept.is_empty(), "left: {kept:?}");
     Ok(())
 }
 
-fn lapsed(filter: &Apifence<'_>) -> Result<()> {
-    until("the trial ends", || {
-        Ok(filter.json(&["status"])?["provisional"].is_null())
-    })
+fn lapsed(filter: &Apifence) -> Result<()> {
+    filter.until_status("provisional", ())
 }
 
 #[test]
 fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let editors = Editors::new()?;
     filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
@@ -184,9 +179,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
 
 #[test]
 fn an_unconfirmed_edit_is_continued() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let editors = Editors::new()?;
     filter.ok(&ATTACH)?;
     let admit = editors.editor(ADMIT)?;
@@ -234,10 +227,8 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
 
 #[test]
 fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
     for (script, code, word) in [
         ("exit 7", FAILED, "failed (exit status: 7)"),
@@ -284,7 +275,7 @@ fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     ] {
         let ran = edit(&site, &filter, &editors.editor(script)?, &["--no-trial"])?;
         done(&ran, &["in force:"]).with_context(|| script.to_owned())?;
-        ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));
+        ensure!(filter.status("drift")? == serde_json::json!([]));
         nothing_is_kept(&filter)?;
         filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     }
@@ -292,7 +283,7 @@ fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     let comment = editors.editor("echo '# ours' >> \"$1\"")?;
     let ran = edit(&site, &filter, &comment, &[])?;
     done(&ran, &["in force: 2 in the list"])?;
-    ensure!(filter.json(&["status"])?["provisional"].is_null());
+    ensure!(filter.status("provisional")?.is_null());
     ensure!(fs::read_to_string(filter.ranges_file())?.ends_with("# ours\n"));
     done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
     nothing_is_kept(&filter)
@@ -300,8 +291,7 @@ fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
 
 #[test]
 fn any_ranges_file_can_be_edited() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let editors = Editors::new()?;
     // Without a filter and a trial: only the file is written.
     done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
@@ -344,8 +334,7 @@ fn any_ranges_file_can_be_edited() -> Result<()> {
 
 #[test]
 fn the_editor_is_the_one_that_is_named() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let editors = Editors::new()?;
     let says = |word: &str| format!("echo {word} \"$@\" >&2; exit 9");
     let [sudo, visual, plain] =
@@ -391,9 +380,7 @@ fn the_editor_is_the_one_that_is_named() -> Result<()> {
 
 #[test]
 fn the_questions_of_an_edit_match_their_snapshot() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let editors = Editors::new()?;
     filter.ok(&ATTACH)?;
     let admin = site.admin_gets_in(Family::V4, PORT)?;
@@ -409,10 +396,7 @@ fn the_questions_of_an_edit_match_their_snapshot() -> Result<()> {
     ] {
         said.push(edit(&site, &filter, &editors.editor(script)?, more)?);
     }
-    said.extend(snapshot::all(
-        &filter,
-        &[&["status"], &["ranges", "list"], &["ranges", "rollback"]],
-    )?);
+    said.extend(filter.run_all(&[&["status"], &["ranges", "list"], &["ranges", "rollback"]])?);
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
     said.push(edit(&site, &filter, &editors.editor("exit 0")?, &[])?);
     let folder = editors.0.path().display().to_string();

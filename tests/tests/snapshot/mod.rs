@@ -1,10 +1,9 @@
 //! Output for people, as files to compare with.
 
-use anyhow::Result;
 use tests::cli::{Apifence, Ran};
 
 /// Compares the output of the commands with the snapshot `name`.
-pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
+pub(crate) fn same(name: &str, filter: &Apifence, said: &[Ran]) {
     let ranges = filter.ranges_file().display().to_string();
     let config = filter.config_file().display().to_string();
     let state = filter.state_dir().display().to_string();
@@ -30,9 +29,4 @@ pub(crate) fn same(name: &str, filter: &Apifence<'_>, said: &[Ran]) {
         })
         .collect();
     settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
-}
-
-/// Runs the commands, with any result.
-pub(crate) fn all(filter: &Apifence<'_>, commands: &[&[&str]]) -> Result<Vec<Ran>> {
-    commands.iter().map(|command| filter.run(command)).collect()
 }

@@ -17,7 +17,7 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-fn top(site: &Site, filter: &Apifence<'_>) -> Result<Terminal> {
+fn top(site: &Site, filter: &Apifence) -> Result<Terminal> {
     let top = Terminal::start(filter, &site.node, &["top"], &[])?;
     top.shows(&["enforcing: TCP 443, 6443", "1 refused sources"])?;
     Ok(top)
@@ -30,10 +30,7 @@ fn send_syn(site: &Site, source: &str) -> Result<()> {
 
 #[test]
 fn it_shows_refused_and_authorized_sources() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let mut top = top(&site, &filter)?;
     send_syn(&site, UNLISTED[0])?;
     top.shows(&[
@@ -64,9 +61,7 @@ fn it_shows_refused_and_authorized_sources() -> Result<()> {
 
 #[test]
 fn a_pause_keeps_the_screen_and_misses_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let mut top = top(&site, &filter)?;
     send_syn(&site, UNLISTED[0])?;
     top.shows(&[UNLISTED[0]])?;
@@ -96,8 +91,7 @@ fn a_pause_keeps_the_screen_and_misses_nothing() -> Result<()> {
 
 #[test]
 fn a_sort_changes_the_order() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     let other = "203.0.113.5";
     site.add_unlisted(other)?;
     filter.ok(&ATTACH)?;
@@ -129,9 +123,7 @@ fn a_sort_changes_the_order() -> Result<()> {
 
 #[test]
 fn a_window_may_have_any_size() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let mut top = top(&site, &filter)?;
     for (lines, letters) in [(5, 20), (24, 80), (1, 1), (2, 200), (60, 200), (5, 20)] {
         top.resize(lines, letters)?;
@@ -152,9 +144,7 @@ fn a_window_may_have_any_size() -> Result<()> {
 
 #[test]
 fn however_it_ends_the_terminal_is_as_before() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     for key in ["q", "\x1b", "\x03"] {
         let mut top = top(&site, &filter)?;
         top.press(key)?;
@@ -173,9 +163,7 @@ fn however_it_ends_the_terminal_is_as_before() -> Result<()> {
 
 #[test]
 fn colours_follow_terminal_and_environment() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     for (value, wanted) in [("", true), ("1", false)] {
         let environment = [("NO_COLOR", value)];
         let top = Terminal::start(&filter, &site.node, &["top"], &environment)?;
@@ -191,9 +179,7 @@ fn colours_follow_terminal_and_environment() -> Result<()> {
 
 #[test]
 fn a_filter_that_leaves_and_comes_back_is_shown() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let _server = Echo::new(&site.node, PORT)?;
     let mut top = top(&site, &filter)?;
     filter.ok(&["ranges", "add", "203.0.113.77", "--confirm-within", "60s"])?;
@@ -224,8 +210,7 @@ fn a_filter_that_leaves_and_comes_back_is_shown() -> Result<()> {
 
 #[test]
 fn without_a_terminal_it_is_printed_once() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     refused(&filter.run(&["top"])?, FAILED, &["no filter is attached"])?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
@@ -307,8 +292,7 @@ const WATCH: [&str; 4] = ["stats", "--watch", "--interval", "200ms"];
 
 #[test]
 fn watched_counters_have_rates() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::unguarded()?;
     refused(&filter.run(&WATCH)?, FAILED, &["no filter is attached"])?;
     for bad in [&WATCH[..3], &["stats", "--interval", "1s"]] {
         ensure!(filter.run(bad)?.code == Some(INPUT), "{bad:?}");
@@ -355,9 +339,7 @@ fn watched_counters_have_rates() -> Result<()> {
 
 #[test]
 fn a_closed_pipe_ends_the_watch() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter) = Site::guarded()?;
     let mut command = filter.command(&WATCH);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = site.node.spawn(&mut command)?;

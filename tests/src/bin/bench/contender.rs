@@ -81,7 +81,7 @@ pub(crate) struct Contender<'a> {
     heads: Option<PerCpuArray<MapData, [u8; size_of::<ReportHead>()]>>,
     /// What has to stay alive for the filter to work.
     program: Option<(Foreign, FdLink)>,
-    apifence: Option<Apifence<'a>>,
+    apifence: Option<Apifence>,
 }
 
 impl<'a> Contender<'a> {

@@ -240,7 +240,7 @@ impl Node {
         self.scratch.path().join(name)
     }
 
-    fn apifence(&self) -> Result<Apifence<'_>> {
+    fn apifence(&self) -> Result<Apifence> {
         Ok(Apifence::new(&self.namespace)?.with_ranges_file(self.file("ranges")))
     }
 

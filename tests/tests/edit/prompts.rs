@@ -6,31 +6,23 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, FAILED, INPUT, refused},
-    net::Echo,
     netns::Namespace,
-    site::{ATTACH, Family, INTERFACE, Site, UNLISTED},
+    site::{Family, INTERFACE, Site, UNLISTED},
     terminal::Terminal,
     wait::until,
 };
 
 use super::{ADMIT, EDIT, Editors, PORT, done, edit, kept, nothing_is_kept};
 
-fn terminal(
-    node: &Namespace,
-    filter: &Apifence<'_>,
-    editor: &str,
-    more: &[&str],
-) -> Result<Terminal> {
+fn terminal(node: &Namespace, filter: &Apifence, editor: &str, more: &[&str]) -> Result<Terminal> {
     let environment = [("EDITOR", editor), ("VISUAL", ""), ("SUDO_EDITOR", "")];
     Terminal::start(filter, node, &[&EDIT[..], more].concat(), &environment)
 }
 
 #[test]
 fn a_fault_leads_back_to_the_editor() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    filter.ok(&ATTACH)?;
     // The second time it is fixed.
     let editor = editors.editor(
         "grep -q 203.0.113.999 \"$1\" && sed -i s/999/9/ \"$1\" || echo 203.0.113.999 >> \"$1\"",
@@ -49,10 +41,8 @@ fn a_fault_leads_back_to_the_editor() -> Result<()> {
 
 #[test]
 fn enter_is_harmless_and_loses_nothing() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    filter.ok(&ATTACH)?;
     let before = fs::read_to_string(filter.ranges_file())?;
     let nonsense = editors.editor("echo nonsense >> \"$1\"")?;
     for key in ["\n", "q\n", "\u{4}"] {
@@ -75,53 +65,49 @@ fn enter_is_harmless_and_loses_nothing() -> Result<()> {
 
 #[test]
 fn an_interrupt_in_the_editor_is_for_the_editor() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    filter.ok(&ATTACH)?;
     // An editor that continues after the interrupt.
     let editor = editors.open(&format!(
         "trap 'touch {}' INT; {ADMIT}",
         editors.path("int").display()
     ))?;
-    let mut asks = terminal(&site.node, &filter, &editor, &[])?;
+    let mut prompt = terminal(&site.node, &filter, &editor, &[])?;
     editors.until_open()?;
-    asks.press("\u{3}")?;
+    prompt.press("\u{3}")?;
     until("the editor is interrupted", || {
         Ok(editors.path("int").exists())
     })?;
     editors.close()?;
-    asks.shows(&["on trial for 60 s"])?;
-    ensure!(asks.ended()? == Some(0));
+    prompt.shows(&["on trial for 60 s"])?;
+    ensure!(prompt.ended()? == Some(0));
     filter.ok(&["ranges", "rollback"])?;
     // An editor that the interrupt ends.
     let editor = editors.open("echo nonsense >> \"$1\"")?;
-    let mut asks = terminal(&site.node, &filter, &editor, &["--discard"])?;
+    let mut prompt = terminal(&site.node, &filter, &editor, &["--discard"])?;
     editors.until_open()?;
-    asks.press("\u{3}")?;
-    asks.shows(&["failed", "what it saved is kept"])?;
-    ensure!(asks.ended()? == Some(FAILED));
+    prompt.press("\u{3}")?;
+    prompt.shows(&["failed", "what it saved is kept"])?;
+    ensure!(prompt.ended()? == Some(FAILED));
     Ok(())
 }
 
 #[test]
 fn a_change_during_an_edit_is_not_lost() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    filter.ok(&ATTACH)?;
     let add = |range: &str| filter.ok(&["ranges", "add", range, "--comment", "colleague"]);
     let editor = editors.open(ADMIT)?;
-    let mut asks = terminal(&site.node, &filter, &editor, &[])?;
+    let mut prompt = terminal(&site.node, &filter, &editor, &[])?;
     editors.until_open()?;
     let ran = edit(&site, &filter, "true", &[])?;
     refused(&ran, FAILED, &["another `apifence ranges edit` is open"])?;
     add("192.0.2.128/25")?;
     editors.close()?;
-    asks.shows(&["192.0.2.128/25", "does not have that", "(Enter: q)"])?;
-    asks.press("\n")?;
-    asks.shows(&["note: the edit is kept in"])?;
-    ensure!(asks.ended()? == Some(INPUT));
+    prompt.shows(&["192.0.2.128/25", "does not have that", "(Enter: q)"])?;
+    prompt.press("\n")?;
+    prompt.shows(&["note: the edit is kept in"])?;
+    ensure!(prompt.ended()? == Some(INPUT));
     let said = fs::read_to_string(filter.ranges_file())?;
     ensure!(
         said.contains("colleague") && !said.contains("by hand"),
@@ -130,21 +116,21 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
 
     // The next edit puts it in force; with further changes, it asks again.
     let take = "echo '192.0.2.128/25 # colleague' >> \"$1\"";
-    let mut asks = terminal(&site.node, &filter, "true", &["--no-trial"])?;
-    asks.shows(&["going on with the edit", "e: edit again, y: replace"])?;
+    let mut prompt = terminal(&site.node, &filter, "true", &["--no-trial"])?;
+    prompt.shows(&["going on with the edit", "e: edit again, y: replace"])?;
     add("192.0.2.64/26")?;
-    asks.press("y\n")?;
-    asks.until("a second question", |screen| {
+    prompt.press("y\n")?;
+    prompt.until("a second question", |screen| {
         screen.contents().matches("does not have that").count() >= 3
     })?;
-    asks.press("q\n")?;
-    ensure!(asks.ended()? == Some(INPUT));
+    prompt.press("q\n")?;
+    ensure!(prompt.ended()? == Some(INPUT));
     filter.ok(&["ranges", "remove", "192.0.2.64/26"])?;
-    let mut asks = terminal(&site.node, &filter, &editors.editor(take)?, &["--no-trial"])?;
-    asks.shows(&["e: edit again, y: replace"])?;
-    asks.press("y\n")?;
-    asks.shows(&["in force: 4 in the list"])?;
-    ensure!(asks.ended()? == Some(0));
+    let mut prompt = terminal(&site.node, &filter, &editors.editor(take)?, &["--no-trial"])?;
+    prompt.shows(&["e: edit again, y: replace"])?;
+    prompt.press("y\n")?;
+    prompt.shows(&["in force: 4 in the list"])?;
+    ensure!(prompt.ended()? == Some(0));
     let said = fs::read_to_string(filter.ranges_file())?;
     ensure!(
         said.contains("colleague") && said.contains("by hand"),
@@ -155,20 +141,12 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
 
 #[test]
 fn nothing_is_lost_with_the_terminal() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
+    let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    filter.ok(&ATTACH)?;
-    let goes_on = |words: &[&str]| -> Result<()> {
+    let continues = |words: &[&str]| -> Result<()> {
         let ran = edit(&site, &filter, "true", &["--confirm-within", "5m"])?;
-        ensure!(
-            ran.stderr.contains("note: going on with the edit of"),
-            "{ran}"
-        );
-        for word in words {
-            ensure!(ran.stderr.contains(word), "{ran}");
-        }
-        Ok(())
+        ran.stderr_has(&["note: going on with the edit of"])?;
+        ran.stderr_has(words)
     };
     for signal in [None, Some(Signal::SIGKILL), Some(Signal::SIGHUP)] {
         let mut open = terminal(&site.node, &filter, &editors.open(ADMIT)?, &[])?;
@@ -181,14 +159,14 @@ fn nothing_is_lost_with_the_terminal() -> Result<()> {
             }
         }
         editors.close()?;
-        goes_on(&["203.0.113.9/32", "on trial for 300 s"])?;
+        continues(&["203.0.113.9/32", "on trial for 300 s"])?;
         filter.ok(&["ranges", "rollback"])?;
     }
     let nonsense = editors.editor("echo nonsense >> \"$1\"")?;
-    let mut asks = terminal(&site.node, &filter, &nonsense, &[])?;
-    asks.shows(&["(Enter: q)"])?;
-    asks.dies()?;
-    goes_on(&["range `nonsense` is a name"])?;
+    let mut prompt = terminal(&site.node, &filter, &nonsense, &[])?;
+    prompt.shows(&["(Enter: q)"])?;
+    prompt.dies()?;
+    continues(&["range `nonsense` is a name"])?;
     // The trial needs no terminal.
     let admit = editors.editor(ADMIT)?;
     let mut on_trial = terminal(&site.node, &filter, &admit, &["--discard"])?;
@@ -201,19 +179,16 @@ fn nothing_is_lost_with_the_terminal() -> Result<()> {
 
 #[test]
 fn an_edit_that_cuts_every_client_needs_force() -> Result<()> {
-    let site = Site::new()?;
-    let filter = Apifence::new(&site.node)?;
-    let _server = Echo::new(&site.node, PORT)?;
+    let (site, filter, _server) = Site::guarded_server(PORT)?;
     let editors = Editors::new()?;
-    filter.ok(&ATTACH)?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("guarding") || line.contains("in force"))?;
     let _admin = site.admin_gets_in(Family::V4, PORT)?;
-    let shut = editors.editor(&format!("echo {} > \"$1\"", UNLISTED[0]))?;
-    let mut asks = terminal(&site.node, &filter, &shut, &[])?;
-    asks.shows(&["refused: ", "would be cut", "(Enter: q)"])?;
-    asks.press("\n")?;
-    ensure!(asks.ended()? == Some(INPUT));
+    let cutting = editors.editor(&format!("echo {} > \"$1\"", UNLISTED[0]))?;
+    let mut prompt = terminal(&site.node, &filter, &cutting, &[])?;
+    prompt.shows(&["refused: ", "would be cut", "(Enter: q)"])?;
+    prompt.press("\n")?;
+    ensure!(prompt.ended()? == Some(INPUT));
     let ran = edit(&site, &filter, "true", &["--dry-run", "--force"])?;
     done(
         &ran,
@@ -227,7 +202,7 @@ fn an_edit_that_cuts_every_client_needs_force() -> Result<()> {
     // `run` leaves it alone, and recognizes it when it is confirmed.
     filter.ok(&["confirm"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    ensure!(filter.json(&["status"])?["drift"] == serde_json::json!([]));
+    ensure!(filter.status("drift")? == serde_json::json!([]));
     let ran = edit(&site, &filter, "true", &["-o", "json"])?;
     ensure!(ran.stdout.contains("\"edited\": false"), "{ran}");
     Ok(())
