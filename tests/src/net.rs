@@ -212,7 +212,7 @@ pub struct Transfer {
 
 impl Transfer {
     /// Bytes sent and awaited in one round: many segments.
-    pub const ROUND: usize = 64 * 1024;
+    const ROUND: usize = 64 * 1024;
 
     /// Opens it.
     pub fn new(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> Result<Self> {

@@ -71,7 +71,7 @@ pub fn until_not_ready(namespace: &Namespace) -> Result<()> {
 }
 
 /// Waits until `path` is answered with this status code.
-pub fn until_status(namespace: &Namespace, path: &str, status: u16) -> Result<()> {
+fn until_status(namespace: &Namespace, path: &str, status: u16) -> Result<()> {
     wait::until(&format!("`{path}` is answered with {status}"), || {
         Ok(get(namespace, path)?.status == status)
     })

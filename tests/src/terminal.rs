@@ -79,7 +79,7 @@ impl Terminal {
             Mutex::new(Parser::new(letters(24), letters(80), 0)),
             Condvar::new(),
         ));
-        let (told, (reading, end)) = (shared.clone(), UnixStream::pair()?);
+        let (copy, (reading, end)) = (shared.clone(), UnixStream::pair()?);
         let mut reader = master.try_clone()?;
         thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -97,7 +97,7 @@ impl Terminal {
                 let Ok(count @ 1..) = reader.read(&mut bytes) else {
                     return;
                 };
-                let (parser, news) = &*told;
+                let (parser, news) = &*copy;
                 let mut parser = parser.lock().expect("nobody panics with it");
                 parser.process(&bytes[..count]);
                 news.notify_all();

@@ -19,7 +19,7 @@ use rustls::{
 use crate::{net::connect, netns::Namespace, wait::PATIENCE};
 
 /// The server's answer to every request.
-pub const BODY: &str = r#"{"major":"1","minor":"34","platform":"linux/demo"}"#;
+const BODY: &str = r#"{"major":"1","minor":"34","platform":"linux/demo"}"#;
 
 /// Certificates of a server, and the authority that its clients trust.
 #[derive(Clone, Debug)]

@@ -4,11 +4,10 @@
 use std::net::TcpStream;
 
 use anyhow::Result;
-use serde_json::Value;
 
 use crate::{
     cli::{Apifence, Background},
-    net::{open, silent},
+    net::{Echo, open, silent},
     netns::{Namespace, two_interfaces},
     site::{at, ip},
     wait::until,
@@ -17,7 +16,7 @@ use crate::{
 /// The port of the API server.
 pub const PORT: u16 = 6443;
 /// The node's address on `n0`.
-pub const NODE_ADDRESS: &str = "192.0.2.1";
+const NODE_ADDRESS: &str = "192.0.2.1";
 /// The worker's address, in that subnet.
 pub const WORKER: &str = "192.0.2.2";
 /// A list with the worker.
@@ -35,10 +34,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes both.
-    pub fn new() -> Result<Self> {
+    /// Makes both, `apifence` for commands on the node, and a server on [`PORT`] of the node; no
+    /// filter is attached.
+    pub fn unguarded_server() -> Result<(Self, Apifence, Echo)> {
         let [node, worker] = two_interfaces()?;
-        Ok(Self { node, worker })
+        let filter = Apifence::new(&node)?;
+        let server = Echo::new(&node, PORT)?;
+        Ok((Self { node, worker }, filter, server))
     }
 
     /// The worker opens a connection and uses it.
@@ -54,17 +56,16 @@ impl Cluster {
 
 /// Starts `run` on `n0`, and waits until the files are in force.
 pub fn start(filter: &Apifence, more: &[&str]) -> Result<Background> {
-    let mut daemon = filter.start(&[&["run", "--interface", "n0"], more].concat())?;
-    daemon.line(|line| line.contains("guarding"))?;
-    until("the files are in force", || {
-        Ok(filter.json(&["status"])?["policy_source"] == "files")
-    })?;
+    let daemon = filter.start_run(&[&["--interface", "n0"], more].concat())?;
+    filter.until_status("policy_source", "files")?;
     Ok(daemon)
 }
 
-/// The pending change, as `status` shows it.
-pub fn provisional(filter: &Apifence) -> Result<Value> {
-    Ok(filter.json(&["status"])?["provisional"].clone())
+/// Waits until a change is on trial; `run` reports it shortly before it is.
+pub fn until_on_trial(filter: &Apifence) -> Result<()> {
+    until("a change is on trial", || {
+        Ok(filter.status("provisional")?.is_object())
+    })
 }
 
 /// Whether `run` reports an edit on trial.

@@ -24,7 +24,7 @@ const ATTACH: [&str; 5] = ["attach", "--interface", INTERFACE, "--port", "6443,9
 #[test]
 fn deadlines_count_from_the_activation() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let layout = format!("layout-{}", filter_common::layout::LAYOUT_VERSION);
     let number = site.node.ifindex(INTERFACE)?.to_string();
     let interfaces = filter.bpffs().join(layout).join("interfaces").join(number);
@@ -58,7 +58,7 @@ fn deadline(ran: &Ran) -> Result<Timestamp> {
 #[test]
 fn attach_shows_its_changes_before_and_after() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     filter.ok(&ATTACH)?;
     let mut said = Vec::new();
     let more = ["--port", "6443,9345,8443", "--authorized-ip-ranges"];
@@ -79,7 +79,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
     assert_eq!(object["added"].as_array().map(Vec::len), Some(3));
     assert_eq!(object["removed"].as_array().map(Vec::len), Some(2));
     assert_eq!(object["interfaces"][0]["interface"], INTERFACE);
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, LIST);
+    assert_eq!(filter.list()?, LIST);
     let same_again = [&ATTACH[..3], &["--dry-run"]].concat();
     said.extend(filter.run_all(&[&words, &same_again])?);
     ensure!(said.iter().all(|ran| ran.code == Some(0)), "{said:?}");
@@ -125,7 +125,7 @@ fn attach_shows_its_changes_before_and_after() -> Result<()> {
 #[test]
 fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let attach = [&["-o", "json"], &ATTACH[..]].concat();
     for (words, state) in [
         (&attach[..], "enforcing"),
@@ -152,7 +152,7 @@ fn a_change_is_made_where_output_cannot_be_written() -> Result<()> {
 #[test]
 fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     site.node
         .ip(&format!("link property add dev {INTERFACE} altname wwx7"))?;
     let other = format!("another name of `{INTERFACE}`");
@@ -166,7 +166,7 @@ fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
         refused(&ran, INPUT, &["no such interface"])?;
         ran.stderr_has(&[&format!("is `{INTERFACE}` meant?")])?;
     }
-    fs::write(filter.config_file(), "interfaces = [\"wwx7\"]\n")?;
+    filter.write_config("interfaces = [\"wwx7\"]\n")?;
     let mut daemon = filter.start(&["run"])?;
     daemon.line(|line| line.contains("`wwx7` is not there") && line.contains(&other))?;
     drop(daemon);

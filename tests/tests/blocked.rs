@@ -61,7 +61,7 @@ fn detached(site: &Site, link: &Path) -> Result<usize> {
 }
 
 fn started(site: &Site, filter: &Apifence) -> Result<Background> {
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let mut daemon = filter.start(&RUN)?;
     ready(&site.node, &mut daemon)?;
     Ok(daemon)
@@ -121,7 +121,7 @@ fn a_fifo_a_device_and_a_directory_in_place_of_the_files_stop_nothing() -> Resul
 #[test]
 fn a_terminal_that_takes_nothing_stops_nothing() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     // Pipes without a reader.
     let mut command = filter.command(&[&["-v"], &RUN[..]].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -131,16 +131,13 @@ fn a_terminal_that_takes_nothing_stops_nothing() -> Result<()> {
     })?;
     // More than a pipe and the queue hold.
     for round in 0..400 {
-        fs::write(
-            filter.ranges_file(),
-            format!("nonsense {round} {}\n", "x".repeat(300)),
-        )?;
+        filter.write_list(format!("nonsense {round} {}\n", "x".repeat(300)))?;
         if round % 40 == 0 {
             kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGHUP)?;
             thread::sleep(Duration::from_millis(20));
         }
     }
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     until_ready(&site.node)?;
     let got_in = detached_by_hand(&site, &filter)?;
     println!("{got_in} connections while the link was detached");
@@ -170,13 +167,13 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
     })?;
     let got_in = detached_by_hand(&site, &filter)?;
     println!("{got_in} connections while the link was detached");
-    comes_back(&site, &filter, &mut daemon)?;
+    reappears(&site, &filter, &mut daemon)?;
     writer.0.kill()?;
     ends(&mut daemon)
 }
 
 /// The interface is deleted, made again, and guarded.
-fn comes_back(site: &Site, filter: &Apifence, daemon: &mut Background) -> Result<()> {
+fn reappears(site: &Site, filter: &Apifence, daemon: &mut Background) -> Result<()> {
     site.node.ip(&format!("link delete {INTERFACE}"))?;
     daemon.line(|line| line.contains("is not there"))?;
     site.node
@@ -265,7 +262,7 @@ fn no_descriptor_left_stops_nothing() -> Result<()> {
     let mut prlimit = Command::new("prlimit");
     prlimit.args(["--pid", &pid, &format!("--nofile={open}:{open}")]);
     ensure!(prlimit.status()?.success());
-    fs::write(filter.ranges_file(), format!("{LIST}192.0.2.200\n"))?;
+    filter.write_list(format!("{LIST}192.0.2.200\n"))?;
     daemon.line(|line| line.to_lowercase().contains("too many open files"))?;
     let got_in = detached_by_hand(&site, &filter)?;
     println!("{got_in} connections while the link was detached");

@@ -64,12 +64,12 @@ fn each_form_of_a_source_gets_the_answer_it_asks_for() -> Result<()> {
         ("2001:db8::/32", "part", "`2001:db8:aa::/48`"),
         ("2001:db8:bb::/48", "drop", "in no authorized range"),
     ];
-    for (asked, verdict, word) in cases {
-        let ran = apifence.run(&["check", asked])?;
+    for (sources, verdict, word) in cases {
+        let ran = apifence.run(&["check", sources])?;
         ensure!(ran.stdout.contains(word), "`{word}` is not there: {ran}");
         let allowed = matches!(verdict, "pass" | "not_filtered");
         ensure!(ran.code == Some(i32::from(!allowed)), "{ran}");
-        let ran = apifence.run(&["-o", "json", "check", asked])?;
+        let ran = apifence.run(&["-o", "json", "check", sources])?;
         let results = results(&ran)?;
         ensure!(results[0]["verdict"] == verdict, "{ran}");
         ensure!(results[0]["allowed"] == allowed, "{ran}");
@@ -100,7 +100,7 @@ fn each_form_of_a_source_gets_the_answer_it_asks_for() -> Result<()> {
 fn sources_are_read_from_standard_input() -> Result<()> {
     let namespace = Namespace::new("node")?;
     let apifence = attach(&namespace, LIST)?;
-    let asked = |text: &str| -> Result<Ran> {
+    let check = |text: &str| -> Result<Ran> {
         let arguments = ["-o", "json", "check", "::1", "-", "192.0.2.9"];
         let mut command = apifence.command(&arguments);
         command.stdin(Stdio::piped());
@@ -111,14 +111,14 @@ fn sources_are_read_from_standard_input() -> Result<()> {
         drop(input);
         Ok(Ran::new(&arguments, &child.wait_with_output()?))
     };
-    let ran = asked("198.51.100.1 # one\n\n192.0.2.0/24,192.0.2.8\n")?;
+    let ran = check("198.51.100.1 # one\n\n192.0.2.0/24,192.0.2.8\n")?;
     let verdicts: Vec<Value> = results(&ran)?
         .iter()
         .map(|result| result["verdict"].clone())
         .collect();
     assert_eq!(verdicts, ["not_filtered", "pass", "part", "drop", "drop"]);
     ensure!(ran.code == Some(1), "{ran}");
-    let ran = asked("198.51.100.1\nx\n")?;
+    let ran = check("198.51.100.1\nx\n")?;
     ensure!(
         ran.code == Some(INPUT) && ran.stderr.contains("`x`"),
         "{ran}"
@@ -143,17 +143,17 @@ fn check_agrees_with_the_program() -> Result<()> {
         fs::write(&file, lines.join("\n"))?;
         let file = file.display().to_string();
         apifence.ok(&["ranges", "set", "--from-file", &file, "--force"])?;
-        let mut asked = Vec::new();
+        let mut sources = Vec::new();
         for host in listed.iter().step_by(hosts / 50) {
             let [a, b, c, d] = *host;
-            asked.extend([*host, [a, b, c, d.wrapping_add(1)], [11, b, c, d]]);
+            sources.extend([*host, [a, b, c, d.wrapping_add(1)], [11, b, c, d]]);
         }
-        let words: Vec<String> = asked.iter().copied().map(text).collect();
+        let words: Vec<String> = sources.iter().copied().map(text).collect();
         let mut command = vec!["-o", "json", "check"];
         command.extend(words.iter().map(String::as_str));
         let results = results(&apifence.run(&command)?)?;
-        ensure!(results.len() == asked.len());
-        for (source, result) in asked.iter().zip(results) {
+        ensure!(results.len() == sources.len());
+        for (source, result) in sources.iter().zip(results) {
             let syn = V4::new((*source).into(), table::NODE4).syn(40_000, 443);
             let verdict = filter.judge(&syn.frame(), None)?;
             let drops = verdict == Verdict::Drop(DropReason::Unauthorized);
@@ -197,8 +197,8 @@ fn a_table_that_contradicts_the_trie_is_an_error() -> Result<()> {
     let syn = V4::new([198, 51, 100, 9].into(), table::NODE4).syn(40_000, 443);
     let verdict = filter.judge(&syn.frame(), None)?;
     assert_eq!(verdict, Verdict::Drop(DropReason::Unauthorized));
-    for asked in ["198.51.100.9", "198.51.100.0/24", "192.0.2.0/24"] {
-        let ran = apifence.run(&["check", asked])?;
+    for sources in ["198.51.100.9", "198.51.100.0/24", "192.0.2.0/24"] {
+        let ran = apifence.run(&["check", sources])?;
         ensure!(ran.code == Some(FAILED), "{ran}");
         ensure!(ran.stderr.contains("contradict each other"), "{ran}");
         ensure!(!ran.stdout.contains(" allowed: `"), "{ran}");

@@ -119,11 +119,11 @@ fn cutting_a_node_needs_force_though_others_stay() -> Result<()> {
 #[test]
 fn nodes_in_a_removed_cluster_cidr_are_named() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.config_file(), "cluster_cidrs = [\"203.0.113.0/24\"]")?;
+    filter.write_config("cluster_cidrs = [\"203.0.113.0/24\"]")?;
     filter.ok(&ATTACH)?;
     let _unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     let _admin = site.admin_gets_in(Family::V4, PORT)?;
-    fs::write(filter.config_file(), "cluster_cidrs = [\"192.0.2.128/25\"]")?;
+    filter.write_config("cluster_cidrs = [\"192.0.2.128/25\"]")?;
     let ran = filter.run(&[&ATTACH[..], &["--force"]].concat())?;
     ran.stderr_has(&["cluster node (`cluster_cidrs` 203.0.113.0/24)"])
 }
@@ -137,8 +137,8 @@ fn administrators_on_ssh_are_named() -> Result<()> {
     let _login = site.unlisted_gets_in(Family::V4, 2222)?;
     let remove = ["ranges", "remove", UNLISTED[0]];
     let ran = filter.run(&[&remove[..], &["--dry-run"]].concat())?;
-    let told = "203.0.113.9, logged in on this node by SSH, would be shut out from the protected ports (SSH itself is not filtered)";
-    ensure!(format!("{ran}").contains(told), "{ran}");
+    let message = "203.0.113.9, logged in on this node by SSH, would be shut out from the protected ports (SSH itself is not filtered)";
+    ensure!(format!("{ran}").contains(message), "{ran}");
     // Another administrator does not block the change; the present one does.
     let mut by = Command::new("env");
     by.arg(format!(
@@ -305,14 +305,17 @@ fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_i
 fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     let _programs = server_and_program(&site.node, "traefik", &[])?;
-    fs::write(filter.ranges_file(), ADMIN_RANGES.replace(',', "\n") + "\n")?;
+    filter.write_list(ADMIN_RANGES.replace(',', "\n") + "\n")?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    let told =
+    let message =
         daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped yet"))?;
-    ensure!(told.contains("port 443 belongs to `traefik`"), "{told}");
+    ensure!(
+        message.contains("port 443 belongs to `traefik`"),
+        "{message}"
+    );
     daemon.line(|line| line.starts_with("guarding"))?;
     site.unlisted_gets_in(Family::V4, 443)?;
-    fs::write(filter.config_file(), "ports = [6443]\n")?;
+    filter.write_config("ports = [6443]\n")?;
     until("it is ready", || {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
     })?;
@@ -396,15 +399,15 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
     let _kubelet = kubeadm(&site.node)?;
     let _server = Echo::new(&site.node, PORT)?;
     let list = ADMIN_RANGES.replace(',', "\n") + "\n";
-    fs::write(filter.ranges_file(), &list)?;
+    filter.write_list(&list)?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    let told =
+    let message =
         daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped yet"))?;
     for words in [
         "cluster_cidrs = [\"10.244.0.0/16\"",
         "apifence enforce --force",
     ] {
-        ensure!(told.contains(words), "{told}");
+        ensure!(message.contains(words), "{message}");
     }
     daemon.line(|line| line.starts_with("guarding"))?;
     let waits = || -> Result<()> {
@@ -427,13 +430,9 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
     waits()?;
     // `run` follows every change meanwhile, and drops nothing.
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
-    until("it is followed", || {
-        Ok(filter.run(&["check", "192.0.2.200"])?.code == Some(0))
-    })?;
-    fs::write(filter.ranges_file(), format!("{list}192.0.2.64/26\n"))?;
-    until("it is followed", || {
-        Ok(filter.run(&["check", "192.0.2.70"])?.code == Some(0))
-    })?;
+    filter.until_authorized("192.0.2.200", true)?;
+    filter.write_list(format!("{list}192.0.2.64/26\n"))?;
+    filter.until_authorized("192.0.2.70", true)?;
     waits()?;
     // A restart does not decide it either.
     drop(daemon);
@@ -451,10 +450,7 @@ fn the_first_start_of_run_on_a_node_watches_until_it_is_clear() -> Result<()> {
         Ok(answer.is_ok_and(|answer| !answer.body.contains("starting")))
     })?;
     waits()?;
-    fs::write(
-        filter.config_file(),
-        "cluster_cidrs = [\"10.244.0.0/16\"]\n",
-    )?;
+    filter.write_config("cluster_cidrs = [\"10.244.0.0/16\"]\n")?;
     until("it is ready", || {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 200))
     })?;

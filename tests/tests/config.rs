@@ -41,12 +41,12 @@ fn each_source_goes_before_the_one_below() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     let names = format!("interfaces = ['{INTERFACE}']\n");
-    fs::write(filter.config_file(), &names)?;
+    filter.write_config(&names)?;
     filter.ok(&["attach"])?;
     assert_eq!(ports(&filter)?, "[443,6443]");
 
     let file = format!("{names}ports = [8001]\nmax_ranges = 77\ncluster_cidrs = ['10.0.0.0/8']\n");
-    fs::write(filter.config_file(), file)?;
+    filter.write_config(file)?;
     filter.ok(&["attach", "--force"])?;
     assert_eq!(ports(&filter)?, "[8001]");
 
@@ -87,7 +87,7 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     let before = filter.json(&["status"])?;
-    fs::write(filter.config_file(), "prots = [8001]\nmode = 'monitor'\n")?;
+    filter.write_config("prots = [8001]\nmode = 'monitor'\n")?;
 
     let line = format!("{}:1", filter.config_file().display());
     for command in [&["attach"][..], &["config"]] {
@@ -102,8 +102,8 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
     // `run` says so and keeps what is in force, even if a part of the file can be read.
     let mut daemon = filter.start(&["run", "--metrics-listen", "off"])?;
     daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
-    let list = fs::read_to_string(filter.ranges_file())?;
-    fs::write(filter.ranges_file(), format!("{list}192.0.2.222\n"))?;
+    let list = filter.list()?;
+    filter.write_list(format!("{list}192.0.2.222\n"))?;
     daemon.line(|text| text.contains("the ranges file is in force"))?;
     site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     drop(daemon);
@@ -220,7 +220,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
 #[test]
 fn the_limit_of_the_list_is_the_files_until_a_filter_has_one() -> Result<()> {
     let (_site, filter) = Site::unguarded()?;
-    fs::write(filter.config_file(), "max_ranges = 2\n")?;
+    filter.write_config("max_ranges = 2\n")?;
     let three = "192.0.2.1,192.0.2.2,192.0.2.3";
     let over = filter.run(&["ranges", "set", three])?;
     refused(&over, INPUT, &["3", "the most is 2"])?;
@@ -239,7 +239,7 @@ fn the_limit_of_the_list_is_the_files_until_a_filter_has_one() -> Result<()> {
         &["the most is 2"],
     )?;
     filter.ok(&["attach", "--interface", INTERFACE, "--max-ranges", "4"])?;
-    fs::write(filter.config_file(), "max_ranges = 'many'\n")?;
+    filter.write_config("max_ranges = 'many'\n")?;
     filter.ok(&["ranges", "add", "192.0.2.4"])?;
     let ran = filter.run(&["ranges", "add", "192.0.2.5"])?;
     refused(&ran, INPUT, &["5", "the most is 4"])
@@ -251,7 +251,7 @@ fn run_detaches_at_its_end_if_the_file_says_so() -> Result<()> {
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     for (said, state) in [("false", "enforcing"), ("true", "detached")] {
         let file = format!("interfaces = ['{INTERFACE}']\ndetach_on_exit = {said}\n");
-        fs::write(filter.config_file(), file)?;
+        filter.write_config(file)?;
         let mut run = filter.start_run(&[])?;
         // It handles signals before it guards.
         run.signal(Signal::SIGTERM)?;
@@ -265,8 +265,7 @@ fn run_detaches_at_its_end_if_the_file_says_so() -> Result<()> {
 fn config_shows_settings_and_their_sources() -> Result<()> {
     let site = Site::new()?;
     let filter = Apifence::new(&site.node)?.with_ranges_file("/etc/apifence/ranges");
-    fs::write(
-        filter.config_file(),
+    filter.write_config(
         "# ours\n\
          ports = [443, 6443, 8443]\n\
          mode = 'monitor'\n\
@@ -331,12 +330,12 @@ fn errors_of_the_config_file_match_their_snapshot() -> Result<()> {
          output = \"json\n",
         "203.0.113.9\n198.51.100.0/24 # the office\n",
     ] {
-        fs::write(filter.config_file(), text)?;
+        filter.write_config(text)?;
         said.push(filter.run(&["config"])?);
     }
-    fs::write(filter.config_file(), [0xff, 0xfe])?;
+    filter.write_config([0xff, 0xfe])?;
     said.push(filter.run(&["attach"])?);
-    fs::write(filter.config_file(), "bpffs = 5\n")?;
+    filter.write_config("bpffs = 5\n")?;
     for command in [&["stats"][..], &["attach"]] {
         said.push(filter.run(command)?);
     }
@@ -348,7 +347,7 @@ fn errors_of_the_config_file_match_their_snapshot() -> Result<()> {
         ("APIFENCE_DESTINATION", "10.1.2.3/8"),
         ("APIFENCE_OUTBOUND_IPS", "10.0.0.0/8"),
     ];
-    fs::write(filter.config_file(), "prots = [443]\n")?;
+    filter.write_config("prots = [443]\n")?;
     said.push(filter.run_with(&variables, &["attach", "--cluster-cidrs", "all"])?);
     same("refusals-of-the-config-file", &filter, &said);
     Ok(())
@@ -368,7 +367,7 @@ fn drift_of_the_config_file_matches_its_snapshot() -> Result<()> {
         "ports = [443, 8443]\nmode = 'monitor'\ncluster_cidrs = ['10.0.0.0/8']\ninterfaces = ['eth1', 'eth0']\n",
         "ports = 443\nmod = 'monitor'\n",
     ] {
-        fs::write(filter.config_file(), text)?;
+        filter.write_config(text)?;
         said.push(filter.run(&["status"])?);
     }
     filter.ok(&["detach"])?;

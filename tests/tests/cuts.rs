@@ -1,7 +1,6 @@
 //! Every change names exactly the connections that stop at their next packet, before they do.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::Command,
@@ -56,12 +55,12 @@ fn whatever_setting_cuts_a_connection_names_it() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     let _servers = [443, PORT].map(|port| Echo::new(&site.node, port));
     for (what, before, after, port) in CHANGES {
-        fs::write(filter.config_file(), before)?;
+        filter.write_config(before)?;
         let attach = [&ATTACH[..], &["--force"]].concat();
         filter.ok(&attach)?;
         let mut unlisted = site.unlisted_gets_in(Family::V4, port).context(what)?;
         let mut admin = site.admin_gets_in(Family::V6, port)?;
-        fs::write(filter.config_file(), after)?;
+        filter.write_config(after)?;
         let ran = filter.run(&attach)?;
         ensure!(ran.code == Some(0), "{what}: {ran}");
         ensure!(names(&ran, &unlisted)?, "{what}: {ran}");
@@ -88,7 +87,7 @@ fn connections_that_stay_are_not_named() -> Result<()> {
         "ports = [443, 6443]\ndestinations = [\"192.0.2.99\"]",
         "ports = [443, 6443]\ncluster_cidrs = [\"203.0.113.9\"]",
     ] {
-        fs::write(filter.config_file(), after)?;
+        filter.write_config(after)?;
         let ran = filter.run(&[&ATTACH[..], &["--force"]].concat())?;
         ensure!(
             ran.code == Some(0) && !ran.stderr.contains(" -> "),

@@ -1,10 +1,8 @@
 //! A ranges file that other programs write: an editor, or a ConfigMap volume. The list that was in
 //! force before is kept.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{
     cli::Apifence,
     config_map::ConfigMap,
@@ -14,16 +12,10 @@ use tests::{
 
 const PORT: u16 = 6443;
 
-/// The lists that `ranges history` shows.
-fn history(filter: &Apifence) -> Result<Vec<Value>> {
-    let report = filter.json(&["ranges", "history"])?;
-    Ok(report["lists"].as_array().cloned().unwrap_or_default())
-}
-
 /// Writes into the existing file, as some editors do: its previous text is gone from the disk.
 fn edit(filter: &Apifence, change: impl Fn(&str) -> String) -> Result<()> {
-    let text = fs::read_to_string(filter.ranges_file())?;
-    Ok(fs::write(filter.ranges_file(), change(&text))?)
+    let text = filter.list()?;
+    filter.write_list(change(&text))
 }
 
 fn admit_unlisted(text: &str) -> String {
@@ -33,22 +25,22 @@ fn admit_unlisted(text: &str) -> String {
 #[test]
 fn the_list_before_an_edit_can_be_rolled_back_to() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
-    let before = fs::read_to_string(filter.ranges_file())?;
+    let before = filter.list()?;
     edit(&filter, admit_unlisted)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    ensure!(history(&filter)?[1]["ranges"] == 2, "the list in force");
+    ensure!(filter.history()?[1]["ranges"] == 2, "the list in force");
 
-    let edited = fs::read_to_string(filter.ranges_file())?;
+    let edited = filter.list()?;
     filter.ok(&["ranges", "reload"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
+    assert_eq!(filter.list()?, edited);
     filter.ok(&["ranges", "rollback"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    assert_eq!(filter.list()?, before);
     // Then back again, with the comment.
     filter.ok(&["ranges", "rollback"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
+    assert_eq!(filter.list()?, edited);
     Ok(())
 }
 
@@ -56,24 +48,24 @@ fn the_list_before_an_edit_can_be_rolled_back_to() -> Result<()> {
 #[test]
 fn an_edit_on_trial_is_in_the_file_once_it_is_confirmed() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
-    let before = fs::read_to_string(filter.ranges_file())?;
+    let before = filter.list()?;
     edit(&filter, admit_unlisted)?;
-    let edited = fs::read_to_string(filter.ranges_file())?;
+    let edited = filter.list()?;
     filter.ok(&["ranges", "reload", "--confirm-within", "1h"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    assert_eq!(filter.list()?, before);
     lapse(&filter)?;
     ensure!(filter.status("provisional")?.is_null());
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.status("drift")? == json!([]));
 
     // The edit is not lost.
-    let kept = history(&filter)?;
+    let kept = filter.history()?;
     ensure!(kept[1]["ranges"] == 3, "{kept:#?}");
     filter.ok(&["ranges", "rollback", "1", "--confirm-within", "1h"])?;
     filter.ok(&["confirm"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, edited);
+    assert_eq!(filter.list()?, edited);
     Ok(())
 }
 
@@ -114,7 +106,7 @@ fn a_change_reports_an_edit_that_was_not_in_force() -> Result<()> {
 #[test]
 fn an_attach_after_an_unconfirmed_one_reports_no_edit() -> Result<()> {
     let (_site, filter) = Site::unguarded()?;
-    fs::write(filter.ranges_file(), "198.51.100.0/24\n")?;
+    filter.write_list("198.51.100.0/24\n")?;
     let attach = &ATTACH[..3];
     filter.ok(&[attach, &["--confirm-within", "1s"]].concat())?;
     filter.until_status("state", "off")?;

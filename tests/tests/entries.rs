@@ -1,7 +1,5 @@
 //! Entries with an expiry, and the usage of each entry.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::{
@@ -42,9 +40,7 @@ fn an_entry_expires_without_any_process() -> Result<()> {
     })?;
     // The filter keeps its counts when it is attached again, and the entry does not live longer.
     filter.ok(&ATTACH[..3])?;
-    until("the entry expires", || {
-        Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(1))
-    })?;
+    filter.until_authorized(UNLISTED[0], false)?;
     for family in Family::BOTH {
         site.unlisted_is_dropped(family, PORT, &filter)?;
         site.admin_gets_in(family, PORT)?;
@@ -59,7 +55,7 @@ fn an_entry_expires_without_any_process() -> Result<()> {
     // It is still in the file, and returns with a new time.
     filter.ok(&["ranges", "add", UNLISTED[0], "--expires", "1h"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    ensure!(fs::read_to_string(filter.ranges_file())?.contains("# a guest"));
+    ensure!(filter.list()?.contains("# a guest"));
     Ok(())
 }
 
@@ -98,7 +94,7 @@ fn expired_entries_of_a_file_authorize_no_source() -> Result<()> {
         "{} expires=2001-01-01T00:00:00Z\n{}\n",
         UNLISTED[0], ADMIN[0]
     );
-    fs::write(filter.ranges_file(), list)?;
+    filter.write_list(list)?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V4, PORT)?;
@@ -202,10 +198,7 @@ fn lists_are_kept_for_rollback() -> Result<()> {
     );
 
     // A change that replaces a broken file keeps that, too.
-    fs::write(
-        filter.ranges_file(),
-        "198.51.100.0/24 # mine\nwhat is this\n",
-    )?;
+    filter.write_list("198.51.100.0/24 # mine\nwhat is this\n")?;
     filter.ok(&["ranges", "set", tests::site::ADMIN_RANGES])?;
     let lists = history(&filter)?;
     ensure!(lists[1]["ranges"].is_null(), "{:#}", lists[1]);
@@ -226,7 +219,7 @@ fn the_longest_lived_entry_of_a_range_decides() -> Result<()> {
         "{0} # for ever\n{0} expires={soon} # soon\n{1} expires={soon} # soon\n{1} expires={late} # late\n",
         UNLISTED[0], UNLISTED[1]
     );
-    fs::write(filter.ranges_file(), list)?;
+    filter.write_list(list)?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     for (source, range, comment, expires) in [
         (UNLISTED[0], "203.0.113.9/32", "for ever", Value::Null),
@@ -234,10 +227,10 @@ fn the_longest_lived_entry_of_a_range_decides() -> Result<()> {
     ] {
         let row = row(&filter, range)?;
         let check = filter.json(&["check", source])?;
-        for told in [&row, &check["results"][0]] {
+        for shown in [&row, &check["results"][0]] {
             ensure!(
-                told["comment"] == comment && told["expires"] == expires,
-                "{told:#}"
+                shown["comment"] == comment && shown["expires"] == expires,
+                "{shown:#}"
             );
         }
         ensure!(row["in_force_until"] == expires, "{row:#}");
@@ -257,13 +250,13 @@ fn a_range_that_still_expires_is_reported() -> Result<()> {
         let add = ["ranges", "add", address];
         filter.ok(&[&add[..], &["--expires", "8h"]].concat())?;
         let ran = filter.run(&add)?;
-        let told = |ran: &Ran| ran.stderr.contains("listed already, and still only until");
-        ensure!(ran.code == Some(0) && told(&ran), "{ran}");
+        let is_noted = |ran: &Ran| ran.stderr.contains("listed already, and still only until");
+        ensure!(ran.code == Some(0) && is_noted(&ran), "{ran}");
         // The hint, as printed.
         let ran = filter.run(&[&add[..], &["--expires", "never"]].concat())?;
-        ensure!(ran.code == Some(0) && !told(&ran), "{ran}");
+        ensure!(ran.code == Some(0) && !is_noted(&ran), "{ran}");
         let ran = filter.run(&add)?;
-        ensure!(ran.code == Some(0) && !told(&ran), "{ran}");
+        ensure!(ran.code == Some(0) && !is_noted(&ran), "{ran}");
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! `status --check`: its exit status says whether the node is guarded as its files say.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
 use filter_common::layout::LAYOUT_VERSION;
 use tests::{
@@ -47,20 +45,17 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
         Ok(())
     };
     does_not_check(&filter, &["no filter is attached"])?;
-    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
-    fs::write(filter.config_file(), "interfaces = [\"n0\"]\n")?;
+    filter.write_list("192.0.2.2\n")?;
+    filter.write_config("interfaces = [\"n0\"]\n")?;
     filter.ok(&["attach"])?;
     yes()?;
 
     // The files are in force.
-    fs::write(filter.ranges_file(), "192.0.2.3\n")?;
+    filter.write_list("192.0.2.3\n")?;
     does_not_check(&filter, &["drift: the file is not in force"])?;
     filter.ok(&["ranges", "reload"])?;
     yes()?;
-    fs::write(
-        filter.config_file(),
-        "interfaces = [\"n0\"]\nmode = \"monitor\"\n",
-    )?;
+    filter.write_config("interfaces = [\"n0\"]\nmode = \"monitor\"\n")?;
     does_not_check(&filter, &["mode monitor"])?;
     // Monitor mode and a list that is off are right if the files say so.
     filter.ok(&["attach"])?;
@@ -69,13 +64,13 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
     filter.ok(&["ranges", "clear"])?;
     ensure!(filter.status("state")? == "off");
     yes()?;
-    fs::write(filter.config_file(), "prots = [6443]\n")?;
+    filter.write_config("prots = [6443]\n")?;
     let (good, said) = checks(&filter)?;
     ensure!(!good && said.contains("`prots`"), "{said}");
 
     // Every interface of the configuration is guarded.
-    fs::write(filter.config_file(), "interfaces = [\"n0\", \"n1\"]\n")?;
-    fs::write(filter.ranges_file(), "192.0.2.3\n")?;
+    filter.write_config("interfaces = [\"n0\", \"n1\"]\n")?;
+    filter.write_list("192.0.2.3\n")?;
     filter.ok(&["ranges", "reload"])?;
     does_not_check(&filter, &["interfaces n0, n1", "`n1` is not guarded"])?;
     filter.ok(&["attach"])?;
@@ -83,7 +78,7 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
     node.ip("link del n1")?;
     let (good, said) = checks(&filter)?;
     ensure!(!good && said.contains("`n1` is not guarded"), "{said}");
-    fs::write(filter.config_file(), "")?;
+    filter.write_config("")?;
     let (good, said) = checks(&filter)?;
     ensure!(
         !good && said.contains("`n1` is not guarded"),
@@ -111,15 +106,15 @@ fn status_check_says_whether_the_node_is_guarded_as_its_files_say() -> Result<()
 #[test]
 fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()> {
     let (_site, filter) = Site::unguarded()?;
-    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    filter.write_list("192.0.2.2\n")?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     filter.boot()?;
-    fs::write(filter.ranges_file(), "x\n")?;
+    filter.write_list("x\n")?;
     let daemon = filter.start(&["run", "--interface", INTERFACE])?;
     until("the policy last in force holds", || {
         Ok(checks(&filter)?.1.contains("`last_in_force`"))
     })?;
-    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    filter.write_list("192.0.2.2\n")?;
     until("the files are in force", || Ok(checks(&filter)?.0))?;
     drop(daemon);
     ensure!(checks(&filter)?.0, "the filter outlives the process");
@@ -132,7 +127,7 @@ fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()
 fn a_link_that_was_detached_is_not_forgotten_by_an_attach_of_another_interface() -> Result<()> {
     let [node, _client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
-    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    filter.write_list("192.0.2.2\n")?;
     filter.ok(&["attach", "--interface", "n0,n1"])?;
     let ifindex = node.ifindex("n1")?;
     let link = format!("layout-{LAYOUT_VERSION}/interfaces/{ifindex}/link");

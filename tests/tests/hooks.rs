@@ -85,13 +85,16 @@ fn any_refusal_by_the_driver_leads_to_generic_xdp() -> Result<()> {
         site.admin_gets_in(Family::V6, PORT)?;
         let guard = guard(&filter)?;
         assert_eq!(guard["xdp_mode"], "generic", "{error}");
-        let told = guard["native_refused"].as_str().unwrap_or_default();
-        ensure!(told.contains(words), "{error}: {guard}");
+        let reason = guard["native_refused"].as_str().unwrap_or_default();
+        ensure!(reason.contains(words), "{error}: {guard}");
         let text = filter.ok(&["status"])?;
-        ensure!(text.contains(told), "{error}: {text}");
+        ensure!(text.contains(reason), "{error}: {text}");
         // It stays while the program is replaced.
         filter.ok(&ATTACH)?;
-        ensure!(filter.ok(&["status"])?.contains(told), "{error}: forgotten");
+        ensure!(
+            filter.ok(&["status"])?.contains(reason),
+            "{error}: forgotten"
+        );
         filter.ok(&["detach"])?;
 
         let ran = with_refusal(&filter, &native, error, call)?;

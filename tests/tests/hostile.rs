@@ -171,7 +171,7 @@ fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
     let mut up = Command::new("ip");
     up.args(["link", "set", NAME, "up"]);
     ensure!(site.node.output(&mut up)?.status.success());
-    fs::write(filter.ranges_file(), format!("{LIST}192.0.2.1 # {EVIL}\n"))?;
+    filter.write_list(format!("{LIST}192.0.2.1 # {EVIL}\n"))?;
     filter.ok(&["attach", "--interface", INTERFACE, "--interface", NAME])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let list = filter.ok(&["ranges", "list"])?;
@@ -225,10 +225,8 @@ fn a_terminal_gets_nothing_that_it_obeys() -> Result<()> {
     };
     every(&commands)?;
     // The same for broken files; a line break in a value does not start a line of ours.
-    fs::write(filter.ranges_file(), format!("{LIST}{EVIL}\n"))?;
-    fs::write(
-        filter.config_file(),
-        "mode = \"a\\nerror: b\\u001b[31m\"\ninterfaces = [\"eth0\\nerror: b\"]\nports = [\"\\u001b\\u202e\"]\n\"k\\u001bey\" = 1\n",
+    filter.write_list(format!("{LIST}{EVIL}\n"))?;
+    filter.write_config("mode = \"a\\nerror: b\\u001b[31m\"\ninterfaces = [\"eth0\\nerror: b\"]\nports = [\"\\u001b\\u202e\"]\n\"k\\u001bey\" = 1\n",
     )?;
     every(&commands)?;
     let said = filter.run(&["config"])?;

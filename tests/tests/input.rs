@@ -74,7 +74,7 @@ fn typing_errors_are_named() -> Result<()> {
         "",
         "a b c d e f g h i j k l",
     ] {
-        fs::write(filter.ranges_file(), LIST)?;
+        filter.write_list(LIST)?;
         let ran = filter.run(&["ranges", "set", text])?;
         refused(&ran, INPUT, &[])?;
         // Every command refuses a bad range in the same words; only `set` asks about the empty
@@ -88,7 +88,7 @@ fn typing_errors_are_named() -> Result<()> {
                 );
             }
         }
-        ensure!(fs::read_to_string(filter.ranges_file())? == LIST, "{ran}");
+        ensure!(filter.list()? == LIST, "{ran}");
         said.push(ran);
     }
     same("input-typed", &filter, &said);
@@ -99,7 +99,7 @@ fn typing_errors_are_named() -> Result<()> {
 fn a_list_is_typed_in_any_way() -> Result<()> {
     let node = Namespace::new("node")?;
     let filter = Apifence::new(&node)?;
-    let file = || fs::read_to_string(filter.ranges_file());
+    let file = || filter.list();
     let pair = "198.51.100.0/24\n192.0.2.1/32\n";
     for typed in [
         &["198.51.100.0/24,192.0.2.1"][..],
@@ -110,10 +110,10 @@ fn a_list_is_typed_in_any_way() -> Result<()> {
         &["198.51.100.0/24;192.0.2.1;"],
         &[" 198.51.100.0/24 ,\t192.0.2.1\r\n"],
     ] {
-        fs::write(filter.ranges_file(), "203.0.113.0/24\n")?;
+        filter.write_list("203.0.113.0/24\n")?;
         filter.ok(&[&["ranges", "set"], typed].concat())?;
         assert_eq!(file()?, pair, "set {typed:?}");
-        fs::write(filter.ranges_file(), "203.0.113.0/24\n")?;
+        filter.write_list("203.0.113.0/24\n")?;
         filter.ok(&[&["ranges", "add"], typed].concat())?;
         assert_eq!(file()?, format!("203.0.113.0/24\n{pair}"), "add {typed:?}");
         filter.ok(&[&["ranges", "remove"], typed].concat())?;
@@ -150,12 +150,12 @@ fn a_list_is_typed_in_any_way() -> Result<()> {
 
 /// Sets the list from another file that holds `bytes`.
 fn set_from(filter: &Apifence, name: &str, bytes: &[u8]) -> Result<Ran> {
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let file = filter.ranges_file().with_file_name(name);
     fs::write(&file, bytes)?;
     let ran = filter.run(&["ranges", "set", "--from-file", &file.display().to_string()])?;
     if ran.code != Some(0) {
-        let now = fs::read_to_string(filter.ranges_file())?;
+        let now = filter.list()?;
         ensure!(now == LIST, "{ran}\n{now}");
     }
     Ok(ran)
@@ -261,29 +261,23 @@ fn errors_in_a_file_are_named() -> Result<()> {
         "\u{feff}198.51.100.0/24 # Lyon\r\n192.0.2.1\r\n".as_bytes(),
     )?;
     ensure!(ran.code == Some(0), "{ran}");
-    assert_eq!(
-        fs::read_to_string(filter.ranges_file())?,
-        "198.51.100.0/24 # Lyon\n192.0.2.1\n"
-    );
-    fs::write(filter.ranges_file(), "\u{feff}198.51.100.0/24\r\n")?;
+    assert_eq!(filter.list()?, "198.51.100.0/24 # Lyon\n192.0.2.1\n");
+    filter.write_list("\u{feff}198.51.100.0/24\r\n")?;
     filter.ok(&["ranges", "add", "192.0.2.1"])?;
-    assert_eq!(
-        fs::read_to_string(filter.ranges_file())?,
-        "198.51.100.0/24\n192.0.2.1/32\n"
-    );
+    assert_eq!(filter.list()?, "198.51.100.0/24\n192.0.2.1/32\n");
     Ok(())
 }
 
 #[test]
 fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     ready(&site.node, &mut daemon)?;
     let bad: String = (0..300_000)
         .map(|n| format!("10.0.0.1/{} # {n} \u{1b}[31m\n", n % 8 + 1))
         .collect();
-    fs::write(filter.ranges_file(), bad)?;
+    filter.write_list(bad)?;
     let log = daemon.log_until("what is in force stays in force")?;
     ensure!(
         log.contains("and 299,990 more like these") && log.len() < LITTLE,
@@ -311,7 +305,7 @@ fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
     ensure!(peak < 100 << 10, "{peak} kB");
     site.admin_gets_in(Family::V4, PORT)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     daemon.line(|line| line.contains("in force again"))?;
     daemon.signal(Signal::SIGTERM)?;
     daemon.wait().map(drop)
@@ -323,10 +317,7 @@ fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
     let once: String = (0..1900)
         .map(|n| format!("10.0.{}.{}\n", n / 256, n % 256))
         .collect();
-    fs::write(
-        filter.ranges_file(),
-        format!("{once}{once}198.51.100.0/24\n"),
-    )?;
+    filter.write_list(format!("{once}{once}198.51.100.0/24\n"))?;
     let ran = filter.run(&ATTACH[..3])?.succeeded()?;
     ran.stderr_has(&["listed twice"])?;
     site.admin_gets_in(Family::V4, PORT)?;
@@ -334,7 +325,7 @@ fn a_range_that_is_listed_twice_counts_once() -> Result<()> {
     let many: String = (0..3501)
         .map(|n| format!("10.0.{}.{}\n", n / 256, n % 256))
         .collect();
-    fs::write(filter.ranges_file(), format!("{many}{many}"))?;
+    filter.write_list(format!("{many}{many}"))?;
     let ran = filter.run(&["ranges", "reload"])?;
     refused(
         &ran,
@@ -365,14 +356,14 @@ fn times_are_parsed_as_meant_or_refused() -> Result<()> {
     let text = format!(
         "{LIST}203.0.113.0/24 expires=9999-12-31T23:59:59Z\n192.0.2.0/25 expires=2400-01-01T00:00:00Z\n"
     );
-    fs::write(filter.ranges_file(), &text)?;
+    filter.write_list(&text)?;
     filter.ok(&["ranges", "reload"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     // The kernel has the file's policy: no change is left to make.
     let ran = filter.run(&["ranges", "reload"])?;
     ran.stderr_has(&["0 added, 0 removed, 4 unchanged\n"])?;
     ensure!(!ran.stderr.contains("another expiry"), "{ran}");
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+    assert_eq!(filter.list()?, text);
     let list = filter.ok(&["ranges", "list"])?;
     ensure!(
         list.contains("2400-01-01T00:00:00Z") && !list.contains("2262"),
@@ -406,10 +397,7 @@ fn times_are_parsed_as_meant_or_refused() -> Result<()> {
         "2027-01-31T18:00:00",
         "2027-01-31",
     ] {
-        fs::write(
-            filter.ranges_file(),
-            format!("{LIST}203.0.113.9 expires={time}\n"),
-        )?;
+        filter.write_list(format!("{LIST}203.0.113.9 expires={time}\n"))?;
         refused(&filter.run(&["ranges", "reload"])?, INPUT, &[time, ":3:"])?;
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! Interfaces that appear, disappear, and change their names under `run`.
 
 use std::{
-    fs,
     io::Write as _,
     process::{Command, Stdio},
     time::Instant,
@@ -35,7 +34,7 @@ fn plug_in(node: &Namespace, client: &Namespace, name: &str, number: u8) -> Resu
 }
 
 fn started(node: &Namespace, filter: &Apifence, arguments: &[&str]) -> Result<Background> {
-    fs::write(filter.ranges_file(), "192.0.2.10\n")?;
+    filter.write_list("192.0.2.10\n")?;
     let mut daemon = filter.start(&[&["run"], arguments].concat())?;
     ready(node, &mut daemon)?;
     Ok(daemon)
@@ -134,7 +133,7 @@ fn an_interface_that_was_in_another_namespace_is_ours_when_it_is_back() -> Resul
     let _server = Echo::new(&node, PORT)?;
     plug_in(&node, &client, "n0", 0)?;
     plug_in(&node, &client, "n1", 1)?;
-    fs::write(filter.ranges_file(), "192.0.2.10\n")?;
+    filter.write_list("192.0.2.10\n")?;
     let both = ["--interface", "n0,n1"];
     filter.ok(&[&["attach"], &both[..]].concat())?;
     // The interface must get another index.
@@ -238,7 +237,7 @@ fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
         node.ip(&format!("link add {name} type veth peer name p{name}"))?;
     }
     let filter = Apifence::new(&node)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let all = names.join(",");
     let carrying = || -> Result<usize> {
         let shown = node.ip("-d link show")?;
@@ -275,10 +274,10 @@ fn sixty_four_interfaces_are_guarded_with_few_descriptors() -> Result<()> {
 #[test]
 fn addresses_of_pods_change_nothing() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let daemon = filter.start(&["run", "--interface", INTERFACE])?;
     is_ready(&site.node)?;
-    let generation = || Ok::<_, anyhow::Error>(filter.status("generation")?);
+    let generation = || filter.status("generation");
     let before = generation()?;
     for number in 0..6 {
         let pair = format!("pod{number} type veth peer name peer{number}");
@@ -288,9 +287,7 @@ fn addresses_of_pods_change_nothing() -> Result<()> {
     }
     // An address of the node itself is followed, and arrives after all of these.
     add_address(&site.node, INTERFACE, "192.0.2.99/32")?;
-    until("the address is followed", || {
-        Ok(filter.run(&["check", "192.0.2.99"])?.code == Some(0))
-    })?;
+    filter.until_authorized("192.0.2.99", true)?;
     let after = generation()?;
     ensure!(
         after.as_u64() == before.as_u64().map(|before| before + 1),

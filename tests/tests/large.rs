@@ -72,7 +72,7 @@ fn a_large_list_is_enforced_whether_from_a_file_or_standard_input() -> Result<()
         } else {
             filter.ok(&from_file)?;
         }
-        assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+        assert_eq!(filter.list()?, text);
         for family in Family::BOTH {
             site.admin_gets_in(family, 443)?;
             site.unlisted_is_dropped(family, 443, &filter)?;
@@ -95,14 +95,14 @@ fn a_large_list_is_enforced_whether_from_a_file_or_standard_input() -> Result<()
     // One too many: the error names both numbers, and nothing changes.
     fs::write(&file, format!("{text}192.0.2.77\n"))?;
     refused(&filter.run(&from_file)?, INPUT, &["20001", "20000"])?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+    assert_eq!(filter.list()?, text);
     site.admin_gets_in(Family::V4, 443).map(drop)
 }
 
 #[test]
 fn a_bad_input_is_refused_by_its_name_and_changes_nothing() -> Result<()> {
     let (site, filter) = Site::guarded()?;
-    let before = fs::read_to_string(filter.ranges_file())?;
+    let before = filter.list()?;
     for (text, words) in [
         ("", ["standard input:", "no range"]),
         ("10.0.0.0/8\nwhat\n", ["standard input:2:", "`what`"]),
@@ -127,7 +127,7 @@ fn a_bad_input_is_refused_by_its_name_and_changes_nothing() -> Result<()> {
     ] {
         assert_eq!(filter.run(command)?.code, Some(INPUT), "{command:?}");
     }
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    assert_eq!(filter.list()?, before);
     Ok(())
 }
 

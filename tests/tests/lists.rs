@@ -34,7 +34,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
     ];
     for (what, bytes) in bad {
         match bytes {
-            Some(bytes) => fs::write(filter.ranges_file(), bytes)?,
+            Some(bytes) => filter.write_list(bytes)?,
             None => fs::remove_file(filter.ranges_file())?,
         }
         for command in [
@@ -71,7 +71,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
 #[test]
 fn bad_input_changes_nothing() -> Result<()> {
     let (_site, filter) = Site::guarded()?;
-    let file = fs::read_to_string(filter.ranges_file())?;
+    let file = filter.list()?;
     let in_force = filter.json(&["ranges", "list"])?;
     let bad: [(&[&str], &[&str]); 12] = [
         (
@@ -110,11 +110,7 @@ fn bad_input_changes_nothing() -> Result<()> {
     ];
     for (command, named) in bad {
         refused(&filter.run(command)?, INPUT, named)?;
-        assert_eq!(
-            fs::read_to_string(filter.ranges_file())?,
-            file,
-            "{command:?}"
-        );
+        assert_eq!(filter.list()?, file, "{command:?}");
         assert_eq!(filter.json(&["ranges", "list"])?, in_force, "{command:?}");
     }
     let ran = filter.run(&["ranges", "add", "137.117.106.90/29"])?;
@@ -145,14 +141,10 @@ fn bad_input_changes_nothing() -> Result<()> {
 #[test]
 fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(443)?;
-    let file = fs::read_to_string(filter.ranges_file())?;
+    let file = filter.list()?;
     let unchanged = |command: &[&str]| {
         refused(&filter.run(command)?, FAILED, &[])?;
-        assert_eq!(
-            fs::read_to_string(filter.ranges_file())?,
-            file,
-            "{command:?}"
-        );
+        assert_eq!(filter.list()?, file, "{command:?}");
         site.unlisted_is_dropped(Family::V4, 443, &filter)?;
         site.admin_gets_in(Family::V4, 443).map(drop)
     };
@@ -193,7 +185,7 @@ fn file_and_kernel_change_together_or_not_at_all() -> Result<()> {
         .join(format!("layout-{LAYOUT_VERSION}/hidden"));
     fs::rename(maps.join("SOURCES_V6"), &hidden)?;
     refused(&filter.run(&add)?, FAILED, &[])?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, file);
+    assert_eq!(filter.list()?, file);
     fs::rename(&hidden, maps.join("SOURCES_V6"))?;
     // A foreign program on one of two interfaces.
     let _peer = Peer::new(&site)?;
@@ -229,7 +221,7 @@ fn one_writer_at_a_time_and_no_change_is_lost() -> Result<()> {
         .chain(addresses.iter().map(String::as_str))
         .collect();
     filter.ok(&all)?;
-    let file = fs::read_to_string(filter.ranges_file())?;
+    let file = filter.list()?;
     for address in &addresses {
         assert!(
             file.contains(&format!("{address}/32")),

@@ -1,6 +1,6 @@
 //! `me`: the source address of an SSH session.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use tests::{
@@ -52,7 +52,7 @@ fn me_is_the_source_address_of_the_session() -> Result<()> {
         ensure!(ran.code == Some(0), "{ran}");
         ran.stderr_has(&[&format!("note: `me` is {address}, where")])?;
         site.unlisted_gets_in(family, PORT)?;
-        let file = fs::read_to_string(filter.ranges_file())?;
+        let file = filter.list()?;
         ensure!(
             file.contains(address) && file.contains("# on call"),
             "{file}"
@@ -79,7 +79,7 @@ fn me_is_the_source_address_of_the_session() -> Result<()> {
 #[test]
 fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
     let (_site, filter) = Site::guarded()?;
-    let before = fs::read_to_string(filter.ranges_file())?;
+    let before = filter.list()?;
     for (client, word) in [
         ("", "no `SSH_CONNECTION`"),
         ("UNKNOWN 65535 UNKNOWN 65535", "no `SSH_CONNECTION`"),
@@ -117,7 +117,7 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
             &[word],
         )?;
     }
-    fs::write(filter.ranges_file(), format!("{before}me\n"))?;
+    filter.write_list(format!("{before}me\n"))?;
     let ran = from(&filter, &unlisted(Family::V4), &["ranges", "reload"])?;
     refused(&ran, INPUT, &["range `me` is a word for the command line"])?;
     ensure!(ran.stderr.contains("`apifence ranges add me`"), "{ran}");

@@ -4,7 +4,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{
     cli::{Apifence, FAILED, Ran, refused},
     site::{ADMIN_RANGES, Family, Site, UNLISTED},
@@ -23,16 +23,6 @@ fn reports(filter: &Apifence, command: &[&str], words: &[&str]) -> Result<Ran> {
     Ok(ran)
 }
 
-/// The lists that `ranges history` shows.
-fn history(filter: &Apifence) -> Result<Vec<Value>> {
-    let report = filter.json(&["ranges", "history"])?;
-    Ok(report["lists"].as_array().cloned().unwrap_or_default())
-}
-
-fn text(filter: &Apifence) -> Result<String> {
-    Ok(fs::read_to_string(filter.ranges_file())?)
-}
-
 #[test]
 fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
@@ -44,9 +34,7 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
         reports(&filter, &[&add[..], &["--expires", time]].concat(), &said)?;
         site.unlisted_gets_in(Family::V4, PORT)
     })?;
-    until("it expired", || {
-        Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(1))
-    })?;
+    filter.until_authorized(UNLISTED[0], false)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let said = [
         "~203.0.113.9/32 (home), in force again, and does not expire (it had expired)",
@@ -54,7 +42,7 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
     ];
     reports(&filter, &add[..3], &said)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    ensure!(text(&filter)?.ends_with("203.0.113.9/32 # home\n"));
+    ensure!(filter.list()?.ends_with("203.0.113.9/32 # home\n"));
     // A live entry stays as it is, as reported.
     reports(
         &filter,
@@ -62,17 +50,17 @@ fn an_expired_entry_that_is_added_again_is_let_in() -> Result<()> {
         &[", until 20", "(did not expire)"],
     )?;
     reports(&filter, &add[..3], &["3 unchanged\n"])?;
-    ensure!(text(&filter)?.contains("expires="));
+    ensure!(filter.list()?.contains("expires="));
     let said = [", does not expire (was until 20"];
     reports(
         &filter,
         &[&add[..3], &["--expires", "never"]].concat(),
         &said,
     )?;
-    ensure!(!text(&filter)?.contains("expires="));
+    ensure!(!filter.list()?.contains("expires="));
     let said = ["~203.0.113.9/32, no comment (was `home`)", "1 changed"];
     reports(&filter, &[&add[..3], &["--comment", ""]].concat(), &said)?;
-    ensure!(!text(&filter)?.contains('#'));
+    ensure!(!filter.list()?.contains('#'));
     Ok(())
 }
 
@@ -106,29 +94,29 @@ fn an_expiry_without_effect_is_reported() -> Result<()> {
 #[test]
 fn a_change_of_comments_alone_is_reported_and_kept() -> Result<()> {
     let (_site, filter) = Site::guarded()?;
-    let before = text(&filter)?;
+    let before = filter.list()?;
     let add = ["ranges", "add", "198.51.100.0/24", "--comment", "office"];
     let change = filter.json(&add)?;
     ensure!(
         change["edited"] == json!(["198.51.100.0/24"]) && change["changed"] == json!([]),
         "{change:#}"
     );
-    let lists = history(&filter)?;
+    let lists = filter.history()?;
     ensure!(
         lists[0]["change"]["edited"] == json!(["198.51.100.0/24"]),
         "{lists:#?}"
     );
     filter.ok(&["ranges", "rollback"])?;
-    assert_eq!(text(&filter)?, before);
+    assert_eq!(filter.list()?, before);
     // Edited by hand, and put in force.
-    fs::write(filter.ranges_file(), before.replace('\n', " # by hand\n"))?;
+    filter.write_list(before.replace('\n', " # by hand\n"))?;
     reports(
         &filter,
         &["ranges", "reload"],
         &["comment `by hand`", "2 changed"],
     )?;
     ensure!(
-        history(&filter)?[0]["change"]["edited"]
+        filter.history()?[0]["change"]["edited"]
             .as_array()
             .map(Vec::len)
             == Some(2)
@@ -140,7 +128,7 @@ fn a_change_of_comments_alone_is_reported_and_kept() -> Result<()> {
 fn expired_entries_are_removed() -> Result<()> {
     let (_site, filter) = Site::guarded()?;
     let past = "203.0.113.7 expires=2020-01-01T00:00:00Z # contractor\n";
-    fs::write(filter.ranges_file(), format!("{}{past}", text(&filter)?))?;
+    filter.write_list(format!("{}{past}", filter.list()?))?;
     reports(
         &filter,
         &["ranges", "reload"],
@@ -151,13 +139,13 @@ fn expired_entries_are_removed() -> Result<()> {
         &["ranges", "prune", "--dry-run"],
         &["nothing changed"],
     )?;
-    ensure!(text(&filter)?.ends_with(past));
+    ensure!(filter.list()?.ends_with(past));
     reports(
         &filter,
         &["ranges", "prune"],
         &["-203.0.113.7/32 (contractor), expired 2020-01-01T00:00:00Z"],
     )?;
-    ensure!(!text(&filter)?.contains("contractor"));
+    ensure!(!filter.list()?.contains("contractor"));
     reports(
         &filter,
         &["ranges", "prune"],
@@ -170,7 +158,7 @@ fn expired_entries_are_removed() -> Result<()> {
 fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
     let (_site, filter, _server) = Site::guarded_server(PORT)?;
     filter.ok(&["ranges", "add", "192.0.2.77"])?;
-    let good = text(&filter)?;
+    let good = filter.list()?;
     // Without another process, and after another one recovered: `run`, or another command.
     for settled in [false, true] {
         filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1s"])?;
@@ -188,16 +176,16 @@ fn a_rollback_after_a_trial_that_lapsed_changes_nothing() -> Result<()> {
                 )?;
                 ensure!(ran.stdout.is_empty(), "{ran}");
             }
-            assert_eq!(text(&filter)?, good);
+            assert_eq!(filter.list()?, good);
             ensure!(filter.status("generation")? == before);
         }
     }
     // A later change is the one that is rolled back.
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
     filter.ok(&["ranges", "rollback"])?;
-    assert_eq!(text(&filter)?, good);
+    assert_eq!(filter.list()?, good);
     filter.ok(&["ranges", "rollback", "3"])?;
-    ensure!(!text(&filter)?.contains("192.0.2.77"));
+    ensure!(!filter.list()?.contains("192.0.2.77"));
     Ok(())
 }
 
@@ -227,10 +215,10 @@ fn an_edit_that_is_saved_during_a_change_is_not_lost() -> Result<()> {
         &["ranges", "add", UNLISTED[0]][..],
         &["ranges", "set", "192.0.2.0/24", "--force"],
     ] {
-        let edit = format!("{}192.0.2.200 # edited\n", text(&filter)?);
+        let edit = format!("{}192.0.2.200 # edited\n", filter.list()?);
         let ran = stopped_at_sync(&filter, command, &edit)?;
         refused(&ran, FAILED, &["somebody edited it meanwhile"])?;
-        assert_eq!(text(&filter)?, edit);
+        assert_eq!(filter.list()?, edit);
         site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         filter.ok(&["ranges", "rollback"])?;
     }
@@ -241,33 +229,33 @@ fn an_edit_that_is_saved_during_a_change_is_not_lost() -> Result<()> {
 fn an_edit_during_a_trial_is_in_the_history() -> Result<()> {
     let (_site, filter) = Site::guarded()?;
     filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
-    let edit = format!("{}192.0.2.200 # edited\n", text(&filter)?);
-    fs::write(filter.ranges_file(), &edit)?;
+    let edit = format!("{}192.0.2.200 # edited\n", filter.list()?);
+    filter.write_list(&edit)?;
     reports(
         &filter,
         &["confirm"],
         &["number 1 in `apifence ranges history`"],
     )?;
-    ensure!(!text(&filter)?.contains("192.0.2.200"));
+    ensure!(!filter.list()?.contains("192.0.2.200"));
     filter.ok(&["ranges", "rollback", "1"])?;
-    assert_eq!(text(&filter)?, edit);
+    assert_eq!(filter.list()?, edit);
     // If an edit was there before and is not in force, a command that replaces it says so, and one
     // that builds on it.
     let edit = edit.replace("200", "201");
-    fs::write(filter.ranges_file(), &edit)?;
+    filter.write_list(&edit)?;
     reports(
         &filter,
         &["ranges", "add", "192.0.2.202"],
         &["+192.0.2.201/32"],
     )?;
-    fs::write(filter.ranges_file(), format!("{edit}192.0.2.203\n"))?;
+    filter.write_list(format!("{edit}192.0.2.203\n"))?;
     reports(
         &filter,
         &["ranges", "set", ADMIN_RANGES],
         &["the edit is number 1 in `apifence ranges history`"],
     )?;
     filter.ok(&["ranges", "rollback", "1"])?;
-    ensure!(text(&filter)?.contains("192.0.2.203"));
+    ensure!(filter.list()?.contains("192.0.2.203"));
     Ok(())
 }
 
@@ -295,7 +283,7 @@ fn the_history_names_user_and_command() -> Result<()> {
     let mut env = Command::new("env");
     env.args(["SUDO_USER=daemon", "SUDO_UID=1"]);
     filter.run_by(env, &["ranges", "add", UNLISTED[0]])?;
-    let by = history(&filter)?[0]["by"].clone();
+    let by = filter.history()?[0]["by"].clone();
     ensure!(by["user"] == "daemon" && by["uid"] == 1, "{by:#}");
     ensure!(
         by["command"]
@@ -311,7 +299,7 @@ fn the_history_names_user_and_command() -> Result<()> {
     // A confirmation put it in force for good.
     filter.ok(&["ranges", "remove", UNLISTED[0], "--confirm-within", "1h"])?;
     filter.ok(&["confirm"])?;
-    let by = history(&filter)?[0]["by"].clone();
+    let by = filter.history()?[0]["by"].clone();
     ensure!(
         by["command"]
             .as_str()
@@ -322,7 +310,7 @@ fn the_history_names_user_and_command() -> Result<()> {
     let folder = filter.ranges_file().with_file_name("ranges.history");
     fs::write(folder.join(u64::MAX.to_string()), "10.0.0.0/8\n")?;
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
-    ensure!(history(&filter)?[1]["ranges"] == 2);
+    ensure!(filter.history()?[1]["ranges"] == 2);
     Ok(())
 }
 
@@ -336,11 +324,7 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
         "--authorized-ip-ranges",
         ADMIN_RANGES,
     ];
-    let in_force = || {
-        until("the unlisted client is let in", || {
-            Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(0))
-        })
-    };
+    let in_force = || filter.until_authorized(UNLISTED[0], true);
     {
         let _daemon = filter.start(&run)?;
         filter.until_status("state", "enforcing")?;
@@ -354,7 +338,7 @@ fn the_list_that_a_service_was_set_up_with_takes_nothing_back() -> Result<()> {
     })?;
     in_force()?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    ensure!(text(&filter)?.contains(UNLISTED[0]));
+    ensure!(filter.list()?.contains(UNLISTED[0]));
     Ok(())
 }
 
@@ -400,7 +384,7 @@ fn without_a_filter_the_output_is_the_same() -> Result<()> {
         &["~203.0.113.9/32, comment `a guest`", "1 changed"],
     )?;
     // In a form that can be typed again.
-    let by = history(&filter)?[0]["by"]["command"].clone();
+    let by = filter.history()?[0]["by"]["command"].clone();
     ensure!(by == "ranges add 203.0.113.9 --comment 'a guest'", "{by}");
     Ok(())
 }

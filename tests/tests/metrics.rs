@@ -186,7 +186,7 @@ fn readiness_follows_the_kernel() -> Result<()> {
 
     // Monitor mode and the off switch are the operator's choice: nothing is enforced, and the node
     // is ready.
-    fs::write(filter.config_file(), "mode = 'monitor'\n")?;
+    filter.write_config("mode = 'monitor'\n")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
     let page = scrape(&site.node)?;
     assert_eq!(page.sum("apifence_enforcing", &[]), Some(0.0));

@@ -23,40 +23,37 @@ const PORT: u16 = 9345;
 const LIST: &str = "# ours\n198.51.100.0/24 # the office\n2001:db8:aa::/48\n";
 const ATTACH: [&str; 5] = ["attach", "--interface", INTERFACE, "--port", "6443,9345"];
 
-fn status(filter: &Apifence, key: &str) -> Result<serde_json::Value> {
-    Ok(filter.json(&["status"])?[key].clone())
+/// A site with a server, and the filter attached with [`LIST`] and these flags.
+fn attached(flags: &[&str]) -> Result<(Site, Apifence, Echo)> {
+    let (site, filter, server) = Site::unguarded_server(PORT)?;
+    filter.write_list(LIST)?;
+    filter.ok(&[&ATTACH[..], flags].concat())?;
+    Ok((site, filter, server))
 }
 
-/// The contents of the ranges file and its history.
+/// The contents of the ranges file and the number of lists in its history.
 fn files(filter: &Apifence) -> Result<(String, usize)> {
-    let history = filter.json(&["ranges", "history"])?;
-    let lists = history["lists"].as_array().map_or(0, Vec::len);
-    Ok((fs::read_to_string(filter.ranges_file())?, lists))
+    Ok((filter.list()?, filter.history()?.len()))
 }
 
 #[test]
 fn the_mode_changes_alone_and_stays() -> Result<()> {
-    let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&[
-        &ATTACH[..],
-        &["--cluster-cidrs", "10.0.0.0/8", "--mode", "monitor"],
-    ]
-    .concat())?;
+    let (site, filter, _server) =
+        attached(&["--cluster-cidrs", "10.0.0.0/8", "--mode", "monitor"])?;
     let before = files(&filter)?;
     let config = || filter.status("origins");
     let origins = config()?;
     let unchanged = || -> Result<()> {
         ensure!(files(&filter)? == before, "the list was touched");
         assert_eq!(config()?, origins);
-        assert_eq!(status(&filter, "ports")?, json!([6443, 9345]));
-        assert_eq!(status(&filter, "drift")?, json!([]));
+        assert_eq!(filter.status("ports")?, json!([6443, 9345]));
+        assert_eq!(filter.status("drift")?, json!([]));
         Ok(())
     };
-    let enforces = |says| -> Result<()> {
-        assert_eq!(status(&filter, "state")?, says);
+    let enforces = |state| -> Result<()> {
+        assert_eq!(filter.status("state")?, state);
         unchanged()?;
-        if says == "enforcing" {
+        if state == "enforcing" {
             site.unlisted_is_dropped(Family::V6, PORT, &filter)?;
         } else {
             site.unlisted_gets_in(Family::V6, PORT)?;
@@ -64,7 +61,7 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
         site.admin_gets_in(Family::V4, PORT).map(drop)
     };
     let mut said = Vec::new();
-    for (verb, says) in [("enforce", "enforcing"), ("monitor", "monitoring")] {
+    for (verb, state) in [("enforce", "enforcing"), ("monitor", "monitoring")] {
         let other = if verb == "enforce" {
             "monitoring"
         } else {
@@ -80,21 +77,21 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
             Ok(shown["cut"] == serde_json::json!([]))
         })?;
         said.push(filter.run(&[verb])?.succeeded()?);
-        enforces(says)?;
+        enforces(state)?;
         // Repeating it changes nothing.
-        let generation = status(&filter, "generation")?;
+        let generation = filter.status("generation")?;
         said.push(filter.run(&[verb])?.succeeded()?);
-        assert_eq!(status(&filter, "generation")?, generation);
+        assert_eq!(filter.status("generation")?, generation);
         // A bare `attach` keeps the mode, over a reboot as well.
         let again = filter.run(&ATTACH[..3])?.succeeded()?;
         ensure!(!again.stderr.contains("(was "), "{again}");
-        enforces(says)?;
+        enforces(state)?;
         filter.boot()?;
         filter.ok(&ATTACH[..3])?;
-        enforces(says)?;
+        enforces(state)?;
         filter.boot()?;
         let mut run = filter.start_run(&["--interface", INTERFACE])?;
-        enforces(says)?;
+        enforces(state)?;
         run.signal(Signal::SIGTERM)?;
         run.wait()?;
     }
@@ -110,26 +107,21 @@ fn the_mode_changes_alone_and_stays() -> Result<()> {
 
 #[test]
 fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
-    let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = attached(&[])?;
     let mut run = filter.start(&["run", "--interface", INTERFACE])?;
     // It has compared the policy with its files.
     run.line(|line| line.contains("in force: "))?;
     for verb in ["monitor", "enforce"] {
         filter.ok(&[verb])?;
-        let generation = status(&filter, "generation")?;
+        let generation = filter.status("generation")?;
         run.line(|line| line.contains("` by root: mode "))?;
         // It reads its files again, without a change to make.
         run.signal(Signal::SIGHUP)?;
-        fs::write(filter.config_file(), format!("# {verb}\n"))?;
-        fs::write(
-            filter.ranges_file(),
-            format!("{LIST}# {verb}\n192.0.2.77\n"),
-        )?;
+        filter.write_config(format!("# {verb}\n"))?;
+        filter.write_list(format!("{LIST}# {verb}\n192.0.2.77\n"))?;
         run.line(|line| line.contains("the ranges file is in force"))?;
-        ensure!(status(&filter, "generation")? != generation);
-        fs::write(filter.ranges_file(), LIST)?;
+        ensure!(filter.status("generation")? != generation);
+        filter.write_list(LIST)?;
         run.line(|line| line.contains("the ranges file is in force"))?;
         if verb == "monitor" {
             site.unlisted_gets_in(Family::V4, PORT)?;
@@ -142,20 +134,18 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
     drop(run);
     filter.boot()?;
     let _run = filter.start_run(&["--interface", INTERFACE])?;
-    assert_eq!(status(&filter, "state")?, "monitoring");
+    assert_eq!(filter.status("state")?, "monitoring");
     Ok(())
 }
 
 /// A mode that `run` or the next start would undo is refused.
 #[test]
 fn the_source_of_another_mode_is_named() -> Result<()> {
-    let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = attached(&[])?;
     let run = ["run", "--interface", INTERFACE];
     let place = format!("{}:2", filter.config_file().display());
 
-    fs::write(filter.config_file(), "# ours\nmode = 'enforce'\n")?;
+    filter.write_config("# ours\nmode = 'enforce'\n")?;
     let ran = filter.run(&["monitor"])?;
     refused(&ran, INPUT, &[&place, "mode = \"enforce\""])?;
     ensure!(ran.stderr.contains("`apifence attach`"), "{ran}");
@@ -172,12 +162,12 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     }
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // The hint works; then the file agrees.
-    fs::write(filter.config_file(), "# ours\nmode = 'monitor'\n")?;
+    filter.write_config("# ours\nmode = 'monitor'\n")?;
     daemon.line(|line| line.contains("the config file is in force"))?;
     let ran = filter.run(&["monitor"])?.succeeded()?;
     ensure!(ran.stderr.contains("already"), "{ran}");
     drop(daemon);
-    fs::write(filter.config_file(), "")?;
+    filter.write_config("")?;
     filter.ok(&["enforce"])?;
 
     let mut daemon = filter.start(&[&run[..], &["--mode", "enforce"]].concat())?;
@@ -207,26 +197,24 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     ran.stderr_has(&["warning: environment APIFENCE_MODE"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     // A mode that the file has lost does not count either.
-    fs::write(filter.config_file(), "mode = 'monitor'\n")?;
+    filter.write_config("mode = 'monitor'\n")?;
     filter.ok(&ATTACH[..3])?;
-    fs::write(filter.config_file(), "")?;
-    ensure!(status(&filter, "drift")? != json!([]));
+    filter.write_config("")?;
+    ensure!(filter.status("drift")? != json!([]));
     filter.ok(&["monitor"])?;
-    assert_eq!(status(&filter, "drift")?, json!([]));
+    assert_eq!(filter.status("drift")?, json!([]));
     filter.ok(&ATTACH[..3])?;
-    assert_eq!(status(&filter, "state")?, "monitoring");
+    assert_eq!(filter.status("state")?, "monitoring");
     // With a broken file the command works nevertheless.
     filter.ok(&["enforce"])?;
-    fs::write(filter.config_file(), "mode = \n")?;
+    filter.write_config("mode = \n")?;
     filter.ok(&["monitor"])?;
     site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
 
 #[test]
 fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
-    let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let (site, filter, _server) = attached(&["--mode", "monitor"])?;
     let before = files(&filter)?;
     let ran = filter
         .run(&["enforce", "--confirm-within", "1h"])?
@@ -243,7 +231,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     }
     lapse(&filter)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    assert_eq!(status(&filter, "state")?, "monitoring");
+    assert_eq!(filter.status("state")?, "monitoring");
     ensure!(files(&filter)?.0 == before.0);
 
     // A trial that is taken back while `run` is up, and one that is confirmed.
@@ -258,7 +246,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let ran = filter.run(&["confirm"])?.succeeded()?;
     ensure!(ran.stderr.contains("the mode is enforce"), "{ran}");
-    assert_eq!(status(&filter, "provisional")?, json!(null));
+    assert_eq!(filter.status("provisional")?, json!(null));
     drop(run);
     filter.boot()?;
     filter.ok(&ATTACH[..3])?;
@@ -293,24 +281,22 @@ fn a_mode_change_does_not_need_a_writable_list() -> Result<()> {
 /// An edit that is not in force stays an edit.
 #[test]
 fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
-    let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&ATTACH)?;
+    let (site, filter, _server) = attached(&[])?;
     let edited = "203.0.113.0/24 # not yet\n198.51.100.0/24\n";
     for text in [edited, "disabled\n", "203.0.113.0/24x\n"] {
-        fs::write(filter.ranges_file(), text)?;
+        filter.write_list(text)?;
         filter.ok(&["monitor"])?;
         filter.ok(&["enforce", "--confirm-within", "1h"])?;
         filter.ok(&["confirm"])?;
         site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
         site.admin_gets_in(Family::V6, PORT)?;
-        assert_eq!(fs::read_to_string(filter.ranges_file())?, text);
+        assert_eq!(filter.list()?, text);
     }
     // After a reboot with that file, the last policy holds in its mode.
     filter.ok(&["monitor"])?;
     filter.boot()?;
     let run = filter.start_run(&["--interface", INTERFACE])?;
-    assert_eq!(status(&filter, "state")?, "monitoring");
+    assert_eq!(filter.status("state")?, "monitoring");
     filter.ok(&["enforce"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     site.admin_gets_in(Family::V6, PORT)?;
@@ -333,7 +319,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
         refused(ran, FAILED, &["no filter is attached"])?;
         ensure!(ran.stderr.contains("`apifence attach`"), "{ran}");
     }
-    fs::write(filter.ranges_file(), "disabled\n")?;
+    filter.write_list("disabled\n")?;
     filter.ok(&ATTACH)?;
     let ran = filter.run(&["enforce"])?;
     refused(&ran, INPUT, &["disabled"])?;
@@ -364,9 +350,7 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
 /// Clients that are connected now and would be cut.
 #[test]
 fn enforcing_refuses_to_cut_every_client() -> Result<()> {
-    let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let (site, filter, _server) = attached(&["--mode", "monitor"])?;
     let _open = site.unlisted_gets_in(Family::V4, PORT)?;
     for words in [
         &["enforce"][..],
@@ -381,7 +365,7 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
                 && ran.stderr.contains("would be"),
             "{ran}"
         );
-        assert_eq!(status(&filter, "state")?, "monitoring");
+        assert_eq!(filter.status("state")?, "monitoring");
     }
     let output = site
         .node
@@ -406,9 +390,7 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
 /// and the next command works.
 #[test]
 fn a_change_of_the_mode_that_is_killed_is_made_or_not_made() -> Result<()> {
-    let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
-    filter.ok(&[&ATTACH[..], &["--mode", "monitor"]].concat())?;
+    let (site, filter, _server) = attached(&["--mode", "monitor"])?;
     let before = files(&filter)?;
     let calls = "bpf,fsync,renameat,rename,linkat,link,unlink,write";
     let killed = |words: &[&str], number: usize| -> Result<bool> {
@@ -429,7 +411,7 @@ fn a_change_of_the_mode_that_is_killed_is_made_or_not_made() -> Result<()> {
             if !killed(words, number)? {
                 break;
             }
-            let now = status(&filter, "state")?;
+            let now = filter.status("state")?;
             match now.as_str() {
                 Some("enforcing") => made += 1,
                 Some("monitoring") => not_made += 1,
@@ -437,13 +419,13 @@ fn a_change_of_the_mode_that_is_killed_is_made_or_not_made() -> Result<()> {
             }
             site.admin_gets_in(Family::V4, PORT)?;
             ensure!(files(&filter)? == before, "{words:?} killed at {number}");
-            if !status(&filter, "provisional")?.is_null() {
+            if !filter.status("provisional")?.is_null() {
                 filter.ok(&["ranges", "rollback"])?;
             }
             filter.ok(&["monitor"])?;
-            assert_eq!(status(&filter, "state")?, "monitoring");
+            assert_eq!(filter.status("state")?, "monitoring");
         }
-        if !status(&filter, "provisional")?.is_null() {
+        if !filter.status("provisional")?.is_null() {
             filter.ok(&["ranges", "rollback"])?;
         }
         filter.ok(&["monitor"])?;

@@ -260,9 +260,9 @@ fn every_warning_can_be_explained() -> Result<()> {
         ensure!(text.lines().all(|line| line.len() <= 100), "{text}");
     }
     // Also with a config file that cannot be read.
-    std::fs::write(filter.config_file(), "mode = = 1\n")?;
+    filter.write_config("mode = = 1\n")?;
     filter.ok(&["explain", "W08"])?;
-    std::fs::write(filter.config_file(), "")?;
+    filter.write_config("")?;
     let said = filter.run_all(&[
         &["explain"],
         &["explain", "tunnel"],

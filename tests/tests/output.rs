@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use tests::{
-    cli::{Apifence, FAILED, Killed},
+    cli::{Apifence, FAILED, Killed, VERBS, words},
     site::{ADMIN, ADMIN_RANGES, ATTACH, INTERFACE, Site, UNLISTED},
     wait::until,
 };
@@ -76,35 +76,10 @@ fn command(filter: &Apifence, (stdout, stderr): (To, To), words: &[&str]) -> Res
 
 /// Every command, in an order that ends in the initial state.
 fn commands() -> Vec<Vec<&'static str>> {
-    let verbs = [
-        "run",
-        "attach",
-        "detach",
-        "enforce",
-        "monitor",
-        "status",
-        "check",
-        "stats",
-        "top",
-        "events",
-        "suggest",
-        "ranges",
-        "ranges list",
-        "ranges set",
-        "ranges add",
-        "ranges remove",
-        "ranges clear",
-        "ranges reload",
-        "ranges history",
-        "ranges rollback",
-        "confirm",
-        "completions",
-        "man",
-        "config",
-    ];
+    let verbs = VERBS.into_iter().chain(["completions", "man"]);
     let shells = ["bash", "elvish", "fish", "powershell", "zsh"];
     let mut all: Vec<Vec<&str>> = Vec::new();
-    all.extend(verbs.map(|verb| verb.split(' ').chain(["--help"]).collect()));
+    all.extend(verbs.map(|verb| words(verb).into_iter().chain(["--help"]).collect()));
     all.extend(shells.map(|shell| vec!["completions", shell]));
     let others: [&[&str]; _] = [
         &[],
@@ -164,16 +139,17 @@ fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
         wanted.push((words, code, !output.stdout.is_empty()));
     }
     for streams in STREAMS {
-        for (words, code, tells) in &wanted {
+        for (words, code, has_output) in &wanted {
             let output = site
                 .node
                 .spawn(&mut command(&filter, streams, words)?)?
                 .wait_with_output()?;
             // Output that cannot be written is a failure, except for a reader that has gone or was
             // never there. The exit status of a change describes the change.
-            let asks = ["--dry-run", "--help"];
-            let changes = words.contains(&"add") && !words.iter().any(|word| asks.contains(word));
-            let unwritten = streams.0 == Full && *tells;
+            let shows_only = ["--dry-run", "--help"];
+            let changes =
+                words.contains(&"add") && !words.iter().any(|word| shows_only.contains(word));
+            let unwritten = streams.0 == Full && *has_output;
             let fails = unwritten && !changes;
             let want = if fails { Some(FAILED) } else { *code };
             ensure!(
@@ -181,16 +157,16 @@ fn no_command_panics_and_each_exit_status_stays_the_truth() -> Result<()> {
                 "`{}` with {streams:?}: {output:?}",
                 words.join(" ")
             );
-            let says = String::from_utf8_lossy(&output.stderr);
+            let stderr = String::from_utf8_lossy(&output.stderr);
             ensure!(
                 !unwritten
                     || streams.1 != Reader
-                    || says.contains(if changes {
+                    || stderr.contains(if changes {
                         "warning: write to stdout: no space left on device: the change is made"
                     } else {
                         "error: write to stdout: no space left on device\nhint: "
                     }),
-                "`{}` does not say so: {says}",
+                "`{}` does not say so: {stderr}",
                 words.join(" ")
             );
         }
@@ -263,14 +239,10 @@ fn run_guards_without_output() -> Result<()> {
             until("it guards again", || Ok(link.exists() && ready()?))?;
             // An event to log.
             site.unlisted_is_dropped(tests::site::Family::V4, 6443, &filter)?;
-            std::fs::write(filter.ranges_file(), UNLISTED[0])?;
-            until("the list is in force", || {
-                Ok(filter.run(&["check", UNLISTED[0]])?.code == Some(0))
-            })?;
-            std::fs::write(filter.ranges_file(), ADMIN_RANGES.replace(',', "\n"))?;
-            until("the list is in force", || {
-                Ok(filter.run(&["check", ADMIN[0]])?.code == Some(0))
-            })?;
+            filter.write_list(UNLISTED[0])?;
+            filter.until_authorized(UNLISTED[0], true)?;
+            filter.write_list(ADMIN_RANGES.replace(',', "\n"))?;
+            filter.until_authorized(ADMIN[0], true)?;
             kill(Pid::from_raw(run.0.id().cast_signed()), Signal::SIGTERM)?;
             assert_eq!(run.0.wait()?.code(), Some(0), "{streams:?}");
             filter.ok(&["detach"])?;

@@ -21,7 +21,7 @@ fn sh(node: &Namespace, script: &str) -> Result<()> {
 }
 
 /// The remark of `attach` about port 443 under `rules`, which are removed again.
-fn is_told(site: &Site, filter: &Apifence, rules: &str, is_foreign: bool) -> Result<()> {
+fn remarks_on_443(site: &Site, filter: &Apifence, rules: &str, is_foreign: bool) -> Result<()> {
     sh(&site.node, rules)?;
     let ran = filter.run(&[&ATTACH[..], &["--dry-run"]].concat())?;
     if is_foreign {
@@ -183,7 +183,7 @@ fn rules_of_nftables_are_understood() -> Result<()> {
         );
         fs::write(file.path(), text)?;
         let load = format!("nft -f {} # {rules:?}", file.path().display());
-        is_told(&site, &filter, &load, is_foreign)?;
+        remarks_on_443(&site, &filter, &load, is_foreign)?;
     }
     Ok(())
 }
@@ -248,10 +248,10 @@ fn rules_of_iptables_nft_are_understood() -> Result<()> {
     ];
     for (rules, is_foreign) in &both {
         let rules = format!("ipt() {{ iptables-nft -t nat \"$@\"; }}\n{rules}");
-        is_told(&site, &filter, &rules, *is_foreign)?;
+        remarks_on_443(&site, &filter, &rules, *is_foreign)?;
     }
     let rules = "ip6tables-nft -t nat -A PREROUTING -p tcp -m multiport --dports 80,443 -j DNAT --to-destination [fd00::5]:443";
-    is_told(&site, &filter, rules, true)
+    remarks_on_443(&site, &filter, rules, true)
 }
 
 #[test]
@@ -261,10 +261,10 @@ fn unreadable_tables_are_reported_and_block_no_change() -> Result<()> {
         &site.node,
         "iptables-legacy -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8443",
     )?;
-    let told = "note: iptables-legacy has a table `nat` here, which apifence cannot read: if it gives port 443 or 6443 to somebody else";
+    let note = "note: iptables-legacy has a table `nat` here, which apifence cannot read: if it gives port 443 or 6443 to somebody else";
     // If the operator chose the ports, the service on them is known; and once enforced, there is no
     // question.
-    for (words, is_told) in [
+    for (words, is_noted) in [
         (&["--port", "6443", "--dry-run"][..], false),
         (&["--mode", "monitor", "--dry-run"], false),
         (&["--dry-run"], true),
@@ -273,14 +273,14 @@ fn unreadable_tables_are_reported_and_block_no_change() -> Result<()> {
     ] {
         let ran = filter.run(&[&ATTACH[..], words].concat())?.succeeded()?;
         ensure!(
-            format!("{ran}").contains(told) == is_told,
+            format!("{ran}").contains(note) == is_noted,
             "{words:?}: {ran}"
         );
     }
     filter.ok(&["detach"])?;
     fs::remove_dir_all(filter.state_dir())?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    daemon.line(|line| line.starts_with(told)).map(drop)
+    daemon.line(|line| line.starts_with(note)).map(drop)
 }
 
 /// A listener on an unfiltered interface does not block a change.

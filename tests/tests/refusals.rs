@@ -143,11 +143,11 @@ fn a_missing_interface_is_named() -> Result<()> {
     assert_eq!(filter.status("state")?, "detached");
     assert!(!filter.ranges_file().exists(), "a list was written");
     // The config file is written by hand as well.
-    fs::write(filter.config_file(), "interfaces = ['nowhere']\n")?;
+    filter.write_config("interfaces = ['nowhere']\n")?;
     let ran = filter.run(&["attach", "--authorized-ip-ranges", ADMIN_RANGES])?;
     refused(&ran, INPUT, &["`nowhere`"])?;
     assert!(!ran.stderr.contains("meant"), "nothing is like it; {ran}");
-    fs::write(filter.config_file(), "")?;
+    filter.write_config("")?;
     filter.ok(&ATTACH)?;
     for words in [
         &["detach", "--interface", "eth7"][..],

@@ -1,7 +1,6 @@
 //! `run` as a service: its messages to the service manager, and the capabilities that it needs.
 
 use std::{
-    fs,
     os::unix::net::UnixDatagram,
     process::{Command, Stdio},
 };
@@ -23,11 +22,11 @@ const UNIT: &str = include_str!("../../deploy/apifence.service");
 #[test]
 fn the_service_manager_is_notified() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let path = filter.ranges_file().with_file_name("notify");
     let socket = UnixDatagram::bind(&path)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    let told = |words: &[&str]| -> Result<()> {
+    let notified = |words: &[&str]| -> Result<()> {
         let mut bytes = [0; 4096];
         loop {
             let length = socket
@@ -47,17 +46,17 @@ fn the_service_manager_is_notified() -> Result<()> {
     let child = site.node.spawn(&mut command)?;
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     let mut child = tests::cli::Killed(child);
-    told(&["READY=1", "STATUS=generation 1 in force"])?;
-    told(&["WATCHDOG=1"])?;
+    notified(&["READY=1", "STATUS=generation 1 in force"])?;
+    notified(&["WATCHDOG=1"])?;
     reload(child.0.id())?;
-    told(&["RELOADING=1", "MONOTONIC_USEC="])?;
-    told(&["READY=1"])?;
-    fs::write(filter.ranges_file(), "nonsense\n")?;
-    told(&["STATUS=", "range `nonsense`"])?;
-    fs::write(filter.ranges_file(), format!("{LIST}{}\n", ADMIN[0]))?;
-    told(&["STATUS=generation 2 in force"])?;
+    notified(&["RELOADING=1", "MONOTONIC_USEC="])?;
+    notified(&["READY=1"])?;
+    filter.write_list("nonsense\n")?;
+    notified(&["STATUS=", "range `nonsense`"])?;
+    filter.write_list(format!("{LIST}{}\n", ADMIN[0]))?;
+    notified(&["STATUS=generation 2 in force"])?;
     nix::sys::signal::kill(pid, Signal::SIGTERM)?;
-    told(&["STOPPING=1"])?;
+    notified(&["STOPPING=1"])?;
     ensure!(child.0.wait()?.success());
     Ok(())
 }

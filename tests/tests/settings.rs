@@ -98,10 +98,7 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
     holds()?;
 
     // The file's setting holds as long as it is in the file.
-    fs::write(
-        filter.config_file(),
-        "ports = [6443, 9345, 8443]\nmode = 'monitor'\n",
-    )?;
+    filter.write_config("ports = [6443, 9345, 8443]\nmode = 'monitor'\n")?;
     let drift = filter.status("drift")?.to_string();
     ensure!(drift.contains("mode monitor (was enforce)"), "{drift}");
     let said = filter.run(&attach)?.succeeded()?.stderr;
@@ -110,14 +107,14 @@ fn settings_in_force_stay_until_they_are_changed() -> Result<()> {
         "{said}"
     );
     site.unlisted_gets_in(Family::V6, 9345)?;
-    fs::write(filter.config_file(), "ports = [6443, 9345, 8443]\n")?;
+    filter.write_config("ports = [6443, 9345, 8443]\n")?;
     assert_eq!(shows("mode")?, r#""enforce" "default""#);
     let drift = filter.status("drift")?.to_string();
     ensure!(drift.contains("mode enforce (was monitor)"), "{drift}");
     filter.ok(&attach)?;
     site.unlisted_is_dropped(Family::V6, 9345, &filter)?;
     assert_eq!(ports(&filter)?, "[6443,8443,9345]");
-    fs::write(filter.config_file(), "")?;
+    filter.write_config("")?;
     let opens = ["opens TCP 8443, 9345 to everyone"];
     refused(&filter.run(&attach)?, INPUT, &opens)?;
     site.unlisted_is_dropped(Family::V6, 9345, &filter)?;
@@ -152,7 +149,7 @@ fn settings_that_change_under_run_are_logged_one_by_one() -> Result<()> {
             "warning: ports 443, 9345 (was 443, 6443): opens TCP 6443 to everyone",
         ),
     ] {
-        fs::write(filter.config_file(), text)?;
+        filter.write_config(text)?;
         run.line(|line| line == wanted)?;
         run.line(|line| line.contains("the config file is in force"))?;
     }
@@ -160,7 +157,7 @@ fn settings_that_change_under_run_are_logged_one_by_one() -> Result<()> {
     // With the file gone, no source contradicts.
     fs::remove_file(filter.config_file())?;
     run.line(|line| line.contains("no such file"))?;
-    fs::write(filter.config_file(), "ports = [443, 9345]\n")?;
+    filter.write_config("ports = [443, 9345]\n")?;
     site.unlisted_is_dropped(Family::V4, 9345, &filter)
 }
 
@@ -246,7 +243,7 @@ fn settings_stay_over_a_reboot() -> Result<()> {
 fn a_variable_may_be_named_as_the_key_and_an_empty_one_says_nothing() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(9345)?;
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
-    fs::write(filter.config_file(), "cluster_cidrs = ['10.0.0.0/8']\n")?;
+    filter.write_config("cluster_cidrs = ['10.0.0.0/8']\n")?;
     let variables = [
         ("APIFENCE_PORTS", "9345"),
         ("APIFENCE_INTERFACES", INTERFACE),

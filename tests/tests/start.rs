@@ -146,7 +146,7 @@ fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()
 #[test]
 fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(9345)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let config = filter.config_file();
     let good = format!("ports = [6443, 9345]\ninterfaces = [\"{INTERFACE}\"]\n");
     fs::write(config, &good)?;
@@ -172,12 +172,10 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
         site.admin_gets_in(Family::V4, 9345)?;
         not_ready(&site.node, &["the policy last in force holds", words])?;
         // The list is followed nevertheless, under the settings in force.
-        fs::write(filter.ranges_file(), "198.51.100.0/25\n")?;
-        until("the list is followed", || {
-            Ok(filter.run(&["check", "198.51.100.200"])?.code == Some(1))
-        })?;
+        filter.write_list("198.51.100.0/25\n")?;
+        filter.until_authorized("198.51.100.200", false)?;
         site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
-        fs::write(filter.ranges_file(), LIST)?;
+        filter.write_list(LIST)?;
         fs::write(config, &good)?;
         is_ready(&site.node)?;
         kill(daemon)?;
@@ -188,7 +186,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
 #[test]
 fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let ports = ["--port", "443,6443,9345"];
     filter.ok(&[&["attach", "--interface", INTERFACE], &ports[..]].concat())?;
     filter.boot()?;
@@ -198,10 +196,8 @@ fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
     tried(&site, Instant::now())?;
     guarded(&site, &filter)?;
     // The list is followed, which does not restore the settings.
-    fs::write(filter.ranges_file(), format!("{LIST}192.0.2.77\n"))?;
-    until("the list is followed", || {
-        Ok(filter.run(&["check", "192.0.2.77"])?.code == Some(0))
-    })?;
+    filter.write_list(format!("{LIST}192.0.2.77\n"))?;
+    filter.until_authorized("192.0.2.77", true)?;
     not_ready(&site.node, &["what flags set before is lost", "not whole"])?;
     ensure!(filter.status("policy_source")? == "default_settings");
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
@@ -232,8 +228,8 @@ fn at_a_first_start_a_good_list_is_enforced_unless_the_settings_are_in_doubt() -
     ] {
         let filter = Apifence::new(&site.node)?;
         let _server = Echo::new(&site.node, PORT)?;
-        fs::write(filter.ranges_file(), LIST)?;
-        fs::write(filter.config_file(), text)?;
+        filter.write_list(LIST)?;
+        filter.write_config(text)?;
         let daemon = filter.start(&RUN)?;
         tried(&site, Instant::now())?;
         if is_enforced {
@@ -242,7 +238,7 @@ fn at_a_first_start_a_good_list_is_enforced_unless_the_settings_are_in_doubt() -
             site.unlisted_gets_in(Family::V4, PORT)?;
         }
         ensure!(get(&site.node, "/readyz")?.status == 503, "{text}");
-        fs::write(filter.config_file(), "")?;
+        filter.write_config("")?;
         is_ready(&site.node)?;
         guarded(&site, &filter)?;
         kill(daemon)?;
@@ -254,10 +250,10 @@ fn at_a_first_start_a_good_list_is_enforced_unless_the_settings_are_in_doubt() -
 #[test]
 fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
     ensure!(!filter.ok(&["status"])?.contains("[W06]"));
-    fs::write(filter.ranges_file(), "0.0.0.0/0\n")?;
+    filter.write_list("0.0.0.0/0\n")?;
     let anybody = fs::Permissions::from_mode(0o666);
     fs::set_permissions(filter.ranges_file(), anybody)?;
     ensure!(filter.ok(&["status"])?.contains("[W06]"));
@@ -298,7 +294,7 @@ fn lists_of_an_older_version_count_as_the_last_in_force() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
     // A list that was set without a filter, and is in the history.
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
-    fs::write(filter.ranges_file(), "198.51.100.0/24\nx\n")?;
+    filter.write_list("198.51.100.0/24\nx\n")?;
     let mut daemon = filter.start(&RUN)?;
     daemon.line(|line| line.starts_with("warning: the policy last in force"))?;
     daemon.line(|line| line.starts_with("guarding"))?;
@@ -318,7 +314,7 @@ fn a_fresh_installation_without_a_list_starts_in_monitor_mode() -> Result<()> {
     ensure!(status["policy_source"] == "fresh_installation", "{status}");
     not_ready(&site.node, &["monitor mode"])?;
     // With a list it enforces.
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     is_ready(&site.node)?;
     guarded(&site, &filter)
 }
@@ -326,7 +322,7 @@ fn a_fresh_installation_without_a_list_starts_in_monitor_mode() -> Result<()> {
 #[test]
 fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let extra = ["--port", "6443,9345", "--cluster-cidrs", "10.0.0.0/8"];
     filter.ok(&[&["attach", "--interface", INTERFACE], &extra[..]].concat())?;
     filter.boot()?;
@@ -340,16 +336,14 @@ fn what_was_set_before_a_boot_holds_after_it() -> Result<()> {
     filter.ok(&trial)?;
     kill(daemon)?;
     filter.boot()?;
-    fs::write(filter.ranges_file(), "x\n")?;
+    filter.write_list("x\n")?;
     let daemon = filter.start(&RUN)?;
-    until("it is guarded", || {
-        Ok(filter.run(&["check", "198.51.100.7"])?.code == Some(0))
-    })?;
+    filter.until_authorized("198.51.100.7", true)?;
     ensure!(filter.run(&["check", "192.0.2.77"])?.code == Some(1));
     kill(daemon)?;
     // A filter that was detached on purpose does not come back.
     filter.ok(&["detach"])?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let _daemon = filter.start(&RUN)?;
     is_ready(&site.node)?;
     ensure!(filter.status("ports")? == json!([443, 6443]));
@@ -371,7 +365,7 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     // A missing interface.
     let [node, client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
-    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    filter.write_list("192.0.2.2\n")?;
     node.ip("link del n1")?;
     let mut daemon = filter.start(&both)?;
     daemon.line(|line| line.contains("`n1` is not there"))?;
@@ -386,7 +380,7 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     // An interface with a foreign program.
     let [node, _client] = two_interfaces()?;
     let filter = Apifence::new(&node)?;
-    fs::write(filter.ranges_file(), "192.0.2.2\n")?;
+    filter.write_list("192.0.2.2\n")?;
     let mut foreign = Foreign::load()?;
     let link = node.run(|| foreign.attach("n1"))?;
     let mut daemon = filter.start(&both)?;

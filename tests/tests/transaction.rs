@@ -84,7 +84,7 @@ impl Guarded {
 
     /// The list in the file.
     fn file(&self) -> Result<List> {
-        let text = fs::read_to_string(self.apifence.ranges_file())?;
+        let text = self.apifence.list()?;
         let mut lines: Vec<_> = text.lines().collect();
         lines.sort_unstable();
         let list = |last| {
@@ -463,7 +463,7 @@ fn a_first_attach_on_trial_leaves_the_port_as_it_was() -> Result<()> {
     apifence.ok(&attach)?;
     apifence.ok(&["confirm"])?;
     assert_eq!(unlisted()?, Verdict::Drop(DropReason::Unauthorized));
-    ensure!(fs::read_to_string(apifence.ranges_file())?.contains(OLD));
+    ensure!(apifence.list()?.contains(OLD));
     ensure!(apifence.status("drift")? == serde_json::json!([]));
     Ok(())
 }

@@ -23,7 +23,7 @@ const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 #[test]
 fn an_unconfirmed_first_attach_does_not_return() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("a change is on trial"))?;
@@ -45,7 +45,7 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
     // An interface without native XDP makes the attach fail after the new policy is staged.
     site.node.ip("link add br9 type bridge")?;
     site.node.ip("link set br9 up")?;
-    fs::write(filter.ranges_file(), format!("{LIST}{}\n", UNLISTED[0]))?;
+    filter.write_list(format!("{LIST}{}\n", UNLISTED[0]))?;
     let monitor = words("--interface br9 --xdp-mode native --mode monitor --force");
     refused(
         &filter.run(&[&ATTACH[..3], &monitor].concat())?,
@@ -67,11 +67,11 @@ fn an_attach_that_failed_is_not_completed_by_the_next_command() -> Result<()> {
 #[test]
 fn a_trial_of_an_edited_file_leaves_the_list_before_for_a_reboot() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
-    let before = fs::read_to_string(filter.ranges_file())?;
-    fs::write(filter.ranges_file(), format!("{LIST}{}\n", UNLISTED[0]))?;
+    let before = filter.list()?;
+    filter.write_list(format!("{LIST}{}\n", UNLISTED[0]))?;
     filter.ok(&[&ATTACH[..3], &["--confirm-within", "1h"]].concat())?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    assert_eq!(filter.list()?, before);
     lapse(&filter)?;
     ensure!(filter.status("provisional")?.is_null());
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
@@ -90,7 +90,7 @@ fn a_command_with_another_file_ends_no_trial() -> Result<()> {
     let others = files.map(|list| -> Result<Apifence> {
         let other = Apifence::new(&site.node)?;
         if let Some(list) = list {
-            fs::write(other.ranges_file(), list)?;
+            other.write_list(list)?;
         }
         Ok(other)
     });
@@ -266,14 +266,14 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
 #[test]
 fn a_broken_file_in_the_history_is_passed_over() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
-    let before = fs::read_to_string(filter.ranges_file())?;
-    fs::write(filter.ranges_file(), "10.2.0.0/8x\n")?;
+    let before = filter.list()?;
+    filter.write_list("10.2.0.0/8x\n")?;
     filter.ok(&["ranges", "set", UNLISTED[0], "--force"])?;
     let ran = filter
         .run(&["ranges", "rollback", "--force"])?
         .succeeded()?;
     ran.stderr_has(&["number 1 in the history is not a list"])?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    assert_eq!(filter.list()?, before);
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
@@ -300,7 +300,7 @@ fn a_dry_run_takes_no_trial_back() -> Result<()> {
 fn a_mode_outlives_a_boot_where_the_off_switch_is_in_no_file() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
     filter.ok(&["ranges", "clear"])?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     filter.ok(&["monitor"])?;
     filter.boot()?;
     filter.ok(&ATTACH[..3])?;

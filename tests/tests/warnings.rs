@@ -28,7 +28,7 @@ fn warning(filter: &Apifence, words: &[&str]) -> Result<Option<String>> {
 }
 
 /// There is no such warning, then there is.
-fn comes(filter: &Apifence, words: &[&str], cause: impl FnOnce() -> Result<()>) -> Result<()> {
+fn appears(filter: &Apifence, words: &[&str], cause: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = warning(filter, words)?;
     ensure!(before.is_none(), "too early: {before:?}");
     cause()?;
@@ -54,14 +54,14 @@ fn ways_past_the_filter_are_warned_of() -> Result<()> {
 
     let peer = Peer::unplugged()?;
     let other = ["TCP 6443", "`eth1`", "no filter", "[W07]"];
-    comes(&filter, &other, || peer.plug_in(&site))?;
+    appears(&filter, &other, || peer.plug_in(&site))?;
     // The claim of the warning is true.
     peer.gets_in(PORT)?;
     filter.ok(&["attach", "--interface", "eth1"])?;
     ensure!(warning(&filter, &other)?.is_none());
     peer.is_silenced(PORT)?;
 
-    comes(&filter, &["`vx0` (vxlan)", "tunnel", "[W08]"], || {
+    appears(&filter, &["`vx0` (vxlan)", "tunnel", "[W08]"], || {
         site.node
             .ip("link add vx0 type vxlan id 1 remote 10.9.0.2 dstport 4789")?;
         site.node.ip("link set vx0 up").map(drop)
@@ -72,7 +72,7 @@ fn ways_past_the_filter_are_warned_of() -> Result<()> {
 fn filters_that_hit_other_connections_are_warned_of() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
     let ephemeral = ["ip_local_reserved_ports", "TCP 6443", "[W13]"];
-    comes(&filter, &ephemeral, || {
+    appears(&filter, &ephemeral, || {
         site.node
             .sysctl("net/ipv4/ip_local_port_range", "6000 60999")
     })?;
@@ -81,7 +81,7 @@ fn filters_that_hit_other_connections_are_warned_of() -> Result<()> {
     ensure!(warning(&filter, &ephemeral)?.is_none());
 
     let mut connections = Vec::new();
-    comes(
+    appears(
         &filter,
         &[
             "10 connections come from",
@@ -101,7 +101,7 @@ fn filters_that_hit_other_connections_are_warned_of() -> Result<()> {
         },
     )?;
 
-    comes(&filter, &["`0.0.0.0/0` is authorized", "[W03]"], || {
+    appears(&filter, &["`0.0.0.0/0` is authorized", "[W03]"], || {
         filter.ok(&["ranges", "add", "0.0.0.0/0"]).map(drop)
     })
 }
@@ -130,7 +130,7 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
     ensure!(filter.status("warnings")? == serde_json::json!([]));
 
     let outside = ["TCP 6443", NODE[1], "outside the destinations", "[W09]"];
-    comes(&filter, &outside, || {
+    appears(&filter, &outside, || {
         let words = ["--force", "--destination", NODE[0]];
         let said = filter.run(&[&ATTACH[..], &words].concat())?.stderr;
         ensure!(said.contains("[W09]"), "{said}");
@@ -141,7 +141,7 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
     destinations(&NODE)?;
 
     let rewritten = ["rewritten", "nftables chain `kube services`", "[W10]"];
-    comes(&filter, &rewritten, || {
+    appears(&filter, &rewritten, || {
         let rules = format!(
             "table ip kube {{ chain services {{ type nat hook prerouting priority -100; \
              ip daddr {CLUSTER_IP} tcp dport 443 dnat to {}:{PORT}; }}; }}",
@@ -193,7 +193,7 @@ fn a_bridge_of_pods_causes_no_warning() -> Result<()> {
     ensure!(status["warnings"] == serde_json::json!([]), "{status:#}");
     // A card in the bridge is different.
     let words = ["TCP 6443", "`cni0`"];
-    comes(&filter, &words, || {
+    appears(&filter, &words, || {
         site.node.ip("link add card type veth peer name wire")?;
         site.node.ip("link set card master cni0")?;
         site.node.ip("link set card up").map(drop)
@@ -284,16 +284,13 @@ fn only_warnings_without_acknowledgement_are_shown() -> Result<()> {
     assert_eq!(std::fs::read_to_string(&file)?, "");
 
     // By the config file: one code, or all future ones.
-    std::fs::write(
-        filter.config_file(),
-        "acknowledged_warnings = ['W08:wg1', 'generic-xdp']\n",
-    )?;
+    filter.write_config("acknowledged_warnings = ['W08:wg1', 'generic-xdp']\n")?;
     is(&[
         ("W08", "wg0", false),
         ("W08", "wg1", true),
         ("W11", "eth0", true),
     ])?;
-    std::fs::write(filter.config_file(), "acknowledged_warnings = ['W08']\n")?;
+    filter.write_config("acknowledged_warnings = ['W08']\n")?;
     tunnel(&site, "wg2", 3)?;
     let known = shown(&filter)?
         .iter()
@@ -334,14 +331,11 @@ fn serious_warnings_cannot_be_acknowledged() -> Result<()> {
         ("['W8']", "`W8`"),
         ("[8]", "list"),
     ] {
-        std::fs::write(
-            filter.config_file(),
-            format!("acknowledged_warnings = {text}\n"),
-        )?;
+        filter.write_config(format!("acknowledged_warnings = {text}\n"))?;
         let line = format!("{}:1", filter.config_file().display());
         refused(&filter.run(&["config"])?, INPUT, &[&line, word])?;
     }
-    std::fs::write(filter.config_file(), "")?;
+    filter.write_config("")?;
     std::fs::write(&file, "W03\nW03:0.0.0.0/0\nW08:wg0\n")?;
     let want = [("W03", "", false), ("W08", "wg0", true)];
     let want = want.map(|(code, name, known)| (code.to_owned(), name.to_owned(), known));
@@ -388,15 +382,12 @@ fn monitoring_counts_warnings() -> Result<()> {
     })?;
     filter.ok(&["status", "--unack", "W08"])?;
     run.line(|line| line.starts_with("warning: tunnel `wg0`"))?;
-    std::fs::write(
-        filter.config_file(),
-        "acknowledged_warnings = ['W08', 'W15']\n",
-    )?;
+    filter.write_config("acknowledged_warnings = ['W08', 'W15']\n")?;
     until("the setting is heeded", || {
         Ok(counts("W08")? == [Some(0.0), Some(1.0)] && counts("W15")? == [Some(0.0), Some(1.0)])
     })?;
     // A setting with an invalid list leaves the previous one in place.
-    std::fs::write(filter.config_file(), "acknowledged_warnings = ['W03']\n")?;
+    filter.write_config("acknowledged_warnings = ['W03']\n")?;
     run.line(|line| line.contains("cannot be acknowledged"))?;
     assert_eq!(counts("W08")?, [Some(0.0), Some(1.0)]);
     Ok(())
@@ -409,8 +400,8 @@ fn many_of_a_kind_are_counted() -> Result<()> {
         tunnel(&site, &format!("vx{id}"), id)?;
     }
     let said = filter.ok(&["status"])?;
-    let told = said.lines().filter(|line| line.ends_with("[W08]"));
-    assert_eq!(told.count(), 5, "{said}");
+    let warnings = said.lines().filter(|line| line.ends_with("[W08]"));
+    assert_eq!(warnings.count(), 5, "{said}");
     ensure!(
         said.contains("warning: 3 more like this (`-v` shows them) [W08]"),
         "{said}"

@@ -23,21 +23,11 @@ const RUN: [&str; 3] = ["run", "--interface", INTERFACE];
 
 /// `run` with the administrator's list in the file, in force.
 fn start(site: &Site, filter: &Apifence) -> Result<Background> {
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let mut daemon = filter.start(&RUN)?;
     ready(&site.node, &mut daemon)?;
     site.unlisted_is_dropped(Family::V4, PORT, filter)?;
     Ok(daemon)
-}
-
-fn check(filter: &Apifence, address: &str, allowed: bool) -> Result<()> {
-    let what = format!(
-        "{address} is {}",
-        if allowed { "allowed" } else { "refused" }
-    );
-    until(&what, || {
-        Ok(filter.run(&["check", address])?.code == Some(i32::from(!allowed)))
-    })
 }
 
 /// Replaces the file by rename, as careful editors do.
@@ -55,24 +45,24 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     let file = filter.ranges_file();
 
     fs::write(file, &with_unlisted)?;
-    check(&filter, UNLISTED[0], true)?;
+    filter.until_authorized(UNLISTED[0], true)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     replace(file, LIST)?;
-    check(&filter, UNLISTED[0], false)?;
+    filter.until_authorized(UNLISTED[0], false)?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // A command's change and the file's are one change.
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
     daemon.line(|line| {
         line.contains("`ranges add 203.0.113.9` by root: +203.0.113.9/32; 3 in the list")
     })?;
-    check(&filter, UNLISTED[0], true)?;
+    filter.until_authorized(UNLISTED[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
-    check(&filter, UNLISTED[0], false)?;
+    filter.until_authorized(UNLISTED[0], false)?;
     // The list before an edit can be restored.
     fs::write(file, format!("{with_unlisted}192.0.2.77\n"))?;
-    check(&filter, "192.0.2.77", true)?;
+    filter.until_authorized("192.0.2.77", true)?;
     filter.ok(&["ranges", "rollback"])?;
-    check(&filter, "192.0.2.77", false)?;
+    filter.until_authorized("192.0.2.77", false)?;
     assert_eq!(fs::read_to_string(file)?, LIST);
     ensure!(filter.status("drift")? == json!([]));
     drop(daemon);
@@ -80,11 +70,11 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     let map = ConfigMap::new(LIST)?;
     let filter = filter.with_ranges_file(map.file());
     let _daemon = filter.start(&RUN)?;
-    check(&filter, UNLISTED[0], false)?;
+    filter.until_authorized(UNLISTED[0], false)?;
     map.update("..2", &with_unlisted)?;
-    check(&filter, UNLISTED[0], true)?;
+    filter.until_authorized(UNLISTED[0], true)?;
     map.update("..3", LIST)?;
-    check(&filter, UNLISTED[0], false)
+    filter.until_authorized(UNLISTED[0], false)
 }
 
 #[test]
@@ -174,14 +164,14 @@ fn the_nodes_own_addresses_are_followed() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     let _daemon = start(&site, &filter)?;
     for address in ["192.0.2.200", "2001:db8::200"] {
-        check(&filter, address, false)?;
+        filter.until_authorized(address, false)?;
         let bits = if address.contains(':') { 128 } else { 32 };
         let range = format!("{address}/{bits}");
         add_address(&site.node, INTERFACE, &range)?;
-        check(&filter, address, true)?;
+        filter.until_authorized(address, true)?;
         site.node
             .ip(&format!("address delete {range} dev {INTERFACE}"))?;
-        check(&filter, address, false)?;
+        filter.until_authorized(address, false)?;
     }
     Ok(())
 }
@@ -191,7 +181,7 @@ fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let peer = Peer::new(&site)?;
     peer.gets_in(PORT)?;
-    fs::write(filter.ranges_file(), LIST)?;
+    filter.write_list(LIST)?;
     let mut daemon = filter.start(&[&RUN[..], &["--interface", "eth1"]].concat())?;
     ready(&site.node, &mut daemon)?;
     peer.is_silenced(PORT)?;
@@ -254,8 +244,8 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
     )?;
     ensure!(output.status.success(), "{output:?}");
     daemon.line(|line| line.contains("the ranges file is in force"))?;
-    check(&filter, UNLISTED[0], false)?;
-    check(&filter, ADMIN[0], true)?;
+    filter.until_authorized(UNLISTED[0], false)?;
+    filter.until_authorized(ADMIN[0], true)?;
     until_ready(&site.node)
 }
 
@@ -300,11 +290,11 @@ fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
     ensure!(daemon.runs()?);
     // The immediate way out for the operator, and the documented one.
     filter.ok(&["ranges", "clear"])?;
-    check(&filter, UNLISTED[0], true)?;
+    filter.until_authorized(UNLISTED[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
     daemon.signal(Signal::SIGTERM)?;
     assert_eq!(daemon.wait()?, Some(0));
-    check(&filter, UNLISTED[0], false)?;
+    filter.until_authorized(UNLISTED[0], false)?;
     filter.ok(&["detach"])?;
     ensure!(!filter.bpffs().exists(), "pins are left");
     Ok(())

@@ -13,7 +13,7 @@ use nix::{
 };
 use snapshot::same;
 use tests::{
-    cli::{Apifence, words},
+    cli::{Apifence, VERBS, words},
     net::connect,
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::{PATIENCE, until},
@@ -22,31 +22,7 @@ use tests::{
 #[test]
 fn help_matches_its_snapshot() -> Result<()> {
     let (_site, filter) = Site::unguarded()?;
-    for command in [
-        "",
-        "run",
-        "attach",
-        "detach",
-        "enforce",
-        "monitor",
-        "status",
-        "check",
-        "stats",
-        "top",
-        "events",
-        "suggest",
-        "ranges",
-        "ranges list",
-        "ranges set",
-        "ranges add",
-        "ranges remove",
-        "ranges clear",
-        "ranges reload",
-        "ranges history",
-        "ranges rollback",
-        "confirm",
-        "config",
-    ] {
+    for command in [""].into_iter().chain(VERBS) {
         let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         same(
             &format!("help {command}").trim().replace(' ', "-"),
@@ -118,7 +94,7 @@ fn drift_matches_its_snapshot() -> Result<()> {
         "",
         "203.0.113.",
     ] {
-        fs::write(filter.ranges_file(), text)?;
+        filter.write_list(text)?;
         said.push(filter.run(&["status"])?);
     }
     fs::remove_file(filter.ranges_file())?;
@@ -164,10 +140,7 @@ fn errors_match_their_snapshot() -> Result<()> {
         &["attach", "--interface", INTERFACE, "--xdp-mode", "generic"],
         &["detach", "--interface", "lo"],
     ])?);
-    fs::write(
-        filter.ranges_file(),
-        "# ours\n198.51.100.0/24\n10.1.2.3/8\nnobody\n",
-    )?;
+    filter.write_list("# ours\n198.51.100.0/24\n10.1.2.3/8\nnobody\n")?;
     said.push(filter.run(&["ranges", "add", UNLISTED[0]])?);
     fs::rename(
         filter.bpffs().join(format!("layout-{LAYOUT_VERSION}")),
@@ -263,11 +236,8 @@ fn expiring_entries_and_rollback_match_their_snapshot() -> Result<()> {
         &["ranges", "rollback", "2"],
         &["ranges", "rollback", "9"],
     ])?;
-    let text = fs::read_to_string(filter.ranges_file())?;
-    fs::write(
-        filter.ranges_file(),
-        format!("{text}192.0.2.0/24 # by hand\n"),
-    )?;
+    let text = filter.list()?;
+    filter.write_list(format!("{text}192.0.2.0/24 # by hand\n"))?;
     said.extend(filter.run_all(&[
         &["status"],
         &["ranges", "reload", "--dry-run"],
@@ -301,8 +271,7 @@ fn refusals_of_changes_match_their_snapshot() -> Result<()> {
         &["ranges", "list", "--unused-for", "ages"],
         &["ranges", "rollback", "0"],
     ])?);
-    fs::write(
-        filter.ranges_file(),
+    filter.write_list(
         "192.0.2.0/24 expires=tomorrow\n\
          192.0.2.1/24 # host bits\n\
          192.0.2.0/24 expires=2100-01-01T00:00:00\n\

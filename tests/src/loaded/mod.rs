@@ -326,3 +326,15 @@ fn program(link: &Path) -> Result<(LinkHeader, Xdp)> {
     let program = Xdp::from_program_info(info, name, XdpAttachType::Interface)?;
     Ok((link_header, program))
 }
+
+/// Requires that no line is there: each names a frame that was not treated as wanted.
+pub fn none_wrong(wrong: &[String]) -> Result<()> {
+    let shown: Vec<_> = wrong.iter().take(60).map(String::as_str).collect();
+    ensure!(
+        wrong.is_empty(),
+        "{} wrong, first of them:\n{}",
+        wrong.len(),
+        shown.join("\n")
+    );
+    Ok(())
+}

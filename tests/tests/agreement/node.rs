@@ -63,7 +63,7 @@ impl<'a> Node<'a> {
         site.add_unlisted(HELD[1])?;
         let apifence = Apifence::new(&site.node)?;
         let server = Echo::new(&site.node, PORT)?;
-        fs::write(apifence.ranges_file(), world.file.text())?;
+        apifence.write_list(world.file.text())?;
         apifence.ok(&[
             "attach",
             "--interface",
@@ -94,7 +94,7 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn text(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.apifence.ranges_file())?)
+        self.apifence.list()
     }
 
     /// The lists of the history, the newest last, and whether each has a known author.
@@ -141,7 +141,7 @@ impl<'a> Node<'a> {
         let packets = self.packets(&world.policy)?;
         let status = self.status()?;
         let list = self.apifence.json(&["ranges", "list"])?;
-        let asked = self.check()?;
+        let checks = self.check()?;
         let real = real
             .map(|source| anyhow::Ok((source, self.send_syn(source)?)))
             .transpose()?;
@@ -157,7 +157,7 @@ impl<'a> Node<'a> {
         let now = started as i64;
         listed(world, &status, &list, now)?;
         ensure!(packets.is_none(), "{}", packets.unwrap_or_default());
-        checked(world, &asked, now)?;
+        checked(world, &checks, now)?;
         if let Some((source, passed)) = real {
             let want = world.policy.verdict(ip(source), now) != Verdict::Drop;
             ensure!(

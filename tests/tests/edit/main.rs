@@ -140,7 +140,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
     let editors = Editors::new()?;
     filter.ok(&ATTACH)?;
-    let before = fs::read_to_string(filter.ranges_file())?;
+    let before = filter.list()?;
     let admit = editors.editor(ADMIT)?;
     let ran = edit(&site, &filter, &admit, &[])?;
     done(
@@ -152,7 +152,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
         ],
     )?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    assert_eq!(filter.list()?, before);
     for shows in [["ranges", "list"], ["ranges", "history"]] {
         let ran = filter.run(&shows)?;
         done(
@@ -170,7 +170,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
     ensure!(!editors.path("mark").exists(), "the editor was opened");
 
     filter.ok(&["confirm"])?;
-    let after = fs::read_to_string(filter.ranges_file())?;
+    let after = filter.list()?;
     assert_eq!(after, format!("{before}203.0.113.9 # by hand\n"));
     nothing_is_kept(&filter)?;
     ensure!(!filter.run(&["ranges", "list"])?.stderr.contains("on trial"));
@@ -229,7 +229,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
 fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    let before = fs::read_to_string(filter.ranges_file())?;
+    let before = filter.list()?;
     for (script, code, word) in [
         ("exit 7", FAILED, "failed (exit status: 7)"),
         ("kill -9 $$", FAILED, "failed (exit status: 137)"),
@@ -251,11 +251,7 @@ fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     ] {
         let ran = edit(&site, &filter, &editors.editor(script)?, &["--discard"])?;
         refused(&ran, code, &[word]).with_context(|| script.to_owned())?;
-        assert_eq!(
-            fs::read_to_string(filter.ranges_file())?,
-            before,
-            "{script}"
-        );
+        assert_eq!(filter.list()?, before, "{script}");
         let open = kept(&filter)?.into_iter().find(|(_, mode)| *mode != 0o600);
         ensure!(open.is_none(), "{script}: {open:?}");
         if code == INPUT {
@@ -284,7 +280,7 @@ fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     let ran = edit(&site, &filter, &comment, &[])?;
     done(&ran, &["in force: 2 in the list"])?;
     ensure!(filter.status("provisional")?.is_null());
-    ensure!(fs::read_to_string(filter.ranges_file())?.ends_with("# ours\n"));
+    ensure!(filter.list()?.ends_with("# ours\n"));
     done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
     nothing_is_kept(&filter)
 }
@@ -303,17 +299,17 @@ fn any_ranges_file_can_be_edited() -> Result<()> {
         &["no filter is attached: the list is in the file alone"],
     )?;
     ensure!(!ran.stderr.contains("on trial"), "{ran}");
-    ensure!(fs::read_to_string(filter.ranges_file())?.ends_with("203.0.113.9 # by hand\n"));
+    ensure!(filter.list()?.ends_with("203.0.113.9 # by hand\n"));
     nothing_is_kept(&filter)?;
 
     filter.ok(&ATTACH)?;
-    fs::write(filter.ranges_file(), "nonsense\n")?;
+    filter.write_list("nonsense\n")?;
     let mend = editors.editor(&format!("printf '{}' > \"$1\"", LIST.replace('\n', "\\n")))?;
     done(
         &edit(&site, &filter, &mend, &[])?,
         &["in force: 2 in the list"],
     )?;
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, LIST);
+    assert_eq!(filter.list()?, LIST);
 
     let map = ConfigMap::new(LIST)?;
     let filter = filter.with_ranges_file(map.file());

@@ -1,7 +1,5 @@
 //! Edits at a terminal, with questions.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
@@ -35,7 +33,7 @@ fn a_fault_leads_back_to_the_editor() -> Result<()> {
     terminal.shows(&["on trial for 60 s"])?;
     ensure!(terminal.ended()? == Some(0));
     filter.ok(&["confirm"])?;
-    ensure!(fs::read_to_string(filter.ranges_file())?.contains("203.0.113.9\n"));
+    ensure!(filter.list()?.contains("203.0.113.9\n"));
     nothing_is_kept(&filter)
 }
 
@@ -43,7 +41,7 @@ fn a_fault_leads_back_to_the_editor() -> Result<()> {
 fn enter_is_harmless_and_loses_nothing() -> Result<()> {
     let (site, filter) = Site::guarded()?;
     let editors = Editors::new()?;
-    let before = fs::read_to_string(filter.ranges_file())?;
+    let before = filter.list()?;
     let nonsense = editors.editor("echo nonsense >> \"$1\"")?;
     for key in ["\n", "q\n", "\u{4}"] {
         let mut terminal = terminal(&site.node, &filter, &nonsense, &["--discard"])?;
@@ -58,7 +56,7 @@ fn enter_is_harmless_and_loses_nothing() -> Result<()> {
     terminal.shows(&["going on with the edit", "(Enter: q)"])?;
     terminal.press("\u{3}")?;
     ensure!(terminal.ended()?.is_none());
-    assert_eq!(fs::read_to_string(filter.ranges_file())?, before);
+    assert_eq!(filter.list()?, before);
     ensure!(kept(&filter)?.len() == 2);
     Ok(())
 }
@@ -108,7 +106,7 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
     prompt.press("\n")?;
     prompt.shows(&["note: the edit is kept in"])?;
     ensure!(prompt.ended()? == Some(INPUT));
-    let said = fs::read_to_string(filter.ranges_file())?;
+    let said = filter.list()?;
     ensure!(
         said.contains("colleague") && !said.contains("by hand"),
         "{said}"
@@ -131,7 +129,7 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
     prompt.press("y\n")?;
     prompt.shows(&["in force: 4 in the list"])?;
     ensure!(prompt.ended()? == Some(0));
-    let said = fs::read_to_string(filter.ranges_file())?;
+    let said = filter.list()?;
     ensure!(
         said.contains("colleague") && said.contains("by hand"),
         "{said}"
@@ -173,7 +171,7 @@ fn nothing_is_lost_with_the_terminal() -> Result<()> {
     on_trial.shows(&["on trial for 60 s"])?;
     on_trial.dies()?;
     filter.ok(&["confirm"])?;
-    ensure!(fs::read_to_string(filter.ranges_file())?.contains("by hand"));
+    ensure!(filter.list()?.contains("by hand"));
     nothing_is_kept(&filter)
 }
 

@@ -1,24 +1,17 @@
 //! Runs the `apifence` binary inside a network namespace, with its own pins, ranges file and config
 //! file.
 
+mod background;
+mod ran;
+
 use std::{
-    io::{BufRead as _, BufReader, Read},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::{
-        OnceLock,
-        mpsc::{self, Receiver, RecvTimeoutError},
-    },
-    thread,
-    time::Instant,
+    process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,8 +19,11 @@ use crate::{
     mounts,
     net::{SILENCE, exchange},
     netns::Namespace,
-    wait::{PATIENCE, until},
+    wait::until,
 };
+
+pub use background::{Background, Killed};
+pub use ran::{FAILED, INPUT, Ran, refused};
 
 /// `apifence` on one machine: a namespace, a ranges file, a config file, a directory for pins.
 #[derive(Debug)]
@@ -85,6 +81,21 @@ impl Apifence {
     /// The ranges file; it does not exist until something writes it.
     pub fn ranges_file(&self) -> &Path {
         &self.ranges_file
+    }
+
+    /// Writes the ranges file.
+    pub fn write_list(&self, text: impl AsRef<[u8]>) -> Result<()> {
+        std::fs::write(&self.ranges_file, text).context("write the ranges file")
+    }
+
+    /// The text of the ranges file.
+    pub fn list(&self) -> Result<String> {
+        std::fs::read_to_string(&self.ranges_file).context("read the ranges file")
+    }
+
+    /// Writes the config file.
+    pub fn write_config(&self, text: impl AsRef<[u8]>) -> Result<()> {
+        std::fs::write(&self.config_file, text).context("write the config file")
     }
 
     /// The config file; empty until something writes it.
@@ -158,6 +169,20 @@ impl Apifence {
         until(&format!("`{key}` is {value} in `status`"), || {
             Ok(self.status(key)? == value)
         })
+    }
+
+    /// Waits until `check` answers that `source` is authorized, or that it is not.
+    pub fn until_authorized(&self, source: &str, wanted: bool) -> Result<()> {
+        until(&format!("`check {source}` answers {wanted}"), || {
+            Ok(self.run(&["check", source])?.code == Some(i32::from(!wanted)))
+        })
+    }
+
+    /// The lists in the history, the newest first.
+    pub fn history(&self) -> Result<Vec<Value>> {
+        let history = self.json(&["ranges", "history"])?;
+        let lists = history["lists"].as_array().cloned();
+        lists.with_context(|| format!("no lists in {history:#}"))
     }
 
     /// Reboots the machine: bpffs is empty, and no program is attached. Files on disk stay.
@@ -251,199 +276,31 @@ impl Apifence {
     }
 }
 
-/// Result of a command that has ended.
-#[derive(Clone, Debug)]
-pub struct Ran {
-    command: String,
-    /// The exit code; `None` if a signal ended it.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
-impl Ran {
-    /// The result of `apifence` with these arguments.
-    pub fn new(arguments: &[&str], output: &Output) -> Self {
-        Self {
-            command: format!("apifence {}", arguments.join(" ")),
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    /// Requires exit code 0.
-    pub fn succeeded(self) -> Result<Self> {
-        ensure!(self.code == Some(0), "wanted exit code 0; {self}");
-        Ok(self)
-    }
-
-    /// Requires each of these words on stderr.
-    pub fn stderr_has(&self, words: &[&str]) -> Result<()> {
-        words.iter().try_for_each(|word| {
-            ensure!(
-                self.stderr.contains(word),
-                "`{word}` is not on stderr; {self}"
-            );
-            Ok(())
-        })
-    }
-
-    /// Requires none of these words on stderr.
-    pub fn stderr_lacks(&self, words: &[&str]) -> Result<()> {
-        words.iter().try_for_each(|word| {
-            ensure!(!self.stderr.contains(word), "`{word}` is on stderr; {self}");
-            Ok(())
-        })
-    }
-}
-
-/// Exit code for wrong usage and invalid input.
-pub const INPUT: i32 = 2;
-/// Exit code for a runtime failure.
-pub const FAILED: i32 = 3;
-
-/// Requires this exit code, nothing on stdout, a line `error: ...` or `refused: ...` with all of
-/// `words`, and a line `hint: ...` after it.
-pub fn refused(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
-    ensure!(ran.code == Some(code), "wanted exit code {code}; {ran}");
-    ensure!(ran.stdout.is_empty(), "wanted no data; {ran}");
-    let mut lines = ran
-        .stderr
-        .lines()
-        .skip_while(|line| !line.starts_with("error: ") && !line.starts_with("refused: "));
-    let error = lines.next().unwrap_or_default();
-    ensure!(!error.is_empty(), "no line `error: ...`; {ran}");
-    for word in words {
-        ensure!(error.contains(word), "`{word}` is not in the error; {ran}");
-    }
-    // A thread of the metrics server prints these lines at any time.
-    let mut lines = lines.filter(|line| !line.starts_with("metrics at"));
-    let hint = lines.next().unwrap_or_default();
-    ensure!(
-        hint.starts_with("hint: "),
-        "no line `hint: ...` follows; {ran}"
-    );
-    Ok(())
-}
-
-impl Ran {
-    /// The command and its output as a terminal shows them, with the exit code unless it is 0.
-    pub fn transcript(&self) -> String {
-        let code = match self.code {
-            Some(0) => String::new(),
-            Some(code) => format!("[exit code {code}]\n"),
-            None => "[killed]\n".to_owned(),
-        };
-        format!("$ {}\n{}{}{code}", self.command, self.stdout, self.stderr)
-    }
-}
-
-impl std::fmt::Display for Ran {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            command,
-            code,
-            stdout,
-            stderr,
-        } = self;
-        write!(
-            f,
-            "`{command}` ended with {code:?}\nstdout:\n{stdout}\nstderr:\n{stderr}"
-        )
-    }
-}
-
-/// An `apifence` in the background. Killed when dropped.
-#[derive(Debug)]
-pub struct Background {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Background {
-    /// A process that was started with both streams in pipes.
-    pub fn from_child(mut child: Child) -> Result<Self> {
-        let (sender, lines) = mpsc::channel();
-        let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().context("no stdout")?);
-        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().context("no stderr")?);
-        for stream in [stdout, stderr] {
-            let sender = sender.clone();
-            thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    if sender.send(line).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        Ok(Self { child, lines })
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is an i32"))
-    }
-
-    /// Waits for a line of either stream that `wanted` accepts, and returns it.
-    pub fn line(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut seen = String::new();
-        loop {
-            match self
-                .lines
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
-                Ok(line) if wanted(&line) => return Ok(line),
-                Ok(line) => seen = format!("{seen}{line}\n"),
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("no such line in {PATIENCE:?}, only:\n{seen}")
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    bail!("ended without such a line, only:\n{seen}")
-                }
-            }
-        }
-    }
-
-    /// Its output until a line that contains `end`.
-    pub fn log_until(&mut self, end: &str) -> Result<String> {
-        let mut log = String::new();
-        while !log
-            .lines()
-            .next_back()
-            .is_some_and(|line| line.contains(end))
-        {
-            log += &format!("{}\n", self.line(|_| true)?);
-        }
-        Ok(log)
-    }
-
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(self.pid(), signal)?)
-    }
-
-    /// Waits for its end; the exit code, or `None` if a signal ended it.
-    pub fn wait(&mut self) -> Result<Option<i32>> {
-        Ok(self.child.wait()?.code())
-    }
-
-    /// Whether it still runs.
-    pub fn runs(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        // Whether it has ended before does not matter.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+/// The verbs that have help text for people.
+pub const VERBS: [&str; 22] = [
+    "run",
+    "attach",
+    "detach",
+    "enforce",
+    "monitor",
+    "status",
+    "check",
+    "stats",
+    "top",
+    "events",
+    "suggest",
+    "ranges",
+    "ranges list",
+    "ranges set",
+    "ranges add",
+    "ranges remove",
+    "ranges clear",
+    "ranges reload",
+    "ranges history",
+    "ranges rollback",
+    "confirm",
+    "config",
+];
 
 /// The words of a command line, without quotes or escapes.
 pub fn words(line: &str) -> Vec<&str> {
@@ -464,16 +321,4 @@ pub fn binary() -> &'static Path {
             panic!("no `apifence` beside {}: run `cargo build -p filter-user`, or set APIFENCE_BIN", own.display())
         })
     })
-}
-
-/// A process of ours that must not outlive the test.
-#[derive(Debug)]
-pub struct Killed(pub Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // Whether it has ended before does not matter.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
