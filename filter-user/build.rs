@@ -1,8 +1,9 @@
 //! Builds filter-ebpf into `OUT_DIR/apifence-xdp`, the eBPF object inside the loader.
 //!
 //! The packaged crate has the object inside, and needs no tool for it. Elsewhere, without
-//! bpf-linker or rust-src, an ordinary build uses an empty object, so that any machine can check and test
-//! everything that needs no object; the loader refuses to load an empty one. A release build fails.
+//! bpf-linker or rust-src, an ordinary build uses an empty object, so that any machine can check
+//! and test everything that needs no object; the loader refuses to load an empty one. A release
+//! build fails.
 
 use std::{
     env, fs,
