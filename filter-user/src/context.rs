@@ -51,8 +51,8 @@ impl Context {
     }
 
     /// Whether the ranges file's path is unknown: the unreadable config file may set it.
-    pub(crate) fn lost_list(&self) -> bool {
-        self.config.doubts(&["ranges_file"])
+    pub(crate) fn is_list_unknown(&self) -> bool {
+        self.config.has_unreadable(&["ranges_file"])
     }
 
     /// The failure of a command that needs an attached filter.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use filter_user::{
     cli::Cli,
     command,
-    ui::output::{tell, usage, written},
+    ui::output::{flush, report_error, usage},
 };
 
 fn main() -> ExitCode {
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok((cli, matches)) => command::run(cli, &matches),
         Err(said) => usage(&said),
     };
-    let code = done.unwrap_or_else(|error| tell(&error));
-    written();
+    let code = done.unwrap_or_else(|error| report_error(&error));
+    flush();
     ExitCode::from(code)
 }

@@ -74,7 +74,7 @@ impl Tally {
     }
 
     /// The reason for a failure, or nothing on success.
-    pub(crate) fn complaint(&self, in_ci: bool) -> Option<String> {
+    pub(crate) fn problem(&self, in_ci: bool) -> Option<String> {
         if self.broken > 0 {
             Some("something was not built, or died before it had a result".to_owned())
         } else if self.failed > 0 {
@@ -166,14 +166,14 @@ test result: \u{1b}[31mFAILED\u{1b}[0m. 10 passed; 1 failed; 0 ignored; 0 measur
     fn a_compile_error_is_a_failure() {
         let tally = tally("error[E0425]: cannot find value `x` in this scope\n", false);
         assert_eq!(tally.to_string(), "0 passed, 1 failed");
-        assert!(tally.complaint(false).is_some());
+        assert!(tally.problem(false).is_some());
     }
 
     #[test]
     fn no_test_run_is_a_failure() {
         let output = "     Running unittests src/lib.rs (target/debug/deps/tests-0123)\n\
                       test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s\n";
-        assert!(tally(output, true).complaint(false).is_some());
+        assert!(tally(output, true).problem(false).is_some());
     }
 
     #[test]
@@ -181,7 +181,7 @@ test result: \u{1b}[31mFAILED\u{1b}[0m. 10 passed; 1 failed; 0 ignored; 0 measur
         let output = "     Running unittests src/lib.rs (target/debug/deps/tests-0123)\n\
                       test one ... ignored\n\
                       test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
-        assert_eq!(tally(output, true).complaint(false), None);
-        assert!(tally(output, true).complaint(true).is_some());
+        assert_eq!(tally(output, true).problem(false), None);
+        assert!(tally(output, true).problem(true).is_some());
     }
 }

@@ -18,12 +18,12 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
         Tally::broken()
     });
     let in_ci = env::var_os("CI").is_some_and(|ci| ci == "true" || ci == "1");
-    let complaint = tally.complaint(in_ci);
-    if let Some(complaint) = &complaint {
-        eprintln!("error: run tests: {complaint}");
+    let problem = tally.problem(in_ci);
+    if let Some(problem) = &problem {
+        eprintln!("error: run tests: {problem}");
     }
     println!("{tally}");
-    Ok(if complaint.is_none() {
+    Ok(if problem.is_none() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -9,8 +9,8 @@ use super::{
     build::typed_list,
     list_editor::put_back_edited,
     plan::{AttachRequest, Plan},
-    proposal::made,
-    transaction::{Transaction, clear_up},
+    proposal::exit_status,
+    transaction::{Transaction, clean_up},
     upgrade::take_over,
     words::VERB,
 };
@@ -34,7 +34,7 @@ use crate::{
     policy::author::Author,
     ranges::List,
     store::{History, Staged, WriterLock},
-    ui::{error::UserError, output::say, progress::Progress},
+    ui::{error::UserError, output::eprint, progress::Progress},
     warnings::node,
 };
 
@@ -46,9 +46,9 @@ pub(crate) fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> 
     };
     let warnings = node::of_node(context)?;
     for warning in warnings.iter().filter(|warning| !warning.acknowledged) {
-        say(warning);
+        eprint(warning);
     }
-    Ok(made(context.global.output.result(&attached)))
+    Ok(exit_status(context.global.output.result(&attached)))
 }
 
 /// The interfaces that the settings name. Without names: those of the default routes, and those
@@ -90,7 +90,7 @@ fn guard(context: &Context, typed: Option<&str>, change: &ChangeArgs) -> Result<
         interfaces,
         all,
     };
-    let attached = fulfil(&request);
+    let attached = plan_and_apply(&request);
     let links = context.pins.all_links();
     if attached.is_err() && links.is_ok_and(|links| links.is_empty()) {
         // Nothing is attached: no pin stays either.
@@ -101,7 +101,7 @@ fn guard(context: &Context, typed: Option<&str>, change: &ChangeArgs) -> Result<
 
 /// Plan, propose, apply. If a step fails, the policy in force and the ranges file stay as they
 /// were, and interfaces that had no filter have none.
-fn fulfil(request: &AttachRequest<'_>) -> Result<Option<Attached>> {
+fn plan_and_apply(request: &AttachRequest<'_>) -> Result<Option<Attached>> {
     let context = request.context;
     if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
         follow_moved(&context.pins, &mut counters, &rtnetlink::interfaces()?)?;
@@ -168,15 +168,15 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let list = plan.file.list();
     let interfaces = report(context, &request.interfaces, &policy.settings, &list);
     match confirm_until {
-        Some(until) => say(format_args!(
+        Some(until) => eprint(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
         )),
         None => History::of(path).record(&Author::of_this_process()),
     }
-    clear_up(&mut maps);
+    clean_up(&mut maps);
     Ok(Attached {
         interfaces: interfaces.unwrap_or_else(|error| {
-            say(format_args!("warning: {error:#}: the filter is attached"));
+            eprint(format_args!("warning: {error:#}: the filter is attached"));
             Vec::new()
         }),
         proposal: plan.proposal,

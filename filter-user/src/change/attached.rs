@@ -16,7 +16,7 @@ use crate::{
         },
     },
     ranges::List,
-    ui::output::say,
+    ui::output::eprint,
 };
 
 #[derive(Serialize)]
@@ -46,7 +46,7 @@ pub(crate) fn report(
     let shown = shown(interfaces)?;
     for guarded in &shown {
         let drops = settings.mode == PolicyMode::Enforce && *list != List::Off;
-        say(format_args!(
+        eprint(format_args!(
             "{} TCP {} on `{}` ({} XDP)",
             if drops { "guarding" } else { "watching" },
             join(&settings.ports),
@@ -56,18 +56,18 @@ pub(crate) fn report(
         if guarded.xdp_mode == Some(XdpAttachMode::Generic)
             && let Some(refused) = refusal(&context.pins.link(guarded.ifindex))
         {
-            say(format_args!("note: `{}`: {refused}", guarded.interface));
+            eprint(format_args!("note: `{}`: {refused}", guarded.interface));
         }
     }
     if settings.mode == PolicyMode::Monitor {
-        say(MONITOR);
+        eprint(MONITOR);
     }
     match list {
-        List::Off => say("warning: the list is switched off (`disabled`): everyone passes"),
+        List::Off => eprint("warning: the list is switched off (`disabled`): everyone passes"),
         List::Ranges(entries) if entries.is_empty() => {
-            say("note: the list lets nobody in but the implicit sources");
+            eprint("note: the list lets nobody in but the implicit sources");
         }
-        List::Ranges(entries) => say(match entries.len() {
+        List::Ranges(entries) => eprint(match entries.len() {
             1 => "1 authorized range in the list".to_owned(),
             ranges => format!("{ranges} authorized ranges in the list"),
         }),

@@ -18,7 +18,7 @@ use crate::{
     store::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
     ui::{
         error::{InputErrors, UserError},
-        output::say,
+        output::eprint,
     },
 };
 
@@ -70,7 +70,7 @@ pub(crate) fn me() -> Result<IpAddr> {
             "type the address that the API server sees you come from; nothing changed",
         );
     }
-    say(format_args!(
+    eprint(format_args!(
         "note: `{ME}` is {address}, where this SSH session comes from"
     ));
     Ok(address)
@@ -80,7 +80,7 @@ pub(crate) fn me() -> Result<IpAddr> {
 pub(crate) fn typed_for_service(args: &PolicyArgs) -> Option<&str> {
     let typed = args.authorized_ip_ranges.as_deref();
     if typed.is_some_and(is_blank) {
-        say(
+        eprint(
             "warning: `--authorized-ip-ranges` is empty, as an unset variable is: it counts as not given; `apifence ranges clear` switches enforcement off",
         );
     }
@@ -165,7 +165,7 @@ pub(crate) fn keep(
 /// The saved policy, or a warning.
 pub(crate) fn report_unsaved<T>(kept: Result<T>) -> Option<T> {
     kept.inspect_err(|error| {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {error:#}: after a reboot the settings that flags gave would be forgotten (put them into the config file), and with a broken list an older policy would hold"
         ));
     })

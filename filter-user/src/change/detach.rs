@@ -17,7 +17,7 @@ use crate::{
         net::{interface::Interface, rtnetlink},
     },
     store::{PolicyStore, WriterLock},
-    ui::{error::UserError, output::say},
+    ui::{error::UserError, output::eprint},
 };
 
 #[derive(Serialize)]
@@ -40,7 +40,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
             if let Some(stray) = strays_at_rest(&context.pins)?.0.first() {
                 return Err(stray.problem("detach filter"));
             }
-            say(format_args!(
+            eprint(format_args!(
                 "nothing is attached (`{}`)",
                 context.pins.root().display()
             ));
@@ -57,12 +57,12 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
         wait_until_detached(context, &attached)?;
         forget_policy(context);
         match strays_at_rest(&context.pins)?.0.as_slice() {
-            [] => say("detached: the port is unfiltered"),
+            [] => eprint("detached: the port is unfiltered"),
             strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
             strays => {
-                say("detached what is pinned here; the port is still filtered elsewhere:");
+                eprint("detached what is pinned here; the port is still filtered elsewhere:");
                 for stray in strays {
-                    say(format_args!("warning: {}; {}", stray.cause(), stray.hint()));
+                    eprint(format_args!("warning: {}; {}", stray.cause(), stray.hint()));
                 }
             }
         }
@@ -92,7 +92,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
         if let Ok(mut counters) = Counters::open(&context.pins.maps()) {
             counters.release(interface.ifindex)?;
         }
-        say(format_args!(
+        eprint(format_args!(
             "detached from `{}`: the port is unfiltered there",
             interface.name
         ));
@@ -111,7 +111,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
 /// Reports the result. The filter is detached even if the report cannot be written.
 fn report_detached(context: &Context, detached: Vec<String>) -> u8 {
     if let Err(error) = context.global.output.result(&Detached { detached }) {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {}: the filter is detached all the same",
             cause(&error)
         ));
@@ -122,7 +122,7 @@ fn report_detached(context: &Context, detached: Vec<String>) -> u8 {
 /// Removes the saved policy, so that a later start does not use it.
 fn forget_policy(context: &Context) {
     if let Err(error) = PolicyStore::new(&context.config.state_dir).forget() {
-        say(format_args!("warning: {error:#}"));
+        eprint(format_args!("warning: {error:#}"));
     }
 }
 

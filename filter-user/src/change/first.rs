@@ -12,7 +12,7 @@ use crate::{
     config::{DEFAULT_PORTS, PolicyMode, Settings},
     context::Context,
     kernel::{
-        nat::{Diversion, Question, diverted, legacy},
+        nat::{Diversion, Query, diverted, legacy},
         net::{
             rtnetlink::{self, is_link_local},
             sock_diag::{listeners, open},
@@ -93,7 +93,7 @@ impl Found {
 
 /// Why dropping should not start yet, unless the operator forces it.
 #[derive(Clone, Debug)]
-pub(crate) struct Unclear {
+pub(crate) struct Obstacle {
     /// The danger.
     pub(crate) cause: String,
     /// The setting that removes the doubt.
@@ -103,7 +103,7 @@ pub(crate) struct Unclear {
     details: Vec<String>,
 }
 
-impl Unclear {
+impl Obstacle {
     /// The refusal of a command.
     pub(crate) fn refusal(&self) -> anyhow::Error {
         let details = self.details.clone();
@@ -118,7 +118,7 @@ impl Unclear {
     }
 
     /// The message of `run`, which cannot ask an operator and monitors instead.
-    pub(crate) fn instead(&self) -> String {
+    pub(crate) fn fallback(&self) -> String {
         let Self {
             cause,
             setting,
@@ -141,7 +141,7 @@ pub(crate) fn first_enforcement(
     found: &Found,
     settings: &Settings,
     is_authorized: impl Fn(&IpNet) -> bool,
-) -> Result<(), Unclear> {
+) -> Result<(), Obstacle> {
     let Some(kubelet) = &found.kubelet else {
         return Ok(());
     };
@@ -167,7 +167,7 @@ pub(crate) fn first_enforcement(
     if !details.is_empty() {
         details.insert(0, "found on this node:".to_owned());
     }
-    Err(Unclear {
+    Err(Obstacle {
         cause: format!(
             "this is a node of a cluster ({kubelet}), and `cluster_cidrs` is not set: other nodes and pods would lose the API server"
         ),
@@ -192,7 +192,7 @@ fn foreign_port(
     new_ports: &BTreeSet<u16>,
     policy: &Policy,
     guarded: &BTreeSet<u32>,
-) -> Option<Unclear> {
+) -> Option<Obstacle> {
     if new_ports.is_empty() {
         return None;
     }
@@ -222,12 +222,12 @@ fn foreign_port(
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
         (port, words)
     });
-    let diverted = diverted(&Question {
-        asked: new_ports,
+    let diverted = diverted(&Query {
+        candidates: new_ports,
         ports,
         own,
         targets,
-        ways: paths.ways(guarded),
+        ingresses: paths.ingresses(guarded),
     });
     let diverted = diverted.into_iter().map(|Diversion { port, chain }| {
         let words = format!(
@@ -239,7 +239,7 @@ fn foreign_port(
     let ((_, first), more) = found.split_first()?;
     let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
     let rest = ports - &others;
-    Some(Unclear {
+    Some(Obstacle {
         cause: format!("{first}: its clients would be dropped"),
         setting: if rest.is_empty() {
             "`--port` names the port of the API server".to_owned()
@@ -293,12 +293,12 @@ fn newly_enforced(
 ///
 /// # Errors
 /// If rtnetlink does not answer.
-pub(crate) fn unclear(
+pub(crate) fn obstacle(
     context: &Context,
     policy: &Policy,
     guarded: &BTreeSet<u32>,
     enforced: Option<&BTreeSet<u16>>,
-) -> Result<Option<Unclear>> {
+) -> Result<Option<Obstacle>> {
     if policy.mode() != Mode::Enforce {
         return Ok(None);
     }
@@ -317,7 +317,7 @@ pub(crate) fn unclear(
 
 /// A note if an unreadable NAT table may redirect ports that `policy` starts to drop packets to.
 /// `enforced` is as for [`newly_enforced`]. Ports that the operator set need no note.
-pub(crate) fn unread(
+pub(crate) fn unreadable_nat(
     context: &Context,
     policy: &Policy,
     enforced: Option<&BTreeSet<u16>>,

@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::{
     build::{examine, policy},
     impact::{Impact, assess},
-    proposal::{ListChange, Proposal, made},
+    proposal::{ListChange, Proposal, exit_status},
     recovery::{Waiting, recover},
-    transaction::{Transaction, clear_up},
+    transaction::{Transaction, clean_up},
     words::{Before, ReadList, difference_from, in_words, listed},
 };
 use crate::{
@@ -27,16 +27,16 @@ use crate::{
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
     ranges::{Entry, List, RangesFile},
     store::{FileStamp, History, Staged, WriterLock, read_ranges},
-    ui::{error::UserError, output::say, progress::Progress},
+    ui::{error::UserError, output::eprint, progress::Progress},
 };
 
 /// The ranges file as it was before a change.
-struct Said {
+struct PreviousFile {
     file: RangesFile,
     list: ReadList,
 }
 
-impl Said {
+impl PreviousFile {
     fn new(file: RangesFile) -> Self {
         let list = ReadList::new(file.list());
         Self { file, list }
@@ -55,9 +55,9 @@ pub(crate) struct ListEditor<'a> {
     /// The stamp of the ranges file before it was read.
     seen: FileStamp,
     /// The thread that reads the ranges file.
-    reading: Option<JoinHandle<Result<Option<Said>>>>,
+    reading: Option<JoinHandle<Result<Option<PreviousFile>>>>,
     /// The ranges file; `None` if it cannot be read.
-    said: Option<Said>,
+    previous: Option<PreviousFile>,
     /// The first lines of the report of the change.
     words: Vec<String>,
     _lock: WriterLock,
@@ -80,7 +80,7 @@ impl<'a> ListEditor<'a> {
         let seen = FileStamp::of(path);
         let path = path.clone();
         let reading = thread::Builder::new()
-            .spawn(move || Ok(read_ranges(&path)?.map(Said::new)))
+            .spawn(move || Ok(read_ranges(&path)?.map(PreviousFile::new)))
             .context("start thread")?;
         Ok(Self {
             context,
@@ -91,7 +91,7 @@ impl<'a> ListEditor<'a> {
             progress: Progress::start(),
             seen,
             reading: Some(reading),
-            said: None,
+            previous: None,
             words: Vec::new(),
             _lock: lock,
         })
@@ -118,19 +118,19 @@ impl<'a> ListEditor<'a> {
                 ),
                 "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
             )),
-            said => Ok(said.map(|said| said.file.clone())),
+            previous => Ok(previous.map(|previous| previous.file.clone())),
         }
     }
 
     /// The content of the ranges file. Only the first call returns the error of an unreadable file;
     /// later calls return `None`.
-    fn read(&mut self) -> Result<Option<&Said>> {
+    fn read(&mut self) -> Result<Option<&PreviousFile>> {
         if let Some(reading) = self.reading.take() {
-            self.said = reading
+            self.previous = reading
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic))?;
         }
-        Ok(self.said.as_ref())
+        Ok(self.previous.as_ref())
     }
 
     /// Reports `words` before the rest of the change.
@@ -139,12 +139,12 @@ impl<'a> ListEditor<'a> {
     }
 
     /// Whether a change waits for its confirmation.
-    pub(crate) const fn waits(&self) -> bool {
+    pub(crate) const fn has_pending(&self) -> bool {
         self.waiting.is_some()
     }
 
     /// Rolls back the change that waits for its confirmation; false if none does.
-    pub(crate) fn take_back(&mut self) -> Result<bool> {
+    pub(crate) fn roll_back(&mut self) -> Result<bool> {
         let (Some(maps), Some(waiting)) = (&mut self.maps, self.waiting.take()) else {
             return Ok(false);
         };
@@ -158,7 +158,11 @@ impl<'a> ListEditor<'a> {
     /// holds the list in force since then. No change is left to roll back.
     pub(crate) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
         let record = self.record()?;
-        let list = self.read().ok().flatten().map(|said| said.list.digest);
+        let list = self
+            .read()
+            .ok()
+            .flatten()
+            .map(|previous| previous.list.digest);
         let (Some(maps), Some(record)) = (&self.maps, record) else {
             return Ok(None);
         };
@@ -176,9 +180,9 @@ impl<'a> ListEditor<'a> {
     }
 
     /// The last step, after the report of the new policy.
-    pub(crate) fn clear_up(mut self) {
+    pub(crate) fn clean_up(mut self) {
         if let Some(maps) = &mut self.maps {
-            clear_up(maps);
+            clean_up(maps);
         }
     }
 
@@ -216,12 +220,12 @@ impl<'a> ListEditor<'a> {
         self.progress.clear();
         let change = changed(proposal, until);
         change.close();
-        let done = made(output.result(&change));
+        let done = exit_status(output.result(&change));
         if args.confirm_within.is_none() {
             let by = Author::of_this_process();
             History::of(&self.context.global.ranges_file).record(&by);
         }
-        self.clear_up();
+        self.clean_up();
         Ok(done)
     }
 
@@ -229,7 +233,7 @@ impl<'a> ListEditor<'a> {
     fn compile(&self, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
         let most = match &self.settings {
             Some(settings) => settings.max_ranges,
-            None if self.context.config.doubts(&["max_ranges"]) => {
+            None if self.context.config.has_unreadable(&["max_ranges"]) => {
                 return Err(UserError::input(
                     "set ranges: how many there may be cannot be read",
                     "mend `max_ranges` in the config file (`apifence config` says what is wrong), or `APIFENCE_MAX_RANGES`; nothing changed",
@@ -268,9 +272,9 @@ impl<'a> ListEditor<'a> {
         let record = self.record()?;
         // A file that cannot be read is not compared. It is replaced, and kept in the history.
         let _ = self.read();
-        let said = self.said.take();
-        let said = said.map(|said| (said.file == *file, said.list));
-        let before = Before::find(path, said, record.as_ref());
+        let previous = self.previous.take();
+        let previous = previous.map(|previous| (previous.file == *file, previous.list));
+        let before = Before::find(path, previous, record.as_ref());
         let now = Timestamp::now();
         // Without an attached filter: the prefixes of the list alone.
         let compiled = match policy {
@@ -313,7 +317,7 @@ impl<'a> ListEditor<'a> {
             return Ok(None);
         }
         let staged = Staged::write(path, file)?;
-        Ok((!is_provisional).then(|| staged.thought_out_at(self.seen)))
+        Ok((!is_provisional).then(|| staged.based_on(self.seen)))
     }
 
     /// Makes the change, all of it or nothing, with the file that is `staged` for it. Returns the
@@ -338,7 +342,7 @@ impl<'a> ListEditor<'a> {
             None => staged,
             Some(_) => {
                 let staged = Staged::write(path, file).map_err(|error| without_disk(error, opens));
-                Some(staged?.thought_out_at(self.seen))
+                Some(staged?.based_on(self.seen))
             }
         };
         let (Some(maps), Some(begun), Some(policy)) = (&mut self.maps, self.staging.take(), policy)
@@ -391,12 +395,14 @@ impl Change {
     fn close(&self) {
         match self.confirm_until {
             _ if !self.attached => {
-                say("no filter is attached: the list is in the file alone until `apifence attach`");
+                eprint(
+                    "no filter is attached: the list is in the file alone until `apifence attach`",
+                );
             }
-            Some(until) => say(format_args!(
+            Some(until) => eprint(format_args!(
                 "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
             )),
-            None => say(format_args!("in force: {}", self.total())),
+            None => eprint(format_args!("in force: {}", self.total())),
         }
     }
 }
@@ -444,7 +450,7 @@ pub(crate) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
     if let Some(by) = by {
         history.record(&by);
     }
-    say(
+    eprint(
         "note: the ranges file was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
     );
     Ok(())

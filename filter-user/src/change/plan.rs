@@ -25,7 +25,7 @@ use crate::{
     policy::{Difference, Policy},
     ranges::{List, RangesFile, remarks},
     store::{PolicyStore, Staged, read_ranges},
-    ui::{error::UserError, output::say},
+    ui::{error::UserError, output::eprint},
 };
 
 /// The interfaces to guard, and the policy that the user asked for.
@@ -135,7 +135,7 @@ fn settings_before(
     }
     let saved = PolicyStore::new(&context.config.state_dir).read();
     let saved = saved.unwrap_or_else(|error| {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {error:#}: what flags set before is lost, and what is not said now is the default"
         ));
         None
@@ -177,12 +177,12 @@ fn list_change<'a>(
 ) -> Result<ListChange<'a>> {
     // A file that cannot be read is not compared.
     let path = &request.context.global.ranges_file;
-    let said = read_ranges(path).ok().flatten();
-    let said = said.map(|said| (said == *file, ReadList::new(said.list())));
+    let previous = read_ranges(path).ok().flatten();
+    let previous = previous.map(|previous| (previous == *file, ReadList::new(previous.list())));
     let now = Timestamp::now();
     let (known, was_off, mut difference) = match before {
         None => {
-            let known = Before::find(path, said.filter(|_| request.typed.is_some()), None);
+            let known = Before::find(path, previous.filter(|_| request.typed.is_some()), None);
             let had = known.entries().to_vec();
             let difference = match request.typed {
                 Some(_) => difference_from(&had, policy.sources(), now),
@@ -204,7 +204,7 @@ fn list_change<'a>(
             let want = listed(policy.sources().iter(), now);
             let have = maps.sources(maps.active_slot()?, &Clocks::now()?)?;
             let difference = Difference::between(listed(have.iter(), now), want);
-            let known = Before::find(path, said, Some(&record));
+            let known = Before::find(path, previous, Some(&record));
             (known, record.mode == Mode::Off as u8, difference)
         }
     };

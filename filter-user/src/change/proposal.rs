@@ -12,7 +12,7 @@ use crate::{
     ranges::{List, distinct},
     ui::{
         error::UserError,
-        output::{Output, print, say},
+        output::{Output, eprint, print},
     },
 };
 
@@ -81,7 +81,7 @@ impl Proposal {
     fn check_harm(&self, connections: bool) -> Result<()> {
         refuse_dangerous(&self.settings)?;
         if connections {
-            self.impact.insist(false)?;
+            self.impact.refuse_harm(false)?;
         }
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Proposal {
         }
         let lines = self.lines(change.dry_run);
         if !change.dry_run {
-            lines.iter().for_each(say);
+            lines.iter().for_each(eprint);
             return Ok(true);
         }
         if output == Output::Text {
@@ -128,7 +128,7 @@ impl Proposal {
             })?;
         }
         output.result(&with(self.clone()))?;
-        say("dry run: nothing changed");
+        eprint("dry run: nothing changed");
         Ok(false)
     }
 
@@ -163,21 +163,21 @@ impl Proposal {
 
 /// Refuses settings that admit or block more than a list does.
 fn refuse_dangerous(changes: &[SettingChange]) -> Result<()> {
-    let dangers: Vec<String> = changes.iter().filter_map(SettingChange::danger).collect();
-    if dangers.is_empty() {
+    let risks: Vec<String> = changes.iter().filter_map(SettingChange::risk).collect();
+    if risks.is_empty() {
         return Ok(());
     }
     Err(UserError::refused(
-        format!("change settings: {}", dangers.join("; ")),
+        format!("change settings: {}", risks.join("; ")),
         "a setting holds all of its values, and not those to add; add `--force` if that is meant; nothing changed",
         Vec::new(),
     ))
 }
 
 /// The exit status of a change that is in force. It is 0 even if the answer could not be written.
-pub(crate) fn made(written: Result<()>) -> u8 {
+pub(crate) fn exit_status(written: Result<()>) -> u8 {
     if let Err(error) = written {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {}: the change is made all the same, and in force; `apifence status` shows it",
             cause(&error)
         ));

@@ -8,7 +8,7 @@ use crate::{
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
     store::{Pending, read_ranges},
-    ui::{error::UserError, output::say},
+    ui::{error::UserError, output::eprint},
 };
 
 /// A provisional change.
@@ -47,7 +47,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
     let slot = standing.slot();
     match (standing, pending) {
         (PolicyState::Provisional { .. }, None) if committed(context, &maps.record(slot)?) => {
-            say("note: a confirmation that was interrupted is complete");
+            eprint("note: a confirmation that was interrupted is complete");
             maps.select(slot)?;
         }
         // Its list may be pending next to another ranges file. Its deadline or `rollback` ends it.
@@ -61,10 +61,10 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
         (PolicyState::RolledBack { .. }, pending) => {
             let refused = slot.other();
             if pending.is_none() && committed(context, &maps.record(refused)?) {
-                say("note: a confirmation that was interrupted is complete");
+                eprint("note: a confirmation that was interrupted is complete");
                 maps.select(refused)?;
             } else {
-                say(
+                eprint(
                     "note: the last change was not confirmed in time: the policy before is in force again",
                 );
                 maps.mark(refused, false)?;
@@ -79,7 +79,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
             let (have, staged) = (maps.record(slot)?, maps.record(slot.other())?);
             if staged.generation > have.generation && staged.commits != 0 {
                 if pending.is_none() && committed(context, &staged) {
-                    say("note: a change that was interrupted is complete");
+                    eprint("note: a change that was interrupted is complete");
                     maps.select(slot.other())?;
                 } else {
                     maps.mark(slot.other(), false)?;

@@ -17,7 +17,7 @@ use crate::{
     policy::Policy,
     ranges::RangesFile,
     store::{Committed, Pending, Staged, StagedPolicy},
-    ui::{output::say, progress::Progress},
+    ui::{output::eprint, progress::Progress},
 };
 
 /// The parts of a change that come into force together.
@@ -138,7 +138,7 @@ impl StagedTransaction<'_> {
     ///
     /// Packets meet the old policy until `select`. A process that dies before that leaves a state
     /// that [`recover`](super::recovery::recover) completes or takes back. The caller reports the
-    /// new policy, then records it in the history and calls [`clear_up`].
+    /// new policy, then records it in the history and calls [`clean_up`].
     ///
     /// # Errors
     /// If the kernel or a disk refuses; nothing changed then.
@@ -194,14 +194,14 @@ impl Drop for Inactive<'_> {
 
 /// Frees the memory of the generation before, and makes room for the usage of the active ranges.
 /// The active policy does not depend on it, so a failure is a warning.
-pub(crate) fn clear_up(maps: &mut Maps) {
+pub(crate) fn clean_up(maps: &mut Maps) {
     if let Err(error) = maps.free_previous() {
-        say(format_args!(
+        eprint(format_args!(
             "warning: clear up after the generation before: {error:#}: the next change does it"
         ));
     }
     if let Err(error) = maps.make_room_for_usage() {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {error:#}: what some ranges are used for is not counted"
         ));
     }

@@ -18,7 +18,7 @@ use crate::{
         net::interface::Interface,
         pins::Pins,
     },
-    ui::{error::UserError, output::say},
+    ui::{error::UserError, output::eprint},
 };
 
 /// Replaces the program of each link of another layout by `program`, whose maps hold a policy.
@@ -61,7 +61,7 @@ pub(crate) fn take_over(
             // From here on packets of this interface meet the new policy.
             link.replace(program, link_header, name)?;
             pins.take_over_link(ifindex, &pin)?;
-            say(format_args!(
+            eprint(format_args!(
                 "took over the filter on `{name}` from another version: it was on all the time"
             ));
             Ok(())

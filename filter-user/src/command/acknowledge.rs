@@ -7,7 +7,7 @@ use crate::{
     config::join,
     context::Context,
     store::AcknowledgedStore,
-    ui::{error::InputErrors, output::say},
+    ui::{error::InputErrors, output::eprint},
     warnings::Warning,
 };
 
@@ -46,8 +46,8 @@ pub(super) fn change(
     ack: &[Acknowledgement],
     unack: &[Acknowledgement],
 ) -> Result<()> {
-    if context.config.doubts(&["state_dir"]) {
-        let list = context.file.wrong.clone();
+    if context.config.has_unreadable(&["state_dir"]) {
+        let list = context.file.errors.clone();
         return Err(InputErrors::new(list).into());
     }
     let store = AcknowledgedStore::new(&context.config.state_dir);
@@ -101,10 +101,10 @@ pub(super) fn change(
         known.extend(add.iter().cloned());
     })?;
     if !add.is_empty() {
-        say(format_args!("acknowledged: {}", join(&add)));
+        eprint(format_args!("acknowledged: {}", join(&add)));
     }
     if !unack.is_empty() {
-        say(format_args!("told again: {}", join(unack)));
+        eprint(format_args!("told again: {}", join(unack)));
     }
     Ok(())
 }

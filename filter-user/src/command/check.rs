@@ -119,14 +119,14 @@ impl Answer {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Question {
+struct Query {
     range: IpNet,
     /// Whether it was written as a range.
     is_range: bool,
     note: Option<String>,
 }
 
-impl Question {
+impl Query {
     /// Parses an address, one with a port, or a range. The error is the refusal and its hint.
     fn parse(text: &str) -> Result<Self, (String, String)> {
         let of = |address: IpAddr, note: Option<String>| {
@@ -187,10 +187,10 @@ impl Question {
             words.retain(|word| *word != "-");
             words.splice(place..place, read);
         }
-        let (mut questions, mut refusals) = (Vec::new(), Vec::new());
+        let (mut queries, mut refusals) = (Vec::new(), Vec::new());
         for word in words {
             if word == ME {
-                questions.push(Self {
+                queries.push(Self {
                     range: me()?.into(),
                     is_range: false,
                     note: None,
@@ -198,20 +198,20 @@ impl Question {
                 continue;
             }
             match Self::parse(word) {
-                Ok(question) => questions.push(question),
+                Ok(query) => queries.push(query),
                 Err(refusal) => refusals.push(refusal),
             }
         }
         if !refusals.is_empty() {
             return Err(InputErrors::new(refusals).into());
         }
-        if questions.is_empty() {
+        if queries.is_empty() {
             return Err(UserError::input(
                 "check: standard input names no address",
                 "write one or more on a line, with spaces or commas in between",
             ));
         }
-        Ok(questions)
+        Ok(queries)
     }
 
     /// The answer before the policy is read.
@@ -234,7 +234,7 @@ impl Question {
 }
 
 /// The content of a slot's maps for a question.
-struct Found {
+struct Lookup {
     /// The prefixes that contain it, the longest first.
     around: Vec<Prefix>,
     /// The unexpired ranges inside of it, if no prefix that contains it is unexpired.
@@ -243,20 +243,20 @@ struct Found {
     in_table: bool,
 }
 
-impl Found {
+impl Lookup {
     fn read(
         maps: &Maps,
         slot: Slot,
-        question: &Question,
+        query: &Query,
         all: Option<&Prefixes>,
         now: &Clocks,
     ) -> Result<Self> {
-        let range = question.range;
+        let range = query.range;
         let mut around = maps.around(slot, range.addr(), now)?;
         around.retain(|prefix| prefix.range.prefix_len() <= range.prefix_len());
         let authorized = around.first().is_some_and(|prefix| prefix.lives(now.wall));
         let inside = match all {
-            Some(all) if question.is_range && !authorized => {
+            Some(all) if query.is_range && !authorized => {
                 let alive = all.iter().filter(|prefix| prefix.lives(now.wall));
                 let ranges = alive.map(|prefix| prefix.range);
                 IpNet::aggregate(&ranges.filter(|inner| range.contains(inner)).collect())
@@ -281,10 +281,10 @@ impl Found {
         })
     }
 
-    /// The answer to `question` in `mode`. `entries` are those of the ranges file.
-    fn answer(&self, question: &Question, mode: u8, entries: &[Entry], now: Timestamp) -> Answer {
-        let mut answer = question.answer();
-        if question.range.addr().is_loopback() {
+    /// The answer to `query` in `mode`. `entries` are those of the ranges file.
+    fn answer(&self, query: &Query, mode: u8, entries: &[Entry], now: Timestamp) -> Answer {
+        let mut answer = query.answer();
+        if query.range.addr().is_loopback() {
             (answer.allowed, answer.verdict) = (true, "not_filtered");
             return answer;
         }
@@ -303,7 +303,7 @@ impl Found {
             .or(around.first())
             .filter(|_| authorized);
         let entry = authorizing.and_then(entry_of);
-        let whole = authorized || self.inside.first() == Some(&question.range);
+        let whole = authorized || self.inside.first() == Some(&query.range);
         answer.contradiction = !self.in_table && mode != Mode::Off as u8;
         answer.verdict = if mode == Mode::Off as u8 || (whole && self.in_table) {
             "pass"
@@ -327,24 +327,27 @@ impl Found {
 }
 
 pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
-    let questions = Question::all(sources)?;
+    let queries = Query::all(sources)?;
     let maps = context.attached_maps()?;
     // The verdict needs only the kernel. Without a readable file just the comments are missing.
     let list = known_list(context, Some(&maps)).ok().flatten();
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let now = Clocks::now()?;
-    let ranges = questions.iter().any(|question| question.is_range);
-    let (mode, found) = maps.read_consistent(|slot| {
+    let ranges = queries.iter().any(|query| query.is_range);
+    let (mode, lookups) = maps.read_consistent(|slot| {
         let all = ranges.then(|| maps.sources(slot, &now)).transpose()?;
-        let found = questions
+        let lookups = queries
             .iter()
-            .map(|question| Found::read(&maps, slot, question, all.as_ref(), &now));
-        Ok((maps.record(slot)?.mode, found.collect::<Result<Vec<_>>>()?))
+            .map(|query| Lookup::read(&maps, slot, query, all.as_ref(), &now));
+        Ok((
+            maps.record(slot)?.mode,
+            lookups.collect::<Result<Vec<_>>>()?,
+        ))
     })?;
-    let results: Vec<Answer> = questions
+    let results: Vec<Answer> = queries
         .iter()
-        .zip(found)
-        .map(|(question, found)| found.answer(question, mode, entries, now.wall))
+        .zip(lookups)
+        .map(|(query, lookups)| lookups.answer(query, mode, entries, now.wall))
         .collect();
     let report = Report { results };
     context.global.output.write(&report)?;

@@ -9,7 +9,7 @@ use crate::{
     cli::PolicyArgs,
     config::{Row, Settings},
     context::Context,
-    ui::output::{say, table},
+    ui::output::{eprint, table},
 };
 
 #[derive(Serialize)]
@@ -46,13 +46,13 @@ fn as_in_file(value: &serde_json::Value) -> String {
 pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     let file = &context.file;
     if !file.exists {
-        say(format_args!(
+        eprint(format_args!(
             "note: there is no config file `{}`",
             file.path
         ));
     }
     if args.authorized_ip_ranges.is_some() {
-        say(
+        eprint(
             "note: `--authorized-ip-ranges` is no setting: it changes the ranges file once, as `apifence ranges set` does",
         );
     }
@@ -60,7 +60,7 @@ pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     match in_force(context) {
         Ok(Some(have)) => config.keep(&have, file.exists),
         Ok(None) => {}
-        Err(error) => say(format_args!(
+        Err(error) => eprint(format_args!(
             "note: {error:#}: what would stay as it is in force is shown as the default"
         )),
     }

@@ -12,14 +12,14 @@ use crate::{
         build::keep_in_force,
         proposal::cause,
         recovery::{Waiting, recover},
-        transaction::clear_up,
+        transaction::clean_up,
     },
     clock::Clocks,
     context::Context,
     kernel::bpf::Maps,
     policy::{Prefix, author::Author},
     store::{Draft, History, PolicyMark, TrialStore, WriterLock, read_ranges},
-    ui::{error::UserError, output::say},
+    ui::{error::UserError, output::eprint},
 };
 
 #[derive(Serialize)]
@@ -53,16 +53,16 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     } else {
         confirm(context, &mut maps, &waiting)?
     };
-    say(format_args!("confirmed: {} in the list", confirmed.ranges));
+    eprint(format_args!("confirmed: {} in the list", confirmed.ranges));
     if record.mode != before.mode {
-        say(match record.mode {
+        eprint(match record.mode {
             mode if mode == Mode::Enforce as u8 => "the mode is enforce",
             mode if mode == Mode::Monitor as u8 => crate::change::words::MONITOR,
             _ => "warning: the list is switched off (`disabled`): everyone passes",
         });
     }
     if let Err(error) = context.global.output.result(&confirmed) {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {}: the change is confirmed",
             cause(&error)
         ));
@@ -72,10 +72,10 @@ pub(super) fn run(context: &Context) -> Result<u8> {
         let path = &context.global.ranges_file;
         History::of(path).record(&Author::of_this_process());
         if let Ok(Some(file)) = read_ranges(path) {
-            Draft::settle(&context.config.state_dir, path, &file);
+            Draft::delete_applied(&context.config.state_dir, path, &file);
         }
     }
-    clear_up(&mut maps);
+    clean_up(&mut maps);
     Ok(0)
 }
 
@@ -114,14 +114,14 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     let committed = waiting
         .pending
         .commit()
-        .inspect_err(|_| unmark(maps, waiting))?;
+        .inspect_err(|_| clear_confirmed(maps, waiting))?;
     if let Err(error) = maps.select(waiting.slot) {
         waiting.pending.take_back(committed)?;
-        unmark(maps, waiting);
+        clear_confirmed(maps, waiting);
         return Err(error);
     }
     if edited {
-        say(
+        eprint(
             "warning: the ranges file was edited during the trial, and the confirmed list replaces it: the edit is number 1 in `apifence ranges history`",
         );
     }
@@ -131,14 +131,14 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
 /// Records that the operator confirmed the edit: `run` does not put it on trial again.
 fn record_confirmed(context: &Context, mark: &PolicyMark) {
     if let Err(error) = TrialStore::new(&context.config.state_dir).confirm(mark) {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {error:#}: after a reboot the edit would be on trial again"
         ));
     }
 }
 
 /// Undoes the mark after a failure: the change still waits for its confirmation.
-fn unmark(maps: &mut Maps, waiting: &Waiting) {
+fn clear_confirmed(maps: &mut Maps, waiting: &Waiting) {
     // The first failure is the one to report. While the list is pending, the mark has no effect.
     let _ = maps.mark(waiting.slot, false);
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::editor::{Editor, ask, is_answered};
+use super::editor::{Editor, has_terminal, prompt};
 use crate::{
     change::list_editor::ListEditor,
     cli::{ChangeArgs, EditArgs},
@@ -17,7 +17,7 @@ use crate::{
     store::{Draft, Input, Staged, is_same_list, written},
     ui::{
         error::{EXIT_INPUT, UserError, errno},
-        output::{say, tell},
+        output::{eprint, report_error},
     },
 };
 
@@ -37,8 +37,8 @@ pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
             Ok(End::Again) => continue,
             Ok(End::Stopped) => (EXIT_INPUT, None),
             Err(error) => (
-                tell(&error),
-                ask(
+                report_error(&error),
+                prompt(
                     "e: edit again, q: quit and keep the edit (Enter: q)",
                     &['q', 'e'],
                 ),
@@ -116,7 +116,7 @@ impl<'a> Edit<'a> {
         };
         if kept.is_some_and(|kept| !is_same_list(&kept, &self.base)) {
             let since = written(self.draft.path()).unwrap_or(Timestamp::UNIX_EPOCH);
-            say(format_args!(
+            eprint(format_args!(
                 "note: going on with the edit of {}, which is not in force (`apifence ranges edit --discard` begins anew)",
                 to_second(since)
             ));
@@ -127,7 +127,7 @@ impl<'a> Edit<'a> {
                 .map_err(explain)?
                 .unwrap_or_else(|| now.clone());
             // Without a terminal it is reported once, after the editor closes.
-            if self.base != now && is_answered() {
+            if self.base != now && has_terminal() {
                 self.report_concurrent_edit(&now);
             }
             return Ok(());
@@ -187,7 +187,7 @@ impl<'a> Edit<'a> {
         };
         if self.is_unedited() || is_same_list(&text, &self.base) {
             self.draft.forget();
-            say("nothing was edited: nothing changed");
+            eprint("nothing was edited: nothing changed");
             let answer = Unedited { edited: false };
             self.context.global.output.result(&answer)?;
             return Ok(End::Done(0));
@@ -199,13 +199,13 @@ impl<'a> Edit<'a> {
         while now != self.base {
             drop(writer);
             self.report_concurrent_edit(&now);
-            if !is_answered() {
+            if !has_terminal() {
                 return Err(UserError::input(
                     "edit ranges: the edit would take back what somebody else changed, and nobody is at a terminal to ask",
                     "`apifence ranges edit` at a terminal asks, `--discard` begins anew; nothing changed",
                 ));
             }
-            let answer = ask(
+            let answer = prompt(
                 "e: edit again, y: replace what the file says now (it stays in the history), q: quit and keep the edit (Enter: q)",
                 &['q', 'e', 'y'],
             );
@@ -229,7 +229,7 @@ impl<'a> Edit<'a> {
             if let Ok(now) = read(path) {
                 let _ = self.draft.rebase(&now);
             }
-            say(format_args!(
+            eprint(format_args!(
                 "on trial for {} s: try a new connection, then `apifence confirm` keeps the list; without it `apifence ranges edit` goes on with the edit",
                 within.as_secs()
             ));
@@ -262,14 +262,14 @@ impl<'a> Edit<'a> {
             .zip(list(now))
             .map(|(before, now)| Difference::new(before.entries(), now.entries()));
         let what = difference.map_or_else(String::new, |difference| format!(": {difference}"));
-        say(format_args!(
+        eprint(format_args!(
             "warning: the ranges file was changed since you began to edit it{what}; your edit does not have that"
         ));
     }
 
     /// Reports where the edit is kept.
     fn report_draft(&self) {
-        say(format_args!(
+        eprint(format_args!(
             "note: the edit is kept in `{}`: `apifence ranges edit` goes on with it, `--discard` begins anew",
             self.draft.path().display()
         ));

@@ -15,7 +15,7 @@ use nix::sys::{
     termios::{FlushArg, SetArg, Termios, tcflush, tcgetattr, tcsetattr},
 };
 
-use crate::ui::{error::UserError, output::say};
+use crate::ui::{error::UserError, output::eprint};
 
 /// The variables that name an editor, in order of precedence.
 const VARIABLES: [&str; 3] = ["SUDO_EDITOR", "VISUAL", "EDITOR"];
@@ -151,19 +151,19 @@ impl Drop for Quiet {
 }
 
 /// Whether a person can answer a question at the terminal.
-pub(super) fn is_answered() -> bool {
+pub(super) fn has_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Asks for one of `keys`; Enter alone means the first. `None` without a terminal.
-pub(super) fn ask(question: &str, keys: &[char]) -> Option<char> {
-    if !is_answered() {
+pub(super) fn prompt(question: &str, keys: &[char]) -> Option<char> {
+    if !has_terminal() {
         return None;
     }
     // Discard keys that were pressed before the question.
     let _ = tcflush(io::stdin(), FlushArg::TCIFLUSH);
     loop {
-        say(question);
+        eprint(question);
         let mut line = String::new();
         if matches!(io::stdin().read_line(&mut line), Err(_) | Ok(0)) {
             return None;

@@ -18,7 +18,7 @@ use crate::{
         bpf::{DropReport, ReportBatch, ReportReader, StartAt},
         net::rtnetlink,
     },
-    ui::output::{Output, is_closed, say},
+    ui::output::{Output, eprint, is_closed},
     view::event::{Event, InterfaceNames, milliseconds},
 };
 
@@ -72,7 +72,7 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         printer.show(&reader.poll()?)?;
         return Ok(0);
     }
-    say("packets that are refused, as they come; ctrl-c ends it");
+    eprint("packets that are refused, as they come; ctrl-c ends it");
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {

@@ -17,7 +17,7 @@ struct Explained {
     warnings: Vec<Explanation>,
     /// Whether the text output has one line per code.
     #[serde(skip)]
-    in_short: bool,
+    short: bool,
 }
 
 #[derive(Serialize)]
@@ -89,7 +89,7 @@ fn wrapped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.in_short {
+        if !self.short {
             return self.warnings.iter().try_for_each(|one| one.fmt(f));
         }
         let row = |one: &Explanation| {
@@ -115,7 +115,7 @@ pub(super) fn run(context: &Context, code: Option<&str>) -> Result<u8> {
     };
     context.global.output.write(&Explained {
         warnings: codes.into_iter().map(Explanation::of).collect(),
-        in_short: code.is_none(),
+        short: code.is_none(),
     })?;
     Ok(0)
 }

@@ -46,7 +46,7 @@ impl fmt::Display for Report {
                 Some(ranges) => ranges.to_string(),
             };
             let change = row.change.as_ref().map(ToString::to_string);
-            let by = row.by.as_ref().map(Author::in_short);
+            let by = row.by.as_ref().map(Author::short);
             vec![
                 row.number.to_string(),
                 row.written

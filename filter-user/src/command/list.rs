@@ -17,7 +17,7 @@ use crate::{
     store::{Pending, read_ranges},
     ui::{
         error::UserError,
-        output::{say, table},
+        output::{eprint, table},
     },
     view::policy::{origin_labels, report_trial},
 };
@@ -106,7 +106,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
         (_, Ok(list)) => list,
         // The kernel has the ranges; only the comments are missing.
         (Some(_), Err(error)) => {
-            say(format_args!("warning: {error:#}"));
+            eprint(format_args!("warning: {error:#}"));
             None
         }
         (None, Err(error)) => return Err(error),
@@ -115,7 +115,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
     let mut ranges = match &maps {
         Some(maps) => in_force(maps, entries)?,
         None => {
-            say("note: no filter is attached; this is the ranges file");
+            eprint("note: no filter is attached; this is the ranges file");
             in_file(list.as_ref() != Some(&List::Off), entries)
         }
     };
@@ -135,7 +135,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
 
 /// The file's form of the list in force: the pending list during a trial.
 pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Option<List>> {
-    if context.lost_list() {
+    if context.is_list_unknown() {
         return Err(UserError::input(
             "read ranges file: the config file may name it, and cannot be read",
             "`apifence config` says what is wrong; or name it with `--ranges-file`",
@@ -215,7 +215,7 @@ fn keep_unused(rows: &mut Vec<Row>, time: Timestamp) {
         })
         .count();
     if unknown > 0 {
-        say(format_args!(
+        eprint(format_args!(
             "note: {unknown} entries were not seen, and are not counted that long yet: they are left out"
         ));
     }

@@ -10,7 +10,7 @@ use crate::{
     cli::Cli,
     ui::{
         error::{UserError, errno},
-        output::print_own,
+        output::print_unescaped,
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn completions(shell: Shell) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "apifence", &mut script);
-    print_own(&String::from_utf8_lossy(&script))?;
+    print_unescaped(&String::from_utf8_lossy(&script))?;
     Ok(0)
 }
 
@@ -30,7 +30,7 @@ pub(super) fn man(directory: Option<&Path>) -> Result<u8> {
             clap_mangen::Man::new(Cli::command())
                 .render(&mut page)
                 .context("write manual page")?;
-            print_own(&String::from_utf8_lossy(&page))?;
+            print_unescaped(&String::from_utf8_lossy(&page))?;
         }
         Some(directory) => {
             clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {

@@ -40,7 +40,7 @@ use crate::{
     ranges::Grouping,
     store::WatchLock,
     top,
-    ui::output::say_logs,
+    ui::output::init_logger,
 };
 
 /// Runs the command; `matches` also has the source of each value. Returns the exit code.
@@ -59,7 +59,7 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
         config,
         file,
     };
-    say_logs(context.global.verbose);
+    init_logger(context.global.verbose);
     // The worker thread of `run` serves metrics while a long list is put in force.
     let mut builder = match cli.command {
         Command::Run { .. } => tokio::runtime::Builder::new_multi_thread(),

@@ -13,9 +13,9 @@ use crate::{
     change::{
         build::{is_kept, known_list, policy},
         impact::{Impact, assess},
-        proposal::{ListChange, Proposal, made},
+        proposal::{ListChange, Proposal, exit_status},
         recovery::recover,
-        transaction::{Transaction, clear_up},
+        transaction::{Transaction, clean_up},
     },
     cli::ChangeArgs,
     config::{Config, PolicyMode, Row, Settings},
@@ -23,7 +23,7 @@ use crate::{
     kernel::{bpf::Maps, links::strays::strays_at_rest},
     ranges::{List, RangesFile},
     store::{WatchLock, Watcher, WriterLock},
-    ui::{error::UserError, output::say, progress::Progress},
+    ui::{error::UserError, output::eprint, progress::Progress},
 };
 
 /// The result of the command.
@@ -49,7 +49,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
             None => context.nothing_attached(),
         });
     }
-    refuse_said_otherwise(context, mode)?;
+    refuse_overridden(context, mode)?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut maps = context.attached_maps()?;
     if let Some(waiting) = recover(context, &mut maps)? {
@@ -69,7 +69,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         confirm_until,
     };
     if settings == have {
-        say(match mode {
+        eprint(match mode {
             PolicyMode::Enforce => "already enforcing: nothing to change",
             PolicyMode::Monitor => "already in monitor mode: nothing to change",
         });
@@ -100,21 +100,21 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         ..Transaction::begin(context, &maps, &policy)?
     };
     let until = change.put_in_force(&mut maps, &Progress::start())?;
-    tell(&maps, mode, until)?;
+    report_mode(&maps, mode, until)?;
     if !is_kept(basis) {
-        say("note: the list in force is not one of the files: a reboot does not keep this mode");
+        eprint("note: the list in force is not one of the files: a reboot does not keep this mode");
     }
     let told = context.global.output.result(&changed(proposal, until));
-    clear_up(&mut maps);
-    Ok(made(told))
+    clean_up(&mut maps);
+    Ok(exit_status(told))
 }
 
 /// Reports the new mode.
-fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
+fn report_mode(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
     if maps.record(maps.active_slot()?)?.mode == Mode::Off as u8 {
-        say("warning: the list is switched off (`disabled`): everyone passes in any mode");
+        eprint("warning: the list is switched off (`disabled`): everyone passes in any mode");
     } else {
-        say(match mode {
+        eprint(match mode {
             PolicyMode::Enforce => "enforcing: what is not authorized is dropped from now on",
             PolicyMode::Monitor => {
                 "monitoring: nothing is dropped from now on; what `enforce` would drop is counted"
@@ -122,7 +122,7 @@ fn tell(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
         });
     }
     if let Some(until) = until {
-        say(format_args!(
+        eprint(format_args!(
             "in force until {until}: then the mode before returns by itself, unless you run `apifence confirm`"
         ));
     }
@@ -138,7 +138,7 @@ fn with_mode(context: &Context, have: &Settings, mode: PolicyMode) -> Settings {
         mode_waits: false,
         ..have.clone()
     };
-    if row(&context.file.said).source == "file" {
+    if row(&context.file.config).source == "file" {
         settings.from_file.insert(KEY.to_owned());
     } else {
         settings.from_file.remove(KEY);
@@ -194,12 +194,12 @@ fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
 /// Refuses a mode that would not last. Within a second `run` restores the mode of the config file,
 /// its flags and its environment. Without `run`, the next `attach` or boot restores the mode of the
 /// config file.
-fn refuse_said_otherwise(context: &Context, mode: PolicyMode) -> Result<()> {
+fn refuse_overridden(context: &Context, mode: PolicyMode) -> Result<()> {
     let Some(watcher) = WatchLock::watcher(&context.pins.watch())? else {
-        refuse_row(&row(&context.file.said), mode, None)?;
+        refuse_row(&row(&context.file.config), mode, None)?;
         let own = row(&context.config);
-        if own.source == "environment" && !says(&own, mode) {
-            say(format_args!(
+        if own.source == "environment" && !has_mode(&own, mode) {
+            eprint(format_args!(
                 "warning: {} is {}: the next `apifence attach` in this environment goes by that",
                 own.origin, own.value
             ));
@@ -210,25 +210,25 @@ fn refuse_said_otherwise(context: &Context, mode: PolicyMode) -> Result<()> {
         Some(Ok((config, file))) => {
             refuse_row(&row(&config), mode, Some(&watcher))?;
             // The mode of a file that is broken now stays in force if it was read before.
-            refuse_row(&row(&file.said), mode, Some(&watcher))
+            refuse_row(&row(&file.config), mode, Some(&watcher))
         }
         _ => {
-            say(format_args!(
+            eprint(format_args!(
                 "warning: what {watcher} was started with cannot be read: flags of it that say `mode` undo this"
             ));
-            refuse_row(&row(&context.file.said), mode, Some(&watcher))
+            refuse_row(&row(&context.file.config), mode, Some(&watcher))
         }
     }
 }
 
-fn says(row: &Row, mode: PolicyMode) -> bool {
+fn has_mode(row: &Row, mode: PolicyMode) -> bool {
     row.value == mode.name()
 }
 
 /// Refuses `mode` if `row`, from a file, the environment or a flag, holds another one.
 fn refuse_row(row: &Row, mode: PolicyMode, watcher: Option<&Watcher>) -> Result<()> {
     let is_said = ["file", "environment", "flag"].contains(&row.source);
-    if !is_said || says(row, mode) {
+    if !is_said || has_mode(row, mode) {
         return Ok(());
     }
     let name = mode.name();

@@ -12,7 +12,7 @@ use crate::{
     change::{
         build::{refused, typed_list, with_me},
         list_editor::ListEditor,
-        proposal::made,
+        proposal::exit_status,
         words::first_lines,
     },
     cli::RangesCommand,
@@ -21,7 +21,7 @@ use crate::{
     store::{History, HistoryEntry, Input},
     ui::{
         error::UserError,
-        output::{Output, print, say},
+        output::{Output, eprint, print},
         progress::Progress,
     },
 };
@@ -87,7 +87,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
                 .file()?
                 .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
             if expires.is_none() {
-                expiry_notes(&file, &listed, now).iter().for_each(say);
+                expiry_notes(&file, &listed, now).iter().for_each(eprint);
             }
             file.add(edits, now);
             writer.change(&file, &change)
@@ -112,33 +112,33 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
         }
         RangesCommand::Rollback { number, change } => {
             let mut writer = ListEditor::new(context)?;
-            if number.is_none() && change.dry_run && writer.waits() {
+            if number.is_none() && change.dry_run && writer.has_pending() {
                 if context.global.output == Output::Text {
                     print(
                         "the change on trial would be taken back: what was before would be in force again",
                     )?;
                 }
-                say("dry run: nothing changed");
+                eprint("dry run: nothing changed");
                 return Ok(0);
             }
-            if number.is_none() && writer.take_back()? {
-                say("taken back: what was before is in force again");
-                let done = made(
+            if number.is_none() && writer.roll_back()? {
+                eprint("taken back: what was before is in force again");
+                let done = exit_status(
                     context
                         .global
                         .output
-                        .result(&TakenBack { taken_back: true }),
+                        .result(&RolledBack { taken_back: true }),
                 );
-                writer.clear_up();
+                writer.clean_up();
                 return Ok(done);
             }
             if number.is_none()
                 && let Some(since) = writer.lapsed()?
             {
-                say(format_args!(
+                eprint(format_args!(
                     "nothing to take back: the last change was not confirmed, and took itself back at {since}\nhint: `apifence ranges rollback 1` goes one list further back"
                 ));
-                let nothing = TakenBack { taken_back: false };
+                let nothing = RolledBack { taken_back: false };
                 context.global.output.result(&nothing)?;
                 return Ok(0);
             }
@@ -151,7 +151,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
 
 /// The result of taking back a provisional change.
 #[derive(Serialize)]
-struct TakenBack {
+struct RolledBack {
     /// False if it was rolled back before.
     taken_back: bool,
 }

@@ -31,7 +31,7 @@ use crate::{
     },
     policy::{Difference, Prefixes, author::Author},
     ranges::List,
-    ui::{error::InputErrors, output::say},
+    ui::{error::InputErrors, output::eprint},
     view::policy::{Provisional, headline, state},
     warnings::{Warning, node, sorted},
 };
@@ -108,7 +108,7 @@ impl fmt::Display for Status {
             )?;
             let applied = self.applied_at.as_deref().unwrap_or("an unknown time");
             let by = self.applied_by.as_ref();
-            let by = by.map_or_else(String::new, |by| format!(", by {}", by.in_short()));
+            let by = by.map_or_else(String::new, |by| format!(", by {}", by.short()));
             writeln!(
                 f,
                 "generation    {}, in force since {applied}{by}",
@@ -230,46 +230,46 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     }
     let (known, unreadable) = node::acknowledged(context);
     if let Some(error) = unreadable {
-        say(format_args!("warning: {error:#}: every warning is told"));
+        eprint(format_args!("warning: {error:#}: every warning is told"));
     }
     status.warnings = sorted(status.warnings, &known);
     if context.global.verbose {
-        say(format_args!("pins in `{}`", context.pins.root().display()));
+        eprint(format_args!("pins in `{}`", context.pins.root().display()));
     }
     context.global.output.write(&status)?;
     if !args.check {
         return Ok(0);
     }
-    let complaints = complaints(context, &status)?;
-    for complaint in &complaints {
-        say(format_args!("not guarded as the files say: {complaint}"));
+    let problems = problems(context, &status)?;
+    for problem in &problems {
+        eprint(format_args!("not guarded as the files say: {problem}"));
     }
-    Ok(u8::from(!complaints.is_empty()))
+    Ok(u8::from(!problems.is_empty()))
 }
 
 /// Why the node may not be guarded as its files say, as `/readyz` of `run` answers; empty if it is.
-fn complaints(context: &Context, status: &Status) -> Result<Vec<String>> {
-    let mut complaints = Vec::new();
+fn problems(context: &Context, status: &Status) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
     if ["detached", "unknown"].contains(&status.state) {
-        complaints.push(headline(status.state, ""));
+        problems.push(headline(status.state, ""));
     }
     if let Some(source) = status.policy_source
         && source != Basis::Files.label()
     {
-        complaints.push(format!(
+        problems.push(format!(
             "the files are not in force: the policy comes from `{source}`"
         ));
     }
     let drift = status.drift.iter();
-    complaints.extend(drift.map(|drift| format!("drift: {drift}")));
+    problems.extend(drift.map(|drift| format!("drift: {drift}")));
     let guarded = |name: &str| {
         let mut guards = status.interfaces.iter();
         guards.any(|guard| guard.guarded && guard.interface == name)
     };
     let wanted = node::wanted(context, &status.interfaces)?;
     let unguarded = wanted.iter().filter(|name| !guarded(name));
-    complaints.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
-    Ok(complaints)
+    problems.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
+    Ok(problems)
 }
 
 fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
@@ -324,7 +324,7 @@ fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
         }
     }
     // The list is known only if the file's path is.
-    if context.lost_list() {
+    if context.is_list_unknown() {
         return Ok(());
     }
     match known_list(context, Some(maps)) {

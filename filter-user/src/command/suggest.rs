@@ -13,7 +13,7 @@ use crate::{
     context::Context,
     kernel::bpf::read_monitored_sources,
     ranges::{Grouping, group, parse_range},
-    ui::output::say,
+    ui::output::eprint,
 };
 
 #[derive(Serialize)]
@@ -89,7 +89,7 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
         .collect();
     let suggestions = Suggestions { ranges };
     if impossible > 0 {
-        say(format!(
+        eprint(format!(
             "left out: {impossible} {} that no packet can rightly come from",
             plural(impossible as u64, "address", "addresses")
         ));
@@ -97,7 +97,7 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
     if suggestions.ranges.is_empty() {
         let monitoring =
             maps.read_consistent(|slot| maps.record(slot))?.mode == Mode::Monitor as u8;
-        say(if monitoring {
+        eprint(if monitoring {
             "nobody was seen who is not authorized"
         } else {
             "nobody was seen who is not authorized; only `--mode monitor` remembers whom it would refuse"

@@ -94,7 +94,7 @@ impl SettingChange {
 
     /// The effect, if it needs `--force`: it opens more than the value shows, or drops sources that
     /// were authorized without the list.
-    pub fn danger(&self) -> Option<String> {
+    pub fn risk(&self) -> Option<String> {
         match &self.effect {
             None | Some(Effect::DropsNothing) => None,
             Some(effect) => Some(effect.to_string()),

@@ -20,7 +20,7 @@ const PREFIX: &str = "APIFENCE_";
 /// Our variables that are not empty.
 #[derive(Debug, Default)]
 pub struct Environment {
-    said: BTreeMap<String, OsString>,
+    variables: BTreeMap<String, OsString>,
 }
 
 impl Environment {
@@ -34,13 +34,13 @@ impl Environment {
             says.then_some((name, value))
         });
         Self {
-            said: ours.collect(),
+            variables: ours.collect(),
         }
     }
 
     /// The value of the variable `name`.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.said.get(name).map(OsString::as_os_str)
+        self.variables.get(name).map(OsString::as_os_str)
     }
 
     /// The variable for `key`, and its value: the variable of `argument`, or the one named after
@@ -51,10 +51,10 @@ impl Environment {
         key: &str,
     ) -> Result<Option<(&'a str, &'a OsStr)>, InputError> {
         let names = names(argument, key);
-        let mut said = names
+        let mut variables = names
             .iter()
-            .filter_map(|name| self.said.get_key_value(name));
-        match (said.next(), said.next()) {
+            .filter_map(|name| self.variables.get_key_value(name));
+        match (variables.next(), variables.next()) {
             (Some((one, first)), Some((other, second))) if first != second => Err(InputError {
                 cause: format!("{one} and {other} differ, and mean the same setting"),
                 hint: format!("unset {other}"),
@@ -71,7 +71,7 @@ impl Environment {
             .collect();
         names.push(format!("{PREFIX}CONFIG"));
         let bare: Vec<&str> = names.iter().map(|name| &name[PREFIX.len()..]).collect();
-        let unknown = self.said.keys().filter(|name| !names.contains(name));
+        let unknown = self.variables.keys().filter(|name| !names.contains(name));
         unknown
             .map(|name| {
                 let rest = &name[PREFIX.len()..];

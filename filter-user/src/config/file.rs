@@ -17,20 +17,20 @@ impl Config {
     ///
     /// Returns the faults, each with its hint, in the order of the lines.
     pub fn read_file(&mut self, path: &str, text: &str) -> Vec<(String, String)> {
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         let mut keys = BTreeSet::new();
-        let mut settings = self.each_mut();
+        let mut settings = self.iter_mut();
         for (first, piece) in pieces(text) {
             let line = |offset: usize| first + piece[..offset].matches('\n').count();
             let mut refuse = |line: usize, InputError { cause, hint }| {
-                wrong.push((line, format!("{path}:{line}: {cause}"), hint));
+                errors.push((line, format!("{path}:{line}: {cause}"), hint));
             };
             let table = match DeTable::parse(&piece) {
                 Ok(table) => table.into_inner(),
                 Err(error) => {
                     for setting in &mut settings {
                         if mentions(&piece, setting.row().key) {
-                            setting.doubt();
+                            setting.mark_unreadable();
                         }
                     }
                     // An error about something missing points to the end of the last word, not to
@@ -65,7 +65,7 @@ impl Config {
                         }
                     }
                     Some(setting) => {
-                        setting.doubt();
+                        setting.mark_unreadable();
                         refuse(
                             at,
                             refusal(
@@ -77,17 +77,17 @@ impl Config {
                 }
             }
         }
-        wrong.sort_by_key(|(line, ..)| *line);
-        wrong
+        errors.sort_by_key(|(line, ..)| *line);
+        errors
             .into_iter()
             .map(|(_, cause, hint)| (cause, hint))
             .collect()
     }
 
     /// Marks every setting as unreadable: a file that cannot be read may set any of them.
-    pub fn doubt_all(&mut self) {
-        for setting in self.each_mut() {
-            setting.doubt();
+    pub fn mark_all_unreadable(&mut self) {
+        for setting in self.iter_mut() {
+            setting.mark_unreadable();
         }
     }
 }

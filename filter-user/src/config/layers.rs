@@ -36,12 +36,12 @@ macro_rules! settings {
         }
 
         impl Config {
-            fn each(&self) -> impl Iterator<Item = &dyn Layered> {
-                [$(&self.$key as &dyn Layered),*].into_iter()
+            fn iter(&self) -> impl Iterator<Item = &dyn AnySetting> {
+                [$(&self.$key as &dyn AnySetting),*].into_iter()
             }
 
             /// The settings one by one, in display order.
-            pub(super) fn each_mut(&mut self) -> Vec<&mut dyn Layered> {
+            pub(super) fn iter_mut(&mut self) -> Vec<&mut dyn AnySetting> {
                 vec![$(&mut self.$key),*]
             }
         }
@@ -94,14 +94,14 @@ settings! {
 impl Config {
     /// The settings as they are shown.
     pub fn rows(&self) -> Vec<Row> {
-        self.each().map(Layered::row).collect()
+        self.iter().map(AnySetting::row).collect()
     }
 
     /// Whether the config file or the environment has an unreadable value for one of `keys`, and no
     /// higher layer overrides it.
-    pub fn doubts(&self, keys: &[&str]) -> bool {
-        self.each()
-            .any(|setting| setting.is_doubtful() && keys.contains(&setting.row().key))
+    pub fn has_unreadable(&self, keys: &[&str]) -> bool {
+        self.iter()
+            .any(|setting| setting.is_unreadable() && keys.contains(&setting.row().key))
     }
 
     /// The settings if the file or the environment is broken: no part of the policy in it may be
@@ -109,7 +109,7 @@ impl Config {
     #[must_use]
     pub fn without_policy(self) -> Self {
         let mut bare = Self::default();
-        bare.doubt_all();
+        bare.mark_all_unreadable();
         Self {
             ranges_file: self.ranges_file,
             bpffs: self.bpffs,
@@ -132,10 +132,10 @@ impl Config {
         command: &clap::Command,
         matches: &ArgMatches,
         environment: &Environment,
-    ) -> Wrong {
-        let mut wrong = Wrong::default();
+    ) -> TypedErrors {
+        let mut errors = TypedErrors::default();
         let mut known = Vec::new();
-        for setting in self.each_mut() {
+        for setting in self.iter_mut() {
             let key = setting.row().key;
             let argument = argument(command, key);
             known.push((argument, key));
@@ -143,7 +143,7 @@ impl Config {
             if has_flag && matches.value_source(key) == Some(ValueSource::CommandLine) {
                 let flag = argument.get_long().unwrap_or_default();
                 let refusals = setting.take(matches, Origin::Flag(flag.to_owned()));
-                wrong.flags.extend(named(&format!("--{flag}"), refusals));
+                errors.flags.extend(named(&format!("--{flag}"), refusals));
                 continue;
             }
             let (name, refusals) = match environment.find(argument, key) {
@@ -158,13 +158,13 @@ impl Config {
                 },
             };
             if !refusals.is_empty() {
-                setting.doubt();
+                setting.mark_unreadable();
             }
             let place = format!("environment {name}");
-            wrong.environment.extend(named(place.trim_end(), refusals));
+            errors.environment.extend(named(place.trim_end(), refusals));
         }
-        wrong.environment.extend(environment.unknown(&known));
-        wrong
+        errors.environment.extend(environment.unknown(&known));
+        errors
     }
 
     /// The settings of a policy.
@@ -191,7 +191,7 @@ impl Config {
 
     /// The keys that the config file sets, now or before it was removed.
     fn keys_of_file(&self) -> BTreeSet<String> {
-        self.each()
+        self.iter()
             .filter(|setting| setting.is_from_file())
             .map(|setting| setting.row().key.to_owned())
             .collect()
@@ -237,7 +237,7 @@ fn sorted(ranges: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
 
 /// The faults of the command line and the environment, each with its hint.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Wrong {
+pub struct TypedErrors {
     /// Faults of flags.
     pub flags: Vec<(String, String)>,
     /// Faults of the environment.
@@ -301,22 +301,22 @@ impl<T> Deref for Setting<T> {
 }
 
 /// A setting of any type.
-pub(super) trait Layered {
+pub(super) trait AnySetting {
     /// Replaces the default by the file's value; returns the faults.
     fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> ValueErrors;
     /// Replaces the earlier value by the typed one; returns the faults.
     fn take(&mut self, matches: &ArgMatches, origin: Origin) -> Vec<InputError>;
     /// Marks the value in the file or the environment as unreadable.
-    fn doubt(&mut self);
+    fn mark_unreadable(&mut self);
     /// Whether an unreadable value applies, without an override from a higher layer.
-    fn is_doubtful(&self) -> bool;
+    fn is_unreadable(&self) -> bool;
     /// Whether its value comes from the config file.
     fn is_from_file(&self) -> bool;
     /// The row for display.
     fn row(&self) -> Row;
 }
 
-impl<T: Value> Layered for Setting<T> {
+impl<T: Value> AnySetting for Setting<T> {
     fn read(&mut self, value: &Spanned<DeValue<'_>>, origin: Origin) -> ValueErrors {
         match T::from_toml(self.key, value) {
             Ok(value) => {
@@ -324,7 +324,7 @@ impl<T: Value> Layered for Setting<T> {
                 ValueErrors::new()
             }
             Err(misfits) => {
-                self.doubt();
+                self.mark_unreadable();
                 misfits
             }
         }
@@ -340,11 +340,11 @@ impl<T: Value> Layered for Setting<T> {
         }
     }
 
-    fn doubt(&mut self) {
+    fn mark_unreadable(&mut self) {
         self.unreadable = true;
     }
 
-    fn is_doubtful(&self) -> bool {
+    fn is_unreadable(&self) -> bool {
         self.unreadable
     }
 

@@ -8,7 +8,7 @@ use clap::{ArgMatches, CommandFactory as _};
 
 use super::{
     Config, Environment,
-    layers::{Origin, Wrong},
+    layers::{Origin, TypedErrors},
 };
 use crate::cli::Cli;
 
@@ -23,8 +23,8 @@ fn matches(words: &[&str]) -> ArgMatches {
 
 /// Applies the flags, which are valid, to `config`.
 fn typed_into(config: &mut Config, flags: &[&str]) {
-    let wrong = config.read_typed(&Cli::command(), &matches(flags), &Environment::default());
-    assert_eq!(wrong, Wrong::default());
+    let errors = config.read_typed(&Cli::command(), &matches(flags), &Environment::default());
+    assert_eq!(errors, TypedErrors::default());
 }
 
 /// The value of `key` in `config`, and its origin.
@@ -37,8 +37,8 @@ fn row_of(config: &Config, key: &str) -> (String, String) {
 /// The causes of all faults in `text`, and the settings that could be read.
 fn read(text: &str) -> (Vec<String>, Config) {
     let mut config = Config::default();
-    let wrong = config.read_file("F", text);
-    (wrong.into_iter().map(|(cause, _)| cause).collect(), config)
+    let errors = config.read_file("F", text);
+    (errors.into_iter().map(|(cause, _)| cause).collect(), config)
 }
 
 fn values(config: &Config) -> Vec<(&'static str, serde_json::Value)> {
@@ -48,8 +48,8 @@ fn values(config: &Config) -> Vec<(&'static str, serde_json::Value)> {
 
 #[test]
 fn the_example_changes_nothing_as_it_is_and_with_every_line_uncommented() {
-    let (wrong, config) = read(EXAMPLE);
-    assert_eq!(wrong, [""; 0]);
+    let (errors, config) = read(EXAMPLE);
+    assert_eq!(errors, [""; 0]);
     assert!(config.rows().iter().all(|row| row.source == "default"));
 
     let uncommented: String = EXAMPLE
@@ -59,8 +59,8 @@ fn the_example_changes_nothing_as_it_is_and_with_every_line_uncommented() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let (wrong, config) = read(&uncommented);
-    assert_eq!(wrong, [""; 0]);
+    let (errors, config) = read(&uncommented);
+    assert_eq!(errors, [""; 0]);
     assert_eq!(values(&config), values(&Config::default()));
     for row in config.rows() {
         assert_eq!(row.source, "file", "`{}` is not in the example", row.key);
@@ -71,7 +71,7 @@ fn the_example_changes_nothing_as_it_is_and_with_every_line_uncommented() {
 fn the_defaults_that_help_shows_are_those_that_hold() {
     let matches = matches(&[]);
     let mut config = Config::default();
-    for setting in config.each_mut() {
+    for setting in config.iter_mut() {
         let refusals = setting.take(&matches, Origin::Default);
         assert_eq!(refusals, []);
     }
@@ -93,20 +93,20 @@ fn every_setting_has_a_flag_and_a_variable() {
 
 #[test]
 fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
-    let (wrong, mut config) =
+    let (errors, mut config) =
         read("# ours\nports = [443]\n\nmax_ranges = 1_000\nmode = 'monitor'\n");
-    assert_eq!(wrong, [""; 0]);
+    assert_eq!(errors, [""; 0]);
     let flags = ["--port", "6443,8443", "--no-node-addresses", "-v"];
     typed_into(&mut config, &flags);
-    let say = |key, value: &str, origin: &str| {
+    let assert_row = |key, value: &str, origin: &str| {
         assert_eq!(row_of(&config, key), (value.to_owned(), origin.to_owned()));
     };
-    say("ports", "[6443,8443]", "flag --port");
-    say("node_addresses", "false", "flag --no-node-addresses");
-    say("verbose", "true", "flag --verbose");
-    say("max_ranges", "1000", "F:4");
-    say("mode", "\"monitor\"", "F:5");
-    say("xdp_mode", "\"auto\"", "default");
+    assert_row("ports", "[6443,8443]", "flag --port");
+    assert_row("node_addresses", "false", "flag --no-node-addresses");
+    assert_row("verbose", "true", "flag --verbose");
+    assert_row("max_ranges", "1000", "F:4");
+    assert_row("mode", "\"monitor\"", "F:5");
+    assert_row("xdp_mode", "\"auto\"", "default");
 }
 
 #[test]
@@ -124,10 +124,10 @@ fn an_empty_flag_takes_a_list_back() {
 fn the_lines_of_a_string_are_not_settings_where_another_setting_is_broken() {
     for quotes in ["\"\"\"", "'''"] {
         for end in [quotes, ""] {
-            let (wrong, config) = read(&format!(
+            let (errors, config) = read(&format!(
                 "ports = [443\nnote = {quotes}\nmode = 'monitor'\n{end}\n"
             ));
-            assert!(!wrong.is_empty());
+            assert!(!errors.is_empty());
             let mode = row_of(&config, "mode");
             assert_eq!(mode.0, "\"enforce\"", "{mode:?}");
         }
@@ -136,7 +136,7 @@ fn the_lines_of_a_string_are_not_settings_where_another_setting_is_broken() {
 
 #[test]
 fn one_mistake_is_one_complaint_and_hides_no_other() {
-    let (wrong, config) = read(
+    let (errors, config) = read(
         "max_ranges 5\n\
          mode = enforce\n\
          cluster_cidrs = [\n  '10.0.0.0/8'\n  '11.0.0.0/8'\n]\n\
@@ -147,14 +147,14 @@ fn one_mistake_is_one_complaint_and_hides_no_other() {
          verbose = 1\n\
          output = \"json\n",
     );
-    let lines: Vec<&str> = wrong
+    let lines: Vec<&str> = errors
         .iter()
         .map(|cause| cause.split(": ").next().unwrap_or_default())
         .collect();
     assert_eq!(
         lines,
         ["F:1", "F:2", "F:4", "F:7", "F:9", "F:10", "F:11", "F:12"],
-        "{wrong:#?}"
+        "{errors:#?}"
     );
     assert_eq!(row_of(&config, "bpffs").1, "F:8");
     for key in [
@@ -165,46 +165,46 @@ fn one_mistake_is_one_complaint_and_hides_no_other() {
         "output",
         "verbose",
     ] {
-        assert!(config.doubts(&[key]), "{key}");
+        assert!(config.has_unreadable(&[key]), "{key}");
         assert_eq!(row_of(&config, key).1, "default");
     }
-    assert!(!config.doubts(&["bpffs", "ranges_file", "destinations"]));
+    assert!(!config.has_unreadable(&["bpffs", "ranges_file", "destinations"]));
 }
 
 #[test]
 fn a_flag_overrides_an_unreadable_value() {
     let (_, mut config) = read("bpffs = /x\nranges_file = 3\n");
     typed_into(&mut config, &["--bpffs", "/x"]);
-    assert!(!config.doubts(&["bpffs"]));
-    assert!(config.doubts(&["bpffs", "ranges_file"]));
-    assert!(!config.doubts(&["output"]));
+    assert!(!config.has_unreadable(&["bpffs"]));
+    assert!(config.has_unreadable(&["bpffs", "ranges_file"]));
+    assert!(!config.has_unreadable(&["output"]));
 }
 
 #[test]
 fn a_key_that_is_set_twice_is_unreadable() {
-    let (wrong, config) = read("bpffs = '/a'\nbpffs = '/b'\n");
-    assert_eq!(wrong, ["F:2: `bpffs` is set twice"]);
-    assert!(config.doubts(&["bpffs"]));
+    let (errors, config) = read("bpffs = '/a'\nbpffs = '/b'\n");
+    assert_eq!(errors, ["F:2: `bpffs` is set twice"]);
+    assert!(config.has_unreadable(&["bpffs"]));
 }
 
 #[test]
 fn a_file_of_another_format_leaves_no_setting_unreadable() {
-    let (wrong, config) = read(&"10.0.0.0/8\n".repeat(10_000));
-    assert_eq!(wrong.len(), 10_000);
-    assert!(!config.doubts(&["bpffs"]));
+    let (errors, config) = read(&"10.0.0.0/8\n".repeat(10_000));
+    assert_eq!(errors.len(), 10_000);
+    assert!(!config.has_unreadable(&["bpffs"]));
 }
 
 #[test]
 fn an_error_leaves_settings_with_similar_keys_and_comments_alone() {
     let (_, config) = read("xdp_mode = # bpffs\nmode = 'monitor'\n");
-    assert!(config.doubts(&["xdp_mode"]));
-    assert!(!config.doubts(&["mode", "bpffs"]));
+    assert!(config.has_unreadable(&["xdp_mode"]));
+    assert!(!config.has_unreadable(&["mode", "bpffs"]));
 }
 
 #[test]
 fn keys_of_a_table_are_not_settings() {
-    let (wrong, config) = read("verbose\n[policy]\nmode = 'monitor'\n");
-    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    let (errors, config) = read("verbose\n[policy]\nmode = 'monitor'\n");
+    assert_eq!(errors.len(), 2, "{errors:?}");
     assert_eq!(row_of(&config, "mode").1, "default");
 }
 
@@ -222,8 +222,8 @@ fn no_text_is_too_strange() {
         "x=\"\u{1F600}",
         "é\n",
     ] {
-        let (wrong, _) = read(text);
-        assert!(wrong.len() < 5, "{text:?}: {wrong:?}");
+        let (errors, _) = read(text);
+        assert!(errors.len() < 5, "{text:?}: {errors:?}");
     }
     let mut random = 1_u32;
     for _ in 0..2_000 {

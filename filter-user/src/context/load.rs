@@ -10,7 +10,7 @@ use crate::{
     cli::{Cli, Command, RangesCommand},
     config::{Config, Environment, Settings, join},
     store::{ConfigText, FileStamp, read_config, refuse_other_writers},
-    ui::{error::InputErrors, output::say},
+    ui::{error::InputErrors, output::eprint},
 };
 
 /// The config file as it was read.
@@ -22,17 +22,17 @@ pub(crate) struct ConfigFile {
     pub(crate) seen: FileStamp,
     pub(crate) exists: bool,
     /// Its settings, over the defaults.
-    pub(crate) said: Config,
+    pub(crate) config: Config,
     /// Its errors, each with its hint. For `run` they include those of the environment.
-    pub(crate) wrong: Vec<(String, String)>,
+    pub(crate) errors: Vec<(String, String)>,
 }
 
 impl ConfigFile {
     /// How the file differs from the settings in force, `have`, and from the guarded interfaces.
     /// Settings that the file does not name cannot differ. A broken file gives several sentences.
     pub(crate) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
-        if !self.wrong.is_empty() {
-            let mut lines = InputErrors::new(self.wrong.clone()).causes();
+        if !self.errors.is_empty() {
+            let mut lines = InputErrors::new(self.errors.clone()).causes();
             lines.push(
                 "the config file is broken: the next `apifence attach` refuses it, and what is in force stays in force; `apifence config` says how to mend it"
                     .to_owned(),
@@ -42,12 +42,12 @@ impl ConfigFile {
         let Some(have) = have else {
             return Vec::new();
         };
-        let changes = self.said.over(have, self.exists).changes_from(have);
+        let changes = self.config.over(have, self.exists).changes_from(have);
         let mut changes: Vec<String> = changes
             .iter()
             .map(|change| change.text().to_owned())
             .collect();
-        let want: BTreeSet<&str> = self.said.interfaces.iter().map(String::as_str).collect();
+        let want: BTreeSet<&str> = self.config.interfaces.iter().map(String::as_str).collect();
         // `attach` keeps guarded interfaces that the file does not name, so they do not differ.
         if want.iter().any(|name| !guarded.contains(name)) {
             changes.push(format!("interfaces {} (was {})", join(want), join(guarded)));
@@ -147,11 +147,11 @@ fn load_in(
     };
     let path = path.display().to_string();
     let exists = !matches!(text, ConfigText::Absent);
-    let wrong = match text {
+    let errors = match text {
         ConfigText::Absent => Vec::new(),
         ConfigText::Text(text) => config.read_file(&path, &text),
         ConfigText::Unreadable(why) => {
-            config.doubt_all();
+            config.mark_all_unreadable();
             vec![(
                 format!("read config file `{path}`: {why}"),
                 "what is in force stays in force; without the file the defaults hold".to_owned(),
@@ -162,8 +162,8 @@ fn load_in(
         path,
         seen,
         exists,
-        said: config.clone(),
-        wrong,
+        config: config.clone(),
+        errors,
     };
     let needed = required_settings(&cli.command);
     let typed = config.read_typed(&Cli::command(), matches, &environment);
@@ -171,14 +171,14 @@ fn load_in(
     // The first errors are shown, so those of the command line come first.
     let mut refusals = typed.flags;
     refusals.extend(match needed {
-        None => [&file.wrong[..], &typed.environment].concat(),
+        None => [&file.errors[..], &typed.environment].concat(),
         Some(keys) => unreadable_settings(&config, &file, keys),
     });
     if !refusals.is_empty() {
         return Err(InputErrors::new(refusals).into());
     }
     if is_run {
-        let is_broken = !(file.wrong.is_empty() && typed.environment.is_empty());
+        let is_broken = !(file.errors.is_empty() && typed.environment.is_empty());
         if is_broken {
             config = config.without_policy();
             // A broken variable counts like a broken file: the intended values of others are
@@ -191,9 +191,9 @@ fn load_in(
             config.read_typed(&Cli::command(), matches, &environment);
         }
         // `run` reports them itself, once.
-        file.wrong.extend(typed.environment);
+        file.errors.extend(typed.environment);
         if let Err(error) = refuse_other_writers(Path::new(&file.path)) {
-            file.wrong.push((
+            file.errors.push((
                 format!("{error:#}"),
                 "`chown root` and `chmod go-w` it".to_owned(),
             ));
@@ -201,14 +201,14 @@ fn load_in(
         return Ok((config, file));
     }
     for (cause, hint) in &typed.environment {
-        say(format_args!("warning: {cause}: it is left out ({hint})"));
+        eprint(format_args!("warning: {cause}: it is left out ({hint})"));
     }
     // `status` shows it among its data.
-    if !file.wrong.is_empty() && !matches!(cli.command, Command::Status { .. }) {
-        for cause in InputErrors::new(file.wrong.clone()).causes() {
-            say(format_args!("warning: {cause}"));
+    if !file.errors.is_empty() && !matches!(cli.command, Command::Status { .. }) {
+        for cause in InputErrors::new(file.errors.clone()).causes() {
+            eprint(format_args!("warning: {cause}"));
         }
-        say(
+        eprint(
             "warning: the settings are broken, and only what can be read of them holds here; `apifence config` says how to correct them",
         );
     }
@@ -220,7 +220,7 @@ fn unreadable_settings(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec
     let unreadable: Vec<&str> = keys
         .iter()
         .copied()
-        .filter(|key| config.doubts(&[key]))
+        .filter(|key| config.has_unreadable(&[key]))
         .collect();
     if unreadable.is_empty() {
         return Vec::new();
@@ -237,7 +237,7 @@ fn unreadable_settings(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec
         ),
         format!("mend the file, or give {}", flags.join(" and ")),
     );
-    let mut refusals = file.wrong.clone();
+    let mut refusals = file.errors.clone();
     // Put it among those that are shown.
     refusals.insert(refusals.len().min(InputErrors::SHOWN - 1), needed);
     refusals

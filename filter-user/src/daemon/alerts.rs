@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ui::{
     error::{InputErrors, UserError},
-    output::say,
+    output::eprint,
 };
 
 /// The reported problems, by the matter they concern.
@@ -18,8 +18,8 @@ impl Alerts {
     pub(crate) fn raise(&mut self, matter: &str, error: &anyhow::Error) {
         let sentence = sentence(error);
         if self.raised.get(matter) != Some(&sentence) {
-            lines(error).iter().for_each(say);
-            say("note: what is in force stays in force");
+            lines(error).iter().for_each(eprint);
+            eprint("note: what is in force stays in force");
             self.raised.insert(matter.to_owned(), sentence);
         }
     }
@@ -27,7 +27,7 @@ impl Alerts {
     /// The matter is in order; if an alert was raised, `order` is reported.
     pub(crate) fn clear(&mut self, matter: &str, order: &str) {
         if self.raised.remove(matter).is_some() {
-            say(format_args!("note: {order} again"));
+            eprint(format_args!("note: {order} again"));
         }
     }
 

@@ -6,7 +6,7 @@
 mod drift;
 mod in_force;
 mod interfaces;
-mod news;
+mod messages;
 mod state;
 mod trial;
 
@@ -36,11 +36,11 @@ use crate::{
     codes::Code,
     context::{Context, load},
     kernel::net::decapsulation,
-    metrics::{Health, Loop, Turns},
+    metrics::{Health, Heartbeats, Loop},
     store::{AcknowledgedStore, WatchedFile},
     ui::{
         error::{InputErrors, UserError},
-        output::say,
+        output::eprint,
         visible::visible_in_line,
     },
     warnings::node,
@@ -57,7 +57,7 @@ const MINUTE: u64 = 60;
 /// several, one after the other.
 const STABLE: Duration = Duration::from_secs(1);
 /// The pause before a failed change is tried again without an event.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// How long another writer may hold the lock before that is reported.
 const WRITER: Duration = Duration::from_secs(30);
 
@@ -69,7 +69,7 @@ const ACKNOWLEDGED: &str = "acknowledgements";
 pub(crate) struct Channels {
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) health: watch::Sender<Health>,
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     /// The facts that the policy in force was compiled from, if this process compiled it.
     pub(crate) compiled: Option<Compiled>,
     pub(crate) requests: mpsc::Receiver<Request>,
@@ -87,34 +87,40 @@ pub(crate) fn follow(
     let Channels {
         wanted,
         health,
-        turns,
+        heartbeats,
         compiled,
         requests,
     } = channels;
     let follower = Follower {
         context: context.clone(),
         matches: Arc::new(matches.clone()),
-        decapsulation: decapsulation::Watch::open()?,
+        decapsulation: decapsulation::Subscription::open()?,
         wanted,
         health,
-        turns,
+        heartbeats,
         config_file: WatchedFile::since((*context.file.path).into(), context.file.seen),
         ranges_file: WatchedFile::new(context.global.ranges_file.clone()),
-        has_config: context.file.wrong.is_empty(),
-        known: compiled.map_or_else(Known::default, |Compiled { node, ahead }| Known {
-            node: Some(node),
-            ahead,
-            ..Known::default()
-        }),
+        has_config: context.file.errors.is_empty(),
+        known: compiled.map_or_else(
+            Known::default,
+            |Compiled {
+                 node,
+                 wall_minus_boot,
+             }| Known {
+                node: Some(node),
+                wall_minus_boot,
+                ..Known::default()
+            },
+        ),
         open: None,
         dirty: true,
         not_before: None,
         blocked: None,
         hold_after_rollback: false,
-        tried: None,
+        last_trial: None,
         interfaces_pending: false,
-        asked: false,
-        touched: false,
+        reload_requested: false,
+        files_changed: false,
         alerts: Alerts::default(),
         warned: BTreeSet::new(),
         ranges: node::Ranges::default(),
@@ -138,7 +144,7 @@ impl Follower {
             }
         }
         if !self.has_config {
-            self.config_is_broken();
+            self.report_broken_config();
         }
         let mut tick = 0_u64;
         let mut next = Instant::now();
@@ -164,7 +170,7 @@ impl Follower {
             if now >= next {
                 self.check(tick % THOROUGH == THOROUGH - 1);
                 if self.acknowledged.changed() {
-                    self.acknowledged.reading();
+                    self.acknowledged.mark_read();
                     self.warnings_due = true;
                 }
                 if tick.is_multiple_of(MINUTE) || self.warnings_due {
@@ -173,24 +179,24 @@ impl Follower {
                 }
                 tick += 1;
                 // A file that is being written is checked again soon, until it is stable.
-                let moves = self.config_file.moves() || self.ranges_file.moves();
-                next = Instant::now() + if moves { SOON } else { PERIOD };
+                let is_changing = self.config_file.is_changing() || self.ranges_file.is_changing();
+                next = Instant::now() + if is_changing { SOON } else { PERIOD };
             }
         }
     }
 
     /// Reads both files again, changed or not.
     fn reload(&mut self) {
-        self.asked = true;
-        self.config_file.reading();
-        self.ranges_file.reading();
+        self.reload_requested = true;
+        self.config_file.mark_read();
+        self.ranges_file.mark_read();
         self.follow_config();
         self.force_check();
         let before = self.known.generation;
         self.check(true);
         let is_broken = self.alerts.has("config") || self.alerts.has("policy");
         if !is_broken && self.known.generation == before {
-            say("note: reloaded: nothing to change");
+            eprint("note: reloaded: nothing to change");
         }
     }
 
@@ -199,22 +205,22 @@ impl Follower {
         self.dirty = true;
         self.not_before = None;
         self.hold_after_rollback = false;
-        self.touched = true;
+        self.files_changed = true;
     }
 
     /// Checks for a difference and removes it. A `thorough` check also reads the node's addresses.
     fn check(&mut self, thorough: bool) {
-        self.turns.turn(Loop::Follower);
+        self.heartbeats.beat(Loop::Follower);
         if self.config_file.changed() {
-            self.config_file.reading();
+            self.config_file.mark_read();
             self.follow_config();
             self.force_check();
         }
         if self.ranges_file.changed() {
-            self.ranges_file.reading();
+            self.ranges_file.mark_read();
             self.force_check();
         }
-        if self.interfaces_pending && (self.touched || thorough) {
+        if self.interfaces_pending && (self.files_changed || thorough) {
             self.offer_interfaces();
         }
         self.mark_dirty(thorough);
@@ -234,10 +240,10 @@ impl Follower {
                 // If the config file cannot be read, the files are not in force completely.
                 if !self.alerts.has("config") && !self.alerts.has(INTERFACES) {
                     let is_of_files = self.known.basis == Basis::Files;
-                    let first = self.known.first.clone();
+                    let first = self.known.deferral.clone();
                     self.health.send_modify(|health| {
                         if is_of_files || first.is_some() {
-                            health.instead = first;
+                            health.fallback = first;
                         }
                         health.reloaded(None);
                     });
@@ -259,7 +265,7 @@ impl Follower {
             Err(error) => {
                 self.report_failure(&error);
                 self.dirty = true;
-                self.not_before = Some(Instant::now() + PATIENCE);
+                self.not_before = Some(Instant::now() + RETRY_PAUSE);
             }
         }
         self.summarize();
@@ -271,7 +277,7 @@ impl Follower {
             .context("read flags")
             .and_then(|cli| load::load(&cli, &self.matches));
         match loaded {
-            Ok((config, file)) if file.wrong.is_empty() => {
+            Ok((config, file)) if file.errors.is_empty() => {
                 let own = [
                     *config.bpffs != *self.context.config.bpffs,
                     *config.state_dir != *self.context.config.state_dir,
@@ -279,7 +285,7 @@ impl Follower {
                     *config.metrics_listen != *self.context.config.metrics_listen,
                 ];
                 if own.contains(&true) {
-                    say(
+                    eprint(
                         "note: `bpffs`, `state_dir`, `ranges_file` and `metrics_listen` are read when `run` starts: start it again",
                     );
                 }
@@ -291,18 +297,18 @@ impl Follower {
             }
             Ok((_, file)) => {
                 self.context.file = file;
-                self.config_is_broken();
+                self.report_broken_config();
             }
-            Err(error) => self.config_fails(&error),
+            Err(error) => self.report_config_error(&error),
         }
     }
 
-    fn config_is_broken(&mut self) {
-        let refusals = InputErrors::new(self.context.file.wrong.clone());
-        self.config_fails(&refusals.into());
+    fn report_broken_config(&mut self) {
+        let refusals = InputErrors::new(self.context.file.errors.clone());
+        self.report_config_error(&refusals.into());
     }
 
-    fn config_fails(&mut self, error: &anyhow::Error) {
+    fn report_config_error(&mut self, error: &anyhow::Error) {
         self.alerts.raise("config", error);
         self.health
             .send_modify(|health| health.reloaded(Some(sentence(error))));
@@ -332,7 +338,7 @@ impl Follower {
                 continue;
             }
             if !self.warned.contains(&warning.key()) {
-                say(&warning);
+                eprint(&warning);
             }
             now.insert(warning.key());
         }
@@ -350,10 +356,10 @@ impl Follower {
             .open_maps()
             .and_then(|maps| maps.read_consistent(|slot| maps.record(slot)).ok());
         let in_force = || record.map(|record| format!("generation {} in force", record.generation));
-        let complaint = self.alerts.first().map(str::to_owned);
-        let summary = complaint
+        let problem = self.alerts.first().map(str::to_owned);
+        let summary = problem
             .or_else(|| self.health.borrow().drift.clone())
-            .or_else(|| self.health.borrow().instead.clone())
+            .or_else(|| self.health.borrow().fallback.clone())
             .or_else(in_force)
             .unwrap_or_else(|| "nothing is in force".to_owned());
         let summary = visible_in_line(&summary).into_owned();

@@ -43,7 +43,7 @@ use crate::{
     },
     metrics::Loop,
     store::WatchLock,
-    ui::output::say,
+    ui::output::eprint,
 };
 
 /// How often the links are checked: the kernel sends no message when a link is detached by hand.
@@ -55,7 +55,7 @@ const THOROUGH: u64 = 40;
 /// Periods between two reads of the default routes.
 const ROUTES: u64 = 150;
 /// The pause before an interface that could not be guarded is tried again without an event.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Descriptors reserved for everything else: files, sockets, and the maps of a changing policy.
 const SPARE: u64 = 64;
@@ -86,10 +86,10 @@ pub(crate) fn start(shared: Shared, lock: WatchLock) -> Result<JoinHandle<()>> {
         known: BTreeMap::new(),
         missing: BTreeSet::new(),
         alerts: Alerts::default(),
-        troubles: BTreeMap::new(),
+        faults: BTreeMap::new(),
         retry: None,
         has_started: false,
-        seen: Instant::now(),
+        last_check: Instant::now(),
     };
     thread::Builder::new()
         .name("guard".to_owned())
@@ -102,7 +102,7 @@ impl Guard {
         // Guard the present interfaces first. Then verify the programs for every kind of interface
         // that may come. The verifier takes some tenths of a second, in which no kernel message is
         // read, so this belongs to the start.
-        self.turn(true);
+        self.check(true);
         let verified = self
             .load()
             .and_then(|()| self.program.as_mut().map_or(Ok(()), Program::verify));
@@ -117,7 +117,7 @@ impl Guard {
                 self.shared.wanted.mark_unchanged();
                 changes = self.subscribe();
                 self.routes = None;
-                self.turn(true);
+                self.check(true);
             }
             let wait = next.saturating_duration_since(Instant::now());
             let messages = match &mut changes {
@@ -130,7 +130,7 @@ impl Guard {
             if self.shared.stop.has_changed().unwrap_or(true) {
                 return;
             }
-            let concerns = self.concerns(messages);
+            let is_affected = self.is_affected(messages);
             let due = Instant::now() >= next;
             if due {
                 next = Instant::now() + PERIOD;
@@ -142,8 +142,8 @@ impl Guard {
                     self.record_result(PINS, pinned);
                 }
             }
-            if concerns || due {
-                self.turn(concerns || tick.is_multiple_of(THOROUGH));
+            if is_affected || due {
+                self.check(is_affected || tick.is_multiple_of(THOROUGH));
             }
             tick += u64::from(due);
         }
@@ -162,21 +162,21 @@ impl Guard {
 
     /// Whether a change may concern the wanted interfaces: pods' devices come and go all the time.
     /// Changes of addresses go to the follower.
-    fn concerns(&mut self, messages: Vec<Change>) -> bool {
-        let mut concerns = false;
+    fn is_affected(&mut self, messages: Vec<Change>) -> bool {
+        let mut is_affected = false;
         let mut addresses = false;
         {
             let names = &self.shared.wanted.borrow().names;
             for change in messages {
                 match change {
                     Change::Interface { ifindex, name } => {
-                        concerns |= names.contains(&name)
+                        is_affected |= names.contains(&name)
                             || self.held.contains_key(&ifindex)
                             || self.held.values().any(|held| held.name == name);
                     }
                     Change::DefaultRoute => {
                         self.routes = None;
-                        concerns = true;
+                        is_affected = true;
                     }
                     // Unguarded devices have link-local addresses, too, which do not matter.
                     Change::Address { ifindex, address } => {
@@ -184,7 +184,7 @@ impl Guard {
                     }
                     Change::Lost => {
                         self.routes = None;
-                        (concerns, addresses) = (true, true);
+                        (is_affected, addresses) = (true, true);
                     }
                 }
             }
@@ -193,16 +193,16 @@ impl Guard {
             // A send fails only when the process ends.
             let _ = self.shared.follower.send(Request::Addresses);
         }
-        concerns
+        is_affected
     }
 
     /// Checks every link, and guards interfaces that lost theirs, or all if `thorough`.
-    fn turn(&mut self, thorough: bool) {
-        self.shared.turns.turn(Loop::Guard);
+    fn check(&mut self, thorough: bool) {
+        self.shared.heartbeats.beat(Loop::Guard);
         let before = self.held.len();
         let pins = &self.shared.pins;
-        let (mut open, seen) = (Vec::new(), self.seen);
-        self.seen = Instant::now();
+        let (mut open, last_check) = (Vec::new(), self.last_check);
+        self.last_check = Instant::now();
         self.held.retain(|ifindex, held| {
             let attachment = match &held.link {
                 Some(link) => link.attachment(),
@@ -219,14 +219,14 @@ impl Guard {
         if thorough || lost || due {
             let done = self.guard_wanted();
             for held in open.iter().filter_map(|ifindex| self.held.get(ifindex)) {
-                say(format_args!(
+                eprint(format_args!(
                     "warning: somebody detached the filter from `{}`: the port was open there for {} ms at most",
                     held.name,
-                    seen.elapsed().as_millis()
+                    last_check.elapsed().as_millis()
                 ));
             }
             let waits = done.is_err() || !self.shared.health.borrow().refused.is_empty();
-            self.retry = waits.then(|| Instant::now() + PAUSE);
+            self.retry = waits.then(|| Instant::now() + RETRY_PAUSE);
             self.record_result(INTERFACES, done);
         }
     }
@@ -289,7 +289,7 @@ impl Guard {
                 if self.missing.insert(name.clone()) {
                     let other = other_name(name, &interfaces);
                     let what = other.unwrap_or_else(|| "it is guarded as soon as it comes".into());
-                    say(format_args!("`{name}` is not there: {what}"));
+                    eprint(format_args!("`{name}` is not there: {what}"));
                 }
             }
         }
@@ -320,13 +320,13 @@ impl Guard {
             });
         }
         if !new.is_empty() {
-            self.announce(&new);
+            self.report_guarded(&new);
         }
         Ok(())
     }
 
     /// Reports the newly guarded interfaces and their XDP modes.
-    fn announce(&mut self, new: &[(u32, String)]) {
+    fn report_guarded(&mut self, new: &[(u32, String)]) {
         let now = rtnetlink::interfaces().unwrap_or_default();
         for (ifindex, name) in new {
             let found = now.iter().find(|interface| interface.ifindex == *ifindex);
@@ -342,14 +342,14 @@ impl Guard {
                 Some(former) if !is_elsewhere(former) => " again",
                 _ => "",
             };
-            say(format_args!(
+            eprint(format_args!(
                 "guarding `{name}`{again} ({} XDP)",
                 xdp_mode.map_or("no", XdpAttachMode::label)
             ));
             if xdp_mode == Some(XdpAttachMode::Generic) {
                 let held = self.held.get(ifindex);
                 if let Some(refused) = held.and_then(|held| held.link.as_ref()?.refusal()) {
-                    say(format_args!("note: `{name}`: {refused}"));
+                    eprint(format_args!("note: `{name}`: {refused}"));
                 }
             }
         }
@@ -419,18 +419,18 @@ impl Guard {
         match result {
             Ok(()) => {
                 self.alerts.clear(matter, "that is in order");
-                self.troubles.remove(matter);
+                self.faults.remove(matter);
             }
             Err(error) => {
                 self.alerts.raise(matter, &error);
-                self.troubles.insert(matter, sentence(&error));
+                self.faults.insert(matter, sentence(&error));
             }
         }
-        let troubles: Vec<&str> = self.troubles.values().map(String::as_str).collect();
-        let trouble = troubles.join("; ");
+        let faults: Vec<&str> = self.faults.values().map(String::as_str).collect();
+        let fault = faults.join("; ");
         self.shared.health.send_if_modified(|health| {
-            let differs = health.trouble != trouble;
-            health.trouble = trouble;
+            let differs = health.fault != fault;
+            health.fault = fault;
             differs
         });
     }

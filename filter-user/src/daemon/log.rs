@@ -13,7 +13,7 @@ use super::{alerts::Alerts, logger::Logger};
 use crate::{
     context::Context,
     kernel::bpf::LogLines,
-    ui::output::{Output, say},
+    ui::output::{Output, eprint},
     view::stats::{self, Stats},
 };
 
@@ -108,7 +108,7 @@ impl Logs {
         let now = line(&stats);
         if now != self.last {
             match self.context.global.output {
-                Output::Text => say(&now),
+                Output::Text => eprint(&now),
                 json @ Output::Json => json.line(&stats)?,
             }
             self.last = now;

@@ -10,7 +10,7 @@ use super::drop_log::{LogLine, ReportLog};
 use crate::{
     context::Context,
     kernel::bpf::{ReportReader, StartAt},
-    ui::output::{Output, say},
+    ui::output::{Output, eprint},
     view::event::{Event, InterfaceNames, milliseconds},
 };
 
@@ -119,7 +119,7 @@ impl Logger {
                 },
             };
             match self.output {
-                Output::Text => say(&entry),
+                Output::Text => eprint(&entry),
                 json @ Output::Json => json.line(&entry)?,
             }
         }

@@ -27,11 +27,11 @@ use crate::{
     cli::PolicyArgs,
     context::Context,
     kernel::bpf::{Link, Program},
-    metrics::{Endpoint, Health, Turns},
+    metrics::{Endpoint, Health, Heartbeats},
     policy::Difference,
     ranges::RangesFile,
     store::{Staged, WatchLock, WriterLock, read_ranges},
-    ui::output::{say, write_behind},
+    ui::output::{eprint, write_behind},
 };
 
 /// The interval of the watchdog messages to the service manager.
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     let since = Timestamp::now();
     write_behind()?;
     raise_descriptors();
-    let turns = Arc::new(Turns::default());
+    let heartbeats = Arc::new(Heartbeats::default());
     let (health, watched) = watch::channel(Health::default());
     let mut signals = Signals::listen()?;
     context.pins.prepare()?;
@@ -67,7 +67,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         listen,
         context.pins.clone(),
         watched.clone(),
-        Arc::clone(&turns),
+        Arc::clone(&heartbeats),
     )?;
     let typed = typed_for_service(args).map_or(Ok(()), |text| write_typed(context, text));
     let starting = {
@@ -78,7 +78,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         started = starting => started.context("start")??,
         () = signals.end.received() => return Ok(0),
     };
-    health.send_modify(|health| health.instead = started.instead);
+    health.send_modify(|health| health.fallback = started.fallback);
 
     let (stop, stopped) = watch::channel(false);
     let (wanted, wanted_by_guard) = watch::channel(Wanted {
@@ -91,7 +91,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         pins: context.pins.clone(),
         wanted: wanted_by_guard,
         health: health.clone(),
-        turns: Arc::clone(&turns),
+        heartbeats: Arc::clone(&heartbeats),
         log: context.global.verbose.then(|| lines.clone()),
         follower: follower.clone(),
         stop: stopped,
@@ -99,7 +99,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     let channels = Channels {
         wanted,
         health,
-        turns: Arc::clone(&turns),
+        heartbeats: Arc::clone(&heartbeats),
         compiled: started.compiled,
         requests,
     };
@@ -110,7 +110,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         Logs::start(context, since, logged)?,
         guard(shared, lock)?,
     ];
-    serve(&mut signals, watched.clone(), &follower, &turns).await;
+    serve(&mut signals, watched.clone(), &follower, &heartbeats).await;
     notify(&[NotifyState::Stopping]);
 
     // The receivers may have ended, too.
@@ -122,7 +122,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         endpoint.close().await;
     }
     if !have_ended {
-        say(
+        eprint(
             "warning: a thread of this process did not end in time: the next command puts its work in order",
         );
         return Ok(0);
@@ -131,11 +131,11 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         return detach::run(context, &[]);
     }
     if context.global.verbose {
-        quiet(context)?;
+        stop_logging(context)?;
     }
     let guarded = &watched.borrow().guarded;
     let mut links = guarded.iter().map(|ifindex| context.pins.link(*ifindex));
-    say(if guarded.is_empty() {
+    eprint(if guarded.is_empty() {
         "leaving; no interface is guarded: the port is open to everyone"
     } else if links.all(|link| link.exists()) {
         "leaving; the filter stays on (`apifence detach` removes it)"
@@ -184,7 +184,7 @@ async fn serve(
     signals: &mut Signals,
     mut health: watch::Receiver<Health>,
     follower: &mpsc::Sender<Request>,
-    turns: &Turns,
+    heartbeats: &Heartbeats,
 ) {
     let Signals { end, hangup } = signals;
     let tried = health.wait_for(|health| health.started);
@@ -219,7 +219,7 @@ async fn serve(
             }
             _ = ticks.tick() => {
                 // The service manager restarts a process that cannot guard; the filter stays.
-                if turns.guard_stands().is_none() {
+                if heartbeats.guard_stall().is_none() {
                     notify(&[NotifyState::Watchdog]);
                 }
             }
@@ -236,7 +236,7 @@ fn write_typed(context: &Context, text: &str) -> Result<()> {
     let said = read_ranges(path).ok().flatten();
     if said.is_some() || path.exists() {
         let Some(said) = said.map(|file| file.list()) else {
-            say(format_args!(
+            eprint(format_args!(
                 "warning: the list of `--authorized-ip-ranges` is not used: `{}` is there, and cannot be read",
                 path.display()
             ));
@@ -244,7 +244,7 @@ fn write_typed(context: &Context, text: &str) -> Result<()> {
         };
         if said != list {
             let difference = Difference::new(list.entries(), said.entries());
-            say(format_args!(
+            eprint(format_args!(
                 "warning: `--authorized-ip-ranges` is another list than `{}`, which holds ({difference}): leave the flag out, or `apifence ranges set` its list",
                 path.display()
             ));
@@ -294,7 +294,7 @@ fn notify_reloading() {
 }
 
 /// Replaces the program with one without a log, which no process reads from now on.
-fn quiet(context: &Context) -> Result<()> {
+fn stop_logging(context: &Context) -> Result<()> {
     let mut silent = Program::load(&context.pins.maps(), false)?;
     for ifindex in context.pins.interfaces()? {
         let link = Link::open(&context.pins.link(ifindex))?;

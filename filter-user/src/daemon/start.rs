@@ -12,7 +12,7 @@ use crate::{
     change::{
         attach::prepare_maps,
         build::{examine, policy},
-        first::{unclear, unread},
+        first::{obstacle, unreadable_nat},
         impact::assess,
         transaction::Transaction,
         upgrade::other_settings,
@@ -32,7 +32,7 @@ use crate::{
     },
     ui::{
         error::{InputErrors, UserError},
-        output::say,
+        output::eprint,
         progress::Progress,
     },
 };
@@ -42,7 +42,7 @@ use crate::{
 const DISK: Duration = Duration::from_secs(2);
 
 /// The message while the first enforcement waits.
-const WAITS: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, a protected port belongs to somebody else, or nodes or administrators would be cut";
+const DEFERRED: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, a protected port belongs to somebody else, or nodes or administrators would be cut";
 
 /// The policy of a start.
 pub(crate) struct Start {
@@ -53,7 +53,7 @@ pub(crate) struct Start {
     pub(crate) xdp_mode: XdpMode,
     basis: Basis,
     /// The policy in place of the files, and why; `None` if the files are in force.
-    pub(crate) instead: Option<String>,
+    pub(crate) fallback: Option<String>,
     /// The other sources of the policy; `None` if it was in force already.
     pub(crate) compiled: Option<Compiled>,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Compiled {
     /// The node's addresses.
     pub(crate) node: Vec<IpNet>,
     /// The wall clock minus the boot clock, in nanoseconds: expiries are kept on the boot clock.
-    pub(crate) ahead: i128,
+    pub(crate) wall_minus_boot: i128,
 }
 
 /// Ensures that the kernel holds a policy before the filter is attached. A policy in force stays:
@@ -82,12 +82,12 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
         let record = maps.read_consistent(|slot| maps.record(slot))?;
         let basis = Basis::of(record.basis);
         let waits = maps.read_consistent(|slot| maps.settings(slot));
-        let instead = match waits {
-            Ok(settings) if settings.mode_waits => Some(WAITS.to_owned()),
-            _ => (basis != Basis::Files).then(|| said(basis, "since an earlier start")),
+        let fallback = match waits {
+            Ok(settings) if settings.mode_waits => Some(DEFERRED.to_owned()),
+            _ => (basis != Basis::Files).then(|| basis_message(basis, "since an earlier start")),
         };
-        tell_open(record.mode);
-        return Ok(Start { instead, ..start });
+        warn_if_open(record.mode);
+        return Ok(Start { fallback, ..start });
     }
     let interfaces = rtnetlink::interfaces()?;
     let routes = if start.interfaces.is_empty() {
@@ -102,34 +102,34 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     let guarded = guarded.map(|interface| interface.ifindex).collect();
     start.compiled = Some(Compiled {
         node: rtnetlink::node_addresses(&guarded)?,
-        ahead: Clocks::now()?.wall_minus_boot(),
+        wall_minus_boot: Clocks::now()?.wall_minus_boot(),
     });
     let mut policy = policy(&start.file.list(), &start.settings, &guarded)?;
     policy.basis = start.basis;
     let store = PolicyStore::new(&context.config.state_dir);
-    if let Some(unread) = unread(context, &policy, None) {
-        say(format_args!("note: {unread}"));
+    if let Some(unreadable_nat) = unreadable_nat(context, &policy, None) {
+        eprint(format_args!("note: {unreadable_nat}"));
     }
     // A boot opens nothing that was closed.
-    let waits = match store.has_enforced() {
+    let deferral = match store.has_enforced() {
         true => None,
         // The impact of a first enforcement has to be known. Until then: monitor mode.
-        false => waits(context, &policy, &guarded)
+        false => deferral(context, &policy, &guarded)
             .unwrap_or_else(|error| {
                 Some(format!(
                     "monitor mode: nothing is dropped yet: what enforcement would do cannot be told: {error:#}"
                 ))
             }),
     };
-    if let Some(instead) = waits {
+    if let Some(fallback) = deferral {
         (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
         start.settings = policy.settings.clone();
-        start.instead = Some(instead);
+        start.fallback = Some(fallback);
     }
-    match &start.instead {
-        Some(instead) => say(format_args!("warning: {instead}")),
-        None if start.file.list() == List::Off => tell_open(Mode::Off as u8),
-        None if start.settings.mode == PolicyMode::Monitor => tell_open(Mode::Monitor as u8),
+    match &start.fallback {
+        Some(fallback) => eprint(format_args!("warning: {fallback}")),
+        None if start.file.list() == List::Off => warn_if_open(Mode::Off as u8),
+        None if start.settings.mode == PolicyMode::Monitor => warn_if_open(Mode::Monitor as u8),
         None => {}
     }
     let mut maps = prepare_maps(context)?;
@@ -148,25 +148,25 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
 }
 
 /// The reason not to enforce `policy` at once, if it would be the first enforced one.
-fn waits(context: &Context, policy: &Policy, guarded: &BTreeSet<u32>) -> Result<Option<String>> {
-    if let Some(unclear) = unclear(context, policy, guarded, None)? {
-        return Ok(Some(unclear.instead()));
+fn deferral(context: &Context, policy: &Policy, guarded: &BTreeSet<u32>) -> Result<Option<String>> {
+    if let Some(obstacle) = obstacle(context, policy, guarded, None)? {
+        return Ok(Some(obstacle.fallback()));
     }
     if policy.mode() != Mode::Enforce || *context.config.on_cut == OnCut::Apply {
         return Ok(None);
     }
     // The files are followed from monitor mode, with the enforcement on trial.
     let impact = assess(context, None, policy, guarded)?;
-    let serious = impact.serious();
+    let serious = impact.lockout();
     Ok(serious.map(|reason| format!("monitor mode: nothing is dropped yet: {reason}")))
 }
 
 /// Warns that all packets pass, if that is so in `mode`.
-fn tell_open(mode: u8) {
+fn warn_if_open(mode: u8) {
     if mode == Mode::Off as u8 {
-        say("warning: enforcement is off: everyone passes");
+        eprint("warning: enforcement is off: everyone passes");
     } else if mode == Mode::Monitor as u8 {
-        say(MONITOR);
+        eprint(MONITOR);
     }
 }
 
@@ -184,8 +184,8 @@ struct Found {
     interfaces: Vec<String>,
     xdp_mode: XdpMode,
     /// Whether a broken config file may hold other interfaces, or another XDP mode.
-    doubts_interfaces: bool,
-    doubts_xdp_mode: bool,
+    interfaces_unreadable: bool,
+    xdp_mode_unreadable: bool,
     saved: Option<SavedPolicy>,
     /// The error in the saved policy.
     lost: Option<String>,
@@ -204,7 +204,7 @@ impl Found {
             Ok(saved) => (saved, None),
             Err(error) => (None, Some(sentence(&error))),
         };
-        let is_broken = !context.file.wrong.is_empty();
+        let is_broken = !context.file.errors.is_empty();
         // Settings without a value stay as before the boot. A broken file may hold a value.
         let settings = match &saved {
             Some(saved) => config.over(&saved.settings, !is_broken && context.file.exists),
@@ -227,18 +227,18 @@ impl Found {
             _ => false,
         };
         let has_enforced = store.has_enforced();
-        let is_certain = has_enforced || !context.file.said.doubts(&POLICY);
+        let is_certain = has_enforced || !context.file.config.has_unreadable(&POLICY);
         // Flags and environment name interfaces whatever the config file is like.
-        let doubts = |key| is_broken && config.doubts(&[key]);
+        let is_unreadable = |key| is_broken && config.has_unreadable(&[key]);
         Self {
             list,
             broken: is_broken.then(|| broken(context)),
             settings,
-            certain: is_certain.then(|| config.over(&context.file.said.settings(), false)),
+            certain: is_certain.then(|| config.over(&context.file.config.settings(), false)),
             interfaces: config.interfaces.to_vec(),
             xdp_mode: *config.xdp_mode,
-            doubts_interfaces: doubts("interfaces"),
-            doubts_xdp_mode: doubts("xdp_mode"),
+            interfaces_unreadable: is_unreadable("interfaces"),
+            xdp_mode_unreadable: is_unreadable("xdp_mode"),
             saved,
             lost,
             has_enforced,
@@ -257,7 +257,7 @@ fn choose(found: Found, last_good: impl FnOnce() -> Option<RangesFile>) -> Start
         interfaces: found.interfaces,
         xdp_mode: found.xdp_mode,
         basis: Basis::Files,
-        instead: None,
+        fallback: None,
         compiled: None,
     };
     let reason = match (found.list, found.broken) {
@@ -268,14 +268,14 @@ fn choose(found: Found, last_good: impl FnOnce() -> Option<RangesFile>) -> Start
             start.file = file;
             if let Some(lost) = found.lost {
                 start.basis = Basis::DefaultSettings;
-                start.instead = Some(said(start.basis, &lost));
+                start.fallback = Some(basis_message(start.basis, &lost));
             }
             return start;
         }
         (Ok(file), Some(broken)) if found.saved.is_none() && found.certain.is_some() => {
             start.file = file;
             start.settings = found.certain.unwrap_or(start.settings);
-            start.instead = Some(format!(
+            start.fallback = Some(format!(
                 "the list is in force, under the settings that could be read: {broken}"
             ));
             return start;
@@ -286,10 +286,10 @@ fn choose(found: Found, last_good: impl FnOnce() -> Option<RangesFile>) -> Start
     if let Some(saved) = found.saved {
         start.basis = Basis::LastInForce;
         start.file = saved.file;
-        if found.doubts_interfaces || start.interfaces.is_empty() {
+        if found.interfaces_unreadable || start.interfaces.is_empty() {
             start.interfaces = saved.interfaces;
         }
-        if found.doubts_xdp_mode {
+        if found.xdp_mode_unreadable {
             start.xdp_mode = saved.xdp_mode;
         }
     } else if let Some(file) = last_good() {
@@ -308,12 +308,12 @@ fn choose(found: Found, last_good: impl FnOnce() -> Option<RangesFile>) -> Start
         None => reason,
         Some(lost) => format!("{reason}; {lost}"),
     };
-    start.instead = Some(said(start.basis, &reason));
+    start.fallback = Some(basis_message(start.basis, &reason));
     start
 }
 
 /// The message for a policy of this basis.
-fn said(basis: Basis, why: &str) -> String {
+fn basis_message(basis: Basis, why: &str) -> String {
     match basis {
         Basis::Files => "the files are in force".to_owned(),
         Basis::LastInForce => format!("the policy last in force holds, not the files: {why}"),
@@ -344,7 +344,7 @@ const POLICY: [&str; 7] = [
 
 /// The error in the config file or the environment.
 fn broken(context: &Context) -> String {
-    sentence(&InputErrors::new(context.file.wrong.clone()).into())
+    sentence(&InputErrors::new(context.file.errors.clone()).into())
 }
 
 /// The list of the ranges file, if it is usable.
@@ -359,7 +359,7 @@ fn list(context: &Context, max_ranges: u32) -> Result<RangesFile> {
     })?;
     let list = file.list();
     examine(&list, max_ranges)?;
-    remarks(list.entries(), |_| true).iter().for_each(say);
+    remarks(list.entries(), |_| true).iter().for_each(eprint);
     Ok(file)
 }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 use netlink_packet_route::link::InfoKind;
 
 use super::{
-    nat::Way,
+    nat::Ingress,
     net::{interface::Interface, rtnetlink},
 };
 
@@ -19,7 +19,7 @@ pub struct Paths {
     own: BTreeSet<IpAddr>,
     /// Cache: the interface of the route to a client from an address of this node; `None` if it is
     /// not known.
-    asked: BTreeMap<(IpAddr, Option<IpAddr>), Option<u32>>,
+    cache: BTreeMap<(IpAddr, Option<IpAddr>), Option<u32>>,
 }
 
 impl Paths {
@@ -32,7 +32,7 @@ impl Paths {
         Ok(Self {
             interfaces: rtnetlink::interfaces()?,
             own: own.map(|(_, address)| address).collect(),
-            asked: BTreeMap::new(),
+            cache: BTreeMap::new(),
         })
     }
 
@@ -48,20 +48,20 @@ impl Paths {
 
     /// The interfaces over which packets arrive that passed a filter on one of `guarded`. Where
     /// none is guarded yet, all but the loopback.
-    pub fn ways(&self, guarded: &BTreeSet<u32>) -> Vec<Way> {
+    pub fn ingresses(&self, guarded: &BTreeSet<u32>) -> Vec<Ingress> {
         const LOOPBACK: u32 = 1;
-        let ways = self.interfaces.iter().filter(|interface| {
+        let ingresses = self.interfaces.iter().filter(|interface| {
             if guarded.is_empty() {
                 interface.ifindex != LOOPBACK
             } else {
-                self.meets(Some(interface.ifindex), guarded)
+                self.is_guarded(Some(interface.ifindex), guarded)
             }
         });
-        let ways = ways.map(|interface| Way {
+        let ingresses = ingresses.map(|interface| Ingress {
             name: interface.name.clone(),
             ifindex: interface.ifindex,
         });
-        ways.collect()
+        ingresses.collect()
     }
 
     /// The interface over which packets of `client` to `local` arrive, taken from the route back.
@@ -69,25 +69,25 @@ impl Paths {
     pub fn to(&mut self, client: IpAddr, local: Option<IpAddr>) -> Option<u32> {
         // The kernel refuses a route lookup from an address that is not its own.
         let local = local.filter(|local| self.own.contains(local));
-        if let Some(known) = self.asked.get(&(client, local)) {
+        if let Some(known) = self.cache.get(&(client, local)) {
             return *known;
         }
         let found = rtnetlink::route_to(client, local);
-        self.asked.insert((client, local), found);
+        self.cache.insert((client, local), found);
         found
     }
 
     /// Whether packets from the interface pass a filter on one of `guarded`: its own, that of its
     /// lower interface, or that of one of its ports. `true` if that is not known.
-    pub fn meets(&self, ifindex: Option<u32>, guarded: &BTreeSet<u32>) -> bool {
+    pub fn is_guarded(&self, ifindex: Option<u32>, guarded: &BTreeSet<u32>) -> bool {
         let Some(ifindex) = ifindex else {
             return !guarded.is_empty();
         };
         let mut seen = BTreeSet::new();
-        self.leads_to(ifindex, guarded, &mut seen)
+        self.reaches(ifindex, guarded, &mut seen)
     }
 
-    fn leads_to(&self, ifindex: u32, guarded: &BTreeSet<u32>, seen: &mut BTreeSet<u32>) -> bool {
+    fn reaches(&self, ifindex: u32, guarded: &BTreeSet<u32>, seen: &mut BTreeSet<u32>) -> bool {
         if guarded.contains(&ifindex) {
             return true;
         }
@@ -106,7 +106,7 @@ impl Paths {
             .interfaces
             .iter()
             .filter(|port| port.master == Some(ifindex));
-        if ports.any(|port| self.leads_to(port.ifindex, guarded, seen)) {
+        if ports.any(|port| self.reaches(port.ifindex, guarded, seen)) {
             return true;
         }
         let is_on_top = matches!(
@@ -116,6 +116,6 @@ impl Paths {
         is_on_top
             && interface
                 .lower
-                .is_some_and(|lower| self.leads_to(lower, guarded, seen))
+                .is_some_and(|lower| self.reaches(lower, guarded, seen))
     }
 }

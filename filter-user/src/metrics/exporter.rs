@@ -8,7 +8,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use super::{Health, Turns, exposition::render, reading::Reading};
+use super::{Health, Heartbeats, exposition::render, reading::Reading};
 use crate::kernel::{
     bpf::{Maps, RangeCounts},
     net::rtnetlink,
@@ -19,7 +19,7 @@ use crate::kernel::{
 pub struct Exporter {
     pins: Pins,
     health: watch::Receiver<Health>,
-    turns: Arc<Turns>,
+    heartbeats: Arc<Heartbeats>,
     /// Held while the kernel is read: one reader at a time, for any number of clients.
     reader: Mutex<()>,
     counted: Arc<Mutex<Counted>>,
@@ -41,11 +41,15 @@ impl Exporter {
     ///
     /// # Errors
     /// If the kernel refuses a socket.
-    pub fn new(pins: Pins, health: watch::Receiver<Health>, turns: Arc<Turns>) -> Result<Self> {
+    pub fn new(
+        pins: Pins,
+        health: watch::Receiver<Health>,
+        heartbeats: Arc<Heartbeats>,
+    ) -> Result<Self> {
         Ok(Self {
             pins,
             health,
-            turns,
+            heartbeats,
             reader: Mutex::default(),
             counted: Arc::default(),
         })
@@ -66,16 +70,16 @@ impl Exporter {
     }
 
     /// Why the node may not be guarded as its files say; empty if it is.
-    pub(super) async fn complaints(&self) -> Vec<String> {
+    pub(super) async fn problems(&self) -> Vec<String> {
         let reading = self.read().await;
-        let mut complaints = self.turns.complaints();
-        complaints.extend(reading.complaints(&self.health.borrow()));
-        complaints
+        let mut problems = self.heartbeats.problems();
+        problems.extend(reading.problems(&self.health.borrow()));
+        problems
     }
 
     /// Why the process cannot do its work; `None` if it can. It reads only the process's own state.
     pub(super) fn failure(&self) -> Option<String> {
-        self.turns.guard_stands()
+        self.heartbeats.guard_stall()
     }
 
     async fn read(&self) -> Reading {

@@ -107,7 +107,7 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     page.gauge(
         "apifence_enforcing",
         "1 if packets from unauthorized sources are dropped; 0 if not, or if that cannot be read.",
-        truth(reading.enforces()),
+        flag(reading.enforces()),
     )?;
     let Some(policy) = &reading.policy else {
         return Ok(());
@@ -120,7 +120,7 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     for (mode, label) in MODES {
         modes
             .with_label_values(&[label])
-            .set(truth(policy.mode == mode as u8));
+            .set(flag(policy.mode == mode as u8));
     }
     let sources = page.gauges(
         "apifence_policy_source",
@@ -130,7 +130,7 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     for basis in Basis::ALL {
         sources
             .with_label_values(&[basis.label()])
-            .set(truth(policy.basis == basis));
+            .set(flag(policy.basis == basis));
     }
     page.gauge(
         "apifence_policy_generation",
@@ -200,7 +200,7 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
         };
         attached
             .with_label_values(&[interface, label])
-            .set(truth(mode.is_some()));
+            .set(flag(mode.is_some()));
     }
     Ok(())
 }
@@ -228,17 +228,17 @@ fn process(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
     page.gauge(
         "apifence_ready",
         "1 if the node is guarded as its files say; `/readyz` says why not.",
-        truth(reading.complaints(health).is_empty()),
+        flag(reading.problems(health).is_empty()),
     )?;
     page.gauge(
         "apifence_drift",
         "1 while the kernel differs from the files.",
-        truth(health.drift.is_some()),
+        flag(health.drift.is_some()),
     )?;
     page.gauge(
         "apifence_last_reload_successful",
         "1 if the files could be put in force the last time that this was tried.",
-        truth(health.reload_error.is_none()),
+        flag(health.reload_error.is_none()),
     )?;
     page.add(IntCounter::new(
         "apifence_reload_failures_total",
@@ -255,6 +255,6 @@ fn process(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
     Ok(())
 }
 
-fn truth(yes: bool) -> f64 {
+fn flag(yes: bool) -> f64 {
     f64::from(u8::from(yes))
 }

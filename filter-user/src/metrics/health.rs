@@ -20,7 +20,7 @@ pub struct Health {
     /// Whether every interface was tried once, with a policy in the kernel.
     pub started: bool,
     /// The policy in force instead of unusable files, and why; none once the files are in force.
-    pub instead: Option<String>,
+    pub fallback: Option<String>,
     /// How often the files could not be put in force.
     pub reload_failures: u64,
     /// Why that failed the last time; none if it succeeded.
@@ -28,7 +28,7 @@ pub struct Health {
     /// How the kernel differs from the files; none if it does not.
     pub drift: Option<String>,
     /// Other faults of the filter; empty if there are none.
-    pub trouble: String,
+    pub fault: String,
     /// The number of warnings, by code and by whether they are acknowledged.
     pub warnings: BTreeMap<(Code, bool), u64>,
     /// The policy in force, in a line for the service manager.
@@ -43,15 +43,15 @@ impl Health {
     }
 
     /// Why the node may not be guarded as its files say, as far as the process knows.
-    pub fn complaints(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         let starting = (!self.started).then(|| "starting: nothing is in force yet".to_owned());
         let reload = self
             .reload_error
             .as_ref()
             .map(|error| format!("the files are not in force; the policy before stays: {error}"));
         let drift = self.drift.as_ref().map(|drift| format!("drift: {drift}"));
-        let trouble = (!self.trouble.is_empty()).then(|| self.trouble.clone());
-        [starting, self.instead.clone(), reload, drift, trouble]
+        let fault = (!self.fault.is_empty()).then(|| self.fault.clone());
+        [starting, self.fallback.clone(), reload, drift, fault]
             .into_iter()
             .flatten()
             .collect()
@@ -61,7 +61,7 @@ impl Health {
 /// When each loop of the process last ran. A loop that hangs in a system call does not stop the
 /// others, so its age is the only sign.
 #[derive(Debug)]
-pub struct Turns {
+pub struct Heartbeats {
     began: Instant,
     guard: AtomicU64,
     follower: AtomicU64,
@@ -81,7 +81,7 @@ const GUARD_LIMIT: Duration = Duration::from_secs(10);
 /// The limit for the follower. A million ranges take it some seconds.
 const FOLLOWER_LIMIT: Duration = Duration::from_secs(60);
 
-impl Default for Turns {
+impl Default for Heartbeats {
     fn default() -> Self {
         Self {
             began: Instant::now(),
@@ -91,25 +91,25 @@ impl Default for Turns {
     }
 }
 
-impl Turns {
+impl Heartbeats {
     /// Records that the loop runs now.
-    pub fn turn(&self, which: Loop) {
+    pub fn beat(&self, which: Loop) {
         let now = self.began.elapsed().as_millis() as u64;
         self.time_of(which).store(now, Ordering::Relaxed);
     }
 
     /// The failure if the guard hangs: the process cannot keep the port guarded.
-    pub fn guard_stands(&self) -> Option<String> {
-        self.hangs(Loop::Guard, GUARD_LIMIT)
+    pub fn guard_stall(&self) -> Option<String> {
+        self.stalled_for(Loop::Guard, GUARD_LIMIT)
             .map(|time| format!("the loop that guards the interfaces has not turned for {time} s"))
     }
 
     /// The same for any loop.
-    pub fn complaints(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         let follower = self
-            .hangs(Loop::Follower, FOLLOWER_LIMIT)
+            .stalled_for(Loop::Follower, FOLLOWER_LIMIT)
             .map(|time| format!("the loop that follows the files has not turned for {time} s"));
-        self.guard_stands().into_iter().chain(follower).collect()
+        self.guard_stall().into_iter().chain(follower).collect()
     }
 
     fn time_of(&self, which: Loop) -> &AtomicU64 {
@@ -120,7 +120,7 @@ impl Turns {
     }
 
     /// The seconds since the last run, if they exceed `limit`.
-    fn hangs(&self, which: Loop, limit: Duration) -> Option<u64> {
+    fn stalled_for(&self, which: Loop, limit: Duration) -> Option<u64> {
         let last = Duration::from_millis(self.time_of(which).load(Ordering::Relaxed));
         let time = self.began.elapsed().saturating_sub(last);
         (time > limit).then_some(time.as_secs())
@@ -134,19 +134,19 @@ mod tests {
     #[test]
     fn complaints_last_until_every_fault_is_fixed() {
         let mut health = Health::default();
-        assert_eq!(health.complaints(), ["starting: nothing is in force yet"]);
+        assert_eq!(health.problems(), ["starting: nothing is in force yet"]);
         health.started = true;
-        assert_eq!(health.complaints(), [""; 0]);
+        assert_eq!(health.problems(), [""; 0]);
         for _ in 0..2 {
             health.reloaded(Some("ranges:1: nonsense".to_owned()));
         }
         health.drift = Some("another list".to_owned());
-        health.instead = Some("the policy last in force".to_owned());
-        assert_eq!(health.complaints().len(), 3);
+        health.fallback = Some("the policy last in force".to_owned());
+        assert_eq!(health.problems().len(), 3);
         health.drift = None;
-        health.instead = None;
+        health.fallback = None;
         health.reloaded(None);
-        assert_eq!(health.complaints(), [""; 0]);
+        assert_eq!(health.problems(), [""; 0]);
         assert_eq!(health.reload_failures, 2, "failures stay counted");
     }
 
@@ -155,17 +155,21 @@ mod tests {
         let Some(began) = Instant::now().checked_sub(GUARD_LIMIT * 2) else {
             panic!("the machine was started just now");
         };
-        let turns = Turns {
+        let heartbeats = Heartbeats {
             began,
-            ..Turns::default()
+            ..Heartbeats::default()
         };
         assert!(
-            turns
-                .guard_stands()
+            heartbeats
+                .guard_stall()
                 .is_some_and(|message| message.contains("20 s"))
         );
-        assert_eq!(turns.complaints().len(), 1, "the follower may take longer");
-        turns.turn(Loop::Guard);
-        assert_eq!(turns.complaints(), [""; 0]);
+        assert_eq!(
+            heartbeats.problems().len(),
+            1,
+            "the follower may take longer"
+        );
+        heartbeats.beat(Loop::Guard);
+        assert_eq!(heartbeats.problems(), [""; 0]);
     }
 }

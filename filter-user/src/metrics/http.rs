@@ -19,11 +19,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Exporter, Health, Turns};
+use super::{Exporter, Health, Heartbeats};
 use crate::{
     config::MetricsListen,
     kernel::pins::Pins,
-    ui::{error::errno, output::say, visible::visible},
+    ui::{error::errno, output::eprint, visible::visible},
 };
 
 /// The limit of open connections. The next one closes the oldest, so a hanging client blocks none.
@@ -55,12 +55,12 @@ impl Endpoint {
         listen: MetricsListen,
         pins: Pins,
         health: watch::Receiver<Health>,
-        turns: Arc<Turns>,
+        heartbeats: Arc<Heartbeats>,
     ) -> Result<Option<Self>> {
         let MetricsListen::At(address) = listen else {
             return Ok(None);
         };
-        let exporter = Exporter::new(pins, health, turns)?;
+        let exporter = Exporter::new(pins, health, heartbeats)?;
         let (leave, left) = oneshot::channel();
         let serving = tokio::spawn(serve_at(address, exporter, async {
             // A dropped sender means the same.
@@ -86,7 +86,7 @@ async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future
         match TcpListener::bind(address).await {
             Ok(listener) => break listener,
             Err(error) if !warned => {
-                say(format_args!(
+                eprint(format_args!(
                     "warning: listen on `{address}` for metrics: {}\n\
                      hint: the filter does not need it, and it is tried again every {} s; `--metrics-listen` takes another address, or `off`",
                     errno(&error),
@@ -103,7 +103,7 @@ async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future
     };
     // With port 0 the kernel chose the port.
     let address = listener.local_addr().unwrap_or(address);
-    say(format_args!("metrics at `http://{address}/metrics`"));
+    eprint(format_args!("metrics at `http://{address}/metrics`"));
     serve(listener, exporter, shutdown).await;
 }
 
@@ -181,12 +181,12 @@ async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Fu
                 format!("{error:#}\n"),
             ),
         },
-        "/readyz" => match exporter.complaints().await {
+        "/readyz" => match exporter.problems().await {
             none if none.is_empty() => page(StatusCode::OK, TEXT, "ready\n"),
-            complaints => page(
+            problems => page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,
-                visible(&complaints.join("\n")).into_owned() + "\n",
+                visible(&problems.join("\n")).into_owned() + "\n",
             ),
         },
         _ => match exporter.failure() {

@@ -14,6 +14,6 @@ mod reading;
 
 pub use self::{
     exporter::Exporter,
-    health::{Health, Loop, Turns},
+    health::{Health, Heartbeats, Loop},
     http::Endpoint,
 };

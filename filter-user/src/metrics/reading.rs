@@ -103,15 +103,15 @@ impl Reading {
     }
 
     /// Why the node may not be guarded as its files say; empty if it is.
-    pub(super) fn complaints(&self, health: &Health) -> Vec<String> {
-        let mut complaints = health.complaints();
-        complaints.extend(self.unguarded(health).map(|name| {
+    pub(super) fn problems(&self, health: &Health) -> Vec<String> {
+        let mut problems = health.problems();
+        problems.extend(self.unguarded(health).map(|name| {
             let why = health.refused.get(name);
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             format!("`{name}` is not guarded{why}")
         }));
-        complaints.extend(self.failures.iter().cloned());
-        complaints
+        problems.extend(self.failures.iter().cloned());
+        problems
     }
 }
 

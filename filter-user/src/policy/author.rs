@@ -28,7 +28,7 @@ const EDIT: &str = "edit";
 const SHOWN: usize = 160;
 
 /// The audit uid of a process without a login: `-1` (`AUDIT_UID_UNSET`).
-const NOBODY: u32 = u32::MAX;
+const AUDIT_UID_UNSET: u32 = u32::MAX;
 
 impl Author {
     /// The user of this process.
@@ -77,7 +77,7 @@ impl Author {
 
 impl Author {
     /// The verb and the user in short form: `ranges add, alice`.
-    pub fn in_short(&self) -> String {
+    pub fn short(&self) -> String {
         let verb = self.verb();
         match (&self.user, self.uid) {
             (Some(user), _) => format!("{verb}, {user}"),
@@ -126,7 +126,7 @@ fn person() -> Option<u32> {
     };
     let login = || {
         let login = Process::myself().ok()?.loginuid().ok()?;
-        Some(login).filter(|uid| *uid != NOBODY)
+        Some(login).filter(|uid| *uid != AUDIT_UID_UNSET)
     };
     noted("SUDO_UID")
         .or_else(|| noted("PKEXEC_UID"))

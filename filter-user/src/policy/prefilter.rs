@@ -36,7 +36,7 @@ impl Table {
         };
         let [v4, v6] = intervals(prefixes);
         let mut root = |intervals: &[Interval], bounds: Interval, depth| {
-            lines.line(bounds.touched(intervals), bounds, depth)
+            lines.line(bounds.overlapping(intervals), bounds, depth)
         };
         let mut start: Box<PrefilterHead> = zeroed_box();
         let roots = &mut start.roots;
@@ -80,7 +80,7 @@ const MAX_HASHED_BITS: u32 = 61;
 /// into `roots`, or returns it if it is too long.
 fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoots) -> Vec<Block> {
     let bounds = Interval::sharing(start, depth);
-    let intervals = bounds.touched(intervals);
+    let intervals = bounds.overlapping(intervals);
     let space = (BYTES_PER_RANGE * intervals.len())
         .div_ceil(size_of::<Block>())
         .max(1);
@@ -123,8 +123,8 @@ fn bitmap(intervals: &[Interval], start: u128, depth: u32, roots: &mut FamilyRoo
     }
     let in_block = (1 << BLOCK_BITS) - 1;
     for (first, last) in values(index_bits) {
-        let touched = (first >> BLOCK_BITS) as usize..=(last >> BLOCK_BITS) as usize;
-        for (index, block) in touched.clone().zip(&mut blocks[touched]) {
+        let overlapping = (first >> BLOCK_BITS) as usize..=(last >> BLOCK_BITS) as usize;
+        for (index, block) in overlapping.clone().zip(&mut blocks[overlapping]) {
             let start = (index as u64) << BLOCK_BITS;
             let (first, last) = (first.max(start), last.min(start | in_block));
             if (first, last) == (start, start | in_block) {
@@ -215,7 +215,7 @@ impl Interval {
     }
 
     /// Those of the sorted `intervals` that touch this one.
-    fn touched(self, intervals: &[Self]) -> &[Self] {
+    fn overlapping(self, intervals: &[Self]) -> &[Self] {
         let start = intervals.partition_point(|interval| interval.last < self.first);
         let end = intervals.partition_point(|interval| interval.first <= self.last);
         &intervals[start..end]
@@ -325,7 +325,7 @@ impl Lines {
         }
         self.lines.resize(next + bounds.len(), [0; 9]);
         for (place, bounds) in bounds.iter().enumerate() {
-            self.lines[next + place] = self.line(bounds.touched(intervals), *bounds, depth);
+            self.lines[next + place] = self.line(bounds.overlapping(intervals), *bounds, depth);
         }
         next as u32
     }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
-    Entry, InputError, List, NOBODY,
+    Entry, InputError, List, NO_SOURCE,
     expiry::parse_until,
     fault::{Fault, Faults, ends_a_line, split},
     meant::hidden,
@@ -61,7 +61,7 @@ enum Line {
         text: String,
         entry: Entry,
     },
-    Nobody(String),
+    NoSource(String),
     Off(String),
 }
 
@@ -79,9 +79,10 @@ impl Line {
 
     fn text(&self) -> &str {
         match self {
-            Self::Text(text) | Self::Entry { text, .. } | Self::Nobody(text) | Self::Off(text) => {
-                text
-            }
+            Self::Text(text)
+            | Self::Entry { text, .. }
+            | Self::NoSource(text)
+            | Self::Off(text) => text,
         }
     }
 }
@@ -94,7 +95,9 @@ impl RangesFile {
     pub fn new(list: &List) -> Self {
         let lines = match list {
             List::Off => vec![Line::Off(OFF.to_owned())],
-            List::Ranges(entries) if entries.is_empty() => vec![Line::Nobody(NOBODY.to_owned())],
+            List::Ranges(entries) if entries.is_empty() => {
+                vec![Line::NoSource(NO_SOURCE.to_owned())]
+            }
             List::Ranges(entries) => entries.iter().cloned().map(Line::entry).collect(),
         };
         Self { lines }
@@ -117,7 +120,7 @@ impl RangesFile {
                     match &line {
                         Line::Text(_) => {}
                         Line::Entry { .. } => ranges += 1,
-                        Line::Nobody(_) | Line::Off(_) => switches.push((number, line.clone())),
+                        Line::NoSource(_) | Line::Off(_) => switches.push((number, line.clone())),
                     }
                     if !faults.is_empty() {
                         // Only the last line of a refused file is needed below.
@@ -157,7 +160,7 @@ impl RangesFile {
         let company = ranges > 0
             || switches
                 .iter()
-                .any(|(_, line)| matches!(line, Line::Nobody(_)));
+                .any(|(_, line)| matches!(line, Line::NoSource(_)));
         if let Some((number, _)) = off.filter(|_| company) {
             faults.push_always(
                 *number,
@@ -176,7 +179,7 @@ impl RangesFile {
                 0,
                 InputError::new(
                     "it holds no range",
-                    format!("write a range, `{NOBODY}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
+                    format!("write a range, `{NO_SOURCE}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
                 ),
             );
         }
@@ -220,7 +223,7 @@ impl RangesFile {
     pub fn add(&mut self, edits: impl IntoIterator<Item = Edit>, now: Timestamp) {
         for edit in edits {
             self.lines
-                .retain(|line| !matches!(line, Line::Nobody(_) | Line::Off(_)));
+                .retain(|line| !matches!(line, Line::NoSource(_) | Line::Off(_)));
             let is_of = |line: &Line| matches!(line, Line::Entry { entry, .. } if entry.range == edit.range);
             let listed = self.entries().filter(|entry| entry.range == edit.range);
             // Of several lines the one with the latest expiry counts.
@@ -254,9 +257,9 @@ impl RangesFile {
         let expired = |entry: &Entry| entry.expires.is_some_and(|time| time <= now);
         self.lines
             .retain(|line| !matches!(line, Line::Entry { entry, .. } if expired(entry)));
-        let is_switch = |line: &Line| matches!(line, Line::Nobody(_) | Line::Off(_));
+        let is_switch = |line: &Line| matches!(line, Line::NoSource(_) | Line::Off(_));
         if self.entries().next().is_none() && !self.lines.iter().any(is_switch) {
-            self.lines.push(Line::Nobody(NOBODY.to_owned()));
+            self.lines.push(Line::NoSource(NO_SOURCE.to_owned()));
         }
     }
 
@@ -292,7 +295,7 @@ fn parse_line(line: &str) -> Result<Line, Fault> {
     let mut expires = None;
     for (index, word) in (1..).zip(words) {
         match word.strip_prefix(EXPIRES) {
-            Some(time) if expires.is_none() && first != OFF && first != NOBODY => {
+            Some(time) if expires.is_none() && first != OFF && first != NO_SOURCE => {
                 expires = Some(parse_until(time).map_err(Fault::Time)?);
             }
             _ => return Err(Fault::Word(index)),
@@ -301,8 +304,8 @@ fn parse_line(line: &str) -> Result<Line, Fault> {
     if first == OFF {
         return Ok(Line::Off(text));
     }
-    if first == NOBODY {
-        return Ok(Line::Nobody(text));
+    if first == NO_SOURCE {
+        return Ok(Line::NoSource(text));
     }
     let range = read_range(first).ok_or(Fault::Range)?;
     let comment = comment

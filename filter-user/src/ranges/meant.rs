@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use super::{
-    NOBODY,
+    NO_SOURCE,
     parse::{InputError, as_written, mask_len, refuse},
 };
 use crate::ui::visible::{code, is_hidden};
@@ -312,7 +312,7 @@ impl Range<'_> {
             // Ambiguous: all addresses or one, as a network mask and as a wildcard mask.
             (Some(_), Some(_)) if unspecified != (bits == 0) => {
                 let hint = format!(
-                    "write the prefix length: `{NOBODY}` for nobody, `{address}/0` for everyone"
+                    "write the prefix length: `{NO_SOURCE}` for nobody, `{address}/0` for everyone"
                 );
                 let hint = if unspecified {
                     hint

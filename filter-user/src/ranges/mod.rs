@@ -58,4 +58,4 @@ pub struct Entry {
 }
 
 /// As the only range of a list: authorizes only the implicit sources.
-pub const NOBODY: &str = "0.0.0.0/32";
+pub const NO_SOURCE: &str = "0.0.0.0/32";

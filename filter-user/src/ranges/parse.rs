@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::NOBODY;
+use super::NO_SOURCE;
 
 /// The reason for a refusal of input, and the correct form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,8 +139,8 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
 /// The refusal of `0.0.0.0/32` next to other ranges.
 pub(super) fn only_implicit_with_others() -> InputError {
     InputError::new(
-        format!("range `{NOBODY}` means nobody, and stands beside other ranges"),
-        format!("leave `{NOBODY}` out, or let it stand alone"),
+        format!("range `{NO_SOURCE}` means nobody, and stands beside other ranges"),
+        format!("leave `{NO_SOURCE}` out, or let it stand alone"),
     )
 }
 

@@ -1,7 +1,7 @@
 //! A list as typed: ranges separated by commas, semicolons, white space or new lines.
 
 use super::{
-    Entry, InputError, List, NOBODY,
+    Entry, InputError, List, NO_SOURCE,
     meant::parse_range,
     meant::{QUOTES, is_dash, quoted},
     parse::{mask_len, only_implicit_with_others},
@@ -72,7 +72,7 @@ pub fn parse_list(text: &str) -> Result<List, Vec<InputError>> {
         return Ok(List::Off);
     }
     let items = typed_items(text);
-    let others: Vec<&String> = items.iter().filter(|item| *item != NOBODY).collect();
+    let others: Vec<&String> = items.iter().filter(|item| *item != NO_SOURCE).collect();
     let nobody = others.len() < items.len();
     let parsed = parse(&others);
     match parsed {

@@ -38,7 +38,7 @@ impl Draft {
     /// # Errors
     /// If the state directory cannot be written.
     pub fn open(state_dir: &Path, path: &Path) -> io::Result<Option<Self>> {
-        let (directory, copy) = places(state_dir, path);
+        let (directory, copy) = paths(state_dir, path);
         make_private(&directory)?;
         let lock = File::open(&directory)?;
         match lock.try_lock() {
@@ -54,8 +54,8 @@ impl Draft {
 
     /// Deletes the edit of the ranges file at `path` if its list equals `file`, which is active for
     /// good, and no other process is editing.
-    pub fn settle(state_dir: &Path, path: &Path, file: &RangesFile) {
-        let (_, copy) = places(state_dir, path);
+    pub fn delete_applied(state_dir: &Path, path: &Path, file: &RangesFile) {
+        let (_, copy) = paths(state_dir, path);
         if !copy.exists() {
             return;
         }
@@ -133,11 +133,11 @@ impl Draft {
 /// The list in the text of an edit, if it is valid. The save is complete, even if its last line
 /// lacks a line feed.
 fn parse(text: &[u8]) -> Option<RangesFile> {
-    RangesFile::parse(&whole(std::str::from_utf8(text).ok()?)).ok()
+    RangesFile::parse(&with_line_feed(std::str::from_utf8(text).ok()?)).ok()
 }
 
 /// The text with a line feed at the end.
-fn whole(text: &str) -> String {
+fn with_line_feed(text: &str) -> String {
     let end = if text.is_empty() || text.ends_with('\n') {
         ""
     } else {
@@ -152,7 +152,7 @@ pub fn is_same_list(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The directory and the copy for the ranges file at `path`.
-fn places(state_dir: &Path, path: &Path) -> (PathBuf, PathBuf) {
+fn paths(state_dir: &Path, path: &Path) -> (PathBuf, PathBuf) {
     let around = folder(path);
     let around = fs::canonicalize(around).unwrap_or_else(|_| around.to_owned());
     let name = path.file_name().unwrap_or_default();

@@ -103,7 +103,7 @@ impl Staged {
 
     /// Sets the stamp that the change is based on: a file that was edited since is not replaced.
     #[must_use]
-    pub fn thought_out_at(self, seen: FileStamp) -> Self {
+    pub fn based_on(self, seen: FileStamp) -> Self {
         Self {
             replaces: seen,
             ..self

@@ -12,10 +12,10 @@ use std::{
 /// The file is polled, not watched with inotify. An inotify watch is on one folder. It reports
 /// nothing of folders after a link, of folders that do not exist yet, and of network file systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileStamp(Option<FileLook>);
+pub struct FileStamp(Option<FileState>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileLook {
+struct FileState {
     inode: (u64, u64),
     len: u64,
     modified: (i64, i64),
@@ -26,7 +26,7 @@ struct FileLook {
 impl FileStamp {
     /// The stamp of the file at `path` now; all missing files have the same stamp.
     pub fn of(path: &Path) -> Self {
-        Self(fs::metadata(path).ok().map(|metadata| FileLook {
+        Self(fs::metadata(path).ok().map(|metadata| FileState {
             inode: (metadata.dev(), metadata.ino()),
             len: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
@@ -71,12 +71,12 @@ impl WatchedFile {
     }
 
     /// Whether it had changed at the last poll: it is being written, or is due to be read.
-    pub fn moves(&self) -> bool {
+    pub fn is_changing(&self) -> bool {
         self.last != self.read
     }
 
     /// Marks its present state as read.
-    pub fn reading(&mut self) {
+    pub fn mark_read(&mut self) {
         self.read = FileStamp::of(&self.path);
         self.last = self.read;
     }

@@ -91,15 +91,15 @@ fn json<T: Serialize>(data: &T) -> Result<String> {
 /// # Errors
 /// If stdout cannot be written.
 pub fn print(data: impl Display) -> Result<()> {
-    print_own(&visible(&data.to_string()))
+    print_unescaped(&visible(&data.to_string()))
 }
 
 /// Writes a text without foreign words to stdout unescaped: a script may need its tabs.
 ///
 /// # Errors
 /// If stdout cannot be written.
-pub fn print_own(text: &str) -> Result<()> {
-    forgive(write(text.trim_end_matches('\n')))
+pub fn print_unescaped(text: &str) -> Result<()> {
+    ignore_closed_pipe(write(text.trim_end_matches('\n')))
 }
 
 /// Writes the text of `clap` in place of a command: help and version to stdout, wrong usage to
@@ -107,19 +107,19 @@ pub fn print_own(text: &str) -> Result<()> {
 ///
 /// # Errors
 /// If stdout cannot be written.
-pub fn usage(said: &clap::Error) -> Result<u8> {
-    let text = said.render().to_string();
+pub fn usage(error: &clap::Error) -> Result<u8> {
+    let text = error.render().to_string();
     if text.contains(|letter| letter != '\n' && is_hidden(letter)) {
         // An argument with control characters. Help has none.
-        say(text.trim_end());
+        eprint(text.trim_end());
         return Ok(EXIT_INPUT);
     }
     // `clap` knows the colours of a terminal.
-    let printed = said.print();
-    if said.use_stderr() {
+    let printed = error.print();
+    if error.use_stderr() {
         return Ok(EXIT_INPUT);
     }
-    forgive(printed.and_then(|()| io::stdout().flush())).map(|()| 0)
+    ignore_closed_pipe(printed.and_then(|()| io::stdout().flush())).map(|()| 0)
 }
 
 fn write(text: &str) -> io::Result<()> {
@@ -132,7 +132,7 @@ fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-fn forgive(written: io::Result<()>) -> Result<()> {
+fn ignore_closed_pipe(written: io::Result<()>) -> Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context(WRITE),
@@ -140,7 +140,7 @@ fn forgive(written: io::Result<()>) -> Result<()> {
 }
 
 /// Writes a message, not data.
-pub fn say(text: impl Display) {
+pub fn eprint(text: impl Display) {
     let text = text.to_string();
     let line = format!("{}\n", visible(&text));
     match QUEUE.get() {
@@ -152,12 +152,12 @@ pub fn say(text: impl Display) {
 }
 
 /// Writes `error` with its hints; returns the exit code.
-pub fn tell(error: &anyhow::Error) -> u8 {
+pub fn report_error(error: &anyhow::Error) -> u8 {
     if error.is::<ReaderGone>() {
         return 0;
     }
     if let Some(refusals) = error.downcast_ref::<InputErrors>() {
-        refusals.lines().iter().for_each(say);
+        refusals.lines().iter().for_each(eprint);
         return EXIT_INPUT;
     }
     let causes: Vec<String> = error
@@ -172,12 +172,12 @@ pub fn tell(error: &anyhow::Error) -> u8 {
     let Some(problem) = error.downcast_ref::<UserError>() else {
         let shown = "`apifence status` shows what is in force";
         let hint = io_error(&**error).map_or(shown, |error| hint(error, shown));
-        say(format_args!("error: {causes}\nhint: {hint}"));
+        eprint(format_args!("error: {causes}\nhint: {hint}"));
         return EXIT_FAILED;
     };
     let word = if problem.refused { "refused" } else { "error" };
-    say(format_args!("{word}: {causes}\nhint: {}", problem.hint));
-    problem.details.iter().for_each(say);
+    eprint(format_args!("{word}: {causes}\nhint: {}", problem.hint));
+    problem.details.iter().for_each(eprint);
     problem.exit
 }
 
@@ -259,7 +259,7 @@ pub fn write_behind() -> Result<()> {
 }
 
 /// Waits until all output is written, if the reader reads it.
-pub fn written() {
+pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
     let deadline = Instant::now() + LAST_LINES;
     let (answer, answered) = sync_channel(1);
@@ -276,7 +276,7 @@ pub fn written() {
 
 /// Writes the log of other crates and of the kernel program: warnings, or with `verbose`
 /// everything.
-pub fn say_logs(verbose: bool) {
+pub fn init_logger(verbose: bool) {
     let level = if verbose {
         log::LevelFilter::Debug
     } else {
@@ -299,7 +299,7 @@ impl log::Log for Logs {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_lowercase();
-            say(format_args!("{level}: {}", record.args()));
+            eprint(format_args!("{level}: {}", record.args()));
         }
     }
 

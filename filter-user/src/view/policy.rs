@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     clock::{Clocks, to_second},
     kernel::bpf::{Maps, PolicyState},
-    ui::output::say,
+    ui::output::eprint,
 };
 
 /// A change on trial.
@@ -45,7 +45,7 @@ pub(crate) fn report_trial(maps: &Maps) -> Result<()> {
     };
     let by = maps.author(standing.slot()).ok().flatten();
     let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-    say(format_args!(
+    eprint(format_args!(
         "note: a change{by} is on trial until {}, for {} s more; then the old policy returns by itself (`apifence confirm` keeps this one)",
         trial.until, trial.seconds_left
     ));

@@ -120,7 +120,7 @@ impl Facts {
             .map(|interface| {
                 let name = &interface.name;
                 let hint = match interface.link_type {
-                    LinkType::Filtered(_) => guard_it(name),
+                    LinkType::Filtered(_) => guard_hint(name),
                     LinkType::Refused(..) => {
                         "it cannot be filtered: restrict the peers that may use it".to_owned()
                     }
@@ -209,7 +209,7 @@ impl Facts {
                     "TCP {} {verb} reachable through `{name}`, which has no filter",
                     join(ports)
                 ),
-                guard_it(name),
+                guard_hint(name),
             )
             .on(name)
         });
@@ -373,7 +373,7 @@ impl Facts {
 }
 
 /// The hint for an unguarded interface.
-fn guard_it(name: &str) -> String {
+fn guard_hint(name: &str) -> String {
     format!("guard it: `apifence attach --interface {name}`, or add it to `interfaces`")
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn of_everything(
         let now = Clocks::now()?;
         let (record, have, found) = maps.read_consistent(|slot| {
             let record = maps.record(slot)?;
-            let found = if ranges.are_of(&record) {
+            let found = if ranges.match_record(&record) {
                 None
             } else {
                 Some(maps.sources(slot, &now)?)
@@ -278,7 +278,7 @@ impl Ranges {
         }
     }
 
-    fn are_of(&self, record: &PolicyRecord) -> bool {
+    fn match_record(&self, record: &PolicyRecord) -> bool {
         self.mark == Some((record.generation, record.applied_at))
     }
 

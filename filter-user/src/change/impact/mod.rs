@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use self::before::{Before, guards};
 use super::{
-    first::{Unclear, unclear, unread},
+    first::{Obstacle, obstacle, unreadable_nat},
     words::first_lines,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(crate) struct Impact {
     unread: Option<String>,
     /// The reason against the first enforcement.
     #[serde(skip)]
-    unclear: Option<Unclear>,
+    obstacle: Option<Obstacle>,
     /// Whether SSH is filtered, too.
     #[serde(skip)]
     filters_ssh: bool,
@@ -105,8 +105,8 @@ pub(crate) fn assess(
     };
     let mut paths = Paths::new()?;
     let mut impact = Impact {
-        unclear: unclear(context, policy, guarded, before.enforced())?,
-        unread: unread(context, policy, before.enforced()),
+        obstacle: obstacle(context, policy, guarded, before.enforced())?,
+        unread: unreadable_nat(context, policy, before.enforced()),
         filters_ssh: policy.settings.ports.contains(&SSH),
         ..Impact::default()
     };
@@ -126,12 +126,12 @@ pub(crate) fn assess(
             0 => paths.to(client, Some(local.ip())),
             bound => Some(bound),
         };
-        if !paths.meets(route, guarded) {
+        if !paths.is_guarded(route, guarded) {
             continue;
         }
         if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
             impact.kept += usize::from(doubt.is_none());
-        } else if before.passes(&connection, paths.meets(route, &before.guarded))? {
+        } else if before.passes(&connection, paths.is_guarded(route, &before.guarded))? {
             cut.push((connection, doubt));
         }
     }
@@ -153,8 +153,8 @@ pub(crate) fn assess(
             bound => bound,
         };
         let was_open =
-            !paths.meets(route, &before.guarded) || before.passes_anywhere(client, policy)?;
-        if was_open && paths.meets(route, guarded) {
+            !paths.is_guarded(route, &before.guarded) || before.passes_anywhere(client, policy)?;
+        if was_open && paths.is_guarded(route, guarded) {
             shut_out.insert(client);
         }
     }
@@ -343,7 +343,7 @@ impl Impact {
 
     /// Why `run` must not make the change unasked: it cuts cluster nodes, or blocks an
     /// administrator of this node. All other sources are blocked on purpose.
-    pub(crate) fn serious(&self) -> Option<String> {
+    pub(crate) fn lockout(&self) -> Option<String> {
         self.nodes().or_else(|| {
             let mut shut_out = self.shuts_out.iter().chain(&self.administrators);
             let first = shut_out.next()?;
@@ -377,9 +377,9 @@ impl Impact {
     }
 
     /// Refuses a change that cuts cluster nodes, the operator or every client, unless it is forced.
-    pub(crate) fn insist(&self, force: bool) -> Result<()> {
-        if let Some(unclear) = self.unclear.as_ref().filter(|_| !force) {
-            return Err(unclear.refusal());
+    pub(crate) fn refuse_harm(&self, force: bool) -> Result<()> {
+        if let Some(obstacle) = self.obstacle.as_ref().filter(|_| !force) {
+            return Err(obstacle.refusal());
         }
         const MEANT: &str = "`--force` if that is meant, with `--confirm-within 60s` so that it takes itself back; nothing changed";
         let origin = self.shuts_out.map(|client| {

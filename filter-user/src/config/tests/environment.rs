@@ -9,9 +9,9 @@ fn with_variables(variables: &[(&str, &str)]) -> (Config, Vec<(String, String)>)
         .map(|(name, value)| (name.into(), value.into()));
     let environment = Environment::new(variables);
     let mut config = Config::default();
-    let wrong = config.read_typed(&Cli::command(), &matches(&[]), &environment);
-    assert_eq!(wrong.flags, []);
-    (config, wrong.environment)
+    let errors = config.read_typed(&Cli::command(), &matches(&[]), &environment);
+    assert_eq!(errors.flags, []);
+    (config, errors.environment)
 }
 
 #[test]
@@ -39,20 +39,20 @@ fn a_variable_is_named_as_the_flag_or_as_the_key() {
         ("APIFENCE_MODE", "monitor", "mode", "\"monitor\""),
         ("APIFENCE_BPFFS", "-x=y", "bpffs", "\"-x=y\""),
     ] {
-        let (config, wrong) = with_variables(&[(variable, value)]);
-        assert_eq!(wrong, [], "{variable}");
+        let (config, errors) = with_variables(&[(variable, value)]);
+        assert_eq!(errors, [], "{variable}");
         let origin = format!("environment {variable}");
         assert_eq!(row_of(&config, key), (want.to_owned(), origin));
     }
     let both = [("APIFENCE_PORT", "1"), ("APIFENCE_PORTS", "1")];
     assert_eq!(with_variables(&both).1, []);
-    let (config, wrong) = with_variables(&[("APIFENCE_PORT", "1"), ("APIFENCE_PORTS", "2")]);
+    let (config, errors) = with_variables(&[("APIFENCE_PORT", "1"), ("APIFENCE_PORTS", "2")]);
     assert!(
-        wrong[0]
+        errors[0]
             .0
             .contains("APIFENCE_PORT and APIFENCE_PORTS differ")
     );
-    assert!(config.doubts(&["ports"]));
+    assert!(config.has_unreadable(&["ports"]));
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn an_empty_variable_is_not_given_and_a_bad_one_is_named() {
     for row in Config::default().rows() {
         let name = format!("APIFENCE_{}", row.key.to_uppercase());
         for empty in ["", " "] {
-            let (config, wrong) = with_variables(&[(&name, empty)]);
-            assert_eq!(wrong, [], "{name}");
+            let (config, errors) = with_variables(&[(&name, empty)]);
+            assert_eq!(errors, [], "{name}");
             assert_eq!(row_of(&config, row.key).1, "default");
         }
     }
@@ -109,13 +109,13 @@ fn an_empty_variable_is_not_given_and_a_bad_one_is_named() {
             "`10.0.0.0/8`",
         ),
     ] {
-        let (config, wrong) = with_variables(&[(variable, value)]);
-        let [(said, way)] = &wrong[..] else {
-            panic!("{variable}: {wrong:?}");
+        let (config, errors) = with_variables(&[(variable, value)]);
+        let [(have, have_hint)] = &errors[..] else {
+            panic!("{variable}: {errors:?}");
         };
         let begins = format!("environment {variable}: ");
-        assert!(said.starts_with(&begins) && said.contains(cause), "{said}");
-        assert!(way.contains(hint), "{way}");
+        assert!(have.starts_with(&begins) && have.contains(cause), "{have}");
+        assert!(have_hint.contains(hint), "{have_hint}");
         assert!(config.rows().iter().all(|row| row.source == "default"));
     }
 }
@@ -133,15 +133,15 @@ fn an_unknown_variable_is_named_and_the_nearest_that_is_known() {
         ("APIFENCE_AUTHORIZED_IP_RANGES", "`apifence ranges set`"),
         ("APIFENCE_XYZZY", "unset it"),
     ] {
-        let (_, wrong) = with_variables(&[(variable, "1"), ("OTHER_VARIABLE", "1")]);
-        let [(cause, way)] = &wrong[..] else {
-            panic!("{variable}: {wrong:?}");
+        let (_, errors) = with_variables(&[(variable, "1"), ("OTHER_VARIABLE", "1")]);
+        let [(cause, have_hint)] = &errors[..] else {
+            panic!("{variable}: {errors:?}");
         };
         assert_eq!(
             *cause,
             format!("environment: there is no setting `{variable}`")
         );
-        assert!(way.contains(hint), "{variable}: {way}");
+        assert!(have_hint.contains(hint), "{variable}: {have_hint}");
     }
     // Kubernetes sets these for a Service named `apifence`.
     let links = [
@@ -152,7 +152,7 @@ fn an_unknown_variable_is_named_and_the_nearest_that_is_known() {
         ("APIFENCE_PORT_9464_TCP", "tcp://10.96.0.7:9464"),
         ("APIFENCE_PORT_9464_TCP_ADDR", "10.96.0.7"),
     ];
-    let (config, wrong) = with_variables(&links);
-    assert_eq!(wrong, []);
+    let (config, errors) = with_variables(&links);
+    assert_eq!(errors, []);
     assert_eq!(row_of(&config, "ports").1, "default");
 }

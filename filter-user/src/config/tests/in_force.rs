@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{PolicyMode, Settings};
 
 /// The differences between settings, as text.
-fn told(want: &Settings, have: &Settings) -> Vec<String> {
+fn changes(want: &Settings, have: &Settings) -> Vec<String> {
     let changes = want.changes_from(have).into_iter();
     changes.map(|change| change.to_string()).collect()
 }
@@ -17,7 +17,7 @@ fn an_unset_key_keeps_its_active_value() {
     let have = config.settings();
     let default = Config::default().settings();
     assert_eq!(
-        told(&have, &default),
+        changes(&have, &default),
         [
             "warning: ports 443, 9345 (was 443, 6443): opens TCP 6443 to everyone",
             "warning: mode monitor (was enforce): nothing is dropped",
@@ -30,7 +30,7 @@ fn an_unset_key_keeps_its_active_value() {
     assert_eq!(Config::default().over(&have, true), default);
     let (_, less) = read("ports = [443, 9345]\noutbound_ips = ['192.0.2.1']\n");
     assert_eq!(
-        told(&less.over(&have, true), &have),
+        changes(&less.over(&have, true), &have),
         ["note: mode enforce (was monitor)"]
     );
 
@@ -62,7 +62,7 @@ fn an_unset_key_keeps_its_active_value() {
     let flags = ["--outbound-ip-prefixes", ""];
     typed_into(&mut typed, &flags);
     assert_eq!(
-        told(&typed.over(&both, true), &both),
+        changes(&typed.over(&both, true), &both),
         [
             "warning: outbound addresses 192.0.2.7/32 (was 192.0.2.7/32, 192.0.2.8/32): nothing but the list lets 192.0.2.8/32 in"
         ]
@@ -71,7 +71,7 @@ fn an_unset_key_keeps_its_active_value() {
     let flags = ["--outbound-ips", "192.0.2.7"];
     typed_into(&mut typed, &flags);
     assert_eq!(
-        told(&typed.over(&have, true), &have),
+        changes(&typed.over(&have, true), &have),
         ["note: outbound addresses 192.0.2.7/32, 198.51.100.0/24 (was 198.51.100.0/24)"]
     );
 }
@@ -88,7 +88,7 @@ fn a_setting_that_opens_or_blocks_needs_force() {
         change(&mut want);
         let changes = want.changes_from(have);
         assert!(!changes.is_empty());
-        let dangers = changes.iter().filter_map(|change| change.danger());
+        let dangers = changes.iter().filter_map(|change| change.risk());
         dangers.collect::<Vec<_>>()
     };
     let range = |text: &str| -> IpNet { text.parse().expect("a range") };
@@ -161,7 +161,7 @@ fn a_setting_that_authorizes_everyone_needs_force() {
             },
         ] {
             let changes = now.changes_from(&have);
-            assert!(changes[0].danger().is_some(), "{}", changes[0]);
+            assert!(changes[0].risk().is_some(), "{}", changes[0]);
             // It is active already.
             assert!(now.changes_from(&now).is_empty());
         }

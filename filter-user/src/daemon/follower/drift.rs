@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::state::Follower;
 use crate::{
-    change::{build::policy, first::unclear},
+    change::{build::policy, first::obstacle},
     clock::Clocks,
     config::{PolicyMode, SettingChange, Settings},
     kernel::{
@@ -18,7 +18,7 @@ use crate::{
     },
     ranges::{List, RangesFile},
     store::{PolicyMark, PolicyStore},
-    ui::output::say,
+    ui::output::eprint,
 };
 
 /// The drift between the clocks from which on an operator must have set one, in nanoseconds.
@@ -64,7 +64,7 @@ pub(super) struct Want {
     /// The node's addresses.
     pub(super) node: Vec<IpNet>,
     /// Why it is not enforced yet.
-    pub(super) first: Option<String>,
+    pub(super) deferral: Option<String>,
 }
 
 impl Want {
@@ -119,10 +119,10 @@ impl Follower {
             // Settings that no operator chose do not stay.
             _ => context.config.settings(),
         };
-        let first = self.first(&list, &settings, have.record.mode == Mode::Enforce as u8)?;
-        if let Some(first) = &first {
-            if self.health.borrow().instead.as_ref() != Some(first) {
-                say(format_args!("warning: {first}"));
+        let deferral = self.deferral(&list, &settings, have.record.mode == Mode::Enforce as u8)?;
+        if let Some(deferral) = &deferral {
+            if self.health.borrow().fallback.as_ref() != Some(deferral) {
+                eprint(format_args!("warning: {deferral}"));
             }
             (settings.mode, settings.mode_waits) = (PolicyMode::Monitor, true);
         }
@@ -132,7 +132,7 @@ impl Follower {
             file,
             list,
             settings,
-            first,
+            deferral,
         })
     }
 
@@ -146,9 +146,9 @@ impl Follower {
         let was_off = record.mode == Mode::Off as u8;
         let waited = settings.is_some_and(|have| have.mode_waits);
         // An operator has to see that settings were lost, and then asks for the files.
-        let keeps_basis = have.basis() == Basis::DefaultSettings && !self.asked;
+        let keeps_basis = have.basis() == Basis::DefaultSettings && !self.reload_requested;
         let is_of_files = keeps_basis || have.basis() == Basis::Files;
-        let ahead = have.now.wall_minus_boot() - self.known.ahead;
+        let wall_minus_boot = have.now.wall_minus_boot() - self.known.wall_minus_boot;
 
         let mut reasons = Vec::new();
         if is_other_list {
@@ -166,10 +166,10 @@ impl Follower {
         if want.settings.node_addresses && self.known.node.as_ref() != Some(&want.node) {
             reasons.push(ADDRESSES);
         }
-        if record.decapsulates != self.decapsulation.look()?.bits() {
+        if record.decapsulates != self.decapsulation.read()?.bits() {
             reasons.push("what the node takes out of other packets");
         }
-        if ahead.abs() > SET_BY_HAND && want.expires() {
+        if wall_minus_boot.abs() > SET_BY_HAND && want.expires() {
             reasons.push("the clock, and expiries with it");
         }
         Ok(Drift {
@@ -183,15 +183,15 @@ impl Follower {
 
     /// The reason not to enforce `list` under `want` yet, if it would be the first enforced policy.
     /// `enforces` tells whether the policy in force is enforced.
-    fn first(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
+    fn deferral(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
         let store = PolicyStore::new(&self.context.config.state_dir);
         if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {
             return Ok(None);
         }
         let guarded = self.health.borrow().guarded.clone();
         let policy = policy(list, want, &guarded)?;
-        let unclear = unclear(&self.context, &policy, &guarded, None)?;
-        Ok(unclear.map(|unclear| unclear.instead()))
+        let obstacle = obstacle(&self.context, &policy, &guarded, None)?;
+        Ok(obstacle.map(|obstacle| obstacle.fallback()))
     }
 
     /// The node's own addresses, as far as they are authorized.

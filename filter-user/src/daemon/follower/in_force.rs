@@ -7,7 +7,7 @@ use filter_common::layout::{Basis, PolicyRecord, Trial};
 
 use super::{
     drift::{ADDRESSES, Drift, InForce, SET_BY_HAND, SETTINGS, Want},
-    news,
+    messages,
     state::{Follower, Known},
     trial::{self, Way},
 };
@@ -16,7 +16,7 @@ use crate::{
         build::{examine, keep_in_force, policy},
         impact::assess,
         recovery::{Waiting, recover},
-        transaction::{Transaction, clear_up},
+        transaction::{Transaction, clean_up},
     },
     clock::Clocks,
     kernel::bpf::{Maps, PolicyState, Slot},
@@ -25,7 +25,7 @@ use crate::{
     store::{
         FileStamp, History, PolicyMark, TrialStore, WriterLock, read_ranges, refuse_other_writers,
     },
-    ui::{error::UserError, output::say, progress::Progress},
+    ui::{error::UserError, output::eprint, progress::Progress},
 };
 
 /// The result of following the files.
@@ -57,15 +57,15 @@ impl Follower {
         };
         let record = maps.record(standing.slot()).ok();
         let generation = record.map_or(0, |record| record.generation);
-        if (self.known.standing, self.known.generation) != (Some(standing), generation) {
+        if (self.known.state, self.known.generation) != (Some(standing), generation) {
             self.dirty = true;
         }
         if let Ok(now) = Clocks::now()
-            && (now.wall_minus_boot() - self.known.ahead).abs() > SET_BY_HAND
+            && (now.wall_minus_boot() - self.known.wall_minus_boot).abs() > SET_BY_HAND
         {
             self.dirty = true;
         }
-        if let (Some(record), Ok(decapsulation)) = (record, self.decapsulation.look())
+        if let (Some(record), Ok(decapsulation)) = (record, self.decapsulation.read())
             && record.decapsulates != decapsulation.bits()
         {
             self.dirty = true;
@@ -139,33 +139,33 @@ impl Follower {
         if !applies {
             self.note_other_author(&maps, &have, &want.list);
         } else if self.apply(&mut maps, &have, &want, &drift)? {
-            self.asked = false;
+            self.reload_requested = false;
             self.note_generation(&maps, maps.active_slot()?)?;
             return Ok(Outcome::OnTrial);
         }
-        self.asked = false;
-        self.touched = false;
-        self.tried = None;
-        if want.first.is_none() {
+        self.reload_requested = false;
+        self.files_changed = false;
+        self.last_trial = None;
+        if want.deferral.is_none() {
             trial::settled(&self.context.config);
         }
         // Small steps of the clock add up while the expiries are those of an older policy.
-        let ahead = match applies || !want.expires() {
+        let wall_minus_boot = match applies || !want.expires() {
             true => have.now.wall_minus_boot(),
-            false => self.known.ahead,
+            false => self.known.wall_minus_boot,
         };
         let record = maps.record(maps.active_slot()?)?;
         self.known = Known {
             basis: Basis::of(record.basis),
-            standing: Some(maps.standing()?),
+            state: Some(maps.standing()?),
             generation: record.generation,
             node: Some(want.node),
-            seen: Some(news::PolicySnapshot {
+            policy: Some(messages::PolicySnapshot {
                 list: want.list,
                 settings: Some(want.settings),
             }),
-            first: want.first,
-            ahead,
+            deferral: want.deferral,
+            wall_minus_boot,
         };
         Ok(Outcome::Done)
     }
@@ -193,12 +193,12 @@ impl Follower {
             self.note_generation(maps, waiting.slot)?;
             return Ok(false);
         }
-        say("note: the files were edited again: the edit on trial is taken back");
+        eprint("note: the files were edited again: the edit on trial is taken back");
         maps.select(waiting.slot.other())?;
-        self.tried = None;
+        self.last_trial = None;
         self.known = Known {
             node: self.known.node.take(),
-            ahead: self.known.ahead,
+            wall_minus_boot: self.known.wall_minus_boot,
             ..Known::default()
         };
         Ok(true)
@@ -206,7 +206,7 @@ impl Follower {
 
     /// Remembers the generation in `slot` as the one in force.
     fn note_generation(&mut self, maps: &Maps, slot: Slot) -> Result<()> {
-        self.known.standing = Some(maps.standing()?);
+        self.known.state = Some(maps.standing()?);
         self.known.generation = maps.record(slot)?.generation;
         Ok(())
     }
@@ -222,21 +222,25 @@ impl Follower {
         if self.known.on_trial() {
             let order = record.generation.cmp(&self.known.generation);
             is_over |= order == Ordering::Less;
-            say(match order {
+            eprint(match order {
                 Ordering::Less => {
                     "note: the change on trial is over: what was before is in force again"
                 }
                 Ordering::Equal => "note: the change on trial was confirmed",
                 Ordering::Greater => "note: the change on trial is over, and another one was made",
             });
-            self.known.standing = Some(maps.standing()?);
+            self.known.state = Some(maps.standing()?);
             // Another change is news.
             self.known.generation = self.known.generation.min(record.generation);
         }
         if is_over {
             // The files must not bring an unconfirmed edit back: the rollback is the only help for
             // an operator whom it locked out.
-            (self.hold_after_rollback, self.asked, self.touched) = (true, false, false);
+            (
+                self.hold_after_rollback,
+                self.reload_requested,
+                self.files_changed,
+            ) = (true, false, false);
         }
         Ok(())
     }
@@ -245,8 +249,8 @@ impl Follower {
     /// or asks for them. A file that is written again with the same list is not an edit.
     fn refuse_unconfirmed(&mut self, mark: &PolicyMark, drift: &Drift) -> Result<()> {
         let store = TrialStore::new(&self.context.config.state_dir);
-        let was_tried = self.tried.as_ref() == Some(mark) || store.is_open(mark);
-        self.hold_after_rollback |= was_tried && !self.asked;
+        let was_tried = self.last_trial.as_ref() == Some(mark) || store.is_open(mark);
+        self.hold_after_rollback |= was_tried && !self.reload_requested;
         if self.hold_after_rollback && drift.is_other_policy && !drift.reasons.is_empty() {
             return Err(UserError::failed(
                 "follow files: a change on trial was not confirmed, and the files say something else than what returned",
@@ -286,14 +290,14 @@ impl Follower {
             true => trial::way(&context.config, &impact, &want.mark)?,
             false => Way::Apply,
         };
-        impact.lines(false).iter().for_each(say);
+        impact.lines(false).iter().for_each(eprint);
         let within = match way {
             Way::Apply => None,
             Way::Trial(within) => Some(within),
         };
         if within.is_some() {
             trial::begun(&context.config, &want.mark);
-            self.tried = Some(want.mark.clone());
+            self.last_trial = Some(want.mark.clone());
             // If it is not confirmed either, that is news.
             self.alerts.clear("policy", "the files are on trial");
         }
@@ -307,12 +311,12 @@ impl Follower {
         if let Err(error) = change.put_in_force(maps, &Progress::start()) {
             if within.is_some() {
                 // It never was on trial: the next attempt must not take it for an unconfirmed edit.
-                self.tried = None;
+                self.last_trial = None;
                 trial::settled(&context.config);
             }
             return Err(error);
         }
-        news::applied(
+        messages::applied(
             path,
             &have.record,
             &want.list,
@@ -323,14 +327,14 @@ impl Follower {
         let is_first = self.known.node.is_none() && drift.reasons.contains(&ADDRESSES);
         if let Some(reasons) = drift.other_reasons(is_first) {
             let entries = want.list.entries().len();
-            say(format_args!(
+            eprint(format_args!(
                 "note: {reasons}: in force: {entries} in the list"
             ));
         }
-        self.touched = false;
+        self.files_changed = false;
         if within.is_none() {
             History::of(path).record(&policy.by);
-            clear_up(maps);
+            clean_up(maps);
         }
         Ok(within.is_some())
     }
@@ -341,15 +345,15 @@ impl Follower {
         if self.known.generation != generation {
             keep_in_force(&self.context, maps);
         }
-        let now = news::PolicySnapshot {
+        let now = messages::PolicySnapshot {
             list: list.clone(),
             settings: have.settings.clone(),
         };
         let by = maps.author(have.slot).ok().flatten();
-        self.known.report_news(generation, by, &now);
+        self.known.report_change(generation, by, &now);
         // Comments may have been edited, which makes no difference to packets.
         let path = &self.context.global.ranges_file;
-        if self.known.standing.is_some() && History::of(path).is_edited() {
+        if self.known.state.is_some() && History::of(path).is_edited() {
             History::of(path).record(&Author::of_edit(path));
         }
     }
@@ -358,12 +362,12 @@ impl Follower {
     fn report_trial(&self, maps: &Maps, waiting: &Waiting) {
         // A trial of settings alone brings no list.
         let list = waiting.pending.read().map(|file| file.list()).ok();
-        let seen = self.known.seen.as_ref();
+        let seen = self.known.policy.as_ref();
         if let Some(list) = list.or_else(|| seen.map(|seen| seen.list.clone())) {
             let settings = maps.settings(waiting.slot).ok();
             let by = maps.author(waiting.slot).ok().flatten();
-            news::of_others(by, seen, &news::PolicySnapshot { list, settings });
+            messages::of_others(by, seen, &messages::PolicySnapshot { list, settings });
         }
-        say("note: a change is on trial: it waits for `apifence confirm`");
+        eprint("note: a change is on trial: it waits for `apifence confirm`");
     }
 }

@@ -70,6 +70,6 @@ impl Follower {
         let policy = policy(&file.list(), &settings, &all)?;
         let maps = self.open.as_ref().map(|(_, maps)| maps);
         let impact = assess(&self.context, maps, &policy, &all)?;
-        Ok(impact.serious())
+        Ok(impact.lockout())
     }
 }

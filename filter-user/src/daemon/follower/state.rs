@@ -7,7 +7,7 @@ use filter_common::layout::Basis;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::news;
+use super::messages;
 use crate::{
     codes::Code,
     context::Context,
@@ -16,7 +16,7 @@ use crate::{
         bpf::{Maps, PolicyState},
         net::decapsulation,
     },
-    metrics::{Health, Turns},
+    metrics::{Health, Heartbeats},
     policy::author::Author,
     store::{FileStamp, PolicyMark, WatchedFile},
     warnings::node,
@@ -27,10 +27,10 @@ pub(crate) struct Follower {
     /// Its settings are those of the config file as last read.
     pub(crate) context: Context,
     pub(crate) matches: Arc<ArgMatches>,
-    pub(crate) decapsulation: decapsulation::Watch,
+    pub(crate) decapsulation: decapsulation::Subscription,
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) health: watch::Sender<Health>,
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) config_file: WatchedFile,
     pub(crate) ranges_file: WatchedFile,
     /// Whether the config file was ever valid; until then the settings in force stay.
@@ -49,13 +49,13 @@ pub(crate) struct Follower {
     /// applied until the operator changes or reloads them.
     pub(crate) hold_after_rollback: bool,
     /// The files' last version on trial, unless it was confirmed since.
-    pub(crate) tried: Option<PolicyMark>,
+    pub(crate) last_trial: Option<PolicyMark>,
     /// Whether the config file may name other interfaces than the guard knows.
     pub(crate) interfaces_pending: bool,
     /// Whether the operator asked for a reload.
-    pub(crate) asked: bool,
+    pub(crate) reload_requested: bool,
     /// Whether the files were reloaded or edited since they were last put in force.
-    pub(crate) touched: bool,
+    pub(crate) files_changed: bool,
     pub(crate) alerts: Alerts,
     /// The keys of the warnings that were reported.
     pub(crate) warned: BTreeSet<(Code, BTreeSet<String>)>,
@@ -69,35 +69,35 @@ pub(crate) struct Follower {
 /// The policy in force, and the facts it was made from.
 #[derive(Default)]
 pub(crate) struct Known {
-    pub(crate) standing: Option<PolicyState>,
+    pub(crate) state: Option<PolicyState>,
     pub(crate) generation: u64,
     pub(crate) basis: Basis,
     /// The node's addresses; none if they are unknown.
     pub(crate) node: Option<Vec<IpNet>>,
     /// Why it is not enforced yet.
-    pub(crate) first: Option<String>,
+    pub(crate) deferral: Option<String>,
     /// The wall clock minus the boot clock in nanoseconds when the policy was compiled: expiries in
     /// the kernel use the boot clock.
-    pub(crate) ahead: i128,
+    pub(crate) wall_minus_boot: i128,
     /// The policy in force, if it was examined.
-    pub(crate) seen: Option<news::PolicySnapshot>,
+    pub(crate) policy: Option<messages::PolicySnapshot>,
 }
 
 impl Known {
     pub(crate) fn on_trial(&self) -> bool {
-        matches!(self.standing, Some(PolicyState::Provisional { .. }))
+        matches!(self.state, Some(PolicyState::Provisional { .. }))
     }
 
     /// Reports a change by another process: `generation` by the author `by` is in force `now`, and
     /// differs from the last known one.
-    pub(crate) fn report_news(
+    pub(crate) fn report_change(
         &self,
         generation: u64,
         by: Option<Author>,
-        now: &news::PolicySnapshot,
+        now: &messages::PolicySnapshot,
     ) {
-        if self.standing.is_some() && generation != self.generation {
-            news::of_others(by, self.seen.as_ref(), now);
+        if self.state.is_some() && generation != self.generation {
+            messages::of_others(by, self.policy.as_ref(), now);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     kernel::bpf::Maps,
     ranges::List,
     store::{PolicyMark, TrialStore},
-    ui::{error::UserError, output::say},
+    ui::{error::UserError, output::eprint},
 };
 
 /// How an edit comes into force.
@@ -28,22 +28,22 @@ pub(crate) enum Way {
 /// # Errors
 /// If it is refused.
 pub(crate) fn way(config: &Config, impact: &Impact, mark: &PolicyMark) -> Result<Way> {
-    let Some(reason) = impact.serious() else {
+    let Some(reason) = impact.lockout() else {
         return Ok(Way::Apply);
     };
     if TrialStore::new(&config.state_dir).is_confirmed(mark) {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {reason}; it was confirmed before, so it is in force for good"
         ));
         return Ok(Way::Apply);
     }
     match *config.on_cut {
         OnCut::Apply => {
-            say(format_args!("warning: {reason}"));
+            eprint(format_args!("warning: {reason}"));
             Ok(Way::Apply)
         }
         OnCut::Trial => {
-            say(format_args!(
+            eprint(format_args!(
                 "warning: {reason}: the edit is on trial for {}; `apifence confirm` keeps it, or else it takes itself back",
                 *config.on_cut_within
             ));
@@ -75,7 +75,7 @@ pub(crate) fn is_edited_again(
 /// Records that an edit is on trial. A restart does not apply it before it is confirmed.
 pub(crate) fn begun(config: &Config, mark: &PolicyMark) {
     if let Err(error) = TrialStore::new(&config.state_dir).begin(mark) {
-        say(format_args!(
+        eprint(format_args!(
             "warning: {error:#}: after a reboot the edit would be in force for good"
         ));
     }
@@ -84,6 +84,6 @@ pub(crate) fn begun(config: &Config, mark: &PolicyMark) {
 /// Records that the files are in force permanently; the last trial was of another edit.
 pub(crate) fn settled(config: &Config) {
     if let Err(error) = TrialStore::new(&config.state_dir).close() {
-        say(format_args!("warning: {error:#}"));
+        eprint(format_args!("warning: {error:#}"));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         net::interface::Interface,
     },
     store::WatchLock,
-    ui::output::say,
+    ui::output::eprint,
 };
 
 impl Guard {
@@ -68,7 +68,7 @@ impl Guard {
                 held.is_pinned = true;
             }
         }
-        say("warning: pins were gone: they are there again; the filter was on all the time");
+        eprint("warning: pins were gone: they are there again; the filter was on all the time");
         Ok(())
     }
 }

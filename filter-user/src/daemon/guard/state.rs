@@ -15,7 +15,7 @@ use crate::{
         bpf::{Counters, HeldMaps, Link, LogLines, Program},
         pins::Pins,
     },
-    metrics::{Health, Turns},
+    metrics::{Health, Heartbeats},
     store::WatchLock,
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) pins: Pins,
     pub(crate) wanted: watch::Receiver<Wanted>,
     pub(crate) health: watch::Sender<Health>,
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     /// The channel for the program's log, if it has one.
     pub(crate) log: Option<mpsc::Sender<LogLines>>,
     /// Receives changes of addresses, and the message that every interface was tried.
@@ -65,12 +65,12 @@ pub(crate) struct Guard {
     pub(crate) missing: BTreeSet<String>,
     pub(crate) alerts: Alerts,
     /// The faults besides those of interfaces, by matter.
-    pub(crate) troubles: BTreeMap<&'static str, String>,
+    pub(crate) faults: BTreeMap<&'static str, String>,
     pub(crate) retry: Option<Instant>,
     /// Whether every interface was tried, and the programs are verified.
     pub(crate) has_started: bool,
     /// When the links were last checked.
-    pub(crate) seen: Instant,
+    pub(crate) last_check: Instant,
 }
 
 pub(crate) struct Held {

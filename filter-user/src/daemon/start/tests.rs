@@ -23,8 +23,8 @@ fn found(change: impl FnOnce(&mut Found)) -> Found {
         certain: Some(settings),
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Auto,
-        doubts_interfaces: false,
-        doubts_xdp_mode: false,
+        interfaces_unreadable: false,
+        xdp_mode_unreadable: false,
         saved: None,
         lost: None,
         has_enforced: false,
@@ -108,7 +108,7 @@ fn a_start_chooses_the_first_policy_that_exists() {
     for (row, (change, basis, list)) in rows.into_iter().enumerate() {
         let start = choose(found(change), || None);
         assert!(start.basis == basis && start.file == *list, "row {row}");
-        let is_plain = start.instead.is_none();
+        let is_plain = start.fallback.is_none();
         assert_eq!(is_plain, row == 0, "only usable files need no message");
     }
 }
@@ -133,7 +133,7 @@ fn the_saved_policy_brings_what_the_config_leaves_open() {
     let doubtful = |found: &mut Found| {
         break_config(found);
         save(found);
-        found.doubts_xdp_mode = true;
+        found.xdp_mode_unreadable = true;
     };
     let start = choose(found(doubtful), || None);
     assert_eq!(start.xdp_mode, XdpMode::Generic);

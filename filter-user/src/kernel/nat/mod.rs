@@ -7,8 +7,8 @@ mod sets;
 mod xtables;
 
 pub use self::{
-    packet::Way,
-    rules::{Diversion, Question, diverted},
+    packet::Ingress,
+    rules::{Diversion, Query, diverted},
 };
 
 use std::{collections::BTreeSet, fs};

@@ -95,7 +95,7 @@ pub(super) fn opposite(bytes: &[Byte], fit: Fit) -> Fit {
 
 /// An interface that packets arrive on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct Ingress {
     /// Its name.
     pub name: String,
     /// Its number.
@@ -107,7 +107,7 @@ pub struct Way {
 pub(super) struct Packet<'a> {
     pub(super) target: IpAddr,
     pub(super) port: u16,
-    way: &'a Way,
+    ingress: &'a Ingress,
     network: Vec<Byte>,
     transport: Vec<Byte>,
 }
@@ -119,7 +119,7 @@ const IPV6: u8 = 10;
 const TCP: u8 = 6;
 
 impl<'a> Packet<'a> {
-    pub(super) fn new(target: IpAddr, port: u16, way: &'a Way) -> Self {
+    pub(super) fn new(target: IpAddr, port: u16, ingress: &'a Ingress) -> Self {
         let known = |bytes: &[u8]| {
             bytes
                 .iter()
@@ -152,7 +152,7 @@ impl<'a> Packet<'a> {
         Self {
             target,
             port,
-            way,
+            ingress,
             network,
             transport,
         }
@@ -188,9 +188,9 @@ impl<'a> Packet<'a> {
                 [0x86, 0xdd]
             }),
             3 => known(&[0; 4]),
-            4 => known(&self.way.ifindex.to_ne_bytes()),
+            4 => known(&self.ingress.ifindex.to_ne_bytes()),
             6 => {
-                let mut name = self.way.name.clone().into_bytes();
+                let mut name = self.ingress.name.clone().into_bytes();
                 // `IFNAMSIZ`.
                 name.resize(16, 0);
                 known(&name)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    packet::{Byte, Fit, Packet, Way, between, equal, opposite},
+    packet::{Byte, Fit, Ingress, Packet, between, equal, opposite},
     sets::{Sets, value, verdict},
     xtables,
 };
@@ -25,9 +25,9 @@ pub struct Diversion {
 
 /// Input of the evaluation.
 #[derive(Clone, Debug)]
-pub struct Question<'a> {
+pub struct Query<'a> {
     /// The ports to check.
-    pub asked: &'a BTreeSet<u16>,
+    pub candidates: &'a BTreeSet<u16>,
     /// All protected ports.
     pub ports: &'a BTreeSet<u16>,
     /// The addresses of this node.
@@ -35,7 +35,7 @@ pub struct Question<'a> {
     /// The guarded ones among them.
     pub targets: Vec<IpAddr>,
     /// The interfaces that packets arrive on after they passed the filter.
-    pub ways: Vec<Way>,
+    pub ingresses: Vec<Ingress>,
 }
 
 /// The ports whose packets go to another server.
@@ -43,9 +43,9 @@ pub struct Question<'a> {
 /// A port is reported if packets of any client to one of this node's addresses over one of the
 /// interfaces are rewritten, and not to a port of the API server. A rule for some clients only, or
 /// for a service's address, is left to its owner.
-pub fn diverted(question: &Question<'_>) -> Vec<Diversion> {
+pub fn diverted(query: &Query<'_>) -> Vec<Diversion> {
     let mut chains = Chains {
-        question,
+        query,
         rules: BTreeMap::new(),
         sets: Sets::default(),
     };
@@ -62,19 +62,19 @@ pub fn diverted(question: &Question<'_>) -> Vec<Diversion> {
         }
     });
     let entries = super::entries();
-    let leads_away = |port: u16, place: &Place| {
-        let ways = question.ways.iter();
-        let mut packets = ways.flat_map(|way| {
-            let targets = question.targets.iter();
-            targets.map(move |target| Packet::new(*target, port, way))
+    let is_diverted = |port: u16, place: &ChainKey| {
+        let ingresses = query.ingresses.iter();
+        let mut packets = ingresses.flat_map(|ingress| {
+            let targets = query.targets.iter();
+            targets.map(move |target| Packet::new(*target, port, ingress))
         });
         packets.any(|packet| {
             let sees = [INET, packet.family()].contains(&place.0);
-            sees && chains.walk(place, &packet, false, 0) == Fate::Foreign
+            sees && chains.walk(place, &packet, false, 0) == Fate::Diverted
         })
     };
-    let found = question.asked.iter().filter_map(|port| {
-        let place = entries.iter().find(|place| leads_away(*port, place))?;
+    let found = query.candidates.iter().filter_map(|port| {
+        let place = entries.iter().find(|place| is_diverted(*port, place))?;
         Some(Diversion {
             port: *port,
             chain: format!("{} {}", place.1, place.2),
@@ -98,11 +98,11 @@ const INET: u8 = 1;
 const HTTPS: u16 = 443;
 
 /// Family, table and chain.
-type Place = (u8, String, String);
+type ChainKey = (u8, String, String);
 
 struct Chains<'a> {
-    question: &'a Question<'a>,
-    rules: BTreeMap<Place, Vec<Vec<u8>>>,
+    query: &'a Query<'a>,
+    rules: BTreeMap<ChainKey, Vec<Vec<u8>>>,
     sets: Sets,
 }
 
@@ -110,17 +110,17 @@ struct Chains<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It goes to another server.
-    Foreign,
+    Diverted,
     /// No further rule sees it.
-    Over,
+    Final,
     /// The next rule sees it.
-    On,
+    Continue,
 }
 
 /// The effect of a rule.
 enum Action {
-    Foreign,
-    Over,
+    Divert,
+    Accept,
     Return,
     Jump(String),
     Goto(String),
@@ -130,57 +130,57 @@ enum Action {
 struct RuleEffect {
     fit: Fit,
     /// Whether it, or a rule on the way to it, tested the port.
-    asked: bool,
+    tests_port: bool,
     actions: Vec<Action>,
 }
 
 impl Chains<'_> {
-    /// The fate of the packet; `asked` tells whether a rule on its way tested the port.
-    fn walk(&self, place: &Place, packet: &Packet<'_>, asked: bool, depth: u8) -> Fate {
+    /// The fate of the packet; `tests_port` tells whether a rule on its way tested the port.
+    fn walk(&self, place: &ChainKey, packet: &Packet<'_>, tests_port: bool, depth: u8) -> Fate {
         /// The kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
         const DEEPEST: u8 = 16;
         if depth > DEEPEST {
-            return Fate::On;
+            return Fate::Continue;
         }
         for rule in self.rules.get(place).into_iter().flatten() {
-            let Some(effect) = self.rule(place, rule, packet, asked) else {
+            let Some(effect) = self.rule(place, rule, packet, tests_port) else {
                 continue;
             };
             let chain = |name: String| {
                 let next = (place.0, place.1.clone(), name);
-                self.walk(&next, packet, effect.asked, depth + 1)
+                self.walk(&next, packet, effect.tests_port, depth + 1)
             };
             let is_certain = effect.fit == Fit::Yes && effect.actions.len() == 1;
             for action in effect.actions {
                 let (fate, goes) = match action {
-                    Action::Foreign if effect.asked => return Fate::Foreign,
-                    Action::Foreign | Action::Over => (Fate::Over, false),
-                    Action::Return => (Fate::On, true),
+                    Action::Divert if effect.tests_port => return Fate::Diverted,
+                    Action::Divert | Action::Accept => (Fate::Final, false),
+                    Action::Return => (Fate::Continue, true),
                     Action::Jump(name) => (chain(name), false),
                     Action::Goto(name) => (chain(name), true),
                 };
                 match fate {
-                    Fate::Foreign => return Fate::Foreign,
-                    Fate::Over if is_certain => return Fate::Over,
-                    Fate::On if is_certain && goes => return Fate::On,
+                    Fate::Diverted => return Fate::Diverted,
+                    Fate::Final if is_certain => return Fate::Final,
+                    Fate::Continue if is_certain && goes => return Fate::Continue,
                     _ => {}
                 }
             }
         }
-        Fate::On
+        Fate::Continue
     }
 
     /// The effect of the rule on the packet; `None` if it does not match.
     fn rule(
         &self,
-        place: &Place,
+        place: &ChainKey,
         rule: &[u8],
         packet: &Packet<'_>,
-        asked: bool,
+        tests_port: bool,
     ) -> Option<RuleEffect> {
         let mut effect = RuleEffect {
             fit: Fit::Yes,
-            asked,
+            tests_port,
             actions: Vec::new(),
         };
         let mut registers = Registers::default();
@@ -234,7 +234,7 @@ impl Chains<'_> {
                         continue;
                     }
                     effect.needs(fit)?;
-                    effect.asked |= registers.has_port(word(2)?);
+                    effect.tests_port |= registers.has_port(word(2)?);
                     match word(3) {
                         None => {}
                         Some(0) => {
@@ -261,7 +261,7 @@ impl Chains<'_> {
                 "match" => {
                     let (fit, has_port) = xtables::fits(data, packet)?;
                     effect.needs(fit)?;
-                    effect.asked |= has_port;
+                    effect.tests_port |= has_port;
                 }
                 "limit" | "quota" | "connlimit" => effect.needs(Fit::Maybe)?,
                 // `NFT_NAT_DNAT`; registers of address and port.
@@ -303,7 +303,7 @@ impl Chains<'_> {
         address: Option<Option<IpAddr>>,
         port: Option<Option<u16>>,
     ) -> Action {
-        let Question { ports, own, .. } = self.question;
+        let Query { ports, own, .. } = self.query;
         let is_own = match address {
             None => true,
             Some(address) => address.is_some_and(|address| own.contains(&address)),
@@ -311,9 +311,9 @@ impl Chains<'_> {
         let port = port.unwrap_or(Some(packet.port));
         let is_server = port.is_some_and(|port| ports.contains(&port) && (is_own || port != HTTPS));
         if is_server {
-            Action::Over
+            Action::Accept
         } else {
-            Action::Foreign
+            Action::Divert
         }
     }
 }
@@ -325,7 +325,7 @@ fn action((code, chain): (i32, Option<String>)) -> Option<Action> {
         (-3, Some(chain)) => Action::Jump(chain),
         (-4, Some(chain)) => Action::Goto(chain),
         (-5, _) => Action::Return,
-        (0 | 1, _) => Action::Over,
+        (0 | 1, _) => Action::Accept,
         _ => return None,
     })
 }
@@ -365,7 +365,7 @@ impl RuleEffect {
         };
         let excluded = [2, 4].contains(&operator) && is_equal() == Fit::Yes;
         self.needs(if excluded { Fit::No } else { fit })?;
-        self.asked |= operator != 1 && key.iter().any(|byte| matches!(byte, Byte::Port(_)));
+        self.tests_port |= operator != 1 && key.iter().any(|byte| matches!(byte, Byte::Port(_)));
         Some(())
     }
 }
@@ -382,7 +382,7 @@ impl Default for Registers {
 impl Registers {
     /// First byte of a register: four long ones from number 1, and short ones, which are parts of
     /// them, from number 8 (`nft_parse_register`).
-    fn place(register: u32) -> usize {
+    fn offset(register: u32) -> usize {
         match register {
             0..=4 => register as usize * 16,
             _ => register.saturating_sub(4) as usize * 4,
@@ -390,7 +390,7 @@ impl Registers {
     }
 
     fn get(&self, from: u32, len: usize) -> Vec<Byte> {
-        let place = Self::place(from);
+        let place = Self::offset(from);
         let bytes = self.0.get(place..).unwrap_or_default();
         let mut found = bytes[..len.min(bytes.len())].to_vec();
         found.resize(len, Byte::Unknown);
@@ -399,7 +399,7 @@ impl Registers {
 
     /// Fills the last word with zeros, as the kernel does.
     fn set(&mut self, to: u32, bytes: &[Byte]) {
-        let place = Self::place(to);
+        let place = Self::offset(to);
         for (at, register) in self.0.iter_mut().skip(place).enumerate() {
             match bytes.get(at) {
                 Some(byte) => *register = *byte,

@@ -111,8 +111,8 @@ fn line(line: &str) -> Option<Tracked> {
         let ip: IpAddr = ip.get(place)?.parse().ok()?;
         Some(SocketAddr::new(ip, port.get(place)?.parse().ok()?))
     };
-    let way = |place| Some((end(&src, &sport, place)?, end(&dst, &dport, place)?));
-    let (original, reply) = (way(0)?, way(1)?);
+    let direction = |place| Some((end(&src, &sport, place)?, end(&dst, &dport, place)?));
+    let (original, reply) = (direction(0)?, direction(1)?);
     let is_open = protocol == "tcp" && OPEN.contains(&state);
     is_open.then(|| both(original, reply, state.ends_with("_WAIT")))
 }

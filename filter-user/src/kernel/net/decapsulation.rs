@@ -24,7 +24,7 @@ pub fn of_this_node() -> Result<Decapsulation> {
 }
 
 /// A subscription to route changes, which avoids listing all routes again and again.
-pub struct Watch {
+pub struct Subscription {
     socket: Socket,
     /// Whether a route decapsulates; `None` if the routes must be listed.
     routes: Option<bool>,
@@ -32,7 +32,7 @@ pub struct Watch {
     labels: Option<(Instant, bool)>,
 }
 
-impl Watch {
+impl Subscription {
     /// Subscribes in the network namespace of the calling thread.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Watch {
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn look(&mut self) -> Result<Decapsulation> {
+    pub fn read(&mut self) -> Result<Decapsulation> {
         loop {
             match self.socket.recv_from_full() {
                 Ok((datagram, _)) => {

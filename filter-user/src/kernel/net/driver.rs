@@ -88,18 +88,18 @@ fn set_xdp(ifindex: u32, descriptor: i32, flags: u32, expected: Option<i32>) -> 
     }
     let nested = attribute(IFLA_XDP | libc::NLA_F_NESTED as u16, &nested);
     let acknowledged = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
-    let answer = ask(libc::RTM_SETLINK, acknowledged as u16, ifindex, &nested)?;
+    let answer = transact(libc::RTM_SETLINK, acknowledged as u16, ifindex, &nested)?;
     Answer::parse(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn mtu(ifindex: u32) -> Option<u32> {
-    let answer = ask(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, ifindex, &[]).ok()?;
+    let answer = transact(libc::RTM_GETLINK, libc::NLM_F_REQUEST as u16, ifindex, &[]).ok()?;
     let value = find(answer.get(HEADER + LINK..)?, IFLA_MTU)?;
     Some(u32::from_ne_bytes(value.try_into().ok()?))
 }
 
 /// Sends a request about a link; returns the answer.
-fn ask(kind: u16, flags: u16, ifindex: u32, attributes: &[u8]) -> io::Result<Vec<u8>> {
+fn transact(kind: u16, flags: u16, ifindex: u32, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;

@@ -27,7 +27,7 @@ pub(crate) fn dump(
     body: &[u8],
     each: impl FnMut(u16, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    ask(protocol, kind, NLM_F_REQUEST | NLM_F_DUMP, body, each)
+    transact(protocol, kind, NLM_F_REQUEST | NLM_F_DUMP, body, each)
 }
 
 /// Like [`dump`], for requests and answers that `netlink-packet-*` knows. `each` also gets the
@@ -63,7 +63,7 @@ fn ask_with<M: NetlinkSerializable + NetlinkDeserializable>(
 ) -> Result<()> {
     let mut body = vec![0; request.buffer_len()];
     request.serialize(&mut body);
-    ask(
+    transact(
         protocol,
         request.message_type(),
         flags,
@@ -72,7 +72,7 @@ fn ask_with<M: NetlinkSerializable + NetlinkDeserializable>(
     )
 }
 
-fn ask(
+fn transact(
     protocol: isize,
     kind: u16,
     flags: u16,

@@ -10,7 +10,7 @@ use crate::{
     config::{SettingChange, Settings},
     policy::{Difference, Prefixes, author::Author},
     ranges::{List, remarks},
-    ui::output::say,
+    ui::output::eprint,
 };
 
 /// How many entries one line names.
@@ -44,9 +44,9 @@ pub(crate) fn applied(
     sources: &Prefixes,
     changes: &[SettingChange],
 ) {
-    changes.iter().for_each(say);
+    changes.iter().for_each(eprint);
     if !changes.is_empty() {
-        say("note: the config file is in force");
+        eprint("note: the config file is in force");
     }
     if record.list == list.digest() {
         return;
@@ -63,13 +63,13 @@ pub(crate) fn applied(
     } else {
         "note"
     };
-    say(format_args!(
+    eprint(format_args!(
         "{severity}: the ranges file is in force: {words}"
     ));
     let have = before.as_ref().map_or(&[][..], List::entries);
     let difference = Difference::new(have, list.entries());
     let remarks = remarks(list.entries(), |range| difference.brings(range));
-    remarks.iter().for_each(say);
+    remarks.iter().for_each(eprint);
 }
 
 /// The policy in force when it was last examined.
@@ -84,7 +84,7 @@ pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: 
     let by = by.map_or_else(|| "another command".to_owned(), |by| by.to_string());
     let Some(seen) = seen else {
         let words = of_lists(None, &now.list, None);
-        say(format_args!("note: {by}: {words}"));
+        eprint(format_args!("note: {by}: {words}"));
         return;
     };
     let mut is_reported = false;
@@ -92,7 +92,7 @@ pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: 
         for change in want.changes_from(have) {
             let change = change.to_string();
             let (severity, what) = change.split_once(": ").unwrap_or(("note", &change));
-            say(format_args!("{severity}: {by}: {what}"));
+            eprint(format_args!("{severity}: {by}: {what}"));
             is_reported = true;
         }
     }
@@ -103,6 +103,6 @@ pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: 
         } else {
             "note"
         };
-        say(format_args!("{severity}: {by}: {words}"));
+        eprint(format_args!("{severity}: {by}: {words}"));
     }
 }
