@@ -26,7 +26,7 @@ use crate::{
         V4,
         ethernet::{CLIENT_MAC, HEADER_LEN, IPV4, IPV6, NODE_MAC, frame},
     },
-    table::{NODE4, NODE6, OTHER4, OTHER6, SID4, SID6, SID6_NEXT_HOP, Who},
+    table::{NODE4, NODE6, OTHER4, OTHER6, SID4, SID6, SID6_NEXT_HOP, Source},
     tun::Tun,
     wait::PATIENCE,
 };
@@ -59,7 +59,7 @@ pub enum Answer {
 
 /// The device on which frames arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Road {
+pub enum Medium {
     /// Ethernet, from another namespace.
     Ethernet,
     /// A tun device: it carries only the IP packet of each frame.
@@ -116,7 +116,7 @@ pub struct Testbed {
 impl Testbed {
     /// Makes a node. The calling thread, and the threads that answer it, stay on one CPU from now
     /// on, so that answers come in the order of the frames.
-    pub fn new(road: Road, mtu: u32) -> Result<Self> {
+    pub fn new(medium: Medium, mtu: u32) -> Result<Self> {
         one_cpu()?;
         let node = Namespace::new("node")?;
         let [to4, to6, other4, other6] = [
@@ -126,9 +126,9 @@ impl Testbed {
             format!("{OTHER6}/128"),
         ];
         let addresses = [&*to4, &to6, &other4, &other6];
-        let wire = match road {
-            Road::Ethernet => ethernet(&node, mtu, &addresses)?,
-            Road::Tun => {
+        let wire = match medium {
+            Medium::Ethernet => ethernet(&node, mtu, &addresses)?,
+            Medium::Tun => {
                 let tun = Tun::new(&node, INTERFACE, &addresses)?;
                 node.ip(&format!("link set {INTERFACE} mtu {mtu}"))?;
                 node.ip(&format!("route add default dev {INTERFACE}"))?;
@@ -199,7 +199,7 @@ impl Testbed {
     /// Sends frames, then a marker, and returns the answers that come before that to the marker.
     pub fn send(&mut self, frames: &[Vec<u8>]) -> Result<Vec<Answer>> {
         self.markers = self.markers.checked_add(1).unwrap_or(MARKERS);
-        let marker = V4::new(Who::Listed.v4(), NODE4)
+        let marker = V4::new(Source::Listed.v4(), NODE4)
             .datagram(self.markers, ECHO, b"marker")
             .frame();
         for frame in frames.iter().chain([&marker]) {

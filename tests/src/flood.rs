@@ -55,20 +55,20 @@ const LATE: i32 = 64_000;
 /// A veth pair between two namespaces of its own: the generator and a client at one end, the node
 /// at the other.
 #[derive(Debug)]
-pub struct Road {
+pub struct VethPair {
     near: Namespace,
     node: Namespace,
     interface: String,
 }
 
-impl Road {
+impl VethPair {
     /// Makes the link; `interface` names the node's end.
     ///
     /// If `threaded`, a kernel thread (`napi/INTERFACE-...`) serves its receive queue; otherwise
     /// the sender does. Both ends have each other's address, so that no contender has to authorize
     /// ARP.
     pub fn new(interface: &str, threaded: bool) -> Result<Self> {
-        let road = Self {
+        let pair = Self {
             near: Namespace::new("near")?,
             node: Namespace::new("node")?,
             interface: interface.to_owned(),
@@ -76,14 +76,14 @@ impl Road {
         let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
         let (near_mac, node_mac) = (text(CLIENT_MAC), text(NODE_MAC));
         // One queue, because the sender's CPU chooses among several.
-        road.near.ip(&format!(
+        pair.near.ip(&format!(
             "link add {NEAR} address {near_mac} numrxqueues 1 numtxqueues 1 type veth \
              peer name {interface} address {node_mac} numrxqueues 1 numtxqueues 1 netns {}",
-            road.node.path()
+            pair.node.path()
         ))?;
         let ends = [
-            (&road.near, NEAR, CLIENT, NODE, node_mac),
-            (&road.node, interface, NODE, CLIENT, near_mac),
+            (&pair.near, NEAR, CLIENT, NODE, node_mac),
+            (&pair.node, interface, NODE, CLIENT, near_mac),
         ];
         for (namespace, name, own, others, mac) in ends {
             namespace.ip(&format!("link set {name} addrgenmode none"))?;
@@ -97,19 +97,19 @@ impl Road {
                 ))?;
             }
         }
-        add_address(&road.near, NEAR, &format!("{UNLISTED}/24"))?;
+        add_address(&pair.near, NEAR, &format!("{UNLISTED}/24"))?;
         // A node without a filter sends its answers here.
         for gateway in CLIENT {
-            road.node.ip(&format!("route add default via {gateway}"))?;
+            pair.node.ip(&format!("route add default via {gateway}"))?;
         }
         // A device takes a redirected frame only if it has a NAPI instance. An skb of a device with
         // TSO bypasses it.
-        road.ethtool(&road.node, interface, ["gro", "on"])?;
-        road.ethtool(&road.near, NEAR, ["tso", "off"])?;
+        pair.ethtool(&pair.node, interface, ["gro", "on"])?;
+        pair.ethtool(&pair.near, NEAR, ["tso", "off"])?;
         if threaded {
-            road.node.run(|| road.serve_by_a_thread())?;
+            pair.node.run(|| pair.serve_by_a_thread())?;
         }
-        Ok(road)
+        Ok(pair)
     }
 
     fn ethtool(&self, namespace: &Namespace, name: &str, feature: [&str; 2]) -> Result<()> {

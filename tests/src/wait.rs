@@ -24,10 +24,10 @@ pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<(
 
 /// Observes something that lasts for a few seconds, given as `3s`. If the machine was too slow,
 /// repeats with a longer time.
-pub fn while_it_lasts<T>(mut look: impl FnMut(&str) -> Result<T>) -> Result<T> {
+pub fn while_it_lasts<T>(mut attempt: impl FnMut(&str) -> Result<T>) -> Result<T> {
     for seconds in [3, 12, 48] {
         let started = Instant::now();
-        match look(&format!("{seconds}s")) {
+        match attempt(&format!("{seconds}s")) {
             Err(_) if started.elapsed().as_secs() >= seconds => {}
             looked => return looked,
         }

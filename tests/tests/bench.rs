@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{
     cli::{Apifence, binary},
-    flood::{NODE, PORT, Pace, Road},
+    flood::{NODE, PORT, Pace, VethPair},
     site::{Family, at},
     wait::until,
 };
@@ -22,13 +22,13 @@ const COUNT: u64 = 10_000;
 const STEP: u32 = 200;
 
 /// Sends the flood without loss.
-fn flood(road: &Road, family: Family) -> Result<()> {
-    road.flood(family, Pace::Full, |flood| {
-        let before = road.taken()?;
+fn flood(pair: &VethPair, family: Family) -> Result<()> {
+    pair.flood(family, Pace::Full, |flood| {
+        let before = pair.taken()?;
         for step in 1..=COUNT / u64::from(STEP) {
             flood.send(STEP)?;
             until("the node has taken what was sent", || {
-                Ok(road.taken()? - before >= step * u64::from(STEP))
+                Ok(pair.taken()? - before >= step * u64::from(STEP))
             })?;
         }
         Ok(())
@@ -37,18 +37,18 @@ fn flood(road: &Road, family: Family) -> Result<()> {
 
 #[test]
 fn every_frame_of_a_flood_arrives_and_is_counted() -> Result<()> {
-    let road = Road::new("flooded", false)?;
-    let filter = Apifence::new(road.node())?;
+    let pair = VethPair::new("flooded", false)?;
+    let filter = Apifence::new(pair.node())?;
     // Every source is near a range, and in none.
     filter.ok(&[
         "attach",
         "--interface",
-        road.interface(),
+        pair.interface(),
         "--authorized-ip-ranges",
         "100.64.0.0/24,2001:db8::1/128",
     ])?;
     for (family, dropped) in [(Family::V4, COUNT), (Family::V6, 2 * COUNT)] {
-        flood(&road, family)?;
+        flood(&pair, family)?;
         ensure!(
             filter.packets("drop", "unauthorized")? == dropped,
             "{}",
@@ -63,14 +63,14 @@ fn every_frame_of_a_flood_arrives_and_is_counted() -> Result<()> {
 #[test]
 fn without_a_filter_the_stack_accepts_the_segments() -> Result<()> {
     for family in Family::BOTH {
-        let road = Road::new("flooded", false)?;
+        let pair = VethPair::new("flooded", false)?;
         let node: IpAddr = NODE[family as usize].parse()?;
-        let _listener = road
+        let _listener = pair
             .node()
             .run(|| TcpListener::bind(at(NODE[family as usize], PORT)))?;
-        flood(&road, family)?;
+        flood(&pair, family)?;
         // A wrong checksum would be counted, and no SYN answered.
-        let text = road.node().run(|| -> Result<String> {
+        let text = pair.node().run(|| -> Result<String> {
             Ok(fs::read_to_string("/proc/thread-self/net/snmp")?
                 + &fs::read_to_string("/proc/thread-self/net/netstat")?)
         })?;

@@ -15,7 +15,7 @@ use tests::{
     net::silent,
     netns::Namespace,
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
-    table::{Who, v4, v6},
+    table::{Source, v4, v6},
     wait::until,
 };
 
@@ -160,8 +160,8 @@ fn a_flood_is_sampled_and_the_rest_is_counted_exactly() -> Result<()> {
     filter.ok(&["attach", &quiet, "--authorized-ip-ranges", ADMIN_RANGES])?;
     let program = Filter::open(&filter, namespace.ifindex(loaded::INTERFACE)?)?;
     let mut events = events(&filter, &[])?;
-    let four = v4(Who::Unlisted).syn(40_000, PORT).frame();
-    let six = v6(Who::Unlisted).syn(40_000, PORT).frame();
+    let four = v4(Source::Unlisted).syn(40_000, PORT).frame();
+    let six = v6(Source::Unlisted).syn(40_000, PORT).frame();
     let (mut reported, mut not_reported) = (0, 0);
     for round in 0..3 {
         let family = round % 2;

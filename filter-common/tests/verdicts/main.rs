@@ -9,7 +9,7 @@ use filter_common::{
 };
 
 use packets::{end_of_packet, tagged};
-use table::{NODE4, NODE6, Row, Rules, Who, mutation::mutate, v4, v6, verdict};
+use table::{NODE4, NODE6, Row, Rules, Source, mutation::mutate, v4, v6, verdict};
 
 // The crate `tests` includes both modules by their paths.
 pub mod packets;
@@ -128,13 +128,13 @@ fn the_source_that_was_refused_is_reported() {
 #[test]
 fn every_part_of_a_flow_is_reported() {
     let node = [IpAddr::V4(NODE4), IpAddr::V6(NODE6)];
-    let who = Who::Unlisted;
-    let [four, six] = [IpAddr::V4(who.v4()), IpAddr::V6(who.v6())];
+    let source = Source::Unlisted;
+    let [four, six] = [IpAddr::V4(source.v4()), IpAddr::V6(source.v6())];
     let ports = Some([40_001, 6443]);
-    let four_syn = || v4(who).syn(40_001, 6443);
-    let six_syn = || v6(who).destination_options(16).syn(40_001, 6443);
+    let four_syn = || v4(source).syn(40_001, 6443);
+    let six_syn = || v6(source).destination_options(16).syn(40_001, 6443);
     let tunnel = |number, packet: &[u8]| {
-        v6(Who::Listed)
+        v6(Source::Listed)
             .segments(0, &[NODE6])
             .payload(number, packet)
     };

@@ -142,7 +142,7 @@ struct World<'a> {
 
 impl World<'_> {
     /// Opens an HTTPS connection from each address and has a request answered on it.
-    fn gets_in(&self, who: &str, addresses: [&str; 2]) -> Result<Vec<Client>> {
+    fn gets_in(&self, role: &str, addresses: [&str; 2]) -> Result<Vec<Client>> {
         addresses
             .iter()
             .zip(NODE)
@@ -151,12 +151,12 @@ impl World<'_> {
                 let mut connection = self
                     .identity
                     .connect(self.client, ip(address), target)
-                    .with_context(|| format!("connect the {who} from {address} to {target}"))?;
+                    .with_context(|| format!("connect the {role} from {address} to {target}"))?;
                 connection
                     .get(PATIENCE)
-                    .with_context(|| format!("answer the {who} at {address}"))?;
+                    .with_context(|| format!("answer the {role} at {address}"))?;
                 seen(&format!(
-                    "GET https://{target}/version from {address} ({who}): 200"
+                    "GET https://{target}/version from {address} ({role}): 200"
                 ));
                 Ok(connection)
             })
@@ -164,12 +164,12 @@ impl World<'_> {
     }
 
     /// Tries to connect from each address, and requires silence.
-    fn is_shut_out(&self, who: &str, addresses: [&str; 2]) -> Result<()> {
+    fn is_shut_out(&self, role: &str, addresses: [&str; 2]) -> Result<()> {
         for (address, node) in addresses.iter().zip(NODE) {
             let target = SocketAddr::new(ip(node), PORT);
             silent(self.client, ip(address), target)?;
             seen(&format!(
-                "connect to {target} from {address} ({who}): no answer"
+                "connect to {target} from {address} ({role}): no answer"
             ));
         }
         Ok(())

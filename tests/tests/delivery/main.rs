@@ -13,52 +13,52 @@ use cases::{Case, Works};
 use filter_common::{LinkHeader, Verdict};
 use tests::{
     cli::Apifence,
-    delivery::{Answer, INTERFACE, Road, Testbed},
+    delivery::{Answer, INTERFACE, Medium, Testbed},
     loaded::none_wrong,
     packets::{
         CLIENT_PORT, UDP,
         ethernet::{self, HEADER_LEN},
     },
-    table::{self, Row, Rules, Who},
+    table::{self, Row, Rules, Source},
 };
 
 #[test]
 fn ethernet_leaks_and_loses_nothing() -> Result<()> {
-    everything(Road::Ethernet, 1500, false)
+    everything(Medium::Ethernet, 1500, false)
 }
 
 #[test]
 fn ethernet_with_conntrack_leaks_and_loses_nothing() -> Result<()> {
-    everything(Road::Ethernet, 1500, true)
+    everything(Medium::Ethernet, 1500, true)
 }
 
 #[test]
 fn jumbo_frames_leak_and_lose_nothing() -> Result<()> {
-    everything(Road::Ethernet, 9000, false)
+    everything(Medium::Ethernet, 9000, false)
 }
 
 #[test]
 fn jumbo_frames_with_conntrack_leak_and_lose_nothing() -> Result<()> {
-    everything(Road::Ethernet, 9000, true)
+    everything(Medium::Ethernet, 9000, true)
 }
 
 #[test]
 fn packets_without_ethernet_leak_and_lose_nothing() -> Result<()> {
-    everything(Road::Tun, 1500, false)
+    everything(Medium::Tun, 1500, false)
 }
 
 #[test]
 fn packets_without_ethernet_with_conntrack_leak_and_lose_nothing() -> Result<()> {
-    everything(Road::Tun, 1500, true)
+    everything(Medium::Tun, 1500, true)
 }
 
 /// A node of its own for each way to filter.
-fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
+fn everything(medium: Medium, mtu: u32, tracked: bool) -> Result<()> {
     let cases: Vec<_> = cases::all()
         .into_iter()
-        .filter(|case| fits(road, mtu, &case.frames))
+        .filter(|case| fits(medium, mtu, &case.frames))
         .collect();
-    let open = Run::new(&mut testbed(road, mtu, tracked)?, &cases, road, mtu)?;
+    let open = Run::new(&mut testbed(medium, mtu, tracked)?, &cases, medium, mtu)?;
     let mut wrong: Vec<_> = cases
         .iter()
         .zip(&open.cases)
@@ -66,22 +66,22 @@ fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
         .map(|(case, _)| format!("without a filter: {} is not answered", case.name))
         .collect();
     println!(
-        "{road:?}, mtu {mtu}, conntrack {tracked}: {} of {} cases and {} of {} rows answered without a filter",
+        "{medium:?}, mtu {mtu}, conntrack {tracked}: {} of {} cases and {} of {} rows answered without a filter",
         open.cases
             .iter()
             .filter(|answered| **answered != Answered::Not)
             .count(),
         cases.len(),
         open.rows.len(),
-        rows(road, mtu).len(),
+        rows(medium, mtu).len(),
     );
     // The driver of tun devices has no native XDP for those without an Ethernet header.
-    let modes = match road {
-        Road::Ethernet => &["native", "generic"][..],
-        Road::Tun => &["auto", "generic"],
+    let modes = match medium {
+        Medium::Ethernet => &["native", "generic"][..],
+        Medium::Tun => &["auto", "generic"],
     };
     for mode in modes {
-        let mut testbed = testbed(road, mtu, tracked)?;
+        let mut testbed = testbed(medium, mtu, tracked)?;
         let node = testbed.node.try_clone()?;
         let apifence = Apifence::new(&node)?;
         let pins = apifence.bpffs().with_file_name(format!("{mode}-{mtu}"));
@@ -96,7 +96,7 @@ fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
             ),
             "--no-node-addresses",
         ])?;
-        let filtered = Run::new(&mut testbed, &cases, road, mtu)?;
+        let filtered = Run::new(&mut testbed, &cases, medium, mtu)?;
         wrong.extend(compare(&cases, &open, &filtered).map(|what| format!("{mode}: {what}")));
         ensure!(apifence.dropped()? > 0, "{mode}: nothing was dropped");
         apifence.ok(&["detach"])?;
@@ -109,14 +109,14 @@ fn everything(road: Road, mtu: u32, tracked: bool) -> Result<()> {
 fn a_route_in_a_packet_reaches_no_guarded_destination() -> Result<()> {
     for tracked in [false, true] {
         let cases = cases::routes();
-        let open = run(&mut testbed(Road::Ethernet, 1500, tracked)?, &cases)?;
+        let open = run(&mut testbed(Medium::Ethernet, 1500, tracked)?, &cases)?;
         let mut wrong = Vec::new();
         for (case, answered) in cases.iter().zip(&open) {
             if case.works.on(tracked) && *answered == Answered::Not {
                 wrong.push(format!("without a filter: {} is not answered", case.name));
             }
         }
-        let mut testbed = testbed(Road::Ethernet, 1500, tracked)?;
+        let mut testbed = testbed(Medium::Ethernet, 1500, tracked)?;
         let node = testbed.node.try_clone()?;
         let apifence = Apifence::new(&node)?;
         let pins = apifence
@@ -161,10 +161,10 @@ struct Run {
 }
 
 impl Run {
-    fn new(testbed: &mut Testbed, cases: &[Case], road: Road, mtu: u32) -> Result<Self> {
+    fn new(testbed: &mut Testbed, cases: &[Case], medium: Medium, mtu: u32) -> Result<Self> {
         let answered = run(testbed, cases)?;
         let (mut rows_answered, mut reached) = (BTreeSet::new(), BTreeSet::new());
-        for (at, mut row) in rows(road, mtu).into_iter().enumerate() {
+        for (at, mut row) in rows(medium, mtu).into_iter().enumerate() {
             renumber(
                 &mut row.frame,
                 10_000 + u16::try_from(at).context("too many rows")?,
@@ -259,18 +259,18 @@ fn verdict(case: &Case, open: Answered, filtered: Answered) -> Option<String> {
 }
 
 /// The rows of the usual policy that fit this MTU and not a smaller one.
-fn rows(road: Road, mtu: u32) -> Vec<Row> {
+fn rows(medium: Medium, mtu: u32) -> Vec<Row> {
     table::all()
         .into_iter()
         .filter(|row| row.link_header == LinkHeader::Ethernet)
         .filter(|row| matches!(row.rules, Rules::Enforce | Rules::Decapsulating))
         .filter(|row| row.frame.len() >= 14)
-        .filter(|row| fits(road, mtu, std::slice::from_ref(&row.frame)))
+        .filter(|row| fits(medium, mtu, std::slice::from_ref(&row.frame)))
         .collect()
 }
 
-fn fits(road: Road, mtu: u32, frames: &[Vec<u8>]) -> bool {
-    if road == Road::Tun && !frames.iter().all(|frame| is_packet(frame)) {
+fn fits(medium: Medium, mtu: u32, frames: &[Vec<u8>]) -> bool {
+    if medium == Medium::Tun && !frames.iter().all(|frame| is_packet(frame)) {
         return false;
     }
     let longest = frames.iter().map(Vec::len).max().unwrap_or(0);
@@ -289,8 +289,8 @@ fn is_packet(frame: &[u8]) -> bool {
         && matches!(packet[0] >> 4, 4 | 6)
 }
 
-fn testbed(road: Road, mtu: u32, tracked: bool) -> Result<Testbed> {
-    let testbed = Testbed::new(road, mtu)?;
+fn testbed(medium: Medium, mtu: u32, tracked: bool) -> Result<Testbed> {
+    let testbed = Testbed::new(medium, mtu)?;
     if tracked {
         testbed.track_connections()?;
     }
@@ -323,11 +323,11 @@ fn renumber(frame: &mut [u8], port: u16) {
 #[test]
 fn renumbered_segments_have_right_checksums() {
     let port = 12_345;
-    let segment = |port| table::v4(Who::Unlisted).syn(port, 443).frame();
+    let segment = |port| table::v4(Source::Unlisted).syn(port, 443).frame();
     let mut frame = segment(CLIENT_PORT);
     renumber(&mut frame, port);
     assert_eq!(frame, segment(port));
-    let mut frame = table::v4(Who::Unlisted).payload(UDP, &[1, 2, 3]).frame();
+    let mut frame = table::v4(Source::Unlisted).payload(UDP, &[1, 2, 3]).frame();
     let before = frame.clone();
     renumber(&mut frame, port);
     assert_eq!(frame, before, "there is no SYN to renumber");

@@ -8,7 +8,7 @@ use filter_common::{
 };
 
 use super::{
-    row::{Rows, Who, v4, v6},
+    row::{Rows, Source, v4, v6},
     rules::Rules,
 };
 use crate::packets::{CLIENT_PORT, TCP, V6};
@@ -23,8 +23,8 @@ pub(super) fn add(rows: &mut Rows) {
         });
     }
     for fill in (3_400..3_540).step_by(4) {
-        rows.segment(&format!("big/authentication-of-{fill}"), |who| {
-            let packet = v6(who).destination_options(2_048).authentication(1_028);
+        rows.segment(&format!("big/authentication-of-{fill}"), |source| {
+            let packet = v6(source).destination_options(2_048).authentication(1_028);
             packet
                 .authentication(fill - 2_048 - 1_028)
                 .syn(CLIENT_PORT, 6443)
@@ -37,8 +37,8 @@ pub(super) fn add(rows: &mut Rows) {
         });
         rows.doubt(
             &format!("big/first-fragment-with-options-of-{fill}"),
-            |who| {
-                filled(v6(who).fragment(0, true, 1), fill)
+            |source| {
+                filled(v6(source).fragment(0, true, 1), fill)
                     .announces(TCP)
                     .frame()
             },
@@ -46,8 +46,8 @@ pub(super) fn add(rows: &mut Rows) {
         );
         rows.doubt(
             &format!("big/cut-behind-options-of-{fill}"),
-            |who| {
-                filled(v6(who), fill)
+            |source| {
+                filled(v6(source), fill)
                     .syn(CLIENT_PORT, 6443)
                     .cut(fill + 3)
                     .frame()
@@ -72,23 +72,35 @@ fn filled(mut packet: V6, mut fill: usize) -> V6 {
 /// Ordinary segments with a lot of data.
 fn data(rows: &mut Rows) {
     for len in [1_448, 3_400, 3_600, 8_948, 20_000, 65_000] {
-        rows.segment(&format!("big/ipv4-data-of-{len}"), |who| {
-            let segment = v4(who).syn(CLIENT_PORT, 6443).packet()[20..].to_vec();
-            v4(who)
+        rows.segment(&format!("big/ipv4-data-of-{len}"), |source| {
+            let segment = v4(source).syn(CLIENT_PORT, 6443).packet()[20..].to_vec();
+            v4(source)
                 .payload(TCP, &[segment, vec![7; len]].concat())
                 .frame()
         });
-        rows.segment(&format!("big/ipv6-data-of-{len}"), |who| {
-            v6(who).syn(CLIENT_PORT, 443).bytes(&vec![7; len]).frame()
+        rows.segment(&format!("big/ipv6-data-of-{len}"), |source| {
+            v6(source)
+                .syn(CLIENT_PORT, 443)
+                .bytes(&vec![7; len])
+                .frame()
         });
         rows.ordinary(
             &format!("big/ipv4-udp-data-of-{len}"),
-            |who| v4(who).datagram(CLIENT_PORT, 6443, &vec![7; len]).frame(),
+            |source| {
+                v4(source)
+                    .datagram(CLIENT_PORT, 6443, &vec![7; len])
+                    .frame()
+            },
             NotTcp,
         );
         rows.ordinary(
             &format!("big/ipv6-other-port-data-of-{len}"),
-            |who| v6(who).syn(CLIENT_PORT, 6444).bytes(&vec![7; len]).frame(),
+            |source| {
+                v6(source)
+                    .syn(CLIENT_PORT, 6444)
+                    .bytes(&vec![7; len])
+                    .frame()
+            },
             OtherPort,
         );
     }
@@ -102,31 +114,33 @@ fn jumbograms(rows: &mut Rows) {
         ("first-unreadable", 65_488, false),
         ("far", 66_000, false),
     ] {
-        for who in Who::BOTH {
+        for source in Source::BOTH {
             // The jumbogram's length is zero, so the packet ends with the frame.
-            let packet = filled(v6(who).hop_by_hop(8), fill - 8).syn(CLIENT_PORT, 6443);
-            let want = match (who, reached) {
-                (Who::Unlisted, true) => Drop(Unauthorized),
-                (Who::Unlisted, false) => Drop(HeadersTooDeep),
-                (Who::Listed, true) => Pass(Authorized),
-                (Who::Listed, false) => Pass(filter_common::PassReason::AuthorizedUnclassifiable),
+            let packet = filled(v6(source).hop_by_hop(8), fill - 8).syn(CLIENT_PORT, 6443);
+            let want = match (source, reached) {
+                (Source::Unlisted, true) => Drop(Unauthorized),
+                (Source::Unlisted, false) => Drop(HeadersTooDeep),
+                (Source::Listed, true) => Pass(Authorized),
+                (Source::Listed, false) => {
+                    Pass(filter_common::PassReason::AuthorizedUnclassifiable)
+                }
             };
-            let name = format!("big/jumbogram/{name}/{}", who.word());
+            let name = format!("big/jumbogram/{name}/{}", source.word());
             rows.add(name, packet.payload_len(0).frame(), want);
         }
     }
     // The last header ends beyond both that limit and the packet, so the port cannot be read.
     rows.doubt(
         "big/beyond-reach-and-packet",
-        |who| {
-            let packet = filled(v6(who), 64_000).destination_options(2_048);
+        |source| {
+            let packet = filled(v6(source), 64_000).destination_options(2_048);
             packet.syn(CLIENT_PORT, 6443).cut(64_016).frame()
         },
         Truncated,
     );
     // If a routing header may follow, the destination is not certain either.
     let unread = filled(
-        V6::new(Who::Unlisted.v6(), super::row::OTHER6).hop_by_hop(8),
+        V6::new(Source::Unlisted.v6(), super::row::OTHER6).hop_by_hop(8),
         66_000,
     );
     rows.under(

@@ -9,7 +9,7 @@ use filter_common::{
 };
 
 use super::{
-    row::{NODE4, NODE6, OTHER4, OTHER6, Rows, Who},
+    row::{NODE4, NODE6, OTHER4, OTHER6, Rows, Source},
     rules::Rules,
 };
 use crate::packets::{CLIENT_PORT, TCP, V4, V6};
@@ -21,10 +21,10 @@ pub(super) fn add(rows: &mut Rows) {
 
 /// Only some destinations are guarded.
 fn destinations(rows: &mut Rows) {
-    for who in Who::BOTH {
-        let guarded = match who {
-            Who::Unlisted => Drop(Unauthorized),
-            Who::Listed => Pass(Authorized),
+    for source in Source::BOTH {
+        let guarded = match source {
+            Source::Unlisted => Drop(Unauthorized),
+            Source::Listed => Pass(Authorized),
         };
         let to = [
             ("node", NODE4, NODE6, guarded),
@@ -43,9 +43,9 @@ fn destinations(rows: &mut Rows) {
             ),
         ];
         for (name, to4, to6, want) in to {
-            let (v4, v6) = (V4::new(who.v4(), to4), V6::new(who.v6(), to6));
+            let (v4, v6) = (V4::new(source.v4(), to4), V6::new(source.v6(), to6));
             let mut add = |what: &str, frame, want| {
-                let name = format!("policies/destination/{name}/{what}/{}", who.word());
+                let name = format!("policies/destination/{name}/{what}/{}", source.word());
                 rows.under(Rules::Destinations, name, frame, want);
             };
             add("ipv4", v4.clone().syn(CLIENT_PORT, 443).frame(), want);
@@ -68,10 +68,10 @@ fn destinations(rows: &mut Rows) {
                     .frame(),
                 want,
             );
-            let doubt = |reason| match (want, who) {
+            let doubt = |reason| match (want, source) {
                 (Pass(OtherDestination), _) => want,
-                (_, Who::Unlisted) => Drop(reason),
-                (_, Who::Listed) => Pass(AuthorizedUnclassifiable),
+                (_, Source::Unlisted) => Drop(reason),
+                (_, Source::Listed) => Pass(AuthorizedUnclassifiable),
             };
             add(
                 "ipv4-truncated",
@@ -99,9 +99,9 @@ fn destinations(rows: &mut Rows) {
                 doubt(IncompleteFirstFragment),
             );
             // The missing part may be a routing header to a guarded destination.
-            let hidden = match who {
-                Who::Unlisted => Drop(IncompleteFirstFragment),
-                Who::Listed => Pass(AuthorizedUnclassifiable),
+            let hidden = match source {
+                Source::Unlisted => Drop(IncompleteFirstFragment),
+                Source::Listed => Pass(AuthorizedUnclassifiable),
             };
             add(
                 "ipv6-incomplete-options",
@@ -120,7 +120,7 @@ fn destinations(rows: &mut Rows) {
 /// A route in the packet may lead to a guarded destination through another.
 fn source_routes(rows: &mut Rows) {
     let stop = |left| {
-        V6::new(Who::Unlisted.v6(), NODE6)
+        V6::new(Source::Unlisted.v6(), NODE6)
             .by_way_of(OTHER6)
             .segments(left, &[NODE6, OTHER6])
     };
@@ -166,7 +166,7 @@ fn source_routes(rows: &mut Rows) {
     );
 
     let to_other = |options: &[u8]| {
-        V4::new(Who::Unlisted.v4(), OTHER4)
+        V4::new(Source::Unlisted.v4(), OTHER4)
             .syn(CLIENT_PORT, 6443)
             .options(options)
             .frame()

@@ -6,7 +6,7 @@ use filter_common::{
     PassReason::{LaterFragment, NotTcp, OtherPort},
 };
 
-use super::row::{NODE6, Rows, Who, v6};
+use super::row::{NODE6, Rows, Source, v6};
 use crate::packets::{
     CLIENT_PORT, TCP, UDP, V6,
     v6::{HIP, MOBILITY, SHIM6},
@@ -46,8 +46,8 @@ fn atomic(rows: &mut Rows, place: &str, before: Add) {
     });
     rows.doubt(
         &format!("{name}/ends-before-the-port"),
-        |who| {
-            before(v6(who))
+        |source| {
+            before(v6(source))
                 .fragment(0, false, 3)
                 .payload(TCP, &[0; 3])
                 .frame()
@@ -55,8 +55,8 @@ fn atomic(rows: &mut Rows, place: &str, before: Add) {
         Truncated,
     );
     // The two reserved bits between offset and flag belong to neither.
-    rows.segment(&format!("{name}/reserved-bits"), |who| {
-        let mut frame = before(v6(who))
+    rows.segment(&format!("{name}/reserved-bits"), |source| {
+        let mut frame = before(v6(source))
             .fragment(0, false, 3)
             .syn(CLIENT_PORT, 6443)
             .frame();
@@ -71,9 +71,9 @@ fn first(rows: &mut Rows, place: &str, before: Add) {
     rows.chain(&format!("{name}/whole-header"), |packet| {
         before(packet).fragment(0, true, 3)
     });
-    rows.segment(&format!("{name}/8-bytes"), |who| {
-        let segment = v6(who).syn(CLIENT_PORT, 6443).packet()[40..48].to_vec();
-        before(v6(who))
+    rows.segment(&format!("{name}/8-bytes"), |source| {
+        let segment = v6(source).syn(CLIENT_PORT, 6443).packet()[40..48].to_vec();
+        before(v6(source))
             .fragment(0, true, 3)
             .payload(TCP, &segment)
             .frame()
@@ -81,8 +81,8 @@ fn first(rows: &mut Rows, place: &str, before: Add) {
     for len in 0..4 {
         rows.doubt(
             &format!("{name}/{len}-bytes"),
-            |who| {
-                before(v6(who))
+            |source| {
+                before(v6(source))
                     .fragment(0, true, 3)
                     .payload(TCP, &vec![0; len])
                     .frame()
@@ -97,20 +97,20 @@ fn first(rows: &mut Rows, place: &str, before: Add) {
             .destination_options(16)
             .destination_options(24)
     };
-    let tcp = |who, port| after(before(v6(who))).syn(CLIENT_PORT, port);
-    let front = before(v6(Who::Listed)).chain_len() + 8;
+    let tcp = |source, port| after(before(v6(source))).syn(CLIENT_PORT, port);
+    let front = before(v6(Source::Listed)).chain_len() + 8;
     for len in (0..=56).step_by(4) {
-        let cut = |who: Who| tcp(who, 6443).cut(front + len).frame();
-        let other = |who: Who| tcp(who, 6442).cut(front + len).frame();
-        let udp = |who: Who| {
-            after(before(v6(who)))
+        let cut = |source: Source| tcp(source, 6443).cut(front + len).frame();
+        let other = |source: Source| tcp(source, 6442).cut(front + len).frame();
+        let udp = |source: Source| {
+            after(before(v6(source)))
                 .datagram(CLIENT_PORT, 6443, &[0; 40])
                 .cut(front + len)
                 .frame()
         };
-        let padded = |who: Who| {
-            let decoy = tcp(who, 80).packet()[40 + front + len..].to_vec();
-            [cut(who), decoy].concat()
+        let padded = |source: Source| {
+            let decoy = tcp(source, 80).packet()[40 + front + len..].to_vec();
+            [cut(source), decoy].concat()
         };
         let name = format!("{name}/chain-cut-to-{len}");
         if len < 44 {
@@ -142,16 +142,16 @@ fn later(rows: &mut Rows, place: &str, before: Add) {
     for offset in [1, 2, 0x100, 0x1000, 0x1fff] {
         for more in [true, false] {
             let name = format!("fragments/later/{place}/at-{offset}-more-{more}");
-            let fragment = |who| before(v6(who)).fragment(offset, more, 3);
+            let fragment = |source| before(v6(source)).fragment(offset, more, 3);
             rows.ordinary(
                 &name,
-                |who| fragment(who).syn(CLIENT_PORT, 6443).frame(),
+                |source| fragment(source).syn(CLIENT_PORT, 6443).frame(),
                 LaterFragment,
             );
             rows.ordinary(
                 &format!("{name}/says-options"),
-                |who| {
-                    fragment(who)
+                |source| {
+                    fragment(source)
                         .destination_options(8)
                         .syn(CLIENT_PORT, 6443)
                         .frame()
@@ -160,8 +160,8 @@ fn later(rows: &mut Rows, place: &str, before: Add) {
             );
             rows.ordinary(
                 &format!("{name}/says-fragment"),
-                |who| {
-                    fragment(who)
+                |source| {
+                    fragment(source)
                         .fragment(0, false, 3)
                         .syn(CLIENT_PORT, 6443)
                         .frame()
@@ -214,17 +214,17 @@ fn misplaced(rows: &mut Rows) {
             ("last", 0x1fff, false),
         ] {
             let name = format!("fragments/misplaced/{place}/{kind}");
-            let fragment = |who| before(v6(who)).fragment(offset, more, 3);
-            let tcp = |who| fragment(who).syn(CLIENT_PORT, 6443).frame();
+            let fragment = |source| before(v6(source)).fragment(offset, more, 3);
+            let tcp = |source| fragment(source).syn(CLIENT_PORT, 6443).frame();
             rows.hostile(&format!("{name}/tcp"), tcp, MisplacedFragment);
-            let other = |who| fragment(who).syn(CLIENT_PORT, 80).frame();
+            let other = |source| fragment(source).syn(CLIENT_PORT, 80).frame();
             rows.hostile(&format!("{name}/tcp-other-port"), other, MisplacedFragment);
             rows.hostile(
                 &format!("{name}/says-udp"),
-                |who| {
-                    let segment = v6(who).syn(CLIENT_PORT, 6443).packet()[40..].to_vec();
+                |source| {
+                    let segment = v6(source).syn(CLIENT_PORT, 6443).packet()[40..].to_vec();
                     let options = [TCP, 0, 1, 4, 0, 0, 0, 0];
-                    fragment(who)
+                    fragment(source)
                         .payload(UDP, &[&options[..], &segment].concat())
                         .frame()
                 },
@@ -233,7 +233,7 @@ fn misplaced(rows: &mut Rows) {
         }
         rows.hostile(
             &format!("fragments/misplaced/{place}/announced-and-not-there"),
-            |who| before(v6(who)).announces(44).frame(),
+            |source| before(v6(source)).announces(44).frame(),
             MisplacedFragment,
         );
     }
@@ -241,27 +241,27 @@ fn misplaced(rows: &mut Rows) {
 
 /// The pieces of one packet, each judged by itself.
 fn pieces(rows: &mut Rows) {
-    let packet = |who| {
-        v6(who)
+    let packet = |source| {
+        v6(source)
             .destination_options(16)
             .syn(CLIENT_PORT, 6443)
             .bytes(&[0x5a; 64])
     };
     for cut in [24, 32, 40, 96] {
-        let len = packet(Who::Listed).chain_len();
-        rows.segment(&format!("fragments/pieces/first-{cut}"), |who| {
-            packet(who).piece(0..cut, 1).frame()
+        let len = packet(Source::Listed).chain_len();
+        rows.segment(&format!("fragments/pieces/first-{cut}"), |source| {
+            packet(source).piece(0..cut, 1).frame()
         });
         rows.ordinary(
             &format!("fragments/pieces/rest-from-{cut}"),
-            |who| packet(who).piece(cut..len, 1).frame(),
+            |source| packet(source).piece(cut..len, 1).frame(),
             LaterFragment,
         );
     }
     for cut in [8, 16] {
         rows.doubt(
             &format!("fragments/pieces/first-{cut}"),
-            |who| packet(who).piece(0..cut, 1).frame(),
+            |source| packet(source).piece(0..cut, 1).frame(),
             IncompleteFirstFragment,
         );
     }

@@ -7,7 +7,7 @@ use filter_common::{
 };
 
 use super::{
-    row::{NODE6, Rows, Who, v6},
+    row::{NODE6, Rows, Source, v6},
     rules::Rules,
 };
 use crate::packets::{
@@ -74,15 +74,15 @@ fn units(rows: &mut Rows) {
         ("authentication-of-8", 51, 0, 8),
         ("routing", ROUTING, 6, 56),
     ] {
-        rows.segment(&format!("headers/unit/{name}-full-of-port-80"), |who| {
-            filled(number, units, len, 80)(v6(who))
+        rows.segment(&format!("headers/unit/{name}-full-of-port-80"), |source| {
+            filled(number, units, len, 80)(v6(source))
                 .syn(CLIENT_PORT, 6443)
                 .frame()
         });
         rows.ordinary(
             &format!("headers/unit/{name}-full-of-port-6443"),
-            |who| {
-                filled(number, units, len, 6443)(v6(who))
+            |source| {
+                filled(number, units, len, 6443)(v6(source))
                     .syn(CLIENT_PORT, 80)
                     .frame()
             },
@@ -93,15 +93,15 @@ fn units(rows: &mut Rows) {
     for reserved in [1, 2, 0x7f, 0xff] {
         rows.segment(
             &format!("headers/unit/fragment-reserved-{reserved:02x}"),
-            |who| {
-                let packet = v6(who).fragment_with_reserved(reserved, 0, false, 9);
+            |source| {
+                let packet = v6(source).fragment_with_reserved(reserved, 0, false, 9);
                 packet.syn(CLIENT_PORT, 6443).frame()
             },
         );
         rows.segment(
             &format!("headers/unit/fragment-reserved-{reserved:02x}-first-of-several"),
-            |who| {
-                let packet = v6(who).fragment_with_reserved(reserved, 0, true, 9);
+            |source| {
+                let packet = v6(source).fragment_with_reserved(reserved, 0, true, 9);
                 packet.syn(CLIENT_PORT, 6443).bytes(&[0; 4]).frame()
             },
         );
@@ -164,17 +164,17 @@ fn chains(rows: &mut Rows) {
     let counts = (1..=170).chain([255, 256, 257, 500, 1000, 1110, 4000, 8000]);
     for count in counts {
         let chain = |packet: V6| (0..count).fold(packet, |packet, _| packet.destination_options(8));
-        for who in Who::BOTH {
-            let want = match who {
-                Who::Unlisted => Drop(Unauthorized),
-                Who::Listed => Pass(Authorized),
+        for source in Source::BOTH {
+            let want = match source {
+                Source::Unlisted => Drop(Unauthorized),
+                Source::Listed => Pass(Authorized),
             };
-            let name = |what: &str| format!("headers/chain/{count}/{what}/{}", who.word());
-            let frame = chain(v6(who)).syn(CLIENT_PORT, 6443).frame();
+            let name = |what: &str| format!("headers/chain/{count}/{what}/{}", source.word());
+            let frame = chain(v6(source)).syn(CLIENT_PORT, 6443).frame();
             rows.add(name("tcp-6443"), frame, want);
-            let frame = chain(v6(who)).syn(CLIENT_PORT, 6444).frame();
+            let frame = chain(v6(source)).syn(CLIENT_PORT, 6444).frame();
             rows.add(name("tcp-6444"), frame, Pass(OtherPort));
-            let frame = chain(v6(who)).datagram(CLIENT_PORT, 6443, b"").frame();
+            let frame = chain(v6(source)).datagram(CLIENT_PORT, 6443, b"").frame();
             rows.add(name("udp-6443"), frame, Pass(NotTcp));
         }
     }
@@ -191,7 +191,9 @@ fn chains(rows: &mut Rows) {
         Rules::Monitor,
         "headers/chain/170/monitored",
         (0..170)
-            .fold(v6(Who::Unlisted), |packet, _| packet.destination_options(8))
+            .fold(v6(Source::Unlisted), |packet, _| {
+                packet.destination_options(8)
+            })
             .syn(CLIENT_PORT, 443)
             .frame(),
         filter_common::Verdict::WouldDrop(Unauthorized),
@@ -209,9 +211,9 @@ fn ends(rows: &mut Rows) {
     ] {
         rows.ordinary(
             &format!("headers/end/{name}-then-what-looks-like-a-syn"),
-            |who| {
-                let segment = v6(who).syn(CLIENT_PORT, 6443).packet()[40..].to_vec();
-                v6(who)
+            |source| {
+                let segment = v6(source).syn(CLIENT_PORT, 6443).packet()[40..].to_vec();
+                v6(source)
                     .destination_options(8)
                     .payload(number, &segment)
                     .frame()
@@ -222,9 +224,9 @@ fn ends(rows: &mut Rows) {
     for (name, number) in OPTIONS {
         rows.doubt(
             &format!("headers/end/{name}-longer-than-the-packet"),
-            |who| {
-                let segment = v6(who).syn(CLIENT_PORT, 80).packet()[40..].to_vec();
-                v6(who)
+            |source| {
+                let segment = v6(source).syn(CLIENT_PORT, 80).packet()[40..].to_vec();
+                v6(source)
                     .header(number, &[0, 200, 0, 0, 0, 0, 0, 0])
                     .payload(TCP, &segment)
                     .frame()
@@ -233,7 +235,7 @@ fn ends(rows: &mut Rows) {
         );
         rows.doubt(
             &format!("headers/end/{name}-announced-and-not-there"),
-            |who| v6(who).announces(number).frame(),
+            |source| v6(source).announces(number).frame(),
             Truncated,
         );
     }
@@ -242,14 +244,14 @@ fn ends(rows: &mut Rows) {
     for (name, source, home, want) in [
         (
             "listed-home",
-            Who::Unlisted,
-            Who::Listed,
+            Source::Unlisted,
+            Source::Listed,
             Drop(Unauthorized),
         ),
         (
             "unlisted-home",
-            Who::Listed,
-            Who::Unlisted,
+            Source::Listed,
+            Source::Unlisted,
             Pass(Authorized),
         ),
     ] {

@@ -5,7 +5,7 @@ use filter_common::{
     PassReason::{LaterFragment, NotTcp, OtherPort},
 };
 
-use super::row::{Rows, Who, v4};
+use super::row::{Rows, Source, v4};
 use crate::packets::{CLIENT_PORT, SCTP, TCP, V4};
 
 pub(super) fn add(rows: &mut Rows) {
@@ -17,40 +17,42 @@ pub(super) fn add(rows: &mut Rows) {
     authentication(rows);
 }
 
-fn syn(who: Who, port: u16) -> V4 {
-    v4(who).syn(CLIENT_PORT, port)
+fn syn(source: Source, port: u16) -> V4 {
+    v4(source).syn(CLIENT_PORT, port)
 }
 
 fn ports(rows: &mut Rows) {
     for port in [443, 6443] {
-        rows.segment(&format!("ipv4/port/{port}"), |who| syn(who, port).frame());
+        rows.segment(&format!("ipv4/port/{port}"), |source| {
+            syn(source, port).frame()
+        });
     }
     for port in [
         0, 1, 22, 80, 442, 444, 6442, 6444, 8443, 10250, 0x2b19, 0xbb01, 65_535,
     ] {
         rows.ordinary(
             &format!("ipv4/port/{port}"),
-            |who| syn(who, port).frame(),
+            |source| syn(source, port).frame(),
             OtherPort,
         );
     }
     for port in [443, 6443] {
         rows.ordinary(
             &format!("ipv4/reply-from-{port}"),
-            |who| v4(who).syn(port, 50_000).frame(),
+            |source| v4(source).syn(port, 50_000).frame(),
             OtherPort,
         );
     }
     // Flags are ignored.
     for flags in [0x00, 0x01, 0x04, 0x10, 0x11, 0x12, 0x18, 0x29, 0xff] {
-        rows.segment(&format!("ipv4/flags-{flags:02x}"), |who| {
-            let mut frame = syn(who, 6443).frame();
+        rows.segment(&format!("ipv4/flags-{flags:02x}"), |source| {
+            let mut frame = syn(source, 6443).frame();
             frame[14 + 20 + 13] = flags;
             frame
         });
     }
-    rows.segment("ipv4/data-offset-0", |who| {
-        let mut frame = syn(who, 6443).frame();
+    rows.segment("ipv4/data-offset-0", |source| {
+        let mut frame = syn(source, 6443).frame();
         frame[14 + 20 + 12] = 0;
         frame
     });
@@ -60,12 +62,12 @@ fn ports(rows: &mut Rows) {
 fn options(rows: &mut Rows) {
     for ihl in 5..=15_u8 {
         let len = usize::from(ihl - 5) * 4;
-        rows.segment(&format!("ipv4/ihl-{ihl}/nops"), |who| {
-            syn(who, 6443).options(&vec![1; len]).frame()
+        rows.segment(&format!("ipv4/ihl-{ihl}/nops"), |source| {
+            syn(source, 6443).options(&vec![1; len]).frame()
         });
         rows.ordinary(
             &format!("ipv4/ihl-{ihl}/nops-other-port"),
-            |who| syn(who, 6444).options(&vec![1; len]).frame(),
+            |source| syn(source, 6444).options(&vec![1; len]).frame(),
             OtherPort,
         );
         if ihl > 5 {
@@ -74,18 +76,18 @@ fn options(rows: &mut Rows) {
                 let ports = [50_000_u16.to_be_bytes(), port.to_be_bytes()].concat();
                 ports.repeat(len / 4)
             };
-            rows.segment(&format!("ipv4/ihl-{ihl}/decoy-80"), |who| {
-                syn(who, 6443).options(&decoy(80)).frame()
+            rows.segment(&format!("ipv4/ihl-{ihl}/decoy-80"), |source| {
+                syn(source, 6443).options(&decoy(80)).frame()
             });
             rows.ordinary(
                 &format!("ipv4/ihl-{ihl}/decoy-6443"),
-                |who| syn(who, 80).options(&decoy(6443)).frame(),
+                |source| syn(source, 80).options(&decoy(6443)).frame(),
                 OtherPort,
             );
         }
         rows.doubt(
             &format!("ipv4/ihl-{ihl}/ends-behind-the-options"),
-            |who| syn(who, 6443).options(&vec![1; len]).cut(0).frame(),
+            |source| syn(source, 6443).options(&vec![1; len]).cut(0).frame(),
             Truncated,
         );
     }
@@ -93,18 +95,18 @@ fn options(rows: &mut Rows) {
         let byte = 0x40 | ihl;
         rows.doubt(
             &format!("ipv4/ihl-{ihl}/tcp"),
-            |who| syn(who, 6443).version_ihl(byte).frame(),
+            |source| syn(source, 6443).version_ihl(byte).frame(),
             Malformed,
         );
         rows.doubt(
             &format!("ipv4/ihl-{ihl}/tcp-other-port"),
-            |who| syn(who, 80).version_ihl(byte).frame(),
+            |source| syn(source, 80).version_ihl(byte).frame(),
             Malformed,
         );
         rows.ordinary(
             &format!("ipv4/ihl-{ihl}/udp"),
-            |who| {
-                v4(who)
+            |source| {
+                v4(source)
                     .datagram(CLIENT_PORT, 6443, b"?")
                     .version_ihl(byte)
                     .frame()
@@ -113,14 +115,19 @@ fn options(rows: &mut Rows) {
         );
         rows.ordinary(
             &format!("ipv4/ihl-{ihl}/later-fragment"),
-            |who| syn(who, 6443).version_ihl(byte).fragment(1, false).frame(),
+            |source| {
+                syn(source, 6443)
+                    .version_ihl(byte)
+                    .fragment(1, false)
+                    .frame()
+            },
             LaterFragment,
         );
     }
     // The header claims more options than the frame has.
     rows.doubt(
         "ipv4/ihl-15-in-a-frame-for-10",
-        |who| syn(who, 6443).version_ihl(0x4f).frame(),
+        |source| syn(source, 6443).version_ihl(0x4f).frame(),
         Truncated,
     );
 }
@@ -130,43 +137,43 @@ fn lengths(rows: &mut Rows) {
     for len in [1, 19, 20, 21, 22, 23] {
         rows.doubt(
             &format!("ipv4/total-len-{len}/port-in-padding"),
-            |who| syn(who, 6443).total_len(len).frame(),
+            |source| syn(source, 6443).total_len(len).frame(),
             Truncated,
         );
         rows.doubt(
             &format!("ipv4/total-len-{len}/other-port-in-padding"),
-            |who| syn(who, 80).total_len(len).frame(),
+            |source| syn(source, 80).total_len(len).frame(),
             Truncated,
         );
     }
     for len in [24, 39, 40, 41, 1500, 65_535] {
-        rows.segment(&format!("ipv4/total-len-{len}"), |who| {
-            syn(who, 6443).total_len(len).frame()
+        rows.segment(&format!("ipv4/total-len-{len}"), |source| {
+            syn(source, 6443).total_len(len).frame()
         });
     }
-    rows.segment("ipv4/total-len-0-means-the-frame", |who| {
-        syn(who, 6443).total_len(0).frame()
+    rows.segment("ipv4/total-len-0-means-the-frame", |source| {
+        syn(source, 6443).total_len(0).frame()
     });
-    let four = |who, port| syn(who, port).cut(4).frame();
-    rows.segment("ipv4/four-bytes-of-tcp", |who| four(who, 6443));
+    let four = |source, port| syn(source, port).cut(4).frame();
+    rows.segment("ipv4/four-bytes-of-tcp", |source| four(source, 6443));
     rows.ordinary(
         "ipv4/four-bytes-of-tcp-other-port",
-        |who| four(who, 6442),
+        |source| four(source, 6442),
         OtherPort,
     );
     rows.doubt(
         "ipv4/three-bytes-of-tcp",
-        |who| syn(who, 6443).cut(3).frame(),
+        |source| syn(source, 6443).cut(3).frame(),
         Truncated,
     );
     // Padding of the smallest frame that looks like a segment.
     for (name, port) in [("protected", 6443), ("other", 80)] {
         rows.doubt(
             &format!("ipv4/padding-is-a-syn-to-a-{name}-port"),
-            |who| {
+            |source| {
                 [
-                    v4(who).payload(TCP, &[]).frame(),
-                    syn(who, port).packet()[20..].to_vec(),
+                    v4(source).payload(TCP, &[]).frame(),
+                    syn(source, port).packet()[20..].to_vec(),
                 ]
                 .concat()
             },
@@ -175,9 +182,9 @@ fn lengths(rows: &mut Rows) {
     }
     rows.ordinary(
         "ipv4/udp-with-a-syn-as-padding",
-        |who| {
-            let udp = v4(who).datagram(CLIENT_PORT, 6443, b"").frame();
-            [udp, syn(who, 6443).packet()].concat()
+        |source| {
+            let udp = v4(source).datagram(CLIENT_PORT, 6443, b"").frame();
+            [udp, syn(source, 6443).packet()].concat()
         },
         NotTcp,
     );
@@ -186,9 +193,9 @@ fn lengths(rows: &mut Rows) {
 /// Every protocol number in front of the bytes of a SYN.
 fn protocols(rows: &mut Rows) {
     for protocol in 0..=255 {
-        let frame = |who: Who| {
-            let segment = syn(who, 6443).packet()[20..].to_vec();
-            v4(who).payload(protocol, &segment).frame()
+        let frame = |source: Source| {
+            let segment = syn(source, 6443).packet()[20..].to_vec();
+            v4(source).payload(protocol, &segment).frame()
         };
         let name = format!("ipv4/protocol-{protocol}");
         match protocol {
@@ -198,11 +205,11 @@ fn protocols(rows: &mut Rows) {
         }
     }
     for port in [443, 6443] {
-        let udp = |who| v4(who).datagram(CLIENT_PORT, port, b"hello").frame();
+        let udp = |source| v4(source).datagram(CLIENT_PORT, port, b"hello").frame();
         rows.ordinary(&format!("ipv4/udp-{port}"), udp, NotTcp);
         let ports = [CLIENT_PORT.to_be_bytes(), port.to_be_bytes()].concat();
-        let sctp = |who| {
-            v4(who)
+        let sctp = |source| {
+            v4(source)
                 .payload(SCTP, &[&ports[..], &[0; 8]].concat())
                 .frame()
         };
@@ -210,14 +217,14 @@ fn protocols(rows: &mut Rows) {
     }
     rows.ordinary(
         "ipv4/icmp-echo",
-        |who| v4(who).payload(1, &[8, 0, 0, 0, 0, 1, 0, 1]).frame(),
+        |source| v4(source).payload(1, &[8, 0, 0, 0, 0, 1, 0, 1]).frame(),
         NotTcp,
     );
     rows.ordinary(
         "ipv4/icmp-error-about-a-syn",
-        |who| {
-            let about = syn(who, 6443).packet();
-            v4(who)
+        |source| {
+            let about = syn(source, 6443).packet();
+            v4(source)
                 .payload(1, &[&[3, 1, 0, 0, 0, 0, 0, 0][..], &about[..28]].concat())
                 .frame()
         },
@@ -225,48 +232,48 @@ fn protocols(rows: &mut Rows) {
     );
     rows.ordinary(
         "ipv4/ipip-around-a-syn",
-        |who| v4(who).payload(4, &syn(who, 6443).packet()).frame(),
+        |source| v4(source).payload(4, &syn(source, 6443).packet()).frame(),
         NotTcp,
     );
 }
 
 fn fragments(rows: &mut Rows) {
-    let long = |who, port| {
-        let segment = syn(who, port).packet()[20..].to_vec();
-        v4(who).payload(TCP, &[segment, vec![0x5a; 44]].concat())
+    let long = |source, port| {
+        let segment = syn(source, port).packet()[20..].to_vec();
+        v4(source).payload(TCP, &[segment, vec![0x5a; 44]].concat())
     };
     for len in [4, 8, 16, 24, 32, 56] {
-        rows.segment(&format!("ipv4/first-fragment/{len}-bytes"), |who| {
-            long(who, 6443).piece(0..len).frame()
+        rows.segment(&format!("ipv4/first-fragment/{len}-bytes"), |source| {
+            long(source, 6443).piece(0..len).frame()
         });
         rows.ordinary(
             &format!("ipv4/first-fragment/{len}-bytes-other-port"),
-            |who| long(who, 6442).piece(0..len).frame(),
+            |source| long(source, 6442).piece(0..len).frame(),
             OtherPort,
         );
         rows.segment(
             &format!("ipv4/first-fragment/{len}-bytes-do-not-fragment"),
-            |who| long(who, 443).piece(0..len).dont_fragment().frame(),
+            |source| long(source, 443).piece(0..len).dont_fragment().frame(),
         );
         rows.segment(
             &format!("ipv4/first-fragment/{len}-bytes-behind-options"),
-            |who| long(who, 443).piece(0..len).options(&[1; 40]).frame(),
+            |source| long(source, 443).piece(0..len).options(&[1; 40]).frame(),
         );
     }
     for len in 0..4 {
         rows.doubt(
             &format!("ipv4/first-fragment/{len}-bytes"),
-            |who| long(who, 6443).piece(0..len).frame(),
+            |source| long(source, 6443).piece(0..len).frame(),
             IncompleteFirstFragment,
         );
         rows.doubt(
             &format!("ipv4/first-fragment/{len}-bytes-and-a-syn-as-padding"),
-            |who| [long(who, 6443).piece(0..len).frame(), vec![0; 64]].concat(),
+            |source| [long(source, 6443).piece(0..len).frame(), vec![0; 64]].concat(),
             IncompleteFirstFragment,
         );
     }
-    rows.segment("ipv4/fragment/flags-only-reserved", |who| {
-        let mut frame = syn(who, 6443).frame();
+    rows.segment("ipv4/fragment/flags-only-reserved", |source| {
+        let mut frame = syn(source, 6443).frame();
         frame[14 + 6] = 0x80;
         frame
     });
@@ -274,14 +281,14 @@ fn fragments(rows: &mut Rows) {
         for more in [true, false] {
             rows.ordinary(
                 &format!("ipv4/later-fragment/at-{offset}-more-{more}"),
-                |who| syn(who, 6443).fragment(offset, more).frame(),
+                |source| syn(source, 6443).fragment(offset, more).frame(),
                 LaterFragment,
             );
         }
         rows.ordinary(
             &format!("ipv4/later-fragment/at-{offset}-do-not-fragment"),
-            |who| {
-                syn(who, 6443)
+            |source| {
+                syn(source, 6443)
                     .fragment(offset, true)
                     .dont_fragment()
                     .frame()
@@ -291,8 +298,8 @@ fn fragments(rows: &mut Rows) {
     }
     rows.ordinary(
         "ipv4/first-fragment/udp",
-        |who| {
-            v4(who)
+        |source| {
+            v4(source)
                 .datagram(CLIENT_PORT, 6443, &[7; 100])
                 .piece(0..48)
                 .frame()
@@ -304,18 +311,18 @@ fn fragments(rows: &mut Rows) {
 /// RFC 4302 headers are walked under IPv4 too; no others are.
 fn authentication(rows: &mut Rows) {
     for words in [0, 1, 3, 4, 8, 60] {
-        rows.segment(&format!("ipv4/authentication/{words}-words"), |who| {
-            syn(who, 6443).authentication(words).frame()
+        rows.segment(&format!("ipv4/authentication/{words}-words"), |source| {
+            syn(source, 6443).authentication(words).frame()
         });
         rows.ordinary(
             &format!("ipv4/authentication/{words}-words-other-port"),
-            |who| syn(who, 6444).authentication(words).frame(),
+            |source| syn(source, 6444).authentication(words).frame(),
             OtherPort,
         );
         rows.ordinary(
             &format!("ipv4/authentication/{words}-words-udp"),
-            |who| {
-                v4(who)
+            |source| {
+                v4(source)
                     .datagram(CLIENT_PORT, 6443, b"")
                     .authentication(words)
                     .frame()
@@ -323,25 +330,34 @@ fn authentication(rows: &mut Rows) {
             NotTcp,
         );
     }
-    rows.segment("ipv4/authentication/twice", |who| {
-        syn(who, 6443).authentication(3).authentication(0).frame()
+    rows.segment("ipv4/authentication/twice", |source| {
+        syn(source, 6443)
+            .authentication(3)
+            .authentication(0)
+            .frame()
     });
-    rows.segment("ipv4/authentication/behind-options", |who| {
-        syn(who, 6443).authentication(3).options(&[1; 12]).frame()
+    rows.segment("ipv4/authentication/behind-options", |source| {
+        syn(source, 6443)
+            .authentication(3)
+            .options(&[1; 12])
+            .frame()
     });
-    rows.segment("ipv4/authentication/first-fragment", |who| {
-        syn(who, 6443).authentication(3).fragment(0, true).frame()
+    rows.segment("ipv4/authentication/first-fragment", |source| {
+        syn(source, 6443)
+            .authentication(3)
+            .fragment(0, true)
+            .frame()
     });
     for len in [0, 3, 4, 11, 12, 14] {
         rows.doubt(
             &format!("ipv4/authentication/cut-to-{len}"),
-            |who| syn(who, 6443).authentication(0).cut(len).frame(),
+            |source| syn(source, 6443).authentication(0).cut(len).frame(),
             Truncated,
         );
         rows.doubt(
             &format!("ipv4/authentication/first-fragment-cut-to-{len}"),
-            |who| {
-                syn(who, 6443)
+            |source| {
+                syn(source, 6443)
                     .authentication(0)
                     .cut(len)
                     .fragment(0, true)
@@ -354,10 +370,13 @@ fn authentication(rows: &mut Rows) {
     for number in [0, 43, 44, 60, 135, 139, 140] {
         rows.ordinary(
             &format!("ipv4/authentication/then-{number}"),
-            |who| {
-                let segment = syn(who, 6443).packet()[20..].to_vec();
+            |source| {
+                let segment = syn(source, 6443).packet()[20..].to_vec();
                 let options = [&[TCP, 0, 0, 0, 0, 0, 0, 0][..], &segment].concat();
-                v4(who).payload(number, &options).authentication(0).frame()
+                v4(source)
+                    .payload(number, &options)
+                    .authentication(0)
+                    .frame()
             },
             NotTcp,
         );

@@ -6,7 +6,7 @@ use filter_common::{
     Verdict::{Drop, Pass},
 };
 
-use super::row::{FAMILIES, Rows, Who, syn_packet, v4, v6};
+use super::row::{FAMILIES, Rows, Source, syn_packet, v4, v6};
 use crate::packets::{
     CLIENT_PORT,
     ethernet::{HEADER_LEN, IPV4, IPV6, TAG_8021AD, TAG_8021Q, tagged_as},
@@ -38,13 +38,13 @@ fn tags(rows: &mut Rows) {
             for (family, is_v6) in FAMILIES {
                 let name = format!("link/tags/{count}-{mix}/{family}");
                 for port in [443, 6443] {
-                    rows.segment(&format!("{name}/tcp-{port}"), |who| {
-                        tagged(&tags, &syn_packet(is_v6, who, port))
+                    rows.segment(&format!("{name}/tcp-{port}"), |source| {
+                        tagged(&tags, &syn_packet(is_v6, source, port))
                     });
                 }
-                let other = |who| tagged(&tags, &syn_packet(is_v6, who, 6442));
+                let other = |source| tagged(&tags, &syn_packet(is_v6, source, 6442));
                 rows.ordinary(&format!("{name}/tcp-6442"), other, OtherPort);
-                let udp = |who| tagged(&tags, &udp_packet(is_v6, who));
+                let udp = |source| tagged(&tags, &udp_packet(is_v6, source));
                 rows.ordinary(&format!("{name}/udp-6443"), udp, NotTcp);
             }
             let arp = tagged_as(0x0806, &tags, &[0; 28]);
@@ -68,19 +68,19 @@ fn tags(rows: &mut Rows) {
     let tags = vec![(TAG_8021Q, 0); 16_381];
     rows.hostile(
         "link/tags/beyond-reach",
-        |who| tagged(&tags, &syn_packet(false, who, 80)),
+        |source| tagged(&tags, &syn_packet(false, source, 80)),
         HeadersTooDeep,
     );
     let tags = vec![(TAG_8021AD, 0); 16_371];
-    let frame = |who| tagged(&tags, &syn_packet(true, who, 80));
+    let frame = |source| tagged(&tags, &syn_packet(true, source, 80));
     rows.hostile("link/tags/ip-header-beyond-reach", frame, HeadersTooDeep);
 }
 
-fn udp_packet(is_v6: bool, who: Who) -> Vec<u8> {
+fn udp_packet(is_v6: bool, source: Source) -> Vec<u8> {
     if is_v6 {
-        v6(who).datagram(CLIENT_PORT, 6443, b"?").packet()
+        v6(source).datagram(CLIENT_PORT, 6443, b"?").packet()
     } else {
-        v4(who).datagram(CLIENT_PORT, 6443, b"?").packet()
+        v4(source).datagram(CLIENT_PORT, 6443, b"?").packet()
     }
 }
 
@@ -105,15 +105,15 @@ fn types(rows: &mut Rows) {
         for (family, is_v6) in FAMILIES {
             rows.ordinary(
                 &format!("link/type/{name}/{family}-syn-behind"),
-                |who| typed(ether_type, &syn_packet(is_v6, who, 6443)),
+                |source| typed(ether_type, &syn_packet(is_v6, source, 6443)),
                 NotIp,
             );
             // Read as a tag, there would be a packet.
             rows.ordinary(
                 &format!("link/type/{name}/{family}-syn-where-a-tag-would-end"),
-                |who| {
+                |source| {
                     let inside = if is_v6 { IPV6 } else { IPV4 };
-                    tagged_as(inside, &[(ether_type, 0)], &syn_packet(is_v6, who, 6443))
+                    tagged_as(inside, &[(ether_type, 0)], &syn_packet(is_v6, source, 6443))
                 },
                 NotIp,
             );
@@ -123,27 +123,27 @@ fn types(rows: &mut Rows) {
         let inside = if is_v6 { IPV6 } else { IPV4 };
         rows.ordinary(
             &format!("link/llc/{family}-in-snap"),
-            |who| {
+            |source| {
                 let snap = [&[0xaa, 0xaa, 3, 0, 0, 0][..], &inside.to_be_bytes()].concat();
-                let payload = [snap, syn_packet(is_v6, who, 6443)].concat();
+                let payload = [snap, syn_packet(is_v6, source, 6443)].concat();
                 typed(u16::try_from(payload.len()).expect("it is short"), &payload)
             },
             NotIp,
         );
         rows.ordinary(
             &format!("link/llc/{family}-by-its-sap"),
-            |who| {
-                let payload = [&[6, 6, 3][..], &syn_packet(is_v6, who, 6443)].concat();
+            |source| {
+                let payload = [&[6, 6, 3][..], &syn_packet(is_v6, source, 6443)].concat();
                 typed(u16::try_from(payload.len()).expect("it is short"), &payload)
             },
             NotIp,
         );
         rows.ordinary(
             &format!("link/type/{family}-under-the-other-ethertype"),
-            |who| {
+            |source| {
                 typed(
                     if is_v6 { IPV4 } else { IPV6 },
-                    &padded(syn_packet(is_v6, who, 6443)),
+                    &padded(syn_packet(is_v6, source, 6443)),
                 )
             },
             NotIp,
@@ -151,8 +151,8 @@ fn types(rows: &mut Rows) {
         for version in [0, 1, 5, 7, 15] {
             rows.ordinary(
                 &format!("link/type/{family}-version-{version}"),
-                |who| {
-                    let mut packet = syn_packet(is_v6, who, 6443);
+                |source| {
+                    let mut packet = syn_packet(is_v6, source, 6443);
                     packet[0] = packet[0] & 0x0f | version << 4;
                     typed(inside, &packet)
                 },
@@ -173,25 +173,25 @@ fn truncated(rows: &mut Rows) {
     for tags in [0, 1, 3] {
         let tags = vec![(TAG_8021Q, 0); tags];
         for (family, is_v6) in FAMILIES {
-            for who in Who::BOTH {
-                let whole = tagged(&tags, &syn_packet(is_v6, who, 6443));
+            for source in Source::BOTH {
+                let whole = tagged(&tags, &syn_packet(is_v6, source, 6443));
                 let ip = HEADER_LEN + 4 * tags.len();
                 let ports = ip + if is_v6 { 40 } else { 20 };
                 for len in 0..=whole.len() {
-                    let want = match (len, who) {
+                    let want = match (len, source) {
                         _ if len < ports => Pass(ShortHeader),
-                        (_, Who::Unlisted) if len < ports + 4 => Drop(Truncated),
-                        (_, Who::Unlisted) => Drop(Unauthorized),
-                        (_, Who::Listed) if len < ports + 4 => {
+                        (_, Source::Unlisted) if len < ports + 4 => Drop(Truncated),
+                        (_, Source::Unlisted) => Drop(Unauthorized),
+                        (_, Source::Listed) if len < ports + 4 => {
                             Pass(filter_common::PassReason::AuthorizedUnclassifiable)
                         }
-                        (_, Who::Listed) => Pass(Authorized),
+                        (_, Source::Listed) => Pass(Authorized),
                     };
                     rows.add(
                         format!(
                             "link/cut/{family}-{}-tags-to-{len}/{}",
                             tags.len(),
-                            who.word()
+                            source.word()
                         ),
                         whole[..len].to_vec(),
                         want,
@@ -212,8 +212,8 @@ fn addresses(rows: &mut Rows) {
         ("all-zero", [0; 6]),
     ] {
         for (family, is_v6) in FAMILIES {
-            rows.segment(&format!("link/to/{name}/{family}"), |who| {
-                let mut frame = tagged(&[], &syn_packet(is_v6, who, 6443));
+            rows.segment(&format!("link/to/{name}/{family}"), |source| {
+                let mut frame = tagged(&[], &syn_packet(is_v6, source, 6443));
                 frame[..6].copy_from_slice(&mac);
                 frame
             });

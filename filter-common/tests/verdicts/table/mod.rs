@@ -21,7 +21,7 @@ mod tunnels;
 
 use row::Rows;
 pub use row::{
-    NODE4, NODE6, OTHER4, OTHER6, Row, SID4, SID6, SID6_NEXT_HOP, Who, seed, v4, v6, verdict,
+    NODE4, NODE6, OTHER4, OTHER6, Row, SID4, SID6, SID6_NEXT_HOP, Source, seed, v4, v6, verdict,
 };
 pub use rules::Rules;
 

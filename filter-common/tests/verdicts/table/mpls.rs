@@ -8,7 +8,7 @@ use filter_common::{
 };
 
 use super::{
-    row::{FAMILIES, Rows, Who, syn_packet},
+    row::{FAMILIES, Rows, Source, syn_packet},
     rules::Rules,
 };
 use crate::packets::{
@@ -41,29 +41,30 @@ pub(super) fn add(rows: &mut Rows) {
     for (family, v6) in FAMILIES {
         for (name, labels) in stacks {
             let name = format!("mpls/{name}/{family}");
-            let frame = |who, port| typed(MPLS, &labelled(labels, &syn_packet(v6, who, port)));
+            let frame =
+                |source, port| typed(MPLS, &labelled(labels, &syn_packet(v6, source, port)));
             rows.pair_under(
                 rules,
                 &format!("{name}/tcp"),
-                |who| frame(who, 6443),
+                |source| frame(source, 6443),
                 Drop(Unauthorized),
                 Pass(Authorized),
             );
             rows.pair_under(
                 rules,
                 &format!("{name}/tcp-other-port"),
-                |who| frame(who, 6444),
+                |source| frame(source, 6444),
                 Pass(OtherPort),
                 Pass(OtherPort),
             );
             // No device removes these labels.
             rows.ordinary(
                 &format!("{name}/not-taken-off"),
-                |who| frame(who, 6443),
+                |source| frame(source, 6443),
                 NotIp,
             );
         }
-        let packet = syn_packet(v6, Who::Unlisted, 443);
+        let packet = syn_packet(v6, Source::Unlisted, 443);
         let behind = labelled(&[100], &packet);
         let tagged = tagged_as(MPLS, &[(TAG_8021Q, 0), (TAG_8021Q, 7)], &behind);
         rows.under(

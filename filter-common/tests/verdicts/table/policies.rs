@@ -12,7 +12,7 @@ use filter_common::{
 use ipnet::IpNet;
 
 use super::{
-    row::{NODE4, NODE6, Rows, Who, ip, v4, v6},
+    row::{NODE4, NODE6, Rows, Source, ip, v4, v6},
     rules::{RANGES, Rules},
 };
 use crate::packets::{
@@ -118,7 +118,7 @@ fn everybody(rows: &mut Rows) {
         }
     }
     // A packet whose source is never trusted is dropped under the widest list, too.
-    let misplaced = v6(Who::Unlisted)
+    let misplaced = v6(Source::Unlisted)
         .destination_options(8)
         .fragment(0, false, 1)
         .syn(CLIENT_PORT, 6443)
@@ -136,17 +136,17 @@ fn modes(rows: &mut Rows) {
     let cases: Vec<(&str, Vec<u8>, DropReason)> = vec![
         (
             "unauthorized-ipv4",
-            v4(Who::Unlisted).syn(CLIENT_PORT, 443).frame(),
+            v4(Source::Unlisted).syn(CLIENT_PORT, 443).frame(),
             Unauthorized,
         ),
         (
             "unauthorized-ipv6",
-            v6(Who::Unlisted).syn(CLIENT_PORT, 6443).frame(),
+            v6(Source::Unlisted).syn(CLIENT_PORT, 6443).frame(),
             Unauthorized,
         ),
         (
             "malformed",
-            v4(Who::Unlisted)
+            v4(Source::Unlisted)
                 .syn(CLIENT_PORT, 443)
                 .version_ihl(0x44)
                 .frame(),
@@ -154,12 +154,12 @@ fn modes(rows: &mut Rows) {
         ),
         (
             "truncated",
-            v6(Who::Unlisted).syn(CLIENT_PORT, 443).cut(2).frame(),
+            v6(Source::Unlisted).syn(CLIENT_PORT, 443).cut(2).frame(),
             Truncated,
         ),
         (
             "incomplete-first-fragment",
-            v6(Who::Unlisted)
+            v6(Source::Unlisted)
                 .fragment(0, true, 1)
                 .announces(TCP)
                 .frame(),
@@ -172,7 +172,7 @@ fn modes(rows: &mut Rows) {
         ),
         (
             "misplaced-fragment",
-            v6(Who::Listed)
+            v6(Source::Listed)
                 .destination_options(8)
                 .fragment(0, false, 1)
                 .syn(CLIENT_PORT, 443)
@@ -202,22 +202,22 @@ fn modes(rows: &mut Rows) {
     let others: [(&str, Vec<u8>, Verdict); 5] = [
         (
             "listed",
-            v4(Who::Listed).syn(CLIENT_PORT, 443).frame(),
+            v4(Source::Listed).syn(CLIENT_PORT, 443).frame(),
             Pass(Authorized),
         ),
         (
             "listed-doubt",
-            v4(Who::Listed).syn(CLIENT_PORT, 443).cut(1).frame(),
+            v4(Source::Listed).syn(CLIENT_PORT, 443).cut(1).frame(),
             Pass(AuthorizedUnclassifiable),
         ),
         (
             "other-port",
-            v4(Who::Unlisted).syn(CLIENT_PORT, 80).frame(),
+            v4(Source::Unlisted).syn(CLIENT_PORT, 80).frame(),
             Pass(OtherPort),
         ),
         (
             "udp",
-            v6(Who::Unlisted).datagram(CLIENT_PORT, 443, b"").frame(),
+            v6(Source::Unlisted).datagram(CLIENT_PORT, 443, b"").frame(),
             Pass(NotTcp),
         ),
         ("arp", tagged_as(0x0806, &[], &[0; 28]), Pass(NotIp)),
@@ -251,23 +251,23 @@ fn ports(rows: &mut Rows) {
         (65_534, false),
         (65_535, true),
     ] {
-        for who in Who::BOTH {
-            let want = match (protected, who) {
+        for source in Source::BOTH {
+            let want = match (protected, source) {
                 (false, _) => Pass(OtherPort),
-                (true, Who::Unlisted) => Drop(Unauthorized),
-                (true, Who::Listed) => Pass(Authorized),
+                (true, Source::Unlisted) => Drop(Unauthorized),
+                (true, Source::Listed) => Pass(Authorized),
             };
-            let name = |family: &str| format!("policies/port/{port}/{family}/{}", who.word());
+            let name = |family: &str| format!("policies/port/{port}/{family}/{}", source.word());
             rows.under(
                 Rules::Ports,
                 name("ipv4"),
-                v4(who).syn(CLIENT_PORT, port).frame(),
+                v4(source).syn(CLIENT_PORT, port).frame(),
                 want,
             );
             rows.under(
                 Rules::Ports,
                 name("ipv6"),
-                v6(who).syn(CLIENT_PORT, port).frame(),
+                v6(source).syn(CLIENT_PORT, port).frame(),
                 want,
             );
         }
@@ -298,7 +298,7 @@ fn unfilled(rows: &mut Rows) {
     for (name, frame, want) in [
         (
             "ipv4-options",
-            v4(Who::Listed)
+            v4(Source::Listed)
                 .syn(CLIENT_PORT, 443)
                 .options(&[1; 4])
                 .frame(),
@@ -306,17 +306,22 @@ fn unfilled(rows: &mut Rows) {
         ),
         (
             "ipv6-options",
-            v6(Who::Listed).hop_by_hop(8).syn(CLIENT_PORT, 6443).frame(),
+            v6(Source::Listed)
+                .hop_by_hop(8)
+                .syn(CLIENT_PORT, 6443)
+                .frame(),
             Drop(Unauthorized),
         ),
         (
             "cut",
-            v6(Who::Listed).syn(CLIENT_PORT, 6443).cut(2).frame(),
+            v6(Source::Listed).syn(CLIENT_PORT, 6443).cut(2).frame(),
             Drop(Truncated),
         ),
         (
             "udp",
-            v4(Who::Unlisted).datagram(CLIENT_PORT, 6443, b"").frame(),
+            v4(Source::Unlisted)
+                .datagram(CLIENT_PORT, 6443, b"")
+                .frame(),
             Pass(NotTcp),
         ),
         ("arp", tagged_as(0x0806, &[], &[0; 28]), Pass(NotIp)),

@@ -57,14 +57,14 @@ pub const SID6_NEXT_HOP: Ipv6Addr = Ipv6Addr::new(0xfc00, 1, 0, 0, 0, 0, 0, 0x66
 
 /// The source of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Source {
     /// A source outside the authorized ranges.
     Unlisted,
     /// A source inside them.
     Listed,
 }
 
-impl Who {
+impl Source {
     /// Both sources.
     pub const BOTH: [Self; 2] = [Self::Unlisted, Self::Listed];
 
@@ -93,22 +93,22 @@ impl Who {
     }
 }
 
-/// An IPv4 packet from `who` to the node.
-pub fn v4(who: Who) -> V4 {
-    V4::new(who.v4(), NODE4)
+/// An IPv4 packet from `source` to the node.
+pub fn v4(source: Source) -> V4 {
+    V4::new(source.v4(), NODE4)
 }
 
-/// An IPv6 packet from `who` to the node.
-pub fn v6(who: Who) -> V6 {
-    V6::new(who.v6(), NODE6)
+/// An IPv6 packet from `source` to the node.
+pub fn v6(source: Source) -> V6 {
+    V6::new(source.v6(), NODE6)
 }
 
 /// A packet with a SYN to `port` of the node, of either family.
-pub(super) fn syn_packet(v6_wanted: bool, who: Who, port: u16) -> Vec<u8> {
+pub(super) fn syn_packet(v6_wanted: bool, source: Source, port: u16) -> Vec<u8> {
     if v6_wanted {
-        v6(who).syn(CLIENT_PORT, port).packet()
+        v6(source).syn(CLIENT_PORT, port).packet()
     } else {
-        v4(who).syn(CLIENT_PORT, port).packet()
+        v4(source).syn(CLIENT_PORT, port).packet()
     }
 }
 
@@ -146,7 +146,7 @@ impl Rows {
     pub(super) fn pair(
         &mut self,
         name: &str,
-        frame: impl Fn(Who) -> Vec<u8>,
+        frame: impl Fn(Source) -> Vec<u8>,
         unlisted: Verdict,
         listed: Verdict,
     ) {
@@ -158,46 +158,56 @@ impl Rows {
         &mut self,
         rules: Rules,
         name: &str,
-        frame: impl Fn(Who) -> Vec<u8>,
+        frame: impl Fn(Source) -> Vec<u8>,
         unlisted: Verdict,
         listed: Verdict,
     ) {
-        for (who, want) in Who::BOTH.into_iter().zip([unlisted, listed]) {
-            let name = format!("{name}/{}", who.word());
-            self.under(rules, name, frame(who), want);
+        for (source, want) in Source::BOTH.into_iter().zip([unlisted, listed]) {
+            let name = format!("{name}/{}", source.word());
+            self.under(rules, name, frame(source), want);
         }
     }
 
     /// A frame that carries TCP to a protected port.
-    pub(super) fn segment(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>) {
+    pub(super) fn segment(&mut self, name: &str, frame: impl Fn(Source) -> Vec<u8>) {
         self.pair(name, frame, Drop(Unauthorized), Pass(Authorized));
     }
 
     /// A frame that may carry TCP to a protected port: the source decides.
-    pub(super) fn doubt(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: DropReason) {
+    pub(super) fn doubt(&mut self, name: &str, frame: impl Fn(Source) -> Vec<u8>, why: DropReason) {
         self.pair(name, frame, Drop(why), Pass(AuthorizedUnclassifiable));
     }
 
     /// A frame that must pass from any source.
-    pub(super) fn ordinary(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: PassReason) {
+    pub(super) fn ordinary(
+        &mut self,
+        name: &str,
+        frame: impl Fn(Source) -> Vec<u8>,
+        why: PassReason,
+    ) {
         self.pair(name, frame, Pass(why), Pass(why));
     }
 
     /// A frame that must be dropped from any source.
-    pub(super) fn hostile(&mut self, name: &str, frame: impl Fn(Who) -> Vec<u8>, why: DropReason) {
+    pub(super) fn hostile(
+        &mut self,
+        name: &str,
+        frame: impl Fn(Source) -> Vec<u8>,
+        why: DropReason,
+    ) {
         self.pair(name, frame, Drop(why), Drop(why));
     }
 
     /// IPv6 packets after the headers of `chain`: the protected ports, their neighbours, and UDP.
     pub(super) fn chain(&mut self, name: &str, chain: impl Fn(V6) -> V6) {
         for port in [443, 6443] {
-            self.segment(&format!("{name}/tcp-{port}"), |who| {
-                chain(v6(who)).syn(CLIENT_PORT, port).frame()
+            self.segment(&format!("{name}/tcp-{port}"), |source| {
+                chain(v6(source)).syn(CLIENT_PORT, port).frame()
             });
         }
-        let other_port = |who| chain(v6(who)).syn(CLIENT_PORT, 6444).frame();
+        let other_port = |source| chain(v6(source)).syn(CLIENT_PORT, 6444).frame();
         self.ordinary(&format!("{name}/tcp-6444"), other_port, OtherPort);
-        let udp = |who| chain(v6(who)).datagram(CLIENT_PORT, 6443, b"?").frame();
+        let udp = |source| chain(v6(source)).datagram(CLIENT_PORT, 6443, b"?").frame();
         self.ordinary(&format!("{name}/udp-6443"), udp, NotTcp);
     }
 }

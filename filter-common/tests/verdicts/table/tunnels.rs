@@ -13,7 +13,7 @@ use filter_common::{
 };
 
 use super::{
-    row::{NODE6, Rows, SID4, SID6, SID6_NEXT_HOP, Who, v4, v6},
+    row::{NODE6, Rows, SID4, SID6, SID6_NEXT_HOP, Source, v4, v6},
     rules::Rules,
 };
 use crate::packets::{
@@ -50,36 +50,40 @@ const TUNNELS: [(&str, Add); 5] = [
 /// Next-header numbers of the inner packet by its family.
 const INNER: [(&str, u8); 2] = [("ipv4", 4), ("ipv6", 41)];
 
-fn syn(number: u8, who: Who, port: u16) -> Vec<u8> {
-    super::row::syn_packet(number == 41, who, port)
+fn syn(number: u8, source: Source, port: u16) -> Vec<u8> {
+    super::row::syn_packet(number == 41, source, port)
 }
 
 /// The inner source decides, and the outer source does not count.
 fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
     for (family, number) in INNER {
-        for outer in Who::BOTH {
+        for outer in Source::BOTH {
             let name = format!("tunnels/{kind}/{family}-from-{}", outer.word());
             let around = |packet: &[u8]| tunnel(v6(outer)).payload(number, packet).frame();
-            rows.segment(&format!("{name}/tcp"), |who| {
-                around(&syn(number, who, 6443))
+            rows.segment(&format!("{name}/tcp"), |source| {
+                around(&syn(number, source, 6443))
             });
-            let other = |who| around(&syn(number, who, 6444));
+            let other = |source| around(&syn(number, source, 6444));
             rows.ordinary(&format!("{name}/tcp-other-port"), other, OtherPort);
         }
     }
-    let around = |number, packet: &[u8]| tunnel(v6(Who::Unlisted)).payload(number, packet).frame();
+    let around =
+        |number, packet: &[u8]| tunnel(v6(Source::Unlisted)).payload(number, packet).frame();
     rows.ordinary(
         &format!("tunnels/{kind}/udp"),
-        |who| around(41, &v6(who).datagram(CLIENT_PORT, 6443, b"").packet()),
+        |source| around(41, &v6(source).datagram(CLIENT_PORT, 6443, b"").packet()),
         NotTcp,
     );
-    rows.segment(&format!("tunnels/{kind}/ipv4-with-options"), |who| {
-        around(4, &v4(who).syn(CLIENT_PORT, 443).options(&[1; 40]).packet())
+    rows.segment(&format!("tunnels/{kind}/ipv4-with-options"), |source| {
+        around(
+            4,
+            &v4(source).syn(CLIENT_PORT, 443).options(&[1; 40]).packet(),
+        )
     });
-    rows.segment(&format!("tunnels/{kind}/ipv6-with-options"), |who| {
+    rows.segment(&format!("tunnels/{kind}/ipv6-with-options"), |source| {
         around(
             41,
-            &v6(who)
+            &v6(source)
                 .hop_by_hop(8)
                 .destination_options(24)
                 .syn(CLIENT_PORT, 443)
@@ -88,20 +92,23 @@ fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
     });
     rows.ordinary(
         &format!("tunnels/{kind}/later-fragment"),
-        |who| {
+        |source| {
             around(
                 41,
-                &v6(who).fragment(3, false, 1).syn(CLIENT_PORT, 443).packet(),
+                &v6(source)
+                    .fragment(3, false, 1)
+                    .syn(CLIENT_PORT, 443)
+                    .packet(),
             )
         },
         LaterFragment,
     );
     rows.doubt(
         &format!("tunnels/{kind}/first-fragment-without-port"),
-        |who| {
+        |source| {
             around(
                 41,
-                &v6(who)
+                &v6(source)
                     .fragment(0, true, 1)
                     .destination_options(8)
                     .announces(TCP)
@@ -112,10 +119,10 @@ fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
     );
     rows.hostile(
         &format!("tunnels/{kind}/misplaced-fragment"),
-        |who| {
+        |source| {
             around(
                 41,
-                &v6(who)
+                &v6(source)
                     .destination_options(8)
                     .fragment(0, false, 1)
                     .syn(CLIENT_PORT, 80)
@@ -127,24 +134,27 @@ fn inside(rows: &mut Rows, kind: &str, tunnel: Add) {
 }
 
 fn cut(rows: &mut Rows, kind: &str, tunnel: Add) {
-    let front = tunnel(v6(Who::Listed)).chain_len();
+    let front = tunnel(v6(Source::Listed)).chain_len();
     for (family, number) in INNER {
         let fixed = if number == 41 { HEADER_LEN } else { 20 };
         for len in [0, 8, fixed - 1, fixed, fixed + 3, fixed + 4] {
-            for who in Who::BOTH {
-                let packet = tunnel(v6(Who::Listed)).payload(number, &syn(number, who, 6443));
-                let want = match who {
+            for source in Source::BOTH {
+                let packet = tunnel(v6(Source::Listed)).payload(number, &syn(number, source, 6443));
+                let want = match source {
                     _ if len < fixed => Pass(ShortHeader),
-                    Who::Unlisted if len < fixed + 4 => Drop(Truncated),
-                    Who::Listed if len < fixed + 4 => Pass(AuthorizedUnclassifiable),
-                    Who::Unlisted => Drop(Unauthorized),
-                    Who::Listed => Pass(Authorized),
+                    Source::Unlisted if len < fixed + 4 => Drop(Truncated),
+                    Source::Listed if len < fixed + 4 => Pass(AuthorizedUnclassifiable),
+                    Source::Unlisted => Drop(Unauthorized),
+                    Source::Listed => Pass(Authorized),
                 };
-                let name = format!("tunnels/{kind}/{family}-cut-to-{len}/{}", who.word());
+                let name = format!("tunnels/{kind}/{family}-cut-to-{len}/{}", source.word());
                 rows.add(&*name, packet.clone().cut(front + len).frame(), want);
                 // With the rest as padding it is not longer.
                 let outer_len = u16::try_from(front + len).expect("it is short");
-                let name = format!("tunnels/{kind}/{family}-outer-length-{len}/{}", who.word());
+                let name = format!(
+                    "tunnels/{kind}/{family}-outer-length-{len}/{}",
+                    source.word()
+                );
                 rows.add(name, packet.payload_len(outer_len).frame(), want);
             }
         }
@@ -156,41 +166,44 @@ fn nested(rows: &mut Rows) {
     let front = 8 + 24;
     for ((family, number), header_len) in INNER.into_iter().zip([20, 40]) {
         for len in [0, 8, header_len - 8, header_len, header_len + 8] {
-            for who in Who::BOTH {
-                let packet = v6(Who::Listed).fragment(0, true, 1).segments(0, &[NODE6]);
-                let packet = packet.payload(number, &syn(number, who, 6443));
-                let want = match who {
+            for source in Source::BOTH {
+                let packet = v6(Source::Listed)
+                    .fragment(0, true, 1)
+                    .segments(0, &[NODE6]);
+                let packet = packet.payload(number, &syn(number, source, 6443));
+                let want = match source {
                     _ if len < header_len => Drop(IncompleteFirstFragment),
-                    Who::Unlisted if len < header_len + 4 => Drop(IncompleteFirstFragment),
-                    Who::Listed if len < header_len + 4 => Pass(AuthorizedUnclassifiable),
-                    Who::Unlisted => Drop(Unauthorized),
-                    Who::Listed => Pass(Authorized),
+                    Source::Unlisted if len < header_len + 4 => Drop(IncompleteFirstFragment),
+                    Source::Listed if len < header_len + 4 => Pass(AuthorizedUnclassifiable),
+                    Source::Unlisted => Drop(Unauthorized),
+                    Source::Listed => Pass(Authorized),
                 };
                 let name = format!("tunnels/first-fragment/{family}");
-                let cut = format!("{name}/cut-to-{len}/{}", who.word());
+                let cut = format!("{name}/cut-to-{len}/{}", source.word());
                 rows.add(cut, packet.clone().cut(front + len).frame(), want);
                 let outer_len = u16::try_from(front + len).expect("it is short");
-                let padded = format!("{name}/the-rest-is-padding-from-{len}/{}", who.word());
+                let padded = format!("{name}/the-rest-is-padding-from-{len}/{}", source.word());
                 rows.add(padded, packet.payload_len(outer_len).frame(), want);
             }
         }
     }
     rows.hostile(
         "tunnels/three-deep",
-        |who| {
-            let around = |inner: &[u8]| v6(who).segments(0, &[NODE6]).payload(41, inner).packet();
-            crate::packets::frame(&around(&around(&syn(41, who, 80))))
+        |source| {
+            let around =
+                |inner: &[u8]| v6(source).segments(0, &[NODE6]).payload(41, inner).packet();
+            crate::packets::frame(&around(&around(&syn(41, source, 80))))
         },
         HeadersTooDeep,
     );
     // Only the inner packet's destination is a guarded one.
     let around = |inner: V6| {
-        v6(Who::Unlisted)
+        v6(Source::Unlisted)
             .segments(0, &[NODE6])
             .payload(41, &inner.packet())
             .frame()
     };
-    let inner = V6::new(Who::Unlisted.v6(), super::row::OTHER6).syn(CLIENT_PORT, 443);
+    let inner = V6::new(Source::Unlisted.v6(), super::row::OTHER6).syn(CLIENT_PORT, 443);
     let elsewhere = Pass(filter_common::PassReason::OtherDestination);
     rows.under(
         Rules::Destinations,
@@ -199,8 +212,8 @@ fn nested(rows: &mut Rows) {
         elsewhere,
     );
     let to_other =
-        V6::new(Who::Unlisted.v6(), super::row::OTHER6).segments(0, &[super::row::OTHER6]);
-    let inner = v6(Who::Unlisted).syn(CLIENT_PORT, 443).packet();
+        V6::new(Source::Unlisted.v6(), super::row::OTHER6).segments(0, &[super::row::OTHER6]);
+    let inner = v6(Source::Unlisted).syn(CLIENT_PORT, 443).packet();
     rows.under(
         Rules::Destinations,
         "tunnels/by-way-of-an-unguarded-destination",
@@ -238,9 +251,9 @@ fn not_taken_out(rows: &mut Rows) {
         for (name, front) in OTHER_FRONTS {
             rows.ordinary(
                 &format!("tunnels/not-taken-out/{name}/{family}"),
-                |who| {
-                    front(v6(who))
-                        .payload(number, &syn(number, who, 6443))
+                |source| {
+                    front(v6(source))
+                        .payload(number, &syn(number, source, 6443))
                         .frame()
                 },
                 NotTcp,
@@ -261,36 +274,37 @@ fn taken_out(rows: &mut Rows) {
         let fixed = if number == 41 { HEADER_LEN } else { 20 };
         for (name, front) in OTHER_FRONTS.into_iter().chain(TUNNELS) {
             let name = format!("tunnels/taken-out/{name}/{family}");
-            for outer in Who::BOTH {
+            for outer in Source::BOTH {
                 let around =
                     |packet: &[u8]| front(V6::new(outer.v6(), sid)).payload(number, packet);
                 let name = format!("{name}-from-{}", outer.word());
                 rows.pair_under(
                     rules,
                     &format!("{name}/tcp"),
-                    |who| around(&syn(number, who, 6443)).frame(),
+                    |source| around(&syn(number, source, 6443)).frame(),
                     Drop(Unauthorized),
                     Pass(Authorized),
                 );
                 rows.pair_under(
                     rules,
                     &format!("{name}/tcp-other-port"),
-                    |who| around(&syn(number, who, 6444)).frame(),
+                    |source| around(&syn(number, source, 6444)).frame(),
                     Pass(OtherPort),
                     Pass(OtherPort),
                 );
             }
             // Cut in the inner header, and in front of the port.
-            let around =
-                |who| front(V6::new(who, sid)).payload(number, &syn(number, Who::Unlisted, 443));
-            let front_len = front(V6::new(Who::Listed.v6(), sid)).chain_len();
+            let around = |source| {
+                front(V6::new(source, sid)).payload(number, &syn(number, Source::Unlisted, 443))
+            };
+            let front_len = front(V6::new(Source::Listed.v6(), sid)).chain_len();
             for (len, want) in [
                 (0, Pass(ShortHeader)),
                 (fixed - 1, Pass(ShortHeader)),
                 (fixed, Drop(Truncated)),
                 (fixed + 4, Drop(Unauthorized)),
             ] {
-                let frame = around(Who::Listed.v6()).cut(front_len + len).frame();
+                let frame = around(Source::Listed.v6()).cut(front_len + len).frame();
                 rows.under(rules, format!("{name}-cut-to-{len}/unlisted"), frame, want);
             }
         }
@@ -298,9 +312,9 @@ fn taken_out(rows: &mut Rows) {
     // The first of several fragments: Linux looks for the inner packet before it waits for the
     // rest.
     for len in [0, 8, 40, 44] {
-        let packet = V6::new(Who::Listed.v6(), SID6).fragment(0, true, 1);
+        let packet = V6::new(Source::Listed.v6(), SID6).fragment(0, true, 1);
         let packet = packet
-            .payload(41, &syn(41, Who::Unlisted, 6443))
+            .payload(41, &syn(41, Source::Unlisted, 6443))
             .cut(8 + len);
         let want = match len {
             44 => Drop(Unauthorized),
@@ -309,9 +323,9 @@ fn taken_out(rows: &mut Rows) {
         let name = format!("tunnels/taken-out/first-fragment/cut-to-{len}/unlisted");
         rows.under(rules, name, packet.frame(), want);
     }
-    let later = v6(Who::Unlisted)
+    let later = v6(Source::Unlisted)
         .fragment(3, true, 1)
-        .payload(41, &syn(41, Who::Unlisted, 6443));
+        .payload(41, &syn(41, Source::Unlisted, 6443));
     rows.under(
         rules,
         "tunnels/taken-out/later-fragment/unlisted",
@@ -320,7 +334,7 @@ fn taken_out(rows: &mut Rows) {
     );
     // Linux does not decapsulate from IPv4 here: that needs a device.
     for (family, number) in INNER {
-        let packet = v4(Who::Unlisted).payload(number, &syn(number, Who::Unlisted, 6443));
+        let packet = v4(Source::Unlisted).payload(number, &syn(number, Source::Unlisted, 6443));
         rows.under(
             rules,
             format!("tunnels/taken-out/not-from-ipv4/{family}"),
@@ -328,13 +342,17 @@ fn taken_out(rows: &mut Rows) {
             Pass(NotTcp),
         );
     }
-    let udp = v6(Who::Unlisted).datagram(CLIENT_PORT, 6443, b"").packet();
-    let around = V6::new(Who::Unlisted.v6(), SID6).payload(41, &udp).frame();
-    rows.under(rules, "tunnels/taken-out/udp", around, Pass(NotTcp));
-    let inner = v6(Who::Unlisted)
-        .payload(41, &syn(41, Who::Listed, 80))
+    let udp = v6(Source::Unlisted)
+        .datagram(CLIENT_PORT, 6443, b"")
         .packet();
-    let around = V6::new(Who::Unlisted.v6(), SID6)
+    let around = V6::new(Source::Unlisted.v6(), SID6)
+        .payload(41, &udp)
+        .frame();
+    rows.under(rules, "tunnels/taken-out/udp", around, Pass(NotTcp));
+    let inner = v6(Source::Unlisted)
+        .payload(41, &syn(41, Source::Listed, 80))
+        .packet();
+    let around = V6::new(Source::Unlisted.v6(), SID6)
         .payload(41, &inner)
         .frame();
     rows.under(

@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 use tests::{
     cli::{Apifence, Background},
-    flood::{CLIENT, Road},
+    flood::{CLIENT, VethPair},
     foreign::{DROP, Foreign},
     mounts::BPFFS,
 };
@@ -75,7 +75,7 @@ pub(crate) fn lacks(programs: &[&str]) -> Option<String> {
 pub(crate) struct Contender<'a> {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    pub(crate) road: &'a Road,
+    pub(crate) pair: &'a VethPair,
     /// `apifence run`.
     pub(crate) run: Option<Background>,
     heads: Option<PerCpuArray<MapData, [u8; size_of::<ReportHead>()]>>,
@@ -86,11 +86,11 @@ pub(crate) struct Contender<'a> {
 
 impl<'a> Contender<'a> {
     /// Sets it up with that many ranges. Half of them are IPv6, and the client is listed.
-    pub(crate) fn new(kind: Kind, ranges: usize, road: &'a Road) -> Result<Self> {
+    pub(crate) fn new(kind: Kind, ranges: usize, pair: &'a VethPair) -> Result<Self> {
         let mut contender = Self {
             name: kind.name().to_owned(),
             kind,
-            road,
+            pair,
             run: None,
             heads: None,
             program: None,
@@ -118,7 +118,7 @@ impl<'a> Contender<'a> {
             Kind::Apifence | Kind::ApifenceSilent | Kind::ApifenceWatched => self.apifence(list),
             Kind::XdpFilter => self.xdp_filter(list),
             Kind::NftIngress => {
-                let hook = format!("ingress device \"{}\"", self.road.interface());
+                let hook = format!("ingress device \"{}\"", self.pair.interface());
                 self.nft("netdev", &hook, list)
             }
             Kind::NftInput => self.nft("inet", "input", list),
@@ -128,15 +128,15 @@ impl<'a> Contender<'a> {
 
     /// Attaches a program and keeps it.
     fn hold(&mut self, mut program: Foreign) -> Result<()> {
-        let interface = self.road.interface();
-        let link = self.road.node().run(|| program.attach(interface))?;
+        let interface = self.pair.interface();
+        let link = self.pair.node().run(|| program.attach(interface))?;
         self.program = Some((program, link));
         Ok(())
     }
 
     fn apifence(&mut self, list: &[IpNet]) -> Result<()> {
-        let apifence = Apifence::new(self.road.node())?;
-        let pins = apifence.bpffs().with_file_name(self.road.interface());
+        let apifence = Apifence::new(self.pair.node())?;
+        let pins = apifence.bpffs().with_file_name(self.pair.interface());
         let apifence = apifence.with_bpffs(&pins);
         let mut text = String::new();
         for range in list {
@@ -145,7 +145,7 @@ impl<'a> Contender<'a> {
         let scratch = TempDir::with_prefix("apf-")?;
         let file = scratch.path().join("list").to_string_lossy().into_owned();
         fs::write(&file, text)?;
-        let interface = format!("--interface={}", self.road.interface());
+        let interface = format!("--interface={}", self.pair.interface());
         let most = ["--max-ranges", "1000000"];
         let nobody = ["--authorized-ip-ranges", "0.0.0.0/32"];
         apifence.ok(&[&["attach", &interface], &most[..], &nobody[..]].concat())?;
@@ -170,7 +170,7 @@ impl<'a> Contender<'a> {
     fn xdp_filter(&mut self, list: &[IpNet]) -> Result<()> {
         // Its pins are at their usual path, in the thread's own bpffs.
         tests::mounts::enter_private()?;
-        let interface = self.road.interface();
+        let interface = self.pair.interface();
         self.command(
             "xdp-filter",
             &["load", "-m", "native", "-p", "deny", interface],
@@ -239,7 +239,7 @@ impl<'a> Contender<'a> {
     }
 
     fn command(&self, program: &str, words: &[&str]) -> Result<()> {
-        let output = self.road.node().output(Command::new(program).args(words))?;
+        let output = self.pair.node().output(Command::new(program).args(words))?;
         ensure!(
             output.status.success(),
             "`{program} {}`: {}",

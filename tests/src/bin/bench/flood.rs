@@ -17,7 +17,7 @@ use filter_common::layout::REPORT_WINDOW_SHIFT;
 use nix::sys::socket::{SockaddrIn, bind};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{
-    flood::{Flood, NODE, PORT, Pace, Road, UNLISTED},
+    flood::{Flood, NODE, PORT, Pace, UNLISTED, VethPair},
     site::Family,
 };
 
@@ -85,18 +85,18 @@ struct Slice {
 pub(crate) fn run(short: bool) -> Result<Table> {
     let progress = Progress::new("flood");
     let (wanted, mut notes) = available(&CONTENDERS, |contender| contender.0);
-    let roads = roads(wanted.len())?;
+    let pairs = pairs(wanted.len())?;
     let mut contenders = Vec::new();
-    for (road, (kind, ranges)) in roads.iter().zip(&wanted) {
+    for (pair, (kind, ranges)) in pairs.iter().zip(&wanted) {
         let ranges = if short {
             *ranges.min(&MOST_IN_SHORT)
         } else {
             *ranges
         };
         progress.show(format_args!("set up {}", kind.name()));
-        contenders.push(Contender::new(*kind, ranges, road)?);
+        contenders.push(Contender::new(*kind, ranges, pair)?);
     }
-    let _listener = Listener::new(roads.last().context("there are contenders")?.node())?;
+    let _listener = Listener::new(pairs.last().context("there are contenders")?.node())?;
     let _awake = Awake::new()?;
     let mut slices = vec![[const { Vec::<Slice>::new() }; 2]; contenders.len()];
     let mut order: Vec<usize> = (0..contenders.len()).collect();
@@ -113,7 +113,7 @@ pub(crate) fn run(short: bool) -> Result<Table> {
         Rng::new().shuffle(&mut order);
         for &index in &order {
             if round == 0 && contenders[index].kind == Kind::ApifenceWatched {
-                lone_syn(contenders[index].road)?;
+                lone_syn(contenders[index].pair)?;
             }
             for family in Family::BOTH {
                 let slice = measure(&mut contenders[index], family)?;
@@ -128,27 +128,27 @@ pub(crate) fn run(short: bool) -> Result<Table> {
 }
 
 /// A link for each contender.
-pub(crate) fn roads(count: usize) -> Result<Vec<Road>> {
+pub(crate) fn pairs(count: usize) -> Result<Vec<VethPair>> {
     // The name of the kernel thread contains that of the interface, and other links may exist.
     let id = std::process::id();
     (0..count)
-        .map(|number| Road::new(&format!("b{id}x{number:02}"), true))
+        .map(|number| VethPair::new(&format!("b{id}x{number:02}"), true))
         .collect()
 }
 
 fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
-    let road = contender.road;
+    let pair = contender.pair;
     // Attaching a program may start a new thread, so it is looked up each time.
-    let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
+    let queue = Clock::of_kernel(&format!("napi/{}", pair.interface()))?
         .context("the node's receive queue has no thread of its own")?;
     let soft = Clock::of_kernel(&format!("ksoftirqd/{}", cpus::NODE))?;
-    road.flood(family, Pace::Full, |flood| {
+    pair.flood(family, Pace::Full, |flood| {
         let early = Speed::measure_node()?;
         cpus::pin(0, cpus::GENERATOR)?;
         let before = contender.reported()?;
         wait_for_a_window()?;
         contender.prepare()?;
-        let slice = slice(flood, road, &queue, soft.as_ref(), early)?;
+        let slice = slice(flood, pair, &queue, soft.as_ref(), early)?;
         // Reports without a budget: the slice began too late and ran into the next window.
         let on_time = before == contender.reported()?;
         Ok(Slice {
@@ -161,7 +161,7 @@ fn measure(contender: &mut Contender<'_>, family: Family) -> Result<Slice> {
 
 fn slice(
     flood: &Flood<'_>,
-    road: &Road,
+    pair: &VethPair,
     queue: &Clock,
     soft: Option<&Clock>,
     speed: Speed,
@@ -171,7 +171,7 @@ fn slice(
         let soft = soft.map_or(Ok(Default::default()), Clock::read)?;
         Ok((own.read()?, queue.read()?, soft, cpus::stolen()?))
     };
-    let taken = road.taken()?;
+    let taken = pair.taken()?;
     let before = read()?;
     let started = Instant::now();
     let (mut sent, mut speed) = (0.0, speed);
@@ -180,7 +180,7 @@ fn slice(
         sent += f64::from(BURST);
         speed = speed.or_slower_by_now();
     }
-    let taken = (road.taken()? - taken) as f64;
+    let taken = (pair.taken()? - taken) as f64;
     let time = started.elapsed().as_nanos() as f64;
     let after = read()?;
     let busy = after.1.ran - before.1.ran + after.2.ran - before.2.ran;
@@ -225,8 +225,8 @@ fn undisturbed(slices: &[Slice]) -> usize {
 }
 
 /// Sends one SYN from an unused source just before the flood.
-fn lone_syn(road: &Road) -> Result<()> {
-    road.client().run(|| {
+fn lone_syn(pair: &VethPair) -> Result<()> {
+    pair.client().run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         let source: std::net::Ipv4Addr = UNLISTED.parse()?;

@@ -226,7 +226,7 @@ impl Node {
         cases: &mut [Case],
         plan: &Plan,
         rng: &mut Rng,
-        say: impl Fn(usize),
+        report: impl Fn(usize),
     ) -> Result<()> {
         let apifence = Apifence::new(&self.namespace)?;
         let pins = apifence
@@ -268,7 +268,7 @@ impl Node {
             if cases.iter().all(enough) {
                 break;
             }
-            say(round + 1);
+            report(round + 1);
             for (case, sources) in cases.iter_mut().zip(&sources) {
                 let early = Speed::measure(cpus::NODE)?;
                 let mut cost = [0.0; 3];

@@ -24,7 +24,7 @@ use tests::{
 use crate::{
     contender::{Contender, Kind, available},
     cpus::{self, Awake, Clock, Speed},
-    flood::roads,
+    flood::pairs,
     listener::Listener,
     numbers::thousands,
     progress::Progress,
@@ -64,12 +64,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn run(short: bool) -> Result<Table> {
     let progress = Progress::new("service");
     let (wanted, mut notes) = available(&CONTENDERS, |kind| *kind);
-    let roads = roads(wanted.len())?;
+    let pairs = pairs(wanted.len())?;
     let mut contenders = Vec::new();
-    for (road, kind) in roads.iter().zip(wanted) {
+    for (pair, kind) in pairs.iter().zip(wanted) {
         progress.show(format_args!("set up {}", kind.name()));
-        let contender = Contender::new(kind, RANGES, road)?;
-        contenders.push((contender, Listener::new(road.node())?));
+        let contender = Contender::new(kind, RANGES, pair)?;
+        contenders.push((contender, Listener::new(pair.node())?));
     }
     let awake = Awake::new()?;
     let rest = awake.clock();
@@ -179,10 +179,10 @@ fn speed() -> Result<Speed> {
 }
 
 fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result<Round> {
-    let road = who.road;
-    let queue = Clock::of_kernel(&format!("napi/{}", road.interface()))?
+    let pair = who.pair;
+    let queue = Clock::of_kernel(&format!("napi/{}", pair.interface()))?
         .context("the node's receive queue has no thread of its own")?;
-    road.flood(Family::V4, Pace::Mpps, |flood| {
+    pair.flood(Family::V4, Pace::Mpps, |flood| {
         let early = speed()?;
         cpus::pin(0, cpus::GENERATOR)?;
         let generator = Clock::of_this_thread();
@@ -197,7 +197,7 @@ fn measure(who: &Contender<'_>, shared: [&Clock; 2], length: Duration) -> Result
                     for clock in clocks {
                         ran += clock.read()?.ran;
                     }
-                    Ok((ran, road.taken()?))
+                    Ok((ran, pair.taken()?))
                 };
                 let before = read()?;
                 let started = Instant::now();

@@ -41,13 +41,13 @@ const ADDED_TO_IN_SHORT: usize = 1;
 
 /// The program that changes a list.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
+enum Tool {
     Apifence,
     Nft,
     Ipset,
 }
 
-impl Who {
+impl Tool {
     const ALL: [Self; 3] = [Self::Apifence, Self::Nft, Self::Ipset];
 
     const fn name(self) -> &'static str {
@@ -183,7 +183,7 @@ fn list(size: usize, rng: &mut Rng) -> Vec<IpNet> {
 struct Node {
     namespace: Namespace,
     scratch: TempDir,
-    contenders: Vec<Who>,
+    contenders: Vec<Tool>,
     /// Notes about programs that are not installed.
     lacking: Vec<String>,
     /// A control group for each of the three, if there is a memory controller.
@@ -195,21 +195,25 @@ impl Node {
     fn new() -> Result<Self> {
         let namespace = Namespace::new("bench")?;
         add_interface(&namespace)?;
-        let mut contenders = vec![Who::Apifence];
+        let mut contenders = vec![Tool::Apifence];
         let mut lacking = Vec::new();
-        for peer in [Who::Nft, Who::Ipset] {
+        for peer in [Tool::Nft, Tool::Ipset] {
             match lacks(&[peer.name()]) {
                 None => contenders.push(peer),
                 Some(note) => lacking.push(note),
             }
         }
-        let group = |who: Who| Group::new(who.name());
+        let group = |tool: Tool| Group::new(tool.name());
         let node = Self {
             namespace,
             scratch: TempDir::with_prefix("apf-")?,
             contenders,
             lacking,
-            groups: [group(Who::Apifence)?, group(Who::Nft)?, group(Who::Ipset)?],
+            groups: [
+                group(Tool::Apifence)?,
+                group(Tool::Nft)?,
+                group(Tool::Ipset)?,
+            ],
         };
         let interface = format!("--interface={INTERFACE}");
         let words = [
@@ -219,18 +223,18 @@ impl Node {
             "--authorized-ip-ranges=0.0.0.0/32",
         ];
         let apifence = node.apifence()?;
-        node.timed(Who::Apifence, &mut apifence.command(&words))?;
+        node.timed(Tool::Apifence, &mut apifence.command(&words))?;
         node.write(&[Vec::new(), Vec::new()])?;
-        if node.contenders.contains(&Who::Nft) {
+        if node.contenders.contains(&Tool::Nft) {
             node.timed(
-                Who::Nft,
+                Tool::Nft,
                 Command::new("nft").arg("-f").arg(node.file("nft-0")),
             )?;
         }
-        if node.contenders.contains(&Who::Ipset) {
+        if node.contenders.contains(&Tool::Ipset) {
             for (set, family) in [("v4", "inet"), ("v6", "inet6")] {
                 let words = ["create", set, "hash:net", "family", family];
-                node.timed(Who::Ipset, Command::new("ipset").args(words))?;
+                node.timed(Tool::Ipset, Command::new("ipset").args(words))?;
             }
         }
         Ok(node)
@@ -297,15 +301,15 @@ impl Node {
         for round in 1..=rounds {
             let (task, list) = task(round);
             for turn in 0..self.contenders.len() {
-                let who = self.contenders[(round + turn) % self.contenders.len()];
-                let (in_force, end) = self.run(who, task, list)?;
-                match who {
-                    Who::Apifence => {
+                let tool = self.contenders[(round + turn) % self.contenders.len()];
+                let (in_force, end) = self.run(tool, task, list)?;
+                match tool {
+                    Tool::Apifence => {
                         times[0].push(in_force.context("no line `in force`")?);
                         times[1].push(end);
                     }
-                    Who::Nft => times[2].push(end),
-                    Who::Ipset => times[3].push(end),
+                    Tool::Nft => times[2].push(end),
+                    Tool::Ipset => times[3].push(end),
                 }
             }
         }
@@ -313,36 +317,36 @@ impl Node {
     }
 
     /// Runs a contender's task with a list.
-    fn run(&self, who: Who, task: Task, list: usize) -> Result<(Option<f64>, f64)> {
-        let file = self.file(&format!("{}-{list}", who.name()));
+    fn run(&self, tool: Tool, task: Task, list: usize) -> Result<(Option<f64>, f64)> {
+        let file = self.file(&format!("{}-{list}", tool.name()));
         // The config file exists as long as `apifence`.
         let apifence = self.apifence()?;
-        let mut command = match (who, task) {
-            (Who::Apifence, Task::Set) => {
+        let mut command = match (tool, task) {
+            (Tool::Apifence, Task::Set) => {
                 let file = file.to_string_lossy();
                 apifence.command(&["ranges", "set", "--from-file", &*file])
             }
-            (Who::Apifence, Task::Add(range)) => {
+            (Tool::Apifence, Task::Add(range)) => {
                 apifence.command(&["ranges", "add", &range.to_string()])
             }
-            (Who::Nft | Who::Ipset, _) => Command::new(who.name()),
+            (Tool::Nft | Tool::Ipset, _) => Command::new(tool.name()),
         };
-        match (who, task) {
-            (Who::Apifence, _) => &mut command,
-            (Who::Nft, Task::Set) => command.arg("-f").arg(file),
-            (Who::Nft, Task::Add(range)) => {
+        match (tool, task) {
+            (Tool::Apifence, _) => &mut command,
+            (Tool::Nft, Task::Set) => command.arg("-f").arg(file),
+            (Tool::Nft, Task::Add(range)) => {
                 command.arg(format!("add element inet bench v4 {{ {range} }}"))
             }
-            (Who::Ipset, Task::Set) => command.arg("restore").arg("-file").arg(file),
-            (Who::Ipset, Task::Add(range)) => command.args(["add", "v4", &range.to_string()]),
+            (Tool::Ipset, Task::Set) => command.arg("restore").arg("-file").arg(file),
+            (Tool::Ipset, Task::Add(range)) => command.args(["add", "v4", &range.to_string()]),
         };
-        self.timed(who, &mut command)
+        self.timed(tool, &mut command)
     }
 
     /// Milliseconds from the start of the command until its line `in force`, and until its end,
     /// which must be a success.
-    fn timed(&self, who: Who, command: &mut Command) -> Result<(Option<f64>, f64)> {
-        let _inside = self.groups[who as usize]
+    fn timed(&self, tool: Tool, command: &mut Command) -> Result<(Option<f64>, f64)> {
+        let _inside = self.groups[tool as usize]
             .as_ref()
             .map(Group::enter)
             .transpose()?;
@@ -372,13 +376,13 @@ impl Node {
     /// Kernel memory of each program.
     fn memory(&self) -> Result<Vec<Option<Cell>>> {
         let cell = |bytes: u64| Cell::from_numbers(vec![bytes as f64 / f64::from(1 << 20)]);
-        let charged = |who: Who| {
-            let group = self.groups[who as usize].as_ref();
-            let group = group.filter(|_| self.contenders.contains(&who));
+        let charged = |tool: Tool| {
+            let group = self.groups[tool as usize].as_ref();
+            let group = group.filter(|_| self.contenders.contains(&tool));
             group.map(Group::charged).transpose()
         };
-        let [apifence, nft, ipset] = Who::ALL.map(charged);
-        let by_itself = self.contenders.contains(&Who::Ipset);
+        let [apifence, nft, ipset] = Tool::ALL.map(charged);
+        let by_itself = self.contenders.contains(&Tool::Ipset);
         let by_itself = by_itself.then(|| self.ipset_by_itself()).transpose()?;
         let maps = memlock(self.apifence()?.bpffs())?;
         let numbers = [

@@ -1,6 +1,6 @@
 //! One case, and the list that the topics fill.
 
-use tests::{packets::V6, table::Who};
+use tests::{packets::V6, table::Source};
 
 /// A sequence of frames and its expected result.
 #[derive(Debug)]
@@ -80,10 +80,10 @@ impl Cases {
         &mut self,
         name: &str,
         works: Works,
-        frames: impl Fn(Who, u16) -> Vec<Vec<u8>>,
+        frames: impl Fn(Source, u16) -> Vec<Vec<u8>>,
     ) {
-        for who in Who::BOTH {
-            let unlisted = who == Who::Unlisted;
+        for who in Source::BOTH {
+            let unlisted = who == Source::Unlisted;
             self.push(format!("{name}/{}", who.word()), works, unlisted, |tag| {
                 frames(who, tag)
             });
@@ -95,9 +95,9 @@ impl Cases {
         &mut self,
         name: &str,
         works: Works,
-        frames: impl Fn(Who, u16) -> Vec<Vec<u8>>,
+        frames: impl Fn(Source, u16) -> Vec<Vec<u8>>,
     ) {
-        for who in Who::BOTH {
+        for who in Source::BOTH {
             self.push(format!("{name}/{}", who.word()), works, false, |tag| {
                 frames(who, tag)
             });
@@ -109,9 +109,9 @@ impl Cases {
         &mut self,
         name: &str,
         works: Works,
-        frames: impl Fn(Who, u16) -> Vec<Vec<u8>>,
+        frames: impl Fn(Source, u16) -> Vec<Vec<u8>>,
     ) {
-        for who in Who::BOTH {
+        for who in Source::BOTH {
             self.push(format!("{name}/{}", who.word()), works, true, |tag| {
                 frames(who, tag)
             });

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tests::{
     packets::{TCP, V4, frame, syn},
-    table::{NODE4, NODE6, Who, v4, v6},
+    table::{NODE4, NODE6, Source, v4, v6},
 };
 
 use super::case::{Cases, Works, cut_at};
@@ -15,7 +15,7 @@ pub(super) fn add(cases: &mut Cases) {
 }
 
 fn ipv4_fragments(cases: &mut Cases) {
-    let long = |who: Who, tag, port| {
+    let long = |who: Source, tag, port| {
         let segment = long_syn(who.v4().into(), NODE4.into(), tag, port);
         v4(who).payload(TCP, &segment).identification(tag)
     };
@@ -66,7 +66,7 @@ fn ipv4_fragments(cases: &mut Cases) {
 /// minimum MTU, so each case comes small and large.
 fn ipv6_fragments(cases: &mut Cases) {
     for (size, fill, works) in [("small", 16, Works::Plain), ("large", 1_256, Works::Always)] {
-        let packet = move |who: Who, tag, port| {
+        let packet = move |who: Source, tag, port| {
             let packet = v6(who).destination_options(fill).destination_options(24);
             packet.payload(TCP, &long_syn(who.v6().into(), NODE6.into(), tag, port))
         };

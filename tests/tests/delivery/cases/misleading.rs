@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use tests::{
     packets::{TCP, UDP, frame, syn},
-    table::{NODE6, Who, v4, v6},
+    table::{NODE6, Source, v4, v6},
 };
 
 use super::case::{Add, Cases, Works};
@@ -76,7 +76,7 @@ fn tunnels(cases: &mut Cases) {
         }),
     ];
     for (name, front) in fronts {
-        for outer in Who::BOTH {
+        for outer in Source::BOTH {
             let name = format!("tunnels/{name}/from-{}", outer.word());
             // The packet of an atomic fragment is not decapsulated everywhere.
             let works = if name.contains("atomic") {
@@ -117,7 +117,7 @@ fn tunnels(cases: &mut Cases) {
     // Three deep, no source is trusted.
     cases.forbidden("tunnels/three-deep", Works::Always, |who, tag| {
         let around = |inner: &[u8]| {
-            v6(Who::Listed)
+            v6(Source::Listed)
                 .segments(0, &[NODE6])
                 .payload(41, inner)
                 .packet()

@@ -6,7 +6,7 @@ use tests::{
         V6,
         v6::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING},
     },
-    table::{NODE6, Who, seed, v6},
+    table::{NODE6, Source, seed, v6},
 };
 
 use super::case::{Cases, Works};
@@ -23,7 +23,7 @@ pub(super) fn add(cases: &mut Cases) {
             .collect();
         let pieces = rng.u8(0..3);
         let (cut, reversed) = (rng.usize(..), rng.bool());
-        let frames = |who: Who, tag: u16| {
+        let frames = |who: Source, tag: u16| {
             let add = |packet, headers: &[Header]| {
                 headers
                     .iter()

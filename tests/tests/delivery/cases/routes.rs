@@ -2,7 +2,7 @@
 
 use tests::{
     packets::{V4, V6, v6::DESTINATION_OPTIONS},
-    table::{NODE4, NODE6, OTHER4, OTHER6, Who, v4, v6},
+    table::{NODE4, NODE6, OTHER4, OTHER6, Source, v4, v6},
 };
 
 use super::case::{Case, Cases, Works, cut_at};
@@ -10,7 +10,7 @@ use super::case::{Case, Cases, Works, cut_at};
 /// Cases of a node that guards only some of its addresses.
 pub(crate) fn routes() -> Vec<Case> {
     let mut cases = Cases::new();
-    let segments = |who: Who| {
+    let segments = |who: Source| {
         V6::new(who.v6(), NODE6)
             .by_way_of(OTHER6)
             .segments(1, &[NODE6, OTHER6])
