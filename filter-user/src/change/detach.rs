@@ -29,46 +29,52 @@ struct Detached {
 pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     if names.is_empty() {
-        let links = context.pins.all_links()?;
-        // A link of another layout version may be unreadable in parts; its program is readable.
-        let attached: Vec<Attachment> = links
-            .iter()
-            .filter_map(|pin| Attachment::read(pin).ok())
-            .collect();
-        if !context.pins.is_used()? {
-            context.pins.remove_writer_lock();
-            if let Some(stray) = strays_at_rest(&context.pins)?.0.first() {
-                return Err(stray.problem("detach filter"));
-            }
-            eprint(format_args!(
-                "nothing is attached (`{}`)",
-                context.pins.root().display()
-            ));
-            let detached = Vec::new();
-            context.global.output.result(&Detached { detached })?;
-            return Ok(0);
-        }
-        let detached = interfaces_carrying(&attached)?;
-        let detached = detached
-            .into_iter()
-            .map(|interface| interface.name)
-            .collect();
-        context.pins.remove_all()?;
-        wait_until_detached(context, &attached)?;
-        forget_policy(context);
-        match strays_at_rest(&context.pins)?.0.as_slice() {
-            [] => eprint("detached: the port is unfiltered"),
-            strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
-            strays => {
-                eprint("detached what is pinned here; the port is still filtered elsewhere:");
-                for stray in strays {
-                    eprint(format_args!("warning: {}; {}", stray.cause(), stray.hint()));
-                }
-            }
-        }
-        return Ok(report_detached(context, detached));
+        detach_all(context)
+    } else {
+        detach_from(context, names)
     }
+}
 
+/// Removes the filter from all interfaces.
+fn detach_all(context: &Context) -> Result<u8> {
+    let links = context.pins.all_links()?;
+    // A link of another layout version may be unreadable in parts; its program is readable.
+    let attached: Vec<Attachment> = links
+        .iter()
+        .filter_map(|pin| Attachment::read(pin).ok())
+        .collect();
+    if !context.pins.is_used()? {
+        context.pins.remove_writer_lock();
+        if let Some(stray) = strays_at_rest(&context.pins)?.0.first() {
+            return Err(stray.problem("detach filter"));
+        }
+        eprint(format_args!(
+            "nothing is attached (`{}`)",
+            context.pins.root().display()
+        ));
+        let detached = Vec::new();
+        context.global.output.result(&Detached { detached })?;
+        return Ok(0);
+    }
+    let detached = interfaces_carrying(&attached)?;
+    context.pins.remove_all()?;
+    wait_until_detached(context, &attached)?;
+    forget_policy(context);
+    match strays_at_rest(&context.pins)?.0.as_slice() {
+        [] => eprint("detached: the port is unfiltered"),
+        strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
+        strays => {
+            eprint("detached what is pinned here; the port is still filtered elsewhere:");
+            for stray in strays {
+                eprint(format_args!("warning: {}; {}", stray.cause(), stray.hint()));
+            }
+        }
+    }
+    Ok(report_detached(context, detached))
+}
+
+/// Removes the filter from the interfaces `names`.
+fn detach_from(context: &Context, names: &[String]) -> Result<u8> {
     context.pins.check_layout()?;
     let interfaces = rtnetlink::choose("detach filter from", names)?;
     let ours = context.pins.interfaces()?;
@@ -101,15 +107,13 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<u8> {
         context.pins.remove_all()?;
         forget_policy(context);
     }
-    let detached = interfaces
-        .into_iter()
-        .map(|interface| interface.name)
-        .collect();
-    Ok(report_detached(context, detached))
+    Ok(report_detached(context, interfaces))
 }
 
 /// Reports the result. The filter is detached even if the report cannot be written.
-fn report_detached(context: &Context, detached: Vec<String>) -> u8 {
+fn report_detached(context: &Context, interfaces: Vec<Interface>) -> u8 {
+    let names = interfaces.into_iter().map(|interface| interface.name);
+    let detached = names.collect();
     if let Err(error) = context.global.output.result(&Detached { detached }) {
         eprint(format_args!(
             "warning: {}: the filter is detached all the same",

@@ -196,6 +196,34 @@ fn foreign_port(
     if new_ports.is_empty() {
         return None;
     }
+    let found = foreign_claims(context, paths, new_ports, policy, guarded);
+    let ((_, first), more) = found.split_first()?;
+    let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
+    let rest = &policy.settings.ports - &others;
+    Some(Obstacle {
+        cause: format!("{first}: its clients would be dropped"),
+        setting: if rest.is_empty() {
+            "`--port` names the port of the API server".to_owned()
+        } else {
+            format!(
+                "`--port {}` protects the API server alone",
+                join_ports(&rest)
+            )
+        },
+        meant: "the API server is behind it, or its clients are listed",
+        details: more.iter().map(|(_, words)| words.clone()).collect(),
+    })
+}
+
+/// Those of `new_ports` that belong to another program or are rewritten to another destination,
+/// each with the reason in words.
+fn foreign_claims(
+    context: &Context,
+    paths: &Paths,
+    new_ports: &BTreeSet<u16>,
+    policy: &Policy,
+    guarded: &BTreeSet<u32>,
+) -> Vec<(u16, String)> {
     let Settings {
         ports,
         destinations,
@@ -235,23 +263,7 @@ fn foreign_port(
         );
         (port, words)
     });
-    let found: Vec<(u16, String)> = listened.chain(diverted).collect();
-    let ((_, first), more) = found.split_first()?;
-    let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
-    let rest = ports - &others;
-    Some(Obstacle {
-        cause: format!("{first}: its clients would be dropped"),
-        setting: if rest.is_empty() {
-            "`--port` names the port of the API server".to_owned()
-        } else {
-            format!(
-                "`--port {}` protects the API server alone",
-                join_ports(&rest)
-            )
-        },
-        meant: "the API server is behind it, or its clients are listed",
-        details: more.iter().map(|(_, words)| words.clone()).collect(),
-    })
+    listened.chain(diverted).collect()
 }
 
 /// The ports as `--port` takes them.

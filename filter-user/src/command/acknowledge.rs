@@ -52,49 +52,23 @@ pub(super) fn change(
     }
     let store = AcknowledgedStore::new(&context.config.state_dir);
     let kept = store.read()?;
-    let mut list = Vec::new();
+    let mut errors = Vec::new();
     let mut add = Vec::new();
     for wanted in ack {
-        let same = warnings.iter().filter(|one| one.code == wanted.code);
-        let objects = same.flat_map(|one| &one.objects);
-        let found: Vec<Acknowledgement> = objects
-            .filter(|object| wanted.object.as_ref().is_none_or(|own| own == *object))
-            .map(|object| Acknowledgement {
-                code: wanted.code,
-                object: Some(object.clone()),
-            })
-            .collect();
-        if found.is_empty() {
-            list.push((
-                format!("acknowledge warning: there is no {wanted} now"),
-                format!(
-                    "`apifence status` shows those that there are; `acknowledged_warnings = [\"{wanted}\"]` in the config file \
-                     acknowledges it beforehand; nothing changed"
-                ),
-            ));
+        match present(warnings, wanted) {
+            Ok(found) => add.extend(found),
+            Err(error) => errors.push(error),
         }
-        add.extend(found);
     }
     let gone = |kept: &Acknowledgement, wanted: &Acknowledgement| {
         kept.code == wanted.code && (wanted.object.is_none() || wanted.object == kept.object)
     };
-    for wanted in unack {
-        if kept.iter().any(|kept| gone(kept, wanted)) {
-            continue;
-        }
-        let set = &context.config.acknowledged_warnings;
-        let hint = if set.iter().any(|set| set.code == wanted.code) {
-            "`acknowledged_warnings` acknowledges it: change that setting; nothing changed"
-        } else {
-            "`apifence status -v` shows what is acknowledged; nothing changed"
-        };
-        list.push((
-            format!("take acknowledgement back: no `--ack` was made of {wanted}"),
-            hint.to_owned(),
-        ));
-    }
-    if !list.is_empty() {
-        return Err(InputErrors::new(list).into());
+    let unknown = unack
+        .iter()
+        .filter(|wanted| !kept.iter().any(|kept| gone(kept, wanted)));
+    errors.extend(unknown.map(|wanted| not_made(context, wanted)));
+    if !errors.is_empty() {
+        return Err(InputErrors::new(errors).into());
     }
     store.change(|known| {
         known.retain(|kept| !unack.iter().any(|wanted| gone(kept, wanted)));
@@ -107,4 +81,47 @@ pub(super) fn change(
         eprint(format_args!("told again: {}", join(unack)));
     }
     Ok(())
+}
+
+/// The acknowledgements of the present objects that `wanted` names.
+///
+/// # Errors
+/// The cause and the hint, if there is none.
+fn present(
+    warnings: &[Warning],
+    wanted: &Acknowledgement,
+) -> Result<Vec<Acknowledgement>, (String, String)> {
+    let same = warnings.iter().filter(|one| one.code == wanted.code);
+    let objects = same.flat_map(|one| &one.objects);
+    let found: Vec<Acknowledgement> = objects
+        .filter(|object| wanted.object.as_ref().is_none_or(|own| own == *object))
+        .map(|object| Acknowledgement {
+            code: wanted.code,
+            object: Some(object.clone()),
+        })
+        .collect();
+    if found.is_empty() {
+        return Err((
+            format!("acknowledge warning: there is no {wanted} now"),
+            format!(
+                "`apifence status` shows those that there are; `acknowledged_warnings = [\"{wanted}\"]` in the config file \
+                 acknowledges it beforehand; nothing changed"
+            ),
+        ));
+    }
+    Ok(found)
+}
+
+/// The error for an acknowledgement that is not stored: its cause and its hint.
+fn not_made(context: &Context, wanted: &Acknowledgement) -> (String, String) {
+    let set = &context.config.acknowledged_warnings;
+    let hint = if set.iter().any(|set| set.code == wanted.code) {
+        "`acknowledged_warnings` acknowledges it: change that setting; nothing changed"
+    } else {
+        "`apifence status -v` shows what is acknowledged; nothing changed"
+    };
+    (
+        format!("take acknowledgement back: no `--ack` was made of {wanted}"),
+        hint.to_owned(),
+    )
 }

@@ -193,35 +193,12 @@ impl<'a> Edit<'a> {
             return Ok(End::Done(0));
         }
         let file = Input::edited(text).parse()?;
-        let mut writer = ListEditor::new(self.context)?;
-        // This process holds the lock: only an editor can write now, and the writer detects that.
-        let mut now = read(path)?;
-        while now != self.base {
-            drop(writer);
-            self.report_concurrent_edit(&now);
-            if !has_terminal() {
-                return Err(UserError::input(
-                    "edit ranges: the edit would take back what somebody else changed, and nobody is at a terminal to ask",
-                    "`apifence ranges edit` at a terminal asks, `--discard` begins anew; nothing changed",
-                ));
-            }
-            let answer = prompt(
-                "e: edit again, y: replace what the file says now (it stays in the history), q: quit and keep the edit (Enter: q)",
-                &['q', 'e', 'y'],
-            );
-            if !matches!(answer, Some('e' | 'y')) {
-                return Ok(End::Stopped);
-            }
-            // The operator has seen this version; a later edit of the copy reports it again.
-            self.base = now;
-            if answer == Some('e') {
-                return Ok(End::Again);
-            }
-            writer = ListEditor::new(self.context)?;
-            now = read(path)?;
-        }
+        let list_editor = match self.lock_unchanged(path)? {
+            Ok(list_editor) => list_editor,
+            Err(end) => return Ok(end),
+        };
         let change = self.trial(args, &file)?;
-        let done = writer.change(&file, &change)?;
+        let done = list_editor.change(&file, &change)?;
         if change.dry_run {
             self.report_draft();
         } else if let Some(within) = change.confirm_within {
@@ -237,6 +214,39 @@ impl<'a> Edit<'a> {
             self.draft.forget();
         }
         Ok(End::Done(done))
+    }
+
+    /// Takes the lock while the ranges file is as the operator last saw it. A newer version is
+    /// shown first, and the operator decides; inner error: the edit is not applied now.
+    fn lock_unchanged(&mut self, path: &Path) -> Result<Result<ListEditor<'a>, End>> {
+        let mut list_editor = ListEditor::new(self.context)?;
+        // This process holds the lock: only an editor can write now, and the change detects that.
+        let mut now = read(path)?;
+        while now != self.base {
+            drop(list_editor);
+            self.report_concurrent_edit(&now);
+            if !has_terminal() {
+                return Err(UserError::input(
+                    "edit ranges: the edit would take back what somebody else changed, and nobody is at a terminal to ask",
+                    "`apifence ranges edit` at a terminal asks, `--discard` begins anew; nothing changed",
+                ));
+            }
+            let answer = prompt(
+                "e: edit again, y: replace what the file says now (it stays in the history), q: quit and keep the edit (Enter: q)",
+                &['q', 'e', 'y'],
+            );
+            if !matches!(answer, Some('e' | 'y')) {
+                return Ok(Err(End::Stopped));
+            }
+            // The operator has seen this version; a later edit of the copy reports it again.
+            self.base = now;
+            if answer == Some('e') {
+                return Ok(Err(End::Again));
+            }
+            list_editor = ListEditor::new(self.context)?;
+            now = read(path)?;
+        }
+        Ok(Ok(list_editor))
     }
 
     /// How the change is made: on trial, unless a flag says otherwise or the list is in force.

@@ -41,14 +41,7 @@ struct Changed {
 
 /// Runs the command.
 pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> Result<u8> {
-    if context.maps()?.is_none() {
-        // A filter without pins keeps its policy: no command can change that.
-        let (strays, _) = strays_at_rest(&context.pins)?;
-        return Err(match strays.first() {
-            Some(stray) => stray.problem("change mode"),
-            None => context.nothing_attached(),
-        });
-    }
+    refuse_detached(context)?;
     refuse_overridden(context, mode)?;
     let _lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
     let mut maps = context.attached_maps()?;
@@ -69,15 +62,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         confirm_until,
     };
     if settings == have {
-        eprint(match mode {
-            PolicyMode::Enforce => "already enforcing: nothing to change",
-            PolicyMode::Monitor => "already in monitor mode: nothing to change",
-        });
-        let list = match record.mode == Mode::Off as u8 {
-            true => List::Off,
-            false => List::Ranges(Vec::new()),
-        };
-        let nothing = Proposal::new(Vec::new(), ListChange::none(&list), Impact::default());
+        let nothing = nothing_to_change(mode, record.mode);
         context.global.output.result(&changed(nothing, None))?;
         return Ok(0);
     }
@@ -107,6 +92,32 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     let told = context.global.output.result(&changed(proposal, until));
     clean_up(&mut maps);
     Ok(exit_status(told))
+}
+
+/// Refuses without an attached filter whose policy can be changed.
+fn refuse_detached(context: &Context) -> Result<()> {
+    if context.maps()?.is_some() {
+        return Ok(());
+    }
+    // A filter without pins keeps its policy: no command can change that.
+    let (strays, _) = strays_at_rest(&context.pins)?;
+    Err(match strays.first() {
+        Some(stray) => stray.problem("change mode"),
+        None => context.nothing_attached(),
+    })
+}
+
+/// Reports that the mode is already in force; `in_force` is that of the record.
+fn nothing_to_change(mode: PolicyMode, in_force: u8) -> Proposal {
+    eprint(match mode {
+        PolicyMode::Enforce => "already enforcing: nothing to change",
+        PolicyMode::Monitor => "already in monitor mode: nothing to change",
+    });
+    let list = match in_force == Mode::Off as u8 {
+        true => List::Off,
+        false => List::Ranges(Vec::new()),
+    };
+    Proposal::new(Vec::new(), ListChange::none(&list), Impact::default())
 }
 
 /// Reports the new mode.

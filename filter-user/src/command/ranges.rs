@@ -1,6 +1,6 @@
 //! `apifence ranges`: changes of the list. The steps common to all changes are in `change`.
 
-use std::{collections::BTreeMap, panic::resume_unwind, thread};
+use std::{collections::BTreeMap, panic::resume_unwind, path::Path, thread};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use crate::{
         proposal::exit_status,
         words::first_lines,
     },
-    cli::RangesCommand,
+    cli::{ChangeArgs, RangesCommand},
     context::Context,
     ranges::{Edit, Entry, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
     store::{History, HistoryEntry, Input},
@@ -34,119 +34,136 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
             ranges,
             from_file,
             change,
-        } => {
-            let progress = Progress::start();
-            let (file, writer) = match from_file {
-                Some(path) => {
-                    // Read before the lock: a slow writer to the pipe must block no other change.
-                    let input = Input::read(&path)?;
-                    let parsing = thread::Builder::new()
-                        .spawn(|| input.parse())
-                        .context("start thread")?;
-                    let writer = ListEditor::new(context);
-                    let file = parsing
-                        .join()
-                        .unwrap_or_else(|panic| resume_unwind(panic))?;
-                    (file, writer?)
-                }
-                None => {
-                    let list = typed_list(&join(&ranges), change.force)?;
-                    (RangesFile::new(&list), ListEditor::new(context)?)
-                }
-            };
-            writer.with_progress(progress).change(&file, &change)
-        }
+        } => set(context, &ranges, from_file.as_deref(), &change),
         RangesCommand::Clear { change } => {
-            let writer = ListEditor::new(context)?;
-            writer.change(&RangesFile::new(&List::Off), &change)
+            let editor = ListEditor::new(context)?;
+            editor.change(&RangesFile::new(&List::Off), &change)
         }
         RangesCommand::Add {
             ranges,
             comment,
             expires,
             change,
-        } => {
-            let now = Timestamp::now();
-            let comment = comment.as_deref().map(one_line).transpose()?;
-            let ranges = typed_ranges(&ranges)?;
-            let expires = match expires.as_deref() {
-                Some("never") => Some(None),
-                Some(text) => Some(Some(
-                    parse_expiry(text, now).map_err(|refusal| refused(vec![refusal]))?,
-                )),
-                None => None,
-            };
-            let listed = ranges.clone();
-            let edits = ranges.into_iter().map(|range| Edit {
-                range,
-                expires,
-                comment: comment.clone(),
-            });
-            let mut writer = ListEditor::new(context)?;
-            let mut file = writer
-                .file()?
-                .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
-            if expires.is_none() {
-                expiry_notes(&file, &listed, now).iter().for_each(eprint);
-            }
-            file.add(edits, now);
-            writer.change(&file, &change)
-        }
+        } => add(
+            context,
+            &ranges,
+            comment.as_deref(),
+            expires.as_deref(),
+            &change,
+        ),
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
-            let mut writer = ListEditor::new(context)?;
-            let file = remove(context, writer.file()?, &ranges)?;
-            writer.change(&file, &change)
+            let mut editor = ListEditor::new(context)?;
+            let file = remove(context, editor.file()?, &ranges)?;
+            editor.change(&file, &change)
         }
         RangesCommand::Edit(args) => edit::run(context, &args),
         RangesCommand::Prune { change } => {
-            let mut writer = ListEditor::new(context)?;
-            let mut file = writer.file()?.ok_or_else(|| no_file(context, "prune"))?;
+            let mut editor = ListEditor::new(context)?;
+            let mut file = editor.file()?.ok_or_else(|| no_file(context, "prune"))?;
             file.prune(Timestamp::now());
-            writer.change(&file, &change)
+            editor.change(&file, &change)
         }
         RangesCommand::Reload { change } => {
-            let mut writer = ListEditor::new(context)?;
-            let file = writer.file()?.ok_or_else(|| no_file(context, "reload"))?;
-            writer.change(&file, &change)
+            let mut editor = ListEditor::new(context)?;
+            let file = editor.file()?.ok_or_else(|| no_file(context, "reload"))?;
+            editor.change(&file, &change)
         }
-        RangesCommand::Rollback { number, change } => {
-            let mut writer = ListEditor::new(context)?;
-            if number.is_none() && change.dry_run && writer.has_pending() {
-                if context.global.output == Output::Text {
-                    print(
-                        "the change on trial would be taken back: what was before would be in force again",
-                    )?;
-                }
-                eprint("dry run: nothing changed");
-                return Ok(0);
+        RangesCommand::Rollback { number, change } => roll_back(context, number, &change),
+    }
+}
+
+fn set(
+    context: &Context,
+    ranges: &[String],
+    from_file: Option<&Path>,
+    change: &ChangeArgs,
+) -> Result<u8> {
+    let progress = Progress::start();
+    let (file, editor) = match from_file {
+        Some(path) => {
+            // Read before the lock: a slow writer to the pipe must block no other change.
+            let input = Input::read(path)?;
+            let parsing = thread::Builder::new()
+                .spawn(|| input.parse())
+                .context("start thread")?;
+            let editor = ListEditor::new(context);
+            let file = parsing
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))?;
+            (file, editor?)
+        }
+        None => {
+            let list = typed_list(&join(ranges), change.force)?;
+            (RangesFile::new(&list), ListEditor::new(context)?)
+        }
+    };
+    editor.with_progress(progress).change(&file, change)
+}
+
+fn add(
+    context: &Context,
+    ranges: &[String],
+    comment: Option<&str>,
+    expires: Option<&str>,
+    change: &ChangeArgs,
+) -> Result<u8> {
+    let now = Timestamp::now();
+    let comment = comment.map(one_line).transpose()?;
+    let ranges = typed_ranges(ranges)?;
+    let expires = match expires {
+        Some("never") => Some(None),
+        Some(text) => Some(Some(
+            parse_expiry(text, now).map_err(|refusal| refused(vec![refusal]))?,
+        )),
+        None => None,
+    };
+    let mut editor = ListEditor::new(context)?;
+    let mut file = editor
+        .file()?
+        .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
+    if expires.is_none() {
+        expiry_notes(&file, &ranges, now).iter().for_each(eprint);
+    }
+    let edits = ranges.into_iter().map(|range| Edit {
+        range,
+        expires,
+        comment: comment.clone(),
+    });
+    file.add(edits, now);
+    editor.change(&file, change)
+}
+
+/// Takes back the provisional change, or without one returns to a list of the history.
+fn roll_back(context: &Context, number: Option<usize>, change: &ChangeArgs) -> Result<u8> {
+    let mut editor = ListEditor::new(context)?;
+    let output = context.global.output;
+    if number.is_none() {
+        if change.dry_run && editor.has_pending() {
+            if output == Output::Text {
+                print(
+                    "the change on trial would be taken back: what was before would be in force again",
+                )?;
             }
-            if number.is_none() && writer.roll_back()? {
-                eprint("taken back: what was before is in force again");
-                let done = exit_status(
-                    context
-                        .global
-                        .output
-                        .result(&RolledBack { taken_back: true }),
-                );
-                writer.clean_up();
-                return Ok(done);
-            }
-            if number.is_none()
-                && let Some(since) = writer.lapsed()?
-            {
-                eprint(format_args!(
-                    "nothing to take back: the last change was not confirmed, and took itself back at {since}\nhint: `apifence ranges rollback 1` goes one list further back"
-                ));
-                let nothing = RolledBack { taken_back: false };
-                context.global.output.result(&nothing)?;
-                return Ok(0);
-            }
-            let (file, which) = former_list(context, number)?;
-            let writer = writer.with_words(which);
-            writer.change(&file, &change)
+            eprint("dry run: nothing changed");
+            return Ok(0);
+        }
+        if editor.roll_back()? {
+            eprint("taken back: what was before is in force again");
+            let done = exit_status(output.result(&RolledBack { taken_back: true }));
+            editor.clean_up();
+            return Ok(done);
+        }
+        if let Some(since) = editor.lapsed()? {
+            eprint(format_args!(
+                "nothing to take back: the last change was not confirmed, and took itself back at {since}\nhint: `apifence ranges rollback 1` goes one list further back"
+            ));
+            output.result(&RolledBack { taken_back: false })?;
+            return Ok(0);
         }
     }
+    let (file, words) = former_list(context, number)?;
+    editor.with_words(words).change(&file, change)
 }
 
 /// The result of taking back a provisional change.

@@ -25,9 +25,9 @@ use crate::{
         bpf::Maps,
         links::{
             protected::{ProtectedInterface, protected_interfaces},
-            strays::strays,
+            strays::{Stray, strays},
         },
-        net::rtnetlink,
+        net::{interface::Interface, rtnetlink},
     },
     policy::{Difference, Prefixes, author::Author},
     ranges::List,
@@ -167,6 +167,140 @@ impl Status {
     }
 }
 
+impl Status {
+    /// The state without an attached filter.
+    fn detached(context: &Context, interfaces: Vec<ProtectedInterface>) -> Self {
+        Self {
+            state: "detached",
+            interfaces,
+            ports: Vec::new(),
+            destinations: Vec::new(),
+            ranges_file: context.global.ranges_file.display().to_string(),
+            origins: BTreeMap::new(),
+            ipv4_ranges: 0,
+            ipv6_ranges: 0,
+            max_ranges: 0,
+            generation: 0,
+            policy_source: None,
+            applied_by: None,
+            applied_at: None,
+            provisional: None,
+            drift: context.file.drift(None, &[]),
+            warnings: Vec::new(),
+            settings: None,
+            verbose: context.global.verbose,
+        }
+    }
+
+    /// Reads the policy in force.
+    fn read(&mut self, context: &Context, maps: &Maps) -> Result<()> {
+        let now = Clocks::now()?;
+        let state_in_force = maps.standing()?;
+        let (record, settings, by, sources) = maps.read_consistent(|slot| {
+            Ok((
+                maps.record(slot)?,
+                maps.settings(slot)?,
+                maps.author(slot)?,
+                maps.sources(slot, &now)?,
+            ))
+        })?;
+        self.applied_by = by;
+        self.state = state(&record);
+        let guarded = self.interfaces.iter();
+        let guarded: Vec<&str> = guarded.map(|guard| guard.interface.as_str()).collect();
+        self.drift = context.file.drift(Some(&settings), &guarded);
+        self.ports = settings.ports.iter().copied().collect();
+        self.destinations = settings.destinations.clone();
+        self.max_ranges = settings.max_ranges;
+        self.generation = record.generation;
+        let (basis, waits) = (Basis::of(record.basis), settings.mode_waits);
+        self.settings = Some(settings);
+        self.policy_source = Some(match waits {
+            true => "first_enforcement",
+            false => basis.label(),
+        });
+        self.warnings.extend(node::of_basis(basis, waits));
+        self.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
+            .ok()
+            .map(|time| format!("{time:.0}"));
+        self.provisional = Provisional::of(state_in_force, &now);
+        let ranges = node::Ranges::new(&record, sources.iter());
+        self.warnings.extend(ranges.warnings(now.wall));
+        self.count(&sources, now.wall);
+        // The list is known only if the file's path is.
+        if !context.is_list_unknown() {
+            self.compare_list(context, maps, &record, &sources);
+        }
+        Ok(())
+    }
+
+    /// Counts the ranges that authorize at `now`.
+    fn count(&mut self, sources: &Prefixes, now: Timestamp) {
+        for prefix in sources.iter().filter(|prefix| prefix.lives(now)) {
+            match prefix.range {
+                IpNet::V4(_) => self.ipv4_ranges += 1,
+                IpNet::V6(_) => self.ipv6_ranges += 1,
+            }
+            for origin in Origin::ALL {
+                if prefix.origins & origin as u8 != 0 {
+                    *self.origins.entry(origin.label()).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// Compares the ranges file with the kernel.
+    fn compare_list(
+        &mut self,
+        context: &Context,
+        maps: &Maps,
+        record: &PolicyRecord,
+        sources: &Prefixes,
+    ) {
+        match known_list(context, Some(maps)) {
+            Ok(Some(list)) => self.drift.extend(drift(&list, record, sources)),
+            Ok(None) => self
+                .drift
+                .push("the ranges file is missing; the list in force stays in force".to_owned()),
+            Err(error) => {
+                let causes = match error.downcast_ref::<InputErrors>() {
+                    Some(refusals) => refusals.causes(),
+                    None => vec![format!("{error:#}")],
+                };
+                self.drift.extend(causes);
+                self.drift
+                    .push("the file is not in force; what is in force stays in force".to_owned());
+            }
+        }
+    }
+
+    /// Adds the warnings about interfaces without a filter, and about ports that are open past it.
+    fn find_open_ports(
+        &mut self,
+        context: &Context,
+        interfaces: &[Interface],
+        strays: &[Stray],
+    ) -> Result<()> {
+        let guards = &self.interfaces;
+        // Without an attached filter no interface is missing.
+        let wanted = if guards.is_empty() {
+            BTreeSet::new()
+        } else {
+            node::wanted(context, guards)?
+        };
+        let unguarded = node::of_interfaces(&wanted, interfaces, guards, strays);
+        self.warnings.extend(unguarded);
+        if let Some(settings) = &self.settings {
+            let guards = self.interfaces.iter().filter(|guard| guard.guarded);
+            let elsewhere = strays.iter().map(|stray| stray.ifindex);
+            let guarded = guards.map(|guard| guard.ifindex).chain(elsewhere).collect();
+            let found = node::of_traffic(context, settings, &guarded)?;
+            self.warnings.extend(found);
+        }
+        Ok(())
+    }
+}
+
 /// Runs the command. With `--check` the exit code is an answer, too.
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let ack = acknowledge::parse(&args.ack)?;
@@ -174,28 +308,12 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let interfaces = rtnetlink::interfaces()?;
     let strays = strays(&context.pins, &interfaces)?;
     let mut status = Status {
-        state: "detached",
-        interfaces: protected_interfaces(&context.pins, &interfaces)?,
-        ports: Vec::new(),
-        destinations: Vec::new(),
-        ranges_file: context.global.ranges_file.display().to_string(),
-        origins: BTreeMap::new(),
-        ipv4_ranges: 0,
-        ipv6_ranges: 0,
-        max_ranges: 0,
-        generation: 0,
-        policy_source: None,
-        applied_by: None,
-        applied_at: None,
-        provisional: None,
-        drift: context.file.drift(None, &[]),
         warnings: node::of_strays(&strays),
-        settings: None,
-        verbose: context.global.verbose,
+        ..Status::detached(context, protected_interfaces(&context.pins, &interfaces)?)
     };
     if !status.interfaces.is_empty() {
         match context.maps() {
-            Ok(Some(maps)) => fill(context, &maps, &mut status)?,
+            Ok(Some(maps)) => status.read(context, &maps)?,
             Ok(None) => {}
             Err(error) => {
                 status.state = "unknown";
@@ -203,22 +321,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
             }
         }
     }
-    let guards = &status.interfaces;
-    // Without an attached filter no interface is missing.
-    let wanted = if guards.is_empty() {
-        BTreeSet::new()
-    } else {
-        node::wanted(context, guards)?
-    };
-    let unguarded = node::of_interfaces(&wanted, &interfaces, guards, &strays);
-    status.warnings.extend(unguarded);
-    if let Some(settings) = &status.settings {
-        let guards = status.interfaces.iter().filter(|guard| guard.guarded);
-        let elsewhere = strays.iter().map(|stray| stray.ifindex);
-        let guarded = guards.map(|guard| guard.ifindex).chain(elsewhere).collect();
-        let found = node::of_traffic(context, settings, &guarded)?;
-        status.warnings.extend(found);
-    }
+    status.find_open_ports(context, &interfaces, &strays)?;
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
         status.state = "detached";
     }
@@ -270,80 +373,6 @@ fn problems(context: &Context, status: &Status) -> Result<Vec<String>> {
     let unguarded = wanted.iter().filter(|name| !guarded(name));
     problems.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
     Ok(problems)
-}
-
-fn fill(context: &Context, maps: &Maps, status: &mut Status) -> Result<()> {
-    let now = Clocks::now()?;
-    let standing = maps.standing()?;
-    let (record, settings, by, sources) = maps.read_consistent(|slot| {
-        Ok((
-            maps.record(slot)?,
-            maps.settings(slot)?,
-            maps.author(slot)?,
-            maps.sources(slot, &now)?,
-        ))
-    })?;
-    status.applied_by = by;
-    status.state = state(&record);
-    let guarded: Vec<&str> = status
-        .interfaces
-        .iter()
-        .map(|guard| guard.interface.as_str())
-        .collect();
-    status.drift = context.file.drift(Some(&settings), &guarded);
-    status.ports = settings.ports.iter().copied().collect();
-    status.destinations = settings.destinations.clone();
-    status.max_ranges = settings.max_ranges;
-    status.settings = Some(settings);
-    status.generation = record.generation;
-    let basis = Basis::of(record.basis);
-    let waits = status
-        .settings
-        .as_ref()
-        .is_some_and(|settings| settings.mode_waits);
-    status.policy_source = Some(match waits {
-        true => "first_enforcement",
-        false => basis.label(),
-    });
-    status.warnings.extend(node::of_basis(basis, waits));
-    status.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
-        .ok()
-        .map(|time| format!("{time:.0}"));
-    status.provisional = Provisional::of(standing, &now);
-    let ranges = node::Ranges::new(&record, sources.iter());
-    status.warnings.extend(ranges.warnings(now.wall));
-    for prefix in sources.iter().filter(|prefix| prefix.lives(now.wall)) {
-        match prefix.range {
-            IpNet::V4(_) => status.ipv4_ranges += 1,
-            IpNet::V6(_) => status.ipv6_ranges += 1,
-        }
-        for origin in Origin::ALL {
-            if prefix.origins & origin as u8 != 0 {
-                *status.origins.entry(origin.label()).or_default() += 1;
-            }
-        }
-    }
-    // The list is known only if the file's path is.
-    if context.is_list_unknown() {
-        return Ok(());
-    }
-    match known_list(context, Some(maps)) {
-        Ok(Some(list)) => status.drift.extend(drift(&list, &record, &sources)),
-        Ok(None) => status
-            .drift
-            .push("the ranges file is missing; the list in force stays in force".to_owned()),
-        Err(error) => {
-            let wrong = match error.downcast_ref::<InputErrors>() {
-                Some(refusals) => refusals.causes(),
-                None => vec![format!("{error:#}")],
-            };
-            status.drift.extend(wrong);
-            status
-                .drift
-                .push("the file is not in force; what is in force stays in force".to_owned());
-        }
-    }
-    Ok(())
 }
 
 /// The differences of the kernel's list from the file's.

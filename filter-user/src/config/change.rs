@@ -77,6 +77,22 @@ impl fmt::Display for SettingChange {
 }
 
 impl SettingChange {
+    fn new(
+        (key, name): (&'static str, &'static str),
+        now: String,
+        was: String,
+        effect: Option<Effect>,
+    ) -> Self {
+        Self {
+            key,
+            text: format!("{name} {now} (was {was})"),
+            now,
+            was,
+            name,
+            effect,
+        }
+    }
+
     /// The new and the old value.
     pub fn text(&self) -> &str {
         &self.text
@@ -105,79 +121,72 @@ impl SettingChange {
 impl Settings {
     /// The differences to `other`, the active settings until now.
     pub fn changes_from(&self, other: &Self) -> Vec<SettingChange> {
-        let mut changes = Vec::new();
-        let mut note = |(key, name), now: String, was: String, effect: Option<Effect>| {
-            if now != was {
-                changes.push(SettingChange {
-                    key,
-                    text: format!("{name} {now} (was {was})"),
-                    now,
-                    was,
-                    name,
-                    effect,
-                });
-            }
-        };
-        let ports = other.ports.difference(&self.ports);
         // Also in monitor mode: the effect comes with the later change of mode, when it is
         // forgotten.
-        note(
-            ("ports", "ports"),
-            join(&self.ports),
-            join(&other.ports),
-            named(ports).map(|ports| Effect::Opens(format!("TCP {ports}"))),
-        );
+        let ports = named(other.ports.difference(&self.ports));
         let destinations = match (&self.destinations[..], &other.destinations[..]) {
             ([], _) => None,
             (_, []) => Some("every other address".to_owned()),
             (now, before) => named(uncovered(before, now)),
         };
-        note(
-            ("destinations", "destinations"),
-            ranges(&self.destinations, "any"),
-            ranges(&other.destinations, "any"),
-            destinations.map(Effect::Opens),
-        );
-        note(
-            ("mode", "mode"),
-            self.mode.name().to_owned(),
-            other.mode.name().to_owned(),
-            (self.mode == PolicyMode::Monitor).then_some(Effect::DropsNothing),
-        );
         let own = (!self.node_addresses).then(|| "the node's own addresses".to_owned());
-        note(
-            ("node_addresses", "node addresses authorized"),
-            self.node_addresses.to_string(),
-            other.node_addresses.to_string(),
-            own.map(Effect::Cuts),
-        );
         let implicit = [&self.outbound[..], &self.cluster].concat();
-        let admits = |now: &[IpNet], was: &[IpNet]| {
-            let all = now.iter().filter(|range| range.prefix_len() == 0);
-            named(all.filter(|range| !was.contains(range))).map(Effect::Admits)
-        };
-        note(
-            ("outbound", "outbound addresses"),
-            ranges(&self.outbound, "none"),
-            ranges(&other.outbound, "none"),
-            admits(&self.outbound, &other.outbound)
-                .or_else(|| named(uncovered(&other.outbound, &implicit)).map(Effect::Cuts)),
-        );
-        note(
-            ("cluster_cidrs", "cluster CIDRs"),
-            ranges(&self.cluster, "none"),
-            ranges(&other.cluster, "none"),
-            admits(&self.cluster, &other.cluster)
-                .or_else(|| named(uncovered(&other.cluster, &implicit)).map(Effect::Cuts)),
-        );
-        note(
-            ("max_ranges", "max ranges"),
-            self.max_ranges.to_string(),
-            other.max_ranges.to_string(),
-            None,
-        );
+        let mut changes = vec![
+            SettingChange::new(
+                ("ports", "ports"),
+                join(&self.ports),
+                join(&other.ports),
+                ports.map(|ports| Effect::Opens(format!("TCP {ports}"))),
+            ),
+            SettingChange::new(
+                ("destinations", "destinations"),
+                ranges(&self.destinations, "any"),
+                ranges(&other.destinations, "any"),
+                destinations.map(Effect::Opens),
+            ),
+            SettingChange::new(
+                ("mode", "mode"),
+                self.mode.name().to_owned(),
+                other.mode.name().to_owned(),
+                (self.mode == PolicyMode::Monitor).then_some(Effect::DropsNothing),
+            ),
+            SettingChange::new(
+                ("node_addresses", "node addresses authorized"),
+                self.node_addresses.to_string(),
+                other.node_addresses.to_string(),
+                own.map(Effect::Cuts),
+            ),
+            SettingChange::new(
+                ("outbound", "outbound addresses"),
+                ranges(&self.outbound, "none"),
+                ranges(&other.outbound, "none"),
+                implicit_effect(&self.outbound, &other.outbound, &implicit),
+            ),
+            SettingChange::new(
+                ("cluster_cidrs", "cluster CIDRs"),
+                ranges(&self.cluster, "none"),
+                ranges(&other.cluster, "none"),
+                implicit_effect(&self.cluster, &other.cluster, &implicit),
+            ),
+            SettingChange::new(
+                ("max_ranges", "max ranges"),
+                self.max_ranges.to_string(),
+                other.max_ranges.to_string(),
+                None,
+            ),
+        ];
+        changes.retain(|change| change.now != change.was);
         changes
     }
+}
+
+/// The effect of another value of a setting that authorizes sources without the list. `implicit`
+/// are all of those sources.
+fn implicit_effect(now: &[IpNet], was: &[IpNet], implicit: &[IpNet]) -> Option<Effect> {
+    let everyone = now.iter().filter(|range| range.prefix_len() == 0);
+    named(everyone.filter(|range| !was.contains(range)))
+        .map(Effect::Admits)
+        .or_else(|| named(uncovered(was, implicit)).map(Effect::Cuts))
 }
 
 /// Those of `before` that no range in `now` holds.

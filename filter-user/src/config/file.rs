@@ -33,16 +33,7 @@ impl Config {
                             setting.mark_unreadable();
                         }
                     }
-                    // An error about something missing points to the end of the last word, not to
-                    // the next line.
-                    let before = &piece[..error.span().map_or(0, |span| span.start)];
-                    refuse(
-                        line(before.trim_end().len()),
-                        refusal(
-                            format!("no TOML: {}", error.message()),
-                            "a setting is `key = value`: words in quotes, lists like `[443, 6443]`",
-                        ),
-                    );
+                    refuse(line(end_of_word(&piece, &error)), no_toml(&error));
                     continue;
                 }
             };
@@ -90,6 +81,20 @@ impl Config {
             setting.mark_unreadable();
         }
     }
+}
+
+/// The offset of an error in `piece`. An error about something missing points to the end of the
+/// last word, not to the next line.
+fn end_of_word(piece: &str, error: &toml::de::Error) -> usize {
+    let before = &piece[..error.span().map_or(0, |span| span.start)];
+    before.trim_end().len()
+}
+
+fn no_toml(error: &toml::de::Error) -> InputError {
+    refusal(
+        format!("no TOML: {}", error.message()),
+        "a setting is `key = value`: words in quotes, lists like `[443, 6443]`",
+    )
 }
 
 /// Splits `text` into pieces that are parsed alone, each with its first line: one piece if it is

@@ -28,6 +28,51 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// Reads the file that the command line or the environment names into `config`.
+    fn read(
+        cli: &Cli,
+        matches: &ArgMatches,
+        environment: &Environment,
+        base: &Path,
+        config: &mut Config,
+    ) -> Result<Self> {
+        let typed = matches.value_source("config") == Some(ValueSource::CommandLine);
+        let variable = environment.get("APIFENCE_CONFIG").filter(|_| !typed);
+        let path = &base.join(variable.map_or(&*cli.global.config, Path::new));
+        let named = typed || variable.is_some();
+        let seen = FileStamp::of(path);
+        let text = match read_config(path, named) {
+            // `run` guards the port even if the config file is broken.
+            Err(error) if matches!(cli.command, Command::Run { .. }) => ConfigText::Unreadable(
+                format!("{error:#}")
+                    .rsplit_once(": ")
+                    .map_or_else(|| format!("{error:#}"), |(_, cause)| cause.to_owned()),
+            ),
+            text => text?,
+        };
+        let path = path.display().to_string();
+        let exists = !matches!(text, ConfigText::Absent);
+        let errors = match text {
+            ConfigText::Absent => Vec::new(),
+            ConfigText::Text(text) => config.read_file(&path, &text),
+            ConfigText::Unreadable(why) => {
+                config.mark_all_unreadable();
+                vec![(
+                    format!("read config file `{path}`: {why}"),
+                    "what is in force stays in force; without the file the defaults hold"
+                        .to_owned(),
+                )]
+            }
+        };
+        Ok(Self {
+            path,
+            seen,
+            exists,
+            config: config.clone(),
+            errors,
+        })
+    }
+
     /// How the file differs from the settings in force, `have`, and from the guarded interfaces.
     /// Settings that the file does not name cannot differ. A broken file gives several sentences.
     pub(crate) fn drift(&self, have: Option<&Settings>, guarded: &[&str]) -> Vec<String> {
@@ -129,82 +174,51 @@ fn load_in(
     while let Some((_, inner)) = matches.subcommand() {
         matches = inner;
     }
-    let typed = matches.value_source("config") == Some(ValueSource::CommandLine);
-    let variable = environment.get("APIFENCE_CONFIG").filter(|_| !typed);
-    let path = &base.join(variable.map_or(&*cli.global.config, Path::new));
-    let named = typed || variable.is_some();
     let mut config = Config::default();
-    let seen = FileStamp::of(path);
-    let is_run = matches!(cli.command, Command::Run { .. });
-    let text = match read_config(path, named) {
-        // `run` guards the port even if the config file is broken.
-        Err(error) if is_run => ConfigText::Unreadable(
-            format!("{error:#}")
-                .rsplit_once(": ")
-                .map_or_else(|| format!("{error:#}"), |(_, cause)| cause.to_owned()),
-        ),
-        text => text?,
-    };
-    let path = path.display().to_string();
-    let exists = !matches!(text, ConfigText::Absent);
-    let errors = match text {
-        ConfigText::Absent => Vec::new(),
-        ConfigText::Text(text) => config.read_file(&path, &text),
-        ConfigText::Unreadable(why) => {
-            config.mark_all_unreadable();
-            vec![(
-                format!("read config file `{path}`: {why}"),
-                "what is in force stays in force; without the file the defaults hold".to_owned(),
-            )]
-        }
-    };
-    let mut file = ConfigFile {
-        path,
-        seen,
-        exists,
-        config: config.clone(),
-        errors,
-    };
-    let needed = required_settings(&cli.command);
+    let mut file = ConfigFile::read(cli, matches, &environment, base, &mut config)?;
     let typed = config.read_typed(&Cli::command(), matches, &environment);
 
     // The first errors are shown, so those of the command line come first.
     let mut refusals = typed.flags;
-    refusals.extend(match needed {
+    refusals.extend(match required_settings(&cli.command) {
         None => [&file.errors[..], &typed.environment].concat(),
         Some(keys) => unreadable_settings(&config, &file, keys),
     });
     if !refusals.is_empty() {
         return Err(InputErrors::new(refusals).into());
     }
-    if is_run {
-        let is_broken = !(file.errors.is_empty() && typed.environment.is_empty());
-        if is_broken {
-            config = config.without_policy();
-            // A broken variable counts like a broken file: the intended values of others are
-            // unknown.
-            let environment = if typed.environment.is_empty() {
-                environment
-            } else {
-                Environment::default()
-            };
-            config.read_typed(&Cli::command(), matches, &environment);
-        }
-        // `run` reports them itself, once.
-        file.errors.extend(typed.environment);
-        if let Err(error) = refuse_other_writers(Path::new(&file.path)) {
-            file.errors.push((
-                format!("{error:#}"),
-                "`chown root` and `chmod go-w` it".to_owned(),
-            ));
-        }
+    if !matches!(cli.command, Command::Run { .. }) {
+        warn(&file, &typed.environment, &cli.command);
         return Ok((config, file));
     }
-    for (cause, hint) in &typed.environment {
+    if !(file.errors.is_empty() && typed.environment.is_empty()) {
+        config = config.without_policy();
+        // A broken variable counts like a broken file: the intended values of others are unknown.
+        let environment = if typed.environment.is_empty() {
+            environment
+        } else {
+            Environment::default()
+        };
+        config.read_typed(&Cli::command(), matches, &environment);
+    }
+    // `run` reports them itself, once.
+    file.errors.extend(typed.environment);
+    if let Err(error) = refuse_other_writers(Path::new(&file.path)) {
+        file.errors.push((
+            format!("{error:#}"),
+            "`chown root` and `chmod go-w` it".to_owned(),
+        ));
+    }
+    Ok((config, file))
+}
+
+/// Warns of errors in the environment and the file that `command` does not depend on.
+fn warn(file: &ConfigFile, environment: &[(String, String)], command: &Command) {
+    for (cause, hint) in environment {
         eprint(format_args!("warning: {cause}: it is left out ({hint})"));
     }
     // `status` shows it among its data.
-    if !file.errors.is_empty() && !matches!(cli.command, Command::Status { .. }) {
+    if !file.errors.is_empty() && !matches!(command, Command::Status { .. }) {
         for cause in InputErrors::new(file.errors.clone()).causes() {
             eprint(format_args!("warning: {cause}"));
         }
@@ -212,7 +226,6 @@ fn load_in(
             "warning: the settings are broken, and only what can be read of them holds here; `apifence config` says how to correct them",
         );
     }
-    Ok((config, file))
 }
 
 /// The errors to report if one of `keys` is needed, and the unreadable part of the file may set it.

@@ -241,30 +241,71 @@ impl Guard {
             interfaces = rtnetlink::interfaces()?;
         }
         let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
-        let wanted: Vec<&Interface> = if names.is_empty() {
-            if self.routes.is_none() {
-                self.routes = Some(rtnetlink::default_route_interfaces()?);
-            }
-            let pinned = self.shared.pins.interfaces().unwrap_or_default();
-            let wanted = |interface: &&Interface| {
-                let ifindex = interface.ifindex;
-                let routes = self.routes.as_ref();
-                let is_filtered = matches!(interface.link_type, LinkType::Filtered(_));
-                is_filtered && routes.is_some_and(|routes| routes.contains(&ifindex))
-                    || self.held.contains_key(&ifindex)
-                    || pinned.contains(&ifindex)
-            };
-            interfaces.iter().filter(wanted).collect()
-        } else {
-            let wanted = |interface: &&Interface| names.contains(&interface.name);
-            interfaces.iter().filter(wanted).collect()
-        };
+        let wanted = self.wanted(&interfaces, &names)?;
         // It is tried again at the next turn; nothing else waits for it.
         let _ = follow_moved(&self.shared.pins, &mut self.counters, &interfaces);
         self.remove_stale_pins(&interfaces);
+        let (new, mut refused) = self.attach_all(&wanted, xdp_mode);
+        self.alerts.retain(|matter| {
+            refused.contains_key(matter) || [CHANGES, INTERFACES, PINS, OTHERS].contains(&matter)
+        });
+        let present: BTreeSet<&String> = wanted.iter().map(|interface| &interface.name).collect();
+        for name in &names {
+            if present.contains(name) {
+                self.missing.remove(name);
+            } else {
+                refused.insert(name.clone(), "it is not there".to_owned());
+                self.report_missing(name, &interfaces);
+            }
+        }
+        let all = if names.is_empty() {
+            present.into_iter().cloned().collect()
+        } else {
+            names
+        };
+        self.publish(all, refused);
+        if !new.is_empty() {
+            self.report_guarded(&new);
+        }
+        Ok(())
+    }
+
+    /// Those of the present `interfaces` to guard: the ones of `names`, or without names those with
+    /// the default routes and those that are guarded.
+    fn wanted<'a>(
+        &mut self,
+        interfaces: &'a [Interface],
+        names: &[String],
+    ) -> Result<Vec<&'a Interface>> {
+        if !names.is_empty() {
+            let wanted = |interface: &&Interface| names.contains(&interface.name);
+            return Ok(interfaces.iter().filter(wanted).collect());
+        }
+        if self.routes.is_none() {
+            self.routes = Some(rtnetlink::default_route_interfaces()?);
+        }
+        let pinned = self.shared.pins.interfaces().unwrap_or_default();
+        let wanted = |interface: &&Interface| {
+            let ifindex = interface.ifindex;
+            let routes = self.routes.as_ref();
+            let is_filtered = matches!(interface.link_type, LinkType::Filtered(_));
+            is_filtered && routes.is_some_and(|routes| routes.contains(&ifindex))
+                || self.held.contains_key(&ifindex)
+                || pinned.contains(&ifindex)
+        };
+        Ok(interfaces.iter().filter(wanted).collect())
+    }
+
+    /// Attaches the program where it is missing; returns the new interfaces, and by name the error
+    /// for those that could not be guarded.
+    fn attach_all(
+        &mut self,
+        wanted: &[&Interface],
+        xdp_mode: XdpMode,
+    ) -> (Vec<(u32, String)>, BTreeMap<String, String>) {
         let mut refused = BTreeMap::new();
         let mut new = Vec::new();
-        for interface in &wanted {
+        for interface in wanted {
             if let Some(held) = self.held.get_mut(&interface.ifindex) {
                 held.name.clone_from(&interface.name);
                 continue;
@@ -277,27 +318,20 @@ impl Guard {
                 }
             }
         }
-        let there: BTreeSet<&String> = wanted.iter().map(|interface| &interface.name).collect();
-        self.alerts.retain(|matter| {
-            refused.contains_key(matter) || [CHANGES, INTERFACES, PINS, OTHERS].contains(&matter)
-        });
-        for name in &names {
-            if there.contains(name) {
-                self.missing.remove(name);
-            } else {
-                refused.insert(name.clone(), "it is not there".to_owned());
-                if self.missing.insert(name.clone()) {
-                    let other = other_name(name, &interfaces);
-                    let what = other.unwrap_or_else(|| "it is guarded as soon as it comes".into());
-                    eprint(format_args!("`{name}` is not there: {what}"));
-                }
-            }
+        (new, refused)
+    }
+
+    /// Reports once that no interface has this name.
+    fn report_missing(&mut self, name: &str, interfaces: &[Interface]) {
+        if self.missing.insert(name.to_owned()) {
+            let other = other_name(name, interfaces);
+            let what = other.unwrap_or_else(|| "it is guarded as soon as it comes".into());
+            eprint(format_args!("`{name}` is not there: {what}"));
         }
-        let all = if names.is_empty() {
-            there.into_iter().cloned().collect()
-        } else {
-            names
-        };
+    }
+
+    /// Publishes the state of the interfaces, and notifies the follower if it changed.
+    fn publish(&self, all: Vec<String>, refused: BTreeMap<String, String>) {
         let guarded = self.held.keys().copied().collect();
         let drift = refused.iter().map(|(name, why)| format!("`{name}`: {why}"));
         let drift = drift.reduce(|one, other| format!("{one}; {other}"));
@@ -319,10 +353,6 @@ impl Guard {
                 Request::Guarded
             });
         }
-        if !new.is_empty() {
-            self.report_guarded(&new);
-        }
-        Ok(())
     }
 
     /// Reports the newly guarded interfaces and their XDP modes.

@@ -18,5 +18,5 @@ pub(crate) use self::{
     guard::{Shared, Wanted, start as guard},
     log::Logs,
     request::Request,
-    start::{Compiled, start},
+    start::{Compiled, Start, start},
 };

@@ -1,6 +1,7 @@
 //! `apifence run`: attach the filter if necessary, and keep the kernel in sync with the files.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Channels, Logs, Request, Shared, Wanted, follow, guard, start};
+use super::{Channels, Logs, Request, Shared, Start, Wanted, follow, guard, start};
 use crate::{
     change::{
         build::{typed_for_service, typed_list},
@@ -26,7 +27,7 @@ use crate::{
     },
     cli::PolicyArgs,
     context::Context,
-    kernel::bpf::{Link, Program},
+    kernel::bpf::{Link, LogLines, Program},
     metrics::{Endpoint, Health, Heartbeats},
     policy::Difference,
     ranges::RangesFile,
@@ -62,9 +63,8 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     let mut signals = Signals::listen()?;
     context.pins.prepare()?;
     let lock = WatchLock::take(&context.pins.watch())?;
-    let listen = *context.config.metrics_listen;
     let endpoint = Endpoint::open(
-        listen,
+        *context.config.metrics_listen,
         context.pins.clone(),
         watched.clone(),
         Arc::clone(&heartbeats),
@@ -74,50 +74,23 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         let context = context.clone();
         spawn_blocking(move || start(&context, typed))
     };
-    let started = tokio::select! {
+    let mut started = tokio::select! {
         started = starting => started.context("start")??,
         () = signals.end.received() => return Ok(0),
     };
-    health.send_modify(|health| health.fallback = started.fallback);
+    let fallback = started.fallback.take();
+    health.send_modify(|health| health.fallback = fallback);
 
-    let (stop, stopped) = watch::channel(false);
-    let (wanted, wanted_by_guard) = watch::channel(Wanted {
-        names: started.interfaces,
-        xdp_mode: started.xdp_mode,
-    });
-    let (lines, logged) = mpsc::channel();
-    let (follower, requests) = mpsc::channel();
-    let shared = Shared {
-        pins: context.pins.clone(),
-        wanted: wanted_by_guard,
-        health: health.clone(),
-        heartbeats: Arc::clone(&heartbeats),
-        log: context.global.verbose.then(|| lines.clone()),
-        follower: follower.clone(),
-        stop: stopped,
-    };
-    let channels = Channels {
-        wanted,
-        health,
-        heartbeats: Arc::clone(&heartbeats),
-        compiled: started.compiled,
-        requests,
-    };
-    // The first two open their descriptors before interfaces take descriptors. They wait until the
-    // guard has tried each interface once.
-    let threads = vec![
-        follow(context, matches, channels)?,
-        Logs::start(context, since, logged)?,
-        guard(shared, lock)?,
-    ];
-    serve(&mut signals, watched.clone(), &follower, &heartbeats).await;
+    let threads = Threads::start(context, matches, started, lock, health, &heartbeats, since)?;
+    serve(
+        &mut signals,
+        watched.clone(),
+        &threads.follower,
+        &heartbeats,
+    )
+    .await;
     notify(&[NotifyState::Stopping]);
-
-    // The receivers may have ended, too.
-    let _ = stop.send(true);
-    drop(lines);
-    let _ = follower.send(Request::Stop);
-    let have_ended = join(threads);
+    let have_ended = threads.end();
     if let Some(endpoint) = endpoint {
         endpoint.close().await;
     }
@@ -133,7 +106,12 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     if context.global.verbose {
         stop_logging(context)?;
     }
-    let guarded = &watched.borrow().guarded;
+    report_leaving(context, &watched.borrow().guarded);
+    Ok(0)
+}
+
+/// Reports whether the filter stays on the interfaces `guarded` after the end of the process.
+fn report_leaving(context: &Context, guarded: &BTreeSet<u32>) {
     let mut links = guarded.iter().map(|ifindex| context.pins.link(*ifindex));
     eprint(if guarded.is_empty() {
         "leaving; no interface is guarded: the port is open to everyone"
@@ -142,7 +120,82 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     } else {
         "warning: leaving; the pins of the filter are gone, so it ends with this process"
     });
-    Ok(0)
+}
+
+/// The threads of the process, and the channels that end them.
+struct Threads {
+    handles: Vec<JoinHandle<()>>,
+    follower: mpsc::Sender<Request>,
+    stop: watch::Sender<bool>,
+    lines: mpsc::Sender<LogLines>,
+}
+
+impl Threads {
+    fn start(
+        context: &Context,
+        matches: &ArgMatches,
+        started: Start,
+        lock: WatchLock,
+        health: watch::Sender<Health>,
+        heartbeats: &Arc<Heartbeats>,
+        since: Timestamp,
+    ) -> Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let (wanted, wanted_by_guard) = watch::channel(Wanted {
+            names: started.interfaces,
+            xdp_mode: started.xdp_mode,
+        });
+        let (lines, logged) = mpsc::channel();
+        let (follower, requests) = mpsc::channel();
+        let shared = Shared {
+            pins: context.pins.clone(),
+            wanted: wanted_by_guard,
+            health: health.clone(),
+            heartbeats: Arc::clone(heartbeats),
+            log: context.global.verbose.then(|| lines.clone()),
+            follower: follower.clone(),
+            stop: stopped,
+        };
+        let channels = Channels {
+            wanted,
+            health,
+            heartbeats: Arc::clone(heartbeats),
+            compiled: started.compiled,
+            requests,
+        };
+        // The first two open their descriptors before interfaces take descriptors. They wait until
+        // the guard has tried each interface once.
+        let handles = vec![
+            follow(context, matches, channels)?,
+            Logs::start(context, since, logged)?,
+            guard(shared, lock)?,
+        ];
+        Ok(Self {
+            handles,
+            follower,
+            stop,
+            lines,
+        })
+    }
+
+    /// Ends the threads; false if one did not end in time.
+    fn end(self) -> bool {
+        // The receivers may have ended, too.
+        let _ = self.stop.send(true);
+        drop(self.lines);
+        let _ = self.follower.send(Request::Stop);
+        let deadline = Instant::now() + ENDING;
+        while Instant::now() < deadline && !self.handles.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let all = self.handles.iter().all(JoinHandle::is_finished);
+        for thread in self.handles.into_iter().filter(JoinHandle::is_finished) {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        all
+    }
 }
 
 /// The signals of a service.
@@ -255,21 +308,6 @@ fn write_typed(context: &Context, text: &str) -> Result<()> {
     Staged::write(path, &RangesFile::new(&list))?
         .commit()
         .map(drop)
-}
-
-/// Waits until the threads have ended; false if one did not in time.
-fn join(threads: Vec<JoinHandle<()>>) -> bool {
-    let deadline = Instant::now() + ENDING;
-    while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let all = threads.iter().all(JoinHandle::is_finished);
-    for thread in threads.into_iter().filter(JoinHandle::is_finished) {
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    }
-    all
 }
 
 /// Raises the limit of descriptors to the hard limit: each guarded interface takes one.

@@ -79,72 +79,113 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     });
     context.pins.remove_unused_maps()?;
     if let Some(maps) = Maps::in_use(&context.pins)? {
-        let record = maps.read_consistent(|slot| maps.record(slot))?;
-        let basis = Basis::of(record.basis);
-        let waits = maps.read_consistent(|slot| maps.settings(slot));
-        let fallback = match waits {
-            Ok(settings) if settings.mode_waits => Some(DEFERRED.to_owned()),
-            _ => (basis != Basis::Files).then(|| basis_message(basis, "since an earlier start")),
-        };
-        warn_if_open(record.mode);
+        let fallback = fallback_in_force(&maps)?;
         return Ok(Start { fallback, ..start });
     }
-    let interfaces = rtnetlink::interfaces()?;
-    let routes = if start.interfaces.is_empty() {
-        rtnetlink::default_route_interfaces()?
-    } else {
-        BTreeSet::new()
-    };
-    let guarded = |interface: &&Interface| {
-        routes.contains(&interface.ifindex) || start.interfaces.contains(&interface.name)
-    };
-    let guarded = interfaces.iter().filter(guarded);
-    let guarded = guarded.map(|interface| interface.ifindex).collect();
+    let guarded = start.guarded()?;
     start.compiled = Some(Compiled {
         node: rtnetlink::node_addresses(&guarded)?,
         wall_minus_boot: Clocks::now()?.wall_minus_boot(),
     });
     let mut policy = policy(&start.file.list(), &start.settings, &guarded)?;
     policy.basis = start.basis;
-    let store = PolicyStore::new(&context.config.state_dir);
     if let Some(unreadable_nat) = unreadable_nat(context, &policy, None) {
         eprint(format_args!("note: {unreadable_nat}"));
     }
-    // A boot opens nothing that was closed.
-    let deferral = match store.has_enforced() {
-        true => None,
-        // The impact of a first enforcement has to be known. Until then: monitor mode.
-        false => deferral(context, &policy, &guarded)
-            .unwrap_or_else(|error| {
-                Some(format!(
-                    "monitor mode: nothing is dropped yet: what enforcement would do cannot be told: {error:#}"
-                ))
-            }),
-    };
-    if let Some(fallback) = deferral {
-        (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
-        start.settings = policy.settings.clone();
-        start.fallback = Some(fallback);
-    }
-    match &start.fallback {
-        Some(fallback) => eprint(format_args!("warning: {fallback}")),
-        None if start.file.list() == List::Off => warn_if_open(Mode::Off as u8),
-        None if start.settings.mode == PolicyMode::Monitor => warn_if_open(Mode::Monitor as u8),
-        None => {}
-    }
-    let mut maps = prepare_maps(context)?;
-    let change = Transaction {
-        saves: (start.basis == Basis::Files).then_some(&start.file),
-        names_interfaces: true,
-        ..Transaction::begin(context, &maps, &policy)?
-    };
-    change.put_in_force(&mut maps, &Progress::start())?;
-    // No program reads these maps yet. They get their name once they hold a policy.
-    fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
-    if start.basis == Basis::Files {
-        History::of(&context.global.ranges_file).record(&Author::of_this_process());
-    }
+    start.defer_enforcement(context, &mut policy, &guarded);
+    start.report();
+    start.put_in_force(context, &policy)?;
     Ok(start)
+}
+
+/// Why the policy in force is not that of the files; `None` if it is.
+fn fallback_in_force(maps: &Maps) -> Result<Option<String>> {
+    let record = maps.read_consistent(|slot| maps.record(slot))?;
+    let basis = Basis::of(record.basis);
+    warn_if_open(record.mode);
+    Ok(match maps.read_consistent(|slot| maps.settings(slot)) {
+        Ok(settings) if settings.mode_waits => Some(DEFERRED.to_owned()),
+        _ => (basis != Basis::Files).then(|| basis_message(basis, "since an earlier start")),
+    })
+}
+
+impl Start {
+    /// The interfaces to guard, as far as they are present.
+    fn guarded(&self) -> Result<BTreeSet<u32>> {
+        let interfaces = rtnetlink::interfaces()?;
+        let routes = if self.interfaces.is_empty() {
+            rtnetlink::default_route_interfaces()?
+        } else {
+            BTreeSet::new()
+        };
+        let guarded = |interface: &&Interface| {
+            routes.contains(&interface.ifindex) || self.interfaces.contains(&interface.name)
+        };
+        let guarded = interfaces.iter().filter(guarded);
+        Ok(guarded.map(|interface| interface.ifindex).collect())
+    }
+
+    /// Starts in monitor mode if there is a reason against the first enforcement.
+    fn defer_enforcement(
+        &mut self,
+        context: &Context,
+        policy: &mut Policy,
+        guarded: &BTreeSet<u32>,
+    ) {
+        // A boot opens nothing that was closed.
+        if PolicyStore::new(&context.config.state_dir).has_enforced() {
+            return;
+        }
+        // The impact of a first enforcement has to be known. Until then: monitor mode.
+        let deferral = deferral(context, policy, guarded).unwrap_or_else(|error| {
+            Some(format!(
+                "monitor mode: nothing is dropped yet: what enforcement would do cannot be told: {error:#}"
+            ))
+        });
+        if deferral.is_some() {
+            (policy.settings.mode, policy.settings.mode_waits) = (PolicyMode::Monitor, true);
+            self.settings = policy.settings.clone();
+            self.fallback = deferral;
+        }
+    }
+
+    /// Warns if the policy is not that of the files, or lets all packets pass.
+    fn report(&self) {
+        match &self.fallback {
+            Some(fallback) => eprint(format_args!("warning: {fallback}")),
+            None if self.file.list() == List::Off => warn_if_open(Mode::Off as u8),
+            None if self.settings.mode == PolicyMode::Monitor => warn_if_open(Mode::Monitor as u8),
+            None => {}
+        }
+    }
+
+    fn put_in_force(&self, context: &Context, policy: &Policy) -> Result<()> {
+        let mut maps = prepare_maps(context)?;
+        let change = Transaction {
+            saves: (self.basis == Basis::Files).then_some(&self.file),
+            names_interfaces: true,
+            ..Transaction::begin(context, &maps, policy)?
+        };
+        change.put_in_force(&mut maps, &Progress::start())?;
+        // No program reads these maps yet. They get their name once they hold a policy.
+        fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
+        if self.basis == Basis::Files {
+            History::of(&context.global.ranges_file).record(&Author::of_this_process());
+        }
+        Ok(())
+    }
+
+    /// Uses the policy last in force, and its interfaces where the config does not name any.
+    fn use_saved(&mut self, saved: SavedPolicy, interfaces_unreadable: bool, xdp_unreadable: bool) {
+        self.basis = Basis::LastInForce;
+        self.file = saved.file;
+        if interfaces_unreadable || self.interfaces.is_empty() {
+            self.interfaces = saved.interfaces;
+        }
+        if xdp_unreadable {
+            self.xdp_mode = saved.xdp_mode;
+        }
+    }
 }
 
 /// The reason not to enforce `policy` at once, if it would be the first enforced one.
@@ -284,14 +325,11 @@ fn choose(found: Found, last_good: impl FnOnce() -> Option<RangesFile>) -> Start
         (Err(error), None) => sentence(&error),
     };
     if let Some(saved) = found.saved {
-        start.basis = Basis::LastInForce;
-        start.file = saved.file;
-        if found.interfaces_unreadable || start.interfaces.is_empty() {
-            start.interfaces = saved.interfaces;
-        }
-        if found.xdp_mode_unreadable {
-            start.xdp_mode = saved.xdp_mode;
-        }
+        start.use_saved(
+            saved,
+            found.interfaces_unreadable,
+            found.xdp_mode_unreadable,
+        );
     } else if let Some(file) = last_good() {
         start.basis = match found.lost {
             None => Basis::LastInForce,

@@ -176,17 +176,7 @@ impl Difference {
             });
         let edited = self.edited.iter().map(move |range| {
             let (old, new) = (entry(before, range), entry(after, range));
-            let expiry = |entry: Option<&Entry>| entry.and_then(|entry| entry.expires);
-            let life = match (expiry(old), expiry(new)) {
-                (old, new) if old == new => String::new(),
-                (_, None) => ", its own expiry taken off".to_owned(),
-                (_, Some(time)) => match around(range, time) {
-                    Some(outer) => overridden(time, &outer),
-                    None => format!(", until {time}"),
-                },
-            };
-            let comment = comment(old, new).map_or_else(String::new, |text| format!(", {text}"));
-            format!("~{range}{life}{comment}")
+            edited(range, old, new, |time| around(range, time))
         });
         added.chain(removed).chain(changed).chain(edited)
     }
@@ -207,6 +197,26 @@ impl Difference {
             is_told && own.is_some_and(|time| outlives(sources, range, time).is_some())
         })
     }
+}
+
+/// Text for an edited entry; `around` finds the range that outlives an expiry.
+fn edited(
+    range: &IpNet,
+    old: Option<&Entry>,
+    new: Option<&Entry>,
+    around: impl Fn(Timestamp) -> Option<Prefix>,
+) -> String {
+    let expiry = |entry: Option<&Entry>| entry.and_then(|entry| entry.expires);
+    let life = match (expiry(old), expiry(new)) {
+        (old, new) if old == new => String::new(),
+        (_, None) => ", its own expiry taken off".to_owned(),
+        (_, Some(time)) => match around(time) {
+            Some(outer) => overridden(time, &outer),
+            None => format!(", until {time}"),
+        },
+    };
+    let comment = comment(old, new).map_or_else(String::new, |text| format!(", {text}"));
+    format!("~{range}{life}{comment}")
 }
 
 /// The range with its comment.

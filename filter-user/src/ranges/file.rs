@@ -139,40 +139,11 @@ impl RangesFile {
                 more: 0,
             });
         }
-        if let Some(Line::Entry { text: last, entry }) = lines.last()
-            && !text.ends_with('\n')
-            && may_be_cut(last, entry.range)
-        {
-            faults.push_always(
-                text.lines().count(),
-                InputError::new(
-                    format!(
-                        "range `{}` may be cut short: the file ends within its line",
-                        entry.range
-                    ),
-                    "end the last line with a line feed if the range is meant",
-                ),
-            );
+        if let Some(fault) = cut_last_line(text, lines.last()) {
+            faults.push_always(text.lines().count(), fault);
         }
-        let off = switches
-            .iter()
-            .find(|(_, line)| matches!(line, Line::Off(_)));
-        let company = ranges > 0
-            || switches
-                .iter()
-                .any(|(_, line)| matches!(line, Line::NoSource(_)));
-        if let Some((number, _)) = off.filter(|_| company) {
-            faults.push_always(
-                *number,
-                InputError::new(
-                    format!("the word `{OFF}` stands beside ranges"),
-                    format!("remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"),
-                ),
-            );
-        } else if ranges > 0
-            && let Some((number, _)) = switches.first()
-        {
-            faults.push_always(*number, only_implicit_with_others());
+        if let Some((number, fault)) = misplaced_switch(&switches, ranges > 0) {
+            faults.push_always(number, fault);
         }
         if faults.is_empty() && ranges + switches.len() == 0 {
             faults.push_always(
@@ -319,6 +290,40 @@ fn parse_line(line: &str) -> Result<Line, Fault> {
             comment,
         },
     })
+}
+
+/// The fault if the last line of `text` may have been cut within its range.
+fn cut_last_line(text: &str, last: Option<&Line>) -> Option<InputError> {
+    let Some(Line::Entry { text: line, entry }) = last else {
+        return None;
+    };
+    (!text.ends_with('\n') && may_be_cut(line, entry.range)).then(|| {
+        InputError::new(
+            format!(
+                "range `{}` may be cut short: the file ends within its line",
+                entry.range
+            ),
+            "end the last line with a line feed if the range is meant",
+        )
+    })
+}
+
+/// The fault, with its line, if one of the numbered `switches` does not stand alone.
+fn misplaced_switch(switches: &[(usize, Line)], has_ranges: bool) -> Option<(usize, InputError)> {
+    let find = |is: fn(&Line) -> bool| switches.iter().find(|(_, line)| is(line));
+    let off = find(|line| matches!(line, Line::Off(_)));
+    let has_company = has_ranges || find(|line| matches!(line, Line::NoSource(_))).is_some();
+    if let Some((number, _)) = off.filter(|_| has_company) {
+        let fault = InputError::new(
+            format!("the word `{OFF}` stands beside ranges"),
+            format!(
+                "remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"
+            ),
+        );
+        return Some((*number, fault));
+    }
+    let (number, _) = switches.first().filter(|_| has_ranges)?;
+    Some((*number, only_implicit_with_others()))
 }
 
 /// Whether an unfinished last line may be the beginning of a narrower range: `128.0.0.0/1` of

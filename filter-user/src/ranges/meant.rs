@@ -378,31 +378,36 @@ impl Range<'_> {
                 len => self.corrected(&what, &format!("{zeros}{len}")),
             });
         }
-        if parts
+        self.leading_zeros(&parts, &len)
+    }
+
+    /// Four numbers, some with leading zeros.
+    fn leading_zeros(self, parts: &[&str], len: &str) -> Option<InputError> {
+        if !parts
             .iter()
             .any(|part| part.len() > 1 && part.starts_with('0'))
         {
-            let join = |radix| {
-                let numbers = parts
-                    .iter()
-                    .map(|part| u8::from_str_radix(part, radix).ok());
-                let numbers: Option<Vec<_>> = numbers
-                    .map(|number| number.map(|number| number.to_string()))
-                    .collect();
-                numbers.map(|numbers| format!("{}{len}", numbers.join(".")))
-            };
-            let decimal = join(10)?;
-            let hint = match join(8) {
-                Some(octal) if octal != decimal => {
-                    format!("`{decimal}`, or `{octal}` if the numbers are octal")
-                }
-                _ => format!("`{decimal}`"),
-            };
-            return Some(self.is(
-                "has numbers with leading zeros, which some programs read as octal",
-                hint,
-            ));
+            return None;
         }
-        None
+        let join = |radix| {
+            let numbers = parts
+                .iter()
+                .map(|part| u8::from_str_radix(part, radix).ok());
+            let numbers: Option<Vec<_>> = numbers
+                .map(|number| number.map(|number| number.to_string()))
+                .collect();
+            numbers.map(|numbers| format!("{}{len}", numbers.join(".")))
+        };
+        let decimal = join(10)?;
+        let hint = match join(8) {
+            Some(octal) if octal != decimal => {
+                format!("`{decimal}`, or `{octal}` if the numbers are octal")
+            }
+            _ => format!("`{decimal}`"),
+        };
+        Some(self.is(
+            "has numbers with leading zeros, which some programs read as octal",
+            hint,
+        ))
     }
 }

@@ -38,30 +38,8 @@ impl Range<'_> {
                 "write the IP address of the host, or its network",
             ));
         }
-        match &*lower {
-            "*" | "any" | "all" | "everyone" | "everything" | "internet" | "any4" | "any6"
-            | "*/0" => {
-                return Some(self.is(
-                    "is a word for everyone",
-                    "`0.0.0.0/0` and `::/0` let everyone in; `apifence ranges clear` switches enforcement off",
-                ));
-            }
-            "none" | "nobody" | "null" | "nil" => {
-                return Some(self.is(
-                    "is a word for nobody",
-                    "`0.0.0.0/32` alone lets nobody in but the implicit sources",
-                ));
-            }
-            "disabled" | "off" => {
-                return Some(self.is("is a word for the off switch", "`apifence ranges clear` switches enforcement off; in a file `disabled` stands on a line of its own"));
-            }
-            "localhost" | "ip6-localhost" | "ip6-loopback" | "localhost.localdomain" => {
-                return Some(self.is(
-                    "is this host's loopback",
-                    "leave it out: loopback traffic never passes the filter",
-                ));
-            }
-            _ => {}
+        if let Some(refusal) = self.keyword(&lower) {
+            return Some(refusal);
         }
         if lower.starts_with('@') {
             return Some(self.is(
@@ -96,6 +74,35 @@ impl Range<'_> {
             return None;
         }
         Some(self.is("is a name, not an address", addresses_of(name)))
+    }
+
+    /// A word that other tools take for all sources, for none, or for this host.
+    fn keyword(self, lower: &str) -> Option<InputError> {
+        match lower {
+            "*" | "any" | "all" | "everyone" | "everything" | "internet" | "any4" | "any6"
+            | "*/0" => {
+                Some(self.is(
+                    "is a word for everyone",
+                    "`0.0.0.0/0` and `::/0` let everyone in; `apifence ranges clear` switches enforcement off",
+                ))
+            }
+            "none" | "nobody" | "null" | "nil" => {
+                Some(self.is(
+                    "is a word for nobody",
+                    "`0.0.0.0/32` alone lets nobody in but the implicit sources",
+                ))
+            }
+            "disabled" | "off" => {
+                Some(self.is("is a word for the off switch", "`apifence ranges clear` switches enforcement off; in a file `disabled` stands on a line of its own"))
+            }
+            "localhost" | "ip6-localhost" | "ip6-loopback" | "localhost.localdomain" => {
+                Some(self.is(
+                    "is this host's loopback",
+                    "leave it out: loopback traffic never passes the filter",
+                ))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -71,6 +71,35 @@ struct InterfaceRow {
     counters: Vec<RatedRow>,
 }
 
+impl SourceRow {
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let unknown = || "unknown".to_owned();
+        let port = self.destination_port;
+        vec![
+            self.source
+                .map_or_else(unknown, |source| source.to_string()),
+            format!("{:.1}", self.reported_per_second),
+            self.reported.to_string(),
+            ago(now, self.last_seen),
+            self.reason.to_owned(),
+            port.map_or_else(unknown, |port| port.to_string()),
+            self.interface.clone(),
+        ]
+    }
+}
+
+impl EntryRow {
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        vec![
+            self.range.to_string(),
+            format!("{:.1}", self.packets_per_second),
+            self.packets.to_string(),
+            ago(now, self.last_seen),
+            self.origins.join(", "),
+        ]
+    }
+}
+
 impl Summary {
     pub(crate) fn of(model: &Model) -> Self {
         let rate = |verdict| rounded(model.rate(&[verdict]));
@@ -139,19 +168,7 @@ impl fmt::Display for Summary {
             self.passed_per_second,
             self.authorized_per_second
         )?;
-        let sources = self.sources.iter().map(|row| {
-            vec![
-                row.source
-                    .map_or_else(|| "unknown".to_owned(), |source| source.to_string()),
-                format!("{:.1}", row.reported_per_second),
-                row.reported.to_string(),
-                ago(self.time, row.last_seen),
-                row.reason.to_owned(),
-                row.destination_port
-                    .map_or_else(|| "unknown".to_owned(), |port| port.to_string()),
-                row.interface.clone(),
-            ]
-        });
+        let sources = self.sources.iter().map(|row| row.cells(self.time));
         let header = [
             "refused source",
             "reported/s",
@@ -167,15 +184,7 @@ impl fmt::Display for Summary {
             "{} reported, and {} more not reported\n",
             self.reported, self.not_reported
         )?;
-        let entries = self.entries.iter().map(|row| {
-            vec![
-                row.range.to_string(),
-                format!("{:.1}", row.packets_per_second),
-                row.packets.to_string(),
-                ago(self.time, row.last_seen),
-                row.origins.join(", "),
-            ]
-        });
+        let entries = self.entries.iter().map(|row| row.cells(self.time));
         let header = ["used entry", "packets/s", "packets", "last seen", "origin"];
         writeln!(f, "{}\n", table(&header, entries))?;
         let counters = self.interfaces.iter().flat_map(|row| {

@@ -248,34 +248,8 @@ fn table(
     if is_focused {
         controls.page = room.max(1);
     }
-    let shown: Vec<usize> = (0..columns.len())
-        .filter(|column| columns[*column].3 <= area.width)
-        .collect();
     let visible: Vec<&Cells> = lines.iter().skip(first).take(room).collect();
-    let title = |column: &Column| {
-        let is_sorted = column.2 == Some(sort);
-        format!("{}{}", column.0, if is_sorted { " ▼" } else { "" })
-    };
-    let widths = shown.iter().map(|column| {
-        let cells = visible.iter().map(|cells| cells[*column].len());
-        let wide = cells.max().unwrap_or(0);
-        Constraint::Length(wide.max(title(&columns[*column]).chars().count()) as u16)
-    });
-    let place = |column: usize, text: String| Line::from(text).alignment(columns[column].1);
-    let rows = visible.iter().map(|cells| {
-        Row::new(
-            shown
-                .iter()
-                .map(|column| place(*column, cells[*column].clone())),
-        )
-    });
-    let header = Row::new(
-        shown
-            .iter()
-            .map(|column| place(*column, title(&columns[*column]))),
-    )
-    .style(Style::new().add_modifier(Modifier::BOLD));
-    let mut table = Table::new(rows, widths).header(header).column_spacing(2);
+    let mut table = aligned(columns, &visible, area.width, sort);
     if has_frame {
         let border = if is_focused {
             theme.colour(Color::Cyan).add_modifier(Modifier::BOLD)
@@ -290,6 +264,32 @@ fn table(
         )));
     }
     frame.render_widget(table, area);
+}
+
+/// A table of those of `columns` that an area of this width has room for.
+fn aligned(columns: &[Column], lines: &[&Cells], width: u16, sort: Sort) -> Table<'static> {
+    let shown: Vec<usize> = (0..columns.len())
+        .filter(|column| columns[*column].3 <= width)
+        .collect();
+    let title = |column: &Column| {
+        let is_sorted = column.2 == Some(sort);
+        format!("{}{}", column.0, if is_sorted { " ▼" } else { "" })
+    };
+    let widths = shown.iter().map(|column| {
+        let cells = lines.iter().map(|cells| cells[*column].len());
+        let wide = cells.max().unwrap_or(0);
+        Constraint::Length(wide.max(title(&columns[*column]).chars().count()) as u16)
+    });
+    let place = |column: usize, text: String| Line::from(text).alignment(columns[column].1);
+    let rows = lines.iter().map(|cells| {
+        let cells = shown.iter().map(|column| (*column, cells[*column].clone()));
+        Row::new(cells.map(|(column, text)| place(column, text)))
+    });
+    let header = shown
+        .iter()
+        .map(|column| place(*column, title(&columns[*column])));
+    let header = Row::new(header).style(Style::new().add_modifier(Modifier::BOLD));
+    Table::new(rows, widths).header(header).column_spacing(2)
 }
 
 /// The title of a table, and the number of hidden lines.

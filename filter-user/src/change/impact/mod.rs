@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use filter_common::Mode;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use self::before::{Before, guards};
@@ -99,14 +100,17 @@ pub(crate) fn assess(
     let origin = thread::Builder::new()
         .spawn(ssh_client_address)
         .context("start thread")?;
-    let before = Before::new(context, maps, now)?;
-    let after = |client: IpAddr| {
-        policy.mode() == Mode::Enforce && !policy.sources().authorize(client, now.wall)
+    let mut comparison = Comparison {
+        before: Before::new(context, maps, now)?,
+        policy,
+        guarded,
+        paths: Paths::new()?,
+        wall: now.wall,
     };
-    let mut paths = Paths::new()?;
+    let enforced = comparison.before.enforced();
     let mut impact = Impact {
-        obstacle: obstacle(context, policy, guarded, before.enforced())?,
-        unread: unreadable_nat(context, policy, before.enforced()),
+        obstacle: obstacle(context, policy, guarded, enforced)?,
+        unread: unreadable_nat(context, policy, enforced),
         filters_ssh: policy.settings.ports.contains(&SSH),
         ..Impact::default()
     };
@@ -114,59 +118,100 @@ pub(crate) fn assess(
         impact.unknown = Some(format!("{error:#}"));
         Vec::new()
     });
-    let seen = filtered_connections(&sockets, policy, &paths, &mut impact.unseen);
-    let mut cut = Vec::new();
-    for (connection, SocketFacts { bound, doubt }) in seen {
-        let (client, local) = (connection.remote.ip(), connection.local);
-        // Traffic of the node to itself never passes the filter.
-        if !policy.settings.ports.contains(&local.port()) || paths.is_own(client) {
-            continue;
-        }
-        let route = match bound {
-            0 => paths.to(client, Some(local.ip())),
-            bound => Some(bound),
-        };
-        if !paths.is_guarded(route, guarded) {
-            continue;
-        }
-        if !(after(client) && guards(&policy.settings.destinations, local.ip())) {
-            impact.kept += usize::from(doubt.is_none());
-        } else if before.passes(&connection, paths.is_guarded(route, &before.guarded))? {
-            cut.push((connection, doubt));
-        }
-    }
+    let cut = comparison.cut(&sockets, &mut impact)?;
     let origin = origin.join().unwrap_or_else(|panic| resume_unwind(panic));
-    // The route to a link-local address is unknown without its interface.
-    let connected = sockets.iter().map(|socket| {
-        let bound = Some(socket.interface).filter(|bound| *bound != 0);
-        (socket.connection.remote.ip(), bound)
-    });
-    let origin_too = origin.into_iter().map(|client| (client, None));
-    let clients: BTreeMap<IpAddr, Option<u32>> = origin_too.chain(connected).collect();
-    let mut shut_out = BTreeSet::new();
-    for (client, bound) in clients {
-        if paths.is_own(client) || !after(client) {
-            continue;
-        }
-        let route = match bound {
-            None => paths.to(client, None),
-            bound => bound,
-        };
-        let was_open =
-            !paths.is_guarded(route, &before.guarded) || before.passes_anywhere(client, policy)?;
-        if was_open && paths.is_guarded(route, guarded) {
-            shut_out.insert(client);
-        }
-    }
+    let mut shut_out = comparison.shut_out(&sockets, origin)?;
     impact.shuts_out = origin.filter(|client| shut_out.remove(client));
     if !shut_out.is_empty() {
         let administrators = administrators(&sockets);
         impact.administrators = shut_out.intersection(&administrators).copied().collect();
     }
     if !cut.is_empty() {
-        impact.cut = describe_cut(context, cut, &sockets, &before, policy, origin)?;
+        impact.cut = describe_cut(context, cut, &sockets, &comparison.before, policy, origin)?;
     }
     Ok(impact)
+}
+
+/// A new policy, and the state before it.
+struct Comparison<'a> {
+    before: Before<'a>,
+    policy: &'a Policy,
+    /// The interfaces that the filter will be on.
+    guarded: &'a BTreeSet<u32>,
+    paths: Paths,
+    wall: Timestamp,
+}
+
+impl Comparison<'_> {
+    /// Whether the new policy drops packets from `client`.
+    fn drops(&self, client: IpAddr) -> bool {
+        self.policy.mode() == Mode::Enforce && !self.policy.sources().authorize(client, self.wall)
+    }
+
+    /// The connections that are cut; those that stay are counted in `impact`.
+    fn cut(
+        &mut self,
+        sockets: &[TcpSocket],
+        impact: &mut Impact,
+    ) -> Result<Vec<(Connection, Option<&'static str>)>> {
+        let settings = &self.policy.settings;
+        let seen = filtered_connections(sockets, self.policy, &self.paths, &mut impact.unseen);
+        let mut cut = Vec::new();
+        for (connection, SocketFacts { bound, doubt }) in seen {
+            let (client, local) = (connection.remote.ip(), connection.local);
+            // Traffic of the node to itself never passes the filter.
+            if !settings.ports.contains(&local.port()) || self.paths.is_own(client) {
+                continue;
+            }
+            let route = match bound {
+                0 => self.paths.to(client, Some(local.ip())),
+                bound => Some(bound),
+            };
+            if !self.paths.is_guarded(route, self.guarded) {
+                continue;
+            }
+            if !(self.drops(client) && guards(&settings.destinations, local.ip())) {
+                impact.kept += usize::from(doubt.is_none());
+                continue;
+            }
+            let was_guarded = self.paths.is_guarded(route, &self.before.guarded);
+            if self.before.passes(&connection, was_guarded)? {
+                cut.push((connection, doubt));
+            }
+        }
+        Ok(cut)
+    }
+
+    /// The connected clients, and `origin`, that the new policy blocks and the old one did not.
+    fn shut_out(
+        &mut self,
+        sockets: &[TcpSocket],
+        origin: Option<IpAddr>,
+    ) -> Result<BTreeSet<IpAddr>> {
+        // The route to a link-local address is unknown without its interface.
+        let connected = sockets.iter().map(|socket| {
+            let bound = Some(socket.interface).filter(|bound| *bound != 0);
+            (socket.connection.remote.ip(), bound)
+        });
+        let origin = origin.into_iter().map(|client| (client, None));
+        let clients: BTreeMap<IpAddr, Option<u32>> = origin.chain(connected).collect();
+        let mut shut_out = BTreeSet::new();
+        for (client, bound) in clients {
+            if self.paths.is_own(client) || !self.drops(client) {
+                continue;
+            }
+            let route = match bound {
+                None => self.paths.to(client, None),
+                bound => bound,
+            };
+            let was_open = !self.paths.is_guarded(route, &self.before.guarded)
+                || self.before.passes_anywhere(client, self.policy)?;
+            if was_open && self.paths.is_guarded(route, self.guarded) {
+                shut_out.insert(client);
+            }
+        }
+        Ok(shut_out)
+    }
 }
 
 const SSH: u16 = 22;

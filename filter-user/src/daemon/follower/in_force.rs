@@ -9,7 +9,7 @@ use super::{
     drift::{ADDRESSES, Drift, InForce, SET_BY_HAND, SETTINGS, Want},
     messages,
     state::{Follower, Known},
-    trial::{self, Way},
+    trial,
 };
 use crate::{
     change::{
@@ -19,6 +19,7 @@ use crate::{
         transaction::{Transaction, clean_up},
     },
     clock::Clocks,
+    context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
     policy::author::Author,
     ranges::{List, RangesFile},
@@ -119,18 +120,7 @@ impl Follower {
         let have = InForce::read(&maps)?;
         self.note_end_of_trial(&maps, &have.record, fell_back)?;
         let Some(file) = file? else {
-            if have.basis() == Basis::Fresh {
-                // There never was a file, and the start reported that.
-                self.note_generation(&maps, have.slot)?;
-                return Ok(Outcome::NoList);
-            }
-            return Err(UserError::failed(
-                format!(
-                    "read ranges file `{}`: no such file",
-                    self.context.global.ranges_file.display()
-                ),
-                "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
-            ));
+            return self.missing_file(&maps, &have);
         };
         let want = self.want(file, &have)?;
         let drift = self.drift(&have, &want)?;
@@ -147,10 +137,32 @@ impl Follower {
         self.files_changed = false;
         self.last_trial = None;
         if want.deferral.is_none() {
-            trial::settled(&self.context.config);
+            trial::close(&self.context.config);
         }
+        self.remember(&maps, &have, want, applies)?;
+        Ok(Outcome::Done)
+    }
+
+    /// The outcome without a ranges file.
+    fn missing_file(&mut self, maps: &Maps, have: &InForce) -> Result<Outcome> {
+        if have.basis() == Basis::Fresh {
+            // There never was a file, and the start reported that.
+            self.note_generation(maps, have.slot)?;
+            return Ok(Outcome::NoList);
+        }
+        Err(UserError::failed(
+            format!(
+                "read ranges file `{}`: no such file",
+                self.context.global.ranges_file.display()
+            ),
+            "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+        ))
+    }
+
+    /// Remembers the policy `want`, which is in force now. `is_new` tells whether it was applied.
+    fn remember(&mut self, maps: &Maps, have: &InForce, want: Want, is_new: bool) -> Result<()> {
         // Small steps of the clock add up while the expiries are those of an older policy.
-        let wall_minus_boot = match applies || !want.expires() {
+        let wall_minus_boot = match is_new || !want.expires() {
             true => have.now.wall_minus_boot(),
             false => self.known.wall_minus_boot,
         };
@@ -167,7 +179,7 @@ impl Follower {
             deferral: want.deferral,
             wall_minus_boot,
         };
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Takes the edit on trial back if `file` was edited again. Otherwise the change that waits
@@ -268,7 +280,7 @@ impl Follower {
         want: &Want,
         drift: &Drift,
     ) -> Result<bool> {
-        let Self { context, .. } = self;
+        let context = &self.context;
         let path = &context.global.ranges_file;
         examine(&want.list, want.settings.max_ranges)?;
         let guarded = self.health.borrow().guarded.clone();
@@ -276,27 +288,15 @@ impl Follower {
         if !self.has_config || drift.keeps_basis {
             policy.basis = have.basis();
         }
-        policy.by = if drift.is_other_list {
-            Author::of_edit(path)
-        } else if drift.reasons.contains(&SETTINGS) {
-            Author::of_edit(Path::new(&context.file.path))
-        } else {
-            // The node changed: the policy is still that of its author.
-            let by = maps.author(have.slot).ok().flatten();
-            by.unwrap_or_else(Author::of_this_process)
-        };
+        policy.by = author(context, maps, have, drift);
         let impact = assess(context, Some(maps), &policy, &guarded)?;
-        let way = match drift.is_other_policy {
-            true => trial::way(&context.config, &impact, &want.mark)?,
-            false => Way::Apply,
+        let within = match drift.is_other_policy {
+            true => trial::trial_time(&context.config, &impact, &want.mark)?,
+            false => None,
         };
         impact.lines(false).iter().for_each(eprint);
-        let within = match way {
-            Way::Apply => None,
-            Way::Trial(within) => Some(within),
-        };
         if within.is_some() {
-            trial::begun(&context.config, &want.mark);
+            trial::record(&context.config, &want.mark);
             self.last_trial = Some(want.mark.clone());
             // If it is not confirmed either, that is news.
             self.alerts.clear("policy", "the files are on trial");
@@ -312,7 +312,7 @@ impl Follower {
             if within.is_some() {
                 // It never was on trial: the next attempt must not take it for an unconfirmed edit.
                 self.last_trial = None;
-                trial::settled(&context.config);
+                trial::close(&context.config);
             }
             return Err(error);
         }
@@ -323,6 +323,17 @@ impl Follower {
             policy.sources(),
             &drift.changes,
         );
+        self.report_node_changes(want, drift);
+        self.files_changed = false;
+        if within.is_none() {
+            History::of(path).record(&policy.by);
+            clean_up(maps);
+        }
+        Ok(within.is_some())
+    }
+
+    /// Reports why the policy was replaced, besides changes of the list and of settings.
+    fn report_node_changes(&self, want: &Want, drift: &Drift) {
         // The first comparison cannot know whether addresses changed.
         let is_first = self.known.node.is_none() && drift.reasons.contains(&ADDRESSES);
         if let Some(reasons) = drift.other_reasons(is_first) {
@@ -331,12 +342,6 @@ impl Follower {
                 "note: {reasons}: in force: {entries} in the list"
             ));
         }
-        self.files_changed = false;
-        if within.is_none() {
-            History::of(path).record(&policy.by);
-            clean_up(maps);
-        }
-        Ok(within.is_some())
     }
 
     /// Reports a policy that another command put in force, and that is the one of the files.
@@ -369,5 +374,18 @@ impl Follower {
             messages::of_others(by, seen, &messages::PolicySnapshot { list, settings });
         }
         eprint("note: a change is on trial: it waits for `apifence confirm`");
+    }
+}
+
+/// The author of the policy that removes `drift`.
+fn author(context: &Context, maps: &Maps, have: &InForce, drift: &Drift) -> Author {
+    if drift.is_other_list {
+        Author::of_edit(&context.global.ranges_file)
+    } else if drift.reasons.contains(&SETTINGS) {
+        Author::of_edit(Path::new(&context.file.path))
+    } else {
+        // The node changed: the policy is still that of its author.
+        let by = maps.author(have.slot).ok().flatten();
+        by.unwrap_or_else(Author::of_this_process)
     }
 }

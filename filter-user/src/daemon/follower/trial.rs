@@ -15,39 +15,35 @@ use crate::{
     ui::{error::UserError, output::eprint},
 };
 
-/// How an edit comes into force.
-pub(crate) enum Way {
-    /// Permanently.
-    Apply,
-    /// For this time, unless it is confirmed.
-    Trial(Duration),
-}
-
-/// How an edit with this `mark` and `impact` comes into force.
+/// How long an edit with this `mark` and `impact` is on trial; `None` to apply it permanently.
 ///
 /// # Errors
 /// If it is refused.
-pub(crate) fn way(config: &Config, impact: &Impact, mark: &PolicyMark) -> Result<Way> {
+pub(crate) fn trial_time(
+    config: &Config,
+    impact: &Impact,
+    mark: &PolicyMark,
+) -> Result<Option<Duration>> {
     let Some(reason) = impact.lockout() else {
-        return Ok(Way::Apply);
+        return Ok(None);
     };
     if TrialStore::new(&config.state_dir).is_confirmed(mark) {
         eprint(format_args!(
             "warning: {reason}; it was confirmed before, so it is in force for good"
         ));
-        return Ok(Way::Apply);
+        return Ok(None);
     }
     match *config.on_cut {
         OnCut::Apply => {
             eprint(format_args!("warning: {reason}"));
-            Ok(Way::Apply)
+            Ok(None)
         }
         OnCut::Trial => {
             eprint(format_args!(
                 "warning: {reason}: the edit is on trial for {}; `apifence confirm` keeps it, or else it takes itself back",
                 *config.on_cut_within
             ));
-            Ok(Way::Trial(config.on_cut_within.0))
+            Ok(Some(config.on_cut_within.0))
         }
         OnCut::Refuse => Err(UserError::failed(
             format!("follow files: {reason}"),
@@ -73,7 +69,7 @@ pub(crate) fn is_edited_again(
 }
 
 /// Records that an edit is on trial. A restart does not apply it before it is confirmed.
-pub(crate) fn begun(config: &Config, mark: &PolicyMark) {
+pub(crate) fn record(config: &Config, mark: &PolicyMark) {
     if let Err(error) = TrialStore::new(&config.state_dir).begin(mark) {
         eprint(format_args!(
             "warning: {error:#}: after a reboot the edit would be in force for good"
@@ -82,7 +78,7 @@ pub(crate) fn begun(config: &Config, mark: &PolicyMark) {
 }
 
 /// Records that the files are in force permanently; the last trial was of another edit.
-pub(crate) fn settled(config: &Config) {
+pub(crate) fn close(config: &Config) {
     if let Err(error) = TrialStore::new(&config.state_dir).close() {
         eprint(format_args!("warning: {error:#}"));
     }

@@ -2,6 +2,7 @@
 //! hook.
 
 mod packet;
+mod registers;
 mod rules;
 mod sets;
 mod xtables;

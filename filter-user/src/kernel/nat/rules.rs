@@ -4,15 +4,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
+    ops::ControlFlow,
 };
 
 use super::{
     packet::{Byte, Fit, Ingress, Packet, between, equal, opposite},
+    registers::{Registers, word_at},
     sets::{Sets, value, verdict},
     xtables,
 };
-use crate::kernel::net::nfnetlink::{attribute, attributes, dump, number, text};
+use crate::kernel::net::nfnetlink::{attribute, attributes, dump, text};
 
 /// A port whose packets are rewritten to another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +122,7 @@ enum Fate {
 /// The effect of a rule.
 enum Action {
     Divert,
-    Accept,
+    Stop,
     Return,
     Jump(String),
     Goto(String),
@@ -138,8 +140,8 @@ impl Chains<'_> {
     /// The fate of the packet; `tests_port` tells whether a rule on its way tested the port.
     fn walk(&self, place: &ChainKey, packet: &Packet<'_>, tests_port: bool, depth: u8) -> Fate {
         /// The kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
-        const DEEPEST: u8 = 16;
-        if depth > DEEPEST {
+        const MAX_DEPTH: u8 = 16;
+        if depth > MAX_DEPTH {
             return Fate::Continue;
         }
         for rule in self.rules.get(place).into_iter().flatten() {
@@ -154,7 +156,7 @@ impl Chains<'_> {
             for action in effect.actions {
                 let (fate, goes) = match action {
                     Action::Divert if effect.tests_port => return Fate::Diverted,
-                    Action::Divert | Action::Accept => (Fate::Final, false),
+                    Action::Divert | Action::Stop => (Fate::Final, false),
                     Action::Return => (Fate::Continue, true),
                     Action::Jump(name) => (chain(name), false),
                     Action::Goto(name) => (chain(name), true),
@@ -187,69 +189,23 @@ impl Chains<'_> {
         for (_, expression) in attributes(rule) {
             let name = text(attribute(expression, &[NAME])?);
             let data = attribute(expression, &[DATA]).unwrap_or_default();
-            let word = |kind| attribute(data, &[kind]).and_then(number);
-            let bytes = |kind| attribute(data, &[kind, 1]).unwrap_or_default();
             match &*name {
-                // Register, base, offset, length.
-                "payload" => {
-                    let [Some(to), Some(base), Some(offset), Some(len)] = [1, 2, 3, 4].map(word)
-                    else {
-                        continue;
-                    };
-                    registers.set(to, &packet.payload(base, offset as usize, len as usize));
+                "payload" | "meta" | "ct" | "fib" | "numgen" | "hash" | "bitwise" => {
+                    registers.load(&name, data, packet)?;
                 }
-                "meta" => {
-                    if let (Some(to), Some(key)) = (word(1), word(2)) {
-                        registers.set(to, &packet.meta(key));
-                    }
-                }
-                "ct" => {
-                    if let (Some(to), Some(key)) = (word(1), word(2)) {
-                        registers.set(to, &Packet::tracked(key));
-                    }
-                }
-                "fib" => registers.set(word(1)?, &fib(word(2)?, word(3)?)),
-                // Random, or different from client to client.
-                "numgen" => registers.set(word(1)?, &[Byte::Any; 4]),
-                "hash" => registers.set(word(2)?, &[Byte::Any; 4]),
-                "bitwise" => registers.mask(data),
-                "cmp" => {
-                    let wanted = bytes(3);
-                    let key = registers.get(word(1)?, wanted.len());
-                    effect.compare(&key, word(2)?, wanted, wanted)?;
-                }
-                "range" => {
-                    let (from, to) = (bytes(3), bytes(4));
-                    let key = registers.get(word(1)?, from.len());
-                    effect.compare(&key, word(2)?, from, to)?;
+                "cmp" | "range" | "match" | "limit" | "quota" | "connlimit" => {
+                    effect.test(&name, data, packet, &registers)?;
                 }
                 "lookup" => {
-                    let set = text(attribute(data, &[1])?);
-                    let key = registers.get(word(2)?, 64);
-                    let found = self.sets.find((place.0, &place.1, &set), &key);
-                    let fit = found.iter().map(|(fit, _)| *fit).max().unwrap_or(Fit::No);
-                    // `NFT_LOOKUP_F_INV`.
-                    if word(5).is_some_and(|flags| flags & 1 != 0) {
-                        effect.needs(opposite(&key[..4], fit))?;
-                        continue;
-                    }
-                    effect.needs(fit)?;
-                    effect.tests_port |= registers.has_port(word(2)?);
-                    match word(3) {
-                        None => {}
-                        Some(0) => {
-                            let verdicts = found.iter().filter_map(|(_, data)| verdict(data));
-                            effect.actions.extend(verdicts.filter_map(action));
-                            return Some(effect);
-                        }
-                        Some(to) => match &found[..] {
-                            [(Fit::Yes, data)] => registers.set_known(to, value(data)?),
-                            _ => registers.set(to, &[Byte::Any; 32]),
-                        },
+                    if self
+                        .look_up(place, data, &mut effect, &mut registers)?
+                        .is_break()
+                    {
+                        return Some(effect);
                     }
                 }
                 "immediate" => {
-                    let to = word(1)?;
+                    let to = word_at(data, 1)?;
                     let data = attribute(data, &[2])?;
                     if to != 0 {
                         registers.set_known(to, value(data)?);
@@ -258,41 +214,90 @@ impl Chains<'_> {
                         return Some(effect);
                     }
                 }
-                "match" => {
-                    let (fit, has_port) = xtables::fits(data, packet)?;
-                    effect.needs(fit)?;
-                    effect.tests_port |= has_port;
-                }
-                "limit" | "quota" | "connlimit" => effect.needs(Fit::Maybe)?,
-                // `NFT_NAT_DNAT`; registers of address and port.
-                "nat" if word(1) == Some(1) => {
-                    let family = word(2).and_then(|family| u8::try_from(family).ok());
-                    if family.is_some_and(|family| family != packet.family()) {
-                        return None;
-                    }
-                    let address = word(3).map(|from| registers.address(from, packet));
-                    let port = word(5).map(|from| registers.port(from));
-                    effect.actions.push(self.rewrite(packet, address, port));
-                    return Some(effect);
-                }
-                "redir" => {
-                    let port = word(1).map(|from| registers.port(from));
-                    effect.actions.push(self.rewrite(packet, None, port));
-                    return Some(effect);
-                }
-                "target" => {
-                    if let Some((address, port)) = xtables::rewritten(data, packet.family()) {
-                        let action = self.rewrite(packet, address.map(Some), port.map(Some));
+                "nat" | "redir" | "target" => {
+                    let action = match &*name {
+                        "nat" => self.nat(data, packet, &registers)?,
+                        "redir" => Some(self.redirect(data, packet, &registers)),
+                        _ => self.target(data, packet),
+                    };
+                    if let Some(action) = action {
                         effect.actions.push(action);
                         return Some(effect);
                     }
                 }
-                "counter" | "log" | "notrack" | "masq" | "nat" | "objref" | "dynset" | "last"
-                | "dup" => {}
+                "counter" | "log" | "notrack" | "masq" | "objref" | "dynset" | "last" | "dup" => {}
                 _ => registers = Registers::default(),
             }
         }
         Some(effect)
+    }
+
+    /// A lookup in a set or a map. Breaks after a verdict map; `None` if the rule does not match.
+    fn look_up(
+        &self,
+        place: &ChainKey,
+        data: &[u8],
+        effect: &mut RuleEffect,
+        registers: &mut Registers,
+    ) -> Option<ControlFlow<()>> {
+        let word = |kind| word_at(data, kind);
+        let set = text(attribute(data, &[1])?);
+        let key = registers.get(word(2)?, 64);
+        let found = self.sets.find((place.0, &place.1, &set), &key);
+        let fit = found.iter().map(|(fit, _)| *fit).max().unwrap_or(Fit::No);
+        // `NFT_LOOKUP_F_INV`.
+        if word(5).is_some_and(|flags| flags & 1 != 0) {
+            effect.needs(opposite(&key[..4], fit))?;
+            return Some(ControlFlow::Continue(()));
+        }
+        effect.needs(fit)?;
+        effect.tests_port |= registers.has_port(word(2)?);
+        match word(3) {
+            None => {}
+            Some(0) => {
+                let verdicts = found.iter().filter_map(|(_, data)| verdict(data));
+                effect.actions.extend(verdicts.filter_map(action));
+                return Some(ControlFlow::Break(()));
+            }
+            Some(to) => match &found[..] {
+                [(Fit::Yes, data)] => registers.set_known(to, value(data)?),
+                _ => registers.set(to, &[Byte::Any; 32]),
+            },
+        }
+        Some(ControlFlow::Continue(()))
+    }
+
+    /// The action of `nat`: inner `None` if it rewrites sources, outer `None` if the rule is for
+    /// the other family.
+    fn nat(
+        &self,
+        data: &[u8],
+        packet: &Packet<'_>,
+        registers: &Registers,
+    ) -> Option<Option<Action>> {
+        let word = |kind| word_at(data, kind);
+        // `NFT_NAT_DNAT`; registers of address and port.
+        if word(1) != Some(1) {
+            return Some(None);
+        }
+        let family = word(2).and_then(|family| u8::try_from(family).ok());
+        if family.is_some_and(|family| family != packet.family()) {
+            return None;
+        }
+        let address = word(3).map(|from| registers.address(from, packet));
+        let port = word(5).map(|from| registers.port(from));
+        Some(Some(self.rewrite(packet, address, port)))
+    }
+
+    fn redirect(&self, data: &[u8], packet: &Packet<'_>, registers: &Registers) -> Action {
+        let port = word_at(data, 1).map(|from| registers.port(from));
+        self.rewrite(packet, None, port)
+    }
+
+    /// The action of a target of iptables; `None` if it rewrites no destination.
+    fn target(&self, data: &[u8], packet: &Packet<'_>) -> Option<Action> {
+        let (address, port) = xtables::rewritten(data, packet.family())?;
+        Some(self.rewrite(packet, address.map(Some), port.map(Some)))
     }
 
     /// The destination after rewriting: outer `None` if it stays or is this node, inner `None` if
@@ -311,7 +316,7 @@ impl Chains<'_> {
         let port = port.unwrap_or(Some(packet.port));
         let is_server = port.is_some_and(|port| ports.contains(&port) && (is_own || port != HTTPS));
         if is_server {
-            Action::Accept
+            Action::Stop
         } else {
             Action::Divert
         }
@@ -325,26 +330,44 @@ fn action((code, chain): (i32, Option<String>)) -> Option<Action> {
         (-3, Some(chain)) => Action::Jump(chain),
         (-4, Some(chain)) => Action::Goto(chain),
         (-5, _) => Action::Return,
-        (0 | 1, _) => Action::Accept,
+        (0 | 1, _) => Action::Stop,
         _ => return None,
     })
 }
 
-/// The routing result for the packet, by `NFT_FIB_RESULT_*` and `NFTA_FIB_F_*`.
-fn fib(result: u32, flags: u32) -> [Byte; 4] {
-    const ADDRESS_TYPE: u32 = 3;
-    const DESTINATION: u32 = 2;
-    const IS_THERE: u32 = 32;
-    /// `RTN_LOCAL`.
-    const LOCAL: u32 = 2;
-    if result == ADDRESS_TYPE && flags & DESTINATION != 0 && flags & IS_THERE == 0 {
-        LOCAL.to_ne_bytes().map(Byte::Known)
-    } else {
-        [Byte::Unknown; 4]
-    }
-}
-
 impl RuleEffect {
+    /// Adds the condition of an expression; `None` if it does not hold.
+    fn test(
+        &mut self,
+        name: &str,
+        data: &[u8],
+        packet: &Packet<'_>,
+        registers: &Registers,
+    ) -> Option<()> {
+        let word = |kind| word_at(data, kind);
+        let bytes = |kind| attribute(data, &[kind, 1]).unwrap_or_default();
+        match name {
+            "cmp" => {
+                let wanted = bytes(3);
+                let key = registers.get(word(1)?, wanted.len());
+                self.compare(&key, word(2)?, wanted, wanted)
+            }
+            "range" => {
+                let (from, to) = (bytes(3), bytes(4));
+                let key = registers.get(word(1)?, from.len());
+                self.compare(&key, word(2)?, from, to)
+            }
+            "match" => {
+                let (fit, has_port) = xtables::fits(data, packet)?;
+                self.needs(fit)?;
+                self.tests_port |= has_port;
+                Some(())
+            }
+            // A limit, which holds for some packets.
+            _ => self.needs(Fit::Maybe),
+        }
+    }
+
     /// Adds a condition; `None` if it does not hold.
     fn needs(&mut self, fit: Fit) -> Option<()> {
         self.fit = self.fit.min(fit);
@@ -367,98 +390,5 @@ impl RuleEffect {
         self.needs(if excluded { Fit::No } else { fit })?;
         self.tests_port |= operator != 1 && key.iter().any(|byte| matches!(byte, Byte::Port(_)));
         Some(())
-    }
-}
-
-/// The registers of `nf_tables`: 20 words, the first four of which hold the verdict.
-struct Registers(Vec<Byte>);
-
-impl Default for Registers {
-    fn default() -> Self {
-        Self(vec![Byte::Unknown; 80])
-    }
-}
-
-impl Registers {
-    /// First byte of a register: four long ones from number 1, and short ones, which are parts of
-    /// them, from number 8 (`nft_parse_register`).
-    fn offset(register: u32) -> usize {
-        match register {
-            0..=4 => register as usize * 16,
-            _ => register.saturating_sub(4) as usize * 4,
-        }
-    }
-
-    fn get(&self, from: u32, len: usize) -> Vec<Byte> {
-        let place = Self::offset(from);
-        let bytes = self.0.get(place..).unwrap_or_default();
-        let mut found = bytes[..len.min(bytes.len())].to_vec();
-        found.resize(len, Byte::Unknown);
-        found
-    }
-
-    /// Fills the last word with zeros, as the kernel does.
-    fn set(&mut self, to: u32, bytes: &[Byte]) {
-        let place = Self::offset(to);
-        for (at, register) in self.0.iter_mut().skip(place).enumerate() {
-            match bytes.get(at) {
-                Some(byte) => *register = *byte,
-                None if at < bytes.len().next_multiple_of(4) => *register = Byte::Known(0),
-                None => break,
-            }
-        }
-    }
-
-    fn set_known(&mut self, to: u32, bytes: &[u8]) {
-        let bytes: Vec<Byte> = bytes.iter().map(|byte| Byte::Known(*byte)).collect();
-        self.set(to, &bytes);
-    }
-
-    /// `NFTA_BITWISE_*`: source, destination, length, mask, xor; without them it is a shift.
-    fn mask(&mut self, data: &[u8]) {
-        let word = |kind| attribute(data, &[kind]).and_then(number);
-        let bytes = |kind| attribute(data, &[kind, 1]);
-        let (Some(from), Some(to), Some(len)) = (word(1), word(2), word(3)) else {
-            return;
-        };
-        let (Some(mask), Some(other)) = (bytes(4), bytes(5)) else {
-            self.set(to, &vec![Byte::Unknown; len as usize]);
-            return;
-        };
-        let masked = self.get(from, (len as usize).min(64)).into_iter();
-        let masked = masked
-            .zip(mask.iter().zip(other))
-            .map(|(byte, (mask, other))| match (byte, mask) {
-                (Byte::Any | Byte::Client, 0) => Byte::Known(*other),
-                _ => byte.map(|value| value & mask ^ other),
-            });
-        let masked: Vec<Byte> = masked.collect();
-        self.set(to, &masked);
-    }
-
-    /// Whether a key that starts at register `from` contains the port.
-    fn has_port(&self, from: u32) -> bool {
-        self.get(from, 64)
-            .iter()
-            .any(|byte| matches!(byte, Byte::Port(_)))
-    }
-
-    fn known<const N: usize>(&self, from: u32) -> Option<[u8; N]> {
-        let bytes = self.get(from, N).into_iter().map(|byte| match byte {
-            Byte::Known(value) | Byte::Port(value) => Some(value),
-            _ => None,
-        });
-        bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
-    }
-
-    fn address(&self, from: u32, packet: &Packet<'_>) -> Option<IpAddr> {
-        match packet.target {
-            IpAddr::V4(_) => Some(Ipv4Addr::from(self.known::<4>(from)?).into()),
-            IpAddr::V6(_) => Some(Ipv6Addr::from(self.known::<16>(from)?).into()),
-        }
-    }
-
-    fn port(&self, from: u32) -> Option<u16> {
-        Some(u16::from_be_bytes(self.known::<2>(from)?))
     }
 }
