@@ -218,7 +218,7 @@ mod tests {
     };
 
     use anyhow::{Context as _, Result, ensure};
-    use tokio::task::spawn_blocking;
+    use tokio::task::{JoinHandle, spawn_blocking};
 
     use super::*;
 
@@ -236,21 +236,43 @@ mod tests {
         client.await?
     }
 
+    /// A running exporter.
+    struct Served {
+        address: SocketAddr,
+        health: watch::Sender<Health>,
+        /// Ends it when dropped.
+        stop: oneshot::Sender<()>,
+        serving: JoinHandle<()>,
+    }
+
+    impl Served {
+        async fn start() -> Result<Self> {
+            let (health, watched) = watch::channel(Health::default());
+            // Nothing is pinned there, so the test needs no root.
+            let exporter = Exporter::new(
+                Pins::new(PathBuf::from("/nowhere")),
+                watched,
+                Arc::default(),
+            )?;
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let address = listener.local_addr()?;
+            let (stop, stopped) = oneshot::channel::<()>();
+            let serving = tokio::spawn(serve(listener, exporter, async {
+                let _ = stopped.await;
+            }));
+            Ok(Self {
+                address,
+                health,
+                stop,
+                serving,
+            })
+        }
+    }
+
     #[tokio::test]
     async fn readiness_follows_the_state_of_the_process() -> Result<()> {
-        let (health, watched) = watch::channel(Health::default());
-        // Nothing is pinned there, so the test needs no root.
-        let exporter = Exporter::new(
-            Pins::new(PathBuf::from("/nowhere")),
-            watched,
-            Arc::default(),
-        )?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let (leave, left) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listener, exporter, async {
-            let _ = left.await;
-        }));
+        let served = Served::start().await?;
+        let (address, health) = (served.address, &served.health);
         let expect = async |status: u16, words: &str, metrics: [&str; 4]| {
             let (have, body) = get(address, "/readyz").await?;
             ensure!(have == status && body.contains(words), "{have}: {body}");
@@ -303,14 +325,17 @@ mod tests {
             "apifence_enforcing 0",
             no_drift,
         ];
-        expect(503, "`eth7` is not guarded", unguarded).await?;
+        expect(503, "`eth7` is not guarded", unguarded).await
+    }
 
-        // It ends on shutdown even if a client is connected.
-        let mut idle = TcpStream::connect(address)?;
-        drop(leave);
-        serving.await?;
+    #[tokio::test]
+    async fn it_ends_on_shutdown_even_if_a_client_is_connected() -> Result<()> {
+        let served = Served::start().await?;
+        let mut idle = TcpStream::connect(served.address)?;
+        drop(served.stop);
+        served.serving.await?;
         ensure!(idle.read(&mut [0]).unwrap_or(0) == 0);
-        ensure!(TcpStream::connect(address).is_err());
+        ensure!(TcpStream::connect(served.address).is_err());
         Ok(())
     }
 }

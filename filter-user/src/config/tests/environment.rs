@@ -55,6 +55,52 @@ fn a_variable_is_named_as_the_flag_or_as_the_key() {
     assert!(config.has_unreadable(&["ports"]));
 }
 
+/// Variables with an invalid value, a part of the cause, and of the hint.
+const INVALID: [(&str, &str, &str, &str); 7] = [
+    (
+        "APIFENCE_PORTS",
+        "https",
+        "invalid value `https`: invalid digit",
+        "--port",
+    ),
+    (
+        "APIFENCE_PORT",
+        "443,70000",
+        "invalid value `70000`: 70000 is not in",
+        "--port",
+    ),
+    (
+        "APIFENCE_MODE",
+        "monitr",
+        "invalid value `monitr`",
+        "one of `enforce`, `monitor`",
+    ),
+    (
+        "APIFENCE_VERBOSE",
+        "maybe",
+        "invalid value `maybe`: ",
+        "--verbose",
+    ),
+    (
+        "APIFENCE_MAX_RANGES",
+        "0",
+        "invalid value `0`: 0 is not in",
+        "--max-ranges",
+    ),
+    (
+        "APIFENCE_METRICS_LISTEN",
+        "9464",
+        "invalid value `9464`: an address",
+        "--metrics",
+    ),
+    (
+        "APIFENCE_CLUSTER_CIDRS",
+        "10.1.2.3/8",
+        "has bits set after the first 8",
+        "`10.0.0.0/8`",
+    ),
+];
+
 #[test]
 fn an_empty_variable_is_not_given_and_a_bad_one_is_named() {
     for row in Config::default().rows() {
@@ -65,50 +111,7 @@ fn an_empty_variable_is_not_given_and_a_bad_one_is_named() {
             assert_eq!(row_of(&config, row.key).1, "default");
         }
     }
-    for (variable, value, cause, hint) in [
-        (
-            "APIFENCE_PORTS",
-            "https",
-            "invalid value `https`: invalid digit",
-            "--port",
-        ),
-        (
-            "APIFENCE_PORT",
-            "443,70000",
-            "invalid value `70000`: 70000 is not in",
-            "--port",
-        ),
-        (
-            "APIFENCE_MODE",
-            "monitr",
-            "invalid value `monitr`",
-            "one of `enforce`, `monitor`",
-        ),
-        (
-            "APIFENCE_VERBOSE",
-            "maybe",
-            "invalid value `maybe`: ",
-            "--verbose",
-        ),
-        (
-            "APIFENCE_MAX_RANGES",
-            "0",
-            "invalid value `0`: 0 is not in",
-            "--max-ranges",
-        ),
-        (
-            "APIFENCE_METRICS_LISTEN",
-            "9464",
-            "invalid value `9464`: an address",
-            "--metrics",
-        ),
-        (
-            "APIFENCE_CLUSTER_CIDRS",
-            "10.1.2.3/8",
-            "has bits set after the first 8",
-            "`10.0.0.0/8`",
-        ),
-    ] {
+    for (variable, value, cause, hint) in INVALID {
         let (config, errors) = with_variables(&[(variable, value)]);
         let [(have, have_hint)] = &errors[..] else {
             panic!("{variable}: {errors:?}");

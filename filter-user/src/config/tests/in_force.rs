@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::*;
-use crate::config::{PolicyMode, Settings};
+use crate::config::{PolicyMode, SettingChange, Settings};
 
 /// The differences between settings, as text.
 fn changes(want: &Settings, have: &Settings) -> Vec<String> {
@@ -76,6 +76,15 @@ fn an_unset_key_keeps_its_active_value() {
     );
 }
 
+/// The effects of `change` that need `--force`.
+fn risks(have: &Settings, change: &dyn Fn(&mut Settings)) -> Vec<String> {
+    let mut want = have.clone();
+    change(&mut want);
+    let changes = want.changes_from(have);
+    assert!(!changes.is_empty());
+    changes.iter().filter_map(SettingChange::risk).collect()
+}
+
 #[test]
 fn a_setting_that_opens_or_blocks_needs_force() {
     let (_, config) = read(
@@ -83,14 +92,6 @@ fn a_setting_that_opens_or_blocks_needs_force() {
          outbound_ips = ['198.51.100.1']\ndestinations = ['192.0.2.0/24']\n",
     );
     let have = config.settings();
-    let dangers = |have: &Settings, change: &dyn Fn(&mut Settings)| {
-        let mut want = have.clone();
-        change(&mut want);
-        let changes = want.changes_from(have);
-        assert!(!changes.is_empty());
-        let dangers = changes.iter().filter_map(|change| change.risk());
-        dangers.collect::<Vec<_>>()
-    };
     let range = |text: &str| -> IpNet { text.parse().expect("a range") };
     type Case<'a> = (&'a dyn Fn(&mut Settings), &'a [&'a str]);
     let cases: [Case<'_>; _] = [
@@ -128,18 +129,18 @@ fn a_setting_that_opens_or_blocks_needs_force() {
         (&|want| want.max_ranges = 1, &[]),
     ];
     for (change, want) in cases {
-        assert_eq!(dangers(&have, change), want);
+        assert_eq!(risks(&have, change), want);
         // No packet is dropped in monitor mode; the effect comes with the mode.
         let mut monitored = have.clone();
         monitored.mode = PolicyMode::Monitor;
         if !want.is_empty() {
-            assert_eq!(dangers(&monitored, change), want);
+            assert_eq!(risks(&monitored, change), want);
         }
     }
     let mut anywhere = have.clone();
     anywhere.destinations = Vec::new();
     assert_eq!(
-        dangers(&anywhere, &|want| want.destinations =
+        risks(&anywhere, &|want| want.destinations =
             vec![range("192.0.2.1/32")]),
         ["opens every other address to everyone"]
     );

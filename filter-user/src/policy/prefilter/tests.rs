@@ -175,6 +175,36 @@ fn long_lists_are_exact() {
     }
 }
 
+/// The first and last addresses of the prefixes of each family, sorted by the first one; each with
+/// the highest last address so far.
+fn covered(prefixes: &Prefixes) -> [Vec<(u128, u128)>; 2] {
+    let mut covered = [Vec::new(), Vec::new()];
+    for prefix in prefixes.iter() {
+        let (family, first, last) = match prefix.range {
+            IpNet::V4(range) => (
+                0,
+                u32::from(range.network()).into(),
+                u32::from(range.broadcast()).into(),
+            ),
+            IpNet::V6(range) => (
+                1,
+                u128::from(range.network()),
+                u128::from(range.broadcast()),
+            ),
+        };
+        covered[family].push((first, last));
+    }
+    for family in &mut covered {
+        family.sort_unstable();
+        let mut highest = 0;
+        for (_, last) in family {
+            highest = highest.max(*last);
+            *last = highest;
+        }
+    }
+    covered
+}
+
 /// A long list whose IPv4 ranges are at least that long.
 fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
     let mut rng = Rng(5);
@@ -211,31 +241,7 @@ fn long_list_is_exact(shortest: u64, hashed: [bool; 2]) {
             .map(|roots| roots.hashed_bits > 0),
         hashed
     );
-    // Sorted by first address, each with the highest last address so far.
-    let mut covered = [Vec::new(), Vec::new()];
-    for prefix in prefixes.iter() {
-        let (family, first, last) = match prefix.range {
-            IpNet::V4(range) => (
-                0,
-                u32::from(range.network()).into(),
-                u32::from(range.broadcast()).into(),
-            ),
-            IpNet::V6(range) => (
-                1,
-                u128::from(range.network()),
-                u128::from(range.broadcast()),
-            ),
-        };
-        covered[family].push((first, last));
-    }
-    for covered in &mut covered {
-        covered.sort_unstable();
-        let mut highest = 0;
-        for (_, last) in covered {
-            highest = highest.max(*last);
-            *last = highest;
-        }
-    }
+    let covered = covered(&prefixes);
     for address in probe_addresses(&prefixes, &mut rng) {
         let (family, bits) = match address {
             IpAddr::V4(address) => (0, u32::from(address).into()),

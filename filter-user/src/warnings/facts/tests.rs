@@ -153,10 +153,10 @@ fn devices_for_traffic_of_the_node_alone_cause_no_warning() {
 }
 
 /// Known overlays share one warning. A device with another name or kind is a tunnel.
-#[test]
-fn known_overlays_are_distinguished_from_other_tunnels() {
+/// Devices of cluster networks.
+fn overlays() -> [(&'static str, InfoKind); 14] {
     let ovs = || InfoKind::Other("openvswitch".to_owned());
-    let known = [
+    [
         ("flannel.1", InfoKind::Vxlan),
         ("flannel.4096", InfoKind::Vxlan),
         ("flannel-v6.1", InfoKind::Vxlan),
@@ -171,7 +171,22 @@ fn known_overlays_are_distinguished_from_other_tunnels() {
         ("ovn-k8s-mp0", ovs()),
         ("antrea-gw0", ovs()),
         ("vxlan-6784", InfoKind::Vxlan),
-    ];
+    ]
+}
+
+fn with_devices(devices: &[(&str, InfoKind)]) -> Facts {
+    Facts {
+        interfaces: devices
+            .iter()
+            .zip(10..)
+            .map(|((name, kind), ifindex)| on(name, ifindex, kind.clone(), None))
+            .collect(),
+        ..Facts::default()
+    }
+}
+
+#[test]
+fn known_overlays_are_distinguished_from_other_tunnels() {
     let holes = [
         ("vx0", InfoKind::Vxlan),
         ("flannel.", InfoKind::Vxlan),
@@ -184,16 +199,8 @@ fn known_overlays_are_distinguished_from_other_tunnels() {
         ("wg0", InfoKind::Wireguard),
         ("antrea-gw0", InfoKind::Vxlan),
     ];
-    let facts = |devices: &[(&str, InfoKind)]| Facts {
-        interfaces: devices
-            .iter()
-            .zip(10..)
-            .map(|((name, kind), ifindex)| on(name, ifindex, kind.clone(), None))
-            .collect(),
-        ..Facts::default()
-    };
-    for device in known.iter().cloned() {
-        let warned = facts(std::slice::from_ref(&device)).warnings(&[].into());
+    for device in overlays() {
+        let warned = with_devices(std::slice::from_ref(&device)).warnings(&[].into());
         let [warning] = &warned[..] else {
             panic!("{device:?}: {warned:?}");
         };
@@ -202,14 +209,17 @@ fn known_overlays_are_distinguished_from_other_tunnels() {
         assert!(warning.to_string().starts_with("info: "), "{warning}");
     }
     for device in holes {
-        let warned = facts(std::slice::from_ref(&device)).warnings(&[].into());
+        let warned = with_devices(std::slice::from_ref(&device)).warnings(&[].into());
         let [warning] = &warned[..] else {
             panic!("{device:?}: {warned:?}");
         };
         assert_eq!(warning.code, Code::Tunnel, "{device:?}");
     }
-    // One warning has all of them as objects.
-    let all = facts(&known);
+}
+
+#[test]
+fn overlays_are_warned_of_together() {
+    let all = with_devices(&overlays());
     let warned = all.warnings(&[].into());
     let [warning] = &warned[..] else {
         panic!("{warned:?}");
@@ -219,7 +229,7 @@ fn known_overlays_are_distinguished_from_other_tunnels() {
     let guarded = (11..24).collect();
     let warned = all.warnings(&guarded);
     assert_eq!(warned[0].interface.as_deref(), Some("flannel.1"));
-    let mut down = facts(&known[..1]);
+    let mut down = with_devices(&overlays()[..1]);
     down.interfaces[0].up = false;
     assert_eq!(down.warnings(&[].into()), []);
 }
