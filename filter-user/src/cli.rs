@@ -38,7 +38,7 @@ impl Cli {
     /// # Errors
     /// The message to print in place of a command: a usage error, or the text of `--help` or
     /// `--version`.
-    pub fn typed() -> Result<(Self, ArgMatches), clap::Error> {
+    pub fn from_command_line() -> Result<(Self, ArgMatches), clap::Error> {
         let matches = without_environment(Self::command())
             .try_get_matches()
             .map_err(|said| {
@@ -54,7 +54,7 @@ impl Cli {
     ///
     /// # Errors
     /// If they are not a command line of this version.
-    pub(crate) fn of_words<T: Into<OsString> + Clone>(
+    pub(crate) fn from_words<T: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = T>,
     ) -> Result<(Self, ArgMatches), clap::Error> {
         let matches = without_environment(Self::command()).try_get_matches_from(words)?;
@@ -365,13 +365,13 @@ pub(crate) struct EventArgs {
 }
 
 /// A prefix length like `24` or `/24`.
-fn parse_len<const MOST: u8>(text: &str) -> Result<u8, String> {
+fn parse_len<const MAX: u8>(text: &str) -> Result<u8, String> {
     text.strip_prefix('/')
         .unwrap_or(text)
         .parse()
         .ok()
-        .filter(|len| (1..=MOST).contains(len))
-        .ok_or_else(|| format!("a prefix length is a number from 1 to {MOST}"))
+        .filter(|len| (1..=MAX).contains(len))
+        .ok_or_else(|| format!("a prefix length is a number from 1 to {MAX}"))
 }
 
 /// How often something is shown again.

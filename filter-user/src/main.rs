@@ -12,7 +12,7 @@ use filter_user::{
 };
 
 fn main() -> ExitCode {
-    let done = match Cli::typed() {
+    let done = match Cli::from_command_line() {
         Ok((cli, matches)) => command::run(cli, &matches),
         Err(said) => usage(&said),
     };

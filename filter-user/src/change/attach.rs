@@ -21,7 +21,7 @@ use crate::{
     kernel::{
         bpf::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link},
         links::{
-            foreign::Foreign,
+            foreign::ForeignProgram,
             protected::follow_moved,
             strays::{strays, strays_at_rest},
         },
@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context, args: &PolicyArgs, change: &ChangeArgs) -> 
     let Some(attached) = guard(context, typed, change)? else {
         return Ok(0);
     };
-    let warnings = node::of_node(context)?;
+    let warnings = node::node_warnings(context)?;
     for warning in warnings.iter().filter(|warning| !warning.acknowledged) {
         eprint(warning);
     }
@@ -232,7 +232,7 @@ pub(crate) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
             if let Some(stray) = strays(pins, slice::from_ref(interface))?.first() {
                 return Err(stray.problem(&verb));
             }
-            let Foreign { what, hint } = Foreign::on(name, interface.ifindex, xdp);
+            let ForeignProgram { what, hint } = ForeignProgram::on(name, interface.ifindex, xdp);
             Err(UserError::failed(
                 format!("{verb}: it carries {what}"),
                 hint,
@@ -268,14 +268,14 @@ pub(crate) fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<
 /// leaves them without one.
 struct NewLinks<'a> {
     request: &'a AttachRequest<'a>,
-    is_kept: bool,
+    is_saved: bool,
 }
 
 impl<'a> NewLinks<'a> {
     const fn of(request: &'a AttachRequest<'a>) -> Self {
         Self {
             request,
-            is_kept: false,
+            is_saved: false,
         }
     }
 
@@ -299,14 +299,14 @@ impl<'a> NewLinks<'a> {
     }
 
     fn keep(mut self) {
-        self.is_kept = true;
+        self.is_saved = true;
     }
 }
 
 impl Drop for NewLinks<'_> {
     fn drop(&mut self) {
         let interfaces = self.request.interfaces.iter();
-        for interface in interfaces.filter(|found| !self.is_kept && found.xdp.is_none()) {
+        for interface in interfaces.filter(|found| !self.is_saved && found.xdp.is_none()) {
             // The failure that led here is the one to report; `detach` removes the rest.
             let _ = self
                 .request

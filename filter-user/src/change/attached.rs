@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Serialize)]
 pub(crate) struct Attached {
-    pub(crate) interfaces: Vec<Shown>,
+    pub(crate) interfaces: Vec<AttachedInterface>,
     #[serde(flatten)]
     pub(crate) proposal: Proposal,
     /// When the previous policy returns, unless `apifence confirm` comes first.
@@ -30,7 +30,7 @@ pub(crate) struct Attached {
 
 /// A guarded interface as it is shown.
 #[derive(Serialize)]
-pub(crate) struct Shown {
+pub(crate) struct AttachedInterface {
     interface: String,
     ifindex: u32,
     xdp_mode: Option<XdpAttachMode>,
@@ -42,8 +42,8 @@ pub(crate) fn report(
     interfaces: &[Interface],
     settings: &Settings,
     list: &List,
-) -> Result<Vec<Shown>> {
-    let shown = shown(interfaces)?;
+) -> Result<Vec<AttachedInterface>> {
+    let shown = read_interfaces(interfaces)?;
     for guarded in &shown {
         let drops = settings.mode == PolicyMode::Enforce && *list != List::Off;
         eprint(format_args!(
@@ -76,13 +76,13 @@ pub(crate) fn report(
 }
 
 /// The interfaces `chosen` in their present state.
-pub(crate) fn shown(chosen: &[Interface]) -> Result<Vec<Shown>> {
+pub(crate) fn read_interfaces(chosen: &[Interface]) -> Result<Vec<AttachedInterface>> {
     let now = rtnetlink::interfaces()?;
     let shown = chosen.iter().map(|chosen| {
         let found = now
             .iter()
             .find(|interface| interface.ifindex == chosen.ifindex);
-        Shown {
+        AttachedInterface {
             interface: chosen.name.clone(),
             ifindex: chosen.ifindex,
             xdp_mode: found

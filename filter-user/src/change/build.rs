@@ -32,11 +32,11 @@ pub(crate) fn typed_list(text: &str, force: bool) -> Result<List> {
             Vec::new(),
         ));
     }
-    parse_list(&with_me(text)?).map_err(refused)
+    parse_list(&replace_me(text)?).map_err(refused)
 }
 
 /// The typed list with `me` replaced by its address.
-pub(crate) fn with_me(text: &str) -> Result<String> {
+pub(crate) fn replace_me(text: &str) -> Result<String> {
     if !text.contains(ME) {
         return Ok(text.to_owned());
     }
@@ -173,7 +173,7 @@ pub(crate) fn report_unsaved<T>(kept: Result<T>) -> Option<T> {
 }
 
 /// Whether a boot may fall back to a policy made from this.
-pub(crate) fn is_kept(basis: Basis) -> bool {
+pub(crate) fn is_saved(basis: Basis) -> bool {
     matches!(basis, Basis::Files | Basis::LastInForce)
 }
 
@@ -198,11 +198,11 @@ pub(crate) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFi
 
 /// Saves the policy in force if its list is known and another policy is saved. This follows a
 /// confirmation, and a writer that died before it saved its policy.
-pub(crate) fn keep_in_force(context: &Context, maps: &Maps) {
+pub(crate) fn save_policy_in_force(context: &Context, maps: &Maps) {
     let read = || {
         let slot = maps.active_slot()?;
         let (record, settings) = (maps.record(slot)?, maps.settings(slot)?);
-        let file = is_kept(Basis::of(record.basis)).then(|| known_list(context, record.list));
+        let file = is_saved(Basis::of(record.basis)).then(|| known_list(context, record.list));
         anyhow::Ok(file.flatten().map(|file| (file, settings)))
     };
     let Ok(Some((file, settings))) = read() else {

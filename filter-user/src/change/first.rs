@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::{
     clock::Clocks,
-    cluster::{Cidr, Foreign, foreign, kubelet, own_subnets, peers, pod_cidrs},
+    cluster::{Cidr, ForeignListener, foreign, kubelet, own_subnets, peers, pod_cidrs},
     config::{DEFAULT_PORTS, PolicyMode, Settings},
     context::Context,
     kernel::{
@@ -26,7 +26,7 @@ use crate::{
 
 /// What this node shows about its cluster.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct ClusterFacts {
     /// The evidence for a kubelet, in words.
     kubelet: Option<String>,
     pods: Vec<Cidr>,
@@ -34,7 +34,7 @@ pub(crate) struct Found {
     peers: Vec<(IpAddr, &'static str)>,
 }
 
-impl Found {
+impl ClusterFacts {
     /// Collects the facts if there is a kubelet. `ports` are those of the API server.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl Obstacle {
 /// # Errors
 /// The danger.
 pub(crate) fn first_enforcement(
-    found: &Found,
+    found: &ClusterFacts,
     settings: &Settings,
     is_authorized: impl Fn(&IpNet) -> bool,
 ) -> Result<(), Obstacle> {
@@ -246,7 +246,7 @@ fn foreign_claims(
     });
     let chosen = !uses_default_ports(context, policy);
     let listened = foreign(new_ports, (ports, chosen), &listeners, &connections).into_iter();
-    let listened = listened.map(|Foreign { port, program, pid }| {
+    let listened = listened.map(|ForeignListener { port, program, pid }| {
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
         (port, words)
     });
@@ -321,7 +321,7 @@ pub(crate) fn obstacle(
     if elsewhere.is_some() || enforced.is_some() || store.has_enforced() {
         return Ok(elsewhere);
     }
-    let found = Found::gather(&policy.settings.ports)?;
+    let found = ClusterFacts::gather(&policy.settings.ports)?;
     let now = Clocks::now()?.wall;
     let is_authorized = |range: &IpNet| policy.sources().cover(range, now);
     Ok(first_enforcement(&found, &policy.settings, is_authorized).err())
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn cidrs_inside_another_are_left_out() {
-        let found = Found {
+        let found = ClusterFacts {
             kubelet: Some("it".to_owned()),
             pods: vec![Cidr {
                 range: cidr("10.0.0.0/8"),

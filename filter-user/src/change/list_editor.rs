@@ -13,7 +13,7 @@ use super::{
     proposal::{ListChange, Proposal, exit_status},
     recovery::{Waiting, recover},
     transaction::{Transaction, clean_up},
-    words::{Before, ReadList, difference_from, in_words, listed},
+    words::{PreviousList, ReadList, difference_from, in_words, listed},
 };
 use crate::{
     cli::ChangeArgs,
@@ -274,7 +274,7 @@ impl<'a> ListEditor<'a> {
         let _ = self.read();
         let previous = self.previous.take();
         let previous = previous.map(|previous| (previous.file == *file, previous.list));
-        let before = Before::find(path, previous, record.as_ref());
+        let before = PreviousList::find(path, previous, record.as_ref());
         let now = Timestamp::now();
         // Without an attached filter: the prefixes of the list alone.
         let compiled = match policy {

@@ -8,13 +8,13 @@ use filter_common::Mode;
 use jiff::Timestamp;
 
 use super::{
-    attached::{Attached, shown},
+    attached::{Attached, read_interfaces},
     build::{examine, policy},
     impact::assess,
     proposal::{ListChange, Proposal},
     recovery::recover,
     upgrade::other_settings,
-    words::{Before, ReadList, Words, difference_from, in_words, listed},
+    words::{PreviousList, ReadList, Words, difference_from, in_words, listed},
 };
 use crate::{
     cli::ChangeArgs,
@@ -95,7 +95,7 @@ impl<'a> Plan<'a> {
         let AttachRequest {
             context, change, ..
         } = *self.request;
-        let interfaces = shown(&self.request.interfaces)?;
+        let interfaces = read_interfaces(&self.request.interfaces)?;
         if self.request.typed.is_some() && !change.dry_run {
             // A change that the disk refuses is not reported as made.
             drop(Staged::write(&context.global.ranges_file, &self.file)?);
@@ -182,7 +182,8 @@ fn list_change<'a>(
     let now = Timestamp::now();
     let (known, was_off, mut difference) = match before {
         None => {
-            let known = Before::find(path, previous.filter(|_| request.typed.is_some()), None);
+            let known =
+                PreviousList::find(path, previous.filter(|_| request.typed.is_some()), None);
             let had = known.entries().to_vec();
             let difference = match request.typed {
                 Some(_) => difference_from(&had, policy.sources(), now),
@@ -204,7 +205,7 @@ fn list_change<'a>(
             let want = listed(policy.sources().iter(), now);
             let have = maps.sources(maps.active_slot()?, &Clocks::now()?)?;
             let difference = Difference::between(listed(have.iter(), now), want);
-            let known = Before::find(path, previous, Some(&record));
+            let known = PreviousList::find(path, previous, Some(&record));
             (known, record.mode == Mode::Off as u8, difference)
         }
     };

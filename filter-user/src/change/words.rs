@@ -36,7 +36,7 @@ impl ReadList {
 
 /// The list that was in force before a change, as the operator wrote it.
 #[derive(Default)]
-pub(crate) struct Before {
+pub(crate) struct PreviousList {
     list: Option<List>,
     /// Whether the ranges file has an edit that is not in force.
     edited: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Before {
     takes_edit: bool,
 }
 
-impl Before {
+impl PreviousList {
     /// The list in force by `record`: that of the ranges file at `path`, or the one in its
     /// history. `read` is the file's list, and whether it is the wanted one.
     pub(crate) fn find(
@@ -96,6 +96,23 @@ impl Before {
     pub(crate) fn entries(&self) -> &[Entry] {
         self.list.as_ref().map_or(&[], List::entries)
     }
+
+    /// The note about an edit of the ranges file that was not in force.
+    const fn edit_note(&self) -> Option<&'static str> {
+        match (self.edited, self.takes_edit, &self.list) {
+            (false, ..) => None,
+            // A first `attach` on trial was rolled back to no filter; no file ever held that.
+            (_, true, None) => {
+                Some("note: the ranges file was not in force; this brings it into force")
+            }
+            (_, true, Some(_)) => Some(
+                "note: the ranges file was edited before, and was not in force; this brings the edit into force",
+            ),
+            (_, false, _) => Some(
+                "warning: the ranges file was edited before, and was not in force; what this list keeps of the edit comes into force with it; the edit is number 1 in `apifence ranges history`",
+            ),
+        }
+    }
 }
 
 /// The user's ranges among `prefixes`, each with its effective expiry, wider ranges included. All
@@ -120,13 +137,13 @@ pub(crate) fn difference_from(before: &[Entry], sources: &Prefixes, now: Timesta
 }
 
 /// How many ranges or connections are listed one by one.
-pub(crate) const NAMED: usize = 20;
+pub(crate) const MAX_NAMED: usize = 20;
 
 /// The first lines, and the number of the others.
 pub(crate) fn first_lines(lines: impl Iterator<Item = String>, count: usize) -> Vec<String> {
-    let mut first: Vec<String> = lines.take(NAMED).collect();
-    if count > NAMED {
-        first.push(format!("and {} more", count - NAMED));
+    let mut first: Vec<String> = lines.take(MAX_NAMED).collect();
+    if count > MAX_NAMED {
+        first.push(format!("and {} more", count - MAX_NAMED));
     }
     first
 }
@@ -156,7 +173,7 @@ impl Words {
 /// The change from `before` to `list`, which was compiled to `sources`.
 pub(crate) fn in_words(
     difference: &Difference,
-    before: &Before,
+    before: &PreviousList,
     list: &List,
     sources: &Prefixes,
     now: Timestamp,
@@ -190,26 +207,10 @@ pub(crate) fn in_words(
             "warning: the expiry of {last}{more} has no effect: a wider range lets it in for longer"
         ));
     }
-    lines.extend(remarks(list.entries(), |range| difference.brings(range)));
-    match before {
-        Before { edited: false, .. } => {}
-        // A first `attach` on trial was rolled back to no filter; no file ever held that.
-        Before {
-            takes_edit: true,
-            list: None,
-            ..
-        } => lines.push(
-            "note: the ranges file was not in force; this brings it into force".to_owned(),
-        ),
-        Before {
-            takes_edit: true, ..
-        } => lines.push(
-            "note: the ranges file was edited before, and was not in force; this brings the edit into force".to_owned(),
-        ),
-        _ => lines.push(
-            "warning: the ranges file was edited before, and was not in force; what this list keeps of the edit comes into force with it; the edit is number 1 in `apifence ranges history`".to_owned(),
-        ),
-    }
+    lines.extend(remarks(list.entries(), |range| {
+        difference.is_new_or_changed(range)
+    }));
+    lines.extend(before.edit_note().map(str::to_owned));
     Words {
         entries,
         counts: Some(counts),

@@ -10,11 +10,11 @@ use serde_json::Value;
 use crate::store::read_regular;
 
 /// The limit for a file's size, in bytes. Real files have a few KiB.
-const MOST: u64 = 1 << 20;
+const MAX_LEN: u64 = 1 << 20;
 
 /// The text of the file at `path`.
 pub(super) fn text(path: &Path) -> Option<String> {
-    String::from_utf8(read_regular(path, MOST).ok()?).ok()
+    String::from_utf8(read_regular(path, MAX_LEN).ok()?).ok()
 }
 
 /// The documents of a YAML or JSON file.

@@ -12,5 +12,5 @@ pub use self::{
     cidrs::{Cidr, pod_cidrs},
     kubelet::kubelet,
     nodes::{Nodes, administrators, own_subnets, peers},
-    ports::{Foreign, foreign},
+    ports::{ForeignListener, foreign},
 };

@@ -10,7 +10,7 @@ use procfs::process::{FDTarget, Process, all_processes};
 
 /// A process, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct NamedProcess {
     /// Its process id.
     pub(super) pid: i32,
     /// The name of its program: 15 characters at most (`proc_pid_comm(5)`).
@@ -18,17 +18,17 @@ pub(super) struct Named {
 }
 
 /// All visible processes, in any network namespace.
-fn processes() -> impl Iterator<Item = (Named, Process)> {
+fn processes() -> impl Iterator<Item = (NamedProcess, Process)> {
     let all = all_processes().into_iter().flatten().flatten();
     all.filter_map(|process| {
         let name = process.stat().ok()?.comm;
         let pid = process.pid;
-        Some((Named { pid, name }, process))
+        Some((NamedProcess { pid, name }, process))
     })
 }
 
 /// The processes in the network namespace of the calling thread.
-pub(super) fn processes_here() -> impl Iterator<Item = Named> {
+pub(super) fn processes_here() -> impl Iterator<Item = NamedProcess> {
     let here = fs::read_link("/proc/thread-self/ns/net").ok();
     processes().filter_map(move |(named, process)| {
         let there: Option<PathBuf> = fs::read_link(format!("/proc/{}/ns/net", process.pid)).ok();
@@ -37,7 +37,7 @@ pub(super) fn processes_here() -> impl Iterator<Item = Named> {
 }
 
 /// The inodes of the sockets of programs whose names are `wanted`, each with its process.
-pub(super) fn sockets_of(wanted: impl Fn(&str) -> bool) -> BTreeMap<u64, Named> {
+pub(super) fn sockets_of(wanted: impl Fn(&str) -> bool) -> BTreeMap<u64, NamedProcess> {
     let mut found = BTreeMap::new();
     for (named, process) in processes() {
         if !wanted(&named.name) {

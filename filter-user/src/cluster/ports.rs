@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::owners::{Named, sockets_of};
+use super::owners::{NamedProcess, sockets_of};
 use crate::kernel::net::sock_diag::TcpSocket;
 
 /// A protected port that another program than the API server listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foreign {
+pub struct ForeignListener {
     /// The port.
     pub port: u16,
     /// The name of the program.
@@ -45,7 +45,7 @@ pub fn foreign(
     (ports, chosen): (&BTreeSet<u16>, bool),
     listeners: &[TcpSocket],
     connections: &[TcpSocket],
-) -> Vec<Foreign> {
+) -> Vec<ForeignListener> {
     let on = |socket: &&TcpSocket| ports.contains(&socket.connection.local.port());
     if !listeners.iter().any(|socket| on(&socket)) {
         return Vec::new();
@@ -61,7 +61,7 @@ pub fn foreign(
         })
         .filter_map(|socket| Some(owner(socket)?.pid))
         .collect();
-    let listening: Vec<(u16, &Named)> = listeners
+    let listening: Vec<(u16, &NamedProcess)> = listeners
         .iter()
         .filter(on)
         .filter_map(|socket| Some((socket.connection.local.port(), owner(socket)?)))
@@ -72,10 +72,10 @@ pub fn foreign(
 fn foreign_listeners(
     new_ports: &BTreeSet<u16>,
     chosen: bool,
-    listening: &[(u16, &Named)],
+    listening: &[(u16, &NamedProcess)],
     proxies: &BTreeSet<i32>,
-) -> Vec<Foreign> {
-    let serves = |named: &Named| SERVERS.iter().any(|name| named.name.starts_with(name));
+) -> Vec<ForeignListener> {
+    let serves = |named: &NamedProcess| SERVERS.iter().any(|name| named.name.starts_with(name));
     let foreign = listening.iter().filter(|(port, named)| {
         if !new_ports.contains(port) || serves(named) || proxies.contains(&named.pid) {
             return false;
@@ -91,11 +91,13 @@ fn foreign_listeners(
         .map(|(port, named)| ((*port, &*named.name), named.pid))
         .rev()
         .collect();
-    let foreign = foreign.into_iter().map(|((port, program), pid)| Foreign {
-        port,
-        program: program.to_owned(),
-        pid,
-    });
+    let foreign = foreign
+        .into_iter()
+        .map(|((port, program), pid)| ForeignListener {
+            port,
+            program: program.to_owned(),
+            pid,
+        });
     foreign.collect()
 }
 
@@ -105,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_web_server_is_foreign_and_one_program_on_all_ports_is_not() {
-        let named = |name: &str, pid| Named {
+        let named = |name: &str, pid| NamedProcess {
             pid,
             name: name.to_owned(),
         };

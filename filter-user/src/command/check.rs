@@ -26,7 +26,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct Report {
+struct CheckReport {
     results: Vec<Answer>,
 }
 
@@ -58,9 +58,9 @@ struct Answer {
 }
 
 /// How many parts of a range are listed.
-const NAMED: usize = 8;
+const MAX_NAMED: usize = 8;
 
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.results.iter().try_for_each(|answer| answer.line(f))
     }
@@ -92,11 +92,11 @@ impl Answer {
                 }
             }
             (None, verdict) if !self.authorized.is_empty() => {
-                let parts = self.authorized.iter().take(NAMED);
+                let parts = self.authorized.iter().take(MAX_NAMED);
                 let parts: Vec<String> = parts.map(|part| format!("`{part}`")).collect();
                 write!(f, "authorized: {}", parts.join(", "))?;
-                if self.authorized.len() > NAMED {
-                    write!(f, " and {} more", self.authorized.len() - NAMED)?;
+                if self.authorized.len() > MAX_NAMED {
+                    write!(f, " and {} more", self.authorized.len() - MAX_NAMED)?;
                 }
                 if verdict == "would_drop" {
                     f.write_str("; the mode is monitor")?;
@@ -267,7 +267,7 @@ impl Lookup {
         if authorized {
             probes.extend([range.addr(), range.broadcast()]);
         }
-        for part in inside.iter().take(NAMED) {
+        for part in inside.iter().take(MAX_NAMED) {
             probes.extend([part.addr(), part.broadcast()]);
         }
         let mut in_table = true;
@@ -349,7 +349,7 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
         .zip(lookups)
         .map(|(query, lookups)| lookups.answer(query, mode, entries, now.wall))
         .collect();
-    let report = Report { results };
+    let report = CheckReport { results };
     context.global.output.write(&report)?;
     let contradictions = report.results.iter().filter(|answer| answer.contradiction);
     if let count @ 1.. = contradictions.count() {

@@ -7,19 +7,19 @@ use serde::Serialize;
 
 use crate::{
     cli::PolicyArgs,
-    config::{Row, Settings},
+    config::{SettingRow, Settings},
     context::Context,
     ui::output::{eprint, table},
 };
 
 #[derive(Serialize)]
-struct Report {
+struct ConfigReport {
     /// The path of the config file; none if there is no file.
     config_file: Option<String>,
-    settings: Vec<Row>,
+    settings: Vec<SettingRow>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConfigReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = self.settings.iter().map(|row| {
             vec![
@@ -64,7 +64,7 @@ pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
             "note: {error:#}: what would stay as it is in force is shown as the default"
         )),
     }
-    context.global.output.write(&Report {
+    context.global.output.write(&ConfigReport {
         config_file: file.exists.then(|| file.path.clone()),
         settings: config.rows(),
     })?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     change::{
-        build::keep_in_force,
+        build::save_policy_in_force,
         proposal::cause,
         recovery::{Waiting, recover},
         transaction::clean_up,
@@ -67,7 +67,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
             cause(&error)
         ));
     }
-    keep_in_force(context, &maps);
+    save_policy_in_force(context, &maps);
     if !settings_alone {
         let path = &context.global.ranges_file;
         History::of(path).record(&Author::of_this_process());

@@ -29,13 +29,13 @@ const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [
 
 pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
     let editor = Editor::find()?;
-    let mut edit = Edit::open(context, args)?;
+    let mut edit = EditSession::open(context, args)?;
     loop {
         edit.run_editor(&editor)?;
         let (exit, again) = match edit.apply(args) {
-            Ok(End::Done(exit)) => return Ok(exit),
-            Ok(End::Again) => continue,
-            Ok(End::Stopped) => (EXIT_INPUT, None),
+            Ok(EditOutcome::Done(exit)) => return Ok(exit),
+            Ok(EditOutcome::Again) => continue,
+            Ok(EditOutcome::Stopped) => (EXIT_INPUT, None),
             Err(error) => (
                 report_error(&error),
                 prompt(
@@ -52,7 +52,7 @@ pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
 }
 
 /// The result of an edit.
-enum End {
+enum EditOutcome {
     /// It is in force, or nothing was edited.
     Done(u8),
     /// The list is to be edited again.
@@ -67,7 +67,7 @@ struct Unedited {
     edited: bool,
 }
 
-struct Edit<'a> {
+struct EditSession<'a> {
     context: &'a Context,
     draft: Draft,
     /// The ranges file when the edit began, or as the operator last saw it.
@@ -76,7 +76,7 @@ struct Edit<'a> {
     fresh: Option<Vec<u8>>,
 }
 
-impl<'a> Edit<'a> {
+impl<'a> EditSession<'a> {
     /// Makes the copy, or continues an existing one that differs from the file. Obstacles to the
     /// change are reported before the editor starts.
     fn open(context: &'a Context, args: &EditArgs) -> Result<Self> {
@@ -173,7 +173,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Applies the edited list.
-    fn apply(&mut self, args: &EditArgs) -> Result<End> {
+    fn apply(&mut self, args: &EditArgs) -> Result<EditOutcome> {
         let path = &self.context.global.ranges_file;
         let text = self
             .draft
@@ -190,7 +190,7 @@ impl<'a> Edit<'a> {
             eprint("nothing was edited: nothing changed");
             let answer = Unedited { edited: false };
             self.context.global.output.result(&answer)?;
-            return Ok(End::Done(0));
+            return Ok(EditOutcome::Done(0));
         }
         let file = Input::edited(text).parse()?;
         let list_editor = match self.lock_unchanged(path)? {
@@ -213,12 +213,12 @@ impl<'a> Edit<'a> {
         } else {
             self.draft.forget();
         }
-        Ok(End::Done(done))
+        Ok(EditOutcome::Done(done))
     }
 
     /// Takes the lock while the ranges file is as the operator last saw it. A newer version is
     /// shown first, and the operator decides; inner error: the edit is not applied now.
-    fn lock_unchanged(&mut self, path: &Path) -> Result<Result<ListEditor<'a>, End>> {
+    fn lock_unchanged(&mut self, path: &Path) -> Result<Result<ListEditor<'a>, EditOutcome>> {
         let mut list_editor = ListEditor::new(self.context)?;
         // This process holds the lock: only an editor can write now, and the change detects that.
         let mut now = read(path)?;
@@ -236,12 +236,12 @@ impl<'a> Edit<'a> {
                 &['q', 'e', 'y'],
             );
             if !matches!(answer, Some('e' | 'y')) {
-                return Ok(Err(End::Stopped));
+                return Ok(Err(EditOutcome::Stopped));
             }
             // The operator has seen this version; a later edit of the copy reports it again.
             self.base = now;
             if answer == Some('e') {
-                return Ok(Err(End::Again));
+                return Ok(Err(EditOutcome::Again));
             }
             list_editor = ListEditor::new(self.context)?;
             now = read(path)?;

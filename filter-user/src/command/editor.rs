@@ -70,7 +70,7 @@ impl Editor {
     /// Runs the editor on `file` until it is closed. The terminal's signals reach the editor alone.
     pub(super) fn edit(&self, file: &Path) -> Result<ExitStatus> {
         let before = Terminal::now();
-        let _quiet = Quiet::begin()?;
+        let _quiet = BlockedSignals::begin()?;
         // The trap keeps an interrupt from ending the shell that waits for the editor. The umask
         // protects a copy that the editor saves under another name and renames.
         let prepare = "umask 077; trap : INT QUIT;";
@@ -126,9 +126,9 @@ impl Terminal {
 }
 
 /// Blocks the signals of the terminal's keys while it lives.
-struct Quiet(SigSet);
+struct BlockedSignals(SigSet);
 
-impl Quiet {
+impl BlockedSignals {
     fn begin() -> Result<Self> {
         let mut keys = SigSet::empty();
         keys.add(Signal::SIGINT);
@@ -139,7 +139,7 @@ impl Quiet {
     }
 }
 
-impl Drop for Quiet {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         // The pending signals were meant for the editor.
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;

@@ -17,12 +17,12 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct Report {
-    lists: Vec<Row>,
+struct HistoryReport {
+    lists: Vec<HistoryRow>,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct HistoryRow {
     /// 0 for the list in the file; from 1 on, the number that `rollback` takes.
     number: usize,
     /// When it was written; none if there is no file.
@@ -37,7 +37,7 @@ struct Row {
     change: Option<Difference>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for HistoryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = self.lists.iter().map(|row| {
             let ranges = match row.ranges {
@@ -84,7 +84,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
         .enumerate()
         .map(|(number, (written, by, list))| {
             let before = lists.get(number + 1).and_then(|(.., list)| list.as_ref());
-            Row {
+            HistoryRow {
                 number,
                 written: written.map(to_second),
                 ranges: list.as_ref().map(|list| list.entries().len()),
@@ -96,7 +96,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
                     .map(|(list, before)| Difference::new(before.entries(), list.entries())),
             }
         });
-    let report = Report {
+    let report = HistoryReport {
         lists: rows.collect(),
     };
     context.global.output.write(&report)?;

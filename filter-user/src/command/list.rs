@@ -23,16 +23,16 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct Ranges {
+struct ListReport {
     /// `kernel`, or `file` where no filter is attached.
     source: &'static str,
     /// False if the list is the off switch.
     enforced: bool,
-    ranges: Vec<Row>,
+    ranges: Vec<ListRow>,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct ListRow {
     range: IpNet,
     origins: Vec<&'static str>,
     comment: Option<String>,
@@ -47,14 +47,14 @@ struct Row {
     counted_since: Option<Timestamp>,
 }
 
-impl Row {
+impl ListRow {
     /// Since when it is unused, as far as that is known.
     fn unused_since(&self) -> Option<Timestamp> {
         self.last_seen.or(self.counted_since)
     }
 }
 
-impl fmt::Display for Ranges {
+impl fmt::Display for ListReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.enforced {
             writeln!(f, "enforcement is off: everyone passes")?;
@@ -87,7 +87,7 @@ impl fmt::Display for Ranges {
     }
 }
 
-fn expiry(row: &Row, now: Timestamp) -> String {
+fn expiry(row: &ListRow, now: Timestamp) -> String {
     match (row.expires, row.in_force_until) {
         (None, _) => String::new(),
         (Some(time), Some(until)) if until <= now => format!("{time} (expired)"),
@@ -154,7 +154,7 @@ pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Optio
     Ok(file.map(|file| file.list()))
 }
 
-fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
+fn in_force(maps: &Maps, entries: &[Entry]) -> Result<ListReport> {
     let now = Clocks::now()?;
     let mut rows = Vec::new();
     let (enforced, used) = maps.read_consistent(|slot| {
@@ -164,7 +164,7 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
     for used in used {
         let prefix = used.prefix;
         let entry = entry(entries, &prefix.range);
-        rows.push(Row {
+        rows.push(ListRow {
             range: prefix.range,
             origins: origin_labels(prefix.origins),
             comment: entry.and_then(|entry| entry.comment.clone()),
@@ -178,15 +178,15 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<Ranges> {
             counted_since: Some(to_second(used.counted_since)),
         });
     }
-    Ok(Ranges {
+    Ok(ListReport {
         source: "kernel",
         enforced,
         ranges: rows,
     })
 }
 
-fn in_file(enforced: bool, entries: &[Entry]) -> Ranges {
-    let rows = entries.iter().map(|entry| Row {
+fn in_file(enforced: bool, entries: &[Entry]) -> ListReport {
+    let rows = entries.iter().map(|entry| ListRow {
         range: entry.range,
         origins: vec![Origin::List.label()],
         comment: entry.comment.clone(),
@@ -196,7 +196,7 @@ fn in_file(enforced: bool, entries: &[Entry]) -> Ranges {
         last_seen: None,
         counted_since: None,
     });
-    Ranges {
+    ListReport {
         source: "file",
         enforced,
         ranges: rows.collect(),
@@ -204,7 +204,7 @@ fn in_file(enforced: bool, entries: &[Entry]) -> Ranges {
 }
 
 /// Keeps the user's entries unused since `time`; reports how many were not counted that long.
-fn keep_unused(rows: &mut Vec<Row>, time: Timestamp) {
+fn keep_unused(rows: &mut Vec<ListRow>, time: Timestamp) {
     rows.retain(|row| row.origins.contains(&Origin::List.label()));
     let unknown = rows
         .iter()

@@ -11,15 +11,15 @@ use serde::Serialize;
 
 use crate::{
     change::{
-        build::{is_kept, known_list, policy},
+        build::{is_saved, known_list, policy},
         impact::{Impact, assess},
         proposal::{ListChange, Proposal, exit_status},
         recovery::recover,
         transaction::{Transaction, clean_up},
     },
     cli::ChangeArgs,
-    config::{Config, PolicyMode, Row, Settings},
-    context::{Context, load::of_run},
+    config::{Config, PolicyMode, SettingRow, Settings},
+    context::{Context, load::load_of_process},
     kernel::{bpf::Maps, links::strays::strays_at_rest},
     ranges::{List, RangesFile},
     store::{WatchLock, Watcher, WriterLock},
@@ -79,14 +79,14 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         return Ok(0);
     }
     let change = Transaction {
-        saves: (is_known && is_kept(basis)).then_some(&file),
+        saves: (is_known && is_saved(basis)).then_some(&file),
         within: change.confirm_within,
         trial: Trial::Settings,
         ..Transaction::begin(context, &maps, &policy)?
     };
     let until = change.put_in_force(&mut maps, &Progress::start())?;
     report_mode(&maps, mode, until)?;
-    if !is_kept(basis) {
+    if !is_saved(basis) {
         eprint("note: the list in force is not one of the files: a reboot does not keep this mode");
     }
     let told = context.global.output.result(&changed(proposal, until));
@@ -161,7 +161,7 @@ fn with_mode(context: &Context, have: &Settings, mode: PolicyMode) -> Settings {
 const KEY: &str = "mode";
 
 /// The mode in `config`, with where it comes from.
-fn row(config: &Config) -> Row {
+fn row(config: &Config) -> SettingRow {
     let mut rows = config.rows().into_iter();
     rows.find(|row| row.key == KEY)
         .expect("every setting has a row")
@@ -217,7 +217,7 @@ fn refuse_overridden(context: &Context, mode: PolicyMode) -> Result<()> {
         }
         return Ok(());
     };
-    match watcher.process.as_ref().map(of_run) {
+    match watcher.process.as_ref().map(load_of_process) {
         Some(Ok((config, file))) => {
             refuse_row(&row(&config), mode, Some(&watcher))?;
             // The mode of a file that is broken now stays in force if it was read before.
@@ -232,12 +232,12 @@ fn refuse_overridden(context: &Context, mode: PolicyMode) -> Result<()> {
     }
 }
 
-fn has_mode(row: &Row, mode: PolicyMode) -> bool {
+fn has_mode(row: &SettingRow, mode: PolicyMode) -> bool {
     row.value == mode.name()
 }
 
 /// Refuses `mode` if `row`, from a file, the environment or a flag, holds another one.
-fn refuse_row(row: &Row, mode: PolicyMode, watcher: Option<&Watcher>) -> Result<()> {
+fn refuse_row(row: &SettingRow, mode: PolicyMode, watcher: Option<&Watcher>) -> Result<()> {
     let is_said = ["file", "environment", "flag"].contains(&row.source);
     if !is_said || has_mode(row, mode) {
         return Ok(());

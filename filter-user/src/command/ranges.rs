@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{edit, history, list};
 use crate::{
     change::{
-        build::{refused, typed_list, with_me},
+        build::{refused, replace_me, typed_list},
         list_editor::ListEditor,
         proposal::exit_status,
         words::first_lines,
@@ -255,7 +255,7 @@ fn one_line(text: &str) -> Result<Option<String>> {
 }
 
 fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
-    parse_ranges(&with_me(&join(texts))?).map_err(refused)
+    parse_ranges(&replace_me(&join(texts))?).map_err(refused)
 }
 
 /// The failure of a verb that needs a ranges file.

@@ -130,12 +130,12 @@ impl Status {
     /// Acknowledged warnings, and many of one kind, are only counted.
     fn write_warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// How many of one kind are shown.
-        const SHOWN: usize = 4;
+        const MAX_SHOWN: usize = 4;
         let known = |warning: &&Warning| warning.acknowledged;
         let is_shown = |warning: &&Warning| self.verbose || !warning.acknowledged;
         let shown: Vec<&Warning> = self.warnings.iter().filter(is_shown).collect();
         for same in shown.chunk_by(|one, other| one.code == other.code) {
-            let most = if self.verbose { same.len() } else { SHOWN };
+            let most = if self.verbose { same.len() } else { MAX_SHOWN };
             for warning in same.iter().take(most) {
                 writeln!(f, "{warning}")?;
             }
@@ -219,12 +219,12 @@ impl Status {
             true => "first_enforcement",
             false => basis.label(),
         });
-        self.warnings.extend(node::of_basis(basis, waits));
+        self.warnings.extend(node::basis_warning(basis, waits));
         self.applied_at = Timestamp::from_nanosecond(i128::from(record.applied_at))
             .ok()
             .map(|time| format!("{time:.0}"));
         self.provisional = Provisional::of(state_in_force, &now);
-        let ranges = node::Ranges::new(&record, sources.iter());
+        let ranges = node::RangeWarnings::new(&record, sources.iter());
         self.warnings.extend(ranges.warnings(now.wall));
         self.count(&sources, now.wall);
         // The list is known only if the file's path is.
@@ -288,13 +288,13 @@ impl Status {
         } else {
             node::wanted(context, guards)?
         };
-        let unguarded = node::of_interfaces(&wanted, interfaces, guards, strays);
+        let unguarded = node::interface_warnings(&wanted, interfaces, guards, strays);
         self.warnings.extend(unguarded);
         if let Some(settings) = &self.settings {
             let guards = self.interfaces.iter().filter(|guard| guard.guarded);
             let elsewhere = strays.iter().map(|stray| stray.ifindex);
             let guarded = guards.map(|guard| guard.ifindex).chain(elsewhere).collect();
-            let found = node::of_traffic(context, settings, &guarded)?;
+            let found = node::traffic_warnings(context, settings, &guarded)?;
             self.warnings.extend(found);
         }
         Ok(())
@@ -308,7 +308,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let interfaces = rtnetlink::interfaces()?;
     let strays = strays(&context.pins, &interfaces)?;
     let mut status = Status {
-        warnings: node::of_strays(&strays),
+        warnings: node::stray_warnings(&strays),
         ..Status::detached(context, protected_interfaces(&context.pins, &interfaces)?)
     };
     if !status.interfaces.is_empty() {

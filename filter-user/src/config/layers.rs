@@ -93,7 +93,7 @@ settings! {
 
 impl Config {
     /// The settings as they are shown.
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<SettingRow> {
         self.iter().map(AnySetting::row).collect()
     }
 
@@ -313,7 +313,7 @@ pub(super) trait AnySetting {
     /// Whether its value comes from the config file.
     fn is_from_file(&self) -> bool;
     /// The row for display.
-    fn row(&self) -> Row;
+    fn row(&self) -> SettingRow;
 }
 
 impl<T: Value> AnySetting for Setting<T> {
@@ -355,8 +355,8 @@ impl<T: Value> AnySetting for Setting<T> {
         )
     }
 
-    fn row(&self) -> Row {
-        Row {
+    fn row(&self) -> SettingRow {
+        SettingRow {
             key: self.key,
             value: self.value.json(),
             source: match self.origin {
@@ -373,7 +373,7 @@ impl<T: Value> AnySetting for Setting<T> {
 
 /// A setting for display.
 #[derive(Serialize)]
-pub struct Row {
+pub struct SettingRow {
     /// Its name in the config file.
     pub key: &'static str,
     /// Its value.

@@ -13,7 +13,7 @@ mod value;
 pub use self::{
     change::SettingChange,
     environment::Environment,
-    layers::{Config, Row},
+    layers::{Config, SettingRow},
     nearest::nearest,
 };
 pub use filter_common::layout::DEFAULT_PORTS;
@@ -136,7 +136,7 @@ pub struct Window(pub Duration);
 
 impl Window {
     /// The maximum.
-    const MOST: SignedDuration = SignedDuration::from_hours(24);
+    const MAX: SignedDuration = SignedDuration::from_hours(24);
 }
 
 /// Long enough to see a message, log in and decide.
@@ -151,7 +151,7 @@ impl FromStr for Window {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match parse_duration(text)? {
-            time if time > Self::MOST => {
+            time if time > Self::MAX => {
                 Err("at most `24h`: a change is on trial for as long".to_owned())
             }
             time => Ok(Self(time.unsigned_abs())),
@@ -162,7 +162,7 @@ impl FromStr for Window {
 /// In the syntax that can be parsed.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = SignedDuration::try_from(self.0).unwrap_or(Self::MOST);
+        let time = SignedDuration::try_from(self.0).unwrap_or(Self::MAX);
         write!(f, "{time:#}")
     }
 }

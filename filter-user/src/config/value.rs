@@ -56,7 +56,7 @@ pub(super) fn refusal(cause: String, hint: impl Into<String>) -> InputError {
 
 /// The expected value in the file.
 #[derive(Clone, Copy)]
-enum Wanted {
+enum Expected {
     /// The value of a setting.
     Whole(&'static str),
     /// An element of a list, which is the value of a setting.
@@ -64,7 +64,7 @@ enum Wanted {
 }
 
 /// The refusal of a value of the wrong type.
-fn wrong_type<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted) -> ValueErrors {
+fn wrong_type<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Expected) -> ValueErrors {
     let is = match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number",
@@ -75,8 +75,8 @@ fn wrong_type<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted)
         DeValue::Table(_) => "a table",
     };
     let cause = match wanted {
-        Wanted::Whole(what) => format!("`{key}` is {is}, not {what}"),
-        Wanted::ListOf(what) => format!("`{key}` holds {is}, and is a list of {what}"),
+        Expected::Whole(what) => format!("`{key}` is {is}, not {what}"),
+        Expected::ListOf(what) => format!("`{key}` holds {is}, and is a list of {what}"),
     };
     let hint = format!("write it like `{key} = {}`", T::EXAMPLE);
     vec![(value.span(), refusal(cause, hint))]
@@ -86,7 +86,7 @@ fn wrong_type<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Wanted)
 fn string<'a, T: Value>(
     key: &str,
     value: &'a Spanned<DeValue<'_>>,
-    wanted: Wanted,
+    wanted: Expected,
 ) -> Result<&'a str, ValueErrors> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
@@ -98,7 +98,7 @@ fn string<'a, T: Value>(
 fn number<T: Value>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
-    wanted: Wanted,
+    wanted: Expected,
 ) -> Result<Option<i64>, ValueErrors> {
     match value.get_ref() {
         DeValue::Integer(digits) => Ok(i64::from_str_radix(digits.as_str(), digits.radix()).ok()),
@@ -113,7 +113,7 @@ fn list<T: Value, I>(
     item: impl Fn(&Spanned<DeValue<'_>>) -> Result<I, ValueErrors>,
 ) -> Result<Vec<I>, ValueErrors> {
     let DeValue::Array(values) = value.get_ref() else {
-        return Err(wrong_type::<T>(key, value, Wanted::Whole("a list")));
+        return Err(wrong_type::<T>(key, value, Expected::Whole("a list")));
     };
     let mut items = Vec::new();
     let mut misfits = ValueErrors::new();
@@ -182,7 +182,7 @@ impl Value for PathBuf {
     const EXAMPLE: &'static str = "\"/a/path\"";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
-        let text = string::<Self>(key, value, Wanted::Whole("a path"))?;
+        let text = string::<Self>(key, value, Expected::Whole("a path"))?;
         if !text.starts_with('/') {
             // A relative path would mean different files to a service and to a shell.
             let cause = format!("`{key}` is `{text}`, which does not start with `/`");
@@ -210,7 +210,7 @@ impl Value for bool {
             _ => Err(wrong_type::<Self>(
                 key,
                 value,
-                Wanted::Whole("`true` or `false`"),
+                Expected::Whole("`true` or `false`"),
             )),
         }
     }
@@ -229,7 +229,7 @@ impl Value for u32 {
     const EXAMPLE: &'static str = "3500";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
-        let number = number::<Self>(key, value, Wanted::Whole("a number"))?;
+        let number = number::<Self>(key, value, Expected::Whole("a number"))?;
         number
             .and_then(|number| Self::try_from(number).ok())
             .filter(|number| (1..=MAX_MAX_RANGES).contains(number))
@@ -256,7 +256,7 @@ impl Value for BTreeSet<u16> {
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let ports: Self = list::<Self, _>(key, value, |value| {
-            number::<Self>(key, value, Wanted::ListOf("ports"))?
+            number::<Self>(key, value, Expected::ListOf("ports"))?
                 .and_then(|number| u16::try_from(number).ok())
                 .filter(|port| *port != 0)
                 .ok_or_else(|| {
@@ -290,7 +290,7 @@ impl Value for Vec<String> {
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
-            let name = string::<Self>(key, value, Wanted::ListOf("names"))?;
+            let name = string::<Self>(key, value, Expected::ListOf("names"))?;
             if name.is_empty() || name.contains(char::is_whitespace) {
                 let cause = match name {
                     "" => format!("`{key}` holds an empty name"),
@@ -318,7 +318,7 @@ impl Value for Vec<IpNet> {
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
-            let text = string::<Self>(key, value, Wanted::ListOf("CIDRs"))?;
+            let text = string::<Self>(key, value, Expected::ListOf("CIDRs"))?;
             parse_range(text).map_err(|refusal| refuse_element(key, value.span(), refusal))
         })
     }
@@ -338,7 +338,7 @@ impl Value for Vec<IpAddr> {
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
-            let text = string::<Self>(key, value, Wanted::ListOf("addresses"))?;
+            let text = string::<Self>(key, value, Expected::ListOf("addresses"))?;
             address(text).map_err(|refusal| refuse_element(key, value.span(), refusal))
         })
     }
@@ -358,7 +358,7 @@ impl Value for Vec<Acknowledgement> {
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
-            let text = string::<Self>(key, value, Wanted::ListOf("codes"))?;
+            let text = string::<Self>(key, value, Expected::ListOf("codes"))?;
             acknowledgement(text).map_err(|refusal| refuse_element(key, value.span(), refusal))
         })
     }
@@ -381,7 +381,7 @@ impl Value for MetricsListen {
     const EXAMPLE: &'static str = "\"127.0.0.1:9464\"";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
-        let text = string::<Self>(key, value, Wanted::Whole("an address and a port"))?;
+        let text = string::<Self>(key, value, Expected::Whole("an address and a port"))?;
         text.parse().map_err(|why| {
             let cause = format!("`{key}` is `{text}`: {why}");
             let hint = format!("write it like `{key} = {}`, or `\"off\"`", Self::EXAMPLE);
@@ -403,7 +403,7 @@ impl Value for Window {
     const EXAMPLE: &'static str = "\"5m\"";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
-        let text = string::<Self>(key, value, Wanted::Whole("a duration"))?;
+        let text = string::<Self>(key, value, Expected::Whole("a duration"))?;
         text.parse().map_err(|why| {
             let cause = format!("`{key}` is `{text}`, which it cannot be");
             vec![(value.span(), refusal(cause, why))]
@@ -426,7 +426,7 @@ macro_rules! choice {
             const EXAMPLE: &'static str = $example;
 
             fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
-                let text = string::<Self>(key, value, Wanted::Whole("a word"))?;
+                let text = string::<Self>(key, value, Expected::Whole("a word"))?;
                 <Self as ValueEnum>::from_str(text, false).map_err(|_| {
                     let words: Vec<String> = <Self as ValueEnum>::value_variants()
                         .iter()

@@ -153,8 +153,8 @@ pub(crate) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFil
 ///
 /// # Errors
 /// If its command line or its environment cannot be read.
-pub(crate) fn of_run(process: &Process) -> Result<(Config, ConfigFile)> {
-    let (cli, matches) = Cli::of_words(process.cmdline()?)?;
+pub(crate) fn load_of_process(process: &Process) -> Result<(Config, ConfigFile)> {
+    let (cli, matches) = Cli::from_words(process.cmdline()?)?;
     load_in(
         &cli,
         &matches,
@@ -252,6 +252,6 @@ fn unreadable_settings(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec
     );
     let mut refusals = file.errors.clone();
     // Put it among those that are shown.
-    refusals.insert(refusals.len().min(InputErrors::SHOWN - 1), needed);
+    refusals.insert(refusals.len().min(InputErrors::MAX_SHOWN - 1), needed);
     refusals
 }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::kernel::bpf::{DropReport, ReportBatch};
 
 /// How many sources are tracked at a time.
-pub(super) const MOST_SOURCES: usize = 256;
+pub(super) const MAX_SOURCES: usize = 256;
 /// How long a source is silent in the log after a line.
 pub(super) const PERIOD: SignedDuration = SignedDuration::from_mins(1);
 
@@ -31,7 +31,7 @@ pub(super) enum LogLine {
     },
     /// Packets that no other line counts.
     Others {
-        /// Reported packets of sources beyond [`MOST_SOURCES`].
+        /// Reported packets of sources beyond [`MAX_SOURCES`].
         packets: u64,
         /// Packets without a report: the data path samples a flood.
         not_reported: u64,
@@ -41,13 +41,13 @@ pub(super) enum LogLine {
 /// The tracked sources, and the counts still to be logged.
 #[derive(Debug, Default)]
 pub(super) struct ReportLog {
-    sources: HashMap<(Option<IpAddr>, Verdict), Tracked>,
-    others: Others,
+    sources: HashMap<(Option<IpAddr>, Verdict), TrackedSource>,
+    others: OtherSources,
 }
 
 /// One source since its last line.
 #[derive(Debug)]
-struct Tracked {
+struct TrackedSource {
     since: Timestamp,
     packets: u64,
     last: DropReport,
@@ -55,7 +55,7 @@ struct Tracked {
 
 /// Everything else, since the last line about it.
 #[derive(Debug, Default)]
-struct Others {
+struct OtherSources {
     since: Option<Timestamp>,
     packets: u64,
     not_reported: u64,
@@ -71,8 +71,8 @@ impl ReportLog {
             if let Some(tracked) = self.sources.get_mut(&key) {
                 tracked.packets += 1;
                 tracked.last = *report;
-            } else if self.sources.len() < MOST_SOURCES {
-                let tracked = Tracked {
+            } else if self.sources.len() < MAX_SOURCES {
+                let tracked = TrackedSource {
                     since: now,
                     packets: 0,
                     last: *report,
@@ -115,7 +115,7 @@ impl ReportLog {
     }
 }
 
-impl Others {
+impl OtherSources {
     /// Their line, at once if the last period had none.
     fn due(&mut self, now: Timestamp) -> Option<LogLine> {
         let waits = |since| now.duration_since(since) < PERIOD;
@@ -222,10 +222,10 @@ mod tests {
                     } => packets + not_reported,
                 };
             }
-            assert!(log.sources.len() <= MOST_SOURCES);
+            assert!(log.sources.len() <= MAX_SOURCES);
         }
         assert_eq!(logged, sent);
-        assert!(lines <= 3 * (MOST_SOURCES + 1) + 2, "{lines} lines");
+        assert!(lines <= 3 * (MAX_SOURCES + 1) + 2, "{lines} lines");
         assert!(log.sources.is_empty(), "silent sources are forgotten");
     }
 }

@@ -25,10 +25,10 @@ use tokio::sync::watch;
 use self::{
     in_force::Outcome,
     interfaces::INTERFACES,
-    state::{Follower, Known},
+    state::{Follower, KnownPolicy},
 };
 use super::{
-    Compiled, Request, Wanted,
+    Compiled, Request, WantedInterfaces,
     alerts::{Alerts, sentence},
 };
 use crate::{
@@ -48,18 +48,18 @@ use crate::{
 /// How often the files and the policy in force are checked.
 const PERIOD: Duration = Duration::from_secs(1);
 /// The period while a file is being written.
-const SOON: Duration = Duration::from_millis(100);
+const CHANGING_PERIOD: Duration = Duration::from_millis(100);
 /// Periods between two thorough checks: they find changes that the kernel sent no message about.
 const THOROUGH: u64 = 10;
 /// Periods between two searches for warnings.
 const MINUTE: u64 = 60;
 /// How long the node's addresses must be stable before the policy follows them: a device gets
 /// several, one after the other.
-const STABLE: Duration = Duration::from_secs(1);
+const ADDRESS_SETTLE_TIME: Duration = Duration::from_secs(1);
 /// The pause before a failed change is tried again without an event.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// How long another writer may hold the lock before that is reported.
-const WRITER: Duration = Duration::from_secs(30);
+const WRITER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The matters of alerts.
 const WRITER_LOCK: &str = "writer";
@@ -67,7 +67,7 @@ const ACKNOWLEDGED: &str = "acknowledgements";
 
 /// The follower's connections to the rest of the process.
 pub(crate) struct Channels {
-    pub(crate) wanted: watch::Sender<Wanted>,
+    pub(crate) wanted: watch::Sender<WantedInterfaces>,
     pub(crate) health: watch::Sender<Health>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     /// The facts that the policy in force was compiled from, if this process compiled it.
@@ -102,14 +102,14 @@ pub(crate) fn follow(
         ranges_file: WatchedFile::new(context.global.ranges_file.clone()),
         has_config: context.file.errors.is_empty(),
         known: compiled.map_or_else(
-            Known::default,
+            KnownPolicy::default,
             |Compiled {
                  node,
                  wall_minus_boot,
-             }| Known {
+             }| KnownPolicy {
                 node: Some(node),
                 wall_minus_boot,
-                ..Known::default()
+                ..KnownPolicy::default()
             },
         ),
         open: None,
@@ -123,7 +123,7 @@ pub(crate) fn follow(
         files_changed: false,
         alerts: Alerts::default(),
         warned: BTreeSet::new(),
-        ranges: node::Ranges::default(),
+        ranges: node::RangeWarnings::default(),
         acknowledged: WatchedFile::new(AcknowledgedStore::new(&context.config.state_dir).path()),
         warnings_due: false,
     };
@@ -158,17 +158,17 @@ impl Follower {
                     // The process may be ending.
                     let _ = answer.send(());
                 }
-                Ok(Request::Addresses) => stable = Some(Instant::now() + STABLE),
+                Ok(Request::Addresses) => stable = Some(Instant::now() + ADDRESS_SETTLE_TIME),
                 Ok(Request::Tried | Request::Guarded) => self.summarize(),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
             if stable.is_some_and(|time| now >= time) {
                 stable = None;
-                self.check(true);
+                self.reconcile(true);
             }
             if now >= next {
-                self.check(tick % THOROUGH == THOROUGH - 1);
+                self.reconcile(tick % THOROUGH == THOROUGH - 1);
                 if self.acknowledged.changed() {
                     self.acknowledged.mark_read();
                     self.warnings_due = true;
@@ -180,7 +180,7 @@ impl Follower {
                 tick += 1;
                 // A file that is being written is checked again soon, until it is stable.
                 let is_changing = self.config_file.is_changing() || self.ranges_file.is_changing();
-                next = Instant::now() + if is_changing { SOON } else { PERIOD };
+                next = Instant::now() + if is_changing { CHANGING_PERIOD } else { PERIOD };
             }
         }
     }
@@ -193,7 +193,7 @@ impl Follower {
         self.follow_config();
         self.force_check();
         let before = self.known.generation;
-        self.check(true);
+        self.reconcile(true);
         let is_broken = self.alerts.has("config") || self.alerts.has("policy");
         if !is_broken && self.known.generation == before {
             eprint("note: reloaded: nothing to change");
@@ -209,7 +209,7 @@ impl Follower {
     }
 
     /// Checks for a difference and removes it. A `thorough` check also reads the node's addresses.
-    fn check(&mut self, thorough: bool) {
+    fn reconcile(&mut self, thorough: bool) {
         self.heartbeats.beat(Loop::Follower);
         if self.config_file.changed() {
             self.config_file.mark_read();
@@ -253,7 +253,7 @@ impl Follower {
             Ok(Outcome::Later) => {
                 self.dirty = true;
                 let since = *self.blocked.get_or_insert_with(Instant::now);
-                if since.elapsed() > WRITER {
+                if since.elapsed() > WRITER_TIMEOUT {
                     let error = UserError::failed(
                         "change list: another process has kept the writer's lock for a long time",
                         "`apifence ranges list` and `status` work; `fuser` on the lock names the process",
@@ -318,7 +318,7 @@ impl Follower {
     fn warn(&mut self) {
         let health = self.health.borrow().clone();
         let context = &self.context;
-        let found = node::of_everything(context, &health, &mut self.ranges);
+        let found = node::all_warnings(context, &health, &mut self.ranges);
         let Ok(found) = found else { return };
         match node::acknowledged(&self.context).1 {
             Some(error) => self.alerts.raise(ACKNOWLEDGED, &error),

@@ -16,10 +16,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub(crate) use self::state::{Shared, Wanted};
+pub(crate) use self::state::{Shared, WantedInterfaces};
 use self::{
     pinned::spare_descriptors,
-    state::{Guard, Held},
+    state::{Guard, HeldLink},
 };
 use super::{
     Request,
@@ -58,7 +58,7 @@ const ROUTES: u64 = 150;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Descriptors reserved for everything else: files, sockets, and the maps of a changing policy.
-const SPARE: u64 = 64;
+const RESERVED_DESCRIPTORS: u64 = 64;
 
 /// The matters of alerts, besides interfaces by name.
 const CHANGES: &str = "word of changes";
@@ -217,7 +217,7 @@ impl Guard {
         let lost = self.held.len() < before;
         let due = self.retry.is_some_and(|time| Instant::now() >= time);
         if thorough || lost || due {
-            let done = self.guard_wanted();
+            let done = self.reconcile();
             for held in open.iter().filter_map(|ifindex| self.held.get(ifindex)) {
                 eprint(format_args!(
                     "warning: somebody detached the filter from `{}`: the port was open there for {} ms at most",
@@ -232,7 +232,7 @@ impl Guard {
     }
 
     /// Guards every wanted interface that is unguarded, each independently of the others.
-    fn guard_wanted(&mut self) -> Result<()> {
+    fn reconcile(&mut self) -> Result<()> {
         let mut interfaces = rtnetlink::interfaces()?;
         let others = self.shared.pins.other_links().unwrap_or_default();
         if !others.is_empty() {
@@ -240,7 +240,7 @@ impl Guard {
             self.record_result(OTHERS, result);
             interfaces = rtnetlink::interfaces()?;
         }
-        let Wanted { names, xdp_mode } = self.shared.wanted.borrow().clone();
+        let WantedInterfaces { names, xdp_mode } = self.shared.wanted.borrow().clone();
         let wanted = self.wanted(&interfaces, &names)?;
         // It is tried again at the next turn; nothing else waits for it.
         let _ = follow_moved(&self.shared.pins, &mut self.counters, &interfaces);
@@ -413,8 +413,8 @@ impl Guard {
         };
         let name = name.clone();
         // With scarce descriptors the pin alone holds the link; another interface may need one.
-        let link = (!is_pinned || spare_descriptors() >= SPARE).then_some(link);
-        let held = Held {
+        let link = (!is_pinned || spare_descriptors() >= RESERVED_DESCRIPTORS).then_some(link);
+        let held = HeldLink {
             name,
             link,
             is_pinned,

@@ -25,7 +25,7 @@ pub(crate) struct Logger {
 
 #[derive(Serialize)]
 #[serde(tag = "log", rename_all = "lowercase")]
-enum Entry {
+enum LogEntry {
     /// The first packet of a source in a while.
     First(Event),
     /// More packets of the same source, in the minute before.
@@ -43,7 +43,7 @@ enum Entry {
     },
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for LogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::First(event) => event.fmt(f),
@@ -98,12 +98,12 @@ impl Logger {
         for line in self.log.add(now, &batch) {
             let time = milliseconds(now);
             let entry = match line {
-                LogLine::First(refused) => Entry::First(Event::new(&refused, &self.names)),
+                LogLine::First(refused) => LogEntry::First(Event::new(&refused, &self.names)),
                 LogLine::More {
                     source,
                     packets,
                     last,
-                } => Entry::More {
+                } => LogEntry::More {
                     time,
                     source,
                     packets,
@@ -112,7 +112,7 @@ impl Logger {
                 LogLine::Others {
                     packets,
                     not_reported,
-                } => Entry::Others {
+                } => LogEntry::Others {
                     time,
                     packets,
                     not_reported,

@@ -15,7 +15,7 @@ mod start;
 
 pub(crate) use self::{
     follower::{Channels, follow},
-    guard::{Shared, Wanted, start as guard},
+    guard::{Shared, WantedInterfaces, start as guard},
     log::Logs,
     request::Request,
     start::{Compiled, Start, start},

@@ -19,7 +19,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Channels, Logs, Request, Shared, Start, Wanted, follow, guard, start};
+use super::{Channels, Logs, Request, Shared, Start, WantedInterfaces, follow, guard, start};
 use crate::{
     change::{
         build::{typed_for_service, typed_list},
@@ -36,21 +36,22 @@ use crate::{
 };
 
 /// The interval of the watchdog messages to the service manager.
-const WATCHDOG: Duration = Duration::from_secs(20);
+const WATCHDOG_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the service manager waits for the files before it hears that the service is ready.
-const READY: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reload may take before the service manager hears that the service is ready again.
-const RELOAD: Duration = Duration::from_secs(20);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the threads may take to end.
-const ENDING: Duration = Duration::from_secs(3);
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the command.
 ///
 /// SIGTERM and SIGINT end it. How long a change in progress delays that:
 /// - In `start`: not at all. The process ends at once, as after SIGKILL.
-/// - In a later change: [`ENDING`] at most. The threads get this time to end; then the process ends
-///   without them.
-/// - While the first files are read: [`READY`] more. During a reload: [`RELOAD`] more.
+/// - In a later change: [`END_TIMEOUT`] at most. The threads get this time to end; then the process
+///   ends without them.
+/// - While the first files are read: [`READY_TIMEOUT`] more. During a reload: [`RELOAD_TIMEOUT`]
+///   more.
 ///
 /// A change that is cut off leaves the old policy or the new one; the next command completes it or
 /// takes it back.
@@ -141,7 +142,7 @@ impl Threads {
         since: Timestamp,
     ) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let (wanted, wanted_by_guard) = watch::channel(Wanted {
+        let (wanted, wanted_by_guard) = watch::channel(WantedInterfaces {
             names: started.interfaces,
             xdp_mode: started.xdp_mode,
         });
@@ -184,7 +185,7 @@ impl Threads {
         let _ = self.stop.send(true);
         drop(self.lines);
         let _ = self.follower.send(Request::Stop);
-        let deadline = Instant::now() + ENDING;
+        let deadline = Instant::now() + END_TIMEOUT;
         while Instant::now() < deadline && !self.handles.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -246,10 +247,14 @@ async fn serve(
         () = end.received() => true,
     };
     // By then the files are in force, unless they cannot be read.
-    let _ = timeout(READY, health.wait_for(|health| !health.summary.is_empty())).await;
+    let _ = timeout(
+        READY_TIMEOUT,
+        health.wait_for(|health| !health.summary.is_empty()),
+    )
+    .await;
     let mut summary = health.borrow_and_update().summary.clone();
     notify(&[NotifyState::Ready, NotifyState::Status(&summary)]);
-    let mut ticks = interval(WATCHDOG);
+    let mut ticks = interval(WATCHDOG_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !ended {
         tokio::select! {
@@ -259,7 +264,7 @@ async fn serve(
                 let (answer, answered) = oneshot::channel();
                 // `/readyz` reports a reload that takes longer.
                 if follower.send(Request::Reload(answer)).is_ok() {
-                    let _ = timeout(RELOAD, answered).await;
+                    let _ = timeout(RELOAD_TIMEOUT, answered).await;
                 }
                 notify(&[NotifyState::Ready]);
             }

@@ -39,7 +39,7 @@ use crate::{
 
 /// How long the disk may take to deliver the ranges file: a file system that does not answer must
 /// not keep the port open.
-const DISK: Duration = Duration::from_secs(2);
+const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The message while the first enforcement waits.
 const DEFERRED: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, a protected port belongs to somebody else, or nodes or administrators would be cut";
@@ -73,7 +73,7 @@ pub(crate) struct Compiled {
 /// # Errors
 /// If the kernel refuses: no capability, no memory.
 pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
-    let mut start = choose(Found::read(context, typed), || {
+    let mut start = choose(StartInputs::read(context, typed), || {
         let lists = History::of(&context.global.ranges_file).before().ok()?;
         lists.iter().find_map(|kept| kept.read().ok())
     });
@@ -212,7 +212,7 @@ fn warn_if_open(mode: u8) {
 }
 
 /// What a start finds on this node.
-struct Found {
+struct StartInputs {
     /// The list of the ranges file.
     list: Result<RangesFile>,
     /// The error in the config file or the environment.
@@ -236,7 +236,7 @@ struct Found {
     is_unconfirmed: bool,
 }
 
-impl Found {
+impl StartInputs {
     /// Reads them; `typed` is an error if a typed list could not be written.
     fn read(context: &Context, typed: Result<()>) -> Self {
         let config = &context.config;
@@ -291,7 +291,7 @@ impl Found {
 /// Chooses the first of these that exists: the files; the policy last in force; the implicit
 /// sources alone, if this node has enforced a policy before; monitor mode. `last_good` is the list
 /// that an older version kept next to the ranges file.
-fn choose(found: Found, last_good: impl FnOnce() -> Option<RangesFile>) -> Start {
+fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<RangesFile>) -> Start {
     let mut start = Start {
         file: RangesFile::new(&List::Ranges(Vec::new())),
         settings: found.settings,
@@ -411,12 +411,12 @@ fn read_in_time(path: &Path) -> Result<Option<RangesFile>> {
             let _ = sender.send(Input::follow(&read));
         })
         .context("start thread")?;
-    let input = receiver.recv_timeout(DISK).map_err(|_| {
+    let input = receiver.recv_timeout(DISK_TIMEOUT).map_err(|_| {
         UserError::failed(
             format!(
                 "read ranges file `{}`: its disk has not answered for {} s",
                 path.display(),
-                DISK.as_secs()
+                DISK_TIMEOUT.as_secs()
             ),
             "it is read again as soon as it can be",
         )

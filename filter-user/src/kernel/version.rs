@@ -6,7 +6,7 @@ use nix::sys::utsname::uname;
 use crate::ui::error::UserError;
 
 /// Linux 5.18: `xdp.frags` and `bpf_xdp_load_bytes` (commits f45d5b6ce2e8, 3f364222d032).
-const OLDEST: (u32, u32) = (5, 18);
+const MIN_VERSION: (u32, u32) = (5, 18);
 
 /// Refuses a kernel that is too old, before anything is created.
 ///
@@ -16,10 +16,10 @@ pub fn refuse_old() -> Result<()> {
     let name = uname().context("ask for the kernel's version")?;
     let release = name.release().to_string_lossy();
     match version(&release) {
-        Some(version) if version < OLDEST => Err(UserError::failed(
+        Some(version) if version < MIN_VERSION => Err(UserError::failed(
             format!(
                 "load program `apifence`: this is Linux {release}, and it needs {}.{} or later",
-                OLDEST.0, OLDEST.1
+                MIN_VERSION.0, MIN_VERSION.1
             ),
             "run a newer kernel on this node; nothing was changed",
         )),
@@ -50,6 +50,6 @@ mod tests {
         ] {
             assert_eq!(version(release), known, "{release}");
         }
-        assert!((5, 4) < OLDEST && OLDEST < (6, 1) && OLDEST < (10, 0));
+        assert!((5, 4) < MIN_VERSION && MIN_VERSION < (6, 1) && MIN_VERSION < (10, 0));
     }
 }

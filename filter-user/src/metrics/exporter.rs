@@ -22,18 +22,18 @@ pub struct Exporter {
     heartbeats: Arc<Heartbeats>,
     /// Held while the kernel is read: one reader at a time, for any number of clients.
     reader: Mutex<()>,
-    counted: Arc<Mutex<Counted>>,
+    counted: Arc<Mutex<CountedRanges>>,
 }
 
 /// The ranges of the generation that was counted last.
 #[derive(Default)]
-struct Counted {
-    mark: Option<Mark>,
+struct CountedRanges {
+    mark: Option<GenerationId>,
     range_counts: Arc<RangeCounts>,
 }
 
 /// Identifies a generation by number and start, since numbers restart with new pins.
-type Mark = (u64, u64);
+type GenerationId = (u64, u64);
 
 impl Exporter {
     /// Reads the pins under `pins` and the state in `health`. The caller must be in a tokio
@@ -112,7 +112,7 @@ impl Exporter {
     }
 }
 
-impl Counted {
+impl CountedRanges {
     fn renew(&mut self, pins: &Pins) -> Result<Option<Arc<RangeCounts>>> {
         let Some(maps) = Maps::in_use(pins)? else {
             return Ok(None);

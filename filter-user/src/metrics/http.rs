@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The limit of open connections. The next one closes the oldest, so a hanging client blocks none.
-const MOST_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 /// How long a client may take to send its request's header.
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may take for its request and answer.
@@ -124,7 +124,7 @@ pub(super) async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     oldest_first.retain(|connection| !connection.is_finished());
-                    if oldest_first.len() >= MOST_CONNECTIONS {
+                    if oldest_first.len() >= MAX_CONNECTIONS {
                         oldest_first.remove(0).abort();
                     }
                     oldest_first.push(connections.spawn(connection(stream, Arc::clone(&exporter))));

@@ -25,7 +25,7 @@ pub struct Author {
 const EDIT: &str = "edit";
 
 /// The maximum length of a command; the rest is cut off.
-const SHOWN: usize = 160;
+const MAX_SHOWN_LEN: usize = 160;
 
 /// The audit uid of a process without a login: `-1` (`AUDIT_UID_UNSET`).
 const AUDIT_UID_UNSET: u32 = u32::MAX;
@@ -40,7 +40,7 @@ impl Author {
         let is_verb = |word: &String| all.find_subcommand(word).is_some();
         let verb = words.iter().position(is_verb).unwrap_or_default();
         let mut command = words[verb..].join(" ");
-        if let Some((end, _)) = command.char_indices().nth(SHOWN) {
+        if let Some((end, _)) = command.char_indices().nth(MAX_SHOWN_LEN) {
             command.truncate(end);
             command.push_str("...");
         }

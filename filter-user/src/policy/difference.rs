@@ -29,7 +29,7 @@ pub struct Difference {
 }
 
 /// The number of ranges that a line names.
-const NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 
 impl Difference {
     /// Compares the entries of two lists.
@@ -110,7 +110,7 @@ impl Difference {
     }
 
     /// Whether the range is new, or has another expiry.
-    pub fn brings(&self, range: &IpNet) -> bool {
+    pub fn is_new_or_changed(&self, range: &IpNet) -> bool {
         [&self.added, &self.changed]
             .iter()
             .any(|ranges| ranges.binary_search(range).is_ok())
@@ -192,7 +192,7 @@ impl Difference {
         let expiring = after.iter().filter(|entry| entry.expires.is_some());
         let ranges = expiring.map(|entry| entry.range);
         ranges.filter(move |range| {
-            let is_told = self.brings(range) || self.edited.binary_search(range).is_ok();
+            let is_told = self.is_new_or_changed(range) || self.edited.binary_search(range).is_ok();
             let own = entry(after, range).and_then(|entry| entry.expires);
             is_told && own.is_some_and(|time| outlives(sources, range, time).is_some())
         })
@@ -333,10 +333,10 @@ impl fmt::Display for Difference {
         if all == 0 {
             return f.write_str("no difference");
         }
-        let named: Vec<String> = self.signed().take(NAMED).collect();
+        let named: Vec<String> = self.signed().take(MAX_NAMED).collect();
         f.write_str(&named.join(" "))?;
-        if all > NAMED {
-            write!(f, " and {} more", all - NAMED)?;
+        if all > MAX_NAMED {
+            write!(f, " and {} more", all - MAX_NAMED)?;
         }
         Ok(())
     }

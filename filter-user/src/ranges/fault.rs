@@ -20,7 +20,7 @@ pub struct Faults {
 impl Faults {
     /// Keeps a refusal unless there are enough: a file may have a million.
     pub(super) fn push(&mut self, line: usize, refusal: impl FnOnce() -> InputError) {
-        if self.first.len() < InputErrors::SHOWN {
+        if self.first.len() < InputErrors::MAX_SHOWN {
             self.first.push((line, refusal()));
         } else {
             self.more += 1;
@@ -31,8 +31,8 @@ impl Faults {
     pub(super) fn push_always(&mut self, line: usize, refusal: InputError) {
         self.first.push((line, refusal));
         self.first.sort_by_key(|(line, _)| *line);
-        self.more += self.first.len().saturating_sub(InputErrors::SHOWN);
-        self.first.truncate(InputErrors::SHOWN);
+        self.more += self.first.len().saturating_sub(InputErrors::MAX_SHOWN);
+        self.first.truncate(InputErrors::MAX_SHOWN);
     }
 
     pub(super) fn is_empty(&self) -> bool {

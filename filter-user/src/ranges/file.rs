@@ -15,7 +15,7 @@ use super::{
     fault::{Fault, Faults, ends_a_line, split},
     meant::hidden,
     parse::{only_implicit_with_others, read_range},
-    shape::looks_like,
+    shape::detect_format,
 };
 
 /// The word that switches enforcement off, on a line of its own.
@@ -132,7 +132,7 @@ impl RangesFile {
             }
         }
         if !faults.is_empty()
-            && let Some(refusal) = looks_like(text)
+            && let Some(refusal) = detect_format(text)
         {
             return Err(Faults {
                 first: vec![(0, refusal)],

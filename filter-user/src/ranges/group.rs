@@ -27,7 +27,7 @@ const WIDEST_V4: u8 = 24;
 /// link (RFC 4291 section 2.5.4).
 const WIDEST_V6: u8 = 64;
 /// At least one address in so many must have been seen.
-const ENOUGH: u64 = 4;
+const MIN_SOURCES: u64 = 4;
 
 /// The proposed ranges for `sources`, sorted, each with its sources. Every source is in exactly
 /// one.
@@ -69,7 +69,7 @@ fn divide(range: Ipv4Net, sources: Vec<IpAddr>, groups: &mut Vec<(IpNet, Vec<IpA
     match sources.len() {
         0 => return,
         1 => return groups.push((IpNet::from(sources[0]), sources)),
-        seen if seen as u64 * ENOUGH < size => {}
+        seen if seen as u64 * MIN_SOURCES < size => {}
         _ if halves(range).all(|half| sources.iter().any(|source| holds(half, source))) => {
             return groups.push((range.into(), sources));
         }

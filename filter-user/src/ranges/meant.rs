@@ -11,10 +11,10 @@ use super::{
 use crate::ui::visible::{code, is_hidden};
 
 /// Maximum length of quoted input.
-const SHOWN: usize = 60;
+const MAX_SHOWN_LEN: usize = 60;
 
 /// The number of CIDRs in a hint.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// Parses one range that packets can come from: an address, or a CIDR without host bits.
 ///
@@ -45,13 +45,13 @@ pub(super) fn shown(text: &str) -> String {
         |letter: char| matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1;
     let mut shown: String = text
         .chars()
-        .take(SHOWN)
+        .take(MAX_SHOWN_LEN)
         .map(|letter| match letter {
             letter if visible(letter) => letter.to_string(),
             letter => letter.escape_unicode().to_string(),
         })
         .collect();
-    if text.chars().nth(SHOWN).is_some() {
+    if text.chars().nth(MAX_SHOWN_LEN).is_some() {
         shown.push_str("...");
     }
     shown
@@ -93,7 +93,7 @@ fn dash(letter: char) -> bool {
 
 /// The refusal of valid ranges inside quotes or brackets.
 pub(super) fn quoted(bare: &[&str]) -> InputError {
-    let hint = if bare.len() <= NAMED {
+    let hint = if bare.len() <= MAX_NAMED {
         format!("`{}`", bare.join(","))
     } else {
         "leave them out, and type the ranges with commas in between".to_owned()
@@ -104,7 +104,7 @@ pub(super) fn quoted(bare: &[&str]) -> InputError {
 /// The refusal of words that mean something only together, such as a network and its mask; `None`
 /// for other words.
 pub(super) fn together(words: &[&str]) -> Option<InputError> {
-    Range(&words.join(" ")).in_pieces()
+    TypedRange(&words.join(" ")).in_pieces()
 }
 
 /// The word for the address of this SSH session.
@@ -118,7 +118,7 @@ pub(super) fn explain(text: &str) -> InputError {
             "is a variable unset, or a comma too many? write a range like `198.51.100.0/24` or `2001:db8:aa::/48`",
         );
     }
-    let range = Range(text);
+    let range = TypedRange(text);
     if text == ME || text.starts_with("me/") {
         return range.is(
             "is a word for the command line",
@@ -142,9 +142,9 @@ pub(super) fn explain(text: &str) -> InputError {
 
 /// A text that was meant as a range.
 #[derive(Clone, Copy)]
-pub(super) struct Range<'a>(pub(super) &'a str);
+pub(super) struct TypedRange<'a>(pub(super) &'a str);
 
-impl Range<'_> {
+impl TypedRange<'_> {
     pub(super) fn is(self, what: &str, hint: impl Into<String>) -> InputError {
         InputError::new(format!("range `{}` {what}", shown(self.0)), hint)
     }
@@ -197,7 +197,7 @@ impl Range<'_> {
                 joined if joined.parse::<IpNet>().is_ok() => {
                     Some(self.corrected("has a space in it", &joined))
                 }
-                joined => Range(&joined).first_to_last(),
+                joined => TypedRange(&joined).first_to_last(),
             },
         }
     }
@@ -240,14 +240,14 @@ impl Range<'_> {
         };
         let first = cidrs
             .iter()
-            .take(NAMED)
+            .take(MAX_NAMED)
             .cloned()
             .collect::<Vec<_>>()
             .join(",");
         let hint = match cidrs.len() {
             1 => format!("as a CIDR: `{first}`"),
-            count if count <= NAMED => format!("as CIDRs: `{first}`"),
-            count => format!("as CIDRs: `{first}` and {} more", count - NAMED),
+            count if count <= MAX_NAMED => format!("as CIDRs: `{first}`"),
+            count => format!("as CIDRs: `{first}` and {} more", count - MAX_NAMED),
         };
         Some(self.is(what, hint))
     }

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::Entry;
 
 /// The maximum number of remarks in full.
-const MOST_REMARKS: usize = 10;
+const MAX_REMARKS: usize = 10;
 
 /// Warnings and notes about a valid list: the first ones, and the number of the others. Nested
 /// ranges are reported if they are `new`; the others were reported when they were added.
@@ -15,7 +15,7 @@ pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     let mut remarks = Vec::new();
     let mut more = 0_usize;
     let mut remark = |text: &dyn Fn() -> String| {
-        if remarks.len() < MOST_REMARKS {
+        if remarks.len() < MAX_REMARKS {
             remarks.push(text());
         } else {
             more += 1;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{InputError, meant::parse_range};
 
 /// The number of lines that are examined.
-const LOOKED_AT: usize = 100;
+const EXAMINED_LEN: usize = 100;
 
 /// The refusal of bytes that are not UTF-8 text.
 pub fn not_text(bytes: &[u8]) -> Option<InputError> {
@@ -48,12 +48,12 @@ fn every_other_zero(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// The format of a text that is not a list.
-pub(super) fn looks_like(text: &str) -> Option<InputError> {
+pub(super) fn detect_format(text: &str) -> Option<InputError> {
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .take(LOOKED_AT)
+        .take(EXAMINED_LEN)
         .collect();
     let first = *lines.first()?;
     let refuse = |what: &str, hint: &str| {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     InputError,
-    meant::{LIKE, Range, shown},
+    meant::{LIKE, TypedRange, shown},
 };
 
 /// The first words of providers' names for their address lists.
@@ -24,7 +24,7 @@ const PROVIDERS: [&str; 13] = [
     "oracle",
 ];
 
-impl Range<'_> {
+impl TypedRange<'_> {
     /// A text of letters.
     pub(super) fn word(self) -> Option<InputError> {
         let lower = self.0.to_ascii_lowercase();

@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 
 use super::{
     ranges_file::sync,
-    read::{MOST_OF_CONFIG, read_regular},
+    read::{MAX_CONFIG_LEN, read_regular},
 };
 use crate::{
     codes::Acknowledgement,
@@ -64,7 +64,7 @@ impl AcknowledgedStore {
                 Ok(_) | Err(_) => {}
             }
         }
-        let bytes = read_regular(&path, MOST_OF_CONFIG).map_err(|error| failed(&errno(&error)))?;
+        let bytes = read_regular(&path, MAX_CONFIG_LEN).map_err(|error| failed(&errno(&error)))?;
         let text = String::from_utf8_lossy(&bytes);
         let lines = text.lines();
         Ok(lines

@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use anyhow::Result;
 
-use super::read::{MOST_OF_CONFIG, read_regular};
+use super::read::{MAX_CONFIG_LEN, read_regular};
 use crate::ui::error::{UserError, errno};
 
 /// The content at the path of the config file.
@@ -22,7 +22,7 @@ pub enum ConfigText {
 /// # Errors
 /// If it must exist, and does not.
 pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
-    let bytes = match read_regular(path, MOST_OF_CONFIG) {
+    let bytes = match read_regular(path, MAX_CONFIG_LEN) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound && named => {
             return Err(UserError::input(

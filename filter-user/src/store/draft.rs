@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     path::folder,
-    read::{MOST_OF_LIST, read_regular},
+    read::{MAX_LIST_LEN, read_regular},
 };
 use crate::{kernel::pins::make_private, ranges::RangesFile};
 
@@ -78,7 +78,7 @@ impl Draft {
     /// # Errors
     /// If it cannot be read.
     pub fn text(&self) -> io::Result<Option<Vec<u8>>> {
-        present(read_regular(&self.copy, MOST_OF_LIST))
+        present(read_regular(&self.copy, MAX_LIST_LEN))
     }
 
     /// The content of the ranges file when the copy was made; `None` if it was not stored.

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many lists are kept: the active one, and ten before it.
-const KEPT: usize = 11;
+const MAX_LISTS: usize = 11;
 
 /// The lists kept next to a ranges file.
 pub struct History {
@@ -40,12 +40,12 @@ pub struct HistoryEntry {
 
 /// Metadata of a list: `N.json` next to `N`.
 #[derive(Serialize, Deserialize)]
-struct Note {
+struct Metadata {
     at: Timestamp,
     by: Author,
 }
 
-impl Note {
+impl Metadata {
     fn path(list: &Path) -> PathBuf {
         list.with_extension("json")
     }
@@ -57,8 +57,8 @@ impl Note {
 
 impl HistoryEntry {
     fn at(path: PathBuf) -> Self {
-        let (at, by) = match Note::read(&path) {
-            Some(Note { at, by }) => (Some(at), Some(by)),
+        let (at, by) = match Metadata::read(&path) {
+            Some(Metadata { at, by }) => (Some(at), Some(by)),
             None => (written(&path), None),
         };
         Self {
@@ -179,8 +179,8 @@ impl History {
     pub fn record(&self, by: &Author) {
         // The next change keeps a missing copy; a read-only folder keeps none.
         if let Ok(Some(kept)) = self.keep() {
-            let path = Note::path(&kept);
-            let note = Note {
+            let path = Metadata::path(&kept);
+            let note = Metadata {
                 at: to_second(Timestamp::now()),
                 by: by.clone(),
             };
@@ -193,10 +193,10 @@ impl History {
 
     fn prune(&self) {
         let numbered = self.numbered().unwrap_or_default();
-        for (_, path) in numbered.iter().rev().skip(KEPT) {
+        for (_, path) in numbered.iter().rev().skip(MAX_LISTS) {
             // One list too many is harmless.
             let _ = fs::remove_file(path);
-            let _ = fs::remove_file(Note::path(path));
+            let _ = fs::remove_file(Metadata::path(path));
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::read::{MOST_OF_LIST, read_regular};
+use super::read::{MAX_LIST_LEN, read_regular};
 use crate::{
     ranges::{Faults, RangesFile, not_text},
     ui::error::{InputErrors, UserError, errno},
@@ -59,7 +59,7 @@ impl Input {
     /// # Errors
     /// If it cannot be read.
     pub fn follow(path: &Path) -> Result<Option<Self>> {
-        match read_regular(path, MOST_OF_LIST) {
+        match read_regular(path, MAX_LIST_LEN) {
             Ok(bytes) => Ok(Some(Self {
                 name: path.display().to_string(),
                 bytes,

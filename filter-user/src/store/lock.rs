@@ -29,7 +29,7 @@ pub struct WriterLock {
 const PROBE: Duration = Duration::from_secs(1);
 
 /// How long a second writer waits: a change takes a fraction of it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl WriterLock {
     /// Takes the lock. For the ranges file it is on a file next to it that only its owner can open,
@@ -39,7 +39,7 @@ impl WriterLock {
     /// # Errors
     /// If another process holds it: names that process.
     pub fn take(ranges_file: &Path, pins: &Path) -> Result<Self> {
-        Self::take_within(ranges_file, pins, PATIENCE)?
+        Self::take_within(ranges_file, pins, TIMEOUT)?
     }
 
     /// Like [`take`](Self::take), without waiting; `None` if another process holds it.

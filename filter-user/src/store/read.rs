@@ -10,9 +10,9 @@ use std::{
 use nix::libc;
 
 /// The maximum size of a list, in bytes: a million ranges with long comments.
-pub(super) const MOST_OF_LIST: u64 = 256 << 20;
+pub(super) const MAX_LIST_LEN: u64 = 256 << 20;
 /// The maximum size of a config file, in bytes.
-pub(super) const MOST_OF_CONFIG: u64 = 1 << 20;
+pub(super) const MAX_CONFIG_LEN: u64 = 1 << 20;
 
 /// Reads the regular file at `path`, `most` bytes at most.
 ///

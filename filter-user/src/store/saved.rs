@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ranges_file::{join, sync},
-    read::{MOST_OF_LIST, read_regular},
+    read::{MAX_LIST_LEN, read_regular},
 };
 use crate::{
     config::{PolicyMode, Settings, XdpMode},
@@ -90,7 +90,7 @@ impl PolicyStore {
                 Ok(_) | Err(_) => {}
             }
         }
-        let bytes = read_regular(&path, MOST_OF_LIST).map_err(|error| failed(&errno(&error)))?;
+        let bytes = read_regular(&path, MAX_LIST_LEN).map_err(|error| failed(&errno(&error)))?;
         let read = || {
             let text = std::str::from_utf8(&bytes).ok()?;
             let (header, list) = text.split_once('\n')?;

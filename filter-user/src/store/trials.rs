@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{config::Settings, kernel::pins::make_private, ui::error::errno};
 
 /// How many confirmed policies are remembered.
-const KEPT: usize = 32;
+const MAX_TRIALS: usize = 32;
 
 /// Identifies a policy by its list and its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ impl TrialStore {
         trials.open.take_if(|open| open == mark);
         trials.confirmed.retain(|known| known != mark);
         trials.confirmed.push(mark.clone());
-        let old = trials.confirmed.len().saturating_sub(KEPT);
+        let old = trials.confirmed.len().saturating_sub(MAX_TRIALS);
         trials.confirmed.drain(..old);
         self.write(&trials)
     }

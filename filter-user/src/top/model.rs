@@ -20,7 +20,7 @@ use crate::{
 /// The time that the charts cover.
 pub(crate) const SPAN: Duration = Duration::from_secs(300);
 /// How many sources are tracked at a time.
-const MOST_SOURCES: usize = 1024;
+const MAX_SOURCES: usize = 1024;
 /// A source that was silent for this long is evicted first.
 const SILENT: SignedDuration = SignedDuration::from_mins(10);
 
@@ -206,7 +206,7 @@ impl Model {
         for report in reports {
             self.reported += 1;
             if !self.sources.contains_key(&report.source) {
-                if self.sources.len() == MOST_SOURCES {
+                if self.sources.len() == MAX_SOURCES {
                     self.evict(&mut totals);
                 }
                 let packets = Meter::new(0);

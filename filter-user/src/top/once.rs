@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The limit of printed sources and entries.
-const MOST: usize = 20;
+const MAX_ROWS: usize = 20;
 
 /// The printed data.
 #[derive(Serialize)]
@@ -103,8 +103,8 @@ impl EntryRow {
 impl Summary {
     pub(crate) fn of(model: &Model) -> Self {
         let rate = |verdict| rounded(model.rate(&[verdict]));
-        let sources = rows::sources(model, Sort::Rate).into_iter().take(MOST);
-        let entries = rows::entries(model, Sort::Rate).into_iter().take(MOST);
+        let sources = rows::sources(model, Sort::Rate).into_iter().take(MAX_ROWS);
+        let entries = rows::entries(model, Sort::Rate).into_iter().take(MAX_ROWS);
         let interfaces = model.interfaces.iter().map(|one| InterfaceRow {
             guard: one.guard.clone(),
             counters: one

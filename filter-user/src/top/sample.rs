@@ -61,7 +61,7 @@ pub(crate) struct Sampler<'a> {
 struct Attached {
     maps: Maps,
     reports: ReportReader,
-    known: Known,
+    known: RangeLookup,
     restarted: bool,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Sampler<'a> {
             Some(maps) => Some(Attached {
                 maps,
                 reports: ReportReader::open(&self.context.pins.maps(), StartAt::Oldest)?,
-                known: Known::default(),
+                known: RangeLookup::default(),
                 restarted: true,
             }),
         };
@@ -165,7 +165,7 @@ impl<'a> Sampler<'a> {
 /// The range of each use. A lookup walks over all ranges. It runs in the background, only when a
 /// new range is used, and for at most a tenth of the time.
 #[derive(Default)]
-struct Known {
+struct RangeLookup {
     generation: u64,
     /// The requested ranges that are in the generation.
     ranges: Ranges,
@@ -181,7 +181,7 @@ struct Walk {
     task: JoinHandle<Result<Option<HashMap<u32, Prefix>>>>,
 }
 
-impl Known {
+impl RangeLookup {
     /// Starts a walk if one is needed and its pause is over.
     fn start_walk(
         &mut self,

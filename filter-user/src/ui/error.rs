@@ -87,9 +87,9 @@ pub struct InputErrors {
 
 impl InputErrors {
     /// The number of refusals in words.
-    pub const SHOWN: usize = 10;
+    pub const MAX_SHOWN: usize = 10;
     /// The maximum length of each, in characters.
-    const LONGEST: usize = 1000;
+    const MAX_LEN: usize = 1000;
 
     /// The causes, each with its hint.
     pub fn new(list: Vec<(String, String)>) -> Self {
@@ -98,8 +98,8 @@ impl InputErrors {
 
     /// Like [`new`](Self::new), with `more` further ones that were not kept.
     pub fn counted(mut list: Vec<(String, String)>, more: usize) -> Self {
-        let more = more + list.len().saturating_sub(Self::SHOWN);
-        list.truncate(Self::SHOWN);
+        let more = more + list.len().saturating_sub(Self::MAX_SHOWN);
+        list.truncate(Self::MAX_SHOWN);
         for (cause, hint) in &mut list {
             shorten(cause);
             shorten(hint);
@@ -131,7 +131,7 @@ fn shorten(text: &mut String) {
     if let Cow::Owned(visible) = visible_in_line(text) {
         *text = visible;
     }
-    if let Some((end, _)) = text.char_indices().nth(InputErrors::LONGEST) {
+    if let Some((end, _)) = text.char_indices().nth(InputErrors::MAX_LEN) {
         text.truncate(end);
         text.push_str("...");
     }

@@ -182,20 +182,20 @@ pub fn report_error(error: &anyhow::Error) -> u8 {
 }
 
 /// The maximum number of lines that wait for the reader.
-const QUEUED: usize = 1024;
+const QUEUE_LEN: usize = 1024;
 /// The time limit for the last lines at the end.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Lines for the writer thread, which alone waits for the reader.
 struct Queue {
-    lines: SyncSender<Line>,
+    lines: SyncSender<QueuedLine>,
     /// The number of lines that found no room.
     lost: AtomicU64,
 }
 
-enum Line {
+enum QueuedLine {
     Text(Stream, String),
     /// Answered once all earlier lines are written.
     Last(SyncSender<()>),
@@ -208,7 +208,7 @@ enum Stream {
 
 impl Queue {
     fn put(&self, stream: Stream, line: String) {
-        if self.lines.try_send(Line::Text(stream, line)).is_err() {
+        if self.lines.try_send(QueuedLine::Text(stream, line)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -221,7 +221,7 @@ impl Queue {
 /// # Errors
 /// If the thread cannot be started.
 pub fn write_behind() -> Result<()> {
-    let (lines, taken) = sync_channel(QUEUED);
+    let (lines, taken) = sync_channel(QUEUE_LEN);
     let lost = AtomicU64::new(0);
     if QUEUE.set(Queue { lines, lost }).is_err() {
         return Ok(());
@@ -238,8 +238,8 @@ pub fn write_behind() -> Result<()> {
         .spawn(move || {
             for line in taken {
                 match line {
-                    Line::Text(stream, text) => write(stream, &text),
-                    Line::Last(answer) => drop(answer.send(())),
+                    QueuedLine::Text(stream, text) => write(stream, &text),
+                    QueuedLine::Last(answer) => drop(answer.send(())),
                 }
                 let lost = QUEUE
                     .get()
@@ -261,9 +261,9 @@ pub fn write_behind() -> Result<()> {
 /// Waits until all output is written, if the reader reads it.
 pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
-    let deadline = Instant::now() + LAST_LINES;
+    let deadline = Instant::now() + FLUSH_TIMEOUT;
     let (answer, answered) = sync_channel(1);
-    let mut last = Line::Last(answer);
+    let mut last = QueuedLine::Last(answer);
     while let Err(TrySendError::Full(line)) = queue.lines.try_send(last) {
         if Instant::now() >= deadline {
             return;
@@ -271,7 +271,7 @@ pub fn flush() {
         last = line;
         thread::sleep(Duration::from_millis(5));
     }
-    let _ = answered.recv_timeout(LAST_LINES);
+    let _ = answered.recv_timeout(FLUSH_TIMEOUT);
 }
 
 /// Writes the log of other crates and of the kernel program: warnings, or with `verbose`

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A faster change shows no bar.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_secs(1);
 
 /// Progress of a change. Appears after one second, if stderr is a terminal; leaves no trace.
 pub struct Progress {
@@ -33,7 +33,7 @@ impl Progress {
     /// Adds finished ranges.
     pub fn advance(&self, ranges: usize) {
         self.bar.inc(ranges as u64);
-        if self.bar.is_hidden() && self.since.elapsed() > PATIENCE {
+        if self.bar.is_hidden() && self.since.elapsed() > DELAY {
             // Stays hidden where stderr is not a terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar.tick();

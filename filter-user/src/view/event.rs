@@ -75,8 +75,8 @@ impl fmt::Display for Event {
             self.time,
             self.verdict,
             self.reason,
-            End(self.source, self.source_port),
-            End(self.destination, self.destination_port),
+            FlowEnd(self.source, self.source_port),
+            FlowEnd(self.destination, self.destination_port),
             self.interface,
             self.bytes
         )
@@ -84,9 +84,9 @@ impl fmt::Display for Event {
 }
 
 /// One end of a flow, as far as it is known.
-struct End(Option<IpAddr>, Option<u16>);
+struct FlowEnd(Option<IpAddr>, Option<u16>);
 
-impl fmt::Display for End {
+impl fmt::Display for FlowEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0, self.1) {
             (Some(address), Some(port)) => std::net::SocketAddr::new(address, port).fmt(f),

@@ -219,7 +219,7 @@ impl Facts {
     /// Listeners that are reachable at an address of this node outside the destinations.
     fn outside_destinations(&self, guarded: &BTreeSet<u32>) -> Vec<Warning> {
         /// Further addresses are only counted.
-        const NAMED: usize = 5;
+        const MAX_NAMED: usize = 5;
         if self.destinations.is_empty() {
             return Vec::new();
         }
@@ -238,7 +238,7 @@ impl Facts {
             }
         }
         let warnings = found.into_iter().map(|(port, addresses)| {
-            let more = match addresses.len().saturating_sub(NAMED) {
+            let more = match addresses.len().saturating_sub(MAX_NAMED) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
@@ -250,7 +250,7 @@ impl Facts {
                 Code::OutsideDestinations,
                 format!(
                     "TCP {port} listens on {}{more}, outside the destinations: everyone passes there",
-                    join(addresses.into_iter().take(NAMED))
+                    join(addresses.into_iter().take(MAX_NAMED))
                 ),
                 "add them to `destinations`, or take that setting away to guard every address",
             )

@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     kernel::{
         links::{
-            foreign::Foreign,
+            foreign::ForeignProgram,
             protected::{ProtectedInterface, protected_interfaces},
             strays::{Stray, strays},
         },
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The warnings of this node under the settings in force, with acknowledged ones marked.
-pub(crate) fn of_node(context: &Context) -> Result<Vec<Warning>> {
+pub(crate) fn node_warnings(context: &Context) -> Result<Vec<Warning>> {
     let have = match context.maps()? {
         Some(maps) => maps.settings(maps.active_slot()?).ok(),
         None => None,
@@ -42,23 +42,23 @@ pub(crate) fn of_node(context: &Context) -> Result<Vec<Warning>> {
     let strays = strays(&context.pins, &rtnetlink::interfaces()?)?;
     let elsewhere = strays.iter().map(|stray| stray.ifindex);
     let guarded = context.pins.interfaces()?.into_iter().chain(elsewhere);
-    let warnings = of_traffic(context, &settings, &guarded.collect())?;
+    let warnings = traffic_warnings(context, &settings, &guarded.collect())?;
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
 /// The same, with faults of the filter itself, for `run`. `health` is its own state; `ranges`
 /// caches the warnings about the list.
-pub(crate) fn of_everything(
+pub(crate) fn all_warnings(
     context: &Context,
     health: &Health,
-    ranges: &mut Ranges,
+    ranges: &mut RangeWarnings,
 ) -> Result<Vec<Warning>> {
     let interfaces = rtnetlink::interfaces()?;
     let guards = protected_interfaces(&context.pins, &interfaces)?;
     let mut strays = strays(&context.pins, &interfaces)?;
     // A filter that this process holds is not a stray, even if its pin is gone.
     strays.retain(|stray| !health.guarded.contains(&stray.ifindex));
-    let mut warnings = of_strays(&strays);
+    let mut warnings = stray_warnings(&strays);
     let is_held = |name: &String| {
         let mut held = interfaces.iter();
         held.any(|found| found.name == *name && health.guarded.contains(&found.ifindex))
@@ -66,7 +66,7 @@ pub(crate) fn of_everything(
     // `health` knows the wanted interfaces: asking the kernel would read every route.
     let wanted = health.interfaces.iter().filter(|name| !is_held(name));
     let wanted = wanted.cloned().collect();
-    warnings.extend(of_interfaces(&wanted, &interfaces, &guards, &strays));
+    warnings.extend(interface_warnings(&wanted, &interfaces, &guards, &strays));
     let mut settings = None;
     let maps = context.maps().unwrap_or_else(|error| {
         warnings.push(unreadable(&error));
@@ -84,9 +84,9 @@ pub(crate) fn of_everything(
             Ok((record, maps.settings(slot)?, found))
         })?;
         if let Some(found) = found {
-            *ranges = Ranges::new(&record, found.iter());
+            *ranges = RangeWarnings::new(&record, found.iter());
         }
-        warnings.extend(of_basis(Basis::of(record.basis), have.mode_waits));
+        warnings.extend(basis_warning(Basis::of(record.basis), have.mode_waits));
         warnings.extend(ranges.warnings(now.wall));
         settings = Some(have);
     }
@@ -95,12 +95,12 @@ pub(crate) fn of_everything(
     let guarded = guarded.map(|guard| guard.ifindex).chain(elsewhere);
     let guarded = guarded.chain(health.guarded.iter().copied());
     let settings = context.settings(settings.as_ref());
-    warnings.extend(of_traffic(context, &settings, &guarded.collect())?);
+    warnings.extend(traffic_warnings(context, &settings, &guarded.collect())?);
     Ok(sorted(warnings, &acknowledged(context).0))
 }
 
 /// Traffic that may bypass a filter on `guarded`, and files that other users may write.
-pub(crate) fn of_traffic(
+pub(crate) fn traffic_warnings(
     context: &Context,
     settings: &Settings,
     guarded: &BTreeSet<u32>,
@@ -127,7 +127,7 @@ fn written_by_others(context: &Context) -> impl Iterator<Item = Warning> {
 }
 
 /// Filters with pins in another place.
-pub(crate) fn of_strays(strays: &[Stray]) -> Vec<Warning> {
+pub(crate) fn stray_warnings(strays: &[Stray]) -> Vec<Warning> {
     let warning = |stray: &Stray| {
         Warning::new(Code::FilteredElsewhere, stray.cause(), stray.hint()).on(&stray.interface)
     };
@@ -135,7 +135,7 @@ pub(crate) fn of_strays(strays: &[Stray]) -> Vec<Warning> {
 }
 
 /// Interfaces that were guarded or are `wanted`, and are not guarded.
-pub(crate) fn of_interfaces(
+pub(crate) fn interface_warnings(
     wanted: &BTreeSet<String>,
     interfaces: &[Interface],
     guards: &[ProtectedInterface],
@@ -193,7 +193,7 @@ fn unguarded(interface: &Interface, why: &str) -> Warning {
     });
     let (message, hint) = match foreign {
         Some(xdp) => {
-            let foreign = Foreign::on(name, interface.ifindex, xdp);
+            let foreign = ForeignProgram::on(name, interface.ifindex, xdp);
             (
                 format!("`{name}` is not guarded: it carries {}", foreign.what),
                 foreign.hint,
@@ -217,7 +217,7 @@ pub(crate) fn unreadable(error: &anyhow::Error) -> Warning {
 }
 
 /// The warning that the policy in force does not come from the files.
-pub(crate) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
+pub(crate) fn basis_warning(basis: Basis, waits: bool) -> Option<Warning> {
     let hint = "`apifence status` names what is wrong with them; once corrected, `run` or `attach` puts them in force";
     let (message, hint) = match basis {
         _ if waits => (
@@ -247,7 +247,7 @@ pub(crate) fn of_basis(basis: Basis, waits: bool) -> Option<Warning> {
 
 /// The ranges of a generation that cause warnings.
 #[derive(Debug, Default)]
-pub(crate) struct Ranges {
+pub(crate) struct RangeWarnings {
     /// The number of the generation, and when it came into force.
     mark: Option<(u64, u64)>,
     prefixes: Vec<Prefix>,
@@ -255,7 +255,7 @@ pub(crate) struct Ranges {
     everyone: Vec<IpNet>,
 }
 
-impl Ranges {
+impl RangeWarnings {
     /// The ranges of a generation with these prefixes.
     pub(crate) fn new<'a>(
         record: &PolicyRecord,

@@ -23,7 +23,7 @@ pub(crate) fn guards(destinations: &[IpNet], local: IpAddr) -> bool {
 }
 
 /// The policy in force, and its slot.
-pub(crate) struct Before<'a> {
+pub(crate) struct PreviousPolicy<'a> {
     /// None if no policy drops packets: every source passes.
     judge: Option<(&'a Maps, Slot)>,
     /// Its settings; none if they cannot be read.
@@ -33,7 +33,7 @@ pub(crate) struct Before<'a> {
     now: Clocks,
 }
 
-impl<'a> Before<'a> {
+impl<'a> PreviousPolicy<'a> {
     pub(crate) fn new(context: &Context, maps: Option<&'a Maps>, now: Clocks) -> Result<Self> {
         let mut before = Self {
             judge: None,

@@ -16,7 +16,7 @@ use filter_common::Mode;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::before::{Before, guards};
+use self::before::{PreviousPolicy, guards};
 use super::{
     first::{Obstacle, obstacle, unreadable_nat},
     words::first_lines,
@@ -30,7 +30,7 @@ use crate::{
         bpf::Maps,
         nat::rewriters,
         net::{
-            conntrack::{Tracked, tracked},
+            conntrack::{ConntrackEntry, tracked},
             sock_diag::{CLOSED, Connection, TcpSocket, open, ssh_client_address},
         },
         routes::Paths,
@@ -101,7 +101,7 @@ pub(crate) fn assess(
         .spawn(ssh_client_address)
         .context("start thread")?;
     let mut comparison = Comparison {
-        before: Before::new(context, maps, now)?,
+        before: PreviousPolicy::new(context, maps, now)?,
         policy,
         guarded,
         paths: Paths::new()?,
@@ -134,7 +134,7 @@ pub(crate) fn assess(
 
 /// A new policy, and the state before it.
 struct Comparison<'a> {
-    before: Before<'a>,
+    before: PreviousPolicy<'a>,
     policy: &'a Policy,
     /// The interfaces that the filter will be on.
     guarded: &'a BTreeSet<u32>,
@@ -252,7 +252,7 @@ fn filtered_connections(
             Vec::new()
         }
     };
-    let rewritten = |tracked: &&Tracked| tracked.original != tracked.rewritten;
+    let rewritten = |tracked: &&ConntrackEntry| tracked.original != tracked.rewritten;
     let originals: BTreeMap<Connection, Connection> = tracked
         .iter()
         .filter(rewritten)
@@ -286,7 +286,7 @@ fn describe_cut(
     context: &Context,
     cut: Vec<(Connection, Option<&'static str>)>,
     sockets: &[TcpSocket],
-    before: &Before<'_>,
+    before: &PreviousPolicy<'_>,
     policy: &Policy,
     origin: Option<IpAddr>,
 ) -> Result<Vec<Cut>> {

@@ -56,7 +56,7 @@ impl InForce {
 }
 
 /// The policy that the files ask for.
-pub(super) struct Want {
+pub(super) struct WantedPolicy {
     pub(super) file: RangesFile,
     pub(super) list: List,
     pub(super) settings: Settings,
@@ -67,7 +67,7 @@ pub(super) struct Want {
     pub(super) deferral: Option<String>,
 }
 
-impl Want {
+impl WantedPolicy {
     pub(super) fn expires(&self) -> bool {
         let mut entries = self.list.entries().iter();
         entries.any(|entry| entry.expires.is_some())
@@ -108,7 +108,7 @@ impl Drift {
 
 impl Follower {
     /// The policy that the config file and the ranges `file` ask for.
-    pub(super) fn want(&self, file: RangesFile, have: &InForce) -> Result<Want> {
+    pub(super) fn want(&self, file: RangesFile, have: &InForce) -> Result<WantedPolicy> {
         let context = &self.context;
         let list = file.list();
         let mut settings = match (&have.settings, have.basis()) {
@@ -126,7 +126,7 @@ impl Follower {
             }
             (settings.mode, settings.mode_waits) = (PolicyMode::Monitor, true);
         }
-        Ok(Want {
+        Ok(WantedPolicy {
             mark: PolicyMark::new(list.digest(), &settings),
             node: self.node()?,
             file,
@@ -137,7 +137,7 @@ impl Follower {
     }
 
     /// The differences between the policy in force and the wanted one.
-    pub(super) fn drift(&mut self, have: &InForce, want: &Want) -> Result<Drift> {
+    pub(super) fn drift(&mut self, have: &InForce, want: &WantedPolicy) -> Result<Drift> {
         let record = &have.record;
         let settings = have.settings.as_ref();
         let changes = settings.map(|have| want.settings.changes_from(have));

@@ -6,14 +6,14 @@ use anyhow::Result;
 use filter_common::layout::{Basis, PolicyRecord, Trial};
 
 use super::{
-    drift::{ADDRESSES, Drift, InForce, SET_BY_HAND, SETTINGS, Want},
+    drift::{ADDRESSES, Drift, InForce, SET_BY_HAND, SETTINGS, WantedPolicy},
     messages,
-    state::{Follower, Known},
+    state::{Follower, KnownPolicy},
     trial,
 };
 use crate::{
     change::{
-        build::{examine, keep_in_force, policy},
+        build::{examine, policy, save_policy_in_force},
         impact::assess,
         recovery::{Waiting, recover},
         transaction::{Transaction, clean_up},
@@ -113,7 +113,7 @@ impl Follower {
         let fell_back = matches!(maps.standing()?, PolicyState::RolledBack { .. });
         if let Some(waiting) = recover(&self.context, &mut maps)? {
             let file = file.as_ref().ok().and_then(Option::as_ref);
-            if !self.take_back_edit(&mut maps, &waiting, file)? {
+            if !self.roll_back_edit(&mut maps, &waiting, file)? {
                 return Ok(Outcome::OnTrial);
             }
         }
@@ -160,14 +160,20 @@ impl Follower {
     }
 
     /// Remembers the policy `want`, which is in force now. `is_new` tells whether it was applied.
-    fn remember(&mut self, maps: &Maps, have: &InForce, want: Want, is_new: bool) -> Result<()> {
+    fn remember(
+        &mut self,
+        maps: &Maps,
+        have: &InForce,
+        want: WantedPolicy,
+        is_new: bool,
+    ) -> Result<()> {
         // Small steps of the clock add up while the expiries are those of an older policy.
         let wall_minus_boot = match is_new || !want.expires() {
             true => have.now.wall_minus_boot(),
             false => self.known.wall_minus_boot,
         };
         let record = maps.record(maps.active_slot()?)?;
-        self.known = Known {
+        self.known = KnownPolicy {
             basis: Basis::of(record.basis),
             state: Some(maps.standing()?),
             generation: record.generation,
@@ -184,7 +190,7 @@ impl Follower {
 
     /// Takes the edit on trial back if `file` was edited again. Otherwise the change that waits
     /// keeps waiting, is reported once, and this is false.
-    fn take_back_edit(
+    fn roll_back_edit(
         &mut self,
         maps: &mut Maps,
         waiting: &Waiting,
@@ -208,10 +214,10 @@ impl Follower {
         eprint("note: the files were edited again: the edit on trial is taken back");
         maps.select(waiting.slot.other())?;
         self.last_trial = None;
-        self.known = Known {
+        self.known = KnownPolicy {
             node: self.known.node.take(),
             wall_minus_boot: self.known.wall_minus_boot,
-            ..Known::default()
+            ..KnownPolicy::default()
         };
         Ok(true)
     }
@@ -277,7 +283,7 @@ impl Follower {
         &mut self,
         maps: &mut Maps,
         have: &InForce,
-        want: &Want,
+        want: &WantedPolicy,
         drift: &Drift,
     ) -> Result<bool> {
         let context = &self.context;
@@ -316,7 +322,7 @@ impl Follower {
             }
             return Err(error);
         }
-        messages::applied(
+        messages::report_applied(
             path,
             &have.record,
             &want.list,
@@ -333,7 +339,7 @@ impl Follower {
     }
 
     /// Reports why the policy was replaced, besides changes of the list and of settings.
-    fn report_node_changes(&self, want: &Want, drift: &Drift) {
+    fn report_node_changes(&self, want: &WantedPolicy, drift: &Drift) {
         // The first comparison cannot know whether addresses changed.
         let is_first = self.known.node.is_none() && drift.reasons.contains(&ADDRESSES);
         if let Some(reasons) = drift.other_reasons(is_first) {
@@ -348,7 +354,7 @@ impl Follower {
     fn note_other_author(&self, maps: &Maps, have: &InForce, list: &List) {
         let generation = have.record.generation;
         if self.known.generation != generation {
-            keep_in_force(&self.context, maps);
+            save_policy_in_force(&self.context, maps);
         }
         let now = messages::PolicySnapshot {
             list: list.clone(),
@@ -371,7 +377,7 @@ impl Follower {
         if let Some(list) = list.or_else(|| seen.map(|seen| seen.list.clone())) {
             let settings = maps.settings(waiting.slot).ok();
             let by = maps.author(waiting.slot).ok().flatten();
-            messages::of_others(by, seen, &messages::PolicySnapshot { list, settings });
+            messages::report_other_author(by, seen, &messages::PolicySnapshot { list, settings });
         }
         eprint("note: a change is on trial: it waits for `apifence confirm`");
     }

@@ -10,7 +10,7 @@ use crate::{
         impact::assess,
     },
     config::OnCut,
-    daemon::{Wanted, alerts::sentence},
+    daemon::{WantedInterfaces, alerts::sentence},
     kernel::net::rtnetlink,
     ui::error::UserError,
 };
@@ -21,7 +21,7 @@ pub(crate) const INTERFACES: &str = "interfaces";
 impl Follower {
     /// Passes the config file's interfaces to the guard, unless that cuts nodes or administrators.
     pub(crate) fn offer_interfaces(&mut self) {
-        let wanted = Wanted::of(&self.context.config);
+        let wanted = WantedInterfaces::of(&self.context.config);
         // If the impact is unknown, the interfaces are guarded: an open port is worse.
         if let Ok(Some(reason)) = self.would_cut(&wanted) {
             let error = UserError::failed(
@@ -45,7 +45,7 @@ impl Follower {
     }
 
     /// The cluster nodes or administrators that would be cut on unguarded interfaces of `wanted`.
-    fn would_cut(&mut self, wanted: &Wanted) -> Result<Option<String>> {
+    fn would_cut(&mut self, wanted: &WantedInterfaces) -> Result<Option<String>> {
         let guarded = self.health.borrow().guarded.clone();
         let mut all = guarded.clone();
         let interfaces = rtnetlink::interfaces()?;

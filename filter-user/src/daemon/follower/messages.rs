@@ -6,7 +6,7 @@ use filter_common::layout::PolicyRecord;
 use jiff::Timestamp;
 
 use crate::{
-    change::words::{Before, ReadList},
+    change::words::{PreviousList, ReadList},
     config::{SettingChange, Settings},
     policy::{Difference, Prefixes, author::Author},
     ranges::{List, remarks},
@@ -14,10 +14,10 @@ use crate::{
 };
 
 /// How many entries one line names.
-const NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 /// The difference of two lists in one line: `+203.0.113.10/32 (bastion); 5 in the list`.
-fn of_lists(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> String {
+fn describe_difference(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> String {
     let total = match list {
         List::Off => return "enforcement is off, everyone passes".to_owned(),
         List::Ranges(entries) => format!("{} in the list", entries.len()),
@@ -28,16 +28,16 @@ fn of_lists(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> S
     let (have, want) = (before.entries(), list.entries());
     let difference = Difference::new(have, want);
     let words = difference.in_words(have, want, sources, Timestamp::now());
-    let mut words: Vec<String> = words.take(NAMED).collect();
-    if difference.count() > NAMED {
-        words.push(format!("and {} more", difference.count() - NAMED));
+    let mut words: Vec<String> = words.take(MAX_NAMED).collect();
+    if difference.count() > MAX_NAMED {
+        words.push(format!("and {} more", difference.count() - MAX_NAMED));
     }
     words.push(total);
     words.join("; ")
 }
 
 /// Reports that the ranges file at `path` replaced the list of `record`, and changed settings.
-pub(crate) fn applied(
+pub(crate) fn report_applied(
     path: &Path,
     record: &PolicyRecord,
     list: &List,
@@ -51,13 +51,13 @@ pub(crate) fn applied(
     if record.list == list.digest() {
         return;
     }
-    let before = Before::find(
+    let before = PreviousList::find(
         path,
         Some((true, ReadList::new(list.clone()))),
         Some(record),
     )
     .list();
-    let words = of_lists(before.as_ref(), list, Some(sources));
+    let words = describe_difference(before.as_ref(), list, Some(sources));
     let severity = if *list == List::Off {
         "warning"
     } else {
@@ -68,7 +68,7 @@ pub(crate) fn applied(
     ));
     let have = before.as_ref().map_or(&[][..], List::entries);
     let difference = Difference::new(have, list.entries());
-    let remarks = remarks(list.entries(), |range| difference.brings(range));
+    let remarks = remarks(list.entries(), |range| difference.is_new_or_changed(range));
     remarks.iter().for_each(eprint);
 }
 
@@ -80,10 +80,14 @@ pub(crate) struct PolicySnapshot {
 }
 
 /// Reports that the author `by` replaced the policy `seen`.
-pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: &PolicySnapshot) {
+pub(crate) fn report_other_author(
+    by: Option<Author>,
+    seen: Option<&PolicySnapshot>,
+    now: &PolicySnapshot,
+) {
     let by = by.map_or_else(|| "another command".to_owned(), |by| by.to_string());
     let Some(seen) = seen else {
-        let words = of_lists(None, &now.list, None);
+        let words = describe_difference(None, &now.list, None);
         eprint(format_args!("note: {by}: {words}"));
         return;
     };
@@ -97,7 +101,7 @@ pub(crate) fn of_others(by: Option<Author>, seen: Option<&PolicySnapshot>, now: 
         }
     }
     if !is_reported || seen.list != now.list {
-        let words = of_lists(Some(&seen.list), &now.list, None);
+        let words = describe_difference(Some(&seen.list), &now.list, None);
         let severity = if now.list == List::Off && seen.list != List::Off {
             "warning"
         } else {

@@ -11,7 +11,7 @@ use super::messages;
 use crate::{
     codes::Code,
     context::Context,
-    daemon::{Wanted, alerts::Alerts},
+    daemon::{WantedInterfaces, alerts::Alerts},
     kernel::{
         bpf::{Maps, PolicyState},
         net::decapsulation,
@@ -28,7 +28,7 @@ pub(crate) struct Follower {
     pub(crate) context: Context,
     pub(crate) matches: Arc<ArgMatches>,
     pub(crate) decapsulation: decapsulation::Subscription,
-    pub(crate) wanted: watch::Sender<Wanted>,
+    pub(crate) wanted: watch::Sender<WantedInterfaces>,
     pub(crate) health: watch::Sender<Health>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) config_file: WatchedFile,
@@ -36,7 +36,7 @@ pub(crate) struct Follower {
     /// Whether the config file was ever valid; until then the settings in force stay.
     pub(crate) has_config: bool,
     /// The policy in force, as far as it was examined.
-    pub(crate) known: Known,
+    pub(crate) known: KnownPolicy,
     /// The open maps, and the stamp of their pin.
     pub(crate) open: Option<(FileStamp, Maps)>,
     /// Whether the policy must be compared with the wanted one.
@@ -60,7 +60,7 @@ pub(crate) struct Follower {
     /// The keys of the warnings that were reported.
     pub(crate) warned: BTreeSet<(Code, BTreeSet<String>)>,
     /// The warnings about the list, cached.
-    pub(crate) ranges: node::Ranges,
+    pub(crate) ranges: node::RangeWarnings,
     pub(crate) acknowledged: WatchedFile,
     /// Whether warnings are gathered before their time.
     pub(crate) warnings_due: bool,
@@ -68,7 +68,7 @@ pub(crate) struct Follower {
 
 /// The policy in force, and the facts it was made from.
 #[derive(Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownPolicy {
     pub(crate) state: Option<PolicyState>,
     pub(crate) generation: u64,
     pub(crate) basis: Basis,
@@ -83,7 +83,7 @@ pub(crate) struct Known {
     pub(crate) policy: Option<messages::PolicySnapshot>,
 }
 
-impl Known {
+impl KnownPolicy {
     pub(crate) fn on_trial(&self) -> bool {
         matches!(self.state, Some(PolicyState::Provisional { .. }))
     }
@@ -97,7 +97,7 @@ impl Known {
         now: &messages::PolicySnapshot,
     ) {
         if self.state.is_some() && generation != self.generation {
-            messages::of_others(by, self.policy.as_ref(), now);
+            messages::report_other_author(by, self.policy.as_ref(), now);
         }
     }
 }

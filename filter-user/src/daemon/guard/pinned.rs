@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use filter_common::layout::SELECTOR;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::state::{Guard, Held};
+use super::state::{Guard, HeldLink};
 use crate::{
     kernel::{
         bpf::{Attachment, Link},
@@ -73,7 +73,7 @@ impl Guard {
     }
 }
 
-impl Held {
+impl HeldLink {
     /// Whether the pin at `pin` is of its link.
     fn is_pinned_at(&self, pin: &Path) -> bool {
         let own = self.link.as_ref().map(Link::attachment);

@@ -21,13 +21,13 @@ use crate::{
 
 /// The wanted interfaces and XDP mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedInterfaces {
     /// The interfaces by name; empty for those with the default routes.
     pub(crate) names: Vec<String>,
     pub(crate) xdp_mode: XdpMode,
 }
 
-impl Wanted {
+impl WantedInterfaces {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             names: config.interfaces.to_vec(),
@@ -39,7 +39,7 @@ impl Wanted {
 /// The part of the state that the guard shares with the process.
 pub(crate) struct Shared {
     pub(crate) pins: Pins,
-    pub(crate) wanted: watch::Receiver<Wanted>,
+    pub(crate) wanted: watch::Receiver<WantedInterfaces>,
     pub(crate) health: watch::Sender<Health>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     /// The channel for the program's log, if it has one.
@@ -57,7 +57,7 @@ pub(crate) struct Guard {
     pub(crate) program: Option<Program>,
     pub(crate) maps: HeldMaps,
     pub(crate) counters: Counters,
-    pub(crate) held: BTreeMap<u32, Held>,
+    pub(crate) held: BTreeMap<u32, HeldLink>,
     /// The interfaces with default routes; `None` if they must be read.
     pub(crate) routes: Option<BTreeSet<u32>>,
     /// The interfaces that were guarded at some time, by name.
@@ -73,7 +73,7 @@ pub(crate) struct Guard {
     pub(crate) last_check: Instant,
 }
 
-pub(crate) struct Held {
+pub(crate) struct HeldLink {
     pub(crate) name: String,
     /// None if descriptors are scarce: then the pin holds the link.
     pub(crate) link: Option<Link>,

@@ -14,9 +14,9 @@ fn empty() -> RangesFile {
 }
 
 /// Usable files and no policy from before, after `change`.
-fn found(change: impl FnOnce(&mut Found)) -> Found {
+fn found(change: impl FnOnce(&mut StartInputs)) -> StartInputs {
     let settings = Config::default().settings();
-    let mut found = Found {
+    let mut found = StartInputs {
         list: Ok(file("192.0.2.1\n")),
         broken: None,
         settings: settings.clone(),
@@ -34,15 +34,15 @@ fn found(change: impl FnOnce(&mut Found)) -> Found {
     found
 }
 
-fn break_config(found: &mut Found) {
+fn break_config(found: &mut StartInputs) {
     found.broken = Some("broken".to_owned());
 }
 
-fn lose_list(found: &mut Found) {
+fn lose_list(found: &mut StartInputs) {
     found.list = Err(anyhow!("no list"));
 }
 
-fn save(found: &mut Found) {
+fn save(found: &mut StartInputs) {
     found.saved = Some(SavedPolicy {
         settings: found.settings.clone(),
         interfaces: vec!["eth0".to_owned()],
@@ -54,7 +54,7 @@ fn save(found: &mut Found) {
 #[test]
 fn a_start_chooses_the_first_policy_that_exists() {
     let (listed, saved) = (file("192.0.2.1\n"), file("203.0.113.1\n"));
-    type Row<'a> = (fn(&mut Found), Basis, &'a RangesFile);
+    type Row<'a> = (fn(&mut StartInputs), Basis, &'a RangesFile);
     let rows: [Row<'_>; 9] = [
         (|_| (), Basis::Files, &listed),
         (break_config, Basis::Files, &listed),
@@ -130,7 +130,7 @@ fn the_saved_policy_brings_what_the_config_leaves_open() {
     );
     assert_eq!(start.interfaces, ["eth0"]);
     assert_eq!(start.xdp_mode, XdpMode::Auto);
-    let doubtful = |found: &mut Found| {
+    let doubtful = |found: &mut StartInputs| {
         break_config(found);
         save(found);
         found.xdp_mode_unreadable = true;

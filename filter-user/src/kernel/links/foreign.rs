@@ -91,14 +91,14 @@ fn owner(program: &str) -> Option<&'static Owner> {
 
 /// A foreign program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foreign {
+pub struct ForeignProgram {
     /// The program, and its owner if known.
     pub what: String,
     /// The hint for it.
     pub hint: String,
 }
 
-impl Foreign {
+impl ForeignProgram {
     /// The foreign program `xdp` on the interface `name` with this ifindex.
     pub fn on(name: &str, ifindex: u32, xdp: AttachedXdp) -> Self {
         let id = xdp.program_id;

@@ -85,7 +85,7 @@ pub fn strays(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Stray>> {
 /// # Errors
 /// As of [`strays`], or if the kernel does not list its interfaces.
 pub fn strays_at_rest(pins: &Pins) -> Result<(Vec<Stray>, Vec<Interface>)> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let interfaces = rtnetlink::interfaces()?;
         let strays = strays(pins, &interfaces)?;
@@ -98,7 +98,7 @@ pub fn strays_at_rest(pins: &Pins) -> Result<(Vec<Stray>, Vec<Interface>)> {
 }
 
 /// How long a filter without a link may be one that is being removed.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Stray {
     /// The cause for an error: the filter, and its place.

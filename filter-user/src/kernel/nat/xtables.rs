@@ -59,17 +59,17 @@ fn tcp(info: &[u8], port: u16) -> Option<(Fit, bool)> {
 /// `struct xt_multiport_v1`: which ports, their number; 15 ports; flags for a range's end;
 /// inversion.
 fn multiport(info: &[u8], port: u16) -> Option<(Fit, bool)> {
-    const MOST: usize = 15;
-    const RANGES: usize = 2 + 2 * MOST;
+    const MAX_PORTS: usize = 15;
+    const RANGES: usize = 2 + 2 * MAX_PORTS;
     let (which, count) = (*info.first()?, usize::from(*info.get(1)?));
-    let is_inverted = *info.get(RANGES + MOST)? != 0;
+    let is_inverted = *info.get(RANGES + MAX_PORTS)? != 0;
     let mut inside = false;
     let mut place = 0;
-    while place < count.min(MOST) {
+    while place < count.min(MAX_PORTS) {
         let from = number_at(info, 2 + 2 * place)?;
         let is_range = *info.get(RANGES + place)? != 0;
         place += usize::from(is_range);
-        let to = if is_range && place < MOST {
+        let to = if is_range && place < MAX_PORTS {
             number_at(info, 2 + 2 * place)?
         } else {
             from

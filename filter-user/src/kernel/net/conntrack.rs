@@ -15,7 +15,7 @@ use super::{
 
 /// A tracked TCP connection that may still receive packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tracked {
+pub struct ConntrackEntry {
     /// The two ends as the client and the filter see them.
     pub original: Connection,
     /// The two ends after the rewriting, as a local socket would have them.
@@ -28,7 +28,7 @@ pub struct Tracked {
 ///
 /// # Errors
 /// If the kernel does not answer.
-pub fn tracked() -> Result<Vec<Tracked>> {
+pub fn tracked() -> Result<Vec<ConntrackEntry>> {
     let mut found = Vec::new();
     let Err(error) = dump(GET, |_, attributes| found.extend(entry(attributes))) else {
         return Ok(found);
@@ -53,7 +53,7 @@ const PROTOCOL: u16 = 2;
 const OPEN: [u8; 4] = [2, 3, 4, 5];
 const TCP: u8 = 6;
 
-fn entry(attributes: &[u8]) -> Option<Tracked> {
+fn entry(attributes: &[u8]) -> Option<ConntrackEntry> {
     let original = tuple(attribute(attributes, &[ORIGINAL])?)?;
     let reply = tuple(attribute(attributes, &[REPLY])?)?;
     let state = attribute(attributes, &STATE)?.first()?;
@@ -86,9 +86,9 @@ fn both(
     original: (SocketAddr, SocketAddr),
     reply: (SocketAddr, SocketAddr),
     is_half_closed: bool,
-) -> Tracked {
+) -> ConntrackEntry {
     let connection = |remote, local| Connection { remote, local };
-    Tracked {
+    ConntrackEntry {
         original: connection(original.0, original.1),
         rewritten: connection(reply.1, reply.0),
         is_half_closed,
@@ -97,7 +97,7 @@ fn both(
 
 /// Parses a line of `nf_conntrack`, such as
 /// `ipv4 2 tcp 6 431999 ESTABLISHED src=... dst=... sport=... dport=... src=...`.
-fn line(line: &str) -> Option<Tracked> {
+fn line(line: &str) -> Option<ConntrackEntry> {
     const OPEN: [&str; 4] = ["SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"];
     let mut words = line.split_whitespace();
     let (protocol, state) = (words.nth(2)?, words.nth(2)?);

@@ -40,22 +40,22 @@ pub(crate) fn dump_messages<M: NetlinkSerializable + NetlinkDeserializable>(
     request: &M,
     each: impl FnMut(Result<M>) -> Result<()>,
 ) -> Result<()> {
-    ask_with(protocol, NLM_F_REQUEST | NLM_F_DUMP, request, each)
+    exchange_messages(protocol, NLM_F_REQUEST | NLM_F_DUMP, request, each)
 }
 
 /// Like [`dump_messages`], for one object.
 ///
 /// # Errors
 /// As [`dump`].
-pub(crate) fn ask_message<M: NetlinkSerializable + NetlinkDeserializable>(
+pub(crate) fn get_message<M: NetlinkSerializable + NetlinkDeserializable>(
     protocol: isize,
     request: &M,
     each: impl FnMut(Result<M>) -> Result<()>,
 ) -> Result<()> {
-    ask_with(protocol, NLM_F_REQUEST | NLM_F_ACK, request, each)
+    exchange_messages(protocol, NLM_F_REQUEST | NLM_F_ACK, request, each)
 }
 
-fn ask_with<M: NetlinkSerializable + NetlinkDeserializable>(
+fn exchange_messages<M: NetlinkSerializable + NetlinkDeserializable>(
     protocol: isize,
     flags: u16,
     request: &M,

@@ -249,7 +249,7 @@ pub fn route_to(client: IpAddr, source: Option<IpAddr>) -> Option<u32> {
     }
     let mut found = None;
     let request = RouteNetlinkMessage::GetRoute(request);
-    netlink::ask_message(NETLINK_ROUTE, &request, |answer| {
+    netlink::get_message(NETLINK_ROUTE, &request, |answer| {
         if let Ok(RouteNetlinkMessage::NewRoute(route)) = answer {
             found = route
                 .attributes
