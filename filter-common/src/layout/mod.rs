@@ -29,9 +29,8 @@ pub use usage::Usage;
 /// `verdict.rs`.
 ///
 /// The path of the pins contains it. Raise it with any change: a binary that reads maps of another
-/// layout would apply a policy that no operator wrote. Version 9 has one array of lines per slot,
-/// and a shorter record.
-pub const LAYOUT_VERSION: u32 = 9;
+/// layout would apply a policy that no operator wrote. Version 10 has a pin for each inner map.
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// Array of one `u32`: the slot of the active generation, 0 or 1, and [`PROVISIONAL`].
 ///

@@ -1,8 +1,8 @@
 //! `apifence attach`: plan, propose, stage the policy, attach the program, activate the policy.
 
-use std::{fs, slice};
+use std::slice;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{
     attached::{Attached, report},
@@ -157,7 +157,7 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
         if within.is_none() {
             staged.select_unread()?;
         }
-        fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
+        staged.publish(&context.pins.maps())?;
     }
     // Packets of newly guarded interfaces are affected from here on. On interfaces that are
     // guarded already the old policy stays in force until `activate`.

@@ -3,7 +3,7 @@
 //! [`Transaction`] -> [`Transaction::stage`] -> [`StagedTransaction`] ->
 //! [`StagedTransaction::activate`]. A staged transaction that is dropped undoes itself.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::Result;
 use filter_common::layout::Trial;
@@ -132,6 +132,14 @@ impl StagedTransaction<'_> {
     /// If the kernel refuses.
     pub(crate) fn select_unread(&mut self) -> Result<()> {
         self.inactive.maps.select(self.slot)
+    }
+
+    /// Gives the directory of new maps its lasting name.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub(crate) fn publish(&mut self, directory: &Path) -> Result<()> {
+        self.inactive.maps.publish(directory)
     }
 
     /// Puts the files and the policy in force. Returns the deadline of a provisional change.

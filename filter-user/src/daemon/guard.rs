@@ -134,6 +134,7 @@ impl Guard {
             let due = Instant::now() >= next;
             if due {
                 next = Instant::now() + PERIOD;
+                self.maps.follow();
                 if tick.is_multiple_of(ROUTES) {
                     self.routes = None;
                 }

@@ -1,7 +1,7 @@
 //! The policy after a start, which is usually a boot. Whatever is broken, the port is not opened,
 //! and the node can reach itself.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, layout::Basis};
@@ -168,7 +168,7 @@ impl Start {
         };
         change.put_in_force(&mut maps, &Progress::start())?;
         // No program reads these maps yet. They get their name once they hold a policy.
-        fs::rename(context.pins.new_maps(), context.pins.maps()).context("pin maps")?;
+        maps.publish(&context.pins.maps())?;
         if self.basis == Basis::Files {
             History::of(&context.global.ranges_file).record(&Author::of_this_process());
         }

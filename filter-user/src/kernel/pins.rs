@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! BPFFS/layout-N/maps/SELECTOR ...          the policy, shared by all interfaces
+//! BPFFS/layout-N/maps/slot-S/SOURCES_V4 ... the inner maps of a slot
 //! BPFFS/layout-N/interfaces/IFINDEX/link    the program on an interface
 //! BPFFS/layout-N/interfaces/IFINDEX/refusal why it is not in the driver, if that refused it
 //! BPFFS/watch                               locked by `run`
@@ -40,10 +41,10 @@ pub struct Pins {
 const LAYOUT: &str = "layout-";
 /// This binary's layout directory, stored once: a test makes a binary of another layout from it.
 #[used]
-static OWN_LAYOUT: [u8; 8] = NAME;
-const NAME: [u8; 8] = *b"layout-9";
+static OWN_LAYOUT: [u8; 9] = NAME;
+const NAME: [u8; 9] = *b"layout-10";
 
-const _: () = assert!((NAME[7] - b'0') as u32 == LAYOUT_VERSION, "its own name");
+const _: () = assert!(10 * (NAME[7] - b'0') as u32 + (NAME[8] - b'0') as u32 == LAYOUT_VERSION);
 
 fn own_layout() -> &'static str {
     // The compiler must not know the value, so that the bytes in the binary decide.
@@ -428,8 +429,8 @@ impl Pins {
     }
 
     /// Removes the lock of a writer that had nothing to do. The directory may be another program's.
+    /// If this fails, the next writer uses it again.
     pub fn remove_writer_lock(&self) {
-        // If this fails, the next writer uses the directory again.
         let _ = fs::remove_dir(self.root.join(WRITE));
     }
 

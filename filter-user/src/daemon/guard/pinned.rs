@@ -3,7 +3,6 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use filter_common::layout::SELECTOR;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::state::{Guard, HeldLink};
@@ -36,7 +35,7 @@ impl Guard {
     /// them. The filter stays attached meanwhile, since this process holds it.
     pub(crate) fn pin_again(&mut self) -> Result<()> {
         let pins = &self.shared.pins;
-        let has_maps = pins.maps().join(SELECTOR).exists();
+        let has_maps = self.maps.are_pinned(&pins.maps());
         let lost: Vec<u32> = self
             .held
             .iter()

@@ -1,12 +1,13 @@
 //! The policy in the kernel: the active generation, and its content.
 
 use std::{
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
 use filter_common::layout::{
     BITMAPS_V4, BITMAPS_V6, DESTINATIONS_V4, DESTINATIONS_V6, POLICY, POLICY_HEADERS, PREFILTER,
@@ -16,7 +17,7 @@ use filter_common::layout::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    slot::{PerSlot, PolicyState, Slot, open, open_data, open_map_of_maps},
+    slot::{PerSlot, PolicyState, Slot, open, open_data},
     tries,
 };
 use crate::{
@@ -62,18 +63,28 @@ impl Maps {
             selector: open(directory, SELECTOR, Map::Array)?,
             policy: open(directory, POLICY, Map::Array)?,
             settings: open(directory, SETTINGS, Map::Array)?,
-            sources_v4: open_map_of_maps(directory, SOURCES_V4)?,
-            sources_v6: open_map_of_maps(directory, SOURCES_V6)?,
+            sources_v4: PerSlot::open(directory, SOURCES_V4)?,
+            sources_v6: PerSlot::open(directory, SOURCES_V6)?,
             headers: open_data(directory, POLICY_HEADERS)?,
-            lines: open_map_of_maps(directory, PREFILTER)?,
+            lines: PerSlot::open(directory, PREFILTER)?,
             bitmaps: [
-                open_map_of_maps(directory, BITMAPS_V4)?,
-                open_map_of_maps(directory, BITMAPS_V6)?,
+                PerSlot::open(directory, BITMAPS_V4)?,
+                PerSlot::open(directory, BITMAPS_V6)?,
             ],
-            destinations_v4: open_map_of_maps(directory, DESTINATIONS_V4)?,
-            destinations_v6: open_map_of_maps(directory, DESTINATIONS_V6)?,
+            destinations_v4: PerSlot::open(directory, DESTINATIONS_V4)?,
+            destinations_v6: PerSlot::open(directory, DESTINATIONS_V6)?,
             usage: open_data(directory, USAGE)?,
         })
+    }
+
+    /// Renames the directory of these maps, which hold a policy now, to `directory`.
+    ///
+    /// # Errors
+    /// If bpffs refuses, or there is such a directory.
+    pub fn publish(&mut self, directory: &Path) -> Result<()> {
+        fs::rename(&self.directory, directory).context("pin maps")?;
+        *self = Self::open(directory)?;
+        Ok(())
     }
 
     /// Opens the maps in use: those under `pins`, if a filter is attached or was prepared.
@@ -139,7 +150,7 @@ impl Maps {
         loop {
             let slot = self.active_slot()?;
             let generation = self.record(slot)?.generation;
-            // Also fails where a map was freed between reading its id and opening it.
+            // Also fails while a writer replaces a map and its pin.
             let found = read(slot);
             if self.active_slot()? == slot && self.record(slot)?.generation == generation {
                 return found;

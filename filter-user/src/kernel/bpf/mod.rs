@@ -4,6 +4,7 @@ mod attach;
 mod batch;
 mod counters;
 mod drop_reports;
+mod held;
 mod maps;
 mod monitored_sources;
 mod object;
@@ -20,9 +21,10 @@ pub use self::{
     attach::{Attachment, Link, LogLines, detach_link, links, loaded, refusal},
     counters::{CounterRow, Counters},
     drop_reports::{DropReport, ReportBatch, ReportReader, StartAt},
+    held::HeldMaps,
     maps::Maps,
     monitored_sources::read_monitored_sources,
-    object::{HeldMaps, Program, create_maps},
+    object::{Program, create_maps},
     range_counts::{Family, RangeCounts},
     slot::{PolicyState, Slot},
     staging::Staging,

@@ -17,13 +17,16 @@ use filter_common::{
     },
 };
 
-use super::slot::open_data;
-use crate::ui::{error::UserError, explain::explain};
+use super::slot::Slot;
+use crate::{
+    kernel::pins::make_private,
+    ui::{error::UserError, explain::explain},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/apifence-xdp"));
 
 /// The maps that all interfaces share, as the object names them.
-const SHARED: [&str; 16] = [
+pub(super) const SHARED: [&str; 16] = [
     SELECTOR,
     POLICY,
     POLICY_HEADERS,
@@ -40,6 +43,17 @@ const SHARED: [&str; 16] = [
     MONITORED_SOURCES,
     COUNTERS,
     INTERFACES,
+];
+
+/// Those of them that hold an inner map for each slot.
+pub(super) const PER_SLOT: [&str; 7] = [
+    SOURCES_V4,
+    SOURCES_V6,
+    PREFILTER,
+    BITMAPS_V4,
+    BITMAPS_V6,
+    DESTINATIONS_V4,
+    DESTINATIONS_V6,
 ];
 
 /// A loaded program with its maps; it touches no packet until it is attached.
@@ -80,41 +94,14 @@ pub fn create_maps(maps: &Path) -> Result<()> {
     loader(maps, false)?
         .load(OBJECT)
         .map_err(|error| explain("create maps", &error))?;
+    for slot in Slot::BOTH {
+        make_private(&slot.pins(maps)).context("pin maps")?;
+    }
     let settings: Array<MapData, [u8; SETTINGS_LEN]> =
         Array::create(SLOTS, 0).map_err(|error| explain("create maps", &error))?;
     settings
         .pin(maps.join(SETTINGS))
         .map_err(|error| explain("pin maps", &error))
-}
-
-/// Descriptors of the shared maps: they outlive the pins, and can be pinned again.
-pub struct HeldMaps {
-    maps: Vec<(&'static str, MapData)>,
-}
-
-impl HeldMaps {
-    /// Opens the maps pinned in `directory`.
-    ///
-    /// # Errors
-    /// If one is missing, or the kernel refuses.
-    pub fn open(directory: &Path) -> Result<Self> {
-        let names = SHARED.iter().chain([&SETTINGS]);
-        let open = |name: &&'static str| Ok((*name, open_data(directory, name)?));
-        let maps = names.map(open).collect::<Result<_>>()?;
-        Ok(Self { maps })
-    }
-
-    /// Pins all maps in `directory`, which must be empty.
-    ///
-    /// # Errors
-    /// If bpffs refuses.
-    pub fn pin(&self, directory: &Path) -> Result<()> {
-        for (name, map) in &self.maps {
-            map.pin(directory.join(name))
-                .map_err(|error| explain("pin maps", &error))?;
-        }
-        Ok(())
-    }
 }
 
 impl Program {

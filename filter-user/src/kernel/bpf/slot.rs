@@ -1,11 +1,16 @@
 //! The two slots of a policy, and the maps that have one entry or inner map for each.
 
-use std::path::Path;
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
+};
 
-use anyhow::Result;
-use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, Map, MapData, MapError};
+use filter_common::layout::SLOTS;
 
-use crate::ui::explain::explain;
+use crate::ui::{error::UserError, explain::explain};
 
 /// One of the two places for a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +20,14 @@ impl Slot {
     /// The other slot.
     pub const fn other(self) -> Self {
         Self(1 - self.0)
+    }
+
+    /// Both slots.
+    pub(super) const BOTH: [Self; SLOTS as usize] = [Self(0), Self(1)];
+
+    /// The directory of the pins of its inner maps, among those of all maps in `directory`.
+    pub(super) fn pins(self, directory: &Path) -> PathBuf {
+        directory.join(format!("slot-{}", self.0))
     }
 }
 
@@ -51,16 +64,98 @@ impl PolicyState {
     }
 }
 
-/// A map of maps with one inner map for each slot.
-pub(super) type PerSlot = ArrayOfMaps<MapData, MapData>;
-
-/// Puts `map` into `slot`; returns once no program reads the previous map.
+/// A map of maps with one inner map for each slot, and the pins of the inner maps.
 ///
-/// The kernel waits for running programs at the end of every update of a map of maps
-/// (`maybe_wait_bpf_programs`, Linux 4.20, commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
-pub(super) fn put(maps: &mut PerSlot, slot: Slot, map: &MapData) -> Result<()> {
-    maps.set(slot.0, map, 0)
-        .map_err(|error| explain("write policy", &error))
+/// The kernel reads an element as the id of a map, and opens a map by its id for CAP_SYS_ADMIN
+/// alone (`bpf_map_get_fd_by_id`, Linux 6.18). So each inner map has a pin of its own, and the id
+/// only says whether the pin is the right one.
+pub(super) struct PerSlot {
+    /// Elements are written as descriptors, and read as ids.
+    maps: Array<MapData, u32>,
+    name: &'static str,
+    /// The directory of the pins of all maps.
+    directory: PathBuf,
+}
+
+impl PerSlot {
+    /// Opens the map `name` that is pinned in `directory`.
+    pub(super) fn open(directory: &Path, name: &'static str) -> Result<Self> {
+        Ok(Self {
+            maps: open(directory, name, Map::Array)?,
+            name,
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// The id of the inner map of `slot`; `None` if no generation was ever there.
+    pub(super) fn id(&self, slot: Slot) -> Result<Option<u32>> {
+        match self.maps.get(&slot.0, 0) {
+            Ok(id) => Ok(Some(id)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(explain("read policy", &error)),
+        }
+    }
+
+    /// Opens the inner map of `slot`; `None` if no generation was ever there.
+    ///
+    /// # Errors
+    /// If its pin is gone or of another map, as while a writer replaces it.
+    pub(super) fn inner(&self, slot: Slot) -> Result<Option<MapData>> {
+        let Some(id) = self.id(slot)? else {
+            return Ok(None);
+        };
+        let pin = self.pin_of(slot);
+        let map = MapData::from_pin(&pin).map_err(|error| explain("read policy", &error))?;
+        let info = map.info().map_err(|error| explain("read policy", &error))?;
+        if info.id() == id {
+            return Ok(Some(map));
+        }
+        Err(UserError::failed(
+            format!("read policy: `{}` is the pin of another map", pin.display()),
+            "the pins are not of one policy: `apifence detach`, then `apifence attach`; the port is unfiltered in between",
+        ))
+    }
+
+    /// Pins `map` and puts it into `slot`; returns once no program reads the previous map.
+    ///
+    /// The pin is replaced in one step. A writer that dies here leaves a slot that is not in force
+    /// and not marked as empty, so the next writer replaces all of its maps.
+    ///
+    /// The kernel waits for running programs at the end of every update of a map of maps
+    /// (`maybe_wait_bpf_programs`, Linux 4.20, commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
+    pub(super) fn put(&mut self, slot: Slot, map: &MapData) -> Result<()> {
+        let pin = self.pin_of(slot);
+        // bpffs takes no dot in a name.
+        let aside = pin.with_file_name(format!("{}-new", self.name));
+        // A writer that died may have left it.
+        let _ = fs::remove_file(&aside);
+        map.pin(&aside)
+            .map_err(|error| explain("pin maps", &error))?;
+        fs::rename(&aside, &pin).with_context(|| format!("pin map at `{}`", pin.display()))?;
+        self.set(slot, map)
+    }
+
+    /// Waits for all packets that read the selector before its last change: they may still read
+    /// the slot that is about to be rewritten. Every update waits, so this puts the map in force
+    /// into its own slot again. No other writer may put one there meanwhile.
+    pub(super) fn wait_for_packets(&mut self, current: Slot) -> Result<()> {
+        match self.inner(current)? {
+            Some(map) => self.set(current, &map),
+            // No generation was ever activated.
+            None => Ok(()),
+        }
+    }
+
+    fn set(&mut self, slot: Slot, map: &MapData) -> Result<()> {
+        let descriptor = map.fd().as_fd().as_raw_fd() as u32;
+        self.maps
+            .set(slot.0, descriptor, 0)
+            .map_err(|error| explain("write policy", &error))
+    }
+
+    fn pin_of(&self, slot: Slot) -> PathBuf {
+        slot.pins(&self.directory).join(self.name)
+    }
 }
 
 pub(super) fn open<M>(directory: &Path, name: &str, kind: fn(MapData) -> Map) -> Result<M>
@@ -74,8 +169,4 @@ where
 pub(super) fn open_data(directory: &Path, name: &str) -> Result<MapData> {
     MapData::from_pin(directory.join(name))
         .map_err(|error| explain(&format!("open map `{name}`"), &error))
-}
-
-pub(super) fn open_map_of_maps(directory: &Path, name: &str) -> Result<PerSlot> {
-    open(directory, name, Map::ArrayOfMaps)
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     batch::Batch,
     maps::Maps,
-    slot::{PolicyState, Slot, open_map_of_maps},
+    slot::{PerSlot, PolicyState, Slot},
     table,
     tries::{self, RangeId},
     usage::{self, Known, assign_ids},
@@ -45,7 +45,7 @@ impl Maps {
             bail!("write policy: the one in force is provisional");
         };
         let now = Clocks::now()?;
-        let open = |name| open_map_of_maps(&self.directory, name);
+        let open = |name| PerSlot::open(&self.directory, name);
         let (v4, v6) = (open(SOURCES_V4)?, open(SOURCES_V6)?);
         let reading = thread::Builder::new()
             .spawn(move || usage::known(&v4, &v6, current, &now))
@@ -72,7 +72,7 @@ impl Maps {
         if record.is_empty == 1 {
             return Ok(());
         }
-        tries::wait_for_packets(&mut self.sources_v4, current)?;
+        self.sources_v4.wait_for_packets(current)?;
         // It is not to be selected from here on.
         record.commits = 0;
         self.write_record(slot, &record)?;
@@ -129,8 +129,8 @@ impl Maps {
 /// What is done to one map.
 type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
-/// Runs all of `work` in parallel threads, so that their waits for running programs (`slot::put`)
-/// overlap.
+/// Runs all of `work` in parallel threads, so that their waits for running programs overlap
+/// (`PerSlot::put`).
 fn side_by_side<const N: usize>(work: [Work<'_>; N]) -> Result<()> {
     thread::scope(|scope| {
         let threads = work.map(|work| thread::Builder::new().spawn_scoped(scope, work));

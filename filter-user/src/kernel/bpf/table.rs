@@ -7,7 +7,7 @@ use bytemuck::NoUninit;
 
 use super::{
     batch::Batch,
-    slot::{PerSlot, Slot, put},
+    slot::{PerSlot, Slot},
 };
 use crate::ui::explain::explain;
 
@@ -40,7 +40,7 @@ pub(super) fn put_array<T: NoUninit>(
     Batch::of(&map)?
         .fill(indices.zip(content.iter().map(bytemuck::bytes_of)), |_| ())
         .map_err(|error| explain("fill table", &error))?;
-    put(arrays, slot, &map)
+    arrays.put(slot, &map)
 }
 
 /// The element at `index` in `slot`; `None` where the program finds nothing.
@@ -49,13 +49,14 @@ pub(super) fn element<const WORDS: usize>(
     slot: Slot,
     index: u32,
 ) -> Result<Option<[u64; WORDS]>> {
-    let find = || {
-        let array: Array<MapData, [u64; WORDS]> = Map::Array(arrays.get(&slot.0, 0)?).try_into()?;
-        array.get(&index, 0)
+    let Some(map) = arrays.inner(slot)? else {
+        return Ok(None);
     };
-    match find() {
+    let explained = |error: MapError| explain("read table", &error);
+    let array: Array<MapData, [u64; WORDS]> = Map::Array(map).try_into().map_err(explained)?;
+    match array.get(&index, 0) {
         Ok(element) => Ok(Some(element)),
-        Err(MapError::KeyNotFound | MapError::OutOfBounds { .. }) => Ok(None),
-        Err(error) => Err(explain("read table", &error)),
+        Err(MapError::OutOfBounds { .. }) => Ok(None),
+        Err(error) => Err(explained(error)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::maps::{LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use aya_obj::generated::bpf_map_type;
 use filter_common::layout::{MAX_PREFIXES, PrefixValue};
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{
     batch::Batch,
-    slot::{PerSlot, Slot, put},
+    slot::{PerSlot, Slot},
 };
 use crate::{clock::Clocks, policy::Prefix, ui::explain::explain};
 
@@ -59,7 +59,7 @@ pub(super) fn fill<'a, const N: usize, const K: usize>(
             Some((key, bytemuck::cast(value)))
         })
         .collect();
-    Batch::of(&open_trie(tries, slot.0)?)?
+    Batch::of(&open_trie(tries, slot)?)?
         .fill(entries, done)
         .map_err(|error| explain("fill trie", &error))
 }
@@ -75,26 +75,14 @@ pub(super) fn clear<const K: usize>(tries: &mut PerSlot, slot: Slot) -> Result<(
         BPF_F_NO_PREALLOC,
     );
     let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
-    put(tries, slot, &map)
+    tries.put(slot, &map)
 }
 
-/// The trie at `index`.
-fn open_trie(tries: &PerSlot, index: u32) -> Result<MapData> {
+/// The trie in `slot`, which was filled or emptied before.
+fn open_trie(tries: &PerSlot, slot: Slot) -> Result<MapData> {
     tries
-        .get(&index, 0)
-        .map_err(|error| explain("read policy", &error))
-}
-
-/// Waits for all packets that read the selector before its last change: they may still read the
-/// slot that is about to be rewritten. [`put`] waits, so this puts the active trie into its own
-/// slot again. No other writer may put one there meanwhile.
-pub(super) fn wait_for_packets(tries: &mut PerSlot, current: Slot) -> Result<()> {
-    match tries.get(&current.0, 0) {
-        Ok(trie) => put(tries, current, &trie),
-        // No generation was ever activated.
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) => Err(explain("read policy", &error)),
-    }
+        .inner(slot)?
+        .context("read policy: there is none in its slot")
 }
 
 /// Every prefix around `octets` in `slot`, the longest first.
@@ -108,7 +96,7 @@ where
     IpAddr: From<[u8; N]>,
 {
     let verb = "read policy";
-    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(open_trie(tries, slot.0)?)
+    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(open_trie(tries, slot)?)
         .try_into()
         .map_err(|error: MapError| explain(verb, &error))?;
     let mut found = Vec::new();
@@ -163,11 +151,8 @@ pub(super) fn for_each(
     slot: Slot,
     mut entry: impl FnMut(&[u8], PrefixValue),
 ) -> Result<()> {
-    let map = match tries.get(&slot.0, 0) {
-        Ok(map) => map,
-        // No generation was ever in this slot.
-        Err(MapError::KeyNotFound) => return Ok(()),
-        Err(error) => return Err(explain("read policy", &error)),
+    let Some(map) = tries.inner(slot)? else {
+        return Ok(());
     };
     Batch::of(&map)?
         .read(|key, value| entry(key, bytemuck::pod_read_unaligned(value)))

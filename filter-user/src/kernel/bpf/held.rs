@@ -1,0 +1,114 @@
+//! The maps as a process holds them: they outlive their pins, and can be pinned again.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapData;
+use filter_common::layout::SETTINGS;
+
+use super::{
+    object::{PER_SLOT, SHARED},
+    slot::{PerSlot, Slot, open_data},
+};
+use crate::{kernel::pins::make_private, ui::explain::explain};
+
+/// Descriptors of all maps.
+pub struct HeldMaps {
+    shared: Vec<(&'static str, MapData)>,
+    inner: Vec<HeldInner>,
+}
+
+/// The inner maps of a map of maps.
+struct HeldInner {
+    name: &'static str,
+    maps: PerSlot,
+    /// The map of each slot, with its id.
+    held: [Option<(u32, MapData)>; Slot::BOTH.len()],
+}
+
+impl HeldMaps {
+    /// Opens the maps pinned in `directory`.
+    ///
+    /// # Errors
+    /// If one is missing, or the kernel refuses.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let names = SHARED.iter().chain([&SETTINGS]);
+        let open = |name: &&'static str| Ok((*name, open_data(directory, name)?));
+        let inner = PER_SLOT.iter().map(|name| {
+            Ok(HeldInner {
+                name,
+                maps: PerSlot::open(directory, name)?,
+                held: [None, None],
+            })
+        });
+        let mut held = Self {
+            shared: names.map(open).collect::<Result<_>>()?,
+            inner: inner.collect::<Result<_>>()?,
+        };
+        held.follow();
+        Ok(held)
+    }
+
+    /// Opens the inner maps that a writer put into the slots since the last call. One whose pin is
+    /// being replaced follows at the next call.
+    pub fn follow(&mut self) {
+        for inner in &mut self.inner {
+            for (slot, held) in Slot::BOTH.into_iter().zip(&mut inner.held) {
+                let have = held.as_ref().map(|(id, _)| *id);
+                let Ok(want) = inner.maps.id(slot) else {
+                    continue;
+                };
+                if want == have {
+                    continue;
+                }
+                if let (Some(id), Ok(Some(map))) = (want, inner.maps.inner(slot)) {
+                    *held = Some((id, map));
+                }
+            }
+        }
+    }
+
+    /// Whether all maps have their pins in `directory`.
+    pub fn are_pinned(&self, directory: &Path) -> bool {
+        let shared = self.shared.iter().map(|(name, _)| directory.join(name));
+        let pins: Vec<PathBuf> = shared.chain(self.inner_pins(directory)).collect();
+        pins.iter().all(|pin| pin.exists())
+    }
+
+    fn inner_pins(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
+        self.inner.iter().flat_map(move |inner| {
+            let slots = Slot::BOTH.into_iter().zip(&inner.held);
+            let held = slots.filter(|(_, held)| held.is_some());
+            held.map(move |(slot, _)| slot.pins(directory).join(inner.name))
+        })
+    }
+
+    /// Pins all maps in `directory`, which must be empty.
+    ///
+    /// An inner map that is not the one in its slot is left out: it would show another list than
+    /// the one in force.
+    ///
+    /// # Errors
+    /// If bpffs refuses.
+    pub fn pin(&self, directory: &Path) -> Result<()> {
+        let pin = |map: &MapData, path: PathBuf| {
+            map.pin(path).map_err(|error| explain("pin maps", &error))
+        };
+        for (name, map) in &self.shared {
+            pin(map, directory.join(name))?;
+        }
+        for slot in Slot::BOTH {
+            make_private(&slot.pins(directory)).context("pin maps")?;
+        }
+        for inner in &self.inner {
+            for (slot, held) in Slot::BOTH.into_iter().zip(&inner.held) {
+                if let Some((id, map)) = held
+                    && inner.maps.id(slot)? == Some(*id)
+                {
+                    pin(map, slot.pins(directory).join(inner.name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
