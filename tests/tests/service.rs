@@ -1,4 +1,4 @@
-//! `run` as a service: its messages to the service manager, and the capabilities that it needs.
+//! `run` as a service: its messages to the service manager, and its unit.
 
 use std::{
     os::unix::net::UnixDatagram,
@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
-    cli::{FAILED, refused, words},
-    site::{ADMIN, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED},
+    cli::Apifence,
+    site::{ADMIN, INTERFACE, Site},
     wait::PATIENCE,
 };
 
@@ -61,73 +61,20 @@ fn the_service_manager_is_notified() -> Result<()> {
     Ok(())
 }
 
-/// `setpriv`, for a command with exactly these capabilities, bounded as in the unit.
-fn bounded(capabilities: &[String]) -> Command {
-    let set: String = capabilities
-        .iter()
-        .map(|name| format!(",+{name}"))
-        .collect();
-    let set = format!("-all{set}");
-    let mut setpriv = Command::new("setpriv");
-    setpriv.args(words(&format!(
-        "--bounding-set {set} --inh-caps -all --no-new-privs"
-    )));
-    setpriv
-}
-
+/// Below 2.3 by `systemd-analyze security`, whose threshold is ten times that.
 #[test]
-fn the_unit_has_exactly_the_capabilities_that_are_needed() -> Result<()> {
-    let bound = "CapabilityBoundingSet=";
-    let bound = UNIT.lines().find_map(|line| line.strip_prefix(bound));
-    let all: Vec<String> = bound
-        .context("the unit bounds nothing")?
-        .split(' ')
-        .map(|name| name.trim_start_matches("CAP_").to_lowercase())
-        .collect();
-    assert_eq!(all, ["sys_admin", "net_admin"]);
-    let without = |missing: &str| -> Vec<String> {
-        let rest = all.iter().filter(|name| *name != missing);
-        rest.cloned().collect()
-    };
-    let (site, filter, _server) = Site::unguarded_server(6443)?;
-    let done = |command: &[&str]| -> Result<()> {
-        let ran = filter.run_by(bounded(&all), command)?;
-        ensure!(ran.code == Some(0), "{ran}");
-        Ok(())
-    };
-    done(&ATTACH)?;
-    done(&["ranges", "add", UNLISTED[0]])?;
-    site.unlisted_gets_in(Family::V4, 6443)?;
-    done(&["ranges", "rollback"])?;
-    site.unlisted_is_dropped(Family::V4, 6443, &filter)?;
-    done(&["status"])?;
-    done(&["detach"])?;
-
-    let ran = filter.run_by(bounded(&without("sys_admin")), &ATTACH)?;
-    refused(&ran, FAILED, &[])?;
+fn the_unit_exposes_little() -> Result<()> {
+    let directory = tempfile::TempDir::new()?;
+    let unit = directory.path().join("apifence.service");
+    fs::write(&unit, UNIT)?;
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--threshold=22"]);
+    let output = analyze.arg(&unit).output().context("systemd-analyze")?;
     ensure!(
-        ran.stderr.contains("CAP_SYS_ADMIN"),
-        "the hint does not name it: {ran}"
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
     );
-    // A process with the capability removes what was started.
-    filter.ok(&["detach"])?;
-
-    // The other capability is for a warning.
-    let rules = "table ip kube { chain services { type nat hook prerouting priority -100; \
-                 tcp dport 444 dnat to 192.0.2.10:6443; }; }";
-    let output = site.node.output(Command::new("nft").arg(rules))?;
-    ensure!(output.status.success(), "{output:?}");
-    let node = NODE.join(",");
-    let attach = [&ATTACH[..], &["--destination", &node]].concat();
-    for (capabilities, warns) in [(without("net_admin"), false), (all.clone(), true)] {
-        let ran = filter.run_by(bounded(&capabilities), &attach)?;
-        ensure!(ran.code == Some(0), "{ran}");
-        ensure!(
-            ran.stderr.contains("[W10]") == warns,
-            "{capabilities:?}: {ran}"
-        );
-        filter.ok(&["detach"])?;
-    }
     Ok(())
 }
 

@@ -39,7 +39,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool::new("ip", "iproute2"),
     Tool::new("nft", "nftables"),
     Tool::new("iptables-nft", "iptables"),
@@ -47,6 +47,7 @@ const TOOLS: [Tool; 8] = [
     Tool::new("ethtool", "ethtool"),
     Tool::new("strace", "strace"),
     Tool::new("bpftool", "bpftool"),
+    Tool::new("systemd-analyze", "systemd"),
     Tool::service("promtool", "prometheus"),
 ];
 

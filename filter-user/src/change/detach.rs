@@ -13,7 +13,7 @@ use crate::{
     context::Context,
     kernel::{
         bpf::{Attachment, Counters},
-        links::strays::{strays, strays_at_rest},
+        links::strays::{strays, strays_at_rest, unnamed},
         net::{interface::Interface, rtnetlink},
     },
     store::{PolicyStore, WriterLock},
@@ -61,7 +61,10 @@ fn detach_all(context: &Context) -> Result<u8> {
     wait_until_detached(context, &attached)?;
     forget_policy(context);
     match strays_at_rest(&context.pins)?.0.as_slice() {
-        [] => eprint("detached: the port is unfiltered"),
+        [] => match unnamed(&context.pins, &rtnetlink::interfaces()?)? {
+            None => eprint("detached: the port is unfiltered"),
+            Some(unnamed) => eprint(format_args!("detached what is pinned here; {unnamed}")),
+        },
         strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
         strays => {
             eprint("detached what is pinned here; the port is still filtered elsewhere:");

@@ -27,7 +27,7 @@ use crate::{
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
     ranges::{Entry, List, RangesFile},
     store::{FileStamp, History, Staged, WriterLock, read_ranges},
-    ui::{error::UserError, output::eprint, progress::Progress},
+    ui::{error::UserError, explain::NEEDS_RIGHTS, output::eprint, progress::Progress},
 };
 
 /// The ranges file as it was before a change.
@@ -407,10 +407,11 @@ impl Change {
     }
 }
 
-/// The same failure. If the change `opens` the port, its hint names the way that needs no disk.
+/// The same failure. If the change `opens` the port, its hint names the way that needs no disk,
+/// unless this process lacks the rights for that way, too.
 fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
     match error.downcast::<UserError>() {
-        Ok(problem) if opens => UserError {
+        Ok(problem) if opens && problem.hint != NEEDS_RIGHTS => UserError {
             hint: "`apifence monitor` lets everyone in, and needs no disk; nothing changed"
                 .to_owned(),
             ..problem

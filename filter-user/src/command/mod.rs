@@ -36,7 +36,7 @@ use crate::{
     config::PolicyMode,
     context::{Context, Global, load},
     daemon,
-    kernel::{pins::Pins, version},
+    kernel::{capabilities::give_up_unneeded, pins::Pins, version},
     ranges::Grouping,
     store::WatchLock,
     top,
@@ -62,7 +62,12 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     init_logger(context.global.verbose);
     // The worker thread of `run` serves metrics while a long list is put in force.
     let mut builder = match cli.command {
-        Command::Run { .. } => tokio::runtime::Builder::new_multi_thread(),
+        Command::Run { .. } => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            // After a failure it has more than it needs; the main thread reports its own failure.
+            builder.on_thread_start(|| drop(give_up_unneeded()));
+            builder
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder

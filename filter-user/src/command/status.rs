@@ -25,7 +25,7 @@ use crate::{
         bpf::Maps,
         links::{
             protected::{ProtectedInterface, protected_interfaces},
-            strays::{Stray, strays},
+            strays::{Stray, strays, unnamed},
         },
         net::{interface::Interface, rtnetlink},
     },
@@ -325,8 +325,12 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     if status.state != "detached" && !status.interfaces.iter().any(|guard| guard.guarded) {
         status.state = "detached";
     }
-    if status.state == "detached" && !strays.is_empty() {
-        status.state = "unknown";
+    if status.state == "detached" {
+        let unnamed = unnamed(&context.pins, &interfaces)?;
+        if unnamed.is_some() || !strays.is_empty() {
+            status.state = "unknown";
+        }
+        status.warnings.extend(unnamed.map(node::unnamed_warning));
     }
     if !ack.is_empty() || !unack.is_empty() {
         acknowledge::change(context, &status.warnings, &ack, &unack)?;

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    panic::resume_unwind,
     sync::{Arc, mpsc},
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,6 @@ use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
-    task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -27,7 +27,11 @@ use crate::{
     },
     cli::PolicyArgs,
     context::Context,
-    kernel::bpf::{Link, LogLines, Program},
+    kernel::{
+        bpf::{Link, LogLines, Program},
+        capabilities::give_up_unneeded,
+        net::rtnetlink,
+    },
     metrics::{Endpoint, Health, Heartbeats},
     policy::Difference,
     ranges::RangesFile,
@@ -57,7 +61,12 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// takes it back.
 pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatches) -> Result<u8> {
     let since = Timestamp::now();
-    write_behind()?;
+    let writer = thread::spawn(|| {
+        // The thread that writes inherits the rest. The main thread reports a failure of its own.
+        let _ = give_up_unneeded();
+        write_behind()
+    });
+    writer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
     raise_descriptors();
     let heartbeats = Arc::new(Heartbeats::default());
     let (health, watched) = watch::channel(Health::default());
@@ -71,16 +80,28 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         Arc::clone(&heartbeats),
     )?;
     let typed = typed_for_service(args).map_or(Ok(()), |text| write_typed(context, text));
-    let starting = {
-        let context = context.clone();
-        spawn_blocking(move || start(&context, typed))
-    };
+    let (done, starting) = oneshot::channel();
+    let of_start = context.clone();
+    // Not in a thread of the runtime, which has given up capabilities that show more of the node.
+    thread::Builder::new()
+        .name("start".to_owned())
+        .spawn(move || {
+            // A signal may have ended the process's wait for it.
+            let _ = done.send(start(&of_start, typed));
+        })
+        .context("start thread")?;
     let mut started = tokio::select! {
         started = starting => started.context("start")??,
         () = signals.end.received() => return Ok(0),
     };
     let fallback = started.fallback.take();
     health.send_modify(|health| health.fallback = fallback);
+    // The threads of the service start without them.
+    if let Err(error) = give_up_unneeded() {
+        eprint(format_args!(
+            "warning: {error:#}: the service has more than it needs"
+        ));
+    }
 
     let threads = Threads::start(context, matches, started, lock, health, &heartbeats, since)?;
     serve(
@@ -187,12 +208,12 @@ impl Threads {
         let _ = self.follower.send(Request::Stop);
         let deadline = Instant::now() + END_TIMEOUT;
         while Instant::now() < deadline && !self.handles.iter().all(JoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
         let all = self.handles.iter().all(JoinHandle::is_finished);
         for thread in self.handles.into_iter().filter(JoinHandle::is_finished) {
             if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
+                resume_unwind(panic);
             }
         }
         all
@@ -339,10 +360,19 @@ fn notify_reloading() {
 /// Replaces the program with one without a log, which no process reads from now on.
 fn stop_logging(context: &Context) -> Result<()> {
     let mut silent = Program::load(&context.pins.maps(), false)?;
-    for ifindex in context.pins.interfaces()? {
-        let link = Link::open(&context.pins.link(ifindex))?;
-        let link_header = link.link_header()?;
-        link.replace(&mut silent, link_header, &format!("#{ifindex}"))?;
+    let interfaces = rtnetlink::interfaces()?;
+    let pinned = context.pins.interfaces()?;
+    // A link of an interface that is gone is on nothing.
+    for interface in interfaces
+        .iter()
+        .filter(|here| pinned.contains(&here.ifindex))
+    {
+        let link_header = interface.link_header("replace program")?;
+        Link::open(&context.pins.link(interface.ifindex))?.replace(
+            &mut silent,
+            link_header,
+            &interface.name,
+        )?;
     }
     Ok(())
 }

@@ -2,7 +2,12 @@
 
 use std::{error::Error, io};
 
+use caps::{CapSet, Capability};
+
 use super::error::{self, UserError, errno};
+
+/// The hint where the kernel refuses a process its request.
+pub const NEEDS_RIGHTS: &str = "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root";
 
 /// The error of `verb object`, with the cause that matters and a hint.
 pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyhow::Error {
@@ -10,10 +15,7 @@ pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyho
         Some(cause) => {
             let text = format!("{verb}: {}", errno(cause));
             match verifier_line(error) {
-                Some(line) => UserError::failed(
-                    format!("{text}: {line}"),
-                    "this kernel's verifier does not take the program; please report it with the output of `uname -r`",
-                ),
+                Some(line) => UserError::failed(format!("{text}: {line}"), verifier_hint()),
                 None => UserError::failed(text, error::hint(cause, hint(cause))),
             }
         }
@@ -46,7 +48,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 
 fn hint(cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
-        Some(nix::libc::EPERM | nix::libc::EACCES) => "needs CAP_SYS_ADMIN; run it as root",
+        Some(nix::libc::EPERM | nix::libc::EACCES) => NEEDS_RIGHTS,
         Some(nix::libc::ENOMEM | nix::libc::E2BIG | nix::libc::ENOSPC) => {
             "free memory or shorten the list; what was in force stays in force"
         }
@@ -59,6 +61,14 @@ fn hint(cause: &io::Error) -> &'static str {
         }
         _ => "`apifence status` shows what is in force",
     }
+}
+
+fn verifier_hint() -> &'static str {
+    let perfmon = caps::has_cap(None, CapSet::Effective, Capability::CAP_PERFMON);
+    if let Ok(false) = perfmon {
+        return "needs CAP_PERFMON, too: without it the verifier refuses the program; run it as root";
+    }
+    "this kernel's verifier does not take the program; please report it with the output of `uname -r`"
 }
 
 /// The line of a verifier log with the error: the last one before its statistics.

@@ -14,6 +14,7 @@ use crate::{
     config::Settings,
     context::Context,
     kernel::{
+        bpf::loaded,
         links::{
             foreign::ForeignProgram,
             protected::{ProtectedInterface, protected_interfaces},
@@ -134,6 +135,15 @@ pub(crate) fn stray_warnings(strays: &[Stray]) -> Vec<Warning> {
     strays.iter().map(warning).collect()
 }
 
+/// A program that may be a filter with pins in another place.
+pub(crate) fn unnamed_warning(cause: String) -> Warning {
+    Warning::new(
+        Code::FilteredElsewhere,
+        cause,
+        "`apifence status` as root tells",
+    )
+}
+
 /// Interfaces that were guarded or are `wanted`, and are not guarded.
 pub(crate) fn interface_warnings(
     wanted: &BTreeSet<String>,
@@ -188,7 +198,7 @@ fn unguarded(interface: &Interface, why: &str) -> Warning {
     let name = &interface.name;
     // Our own program does not count as foreign.
     let foreign = interface.xdp.filter(|xdp| {
-        let program = crate::kernel::bpf::loaded(xdp.program_id);
+        let program = loaded(xdp.program_id).ok().flatten();
         program.is_none_or(|program| program.link_header().is_none())
     });
     let (message, hint) = match foreign {

@@ -20,7 +20,7 @@ type ModulePath = Vec<String>;
 type Edges = BTreeMap<ModulePath, BTreeSet<ModulePath>>;
 
 /// The modules of `filter-user` from the bottom to the top: each uses only modules before it.
-const LAYERS: [&str; 25] = [
+const LAYERS: [&str; 26] = [
     "clock",
     "ui",
     "ranges",
@@ -29,6 +29,7 @@ const LAYERS: [&str; 25] = [
     "cli",
     "policy",
     "kernel::version",
+    "kernel::capabilities",
     "kernel::net",
     "kernel::nat",
     "kernel::routes",

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     maps::{Array, Map, MapData},
-    programs::loaded_programs,
+    programs::{ProgramError, loaded_programs},
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
@@ -24,7 +24,10 @@ use super::{
 use crate::{
     config::XdpMode,
     kernel::{net::driver, pins::REFUSAL},
-    ui::{error::UserError, explain::explain},
+    ui::{
+        error::UserError,
+        explain::{explain, io_error},
+    },
 };
 
 /// The kernel's information about a link.
@@ -167,17 +170,6 @@ impl Link {
         Ok(self)
     }
 
-    /// The link header that its program expects.
-    ///
-    /// # Errors
-    /// If the program is not ours, or the kernel refuses.
-    pub fn link_header(&self) -> Result<LinkHeader> {
-        let id = self.attachment()?.program_id;
-        loaded(id)
-            .and_then(|program| program.link_header())
-            .with_context(|| format!("use program {id}: it is not ours"))
-    }
-
     /// The kernel's current information about the link.
     ///
     /// # Errors
@@ -293,17 +285,36 @@ impl Loaded {
     }
 }
 
+/// The kernel describes programs by their ids for CAP_SYS_ADMIN alone (`bpf_prog_get_fd_by_id`,
+/// Linux 6.18), which this process lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unnamed;
+
 /// The program with this id; `None` if it is gone, or the kernel does not answer.
-pub fn loaded(id: u32) -> Option<Loaded> {
-    let info = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|info| info.id() == id)?;
-    Some(Loaded {
-        name: info.name_as_str().map(str::to_owned),
-        since: info
-            .loaded_at()
-            .and_then(|time| Timestamp::try_from(time).ok()),
-    })
+///
+/// # Errors
+/// If this process may not ask.
+pub fn loaded(id: u32) -> Result<Option<Loaded>, Unnamed> {
+    for found in loaded_programs() {
+        match found {
+            Ok(info) if info.id() == id => {
+                return Ok(Some(Loaded {
+                    name: info.name_as_str().map(str::to_owned),
+                    since: info
+                        .loaded_at()
+                        .and_then(|time| Timestamp::try_from(time).ok()),
+                }));
+            }
+            // Other programs may end meanwhile.
+            Err(error) if is_forbidden(&error) => return Err(Unnamed),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+fn is_forbidden(error: &ProgramError) -> bool {
+    io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The log lines of a program that was loaded with its log on.

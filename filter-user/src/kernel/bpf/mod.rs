@@ -18,7 +18,7 @@ mod tries;
 mod usage;
 
 pub use self::{
-    attach::{Attachment, Link, LogLines, detach_link, links, loaded, refusal},
+    attach::{Attachment, Link, LogLines, Unnamed, detach_link, links, loaded, refusal},
     counters::{CounterRow, Counters},
     drop_reports::{DropReport, ReportBatch, ReportReader, StartAt},
     held::HeldMaps,

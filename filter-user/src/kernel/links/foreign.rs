@@ -6,7 +6,7 @@
 //! OpenShift's Ingress Node Firewall `ingress_node_firewall_kernel.c`, NetBird `prog.c`.
 
 use crate::kernel::{
-    bpf::{links, loaded},
+    bpf::{Unnamed, links, loaded},
     net::interface::AttachedXdp,
 };
 
@@ -102,7 +102,10 @@ impl ForeignProgram {
     /// The foreign program `xdp` on the interface `name` with this ifindex.
     pub fn on(name: &str, ifindex: u32, xdp: AttachedXdp) -> Self {
         let id = xdp.program_id;
-        let program = loaded(id).and_then(|program| program.name);
+        let program = match loaded(id) {
+            Ok(program) => program.and_then(|program| program.name),
+            Err(Unnamed) => return Self::unnamed(name, id),
+        };
         let known = program.as_deref().and_then(owner);
         let what = match (&program, known) {
             (Some(program), Some(owner)) => format!(
@@ -131,6 +134,16 @@ impl ForeignProgram {
             }
         };
         Self { what, hint }
+    }
+
+    /// The program `id` on the interface `name`, where the kernel keeps its name from this process.
+    fn unnamed(name: &str, id: u32) -> Self {
+        Self {
+            what: format!("the XDP program {id} (its name needs CAP_SYS_ADMIN)"),
+            hint: format!(
+                "apifence displaces nothing; `apifence status` as root names it, and so does `ip link show {name}`"
+            ),
+        }
     }
 }
 

@@ -41,30 +41,19 @@ pub struct Stray {
 }
 
 /// The strays on `interfaces`, all of one network namespace: an ifindex of another one means
-/// nothing here.
+/// nothing here. A program that this process cannot name counts as foreign, see [`unnamed`].
 ///
 /// # Errors
 /// If the kernel does not list its links, or the pins cannot be read.
 pub fn strays(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Stray>> {
-    let pinned: Vec<Attachment> = pins
-        .all_links()?
-        .iter()
-        .filter_map(|pin| Attachment::read(pin).ok())
-        .collect();
     let mut strays = Vec::new();
-    for interface in interfaces {
-        let Some(xdp) = interface.xdp else { continue };
-        let holds = |link: &&Attachment| {
-            (link.ifindex, link.program_id) == (interface.ifindex, xdp.program_id)
-        };
-        if pinned.iter().any(|link| holds(&link)) {
-            continue;
-        }
-        let Some(program) =
-            loaded(xdp.program_id).filter(|program| program.link_header().is_some())
-        else {
+    for (interface, program_id) in not_pinned_here(pins, interfaces)? {
+        let program = loaded(program_id).ok().flatten();
+        let Some(program) = program.filter(|program| program.link_header().is_some()) else {
             continue;
         };
+        let holds =
+            |link: &&Attachment| (link.ifindex, link.program_id) == (interface.ifindex, program_id);
         let link_id = links()?.iter().find(holds).map(|link| link.link_id);
         strays.push(Stray {
             interface: interface.name.clone(),
@@ -77,6 +66,42 @@ pub fn strays(pins: &Pins, interfaces: &[Interface]) -> Result<Vec<Stray>> {
         });
     }
     Ok(strays)
+}
+
+/// The first of `interfaces` with a program that this process cannot name, and that is not pinned
+/// here: it may be a stray. In words, for a warning.
+///
+/// # Errors
+/// If the pins cannot be read.
+pub fn unnamed(pins: &Pins, interfaces: &[Interface]) -> Result<Option<String>> {
+    let mut carried = not_pinned_here(pins, interfaces)?.into_iter();
+    let found = carried.find(|(_, program_id)| loaded(*program_id).is_err());
+    Ok(found.map(|(interface, program_id)| {
+        format!(
+            "`{}` carries program {program_id}: its name, and whether it is an apifence, needs CAP_SYS_ADMIN",
+            interface.name
+        )
+    }))
+}
+
+/// The interfaces with a program that no link under `pins` holds, each with the program's id.
+fn not_pinned_here<'a>(
+    pins: &Pins,
+    interfaces: &'a [Interface],
+) -> Result<Vec<(&'a Interface, u32)>> {
+    let pinned: Vec<Attachment> = pins
+        .all_links()?
+        .iter()
+        .filter_map(|pin| Attachment::read(pin).ok())
+        .collect();
+    let carrying = interfaces.iter().filter_map(|interface| {
+        let program_id = interface.xdp?.program_id;
+        let mut pinned = pinned.iter();
+        let is_pinned =
+            pinned.any(|link| (link.ifindex, link.program_id) == (interface.ifindex, program_id));
+        (!is_pinned).then_some((interface, program_id))
+    });
+    Ok(carrying.collect())
 }
 
 /// The strays on all interfaces, with these interfaces, once removals have completed: the kernel
