@@ -1,6 +1,7 @@
 //! `run` as a service: its messages to the service manager, and its unit.
 
 use std::{
+    fs,
     os::unix::net::UnixDatagram,
     process::{Command, Stdio},
 };
@@ -8,7 +9,6 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
-    cli::Apifence,
     site::{ADMIN, INTERFACE, Site},
     wait::PATIENCE,
 };
