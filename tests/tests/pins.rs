@@ -206,6 +206,26 @@ fn a_bpffs_that_ends_with_the_process_is_refused() -> Result<()> {
     filter.ok(&ATTACH).map(drop)
 }
 
+#[test]
+fn a_container_with_process_ids_of_its_own_is_refused() -> Result<()> {
+    let (site, filter) = Site::unguarded()?;
+    let contained = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc"]);
+        unshare
+    };
+    let ran = filter.run_by(contained(), &ATTACH)?;
+    refused(&ran, FAILED, &["process ids of its own"])?;
+    ensure!(!site.node.ip("link show")?.contains("xdp"));
+    // What shows, and the way back, work there all the same.
+    filter.ok(&ATTACH)?;
+    for command in ["status", "detach"] {
+        let ran = filter.run_by(contained(), &[command])?;
+        ensure!(ran.code == Some(0), "{ran}");
+    }
+    Ok(())
+}
+
 /// An old `run` has its lock in the directory of its layout.
 #[test]
 fn run_of_another_layout_is_seen() -> Result<()> {

@@ -12,6 +12,8 @@
 //! layout version is in the path: a binary of another version cannot read these maps by mistake.
 //! Directories of interfaces are named by ifindex: bpffs refuses dots, and names may change.
 
+mod lasting;
+
 use std::{
     fs::{self, DirBuilder, File},
     hint::black_box,
@@ -22,13 +24,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use filter_common::layout::LAYOUT_VERSION;
-use nix::{
-    sys::{
-        stat::{major, minor},
-        statfs::{BPF_FS_MAGIC, statfs},
-    },
-    unistd::geteuid,
-};
+use lasting::Obstacle;
+use nix::{sys::statfs::statfs, unistd::geteuid};
 
 use crate::ui::error::{UserError, errno, hint};
 
@@ -167,47 +164,19 @@ impl Pins {
         ))
     }
 
-    /// Refuses a directory that is not in a bpffs: the kernel pins only there.
+    /// Refuses a directory that is not in a bpffs.
     fn refuse_other_filesystems(&self) -> Result<()> {
-        let existing = self.existing();
-        let stat = statfs(existing)
-            .map_err(io::Error::from)
-            .map_err(|error| self.explain("read pins", &error))?;
-        if stat.filesystem_type() == BPF_FS_MAGIC {
-            return Ok(());
-        }
-        Err(UserError::failed(
-            format!(
-                "open pins in `{}`: no bpffs is mounted there",
-                self.root.display()
-            ),
-            "`mount -t bpf -o mode=0700 bpf /sys/fs/bpf`, or name a directory in a bpffs with `--bpffs`",
-        ))
+        let filesystem =
+            statfs(self.existing()).map_err(|error| self.explain("read pins", &error.into()))?;
+        self.refuse(lasting::no_bpffs(filesystem))
     }
 
-    /// Refuses a bpffs that disappears with this process, and the filter with it. Process 1 has not
-    /// mounted such a bpffs anywhere, as with a container or a unit in its own mount namespace.
-    fn refuse_private_mounts(&self) -> Result<()> {
-        let device = self.metadata(self.existing())?.dev();
-        let device = format!("{}:{}", major(device), minor(device));
-        // Without this file the check is impossible; the mount is then assumed to stay.
-        let Ok(mounts) = fs::read_to_string("/proc/1/mountinfo") else {
+    fn refuse(&self, obstacle: Option<Obstacle>) -> Result<()> {
+        let Some((cause, hint)) = obstacle else {
             return Ok(());
         };
-        // The third field of a line is the device (proc_pid_mountinfo(5)).
-        if mounts
-            .lines()
-            .any(|line| line.split(' ').nth(2) == Some(&device))
-        {
-            return Ok(());
-        }
-        Err(UserError::failed(
-            format!(
-                "open pins in `{}`: its bpffs is mounted for this process alone, and would take the filter with it when it ends",
-                self.root.display()
-            ),
-            "run apifence in the mount namespace of process 1, or mount the host's bpffs in this one (in Kubernetes: a `hostPath` volume of `/sys/fs/bpf`)",
-        ))
+        let cause = format!("open pins in `{}`: {cause}", self.root.display());
+        Err(UserError::failed(cause, hint))
     }
 
     /// The root directory, or its nearest ancestor that exists.
@@ -222,7 +191,8 @@ impl Pins {
     /// If it is not in a bpffs that outlives this process, or others may change its content.
     pub fn prepare(&self) -> Result<()> {
         self.refuse_other_filesystems()?;
-        self.refuse_private_mounts()?;
+        let device = self.metadata(self.existing())?.dev();
+        self.refuse(lasting::ends_with_process(device))?;
         self.check()?;
         self.make(&self.layout())
     }
