@@ -44,6 +44,14 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The namespace of the calling thread; `label` names it in errors.
+    pub fn own(label: &str) -> Result<Self> {
+        Ok(Self {
+            label: label.to_owned(),
+            file: current()?,
+        })
+    }
+
     /// Another handle of the same namespace, which exists until the last handle is dropped.
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self {

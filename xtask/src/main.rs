@@ -7,6 +7,7 @@ mod install;
 mod package_test;
 mod setup;
 mod test;
+mod vm;
 
 mod linker;
 mod machine;
@@ -76,6 +77,18 @@ enum Task {
         )]
         arguments: Vec<String>,
     },
+    /// Run the static binary on Debian's kernels in virtual machines
+    VmTest {
+        /// Only two kernels, without the devices
+        #[arg(long)]
+        short: bool,
+        /// Only this kernel, like 6.12 or 6.1-arm64
+        #[arg(long = "kernel", value_name = "NAME")]
+        kernels: Vec<String>,
+        /// Write the results of the last run of each kernel to docs/reference/kernels.md
+        #[arg(long, conflicts_with = "short")]
+        write: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -103,6 +116,15 @@ fn main() -> ExitCode {
         }
         Task::PackageTest => package_test::run(),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::VmTest {
+            short,
+            kernels,
+            write,
+        } => vm::run(&vm::Wanted {
+            short,
+            kernels,
+            write,
+        }),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -79,6 +79,20 @@ const CRATES: [(&str, &str); 4] = [
     ("cargo-deny", "0.20.2"),
 ];
 
+/// The programs that make and run virtual machines.
+const MACHINES: [Tool; 4] = [
+    Tool::new("qemu-system-x86_64", "qemu-system-x86"),
+    Tool::new("dpkg-deb", "dpkg"),
+    Tool::new("depmod", "kmod"),
+    Tool::new("xz", "xz-utils"),
+];
+
+/// The same for arm64.
+const ARM64_MACHINES: [Tool; 2] = [
+    Tool::new("qemu-system-aarch64", "qemu-system-arm"),
+    Tool::new("clang", "clang"),
+];
+
 /// The purpose of the set-up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -88,32 +102,39 @@ pub(crate) enum Purpose {
     Bench,
     /// The same as `Work`, and releases.
     Dist,
+    /// Building, and virtual machines.
+    Machines,
+    /// The same, and those for arm64.
+    Arm64Machines,
 }
 
 impl Purpose {
     /// The programs for it.
     fn tools(self) -> impl Iterator<Item = &'static Tool> {
-        let further = match self {
-            Self::Work => &[][..],
-            Self::Bench => &PEERS,
-            Self::Dist => &PACKAGING,
+        let (tools, further) = match self {
+            Self::Work => (&TOOLS[..], &[][..]),
+            Self::Bench => (&TOOLS[..], &PEERS[..]),
+            Self::Dist => (&TOOLS[..], &PACKAGING[..]),
+            Self::Machines => (&MACHINES[..], &[][..]),
+            Self::Arm64Machines => (&MACHINES[..], &ARM64_MACHINES[..]),
         };
-        TOOLS.iter().chain(further)
+        tools.iter().chain(further)
     }
 
-    /// The targets for it, besides this machine's own.
+    /// The targets for it, in addition to this machine's own.
     fn targets(self) -> &'static [&'static str] {
         match self {
             Self::Work | Self::Bench => &[],
-            Self::Dist => &Target::TRIPLES,
+            Self::Machines => const { &[Target::X86_64.triple()] },
+            Self::Dist | Self::Arm64Machines => &Target::TRIPLES,
         }
     }
 
     /// The crates whose programs it needs, each with its version.
     fn crates(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Work | Self::Bench => &[],
             Self::Dist => &CRATES,
+            _ => &[],
         }
     }
 }

@@ -27,12 +27,21 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Runs `cargo build` and fails when it does.
 pub(crate) fn build(arguments: &[&str]) -> Result<()> {
+    build_with(arguments, &[])
+}
+
+/// The same with some variables in cargo's environment, unless they are set.
+pub(crate) fn build_with(arguments: &[&str], variables: &[(String, &str)]) -> Result<()> {
     println!(
         "  $ {}",
         [&["cargo", "build"], arguments].concat().join(" ")
     );
+    let unset = variables
+        .iter()
+        .filter(|(name, _)| env::var_os(name).is_none());
     let status = cargo(&["build"])
         .args(arguments)
+        .envs(unset.map(|(name, value)| (name, value)))
         .status()
         .context("run `cargo`")?;
     if !status.success() {
@@ -41,16 +50,19 @@ pub(crate) fn build(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The absolute path of a program that [`build`] made.
-pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
-    // Cargo built this program for the same target into the same directory, each profile in one of
-    // its own.
+/// Cargo's directory for everything that it builds.
+pub(crate) fn target() -> Result<PathBuf> {
+    // Cargo built this program into a directory of its profile.
     let own = env::current_exe().context("find own program")?;
-    let builds = own.parent().and_then(Path::parent);
-    let program = builds
+    let target = own.parent().and_then(Path::parent);
+    Ok(target
         .context("find own program: it is in no directory")?
-        .join(profile)
-        .join(name);
+        .to_owned())
+}
+
+/// The absolute path of a program that [`build`] made; `profile` is the path from [`target`].
+pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
+    let program = target()?.join(profile).join(name);
     if !program.is_file() {
         bail!("find program `{name}`: nothing at `{}`", program.display());
     }

@@ -32,7 +32,7 @@ use crate::{cli::Apifence, netns::Namespace, packets::end_of_packet, table::Rule
 /// One end of a pair that is down, so that no other frame gets into the counters.
 pub const INTERFACE: &str = "quiet";
 /// A device whose frames start with the IP header, without other traffic.
-const HEADLESS: &str = "headless";
+pub const HEADLESS: &str = "headless";
 
 /// Packets and bytes.
 type Count = [u64; 2];
@@ -70,9 +70,8 @@ impl Filter {
         if rules.ranges().is_empty() {
             apifence.ok(&["ranges", "clear"])?;
         }
-        let mut filter = Self::open(&apifence, namespace.ifindex(INTERFACE)?)?;
-        let headless = Self::open(&apifence, namespace.ifindex(HEADLESS)?)?;
-        filter.programs.extend(headless.programs);
+        let filter = Self::open(&apifence, namespace.ifindex(INTERFACE)?)?;
+        let filter = filter.and(Self::open(&apifence, namespace.ifindex(HEADLESS)?)?);
         match rules {
             Rules::Unfilled => select_the_other_slot(&apifence)?,
             Rules::Decapsulating => decapsulate(&apifence)?,
@@ -96,6 +95,12 @@ impl Filter {
         };
         filter.last = filter.counted()?;
         Ok(filter)
+    }
+
+    /// The programs of both.
+    pub fn and(mut self, other: Self) -> Self {
+        self.programs.extend(other.programs);
+        self
     }
 
     /// The program's verdict on an Ethernet frame.
@@ -257,7 +262,7 @@ fn context(linear: usize) -> Vec<u8> {
 }
 
 /// Activates the other slot, which has been empty since the attach.
-fn select_the_other_slot(apifence: &Apifence) -> Result<()> {
+pub fn select_the_other_slot(apifence: &Apifence) -> Result<()> {
     let maps = apifence
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/maps"));
@@ -288,7 +293,7 @@ pub fn lapse(apifence: &Apifence) -> Result<()> {
 
 /// Makes the active header say that this node decapsulates in every way; not every kernel can be
 /// configured so.
-fn decapsulate(apifence: &Apifence) -> Result<()> {
+pub fn decapsulate(apifence: &Apifence) -> Result<()> {
     let maps = apifence
         .bpffs()
         .join(format!("layout-{LAYOUT_VERSION}/maps"));

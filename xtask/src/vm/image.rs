@@ -1,0 +1,235 @@
+//! The initial file system of a machine: an archive of the kind that `cpio -H newc` makes, which
+//! the kernel unpacks into memory.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    kernels::Fetched,
+    packages::{Arch, Suite},
+};
+
+/// The suite of the guest's programs.
+const SUITE: &str = "bookworm";
+
+/// The packages of the guest's programs, with the libraries that these need.
+const PACKAGES: [&str; 11] = [
+    "busybox-static",
+    "iproute2",
+    "libbpf1",
+    "libbsd0",
+    "libc6",
+    "libcap2",
+    "libelf1",
+    "libmd0",
+    "libmnl0",
+    "wireguard-tools",
+    "zlib1g",
+];
+
+/// Programs from these packages.
+const PROGRAMS: [&str; 3] = ["bin/busybox", "bin/ip", "usr/bin/wg"];
+
+/// Libraries that the programs are linked to.
+const LIBRARIES: [&str; 8] = [
+    "libbpf.so.1",
+    "libbsd.so.0",
+    "libc.so.6",
+    "libcap.so.2",
+    "libelf.so.1",
+    "libmd.so.0",
+    "libmnl.so.0",
+    "libz.so.1",
+];
+
+/// Modules that the cases use, if the kernel has them and not built in.
+const MODULES: [&str; 20] = [
+    "veth",
+    "tun",
+    "bonding",
+    "8021q",
+    "bridge",
+    "macvlan",
+    "dummy",
+    "wireguard",
+    "ipip",
+    "ip_gre",
+    "sit",
+    "inet_diag",
+    "tcp_diag",
+    "nf_tables",
+    "nfnetlink",
+    "virtio_pci",
+    "virtio_net",
+    "vmxnet3",
+    "e1000e",
+    "igb",
+];
+
+/// Mounts, loads the modules, runs the guest's program, powers off.
+const INIT: &str = r#"#!/bin/busybox sh
+export PATH=/bin
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+busybox mount -t devtmpfs devtmpfs /dev
+busybox mount -t tmpfs tmpfs /tmp
+busybox mount -t bpf bpf /sys/fs/bpf
+for module in $(busybox cat /modules/order); do
+    busybox insmod "/modules/$module" || echo "vm: module $module is not loaded"
+done
+ip link set lo up
+export APIFENCE_BIN=/bin/apifence RUST_BACKTRACE=0
+vm-guest $(busybox cat /role)
+echo "vm-end $?"
+busybox poweroff -f
+"#;
+
+/// Makes the initial file system for a kernel: `programs` are static programs of ours, `role` what
+/// `vm-guest` runs.
+pub(super) fn make(
+    directory: &Path,
+    arch: Arch,
+    kernel: &Fetched,
+    programs: &[PathBuf],
+    role: &str,
+) -> Result<Vec<u8>> {
+    let tools = directory.join(format!("tools-{}", arch.debian()));
+    if !tools.is_dir() {
+        Suite::open(directory, SUITE, arch)?.extract(&PACKAGES, &tools)?;
+    }
+    let mut archive = Archive::default();
+    for name in [
+        "bin", "lib", "lib64", "modules", "proc", "sys", "dev", "tmp", "run", "etc", "var",
+    ] {
+        archive.add(name, DIRECTORY, &[]);
+    }
+    archive.add("init", PROGRAM, INIT.as_bytes());
+    archive.add("role", FILE, role.as_bytes());
+    for program in PROGRAMS
+        .iter()
+        .map(|program| tools.join(program))
+        .chain(programs.iter().cloned())
+    {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        archive.add(&format!("bin/{name}"), PROGRAM, &read(&program)?);
+    }
+    let found = |name: &str| -> Result<Vec<u8>> {
+        let places =
+            ["lib", "usr/lib"].map(|base| tools.join(base).join(arch.triplet()).join(name));
+        let place = places.iter().find(|place| place.exists());
+        read(place.with_context(|| format!("find library `{name}`"))?)
+    };
+    for library in LIBRARIES {
+        archive.add(&format!("lib/{library}"), PROGRAM, &found(library)?);
+    }
+    let loader = arch.loader().trim_start_matches('/');
+    let name = loader.rsplit('/').next().unwrap_or_default();
+    archive.add(loader, PROGRAM, &found(name)?);
+    let mut order = String::new();
+    for path in modules(&kernel.modules)? {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let (name, content) = match name.strip_suffix(".xz") {
+            Some(plain) => (plain, unpacked(&kernel.modules.join(&path))?),
+            None => (name, read(&kernel.modules.join(&path))?),
+        };
+        order += &format!("{name}\n");
+        archive.add(&format!("modules/{name}"), FILE, &content);
+    }
+    archive.add("modules/order", FILE, order.as_bytes());
+    Ok(archive.finish())
+}
+
+/// The paths of [`MODULES`] and of the modules that they need, each after those that it needs.
+fn modules(directory: &Path) -> Result<Vec<String>> {
+    let table = directory.join("modules.dep");
+    let table =
+        fs::read_to_string(&table).with_context(|| format!("read `{}`", table.display()))?;
+    let mut paths: Vec<String> = Vec::new();
+    for module in MODULES {
+        let is_it = |path: &str| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            name.split('.').next() == Some(module)
+        };
+        let line = table.lines().filter_map(|line| line.split_once(':'));
+        let Some((path, needs)) = line.clone().find(|(path, _)| is_it(path)) else {
+            continue;
+        };
+        // The table names what is needed last first.
+        let needs = needs.split_whitespace().rev();
+        for path in needs.chain([path]) {
+            if !paths.iter().any(|known| known == path) {
+                paths.push(path.to_owned());
+            }
+        }
+    }
+    Ok(paths)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("read `{}`", path.display()))
+}
+
+/// The content of a compressed file.
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    let output = Command::new("xz")
+        .arg("-dc")
+        .arg(path)
+        .output()
+        .context("run `xz`")?;
+    ensure!(output.status.success(), "unpack `{}`", path.display());
+    Ok(output.stdout)
+}
+
+const DIRECTORY: u32 = 0o040_755;
+const FILE: u32 = 0o100_644;
+const PROGRAM: u32 = 0o100_755;
+
+/// An archive in the format that the kernel reads
+/// (Documentation/driver-api/early-userspace/buffer-format.rst).
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    names: BTreeSet<String>,
+}
+
+impl Archive {
+    /// Adds a file or a directory, by its path from the root.
+    fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
+        if self.names.insert(name.to_owned()) {
+            self.entry(name, mode, content);
+        }
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
+        let inode = self.names.len() as u32;
+        let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
+        // Magic, inode, mode, user, group, links, time, size, four device numbers, size of the
+        // name, check sum.
+        let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
+        self.bytes.extend(b"070701");
+        for field in fields {
+            self.bytes.extend(format!("{field:08x}").as_bytes());
+        }
+        self.bytes.extend(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend(content);
+        self.pad();
+    }
+
+    /// Headers and contents start at multiples of four.
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, &[]);
+        self.bytes
+    }
+}

@@ -1,0 +1,199 @@
+//! The kernels of `cargo xtask vm-test`: Debian's packages, by series and flavour.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::packages::{Arch, Suite};
+use crate::machine;
+
+/// A kernel by its name in the table.
+pub(super) struct Kernel {
+    /// The name that `--kernel` takes.
+    pub(super) name: &'static str,
+    pub(super) arch: Arch,
+    suite: &'static str,
+    /// The start of the release; the newest such package of the suite is taken.
+    series: &'static str,
+    flavour: &'static str,
+    /// The part of the tests that the guest runs on it.
+    pub(super) role: Role,
+    /// Whether the short form runs it.
+    pub(super) in_short_form: bool,
+}
+
+/// What a kernel is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The filter works.
+    Guard,
+    /// The filter is refused.
+    Refuse,
+    /// The filter works on emulated network cards.
+    Cards,
+}
+
+/// All kernels, oldest first.
+pub(super) const KERNELS: [Kernel; 10] = [
+    Kernel {
+        role: Role::Refuse,
+        ..cloud("5.10", Arch::X86_64, "bullseye", "5.10.")
+    },
+    Kernel {
+        in_short_form: true,
+        ..cloud("6.1", Arch::X86_64, "bookworm", "6.1.")
+    },
+    Kernel {
+        in_short_form: true,
+        ..cloud("6.12", Arch::X86_64, "trixie", "6.12.")
+    },
+    cloud("6.18", Arch::X86_64, "trixie-backports", "6.18."),
+    cloud("7", Arch::X86_64, "trixie-backports", "7."),
+    cloud("6.1-arm64", Arch::Arm64, "bookworm", "6.1."),
+    cloud("6.12-arm64", Arch::Arm64, "trixie", "6.12."),
+    Kernel {
+        flavour: "arm64-16k",
+        ..cloud("6.12-arm64-16k", Arch::Arm64, "trixie", "6.12.")
+    },
+    cards("6.1-cards", "bookworm", "6.1."),
+    cards("6.12-cards", "trixie", "6.12."),
+];
+
+/// A kernel for machines, with the drivers that the others lack.
+const fn cards(name: &'static str, suite: &'static str, series: &'static str) -> Kernel {
+    Kernel {
+        flavour: "amd64",
+        role: Role::Cards,
+        ..cloud(name, Arch::X86_64, suite, series)
+    }
+}
+
+/// A kernel for virtual machines.
+const fn cloud(
+    name: &'static str,
+    arch: Arch,
+    suite: &'static str,
+    series: &'static str,
+) -> Kernel {
+    Kernel {
+        name,
+        arch,
+        suite,
+        series,
+        flavour: match arch {
+            Arch::X86_64 => "cloud-amd64",
+            Arch::Arm64 => "cloud-arm64",
+        },
+        role: Role::Guard,
+        in_short_form: false,
+    }
+}
+
+/// A kernel that was fetched and extracted.
+pub(super) struct Fetched {
+    /// The release, as `uname -r` prints it.
+    pub(super) release: String,
+    /// The image that QEMU boots.
+    pub(super) image: PathBuf,
+    /// The directory with `modules.dep`.
+    pub(super) modules: PathBuf,
+}
+
+impl Kernel {
+    /// Fetches it into `directory`, unless it is there.
+    pub(super) fn fetch(&self, directory: &Path) -> Result<Fetched> {
+        let extracted = directory.join("kernels").join(self.name);
+        if !extracted.is_dir() {
+            let suite = Suite::open(directory, self.suite, self.arch)?;
+            let release = self.newest(&suite)?;
+            println!("vm: fetching Linux {release} ({})", self.suite);
+            // Newer packages have the image and its modules in two packages, and an empty third.
+            let parts =
+                ["image", "binary", "modules"].map(|part| format!("linux-{part}-{release}"));
+            let known = suite.packages("linux-")?;
+            let parts: Vec<_> = parts
+                .into_iter()
+                .filter(|part| known.contains(part))
+                .collect();
+            suite.extract(&parts, &extracted)?;
+        }
+        Fetched::open(&extracted)
+    }
+
+    /// The newest release of the series in `suite`.
+    fn newest(&self, suite: &Suite) -> Result<String> {
+        let tail = format!("-{}", self.flavour);
+        let packages = suite.packages(&format!("linux-image-{}", self.series))?;
+        let releases = packages.iter().filter_map(|package| {
+            let release = package.strip_prefix("linux-image-")?;
+            let abi = release.strip_suffix(&tail)?;
+            // Flavours are words after the ABI; `deb13` is a part of it.
+            let is_abi = abi
+                .split('-')
+                .skip(1)
+                .all(|part| part.parse::<u32>().is_ok());
+            is_abi.then(|| (numbers(abi), release.to_owned()))
+        });
+        let newest = releases.max().with_context(|| {
+            format!(
+                "find kernel {}: no such package in {}",
+                self.name, self.suite
+            )
+        })?;
+        Ok(newest.1)
+    }
+}
+
+impl Fetched {
+    fn open(extracted: &Path) -> Result<Self> {
+        let mut boot = fs::read_dir(extracted.join("boot")).context("read kernel package")?;
+        let image = boot
+            .find_map(|entry| {
+                let path = entry.ok()?.path();
+                path.file_name()?
+                    .to_str()?
+                    .starts_with("vmlinu")
+                    .then_some(path)
+            })
+            .with_context(|| format!("find kernel image below `{}`", extracted.display()))?;
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        let release = name
+            .split_once('-')
+            .context("read name of kernel image")?
+            .1
+            .to_owned();
+        // The directory moved below usr with Debian 13.
+        let base = ["", "usr"].map(|base| extracted.join(base));
+        let modules = |base: &PathBuf| base.join("lib/modules").join(&release);
+        let Some(base) = base.iter().find(|base| modules(base).is_dir()) else {
+            bail!("find modules of {release} below `{}`", extracted.display());
+        };
+        let modules = modules(base);
+        if !modules.join("modules.dep").is_file() {
+            let depmod = machine::find_program("depmod").context("find `depmod`")?;
+            let status = Command::new(depmod)
+                .arg("-b")
+                .arg(base)
+                .arg(&release)
+                .status();
+            if !status.context("run `depmod`")?.success() {
+                bail!("run `depmod` for {release}");
+            }
+        }
+        Ok(Self {
+            image: image.clone(),
+            release,
+            modules,
+        })
+    }
+}
+
+/// The numbers in a version, for comparison.
+fn numbers(version: &str) -> Vec<u32> {
+    let numbers = version.split(|letter: char| !letter.is_ascii_digit());
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}

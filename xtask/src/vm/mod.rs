@@ -1,0 +1,216 @@
+//! `cargo xtask vm-test` runs the static binary on Debian's kernels, in virtual machines without
+//! hardware virtualisation.
+
+mod cards;
+mod case;
+mod image;
+mod kernels;
+mod packages;
+mod qemu;
+mod report;
+
+use std::{fs, path::PathBuf, process::ExitCode, sync::Mutex, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::{
+    case::CaseResult,
+    kernels::{KERNELS, Kernel, Role},
+    packages::Arch,
+    qemu::{Machine, QEMU_X86_64},
+    report::{Kept, Results},
+};
+use crate::{
+    machine::Privilege,
+    setup::{self, Purpose},
+    workspace,
+};
+
+/// The longest run of one kernel. A quiet machine takes a tenth.
+const LIMIT: Duration = Duration::from_mins(15);
+
+/// Machines at a time.
+const AT_A_TIME: usize = 2;
+
+/// The page of the results, from the top of the workspace.
+const PAGE: &str = "docs/reference/kernels.md";
+
+/// What was typed.
+pub(crate) struct Wanted {
+    /// Fewer kernels and fewer cases.
+    pub(crate) short: bool,
+    /// Kernels by name; all if none is named.
+    pub(crate) kernels: Vec<String>,
+    /// Write the page of the results.
+    pub(crate) write: bool,
+}
+
+/// Builds, fetches, boots; prints each case.
+pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
+    let chosen = chosen(wanted)?;
+    let has = |arch| chosen.iter().any(|kernel| kernel.arch == arch);
+    let purpose = match has(Arch::Arm64) {
+        true => Purpose::Arm64Machines,
+        false => Purpose::Machines,
+    };
+    let set_up = setup::ensure(purpose)?;
+    if set_up != ExitCode::SUCCESS {
+        return Ok(set_up);
+    }
+    for arch in [Arch::X86_64, Arch::Arm64] {
+        if has(arch) {
+            build(arch)?;
+        }
+    }
+    let left = Mutex::new(chosen.iter());
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().expect("no holder panics").next();
+                    let Some(kernel) = next else { break };
+                    if let Err(error) = test(kernel, wanted.short) {
+                        let failure = format!("kernel {}: {error:#}", kernel.name);
+                        eprintln!("error: {failure}");
+                        failures.lock().expect("no holder panics").push(kernel.name);
+                    }
+                }
+            });
+        }
+    });
+    if wanted.write {
+        let page = workspace::root().join(PAGE);
+        let folder = page.parent().context("a page is in a folder")?;
+        fs::create_dir_all(folder)?;
+        fs::write(&page, kept()?.page()).with_context(|| format!("write `{PAGE}`"))?;
+        println!("vm: wrote {PAGE}");
+    }
+    let failures = failures.into_inner().expect("no holder panics");
+    println!(
+        "vm: {} kernels passed, {} failed",
+        chosen.len() - failures.len(),
+        failures.len()
+    );
+    Ok(if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn chosen(wanted: &Wanted) -> Result<Vec<&'static Kernel>> {
+    for name in &wanted.kernels {
+        ensure!(
+            KERNELS.iter().any(|kernel| kernel.name == name),
+            "find kernel `{name}`: there are {}",
+            KERNELS.map(|kernel| kernel.name).join(", ")
+        );
+    }
+    let is_chosen = |kernel: &&Kernel| match &*wanted.kernels {
+        [] => kernel.in_short_form || !wanted.short,
+        names => names.iter().any(|name| name == kernel.name),
+    };
+    Ok(KERNELS.iter().filter(is_chosen).collect())
+}
+
+/// Builds the static programs: the released one, and the guest's.
+fn build(arch: Arch) -> Result<()> {
+    let target = arch.target();
+    let packages = ["--package", "filter-user", "--package", "tests"];
+    let programs = ["--bin", "apifence", "--bin", "vm-guest"];
+    let mut words = vec!["--locked", "--release", "--target", target];
+    words.extend(packages.into_iter().chain(programs));
+    let variable = |start: &str, end: &str| format!("{start}_{}{end}", target.replace('-', "_"));
+    let linker = variable("CARGO_TARGET", "_LINKER").to_uppercase();
+    let variables = match arch {
+        // The machine's own compiler: the C code in `ring` needs nothing of its C library.
+        Arch::X86_64 => vec![(variable("CC", ""), "cc")],
+        Arch::Arm64 => vec![(variable("CC", ""), "clang"), (linker, "rust-lld")],
+    };
+    workspace::build_with(&words, &variables)
+}
+
+/// The directory of everything that is fetched and made.
+fn directory() -> Result<PathBuf> {
+    Ok(workspace::target()?.join("vm"))
+}
+
+fn kept() -> Result<Kept> {
+    Ok(Kept(directory()?.join("results")))
+}
+
+/// Boots one kernel and prints its cases.
+fn test(kernel: &Kernel, short: bool) -> Result<()> {
+    let directory = directory()?;
+    fs::create_dir_all(&directory)?;
+    let fetched = kernel.fetch(&directory)?;
+    let programs = ["apifence", "vm-guest"]
+        .map(|name| workspace::program(&format!("{}/release", kernel.arch.target()), name));
+    let [apifence, guest] = programs;
+    let mut cards = Vec::new();
+    let role = match kernel.role {
+        Role::Refuse => "refuse".to_owned(),
+        Role::Guard if short => "guard-short".to_owned(),
+        Role::Guard => "guard".to_owned(),
+        Role::Cards => {
+            ensure!(Privilege::is_root(), "make network devices: not root");
+            cards = cards::known(QEMU_X86_64);
+            let names: Vec<_> = cards.iter().map(|card| card.name).collect();
+            format!("cards {}", names.join(" "))
+        }
+    };
+    let image = image::make(
+        &directory,
+        kernel.arch,
+        &fetched,
+        &[apifence?, guest?],
+        &role,
+    )?;
+    let initrd = directory.join(format!("{}.cpio", kernel.name));
+    fs::write(&initrd, image).context("write initial file system")?;
+    println!("vm: {}: booting Linux {}", kernel.name, fetched.release);
+    let mut run = Machine {
+        arch: kernel.arch,
+        kernel: &fetched.image,
+        initrd: &initrd,
+        log: &directory.join(format!("{}.log", kernel.name)),
+        cards: &cards,
+        limit: LIMIT,
+    }
+    .run()?;
+    if kernel.role == Role::Cards {
+        run.cases.extend(cards::missing(&cards));
+    }
+    let mut failed = Vec::new();
+    for case in &run.cases {
+        println!(
+            "vm: {}: {} {}: {} s {}",
+            kernel.name,
+            case.name,
+            case.result.word(),
+            case.seconds,
+            case.text
+        );
+        if case.result == CaseResult::Failed {
+            failed.push(&*case.name);
+        }
+    }
+    if !short {
+        kept()?.write(
+            kernel.name,
+            &Results {
+                release: fetched.release,
+                seconds: run.seconds,
+                cases: run.cases.clone(),
+            },
+        )?;
+    }
+    if let Some(broken) = run.broken {
+        anyhow::bail!("{broken}");
+    }
+    ensure!(!run.cases.is_empty(), "no case was run");
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    println!("vm: {}: passed in {} s", kernel.name, run.seconds);
+    Ok(())
+}

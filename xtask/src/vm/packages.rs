@@ -1,0 +1,149 @@
+//! Debian packages of any suite and architecture, with package lists that are not the machine's.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Debian's public mirror.
+const MIRROR: &str = "http://deb.debian.org/debian";
+/// Debian's keys, from the package `debian-archive-keyring`.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// An architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arch {
+    X86_64,
+    Arm64,
+}
+
+impl Arch {
+    /// Debian's name.
+    pub(super) fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// The directory of its libraries.
+    pub(super) fn triplet(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu",
+            Self::Arm64 => "aarch64-linux-gnu",
+        }
+    }
+
+    /// The path of its dynamic loader.
+    pub(super) fn loader(self) -> &'static str {
+        match self {
+            Self::X86_64 => "/lib64/ld-linux-x86-64.so.2",
+            Self::Arm64 => "/lib/ld-linux-aarch64.so.1",
+        }
+    }
+
+    /// The target of static Rust programs.
+    pub(super) fn target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-musl",
+            Self::Arm64 => "aarch64-unknown-linux-musl",
+        }
+    }
+}
+
+/// A suite for one architecture.
+pub(super) struct Suite {
+    /// The directory of its package lists.
+    directory: PathBuf,
+    arch: Arch,
+}
+
+impl Suite {
+    /// Opens it below `directory`; fetches its package lists if they are not there.
+    pub(super) fn open(directory: &Path, name: &str, arch: Arch) -> Result<Self> {
+        ensure!(
+            Path::new(KEYS).is_file(),
+            "read Debian's keys: no `{KEYS}`: install `debian-archive-keyring` and `apt`"
+        );
+        let suite = Self {
+            directory: directory.join(format!("apt/{name}-{}", arch.debian())),
+            arch,
+        };
+        let complete = suite.directory.join("complete");
+        if complete.is_file() {
+            return Ok(suite);
+        }
+        for part in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(suite.directory.join(part))?;
+        }
+        fs::write(suite.directory.join("status"), "")?;
+        let arch = arch.debian();
+        let line = format!("deb [arch={arch} signed-by={KEYS}] {MIRROR} {name} main\n");
+        fs::write(suite.directory.join("sources.list"), line)?;
+        suite.run("apt-get", &["-q", "update"], directory)?;
+        fs::write(complete, "")?;
+        Ok(suite)
+    }
+
+    /// The names of its packages with this start.
+    pub(super) fn packages(&self, start: &str) -> Result<Vec<String>> {
+        let names = self.run("apt-cache", &["pkgnames", start], &self.directory)?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Fetches packages and extracts them into `target`, which is there only if all succeeded.
+    pub(super) fn extract<S: AsRef<str>>(&self, packages: &[S], target: &Path) -> Result<()> {
+        let part = target.with_extension("part");
+        if part.exists() {
+            fs::remove_dir_all(&part)?;
+        }
+        let archives = part.join("archives");
+        fs::create_dir_all(&archives).with_context(|| format!("make `{}`", archives.display()))?;
+        let mut words = vec!["-q", "download"];
+        words.extend(packages.iter().map(AsRef::as_ref));
+        self.run("apt-get", &words, &archives)?;
+        for archive in fs::read_dir(&archives)? {
+            let mut dpkg = Command::new("dpkg-deb");
+            dpkg.arg("-x").arg(archive?.path()).arg(&part);
+            output(&mut dpkg)?;
+        }
+        fs::remove_dir_all(archives)?;
+        fs::rename(&part, target).with_context(|| format!("make `{}`", target.display()))
+    }
+
+    /// Runs an apt program on these lists alone, in `directory`; returns what it prints.
+    fn run(&self, program: &str, words: &[&str], directory: &Path) -> Result<String> {
+        let mut command = Command::new(program);
+        let of = |part: &str| self.directory.join(part).display().to_string();
+        for option in [
+            format!("Dir::Etc::SourceList={}", of("sources.list")),
+            "Dir::Etc::SourceParts=/dev/null".to_owned(),
+            format!("Dir::State::Lists={}", of("lists")),
+            format!("Dir::State::Status={}", of("status")),
+            format!("Dir::Cache={}", of("cache")),
+            format!("APT::Architecture={}", self.arch.debian()),
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        output(command.args(words).current_dir(directory))
+    }
+}
+
+/// What a command prints, if it succeeds.
+fn output(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("run `{name}`"))?;
+    if !output.status.success() {
+        bail!(
+            "run `{name}`: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
