@@ -21,7 +21,7 @@ const CARDS: [Card; 4] = [
     Card {
         name: "vmxnet3",
         properties: "",
-        queues: 2,
+        queues: 1,
     },
     Card {
         name: "e1000e",

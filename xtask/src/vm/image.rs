@@ -90,19 +90,24 @@ echo "vm-end $?"
 busybox poweroff -f
 "#;
 
-/// Makes the initial file system for a kernel: `programs` are static programs of ours, `role` what
-/// `vm-guest` runs.
+/// The directory with the guest's programs; fetches them if they are not there.
+pub(super) fn tools(directory: &Path, arch: Arch) -> Result<PathBuf> {
+    let tools = directory.join(format!("tools-{}", arch.debian()));
+    if !tools.is_dir() {
+        Suite::open(directory, SUITE, arch)?.extract(&PACKAGES, &tools)?;
+    }
+    Ok(tools)
+}
+
+/// Makes the initial file system for a kernel: `tools` has the guest's programs, `programs` are
+/// static programs of ours, `role` is what `vm-guest` runs.
 pub(super) fn make(
-    directory: &Path,
+    tools: &Path,
     arch: Arch,
     kernel: &Fetched,
     programs: &[PathBuf],
     role: &str,
 ) -> Result<Vec<u8>> {
-    let tools = directory.join(format!("tools-{}", arch.debian()));
-    if !tools.is_dir() {
-        Suite::open(directory, SUITE, arch)?.extract(&PACKAGES, &tools)?;
-    }
     let mut archive = Archive::default();
     for name in [
         "bin", "lib", "lib64", "modules", "proc", "sys", "dev", "tmp", "run", "etc", "var",
@@ -231,5 +236,32 @@ impl Archive {
     fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_header_name_and_content_at_multiples_of_four() {
+        let mut archive = Archive::default();
+        archive.add("init", PROGRAM, b"hello");
+        archive.add("init", FILE, b"again");
+        let bytes = archive.finish();
+        assert_eq!(&bytes[..6], b"070701");
+        // The mode, and the sizes of content and name.
+        assert_eq!(&bytes[14..22], b"000081ed");
+        assert_eq!(
+            (&bytes[54..62], &bytes[94..102]),
+            (&b"00000005"[..], &b"00000005"[..])
+        );
+        assert_eq!(
+            (&bytes[110..115], &bytes[116..121]),
+            (&b"init\0"[..], &b"hello"[..])
+        );
+        assert_eq!(&bytes[124..130], b"070701");
+        assert!(bytes.len().is_multiple_of(4));
+        assert!(String::from_utf8_lossy(&bytes).contains("TRAILER!!!"));
     }
 }

@@ -126,17 +126,10 @@ impl Kernel {
 
     /// The newest release of the series in `suite`.
     fn newest(&self, suite: &Suite) -> Result<String> {
-        let tail = format!("-{}", self.flavour);
         let packages = suite.packages(&format!("linux-image-{}", self.series))?;
         let releases = packages.iter().filter_map(|package| {
             let release = package.strip_prefix("linux-image-")?;
-            let abi = release.strip_suffix(&tail)?;
-            // Flavours are words after the ABI; `deb13` is a part of it.
-            let is_abi = abi
-                .split('-')
-                .skip(1)
-                .all(|part| part.parse::<u32>().is_ok());
-            is_abi.then(|| (numbers(abi), release.to_owned()))
+            Some((abi(release, self.flavour)?, release.to_owned()))
         });
         let newest = releases.max().with_context(|| {
             format!(
@@ -192,8 +185,32 @@ impl Fetched {
     }
 }
 
-/// The numbers in a version, for comparison.
-fn numbers(version: &str) -> Vec<u32> {
-    let numbers = version.split(|letter: char| !letter.is_ascii_digit());
-    numbers.filter_map(|number| number.parse().ok()).collect()
+/// The numbers of a release, for comparison; `None` if it is of another flavour.
+fn abi(release: &str, flavour: &str) -> Option<Vec<u32>> {
+    let abi = release.strip_suffix(flavour)?.strip_suffix('-')?;
+    // Flavours are words after the ABI: `6.1.0-50`, `6.12.117+deb13`.
+    let mut parts = abi.split('-').skip(1);
+    let is_abi = parts.all(|part| part.parse::<u32>().is_ok());
+    let numbers = abi.split(|letter: char| !letter.is_ascii_digit());
+    is_abi.then(|| numbers.filter_map(|number| number.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::abi;
+
+    #[test]
+    fn releases_of_a_flavour_are_compared_by_their_numbers() {
+        let of = |release| abi(release, "amd64");
+        assert!(of("6.1.0-50-amd64") > of("6.1.0-9-amd64"));
+        assert!(of("6.12.117+deb13-amd64") > of("6.12.95+deb13-amd64"));
+        for other in [
+            "6.1.0-50-cloud-amd64",
+            "6.1.0-50-rt-amd64",
+            "6.1.0-50-amd64-unsigned",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert!(abi("6.12.117+deb13-arm64-16k", "arm64-16k").is_some());
+    }
 }

@@ -96,7 +96,9 @@ impl Suite {
 
     /// Fetches packages and extracts them into `target`, which is there only if all succeeded.
     pub(super) fn extract<S: AsRef<str>>(&self, packages: &[S], target: &Path) -> Result<()> {
-        let part = target.with_extension("part");
+        let mut part = target.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
         if part.exists() {
             fs::remove_dir_all(&part)?;
         }

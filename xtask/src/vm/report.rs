@@ -109,8 +109,9 @@ const HEAD: &str = "\
 # Kernels
 
 `cargo xtask vm-test --write` makes this page. It boots Debian's kernels in QEMU, without hardware
-virtualisation, and runs the static release binary on them. `--short` runs 6.1 and 6.12 without the
-devices. Seconds are those of an emulated CPU: compare them with each other only.
+virtualisation and without mitigations of CPU faults, and runs the static release binary on them.
+`--short` runs 6.1 and 6.12 without devices, generic XDP and two policies of the table. Seconds are
+those of an emulated CPU, often on a busy machine: they say nothing about a real one.
 
 - *load*: the time of the first `attach`, and the instructions that the verifier processed for the
   program for Ethernet frames and for that for frames that start with the IP header. The limit is
@@ -119,5 +120,6 @@ devices. Seconds are those of an emulated CPU: compare them with each other only
 - *hook*: listed sources pass, unlisted ones do not, in IPv4 and IPv6; the next port stays open.
 - *device*: the hook that `auto` takes on such a device. Listed sources pass through it, and
   unlisted ones do not.
+- *card*: the hook that `auto` takes on such a card of QEMU, over a bridge, and the same connections.
 - `-`: not a case of this kernel.
 ";

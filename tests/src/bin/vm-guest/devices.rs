@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
-    cli::Apifence,
+    cli::{Apifence, INPUT, refused},
     netns::{End, Namespace, veth},
 };
 
@@ -28,12 +28,18 @@ struct Kind {
 enum Carries {
     /// No packets: there is no other end.
     Nothing,
+    /// No packets: the filter refuses such a device.
+    Refused,
     Both,
     V4,
     V6,
 }
 
 impl Carries {
+    fn packets(self) -> bool {
+        self.v4() || self.v6()
+    }
+
     fn v4(self) -> bool {
         matches!(self, Self::Both | Self::V4)
     }
@@ -43,7 +49,7 @@ impl Carries {
     }
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind {
         name: "bond",
         node: &[
@@ -99,8 +105,14 @@ const KINDS: [Kind; 10] = [
     },
     Kind {
         name: "gre",
-        node: &["link add gre type gre local NODE remote CLIENT"],
-        client: &["link add gre type gre local CLIENT remote NODE"],
+        node: &["link add gre type gre local 192.168.0.1 remote 192.168.0.2"],
+        client: &[],
+        carries: Carries::Refused,
+    },
+    Kind {
+        name: "gretap",
+        node: &["link add gretap type gretap local NODE remote CLIENT"],
+        client: &["link add gretap type gretap local CLIENT remote NODE"],
         carries: Carries::Both,
     },
     Kind {
@@ -117,7 +129,9 @@ pub(crate) fn guard(node: &Namespace, filter: &Apifence<'_>) {
     let made: Vec<_> = kinds
         .map(|(number, kind)| (kind, make(node, number, kind)))
         .collect();
-    let there = made.iter().filter(|(_, pair)| matches!(pair, Ok(Ok(_))));
+    let there = made
+        .iter()
+        .filter(|(kind, pair)| kind.carries != Carries::Refused && matches!(pair, Ok(Ok(_))));
     let names = there
         .map(|(kind, _)| kind.name)
         .collect::<Vec<_>>()
@@ -127,6 +141,11 @@ pub(crate) fn guard(node: &Namespace, filter: &Apifence<'_>) {
         case(&format!("device {}", kind.name), || {
             match (pair?, &attached) {
                 (Err(cause), _) => Ok(Outcome::NotRun(cause)),
+                (Ok(_), _) if kind.carries == Carries::Refused => {
+                    let ran = filter.run(&["attach", "--interface", kind.name])?;
+                    refused(&ran, INPUT, &[kind.name])?;
+                    Ok(Outcome::Passed("refused by name".to_owned()))
+                }
                 (_, Err(error)) => Ok(Outcome::Failed(format!("{error:#}"))),
                 (Ok(pair), Ok(_)) => {
                     let hook = hook(filter, kind.name)?;
@@ -146,7 +165,7 @@ pub(crate) fn guard(node: &Namespace, filter: &Apifence<'_>) {
 /// Makes a device of `kind` in the node and, if it carries packets, its other end. The inner error
 /// is that of a kernel without such devices.
 fn make(node: &Namespace, number: u8, kind: &Kind) -> Result<Result<Option<Pair>, String>> {
-    let carries = kind.carries != Carries::Nothing;
+    let carries = kind.carries.packets();
     let client = Namespace::new(kind.name)?;
     let link = format!("link{number}");
     let ends = [1, 2].map(|host| format!("192.168.{number}.{host}"));

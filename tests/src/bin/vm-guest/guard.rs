@@ -7,7 +7,7 @@ use tests::{
     cli::{Apifence, FAILED, refused},
     loaded::{HEADLESS, INTERFACE as QUIET, add_interface},
     net::Echo,
-    site::{ADMIN_RANGES, Family, INTERFACE, Site, UNLISTED},
+    site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, Site, UNLISTED},
     table::Rules,
     wait::{until, while_it_lasts},
 };
@@ -40,12 +40,13 @@ pub(crate) fn guard(long: bool) -> Result<()> {
     });
     plain("settings", || {
         if long {
-            let settings = ["--interface", QUIET, "--port=443,6443", "--force"];
-            filter.ok(&[&["attach"], &settings[..]].concat())?;
+            // Ports and destinations stay in force until the filter is detached.
+            filter.ok(&["detach"])?;
+            filter.ok(&ATTACH)?;
+        } else {
+            filter.ok(&["ranges", "set", ADMIN_RANGES, "--force"])?;
         }
-        filter
-            .ok(&["ranges", "set", ADMIN_RANGES, "--force"])
-            .map(drop)
+        Ok(())
     });
     plain("hook native", || guards(&site, &filter, "native"));
     plain("commit-confirm", || confirms(&site, &filter));
