@@ -71,7 +71,7 @@ fn join(initial: &Namespace, node: &Namespace, number: u8) -> Result<Card> {
 
 impl Card {
     /// Tells the hook, after listed sources passed and unlisted ones did not.
-    fn guarded(&self, node: &Namespace, filter: &Apifence<'_>, mtu: u16) -> Result<Outcome> {
+    fn guarded(&self, node: &Namespace, filter: &Apifence, mtu: u16) -> Result<Outcome> {
         let Self {
             interface,
             far,

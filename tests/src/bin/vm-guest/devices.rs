@@ -124,7 +124,7 @@ const KINDS: [Kind; 11] = [
 ];
 
 /// Makes all devices, guards them by one attach, and tries each of them.
-pub(crate) fn guard(node: &Namespace, filter: &Apifence<'_>) {
+pub(crate) fn guard(node: &Namespace, filter: &Apifence) {
     let kinds = (1..).zip(&KINDS);
     let made: Vec<_> = kinds
         .map(|(number, kind)| (kind, make(node, number, kind)))

@@ -101,7 +101,7 @@ pub(crate) fn refuse() -> Result<()> {
 }
 
 /// Attaches the filter; tells the seconds, and the instructions that the verifier processed.
-fn load(filter: &Apifence<'_>, site: &Site) -> Result<Outcome> {
+fn load(filter: &Apifence, site: &Site) -> Result<Outcome> {
     let interfaces = format!("--interface={INTERFACE},{QUIET},{HEADLESS}");
     let ranges = format!(
         "--authorized-ip-ranges={}",
@@ -131,7 +131,7 @@ fn load(filter: &Apifence<'_>, site: &Site) -> Result<Outcome> {
 
 /// The filter on the site's interface runs at `hook`. Listed sources pass, unlisted ones do not,
 /// and the neighbouring port stays open.
-fn guards(site: &Site, filter: &Apifence<'_>, hook: &str) -> Result<()> {
+fn guards(site: &Site, filter: &Apifence, hook: &str) -> Result<()> {
     let have = pair::hook(filter, INTERFACE)?;
     ensure!(have == hook, "attached as {have}, not as {hook}");
     for family in Family::BOTH {
@@ -144,7 +144,7 @@ fn guards(site: &Site, filter: &Apifence<'_>, hook: &str) -> Result<()> {
 }
 
 /// An entry without a confirmation leaves by itself; a confirmed one stays.
-fn confirms(site: &Site, filter: &Apifence<'_>) -> Result<()> {
+fn confirms(site: &Site, filter: &Apifence) -> Result<()> {
     let source = UNLISTED[0];
     while_it_lasts(|time| {
         filter.ok(&["ranges", "add", source, "--confirm-within", time])?;
@@ -160,7 +160,7 @@ fn confirms(site: &Site, filter: &Apifence<'_>) -> Result<()> {
 }
 
 /// An entry stops at its time, without any process.
-fn expires(site: &Site, filter: &Apifence<'_>) -> Result<()> {
+fn expires(site: &Site, filter: &Apifence) -> Result<()> {
     let source = UNLISTED[1];
     while_it_lasts(|time| {
         filter.ok(&["ranges", "add", source, "--expires", time])?;
@@ -171,7 +171,7 @@ fn expires(site: &Site, filter: &Apifence<'_>) -> Result<()> {
 }
 
 /// Waits until `check` says that the source is dropped.
-fn is_out(filter: &Apifence<'_>, source: &str) -> Result<()> {
+fn is_out(filter: &Apifence, source: &str) -> Result<()> {
     until("the entry leaves", || {
         Ok(filter.run(&["check", source])?.code == Some(1))
     })

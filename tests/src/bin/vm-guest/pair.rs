@@ -58,7 +58,7 @@ impl Pair {
     }
 
     /// Listed sources reach the node, unlisted ones are dropped.
-    pub(crate) fn is_guarded(&self, filter: &Apifence<'_>) -> Result<()> {
+    pub(crate) fn is_guarded(&self, filter: &Apifence) -> Result<()> {
         for [target, listed, unlisted] in &self.addresses {
             let target = at(target, PORT);
             open(&self.client, ip(listed), target)?;
@@ -69,7 +69,7 @@ impl Pair {
 }
 
 /// The hook of an interface, as `status` has it.
-pub(crate) fn hook(filter: &Apifence<'_>, interface: &str) -> Result<String> {
+pub(crate) fn hook(filter: &Apifence, interface: &str) -> Result<String> {
     let status = filter.json(&["status"])?;
     let interfaces = status["interfaces"].as_array();
     let own = interfaces

@@ -31,7 +31,7 @@ const ORDER: [Rules; Rules::ALL.len()] = [
 const BY_ATTACH: usize = 2;
 
 /// Opens the programs for both kinds of frames.
-pub(crate) fn open(filter: &Apifence<'_>, node: &Namespace) -> Result<[Filter; 2]> {
+pub(crate) fn open(filter: &Apifence, node: &Namespace) -> Result<[Filter; 2]> {
     Ok([
         Filter::open(filter, node.ifindex(INTERFACE)?)?,
         Filter::open(filter, node.ifindex(HEADLESS)?)?,
@@ -41,7 +41,7 @@ pub(crate) fn open(filter: &Apifence<'_>, node: &Namespace) -> Result<[Filter; 2
 /// Judges all rows, or with `short` those of the policies that take no attach; returns the number
 /// of frames. The filter is attached to both interfaces under [`Rules::Enforce`], and nothing was
 /// changed since.
-pub(crate) fn judge(filter: &Apifence<'_>, node: &Namespace, short: bool) -> Result<usize> {
+pub(crate) fn judge(filter: &Apifence, node: &Namespace, short: bool) -> Result<usize> {
     let rows = table::all();
     let (mut wrong, mut asked) = (Vec::new(), 0);
     let order = &ORDER[..ORDER.len() - if short { BY_ATTACH } else { 0 }];
@@ -81,7 +81,7 @@ fn fault(row: &Row, programs: &mut Filter) -> Option<String> {
 }
 
 /// Puts `rules` in force, from the policy before it in [`ORDER`].
-fn bring(filter: &Apifence<'_>, rules: Rules) -> Result<()> {
+fn bring(filter: &Apifence, rules: Rules) -> Result<()> {
     let list = rules.ranges().join(",");
     match rules {
         Rules::Enforce => return Ok(()),
