@@ -143,34 +143,28 @@ impl Kernel {
 
 impl Fetched {
     fn open(extracted: &Path) -> Result<Self> {
-        let mut boot = fs::read_dir(extracted.join("boot")).context("read kernel package")?;
-        let image = boot
-            .find_map(|entry| {
-                let path = entry.ok()?.path();
-                path.file_name()?
-                    .to_str()?
-                    .starts_with("vmlinu")
-                    .then_some(path)
-            })
-            .with_context(|| format!("find kernel image below `{}`", extracted.display()))?;
-        let name = image.file_name().unwrap_or_default().to_string_lossy();
-        let release = name
-            .split_once('-')
-            .context("read name of kernel image")?
-            .1
-            .to_owned();
         // The directory moved below usr with Debian 13.
-        let base = ["", "usr"].map(|base| extracted.join(base));
-        let modules = |base: &PathBuf| base.join("lib/modules").join(&release);
-        let Some(base) = base.iter().find(|base| modules(base).is_dir()) else {
-            bail!("find modules of {release} below `{}`", extracted.display());
-        };
-        let modules = modules(base);
+        let bases = ["", "usr"].map(|base| extracted.join(base));
+        let found = bases.into_iter().find_map(|base| {
+            let entry = fs::read_dir(base.join("lib/modules")).ok()?.next()?.ok()?;
+            Some((base, entry.path()))
+        });
+        let found = found.with_context(|| format!("find modules in `{}`", extracted.display()));
+        let (base, modules) = found?;
+        let release = modules.file_name().unwrap_or_default();
+        let release = release.to_string_lossy().into_owned();
+        // With Linux 7 the image moved to its modules.
+        let images = [
+            extracted.join(format!("boot/vmlinuz-{release}")),
+            modules.join("vmlinuz"),
+        ];
+        let image = images.into_iter().find(|image| image.is_file());
+        let image = image.with_context(|| format!("find image of {release}"))?;
         if !modules.join("modules.dep").is_file() {
             let depmod = machine::find_program("depmod").context("find `depmod`")?;
             let status = Command::new(depmod)
                 .arg("-b")
-                .arg(base)
+                .arg(&base)
                 .arg(&release)
                 .status();
             if !status.context("run `depmod`")?.success() {
@@ -178,7 +172,7 @@ impl Fetched {
             }
         }
         Ok(Self {
-            image: image.clone(),
+            image,
             release,
             modules,
         })

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tests::{cli::Apifence, net::Echo, netns::Namespace};
 
 use crate::{
@@ -87,7 +87,7 @@ impl Card {
             bail!("{}", error.unwrap_or("attach: killed"));
         }
         let hook = hook(filter, interface)?;
-        pair.is_guarded(filter)?;
+        ensure!(pair.is_guarded(filter)?, "{hook}, drops are not counted");
         filter.ok(&["detach"])?;
         Ok(Outcome::Passed(hook))
     }

@@ -57,14 +57,19 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Listed sources reach the node, unlisted ones are dropped.
-    pub(crate) fn is_guarded(&self, filter: &Apifence) -> Result<()> {
+    /// Listed sources reach the node, unlisted ones do not; whether those drops were counted.
+    pub(crate) fn is_guarded(&self, filter: &Apifence) -> Result<bool> {
+        let mut counted = true;
         for [target, listed, unlisted] in &self.addresses {
             let target = at(target, PORT);
             open(&self.client, ip(listed), target)?;
-            filter.drops(|| silent(&self.client, ip(unlisted), target))?;
+            let before = filter.dropped()?;
+            silent(&self.client, ip(unlisted), target)?;
+            counted &= filter.dropped()? > before;
+            // The device itself works.
+            open(&self.client, ip(listed), target)?;
         }
-        Ok(())
+        Ok(counted)
     }
 }
 
