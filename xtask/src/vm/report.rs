@@ -16,6 +16,15 @@ pub(super) struct Results {
     pub(super) cases: Vec<Case>,
 }
 
+impl Results {
+    /// Whether the filter was loaded, and no case failed.
+    fn works(&self) -> bool {
+        let is_load = |case: &Case| case.name == "load" && case.result == CaseResult::Passed;
+        let failed = |case: &Case| case.result == CaseResult::Failed;
+        self.cases.iter().any(is_load) && !self.cases.iter().any(failed)
+    }
+}
+
 /// Where results are kept between runs.
 pub(super) struct Kept(pub(super) PathBuf);
 
@@ -69,6 +78,16 @@ impl Kept {
             .iter()
             .filter_map(|(name, run)| Some((name, run.as_ref()?)))
             .collect();
+        if let Some(oldest) = runs
+            .iter()
+            .find_map(|(_, run)| run.as_ref().filter(|run| run.works()))
+        {
+            let _ = write!(
+                page,
+                "\nOldest kernel with a working filter here: {}.\n",
+                oldest.release
+            );
+        }
         page += "\n## Cases\n\n| case |";
         for (name, _) in &ran {
             let _ = write!(page, " {name} |");
@@ -117,9 +136,12 @@ those of an emulated CPU, often on a busy machine: they say nothing about a real
   program for Ethernet frames and for that for frames that start with the IP header. The limit is
   a million.
 - *verdict table*: all frames of the table, judged by the loaded programs (`BPF_PROG_TEST_RUN`).
+- *settings*: another `attach`, or another list, puts the usual policy in force.
 - *hook*: listed sources pass, unlisted ones do not, in IPv4 and IPv6; the next port stays open.
 - *device*: the hook that `auto` takes on such a device. Listed sources pass through it, and
-  unlisted ones do not.
+  unlisted ones do not. On a bond, the program runs on the port that a frame comes through.
 - *card*: the hook that `auto` takes on such a card of QEMU, over a bridge, and the same connections.
 - `-`: not a case of this kernel.
+
+Not run: 5.18 to 6.0, which Debian's suites do not have, and TCX, which is not a hook of the filter.
 ";
