@@ -49,7 +49,9 @@ use crate::{
 /// How often the links are checked: the kernel sends no message when a link is detached by hand.
 const PERIOD: Duration = Duration::from_millis(400);
 /// Periods between two checks of the pins.
-const PINS_CHECK: u64 = 15;
+const PINS_CHECK: u64 = 30;
+/// Periods from one look for new maps of other writers to the next.
+const MAPS_CHECK: u64 = 15;
 /// Periods between two lists of interfaces, to find changes that the kernel sent no message about.
 const THOROUGH: u64 = 40;
 /// Periods between two reads of the default routes.
@@ -134,7 +136,9 @@ impl Guard {
             let due = Instant::now() >= next;
             if due {
                 next = Instant::now() + PERIOD;
-                self.maps.follow();
+                if tick.is_multiple_of(MAPS_CHECK) {
+                    self.maps.follow();
+                }
                 if tick.is_multiple_of(ROUTES) {
                     self.routes = None;
                 }

@@ -3,20 +3,26 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapData;
-use filter_common::layout::SETTINGS;
+use aya::maps::{Array, Map, MapData, MapError};
+use filter_common::layout::{POLICY, PolicyRecord, SETTINGS};
 
 use super::{
     object::{PER_SLOT, SHARED},
-    slot::{PerSlot, Slot, open_data},
+    slot::{PerSlot, Slot, open, open_data},
 };
 use crate::{kernel::pins::make_private, ui::explain::explain};
 
 /// Descriptors of all maps.
 pub struct HeldMaps {
     shared: Vec<(&'static str, MapData)>,
+    records: Array<MapData, Record>,
     inner: Vec<HeldInner>,
+    /// The records of both slots when the inner maps were opened.
+    seen: Option<[Record; Slot::BOTH.len()]>,
 }
+
+/// A [`PolicyRecord`] as aya moves it.
+type Record = [u8; size_of::<PolicyRecord>()];
 
 /// The inner maps of a map of maps.
 struct HeldInner {
@@ -33,7 +39,7 @@ impl HeldMaps {
     /// If one is missing, or the kernel refuses.
     pub fn open(directory: &Path) -> Result<Self> {
         let names = SHARED.iter().chain([&SETTINGS]);
-        let open = |name: &&'static str| Ok((*name, open_data(directory, name)?));
+        let open_shared = |name: &&'static str| Ok((*name, open_data(directory, name)?));
         let inner = PER_SLOT.iter().map(|name| {
             Ok(HeldInner {
                 name,
@@ -42,16 +48,23 @@ impl HeldMaps {
             })
         });
         let mut held = Self {
-            shared: names.map(open).collect::<Result<_>>()?,
+            shared: names.map(open_shared).collect::<Result<_>>()?,
+            records: open(directory, POLICY, Map::Array)?,
             inner: inner.collect::<Result<_>>()?,
+            seen: None,
         };
         held.follow();
         Ok(held)
     }
 
-    /// Opens the inner maps that a writer put into the slots since the last call. One whose pin is
-    /// being replaced follows at the next call.
+    /// Opens the inner maps that a writer put into the slots since the last call. A writer changes
+    /// a slot's record after its maps. A map whose pin is being replaced follows at the next call.
     pub fn follow(&mut self) {
+        let records = self.records();
+        if records.is_ok() && records.as_ref().ok() == self.seen.as_ref() {
+            return;
+        }
+        self.seen = records.ok();
         for inner in &mut self.inner {
             for (slot, held) in Slot::BOTH.into_iter().zip(&mut inner.held) {
                 let have = held.as_ref().map(|(id, _)| *id);
@@ -63,9 +76,16 @@ impl HeldMaps {
                 }
                 if let (Some(id), Ok(Some(map))) = (want, inner.maps.inner(slot)) {
                     *held = Some((id, map));
+                } else {
+                    self.seen = None;
                 }
             }
         }
+    }
+
+    fn records(&self) -> Result<[Record; Slot::BOTH.len()], MapError> {
+        let [first, second] = Slot::BOTH.map(|slot| self.records.get(&slot.0, 0));
+        Ok([first?, second?])
     }
 
     /// Whether all maps have their pins in `directory`.
