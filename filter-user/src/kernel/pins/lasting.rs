@@ -51,8 +51,9 @@ fn process_one_is_a_containers() -> bool {
     if fs::metadata("/proc/self/ns/pid").map_or(true, is_first) {
         return false;
     }
-    let name = fs::read_to_string("/proc/1/comm").unwrap_or_default();
-    !["init", "systemd"].contains(&name.trim())
+    // A container's own first process can read this. A unit with `ProtectProc=invisible` cannot:
+    // then the first process is its service manager.
+    fs::read_to_string("/proc/1/comm").is_ok_and(|name| !["init", "systemd"].contains(&name.trim()))
 }
 
 /// Whether process 1 has mounted `device` anywhere. It has not where a container or a unit has a
