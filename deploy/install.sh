@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs apifence from the directory of its tarball, or removes it. It attaches nothing, and starts nothing.
-#   ./install.sh               install below /usr/local, and a config file that changes nothing in /etc/apifence
+# Installs apifence from the directory of its tarball, or removes it. Attaches and starts nothing.
+#   ./install.sh               install below /usr/local, and an example config in /etc/apifence
 #   ./install.sh --uninstall   remove what it installed; a filter stays on
 #   --root DIR                 take DIR for the root of the file system
 set -eu
@@ -36,8 +36,8 @@ if [ "$action" = uninstall ]; then
     if [ -z "$root" ] && [ -d /run/systemd/system ] && systemctl --quiet is-active apifence; then
         run systemctl disable --now apifence
     fi
-    run rm -f "$bin/apifence" "$units/apifence.service" "$bash/apifence" "$zsh/_apifence" "$fish/apifence.fish" \
-        "$man/apifence.1" "$man"/apifence-*.1
+    run rm -f "$bin/apifence" "$units/apifence.service" "$bash/apifence" "$zsh/_apifence" \
+        "$fish/apifence.fish" "$man/apifence.1" "$man"/apifence-*.1
     run rm -rf "$doc"
     echo "$root/etc/apifence and $root/var/lib/apifence are left as they are."
     if [ -z "$root" ] && [ -d /sys/fs/bpf/apifence ]; then
@@ -48,11 +48,13 @@ fi
 
 # The sums of the files in the tarball, written when it was made.
 sha256sum --quiet -c SUMS || {
-    echo "error: the files beside $0 are not those of the release: nothing was installed" >&2
+    echo "error: install apifence: the files next to $0 are not those of the release" >&2
+    echo "hint: unpack the tarball again; nothing was installed" >&2
     exit 3
 }
 ./apifence --version >/dev/null || {
-    echo "error: this machine ($(uname -m)) does not run this binary: take the tarball of its architecture" >&2
+    echo "error: install apifence: this machine ($(uname -m)) does not run this binary" >&2
+    echo "hint: take the tarball of its architecture" >&2
     exit 3
 }
 echo "Installing $(./apifence --version):"

@@ -127,6 +127,17 @@ impl Site {
         )
     }
 
+    /// In both families the administrator gets in, and the unlisted client gets no answer. Needs no
+    /// command of the filter's.
+    pub fn is_guarded(&self, port: u16) -> Result<()> {
+        for family in Family::BOTH {
+            self.admin_gets_in(family, port)?;
+            let [source, node] = [UNLISTED, NODE].map(|addresses| addresses[family as usize]);
+            silent(&self.unlisted, ip(source), at(node, port))?;
+        }
+        Ok(())
+    }
+
     /// The unlisted client's attempt gets no answer, and is dropped and counted as unauthorized.
     pub fn unlisted_is_dropped(&self, family: Family, port: u16, filter: &Apifence) -> Result<()> {
         self.is_dropped(

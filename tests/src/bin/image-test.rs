@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{
     mounts,
-    net::{Echo, silent},
-    site::{ADMIN_RANGES, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
+    net::Echo,
+    site::{ADMIN_RANGES, Family, INTERFACE, Site},
     wait::until,
 };
 
@@ -75,20 +75,15 @@ fn run(arguments: &Arguments) -> Result<()> {
             .status
             .success())
     })?;
-    is_guarded(&site)?;
+    site.is_guarded(PORT)?;
     println!("guarded by `run` in a container");
     runc.kill(&mut service)?;
-    is_guarded(&site).context("after the container was killed")?;
+    site.is_guarded(PORT)
+        .context("after the container was killed")?;
     println!("still guarded after the container was killed");
     runc.ok(&["detach"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     Ok(())
-}
-
-/// The administrator gets in, and the unlisted client does not.
-fn is_guarded(site: &Site) -> Result<()> {
-    site.admin_gets_in(Family::V4, PORT)?;
-    silent(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT))
 }
 
 /// The bpffs that a container sees.

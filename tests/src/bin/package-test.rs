@@ -95,13 +95,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         node.run(&format!("apifence ranges set {ADMIN_RANGES}"))
     })?;
     step("start", || node.run("systemctl start apifence"))?;
-    is_guarded(&site)?;
+    site.is_guarded(PORT)?;
     step("reload", || node.run("systemctl reload apifence"))?;
-    is_guarded(&site)?;
+    site.is_guarded(PORT)?;
     step("SIGKILL, and the service is back", || {
         let killed = node.main_pid()?;
         node.run(&format!("kill -KILL {killed}"))?;
-        is_guarded(&site).context("while `run` is dead")?;
+        site.is_guarded(PORT).context("while `run` is dead")?;
         until("the service is back", || {
             let pid = node.main_pid()?;
             Ok(pid != "0"
@@ -109,7 +109,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 && node.run("systemctl is-active apifence || true")?.trim() == "active")
         })
     })?;
-    is_guarded(&site)?;
+    site.is_guarded(PORT)?;
 
     let old = node.run("apifence --version")?;
     step("upgrade under a flood and a listed transfer", || {
@@ -118,7 +118,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let new = node.run("apifence --version")?;
     ensure!(old != new, "both packages have the same program: {new}");
     node.is_ready(&new)?;
-    is_guarded(&site)?;
+    site.is_guarded(PORT)?;
     let exposure =
         node.run("systemd-analyze security --offline=true --no-pager apifence.service | tail -1")?;
     let score = exposure
@@ -136,7 +136,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         })
     })?;
     node.is_ready(&old)?;
-    is_guarded(&site)?;
+    site.is_guarded(PORT)?;
     step("upgrade again", || {
         node.run("dpkg -i /packages/package.deb 2>&1")
     })?;
@@ -147,7 +147,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         said.contains("the filter stays on"),
         "removing does not say so: {said}"
     );
-    is_guarded(&site).context("after the package was removed")?;
+    site.is_guarded(PORT)
+        .context("after the package was removed")?;
     let said = step("purge", || node.run("dpkg -P apifence 2>&1"))?;
     ensure!(
         said.contains("the filter is off"),
@@ -167,16 +168,6 @@ fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = work().with_context(|| name.to_owned())?;
     println!("{:>7.2} s  {name}", started.elapsed().as_secs_f32());
     Ok(result)
-}
-
-/// The administrator gets in, and the unlisted client does not.
-fn is_guarded(site: &Site) -> Result<()> {
-    for family in Family::BOTH {
-        site.admin_gets_in(family, PORT)?;
-        let source = UNLISTED[family as usize];
-        silent(&site.unlisted, ip(source), at(NODE[family as usize], PORT))?;
-    }
-    Ok(())
 }
 
 fn unlisted_gets_in(site: &Site) -> Result<()> {
