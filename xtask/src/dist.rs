@@ -18,7 +18,7 @@ use crate::{
     setup::{self, Purpose},
     step,
     target::Target,
-    workspace::{self, VERSION, build_directory, empty_directory, source_date},
+    workspace::{self, VERSION, empty_directory, source_date, target_directory},
 };
 
 /// Makes the release for `targets`, or for all.
@@ -32,9 +32,9 @@ pub(crate) fn run(targets: &[Target]) -> Result<ExitCode> {
     let directory = empty_directory("dist")?;
     // The pages and completions of every target are the same text.
     let native = Target::native()?;
-    let pages = archive::Pages::write(&build::program(native, &build_directory())?)?;
+    let pages = archive::Pages::write(&build::program(native, &target_directory()?)?)?;
     for &target in targets {
-        let program = build::program(target, &build_directory())?;
+        let program = build::program(target, &target_directory()?)?;
         archive::write(target, &program, &pages, &directory)?;
         packages::write(target, &directory)?;
     }
@@ -54,7 +54,7 @@ pub(crate) fn check_reproducible() -> Result<ExitCode> {
         return Ok(set_up);
     }
     let target = Target::native()?;
-    let first = build::program(target, &build_directory())?;
+    let first = build::program(target, &target_directory()?)?;
     let elsewhere = empty_directory("elsewhere")?;
     let copy = elsewhere.join("a copy of the workspace");
     build::copy_workspace(&copy)?;

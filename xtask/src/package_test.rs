@@ -15,7 +15,7 @@ use crate::{
     setup::{self, Purpose},
     step,
     target::Target,
-    workspace::{self, build_directory, empty_directory},
+    workspace::{self, empty_directory, target_directory},
 };
 
 /// The last commit of the version before, whose maps have another layout than this one's, and its
@@ -34,9 +34,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     let target = Target::native()?;
     let previous = previous_package(target)?;
     dist::run(&[target])?;
-    let package = only_file(&build_directory().join("dist"), "deb")?;
+    let package = only_file(&target_directory()?.join("dist"), "deb")?;
     lint(&package)?;
-    try_rpm(&only_file(&build_directory().join("dist"), "rpm")?)?;
+    try_rpm(&only_file(&target_directory()?.join("dist"), "rpm")?)?;
 
     workspace::build(&[
         "--package",
@@ -46,7 +46,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         "--bin",
         "image-test",
     ])?;
-    try_image(&only_file(&build_directory().join("dist"), "tar")?)?;
+    try_image(&only_file(&target_directory()?.join("dist"), "tar")?)?;
     let root = debian_root()?;
     let program = workspace::program("debug", "package-test")?;
     as_root(
@@ -66,7 +66,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// Builds the program of the version before, and packages it as this version's is packaged.
 fn previous_package(target: Target) -> Result<PathBuf> {
     let (commit, version) = PREVIOUS;
-    let file = build_directory().join(format!("apifence-{version}.deb"));
+    let file = target_directory()?.join(format!("apifence-{version}.deb"));
     if file.exists() {
         return Ok(file);
     }
@@ -80,7 +80,7 @@ fn previous_package(target: Target) -> Result<PathBuf> {
             .current_dir(&sources),
     )
     .with_context(|| format!("find the version before, commit {commit}: fetch the whole history"))?;
-    let program = build::program_of(&sources, workspace::root(), target, &build_directory())?;
+    let program = build::program_of(&sources, workspace::root(), target, &target_directory()?)?;
     Pages::write(&program)?;
     describe_package(&sources)?;
     packages::deb(&sources, target, &file, &["--deb-version", version])?;
@@ -101,7 +101,7 @@ fn describe_package(sources: &Path) -> Result<()> {
         .find("[package.metadata.deb]")
         .map(|start| &manifest[start..])
         .context("find the description of the package in filter-user/Cargo.toml")?;
-    let pages = build_directory().join("pages");
+    let pages = target_directory()?.join("pages");
     let description = description.replace("../target/pages", &pages.to_string_lossy());
     let old = sources.join("filter-user/Cargo.toml");
     write(&old, format!("{}\n{description}", read(&old)?))?;
@@ -120,8 +120,8 @@ fn describe_package(sources: &Path) -> Result<()> {
 
 /// Makes a fresh Debian root. The first time it comes from the network.
 fn debian_root() -> Result<PathBuf> {
-    let base = build_directory().join("debian-root.tar");
-    let root = build_directory().join("debian-root");
+    let base = target_directory()?.join("debian-root.tar");
+    let root = target_directory()?.join("debian-root");
     as_root("rm", &["-rf".as_ref(), root.as_os_str()])?;
     if !base.exists() {
         let include = "--include=systemd,systemd-sysv,dbus,iproute2,kmod,procps";
@@ -224,7 +224,7 @@ fn try_rpm(package: &Path) -> Result<()> {
 /// Unpacks the image for this machine from `archive`, and tries it with runc.
 fn try_image(archive: &Path) -> Result<()> {
     let layout = empty_directory("image-layout")?;
-    let bundle = build_directory().join("image-bundle");
+    let bundle = target_directory()?.join("image-bundle");
     as_root("rm", &["-rf".as_ref(), bundle.as_os_str()])?;
     let copy = |from: &str, to: &str| {
         as_root(

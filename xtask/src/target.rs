@@ -28,11 +28,27 @@ impl Target {
         }
     }
 
-    /// The name of its machine in OCI images (and in Go).
-    pub(crate) const fn oci(self) -> &'static str {
+    /// Its name in Debian's packages and in OCI images.
+    pub(crate) const fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
+        }
+    }
+
+    /// The directory of its libraries in Debian.
+    pub(crate) const fn libraries(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu",
+            Self::Aarch64 => "aarch64-linux-gnu",
+        }
+    }
+
+    /// The path of its dynamic loader.
+    pub(crate) const fn loader(self) -> &'static str {
+        match self {
+            Self::X86_64 => "/lib64/ld-linux-x86-64.so.2",
+            Self::Aarch64 => "/lib/ld-linux-aarch64.so.1",
         }
     }
 

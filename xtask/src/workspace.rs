@@ -51,7 +51,7 @@ pub(crate) fn build_with(arguments: &[&str], variables: &[(String, &str)]) -> Re
 }
 
 /// Cargo's directory for everything that it builds.
-pub(crate) fn target() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     // Cargo built this program into a directory of its profile.
     let own = env::current_exe().context("find own program")?;
     let target = own.parent().and_then(Path::parent);
@@ -60,9 +60,10 @@ pub(crate) fn target() -> Result<PathBuf> {
         .to_owned())
 }
 
-/// The absolute path of a program that [`build`] made; `profile` is the path from [`target`].
+/// The absolute path of a program that [`build`] made; `profile` is the path from
+/// [`target_directory`].
 pub(crate) fn program(profile: &str, name: &str) -> Result<PathBuf> {
-    let program = target()?.join(profile).join(name);
+    let program = target_directory()?.join(profile).join(name);
     if !program.is_file() {
         bail!("find program `{name}`: nothing at `{}`", program.display());
     }
@@ -118,14 +119,9 @@ pub(crate) fn root() -> &'static Path {
         .expect("xtask is a directory of the workspace")
 }
 
-/// Cargo's target directory of the workspace.
-pub(crate) fn build_directory() -> PathBuf {
-    root().join("target")
-}
-
 /// An empty directory `name` among the build's files.
 pub(crate) fn empty_directory(name: &str) -> Result<PathBuf> {
-    let directory = build_directory().join(name);
+    let directory = target_directory()?.join(name);
     if directory.exists() {
         fs::remove_dir_all(&directory)
             .with_context(|| format!("remove `{}`", directory.display()))?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     step,
     target::Target,
-    workspace::{self, VERSION, build_directory},
+    workspace::{self, VERSION, target_directory},
 };
 
 /// Packages the crates into `directory` and builds the packaged program, with no bpf-linker in
@@ -21,7 +21,7 @@ pub(super) fn write(directory: &Path) -> Result<()> {
     for member in ["filter-common", "filter-user"] {
         let name = format!("{member}-{VERSION}.crate");
         fs::copy(
-            build_directory().join("package").join(&name),
+            target_directory()?.join("package").join(&name),
             directory.join(&name),
         )
         .with_context(|| format!("copy `{name}`"))?;
@@ -42,7 +42,7 @@ fn package() -> Result<()> {
 
 /// The eBPF object in the program that was built last.
 fn built_object() -> Result<std::path::PathBuf> {
-    let builds = build_directory()
+    let builds = target_directory()?
         .join(Target::native()?.triple())
         .join("release/build");
     let mut newest = None;

@@ -12,7 +12,7 @@ use crate::{
     machine::Privilege,
     step,
     target::Target,
-    workspace::{VERSION, build_directory, empty_directory, source_date},
+    workspace::{VERSION, empty_directory, source_date, target_directory},
 };
 
 /// The largest archive with all machines in it, in bytes.
@@ -33,7 +33,7 @@ pub(super) fn write(targets: &[Target], sbom: &Path, directory: &Path) -> Result
     let buildah = Buildah::new()?;
     buildah.run(&["manifest", "create", NAME])?;
     for &target in targets {
-        let program = build_directory()
+        let program = target_directory()?
             .join(target.triple())
             .join("release/apifence");
         fs::copy(program, tree.join("apifence")).context("copy the program")?;
@@ -56,7 +56,7 @@ struct Buildah {
 
 impl Buildah {
     fn new() -> Result<Self> {
-        let storage = build_directory().join("buildah");
+        let storage = target_directory()?.join("buildah");
         let this = Self { storage };
         // Root owns what an earlier run left there.
         this.as_root("rm", &["-rf", &this.storage.to_string_lossy()])?;
@@ -65,7 +65,7 @@ impl Buildah {
 
     /// Commits the image for `target` from the files in `tree` and adds it to the list.
     fn image(&self, target: Target, tree: &Path) -> Result<()> {
-        let container = self.output(&["from", "--arch", target.oci(), "scratch"])?;
+        let container = self.output(&["from", "--arch", target.debian(), "scratch"])?;
         let tree = format!("{}/.", tree.display());
         self.run(&["copy", "--chown", "0:0", &container, &tree, "/"])?;
         let description = "Allow-list in XDP for the port of the Kubernetes API server";
@@ -76,7 +76,7 @@ impl Buildah {
             ("licenses", "(MIT OR Apache-2.0) AND GPL-2.0-only"),
         ]
         .map(|(name, value)| format!("org.opencontainers.image.{name}={value}"));
-        let mut config = vec!["config", "--arch", target.oci(), "--entrypoint"];
+        let mut config = vec!["config", "--arch", target.debian(), "--entrypoint"];
         config.extend(["[\"/apifence\"]", "--cmd", "run"]);
         for label in &labels {
             config.extend(["--label", label, "--annotation", label]);

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     step,
     target::Target,
-    workspace::{self, build_directory, source_date},
+    workspace::{self, source_date, target_directory},
 };
 
 /// Writes both packages for `target` into `directory`, from the program that was built.
@@ -23,7 +23,7 @@ pub(super) fn write(target: Target, directory: &Path) -> Result<()> {
         ])
         .args(["--payload-compress", "xz", "--target", target.triple()])
         .arg("--target-dir")
-        .arg(build_directory())
+        .arg(target_directory()?)
         .args(["--source-date", &source_date()?])
         .arg("--output")
         .arg(directory),
@@ -44,7 +44,7 @@ pub(crate) fn deb(root: &Path, target: Target, output: &Path, more: &[&str]) -> 
         .args(["--target", target.triple(), "--output"])
         .arg(output)
         .args(more)
-        .env("CARGO_TARGET_DIR", build_directory())
+        .env("CARGO_TARGET_DIR", target_directory()?)
         .env("SOURCE_DATE_EPOCH", source_date()?)
         .current_dir(root),
     )

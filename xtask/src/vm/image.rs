@@ -10,10 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{
-    kernels::Fetched,
-    packages::{Arch, Suite},
-};
+use super::{kernels::Fetched, packages::Suite};
+use crate::target::Target;
 
 /// The suite of the guest's programs.
 const SUITE: &str = "bookworm";
@@ -91,7 +89,7 @@ busybox poweroff -f
 "#;
 
 /// The directory with the guest's programs; fetches them if they are not there.
-pub(super) fn tools(directory: &Path, arch: Arch) -> Result<PathBuf> {
+pub(super) fn tools(directory: &Path, arch: Target) -> Result<PathBuf> {
     let tools = directory.join(format!("tools-{}", arch.debian()));
     if !tools.is_dir() {
         Suite::open(directory, SUITE, arch)?.extract(&PACKAGES, &tools)?;
@@ -103,7 +101,7 @@ pub(super) fn tools(directory: &Path, arch: Arch) -> Result<PathBuf> {
 /// static programs of ours, `role` is what `vm-guest` runs.
 pub(super) fn make(
     tools: &Path,
-    arch: Arch,
+    arch: Target,
     kernel: &Fetched,
     programs: &[PathBuf],
     role: &str,
@@ -126,7 +124,7 @@ pub(super) fn make(
     }
     let found = |name: &str| -> Result<Vec<u8>> {
         let places =
-            ["lib", "usr/lib"].map(|base| tools.join(base).join(arch.triplet()).join(name));
+            ["lib", "usr/lib"].map(|base| tools.join(base).join(arch.libraries()).join(name));
         let place = places.iter().find(|place| place.exists());
         read(place.with_context(|| format!("find library `{name}`"))?)
     };

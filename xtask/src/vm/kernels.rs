@@ -8,14 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::packages::{Arch, Suite};
-use crate::machine;
+use super::packages::Suite;
+use crate::{machine, target::Target};
 
 /// A kernel by its name in the table.
 pub(super) struct Kernel {
     /// The name that `--kernel` takes.
     pub(super) name: &'static str,
-    pub(super) arch: Arch,
+    pub(super) arch: Target,
     suite: &'static str,
     /// The start of the release; the newest such package of the suite is taken.
     series: &'static str,
@@ -41,23 +41,23 @@ pub(super) enum Role {
 pub(super) const KERNELS: [Kernel; 10] = [
     Kernel {
         role: Role::Refuse,
-        ..cloud("5.10", Arch::X86_64, "bullseye", "5.10.")
+        ..cloud("5.10", Target::X86_64, "bullseye", "5.10.")
     },
     Kernel {
         in_short_form: true,
-        ..cloud("6.1", Arch::X86_64, "bookworm", "6.1.")
+        ..cloud("6.1", Target::X86_64, "bookworm", "6.1.")
     },
     Kernel {
         in_short_form: true,
-        ..cloud("6.12", Arch::X86_64, "trixie", "6.12.")
+        ..cloud("6.12", Target::X86_64, "trixie", "6.12.")
     },
-    cloud("6.18", Arch::X86_64, "trixie-backports", "6.18."),
-    cloud("7", Arch::X86_64, "trixie-backports", "7."),
-    cloud("6.1-arm64", Arch::Arm64, "bookworm", "6.1."),
-    cloud("6.12-arm64", Arch::Arm64, "trixie", "6.12."),
+    cloud("6.18", Target::X86_64, "trixie-backports", "6.18."),
+    cloud("7", Target::X86_64, "trixie-backports", "7."),
+    cloud("6.1-arm64", Target::Aarch64, "bookworm", "6.1."),
+    cloud("6.12-arm64", Target::Aarch64, "trixie", "6.12."),
     Kernel {
         flavour: "arm64-16k",
-        ..cloud("6.12-arm64-16k", Arch::Arm64, "trixie", "6.12.")
+        ..cloud("6.12-arm64-16k", Target::Aarch64, "trixie", "6.12.")
     },
     cards("6.1-cards", "bookworm", "6.1."),
     cards("6.12-cards", "trixie", "6.12."),
@@ -68,14 +68,14 @@ const fn cards(name: &'static str, suite: &'static str, series: &'static str) ->
     Kernel {
         flavour: "amd64",
         role: Role::Cards,
-        ..cloud(name, Arch::X86_64, suite, series)
+        ..cloud(name, Target::X86_64, suite, series)
     }
 }
 
 /// A kernel for virtual machines.
 const fn cloud(
     name: &'static str,
-    arch: Arch,
+    arch: Target,
     suite: &'static str,
     series: &'static str,
 ) -> Kernel {
@@ -85,8 +85,8 @@ const fn cloud(
         suite,
         series,
         flavour: match arch {
-            Arch::X86_64 => "cloud-amd64",
-            Arch::Arm64 => "cloud-arm64",
+            Target::X86_64 => "cloud-amd64",
+            Target::Aarch64 => "cloud-arm64",
         },
         role: Role::Guard,
         in_short_form: false,

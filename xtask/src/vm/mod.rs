@@ -16,13 +16,13 @@ use anyhow::{Context as _, Result, ensure};
 use self::{
     case::CaseResult,
     kernels::{KERNELS, Kernel, Role},
-    packages::Arch,
     qemu::{Machine, QEMU_X86_64},
     report::{Kept, Results},
 };
 use crate::{
     machine::Privilege,
     setup::{self, Purpose},
+    target::Target,
     workspace,
 };
 
@@ -52,7 +52,7 @@ pub(crate) struct Wanted {
 pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
     let chosen = chosen(wanted)?;
     let has = |arch| chosen.iter().any(|kernel| kernel.arch == arch);
-    let purpose = match has(Arch::Arm64) {
+    let purpose = match has(Target::Aarch64) {
         true => Purpose::Arm64Machines,
         false => Purpose::Machines,
     };
@@ -60,7 +60,7 @@ pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
     if set_up != ExitCode::SUCCESS {
         return Ok(set_up);
     }
-    for arch in [Arch::X86_64, Arch::Arm64] {
+    for arch in [Target::X86_64, Target::Aarch64] {
         if has(arch) {
             build(arch)?;
         }
@@ -118,8 +118,8 @@ fn chosen(wanted: &Wanted) -> Result<Vec<&'static Kernel>> {
 }
 
 /// Builds the static programs: the released one, and the guest's.
-fn build(arch: Arch) -> Result<()> {
-    let target = arch.target();
+fn build(arch: Target) -> Result<()> {
+    let target = arch.triple();
     let packages = ["--package", "filter-user", "--package", "tests"];
     let programs = ["--bin", "apifence", "--bin", "vm-guest"];
     let mut words = vec!["--locked", "--release", "--target", target];
@@ -128,15 +128,15 @@ fn build(arch: Arch) -> Result<()> {
     let linker = variable("CARGO_TARGET", "_LINKER").to_uppercase();
     let variables = match arch {
         // The machine's own compiler: the C code in `ring` needs nothing of its C library.
-        Arch::X86_64 => vec![(variable("CC", ""), "cc")],
-        Arch::Arm64 => vec![(variable("CC", ""), "clang"), (linker, "rust-lld")],
+        Target::X86_64 => vec![(variable("CC", ""), "cc")],
+        Target::Aarch64 => vec![(variable("CC", ""), "clang"), (linker, "rust-lld")],
     };
     workspace::build_with(&words, &variables)
 }
 
 /// The directory of everything that is fetched and made.
 fn directory() -> Result<PathBuf> {
-    Ok(workspace::target()?.join("vm"))
+    Ok(workspace::target_directory()?.join("vm"))
 }
 
 fn kept() -> Result<Kept> {
@@ -153,7 +153,7 @@ fn test(kernel: &Kernel, short: bool) -> Result<()> {
     let tools = image::tools(&directory, kernel.arch)?;
     drop(fetching);
     let programs = ["apifence", "vm-guest"]
-        .map(|name| workspace::program(&format!("{}/release", kernel.arch.target()), name));
+        .map(|name| workspace::program(&format!("{}/release", kernel.arch.triple()), name));
     let [apifence, guest] = programs;
     let mut cards = Vec::new();
     let role = match kernel.role {

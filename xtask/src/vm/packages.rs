@@ -8,62 +8,21 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Debian's public mirror.
-const MIRROR: &str = "http://deb.debian.org/debian";
+use crate::target::Target;
+
 /// Debian's keys, from the package `debian-archive-keyring`.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// An architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arch {
-    X86_64,
-    Arm64,
-}
-
-impl Arch {
-    /// Debian's name.
-    pub(super) fn debian(self) -> &'static str {
-        match self {
-            Self::X86_64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// The directory of its libraries.
-    pub(super) fn triplet(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64-linux-gnu",
-            Self::Arm64 => "aarch64-linux-gnu",
-        }
-    }
-
-    /// The path of its dynamic loader.
-    pub(super) fn loader(self) -> &'static str {
-        match self {
-            Self::X86_64 => "/lib64/ld-linux-x86-64.so.2",
-            Self::Arm64 => "/lib/ld-linux-aarch64.so.1",
-        }
-    }
-
-    /// The target of static Rust programs.
-    pub(super) fn target(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64-unknown-linux-musl",
-            Self::Arm64 => "aarch64-unknown-linux-musl",
-        }
-    }
-}
 
 /// A suite for one architecture.
 pub(super) struct Suite {
     /// The directory of its package lists.
     directory: PathBuf,
-    arch: Arch,
+    arch: Target,
 }
 
 impl Suite {
     /// Opens it below `directory`; fetches its package lists if they are not there.
-    pub(super) fn open(directory: &Path, name: &str, arch: Arch) -> Result<Self> {
+    pub(super) fn open(directory: &Path, name: &str, arch: Target) -> Result<Self> {
         ensure!(
             Path::new(KEYS).is_file(),
             "read Debian's keys: no `{KEYS}`: install `debian-archive-keyring` and `apt`"
@@ -81,7 +40,8 @@ impl Suite {
         }
         fs::write(suite.directory.join("status"), "")?;
         let arch = arch.debian();
-        let line = format!("deb [arch={arch} signed-by={KEYS}] {MIRROR} {name} main\n");
+        let mirror = mirror()?;
+        let line = format!("deb [arch={arch} signed-by={KEYS}] {mirror} {name} main\n");
         fs::write(suite.directory.join("sources.list"), line)?;
         suite.run("apt-get", &["-q", "update"], directory)?;
         fs::write(complete, "")?;
@@ -135,6 +95,22 @@ impl Suite {
         }
         output(command.args(words).current_dir(directory))
     }
+}
+
+/// The mirror of Debian that this machine takes its own packages from.
+fn mirror() -> Result<String> {
+    let targets = output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+    ]))?;
+    let is_debian = |uri: &&str| uri.trim_end_matches('/').ends_with("/debian");
+    let found = targets.lines().find(is_debian);
+    found.map(str::to_owned).context(
+        "find a mirror of Debian: apt of this machine has none: \
+         add one to /etc/apt/sources.list, then `apt-get update`",
+    )
 }
 
 /// What a command prints, if it succeeds.

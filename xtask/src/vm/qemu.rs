@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result};
 use super::{
     cards::{Card, connected},
     case::Case,
-    packages::Arch,
 };
+use crate::target::Target;
 
 /// The start of the line after the last case.
 const END: &str = "vm-end ";
@@ -29,7 +29,7 @@ const LAST_LINES: usize = 20;
 
 /// What to boot.
 pub(super) struct Machine<'a> {
-    pub(super) arch: Arch,
+    pub(super) arch: Target,
     pub(super) kernel: &'a Path,
     pub(super) initrd: &'a Path,
     /// The file for the lines of the console.
@@ -112,9 +112,9 @@ impl Machine<'_> {
 
     fn command(&self) -> Command {
         let (program, machine, console) = match self.arch {
-            Arch::X86_64 => (QEMU_X86_64, &["-cpu", "max"][..], "ttyS0"),
+            Target::X86_64 => (QEMU_X86_64, &["-cpu", "max"][..], "ttyS0"),
             // Plain `max` emulates pointer authentication, which takes five times as long.
-            Arch::Arm64 => (
+            Target::Aarch64 => (
                 "qemu-system-aarch64",
                 &[
                     "-machine",
