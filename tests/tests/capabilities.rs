@@ -1,14 +1,17 @@
 //! Every command works with the capabilities that the service unit grants.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapData;
 use filter_common::layout::LAYOUT_VERSION;
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 use tests::{
     cli::{Apifence, Background, FAILED, Ran, refused},
     foreign::Foreign,
@@ -199,7 +202,9 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.ok(&["ranges", "add", "192.0.2.77"], "1 added")?;
     let maps = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}/maps"));
     let before = filter.json(&["ranges", "list"])?;
-    std::thread::sleep(HELD);
+    until("`run` holds the maps of the change", || {
+        Ok(inner_maps(&maps)?.is_subset(&held_maps(run.pid())?))
+    })?;
     fs::remove_dir_all(filter.bpffs())?;
     run.line(|line| line.contains("they are there again"))?;
     ensure!(maps.join("slot-1").exists());
@@ -232,8 +237,29 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.ok(&["detach"], "the port is unfiltered")
 }
 
-/// `run` opens the maps of a change within this time: it holds them, should their pins vanish.
-const HELD: std::time::Duration = std::time::Duration::from_secs(1);
+/// The ids of the inner maps that are pinned below `maps`.
+fn inner_maps(maps: &Path) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for slot in ["slot-0", "slot-1"] {
+        for pin in fs::read_dir(maps.join(slot))? {
+            ids.insert(MapData::from_pin(pin?.path())?.info()?.id());
+        }
+    }
+    ensure!(ids.len() == 14, "{} inner maps are pinned", ids.len());
+    Ok(ids)
+}
+
+/// The ids of the maps that the process `pid` holds a descriptor of (proc_pid_fdinfo(5)).
+fn held_maps(pid: Pid) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A descriptor may be closed meanwhile.
+        let text = fs::read_to_string(file?.path()).unwrap_or_default();
+        let id = text.lines().find_map(|line| line.strip_prefix("map_id:"));
+        ids.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+    }
+    Ok(ids)
+}
 
 /// The kernel describes programs by their ids for CAP_SYS_ADMIN alone.
 #[test]

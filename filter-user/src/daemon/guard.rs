@@ -51,7 +51,7 @@ const PERIOD: Duration = Duration::from_millis(400);
 /// Periods between two checks of the pins.
 const PINS_CHECK: u64 = 30;
 /// Periods from one look for new maps of other writers to the next.
-const MAPS_CHECK: u64 = 15;
+const MAPS_CHECK: u64 = 10;
 /// Periods between two lists of interfaces, to find changes that the kernel sent no message about.
 const THOROUGH: u64 = 40;
 /// Periods between two reads of the default routes.
