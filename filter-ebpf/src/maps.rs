@@ -302,7 +302,7 @@ fn count_usage(id: u32) {
     }
 }
 
-/// The row of an interface whose home row belongs to another one. Global, so that the verifier
+/// The row of an interface whose home entry belongs to another one. Global, so that the verifier
 /// walks its loop once, and not at each call.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -317,7 +317,7 @@ extern "C" fn distant_row(ifindex: u32) -> u32 {
 pub(crate) fn count(ifindex: u32, slot: u32, bytes: usize) {
     let home = InterfaceRows::home(ifindex);
     let row = match INTERFACES.get(0) {
-        Some(rows) if rows.ifindexes[home as usize] == ifindex => home,
+        Some(rows) if rows.entries[home as usize].ifindex == ifindex => rows.row_of(home),
         _ => distant_row(ifindex),
     };
     if let Some(counter) = COUNTERS.get_ptr_mut(InterfaceRows::index(row, slot)) {

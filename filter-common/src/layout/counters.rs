@@ -10,15 +10,26 @@ const _: () = assert!(
     "the home row is a remainder, without a division"
 );
 
-/// The ifindex of each row of the counters; 0 in a free row.
+/// The interfaces whose packets are counted, and the row of counters of each.
 ///
-/// User space writes an ifindex before the program sees the interface's first packet, and one at a
-/// time.
+/// User space enters an interface before the program sees its first packet, and one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct InterfaceRows {
-    /// The ifindexes.
-    pub ifindexes: [u32; MAX_INTERFACES as usize],
+    /// As many entries as rows.
+    pub entries: [InterfaceRow; MAX_INTERFACES as usize],
+}
+
+/// An interface whose packets are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct InterfaceRow {
+    /// Its ifindex; 0 in a free entry.
+    pub ifindex: u32,
+    /// From the number of this entry to that of its row; row 0 follows the last. 0 for an interface
+    /// with a filter of its own. The packets of a bond arrive on its ports, which count in the row
+    /// of the bond (Linux 5.15, commit 9e2ee5c7e7c35d195e2aa0692a7241d47a433d1e).
+    pub offset: u32,
 }
 
 impl InterfaceRows {
@@ -27,7 +38,7 @@ impl InterfaceRows {
     /// The number of rows of counters.
     pub const ROWS: u32 = MAX_INTERFACES + 1;
 
-    /// The first row to try for an interface. The next rows follow in order; row 0 follows the
+    /// The first entry to try for an interface. The next ones follow in order; entry 0 follows the
     /// last.
     #[inline(always)]
     pub const fn home(ifindex: u32) -> u32 {
@@ -37,14 +48,27 @@ impl InterfaceRows {
     /// The row of an interface; [`NO_ROW`](Self::NO_ROW) if it has none.
     #[inline(always)]
     pub fn row(&self, ifindex: u32) -> u32 {
-        let mut row = Self::home(ifindex);
+        self.entry(ifindex)
+            .map_or(Self::NO_ROW, |entry| self.row_of(entry))
+    }
+
+    /// The number of the entry of an interface.
+    #[inline(always)]
+    pub fn entry(&self, ifindex: u32) -> Option<u32> {
+        let mut entry = Self::home(ifindex);
         for _ in 0..MAX_INTERFACES {
-            if self.ifindexes[row as usize] == ifindex {
-                return row;
+            if self.entries[entry as usize].ifindex == ifindex {
+                return Some(entry);
             }
-            row = (row + 1) % MAX_INTERFACES;
+            entry = (entry + 1) % MAX_INTERFACES;
         }
-        Self::NO_ROW
+        None
+    }
+
+    /// The row of the interface in an entry.
+    #[inline(always)]
+    pub const fn row_of(&self, entry: u32) -> u32 {
+        entry.wrapping_add(self.entries[entry as usize].offset) % MAX_INTERFACES
     }
 
     /// The index of a counter.

@@ -17,7 +17,7 @@ mod prefix;
 mod report;
 mod usage;
 
-pub use counters::{Counter, InterfaceRows, MAX_INTERFACES};
+pub use counters::{Counter, InterfaceRow, InterfaceRows, MAX_INTERFACES};
 pub use monitor::{MonitoredSource, MonitoredSourceKey};
 pub use policy::{Basis, PolicyRecord, Trial};
 pub use policy_header::{DEFAULT_PORTS, PolicyHeader, PortSet, is_default_port};
@@ -29,8 +29,9 @@ pub use usage::Usage;
 /// `verdict.rs`.
 ///
 /// The path of the pins contains it. Raise it with any change: a binary that reads maps of another
-/// layout would apply a policy that no operator wrote. Version 10 has a pin for each inner map.
-pub const LAYOUT_VERSION: u32 = 10;
+/// layout would apply a policy that no operator wrote. Version 11 counts the packets of
+/// a bond's ports under the bond.
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// Array of one `u32`: the slot of the active generation, 0 or 1, and [`PROVISIONAL`].
 ///

@@ -293,6 +293,7 @@ impl<'a> NewLinks<'a> {
         take_over(&context.pins, &mut program, &mut counters, all)?;
         for interface in interfaces {
             counters.claim(interface.ifindex)?;
+            counters.count_ports(all)?;
             attach_one(context, &mut program, interface)?;
         }
         Ok(())

@@ -272,7 +272,7 @@ impl Guard {
         if !new.is_empty() {
             self.report_guarded(&new);
         }
-        Ok(())
+        self.counters.count_ports(&interfaces)
     }
 
     /// Those of the present `interfaces` to guard: the ones of `names`, or without names those with

@@ -9,8 +9,8 @@ use aya::{
 };
 use fastrand::Rng;
 use filter_common::layout::{
-    INTERFACES, InterfaceRows, LAYOUT_VERSION, MAX_INTERFACES, REPORT_BUDGET, REPORT_HEADS,
-    REPORT_WINDOW_SHIFT, ReportHead,
+    INTERFACES, InterfaceRows, LAYOUT_VERSION, MAX_INTERFACES, REPORT_BUDGET,
+    REPORT_HEADS, REPORT_WINDOW_SHIFT, ReportHead,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::time::{ClockId, clock_gettime};
@@ -372,8 +372,8 @@ fn texts(list: &[IpNet]) -> (Vec<String>, Vec<String>) {
 pub(crate) fn count_loopback(maps: &Path) -> Result<()> {
     const LOOPBACK: u32 = 1;
     let data = MapData::from_pin(maps.join(INTERFACES))?;
-    let mut map: Array<_, [u32; MAX_INTERFACES as usize]> = Map::Array(data).try_into()?;
-    let mut rows = map.get(&0, 0)?;
-    rows[InterfaceRows::home(LOOPBACK) as usize] = LOOPBACK;
-    Ok(map.set(0, rows, 0)?)
+    let mut map: Array<_, [[u32; 2]; MAX_INTERFACES as usize]> = Map::Array(data).try_into()?;
+    let mut entries = map.get(&0, 0)?;
+    entries[InterfaceRows::home(LOOPBACK) as usize] = [LOOPBACK, 0];
+    Ok(map.set(0, entries, 0)?)
 }

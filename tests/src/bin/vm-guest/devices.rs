@@ -152,13 +152,10 @@ pub(crate) fn guard(node: &Namespace, filter: &Apifence) {
                     let Some(pair) = pair else {
                         return Ok(Outcome::Passed(format!("{hook}, attached only")));
                     };
-                    Ok(match pair.is_guarded(filter)? {
-                        true => Outcome::Passed(hook),
-                        // The program sees the port's interface, which has no counters.
-                        false if kind.name == "bond" => {
-                            Outcome::Passed(format!("{hook}, drops are not counted"))
-                        }
-                        false => Outcome::Failed(format!("{hook}, drops are not counted")),
+                    Ok(if pair.is_guarded(filter)? {
+                        Outcome::Passed(hook)
+                    } else {
+                        Outcome::Failed(format!("{hook}, drops are not counted"))
                     })
                 }
             }
