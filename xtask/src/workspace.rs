@@ -27,21 +27,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Runs `cargo build` and fails when it does.
 pub(crate) fn build(arguments: &[&str]) -> Result<()> {
-    build_with(arguments, &[])
-}
-
-/// The same with some variables in cargo's environment, unless they are set.
-pub(crate) fn build_with(arguments: &[&str], variables: &[(String, &str)]) -> Result<()> {
     println!(
         "  $ {}",
         [&["cargo", "build"], arguments].concat().join(" ")
     );
-    let unset = variables
-        .iter()
-        .filter(|(name, _)| env::var_os(name).is_none());
     let status = cargo(&["build"])
         .args(arguments)
-        .envs(unset.map(|(name, value)| (name, value)))
         .status()
         .context("run `cargo`")?;
     if !status.success() {

@@ -129,6 +129,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         "the unit is more exposed than {EXPOSURE}: {exposure}"
     );
     println!("      {}", exposure.trim());
+    let pid = node.main_pid()?;
+    let limits = node.run(&format!(
+        "cat /proc/{pid}/oom_score_adj; grep '^Max open files' /proc/{pid}/limits"
+    ))?;
+    ensure!(
+        limits.starts_with("-900\n") && limits.contains(" 65536 "),
+        "the service does not have the limits of its unit: {limits}"
+    );
 
     step("downgrade under a flood and a listed transfer", || {
         under_load(&site, || {

@@ -22,6 +22,38 @@ pub(crate) fn program(target: Target, into: &Path) -> Result<PathBuf> {
 /// Like [`program`], from the sources at `root`. The program names files below `base` by their path
 /// below it.
 pub(crate) fn program_of(root: &Path, base: &Path, target: Target, into: &Path) -> Result<PathBuf> {
+    step::run(&mut cargo(
+        root,
+        base,
+        target,
+        into,
+        ["filter-user", "apifence"],
+    )?)?;
+    Ok(into.join(target.triple()).join("release/apifence"))
+}
+
+/// Builds the tests' program `name` as the release is built.
+pub(crate) fn test_program(name: &str, target: Target, into: &Path) -> Result<PathBuf> {
+    let root = workspace::root();
+    let mut cargo = cargo(root, root, target, into, ["tests", name])?;
+    // The C code in `ring` needs nothing of a C library: any compiler for the machine will do.
+    let compiler = match target == Target::native()? {
+        true => "cc",
+        false => "clang",
+    };
+    let variable = format!("CC_{}", target.triple().replace('-', "_"));
+    step::run(cargo.env(variable, compiler))?;
+    Ok(into.join(target.triple()).join("release").join(name))
+}
+
+/// The command that builds the program `name` of `package`.
+fn cargo(
+    root: &Path,
+    base: &Path,
+    target: Target,
+    into: &Path,
+    [package, name]: [&str; 2],
+) -> Result<Command> {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(env::home_dir()?.join(".cargo")))
@@ -34,8 +66,8 @@ pub(crate) fn program_of(root: &Path, base: &Path, target: Target, into: &Path) 
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root)
-        .args(["build", "--locked", "--release", "--package", "filter-user"])
-        .args(["--bin", "apifence", "--target", target.triple()])
+        .args(["build", "--locked", "--release", "--package", package])
+        .args(["--bin", name, "--target", target.triple()])
         .arg("--target-dir")
         .arg(into)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
@@ -50,8 +82,7 @@ pub(crate) fn program_of(root: &Path, base: &Path, target: Target, into: &Path) 
         );
         cargo.env(variable, "rust-lld");
     }
-    step::run(&mut cargo)?;
-    Ok(into.join(target.triple()).join("release/apifence"))
+    Ok(cargo)
 }
 
 /// Copies the files that git tracks to `directory`, as they are in the working tree.

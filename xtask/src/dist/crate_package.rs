@@ -1,6 +1,9 @@
 //! The crates, as `cargo install` builds them: without bpf-linker, from an object in the package.
 
-use std::{env, fs, path::Path};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -30,9 +33,12 @@ pub(super) fn write(directory: &Path) -> Result<()> {
 }
 
 fn package() -> Result<()> {
-    // Without cargo's directory, where bpf-linker is installed.
+    // Without cargo's directory, where bpf-linker is installed; rustc is in the toolchain's, too.
     let path = env::var_os("PATH").unwrap_or_default();
     let without = env::split_paths(&path).filter(|one| !one.join("bpf-linker").is_file());
+    let cargo = env::var_os("CARGO").map(PathBuf::from);
+    let toolchain = cargo.as_deref().and_then(Path::parent).map(Path::to_owned);
+    let without = toolchain.into_iter().chain(without);
     step::run(
         workspace::cargo(&["package", "--locked", "--allow-dirty"])
             .args(["--package", "filter-common", "--package", "filter-user"])
@@ -41,7 +47,7 @@ fn package() -> Result<()> {
 }
 
 /// The eBPF object in the program that was built last.
-fn built_object() -> Result<std::path::PathBuf> {
+fn built_object() -> Result<PathBuf> {
     let builds = target_directory()?
         .join(Target::native()?.triple())
         .join("release/build");

@@ -16,38 +16,64 @@ use crate::target::Target;
 /// The suite of the guest's programs.
 const SUITE: &str = "bookworm";
 
-/// The packages of the guest's programs, with the libraries that these need.
-const PACKAGES: [&str; 11] = [
-    "busybox-static",
-    "iproute2",
-    "libbpf1",
-    "libbsd0",
-    "libc6",
-    "libcap2",
-    "libelf1",
-    "libmd0",
-    "libmnl0",
-    "wireguard-tools",
-    "zlib1g",
-];
+/// Programs of Debian packages.
+pub(super) struct Toolset {
+    /// The name of its directory.
+    name: &'static str,
+    /// The packages of the programs, with the libraries that these need.
+    packages: &'static [&'static str],
+    /// The programs.
+    programs: &'static [&'static str],
+}
 
-/// Programs from these packages.
-const PROGRAMS: [&str; 3] = ["bin/busybox", "bin/ip", "usr/bin/wg"];
+/// What every guest uses.
+pub(super) const TOOLS: Toolset = Toolset {
+    name: "tools",
+    packages: &[
+        "busybox-static",
+        "iproute2",
+        "libbpf1",
+        "libbsd0",
+        "libc6",
+        "libcap2",
+        "libelf1",
+        "libmd0",
+        "libmnl0",
+        "wireguard-tools",
+        "zlib1g",
+    ],
+    programs: &["bin/busybox", "bin/ip", "usr/bin/wg"],
+};
 
-/// Libraries that the programs are linked to.
-const LIBRARIES: [&str; 8] = [
-    "libbpf.so.1",
-    "libbsd.so.0",
-    "libc.so.6",
-    "libcap.so.2",
-    "libelf.so.1",
-    "libmd.so.0",
-    "libmnl.so.0",
-    "libz.so.1",
-];
+/// Traffic generators.
+pub(super) const GENERATORS: Toolset = Toolset {
+    name: "generators",
+    packages: &[
+        "hping3",
+        "libdbus-1-3",
+        "libgcrypt20",
+        "libgpg-error0",
+        "liblz4-1",
+        "liblzma5",
+        "libnl-3-200",
+        "libnl-genl-3-200",
+        "libpcap0.8",
+        "libsystemd0",
+        "libtcl8.6",
+        "libxdp1",
+        "libzstd1",
+        "netsniff-ng",
+        "xdp-tools",
+    ],
+    programs: &[
+        "usr/sbin/hping3",
+        "usr/sbin/trafgen",
+        "usr/sbin/xdp-trafficgen",
+    ],
+};
 
 /// Modules that the cases use, if the kernel has them and not built in.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 21] = [
     "veth",
     "tun",
     "bonding",
@@ -63,6 +89,7 @@ const MODULES: [&str; 20] = [
     "tcp_diag",
     "nf_tables",
     "nfnetlink",
+    "pktgen",
     "virtio_pci",
     "virtio_net",
     "vmxnet3",
@@ -88,19 +115,26 @@ echo "vm-end $?"
 busybox poweroff -f
 "#;
 
-/// The directory with the guest's programs; fetches them if they are not there.
-pub(super) fn tools(directory: &Path, arch: Target) -> Result<PathBuf> {
-    let tools = directory.join(format!("tools-{}", arch.debian()));
-    if !tools.is_dir() {
-        Suite::open(directory, SUITE, arch)?.extract(&PACKAGES, &tools)?;
-    }
-    Ok(tools)
+/// The directories of the programs of `toolsets`; fetches those that are not there.
+pub(super) fn tools(
+    directory: &Path,
+    arch: Target,
+    toolsets: &[&'static Toolset],
+) -> Result<Vec<(PathBuf, &'static Toolset)>> {
+    let fetch = |toolset: &&'static Toolset| {
+        let tools = directory.join(format!("{}-{}", toolset.name, arch.debian()));
+        if !tools.is_dir() {
+            Suite::open(directory, SUITE, arch)?.extract(toolset.packages, &tools)?;
+        }
+        Ok((tools, *toolset))
+    };
+    toolsets.iter().map(fetch).collect()
 }
 
 /// Makes the initial file system for a kernel: `tools` has the guest's programs, `programs` are
 /// static programs of ours, `role` is what `vm-guest` runs.
 pub(super) fn make(
-    tools: &Path,
+    tools: &[(PathBuf, &'static Toolset)],
     arch: Target,
     kernel: &Fetched,
     programs: &[PathBuf],
@@ -114,26 +148,25 @@ pub(super) fn make(
     }
     archive.add("init", PROGRAM, INIT.as_bytes());
     archive.add("role", FILE, role.as_bytes());
-    for program in PROGRAMS
+    let of_debian = tools
         .iter()
-        .map(|program| tools.join(program))
-        .chain(programs.iter().cloned())
-    {
+        .flat_map(|(tools, toolset)| toolset.programs.iter().map(|path| tools.join(path)));
+    for program in of_debian.chain(programs.iter().cloned()) {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         archive.add(&format!("bin/{name}"), PROGRAM, &read(&program)?);
     }
-    let found = |name: &str| -> Result<Vec<u8>> {
-        let places =
-            ["lib", "usr/lib"].map(|base| tools.join(base).join(arch.libraries()).join(name));
-        let place = places.iter().find(|place| place.exists());
-        read(place.with_context(|| format!("find library `{name}`"))?)
-    };
-    for library in LIBRARIES {
-        archive.add(&format!("lib/{library}"), PROGRAM, &found(library)?);
-    }
     let loader = arch.loader().trim_start_matches('/');
-    let name = loader.rsplit('/').next().unwrap_or_default();
-    archive.add(loader, PROGRAM, &found(name)?);
+    let loader_name = loader.rsplit('/').next().unwrap_or_default();
+    for (tools, _) in tools {
+        for base in ["lib", "usr/lib"] {
+            let libraries = tools.join(base).join(arch.libraries());
+            add_libraries(&mut archive, &libraries)?;
+            let path = libraries.join(loader_name);
+            if path.exists() {
+                archive.add(loader, PROGRAM, &read(&path)?);
+            }
+        }
+    }
     let mut order = String::new();
     for path in modules(&kernel.modules)? {
         let name = path.rsplit('/').next().unwrap_or_default();
@@ -146,6 +179,29 @@ pub(super) fn make(
     }
     archive.add("modules/order", FILE, order.as_bytes());
     Ok(archive.finish())
+}
+
+/// Adds the shared libraries of a directory, if it is there.
+fn add_libraries(archive: &mut Archive, directory: &Path) -> Result<()> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.contains(".so") || kind.is_dir() {
+            continue;
+        }
+        let inside = format!("lib/{name}");
+        if kind.is_symlink() {
+            let target = fs::read_link(&path)?;
+            archive.add(&inside, LINK, target.as_os_str().as_encoded_bytes());
+        } else {
+            archive.add(&inside, PROGRAM, &read(&path)?);
+        }
+    }
+    Ok(())
 }
 
 /// The paths of [`MODULES`] and of the modules that they need, each after those that it needs.
@@ -192,6 +248,7 @@ fn unpacked(path: &Path) -> Result<Vec<u8>> {
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 
 /// An archive in the format that the kernel reads
 /// (Documentation/driver-api/early-userspace/buffer-format.rst).
@@ -202,7 +259,7 @@ struct Archive {
 }
 
 impl Archive {
-    /// Adds a file or a directory, by its path from the root.
+    /// Adds a file, a directory or a symbolic link, by its path from the root.
     fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
         if self.names.insert(name.to_owned()) {
             self.entry(name, mode, content);

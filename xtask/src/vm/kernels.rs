@@ -35,10 +35,12 @@ pub(super) enum Role {
     Refuse,
     /// The filter works on emulated network cards.
     Cards,
+    /// Traffic generators meet the filter.
+    Generators,
 }
 
 /// All kernels, oldest first.
-pub(super) const KERNELS: [Kernel; 10] = [
+pub(super) const KERNELS: [Kernel; 11] = [
     Kernel {
         role: Role::Refuse,
         ..cloud("5.10", Target::X86_64, "bullseye", "5.10.")
@@ -61,6 +63,11 @@ pub(super) const KERNELS: [Kernel; 10] = [
     },
     cards("6.1-cards", "bookworm", "6.1."),
     cards("6.12-cards", "trixie", "6.12."),
+    // The kernels for virtual machines have no pktgen.
+    Kernel {
+        role: Role::Generators,
+        ..cards("6.12-generators", "trixie", "6.12.")
+    },
 ];
 
 /// A kernel for machines, with the drivers that the others lack.

@@ -14,12 +14,15 @@ use std::{fs, path::PathBuf, process::ExitCode, sync::Mutex, thread, time::Durat
 use anyhow::{Context as _, Result, ensure};
 
 use self::{
+    cards::Emulator,
     case::CaseResult,
+    image::{GENERATORS, TOOLS},
     kernels::{KERNELS, Kernel, Role},
-    qemu::{Machine, QEMU_X86_64},
+    qemu::Machine,
     report::{Kept, Results},
 };
 use crate::{
+    dist::build,
     machine::Privilege,
     setup::{self, Purpose},
     target::Target,
@@ -60,9 +63,15 @@ pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
     if set_up != ExitCode::SUCCESS {
         return Ok(set_up);
     }
+    let into = workspace::target_directory()?;
+    let mut programs = Vec::new();
     for arch in [Target::X86_64, Target::Aarch64] {
         if has(arch) {
-            build(arch)?;
+            let apifence = build::program(arch, &into)?;
+            programs.push((
+                arch,
+                [apifence, build::test_program("vm-guest", arch, &into)?],
+            ));
         }
     }
     let left = Mutex::new(chosen.iter());
@@ -73,7 +82,7 @@ pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
                 loop {
                     let next = left.lock().expect("no holder panics").next();
                     let Some(kernel) = next else { break };
-                    if let Err(error) = test(kernel, wanted.short) {
+                    if let Err(error) = test(kernel, wanted.short, &programs) {
                         let failure = format!("kernel {}: {error:#}", kernel.name);
                         eprintln!("error: {failure}");
                         failures.lock().expect("no holder panics").push(kernel.name);
@@ -117,23 +126,6 @@ fn chosen(wanted: &Wanted) -> Result<Vec<&'static Kernel>> {
     Ok(KERNELS.iter().filter(is_chosen).collect())
 }
 
-/// Builds the static programs: the released one, and the guest's.
-fn build(arch: Target) -> Result<()> {
-    let target = arch.triple();
-    let packages = ["--package", "filter-user", "--package", "tests"];
-    let programs = ["--bin", "apifence", "--bin", "vm-guest"];
-    let mut words = vec!["--locked", "--release", "--target", target];
-    words.extend(packages.into_iter().chain(programs));
-    let variable = |start: &str, end: &str| format!("{start}_{}{end}", target.replace('-', "_"));
-    let linker = variable("CARGO_TARGET", "_LINKER").to_uppercase();
-    let variables = match arch {
-        // The machine's own compiler: the C code in `ring` needs nothing of its C library.
-        Target::X86_64 => vec![(variable("CC", ""), "cc")],
-        Target::Aarch64 => vec![(variable("CC", ""), "clang"), (linker, "rust-lld")],
-    };
-    workspace::build_with(&words, &variables)
-}
-
 /// The directory of everything that is fetched and made.
 fn directory() -> Result<PathBuf> {
     Ok(workspace::target_directory()?.join("vm"))
@@ -144,30 +136,33 @@ fn kept() -> Result<Kept> {
 }
 
 /// Boots one kernel and prints its cases.
-fn test(kernel: &Kernel, short: bool) -> Result<()> {
+fn test(kernel: &Kernel, short: bool, programs: &[(Target, [PathBuf; 2])]) -> Result<()> {
     let directory = directory()?;
     fs::create_dir_all(&directory)?;
     // Two machines may need the same package lists.
     let fetching = FETCHING.lock().expect("no holder panics");
     let fetched = kernel.fetch(&directory)?;
-    let tools = image::tools(&directory, kernel.arch)?;
+    let toolsets: &[_] = match kernel.role {
+        Role::Generators => &[&TOOLS, &GENERATORS],
+        _ => &[&TOOLS],
+    };
+    let tools = image::tools(&directory, kernel.arch, toolsets)?;
     drop(fetching);
-    let programs = ["apifence", "vm-guest"]
-        .map(|name| workspace::program(&format!("{}/release", kernel.arch.triple()), name));
-    let [apifence, guest] = programs;
-    let mut cards = Vec::new();
+    let programs = programs.iter().find(|(arch, _)| *arch == kernel.arch);
+    let (_, programs) = programs.context("find the programs: not built")?;
+    let mut emulator = None;
     let role = match kernel.role {
         Role::Refuse => "refuse".to_owned(),
         Role::Guard if short => "guard-short".to_owned(),
         Role::Guard => "guard".to_owned(),
+        Role::Generators => "generators".to_owned(),
         Role::Cards => {
             ensure!(Privilege::is_root(), "make network devices: not root");
-            cards = cards::known(QEMU_X86_64);
-            let names: Vec<_> = cards.iter().map(|card| card.name).collect();
-            format!("cards {}", names.join(" "))
+            let found = emulator.insert(Emulator::find(&directory)?);
+            format!("cards {}", found.cards().join(" "))
         }
     };
-    let image = image::make(&tools, kernel.arch, &fetched, &[apifence?, guest?], &role)?;
+    let image = image::make(&tools, kernel.arch, &fetched, programs, &role)?;
     let initrd = directory.join(format!("{}.cpio", kernel.name));
     fs::write(&initrd, image).context("write initial file system")?;
     println!("vm: {}: booting Linux {}", kernel.name, fetched.release);
@@ -176,12 +171,12 @@ fn test(kernel: &Kernel, short: bool) -> Result<()> {
         kernel: &fetched.image,
         initrd: &initrd,
         log: &directory.join(format!("{}.log", kernel.name)),
-        cards: &cards,
+        emulator: emulator.as_ref(),
         limit: LIMIT,
     }
     .run()?;
-    if kernel.role == Role::Cards {
-        run.cases.extend(cards::missing(&cards));
+    if let Some(emulator) = &emulator {
+        run.cases.extend(emulator.missing());
     }
     let mut failed = Vec::new();
     for case in &run.cases {

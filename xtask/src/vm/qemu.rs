@@ -13,16 +13,13 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    cards::{Card, connected},
+    cards::{Emulator, QEMU_X86_64},
     case::Case,
 };
 use crate::target::Target;
 
 /// The start of the line after the last case.
 const END: &str = "vm-end ";
-
-/// QEMU for x86_64.
-pub(super) const QEMU_X86_64: &str = "qemu-system-x86_64";
 
 /// Lines of the console that a failure shows.
 const LAST_LINES: usize = 20;
@@ -34,8 +31,8 @@ pub(super) struct Machine<'a> {
     pub(super) initrd: &'a Path,
     /// The file for the lines of the console.
     pub(super) log: &'a Path,
-    /// The node's network cards; none for a machine without any.
-    pub(super) cards: &'a [Card],
+    /// The QEMU with the node's network cards; none for a machine without any.
+    pub(super) emulator: Option<&'a Emulator>,
     /// The longest run.
     pub(super) limit: Duration,
 }
@@ -125,7 +122,9 @@ impl Machine<'_> {
                 "ttyAMA0",
             ),
         };
-        let mut command = Command::new(program);
+        let mut command = self
+            .emulator
+            .map_or_else(|| Command::new(program), Emulator::command);
         command
             .args(machine)
             .args(["-accel", "tcg,thread=multi", "-m", "1024", "-smp", "2"])
@@ -145,10 +144,9 @@ impl Machine<'_> {
             .arg(format!(
                 "console={console} loglevel=3 panic=-1 mitigations=off"
             ));
-        if self.cards.is_empty() {
-            command
-        } else {
-            connected(&command, self.cards)
+        match self.emulator {
+            Some(emulator) => emulator.connected(&command),
+            None => command,
         }
     }
 }

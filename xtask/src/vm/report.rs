@@ -139,7 +139,8 @@ those of an emulated CPU, often on a busy machine: they say nothing about a real
 - *settings*: another `attach`, or another list, puts the usual policy in force.
 - *hook*: listed sources pass, unlisted ones do not, in IPv4 and IPv6; the next port stays open.
 - *device*: the hook that `auto` takes on such a device. Listed sources pass through it, and
-  unlisted ones do not. On a bond, the program runs on the port that a frame comes through.
+  unlisted ones do not. On a bond, the program runs on the port that a frame comes through, and
+  counts it under the bond.
 - *card*: the hook that `auto` takes on such a card of QEMU, over a bridge, and the same connections.
 - `-`: not a case of this kernel.
 

@@ -5,6 +5,7 @@
 mod cards;
 mod case;
 mod devices;
+mod generators;
 mod guard;
 mod pair;
 mod verdicts;
@@ -31,6 +32,7 @@ fn run() -> Result<()> {
         "guard-short" => guard::guard(false),
         "refuse" => guard::refuse(),
         "cards" => cards::guard(rest),
+        "generators" => generators::run(),
         _ => bail!("run `vm-guest {role}`: there is no such role"),
     }
 }
