@@ -26,6 +26,7 @@ cd "$(dirname "$0")"
 prefix=$root/usr/local
 bin=$prefix/bin
 units=$prefix/lib/systemd/system
+feeds=$prefix/lib/apifence
 man=$prefix/share/man/man1
 doc=$prefix/share/doc/apifence
 bash=$prefix/share/bash-completion/completions
@@ -38,7 +39,8 @@ if [ "$action" = uninstall ]; then
     fi
     run rm -f "$bin/apifence" "$units/apifence.service" "$bash/apifence" "$zsh/_apifence" \
         "$fish/apifence.fish" "$man/apifence.1" "$man"/apifence-*.1
-    run rm -rf "$doc"
+    run rm -f "$units/apifence-feed@.service" "$units/apifence-feed@.timer"
+    run rm -rf "$doc" "$feeds"
     echo "$root/etc/apifence and $root/var/lib/apifence are left as they are."
     if [ -z "$root" ] && [ -d /sys/fs/bpf/apifence ]; then
         echo "The filter stays on. To take it off: rm -r /sys/fs/bpf/apifence"
@@ -67,6 +69,12 @@ run install -D -m 644 -t "$zsh" completions/_apifence
 run install -D -m 644 -t "$fish" completions/apifence.fish
 run install -D -m 644 -t "$doc" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE LICENSE-GPL2 \
     apifence.rules.yml grafana-dashboard.json
+run install -D -m 755 feeds/apifence-feed "$feeds/apifence-feed"
+for unit in feeds/apifence-feed@.service feeds/apifence-feed@.timer; do
+    run install -D -m 644 "$unit" "$units/${unit##*/}"
+done
+run sed -i "s|/usr/lib/apifence/|${feeds#"$root"}/|" "$units/apifence-feed@.service"
+run install -D -m 644 -t "$doc/feeds" feeds/recipes/*
 run install -D -m 644 kubelet.conf "$doc/kubelet.service.d/apifence.conf"
 if [ -e "$root/etc/apifence/apifence.toml" ]; then
     echo "  $root/etc/apifence/apifence.toml is there: left as it is"

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod values;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
@@ -10,12 +12,14 @@ use clap_complete::Shell;
 use filter_common::DropReason;
 use jiff::SignedDuration;
 
+use self::values::{parse_interval, parse_len, parse_percent, parse_window};
 use crate::{
     config::{
         DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_MAX_RANGES, DEFAULT_METRICS_LISTEN, DEFAULT_PORTS,
         DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR, MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode,
         Window, XdpMode, parse_duration,
     },
+    ranges::ListName,
     ui::output::Output,
 };
 
@@ -189,8 +193,14 @@ pub(crate) enum Command {
         group_v6: Option<u8>,
     },
     /// Show or change the authorized ranges
-    #[command(subcommand)]
-    Ranges(RangesCommand),
+    Ranges {
+        /// List to show or change, by the name of its file in `ranges.d`; `default` is the ranges
+        /// file
+        #[arg(long, global = true, value_name = "NAME")]
+        list: Option<ListName>,
+        #[command(subcommand)]
+        command: RangesCommand,
+    },
     /// Keep a change that was made with `--confirm-within`
     Confirm,
     /// Write completions for a shell to stdout
@@ -234,6 +244,12 @@ pub(crate) enum RangesCommand {
         /// File that holds the list, in the format of the ranges file; `-` for standard input
         #[arg(long, value_name = "FILE", conflicts_with = "ranges")]
         from_file: Option<PathBuf>,
+        /// Merge neighbouring ranges, and those inside others
+        #[arg(long)]
+        join: bool,
+        /// Refuse a list whose size differs by more from the one before, like `20%`
+        #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+        max_change: Option<u32>,
         #[command(flatten)]
         change: ChangeArgs,
     },
@@ -272,6 +288,17 @@ pub(crate) enum RangesCommand {
     Prune {
         #[command(flatten)]
         change: ChangeArgs,
+    },
+    /// Show all lists: owner, entries, bounds, and whether the file can be used
+    Lists,
+    /// Take a list away, with its file; its history stays
+    Delete {
+        /// Show what would change and which connections it would cut, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Make the change even if it cuts established clients or your own SSH session
+        #[arg(long)]
+        force: bool,
     },
     /// Switch enforcement off: everyone passes
     Clear {
@@ -362,31 +389,6 @@ pub(crate) struct EventArgs {
     /// Show those that are still in memory, whoever ran when they came, and exit
     #[arg(long)]
     pub(crate) recent: bool,
-}
-
-/// A prefix length like `24` or `/24`.
-fn parse_len<const MAX: u8>(text: &str) -> Result<u8, String> {
-    text.strip_prefix('/')
-        .unwrap_or(text)
-        .parse()
-        .ok()
-        .filter(|len| (1..=MAX).contains(len))
-        .ok_or_else(|| format!("a prefix length is a number from 1 to {MAX}"))
-}
-
-/// How often something is shown again.
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)?.unsigned_abs() {
-        time if time < Duration::from_millis(100) || time > Duration::from_hours(24) => {
-            Err("from `100ms` to `24h`".to_owned())
-        }
-        time => Ok(time),
-    }
-}
-
-/// How long a change may wait for its confirmation.
-fn parse_window(text: &str) -> Result<Duration, String> {
-    text.parse().map(|Window(time)| time)
 }
 
 /// The policy besides the list, and where it applies. What is not given here comes from the

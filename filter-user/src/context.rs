@@ -9,7 +9,12 @@ use anyhow::Result;
 use crate::{
     config::{Config, Settings},
     kernel::{bpf::Maps, pins::Pins},
-    ui::{error::UserError, output::Output},
+    ranges::{ListName, Lists, RangesFile},
+    store::{ListFiles, PolicyStore, ReadLists},
+    ui::{
+        error::UserError,
+        output::{Output, eprint},
+    },
 };
 
 /// The context of one command.
@@ -48,6 +53,64 @@ impl Context {
             Some(have) => self.config.over(have, self.file.exists),
             None => self.config.settings(),
         }
+    }
+
+    /// The files of all lists.
+    pub(crate) fn list_files(&self) -> ListFiles {
+        let bounds =
+            (!self.config.has_unreadable(&["lists"])).then(|| (*self.config.lists).clone());
+        ListFiles::new(&self.global.ranges_file, bounds)
+    }
+
+    /// All lists, with those last in force in place of files that cannot be used.
+    ///
+    /// # Errors
+    /// If the directory of the lists cannot be read.
+    pub(crate) fn read_lists(&self) -> Result<ReadLists> {
+        let (last_good, max_ranges) = self.last_in_force();
+        self.list_files().read(&last_good, max_ranges)
+    }
+
+    /// The lists of the policy last in force; none if there was no policy.
+    pub(crate) fn last_good(&self) -> Lists {
+        self.last_in_force().0
+    }
+
+    /// The lists of the policy last in force, and the most ranges that all lists may have.
+    pub(crate) fn last_in_force(&self) -> (Lists, u32) {
+        let saved = PolicyStore::new(&self.config.state_dir).read();
+        let most = *self.config.max_ranges;
+        match saved.ok().flatten() {
+            // A flag may have said more than the files.
+            Some(saved) => (saved.lists, most.max(saved.settings.max_ranges)),
+            None => (Lists::default(), most),
+        }
+    }
+
+    /// All lists, with `default` as the list of that name, if there is one. What is wrong with the
+    /// others is told.
+    ///
+    /// # Errors
+    /// If the directory of the lists cannot be read, or a list that was never in force cannot be
+    /// used.
+    pub(crate) fn lists_with(&self, default: Option<RangesFile>) -> Result<Lists> {
+        let name = ListName::default();
+        let (last_good, max_ranges) = self.last_in_force();
+        let files = self.list_files();
+        let read = files.read_all_but(Some(&name), &last_good, max_ranges)?;
+        let mut lists = read.lists;
+        if let Some(default) = default {
+            lists.insert(name, default);
+        }
+        for (name, error) in read.faults {
+            if lists.get(&name).is_none() {
+                return Err(error);
+            }
+            eprint(format_args!(
+                "warning: {error:#}: the list `{name}` stays as it was last in force"
+            ));
+        }
+        Ok(lists)
     }
 
     /// Whether the ranges file's path is unknown: the unreadable config file may set it.

@@ -4,13 +4,13 @@
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     pki_types::{PrivateKeyDer, ServerName},
@@ -26,6 +26,18 @@ const BODY: &str = r#"{"major":"1","minor":"34","platform":"linux/demo"}"#;
 pub struct Identity {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    authority: String,
+}
+
+/// The page of a server, which changes while it serves.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The status line after the version, like `200 OK`.
+    pub status: &'static str,
+    /// The body.
+    pub body: String,
+    /// Whether the connection ends in the middle of the body.
+    pub cut: bool,
 }
 
 impl Identity {
@@ -33,6 +45,9 @@ impl Identity {
     pub fn new(addresses: &[IpAddr]) -> Result<Self> {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // With the name of the server's certificate, that one would look as if it signed itself.
+        let name = &mut authority.distinguished_name;
+        name.push(DnType::CommonName, "test authority");
         let authority_key = KeyPair::generate()?;
         let root = authority.self_signed(&authority_key)?;
         let issuer = Issuer::new(authority, authority_key);
@@ -57,18 +72,45 @@ impl Identity {
         Ok(Self {
             server: Arc::new(server),
             client: Arc::new(client),
+            authority: root.pem(),
         })
+    }
+
+    /// The certificate of the authority, as programs read it from a file.
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// Answers HTTPS on `port` of every address of `namespace`, until the process ends.
     pub fn serve(&self, namespace: &Namespace, port: u16) -> Result<()> {
+        self.listen(namespace, port, answer)
+    }
+
+    /// Answers requests for any path with `page`, with its tag, until the process ends.
+    pub fn serve_page(
+        &self,
+        namespace: &Namespace,
+        port: u16,
+        page: Arc<Mutex<Page>>,
+    ) -> Result<()> {
+        self.listen(namespace, port, move |config, stream| {
+            answer_with(config, stream, &page)
+        })
+    }
+
+    fn listen(
+        &self,
+        namespace: &Namespace,
+        port: u16,
+        answer: impl Fn(Arc<ServerConfig>, TcpStream) -> Result<()> + Clone + Send + 'static,
+    ) -> Result<()> {
         let listener = namespace
             .run(|| TcpListener::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)))
             .with_context(|| format!("listen on port {port}"))?;
         let config = self.server.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(io::Result::ok) {
-                let config = config.clone();
+                let (config, answer) = (config.clone(), answer.clone());
                 // A client that disconnects is not an error of the server.
                 thread::spawn(move || answer(config, stream).ok());
             }
@@ -120,6 +162,37 @@ fn answer(config: Arc<ServerConfig>, stream: TcpStream) -> Result<()> {
         write!(stream.get_mut(), "{head}{BODY}")?;
         stream.get_mut().flush()?;
     }
+}
+
+/// Answers one request with the page as it is now.
+fn answer_with(config: Arc<ServerConfig>, stream: TcpStream, page: &Mutex<Page>) -> Result<()> {
+    let mut stream = BufReader::new(StreamOwned::new(ServerConnection::new(config)?, stream));
+    let page = page.lock().expect("no holder panics").clone();
+    let tag = format!("\"{:x}\"", page.body.len());
+    let (mut line, mut is_known) = (String::new(), false);
+    while line != "\r\n" {
+        line.clear();
+        if stream.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let header = line.split_once(':');
+        is_known |= header.is_some_and(|(name, value)| {
+            name.eq_ignore_ascii_case("if-none-match") && value.trim() == tag
+        });
+    }
+    let (status, body) = match is_known {
+        true => ("304 Not Modified", ""),
+        false => (page.status, &*page.body),
+    };
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nETag: {tag}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    let sent = if page.cut { &body[..length / 2] } else { body };
+    write!(stream.get_mut(), "{head}{sent}")?;
+    stream.get_mut().conn.send_close_notify();
+    stream.get_mut().flush()?;
+    Ok(())
 }
 
 /// An open HTTPS connection.

@@ -39,13 +39,15 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 11] = [
     Tool::new("ip", "iproute2"),
     Tool::new("nft", "nftables"),
     Tool::new("iptables-nft", "iptables"),
     Tool::new("iptables-legacy", "iptables"),
     Tool::new("ethtool", "ethtool"),
     Tool::new("strace", "strace"),
+    Tool::new("curl", "curl"),
+    Tool::new("jq", "jq"),
     Tool::new("bpftool", "bpftool"),
     Tool::new("systemd-analyze", "systemd"),
     Tool::service("promtool", "prometheus"),

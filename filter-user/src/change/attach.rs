@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use super::{
     attached::{Attached, report},
-    build::typed_list,
-    list_editor::put_back_edited,
+    build::{record_history, typed_list},
     plan::{AttachRequest, Plan},
     proposal::exit_status,
+    put_back::put_back_edited,
     transaction::{Transaction, clean_up},
     upgrade::take_over,
     words::VERB,
@@ -33,7 +33,7 @@ use crate::{
     },
     policy::author::Author,
     ranges::List,
-    store::{History, Staged, WriterLock},
+    store::{Staged, WriterLock},
     ui::{error::UserError, output::eprint, progress::Progress},
     warnings::node,
 };
@@ -127,10 +127,12 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let path = &context.global.ranges_file;
     let within = request.change.confirm_within;
     if let (Some(maps), true) = (&plan.before, within.is_some()) {
-        put_back_edited(maps, path)?;
+        put_back_edited(context, maps)?;
     }
-    let file = (request.typed.is_some() || within.is_some())
-        .then(|| Staged::write(path, &plan.file))
+    let file = plan
+        .default_list()
+        .filter(|_| request.typed.is_some() || within.is_some())
+        .map(|file| Staged::write(path, file))
         .transpose()?;
     let is_first = plan.before.is_none();
     let mut maps = plan.before.map_or_else(|| prepare_maps(context), Ok)?;
@@ -145,7 +147,7 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let progress = Progress::start();
     let change = Transaction {
         file,
-        saves: Some(&plan.file),
+        saves: Some(&plan.lists),
         names_interfaces: true,
         within,
         ..Transaction::begin(context, &maps, policy)?
@@ -165,13 +167,13 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let confirm_until = staged.activate()?;
     links.keep();
     drop(progress);
-    let list = plan.file.list();
+    let list = plan.lists.union();
     let interfaces = report(context, &request.interfaces, &policy.settings, &list);
     match confirm_until {
         Some(until) => eprint(format_args!(
             "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
         )),
-        None => History::of(path).record(&Author::of_this_process()),
+        None => record_history(context, &plan.lists, &Author::of_this_process()),
     }
     clean_up(&mut maps);
     Ok(Attached {

@@ -13,8 +13,8 @@ use crate::{
         bpf::Maps,
         net::{decapsulation, rtnetlink, sock_diag::ssh_client_address},
     },
-    policy::{Policy, Sources, compile},
-    ranges::{InputError, List, ME, RangesFile, distinct, is_blank, parse_list, typed_items},
+    policy::{Policy, Sources, author::Author, compile},
+    ranges::{InputError, List, ListName, Lists, ME, distinct, is_blank, parse_list, typed_items},
     store::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
     ui::{
         error::{InputErrors, UserError},
@@ -111,7 +111,7 @@ pub(crate) fn examine(list: &List, max_ranges: u32) -> Result<()> {
         };
         return Err(UserError::input(
             format!(
-                "set ranges: the list has {ranges} entries{twice}, and the most is {max_ranges}"
+                "set ranges: the lists have {ranges} entries{twice}, and the most is {max_ranges}"
             ),
             "raise `max_ranges` in the config file and attach again, or `apifence attach --max-ranges N`; up to 1000000; nothing changed",
         ));
@@ -145,7 +145,7 @@ pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) 
 /// A failure is reported and stops no change: a range must not stay authorized because of it.
 pub(crate) fn keep(
     context: &Context,
-    file: &RangesFile,
+    lists: &Lists,
     settings: &Settings,
     named: bool,
 ) -> Option<StagedPolicy> {
@@ -154,7 +154,7 @@ pub(crate) fn keep(
         settings: settings.clone(),
         interfaces: context.config.interfaces.to_vec(),
         xdp_mode: *context.config.xdp_mode,
-        file: file.clone(),
+        lists: lists.clone(),
     };
     if !named && let Ok(Some(before)) = store.read() {
         (policy.interfaces, policy.xdp_mode) = (before.interfaces, before.xdp_mode);
@@ -172,28 +172,52 @@ pub(crate) fn report_unsaved<T>(kept: Result<T>) -> Option<T> {
     .ok()
 }
 
+/// Keeps each of `lists`, which `by` put in force, in its history. A list that is not the one of
+/// its file, which cannot be used, came into force before.
+pub(crate) fn record_history(context: &Context, lists: &Lists, by: &Author) {
+    let files = context.list_files();
+    for (name, file) in lists.iter() {
+        let path = files.path(name);
+        if read_ranges(&path).is_ok_and(|now| now.as_ref() == Some(file)) {
+            History::of(&path).record(by);
+        }
+    }
+}
+
 /// Whether a boot may fall back to a policy made from this.
 pub(crate) fn is_saved(basis: Basis) -> bool {
     matches!(basis, Basis::Files | Basis::LastInForce)
 }
 
-/// The list with this digest, from the ranges file, the saved policy or the history. The off switch
-/// is not taken from the history: after a first attach on trial was rolled back, it is in force,
-/// and no operator wrote it.
-pub(crate) fn known_list(context: &Context, digest: [u8; 32]) -> Option<RangesFile> {
-    let is_it = |file: &RangesFile| file.list().digest() == digest;
-    let path = &context.global.ranges_file;
-    let file = read_ranges(path).ok().flatten().filter(is_it);
-    let known = file.or_else(|| {
-        let saved = PolicyStore::new(&context.config.state_dir).read();
-        let saved = saved.ok().flatten().map(|saved| saved.file);
-        saved.filter(is_it)
-    });
-    if known.is_some() || digest == List::Off.digest() {
-        return known;
+/// The lists with this digest, from their files, the saved policy or the history of one list. The
+/// off switch is not taken from the history: after a first attach on trial was rolled back, it is
+/// in force, and no operator wrote it.
+pub(crate) fn known_lists(context: &Context, digest: [u8; 32]) -> Option<Lists> {
+    let is_it = |lists: &Lists| !lists.is_empty() && lists.union().digest() == digest;
+    let now = context.read_lists().ok().map(|read| read.lists);
+    if let Some(now) = now.clone().filter(is_it) {
+        return Some(now);
     }
-    let before = History::of(path).before().ok()?.into_iter();
-    before.filter_map(|kept| kept.read().ok()).find(is_it)
+    let saved = Some(context.last_good()).filter(is_it);
+    if saved.is_some() || digest == List::Off.digest() {
+        return saved;
+    }
+    let now = now?;
+    former_lists(context, &now).find(is_it)
+}
+
+/// The lists `now` with one of them as it was before, the newest first.
+pub(crate) fn former_lists(context: &Context, now: &Lists) -> impl Iterator<Item = Lists> {
+    let files = context.list_files();
+    let mut names: Vec<ListName> = now.iter().map(|(name, _)| name.clone()).collect();
+    if names.iter().all(|name| !name.is_default()) {
+        names.push(ListName::default());
+    }
+    names.into_iter().flat_map(move |name| {
+        let before = History::of(&files.path(&name)).before().unwrap_or_default();
+        let read = before.into_iter().filter_map(|kept| kept.read().ok());
+        read.map(|file| now.with(&name, file)).collect::<Vec<_>>()
+    })
 }
 
 /// Saves the policy in force if its list is known and another policy is saved. This follows a
@@ -202,18 +226,18 @@ pub(crate) fn save_policy_in_force(context: &Context, maps: &Maps) {
     let read = || {
         let slot = maps.active_slot()?;
         let (record, settings) = (maps.record(slot)?, maps.settings(slot)?);
-        let file = is_saved(Basis::of(record.basis)).then(|| known_list(context, record.list));
-        anyhow::Ok(file.flatten().map(|file| (file, settings)))
+        let lists = is_saved(Basis::of(record.basis)).then(|| known_lists(context, record.list));
+        anyhow::Ok(lists.flatten().map(|lists| (lists, settings)))
     };
-    let Ok(Some((file, settings))) = read() else {
+    let Ok(Some((lists, settings))) = read() else {
         return;
     };
     let store = PolicyStore::new(&context.config.state_dir);
     let is_there = store.read().is_ok_and(|kept| {
-        kept.is_some_and(|kept| kept.settings == settings && kept.file.list() == file.list())
+        kept.is_some_and(|kept| kept.settings == settings && kept.lists == lists)
     });
     if !is_there {
-        let kept = keep(context, &file, &settings, false);
+        let kept = keep(context, &lists, &settings, false);
         kept.and_then(|kept| report_unsaved(kept.commit()));
     }
 }

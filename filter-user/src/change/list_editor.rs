@@ -1,6 +1,6 @@
 //! A change of the list: ranges file and kernel both hold the new list, or both the old one.
 
-use std::{fs, mem, panic::resume_unwind, path::Path, thread, thread::JoinHandle};
+use std::{fs, mem, panic::resume_unwind, path::PathBuf, thread, thread::JoinHandle};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, layout::PolicyRecord};
@@ -11,9 +11,10 @@ use super::{
     build::{examine, policy},
     impact::{Impact, assess},
     proposal::{ListChange, Proposal, exit_status},
+    put_back::put_back_edited,
     recovery::{Waiting, recover},
     transaction::{Transaction, clean_up},
-    words::{PreviousList, ReadList, difference_from, in_words, listed},
+    words::{FoundLists, PreviousList, difference_from, in_words, listed},
 };
 use crate::{
     cli::ChangeArgs,
@@ -25,49 +26,47 @@ use crate::{
         links::strays::strays_at_rest,
     },
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
-    ranges::{Entry, List, RangesFile},
-    store::{FileStamp, History, Staged, WriterLock, read_ranges},
+    ranges::{Entry, List, ListName, Lists, RangesFile},
+    store::{FileStamp, History, Staged, WriterLock},
     ui::{error::UserError, explain::NEEDS_RIGHTS, output::eprint, progress::Progress},
 };
 
-/// The ranges file as it was before a change.
-struct PreviousFile {
-    file: RangesFile,
-    list: ReadList,
+/// The lists as they were before a change.
+struct Before {
+    /// The file of the list that is changed, or why it cannot be used.
+    own: Result<Option<RangesFile>>,
+    /// The other lists.
+    others: Lists,
+    /// All lists.
+    all: Lists,
 }
 
-impl PreviousFile {
-    fn new(file: RangesFile) -> Self {
-        let list = ReadList::new(file.list());
-        Self { file, list }
-    }
-}
-
-/// Changes the list, under the writer's lock.
+/// Changes a list, under the writer's lock.
 pub(crate) struct ListEditor<'a> {
     context: &'a Context,
+    name: ListName,
+    /// The file of the list.
+    path: PathBuf,
     maps: Option<Maps>,
     settings: Option<Settings>,
     waiting: Option<Waiting>,
     /// The change as it was begun, unless another one waits.
     staging: Option<Staging>,
     progress: Progress,
-    /// The stamp of the ranges file before it was read.
+    /// The stamp of the list's file before it was read.
     seen: FileStamp,
-    /// The thread that reads the ranges file.
-    reading: Option<JoinHandle<Result<Option<PreviousFile>>>>,
-    /// The ranges file; `None` if it cannot be read.
-    previous: Option<PreviousFile>,
+    /// The thread that reads the lists.
+    reading: Option<JoinHandle<Result<Before>>>,
+    before: Option<Before>,
     /// The first lines of the report of the change.
     words: Vec<String>,
     _lock: WriterLock,
 }
 
 impl<'a> ListEditor<'a> {
-    /// Takes the lock, and recovers from an interrupted change.
-    pub(crate) fn new(context: &'a Context) -> Result<Self> {
-        let path = &context.global.ranges_file;
-        let lock = WriterLock::take(path, context.pins.root())?;
+    /// Takes the lock for a change of the list `name`, and recovers from an interrupted change.
+    pub(crate) fn new(context: &'a Context, name: &ListName) -> Result<Self> {
+        let lock = WriterLock::take(&context.global.ranges_file, context.pins.root())?;
         let mut maps = context.maps()?;
         let (mut settings, mut waiting, mut staging) = (None, None, None);
         if let Some(maps) = &mut maps {
@@ -77,13 +76,16 @@ impl<'a> ListEditor<'a> {
             }
             settings = Some(maps.settings(maps.active_slot()?)?);
         }
-        let seen = FileStamp::of(path);
-        let path = path.clone();
+        let path = context.list_files().path(name);
+        let seen = FileStamp::of(&path);
+        let (reader, own) = (context.clone(), name.clone());
         let reading = thread::Builder::new()
-            .spawn(move || Ok(read_ranges(&path)?.map(PreviousFile::new)))
+            .spawn(move || read_before(&reader, &own))
             .context("start thread")?;
         Ok(Self {
             context,
+            name: name.clone(),
+            path,
             maps,
             settings,
             waiting,
@@ -91,7 +93,7 @@ impl<'a> ListEditor<'a> {
             progress: Progress::start(),
             seen,
             reading: Some(reading),
-            previous: None,
+            before: None,
             words: Vec::new(),
             _lock: lock,
         })
@@ -107,30 +109,43 @@ impl<'a> ListEditor<'a> {
         self.waiting.as_ref()
     }
 
-    /// The ranges file, for a change that builds on it.
+    /// The file of the list, for a change that builds on it; `None` if there is none.
     pub(crate) fn file(&mut self) -> Result<Option<RangesFile>> {
-        let attached = self.maps.is_some();
-        match self.read()? {
-            None if attached => Err(UserError::failed(
-                format!(
-                    "read ranges file `{}`: no such file",
-                    self.context.global.ranges_file.display()
-                ),
+        let is_needed = self.name.is_default() && self.maps.is_some();
+        let path = self.path.clone();
+        let before = self.before()?;
+        match mem::replace(&mut before.own, Ok(None))? {
+            None if is_needed => Err(UserError::failed(
+                format!("read ranges file `{}`: no such file", path.display()),
                 "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
             )),
-            previous => Ok(previous.map(|previous| previous.file.clone())),
+            file => {
+                before.own = Ok(file.clone());
+                Ok(file)
+            }
         }
     }
 
-    /// The content of the ranges file. Only the first call returns the error of an unreadable file;
-    /// later calls return `None`.
-    fn read(&mut self) -> Result<Option<&PreviousFile>> {
+    /// Whether the list has a file, or was in force.
+    pub(crate) fn is_known(&mut self) -> Result<bool> {
+        let name = self.name.clone();
+        let before = self.before()?;
+        Ok(before.own.is_err() || before.all.get(&name).is_some())
+    }
+
+    /// The list as its file says, or as it was last in force.
+    pub(crate) fn last_good(&mut self) -> Result<Option<RangesFile>> {
+        let name = self.name.clone();
+        Ok(self.before()?.all.get(&name).cloned())
+    }
+
+    /// The lists before the change.
+    fn before(&mut self) -> Result<&mut Before> {
         if let Some(reading) = self.reading.take() {
-            self.previous = reading
-                .join()
-                .unwrap_or_else(|panic| resume_unwind(panic))?;
+            let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
+            self.before = Some(read?);
         }
-        Ok(self.previous.as_ref())
+        self.before.as_mut().context("the lists cannot be read")
     }
 
     /// Reports `words` before the rest of the change.
@@ -158,11 +173,8 @@ impl<'a> ListEditor<'a> {
     /// holds the list in force since then. No change is left to roll back.
     pub(crate) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
         let record = self.record()?;
-        let list = self
-            .read()
-            .ok()
-            .flatten()
-            .map(|previous| previous.list.digest);
+        let list = self.before().ok();
+        let list = list.map(|before| before.all.union().digest());
         let (Some(maps), Some(record)) = (&self.maps, record) else {
             return Ok(None);
         };
@@ -186,14 +198,33 @@ impl<'a> ListEditor<'a> {
         }
     }
 
-    /// Puts the list of `file` in force; a dry run reports the effects instead.
-    pub(crate) fn change(mut self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
+    /// Puts `file` in force as the list; a dry run reports the effects instead.
+    pub(crate) fn change(self, file: &RangesFile, args: &ChangeArgs) -> Result<u8> {
+        let files = self.context.list_files();
+        files.refuse_others(&self.name)?;
+        files.examine(&self.name, file)?;
+        self.apply(Some(file), args)
+    }
+
+    /// Takes the list away, with its file; a dry run reports the effects instead.
+    pub(crate) fn delete(self, args: &ChangeArgs) -> Result<u8> {
+        self.apply(None, args)
+    }
+
+    fn apply(mut self, file: Option<&RangesFile>, args: &ChangeArgs) -> Result<u8> {
         if let Some(waiting) = &self.waiting {
             return Err(waiting.problem()?);
         }
-        let list = file.list();
+        let lists = match file {
+            Some(file) => {
+                let name = self.name.clone();
+                self.before()?.others.with(&name, file.clone())
+            }
+            None => self.before()?.others.clone(),
+        };
+        let list = lists.union();
         let policy = self.compile(&list, args)?;
-        let mut proposal = self.compare(file, &list, policy.as_ref())?;
+        let mut proposal = self.compare(&lists, &list, policy.as_ref())?;
         let attached = self.maps.is_some();
         let now = Timestamp::now();
         let expired = |entry: &&Entry| entry.expires.is_some_and(|time| time <= now);
@@ -215,15 +246,14 @@ impl<'a> ListEditor<'a> {
         if !proposal.put(args, true, output, |proposal| changed(proposal, None))? {
             return Ok(0);
         }
-        let until = self.make(file, staged, policy.as_ref(), args)?;
+        let until = self.make(file, &lists, staged, policy.as_ref(), args)?;
         // The change is made: a later failure does not change the exit status.
         self.progress.clear();
         let change = changed(proposal, until);
         change.close();
         let done = exit_status(output.result(&change));
         if args.confirm_within.is_none() {
-            let by = Author::of_this_process();
-            History::of(&self.context.global.ranges_file).record(&by);
+            History::of(&self.path).record(&Author::of_this_process());
         }
         self.clean_up();
         Ok(done)
@@ -260,21 +290,18 @@ impl<'a> ListEditor<'a> {
         policy(list, settings, &guarded).map(Some)
     }
 
-    /// The difference between `list`, which `file` holds, and the list in force, which need not be
-    /// the one in the ranges file. Without an attached filter: from the ranges file.
-    fn compare(
-        &mut self,
-        file: &RangesFile,
-        list: &List,
-        policy: Option<&Policy>,
-    ) -> Result<Proposal> {
-        let path = &self.context.global.ranges_file;
+    /// The difference between the wanted `lists`, whose union is `list`, and those in force, which
+    /// need not be those of the files. Without an attached filter: from the files.
+    fn compare(&mut self, lists: &Lists, list: &List, policy: Option<&Policy>) -> Result<Proposal> {
         let record = self.record()?;
-        // A file that cannot be read is not compared. It is replaced, and kept in the history.
-        let _ = self.read();
-        let previous = self.previous.take();
-        let previous = previous.map(|previous| (previous.file == *file, previous.list));
-        let before = PreviousList::find(path, previous, record.as_ref());
+        // A file that cannot be used is replaced, and kept in the history.
+        let found = self.before().map(|before| FoundLists {
+            lists: before.all.clone(),
+            is_wanted: before.all == *lists,
+            is_broken: before.own.is_err(),
+        })?;
+        let is_known = !found.lists.is_empty() || found.is_broken;
+        let before = PreviousList::find(self.context, is_known.then_some(found), record.as_ref());
         let now = Timestamp::now();
         // Without an attached filter: the prefixes of the list alone.
         let compiled = match policy {
@@ -307,16 +334,21 @@ impl<'a> ListEditor<'a> {
         Ok(Proposal::new(Vec::new(), change, impact))
     }
 
-    /// Writes `file` next to the ranges file, for the change that follows. A provisional change
+    /// Writes `file` next to the list's file, for the change that follows. A provisional change
     /// writes its file later, after `put_back_edited`; for it this only tries the disk.
-    fn write(&self, file: &RangesFile, is_provisional: bool) -> Result<Option<Staged>> {
-        let path = &self.context.global.ranges_file;
+    fn write(&self, file: Option<&RangesFile>, is_provisional: bool) -> Result<Option<Staged>> {
+        let Some(file) = file else {
+            return match self.path.symlink_metadata() {
+                Ok(_) => Staged::removal(&self.path).map(Some),
+                Err(_) => Ok(None),
+            };
+        };
         // A file that holds the list already stays: it may be the user's edit, or not writable (a
         // ConfigMap).
-        if fs::read_to_string(path).is_ok_and(|text| file.is(&text)) {
+        if fs::read_to_string(&self.path).is_ok_and(|text| file.is(&text)) {
             return Ok(None);
         }
-        let staged = Staged::write(path, file)?;
+        let staged = Staged::write(&self.path, file)?;
         Ok((!is_provisional).then(|| staged.based_on(self.seen)))
     }
 
@@ -324,23 +356,24 @@ impl<'a> ListEditor<'a> {
     /// deadline if it is provisional.
     fn make(
         &mut self,
-        file: &RangesFile,
+        file: Option<&RangesFile>,
+        lists: &Lists,
         staged: Option<Staged>,
         policy: Option<&Policy>,
         args: &ChangeArgs,
     ) -> Result<Option<Timestamp>> {
-        let path = &self.context.global.ranges_file;
+        let path = &self.path;
         let within = args.confirm_within;
         if within.is_some()
             && let Some(maps) = &self.maps
         {
-            put_back_edited(maps, path)?;
+            put_back_edited(self.context, maps)?;
             self.seen = FileStamp::of(path);
         }
-        let opens = file.list() == List::Off;
-        let staged = match within {
-            None => staged,
-            Some(_) => {
+        let opens = lists.union() == List::Off;
+        let staged = match (within, file) {
+            (None, _) | (_, None) => staged,
+            (Some(_), Some(file)) => {
                 let staged = Staged::write(path, file).map_err(|error| without_disk(error, opens));
                 Some(staged?.based_on(self.seen))
             }
@@ -354,7 +387,7 @@ impl<'a> ListEditor<'a> {
         };
         let change = Transaction {
             file: staged,
-            saves: Some(file),
+            saves: Some(lists),
             within,
             ..Transaction::new(self.context, begun, policy)
         };
@@ -422,37 +455,35 @@ fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
     }
 }
 
-/// Before a trial, replaces an edited ranges file that is not in force by the list in force, so
-/// that this list returns after a reboot, too. The edited file is in the history.
-pub(crate) fn put_back_edited(maps: &Maps, path: &Path) -> Result<()> {
-    let list = maps.record(maps.active_slot()?)?.list;
-    let says = |file: &RangesFile| file.list().digest() == list;
-    let history = History::of(path);
-    if read_ranges(path).is_ok_and(|file| file.as_ref().is_some_and(says)) {
-        // This copy shows whether the file is edited during the trial.
-        let _ = history.keep();
-        return Ok(());
-    }
-    let kept = history.before()?.into_iter();
-    let Some((file, by)) = kept
-        .filter_map(|kept| Some((kept.read().ok()?, kept.by)))
-        .find(|(file, _)| says(file))
-    else {
-        if list == List::Off.digest() {
-            // An unconfirmed first attach went back to no filter, which no file ever held.
-            return Ok(());
+/// Reads all lists for a change of the list `name`. What is wrong with the others is told.
+fn read_before(context: &Context, name: &ListName) -> Result<Before> {
+    let files = context.list_files();
+    let (last_good, max_ranges) = context.last_in_force();
+    let read = files.read_all_but(Some(name), &last_good, max_ranges)?;
+    for (other, error) in read.faults {
+        let known = read.lists.get(&other).is_some();
+        if !known && !last_good.is_empty() {
+            eprint(format_args!(
+                "warning: {error:#}: the list `{other}` was never in force, and lets nobody in"
+            ));
+        } else if !known {
+            return Err(error);
+        } else {
+            eprint(format_args!(
+                "warning: {error:#}: the list `{other}` stays as it was last in force"
+            ));
         }
-        return Err(UserError::failed(
-            "change policy provisionally: the list in force is in no file, to which a reboot could go back",
-            "leave `--confirm-within` out; nothing changed",
-        ));
-    };
-    Staged::write(path, &file)?.commit()?;
-    if let Some(by) = by {
-        history.record(&by);
     }
-    eprint(
-        "note: the ranges file was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
-    );
-    Ok(())
+    let own = files.read_list(name);
+    let kept = last_good.get(name);
+    let now = own.as_ref().ok().and_then(Option::as_ref).or(kept);
+    let all = match now {
+        Some(file) => read.lists.with(name, file.clone()),
+        None => read.lists.clone(),
+    };
+    Ok(Before {
+        own,
+        others: read.lists,
+        all,
+    })
 }

@@ -9,6 +9,7 @@ pub mod impact;
 pub mod list_editor;
 mod plan;
 pub mod proposal;
+mod put_back;
 pub mod recovery;
 pub mod transaction;
 pub mod upgrade;

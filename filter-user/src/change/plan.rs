@@ -14,7 +14,7 @@ use super::{
     proposal::{ListChange, Proposal},
     recovery::recover,
     upgrade::other_settings,
-    words::{PreviousList, ReadList, Words, difference_from, in_words, listed},
+    words::{FoundLists, PreviousList, Words, difference_from, in_words, listed},
 };
 use crate::{
     cli::ChangeArgs,
@@ -23,8 +23,8 @@ use crate::{
     context::Context,
     kernel::{bpf::Maps, net::interface::Interface},
     policy::{Difference, Policy},
-    ranges::{List, RangesFile, remarks},
-    store::{PolicyStore, Staged, read_ranges},
+    ranges::{List, ListName, Lists, RangesFile, remarks},
+    store::{PolicyStore, Staged},
     ui::{error::UserError, output::eprint},
 };
 
@@ -46,7 +46,7 @@ pub(super) struct Plan<'a> {
     pub(super) before: Option<Maps>,
     /// Whether a filter of another layout is taken over.
     is_upgrade: bool,
-    pub(super) file: RangesFile,
+    pub(super) lists: Lists,
     pub(super) policy: Policy,
     pub(super) proposal: Proposal,
 }
@@ -57,17 +57,22 @@ impl<'a> Plan<'a> {
         let AttachRequest {
             context, change, ..
         } = *request;
-        let file = match &request.typed {
-            Some(list) => RangesFile::new(list),
-            None => read_ranges(&context.global.ranges_file)?.ok_or_else(|| no_list(context))?,
+        let name = ListName::default();
+        let default = match &request.typed {
+            Some(list) => Some(RangesFile::new(list)),
+            None => context.list_files().read_list(&name)?,
         };
+        let lists = context.lists_with(default)?;
+        if lists.is_empty() {
+            return Err(no_list(context));
+        }
         let others = context.pins.other_links()?;
         let is_upgrade = !others.is_empty();
         context.pins.remove_unused_maps()?;
         let before = open_recovered(context)?;
         let have = settings_before(context, before.as_ref(), &others)?;
         let settings = context.settings(have.as_ref());
-        let list = file.list();
+        let list = lists.union();
         examine(&list, settings.max_ranges)?;
         let mut guarded: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
         guarded.extend(request.interfaces.iter().map(|interface| interface.ifindex));
@@ -78,16 +83,21 @@ impl<'a> Plan<'a> {
         }
         let impact = assess(context, before.as_ref(), &policy, &guarded)?;
         let changes = have.map_or_else(Vec::new, |have| settings.changes_from(&have));
-        let list = list_change(request, before.as_ref(), &policy, (&file, &list))?;
+        let list = list_change(request, before.as_ref(), &policy, (&lists, &list))?;
         let proposal = Proposal::new(changes, list, impact);
         Ok(Self {
             request,
             before,
             is_upgrade,
-            file,
+            lists,
             policy,
             proposal,
         })
+    }
+
+    /// The list of the ranges file.
+    pub(super) fn default_list(&self) -> Option<&RangesFile> {
+        self.lists.get(&ListName::default())
     }
 
     /// Reports the changes, or refuses them; false after a dry run.
@@ -96,9 +106,11 @@ impl<'a> Plan<'a> {
             context, change, ..
         } = *self.request;
         let interfaces = read_interfaces(&self.request.interfaces)?;
-        if self.request.typed.is_some() && !change.dry_run {
+        if let (Some(file), false) = (self.default_list(), change.dry_run)
+            && self.request.typed.is_some()
+        {
             // A change that the disk refuses is not reported as made.
-            drop(Staged::write(&context.global.ranges_file, &self.file)?);
+            drop(Staged::write(&context.global.ranges_file, file)?);
         }
         // The connections that a filter of another layout drops already are unknown here.
         let output = context.global.output;
@@ -167,23 +179,27 @@ fn refuse_provisional(is_upgrade: bool, has_maps: bool, interfaces: &[Interface]
     }
 }
 
-/// The difference between `list`, which `file` holds and `policy` was compiled from, and the list
-/// in force. On a first attach: between a typed list and the ranges file.
+/// The difference between `list`, the union of `lists` that `policy` was compiled from, and the
+/// list in force. On a first attach: between a typed list and the ranges file.
 fn list_change<'a>(
     request: &AttachRequest<'_>,
     before: Option<&Maps>,
     policy: &Policy,
-    (file, list): (&RangesFile, &'a List),
+    (lists, list): (&Lists, &'a List),
 ) -> Result<ListChange<'a>> {
     // A file that cannot be read is not compared.
-    let path = &request.context.global.ranges_file;
-    let previous = read_ranges(path).ok().flatten();
-    let previous = previous.map(|previous| (previous == *file, ReadList::new(previous.list())));
+    let context = request.context;
+    let previous = context.read_lists().ok().map(|read| FoundLists {
+        is_wanted: read.lists == *lists,
+        is_broken: read.faults.iter().any(|(name, _)| name.is_default()),
+        lists: read.lists,
+    });
+    let previous = previous.filter(|found| !found.lists.is_empty() || found.is_broken);
     let now = Timestamp::now();
     let (known, was_off, mut difference) = match before {
         None => {
             let known =
-                PreviousList::find(path, previous.filter(|_| request.typed.is_some()), None);
+                PreviousList::find(context, previous.filter(|_| request.typed.is_some()), None);
             let had = known.entries().to_vec();
             let difference = match request.typed {
                 Some(_) => difference_from(&had, policy.sources(), now),
@@ -205,7 +221,7 @@ fn list_change<'a>(
             let want = listed(policy.sources().iter(), now);
             let have = maps.sources(maps.active_slot()?, &Clocks::now()?)?;
             let difference = Difference::between(listed(have.iter(), now), want);
-            let known = PreviousList::find(path, previous, Some(&record));
+            let known = PreviousList::find(context, previous, Some(&record));
             (known, record.mode == Mode::Off as u8, difference)
         }
     };

@@ -7,7 +7,8 @@ use crate::{
     clock::{Clocks, to_second},
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
-    store::{Pending, read_ranges},
+    ranges::ListName,
+    store::Pending,
     ui::{error::UserError, output::eprint},
 };
 
@@ -15,6 +16,8 @@ use crate::{
 pub(crate) struct Waiting {
     /// The slot of its generation, which is in force.
     pub(crate) slot: Slot,
+    /// The list that it changes, if it changes one.
+    pub(crate) name: ListName,
     pub(crate) pending: Pending,
     /// Its deadline, on the boot clock in nanoseconds.
     pub(crate) until: u64,
@@ -43,7 +46,7 @@ impl Waiting {
 /// step. Without the mark the file's content does not matter.
 pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiting>> {
     let standing = maps.standing()?;
-    let pending = Pending::find(&context.global.ranges_file);
+    let pending = context.list_files().pending();
     let slot = standing.slot();
     match (standing, pending) {
         (PolicyState::Provisional { .. }, None) if committed(context, &maps.record(slot)?) => {
@@ -52,9 +55,14 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
         }
         // Its list may be pending next to another ranges file. Its deadline or `rollback` ends it.
         (PolicyState::Provisional { until, .. }, pending) => {
+            let (name, pending) = pending.unwrap_or_else(|| {
+                let pending = Pending::of(&context.global.ranges_file);
+                (ListName::default(), pending)
+            });
             return Ok(Some(Waiting {
                 slot,
-                pending: pending.unwrap_or_else(|| Pending::of(&context.global.ranges_file)),
+                name,
+                pending,
                 until,
             }));
         }
@@ -71,7 +79,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
                 maps.note_trial(refused, Trial::Lapsed)?;
                 maps.select(slot)?;
             }
-            if let Some(pending) = pending {
+            if let Some((_, pending)) = pending {
                 pending.remove();
             }
         }
@@ -85,7 +93,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
                     maps.mark(slot.other(), false)?;
                 }
             }
-            if let Some(pending) = pending {
+            if let Some((_, pending)) = pending {
                 pending.remove();
             }
         }
@@ -93,11 +101,11 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
     Ok(None)
 }
 
-/// Whether `record` is marked and its list is in the ranges file.
+/// Whether `record` is marked and its list is that of the files.
 fn committed(context: &Context, record: &PolicyRecord) -> bool {
-    let is_in_file = || {
-        let file = read_ranges(&context.global.ranges_file);
-        matches!(file, Ok(Some(file)) if file.list().digest() == record.list)
+    let is_in_files = || {
+        let read = context.read_lists();
+        read.is_ok_and(|read| read.lists.union().digest() == record.list)
     };
-    record.commits != 0 && is_in_file()
+    record.commits != 0 && is_in_files()
 }

@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot, Staging},
     policy::Policy,
-    ranges::RangesFile,
+    ranges::Lists,
     store::{Committed, Pending, Staged, StagedPolicy},
     ui::{output::eprint, progress::Progress},
 };
@@ -26,11 +26,11 @@ pub(crate) struct Transaction<'a> {
     /// The change as it was begun.
     pub(crate) staging: Staging,
     pub(crate) policy: &'a Policy,
-    /// The new ranges file, if the transaction replaces that file.
+    /// The new file of a list, if the transaction replaces one.
     pub(crate) file: Option<Staged>,
-    /// The list to save in the state directory. A provisional change, which a reboot ends, saves
+    /// The lists to save in the state directory. A provisional change, which a reboot ends, saves
     /// nothing.
-    pub(crate) saves: Option<&'a RangesFile>,
+    pub(crate) saves: Option<&'a Lists>,
     /// Whether the saved policy names the interfaces of this command's settings; see [`keep`].
     pub(crate) names_interfaces: bool,
     /// Makes the change provisional for this long. Without a `file`, `trial` tells where its list
@@ -77,7 +77,7 @@ impl<'a> Transaction<'a> {
         let saved = self
             .saves
             .filter(|_| within.is_none())
-            .and_then(|file| keep(self.context, file, &policy.settings, self.names_interfaces));
+            .and_then(|lists| keep(self.context, lists, &policy.settings, self.names_interfaces));
         progress.expect(policy.sources().len());
         let (file, pending) = match within {
             None => (self.file, None),

@@ -1,15 +1,15 @@
 //! The change of a list, in words.
 
-use std::path::Path;
-
 use filter_common::layout::{Origin, PolicyRecord};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::build::former_lists;
 use crate::{
     clock::to_second,
+    context::Context,
     policy::{Difference, Prefix, Prefixes, Sources, compile},
-    ranges::{Entry, List, remarks},
+    ranges::{Entry, List, Lists, remarks},
     store::History,
 };
 
@@ -20,72 +20,61 @@ pub(crate) const VERB: &str = "attach filter to";
 pub(crate) const MONITOR: &str =
     "warning: mode monitor: nothing is dropped until the mode is `enforce`";
 
-/// The list read from a ranges file.
-pub(crate) struct ReadList {
-    pub(crate) list: List,
-    /// The digest of the list.
-    pub(crate) digest: [u8; 32],
+/// The lists as their files say before a change.
+pub(crate) struct FoundLists {
+    pub(crate) lists: Lists,
+    /// Whether they are the wanted ones: the change brings files into force.
+    pub(crate) is_wanted: bool,
+    /// Whether the file that the change replaces cannot be used.
+    pub(crate) is_broken: bool,
 }
 
-impl ReadList {
-    pub(crate) fn new(list: List) -> Self {
-        let digest = list.digest();
-        Self { list, digest }
-    }
-}
-
-/// The list that was in force before a change, as the operator wrote it.
+/// The lists that were in force before a change, as their owners wrote them.
 #[derive(Default)]
 pub(crate) struct PreviousList {
     list: Option<List>,
-    /// Whether the ranges file has an edit that is not in force.
+    /// Whether a file has an edit that is not in force.
     edited: bool,
     /// Whether the change brings that edit into force.
     takes_edit: bool,
 }
 
 impl PreviousList {
-    /// The list in force by `record`: that of the ranges file at `path`, or the one in its
-    /// history. `read` is the file's list, and whether it is the wanted one.
+    /// The lists in force by `record`: those of the files, or some of the history.
     pub(crate) fn find(
-        path: &Path,
-        read: Option<(bool, ReadList)>,
+        context: &Context,
+        found: Option<FoundLists>,
         record: Option<&PolicyRecord>,
     ) -> Self {
+        let Some(found) = found else {
+            return Self::default();
+        };
+        let union = found.lists.union();
         let Some(record) = record else {
-            let list = read.map(|(_, read)| read.list);
             return Self {
-                list,
+                list: Some(union),
                 ..Self::default()
             };
         };
         let is_in_force = |list: &List| list.digest() == record.list;
-        let edited = match &read {
-            Some((_, read)) => read.digest != record.list,
-            // The file exists and does not hold a list.
-            None => path.exists(),
-        };
-        match read {
-            Some((false, read)) if !edited => Self {
-                list: Some(read.list),
+        let edited = found.is_broken || !is_in_force(&union);
+        // Unchanged since they came into force.
+        let is_edit = found.is_wanted && is_edited(context, &found.lists);
+        if !edited && !is_edit {
+            return Self {
+                list: Some(union),
                 ..Self::default()
-            },
-            // The file is unchanged since it came into force.
-            Some((true, read)) if !edited && !History::of(path).is_edited() => Self {
-                list: Some(read.list),
-                ..Self::default()
-            },
-            // The file is the edit; the history has the list before it.
-            read => {
-                let history = History::of(path);
-                let kept = history.before().unwrap_or_default().into_iter();
-                let lists = kept.filter_map(|kept| Some(kept.read().ok()?.list()));
-                Self {
-                    list: lists.into_iter().find(is_in_force),
-                    edited,
-                    takes_edit: read.is_some_and(|(is_wanted, _)| is_wanted),
-                }
-            }
+            };
+        }
+        // A file is the edit; the history has the list before it.
+        let former = former_lists(context, &found.lists).map(|lists| lists.union());
+        let saved = Some(context.last_good()).filter(|lists| !lists.is_empty());
+        let saved = saved.map(|lists| lists.union());
+        let broken = found.is_broken.then_some(union);
+        Self {
+            list: former.chain(broken).chain(saved).find(is_in_force),
+            edited,
+            takes_edit: found.is_wanted && !found.is_broken,
         }
     }
 
@@ -113,6 +102,13 @@ impl PreviousList {
             ),
         }
     }
+}
+
+/// Whether the file of one of the lists differs from what came into force last.
+fn is_edited(context: &Context, lists: &Lists) -> bool {
+    let files = context.list_files();
+    let mut names = lists.iter().map(|(name, _)| name);
+    names.any(|name| History::of(&files.path(name)).is_edited())
 }
 
 /// The user's ranges among `prefixes`, each with its effective expiry, wider ranges included. All

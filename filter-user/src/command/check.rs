@@ -13,14 +13,15 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::list::known_list;
+use super::list::known_lists;
 use crate::{
     change::build::me,
     clock::{Clocks, to_second},
+    config::join,
     context::Context,
     kernel::bpf::{Maps, Slot},
     policy::{Prefix, Prefixes, entry},
-    ranges::{Entry, List, ME},
+    ranges::{Entry, List, ListName, Lists, ME},
     ui::error::{InputErrors, UserError},
     view::policy::origin_labels,
 };
@@ -44,6 +45,8 @@ struct Answer {
     /// The range that authorizes it.
     range: Option<IpNet>,
     origins: Vec<&'static str>,
+    /// The lists that have the range.
+    lists: Vec<ListName>,
     comment: Option<String>,
     /// When the range expires; none if it does not.
     expires: Option<Timestamp>,
@@ -83,7 +86,11 @@ impl Answer {
             )?,
             (_, "not_filtered") => f.write_str("loopback is not filtered")?,
             (Some(range), _) => {
-                write!(f, "`{range}` ({})", self.origins.join(", "))?;
+                write!(f, "`{range}` ({}", self.origins.join(", "))?;
+                if self.lists.iter().any(|name| !name.is_default()) {
+                    write!(f, ": {}", join(&self.lists))?;
+                }
+                f.write_str(")")?;
                 if let Some(comment) = &self.comment {
                     write!(f, " # {comment}")?;
                 }
@@ -223,6 +230,7 @@ impl Query {
             verdict: "drop",
             range: None,
             origins: Vec::new(),
+            lists: Vec::new(),
             comment: None,
             expires: None,
             expired: None,
@@ -330,7 +338,8 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
     let queries = Query::all(sources)?;
     let maps = context.attached_maps()?;
     // The verdict needs only the kernel. Without a readable file just the comments are missing.
-    let list = known_list(context, Some(&maps)).ok().flatten();
+    let lists = known_lists(context, Some(&maps)).ok().flatten();
+    let list = lists.as_ref().map(Lists::union);
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let now = Clocks::now()?;
     let ranges = queries.iter().any(|query| query.is_range);
@@ -344,11 +353,14 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
             lookups.collect::<Result<Vec<_>>>()?,
         ))
     })?;
-    let results: Vec<Answer> = queries
-        .iter()
-        .zip(lookups)
-        .map(|(query, lookups)| lookups.answer(query, mode, entries, now.wall))
-        .collect();
+    let names = lists.as_ref().map(Lists::names).unwrap_or_default();
+    let results = queries.iter().zip(lookups).map(|(query, lookups)| {
+        let mut answer = lookups.answer(query, mode, entries, now.wall);
+        let range = answer.range.and_then(|range| names.get(&range));
+        answer.lists = range.cloned().unwrap_or_default();
+        answer
+    });
+    let results: Vec<Answer> = results.collect();
     let report = CheckReport { results };
     context.global.output.write(&report)?;
     let contradictions = report.results.iter().filter(|answer| answer.contradiction);

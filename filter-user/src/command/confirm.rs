@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     change::{
-        build::save_policy_in_force,
+        build::{record_history, save_policy_in_force},
         proposal::cause,
         recovery::{Waiting, recover},
         transaction::clean_up,
@@ -18,7 +18,7 @@ use crate::{
     context::Context,
     kernel::bpf::Maps,
     policy::{Prefix, author::Author},
-    store::{Draft, History, PolicyMark, TrialStore, WriterLock, read_ranges},
+    store::{Draft, History, PolicyMark, TrialStore, WriterLock},
     ui::{error::UserError, output::eprint},
 };
 
@@ -69,10 +69,11 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     }
     save_policy_in_force(context, &maps);
     if !settings_alone {
-        let path = &context.global.ranges_file;
-        History::of(path).record(&Author::of_this_process());
-        if let Ok(Some(file)) = read_ranges(path) {
-            Draft::delete_applied(&context.config.state_dir, path, &file);
+        let (files, lists) = (context.list_files(), context.read_lists()?.lists);
+        record_history(context, &lists, &Author::of_this_process());
+        for (name, file) in lists.iter() {
+            let path = files.path(name);
+            Draft::delete_applied(&context.config.state_dir, &path, file);
         }
     }
     clean_up(&mut maps);
@@ -83,24 +84,25 @@ pub(super) fn run(context: &Context) -> Result<u8> {
 /// generation. In this order, recovery can do the last step after a crash.
 fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Confirmed> {
     let record = maps.record(waiting.slot)?;
-    let path = &context.global.ranges_file;
     let is_edit = Trial::of(record.trial) == Trial::Edited;
-    let file = match read_ranges(path) {
-        Ok(Some(file)) if is_edit => file,
-        _ => waiting.pending.read()?,
+    let now = context.read_lists()?.lists;
+    let lists = match is_edit {
+        true => now.clone(),
+        false => now.with(&waiting.name, waiting.pending.read()?),
     };
+    let list = lists.union();
     let confirmed = Confirmed {
         generation: record.generation,
-        ranges: file.list().entries().len(),
+        ranges: list.entries().len(),
     };
-    if file.list().digest() != record.list {
+    if list.digest() != record.list {
         return Err(UserError::failed(
             "confirm change: the list that waits is not the one in force: somebody changed it",
             "`apifence ranges rollback` takes the change back; then make it again",
         ));
     }
     let mark = PolicyMark::new(record.list, &maps.settings(waiting.slot)?);
-    if is_edit || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(&file)) {
+    if is_edit || now == lists {
         // The file has the list already, so one step makes the change final.
         maps.select(waiting.slot)?;
         waiting.pending.remove();
@@ -110,7 +112,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         return Ok(confirmed);
     }
     maps.mark(waiting.slot, true)?;
-    let edited = History::of(path).is_edited();
+    let edited = History::of(&context.list_files().path(&waiting.name)).is_edited();
     let committed = waiting
         .pending
         .commit()
@@ -122,7 +124,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     }
     if edited {
         eprint(
-            "warning: the ranges file was edited during the trial, and the confirmed list replaces it: the edit is number 1 in `apifence ranges history`",
+            "warning: the file of the list was edited during the trial, and the confirmed list replaces it: the edit is number 1 in `apifence ranges history`",
         );
     }
     Ok(confirmed)

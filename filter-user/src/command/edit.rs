@@ -1,6 +1,10 @@
 //! `apifence ranges edit`: the list in an editor, then checked and applied like any other change.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -12,8 +16,9 @@ use crate::{
     cli::{ChangeArgs, EditArgs},
     clock::to_second,
     context::Context,
+    kernel::bpf::Maps,
     policy::Difference,
-    ranges::{List, RangesFile},
+    ranges::{List, ListName, RangesFile},
     store::{Draft, Input, Staged, is_same_list, written},
     ui::{
         error::{EXIT_INPUT, UserError, errno},
@@ -27,9 +32,9 @@ const TRIAL: Duration = Duration::from_secs(60);
 /// The text that a new list begins with.
 const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n\n";
 
-pub(super) fn run(context: &Context, args: &EditArgs) -> Result<u8> {
+pub(super) fn run(context: &Context, name: &ListName, args: &EditArgs) -> Result<u8> {
     let editor = Editor::find()?;
-    let mut edit = EditSession::open(context, args)?;
+    let mut edit = EditSession::open(context, name, args)?;
     loop {
         edit.run_editor(&editor)?;
         let (exit, again) = match edit.apply(args) {
@@ -69,6 +74,9 @@ struct Unedited {
 
 struct EditSession<'a> {
     context: &'a Context,
+    /// The list that is edited, and its file.
+    name: ListName,
+    path: PathBuf,
     draft: Draft,
     /// The ranges file when the edit began, or as the operator last saw it.
     base: Vec<u8>,
@@ -79,8 +87,8 @@ struct EditSession<'a> {
 impl<'a> EditSession<'a> {
     /// Makes the copy, or continues an existing one that differs from the file. Obstacles to the
     /// change are reported before the editor starts.
-    fn open(context: &'a Context, args: &EditArgs) -> Result<Self> {
-        let path = &context.global.ranges_file;
+    fn open(context: &'a Context, name: &ListName, args: &EditArgs) -> Result<Self> {
+        let path = &context.list_files().path(name);
         let draft = Draft::open(&context.config.state_dir, path)
             .map_err(|error| draft_failure(context, &error))?
             .ok_or_else(|| {
@@ -89,7 +97,7 @@ impl<'a> EditSession<'a> {
                     "close its editor first; `apifence ranges add` and `remove` work meanwhile; nothing changed",
                 )
             })?;
-        let writer = ListEditor::new(context)?;
+        let writer = ListEditor::new(context, name)?;
         if let Some(waiting) = writer.waiting() {
             return Err(waiting.problem()?);
         }
@@ -99,6 +107,8 @@ impl<'a> EditSession<'a> {
         }
         let mut edit = Self {
             context,
+            name: name.clone(),
+            path: path.clone(),
             draft,
             base: read(path)?,
             fresh: None,
@@ -174,7 +184,7 @@ impl<'a> EditSession<'a> {
 
     /// Applies the edited list.
     fn apply(&mut self, args: &EditArgs) -> Result<EditOutcome> {
-        let path = &self.context.global.ranges_file;
+        let path = &self.path.clone();
         let text = self
             .draft
             .text()
@@ -219,7 +229,7 @@ impl<'a> EditSession<'a> {
     /// Takes the lock while the ranges file is as the operator last saw it. A newer version is
     /// shown first, and the operator decides; inner error: the edit is not applied now.
     fn lock_unchanged(&mut self, path: &Path) -> Result<Result<ListEditor<'a>, EditOutcome>> {
-        let mut list_editor = ListEditor::new(self.context)?;
+        let mut list_editor = ListEditor::new(self.context, &self.name)?;
         // This process holds the lock: only an editor can write now, and the change detects that.
         let mut now = read(path)?;
         while now != self.base {
@@ -243,7 +253,7 @@ impl<'a> EditSession<'a> {
             if answer == Some('e') {
                 return Ok(Err(EditOutcome::Again));
             }
-            list_editor = ListEditor::new(self.context)?;
+            list_editor = ListEditor::new(self.context, &self.name)?;
             now = read(path)?;
         }
         Ok(Ok(list_editor))
@@ -255,11 +265,22 @@ impl<'a> EditSession<'a> {
         if change.confirm_within.is_none()
             && !args.no_trial
             && let Some(maps) = self.context.maps()?
-            && maps.record(maps.active_slot()?)?.list != file.list().digest()
+            && !self.is_in_force(&maps, file)?
         {
             change.confirm_within = Some(TRIAL);
         }
         Ok(change)
+    }
+
+    /// Whether the lists in force are those of the files with `file` as the edited one.
+    fn is_in_force(&self, maps: &Maps, file: &RangesFile) -> Result<bool> {
+        let lists = self
+            .context
+            .read_lists()?
+            .lists
+            .with(&self.name, file.clone());
+        let list = maps.record(maps.active_slot()?)?.list;
+        Ok(list == lists.union().digest())
     }
 
     /// Reports changes that another process made to the file, which now holds `now`.

@@ -10,7 +10,7 @@ use crate::{
     clock::to_second,
     context::Context,
     policy::{Difference, author::Author},
-    ranges::List,
+    ranges::{List, ListName},
     store::{History, read_ranges, written},
     ui::output::table,
     view::policy::report_trial,
@@ -63,8 +63,8 @@ impl fmt::Display for HistoryReport {
     }
 }
 
-pub(super) fn run(context: &Context) -> Result<u8> {
-    let path = &context.global.ranges_file;
+pub(super) fn run(context: &Context, name: &ListName) -> Result<u8> {
+    let path = &context.list_files().path(name);
     let history = History::of(path);
     let current = history.current();
     let at = current

@@ -10,11 +10,12 @@ use serde::Serialize;
 
 use crate::{
     clock::{Clocks, to_second},
+    config::join,
     context::Context,
     kernel::bpf::{Maps, PolicyState},
     policy::entry,
-    ranges::{Entry, List},
-    store::{Pending, read_ranges},
+    ranges::{Entry, List, ListName, Lists},
+    store::ReadLists,
     ui::{
         error::UserError,
         output::{eprint, table},
@@ -35,6 +36,8 @@ struct ListReport {
 struct ListRow {
     range: IpNet,
     origins: Vec<&'static str>,
+    /// The lists that have it.
+    lists: Vec<ListName>,
     comment: Option<String>,
     /// When the entry expires; none if it does not.
     expires: Option<Timestamp>,
@@ -60,10 +63,15 @@ impl fmt::Display for ListReport {
             writeln!(f, "enforcement is off: everyone passes")?;
         }
         let now = Timestamp::now();
+        let mut names = self.ranges.iter().flat_map(|row| &row.lists);
+        let is_default_alone = names.all(ListName::is_default);
         let rows = self.ranges.iter().map(|row| {
             vec![
                 row.range.to_string(),
-                row.origins.join(", "),
+                match is_default_alone {
+                    true => row.origins.join(", "),
+                    false => origins(row),
+                },
                 expiry(row, now),
                 row.packets
                     .map_or_else(String::new, |packets| packets.to_string()),
@@ -87,6 +95,16 @@ impl fmt::Display for ListReport {
     }
 }
 
+/// The origins of a range, with the names of its lists.
+fn origins(row: &ListRow) -> String {
+    let list = Origin::List.label();
+    let with_names = row.origins.iter().map(|origin| match *origin == list {
+        true => format!("{origin} {}", join(&row.lists)),
+        false => (*origin).to_owned(),
+    });
+    join(with_names)
+}
+
 fn expiry(row: &ListRow, now: Timestamp) -> String {
     match (row.expires, row.in_force_until) {
         (None, _) => String::new(),
@@ -100,10 +118,15 @@ fn expiry(row: &ListRow, now: Timestamp) -> String {
 
 /// Shows the ranges in the kernel, or those in the file if no filter is attached. With `unused_for`
 /// it shows only the user's entries that were unused for that long.
-pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Result<u8> {
+/// Entries of other lists than `of` are left out.
+pub(super) fn run(
+    context: &Context,
+    of: Option<&ListName>,
+    unused_for: Option<SignedDuration>,
+) -> Result<u8> {
     let maps = context.maps()?;
-    let list = match (&maps, known_list(context, maps.as_ref())) {
-        (_, Ok(list)) => list,
+    let lists = match (&maps, known_lists(context, maps.as_ref())) {
+        (_, Ok(lists)) => lists,
         // The kernel has the ranges; only the comments are missing.
         (Some(_), Err(error)) => {
             eprint(format_args!("warning: {error:#}"));
@@ -111,6 +134,7 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
         }
         (None, Err(error)) => return Err(error),
     };
+    let list = lists.as_ref().map(Lists::union);
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let mut ranges = match &maps {
         Some(maps) => in_force(maps, entries)?,
@@ -119,6 +143,15 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
             in_file(list.as_ref() != Some(&List::Off), entries)
         }
     };
+    if let Some(lists) = &lists {
+        let names = lists.names();
+        for row in &mut ranges.ranges {
+            row.lists = names.get(&row.range).cloned().unwrap_or_default();
+        }
+    }
+    if let Some(name) = of {
+        ranges.ranges.retain(|row| row.lists.contains(name));
+    }
     if let Some(time) = unused_for {
         if maps.is_none() {
             return Err(UserError::failed(
@@ -133,25 +166,29 @@ pub(super) fn run(context: &Context, unused_for: Option<SignedDuration>) -> Resu
     Ok(0)
 }
 
-/// The file's form of the list in force: the pending list during a trial.
-pub(super) fn known_list(context: &Context, maps: Option<&Maps>) -> Result<Option<List>> {
+/// The files' form of the lists in force: with the pending list during a trial.
+pub(super) fn known_lists(context: &Context, maps: Option<&Maps>) -> Result<Option<Lists>> {
     if context.is_list_unknown() {
         return Err(UserError::input(
             "read ranges file: the config file may name it, and cannot be read",
             "`apifence config` says what is wrong; or name it with `--ranges-file`",
         ));
     }
-    let path = &context.global.ranges_file;
     let on_trial = match maps.map(Maps::standing).transpose()? {
-        Some(PolicyState::Provisional { .. }) => Pending::find(path),
+        Some(PolicyState::Provisional { .. }) => context.list_files().pending(),
         // An unconfirmed list, or one that never came into force: the next change removes it.
         _ => None,
     };
-    let file = match on_trial {
-        Some(pending) => Some(pending.read()?),
-        None => read_ranges(path)?,
+    let ReadLists { lists, faults } = context.read_lists()?;
+    let of_trial = on_trial.as_ref().map(|(name, _)| name);
+    if let Some((_, error)) = faults.into_iter().find(|(name, _)| Some(name) != of_trial) {
+        return Err(error);
+    }
+    let lists = match on_trial {
+        Some((name, pending)) => lists.with(&name, pending.read()?),
+        None => lists,
     };
-    Ok(file.map(|file| file.list()))
+    Ok((!lists.is_empty()).then_some(lists))
 }
 
 fn in_force(maps: &Maps, entries: &[Entry]) -> Result<ListReport> {
@@ -167,6 +204,7 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<ListReport> {
         rows.push(ListRow {
             range: prefix.range,
             origins: origin_labels(prefix.origins),
+            lists: Vec::new(),
             comment: entry.and_then(|entry| entry.comment.clone()),
             expires: match entry {
                 Some(entry) => entry.expires,
@@ -189,6 +227,7 @@ fn in_file(enforced: bool, entries: &[Entry]) -> ListReport {
     let rows = entries.iter().map(|entry| ListRow {
         range: entry.range,
         origins: vec![Origin::List.label()],
+        lists: Vec::new(),
         comment: entry.comment.clone(),
         expires: entry.expires,
         in_force_until: entry.expires,

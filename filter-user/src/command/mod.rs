@@ -12,10 +12,12 @@ mod editor;
 
 mod events;
 mod explain;
+mod feed;
 
 mod history;
 
 mod list;
+mod lists;
 
 mod manual;
 mod mode;
@@ -82,14 +84,18 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
 }
 
 async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
-    if !matches!(
+    let needs_pins = !matches!(
         command,
         Command::Config { .. }
             | Command::Completions { .. }
             | Command::Explain { .. }
             | Command::Man { .. }
-            | Command::Ranges(RangesCommand::History)
-    ) {
+            | Command::Ranges {
+                command: RangesCommand::History | RangesCommand::Lists,
+                ..
+            }
+    );
+    if needs_pins && !feed::is_feed(&command) {
         context.pins.check()?;
         // These work with pins of another layout.
         let takes_any = matches!(
@@ -129,7 +135,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             group_v4: v4,
             group_v6: v6,
         } => suggest::run(context, Grouping { v4, v6 }),
-        Command::Ranges(command) => ranges::run(context, command),
+        Command::Ranges { list, command } => ranges::run(context, list.as_ref(), command),
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),
         Command::Completions { shell } => manual::completions(shell),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     change::{
-        build::{is_saved, known_list, policy},
+        build::{is_saved, known_lists, policy},
         impact::{Impact, assess},
         proposal::{ListChange, Proposal, exit_status},
         recovery::recover,
@@ -21,7 +21,7 @@ use crate::{
     config::{Config, PolicyMode, SettingRow, Settings},
     context::{Context, load::load_of_process},
     kernel::{bpf::Maps, links::strays::strays_at_rest},
-    ranges::{List, RangesFile},
+    ranges::{List, Lists, RangesFile},
     store::{WatchLock, Watcher, WriterLock},
     ui::{error::UserError, output::eprint, progress::Progress},
 };
@@ -66,8 +66,8 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         context.global.output.result(&changed(nothing, None))?;
         return Ok(0);
     }
-    let (file, is_known) = list_in_force(context, record.list)?;
-    let list = file.list();
+    let (lists, is_known) = lists_in_force(context, record.list)?;
+    let list = lists.union();
     let guarded = context.pins.interfaces()?.into_iter().collect();
     let mut policy = policy(&list, &settings, &guarded)?;
     policy.basis = basis;
@@ -79,7 +79,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
         return Ok(0);
     }
     let change = Transaction {
-        saves: (is_known && is_saved(basis)).then_some(&file),
+        saves: (is_known && is_saved(basis)).then_some(&lists),
         within: change.confirm_within,
         trial: Trial::Settings,
         ..Transaction::begin(context, &maps, &policy)?
@@ -167,17 +167,17 @@ fn row(config: &Config) -> SettingRow {
         .expect("every setting has a row")
 }
 
-/// The list in force, which may differ from the ranges file; and whether a file holds it.
-fn list_in_force(context: &Context, digest: [u8; 32]) -> Result<(RangesFile, bool)> {
-    if let Some(file) = known_list(context, digest) {
-        return Ok((file, true));
+/// The lists in force, which may differ from the files; and whether files hold them.
+fn lists_in_force(context: &Context, digest: [u8; 32]) -> Result<(Lists, bool)> {
+    if let Some(lists) = known_lists(context, digest) {
+        return Ok((lists, true));
     }
     // Lists that are in no file: `disabled` after an unconfirmed first attach, and the empty list
     // while there is no usable one.
     let unwritten = [List::Off, List::Ranges(Vec::new())];
     let mut unwritten = unwritten.iter().filter(|list| list.digest() == digest);
     match unwritten.next() {
-        Some(list) => Ok((RangesFile::new(list), false)),
+        Some(list) => Ok((Lists::of(RangesFile::new(list)), false)),
         None => Err(UserError::failed(
             "change mode: the list in force is in no file, neither the ranges file nor the history, and the mode is changed with its list",
             "`apifence ranges reload` puts the ranges file in force (`--dry-run` shows the difference); then try again; nothing changed",

@@ -1,13 +1,14 @@
 //! `apifence ranges`: changes of the list. The steps common to all changes are in `change`.
 
-use std::{collections::BTreeMap, panic::resume_unwind, path::Path, thread};
+use std::{collections::BTreeMap, panic::resume_unwind, path::PathBuf, thread};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use nix::unistd::geteuid;
 use serde::Serialize;
 
-use super::{edit, history, list};
+use super::{edit, feed, history, list, lists};
 use crate::{
     change::{
         build::{refused, replace_me, typed_list},
@@ -17,7 +18,10 @@ use crate::{
     },
     cli::{ChangeArgs, RangesCommand},
     context::Context,
-    ranges::{Edit, Entry, List, RangesFile, can_be_comment, join, parse_expiry, parse_ranges},
+    ranges::{
+        Edit, Entry, List, ListName, RangesFile, Size, can_be_comment, join, parse_expiry,
+        parse_ranges,
+    },
     store::{History, HistoryEntry, Input},
     ui::{
         error::UserError,
@@ -26,17 +30,34 @@ use crate::{
     },
 };
 
-pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
+pub(super) fn run(
+    context: &Context,
+    list: Option<&ListName>,
+    command: RangesCommand,
+) -> Result<u8> {
+    let name = &list.cloned().unwrap_or_default();
     match command {
-        RangesCommand::List { unused_for } => list::run(context, unused_for),
-        RangesCommand::History => history::run(context),
+        RangesCommand::List { unused_for } => list::run(context, list, unused_for),
+        RangesCommand::Lists => lists::run(context),
+        RangesCommand::Delete { dry_run, force } => delete(context, name, dry_run, force),
+        RangesCommand::History => history::run(context, name),
         RangesCommand::Set {
             ranges,
             from_file,
+            join,
+            max_change,
             change,
-        } => set(context, &ranges, from_file.as_deref(), &change),
+        } => {
+            let source = Source {
+                typed: ranges,
+                file: from_file,
+                join,
+                max_change,
+            };
+            set(context, name, &source, &change)
+        }
         RangesCommand::Clear { change } => {
-            let editor = ListEditor::new(context)?;
+            let editor = ListEditor::new(context, name)?;
             editor.change(&RangesFile::new(&List::Off), &change)
         }
         RangesCommand::Add {
@@ -46,6 +67,7 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
             change,
         } => add(
             context,
+            name,
             &ranges,
             comment.as_deref(),
             expires.as_deref(),
@@ -53,56 +75,135 @@ pub(super) fn run(context: &Context, command: RangesCommand) -> Result<u8> {
         ),
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
-            let mut editor = ListEditor::new(context)?;
-            let file = remove(context, editor.file()?, &ranges)?;
+            let mut editor = ListEditor::new(context, name)?;
+            let file = remove(context, name, editor.file()?, &ranges)?;
             editor.change(&file, &change)
         }
-        RangesCommand::Edit(args) => edit::run(context, &args),
+        RangesCommand::Edit(args) => edit::run(context, name, &args),
         RangesCommand::Prune { change } => {
-            let mut editor = ListEditor::new(context)?;
-            let mut file = editor.file()?.ok_or_else(|| no_file(context, "prune"))?;
+            let mut editor = ListEditor::new(context, name)?;
+            let mut file = editor
+                .file()?
+                .ok_or_else(|| no_file(context, name, "prune"))?;
             file.prune(Timestamp::now());
             editor.change(&file, &change)
         }
         RangesCommand::Reload { change } => {
-            let mut editor = ListEditor::new(context)?;
-            let file = editor.file()?.ok_or_else(|| no_file(context, "reload"))?;
+            let mut editor = ListEditor::new(context, name)?;
+            let file = editor
+                .file()?
+                .ok_or_else(|| no_file(context, name, "reload"))?;
             editor.change(&file, &change)
         }
-        RangesCommand::Rollback { number, change } => roll_back(context, number, &change),
+        RangesCommand::Rollback { number, change } => roll_back(context, name, number, &change),
     }
 }
 
-fn set(
-    context: &Context,
-    ranges: &[String],
-    from_file: Option<&Path>,
-    change: &ChangeArgs,
-) -> Result<u8> {
+/// Takes a list away.
+fn delete(context: &Context, name: &ListName, dry_run: bool, force: bool) -> Result<u8> {
+    if name.is_default() {
+        return Err(UserError::input(
+            "delete list: the list `default` stays, and without `--list` it is meant",
+            "`--list NAME` names another one; `apifence ranges clear` switches enforcement off; nothing changed",
+        ));
+    }
+    let mut editor = ListEditor::new(context, name)?;
+    if !editor.is_known()? {
+        return Err(no_file(context, name, "delete"));
+    }
+    editor.delete(&ChangeArgs {
+        dry_run,
+        force,
+        confirm_within: None,
+    })
+}
+
+/// The list that `ranges set` makes.
+struct Source {
+    typed: Vec<String>,
+    /// The file to read it from, in place of what was typed.
+    file: Option<PathBuf>,
+    join: bool,
+    /// By how many percent its size may differ from the one before.
+    max_change: Option<u32>,
+}
+
+fn set(context: &Context, name: &ListName, source: &Source, change: &ChangeArgs) -> Result<u8> {
     let progress = Progress::start();
-    let (file, editor) = match from_file {
-        Some(path) => {
+    if !name.is_default() && !geteuid().is_root() {
+        let file = source.read(change)?;
+        let (_lock, before) = feed::open(context, name)?;
+        source.check(&file, before.as_ref(), change)?;
+        return feed::write(context, name, (before.as_ref(), &file), change);
+    }
+    let (file, mut editor) = match &source.file {
+        Some(_) => thread::scope(|scope| {
             // Read before the lock: a slow writer to the pipe must block no other change.
-            let input = Input::read(path)?;
-            let parsing = thread::Builder::new()
-                .spawn(|| input.parse())
-                .context("start thread")?;
-            let editor = ListEditor::new(context);
+            let input = source.input()?;
+            let parsing = scope.spawn(|| source.parse(input));
+            let editor = ListEditor::new(context, name);
             let file = parsing
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic))?;
-            (file, editor?)
-        }
-        None => {
-            let list = typed_list(&join(ranges), change.force)?;
-            (RangesFile::new(&list), ListEditor::new(context)?)
-        }
+            anyhow::Ok((file, editor?))
+        })?,
+        None => (source.read(change)?, ListEditor::new(context, name)?),
     };
+    source.check(&file, editor.last_good()?.as_ref(), change)?;
     editor.with_progress(progress).change(&file, change)
+}
+
+impl Source {
+    /// The bytes of the file.
+    fn input(&self) -> Result<Input> {
+        Input::read(
+            self.file
+                .as_deref()
+                .context("read list: no file is named")?,
+        )
+    }
+
+    fn parse(&self, input: Input) -> Result<RangesFile> {
+        let file = input.parse()?;
+        Ok(if self.join { file.joined() } else { file })
+    }
+
+    /// The list.
+    fn read(&self, change: &ChangeArgs) -> Result<RangesFile> {
+        if self.file.is_some() {
+            return self.parse(self.input()?);
+        }
+        let file = RangesFile::new(&typed_list(&join(&self.typed), change.force)?);
+        Ok(if self.join { file.joined() } else { file })
+    }
+
+    /// Refuses a list whose size differs too much from that of `before`; remarks on a large one.
+    fn check(
+        &self,
+        file: &RangesFile,
+        before: Option<&RangesFile>,
+        change: &ChangeArgs,
+    ) -> Result<()> {
+        let size = |file: &RangesFile| Size::of(file.list().entries());
+        if let Some(most) = self.max_change.filter(|_| !change.force)
+            && let Some(before) = before
+            && let Some(cause) = size(file).changed_too_much(size(before), most)
+        {
+            return Err(UserError::input(
+                format!("set ranges: the list changed too much: {cause}"),
+                "look at where it comes from; `--force` if it is meant; nothing changed",
+            ));
+        }
+        if self.file.is_some() {
+            size(file).remark().iter().for_each(eprint);
+        }
+        Ok(())
+    }
 }
 
 fn add(
     context: &Context,
+    name: &ListName,
     ranges: &[String],
     comment: Option<&str>,
     expires: Option<&str>,
@@ -118,7 +219,7 @@ fn add(
         )),
         None => None,
     };
-    let mut editor = ListEditor::new(context)?;
+    let mut editor = ListEditor::new(context, name)?;
     let mut file = editor
         .file()?
         .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
@@ -135,8 +236,13 @@ fn add(
 }
 
 /// Takes back the provisional change, or without one returns to a list of the history.
-fn roll_back(context: &Context, number: Option<usize>, change: &ChangeArgs) -> Result<u8> {
-    let mut editor = ListEditor::new(context)?;
+fn roll_back(
+    context: &Context,
+    name: &ListName,
+    number: Option<usize>,
+    change: &ChangeArgs,
+) -> Result<u8> {
+    let mut editor = ListEditor::new(context, name)?;
     let output = context.global.output;
     if number.is_none() {
         if change.dry_run && editor.has_pending() {
@@ -162,7 +268,7 @@ fn roll_back(context: &Context, number: Option<usize>, change: &ChangeArgs) -> R
             return Ok(0);
         }
     }
-    let (file, words) = former_list(context, number)?;
+    let (file, words) = former_list(context, name, number)?;
     editor.with_words(words).change(&file, change)
 }
 
@@ -186,8 +292,12 @@ fn describe_former(number: usize, kept: &HistoryEntry) -> String {
 
 /// The list with this `number` in the history, and its description. Without a number it is the
 /// newest valid list: the history also keeps broken files.
-fn former_list(context: &Context, number: Option<usize>) -> Result<(RangesFile, Vec<String>)> {
-    let lists = History::of(&context.global.ranges_file).before()?;
+fn former_list(
+    context: &Context,
+    name: &ListName,
+    number: Option<usize>,
+) -> Result<(RangesFile, Vec<String>)> {
+    let lists = History::of(&context.list_files().path(name)).before()?;
     let Some(number) = number else {
         let mut words = Vec::new();
         for (number, kept) in (1..).zip(&lists) {
@@ -259,18 +369,33 @@ fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
 }
 
 /// The failure of a verb that needs a ranges file.
-fn no_file(context: &Context, verb: &str) -> anyhow::Error {
+fn no_file(context: &Context, name: &ListName, verb: &str) -> anyhow::Error {
+    let path = context.list_files().path(name);
+    if !name.is_default() {
+        return UserError::input(
+            format!(
+                "{verb} list `{name}`: there is no file `{}`",
+                path.display()
+            ),
+            "`apifence ranges lists` shows all lists; `apifence ranges set --list NAME CIDR,...` makes one",
+        );
+    }
     UserError::input(
         format!(
             "{verb} ranges: there is no ranges file `{}`",
-            context.global.ranges_file.display()
+            path.display()
         ),
         "`apifence ranges set CIDR,...` writes one",
     )
 }
 
-fn remove(context: &Context, file: Option<RangesFile>, ranges: &[IpNet]) -> Result<RangesFile> {
-    let mut file = file.ok_or_else(|| no_file(context, "remove"))?;
+fn remove(
+    context: &Context,
+    name: &ListName,
+    file: Option<RangesFile>,
+    ranges: &[IpNet],
+) -> Result<RangesFile> {
+    let mut file = file.ok_or_else(|| no_file(context, name, "remove"))?;
     for range in ranges {
         if !file.remove(*range) {
             let covers: Vec<String> = file
@@ -291,7 +416,9 @@ fn remove(context: &Context, file: Option<RangesFile>, ranges: &[IpNet]) -> Resu
             ));
         }
     }
-    if file.list().entries().is_empty() {
+    if !name.is_default() {
+        file.mark_empty();
+    } else if file.list().entries().is_empty() {
         return Err(UserError::input(
             "remove ranges: no range would be left",
             "`apifence ranges set 0.0.0.0/32` lets nobody in but the implicit sources, `apifence ranges clear` switches enforcement off; nothing changed",

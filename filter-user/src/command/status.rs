@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{acknowledge, list::known_list};
+use super::{acknowledge, list::known_lists};
 use crate::{
     cli::StatusArgs,
     clock::Clocks,
@@ -257,8 +257,8 @@ impl Status {
         record: &PolicyRecord,
         sources: &Prefixes,
     ) {
-        match known_list(context, Some(maps)) {
-            Ok(Some(list)) => self.drift.extend(drift(&list, record, sources)),
+        match known_lists(context, Some(maps)) {
+            Ok(Some(lists)) => self.drift.extend(drift(&lists.union(), record, sources)),
             Ok(None) => self
                 .drift
                 .push("the ranges file is missing; the list in force stays in force".to_owned()),

@@ -3,7 +3,13 @@
 //!
 //! A new setting is a line in `settings!` and an argument in `cli.rs` whose id is the key.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, ops::Deref, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    ops::Deref,
+    path::PathBuf,
+};
 
 use clap::{ArgMatches, parser::ValueSource};
 use ipnet::IpNet;
@@ -11,12 +17,19 @@ use serde::Serialize;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR,
-    MetricsListen, OnCut, PolicyMode, Settings, Window, XdpMode,
+    Bounds, DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE,
+    DEFAULT_STATE_DIR, MetricsListen, OnCut, PolicyMode, Settings, Window, XdpMode,
     environment::{self, Environment},
     value::{Value, ValueErrors},
 };
-use crate::{codes::Acknowledgement, ranges::InputError, ui::output::Output};
+use crate::{
+    codes::Acknowledgement,
+    ranges::{InputError, ListName},
+    ui::output::Output,
+};
+
+/// The settings that the config file alone can set.
+pub(super) const FILE_ONLY: [&str; 1] = ["lists"];
 
 /// Declares [`Config`] from the settings: the field's name is the key, and the default follows `=`.
 macro_rules! settings {
@@ -89,6 +102,8 @@ settings! {
     on_cut_within: Window = Window::default();
     /// Acknowledged warnings.
     acknowledged_warnings: Vec<Acknowledgement> = Vec::new();
+    /// The bounds of lists.
+    lists: BTreeMap<ListName, Bounds> = BTreeMap::new();
 }
 
 impl Config {
@@ -135,7 +150,8 @@ impl Config {
     ) -> TypedErrors {
         let mut errors = TypedErrors::default();
         let mut known = Vec::new();
-        for setting in self.iter_mut() {
+        let typed = |setting: &&mut dyn AnySetting| !FILE_ONLY.contains(&setting.row().key);
+        for setting in self.iter_mut().into_iter().filter(typed) {
             let key = setting.row().key;
             let argument = argument(command, key);
             known.push((argument, key));

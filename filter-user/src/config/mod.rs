@@ -1,6 +1,7 @@
 //! The settings as the program uses them: checked values, no I/O. This file has those of a policy;
 //! `layers` has all of them, with their origins.
 
+mod bounds;
 mod change;
 mod environment;
 mod file;
@@ -11,6 +12,7 @@ mod tests;
 mod value;
 
 pub use self::{
+    bounds::Bounds,
     change::SettingChange,
     environment::Environment,
     layers::{Config, SettingRow},
@@ -39,8 +41,8 @@ pub const DEFAULT_RANGES_FILE: &str = "/etc/apifence/ranges";
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/apifence";
 /// The default directory of the state.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/apifence";
-/// The default maximum number of ranges in the user's list.
-pub const DEFAULT_MAX_RANGES: u32 = 3_500;
+/// The default maximum number of ranges in all lists.
+pub const DEFAULT_MAX_RANGES: u32 = 10_000;
 /// The highest limit that can be set.
 pub const MAX_MAX_RANGES: u32 = 1_000_000;
 

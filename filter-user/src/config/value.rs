@@ -56,7 +56,7 @@ pub(super) fn refusal(cause: String, hint: impl Into<String>) -> InputError {
 
 /// The expected value in the file.
 #[derive(Clone, Copy)]
-enum Expected {
+pub(super) enum Expected {
     /// The value of a setting.
     Whole(&'static str),
     /// An element of a list, which is the value of a setting.
@@ -64,7 +64,11 @@ enum Expected {
 }
 
 /// The refusal of a value of the wrong type.
-fn wrong_type<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Expected) -> ValueErrors {
+pub(super) fn wrong_type<T: Value>(
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    wanted: Expected,
+) -> ValueErrors {
     let is = match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number",
@@ -83,7 +87,7 @@ fn wrong_type<T: Value>(key: &str, value: &Spanned<DeValue<'_>>, wanted: Expecte
 }
 
 /// A string in the file.
-fn string<'a, T: Value>(
+pub(super) fn string<'a, T: Value>(
     key: &str,
     value: &'a Spanned<DeValue<'_>>,
     wanted: Expected,
@@ -95,7 +99,7 @@ fn string<'a, T: Value>(
 }
 
 /// A whole number in the file; `None` beyond 64 bits.
-fn number<T: Value>(
+pub(super) fn number<T: Value>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
     wanted: Expected,
@@ -226,7 +230,7 @@ impl Value for bool {
 
 /// The limit of the list.
 impl Value for u32 {
-    const EXAMPLE: &'static str = "3500";
+    const EXAMPLE: &'static str = "10000";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let number = number::<Self>(key, value, Expected::Whole("a number"))?;

@@ -126,13 +126,19 @@ const fn required_settings(command: &Command) -> Option<&'static [&'static str]>
         | Command::Events { .. }
         | Command::Suggest { .. }
         | Command::Detach { .. }
-        | Command::Ranges(RangesCommand::List { .. }) => Some(&["bpffs"]),
-        Command::Ranges(RangesCommand::History) => Some(&["ranges_file"]),
+        | Command::Ranges {
+            command: RangesCommand::List { .. },
+            ..
+        } => Some(&["bpffs"]),
+        Command::Ranges {
+            command: RangesCommand::History | RangesCommand::Lists,
+            ..
+        } => Some(&["ranges_file"]),
         Command::Completions { .. } | Command::Explain { .. } | Command::Man { .. } => Some(&[]),
         Command::Confirm
         | Command::Enforce { .. }
         | Command::Monitor { .. }
-        | Command::Ranges(_) => Some(&["bpffs", "ranges_file"]),
+        | Command::Ranges { .. } => Some(&["bpffs", "ranges_file"]),
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
     context::{Context, load},
     kernel::net::decapsulation,
     metrics::{Health, Heartbeats, Loop},
-    store::{AcknowledgedStore, WatchedFile},
+    store::{AcknowledgedStore, WatchedFile, WatchedLists},
     ui::{
         error::{InputErrors, UserError},
         output::eprint,
@@ -99,7 +99,7 @@ pub(crate) fn follow(
         health,
         heartbeats,
         config_file: WatchedFile::since((*context.file.path).into(), context.file.seen),
-        ranges_file: WatchedFile::new(context.global.ranges_file.clone()),
+        lists: WatchedLists::new(context.list_files()),
         has_config: context.file.errors.is_empty(),
         known: compiled.map_or_else(
             KnownPolicy::default,
@@ -179,7 +179,7 @@ impl Follower {
                 }
                 tick += 1;
                 // A file that is being written is checked again soon, until it is stable.
-                let is_changing = self.config_file.is_changing() || self.ranges_file.is_changing();
+                let is_changing = self.config_file.is_changing() || self.lists.is_changing();
                 next = Instant::now() + if is_changing { CHANGING_PERIOD } else { PERIOD };
             }
         }
@@ -189,7 +189,7 @@ impl Follower {
     fn reload(&mut self) {
         self.reload_requested = true;
         self.config_file.mark_read();
-        self.ranges_file.mark_read();
+        self.lists.mark_read();
         self.follow_config();
         self.force_check();
         let before = self.known.generation;
@@ -216,8 +216,8 @@ impl Follower {
             self.follow_config();
             self.force_check();
         }
-        if self.ranges_file.changed() {
-            self.ranges_file.mark_read();
+        if self.lists.changed() {
+            self.lists.mark_read();
             self.force_check();
         }
         if self.interfaces_pending && (self.files_changed || thorough) {

@@ -1,7 +1,7 @@
 //! The policy after a start, which is usually a boot. Whatever is broken, the port is not opened,
 //! and the node can reach itself.
 
-use std::{collections::BTreeSet, path::Path, sync::mpsc, thread, time::Duration};
+use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, layout::Basis};
@@ -11,7 +11,7 @@ use super::alerts::sentence;
 use crate::{
     change::{
         attach::prepare_maps,
-        build::{examine, policy},
+        build::{examine, policy, record_history},
         first::{obstacle, unreadable_nat},
         impact::assess,
         transaction::Transaction,
@@ -26,10 +26,8 @@ use crate::{
         net::{interface::Interface, rtnetlink},
     },
     policy::{Policy, author::Author},
-    ranges::{List, RangesFile, remarks},
-    store::{
-        History, Input, PolicyMark, PolicyStore, SavedPolicy, TrialStore, refuse_other_writers,
-    },
+    ranges::{List, Lists, remarks},
+    store::{History, PolicyMark, PolicyStore, ReadLists, SavedPolicy, TrialStore},
     ui::{
         error::{InputErrors, UserError},
         output::eprint,
@@ -37,7 +35,7 @@ use crate::{
     },
 };
 
-/// How long the disk may take to deliver the ranges file: a file system that does not answer must
+/// How long the disk may take to deliver the lists: a file system that does not answer must
 /// not keep the port open.
 const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -46,7 +44,7 @@ const DEFERRED: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is
 
 /// The policy of a start.
 pub(crate) struct Start {
-    file: RangesFile,
+    lists: Lists,
     settings: Settings,
     /// The interfaces by name; empty for those of the default routes.
     pub(crate) interfaces: Vec<String>,
@@ -74,8 +72,8 @@ pub(crate) struct Compiled {
 /// If the kernel refuses: no capability, no memory.
 pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     let mut start = choose(StartInputs::read(context, typed), || {
-        let lists = History::of(&context.global.ranges_file).before().ok()?;
-        lists.iter().find_map(|kept| kept.read().ok())
+        let kept = History::of(&context.global.ranges_file).before().ok()?;
+        kept.iter().find_map(|kept| kept.read().ok()).map(Lists::of)
     });
     context.pins.remove_unused_maps()?;
     if let Some(maps) = Maps::in_use(&context.pins)? {
@@ -87,7 +85,7 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
         node: rtnetlink::node_addresses(&guarded)?,
         wall_minus_boot: Clocks::now()?.wall_minus_boot(),
     });
-    let mut policy = policy(&start.file.list(), &start.settings, &guarded)?;
+    let mut policy = policy(&start.lists.union(), &start.settings, &guarded)?;
     policy.basis = start.basis;
     if let Some(unreadable_nat) = unreadable_nat(context, &policy, None) {
         eprint(format_args!("note: {unreadable_nat}"));
@@ -153,7 +151,7 @@ impl Start {
     fn report(&self) {
         match &self.fallback {
             Some(fallback) => eprint(format_args!("warning: {fallback}")),
-            None if self.file.list() == List::Off => warn_if_open(Mode::Off as u8),
+            None if self.lists.union() == List::Off => warn_if_open(Mode::Off as u8),
             None if self.settings.mode == PolicyMode::Monitor => warn_if_open(Mode::Monitor as u8),
             None => {}
         }
@@ -162,7 +160,7 @@ impl Start {
     fn put_in_force(&self, context: &Context, policy: &Policy) -> Result<()> {
         let mut maps = prepare_maps(context)?;
         let change = Transaction {
-            saves: (self.basis == Basis::Files).then_some(&self.file),
+            saves: (self.basis == Basis::Files).then_some(&self.lists),
             names_interfaces: true,
             ..Transaction::begin(context, &maps, policy)?
         };
@@ -170,7 +168,7 @@ impl Start {
         // No program reads these maps yet. They get their name once they hold a policy.
         maps.publish(&context.pins.maps())?;
         if self.basis == Basis::Files {
-            History::of(&context.global.ranges_file).record(&Author::of_this_process());
+            record_history(context, &self.lists, &Author::of_this_process());
         }
         Ok(())
     }
@@ -178,7 +176,7 @@ impl Start {
     /// Uses the policy last in force, and its interfaces where the config does not name any.
     fn use_saved(&mut self, saved: SavedPolicy, interfaces_unreadable: bool, xdp_unreadable: bool) {
         self.basis = Basis::LastInForce;
-        self.file = saved.file;
+        self.lists = saved.lists;
         if interfaces_unreadable || self.interfaces.is_empty() {
             self.interfaces = saved.interfaces;
         }
@@ -213,8 +211,8 @@ fn warn_if_open(mode: u8) {
 
 /// What a start finds on this node.
 struct StartInputs {
-    /// The list of the ranges file.
-    list: Result<RangesFile>,
+    /// The lists of the files.
+    list: Result<Lists>,
     /// The error in the config file or the environment.
     broken: Option<String>,
     /// The settings of the config, and the saved ones that the config leaves alone.
@@ -254,15 +252,15 @@ impl StartInputs {
                 context.settings(other_settings(&others).as_ref())
             }
         };
-        let list = typed.and_then(|()| list(context, settings.max_ranges));
+        let list = typed.and_then(|()| read_lists(context, settings.max_ranges));
         // A policy that was put in force for good since the trial is not on trial.
         let is_unconfirmed = match (&list, &saved) {
-            (Ok(file), Some(saved)) if !is_broken => {
-                let mark = |file: &RangesFile, settings: &Settings| {
-                    PolicyMark::new(file.list().digest(), settings)
+            (Ok(lists), Some(saved)) if !is_broken => {
+                let mark = |lists: &Lists, settings: &Settings| {
+                    PolicyMark::new(lists.union().digest(), settings)
                 };
-                let edit = mark(file, &settings);
-                edit != mark(&saved.file, &saved.settings)
+                let edit = mark(lists, &settings);
+                edit != mark(&saved.lists, &saved.settings)
                     && TrialStore::new(&config.state_dir).is_open(&edit)
             }
             _ => false,
@@ -291,9 +289,9 @@ impl StartInputs {
 /// Chooses the first of these that exists: the files; the policy last in force; the implicit
 /// sources alone, if this node has enforced a policy before; monitor mode. `last_good` is the list
 /// that an older version kept next to the ranges file.
-fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<RangesFile>) -> Start {
+fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<Lists>) -> Start {
     let mut start = Start {
-        file: RangesFile::new(&List::Ranges(Vec::new())),
+        lists: Lists::default(),
         settings: found.settings,
         interfaces: found.interfaces,
         xdp_mode: found.xdp_mode,
@@ -305,16 +303,16 @@ fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<RangesFile>) ->
         (Ok(_), None) if found.is_unconfirmed => {
             "an edit of the files was on trial, and was not confirmed; `systemctl reload apifence` puts them on trial again".to_owned()
         }
-        (Ok(file), None) => {
-            start.file = file;
+        (Ok(lists), None) => {
+            start.lists = lists;
             if let Some(lost) = found.lost {
                 start.basis = Basis::DefaultSettings;
                 start.fallback = Some(basis_message(start.basis, &lost));
             }
             return start;
         }
-        (Ok(file), Some(broken)) if found.saved.is_none() && found.certain.is_some() => {
-            start.file = file;
+        (Ok(lists), Some(broken)) if found.saved.is_none() && found.certain.is_some() => {
+            start.lists = lists;
             start.settings = found.certain.unwrap_or(start.settings);
             start.fallback = Some(format!(
                 "the list is in force, under the settings that could be read: {broken}"
@@ -330,12 +328,12 @@ fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<RangesFile>) ->
             found.interfaces_unreadable,
             found.xdp_mode_unreadable,
         );
-    } else if let Some(file) = last_good() {
+    } else if let Some(lists) = last_good() {
         start.basis = match found.lost {
             None => Basis::LastInForce,
             Some(_) => Basis::DefaultSettings,
         };
-        start.file = file;
+        start.lists = lists;
     } else {
         (start.settings.mode, start.basis) = match found.has_enforced {
             true => (PolicyMode::Enforce, Basis::ImplicitSources),
@@ -370,7 +368,8 @@ fn basis_message(basis: Basis, why: &str) -> String {
 }
 
 /// The settings that decide which sources are authorized, and where.
-const POLICY: [&str; 7] = [
+const POLICY: [&str; 8] = [
+    "lists",
     "mode",
     "ports",
     "destinations",
@@ -385,43 +384,51 @@ fn broken(context: &Context) -> String {
     sentence(&InputErrors::new(context.file.errors.clone()).into())
 }
 
-/// The list of the ranges file, if it is usable.
-fn list(context: &Context, max_ranges: u32) -> Result<RangesFile> {
-    let path = &context.global.ranges_file;
-    refuse_other_writers(path)?;
-    let file = read_in_time(path)?.ok_or_else(|| {
-        UserError::failed(
-            format!("read ranges file `{}`: no such file", path.display()),
+/// The lists of the files, if that of the ranges file is usable, or there is another. Other lists
+/// are as they were last in force where their files are not usable.
+fn read_lists(context: &Context, max_ranges: u32) -> Result<Lists> {
+    let read = read_in_time(context)?;
+    for (name, error) in read.faults {
+        if name.is_default() {
+            return Err(error);
+        }
+        eprint(format_args!("warning: {error:#}"));
+    }
+    if read.lists.is_empty() {
+        return Err(UserError::failed(
+            format!(
+                "read ranges file `{}`: no such file",
+                context.global.ranges_file.display()
+            ),
             "`apifence ranges set CIDR,...` writes it",
-        )
-    })?;
-    let list = file.list();
+        ));
+    }
+    let list = read.lists.union();
     examine(&list, max_ranges)?;
     remarks(list.entries(), |_| true).iter().for_each(eprint);
-    Ok(file)
+    Ok(read.lists)
 }
 
-/// Reads the ranges file, if the disk delivers it in time.
-fn read_in_time(path: &Path) -> Result<Option<RangesFile>> {
+/// Reads the lists, if the disk delivers them in time.
+fn read_in_time(context: &Context) -> Result<ReadLists> {
     let (sender, receiver) = mpsc::channel();
-    let read = path.to_owned();
+    let reader = context.clone();
     thread::Builder::new()
         .spawn(move || {
             // After the timeout there is no receiver.
-            let _ = sender.send(Input::follow(&read));
+            let _ = sender.send(reader.read_lists());
         })
         .context("start thread")?;
-    let input = receiver.recv_timeout(DISK_TIMEOUT).map_err(|_| {
+    receiver.recv_timeout(DISK_TIMEOUT).map_err(|_| {
         UserError::failed(
             format!(
                 "read ranges file `{}`: its disk has not answered for {} s",
-                path.display(),
+                context.global.ranges_file.display(),
                 DISK_TIMEOUT.as_secs()
             ),
             "it is read again as soon as it can be",
         )
-    })?;
-    input?.map(Input::parse).transpose()
+    })?
 }
 
 #[cfg(test)]

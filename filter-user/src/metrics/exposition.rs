@@ -72,6 +72,7 @@ pub(super) fn render(
         ranges(&page, range_counts, Clocks::now()?.boot)?;
     }
     interfaces(&page, reading, health)?;
+    lists(&page, health)?;
     warnings(&page, health)?;
     process(&page, reading, health)?;
     TextEncoder::new()
@@ -220,6 +221,25 @@ fn warnings(page: &Page, health: &Health) -> Result<()> {
                 .with_label_values(&[number.as_str(), severity, known])
                 .set(count.copied().unwrap_or_default() as f64);
         }
+    }
+    Ok(())
+}
+
+fn lists(page: &Page, health: &Health) -> Result<()> {
+    let usable = page.gauges(
+        "apifence_list_usable",
+        "1 if the file of the list can be used; 0 if its last good entries are in force.",
+        &["list"],
+    )?;
+    let ranges = page.gauges(
+        "apifence_list_ranges",
+        "Ranges of the list, expired ones included.",
+        &["list"],
+    )?;
+    for (name, list) in &health.lists {
+        let labels = [name.as_str()];
+        usable.with_label_values(&labels).set(flag(list.usable));
+        ranges.with_label_values(&labels).set(list.ranges as f64);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::codes::Code;
+use crate::{codes::Code, ranges::ListName};
 
 /// The state of `run`. The process writes it through a watch channel; monitoring reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +31,19 @@ pub struct Health {
     pub fault: String,
     /// The number of warnings, by code and by whether they are acknowledged.
     pub warnings: BTreeMap<(Code, bool), u64>,
+    /// The lists.
+    pub lists: BTreeMap<ListName, ListHealth>,
     /// The policy in force, in a line for the service manager.
     pub summary: String,
+}
+
+/// A list as it was last read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListHealth {
+    /// Whether its file can be used; if not, its last good entries count.
+    pub usable: bool,
+    /// Its ranges.
+    pub ranges: usize,
 }
 
 impl Health {

@@ -14,6 +14,6 @@ mod reading;
 
 pub use self::{
     exporter::Exporter,
-    health::{Health, Heartbeats, Loop},
+    health::{Health, Heartbeats, ListHealth, Loop},
     http::Endpoint,
 };

@@ -1,5 +1,6 @@
 //! The ranges file: one entry a line, `CIDR [expires=TIME] [# comment]`. Blank lines and comment
-//! lines are the user's and stay.
+//! lines are the user's and stay. Instead of entries, a line may say that there are none: `empty`
+//! (or `0.0.0.0/32`), and in the list `default` `disabled`.
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,9 @@ use super::{
 
 /// The word that switches enforcement off, on a line of its own.
 const OFF: &str = "disabled";
+
+/// The word for a list without entries, on a line of its own.
+const EMPTY: &str = "empty";
 
 /// The text before an entry's expiry.
 const EXPIRES: &str = "expires=";
@@ -91,6 +95,13 @@ impl Line {
 const BOM: char = '\u{feff}';
 
 impl RangesFile {
+    /// A file without entries, on purpose.
+    pub fn empty() -> Self {
+        Self {
+            lines: vec![Line::NoSource(EMPTY.to_owned())],
+        }
+    }
+
     /// A file that holds `list`.
     pub fn new(list: &List) -> Self {
         let lines = match list {
@@ -179,7 +190,13 @@ impl RangesFile {
         lines.eq(self.lines.iter().map(Line::text)) && Self::parse(text).as_ref() == Ok(self)
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    /// The number of entries, repetitions included.
+    pub fn entry_count(&self) -> usize {
+        self.entries().count()
+    }
+
+    /// The entries in the file's order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.lines.iter().filter_map(|line| match line {
             Line::Entry { entry, .. } => Some(entry),
             _ => None,
@@ -234,6 +251,14 @@ impl RangesFile {
         }
     }
 
+    /// Says that there is no entry on purpose, if there is none.
+    pub fn mark_empty(&mut self) {
+        let is_text = |line: &Line| matches!(line, Line::Text(_));
+        if self.lines.iter().all(is_text) {
+            self.lines.push(Line::NoSource(EMPTY.to_owned()));
+        }
+    }
+
     /// Removes the entries with exactly this range; false without one.
     pub fn remove(&mut self, range: IpNet) -> bool {
         let before = self.lines.len();
@@ -266,7 +291,7 @@ fn parse_line(line: &str) -> Result<Line, Fault> {
     let mut expires = None;
     for (index, word) in (1..).zip(words) {
         match word.strip_prefix(EXPIRES) {
-            Some(time) if expires.is_none() && first != OFF && first != NO_SOURCE => {
+            Some(time) if expires.is_none() && ![OFF, NO_SOURCE, EMPTY].contains(&first) => {
                 expires = Some(parse_until(time).map_err(Fault::Time)?);
             }
             _ => return Err(Fault::Word(index)),
@@ -275,7 +300,7 @@ fn parse_line(line: &str) -> Result<Line, Fault> {
     if first == OFF {
         return Ok(Line::Off(text));
     }
-    if first == NO_SOURCE {
+    if first == NO_SOURCE || first == EMPTY {
         return Ok(Line::NoSource(text));
     }
     let range = read_range(first).ok_or(Fault::Range)?;
@@ -322,8 +347,15 @@ fn misplaced_switch(switches: &[(usize, Line)], has_ranges: bool) -> Option<(usi
         );
         return Some((*number, fault));
     }
-    let (number, _) = switches.first().filter(|_| has_ranges)?;
-    Some((*number, only_implicit_with_others()))
+    let (number, line) = switches.first().filter(|_| has_ranges)?;
+    let fault = match line.text().trim_start().starts_with(EMPTY) {
+        true => InputError::new(
+            format!("the word `{EMPTY}` stands beside ranges"),
+            format!("remove `{EMPTY}` to let the ranges in, or the ranges to let none of them in"),
+        ),
+        false => only_implicit_with_others(),
+    };
+    Some((*number, fault))
 }
 
 /// Whether an unfinished last line may be the beginning of a narrower range: `128.0.0.0/1` of

@@ -3,8 +3,10 @@
 mod digest;
 mod expiry;
 mod fault;
+mod feed;
 mod file;
 mod group;
+mod lists;
 mod meant;
 mod parse;
 mod remarks;
@@ -15,8 +17,10 @@ mod words;
 pub use self::{
     expiry::parse_expiry,
     fault::{Faults, can_be_comment},
+    feed::Size,
     file::{Edit, RangesFile},
     group::{Grouping, group},
+    lists::{ListName, Lists},
     meant::{ME, parse_range},
     parse::InputError,
     remarks::{distinct, let_everyone_in, remarks},

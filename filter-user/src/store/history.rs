@@ -138,7 +138,7 @@ impl History {
 
     /// Whether the file exists, and differs from the list that was activated last.
     pub fn is_edited(&self) -> bool {
-        self.target.exists() && self.current().is_none()
+        self.target.is_file() && self.current().is_none()
     }
 
     /// Keeps a copy of the file, unless it equals the newest copy; returns the path of the copy,
@@ -148,7 +148,8 @@ impl History {
     /// If the directory cannot be written.
     pub fn keep(&self) -> Result<Option<PathBuf>> {
         let explain = |error: io::Error| self.explain("write", &error);
-        if !self.target.exists() {
+        // A FIFO would block the copy, and a device may never end.
+        if !self.target.is_file() {
             return Ok(None);
         }
         let last = self.numbered()?.pop();

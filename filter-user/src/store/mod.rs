@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! FOLDER/apifence.toml     the config file, which is only read
-//! FOLDER/ranges             the list
+//! FOLDER/ranges             the list `default`
+//! FOLDER/ranges.d/NAME      the list NAME, with files like those below next to it
 //! FOLDER/.ranges.new        a list being written
 //! FOLDER/.ranges.pending    a list in force until its deadline, unless confirmed
 //! FOLDER/.ranges.lock       locked by the writer
@@ -16,6 +17,7 @@ mod config;
 mod draft;
 mod history;
 mod input;
+mod lists;
 mod lock;
 mod path;
 mod ranges_file;
@@ -24,6 +26,7 @@ mod saved;
 mod trials;
 mod trust;
 mod watched_file;
+mod watched_lists;
 
 pub use self::{
     acknowledged::AcknowledgedStore,
@@ -31,6 +34,7 @@ pub use self::{
     draft::{Draft, is_same_list},
     history::{History, HistoryEntry, written},
     input::{Input, read_ranges},
+    lists::{ListFiles, ReadLists},
     lock::{WatchLock, Watcher, WriterLock},
     ranges_file::{Committed, Pending, Staged},
     read::read_regular,
@@ -38,4 +42,5 @@ pub use self::{
     trials::{PolicyMark, TrialStore},
     trust::{other_writer, refuse_other_writers},
     watched_file::{FileStamp, WatchedFile},
+    watched_lists::WatchedLists,
 };

@@ -1,4 +1,4 @@
-//! The ranges file: read and replaced as a whole.
+//! The file of a list: read and replaced as a whole.
 
 use std::{
     fs::{self, File},
@@ -21,17 +21,45 @@ use crate::{
     ui::error::{UserError, errno},
 };
 
-/// A new ranges file that is written, but not yet in place.
+/// A new file of a list that is written, but not yet in place; or the removal of a file.
 pub struct Staged {
-    file: tempfile::NamedTempFile,
+    /// `None` for a removal.
+    content: Option<Content>,
     target: PathBuf,
-    /// Syncs it to the disk, in parallel with the kernel's side of the change.
-    synced: JoinHandle<io::Result<()>>,
     /// The stamp of the file that it is to replace.
     replaces: FileStamp,
 }
 
+struct Content {
+    file: tempfile::NamedTempFile,
+    /// Syncs it to the disk, in parallel with the kernel's side of the change.
+    synced: JoinHandle<io::Result<()>>,
+}
+
+impl Content {
+    /// Waits for the disk, then gives the file its name.
+    fn persist(self, path: &Path) -> io::Result<()> {
+        join(self.synced)?;
+        self.file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
 impl Staged {
+    /// The removal of the file at `path`.
+    ///
+    /// # Errors
+    /// If the kernel would refuse it.
+    pub fn removal(path: &Path) -> Result<Self> {
+        // Not of the file that a link points to: the link is what names the list.
+        refuse_unwritable(path)?;
+        Ok(Self {
+            content: None,
+            target: path.to_owned(),
+            replaces: FileStamp::of(path),
+        })
+    }
+
     /// Checks, before an edit begins, that the file at `path` can be replaced.
     ///
     /// # Errors
@@ -94,9 +122,11 @@ impl Staged {
             .spawn(move || handle.sync_all())
             .map_err(explain)?;
         Ok(Self {
-            file: staged,
+            content: Some(Content {
+                file: staged,
+                synced,
+            }),
             target,
-            synced,
             replaces,
         })
     }
@@ -118,12 +148,13 @@ impl Staged {
     pub fn commit(self) -> Result<Committed> {
         let target = self.target;
         Committed::make(&target, || {
-            join(self.synced)?;
             if FileStamp::of(&target) != self.replaces {
                 return Err(io::Error::other("somebody edited it meanwhile"));
             }
-            self.file.persist(&target).map_err(|error| error.error)?;
-            Ok(())
+            match self.content {
+                Some(content) => content.persist(&target),
+                None => fs::remove_file(&target),
+            }
         })
     }
 
@@ -134,9 +165,11 @@ impl Staged {
     pub fn park(self) -> Result<Pending> {
         let path = sibling(&self.target, ".pending");
         let target = self.target;
-        let parked =
-            join(self.synced).and_then(|()| self.file.persist(&path).map_err(|error| error.error));
-        match parked.and_then(|_| sync(folder(&target))) {
+        let parked = match self.content {
+            Some(content) => content.persist(&path),
+            None => Err(io::Error::other("a removal cannot be on trial")),
+        };
+        match parked.and_then(|()| sync(folder(&target))) {
             Ok(()) => Ok(Pending { path, target }),
             Err(error) => {
                 let _ = fs::remove_file(&path);

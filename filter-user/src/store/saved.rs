@@ -2,11 +2,12 @@
 //! unusable.
 //!
 //! ```text
-//! STATE_DIR/policy      a line of JSON, then the list in the format of the ranges file
+//! STATE_DIR/policy      a line of JSON, then the list `default` in the format of the ranges file
 //! STATE_DIR/enforced    exists once this node has enforced a policy
 //! ```
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     config::{PolicyMode, Settings, XdpMode},
     kernel::pins::make_private,
-    ranges::{List, RangesFile},
+    ranges::{List, ListName, Lists, RangesFile},
     ui::error::{UserError, errno, hint},
 };
 
@@ -41,8 +42,8 @@ pub struct SavedPolicy {
     pub interfaces: Vec<String>,
     /// The requested mode of attachment.
     pub xdp_mode: XdpMode,
-    /// The list.
-    pub file: RangesFile,
+    /// The lists.
+    pub lists: Lists,
 }
 
 /// The first line of the file.
@@ -51,8 +52,19 @@ struct Header {
     settings: Settings,
     interfaces: Vec<String>,
     xdp_mode: XdpMode,
-    /// Digest of the list that follows: detects an incomplete file.
+    /// The digest of the union of all lists: detects an incomplete file.
     digest: [u8; 32],
+    /// The texts of the lists besides `default`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    lists: BTreeMap<ListName, String>,
+    /// Whether the text that follows is the list `default`, and not the lack of one.
+    #[serde(default = "yes")]
+    has_default: bool,
+}
+
+/// What an older version means, which had the list `default` alone.
+const fn yes() -> bool {
+    true
 }
 
 /// The directory of the stored policy.
@@ -95,12 +107,18 @@ impl PolicyStore {
             let text = std::str::from_utf8(&bytes).ok()?;
             let (header, list) = text.split_once('\n')?;
             let header: Header = serde_json::from_str(header).ok()?;
-            let file = RangesFile::parse(list).ok()?;
-            (file.list().digest() == header.digest).then_some(SavedPolicy {
+            let mut lists = Lists::default();
+            if header.has_default {
+                lists.insert(ListName::default(), RangesFile::parse(list).ok()?);
+            }
+            for (name, text) in header.lists {
+                lists.insert(name, RangesFile::parse(&text).ok()?);
+            }
+            (lists.union().digest() == header.digest).then_some(SavedPolicy {
                 settings: header.settings,
                 interfaces: header.interfaces,
                 xdp_mode: header.xdp_mode,
-                file,
+                lists,
             })
         };
         read().ok_or_else(|| failed("it is not whole")).map(Some)
@@ -135,16 +153,22 @@ impl PolicyStore {
             let private = fs::Permissions::from_mode(0o700);
             fs::set_permissions(&self.directory, private).map_err(explain)?;
         }
-        let list = policy.file.list();
+        let list = policy.lists.union();
+        let default = policy.lists.get(&ListName::default());
+        let others = policy.lists.iter().filter(|(name, _)| !name.is_default());
         let header = Header {
             settings: policy.settings.clone(),
             interfaces: policy.interfaces.clone(),
             xdp_mode: policy.xdp_mode,
             digest: list.digest(),
+            lists: others
+                .map(|(name, file)| (name.clone(), file.to_string()))
+                .collect(),
+            has_default: default.is_some(),
         };
         let mut text = serde_json::to_string(&header).map_err(|error| explain(error.into()))?;
         text.push('\n');
-        text.push_str(&policy.file.to_string());
+        text.extend(default.map(ToString::to_string));
         // The library creates it with mode 0600.
         let file = tempfile::Builder::new()
             .prefix(".policy")
@@ -254,7 +278,8 @@ mod tests {
             settings: Config::default().settings(),
             interfaces: vec!["eth0".to_owned()],
             xdp_mode: XdpMode::Generic,
-            file: RangesFile::parse(list).expect("a list"),
+            lists: Lists::of(RangesFile::parse(list).expect("a list"))
+                .with(&"other".parse().expect("a name"), RangesFile::empty()),
         }
     }
 

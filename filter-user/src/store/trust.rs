@@ -1,6 +1,10 @@
 //! Whether only root can have written a file that the policy depends on.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
+};
 
 use anyhow::Result;
 use nix::unistd::geteuid;
@@ -30,6 +34,91 @@ pub fn other_writer(path: &Path) -> Option<String> {
                 None
             }
         })
+}
+
+/// Refuses the file of a list that every user may write, or to which another user's link leads: a
+/// change of the list would replace a file of that user's choice.
+///
+/// # Errors
+/// If so.
+pub(super) fn refuse_any_writer(path: &Path) -> Result<()> {
+    let fault = |path: &Path, what: &str, fix: &str| {
+        Err(UserError::failed(
+            format!("read list `{}`: {what}", path.display()),
+            format!("it decides who is let in: {fix}; its last good entries stay in force"),
+        ))
+    };
+    let target = match without_foreign_links(path) {
+        Ok(target) => target,
+        Err(link) => {
+            let fix = "make the link as root, to a file that is none";
+            return fault(&link, "another user owns this link", fix);
+        }
+    };
+    let folder = folder(&target);
+    for (place, sticky) in [(&*target, 0), (folder, 0o1000)] {
+        let Ok(found) = fs::metadata(place) else {
+            continue;
+        };
+        if found.mode() & 0o002 != 0 && found.mode() & sticky == 0 {
+            let fix = format!("`chmod o-w {}`", place.display());
+            return fault(place, "every user may write to it", &fix);
+        }
+    }
+    // The owner of the folder may replace the file, but not the folder.
+    for around in folder.ancestors().skip(1) {
+        let Ok(found) = fs::metadata(around) else {
+            continue;
+        };
+        let is_own = [0, geteuid().as_raw()].contains(&found.uid());
+        if !is_own || found.mode() & 0o1002 == 0o002 {
+            let fix = "put the list into a folder of its own, in one of root's";
+            return fault(around, "another user may replace the folder in it", fix);
+        }
+    }
+    Ok(())
+}
+
+/// Follows links that root made.
+///
+/// # Errors
+/// A link on the way that another user owns.
+fn without_foreign_links(path: &Path) -> Result<PathBuf, PathBuf> {
+    /// As the kernel (path_resolution(7)).
+    const MAX_LINKS: usize = 40;
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut left: Vec<PathBuf> = components(&path);
+    let (mut real, mut links) = (PathBuf::from("/"), 0);
+    while let Some(next) = left.pop() {
+        if next == Path::new("..") {
+            real.pop();
+            continue;
+        }
+        let here = real.join(&next);
+        let Ok(target) = fs::read_link(&here) else {
+            real = here;
+            continue;
+        };
+        let owner = fs::symlink_metadata(&here).map_or(u32::MAX, |found| found.uid());
+        links += 1;
+        if ![0, geteuid().as_raw()].contains(&owner) || links > MAX_LINKS {
+            return Err(here);
+        }
+        if target.is_absolute() {
+            real = PathBuf::from("/");
+        }
+        left.extend(components(&target));
+    }
+    Ok(real)
+}
+
+/// The names in a path, the last one first.
+fn components(path: &Path) -> Vec<PathBuf> {
+    let names = path
+        .components()
+        .rev()
+        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir));
+    names.map(|name| PathBuf::from(name.as_os_str())).collect()
 }
 
 /// Refuses a file that others may write if a service manager runs this process: its warnings may go

@@ -93,6 +93,23 @@ impl Apifence {
         std::fs::read_to_string(&self.ranges_file).context("read the ranges file")
     }
 
+    /// The file of the list `name`, besides `default`.
+    pub fn list_file(&self, name: &str) -> PathBuf {
+        let mut directory = self.ranges_file.clone().into_os_string();
+        directory.push(".d");
+        PathBuf::from(directory).join(name)
+    }
+
+    /// Replaces the file of the list `name` by rename, as careful programs do.
+    pub fn write_list_of(&self, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
+        let file = self.list_file(name);
+        let directory = file.parent().context("a list is in a directory")?;
+        std::fs::create_dir_all(directory)?;
+        let new = directory.join(format!(".{name}.being-written"));
+        std::fs::write(&new, text)?;
+        Ok(std::fs::rename(new, file)?)
+    }
+
     /// Writes the config file.
     pub fn write_config(&self, text: impl AsRef<[u8]>) -> Result<()> {
         std::fs::write(&self.config_file, text).context("write the config file")

@@ -117,6 +117,7 @@ pub(crate) fn stage(program: &Path, pages: &Pages, top: &Path) -> Result<()> {
             .arg("-r")
             .arg(pages.directory.join("man"))
             .arg(pages.directory.join("completions"))
+            .arg(workspace::root().join("deploy/feeds"))
             .arg(top),
     )?;
     let sums =

@@ -37,7 +37,6 @@ use crate::{
     },
     policy::Policy,
     ranges::{Entry, List},
-    store::read_ranges,
     ui::error::UserError,
 };
 
@@ -305,9 +304,9 @@ fn describe_cut(
     }
     let state_dir: &Path = &context.config.state_dir;
     let nodes = Nodes::gather(state_dir, sockets, &ports, &cluster)?;
-    // The file holds the list in force, unless it was edited since.
-    let file = read_ranges(&context.global.ranges_file).ok().flatten();
-    let list = file.map_or(List::Off, |file| file.list());
+    // The files hold the list in force, unless they were edited since.
+    let list = context.read_lists();
+    let list = list.map_or(List::Off, |read| read.lists.union());
     let named = cut.into_iter().map(|(connection, doubt)| {
         let client = connection.remote.ip();
         let (kind, why) = match nodes.why(client) {

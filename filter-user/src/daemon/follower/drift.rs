@@ -16,7 +16,7 @@ use crate::{
         bpf::{Maps, Slot},
         net::rtnetlink,
     },
-    ranges::{List, RangesFile},
+    ranges::{List, Lists},
     store::{PolicyMark, PolicyStore},
     ui::output::eprint,
 };
@@ -57,7 +57,8 @@ impl InForce {
 
 /// The policy that the files ask for.
 pub(super) struct WantedPolicy {
-    pub(super) file: RangesFile,
+    pub(super) lists: Lists,
+    /// Their union.
     pub(super) list: List,
     pub(super) settings: Settings,
     pub(super) mark: PolicyMark,
@@ -107,10 +108,10 @@ impl Drift {
 }
 
 impl Follower {
-    /// The policy that the config file and the ranges `file` ask for.
-    pub(super) fn want(&self, file: RangesFile, have: &InForce) -> Result<WantedPolicy> {
+    /// The policy that the config file and the `lists` ask for.
+    pub(super) fn want(&self, lists: Lists, have: &InForce) -> Result<WantedPolicy> {
         let context = &self.context;
-        let list = file.list();
+        let list = lists.union();
         let mut settings = match (&have.settings, have.basis()) {
             (Some(have), _) if !self.has_config => context.config.over(have, false),
             (have, Basis::Files | Basis::LastInForce | Basis::DefaultSettings) => {
@@ -129,7 +130,7 @@ impl Follower {
         Ok(WantedPolicy {
             mark: PolicyMark::new(list.digest(), &settings),
             node: self.node()?,
-            file,
+            lists,
             list,
             settings,
             deferral,
@@ -137,7 +138,13 @@ impl Follower {
     }
 
     /// The differences between the policy in force and the wanted one.
-    pub(super) fn drift(&mut self, have: &InForce, want: &WantedPolicy) -> Result<Drift> {
+    /// `is_broken` says that the ranges file cannot be used, and its list is the last good one.
+    pub(super) fn drift(
+        &mut self,
+        have: &InForce,
+        want: &WantedPolicy,
+        is_broken: bool,
+    ) -> Result<Drift> {
         let record = &have.record;
         let settings = have.settings.as_ref();
         let changes = settings.map(|have| want.settings.changes_from(have));
@@ -146,7 +153,8 @@ impl Follower {
         let was_off = record.mode == Mode::Off as u8;
         let waited = settings.is_some_and(|have| have.mode_waits);
         // An operator has to see that settings were lost, and then asks for the files.
-        let keeps_basis = have.basis() == Basis::DefaultSettings && !self.reload_requested;
+        let keeps_basis =
+            is_broken || have.basis() == Basis::DefaultSettings && !self.reload_requested;
         let is_of_files = keeps_basis || have.basis() == Basis::Files;
         let wall_minus_boot = have.now.wall_minus_boot() - self.known.wall_minus_boot;
 

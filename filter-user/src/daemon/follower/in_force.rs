@@ -1,6 +1,10 @@
 //! The policy in force is compared with the files, and the difference is removed.
 
-use std::{cmp::Ordering, path::Path};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use filter_common::layout::{Basis, PolicyRecord, Trial};
@@ -13,7 +17,7 @@ use super::{
 };
 use crate::{
     change::{
-        build::{examine, policy, save_policy_in_force},
+        build::{examine, policy, record_history, save_policy_in_force},
         impact::assess,
         recovery::{Waiting, recover},
         transaction::{Transaction, clean_up},
@@ -21,10 +25,12 @@ use crate::{
     clock::Clocks,
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
+    metrics::ListHealth,
     policy::author::Author,
-    ranges::{List, RangesFile},
+    ranges::{ListName, Lists, RangesFile},
     store::{
-        FileStamp, History, PolicyMark, TrialStore, WriterLock, read_ranges, refuse_other_writers,
+        FileStamp, History, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock,
+        read_ranges,
     },
     ui::{error::UserError, output::eprint, progress::Progress},
 };
@@ -99,12 +105,12 @@ impl Follower {
     pub(crate) fn follow_policy(&mut self) -> Result<Outcome> {
         let path = &self.context.global.ranges_file;
         // Before the lock: a slow disk keeps no other writer out.
-        let seen = FileStamp::of(path);
-        let file = refuse_other_writers(path).and_then(|()| read_ranges(path));
+        let mut files = WatchedLists::new(self.context.list_files());
+        let read = self.context.read_lists();
         let Some(_lock) = WriterLock::take_now(path, self.context.pins.root())? else {
             return Ok(Outcome::Later);
         };
-        if FileStamp::of(path) != seen {
+        if files.differ() {
             return Ok(Outcome::Later);
         }
         let Some(mut maps) = Maps::in_use(&self.context.pins)? else {
@@ -112,22 +118,41 @@ impl Follower {
         };
         let fell_back = matches!(maps.standing()?, PolicyState::RolledBack { .. });
         if let Some(waiting) = recover(&self.context, &mut maps)? {
-            let file = file.as_ref().ok().and_then(Option::as_ref);
-            if !self.roll_back_edit(&mut maps, &waiting, file)? {
+            let lists = read.as_ref().ok().map(|read| &read.lists);
+            if !self.roll_back_edit(&mut maps, &waiting, lists)? {
                 return Ok(Outcome::OnTrial);
             }
         }
         let have = InForce::read(&maps)?;
         self.note_end_of_trial(&maps, &have.record, fell_back)?;
-        let Some(file) = file? else {
+        let read = read?;
+        self.report_lists(&read);
+        let ReadLists { lists, faults } = read;
+        let is_whole = faults.is_empty();
+        let is_saved = || self.context.last_good().union().digest() == have.record.list;
+        let mut faults = faults.into_iter();
+        if !is_whole && !is_saved() {
+            // The disk has an older policy: its entries must not come back in place of a file.
+            return faults
+                .next()
+                .map_or(Ok(Outcome::Later), |(_, error)| Err(error));
+        }
+        let broken = faults.find_map(|(name, error)| name.is_default().then_some(error));
+        if lists.is_empty() && broken.is_none() {
             return self.missing_file(&maps, &have);
+        }
+        let is_broken = broken.is_some();
+        let broken = match broken {
+            // There is nothing to fall back to: what is in force stays.
+            Some(error) if lists.get(&ListName::default()).is_none() => return Err(error),
+            broken => broken,
         };
-        let want = self.want(file, &have)?;
-        let drift = self.drift(&have, &want)?;
+        let want = self.want(lists, &have)?;
+        let drift = self.drift(&have, &want, is_broken)?;
         self.refuse_unconfirmed(&want.mark, &drift)?;
         let applies = !drift.reasons.is_empty();
         if !applies {
-            self.note_other_author(&maps, &have, &want.list);
+            self.note_other_author(&maps, &have, &want);
         } else if self.apply(&mut maps, &have, &want, &drift)? {
             self.reload_requested = false;
             self.note_generation(&maps, maps.active_slot()?)?;
@@ -140,7 +165,43 @@ impl Follower {
             trial::close(&self.context.config);
         }
         self.remember(&maps, &have, want, applies)?;
-        Ok(Outcome::Done)
+        // The other lists are in force; a ranges file that cannot be used is told all the same.
+        broken.map_or(Ok(Outcome::Done), Err)
+    }
+
+    /// Reports files of lists that cannot be used, once, and publishes the state of all. The ranges
+    /// file is reported as what cannot be followed.
+    fn report_lists(&mut self, read: &ReadLists) {
+        let is_faulty = |name: &ListName| read.faults.iter().any(|(faulty, _)| faulty == name);
+        for (name, error) in read.faults.iter().filter(|(name, _)| !name.is_default()) {
+            self.alerts.raise(&format!("list `{name}`"), error);
+        }
+        let mut lists = BTreeMap::new();
+        for (name, file) in read.lists.iter() {
+            let (usable, ranges) = (!is_faulty(name), file.list().entries().len());
+            if usable && !name.is_default() {
+                let matter = format!("list `{name}`");
+                self.alerts.clear(&matter, &format!("{matter} can be used"));
+            }
+            lists.insert(name.clone(), ListHealth { usable, ranges });
+        }
+        for (name, _) in &read.faults {
+            let unknown = ListHealth {
+                usable: false,
+                ranges: 0,
+            };
+            lists.entry(name.clone()).or_insert(unknown);
+        }
+        self.alerts.retain(|matter| {
+            let name = matter.strip_prefix("list `");
+            let name = name.and_then(|name| name.strip_suffix('`')?.parse().ok());
+            name.is_none_or(|name| lists.contains_key(&name))
+        });
+        self.health.send_if_modified(|health| {
+            let differs = health.lists != lists;
+            health.lists = lists;
+            differs
+        });
     }
 
     /// The outcome without a ranges file.
@@ -188,15 +249,15 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes the edit on trial back if `file` was edited again. Otherwise the change that waits
-    /// keeps waiting, is reported once, and this is false.
+    /// Takes the edit on trial back if the `lists` were edited again. Otherwise the change that
+    /// waits keeps waiting, is reported once, and this is false.
     fn roll_back_edit(
         &mut self,
         maps: &mut Maps,
         waiting: &Waiting,
-        file: Option<&RangesFile>,
+        lists: Option<&Lists>,
     ) -> Result<bool> {
-        let is_edited_again = match file.map(RangesFile::list) {
+        let is_edited_again = match lists.map(Lists::union) {
             Some(list) if self.has_config => {
                 let have = maps.settings(waiting.slot.other()).ok();
                 let want = self.context.settings(have.as_ref());
@@ -287,14 +348,13 @@ impl Follower {
         drift: &Drift,
     ) -> Result<bool> {
         let context = &self.context;
-        let path = &context.global.ranges_file;
         examine(&want.list, want.settings.max_ranges)?;
         let guarded = self.health.borrow().guarded.clone();
         let mut policy = policy(&want.list, &want.settings, &guarded)?;
         if !self.has_config || drift.keeps_basis {
             policy.basis = have.basis();
         }
-        policy.by = author(context, maps, have, drift);
+        policy.by = author(context, maps, &want.lists, have, drift);
         let impact = assess(context, Some(maps), &policy, &guarded)?;
         let within = match drift.is_other_policy {
             true => trial::trial_time(&context.config, &impact, &want.mark)?,
@@ -308,7 +368,8 @@ impl Follower {
             self.alerts.clear("policy", "the files are on trial");
         }
         let change = Transaction {
-            saves: (!drift.keeps_basis).then_some(&want.file),
+            saves: (have.basis() != Basis::DefaultSettings || !drift.keeps_basis)
+                .then_some(&want.lists),
             names_interfaces: self.has_config,
             within,
             trial: Trial::Edited,
@@ -323,16 +384,16 @@ impl Follower {
             return Err(error);
         }
         messages::report_applied(
-            path,
+            context,
             &have.record,
-            &want.list,
+            (self.known.policy.as_ref(), &want.lists),
             policy.sources(),
             &drift.changes,
         );
         self.report_node_changes(want, drift);
         self.files_changed = false;
         if within.is_none() {
-            History::of(path).record(&policy.by);
+            record_history(context, &want.lists, &policy.by);
             clean_up(maps);
         }
         Ok(within.is_some())
@@ -351,28 +412,32 @@ impl Follower {
     }
 
     /// Reports a policy that another command put in force, and that is the one of the files.
-    fn note_other_author(&self, maps: &Maps, have: &InForce, list: &List) {
+    fn note_other_author(&self, maps: &Maps, have: &InForce, want: &WantedPolicy) {
         let generation = have.record.generation;
         if self.known.generation != generation {
             save_policy_in_force(&self.context, maps);
         }
         let now = messages::PolicySnapshot {
-            list: list.clone(),
+            list: want.list.clone(),
             settings: have.settings.clone(),
         };
         let by = maps.author(have.slot).ok().flatten();
         self.known.report_change(generation, by, &now);
         // Comments may have been edited, which makes no difference to packets.
-        let path = &self.context.global.ranges_file;
-        if self.known.state.is_some() && History::of(path).is_edited() {
-            History::of(path).record(&Author::of_edit(path));
+        if self.known.state.is_some()
+            && let Some(path) = edited_file(&self.context, &want.lists)
+        {
+            History::of(&path).record(&Author::of_edit(&path));
         }
     }
 
     /// Reports a trial that another command began.
     fn report_trial(&self, maps: &Maps, waiting: &Waiting) {
         // A trial of settings alone brings no list.
-        let list = waiting.pending.read().map(|file| file.list()).ok();
+        let pending = waiting.pending.read();
+        let now = self.context.read_lists().map(|read| read.lists);
+        let list = pending.and_then(|file| Ok(now?.with(&waiting.name, file).union()));
+        let list = list.ok();
         let seen = self.known.policy.as_ref();
         if let Some(list) = list.or_else(|| seen.map(|seen| seen.list.clone())) {
             let settings = maps.settings(waiting.slot).ok();
@@ -383,10 +448,23 @@ impl Follower {
     }
 }
 
+/// The first file of `lists` that differs from what came into force last.
+fn edited_file(context: &Context, lists: &Lists) -> Option<PathBuf> {
+    let files = context.list_files();
+    let mut all = lists.iter().map(|(name, file)| (files.path(name), file));
+    let is_edit = |(path, file): &(PathBuf, &RangesFile)| {
+        // A file that cannot be used is no edit that came into force.
+        let is_it = || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(*file));
+        History::of(path).is_edited() && is_it()
+    };
+    all.find(is_edit).map(|(path, _)| path)
+}
+
 /// The author of the policy that removes `drift`.
-fn author(context: &Context, maps: &Maps, have: &InForce, drift: &Drift) -> Author {
+fn author(context: &Context, maps: &Maps, lists: &Lists, have: &InForce, drift: &Drift) -> Author {
     if drift.is_other_list {
-        Author::of_edit(&context.global.ranges_file)
+        let edited = edited_file(context, lists);
+        Author::of_edit(edited.as_ref().unwrap_or(&context.global.ranges_file))
     } else if drift.reasons.contains(&SETTINGS) {
         Author::of_edit(Path::new(&context.file.path))
     } else {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::state::Follower;
 use crate::{
     change::{
-        build::{known_list, policy},
+        build::{known_lists, policy},
         impact::assess,
     },
     config::OnCut,
@@ -64,10 +64,10 @@ impl Follower {
         };
         let (record, settings) =
             maps.read_consistent(|slot| Ok((maps.record(slot)?, maps.settings(slot)?)))?;
-        let Some(file) = known_list(&self.context, record.list) else {
+        let Some(lists) = known_lists(&self.context, record.list) else {
             return Ok(None);
         };
-        let policy = policy(&file.list(), &settings, &all)?;
+        let policy = policy(&lists.union(), &settings, &all)?;
         let maps = self.open.as_ref().map(|(_, maps)| maps);
         let impact = assess(&self.context, maps, &policy, &all)?;
         Ok(impact.lockout())

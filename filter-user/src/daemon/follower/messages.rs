@@ -1,15 +1,14 @@
 //! Log lines about a policy that came into force.
 
-use std::path::Path;
-
 use filter_common::layout::PolicyRecord;
 use jiff::Timestamp;
 
 use crate::{
-    change::words::{PreviousList, ReadList},
+    change::words::{FoundLists, PreviousList},
     config::{SettingChange, Settings},
+    context::Context,
     policy::{Difference, Prefixes, author::Author},
-    ranges::{List, remarks},
+    ranges::{List, Lists, remarks},
     ui::output::eprint,
 };
 
@@ -36,11 +35,12 @@ fn describe_difference(before: Option<&List>, list: &List, sources: Option<&Pref
     words.join("; ")
 }
 
-/// Reports that the ranges file at `path` replaced the list of `record`, and changed settings.
+/// Reports that the files of `lists` replaced the list of `record`, and changed settings. `seen` is
+/// the policy that was examined last.
 pub(crate) fn report_applied(
-    path: &Path,
+    context: &Context,
     record: &PolicyRecord,
-    list: &List,
+    (seen, lists): (Option<&PolicySnapshot>, &Lists),
     sources: &Prefixes,
     changes: &[SettingChange],
 ) {
@@ -48,24 +48,32 @@ pub(crate) fn report_applied(
     if !changes.is_empty() {
         eprint("note: the config file is in force");
     }
+    let list = &lists.union();
     if record.list == list.digest() {
         return;
     }
-    let before = PreviousList::find(
-        path,
-        Some((true, ReadList::new(list.clone()))),
-        Some(record),
-    )
-    .list();
+    let seen = seen.map(|seen| seen.list.clone());
+    let before = seen
+        .filter(|seen| seen.digest() == record.list)
+        .or_else(|| {
+            let found = FoundLists {
+                lists: lists.clone(),
+                is_wanted: true,
+                is_broken: false,
+            };
+            PreviousList::find(context, Some(found), Some(record)).list()
+        });
     let words = describe_difference(before.as_ref(), list, Some(sources));
     let severity = if *list == List::Off {
         "warning"
     } else {
         "note"
     };
-    eprint(format_args!(
-        "{severity}: the ranges file is in force: {words}"
-    ));
+    let what = match lists.iter().any(|(name, _)| !name.is_default()) {
+        true => "files of the lists are",
+        false => "ranges file is",
+    };
+    eprint(format_args!("{severity}: the {what} in force: {words}"));
     let have = before.as_ref().map_or(&[][..], List::entries);
     let difference = Difference::new(have, list.entries());
     let remarks = remarks(list.entries(), |range| difference.is_new_or_changed(range));

@@ -18,7 +18,7 @@ use crate::{
     },
     metrics::{Health, Heartbeats},
     policy::author::Author,
-    store::{FileStamp, PolicyMark, WatchedFile},
+    store::{FileStamp, PolicyMark, WatchedFile, WatchedLists},
     warnings::node,
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Follower {
     pub(crate) health: watch::Sender<Health>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) config_file: WatchedFile,
-    pub(crate) ranges_file: WatchedFile,
+    pub(crate) lists: WatchedLists,
     /// Whether the config file was ever valid; until then the settings in force stay.
     pub(crate) has_config: bool,
     /// The policy in force, as far as it was examined.

@@ -3,21 +3,17 @@
 use anyhow::anyhow;
 
 use super::*;
-use crate::config::Config;
+use crate::{config::Config, ranges::RangesFile};
 
-fn file(list: &str) -> RangesFile {
-    RangesFile::parse(list).expect("a list")
-}
-
-fn empty() -> RangesFile {
-    RangesFile::new(&List::Ranges(Vec::new()))
+fn lists(text: &str) -> Lists {
+    Lists::of(RangesFile::parse(text).expect("a list"))
 }
 
 /// Usable files and no policy from before, after `change`.
 fn found(change: impl FnOnce(&mut StartInputs)) -> StartInputs {
     let settings = Config::default().settings();
     let mut found = StartInputs {
-        list: Ok(file("192.0.2.1\n")),
+        list: Ok(lists("192.0.2.1\n")),
         broken: None,
         settings: settings.clone(),
         certain: Some(settings),
@@ -47,14 +43,14 @@ fn save(found: &mut StartInputs) {
         settings: found.settings.clone(),
         interfaces: vec!["eth0".to_owned()],
         xdp_mode: XdpMode::Generic,
-        file: file("203.0.113.1\n"),
+        lists: lists("203.0.113.1\n"),
     });
 }
 
 #[test]
 fn a_start_chooses_the_first_policy_that_exists() {
-    let (listed, saved) = (file("192.0.2.1\n"), file("203.0.113.1\n"));
-    type Row<'a> = (fn(&mut StartInputs), Basis, &'a RangesFile);
+    let (listed, saved) = (lists("192.0.2.1\n"), lists("203.0.113.1\n"));
+    type Row<'a> = (fn(&mut StartInputs), Basis, &'a Lists);
     let rows: [Row<'_>; 9] = [
         (|_| (), Basis::Files, &listed),
         (break_config, Basis::Files, &listed),
@@ -64,7 +60,7 @@ fn a_start_chooses_the_first_policy_that_exists() {
                 found.certain = None;
             },
             Basis::Fresh,
-            &empty(),
+            &Lists::default(),
         ),
         (
             |found| {
@@ -96,18 +92,18 @@ fn a_start_chooses_the_first_policy_that_exists() {
                 found.has_enforced = true;
             },
             Basis::ImplicitSources,
-            &empty(),
+            &Lists::default(),
         ),
         (
             |found| found.lost = Some("lost".to_owned()),
             Basis::DefaultSettings,
             &listed,
         ),
-        (lose_list, Basis::Fresh, &empty()),
+        (lose_list, Basis::Fresh, &Lists::default()),
     ];
     for (row, (change, basis, list)) in rows.into_iter().enumerate() {
         let start = choose(found(change), || None);
-        assert!(start.basis == basis && start.file == *list, "row {row}");
+        assert!(start.basis == basis && start.lists == *list, "row {row}");
         let is_plain = start.fallback.is_none();
         assert_eq!(is_plain, row == 0, "only usable files need no message");
     }
@@ -115,7 +111,7 @@ fn a_start_chooses_the_first_policy_that_exists() {
 
 #[test]
 fn a_list_of_an_older_version_counts_as_the_last_in_force() {
-    let start = choose(found(lose_list), || Some(file("203.0.113.1\n")));
+    let start = choose(found(lose_list), || Some(lists("203.0.113.1\n")));
     assert!(start.basis == Basis::LastInForce);
 }
 

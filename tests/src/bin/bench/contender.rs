@@ -9,8 +9,8 @@ use aya::{
 };
 use fastrand::Rng;
 use filter_common::layout::{
-    INTERFACES, InterfaceRows, LAYOUT_VERSION, MAX_INTERFACES, REPORT_BUDGET,
-    REPORT_HEADS, REPORT_WINDOW_SHIFT, ReportHead,
+    INTERFACES, InterfaceRows, LAYOUT_VERSION, MAX_INTERFACES, REPORT_BUDGET, REPORT_HEADS,
+    REPORT_WINDOW_SHIFT, ReportHead,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::time::{ClockId, clock_gettime};

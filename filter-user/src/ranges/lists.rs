@@ -1,0 +1,207 @@
+//! Lists by name: each has a file and an owner, and the union of all is in force.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    str::FromStr,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, List, RangesFile};
+
+/// The name of a list; the name of its file in `ranges.d`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ListName(String);
+
+impl ListName {
+    /// The name of the list in the ranges file.
+    pub const DEFAULT: &'static str = "default";
+
+    /// Whether it is the list in the ranges file.
+    pub fn is_default(&self) -> bool {
+        self.0 == Self::DEFAULT
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of the list in the ranges file.
+impl Default for ListName {
+    fn default() -> Self {
+        Self(Self::DEFAULT.to_owned())
+    }
+}
+
+impl fmt::Display for ListName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Letters, digits, `-` and `_`, as for the files that run-parts(8) takes: a copy that an editor or
+/// a package manager leaves (`office.bak`, `office~`, `office.dpkg-old`) must authorize no source.
+impl FromStr for ListName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_';
+        let is_name = text.len() <= 64
+            && text.bytes().next().is_some_and(is_plain)
+            && text
+                .bytes()
+                .all(|letter| is_plain(letter) || letter == b'-');
+        match is_name {
+            true => Ok(Self(text.to_owned())),
+            false => {
+                Err("a name of a list has letters, digits, `-` and `_`, at most 64".to_owned())
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for ListName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// The lists of a policy. Some may be known from an earlier policy alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lists(BTreeMap<ListName, RangesFile>);
+
+impl Lists {
+    /// The list `default` alone.
+    pub fn of(default: RangesFile) -> Self {
+        Self::default().with(&ListName::default(), default)
+    }
+
+    /// These, with `file` as the list `name`.
+    #[must_use]
+    pub fn with(&self, name: &ListName, file: RangesFile) -> Self {
+        let mut lists = self.clone();
+        lists.insert(name.clone(), file);
+        lists
+    }
+
+    /// Makes `file` the list `name`.
+    pub fn insert(&mut self, name: ListName, file: RangesFile) {
+        self.0.insert(name, file);
+    }
+
+    /// Takes the list `name` out.
+    pub fn remove(&mut self, name: &ListName) -> Option<RangesFile> {
+        self.0.remove(name)
+    }
+
+    /// The list `name`.
+    pub fn get(&self, name: &ListName) -> Option<&RangesFile> {
+        self.0.get(name)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ListName, &RangesFile)> {
+        self.0.iter()
+    }
+
+    /// The number of entries, repetitions included.
+    pub fn entry_count(&self) -> usize {
+        self.0.values().map(RangesFile::entry_count).sum()
+    }
+
+    /// The union. The list `default` alone can be the off switch, for all.
+    pub fn union(&self) -> List {
+        let default = self.get(&ListName::default()).map(RangesFile::list);
+        if default == Some(List::Off) {
+            return List::Off;
+        }
+        let mut entries: Vec<Entry> = self
+            .0
+            .values()
+            .flat_map(RangesFile::entries)
+            .cloned()
+            .collect();
+        entries.sort_by_key(|entry| (entry.range, entry.expires));
+        List::Ranges(entries)
+    }
+
+    /// The names of the lists that have an entry for each range.
+    pub fn names(&self) -> HashMap<IpNet, Vec<ListName>> {
+        let mut names: HashMap<IpNet, Vec<ListName>> = HashMap::new();
+        for (name, file) in self.iter() {
+            for entry in file.entries() {
+                let known = names.entry(entry.range).or_default();
+                if known.last() != Some(name) {
+                    known.push(name.clone());
+                }
+            }
+        }
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_an_editor_leaves_names_no_list() {
+        for name in [
+            "office",
+            "default",
+            "aws-eu_central-1",
+            "0",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(name.parse::<ListName>().expect(name).as_str(), name);
+        }
+        for name in [
+            "",
+            "-office",
+            "office~",
+            ".office",
+            "office.bak",
+            "office.dpkg-old",
+            "#office#",
+            "a/b",
+            "..",
+            "büro",
+            "a b",
+            &"x".repeat(65),
+        ] {
+            name.parse::<ListName>().expect_err(name);
+        }
+    }
+
+    #[test]
+    fn the_union_has_the_entries_of_all_and_the_off_switch_of_the_default_list() {
+        let file = |text: &str| RangesFile::parse(text).expect(text);
+        let other: ListName = "other".parse().expect("a name");
+        let lists = Lists::of(file("192.0.2.0/24 # one\n")).with(&other, file("10.0.0.0/8\n"));
+        let union = file("10.0.0.0/8\n192.0.2.0/24\n").list();
+        assert_eq!(lists.union().digest(), union.digest());
+        let range: IpNet = "10.0.0.0/8".parse().expect("a range");
+        assert_eq!(lists.names().get(&range), Some(&vec![other.clone()]));
+        let off = lists.with(&ListName::default(), file("disabled\n"));
+        assert_eq!(off.union(), List::Off);
+        let nobody = lists.with(&ListName::default(), file("0.0.0.0/32\n"));
+        assert_eq!(nobody.union(), file("10.0.0.0/8\n").list());
+        let mut none = nobody;
+        none.insert(other.clone(), file("empty\n"));
+        assert_eq!(none.union(), List::Ranges(Vec::new()));
+        none.remove(&other);
+        assert_eq!(none.iter().count(), 1);
+    }
+}

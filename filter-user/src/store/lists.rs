@@ -1,0 +1,294 @@
+//! The files of all lists. The list `default` is in the ranges file. Each file in `ranges.d` next
+//! to it is the list of that name.
+//!
+//! A list whose file cannot be used is as it was last in force, and harms no other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Error, Result};
+use jiff::Timestamp;
+
+use super::{
+    input::read_ranges,
+    ranges_file::Pending,
+    trust::{refuse_any_writer, refuse_other_writers},
+};
+use crate::{
+    config::Bounds,
+    ranges::{List, ListName, Lists, RangesFile, distinct},
+    ui::error::{UserError, errno},
+};
+
+/// The paths of all lists.
+#[derive(Clone, Debug)]
+pub struct ListFiles {
+    default: PathBuf,
+    directory: PathBuf,
+    /// `None` if the config file cannot be read.
+    bounds: Option<BTreeMap<ListName, Bounds>>,
+}
+
+/// The lists as their files say, or as they were last in force.
+pub struct ReadLists {
+    /// The lists.
+    pub lists: Lists,
+    /// The lists whose files cannot be used, each with the cause.
+    pub faults: Vec<(ListName, Error)>,
+}
+
+impl ReadLists {
+    /// The longest list that is not as it was last in force, if all together are too long. The
+    /// ranges file is the operator's, and gives way to no other.
+    fn too_long(&self, last_good: &Lists, max_ranges: u32) -> Option<ListName> {
+        if self.lists.entry_count() <= max_ranges as usize
+            || distinct(self.lists.union().entries()) <= max_ranges as usize
+        {
+            return None;
+        }
+        let is_new = |(name, file): &(&ListName, &RangesFile)| {
+            !name.is_default() && last_good.get(name) != Some(*file)
+        };
+        let new = self.lists.iter().filter(is_new);
+        let longest = new.max_by_key(|(_, file)| file.entry_count());
+        longest.map(|(name, _)| name.clone())
+    }
+
+    /// The lists, if every file can be used.
+    ///
+    /// # Errors
+    /// The first cause.
+    pub fn whole(self) -> Result<Lists> {
+        match self.faults.into_iter().next() {
+            None => Ok(self.lists),
+            Some((_, error)) => Err(error),
+        }
+    }
+}
+
+impl ListFiles {
+    /// The files of the lists, by the path of the ranges file.
+    pub fn new(ranges_file: &Path, bounds: Option<BTreeMap<ListName, Bounds>>) -> Self {
+        let mut directory = ranges_file.as_os_str().to_owned();
+        directory.push(".d");
+        Self {
+            default: ranges_file.to_owned(),
+            directory: directory.into(),
+            bounds,
+        }
+    }
+
+    /// The file of a list.
+    pub fn path(&self, name: &ListName) -> PathBuf {
+        match name.is_default() {
+            true => self.default.clone(),
+            false => self.directory.join(name.as_str()),
+        }
+    }
+
+    /// A list as messages name it.
+    pub fn describe(&self, name: &ListName) -> String {
+        match name.is_default() {
+            true => "ranges file".to_owned(),
+            false => format!("list `{name}`"),
+        }
+    }
+
+    /// The directory of the lists besides `default`.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The bounds of a list, if it has some.
+    pub fn bounds(&self, name: &ListName) -> Option<&Bounds> {
+        self.bounds.as_ref()?.get(name)
+    }
+
+    /// The lists besides `default` that have a file, and other names in their directory. Hidden
+    /// files and directories, which a ConfigMap's mount and the history are, are no lists.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn names(&self) -> Result<(BTreeSet<ListName>, Vec<String>)> {
+        let explain = |error: io::Error| {
+            UserError::failed(
+                format!(
+                    "read lists in `{}`: {}",
+                    self.directory.display(),
+                    errno(&error)
+                ),
+                "the lists in force stay in force",
+            )
+        };
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+            entries => entries.map_err(explain)?,
+        };
+        let (mut names, mut others) = (BTreeSet::new(), Vec::new());
+        for entry in entries {
+            let entry = entry.map_err(explain)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') || entry.path().is_dir() {
+                continue;
+            }
+            match name.parse::<ListName>() {
+                Ok(name) if !name.is_default() => drop(names.insert(name)),
+                _ => others.push(name),
+            }
+        }
+        others.sort_unstable();
+        Ok((names, others))
+    }
+
+    /// Reads all lists. `last_good` are those last in force: they take the place of files that
+    /// cannot be used, or that have more than `max_ranges` together with the others.
+    ///
+    /// # Errors
+    /// If the directory of the lists cannot be read.
+    pub fn read(&self, last_good: &Lists, max_ranges: u32) -> Result<ReadLists> {
+        self.read_all_but(None, last_good, max_ranges)
+    }
+
+    /// The same without the list `but`, which is about to be replaced.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub fn read_all_but(
+        &self,
+        but: Option<&ListName>,
+        last_good: &Lists,
+        max_ranges: u32,
+    ) -> Result<ReadLists> {
+        let (mut names, _) = self.names()?;
+        names.insert(ListName::default());
+        names.extend(last_good.iter().map(|(name, _)| name.clone()));
+        let (mut lists, mut faults) = (Lists::default(), Vec::new());
+        for name in names.into_iter().filter(|name| Some(name) != but) {
+            let before = last_good.get(&name);
+            match self.read_list(&name) {
+                Ok(Some(file)) => lists.insert(name, file),
+                // There never was one.
+                Ok(None) if before.is_none() => {}
+                failed => {
+                    let error = failed.err().unwrap_or_else(|| self.is_gone(&name));
+                    if let Some(file) = before {
+                        lists.insert(name.clone(), file.clone());
+                    }
+                    faults.push((name, error));
+                }
+            }
+        }
+        let mut read = ReadLists { lists, faults };
+        while let Some(name) = read.too_long(last_good, max_ranges) {
+            let cause = UserError::input(
+                format!(
+                    "list `{name}`: with it, all lists together have more than {max_ranges} ranges"
+                ),
+                "shorten it, give it `max_ranges` of its own in `[lists.NAME]`, or raise `max_ranges` in the config file",
+            );
+            match last_good.get(&name) {
+                Some(file) => read.lists.insert(name.clone(), file.clone()),
+                None => drop(read.lists.remove(&name)),
+            }
+            read.faults.push((name, cause));
+        }
+        Ok(read)
+    }
+
+    /// Reads the list `name`; `None` if it has no file.
+    ///
+    /// # Errors
+    /// If its file cannot be used: it is no list, it exceeds the bounds, or others may write it.
+    pub fn read_list(&self, name: &ListName) -> Result<Option<RangesFile>> {
+        self.refuse_others(name)?;
+        let Some(file) = read_ranges(&self.path(name))? else {
+            return Ok(None);
+        };
+        self.examine(name, &file)?;
+        Ok(Some(file))
+    }
+
+    /// Refuses the file of a list that users may write who must not.
+    ///
+    /// # Errors
+    /// If so.
+    pub fn refuse_others(&self, name: &ListName) -> Result<()> {
+        let path = self.path(name);
+        match name.is_default() {
+            true => refuse_other_writers(&path),
+            false => refuse_any_writer(&path),
+        }
+    }
+
+    /// Refuses `file` as the list `name` if it exceeds the bounds.
+    ///
+    /// # Errors
+    /// If so.
+    pub fn examine(&self, name: &ListName, file: &RangesFile) -> Result<()> {
+        let list = file.list();
+        if list == List::Off && !name.is_default() {
+            return Err(UserError::input(
+                format!("list `{name}`: the word `disabled` switches enforcement off"),
+                format!(
+                    "only the list `{}` can do that; the word `empty` means no entries",
+                    ListName::DEFAULT
+                ),
+            ));
+        }
+        if self.bounds.is_none() && !name.is_default() {
+            return Err(UserError::input(
+                format!("list `{name}`: what it may hold cannot be read"),
+                "mend the config file: `apifence config` says what is wrong",
+            ));
+        }
+        let Some(bounds) = self.bounds(name) else {
+            return Ok(());
+        };
+        match bounds.exceeded(list.entries(), Timestamp::now()) {
+            None => Ok(()),
+            Some(cause) => Err(UserError::input(
+                format!("list `{name}`: {cause}"),
+                format!("`[lists.{name}]` in the config file sets that bound"),
+            )),
+        }
+    }
+
+    /// The list that waits for a confirmation, with its name.
+    pub fn pending(&self) -> Option<(ListName, Pending)> {
+        let (names, _) = self.names().unwrap_or_default();
+        // A list that is new has no file yet.
+        let hidden = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let new = hidden.filter_map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = name.strip_prefix('.')?.strip_suffix(".pending")?;
+            name.parse::<ListName>().ok()
+        });
+        let mut all: BTreeSet<ListName> = new.chain(names).collect();
+        all.insert(ListName::default());
+        all.into_iter()
+            .find_map(|name| Some((Pending::find(&self.path(&name))?, name)))
+            .map(|(pending, name)| (name, pending))
+    }
+
+    /// The failure of a list that was in force, and has no file any more.
+    fn is_gone(&self, name: &ListName) -> Error {
+        let hint = match name.is_default() {
+            true => "`apifence ranges set CIDR,...` writes a new one".to_owned(),
+            false => format!("`apifence ranges delete --list {name}` takes the list away"),
+        };
+        let what = match name.is_default() {
+            true => "read ranges file",
+            false => "read list",
+        };
+        UserError::failed(
+            format!("{what} `{}`: no such file", self.path(name).display()),
+            format!("the list in force stays in force; {hint}"),
+        )
+    }
+}
