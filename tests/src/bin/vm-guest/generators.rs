@@ -140,7 +140,9 @@ impl Cable {
         let write = |file: &str, commands: &[&str]| -> Result<()> {
             let path = format!("/proc/thread-self/net/pktgen/{file}");
             commands.iter().try_for_each(|command| {
-                fs::write(&path, command).with_context(|| format!("`{command}` to `{path}`"))
+                // Without a line feed `pgctrl` takes the last letter for one.
+                fs::write(&path, format!("{command}\n"))
+                    .with_context(|| format!("`{command}` to `{path}`"))
             })
         };
         let work = || {
@@ -172,8 +174,20 @@ impl Cable {
         Ok(Outcome::Passed(format!("{passed} UDP packets, all passed")))
     }
 
+    /// What `xdp-trafficgen` says where it cannot run.
+    fn xdp_trafficgen_refusal(&self) -> Result<Option<Outcome>> {
+        let printed = self.run(&["xdp-trafficgen", "probe"])?;
+        let refusal = printed
+            .lines()
+            .find(|line| line.contains("doesn't support"));
+        Ok(refusal.map(|line| Outcome::NotRun(line.to_owned())))
+    }
+
     /// UDP over IPv6: each passes.
     fn xdp_trafficgen_udp(&self) -> Result<Outcome> {
+        if let Some(refusal) = self.xdp_trafficgen_refusal()? {
+            return Ok(refusal);
+        }
         let (port, count) = (PORT.to_string(), COUNT.to_string());
         let words = [
             "busybox",
@@ -200,6 +214,9 @@ impl Cable {
 
     /// A connection over IPv6 that is already open: its source is listed, and passes.
     fn xdp_trafficgen_tcp(&self) -> Result<Outcome> {
+        if let Some(refusal) = self.xdp_trafficgen_refusal()? {
+            return Ok(refusal);
+        }
         let (port, count) = (PORT.to_string(), COUNT.to_string());
         let words = [
             "busybox",
