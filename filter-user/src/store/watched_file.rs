@@ -35,6 +35,13 @@ impl FileStamp {
     }
 }
 
+impl FileStamp {
+    /// Whether there was a file.
+    pub(super) const fn exists(self) -> bool {
+        self.0.is_some()
+    }
+}
+
 /// A file that is polled.
 pub struct WatchedFile {
     path: PathBuf,

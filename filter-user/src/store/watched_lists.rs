@@ -1,6 +1,9 @@
 //! Detection of changes in the files of the lists.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::{lists::ListFiles, watched_file::FileStamp};
 use crate::ranges::ListName;
@@ -52,12 +55,15 @@ impl WatchedLists {
 
 /// The stamps of the files of all lists. Without their directory there is the ranges file alone.
 fn stamps(files: &ListFiles) -> BTreeMap<PathBuf, FileStamp> {
-    let (mut names, _) = files.names().unwrap_or_default();
-    names.insert(ListName::default());
-    let paths = names.iter().map(|name| files.path(name));
     // Its modes count, too.
-    let paths = paths.chain([files.directory().to_owned()]);
-    paths
-        .map(|path| (path.clone(), FileStamp::of(&path)))
-        .collect()
+    let directory = FileStamp::of(files.directory());
+    let names = match directory.exists() {
+        true => files.names().unwrap_or_default().0,
+        false => BTreeSet::new(),
+    };
+    let paths = names.iter().map(|name| files.path(name));
+    let paths = paths.chain([files.path(&ListName::default())]);
+    let stamps = paths.map(|path| (path.clone(), FileStamp::of(&path)));
+    let own = (files.directory().to_owned(), directory);
+    stamps.chain([own]).collect()
 }
