@@ -59,7 +59,8 @@ impl Context {
     pub(crate) fn list_files(&self) -> ListFiles {
         let bounds =
             (!self.config.has_unreadable(&["lists"])).then(|| (*self.config.lists).clone());
-        ListFiles::new(&self.global.ranges_file, bounds)
+        let max_ranges = *self.config.max_ranges;
+        ListFiles::new(&self.global.ranges_file, bounds, max_ranges)
     }
 
     /// All lists, with those last in force in place of files that cannot be used.

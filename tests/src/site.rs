@@ -8,9 +8,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    cli::Apifence,
+    cli::{Apifence, Background},
     net::{Echo, open, ping, silent, udp},
     netns::{End, Namespace, veth},
+    scrape::ready,
 };
 
 /// The node's interface, and each client's.
@@ -107,6 +108,15 @@ impl Site {
         let (site, filter, server) = Self::unguarded_server(port)?;
         filter.ok(&ATTACH)?;
         Ok((site, filter, server))
+    }
+
+    /// The same with `run`, which follows the administrator's list in the ranges file.
+    pub fn followed(port: u16) -> Result<(Self, Apifence, Background, Echo)> {
+        let (site, filter, server) = Self::unguarded_server(port)?;
+        filter.write_list(ADMIN_RANGES.replace(',', "\n") + "\n")?;
+        let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+        ready(&site.node, &mut daemon)?;
+        Ok((site, filter, daemon, server))
     }
 
     /// The administrator opens a connection to the node and uses it.

@@ -2,13 +2,13 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::{PermissionsExt as _, lchown, symlink},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 use tests::{
-    cli::{Apifence, Background, INPUT, refused},
+    cli::{INPUT, refused},
     scrape::ready,
     site::{Family, INTERFACE, Site, UNLISTED},
 };
@@ -16,25 +16,6 @@ use tests::{
 const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const V4: Family = Family::V4;
-
-/// A guarded node whose `run` follows the administrator's list.
-fn followed() -> Result<(Site, Apifence, Background, tests::net::Echo)> {
-    let (site, filter, server) = Site::unguarded_server(PORT)?;
-    filter.write_list(LIST)?;
-    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    ready(&site.node, &mut daemon)?;
-    Ok((site, filter, daemon, server))
-}
-
-/// What `ranges lists` tells of the list `name`.
-fn state(filter: &Apifence, name: &str) -> Result<Value> {
-    let lists = filter.json(&["ranges", "lists"])?;
-    let all = lists["lists"].as_array().into_iter().flatten();
-    let mut own = all.filter(|list| list["name"] == name);
-    own.next()
-        .cloned()
-        .with_context(|| format!("no `{name}` in {lists:#}"))
-}
 
 #[test]
 fn bounds_hold_against_whoever_writes_a_list() -> Result<()> {
@@ -79,7 +60,7 @@ fn bounds_hold_against_whoever_writes_a_list() -> Result<()> {
         .expect_err("no expiry");
     filter.write_list_of("guests", format!("{} expires={soon}\n", UNLISTED[0]))?;
     filter.until_authorized(UNLISTED[0], true)?;
-    let bounds = &state(&filter, "guests")?["bounds"];
+    let bounds = &filter.list_state("guests")?["bounds"];
     ensure!(
         bounds["max_ranges"] == 2 && bounds["max_expires"] == "24h",
         "{bounds:#}"
@@ -89,7 +70,7 @@ fn bounds_hold_against_whoever_writes_a_list() -> Result<()> {
 
 #[test]
 fn a_list_that_every_user_may_write_is_not_used() -> Result<()> {
-    let (site, filter, mut daemon, _server) = followed()?;
+    let (site, filter, mut daemon, _server) = Site::followed(PORT)?;
     filter.write_list_of("office", "192.0.2.77\n")?;
     filter.until_authorized("192.0.2.77", true)?;
     let file = filter.list_file("office");
@@ -115,7 +96,7 @@ fn a_list_that_every_user_may_write_is_not_used() -> Result<()> {
 
 #[test]
 fn a_list_may_be_a_link_into_a_directory_of_its_owner() -> Result<()> {
-    let (site, filter, mut daemon, _server) = followed()?;
+    let (site, filter, mut daemon, _server) = Site::followed(PORT)?;
     let owners = tempfile::tempdir()?;
     let target = owners.path().join("list");
     fs::write(&target, format!("{}\n", UNLISTED[0]))?;
@@ -128,7 +109,7 @@ fn a_list_may_be_a_link_into_a_directory_of_its_owner() -> Result<()> {
     )?;
     symlink(&target, filter.list_file("feed"))?;
     filter.until_authorized(UNLISTED[0], true)?;
-    ensure!(state(&filter, "feed")?["owner"] == "nobody");
+    ensure!(filter.list_state("feed")?["owner"] == "nobody");
     daemon.line(|line| line.contains("in force"))?;
     filter.ok(&["ranges", "set", "--list", "feed", "192.0.2.5"])?;
     site.is_guarded(PORT)?;
@@ -162,4 +143,63 @@ fn a_list_that_makes_all_too_long_holds_up_no_other() -> Result<()> {
     filter.ok(&["ranges", "add", "192.0.2.100"])?;
     filter.write_list_of("feed", "192.0.2.1\n192.0.2.2\n")?;
     filter.until_authorized("192.0.2.2", true)
+}
+
+#[test]
+fn an_owner_leads_root_to_no_file_of_its_choice() -> Result<()> {
+    let (site, filter, mut daemon, _server) = Site::followed(PORT)?;
+    let owners = tempfile::tempdir()?;
+    let victims = tempfile::tempdir()?;
+    let victim = victims.path().join("victim");
+    fs::write(&victim, "root's\n")?;
+    let own = |path: &Path| Ok::<_, anyhow::Error>(lchown(path, Some(65534), Some(65534))?);
+    let target = owners.path().join("list");
+    fs::write(&target, format!("{}\n", UNLISTED[0]))?;
+    // Links in the places of the history, of a copy in it, and of the list that waits.
+    for (name, to) in [("list.history", victims.path()), (".list.new", &victim)] {
+        let link = owners.path().join(name);
+        symlink(to, &link)?;
+        own(&link)?;
+    }
+    fs::write(owners.path().join(".list.pending"), "0.0.0.0/0\n")?;
+    own(&target)?;
+    own(owners.path())?;
+    fs::create_dir_all(filter.list_file("feed").parent().context("in a folder")?)?;
+    symlink(&target, filter.list_file("feed"))?;
+    filter.until_authorized(UNLISTED[0], true)?;
+    filter.ok(&["ranges", "set", "--list", "feed", "192.0.2.5"])?;
+    filter.ok(&["ranges", "rollback", "--list", "feed"])?;
+    site.unlisted_gets_in(Family::V4, PORT)?;
+    ensure!(filter.list_file("feed.history").is_dir());
+
+    // What the owner puts next to the list is no trial, and disturbs none.
+    let trial = ["--confirm-within", "1h"];
+    let change = ["ranges", "--list", "feed", "set", "192.0.2.6"];
+    let ran = filter.run(&[&change[..], &trial].concat())?;
+    refused(&ran, INPUT, &["provisionally", "list `feed`"])?;
+    filter.ok(&[&["ranges", "add", "192.0.2.7"][..], &trial].concat())?;
+    filter.ok(&["confirm"])?;
+    filter.ok(&["check", "192.0.2.7"])?;
+    ensure!(filter.run(&["check", "192.0.2.8"])?.code == Some(1));
+
+    fs::remove_file(&target)?;
+    symlink(&victim, &target)?;
+    own(&target)?;
+    daemon.line(|line| line.contains("another user owns this link"))?;
+    let ran = filter.run(&change)?;
+    ensure!(ran.stderr.contains("another user owns this link"), "{ran}");
+    site.unlisted_gets_in(Family::V4, PORT)?;
+    ensure!(fs::read_to_string(&victim)? == "root's\n");
+    let left: Vec<_> = fs::read_dir(victims.path())?.flatten().collect();
+    ensure!(left.len() == 1, "root wrote into the folder: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn a_file_that_would_fill_the_memory_is_not_read() -> Result<()> {
+    let (_site, filter, mut daemon, _server) = Site::followed(PORT)?;
+    filter.write_list_of("feed", "\n".repeat(3 << 20))?;
+    daemon.line(|line| line.contains("ranges.d/feed") && line.contains("longer than 2500 KiB"))?;
+    filter.write_list_of("guests", format!("{}\n", UNLISTED[0]))?;
+    filter.until_authorized(UNLISTED[0], true)
 }

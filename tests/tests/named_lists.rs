@@ -3,10 +3,10 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{
-    cli::{Apifence, Background, INPUT, refused},
-    scrape::{ready, scrape},
+    cli::{INPUT, refused},
+    scrape::scrape,
     site::{ADMIN, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at},
     strace::strace,
     wait::{until, while_it_lasts},
@@ -15,25 +15,6 @@ use tests::{
 const PORT: u16 = 6443;
 const LIST: &str = "198.51.100.0/24\n2001:db8:aa::/48\n";
 const V4: Family = Family::V4;
-
-/// A guarded node whose `run` follows the administrator's list.
-fn followed() -> Result<(Site, Apifence, Background, tests::net::Echo)> {
-    let (site, filter, server) = Site::unguarded_server(PORT)?;
-    filter.write_list(LIST)?;
-    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    ready(&site.node, &mut daemon)?;
-    Ok((site, filter, daemon, server))
-}
-
-/// What `ranges lists` tells of the list `name`.
-fn state(filter: &Apifence, name: &str) -> Result<Value> {
-    let lists = filter.json(&["ranges", "lists"])?;
-    let all = lists["lists"].as_array().into_iter().flatten();
-    let mut own = all.filter(|list| list["name"] == name);
-    own.next()
-        .cloned()
-        .with_context(|| format!("no `{name}` in {lists:#}"))
-}
 
 #[test]
 fn the_union_of_all_lists_is_in_force() -> Result<()> {
@@ -77,7 +58,7 @@ fn the_union_of_all_lists_is_in_force() -> Result<()> {
         text.contains("list guests") && text.contains("list default"),
         "{text}"
     );
-    let state = state(&filter, "guests")?;
+    let state = filter.list_state("guests")?;
     ensure!(
         state["ranges"] == 1 && state["owner"] == "root" && state["fault"].is_null(),
         "{state:#}"
@@ -133,7 +114,7 @@ fn the_off_switch_is_in_the_default_list_alone() -> Result<()> {
 
 #[test]
 fn a_list_that_breaks_keeps_its_last_good_entries_and_holds_up_no_other() -> Result<()> {
-    let (site, filter, mut daemon, _server) = followed()?;
+    let (site, filter, mut daemon, _server) = Site::followed(PORT)?;
     filter.write_list_of("guests", UNLISTED[0].to_owned() + "\n")?;
     filter.until_authorized(UNLISTED[0], true)?;
     filter.write_list_of("guests", "203.0.113.9/24\n")?;
@@ -141,7 +122,7 @@ fn a_list_that_breaks_keeps_its_last_good_entries_and_holds_up_no_other() -> Res
     filter.write_list_of("office", "192.0.2.77\n")?;
     filter.until_authorized("192.0.2.77", true)?;
     site.unlisted_gets_in(V4, PORT)?;
-    let broken = state(&filter, "guests")?;
+    let broken = filter.list_state("guests")?;
     ensure!(
         broken["ranges"] == 1 && broken["fault"].is_string(),
         "{broken:#}"
@@ -186,7 +167,7 @@ fn a_list_that_breaks_keeps_its_last_good_entries_and_holds_up_no_other() -> Res
 
 #[test]
 fn a_list_that_vanishes_keeps_its_entries_until_it_is_deleted() -> Result<()> {
-    let (site, filter, mut daemon, _server) = followed()?;
+    let (site, filter, mut daemon, _server) = Site::followed(PORT)?;
     filter.write_list_of("guests", UNLISTED[0].to_owned() + "\n")?;
     filter.until_authorized(UNLISTED[0], true)?;
     fs::remove_file(filter.list_file("guests"))?;
@@ -206,7 +187,7 @@ fn a_list_that_vanishes_keeps_its_entries_until_it_is_deleted() -> Result<()> {
 
 #[test]
 fn a_copy_of_a_list_lets_nobody_in() -> Result<()> {
-    let (site, filter, mut daemon, _server) = followed()?;
+    let (site, filter, mut daemon, _server) = Site::followed(PORT)?;
     for name in [
         "office.bak",
         "office~",
@@ -230,7 +211,7 @@ fn a_copy_of_a_list_lets_nobody_in() -> Result<()> {
         "default",
     ] {
         ensure!(
-            ran.stderr.contains(&format!("/{name}` is no list")),
+            ran.stderr.contains(&format!("/{name}` is ignored")),
             "{name}: {ran}"
         );
     }
@@ -378,5 +359,34 @@ fn a_change_of_a_list_that_is_killed_is_made_or_not() -> Result<()> {
         old > 15 && new > 5,
         "{old} times the old list, {new} times the new"
     );
+    Ok(())
+}
+
+#[test]
+fn a_feed_that_changes_during_a_trial_does_not_stop_its_confirmation() -> Result<()> {
+    let (site, filter, daemon, _server) = Site::followed(PORT)?;
+    filter.write_list_of("feed", "192.0.2.1\n")?;
+    filter.write_list_of("other", "192.0.2.2\n")?;
+    filter.until_authorized("192.0.2.2", true)?;
+    filter.until_authorized("192.0.2.1", true)?;
+    filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
+    filter.write_list_of("feed", "192.0.2.3\n")?;
+    filter.write_list_of("other", "192.0.2.4\n")?;
+    filter.ok(&["confirm"])?;
+    site.unlisted_gets_in(V4, PORT)?;
+    ensure!(filter.list()?.contains(UNLISTED[0]));
+    for (source, wanted) in [
+        ("192.0.2.3", true),
+        ("192.0.2.4", true),
+        ("192.0.2.1", false),
+    ] {
+        filter.until_authorized(source, wanted)?;
+    }
+    // A trial that begins before `run` has seen a feed's change leaves the feed's file alone.
+    drop(daemon);
+    filter.write_list_of("feed", "192.0.2.5\n")?;
+    filter.ok(&["ranges", "add", "192.0.2.99", "--confirm-within", "1h"])?;
+    filter.ok(&["ranges", "rollback"])?;
+    ensure!(fs::read_to_string(filter.list_file("feed"))? == "192.0.2.5\n");
     Ok(())
 }

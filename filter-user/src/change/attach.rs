@@ -32,7 +32,7 @@ use crate::{
         pins::Pins,
     },
     policy::author::Author,
-    ranges::List,
+    ranges::{List, ListName},
     store::{Staged, WriterLock},
     ui::{error::UserError, output::eprint, progress::Progress},
     warnings::node,
@@ -127,7 +127,7 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let path = &context.global.ranges_file;
     let within = request.change.confirm_within;
     if let (Some(maps), true) = (&plan.before, within.is_some()) {
-        put_back_edited(context, maps)?;
+        put_back_edited(context, maps, &ListName::default())?;
     }
     let file = plan
         .default_list()

@@ -203,6 +203,15 @@ impl<'a> ListEditor<'a> {
         let files = self.context.list_files();
         files.refuse_others(&self.name)?;
         files.examine(&self.name, file)?;
+        if args.confirm_within.is_some() && !files.allows_trial(&self.name) {
+            return Err(UserError::input(
+                format!(
+                    "set ranges provisionally: another user may write next to the file of the list `{}`",
+                    self.name
+                ),
+                "leave `--confirm-within` out: `--dry-run` shows what the change would do; nothing changed",
+            ));
+        }
         self.apply(Some(file), args)
     }
 
@@ -215,13 +224,8 @@ impl<'a> ListEditor<'a> {
         if let Some(waiting) = &self.waiting {
             return Err(waiting.problem()?);
         }
-        let lists = match file {
-            Some(file) => {
-                let name = self.name.clone();
-                self.before()?.others.with(&name, file.clone())
-            }
-            None => self.before()?.others.clone(),
-        };
+        let name = self.name.clone();
+        let lists = self.before()?.others.with_own(&name, file);
         let list = lists.union();
         let policy = self.compile(&list, args)?;
         let mut proposal = self.compare(&lists, &list, policy.as_ref())?;
@@ -367,10 +371,10 @@ impl<'a> ListEditor<'a> {
         if within.is_some()
             && let Some(maps) = &self.maps
         {
-            put_back_edited(self.context, maps)?;
+            put_back_edited(self.context, maps, &self.name)?;
             self.seen = FileStamp::of(path);
         }
-        let opens = lists.union() == List::Off;
+        let opens = lists.is_off();
         let staged = match (within, file) {
             (None, _) | (_, None) => staged,
             (Some(_), Some(file)) => {
@@ -464,7 +468,7 @@ fn read_before(context: &Context, name: &ListName) -> Result<Before> {
         let known = read.lists.get(&other).is_some();
         if !known && !last_good.is_empty() {
             eprint(format_args!(
-                "warning: {error:#}: the list `{other}` was never in force, and lets nobody in"
+                "warning: {error:#}: the list `{other}` was never in force, and authorizes no source"
             ));
         } else if !known {
             return Err(error);

@@ -1,74 +1,58 @@
-//! Before a trial: the files say what is in force.
+//! Before a trial: the file of the list says what is in force.
 
 use anyhow::Result;
 
-use super::build::{former_lists, known_lists};
 use crate::{
     context::Context,
     kernel::bpf::Maps,
-    ranges::{List, ListName, Lists, RangesFile},
-    store::{History, Staged, read_ranges},
+    ranges::{List, ListName, RangesFile},
+    store::{History, Staged},
     ui::{error::UserError, output::eprint},
 };
 
-/// Before a trial, replaces edited files that are not in force by the lists in force, so that these
-/// return after a reboot, too. The edited files are in the history.
-pub(crate) fn put_back_edited(context: &Context, maps: &Maps) -> Result<()> {
+/// Before a trial of the list `name`, replaces an edited file that is not in force by the list in
+/// force, so that this list returns after a reboot, too. The edited file is in the history.
+pub(crate) fn put_back_edited(context: &Context, maps: &Maps, name: &ListName) -> Result<()> {
     let list = maps.record(maps.active_slot()?)?.list;
     let files = context.list_files();
-    let read = context.read_lists()?;
-    let now = read.lists;
-    if read.faults.is_empty() && now.union().digest() == list {
-        // These copies show whether a file is edited during the trial.
-        for (name, _) in now.iter() {
-            let _ = History::of(&files.path(name)).keep();
-        }
+    let path = files.path(name);
+    let history = History::of(&path);
+    // Another list may have changed since, which is no matter of this one.
+    let others = [context.read_lists()?.lists, context.last_good()];
+    let is_in_force = |own: Option<&RangesFile>| {
+        let mut all = others.iter().map(|others| others.with_own(name, own));
+        all.any(|all| all.union().digest() == list)
+    };
+    let own = files.read_list(name);
+    if own.as_ref().is_ok_and(|own| is_in_force(own.as_ref())) {
+        // This copy shows whether the file is edited during the trial.
+        let _ = history.keep();
         return Ok(());
     }
-    let is_off = list == List::Off.digest();
-    let is_it = |lists: &Lists| lists.union().digest() == list;
-    let mut former = former_lists(context, &now).filter(|_| !is_off);
-    let Some(lists) = former.find(is_it).or_else(|| known_lists(context, list)) else {
-        if is_off {
-            // An unconfirmed first attach went back to no filter, which no file ever held.
-            return Ok(());
+    let kept = history.before()?.into_iter();
+    let kept = kept.filter_map(|kept| Some((kept.read().ok()?, kept.by)));
+    let [_, last_good] = &others;
+    let saved = last_good.get(name).map(|file| (file.clone(), None));
+    let mut known = kept.chain(saved);
+    if let Some((file, by)) = known.find(|(file, _)| is_in_force(Some(file))) {
+        Staged::write(&path, &file)?.commit()?;
+        if let Some(by) = by {
+            history.record(&by);
         }
+    } else if !name.is_default() && is_in_force(None) {
+        Staged::removal(&path)?.commit()?;
+    } else if list == List::Off.digest() {
+        // An unconfirmed first attach went back to no filter, which no file ever held.
+        return Ok(());
+    } else {
         return Err(UserError::failed(
             "change policy provisionally: the list in force is in no file, to which a reboot could go back",
             "leave `--confirm-within` out; nothing changed",
         ));
-    };
-    let report = |name| {
-        eprint(format_args!(
-            "note: the {} was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
-            files.describe(name)
-        ));
-    };
-    // The last good entries of another list stay in force after a boot, too, and its file is its
-    // owner's.
-    let is_others = |name: &ListName| {
-        !name.is_default() && read.faults.iter().any(|(faulty, _)| faulty == name)
-    };
-    for (name, _) in now.iter().filter(|(name, _)| lists.get(name).is_none()) {
-        Staged::removal(&files.path(name))?.commit()?;
-        report(name);
     }
-    for (name, file) in lists.iter().filter(|(name, _)| !is_others(name)) {
-        let path = files.path(name);
-        let says = |now: &RangesFile| now.list().digest() == file.list().digest();
-        if read_ranges(&path).is_ok_and(|now| now.as_ref().is_some_and(says)) {
-            let _ = History::of(&path).keep();
-            continue;
-        }
-        let history = History::of(&path);
-        let mut kept = history.before()?.into_iter();
-        let kept = kept.find(|kept| kept.read().is_ok_and(|kept| says(&kept)));
-        let by = kept.and_then(|kept| kept.by);
-        Staged::write(&path, file)?.commit()?;
-        if let Some(by) = by {
-            history.record(&by);
-        }
-        report(name);
-    }
+    eprint(format_args!(
+        "note: the {} was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
+        files.describe(name)
+    ));
     Ok(())
 }

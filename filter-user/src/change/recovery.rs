@@ -7,7 +7,7 @@ use crate::{
     clock::{Clocks, to_second},
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
-    ranges::ListName,
+    ranges::{ListName, Lists},
     store::Pending,
     ui::{error::UserError, output::eprint},
 };
@@ -104,8 +104,14 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
 /// Whether `record` is marked and its list is that of the files.
 fn committed(context: &Context, record: &PolicyRecord) -> bool {
     let is_in_files = || {
-        let read = context.read_lists();
-        read.is_ok_and(|read| read.lists.union().digest() == record.list)
+        let Ok(read) = context.read_lists() else {
+            return false;
+        };
+        let is_it = |lists: &Lists| lists.union().digest() == record.list;
+        // Another list may have changed since; the saved policy has it as it was.
+        let saved = context.last_good();
+        let mut one = read.lists.iter();
+        is_it(&read.lists) || one.any(|(name, file)| is_it(&saved.with(name, file.clone())))
     };
     record.commits != 0 && is_in_files()
 }

@@ -78,10 +78,6 @@ impl PreviousList {
         }
     }
 
-    pub(crate) fn list(self) -> Option<List> {
-        self.list
-    }
-
     pub(crate) fn entries(&self) -> &[Entry] {
         self.list.as_ref().map_or(&[], List::entries)
     }

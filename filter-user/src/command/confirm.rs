@@ -86,23 +86,29 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     let record = maps.record(waiting.slot)?;
     let is_edit = Trial::of(record.trial) == Trial::Edited;
     let now = context.read_lists()?.lists;
-    let lists = match is_edit {
-        true => now.clone(),
-        false => now.with(&waiting.name, waiting.pending.read()?),
+    let own = match is_edit {
+        true => None,
+        false => Some(waiting.pending.read()?),
     };
-    let list = lists.union();
-    let confirmed = Confirmed {
-        generation: record.generation,
-        ranges: list.entries().len(),
-    };
-    if list.digest() != record.list {
+    // A feed may have changed another list during the trial; the policy has it as it was before.
+    let mut all = [now.clone(), context.last_good()]
+        .into_iter()
+        .map(|all| match &own {
+            Some(own) => all.with(&waiting.name, own.clone()).union(),
+            None => all.union(),
+        });
+    let Some(list) = all.find(|list| list.digest() == record.list) else {
         return Err(UserError::failed(
             "confirm change: the list that waits is not the one in force: somebody changed it",
             "`apifence ranges rollback` takes the change back; then make it again",
         ));
-    }
+    };
+    let confirmed = Confirmed {
+        generation: record.generation,
+        ranges: list.entries().len(),
+    };
     let mark = PolicyMark::new(record.list, &maps.settings(waiting.slot)?);
-    if is_edit || now == lists {
+    if is_edit || now.get(&waiting.name) == own.as_ref() {
         // The file has the list already, so one step makes the change final.
         maps.select(waiting.slot)?;
         waiting.pending.remove();

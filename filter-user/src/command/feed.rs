@@ -45,7 +45,7 @@ pub(super) fn write(
 ) -> Result<u8> {
     if change.dry_run || change.confirm_within.is_some() {
         return Err(UserError::input(
-            "set ranges: who is not root writes the file of the list, and nothing else",
+            "set ranges: a user who is not root writes the file of the list, and nothing else",
             "leave `--dry-run` and `--confirm-within` out; nothing changed",
         ));
     }
@@ -71,7 +71,7 @@ pub(super) fn write(
 /// The file of the list `name` before the change, under the lock of its writers.
 pub(super) fn open(context: &Context, name: &ListName) -> Result<(WriterLock, Option<RangesFile>)> {
     let files = context.list_files();
-    let lock = WriterLock::take(&files.path(name), context.pins.root())?;
+    let lock = WriterLock::take_list(&files.path(name))?;
     let before = files.read_list(name)?;
     Ok((lock, before))
 }

@@ -373,10 +373,7 @@ fn no_file(context: &Context, name: &ListName, verb: &str) -> anyhow::Error {
     let path = context.list_files().path(name);
     if !name.is_default() {
         return UserError::input(
-            format!(
-                "{verb} list `{name}`: there is no file `{}`",
-                path.display()
-            ),
+            format!("{verb} list `{name}`: no such file: `{}`", path.display()),
             "`apifence ranges lists` shows all lists; `apifence ranges set --list NAME CIDR,...` makes one",
         );
     }

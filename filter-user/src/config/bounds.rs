@@ -14,7 +14,7 @@ use super::{
 };
 use crate::ranges::{Entry, InputError, ListName, distinct};
 
-/// The bounds of a list; `None` is no bound.
+/// The bounds of a list; `None` for one that is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Bounds {
     /// The most ranges.

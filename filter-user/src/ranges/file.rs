@@ -174,13 +174,18 @@ impl RangesFile {
 
     /// The list in the file's order, which is nearly sorted in most files.
     pub fn list(&self) -> List {
-        if self.lines.iter().any(|line| matches!(line, Line::Off(_))) {
+        if self.is_off() {
             List::Off
         } else {
             let mut entries: Vec<Entry> = self.entries().cloned().collect();
             entries.sort_by_key(|entry| (entry.range, entry.expires));
             List::Ranges(entries)
         }
+    }
+
+    /// Whether it is the off switch.
+    pub fn is_off(&self) -> bool {
+        self.lines.iter().any(|line| matches!(line, Line::Off(_)))
     }
 
     /// Whether `text` equals this file; a different text need not be parsed.

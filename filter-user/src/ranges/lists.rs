@@ -91,6 +91,17 @@ impl Lists {
         lists
     }
 
+    /// These, with `file` as the list `name`, or without that list.
+    #[must_use]
+    pub fn with_own(&self, name: &ListName, file: Option<&RangesFile>) -> Self {
+        let mut lists = self.clone();
+        match file {
+            Some(file) => lists.insert(name.clone(), file.clone()),
+            None => drop(lists.remove(name)),
+        }
+        lists
+    }
+
     /// Makes `file` the list `name`.
     pub fn insert(&mut self, name: ListName, file: RangesFile) {
         self.0.insert(name, file);
@@ -121,10 +132,15 @@ impl Lists {
         self.0.values().map(RangesFile::entry_count).sum()
     }
 
+    /// Whether the list `default` is the off switch.
+    pub fn is_off(&self) -> bool {
+        self.get(&ListName::default())
+            .is_some_and(RangesFile::is_off)
+    }
+
     /// The union. The list `default` alone can be the off switch, for all.
     pub fn union(&self) -> List {
-        let default = self.get(&ListName::default()).map(RangesFile::list);
-        if default == Some(List::Off) {
+        if self.is_off() {
             return List::Off;
         }
         let mut entries: Vec<Entry> = self

@@ -11,7 +11,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{input::read_ranges, path::real_path};
+use super::{
+    input::read_ranges,
+    path::{is_in_own_folder, real_path},
+};
 use crate::{
     clock::to_second,
     policy::author::Author,
@@ -100,10 +103,16 @@ pub fn written(path: &Path) -> Option<Timestamp> {
 }
 
 impl History {
-    /// The history of the ranges file at `path`.
+    /// The history of the list in the file at `path`. It is next to the file, or next to the link
+    /// to it where another user may make files: a link in the place of a copy would have root
+    /// write into the file of that user's choice.
     pub fn of(path: &Path) -> Self {
         let target = real_path(path);
-        let mut name = target.clone().into_os_string();
+        let beside = match is_in_own_folder(&target) {
+            true => &*target,
+            false => path,
+        };
+        let mut name = beside.as_os_str().to_owned();
         name.push(".history");
         Self {
             directory: name.into(),

@@ -19,7 +19,15 @@ use crate::{
 /// # Errors
 /// If it cannot be read, or is not a list: the error names every bad line.
 pub fn read_ranges(path: &Path) -> Result<Option<RangesFile>> {
-    Input::follow(path)?.map(Input::parse).transpose()
+    read_ranges_up_to(path, MAX_LIST_LEN)
+}
+
+/// The same for a file of `most` bytes at most.
+///
+/// # Errors
+/// As of [`read_ranges`], or if it is longer.
+pub(super) fn read_ranges_up_to(path: &Path, most: u64) -> Result<Option<RangesFile>> {
+    Input::follow(path, most)?.map(Input::parse).transpose()
 }
 
 /// The bytes of a new list, and their source.
@@ -54,12 +62,13 @@ impl Input {
         }
     }
 
-    /// Reads the ranges file, which must be a regular file; `None` if it does not exist.
+    /// Reads the ranges file, which must be a regular file of `most` bytes at most; `None` if it
+    /// does not exist.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn follow(path: &Path) -> Result<Option<Self>> {
-        match read_regular(path, MAX_LIST_LEN) {
+    fn follow(path: &Path, most: u64) -> Result<Option<Self>> {
+        match read_regular(path, most) {
             Ok(bytes) => Ok(Some(Self {
                 name: path.display().to_string(),
                 bytes,

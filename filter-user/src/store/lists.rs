@@ -13,8 +13,10 @@ use anyhow::{Error, Result};
 use jiff::Timestamp;
 
 use super::{
-    input::read_ranges,
+    input::read_ranges_up_to,
+    path::{is_in_own_folder, real_path},
     ranges_file::Pending,
+    read::MAX_LIST_LEN,
     trust::{refuse_any_writer, refuse_other_writers},
 };
 use crate::{
@@ -30,6 +32,8 @@ pub struct ListFiles {
     directory: PathBuf,
     /// `None` if the config file cannot be read.
     bounds: Option<BTreeMap<ListName, Bounds>>,
+    /// The most bytes of a file besides the ranges file.
+    max_len: u64,
 }
 
 /// The lists as their files say, or as they were last in force.
@@ -56,28 +60,25 @@ impl ReadLists {
         let longest = new.max_by_key(|(_, file)| file.entry_count());
         longest.map(|(name, _)| name.clone())
     }
-
-    /// The lists, if every file can be used.
-    ///
-    /// # Errors
-    /// The first cause.
-    pub fn whole(self) -> Result<Lists> {
-        match self.faults.into_iter().next() {
-            None => Ok(self.lists),
-            Some((_, error)) => Err(error),
-        }
-    }
 }
 
 impl ListFiles {
-    /// The files of the lists, by the path of the ranges file.
-    pub fn new(ranges_file: &Path, bounds: Option<BTreeMap<ListName, Bounds>>) -> Self {
+    /// The files of the lists, by the path of the ranges file. `max_ranges` is the most in all of
+    /// them: a file of another user must not take the memory of `run`.
+    pub fn new(
+        ranges_file: &Path,
+        bounds: Option<BTreeMap<ListName, Bounds>>,
+        max_ranges: u32,
+    ) -> Self {
+        /// A range with its expiry and a long comment.
+        const LINE: u64 = 256;
         let mut directory = ranges_file.as_os_str().to_owned();
         directory.push(".d");
         Self {
             default: ranges_file.to_owned(),
             directory: directory.into(),
             bounds,
+            max_len: LINE * u64::from(max_ranges),
         }
     }
 
@@ -204,7 +205,11 @@ impl ListFiles {
     /// If its file cannot be used: it is no list, it exceeds the bounds, or others may write it.
     pub fn read_list(&self, name: &ListName) -> Result<Option<RangesFile>> {
         self.refuse_others(name)?;
-        let Some(file) = read_ranges(&self.path(name))? else {
+        let most = match name.is_default() {
+            true => MAX_LIST_LEN,
+            false => self.max_len.min(MAX_LIST_LEN),
+        };
+        let Some(file) = read_ranges_up_to(&self.path(name), most)? else {
             return Ok(None);
         };
         self.examine(name, &file)?;
@@ -256,24 +261,30 @@ impl ListFiles {
         }
     }
 
-    /// The list that waits for a confirmation, with its name.
+    /// The list that waits for a confirmation, with its name. Where another user may make files,
+    /// no list waits: see [`allows_trial`](Self::allows_trial).
     pub fn pending(&self) -> Option<(ListName, Pending)> {
-        let (names, _) = self.names().unwrap_or_default();
-        // A list that is new has no file yet.
-        let hidden = fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let new = hidden.filter_map(|entry| {
+        let hidden = fs::read_dir(&self.directory);
+        let hidden = hidden.into_iter().flatten().flatten();
+        let named = hidden.filter_map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
             let name = name.strip_prefix('.')?.strip_suffix(".pending")?;
             name.parse::<ListName>().ok()
         });
-        let mut all: BTreeSet<ListName> = new.chain(names).collect();
-        all.insert(ListName::default());
-        all.into_iter()
-            .find_map(|name| Some((Pending::find(&self.path(&name))?, name)))
-            .map(|(pending, name)| (name, pending))
+        let all = [ListName::default()].into_iter().chain(named);
+        let mut found = all
+            .filter(|name| self.allows_trial(name))
+            .filter_map(|name| {
+                let pending = Pending::find(&self.path(&name))?;
+                Some((name, pending))
+            });
+        found.next()
+    }
+
+    /// Whether a change of the list can be on trial: the list that waits lies next to the file, and
+    /// only root may write there.
+    pub fn allows_trial(&self, name: &ListName) -> bool {
+        name.is_default() || is_in_own_folder(&real_path(&self.path(name)))
     }
 
     /// The failure of a list that was in force, and has no file any more.

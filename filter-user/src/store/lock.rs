@@ -42,6 +42,18 @@ impl WriterLock {
         Self::take_within(ranges_file, pins, TIMEOUT)?
     }
 
+    /// Takes the lock of a list alone, for a user who may write nothing but its file.
+    ///
+    /// # Errors
+    /// If another process holds it: names that process.
+    pub fn take_list(path: &Path) -> Result<Self> {
+        let target = real_path(path);
+        let file = lock_file(&target)?.map(|file| lock(file, &target, TIMEOUT));
+        Ok(Self {
+            _files: file.transpose()?.transpose()?.into_iter().collect(),
+        })
+    }
+
     /// Like [`take`](Self::take), without waiting; `None` if another process holds it.
     ///
     /// # Errors

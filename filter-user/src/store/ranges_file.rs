@@ -25,6 +25,8 @@ use crate::{
 pub struct Staged {
     /// `None` for a removal.
     content: Option<Content>,
+    /// The path of the list, which may be a link to the file.
+    path: PathBuf,
     target: PathBuf,
     /// The stamp of the file that it is to replace.
     replaces: FileStamp,
@@ -55,6 +57,7 @@ impl Staged {
         refuse_unwritable(path)?;
         Ok(Self {
             content: None,
+            path: path.to_owned(),
             target: path.to_owned(),
             replaces: FileStamp::of(path),
         })
@@ -126,6 +129,7 @@ impl Staged {
                 file: staged,
                 synced,
             }),
+            path: path.to_owned(),
             target,
             replaces,
         })
@@ -147,7 +151,7 @@ impl Staged {
     /// If that fails, or the old file was edited meanwhile; the old file then stays in place.
     pub fn commit(self) -> Result<Committed> {
         let target = self.target;
-        Committed::make(&target, || {
+        Committed::make(&self.path, &target, || {
             if FileStamp::of(&target) != self.replaces {
                 return Err(io::Error::other("somebody edited it meanwhile"));
             }
@@ -170,7 +174,11 @@ impl Staged {
             None => Err(io::Error::other("a removal cannot be on trial")),
         };
         match parked.and_then(|()| sync(folder(&target))) {
-            Ok(()) => Ok(Pending { path, target }),
+            Ok(()) => Ok(Pending {
+                path,
+                list: self.path,
+                target,
+            }),
             Err(error) => {
                 let _ = fs::remove_file(&path);
                 Err(UserError::failed(
@@ -185,6 +193,8 @@ impl Staged {
 /// An active list that is not yet in the file.
 pub struct Pending {
     path: PathBuf,
+    /// The path of the list, which may be a link to the file.
+    list: PathBuf,
     target: PathBuf,
 }
 
@@ -198,8 +208,11 @@ impl Pending {
     /// The pending list of the ranges file at `path`, whether it exists or not.
     pub fn of(path: &Path) -> Self {
         let target = real_path(path);
-        let path = sibling(&target, ".pending");
-        Self { path, target }
+        Self {
+            path: sibling(&target, ".pending"),
+            list: path.to_owned(),
+            target,
+        }
     }
 
     /// Parses it.
@@ -220,7 +233,9 @@ impl Pending {
     /// # Errors
     /// If that fails; the old file then stays in place, and this list stays pending.
     pub fn commit(&self) -> Result<Committed> {
-        Committed::make(&self.target, || fs::rename(&self.path, &self.target))
+        Committed::make(&self.list, &self.target, || {
+            fs::rename(&self.path, &self.target)
+        })
     }
 
     /// Deletes it.
@@ -250,11 +265,12 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Keeps the file at `target` in the history, and replaces it by `replace`.
-    fn make(target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
+    /// Keeps the file at `target` in the history of the list at `path`, and replaces it by
+    /// `replace`.
+    fn make(path: &Path, target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
         let committed = Self {
             attributes: Attributes::of(target).ok().flatten(),
-            old: History::of(target).keep()?,
+            old: History::of(path).keep()?,
             target: target.to_owned(),
         };
         let failed = |error: &io::Error| {
@@ -281,7 +297,7 @@ impl Committed {
     /// If the file system refuses. The file then holds the new list, and `status` reports that.
     pub fn undo(self) -> Result<()> {
         let undone = match &self.old {
-            Some(old) => fs::rename(old, &self.target),
+            Some(old) => put_in_place(old, &self.target),
             None => remove(&self.target),
         };
         if let (Ok(()), Some(attributes), Ok(file)) =
@@ -302,6 +318,19 @@ impl Committed {
                     "the file holds the new list, and the old one is in force: `apifence status` shows both",
                 )
             })
+    }
+}
+
+/// Moves a file of the history to `target`, which may be on another file system.
+fn put_in_place(old: &Path, target: &Path) -> io::Result<()> {
+    match fs::rename(old, target) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let mut copy = tempfile::NamedTempFile::new_in(folder(target))?;
+            copy.write_all(&fs::read(old)?)?;
+            copy.persist(target).map_err(|error| error.error)?;
+            fs::remove_file(old)
+        }
+        moved => moved,
     }
 }
 

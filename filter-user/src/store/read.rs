@@ -37,8 +37,8 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::other(format!(
-            "it is longer than {} MiB",
-            most >> 20
+            "it is longer than {} KiB",
+            most >> 10
         )));
     }
     Ok(bytes)

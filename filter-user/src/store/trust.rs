@@ -1,15 +1,10 @@
 //! Whether only root can have written a file that the policy depends on.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Component, Path, PathBuf},
-};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Result;
-use nix::unistd::geteuid;
 
-use super::path::{folder, real_path};
+use super::path::{folder, follow_own_links, is_own, real_path};
 use crate::ui::error::UserError;
 
 /// The other users that may write or replace the file at `path`; `None` if no other user may, or it
@@ -26,7 +21,7 @@ pub fn other_writer(path: &Path) -> Option<String> {
             // Root's own group does not count as another user.
             let writable = found.mode() & if found.gid() == 0 { 0o002 } else { 0o022 };
             let owner = found.uid();
-            if owner != 0 && owner != geteuid().as_raw() {
+            if !is_own(owner) {
                 Some(format!("user {owner} owns `{}`", path.display()))
             } else if writable != 0 && !sticky {
                 Some(format!("others may write to `{}`", path.display()))
@@ -48,10 +43,10 @@ pub(super) fn refuse_any_writer(path: &Path) -> Result<()> {
             format!("it decides who is let in: {fix}; its last good entries stay in force"),
         ))
     };
-    let target = match without_foreign_links(path) {
+    let target = match follow_own_links(path) {
         Ok(target) => target,
         Err(link) => {
-            let fix = "make the link as root, to a file that is none";
+            let fix = "make the link as root, to the file itself";
             return fault(&link, "another user owns this link", fix);
         }
     };
@@ -70,55 +65,12 @@ pub(super) fn refuse_any_writer(path: &Path) -> Result<()> {
         let Ok(found) = fs::metadata(around) else {
             continue;
         };
-        let is_own = [0, geteuid().as_raw()].contains(&found.uid());
-        if !is_own || found.mode() & 0o1002 == 0o002 {
+        if !is_own(found.uid()) || found.mode() & 0o1002 == 0o002 {
             let fix = "put the list into a folder of its own, in one of root's";
             return fault(around, "another user may replace the folder in it", fix);
         }
     }
     Ok(())
-}
-
-/// Follows links that root made.
-///
-/// # Errors
-/// A link on the way that another user owns.
-fn without_foreign_links(path: &Path) -> Result<PathBuf, PathBuf> {
-    /// As the kernel (path_resolution(7)).
-    const MAX_LINKS: usize = 40;
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut left: Vec<PathBuf> = components(&path);
-    let (mut real, mut links) = (PathBuf::from("/"), 0);
-    while let Some(next) = left.pop() {
-        if next == Path::new("..") {
-            real.pop();
-            continue;
-        }
-        let here = real.join(&next);
-        let Ok(target) = fs::read_link(&here) else {
-            real = here;
-            continue;
-        };
-        let owner = fs::symlink_metadata(&here).map_or(u32::MAX, |found| found.uid());
-        links += 1;
-        if ![0, geteuid().as_raw()].contains(&owner) || links > MAX_LINKS {
-            return Err(here);
-        }
-        if target.is_absolute() {
-            real = PathBuf::from("/");
-        }
-        left.extend(components(&target));
-    }
-    Ok(real)
-}
-
-/// The names in a path, the last one first.
-fn components(path: &Path) -> Vec<PathBuf> {
-    let names = path
-        .components()
-        .rev()
-        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir));
-    names.map(|name| PathBuf::from(name.as_os_str())).collect()
 }
 
 /// Refuses a file that others may write if a service manager runs this process: its warnings may go

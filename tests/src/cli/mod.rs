@@ -100,6 +100,15 @@ impl Apifence {
         PathBuf::from(directory).join(name)
     }
 
+    /// What `ranges lists` tells of the list `name`.
+    pub fn list_state(&self, name: &str) -> Result<Value> {
+        let lists = self.json(&["ranges", "lists"])?;
+        let all = lists["lists"].as_array().into_iter().flatten();
+        let mut own = all.filter(|list| list["name"] == name);
+        let own = own.next().cloned();
+        own.with_context(|| format!("no `{name}` in {lists:#}"))
+    }
+
     /// Replaces the file of the list `name` by rename, as careful programs do.
     pub fn write_list_of(&self, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
         let file = self.list_file(name);

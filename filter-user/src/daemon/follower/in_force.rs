@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     change::{
-        build::{examine, policy, record_history, save_policy_in_force},
+        build::{examine, known_lists, policy, record_history, save_policy_in_force},
         impact::assess,
         recovery::{Waiting, recover},
         transaction::{Transaction, clean_up},
@@ -367,6 +367,9 @@ impl Follower {
             // If it is not confirmed either, that is news.
             self.alerts.clear("policy", "the files are on trial");
         }
+        // Before the saved policy is replaced, which has the comments.
+        let before = drift.is_other_list.then_some(have.record.list);
+        let before = before.and_then(|list| known_lists(context, list));
         let change = Transaction {
             saves: (have.basis() != Basis::DefaultSettings || !drift.keeps_basis)
                 .then_some(&want.lists),
@@ -384,9 +387,8 @@ impl Follower {
             return Err(error);
         }
         messages::report_applied(
-            context,
             &have.record,
-            (self.known.policy.as_ref(), &want.lists),
+            (before.as_ref(), &want.lists),
             policy.sources(),
             &drift.changes,
         );

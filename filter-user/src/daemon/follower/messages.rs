@@ -4,9 +4,7 @@ use filter_common::layout::PolicyRecord;
 use jiff::Timestamp;
 
 use crate::{
-    change::words::{FoundLists, PreviousList},
     config::{SettingChange, Settings},
-    context::Context,
     policy::{Difference, Prefixes, author::Author},
     ranges::{List, Lists, remarks},
     ui::output::eprint,
@@ -35,12 +33,11 @@ fn describe_difference(before: Option<&List>, list: &List, sources: Option<&Pref
     words.join("; ")
 }
 
-/// Reports that the files of `lists` replaced the list of `record`, and changed settings. `seen` is
-/// the policy that was examined last.
+/// Reports that the files of `lists` replaced the list of `record`, and changed settings. `before`
+/// are the lists of `record`, if they are known.
 pub(crate) fn report_applied(
-    context: &Context,
     record: &PolicyRecord,
-    (seen, lists): (Option<&PolicySnapshot>, &Lists),
+    (before, lists): (Option<&Lists>, &Lists),
     sources: &Prefixes,
     changes: &[SettingChange],
 ) {
@@ -52,17 +49,7 @@ pub(crate) fn report_applied(
     if record.list == list.digest() {
         return;
     }
-    let seen = seen.map(|seen| seen.list.clone());
-    let before = seen
-        .filter(|seen| seen.digest() == record.list)
-        .or_else(|| {
-            let found = FoundLists {
-                lists: lists.clone(),
-                is_wanted: true,
-                is_broken: false,
-            };
-            PreviousList::find(context, Some(found), Some(record)).list()
-        });
+    let before = before.map(Lists::union);
     let words = describe_difference(before.as_ref(), list, Some(sources));
     let severity = if *list == List::Off {
         "warning"

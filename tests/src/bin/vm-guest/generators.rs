@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tests::{
     cli::Apifence,
     net::Echo,
@@ -14,6 +14,9 @@ use crate::case::{Outcome, case};
 
 /// The guarded port.
 const PORT: u16 = 6443;
+
+/// The node's IPv6 address.
+const NODE_V6: &str = "2001:db8:aa::1";
 
 /// Packets of a generator that counts.
 const COUNT: u64 = 20_000;
@@ -185,64 +188,40 @@ impl Cable {
 
     /// UDP over IPv6: each passes.
     fn xdp_trafficgen_udp(&self) -> Result<Outcome> {
+        let words = ["udp", "-m", &self.mac, "-a", NODE_V6, INTERFACE];
         if let Some(refusal) = self.xdp_trafficgen_refusal()? {
             return Ok(refusal);
         }
-        let (port, count) = (PORT.to_string(), COUNT.to_string());
-        let words = [
-            "busybox",
-            "timeout",
-            "-s",
-            "INT",
-            "30",
-            "xdp-trafficgen",
-            "udp",
-            "-m",
-            &self.mac,
-            "-a",
-            "2001:db8:aa::1",
-            "-p",
-            &port,
-            "-n",
-            &count,
-            INTERFACE,
-        ];
-        let (passed, printed) = self.counted(PASSED, || self.run(&words))?;
+        let (passed, printed) = self.counted(PASSED, || self.xdp_trafficgen(&words))?;
         ensure!(passed >= COUNT, "{passed} of {COUNT} passed: {printed}");
         Ok(Outcome::Passed(format!("{passed} UDP packets, all passed")))
     }
 
     /// A connection over IPv6 that is already open: its source is listed, and passes.
     fn xdp_trafficgen_tcp(&self) -> Result<Outcome> {
+        let words = ["tcp", "-i", INTERFACE, NODE_V6];
         if let Some(refusal) = self.xdp_trafficgen_refusal()? {
             return Ok(refusal);
         }
-        let (port, count) = (PORT.to_string(), COUNT.to_string());
-        let words = [
-            "busybox",
-            "timeout",
-            "-s",
-            "INT",
-            "30",
-            "xdp-trafficgen",
-            "tcp",
-            "-i",
-            INTERFACE,
-            "-p",
-            &port,
-            "-n",
-            &count,
-            "2001:db8:aa::1",
-        ];
         let dropped = self.filter.dropped()?;
-        let (passed, printed) = self.counted(["pass", "authorized"], || self.run(&words))?;
+        let counter = ["pass", "authorized"];
+        let (passed, printed) = self.counted(counter, || self.xdp_trafficgen(&words))?;
         let dropped = self.filter.dropped()? - dropped;
-        if dropped != 0 {
-            bail!("{dropped} packets were dropped: {printed}");
-        }
+        ensure!(dropped == 0, "{dropped} packets were dropped: {printed}");
         Ok(Outcome::Passed(format!(
-            "{passed} TCP packets of a listed source, all passed: {printed}"
+            "{passed} TCP packets of a listed source, all passed"
         )))
+    }
+
+    /// Runs `xdp-trafficgen` for [`COUNT`] packets to the port, 30 s at most.
+    fn xdp_trafficgen(&self, words: &[&str]) -> Result<String> {
+        let (port, count) = (PORT.to_string(), COUNT.to_string());
+        let program = ["busybox", "timeout", "-s", "INT", "30", "xdp-trafficgen"];
+        let (mode, rest) = words
+            .split_first()
+            .context("run `xdp-trafficgen`: no mode")?;
+        let number = [*mode, "-p", &port, "-n", &count];
+        self.run(&[&program[..], &number, rest].concat())
     }
 }
 
