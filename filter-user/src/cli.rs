@@ -1,18 +1,23 @@
 //! The command line.
 
+mod node;
+mod shown;
 mod values;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
-    builder::{BoolishValueParser, PossibleValuesParser},
+    builder::BoolishValueParser,
 };
 use clap_complete::Shell;
-use filter_common::DropReason;
 use jiff::SignedDuration;
 
-use self::values::{parse_interval, parse_len, parse_percent, parse_window};
+use self::values::{parse_len, parse_percent, parse_window};
+pub(crate) use self::{
+    node::{DoctorArgs, InitArgs},
+    shown::{EventArgs, StatsArgs, StatusArgs},
+};
 use crate::{
     config::{
         DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_MAX_RANGES, DEFAULT_METRICS_LISTEN, DEFAULT_PORTS,
@@ -119,6 +124,21 @@ pub(crate) enum Command {
         policy: PolicyArgs,
         #[command(flatten)]
         run: RunArgs,
+    },
+    /// Look at this node, ask, write config file and list, and start in monitor mode
+    ///
+    /// It finds the API server's port, proxies in front of it, interfaces, networks of the cluster
+    /// and who is connected now. It asks five questions, each with what it found as the answer, and
+    /// writes where each line comes from.
+    Init {
+        #[command(flatten)]
+        init: InitArgs,
+    },
+    /// Look at this node, and say what is in order and what is not; exit status 1 if something
+    /// fails
+    Doctor {
+        #[command(flatten)]
+        doctor: DoctorArgs,
     },
     /// Attach the filter, or replace a filter that is attached, and exit
     Attach {
@@ -349,46 +369,6 @@ pub(crate) struct ChangeArgs {
     /// first
     #[arg(long, value_name = "DURATION", value_parser = parse_window)]
     pub(crate) confirm_within: Option<Duration>,
-}
-
-/// What else `status` does.
-#[derive(Debug, Default, Args)]
-pub(crate) struct StatusArgs {
-    /// Exit with status 1 unless every interface is guarded as the files say
-    #[arg(long)]
-    pub(crate) check: bool,
-    /// Acknowledge the warnings with this code that there are now, or the one about an interface
-    /// (`W08:wg0`): they are not told any more
-    #[arg(long, value_name = "CODE", value_delimiter = ',')]
-    pub(crate) ack: Vec<String>,
-    /// Take acknowledgements back that `--ack` made
-    #[arg(long, value_name = "CODE", value_delimiter = ',')]
-    pub(crate) unack: Vec<String>,
-}
-
-/// How often the counters are shown.
-#[derive(Debug, Args)]
-pub(crate) struct StatsArgs {
-    /// Show them again and again, with rates, until ctrl-c
-    #[arg(long)]
-    pub(crate) watch: bool,
-    /// How often, like `1s` or `500ms`
-    #[arg(long, value_name = "DURATION", requires = "watch", default_value = "1s", value_parser = parse_interval)]
-    pub(crate) interval: Duration,
-}
-
-/// Which refused packets are shown.
-#[derive(Debug, Args)]
-pub(crate) struct EventArgs {
-    /// Only those that came in on this interface
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) interface: Vec<String>,
-    /// Only those refused for this reason
-    #[arg(long, value_name = "REASON", value_delimiter = ',', value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
-    pub(crate) reason: Vec<String>,
-    /// Show those that are still in memory, whoever ran when they came, and exit
-    #[arg(long)]
-    pub(crate) recent: bool,
 }
 
 /// The policy besides the list, and where it applies. What is not given here comes from the

@@ -14,6 +14,7 @@
 //! - `context`: the settings and paths of one command
 //! - `metrics`: the exporter and the health of the service
 //! - `warnings`: facts of this node that an operator should know
+//! - `survey`: what the node is: API server, proxies, interfaces, networks, clients
 //! - `change`: a change of the policy, as a transaction over files and kernel
 //! - `view`: values that several commands show
 //! - `daemon`: `run`; `top`: the live view; `command`: one file per verb
@@ -37,6 +38,7 @@ pub mod metrics;
 pub mod policy;
 pub mod ranges;
 pub mod store;
+pub mod survey;
 pub mod top;
 pub mod ui;
 pub mod view;

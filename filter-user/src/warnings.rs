@@ -1,6 +1,5 @@
 //! Facts of this node that let traffic bypass the filter, or that make it drop too much.
 
-mod devices;
 mod facts;
 pub mod node;
 

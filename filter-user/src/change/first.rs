@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::{
     clock::Clocks,
-    cluster::{Cidr, ForeignListener, foreign, kubelet, own_subnets, peers, pod_cidrs},
+    cluster::{Cidr, ForeignListener, Root, foreign, kubelet, own_subnets, peers, pod_cidrs},
     config::{DEFAULT_PORTS, PolicyMode, Settings},
     context::Context,
     kernel::{
@@ -40,7 +40,8 @@ impl ClusterFacts {
     /// # Errors
     /// If rtnetlink does not answer.
     pub(crate) fn gather(ports: &BTreeSet<u16>) -> Result<Self> {
-        let kubelet = kubelet();
+        let root = Root::default();
+        let kubelet = kubelet(&root);
         if kubelet.is_none() {
             return Ok(Self::default());
         }
@@ -49,10 +50,10 @@ impl ClusterFacts {
             .map(|(_, own)| own)
             .collect();
         // Without the kernel's list of connections the peers are unknown.
-        let peers = peers(&open().unwrap_or_default(), ports).into_iter();
+        let peers = peers(&root, &open().unwrap_or_default(), ports).into_iter();
         Ok(Self {
             kubelet,
-            pods: pod_cidrs(),
+            pods: pod_cidrs(&root),
             subnets: own_subnets()?,
             peers: peers.filter(|(peer, _)| !own.contains(peer)).collect(),
         })
@@ -196,7 +197,13 @@ fn foreign_port(
     if new_ports.is_empty() {
         return None;
     }
-    let found = foreign_claims(context, paths, new_ports, policy, guarded);
+    let found = foreign_claims(
+        paths,
+        new_ports,
+        &policy.settings,
+        !uses_default_ports(context, policy),
+        guarded,
+    );
     let ((_, first), more) = found.split_first()?;
     let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
     let rest = &policy.settings.ports - &others;
@@ -215,20 +222,20 @@ fn foreign_port(
     })
 }
 
-/// Those of `new_ports` that belong to another program or are rewritten to another destination,
-/// each with the reason in words.
-fn foreign_claims(
-    context: &Context,
+/// Those of `new_ports`, which `settings` protect, that belong to another program or are rewritten
+/// to another destination, each with the reason in words. `is_chosen`: the operator set the ports.
+pub(crate) fn foreign_claims(
     paths: &Paths,
     new_ports: &BTreeSet<u16>,
-    policy: &Policy,
+    settings: &Settings,
+    is_chosen: bool,
     guarded: &BTreeSet<u32>,
 ) -> Vec<(u16, String)> {
     let Settings {
         ports,
         destinations,
         ..
-    } = &policy.settings;
+    } = settings;
     let is_guarded = |address: IpAddr| {
         !is_link_local(address)
             && (destinations.is_empty()
@@ -244,8 +251,7 @@ fn foreign_claims(
         let local = listener.connection.local.ip();
         local.is_unspecified() || targets.contains(&local)
     });
-    let chosen = !uses_default_ports(context, policy);
-    let listened = foreign(new_ports, (ports, chosen), &listeners, &connections).into_iter();
+    let listened = foreign(new_ports, (ports, is_chosen), &listeners, &connections).into_iter();
     let listened = listened.map(|ForeignListener { port, program, pid }| {
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
         (port, words)

@@ -1,11 +1,14 @@
-//! The pod CIDRs of the cluster, as far as files of this node name them.
+//! The pod and service CIDRs of the cluster, as far as files of this node name them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::files::{documents, files, flag, flags, parsed, strings, text, values};
+use super::{
+    files::{Root, flags, manifests, strings, values},
+    rancher::{folder, setting},
+};
 
 /// A CIDR, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,37 +19,117 @@ pub struct Cidr {
     pub from: String,
 }
 
-/// The pod CIDRs that files of this node name: widest first, without those inside another one.
-pub fn pod_cidrs() -> Vec<Cidr> {
-    let mut found = Vec::new();
-    let mut add = |path: &Path, what: &str, text: &str| {
+/// What the CIDRs are for: the names of the settings that hold them.
+struct Names {
+    /// The flag of a component of Kubernetes, with its dashes, and the manifest that has it.
+    flag: &'static str,
+    manifest: &'static str,
+    /// The setting of k3s and RKE2, and its default.
+    rancher: (&'static str, &'static str),
+    /// The key of k0s, its default, and the key of its IPv6 twin.
+    k0s: (&'static str, &'static str, &'static str),
+}
+
+/// CIDRs while they are collected.
+#[derive(Default)]
+struct Found(Vec<Cidr>);
+
+impl Found {
+    /// Adds those in `text`, which `what` in the file at `path` has.
+    fn add(&mut self, path: &Path, what: &str, text: &str) {
         let words = text.split([',', ' ']).filter(|word| !word.is_empty());
         let ranges = words.filter_map(|word| word.trim().parse::<IpNet>().ok());
-        found.extend(ranges.map(|range| Cidr {
+        self.0.extend(ranges.map(|range| Cidr {
             range: range.trunc(),
             from: format!("`{what}` in `{}`", path.display()),
         }));
-    };
-
-    let manifest = Path::new("/etc/kubernetes/manifests/kube-controller-manager.yaml");
-    if let Some(value) = flag(manifest, "--cluster-cidr") {
-        add(manifest, "--cluster-cidr", &value);
     }
+
+    /// Adds those that the distributions of Kubernetes name.
+    fn add_distributions(&mut self, root: &Root, names: &Names) {
+        for manifest in manifests(names.manifest) {
+            if let Some(value) = root.flag(&manifest, names.flag) {
+                self.add(Path::new(&manifest), names.flag, &value);
+            }
+        }
+        if let Some((path, words)) = root.unit(&format!("{}.service", names.manifest)) {
+            for value in flags(&words, names.flag) {
+                self.add(&path, names.flag, &value);
+            }
+        }
+        for distribution in ["k3s", "rke2"] {
+            let (name, default) = names.rancher;
+            if !root.has(folder(distribution)) {
+                continue;
+            }
+            let Some(set) = setting(root, distribution, name) else {
+                continue;
+            };
+            if set.is_empty() {
+                let what = format!("the default of {name}");
+                self.add(&folder(distribution), &what, default);
+            }
+            for setting in set {
+                self.add(&setting.path, &setting.key, &setting.value);
+            }
+        }
+        self.add_k0s(root, names);
+    }
+
+    /// Adds those of k0s: from its configuration, or its default.
+    fn add_k0s(&mut self, root: &Root, names: &Names) {
+        let folder = Path::new("/etc/k0s");
+        let path = folder.join("k0s.yaml");
+        let parsed = root.parsed(&path);
+        let documents = parsed.clone().unwrap_or_default();
+        let values_of = |key| {
+            documents
+                .iter()
+                .flat_map(move |document| values(document, key))
+        };
+        let (key, default, twin) = names.k0s;
+        let mut is_set = false;
+        for value in values_of(key) {
+            is_set = true;
+            self.add(&path, key, &strings(value).join(","));
+        }
+        for dual in values_of("dualStack") {
+            if dual["enabled"] == true
+                && let Some(value) = dual[twin].as_str()
+            {
+                self.add(&path, twin, value);
+            }
+        }
+        if !is_set && root.has(folder) && parsed.is_some() {
+            self.add(folder, &format!("the default of {key}"), default);
+        }
+    }
+}
+
+/// The pod CIDRs that files of the node name: widest first, without those inside another one.
+pub fn pod_cidrs(root: &Root) -> Vec<Cidr> {
+    let mut found = Found::default();
+    found.add_distributions(
+        root,
+        &Names {
+            flag: "--cluster-cidr",
+            manifest: "kube-controller-manager",
+            rancher: ("cluster-cidr", "10.42.0.0/16"),
+            k0s: ("podCIDR", "10.244.0.0/16", "IPv6podCIDR"),
+        },
+    );
     let kubelet = Path::new("/var/lib/kubelet/config.yaml");
-    for value in documents(kubelet)
+    for value in root
+        .documents(kubelet)
         .iter()
         .flat_map(|document| values(document, "podCIDR"))
     {
-        add(kubelet, "podCIDR", &strings(value).join(","));
+        found.add(kubelet, "podCIDR", &strings(value).join(","));
     }
-    for distribution in ["k3s", "rke2"] {
-        rancher(distribution, &mut add);
-    }
-    k0s(&mut add);
-    for path in files("/etc/cni/net.d", &["conflist", "conf", "json"]) {
-        let documents = documents(&path);
+    for path in root.files("/etc/cni/net.d", &["conflist", "conf", "json"]) {
+        let documents = root.documents(&path);
         for (key, value) in documents.iter().flat_map(networks) {
-            add(&path, key, value);
+            found.add(&path, key, value);
         }
         // A runtime uses the first file; later ones may be of other programs. Multus uses all.
         let is_multus = |document: &Value| {
@@ -59,100 +142,32 @@ pub fn pod_cidrs() -> Vec<Cidr> {
         }
     }
     let flannel = Path::new("/run/flannel/subnet.env");
-    for line in text(flannel).unwrap_or_default().lines() {
+    for line in root.text(flannel).unwrap_or_default().lines() {
         for key in ["FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK"] {
             if let Some(value) = line
                 .strip_prefix(key)
                 .and_then(|rest| rest.strip_prefix('='))
             {
-                add(flannel, key, value.trim_matches('"'));
+                found.add(flannel, key, value.trim_matches('"'));
             }
         }
     }
-    widest(found)
+    widest(found.0)
 }
 
-/// The pod CIDRs of k0s: from its configuration, or its default.
-fn k0s(add: &mut impl FnMut(&Path, &str, &str)) {
-    const DEFAULT: &str = "10.244.0.0/16";
-    let folder = Path::new("/etc/k0s");
-    let path = folder.join("k0s.yaml");
-    let parsed = parsed(&path);
-    let documents = parsed.clone().unwrap_or_default();
-    let values_of = |key| {
-        documents
-            .iter()
-            .flat_map(move |document| values(document, key))
-    };
-    let mut found = false;
-    for value in values_of("podCIDR") {
-        found = true;
-        add(&path, "podCIDR", &strings(value).join(","));
-    }
-    for dual in values_of("dualStack") {
-        if dual["enabled"] == true
-            && let Some(value) = dual["IPv6podCIDR"].as_str()
-        {
-            add(&path, "IPv6podCIDR", value);
-        }
-    }
-    if !found && folder.exists() && parsed.is_some() {
-        add(folder, "the default of podCIDR", DEFAULT);
-    }
-}
-
-/// The pod CIDRs of k3s or RKE2: `cluster-cidr` from the flags in the systemd unit, else from the
-/// configuration, else the default.
-fn rancher(distribution: &str, add: &mut impl FnMut(&Path, &str, &str)) {
-    const NAME: &str = "cluster-cidr";
-    const DEFAULT: &str = "10.42.0.0/16";
-    let folder = PathBuf::from(format!("/etc/rancher/{distribution}"));
-    if !folder.exists() {
-        return;
-    }
-    let places = ["/etc", "/usr/local/lib", "/usr/lib"];
-    let names = [distribution.to_owned(), format!("{distribution}-server")];
-    for (place, name) in places
-        .iter()
-        .flat_map(|place| names.iter().map(move |name| (place, name)))
-    {
-        let unit = PathBuf::from(format!("{place}/systemd/system/{name}.service"));
-        let text = text(&unit).unwrap_or_default();
-        // A unit file may quote its words and spread them over lines.
-        let words = text.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
-        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-        let values = flags(&words, &format!("--{NAME}"));
-        if !values.is_empty() {
-            add(&unit, &format!("--{NAME}"), &values.join(","));
-            return;
-        }
-    }
-    let main = folder.join("config.yaml");
-    let mut paths = vec![main];
-    let more = folder.join("config.yaml.d");
-    paths.extend(files(&more.to_string_lossy(), &["yaml", "yml"]));
-    // The last file wins; a key with `+` adds to it.
-    let mut found: Vec<(PathBuf, String)> = Vec::new();
-    let mut is_known = true;
-    for path in paths {
-        let Some(documents) = parsed(&path) else {
-            is_known = false;
-            continue;
-        };
-        let value = |key: &str| Some(strings(documents.first()?.get(key)?).join(","));
-        if let Some(value) = value(NAME) {
-            found = vec![(path.clone(), value)];
-        }
-        if let Some(value) = value(&format!("{NAME}+")) {
-            found.push((path, value));
-        }
-    }
-    if found.is_empty() && is_known {
-        add(&folder, "the default of cluster-cidr", DEFAULT);
-    }
-    for (path, value) in found {
-        add(&path, NAME, &value);
-    }
+/// The service CIDRs that files of the node name. No packet comes from such an address.
+pub fn service_cidrs(root: &Root) -> Vec<Cidr> {
+    let mut found = Found::default();
+    found.add_distributions(
+        root,
+        &Names {
+            flag: "--service-cluster-ip-range",
+            manifest: "kube-apiserver",
+            rancher: ("service-cidr", "10.43.0.0/16"),
+            k0s: ("serviceCIDR", "10.96.0.0/12", "IPv6serviceCIDR"),
+        },
+    );
+    widest(found.0)
 }
 
 /// The networks that a network plugin's configuration assigns addresses from.

@@ -1,6 +1,7 @@
 //! Files of Kubernetes and its distributions. An unreadable file counts as empty, unless noted.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -12,36 +13,105 @@ use crate::store::read_regular;
 /// The limit for a file's size, in bytes. Real files have a few KiB.
 const MAX_LEN: u64 = 1 << 20;
 
-/// The text of the file at `path`.
-pub(super) fn text(path: &Path) -> Option<String> {
-    String::from_utf8(read_regular(path, MAX_LEN).ok()?).ok()
-}
+/// The directory that the files of a node are read from: `/`, or a copy of another node's files.
+///
+/// All paths are the node's own, and so are those in messages.
+#[derive(Clone, Debug)]
+pub struct Root(PathBuf);
 
-/// The documents of a YAML or JSON file.
-pub(super) fn documents(path: &Path) -> Vec<Value> {
-    parsed(path).unwrap_or_default()
-}
-
-/// The same; none if a file exists and cannot be parsed, since it may hold anything.
-pub(super) fn parsed(path: &Path) -> Option<Vec<Value>> {
-    if !path.exists() {
-        return Some(Vec::new());
+/// This node.
+impl Default for Root {
+    fn default() -> Self {
+        Self(PathBuf::from("/"))
     }
-    serde_saphyr::from_multiple(&text(path)?).ok()
 }
 
-/// The files in `folder` whose names end in one of `endings`, in order.
-pub(super) fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
-    let found = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = found
-        .map(|entry| entry.path())
-        .filter(|path| {
+impl Root {
+    /// The copy of a node's files in `directory`.
+    pub const fn new(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    fn at(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Whether there is anything at `path`. A link counts, whatever it leads to: in a copy that is
+    /// often nothing.
+    pub fn has(&self, path: impl AsRef<Path>) -> bool {
+        fs::symlink_metadata(self.at(path.as_ref())).is_ok()
+    }
+
+    /// The text of the file at `path`.
+    pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        String::from_utf8(read_regular(&self.at(path.as_ref()), MAX_LEN).ok()?).ok()
+    }
+
+    /// The documents of a YAML or JSON file.
+    pub(super) fn documents(&self, path: impl AsRef<Path>) -> Vec<Value> {
+        self.parsed(path).unwrap_or_default()
+    }
+
+    /// The same; none if a file exists and cannot be parsed, since it may hold anything.
+    pub(super) fn parsed(&self, path: impl AsRef<Path>) -> Option<Vec<Value>> {
+        let path = path.as_ref();
+        if !self.has(path) {
+            return Some(Vec::new());
+        }
+        serde_saphyr::from_multiple(&self.text(path)?).ok()
+    }
+
+    /// The files in `folder` whose names end in one of `endings`, in order.
+    pub(super) fn files(&self, folder: impl AsRef<Path>, endings: &[&str]) -> Vec<PathBuf> {
+        let folder = folder.as_ref();
+        let found = fs::read_dir(self.at(folder))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = found.map(|entry| folder.join(entry.file_name()));
+        let wanted = names.filter(|path| {
             let ending = path.extension().and_then(|ending| ending.to_str());
             ending.is_some_and(|ending| endings.contains(&ending))
-        })
-        .collect();
-    found.sort();
-    found
+        });
+        let wanted: BTreeSet<PathBuf> = wanted.collect();
+        wanted.into_iter().collect()
+    }
+
+    /// The value of the flag `name` (with its dashes) in a pod manifest.
+    pub(super) fn flag(&self, manifest: impl AsRef<Path>, name: &str) -> Option<String> {
+        let documents = self.documents(manifest);
+        let mut found = documents
+            .iter()
+            .flat_map(|document| flags(&strings(document), name));
+        found.next()
+    }
+
+    /// Whether there is a systemd unit called `name`.
+    pub fn has_unit(&self, name: &str) -> bool {
+        self.unit(name).is_some()
+    }
+
+    /// The words of the first systemd unit called `name`, and its path. Comments count as words.
+    pub(super) fn unit(&self, name: &str) -> Option<(PathBuf, Vec<String>)> {
+        const PLACES: [&str; 4] = ["/etc", "/usr/local/lib", "/usr/lib", "/lib"];
+        let paths = PLACES.map(|place| PathBuf::from(format!("{place}/systemd/system/{name}")));
+        let path = paths.into_iter().find(|path| self.has(path))?;
+        let text = self.text(&path).unwrap_or_default();
+        // A unit file may quote its words and spread them over lines.
+        let words = text.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
+        let words = words.filter(|word| !word.is_empty()).map(str::to_owned);
+        Some((path, words.collect()))
+    }
+}
+
+/// Where the static pod manifest of a component of the control plane may be: of kubeadm, of kOps, of
+/// RKE2.
+pub(super) fn manifests(component: &str) -> [String; 3] {
+    [
+        format!("/etc/kubernetes/manifests/{component}.yaml"),
+        format!("/etc/kubernetes/manifests/{component}.manifest"),
+        format!("/var/lib/rancher/rke2/agent/pod-manifests/{component}.yaml"),
+    ]
 }
 
 /// All values of `key` in `value`, at whatever depth.
@@ -66,22 +136,13 @@ pub(super) fn strings(value: &Value) -> Vec<&str> {
     }
 }
 
-/// The value of the flag `name` (with its dashes) in a pod manifest.
-pub(super) fn flag(manifest: &Path, name: &str) -> Option<String> {
-    let documents = documents(manifest);
-    let mut found = documents
-        .iter()
-        .flat_map(|document| flags(&strings(document), name));
-    found.next()
-}
-
 /// The values of the flag `name` among words: from each `name=value`, or `name` and `value`.
-pub(super) fn flags(words: &[&str], name: &str) -> Vec<String> {
+pub(super) fn flags(words: &[impl AsRef<str>], name: &str) -> Vec<String> {
     let found = words.iter().enumerate().filter_map(|(place, word)| {
-        let rest = word.strip_prefix(name)?;
+        let rest = word.as_ref().strip_prefix(name)?;
         match rest.strip_prefix('=') {
             Some(value) => Some(value.to_owned()),
-            None if rest.is_empty() => words.get(place + 1).map(|word| (*word).to_owned()),
+            None if rest.is_empty() => words.get(place + 1).map(|word| word.as_ref().to_owned()),
             None => None,
         }
     });

@@ -1,8 +1,6 @@
 //! Whether this machine is a node of a cluster.
 
-use std::path::Path;
-
-use super::owners::processes_here;
+use super::{files::Root, owners::processes_here};
 
 /// The programs that are a kubelet or contain one.
 const KUBELETS: [&str; 7] = [
@@ -25,13 +23,13 @@ const FILES: [&str; 5] = [
 ];
 
 /// The evidence for a kubelet, in words: its process in this network namespace, or its files.
-pub fn kubelet() -> Option<String> {
+pub fn kubelet(root: &Root) -> Option<String> {
     let mut processes = processes_here();
     let process = processes.find(|process| KUBELETS.contains(&&*process.name));
     let process =
         process.map(|process| format!("`{}` runs here (pid {})", process.name, process.pid));
     process.or_else(|| {
-        let file = FILES.into_iter().find(|file| Path::new(file).exists())?;
+        let file = FILES.into_iter().find(|file| root.has(file))?;
         Some(format!("`{file}` is there"))
     })
 }

@@ -2,15 +2,24 @@
 //! programs that own the node's sockets.
 
 mod cidrs;
+mod control_plane;
+mod devices;
 mod files;
+mod haproxy;
 mod kubelet;
 mod nodes;
 mod owners;
 mod ports;
+mod rancher;
+mod servers;
 
 pub use self::{
-    cidrs::{Cidr, pod_cidrs},
+    cidrs::{Cidr, pod_cidrs, service_cidrs},
+    control_plane::{Cloud, ControlPlane, Port},
+    devices::{is_local, is_overlay, is_tunnel, numbered},
+    files::Root,
     kubelet::kubelet,
     nodes::{Nodes, administrators, own_subnets, peers},
     ports::{ForeignListener, foreign},
+    servers::{Server, Servers, servers},
 };

@@ -10,7 +10,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use super::{
-    files::{flag, text},
+    files::{Root, manifests},
     owners::sockets_of,
 };
 use crate::kernel::net::{
@@ -24,7 +24,6 @@ const ETCD: [u16; 2] = [2379, 2380];
 const HTTPS: u16 = 443;
 /// The file in the state directory with node addresses and CIDRs from the API, one per line.
 const LISTED: &str = "@nodes";
-const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// The known nodes of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +49,7 @@ impl Nodes {
     ) -> Result<Self> {
         Ok(Self {
             listed: listed(&state_dir.join(LISTED)),
-            peers: peers(sockets, ports),
+            peers: peers(&Root::default(), sockets, ports),
             subnets: own_subnets()?,
             cluster: cluster.to_vec(),
         })
@@ -75,7 +74,7 @@ impl Nodes {
 }
 
 fn listed(path: &Path) -> Vec<IpNet> {
-    let text = text(path).unwrap_or_default();
+    let text = Root::default().text(path).unwrap_or_default();
     let lines = text.lines().filter_map(|line| {
         let word = line.split('#').next()?.trim();
         let address = || {
@@ -104,7 +103,11 @@ pub fn own_subnets() -> Result<Vec<IpNet>> {
 
 /// The addresses of etcd members and API servers, each with its role. They come from this node's
 /// connections and manifests. `ports` are those of the API server.
-pub fn peers(sockets: &[TcpSocket], ports: &BTreeSet<u16>) -> BTreeMap<IpAddr, &'static str> {
+pub fn peers(
+    root: &Root,
+    sockets: &[TcpSocket],
+    ports: &BTreeSet<u16>,
+) -> BTreeMap<IpAddr, &'static str> {
     let mut found = BTreeMap::new();
     for socket in sockets {
         let (remote, local) = (socket.connection.remote, socket.connection.local.port());
@@ -114,25 +117,23 @@ pub fn peers(sockets: &[TcpSocket], ports: &BTreeSet<u16>) -> BTreeMap<IpAddr, &
             found.entry(remote.ip()).or_insert("API server");
         }
     }
-    let manifests = [
-        ("etcd.yaml", "--initial-cluster"),
-        ("kube-apiserver.yaml", "--etcd-servers"),
-    ];
-    for (file, name) in manifests {
-        let value = flag(&Path::new(MANIFESTS).join(file), name).unwrap_or_default();
-        found.extend(
-            value
-                .split(',')
-                .filter_map(host)
-                .map(|host| (host, "etcd peer")),
-        );
+    for (component, name) in [
+        ("etcd", "--initial-cluster"),
+        ("kube-apiserver", "--etcd-servers"),
+    ] {
+        let values = manifests(component).into_iter();
+        let values = values.filter_map(|manifest| root.flag(manifest, name));
+        let hosts: Vec<IpAddr> = values
+            .flat_map(|value| value.split(',').filter_map(host).collect::<Vec<_>>())
+            .collect();
+        found.extend(hosts.into_iter().map(|host| (host, "etcd peer")));
     }
     found.retain(|address, _| !address.is_loopback());
     found
 }
 
 /// The address in `https://192.0.2.10:2380`, or in `name=https://192.0.2.10:2380`.
-fn host(url: &str) -> Option<IpAddr> {
+pub(super) fn host(url: &str) -> Option<IpAddr> {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split('/').next()?;
     let with_port = || {

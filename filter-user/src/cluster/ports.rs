@@ -17,9 +17,9 @@ pub struct ForeignListener {
 }
 
 /// Name prefixes of programs that are an API server or contain one.
-const SERVERS: [&str; 5] = ["kube-apiserver", "k3s", "rke2", "k0s", "kubelite"];
+pub(super) const SERVERS: [&str; 5] = ["kube-apiserver", "k3s", "rke2", "k0s", "kubelite"];
 /// Web servers. They are not an API server unless they are a proxy for one.
-const WEB: [&str; 14] = [
+pub(super) const WEB: [&str; 14] = [
     "nginx",
     "nginx-ingress-c",
     "nginx-ingress",
@@ -36,7 +36,7 @@ const WEB: [&str; 14] = [
     "lighttpd",
 ];
 /// A default port that many other programs listen on, too.
-const HTTPS: u16 = 443;
+pub(super) const HTTPS: u16 = 443;
 
 /// The ports of `new_ports` that belong to another program. `ports` are all ports to be protected,
 /// and `chosen` if the operator set them. The sockets are those of this network namespace.

@@ -6,6 +6,7 @@ mod check;
 mod config;
 
 mod confirm;
+mod doctor;
 
 mod edit;
 mod editor;
@@ -15,6 +16,7 @@ mod explain;
 mod feed;
 
 mod history;
+mod init;
 
 mod list;
 mod lists;
@@ -50,17 +52,7 @@ use crate::{
 /// # Errors
 /// If the command failed. The policy in force stays in force then.
 pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
-    let (config, file) = load::load(&cli, matches)?;
-    let context = Context {
-        global: Global {
-            ranges_file: config.ranges_file.to_path_buf(),
-            output: *config.output,
-            verbose: *config.verbose,
-        },
-        pins: Pins::new(config.bpffs.to_path_buf()),
-        config,
-        file,
-    };
+    let context = context(&cli, matches)?;
     init_logger(context.global.verbose);
     // The worker thread of `run` serves metrics while a long list is put in force.
     let mut builder = match cli.command {
@@ -83,11 +75,27 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     done
 }
 
+/// The context of a command.
+fn context(cli: &Cli, matches: &ArgMatches) -> Result<Context> {
+    let (config, file) = load::load(cli, matches)?;
+    Ok(Context {
+        global: Global {
+            ranges_file: config.ranges_file.to_path_buf(),
+            output: *config.output,
+            verbose: *config.verbose,
+        },
+        pins: Pins::new(config.bpffs.to_path_buf()),
+        config,
+        file,
+    })
+}
+
 async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
     let needs_pins = !matches!(
         command,
         Command::Config { .. }
             | Command::Completions { .. }
+            | Command::Doctor { .. }
             | Command::Explain { .. }
             | Command::Man { .. }
             | Command::Ranges {
@@ -106,7 +114,10 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             context.pins.check_layout()?;
         }
     }
-    if matches!(command, Command::Run { .. } | Command::Attach { .. }) {
+    if matches!(
+        command,
+        Command::Run { .. } | Command::Attach { .. } | Command::Init { .. }
+    ) {
         version::refuse_old()?;
     }
     match command {
@@ -114,6 +125,8 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             WatchLock::refuse(&context.pins.watch(), "watch filter")?;
             daemon::run::run(context, &policy, matches).await
         }
+        Command::Init { init } => init::run(context, &init),
+        Command::Doctor { doctor } => doctor::run(context, &doctor),
         Command::Attach { policy, change } => {
             WatchLock::refuse(&context.pins.watch(), "attach filter")?;
             change::attach::run(context, &policy, &change)

@@ -37,10 +37,10 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct Status {
+pub(super) struct Status {
     /// `enforcing`, `monitoring`, `off`, `detached`, or `unknown` where the maps' pins are gone.
-    state: &'static str,
-    interfaces: Vec<ProtectedInterface>,
+    pub(super) state: &'static str,
+    pub(super) interfaces: Vec<ProtectedInterface>,
     ports: Vec<u16>,
     /// Empty for any destination.
     destinations: Vec<IpNet>,
@@ -58,14 +58,14 @@ struct Status {
     /// RFC 3339, UTC.
     applied_at: Option<String>,
     /// The provisional change.
-    provisional: Option<Provisional>,
+    pub(super) provisional: Option<Provisional>,
     /// Differences of the kernel from the ranges file and the config file, and errors in the files.
-    drift: Vec<String>,
+    pub(super) drift: Vec<String>,
     /// The warnings, the worst first.
-    warnings: Vec<Warning>,
+    pub(super) warnings: Vec<Warning>,
     /// The settings in force, if they can be read.
     #[serde(skip)]
-    settings: Option<Settings>,
+    pub(super) settings: Option<Settings>,
     /// Whether the text shows all details.
     #[serde(skip)]
     verbose: bool,
@@ -301,10 +301,11 @@ impl Status {
     }
 }
 
-/// Runs the command. With `--check` the exit code is an answer, too.
-pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
-    let ack = acknowledge::parse(&args.ack)?;
-    let unack = acknowledge::parse(&args.unack)?;
+/// What is in force, and the warnings of this node, none of them acknowledged.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn status(context: &Context) -> Result<Status> {
     let interfaces = rtnetlink::interfaces()?;
     let strays = strays(&context.pins, &interfaces)?;
     let mut status = Status {
@@ -332,6 +333,14 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
         }
         status.warnings.extend(unnamed.map(node::unnamed_warning));
     }
+    Ok(status)
+}
+
+/// Runs the command. With `--check` the exit code is an answer, too.
+pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
+    let ack = acknowledge::parse(&args.ack)?;
+    let unack = acknowledge::parse(&args.unack)?;
+    let mut status = status(context)?;
     if !ack.is_empty() || !unack.is_empty() {
         acknowledge::change(context, &status.warnings, &ack, &unack)?;
     }

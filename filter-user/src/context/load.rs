@@ -39,7 +39,9 @@ impl ConfigFile {
         let typed = matches.value_source("config") == Some(ValueSource::CommandLine);
         let variable = environment.get("APIFENCE_CONFIG").filter(|_| !typed);
         let path = &base.join(variable.map_or(&*cli.global.config, Path::new));
-        let named = typed || variable.is_some();
+        // `init` writes it.
+        let is_to_exist = !matches!(cli.command, Command::Init { .. });
+        let named = is_to_exist && (typed || variable.is_some());
         let seen = FileStamp::of(path);
         let text = match read_config(path, named) {
             // `run` guards the port even if the config file is broken.
@@ -123,6 +125,7 @@ const fn required_settings(command: &Command) -> Option<&'static [&'static str]>
         | Command::Check { .. }
         | Command::Stats { .. }
         | Command::Top
+        | Command::Init { .. }
         | Command::Events { .. }
         | Command::Suggest { .. }
         | Command::Detach { .. }
@@ -134,7 +137,10 @@ const fn required_settings(command: &Command) -> Option<&'static [&'static str]>
             command: RangesCommand::History | RangesCommand::Lists,
             ..
         } => Some(&["ranges_file"]),
-        Command::Completions { .. } | Command::Explain { .. } | Command::Man { .. } => Some(&[]),
+        Command::Completions { .. }
+        | Command::Doctor { .. }
+        | Command::Explain { .. }
+        | Command::Man { .. } => Some(&[]),
         Command::Confirm
         | Command::Enforce { .. }
         | Command::Monitor { .. }

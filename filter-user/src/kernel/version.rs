@@ -8,6 +8,14 @@ use crate::ui::error::UserError;
 /// Linux 5.18: `xdp.frags` and `bpf_xdp_load_bytes` (commits f45d5b6ce2e8, 3f364222d032).
 const MIN_VERSION: (u32, u32) = (5, 18);
 
+/// The release of the running kernel, such as `6.12.3-amd64`; empty if it does not say.
+pub fn release() -> String {
+    uname().map_or_else(
+        |_| String::new(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
+}
+
 /// Refuses a kernel that is too old, before anything is created.
 ///
 /// # Errors

@@ -1,10 +1,18 @@
-//! The config file: read as a whole.
+//! The config file: read and written as a whole.
 
-use std::{io, path::Path};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use anyhow::Result;
 
-use super::read::{MAX_CONFIG_LEN, read_regular};
+use super::{
+    path::folder,
+    ranges_file::sync,
+    read::{MAX_CONFIG_LEN, read_regular},
+};
 use crate::ui::error::{UserError, errno};
 
 /// The content at the path of the config file.
@@ -37,4 +45,21 @@ pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
         Ok(text) => ConfigText::Text(text),
         Err(_) => ConfigText::Unreadable("it is no UTF-8 text".to_owned()),
     })
+}
+
+/// Puts `text` at `path` in one step: the whole of it, or what was there before. Missing folders
+/// are made.
+///
+/// # Errors
+/// If the folder is not writable, or its disk is full.
+pub fn write_text(path: &Path, text: &str) -> io::Result<()> {
+    let folder = folder(path);
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    sync(folder)
 }

@@ -30,7 +30,7 @@ mod watched_lists;
 
 pub use self::{
     acknowledged::AcknowledgedStore,
-    config::{ConfigText, read_config},
+    config::{ConfigText, read_config, write_text},
     draft::{Draft, is_same_list},
     history::{History, HistoryEntry, written},
     input::{Input, read_ranges},

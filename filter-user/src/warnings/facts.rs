@@ -14,11 +14,9 @@ use anyhow::Result;
 use ipnet::IpNet;
 use netlink_packet_route::link::InfoKind;
 
-use super::{
-    Warning,
-    devices::{is_local, is_overlay, is_tunnel, numbered},
-};
+use super::Warning;
 use crate::{
+    cluster::{is_local, is_overlay, is_tunnel, numbered},
     codes::Code,
     config::join,
     kernel::{
@@ -275,7 +273,7 @@ impl Facts {
 
     /// Whether all traffic over `interface` is local, or passed a filter there or on a lower
     /// device.
-    fn is_covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
+    pub(crate) fn is_covered(&self, interface: &Interface, guarded: &BTreeSet<u32>) -> bool {
         if guarded.contains(&interface.ifindex) || is_local(interface) {
             return true;
         }

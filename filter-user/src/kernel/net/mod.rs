@@ -1,5 +1,6 @@
 //! Interfaces, addresses, routes, sockets and connections, by netlink and ethtool.
 
+pub mod card;
 pub mod conntrack;
 pub mod decapsulation;
 pub mod driver;

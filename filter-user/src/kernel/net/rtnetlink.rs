@@ -29,7 +29,10 @@ use crate::ui::error::UserError;
 
 /// Dumps everything of a kind. An answer that cannot be parsed is skipped: one odd device must not
 /// hide the others.
-fn dump(request: &RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> Result<()> {
+pub(super) fn dump(
+    request: &RouteNetlinkMessage,
+    mut each: impl FnMut(RouteNetlinkMessage),
+) -> Result<()> {
     netlink::dump_messages(NETLINK_ROUTE, request, |answer| {
         if let Ok(answer) = answer {
             each(answer);

@@ -11,7 +11,7 @@ use crate::kernel::net::interface::Interface;
 /// Whether traffic over `interface` comes from this node, its pods or its containers. Network
 /// plugins and container engines give the host's ends of their pairs known names. The network card
 /// of a node that is a container is a pair with another name.
-pub(super) fn is_local(interface: &Interface) -> bool {
+pub fn is_local(interface: &Interface) -> bool {
     const LOOPBACK: u32 = 1;
     const PAIRS: [&str; 7] = ["veth", "cali", "lxc", "cilium_", "eni", "azv", "gke"];
     let named = || PAIRS.iter().any(|name| interface.name.starts_with(name));
@@ -30,7 +30,7 @@ pub(super) fn is_local(interface: &Interface) -> bool {
 /// (`vxlan.calico`, `wireguard.cali`, `tunl0`), Cilium (`cilium_vxlan`, `cilium_geneve`,
 /// `cilium_ipip4`, `cilium_wg0`), OVN-Kubernetes and Antrea on Open vSwitch (`genev_sys_6081`,
 /// `vxlan_sys_4789`, `ovn-k8s-mp0`, `antrea-gw0`), and Weave (`vxlan-6784`).
-pub(super) fn is_overlay(interface: &Interface) -> bool {
+pub fn is_overlay(interface: &Interface) -> bool {
     let name = interface.name.as_str();
     let among = |names: &[&str]| names.contains(&name);
     match &interface.kind {
@@ -55,13 +55,13 @@ pub(super) fn is_overlay(interface: &Interface) -> bool {
 }
 
 /// Whether `name` is `start` followed by a number.
-pub(super) fn numbered(name: &str, start: &str) -> bool {
+pub fn numbered(name: &str, start: &str) -> bool {
     name.strip_prefix(start)
         .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Whether devices of this kind decapsulate packets.
-pub(super) fn is_tunnel(kind: &InfoKind) -> bool {
+pub fn is_tunnel(kind: &InfoKind) -> bool {
     match kind {
         InfoKind::Tun
         | InfoKind::Vxlan

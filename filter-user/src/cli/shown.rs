@@ -1,0 +1,48 @@
+//! The flags of the commands that show something.
+
+use std::time::Duration;
+
+use clap::{Args, builder::PossibleValuesParser};
+use filter_common::DropReason;
+
+use super::values::parse_interval;
+
+/// What else `status` does.
+#[derive(Debug, Default, Args)]
+pub(crate) struct StatusArgs {
+    /// Exit with status 1 unless every interface is guarded as the files say
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Acknowledge the warnings with this code that there are now, or the one about an interface
+    /// (`W08:wg0`): they are not told any more
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    pub(crate) ack: Vec<String>,
+    /// Take acknowledgements back that `--ack` made
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    pub(crate) unack: Vec<String>,
+}
+
+/// How often the counters are shown.
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Show them again and again, with rates, until ctrl-c
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// How often, like `1s` or `500ms`
+    #[arg(long, value_name = "DURATION", requires = "watch", default_value = "1s", value_parser = parse_interval)]
+    pub(crate) interval: Duration,
+}
+
+/// Which refused packets are shown.
+#[derive(Debug, Args)]
+pub(crate) struct EventArgs {
+    /// Only those that came in on this interface
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) interface: Vec<String>,
+    /// Only those refused for this reason
+    #[arg(long, value_name = "REASON", value_delimiter = ',', value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
+    pub(crate) reason: Vec<String>,
+    /// Show those that are still in memory, whoever ran when they came, and exit
+    #[arg(long)]
+    pub(crate) recent: bool,
+}

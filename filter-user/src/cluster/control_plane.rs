@@ -1,0 +1,264 @@
+//! The control plane as files of the node describe it: distribution, ports, proxies, cloud.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde_json::Value;
+
+use super::{
+    files::{Root, flags, manifests, values},
+    haproxy::haproxy_ports,
+    rancher::{folder, setting},
+};
+
+/// A port, and the source of the fact in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The port.
+    pub port: u16,
+    /// What it is for, and the file and key that say so.
+    pub from: String,
+}
+
+/// What files of the node say of its control plane. A fact without a file is absent.
+#[derive(Clone, Debug, Default)]
+pub struct ControlPlane {
+    /// The name of the distribution.
+    pub distribution: Option<&'static str>,
+    /// The ports of the API server.
+    pub api: Vec<Port>,
+    /// Further ports of the control plane that clients join the cluster through.
+    pub join: Vec<Port>,
+    /// Ports of proxies that forward to an API server.
+    pub proxies: Vec<Port>,
+    /// The host and the port that clients of the cluster use, and the file that says so.
+    pub endpoint: Option<(String, Port)>,
+}
+
+const KUBERNETES: &str = "Kubernetes";
+const KUBEADM: &str = "kubeadm";
+const K3S: &str = "k3s";
+const RKE2: &str = "RKE2";
+const K0S: &str = "k0s";
+
+/// The port of the API server where nothing else is configured, in every distribution.
+const API: u16 = 6443;
+
+impl ControlPlane {
+    /// Reads the files.
+    pub fn read(root: &Root) -> Self {
+        let mut found = Self::default();
+        found.add_manifest(root);
+        found.add_unit(root);
+        found.add_rancher(root);
+        found.add_k0s(root);
+        found.endpoint = endpoint(root);
+        let api: Vec<u16> = found.api.iter().map(|one| one.port).collect();
+        found.proxies = haproxy_ports(root, &api);
+        found.proxies.extend(kube_vip(root, &api));
+        found
+    }
+
+    /// kubeadm, kOps and RKE2: the API server is a static pod.
+    fn add_manifest(&mut self, root: &Root) {
+        let all = manifests("kube-apiserver");
+        let Some(manifest) = all.iter().find(|manifest| root.has(manifest)) else {
+            return;
+        };
+        self.distribution = Some(if manifest.contains("rke2") {
+            RKE2
+        } else if root.has("/etc/kubernetes/admin.conf") || root.has("/var/lib/kubelet/config.yaml")
+        {
+            KUBEADM
+        } else {
+            KUBERNETES
+        });
+        let port = root
+            .flag(manifest, "--secure-port")
+            .and_then(|port| port.parse().ok());
+        self.api.push(match port {
+            Some(port) => named(port, "the API server", "--secure-port", manifest),
+            None => defaulted("the API server", "--secure-port", manifest),
+        });
+    }
+
+    /// An API server that is a service of systemd.
+    fn add_unit(&mut self, root: &Root) {
+        let Some((path, words)) = root.unit("kube-apiserver.service") else {
+            return;
+        };
+        self.distribution = self.distribution.or(Some(KUBERNETES));
+        let path = path.display().to_string();
+        let mut ports = flags(&words, "--secure-port").into_iter();
+        let port = ports.find_map(|port| port.parse().ok());
+        self.api.push(match port {
+            Some(port) => named(port, "the API server", "--secure-port", &path),
+            None => defaulted("the API server", "--secure-port", &path),
+        });
+    }
+
+    fn add_rancher(&mut self, root: &Root) {
+        /// Servers of RKE2 register nodes at this port; it cannot be changed.
+        const SUPERVISOR: u16 = 9345;
+        if is_server(root, "rke2") {
+            self.distribution = Some(RKE2);
+            let folder = folder("rke2").display().to_string();
+            if self.api.is_empty() {
+                self.api.push(Port {
+                    port: API,
+                    from: format!("the API server of RKE2 (`{folder}`)"),
+                });
+            }
+            self.join.push(Port {
+                port: SUPERVISOR,
+                from: format!("nodes join RKE2 here (`{folder}`)"),
+            });
+        }
+        if is_server(root, "k3s") {
+            const NAME: &str = "https-listen-port";
+            self.distribution = Some(K3S);
+            let set = setting(root, "k3s", NAME).unwrap_or_default();
+            let port = set.last().and_then(|set| {
+                let port = set.value.parse().ok()?;
+                let path = set.path.display().to_string();
+                Some(named(port, "the API server of k3s", &set.key, &path))
+            });
+            let folder = folder("k3s").display().to_string();
+            self.api
+                .push(port.unwrap_or_else(|| defaulted("the API server of k3s", NAME, &folder)));
+        }
+    }
+
+    fn add_k0s(&mut self, root: &Root) {
+        const FILE: &str = "/etc/k0s/k0s.yaml";
+        let is_controller = root.unit("k0scontroller.service").is_some();
+        if !root.has(FILE) && !is_controller {
+            return;
+        }
+        self.distribution = Some(K0S);
+        let documents = root.documents(FILE);
+        let mut apis = documents.iter().filter_map(|one| one["spec"].get("api"));
+        let api = apis.next().cloned().unwrap_or_default();
+        let port = |key: &str| number(&api[key]);
+        let what = "the API server of k0s";
+        self.api.push(match port("port") {
+            Some(port) => named(port, what, "spec.api.port", FILE),
+            None => defaulted(what, "spec.api.port", FILE),
+        });
+        /// Controllers and workers join through this port (`k0sApiPort`).
+        const JOIN: u16 = 9443;
+        self.join.push(Port {
+            port: port("k0sApiPort").unwrap_or(JOIN),
+            from: format!("nodes join k0s here (`spec.api.k0sApiPort` in `{FILE}`)"),
+        });
+    }
+}
+
+/// Whether the node is a server of `distribution`, `k3s` or `rke2`, and no agent.
+fn is_server(root: &Root, distribution: &str) -> bool {
+    let unit = |name: &str| root.unit(&format!("{name}.service")).is_some();
+    let is_wanted = |name: &str| {
+        root.has(format!(
+            "/etc/systemd/system/multi-user.target.wants/{name}.service"
+        ))
+    };
+    let (server, agent) = (
+        format!("{distribution}-server"),
+        format!("{distribution}-agent"),
+    );
+    if root.has(format!("/var/lib/rancher/{distribution}/server"))
+        || is_wanted(&server)
+        || unit(distribution)
+    {
+        return true;
+    }
+    // The archive of RKE2 has the units of both.
+    let is_agent = is_wanted(&agent) || (unit(&agent) && !unit(&server));
+    root.has(folder(distribution)) && !is_agent
+}
+
+fn named(port: u16, what: &str, key: &str, path: &str) -> Port {
+    Port {
+        port,
+        from: format!("{what} (`{key}` in `{path}`)"),
+    }
+}
+
+fn defaulted(what: &str, key: &str, path: &str) -> Port {
+    Port {
+        port: API,
+        from: format!("{what} (`{path}`; the default of `{key}`)"),
+    }
+}
+
+fn number(value: &Value) -> Option<u16> {
+    let number = || u16::try_from(value.as_u64()?).ok();
+    number().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// The server that the node's own clients of the API server use.
+fn endpoint(root: &Root) -> Option<(String, Port)> {
+    const FILES: [&str; 3] = [
+        "/etc/kubernetes/admin.conf",
+        "/etc/kubernetes/kubelet.conf",
+        "/etc/kubernetes/super-admin.conf",
+    ];
+    FILES.into_iter().find_map(|file| {
+        let documents = root.documents(file);
+        let servers = documents.iter().flat_map(|one| values(one, "server"));
+        let url = servers.into_iter().find_map(Value::as_str)?;
+        let authority = url.split_once("://")?.1.split('/').next()?;
+        let (host, port) = authority.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        let from = format!("the endpoint of the cluster, `server` in `{file}`,");
+        let host = host.trim_matches(['[', ']']).to_owned();
+        Some((host, Port { port, from }))
+    })
+}
+
+/// The port at which kube-vip balances over the API servers, if it is another one than theirs.
+fn kube_vip(root: &Root, api: &[u16]) -> Option<Port> {
+    let path = "/etc/kubernetes/manifests/kube-vip.yaml";
+    let documents = root.documents(path);
+    let environment: BTreeMap<&str, &str> = documents
+        .iter()
+        .flat_map(|document| values(document, "env"))
+        .filter_map(Value::as_array)
+        .flatten()
+        .filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?)))
+        .collect();
+    let port = environment.get("lb_port")?.parse().ok()?;
+    let is_on = environment.get("lb_enable") == Some(&"true");
+    (is_on && !api.contains(&port)).then(|| Port {
+        port,
+        from: format!("kube-vip balances the API servers here (`lb_port` in `{path}`)"),
+    })
+}
+
+/// A cloud whose balancers probe their targets from known addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// Google Cloud.
+    Google,
+    /// Azure.
+    Azure,
+    /// AWS: a balancer probes from its own subnets.
+    Amazon,
+}
+
+impl Cloud {
+    /// The cloud that the firmware names, and the file that says so.
+    pub fn read(root: &Root) -> Option<(Self, String)> {
+        /// Azure's machines have this chassis asset tag, and other machines of Hyper-V do not.
+        const AZURE: &str = "7783-7084-3265-9085-8269-3286-77";
+        let names = [
+            ("sys_vendor", "Amazon EC2", Self::Amazon),
+            ("product_name", "Google Compute Engine", Self::Google),
+            ("chassis_asset_tag", AZURE, Self::Azure),
+        ];
+        names.into_iter().find_map(|(file, name, cloud)| {
+            let path = Path::new("/sys/class/dmi/id").join(file);
+            let is_it = root.text(&path)?.trim() == name;
+            is_it.then(|| (cloud, format!("`{}`", path.display())))
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! The report for a bug report: one JSON file, without addresses unless they are asked for.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use filter_common::layout::LAYOUT_VERSION;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Diagnosis, checks::Examination};
+use crate::{
+    context::Context,
+    kernel::version,
+    store::write_text,
+    survey::NetworkInterface,
+    ui::error::{UserError, errno},
+    view::stats,
+};
+
+/// Writes the report to `path`.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn write(
+    context: &Context,
+    path: &Path,
+    diagnosis: &Diagnosis,
+    examination: &Examination<'_>,
+    with_addresses: bool,
+) -> Result<()> {
+    let status = match &examination.status {
+        Ok(status) => serde_json::to_value(status)?,
+        Err(error) => Value::String(format!("{error:#}")),
+    };
+    let counters = match stats::read(context) {
+        Ok(stats) => serde_json::to_value(stats)?,
+        Err(error) => Value::String(format!("{error:#}")),
+    };
+    let interfaces = examination.survey.interfaces.iter();
+    let mut report = json!({
+        "apifence": env!("CARGO_PKG_VERSION"),
+        "layout": LAYOUT_VERSION,
+        "kernel": version::release(),
+        "architecture": std::env::consts::ARCH,
+        "time": Timestamp::now(),
+        "distribution": examination.survey.control_plane.distribution,
+        "interfaces": interfaces.map(NetworkInterface::line).collect::<Vec<_>>(),
+        "doctor": diagnosis,
+        "status": status,
+        "settings": context.config.rows(),
+        "counters": counters,
+    });
+    if !with_addresses {
+        Redaction::default().value(&mut report);
+    }
+    let text = serde_json::to_string_pretty(&report).context("write JSON")?;
+    write_text(path, &text).map_err(|error| {
+        UserError::failed(
+            format!("write report `{}`: {}", path.display(), errno(&error)),
+            "name a file in a folder that is there and writable",
+        )
+    })
+}
+
+/// Puts a number in the place of each address: the same for the same address.
+#[derive(Default)]
+struct Redaction {
+    known: BTreeMap<IpAddr, usize>,
+}
+
+impl Redaction {
+    fn value(&mut self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.text(text),
+            Value::Array(list) => list.iter_mut().for_each(|one| self.value(one)),
+            Value::Object(map) => {
+                let entries = std::mem::take(map).into_iter();
+                *map = entries
+                    .map(|(key, mut value)| {
+                        self.value(&mut value);
+                        (self.text(&key), value)
+                    })
+                    .collect();
+            }
+            _ => {}
+        }
+    }
+
+    /// `text` with its addresses replaced.
+    fn text(&mut self, text: &str) -> String {
+        let is_part = |letter: char| letter.is_ascii_hexdigit() || ".:/[]".contains(letter);
+        let mut done = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find(is_part) {
+            let (before, from) = rest.split_at(start);
+            let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
+            let (word, after) = from.split_at(end);
+            done.push_str(before);
+            done.push_str(&self.word(word));
+            rest = after;
+        }
+        done + rest
+    }
+
+    /// An address, a CIDR or an address with a port, possibly with punctuation behind it.
+    fn word(&mut self, word: &str) -> String {
+        let core = word.trim_end_matches(['.', ':', '/']);
+        let tail = &word[core.len()..];
+        let bare = core.trim_matches(['[', ']']);
+        let name = if let Ok(address) = bare.parse::<IpAddr>() {
+            self.name(address)
+        } else if let Ok(range) = core.parse::<IpNet>() {
+            match range.prefix_len() {
+                0 => return word.to_owned(),
+                len => self.name(range.addr()).map(|name| format!("{name}/{len}")),
+            }
+        } else if let Ok(socket) = core.parse::<SocketAddr>() {
+            self.name(socket.ip())
+                .map(|name| format!("{name}:{}", socket.port()))
+        } else {
+            None
+        };
+        name.map_or_else(|| word.to_owned(), |name| name + tail)
+    }
+
+    /// The name of an address; none for those that name no machine.
+    fn name(&mut self, address: IpAddr) -> Option<String> {
+        if address.is_loopback() || address.is_unspecified() {
+            return None;
+        }
+        let next = self.known.len() + 1;
+        let number = *self.known.entry(address).or_insert(next);
+        let family = if address.is_ipv4() { "v4" } else { "v6" };
+        Some(format!("{family}-address-{number}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_get_numbers_and_the_rest_stays() {
+        let mut redaction = Redaction::default();
+        for (text, want) in [
+            (
+                "203.0.113.7 is in 203.0.113.0/24.",
+                "v4-address-1 is in v4-address-2/24.",
+            ),
+            (
+                "from 203.0.113.7:4000, [2001:db8::1]:6443",
+                "from v4-address-1:4000, v6-address-3:6443",
+            ),
+            ("2001:db8::1: it", "v6-address-3: it"),
+            (
+                "0.0.0.0/0, ::/0, 127.0.0.1, ::1, 0.0.0.0",
+                "0.0.0.0/0, ::/0, 127.0.0.1, ::1, 0.0.0.0",
+            ),
+            (
+                "Linux 6.12.3, 2026-11-30T10:00:00Z",
+                "Linux 6.12.3, 2026-11-30T10:00:00Z",
+            ),
+            ("`eth0`: a bad face, W08:wg0", "`eth0`: a bad face, W08:wg0"),
+            ("[203.0.113.7]", "v4-address-1"),
+        ] {
+            assert_eq!(redaction.text(text), want, "{text}");
+        }
+    }
+}

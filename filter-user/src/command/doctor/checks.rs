@@ -1,0 +1,441 @@
+//! The checks.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Error, Result};
+use ipnet::IpNet;
+
+use super::{Check, CheckResult};
+use crate::{
+    change::first::foreign_claims,
+    clock::Clocks,
+    cluster::Root,
+    codes::{Code, Severity},
+    command::status::{Status, status},
+    config::{Settings, join},
+    context::Context,
+    kernel::{net::rtnetlink, routes::Paths, version},
+    policy::{Prefixes, Sources, compile},
+    store::WatchLock,
+    survey::{Client, ClientKind, Hook, Survey},
+    ui::error::{InputErrors, UserError},
+    view::policy::headline,
+};
+
+/// The node, and what is in force on it.
+pub(super) struct Examination<'a> {
+    context: &'a Context,
+    root: &'a Root,
+    pub(super) survey: Survey,
+    /// What is in force; the error if that cannot be told.
+    pub(super) status: Result<Status>,
+    /// The settings in force, or those that `attach` would go by.
+    settings: Settings,
+    /// Who is let in, or would be.
+    sources: Prefixes,
+    now: Clocks,
+}
+
+fn ok(check: &'static str, message: impl Into<String>) -> Check {
+    let (result, message, fix) = (CheckResult::Ok, message.into(), None);
+    Check {
+        check,
+        result,
+        message,
+        fix,
+    }
+}
+
+fn warn(check: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check {
+        result: CheckResult::Warn,
+        fix: Some(fix.into()),
+        ..ok(check, message)
+    }
+}
+
+fn fail(check: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check {
+        result: CheckResult::Fail,
+        ..warn(check, message, fix)
+    }
+}
+
+/// A failed check that an error explains.
+fn failed(check: &'static str, error: &Error) -> Check {
+    let hint = error
+        .downcast_ref::<UserError>()
+        .map(|error| error.hint.as_str());
+    fail(
+        check,
+        format!("{error:#}"),
+        hint.unwrap_or("`apifence status` shows what is in force"),
+    )
+}
+
+impl<'a> Examination<'a> {
+    /// Looks at the node.
+    ///
+    /// # Errors
+    /// If rtnetlink does not answer.
+    pub(super) fn new(context: &'a Context, root: &'a Root) -> Result<Self> {
+        let now = Clocks::now()?;
+        let status = context.pins.check().and_then(|()| status(context));
+        let in_force = status
+            .as_ref()
+            .ok()
+            .and_then(|status| status.settings.clone());
+        let settings = context.settings(in_force.as_ref());
+        let sources = match in_force {
+            Some(_) => in_kernel(context, &now).unwrap_or_default(),
+            None => in_files(context, &settings)?,
+        };
+        Ok(Self {
+            survey: Survey::new(context, root)?,
+            context,
+            root,
+            status,
+            settings,
+            sources,
+            now,
+        })
+    }
+
+    /// All checks, in the order in which they are to be put right.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        let mut checks = vec![self.kernel()];
+        checks.extend(self.config());
+        checks.extend(self.lists());
+        checks.extend(self.filter());
+        checks.extend(self.service());
+        checks.extend(self.ports());
+        checks.extend(self.claims());
+        checks.extend(self.interfaces());
+        checks.extend(self.networks());
+        checks.extend(self.clients());
+        checks.extend(self.warnings());
+        let notes = self.survey.notes.iter();
+        checks.extend(notes.map(|note| warn("node", note, "see whether that is meant")));
+        checks
+    }
+
+    fn kernel(&self) -> Check {
+        let checked = version::refuse_old().and_then(|()| self.context.pins.check());
+        match checked {
+            Ok(()) => {
+                let (release, bpffs) = (version::release(), self.context.pins.root().display());
+                ok("kernel", format!("Linux {release}; pins in `{bpffs}`"))
+            }
+            Err(error) => failed("kernel", &error),
+        }
+    }
+
+    fn config(&self) -> Vec<Check> {
+        let file = &self.context.file;
+        if !file.errors.is_empty() {
+            let causes = InputErrors::new(file.errors.clone()).causes().into_iter();
+            let fix = "`apifence config` says how to correct it; what is in force stays in force";
+            return causes.map(|cause| fail("config", cause, fix)).collect();
+        }
+        vec![match file.exists {
+            true => ok("config", format!("`{}` can be read", file.path)),
+            false => warn(
+                "config",
+                format!("there is no config file `{}`: the defaults hold", file.path),
+                "`apifence init` writes one",
+            ),
+        }]
+    }
+
+    fn lists(&self) -> Vec<Check> {
+        let read = match self.context.read_lists() {
+            Ok(read) => read,
+            Err(error) => return vec![failed("lists", &error)],
+        };
+        let mut checks: Vec<Check> = read
+            .faults
+            .iter()
+            .map(|(name, error)| {
+                let fix = "mend its file; its entries stay as they were last in force";
+                fail("lists", format!("list `{name}`: {error:#}"), fix)
+            })
+            .collect();
+        if read.lists.is_empty() && checks.is_empty() {
+            let file = self.context.global.ranges_file.display();
+            checks.push(warn(
+                "lists",
+                format!("there is no list: `{file}` is missing"),
+                "`apifence init` writes one, and so does `apifence ranges set CIDR,...`",
+            ));
+        } else if checks.is_empty() {
+            let names = join(read.lists.iter().map(|(name, _)| name.as_str()));
+            let count = read.lists.entry_count();
+            checks.push(ok("lists", format!("{count} entries ({names})")));
+        }
+        checks
+    }
+
+    fn filter(&self) -> Vec<Check> {
+        let status = match &self.status {
+            Ok(status) => status,
+            Err(error) => return vec![failed("filter", error)],
+        };
+        let ports = join(&self.settings.ports);
+        let headline = headline(status.state, &ports);
+        let mut checks = vec![match status.state {
+            "enforcing" => ok("filter", headline),
+            "monitoring" => warn(
+                "filter",
+                headline,
+                "once everyone is listed: `apifence enforce --confirm-within 5m`",
+            ),
+            "off" => warn(
+                "filter",
+                headline,
+                "`apifence ranges set CIDR,...` switches it on",
+            ),
+            "detached" => warn(
+                "filter",
+                headline,
+                "`apifence init` on a new node; `apifence attach --mode monitor` drops nothing",
+            ),
+            _ => fail("filter", headline, "`apifence status` says more"),
+        }];
+        if let Some(provisional) = &status.provisional {
+            let fix = "`apifence confirm` keeps it";
+            checks.push(warn("filter", provisional.to_string(), fix));
+        }
+        let drift = status.drift.iter();
+        let fix = "`apifence status` says what puts them in force, or why they cannot be";
+        checks.extend(
+            drift.map(|drift| fail("filter", format!("files and kernel differ: {drift}"), fix)),
+        );
+        checks
+    }
+
+    fn is_attached(&self) -> bool {
+        self.status
+            .as_ref()
+            .is_ok_and(|status| status.state != "detached")
+    }
+
+    fn service(&self) -> Vec<Check> {
+        if !self.is_attached() {
+            return Vec::new();
+        }
+        let fix = "`systemctl enable --now apifence`";
+        let mut checks = vec![match WatchLock::watcher(&self.context.pins.watch()) {
+            Ok(Some(_)) => ok("service", "`apifence run` is up and follows the files"),
+            Ok(None) => warn(
+                "service",
+                "`apifence run` is not up: edits, new addresses and new interfaces are not followed",
+                fix,
+            ),
+            Err(error) => failed("service", &error),
+        }];
+        let wanted = "/etc/systemd/system/multi-user.target.wants/apifence.service";
+        if self.root.has_unit("apifence.service") && !self.root.has(wanted) {
+            let message = "the service is not enabled: after a boot the ports are open";
+            checks.push(warn("service", message, fix));
+        }
+        checks
+    }
+
+    /// Whether every port that leads to the API server is protected.
+    fn ports(&self) -> Vec<Check> {
+        let mut checks = Vec::new();
+        if !self.survey.has_api_server() {
+            return checks;
+        }
+        for port in &self.survey.ports {
+            let (number, why) = (port.port, port.why.join("; "));
+            checks.push(if self.settings.ports.contains(&number) {
+                ok("port", format!("{number} is protected: {why}"))
+            } else {
+                let all = join(self.settings.ports.union(&self.survey.port_numbers()));
+                fail(
+                    "port",
+                    format!("{number} is not protected: {why}"),
+                    format!("`ports = [{all}]` in the config file"),
+                )
+            });
+        }
+        checks
+    }
+
+    /// Whether a protected port belongs to another program.
+    fn claims(&self) -> Vec<Check> {
+        let needed = self.survey.port_numbers();
+        let others: BTreeSet<u16> = &self.settings.ports - &needed;
+        let Ok(paths) = Paths::new() else {
+            return Vec::new();
+        };
+        let guarded = match &self.status {
+            Ok(status) => status.interfaces.iter().map(|one| one.ifindex).collect(),
+            Err(_) => BTreeSet::new(),
+        };
+        let claims = foreign_claims(&paths, &others, &self.settings, false, &guarded);
+        let rest = join(
+            self.settings
+                .ports
+                .iter()
+                .filter(|port| !claims.iter().any(|(claimed, _)| claimed == *port)),
+        );
+        let claims = claims.into_iter().map(|(_, why)| {
+            fail(
+                "port",
+                format!(
+                    "{why}, and it is protected: its clients are dropped unless they are listed"
+                ),
+                format!("`ports = [{rest}]` in the config file"),
+            )
+        });
+        claims.collect()
+    }
+
+    fn interfaces(&self) -> Vec<Check> {
+        let is_attached = self.is_attached();
+        let interfaces = self.survey.interfaces.iter();
+        let check = interfaces.map(|interface| {
+            let line = interface.line();
+            if is_attached && !interface.is_guarded && interface.can_be_guarded() {
+                let fix = format!(
+                    "`interfaces` in the config file, or `apifence attach --interface {}`",
+                    interface.name
+                );
+                return fail("interface", format!("{line}; it has no filter"), fix);
+            }
+            match &interface.hook {
+                Hook::Native => ok("interface", line),
+                Hook::Generic(_) | Hook::Unclear(_) => warn(
+                    "interface",
+                    line,
+                    "generic XDP drops too, at a higher cost: `apifence explain W11`",
+                ),
+                Hook::Foreign(_, fix) | Hook::Refused(_, fix) => fail("interface", line, fix),
+            }
+        });
+        check.collect()
+    }
+
+    fn is_authorized(&self, range: &IpNet) -> bool {
+        self.sources.cover(range, self.now.wall)
+    }
+
+    /// Whether the cluster's own networks are let in.
+    fn networks(&self) -> Vec<Check> {
+        if self.survey.kubelet.is_none() && !self.survey.has_api_server() {
+            return Vec::new();
+        }
+        let missing: Vec<String> = self
+            .survey
+            .networks()
+            .into_iter()
+            .filter(|network| network.is_proposed)
+            .filter(|network| match network.value.parse() {
+                Ok(range) => !self.is_authorized(&range),
+                Err(_) => false,
+            })
+            .map(|network| format!("{} ({})", network.value, network.why))
+            .collect();
+        if missing.is_empty() {
+            return vec![ok("cluster", "nodes and pods that were found are let in")];
+        }
+        let fix = "`cluster_cidrs` in the config file; `apifence init --print` writes it out";
+        let missing = missing.into_iter();
+        missing
+            .map(|one| warn("cluster", format!("not let in: {one}"), fix))
+            .collect()
+    }
+
+    /// Whether those who are connected now are let in.
+    fn clients(&self) -> Vec<Check> {
+        let out = |client: &&Client| !self.is_authorized(&IpNet::from(client.address));
+        let clients = self.survey.clients.iter();
+        let mut checks: Vec<Check> = clients
+            .clone()
+            .filter(out)
+            .map(|client| {
+                let Client { address, why, .. } = client;
+                let message = format!("{address} is connected, and is not let in: {why}");
+                match client.kind {
+                    ClientKind::Private | ClientKind::Public => {
+                        let fix = format!("`apifence ranges add {address}`, if it is yours");
+                        warn("client", message, fix)
+                    }
+                    ClientKind::Administrator => fail(
+                        "client",
+                        message,
+                        format!("`apifence ranges add {address}`"),
+                    ),
+                    _ => fail("client", message, "`cluster_cidrs` in the config file"),
+                }
+            })
+            .collect();
+        if let Some(ssh) = self.survey.ssh
+            && !self.is_authorized(&IpNet::from(ssh))
+            && !checks
+                .iter()
+                .any(|check| check.message.starts_with(&format!("{ssh} ")))
+        {
+            checks.push(warn(
+                "client",
+                format!("{ssh}, the address of this SSH session, is not let in"),
+                "`apifence ranges add me`, if you use `kubectl` from there",
+            ));
+        }
+        if checks.is_empty() && clients.len() > 0 {
+            checks.push(ok(
+                "client",
+                format!("all {} that are connected are let in", clients.len()),
+            ));
+        }
+        checks
+    }
+
+    /// The warnings of `status`, but those that another check has.
+    fn warnings(&self) -> Vec<Check> {
+        let Ok(status) = &self.status else {
+            return Vec::new();
+        };
+        let here = |code: Code| {
+            matches!(code, Code::GenericXdp)
+                || (code == Code::UnguardedListener && self.is_attached())
+        };
+        let told = status.warnings.iter().filter(|one| !here(one.code));
+        let told = told.map(|warning| {
+            let message = format!("{} [{}]", warning.message, warning.code);
+            match warning.code.severity() {
+                Severity::Info => ok("warning", message),
+                Severity::Warning if warning.code.can_be_acknowledged() => {
+                    warn("warning", message, &warning.hint)
+                }
+                Severity::Warning => fail("warning", message, &warning.hint),
+            }
+        });
+        told.collect()
+    }
+}
+
+/// Who is let in by the policy in force.
+fn in_kernel(context: &Context, now: &Clocks) -> Result<Prefixes> {
+    let maps = context.attached_maps()?;
+    maps.read_consistent(|slot| maps.sources(slot, now))
+}
+
+/// Who would be let in by the files.
+fn in_files(context: &Context, settings: &Settings) -> Result<Prefixes> {
+    let lists = context
+        .read_lists()
+        .map(|read| read.lists)
+        .unwrap_or_default();
+    let sources = Sources {
+        node: rtnetlink::addresses()?
+            .into_iter()
+            .map(|(_, own)| IpNet::from(own))
+            .collect(),
+        outbound: settings.outbound.clone(),
+        cluster: settings.cluster.clone(),
+    };
+    Ok(compile(lists.union().entries(), &sources))
+}

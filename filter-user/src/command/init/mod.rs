@@ -1,0 +1,215 @@
+//! `apifence init`: looks at the node, asks, writes a config file and a list, and starts in monitor
+//! mode.
+
+mod proposal;
+mod questions;
+
+use std::{fmt, fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use self::proposal::Proposal;
+use crate::{
+    change,
+    cli::{Cli, Command, InitArgs},
+    cluster::Root,
+    context::Context,
+    ranges::RangesFile,
+    store::{WatchLock, read_ranges, write_text},
+    survey::Survey,
+    ui::{
+        error::{UserError, errno},
+        output::eprint,
+    },
+};
+
+/// What `init` writes.
+#[derive(Serialize)]
+struct Files<'a> {
+    config_file: String,
+    config: &'a str,
+    ranges_file: String,
+    /// `None` if there is a list already, which stays.
+    ranges: Option<&'a str>,
+}
+
+impl fmt::Display for Files<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# {}\n\n{}", self.config_file, self.config)?;
+        match self.ranges {
+            Some(ranges) => writeln!(f, "# {}\n\n{ranges}", self.ranges_file),
+            None => writeln!(f, "# {}: it is there already, and stays", self.ranges_file),
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
+    if !args.print {
+        refuse_existing(context)?;
+    }
+    let root = Root::new(args.root.from_root.clone());
+    let survey = Survey::new(context, &root)?;
+    for line in proposal::facts(&survey) {
+        eprint(line);
+    }
+    let mut proposal = Proposal::new(&survey);
+    if !(args.yes || args.print) && !questions::ask(&mut proposal, &survey)? {
+        eprint("nothing was written, and nothing is attached");
+        return Ok(1);
+    }
+    let has_list = matches!(read_ranges(&context.global.ranges_file), Ok(Some(_)));
+    let (config, ranges) = (proposal.config(&survey), proposal.ranges(&survey));
+    let files = Files {
+        config_file: context.file.path.clone(),
+        config: &config,
+        ranges_file: context.global.ranges_file.display().to_string(),
+        ranges: (!has_list).then_some(&*ranges),
+    };
+    if args.print {
+        context.global.output.write(&files)?;
+        return Ok(0);
+    }
+    let written = Written::write(context, &files)?;
+    eprint(format_args!("written: {}", written.names().join(", ")));
+    if let Err(error) = attach(context) {
+        written.take_back();
+        return Err(
+            error.context("start in monitor mode: the files that `init` wrote are gone again")
+        );
+    }
+    context.global.output.result(&files)?;
+    next(&root);
+    Ok(0)
+}
+
+/// Refuses to replace what an operator set up.
+fn refuse_existing(context: &Context) -> Result<()> {
+    WatchLock::refuse(&context.pins.watch(), "set up filter")?;
+    const PRINT: &str = "`apifence init --print` shows what it would write, `apifence doctor` looks at what is there";
+    if !context.pins.interfaces()?.is_empty() {
+        return Err(UserError::input(
+            "set up filter: one is attached already",
+            PRINT,
+        ));
+    }
+    let path = &context.file.path;
+    let is_set = context.config.rows().iter().any(|row| row.source == "file");
+    if is_set || !context.file.errors.is_empty() || !context.config.lists.is_empty() {
+        return Err(UserError::input(
+            format!("set up filter: `{path}` is there, and sets something"),
+            format!("move it aside, or change it by hand; {PRINT}"),
+        ));
+    }
+    // A list that cannot be read is not replaced.
+    read_ranges(&context.global.ranges_file).map(drop)
+}
+
+/// The files, and what was there before.
+struct Written {
+    files: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Written {
+    /// Writes the files: both, or none.
+    fn write(context: &Context, files: &Files<'_>) -> Result<Self> {
+        let mut written = Self { files: Vec::new() };
+        if let Some(ranges) = files.ranges {
+            // What is written must be a list: the comments have words of others.
+            RangesFile::parse(ranges)
+                .map_err(|_| anyhow::anyhow!("write list: it cannot be read back"))?;
+            let path = context.global.ranges_file.display().to_string();
+            written.add(path, ranges)?;
+        }
+        let added = written.add(context.file.path.clone(), files.config);
+        if let Err(error) = added {
+            written.take_back();
+            return Err(error);
+        }
+        Ok(written)
+    }
+
+    fn add(&mut self, path: String, text: &str) -> Result<()> {
+        let before = match fs::read(&path) {
+            Ok(before) => Some(before),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("read `{path}`")),
+        };
+        write_text(Path::new(&path), text).map_err(|error| {
+            UserError::failed(
+                format!("write `{path}`: {}", errno(&error)),
+                "nothing was written, and nothing is attached",
+            )
+        })?;
+        self.files.push((path, before));
+        Ok(())
+    }
+
+    /// Puts back what was there before.
+    fn take_back(&self) {
+        for (path, before) in &self.files {
+            let done = match before {
+                Some(before) => fs::write(path, before),
+                None => fs::remove_file(path),
+            };
+            if let Err(error) = done {
+                eprint(format_args!(
+                    "warning: `{path}` stays as `init` wrote it: {}",
+                    errno(&error)
+                ));
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.files
+            .iter()
+            .map(|(path, _)| format!("`{path}`"))
+            .collect()
+    }
+}
+
+/// Attaches the filter in monitor mode, by the files as they are now. The mode is no line of the
+/// config file: `apifence enforce` is to change it.
+fn attach(context: &Context) -> Result<()> {
+    let config = &context.config;
+    let paths = [
+        ("--config", Path::new(&context.file.path)),
+        ("--ranges-file", &*context.global.ranges_file),
+        ("--bpffs", &**config.bpffs),
+        ("--state-dir", &**config.state_dir),
+    ];
+    let mut words = vec!["apifence".into()];
+    for (flag, path) in paths {
+        words.extend([flag.into(), path.as_os_str().to_owned()]);
+    }
+    words.extend(["attach", "--mode", "monitor"].map(Into::into));
+    let (cli, matches) = Cli::from_words(words)?;
+    let context = super::context(&cli, &matches)?;
+    let Command::Attach { policy, change } = cli.command else {
+        unreachable!("the words are those of `attach`");
+    };
+    change::attach::run(&context, &policy, &change)?;
+    Ok(())
+}
+
+/// Says what to do next.
+fn next(root: &Root) {
+    let lines = [
+        "nothing is dropped yet. Next:",
+        "  apifence top                            # who comes, and who would be dropped",
+        "  apifence doctor                         # what is still to be put right",
+        "  apifence suggest                        # in a day: ranges for those that are missing",
+        "  apifence enforce --confirm-within 5m    # then `apifence confirm`",
+    ];
+    let service =
+        "  systemctl enable --now apifence         # follow the files, and come back after a boot";
+    let has_service = root.has_unit("apifence.service");
+    for (place, line) in lines.into_iter().enumerate() {
+        eprint(line);
+        if place == 0 && has_service {
+            eprint(service);
+        }
+    }
+}

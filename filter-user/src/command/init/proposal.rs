@@ -1,0 +1,213 @@
+//! What `init` proposes, as a config file and a list with the origin of each line.
+
+use std::{fmt::Write as _, fs};
+
+use jiff::Timestamp;
+
+use crate::survey::{Client, ClientKind, NetworkInterface, Survey};
+
+/// A value, and where it comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) value: String,
+    why: String,
+    /// Whether it is set, or only shown as a comment.
+    pub(super) is_set: bool,
+}
+
+impl Row {
+    pub(super) fn new(value: impl ToString, why: impl Into<String>, is_set: bool) -> Self {
+        Self {
+            value: value.to_string(),
+            // Names of programs and devices can hold any byte, and a comment is one line.
+            why: why.into().replace(char::is_control, "?"),
+            is_set,
+        }
+    }
+}
+
+/// The settings and the list.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub(super) ports: Vec<Row>,
+    pub(super) interfaces: Vec<Row>,
+    pub(super) cluster: Vec<Row>,
+    pub(super) ranges: Vec<Row>,
+}
+
+impl Proposal {
+    /// What follows from the facts.
+    pub(super) fn new(survey: &Survey) -> Self {
+        let ports = survey.ports.iter();
+        let interfaces = survey.interfaces.iter();
+        let networks = survey.networks().into_iter();
+        let mut ranges = Vec::new();
+        if let Some(ssh) = survey.ssh {
+            ranges.push(Row::new(ssh, "the address of this SSH session", true));
+        }
+        let clients = survey.clients.iter().filter(|client| is_unknown(client));
+        ranges.extend(
+            clients
+                .filter(|client| survey.ssh != Some(client.address))
+                .map(|client| {
+                    let is_set = client.kind == ClientKind::Administrator;
+                    Row::new(client.address, connected(client), is_set)
+                }),
+        );
+        Self {
+            ports: ports
+                .map(|port| Row::new(port.port, port.why.join("; "), true))
+                .collect(),
+            interfaces: interfaces
+                .map(|one| Row::new(&one.name, &after_name(one), one.can_be_guarded()))
+                .collect(),
+            cluster: networks
+                .map(|network| Row::new(network.value, network.why, network.is_proposed))
+                .collect(),
+            ranges,
+        }
+    }
+
+    /// The text of the config file.
+    pub(super) fn config(&self, survey: &Survey) -> String {
+        let mut text = heading("Settings of apifence", survey);
+        text.push_str("# `apifence config` shows all settings, and where each comes from.\n\n");
+        text.push_str("# The TCP ports through which the API server is reached.\n");
+        array(&mut text, "ports", &self.ports, false, false);
+        // Without the setting, interfaces are known by their default routes at any time.
+        let is_default = self.interfaces.iter().all(|row| {
+            let mut own = survey.interfaces.iter();
+            own.any(|one| one.name == row.value && one.is_default == row.is_set)
+        });
+        text.push_str(if is_default {
+            "\n# The interfaces with the default routes, which need not be named.\n"
+        } else {
+            "\n# The interfaces through which other machines reach these ports.\n"
+        });
+        array(&mut text, "interfaces", &self.interfaces, true, is_default);
+        text.push_str(
+            "\n# The cluster's own networks, let in besides the list: other nodes, pods, probes of balancers. A node that is missing\n\
+             # here and in the list loses the API server, and becomes `NotReady`.\n",
+        );
+        array(&mut text, "cluster_cidrs", &self.cluster, true, false);
+        text
+    }
+
+    /// The text of the ranges file.
+    pub(super) fn ranges(&self, survey: &Survey) -> String {
+        let mut text = heading("Who reaches the API server, besides the cluster", survey);
+        text.push_str("# One entry a line: CIDR [expires=TIME] [# comment]\n\n");
+        let (set, others): (Vec<&Row>, Vec<&Row>) = self.ranges.iter().partition(|row| row.is_set);
+        if set.is_empty() {
+            text.push_str(
+                "0.0.0.0/32 # no source yet but the cluster; `apifence ranges add` takes the place of this line\n",
+            );
+        }
+        for row in set {
+            let _ = writeln!(text, "{} # {}", row.value, row.why);
+        }
+        if !others.is_empty() {
+            text.push_str("\n# Connected when this was written. Take the first `#` away from those that you know.\n");
+        }
+        for row in others {
+            let _ = writeln!(text, "# {} # {}", row.value, row.why);
+        }
+        text
+    }
+}
+
+fn heading(what: &str, survey: &Survey) -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let kind = survey.control_plane.distribution;
+    let kind = kind.map_or_else(String::new, |kind| format!(" ({kind})"));
+    let now = format!("{:.0}", Timestamp::now());
+    let name = name.trim().replace(char::is_control, "?");
+    format!("# {what}, written by `apifence init` on {name}{kind}, {now}.\n")
+}
+
+/// Writes the array `key`. Texts are quoted, numbers are not. If `is_comment`, all of it is.
+fn array(text: &mut String, key: &str, rows: &[Row], is_text: bool, is_comment: bool) {
+    let mark = if is_comment { "# " } else { "" };
+    if rows.is_empty() {
+        let _ = writeln!(text, "{mark}{key} = []");
+        return;
+    }
+    let _ = writeln!(text, "{mark}{key} = [");
+    for row in rows {
+        let value = if is_text {
+            format!("{:?}", row.value)
+        } else {
+            row.value.clone()
+        };
+        let off = if row.is_set || is_comment { "" } else { "# " };
+        let _ = writeln!(text, "{mark}    {off}{value}, # {}", row.why);
+    }
+    let _ = writeln!(text, "{mark}]");
+}
+
+/// Whether a client is for the list, since neither its address nor its network says what it is.
+const fn is_unknown(client: &Client) -> bool {
+    matches!(
+        client.kind,
+        ClientKind::Administrator | ClientKind::Private | ClientKind::Public
+    )
+}
+
+fn connected(client: &Client) -> String {
+    let plural = if client.connections == 1 { "" } else { "s" };
+    format!(
+        "{} connection{plural} now: {}",
+        client.connections, client.why
+    )
+}
+
+fn after_name(interface: &NetworkInterface) -> String {
+    let line = interface.line();
+    line.split_once(": ")
+        .map_or(line.clone(), |(_, rest)| rest.to_owned())
+}
+
+/// What was found, in lines for people.
+pub(super) fn facts(survey: &Survey) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut add = |what: &str, texts: Vec<String>| {
+        for (place, text) in texts.into_iter().enumerate() {
+            let what = if place == 0 { what } else { "" };
+            lines.push(format!("{what:<15}{text}"));
+        }
+    };
+    let kind = survey
+        .control_plane
+        .distribution
+        .unwrap_or("none was found");
+    let kubelet = survey.kubelet.as_ref();
+    let kubelet = kubelet.map_or_else(String::new, |kubelet| format!("; kubelet: {kubelet}"));
+    add("control plane", vec![format!("{kind}{kubelet}")]);
+    let ports = survey.ports.iter();
+    add(
+        "ports",
+        ports
+            .map(|port| format!("{}: {}", port.port, port.why.join("; ")))
+            .collect(),
+    );
+    let interfaces = survey.interfaces.iter();
+    add(
+        "interfaces",
+        interfaces.map(NetworkInterface::line).collect(),
+    );
+    let cidr = |cidr: &crate::cluster::Cidr| format!("{}: {}", cidr.range, cidr.from);
+    add("pods", survey.pods.iter().map(cidr).collect());
+    add("services", survey.services.iter().map(cidr).collect());
+    if let Some((cloud, file)) = &survey.cloud {
+        add("cloud", vec![format!("{cloud:?} ({file})")]);
+    }
+    let clients = survey.clients.iter();
+    add(
+        "clients",
+        clients
+            .map(|client| format!("{}: {}", client.address, connected(client)))
+            .collect(),
+    );
+    add("note", survey.notes.clone());
+    lines
+}

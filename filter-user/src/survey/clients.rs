@@ -1,0 +1,143 @@
+//! Who is connected to the ports of the API server now, and what each client is likely to be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use anyhow::Result;
+use ipnet::IpNet;
+
+use super::{interfaces::NetworkInterface, networks::is_public};
+use crate::{
+    cluster::{Cidr, Nodes, administrators},
+    context::Context,
+    kernel::net::{conntrack::tracked, sock_diag::TcpSocket},
+};
+
+/// A client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    pub(crate) connections: usize,
+    pub(crate) kind: ClientKind,
+    /// The evidence, in words.
+    pub(crate) why: String,
+}
+
+/// What a client is likely to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ClientKind {
+    /// A node of the cluster.
+    Node,
+    /// Another machine in a network of this node: likely a node.
+    Neighbour,
+    /// A pod.
+    Pod,
+    /// The health probe of a cloud's balancer.
+    Probe,
+    /// The machine of an administrator who is logged in here by SSH.
+    Administrator,
+    /// Elsewhere in private address space.
+    Private,
+    /// Elsewhere.
+    Public,
+}
+
+/// The addresses that health probes come from, by the name of the preset.
+const PROBES: [(&str, &str); 3] = [
+    ("@gcp-health-checks", "35.191.0.0/16"),
+    ("@gcp-health-checks", "130.211.0.0/22"),
+    ("@azure-probe", "168.63.129.16/32"),
+];
+
+/// What is known of the node.
+pub(super) struct Facts<'a> {
+    pub(super) context: &'a Context,
+    pub(super) own: &'a BTreeSet<IpAddr>,
+    pub(super) pods: &'a [Cidr],
+    pub(super) peers: &'a BTreeMap<IpAddr, &'static str>,
+    pub(super) ssh: Option<IpAddr>,
+    pub(super) ports: &'a BTreeSet<u16>,
+    pub(super) interfaces: &'a [NetworkInterface],
+}
+
+impl Facts<'_> {
+    /// The clients of `ports` among `sockets`, and those whose connections this node forwards, in
+    /// order.
+    pub(super) fn clients(&self, sockets: &[TcpSocket]) -> Result<Vec<Client>> {
+        let cluster = &self.context.config.settings().cluster;
+        let state_dir = &self.context.config.state_dir;
+        let nodes = Nodes::gather(state_dir, sockets, self.ports, cluster)?;
+        let administrators = administrators(sockets);
+        let ends = sockets.iter().map(|socket| socket.connection);
+        // Without connection tracking nothing is forwarded.
+        let forwarded = tracked().unwrap_or_default().into_iter();
+        let forwarded = forwarded
+            .filter(|one| {
+                one.original != one.rewritten && !self.own.contains(&one.rewritten.local.ip())
+            })
+            .map(|one| one.original);
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for connection in ends.chain(forwarded) {
+            let client = connection.remote.ip();
+            let is_own = client.is_loopback() || self.own.contains(&client);
+            if self.ports.contains(&connection.local.port()) && !is_own {
+                *counts.entry(client).or_default() += 1;
+            }
+        }
+        let clients = counts.into_iter().map(|(address, connections)| {
+            let (kind, why) = self.kind(address, &nodes, &administrators);
+            Client {
+                address,
+                connections,
+                kind,
+                why,
+            }
+        });
+        Ok(clients.collect())
+    }
+
+    fn kind(
+        &self,
+        address: IpAddr,
+        nodes: &Nodes,
+        administrators: &BTreeSet<IpAddr>,
+    ) -> (ClientKind, String) {
+        let probe = PROBES.into_iter().find(|(_, range)| {
+            let range: Option<IpNet> = range.parse().ok();
+            range.is_some_and(|range| range.contains(&address))
+        });
+        if let Some((name, _)) = probe {
+            return (ClientKind::Probe, format!("health probe (`{name}`)"));
+        }
+        if let Some(role) = self.peers.get(&address) {
+            return (ClientKind::Node, (*role).to_owned());
+        }
+        if let Some(pods) = self.pods.iter().find(|pods| pods.range.contains(&address)) {
+            return (ClientKind::Pod, format!("in the pod CIDR {}", pods.range));
+        }
+        if self.ssh == Some(address) || administrators.contains(&address) {
+            return (
+                ClientKind::Administrator,
+                "has an SSH session here".to_owned(),
+            );
+        }
+        let neighbours = self.interfaces.iter().filter(|one| !one.is_tunnel);
+        let network = neighbours
+            .filter_map(|interface| Some((interface, interface.network_of(address)?)))
+            .next();
+        if let Some((interface, network)) = network {
+            let why = format!("in {network}, the network of `{}`", interface.name);
+            return (ClientKind::Neighbour, why);
+        }
+        if let Some(why) = nodes.why(address) {
+            return (ClientKind::Node, why);
+        }
+        if is_public(address) {
+            return (ClientKind::Public, "public address".to_owned());
+        }
+        let why = "private address outside the networks of this node: a node elsewhere, or a VPN";
+        (ClientKind::Private, why.to_owned())
+    }
+}

@@ -1,0 +1,121 @@
+//! What this node is, before a filter is attached: the API server and what is in front of it, the
+//! interfaces and their hooks, the networks of the cluster, and who is connected. `init` proposes
+//! settings from it, and `doctor` compares it with what is in force.
+
+mod clients;
+mod interfaces;
+mod networks;
+mod ports;
+
+pub(crate) use self::{
+    clients::{Client, ClientKind},
+    interfaces::{Hook, NetworkInterface},
+    networks::CIDR_PRESETS,
+    ports::ProtectedPort,
+};
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use anyhow::Result;
+
+use crate::{
+    cluster::{
+        Cidr, Cloud, ControlPlane, Root, Servers, kubelet, peers, pod_cidrs, servers, service_cidrs,
+    },
+    context::Context,
+    kernel::net::{
+        rtnetlink,
+        sock_diag::{listeners, open, ssh_client_address},
+    },
+};
+
+/// The facts.
+pub(crate) struct Survey {
+    /// What files say of the control plane.
+    pub(crate) control_plane: ControlPlane,
+    /// Which programs serve.
+    pub(crate) servers: Servers,
+    /// The evidence for a kubelet, in words.
+    pub(crate) kubelet: Option<String>,
+    /// The cloud, and the file that names it.
+    pub(crate) cloud: Option<(Cloud, String)>,
+    pub(crate) pods: Vec<Cidr>,
+    pub(crate) services: Vec<Cidr>,
+    /// etcd members and API servers elsewhere, each with its role.
+    pub(crate) peers: BTreeMap<IpAddr, &'static str>,
+    pub(crate) interfaces: Vec<NetworkInterface>,
+    /// Who is connected to the ports to protect.
+    pub(crate) clients: Vec<Client>,
+    /// The address of this SSH session.
+    pub(crate) ssh: Option<IpAddr>,
+    /// The ports to protect.
+    pub(crate) ports: Vec<ProtectedPort>,
+    /// What could not be read, and other things to know, a sentence each.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Survey {
+    /// Looks at the node: its files under `root`, and what runs in this network namespace.
+    ///
+    /// # Errors
+    /// If rtnetlink does not answer. What else cannot be read is in the notes.
+    pub(crate) fn new(context: &Context, root: &Root) -> Result<Self> {
+        let mut notes = Vec::new();
+        let control_plane = ControlPlane::read(root);
+        let own: BTreeSet<IpAddr> = rtnetlink::addresses()?
+            .into_iter()
+            .map(|(_, own)| own)
+            .collect();
+        let mut unread = |error: anyhow::Error| {
+            notes.push(format!("the kernel does not list sockets: {error:#}"));
+            Vec::new()
+        };
+        let listeners = listeners().unwrap_or_else(&mut unread);
+        let sockets = open().unwrap_or_default();
+        let known: BTreeSet<u16> = control_plane.api.iter().map(|one| one.port).collect();
+        let servers = servers(&known, &listeners, &sockets);
+        let ports = ports::protected_ports(&control_plane, &servers, &own, &mut notes);
+        let numbers: BTreeSet<u16> = ports.iter().map(|one| one.port).collect();
+        let mut peers = peers(root, &sockets, &numbers);
+        peers.retain(|peer, _| !own.contains(peer));
+        let interfaces = interfaces::interfaces(context, &numbers)?;
+        let pods = pod_cidrs(root);
+        let ssh = ssh_client_address();
+        let facts = clients::Facts {
+            context,
+            own: &own,
+            pods: &pods,
+            peers: &peers,
+            ssh,
+            ports: &numbers,
+            interfaces: &interfaces,
+        };
+        Ok(Self {
+            clients: facts.clients(&sockets)?,
+            kubelet: kubelet(root),
+            cloud: Cloud::read(root),
+            services: service_cidrs(root),
+            control_plane,
+            servers,
+            pods,
+            peers,
+            interfaces,
+            ssh,
+            ports,
+            notes,
+        })
+    }
+
+    /// The numbers of the ports to protect.
+    pub(crate) fn port_numbers(&self) -> BTreeSet<u16> {
+        self.ports.iter().map(|one| one.port).collect()
+    }
+
+    /// Whether an API server was found, in files or as a process.
+    pub(crate) fn has_api_server(&self) -> bool {
+        !self.control_plane.api.is_empty() || !self.servers.api.is_empty()
+    }
+}

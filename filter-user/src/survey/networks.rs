@@ -1,0 +1,151 @@
+//! The networks of the cluster, as a proposal for `cluster_cidrs`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{ClientKind, Survey};
+use crate::cluster::Cloud;
+
+/// A network of the cluster, or a name for several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// As `cluster_cidrs` takes it.
+    pub(crate) value: String,
+    /// What it is, and the source of the fact.
+    pub(crate) why: String,
+    /// Whether it is to be let in without a question.
+    pub(crate) is_proposed: bool,
+}
+
+/// The names for networks of the cluster.
+pub(crate) const CIDR_PRESETS: [&str; 4] =
+    ["@gcp-health-checks", "@azure-probe", "@nodes", "@pods"];
+
+/// Address blocks that belong to no network that everyone can reach (RFC 6890, and the IANA
+/// special-purpose address registries): no foreign machine can have such an address.
+const SPECIAL: [&str; 12] = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "2001:db8::/32",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+/// Whether all of `range` is outside the public address space.
+pub(super) fn is_special(range: &IpNet) -> bool {
+    let mut blocks = SPECIAL.iter().filter_map(|block| block.parse().ok());
+    blocks.any(|block: IpNet| block.contains(range))
+}
+
+impl Survey {
+    /// The networks of nodes, pods and probes, proposed ones first.
+    pub(crate) fn networks(&self) -> Vec<Network> {
+        let mut found: Vec<Network> = Vec::new();
+        let mut add = |value: String, why: String, is_proposed: bool| {
+            found.push(Network {
+                value,
+                why,
+                is_proposed,
+            });
+        };
+        for pods in &self.pods {
+            add(pods.range.to_string(), format!("pods: {}", pods.from), true);
+        }
+        for interface in self.interfaces.iter().filter(|one| !one.is_tunnel) {
+            let many = interface.networks.iter();
+            for network in many.filter(|own| own.prefix_len() < own.max_prefix_len()) {
+                let (network, name) = (network.trunc(), &interface.name);
+                if is_special(&network) {
+                    add(
+                        network.to_string(),
+                        format!("other nodes: the network of `{name}`"),
+                        true,
+                    );
+                } else {
+                    let why = format!(
+                        "the network of `{name}` has public addresses: others than your nodes may have them"
+                    );
+                    add(network.to_string(), why, false);
+                }
+            }
+        }
+        for (peer, role) in &self.peers {
+            add(
+                IpNet::from(*peer).to_string(),
+                format!("{role} of this node"),
+                true,
+            );
+        }
+        for client in &self.clients {
+            if matches!(client.kind, ClientKind::Node | ClientKind::Neighbour) {
+                let why = format!("connected now: {}", client.why);
+                add(IpNet::from(client.address).to_string(), why, true);
+            }
+        }
+        self.add_probes(&mut add);
+        distinct(found)
+    }
+
+    /// Health probes of balancers that keep their clients' addresses.
+    fn add_probes(&self, add: &mut impl FnMut(String, String, bool)) {
+        let seen = |name: &str| {
+            let mut clients = self.clients.iter();
+            clients.any(|client| client.kind == ClientKind::Probe && client.why.contains(name))
+        };
+        let cloud = self.cloud.as_ref();
+        for (name, own, what) in [
+            ("@gcp-health-checks", Cloud::Google, "Google Cloud"),
+            ("@azure-probe", Cloud::Azure, "Azure"),
+        ] {
+            let by_file = cloud.filter(|(cloud, _)| *cloud == own);
+            let why = match by_file {
+                Some((_, file)) => format!("health probes of balancers: this is {what} ({file})"),
+                None if seen(name) => format!("health probes of {what}'s balancers: connected now"),
+                None => continue,
+            };
+            add(name.to_owned(), why, true);
+        }
+        if let Some((Cloud::Amazon, file)) = cloud {
+            let why = format!(
+                "the subnets of your Network Load Balancer, if it probes this node: this is AWS ({file})"
+            );
+            add("10.0.0.0/24".to_owned(), why, false);
+        }
+    }
+}
+
+/// Without those inside another one that is proposed too.
+fn distinct(all: Vec<Network>) -> Vec<Network> {
+    let range = |one: &Network| one.value.parse::<IpNet>().ok();
+    let is_inside = |place: usize, one: &Network| {
+        let Some(own) = range(one) else { return false };
+        all.iter().enumerate().any(|(other_place, other)| {
+            let wider = range(other).is_some_and(|range| range.contains(&own));
+            other.is_proposed
+                && wider
+                && other_place != place
+                && (range(other) != Some(own) || other_place < place)
+        })
+    };
+    let (mut proposed, mut others): (Vec<Network>, Vec<Network>) = all
+        .iter()
+        .enumerate()
+        .filter(|(place, one)| !is_inside(*place, one))
+        .map(|(_, one)| one.clone())
+        .partition(|one| one.is_proposed);
+    proposed.append(&mut others);
+    proposed
+}
+
+/// Whether `address` is public.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    !is_special(&IpNet::from(address))
+}

@@ -1,0 +1,107 @@
+//! The ports to protect.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::cluster::{ControlPlane, Port, Server, Servers};
+
+/// The port of an API server, where neither a file nor a process names one.
+const DEFAULT: u16 = 6443;
+
+/// A port to protect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProtectedPort {
+    /// The port.
+    pub(crate) port: u16,
+    /// What it is, with the program or the file that says so.
+    pub(crate) why: Vec<String>,
+}
+
+/// The ports through which the API server is reached, in order. `own` are the node's addresses.
+pub(super) fn protected_ports(
+    files: &ControlPlane,
+    servers: &Servers,
+    own: &BTreeSet<IpAddr>,
+    notes: &mut Vec<String>,
+) -> Vec<ProtectedPort> {
+    let mut found: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    let mut add = |port: u16, why: String| found.entry(port).or_default().push(why);
+    for server in &servers.api {
+        add(server.port, listens(server));
+    }
+    for server in &servers.proxies {
+        add(
+            server.port,
+            format!("{}, and forwards to the API server", listens(server)),
+        );
+    }
+    for server in &servers.join {
+        add(
+            server.port,
+            format!("{}, for nodes that join", listens(server)),
+        );
+    }
+    for Port { port, from } in files.api.iter() {
+        let other = servers.api.iter().map(|server| server.port).next();
+        match other.filter(|_| !servers.api.iter().any(|server| server.port == *port)) {
+            // What runs goes before what files say.
+            Some(other) => notes.push(format!(
+                "port {port}, {from}, has no listener; the API server that runs listens on {other}"
+            )),
+            None => add(*port, from.clone()),
+        }
+    }
+    for Port { port, from } in files.proxies.iter().chain(&files.join) {
+        add(*port, from.clone());
+    }
+    if found.is_empty() {
+        notes.push(format!(
+            "no API server was found here, neither a process nor its files: {DEFAULT} is its usual port"
+        ));
+        found.insert(DEFAULT, vec!["the usual port of an API server".to_owned()]);
+    }
+    add_endpoint(files, servers, own, &mut found, notes);
+    for server in &servers.unclear {
+        notes.push(format!(
+            "{}, and has connections to the API server: if it forwards to it, that port is a way around the filter",
+            listens(server)
+        ));
+    }
+    let found = found.into_iter();
+    found
+        .map(|(port, why)| ProtectedPort { port, why })
+        .collect()
+}
+
+/// The port of the cluster's endpoint, if it is on this node.
+fn add_endpoint(
+    files: &ControlPlane,
+    servers: &Servers,
+    own: &BTreeSet<IpAddr>,
+    found: &mut BTreeMap<u16, Vec<String>>,
+    notes: &mut Vec<String>,
+) {
+    let Some((host, Port { port, from })) = &files.endpoint else {
+        return;
+    };
+    if found.contains_key(port) {
+        return;
+    }
+    let is_here = host.parse().is_ok_and(|host| own.contains(&host));
+    match servers.listening.get(port) {
+        Some(server) if is_here => {
+            let why = format!("{}: {from}", listens(server));
+            found.insert(*port, vec![why]);
+        }
+        _ => notes.push(format!(
+            "{from} is `{host}:{port}`: where that is a balancer, its clients are authorized there"
+        )),
+    }
+}
+
+fn listens(server: &Server) -> String {
+    let Server { port, program, pid } = server;
+    format!("`{program}` (pid {pid}) listens on {port}")
+}
