@@ -39,8 +39,8 @@ impl ConfigFile {
         let typed = matches.value_source("config") == Some(ValueSource::CommandLine);
         let variable = environment.get("APIFENCE_CONFIG").filter(|_| !typed);
         let path = &base.join(variable.map_or(&*cli.global.config, Path::new));
-        // `init` writes it.
-        let is_to_exist = !matches!(cli.command, Command::Init { .. });
+        // `init` writes it, and `doctor` says that it is missing.
+        let is_to_exist = !matches!(cli.command, Command::Init { .. } | Command::Doctor { .. });
         let named = is_to_exist && (typed || variable.is_some());
         let seen = FileStamp::of(path);
         let text = match read_config(path, named) {

@@ -117,7 +117,7 @@ impl Survey {
             let why = format!(
                 "the subnets of your Network Load Balancer, if it probes this node: this is AWS ({file})"
             );
-            add("10.0.0.0/24".to_owned(), why, false);
+            add("YOUR-SUBNET".to_owned(), why, false);
         }
     }
 }

@@ -303,7 +303,9 @@ impl Apifence {
 }
 
 /// The verbs that have help text for people.
-pub const VERBS: [&str; 22] = [
+pub const VERBS: [&str; 24] = [
+    "init",
+    "doctor",
     "run",
     "attach",
     "detach",

@@ -14,6 +14,10 @@ pub(crate) fn same(name: &str, filter: &Apifence, said: &[Ran]) {
     settings.set_omit_expression(true);
     // Parts that differ from run to run.
     settings.add_filter(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
+    settings.add_filter(r"by `apifence init` on [^ ,]+", "by `apifence init` on HOST");
+    settings.add_filter(r"\(pid \d+\)", "(pid ...)");
+    settings.add_filter(r"Linux \d\S+", "Linux RELEASE");
+    settings.add_filter(r"\b\d+ queues?\b", "QUEUES");
     settings.add_filter(r"\(program \d+\)", "(program ...)");
     settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
     settings.add_filter(r#""seconds_left": \d+"#, "\"seconds_left\": SECONDS");
@@ -26,6 +30,7 @@ pub(crate) fn same(name: &str, filter: &Apifence, said: &[Ran]) {
             let text = ran.transcript().replace(&ranges, "RANGES-FILE");
             text.replace(&config, "CONFIG-FILE")
                 .replace(&state, "STATE-DIR")
+                .replace(env!("CARGO_MANIFEST_DIR"), "TESTS")
         })
         .collect();
     settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
