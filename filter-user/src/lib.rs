@@ -14,9 +14,9 @@
 //! - `context`: the settings and paths of one command
 //! - `metrics`: the exporter and the health of the service
 //! - `warnings`: facts of this node that an operator should know
-//! - `survey`: what the node is: API server, proxies, interfaces, networks, clients
 //! - `change`: a change of the policy, as a transaction over files and kernel
 //! - `view`: values that several commands show
+//! - `survey`: what the node is: API server, proxies, interfaces, networks, clients
 //! - `daemon`: `run`; `top`: the live view; `command`: one file per verb
 
 // Only `kernel/bpf/sys.rs` has unsafe code, and allows it for itself.

@@ -14,6 +14,7 @@ pub mod foreign;
 pub mod front;
 pub mod kernel;
 pub mod loaded;
+pub mod machines;
 pub mod mounts;
 pub mod net;
 pub mod netns;

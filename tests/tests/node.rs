@@ -122,7 +122,11 @@ impl Plant {
 fn has(lines: &[String], start: &str, words: &str) -> Result<()> {
     let mut found = lines.iter();
     let found = found.any(|line| line.starts_with(start) && line.contains(words));
-    ensure!(found, "no line `{start} ... {words}` in:\n{}", lines.join("\n"));
+    ensure!(
+        found,
+        "no line `{start} ... {words}` in:\n{}",
+        lines.join("\n")
+    );
     Ok(())
 }
 
@@ -132,7 +136,10 @@ fn says(checks: &[Value], result: &str, check: &str, words: &str) -> Result<()> 
         let message = one["message"].as_str().unwrap_or_default();
         one["result"] == result && one["check"] == check && message.contains(words)
     });
-    ensure!(found, "no `{result}` of `{check}` with `{words}` in {checks:#?}");
+    ensure!(
+        found,
+        "no `{result}` of `{check}` with `{words}` in {checks:#?}"
+    );
     let without_fix = |one: &&Value| one["result"] != "ok" && one["fix"].as_str().is_none();
     ensure!(checks.iter().find(without_fix).is_none(), "{checks:#?}");
     Ok(())
@@ -166,7 +173,12 @@ fn init_writes_files_that_it_can_read_and_drops_nothing() -> Result<()> {
     let filter = &plant.filter;
     ensure!(filter.status("state")? == "monitoring");
     ensure!(filter.status("ports")?.as_array().map(Vec::len) == Some(1));
-    ensure!(filter.status("drift")?.as_array().is_some_and(Vec::is_empty));
+    ensure!(
+        filter
+            .status("drift")?
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    );
     let mut stranger = open(&plant.other, ip(STRANGER), at(NODE, 6443))?;
     let mut neighbour = open(&plant.other, ip(NEIGHBOUR), at(NODE, 6443))?;
     ensure!(filter.packets("would_drop", "")? > 0);
@@ -189,10 +201,18 @@ fn init_asks_five_questions_and_takes_what_is_answered() -> Result<()> {
     let plant = Plant::new()?;
     let answers = "443,x\n443, 6443\neth9\n\n198.51.100.0/33\n192.0.2.0/24 @gcp-health-checks\n-\nperhaps\ny\n";
     let ran = plant.init(&[], answers)?.succeeded()?;
-    let questions = ran.stderr.lines().filter(|line| line.contains(" [") && line.contains("]"));
+    let questions = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains(" [") && line.contains("]"));
     let distinct: std::collections::BTreeSet<&str> = questions.collect();
     ensure!(distinct.len() == 5, "{distinct:#?}");
-    ran.stderr_has(&["`x` is no port", "no interface `eth9`", "/33", "answer `y` or `n`"])?;
+    ran.stderr_has(&[
+        "`x` is no port",
+        "no interface `eth9`",
+        "/33",
+        "answer `y` or `n`",
+    ])?;
     let config = plant.config()?;
     let lines: Vec<String> = config.lines().map(|line| line.trim().to_owned()).collect();
     has(&lines, "443, #", "given at `apifence init`")?;
@@ -239,7 +259,11 @@ fn what_an_operator_set_up_is_not_replaced() -> Result<()> {
     plant.init(&["--yes"], "")?.succeeded()?;
     ensure!(filter.list()? == "198.51.100.0/24 # office\n");
     ensure!(plant.config()?.contains("6443, #"));
-    refused(&plant.init(&["--yes"], "")?, INPUT, &["one is attached already"])?;
+    refused(
+        &plant.init(&["--yes"], "")?,
+        INPUT,
+        &["one is attached already"],
+    )?;
     filter.ok(&["detach"])?;
     Ok(())
 }
@@ -250,9 +274,17 @@ fn files_go_with_an_attach_that_fails() -> Result<()> {
     let mut foreign = Foreign::load()?;
     let _link = plant.node.run(|| foreign.attach("eth0"))?;
     let checks = plant.doctor(&tree("kubeadm"))?;
-    says(&checks, "fail", "interface", "no hook: it carries the XDP program")?;
+    says(
+        &checks,
+        "fail",
+        "interface",
+        "no hook: it carries the XDP program",
+    )?;
     let ran = plant.init(&["--yes"], "")?;
-    ensure!(ran.code.is_some_and(|code| [INPUT, FAILED].contains(&code)), "{ran}");
+    ensure!(
+        ran.code.is_some_and(|code| [INPUT, FAILED].contains(&code)),
+        "{ran}"
+    );
     ran.stderr_has(&["passer_by", "hint: "])?;
     plant.is_untouched()?;
     // What was there before is there again.
@@ -286,11 +318,22 @@ fn programs_and_clients_are_found_and_named() -> Result<()> {
     has(&lines, "8443, #", "`haproxy` (pid ")?;
     has(&lines, "9345, #", "nodes that join")?;
     for port in ["443, ", "10250, ", "7000, ", "9000, ", "6443, "] {
-        ensure!(!lines.iter().any(|line| line.starts_with(port)), "{lines:#?}");
+        ensure!(
+            !lines.iter().any(|line| line.starts_with(port)),
+            "{lines:#?}"
+        );
     }
-    has(&lines, "\"192.0.2.0/24\", #", "other nodes: the network of `eth0`")?;
+    has(
+        &lines,
+        "\"192.0.2.0/24\", #",
+        "other nodes: the network of `eth0`",
+    )?;
     has(&lines, "\"@gcp-health-checks\", #", "connected now")?;
-    has(&lines, "# 203.0.113.9 # 1 connection now", "private address")?;
+    has(
+        &lines,
+        "# 203.0.113.9 # 1 connection now",
+        "private address",
+    )?;
     has(&lines, "0.0.0.0/32 #", "")?;
 
     let checks = plant.doctor(&none)?;
@@ -299,7 +342,12 @@ fn programs_and_clients_are_found_and_named() -> Result<()> {
     says(&checks, "fail", "port", "9345 is not protected")?;
     says(&checks, "fail", "port", "port 443 belongs to `nginx`")?;
     says(&checks, "warn", "node", "`tunneller` (pid ")?;
-    says(&checks, "fail", "client", "192.0.2.21 is connected, and is not let in")?;
+    says(
+        &checks,
+        "fail",
+        "client",
+        "192.0.2.21 is connected, and is not let in",
+    )?;
     says(&checks, "fail", "client", "35.191.0.5 is connected")?;
     says(&checks, "warn", "client", "203.0.113.9 is connected")?;
     drop(clients);
@@ -312,7 +360,10 @@ fn a_processs_port_goes_before_a_files() -> Result<()> {
     let _api = plant.stand_in("kube-apiserver", &["7443"])?;
     let lines = plant.proposal(&tree("kubeadm"))?;
     has(&lines, "7443, #", "`kube-apiserver`")?;
-    ensure!(!lines.iter().any(|line| line.starts_with("6443,")), "{lines:#?}");
+    ensure!(
+        !lines.iter().any(|line| line.starts_with("6443,")),
+        "{lines:#?}"
+    );
     let checks = plant.doctor(&tree("kubeadm"))?;
     says(&checks, "warn", "node", "port 6443")
 }
@@ -347,7 +398,12 @@ fn a_report_has_addresses_only_if_they_are_asked_for() -> Result<()> {
     let filter = &plant.filter;
     let tree = tree("kubeadm");
     plant.init(&["--yes"], "")?.succeeded()?;
-    filter.ok(&["ranges", "set", "198.51.100.0/24,2001:db8:aa::/48", "--force"])?;
+    filter.ok(&[
+        "ranges",
+        "set",
+        "198.51.100.0/24,2001:db8:aa::/48",
+        "--force",
+    ])?;
     let scratch = tempfile::tempdir()?;
     let path: PathBuf = scratch.path().join("report.json");
     let bundle = ["doctor", "--from-root", &tree, "--bundle"];
@@ -362,7 +418,15 @@ fn a_report_has_addresses_only_if_they_are_asked_for() -> Result<()> {
         ensure!(!text.contains(address), "{address} in {text}");
     }
     let parsed: Value = serde_json::from_str(&text)?;
-    for key in ["apifence", "kernel", "doctor", "status", "settings", "counters", "interfaces"] {
+    for key in [
+        "apifence",
+        "kernel",
+        "doctor",
+        "status",
+        "settings",
+        "counters",
+        "interfaces",
+    ] {
         ensure!(!parsed[key].is_null(), "no {key} in {text}");
     }
     ensure!(parsed["distribution"] == "kubeadm" && text.contains("v4-address-1"));

@@ -39,7 +39,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 12] = [
     Tool::new("ip", "iproute2"),
     Tool::new("nft", "nftables"),
     Tool::new("iptables-nft", "iptables"),
@@ -48,6 +48,7 @@ const TOOLS: [Tool; 11] = [
     Tool::new("strace", "strace"),
     Tool::new("curl", "curl"),
     Tool::new("jq", "jq"),
+    Tool::new("haproxy", "haproxy"),
     Tool::new("bpftool", "bpftool"),
     Tool::new("systemd-analyze", "systemd"),
     Tool::service("promtool", "prometheus"),

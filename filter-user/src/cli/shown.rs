@@ -42,7 +42,7 @@ pub(crate) struct EventArgs {
     /// Only those refused for this reason
     #[arg(long, value_name = "REASON", value_delimiter = ',', value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
     pub(crate) reason: Vec<String>,
-    /// Show those that are still in memory, whoever ran when they came, and exit
+    /// Show those that are still in memory, whether or not a process ran when they came, and exit
     #[arg(long)]
     pub(crate) recent: bool,
 }

@@ -1,23 +1,15 @@
 //! The control plane as files of the node describe it: distribution, ports, proxies, cloud.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use serde_json::Value;
 
 use super::{
     files::{Root, flags, manifests, values},
     haproxy::haproxy_ports,
+    port::Port,
     rancher::{folder, setting},
 };
-
-/// A port, and the source of the fact in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// The port.
-    pub port: u16,
-    /// What it is for, and the file and key that say so.
-    pub from: String,
-}
 
 /// What files of the node say of its control plane. A fact without a file is absent.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +22,8 @@ pub struct ControlPlane {
     pub join: Vec<Port>,
     /// Ports of proxies that forward to an API server.
     pub proxies: Vec<Port>,
+    /// The addresses of the API server, each with the file and key that say so.
+    pub addresses: Vec<(IpAddr, String)>,
     /// The host and the port that clients of the cluster use, and the file that says so.
     pub endpoint: Option<(String, Port)>,
 }
@@ -39,6 +33,7 @@ const KUBEADM: &str = "kubeadm";
 const K3S: &str = "k3s";
 const RKE2: &str = "RKE2";
 const K0S: &str = "k0s";
+const K0S_CONFIG: &str = "/etc/k0s/k0s.yaml";
 
 /// The port of the API server where nothing else is configured, in every distribution.
 const API: u16 = 6443;
@@ -52,10 +47,44 @@ impl ControlPlane {
         found.add_rancher(root);
         found.add_k0s(root);
         found.endpoint = endpoint(root);
+        found.add_addresses(root);
         let api: Vec<u16> = found.api.iter().map(|one| one.port).collect();
         found.proxies = haproxy_ports(root, &api);
         found.proxies.extend(kube_vip(root, &api));
         found
+    }
+
+    fn add_addresses(&mut self, root: &Root) {
+        let mut add = |text: &str, key: &str, path: &str| {
+            let addresses = text.split(',').filter_map(|one| one.trim().parse().ok());
+            let from = format!("`{key}` in `{path}`");
+            self.addresses
+                .extend(addresses.map(|one: IpAddr| (one, from.clone())));
+        };
+        const ADVERTISED: &str = "--advertise-address";
+        for manifest in manifests("kube-apiserver") {
+            if let Some(value) = root.flag(&manifest, ADVERTISED) {
+                add(&value, ADVERTISED, &manifest);
+            }
+        }
+        if let Some((path, words)) = root.unit("kube-apiserver.service") {
+            for value in flags(&words, ADVERTISED) {
+                add(&value, ADVERTISED, &path.display().to_string());
+            }
+        }
+        for distribution in ["k3s", "rke2"] {
+            for name in ["advertise-address", "node-ip"] {
+                for set in setting(root, distribution, name).unwrap_or_default() {
+                    add(&set.value, &set.key, &set.path.display().to_string());
+                }
+            }
+        }
+        for document in root.documents(K0S_CONFIG) {
+            let api = &document["spec"]["api"];
+            for key in ["address", "externalAddress"] {
+                add(api[key].as_str().unwrap_or_default(), key, K0S_CONFIG);
+            }
+        }
     }
 
     /// kubeadm, kOps and RKE2: the API server is a static pod.
@@ -129,26 +158,25 @@ impl ControlPlane {
     }
 
     fn add_k0s(&mut self, root: &Root) {
-        const FILE: &str = "/etc/k0s/k0s.yaml";
         let is_controller = root.unit("k0scontroller.service").is_some();
-        if !root.has(FILE) && !is_controller {
+        if !root.has(K0S_CONFIG) && !is_controller {
             return;
         }
         self.distribution = Some(K0S);
-        let documents = root.documents(FILE);
+        let documents = root.documents(K0S_CONFIG);
         let mut apis = documents.iter().filter_map(|one| one["spec"].get("api"));
         let api = apis.next().cloned().unwrap_or_default();
         let port = |key: &str| number(&api[key]);
         let what = "the API server of k0s";
         self.api.push(match port("port") {
-            Some(port) => named(port, what, "spec.api.port", FILE),
-            None => defaulted(what, "spec.api.port", FILE),
+            Some(port) => named(port, what, "spec.api.port", K0S_CONFIG),
+            None => defaulted(what, "spec.api.port", K0S_CONFIG),
         });
         /// Controllers and workers join through this port (`k0sApiPort`).
         const JOIN: u16 = 9443;
         self.join.push(Port {
             port: port("k0sApiPort").unwrap_or(JOIN),
-            from: format!("nodes join k0s here (`spec.api.k0sApiPort` in `{FILE}`)"),
+            from: format!("nodes join k0s here (`spec.api.k0sApiPort` in `{K0S_CONFIG}`)"),
         });
     }
 }

@@ -104,8 +104,7 @@ impl Root {
     }
 }
 
-/// Where the static pod manifest of a component of the control plane may be: of kubeadm, of kOps, of
-/// RKE2.
+/// The paths of the static pod manifest of a control plane component: of kubeadm, kOps, RKE2.
 pub(super) fn manifests(component: &str) -> [String; 3] {
     [
         format!("/etc/kubernetes/manifests/{component}.yaml"),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{control_plane::Port, files::Root};
+use super::{files::Root, port::Port};
 
 /// A section that listens, forwards, or both.
 #[derive(Default)]

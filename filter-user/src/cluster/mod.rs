@@ -9,17 +9,19 @@ mod haproxy;
 mod kubelet;
 mod nodes;
 mod owners;
+mod port;
 mod ports;
 mod rancher;
 mod servers;
 
 pub use self::{
     cidrs::{Cidr, pod_cidrs, service_cidrs},
-    control_plane::{Cloud, ControlPlane, Port},
+    control_plane::{Cloud, ControlPlane},
     devices::{is_local, is_overlay, is_tunnel, numbered},
     files::Root,
     kubelet::kubelet,
     nodes::{Nodes, administrators, own_subnets, peers},
+    port::Port,
     ports::{ForeignListener, foreign},
     servers::{Server, Servers, servers},
 };

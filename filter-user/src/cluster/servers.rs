@@ -1,6 +1,9 @@
 //! The programs that serve the API on this node: API servers, and proxies in front of one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     owners::{NamedProcess, sockets_of},
@@ -13,6 +16,8 @@ use crate::kernel::net::sock_diag::TcpSocket;
 pub struct Server {
     /// The port.
     pub port: u16,
+    /// The one address that it listens at; `None` for all.
+    pub address: Option<IpAddr>,
     /// The name of the program.
     pub program: String,
     /// Its process id.
@@ -78,8 +83,8 @@ pub fn servers(
     let reachable = listeners
         .iter()
         .filter(|socket| !socket.connection.local.ip().is_loopback());
-    let listening: Vec<(u16, &NamedProcess)> = reachable
-        .filter_map(|socket| Some((socket.connection.local.port(), owner(socket)?)))
+    let listening: Vec<(SocketAddr, &NamedProcess)> = reachable
+        .filter_map(|socket| Some((socket.connection.local, owner(socket)?)))
         .collect();
     let connected: Vec<(u16, i32)> = connections
         .iter()
@@ -91,14 +96,14 @@ pub fn servers(
 /// As [`servers`]: `connected` are the remote ports of connections, each with its process.
 fn classify(
     known: &BTreeSet<u16>,
-    listening: &[(u16, &NamedProcess)],
+    listening: &[(SocketAddr, &NamedProcess)],
     connected: &[(u16, i32)],
 ) -> Servers {
     let is_server = |name: &str| SERVERS.iter().any(|server| name.starts_with(server));
     let mut found = Servers::default();
     let mut api: BTreeSet<u16> = known.clone();
-    for (port, named) in listening {
-        let server = server(*port, named);
+    for (local, named) in listening {
+        let (server, port) = (server(*local, named), &local.port());
         found
             .listening
             .entry(*port)
@@ -117,15 +122,16 @@ fn classify(
         .filter(|(port, _)| api.contains(port))
         .map(|(_, pid)| *pid)
         .collect();
-    for (port, named) in listening {
+    for (local, named) in listening {
+        let port = &local.port();
         let name = named.name.as_str();
         if !upstream.contains(&named.pid) || is_server(name) || api.contains(port) {
             continue;
         }
         if WEB.contains(&name) || PROXIES.contains(&name) {
-            found.proxies.push(server(*port, named));
+            found.proxies.push(server(*local, named));
         } else if !CLIENTS.iter().any(|client| name.starts_with(client)) {
-            found.unclear.push(server(*port, named));
+            found.unclear.push(server(*local, named));
         }
     }
     keep_own_ports(&mut found.proxies);
@@ -152,9 +158,10 @@ fn keep_own_ports(proxies: &mut Vec<Server>) {
     proxies.retain(|proxy| !(WEB_PORTS.contains(&proxy.port) && others.contains(&proxy.pid)));
 }
 
-fn server(port: u16, named: &NamedProcess) -> Server {
+fn server(local: SocketAddr, named: &NamedProcess) -> Server {
     Server {
-        port,
+        port: local.port(),
+        address: Some(local.ip()).filter(|address| !address.is_unspecified()),
         program: named.name.clone(),
         pid: named.pid,
     }
@@ -181,6 +188,7 @@ mod tests {
             named("bridge", 6),
             named("nginx", 7),
         );
+        let at = |port| SocketAddr::from(([0; 4], port));
         let listening = [
             (6443, &api),
             (6444, &k3s),
@@ -191,7 +199,8 @@ mod tests {
             (10250, &kubelet),
             (7000, &other),
             (443, &nginx),
-        ];
+        ]
+        .map(|(port, named)| (at(port), named));
         let connected = [(6443, 4), (6443, 5), (6443, 6), (8080, 7)];
         let found = classify(&BTreeSet::from([6444]), &listening, &connected);
         let ports = |list: &[Server]| list.iter().map(|one| one.port).collect::<Vec<_>>();
@@ -203,7 +212,7 @@ mod tests {
         // A program on 443 alone that leads to an API server is a proxy, too.
         let found = classify(
             &BTreeSet::new(),
-            &[(6443, &api), (443, &nginx)],
+            &[(at(6443), &api), (at(443), &nginx)],
             &[(6443, 7)],
         );
         assert_eq!(ports(&found.proxies), [443]);

@@ -6,6 +6,7 @@ mod check;
 mod config;
 
 mod confirm;
+mod context;
 mod doctor;
 
 mod edit;
@@ -38,9 +39,9 @@ use crate::{
     change,
     cli::{Cli, Command, RangesCommand},
     config::PolicyMode,
-    context::{Context, Global, load},
+    context::Context,
     daemon,
-    kernel::{capabilities::give_up_unneeded, pins::Pins, version},
+    kernel::{capabilities::give_up_unneeded, version},
     ranges::Grouping,
     store::WatchLock,
     top,
@@ -52,7 +53,7 @@ use crate::{
 /// # Errors
 /// If the command failed. The policy in force stays in force then.
 pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
-    let context = context(&cli, matches)?;
+    let context = context::context_of(&cli, matches)?;
     init_logger(context.global.verbose);
     // The worker thread of `run` serves metrics while a long list is put in force.
     let mut builder = match cli.command {
@@ -73,21 +74,6 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     // A read of the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
     done
-}
-
-/// The context of a command.
-fn context(cli: &Cli, matches: &ArgMatches) -> Result<Context> {
-    let (config, file) = load::load(cli, matches)?;
-    Ok(Context {
-        global: Global {
-            ranges_file: config.ranges_file.to_path_buf(),
-            output: *config.output,
-            verbose: *config.verbose,
-        },
-        pins: Pins::new(config.bpffs.to_path_buf()),
-        config,
-        file,
-    })
 }
 
 async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {

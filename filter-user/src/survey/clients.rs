@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 
-use super::{interfaces::NetworkInterface, networks::is_public};
+use super::{blocks::is_public, interfaces::NetworkInterface};
 use crate::{
     cluster::{Cidr, Nodes, administrators},
     context::Context,

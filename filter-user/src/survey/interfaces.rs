@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use netlink_packet_route::link::InfoKind;
 
 use crate::{
-    cluster::{is_overlay, is_tunnel},
+    cluster::{is_local, is_overlay, is_tunnel},
     context::Context,
     kernel::{
         bpf::loaded,
@@ -128,6 +128,29 @@ pub(super) fn interfaces(
         })
     });
     Ok(found.collect())
+}
+
+/// The devices of the cluster's network and of pods, which need no filter: their names, by kind.
+pub(super) fn pod_devices() -> Result<BTreeMap<String, Vec<String>>> {
+    const LOOPBACK: u32 = 1;
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for interface in rtnetlink::interfaces()? {
+        let is_one = is_overlay(&interface) || is_local(&interface) || is_pod_bridge(&interface);
+        if interface.ifindex != LOOPBACK && is_one {
+            let kind = interface
+                .kind
+                .map_or_else(String::new, |kind| kind.to_string());
+            found.entry(kind).or_default().push(interface.name);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether it is the bridge of a container engine or of a network plugin.
+fn is_pod_bridge(interface: &Interface) -> bool {
+    const NAMES: [&str; 5] = ["cni", "docker", "cbr", "podman", "kube-bridge"];
+    let is_named = || NAMES.iter().any(|name| interface.name.starts_with(name));
+    interface.kind == Some(InfoKind::Bridge) && is_named()
 }
 
 /// The interface below `interface` that its packets come through, if a filter there judges them.

@@ -2,15 +2,16 @@
 //! interfaces and their hooks, the networks of the cluster, and who is connected. `init` proposes
 //! settings from it, and `doctor` compares it with what is in force.
 
+mod blocks;
 mod clients;
 mod interfaces;
 mod networks;
 mod ports;
 
 pub(crate) use self::{
+    blocks::CIDR_PRESETS,
     clients::{Client, ClientKind},
     interfaces::{Hook, NetworkInterface},
-    networks::CIDR_PRESETS,
     ports::ProtectedPort,
 };
 
@@ -22,13 +23,18 @@ use std::{
 use anyhow::Result;
 
 use crate::{
+    change::first::foreign_claims,
     cluster::{
         Cidr, Cloud, ControlPlane, Root, Servers, kubelet, peers, pod_cidrs, servers, service_cidrs,
     },
+    config::DEFAULT_PORTS,
     context::Context,
-    kernel::net::{
-        rtnetlink,
-        sock_diag::{listeners, open, ssh_client_address},
+    kernel::{
+        net::{
+            rtnetlink,
+            sock_diag::{listeners, open, ssh_client_address},
+        },
+        routes::Paths,
     },
 };
 
@@ -47,6 +53,8 @@ pub(crate) struct Survey {
     /// etcd members and API servers elsewhere, each with its role.
     pub(crate) peers: BTreeMap<IpAddr, &'static str>,
     pub(crate) interfaces: Vec<NetworkInterface>,
+    /// The names of devices of pods and of the cluster's network, by kind.
+    pub(crate) pod_devices: BTreeMap<String, Vec<String>>,
     /// Who is connected to the ports to protect.
     pub(crate) clients: Vec<Client>,
     /// The address of this SSH session.
@@ -79,6 +87,7 @@ impl Survey {
         let servers = servers(&known, &listeners, &sockets);
         let ports = ports::protected_ports(&control_plane, &servers, &own, &mut notes);
         let numbers: BTreeSet<u16> = ports.iter().map(|one| one.port).collect();
+        notes.extend(web(context, &numbers)?);
         let mut peers = peers(root, &sockets, &numbers);
         peers.retain(|peer, _| !own.contains(peer));
         let interfaces = interfaces::interfaces(context, &numbers)?;
@@ -95,6 +104,7 @@ impl Survey {
         };
         Ok(Self {
             clients: facts.clients(&sockets)?,
+            pod_devices: interfaces::pod_devices()?,
             kubelet: kubelet(root),
             cloud: Cloud::read(root),
             services: service_cidrs(root),
@@ -118,4 +128,17 @@ impl Survey {
     pub(crate) fn has_api_server(&self) -> bool {
         !self.control_plane.api.is_empty() || !self.servers.api.is_empty()
     }
+}
+
+/// What serves the web here, on a port that is protected by default: a listener, or a rule that
+/// rewrites its packets, which no listener shows.
+fn web(context: &Context, ports: &BTreeSet<u16>) -> Result<Vec<String>> {
+    let web: BTreeSet<u16> = &BTreeSet::from(DEFAULT_PORTS) - ports;
+    let mut settings = context.config.settings();
+    settings.ports = ports | &web;
+    let claims = foreign_claims(&Paths::new()?, &web, &settings, false, &BTreeSet::new());
+    let claims = claims.into_iter();
+    Ok(claims
+        .map(|(_, why)| format!("{why}: it is not the API server's, and is not protected"))
+        .collect())
 }

@@ -1,10 +1,8 @@
 //! The networks of the cluster, as a proposal for `cluster_cidrs`.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
-use super::{ClientKind, Survey};
+use super::{ClientKind, Survey, blocks::is_special};
 use crate::cluster::Cloud;
 
 /// A network of the cluster, or a name for several.
@@ -16,33 +14,6 @@ pub(crate) struct Network {
     pub(crate) why: String,
     /// Whether it is to be let in without a question.
     pub(crate) is_proposed: bool,
-}
-
-/// The names for networks of the cluster.
-pub(crate) const CIDR_PRESETS: [&str; 4] =
-    ["@gcp-health-checks", "@azure-probe", "@nodes", "@pods"];
-
-/// Address blocks that belong to no network that everyone can reach (RFC 6890, and the IANA
-/// special-purpose address registries): no foreign machine can have such an address.
-const SPECIAL: [&str; 12] = [
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.2.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "2001:db8::/32",
-    "fc00::/7",
-    "fe80::/10",
-];
-
-/// Whether all of `range` is outside the public address space.
-pub(super) fn is_special(range: &IpNet) -> bool {
-    let mut blocks = SPECIAL.iter().filter_map(|block| block.parse().ok());
-    blocks.any(|block: IpNet| block.contains(range))
 }
 
 impl Survey {
@@ -91,7 +62,7 @@ impl Survey {
             }
         }
         self.add_probes(&mut add);
-        distinct(found)
+        distinct(&found)
     }
 
     /// Health probes of balancers that keep their clients' addresses.
@@ -123,7 +94,7 @@ impl Survey {
 }
 
 /// Without those inside another one that is proposed too.
-fn distinct(all: Vec<Network>) -> Vec<Network> {
+fn distinct(all: &[Network]) -> Vec<Network> {
     let range = |one: &Network| one.value.parse::<IpNet>().ok();
     let is_inside = |place: usize, one: &Network| {
         let Some(own) = range(one) else { return false };
@@ -143,9 +114,4 @@ fn distinct(all: Vec<Network>) -> Vec<Network> {
         .partition(|one| one.is_proposed);
     proposed.append(&mut others);
     proposed
-}
-
-/// Whether `address` is public.
-pub(super) fn is_public(address: IpAddr) -> bool {
-    !is_special(&IpNet::from(address))
 }

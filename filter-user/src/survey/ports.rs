@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use crate::cluster::{ControlPlane, Port, Server, Servers};
@@ -102,6 +102,15 @@ fn add_endpoint(
 }
 
 fn listens(server: &Server) -> String {
-    let Server { port, program, pid } = server;
-    format!("`{program}` (pid {pid}) listens on {port}")
+    let Server {
+        port,
+        address,
+        program,
+        pid,
+    } = server;
+    let at = match address {
+        Some(address) => SocketAddr::new(*address, *port).to_string(),
+        None => port.to_string(),
+    };
+    format!("`{program}` (pid {pid}) listens on {at}")
 }

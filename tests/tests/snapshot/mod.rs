@@ -14,7 +14,10 @@ pub(crate) fn same(name: &str, filter: &Apifence, said: &[Ran]) {
     settings.set_omit_expression(true);
     // Parts that differ from run to run.
     settings.add_filter(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
-    settings.add_filter(r"by `apifence init` on [^ ,]+", "by `apifence init` on HOST");
+    settings.add_filter(
+        r"by `apifence init` on [^ ,]+",
+        "by `apifence init` on HOST",
+    );
     settings.add_filter(r"\(pid \d+\)", "(pid ...)");
     settings.add_filter(r"Linux \d\S+", "Linux RELEASE");
     settings.add_filter(r"\b\d+ queues?\b", "QUEUES");

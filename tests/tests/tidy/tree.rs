@@ -20,7 +20,7 @@ type ModulePath = Vec<String>;
 type Edges = BTreeMap<ModulePath, BTreeSet<ModulePath>>;
 
 /// The modules of `filter-user` from the bottom to the top: each uses only modules before it.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 27] = [
     "clock",
     "ui",
     "ranges",
@@ -43,6 +43,7 @@ const LAYERS: [&str; 26] = [
     "warnings",
     "change",
     "view",
+    "survey",
     "daemon",
     "top",
     "command",

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Diagnosis, checks::Examination};
+use super::{checks::Examination, diagnosis::Diagnosis};
 use crate::{
     context::Context,
     kernel::version,

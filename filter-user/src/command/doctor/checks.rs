@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Error, Result};
 use ipnet::IpNet;
 
-use super::{Check, CheckResult};
+use super::diagnosis::{Check, CheckResult};
 use crate::{
     change::first::foreign_claims,
     clock::Clocks,

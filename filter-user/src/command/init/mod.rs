@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use self::proposal::Proposal;
+use super::context::context_of;
 use crate::{
     change,
     cli::{Cli, Command, InitArgs},
@@ -55,7 +56,8 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
         eprint(line);
     }
     let mut proposal = Proposal::new(&survey);
-    if !(args.yes || args.print) && !questions::ask(&mut proposal, &survey)? {
+    let is_wanted = args.yes || args.print || questions::ask(&mut proposal, &survey)?;
+    if !is_wanted {
         eprint("nothing was written, and nothing is attached");
         return Ok(1);
     }
@@ -186,7 +188,7 @@ fn attach(context: &Context) -> Result<()> {
     }
     words.extend(["attach", "--mode", "monitor"].map(Into::into));
     let (cli, matches) = Cli::from_words(words)?;
-    let context = super::context(&cli, &matches)?;
+    let context = context_of(&cli, &matches)?;
     let Command::Attach { policy, change } = cli.command else {
         unreachable!("the words are those of `attach`");
     };

@@ -4,7 +4,10 @@ use std::{fmt::Write as _, fs};
 
 use jiff::Timestamp;
 
-use crate::survey::{Client, ClientKind, NetworkInterface, Survey};
+use crate::{
+    config::join,
+    survey::{Client, ClientKind, NetworkInterface, Survey},
+};
 
 /// A value, and where it comes from.
 #[derive(Clone, Debug)]
@@ -16,7 +19,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn new(value: impl ToString, why: impl Into<String>, is_set: bool) -> Self {
+    pub(super) fn new(
+        value: &(impl ToString + ?Sized),
+        why: impl Into<String>,
+        is_set: bool,
+    ) -> Self {
         Self {
             value: value.to_string(),
             // Names of programs and devices can hold any byte, and a comment is one line.
@@ -43,7 +50,7 @@ impl Proposal {
         let networks = survey.networks().into_iter();
         let mut ranges = Vec::new();
         if let Some(ssh) = survey.ssh {
-            ranges.push(Row::new(ssh, "the address of this SSH session", true));
+            ranges.push(Row::new(&ssh, "the address of this SSH session", true));
         }
         let clients = survey.clients.iter().filter(|client| is_unknown(client));
         ranges.extend(
@@ -51,18 +58,18 @@ impl Proposal {
                 .filter(|client| survey.ssh != Some(client.address))
                 .map(|client| {
                     let is_set = client.kind == ClientKind::Administrator;
-                    Row::new(client.address, connected(client), is_set)
+                    Row::new(&client.address, connected(client), is_set)
                 }),
         );
         Self {
             ports: ports
-                .map(|port| Row::new(port.port, port.why.join("; "), true))
+                .map(|port| Row::new(&port.port, port.why.join("; "), true))
                 .collect(),
             interfaces: interfaces
-                .map(|one| Row::new(&one.name, &after_name(one), one.can_be_guarded()))
+                .map(|one| Row::new(&one.name, after_name(one), one.can_be_guarded()))
                 .collect(),
             cluster: networks
-                .map(|network| Row::new(network.value, network.why, network.is_proposed))
+                .map(|network| Row::new(&network.value, network.why, network.is_proposed))
                 .collect(),
             ranges,
         }
@@ -167,6 +174,16 @@ fn after_name(interface: &NetworkInterface) -> String {
         .map_or(line.clone(), |(_, rest)| rest.to_owned())
 }
 
+/// The first of many names, and the number of the others.
+fn some_of(names: &[String]) -> String {
+    const MAX_SHOWN: usize = 5;
+    let shown = join(names.iter().take(MAX_SHOWN));
+    match names.len().saturating_sub(MAX_SHOWN) {
+        0 => shown,
+        more => format!("{shown}, and {more} more"),
+    }
+}
+
 /// What was found, in lines for people.
 pub(super) fn facts(survey: &Survey) -> Vec<String> {
     let mut lines = Vec::new();
@@ -194,6 +211,13 @@ pub(super) fn facts(survey: &Survey) -> Vec<String> {
     add(
         "interfaces",
         interfaces.map(NetworkInterface::line).collect(),
+    );
+    let devices = survey.pod_devices.iter();
+    add(
+        "pod devices",
+        devices
+            .map(|(kind, names)| format!("{kind}: {}", some_of(names)))
+            .collect(),
     );
     let cidr = |cidr: &crate::cluster::Cidr| format!("{}: {}", cidr.range, cidr.from);
     add("pods", survey.pods.iter().map(cidr).collect());

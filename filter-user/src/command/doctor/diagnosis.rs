@@ -1,0 +1,71 @@
+//! The checks with their results, for people and for programs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A check, and its result.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Check {
+    /// Its name, for scripts.
+    pub(super) check: &'static str,
+    pub(super) result: CheckResult,
+    pub(super) message: String,
+    /// What to do; none if all is well.
+    pub(super) fix: Option<String>,
+}
+
+/// The result of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CheckResult {
+    /// In order.
+    Ok,
+    /// An operator should know.
+    Warn,
+    /// Something is open, cut or broken, or will be.
+    Fail,
+}
+
+#[derive(Serialize)]
+pub(super) struct Diagnosis {
+    checks: Vec<Check>,
+    warned: usize,
+    /// How many failed.
+    pub(super) failed: usize,
+}
+
+impl Diagnosis {
+    /// The result of all checks.
+    pub(super) fn new(checks: Vec<Check>) -> Self {
+        let count = |wanted| checks.iter().filter(|one| one.result == wanted).count();
+        let (warned, failed) = (count(CheckResult::Warn), count(CheckResult::Fail));
+        Self {
+            checks,
+            warned,
+            failed,
+        }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for check in &self.checks {
+            let result = match check.result {
+                CheckResult::Ok => "OK  ",
+                CheckResult::Warn => "WARN",
+                CheckResult::Fail => "FAIL",
+            };
+            writeln!(f, "{result}  {:<11} {}", check.check, check.message)?;
+            if let Some(fix) = &check.fix {
+                writeln!(f, "      fix: {fix}")?;
+            }
+        }
+        let ok = self.checks.len() - self.warned - self.failed;
+        write!(
+            f,
+            "{ok} in order, {} warned, {} failed",
+            self.warned, self.failed
+        )
+    }
+}

@@ -1,0 +1,37 @@
+//! Address blocks, and names for networks of the cluster.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// The names for networks of the cluster.
+pub(crate) const CIDR_PRESETS: [&str; 4] =
+    ["@gcp-health-checks", "@azure-probe", "@nodes", "@pods"];
+
+/// Address blocks that belong to no network that everyone can reach (RFC 6890, and the IANA
+/// special-purpose address registries): no foreign machine can have such an address.
+const SPECIAL: [&str; 12] = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "2001:db8::/32",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+/// Whether all of `range` is outside the public address space.
+pub(super) fn is_special(range: &IpNet) -> bool {
+    let mut blocks = SPECIAL.iter().filter_map(|block| block.parse().ok());
+    blocks.any(|block: IpNet| block.contains(range))
+}
+
+/// Whether `address` is public.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    !is_special(&IpNet::from(address))
+}
