@@ -1,16 +1,19 @@
-//! The main job of apifence on real connections, in two network namespaces that end with this
-//! program.
+//! The main job of apifence on real connections, in network namespaces that end with this program:
+//! first with two machines, then with a cluster.
 //!
 //! Exit status 0 only if every step was observed.
 
+mod cluster;
+mod show;
+
 use std::{
-    io::IsTerminal as _,
     net::{IpAddr, SocketAddr},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use show::{good, note, paint, run, seen, step};
 use tests::{
     cli::Apifence,
     mounts,
@@ -76,13 +79,16 @@ fn demo() -> Result<()> {
     world.gets_in("stranger", UNLISTED)?;
 
     step("The filter, with the administrator's ranges alone");
-    world.apifence(&[
-        "attach",
-        "--interface",
-        "eth0",
-        "--authorized-ip-ranges",
-        ADMIN_RANGES,
-    ])?;
+    run(
+        &world.apifence,
+        &[
+            "attach",
+            "--interface",
+            "eth0",
+            "--authorized-ip-ranges",
+            ADMIN_RANGES,
+        ],
+    )?;
     let mut administrators = world.gets_in("administrator", ADMIN)?;
     let before = world.drops()?;
     world.is_shut_out("stranger", UNLISTED)?;
@@ -92,21 +98,27 @@ fn demo() -> Result<()> {
         "the stranger's SYNs were not counted: {before} drops before, {after} after"
     );
     seen(&format!("{} SYNs dropped and counted", after - before));
-    world.apifence(&["stats"])?;
+    run(&world.apifence, &["stats"])?;
 
     step("The stranger is let in");
-    world.apifence(&[
-        "ranges",
-        "add",
-        UNLISTED[0],
-        UNLISTED[1],
-        "--comment",
-        "stranger, for today",
-    ])?;
+    run(
+        &world.apifence,
+        &[
+            "ranges",
+            "add",
+            UNLISTED[0],
+            UNLISTED[1],
+            "--comment",
+            "stranger, for today",
+        ],
+    )?;
     let mut unlisted_sources = world.gets_in("stranger", UNLISTED)?;
 
     step("The stranger is put out: his open connections stop, the administrator's go on");
-    world.apifence(&["ranges", "remove", UNLISTED[0], UNLISTED[1]])?;
+    run(
+        &world.apifence,
+        &["ranges", "remove", UNLISTED[0], UNLISTED[1]],
+    )?;
     for connection in &mut unlisted_sources {
         let from = connection.local_address()?;
         ensure!(
@@ -129,9 +141,9 @@ fn demo() -> Result<()> {
     world.is_shut_out("stranger", UNLISTED)?;
 
     step("The filter is taken off again");
-    world.apifence(&["detach"])?;
+    run(&world.apifence, &["detach"])?;
     world.gets_in("stranger", UNLISTED)?;
-    Ok(())
+    cluster::demo()
 }
 
 struct World<'a> {
@@ -175,32 +187,6 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Shows a command as an operator would type it, runs it, and shows its output.
-    fn apifence(&self, arguments: &[&str]) -> Result<()> {
-        let quoted: Vec<_> = arguments
-            .iter()
-            .map(|word| {
-                if word.contains(' ') {
-                    format!("'{word}'")
-                } else {
-                    (*word).to_owned()
-                }
-            })
-            .collect();
-        println!(
-            "   {}",
-            paint("1", &format!("$ apifence {}", quoted.join(" ")))
-        );
-        let ran = self.apifence.run(arguments)?;
-        for line in ran.stdout.lines().chain(ran.stderr.lines()) {
-            note(line);
-        }
-        match ran.code {
-            Some(0) => Ok(()),
-            code => bail!("`apifence {}` ended with {code:?}", arguments.join(" ")),
-        }
-    }
-
     fn drops(&self) -> Result<u64> {
         self.apifence.packets("drop", "unauthorized")
     }
@@ -241,31 +227,4 @@ fn connect_machines(node: &Namespace, client: &Namespace) -> Result<()> {
 
 fn ip(address: &str) -> IpAddr {
     address.parse().expect("the demo writes addresses right")
-}
-
-fn step(title: &str) {
-    static NUMBER: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
-    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    println!("\n{}", paint("36;1", &format!("{number}. {title}")));
-}
-
-fn seen(what: &str) {
-    println!("   {} {what}", good("ok"));
-}
-
-fn note(line: &str) {
-    println!("   {line}");
-}
-
-fn good(text: &str) -> String {
-    paint("32;1", text)
-}
-
-/// `text` in colour if stdout is a terminal.
-fn paint(code: &str, text: &str) -> String {
-    if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        format!("\x1b[{code}m{text}\x1b[0m")
-    } else {
-        text.to_owned()
-    }
 }
