@@ -132,8 +132,8 @@ impl Obstacle {
 }
 
 /// Checks the first enforcement on a cluster node. It needs `cluster_cidrs` with nodes or pods
-/// (`knows_cluster`), or a list that authorizes all pod CIDRs and subnets that were found, at least one of each. Without them other
-/// nodes and pods would lose the API server.
+/// (`knows_cluster`), or a list that authorizes all pod CIDRs and subnets that were found, at least
+/// one of each. Without them other nodes and pods would lose the API server.
 ///
 /// # Errors
 /// The danger.

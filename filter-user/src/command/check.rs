@@ -1,7 +1,7 @@
 //! `apifence check`: the kernel's verdict on an address.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fmt,
     io::{self, Read as _},
     net::{IpAddr, SocketAddr},
@@ -362,19 +362,18 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
             lookups.collect::<Result<Vec<_>>>()?,
         ))
     })?;
-    let cluster = settings.map(|settings| {
-        let files = context.read_cluster(settings.cluster_files()).lists;
-        (settings, files)
+    let presets = settings.map_or_else(HashMap::new, |settings| {
+        settings.presets(&context.read_cluster(settings.cluster_files()).lists)
     });
     let names = lists.as_ref().map(Lists::names).unwrap_or_default();
     let results = queries.iter().zip(lookups).map(|(query, lookups)| {
         let mut answer = lookups.answer(query, mode, entries, now.wall);
         let range = answer.range.and_then(|range| names.get(&range));
         answer.lists = range.cloned().unwrap_or_default();
-        if let (Some(range), Some((settings, files))) = (answer.range, &cluster)
+        if let Some(range) = answer.range
             && answer.origins.contains(&Origin::Cluster.label())
         {
-            answer.presets = settings.presets_of(&range, files);
+            answer.presets = presets.get(&range).cloned().unwrap_or_default();
         }
         answer
     });

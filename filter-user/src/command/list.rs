@@ -155,10 +155,11 @@ pub(super) fn run(
     if let Some(maps) = &maps {
         let settings = maps.settings(maps.active_slot()?)?;
         let files = context.read_cluster(settings.cluster_files()).lists;
+        let presets = settings.presets(&files);
         let cluster = Origin::Cluster.label();
         let rows = ranges.ranges.iter_mut();
         for row in rows.filter(|row| row.origins.contains(&cluster)) {
-            row.presets = settings.presets_of(&row.range, &files);
+            row.presets = presets.get(&row.range).cloned().unwrap_or_default();
         }
     }
     if let Some(name) = of {

@@ -1,6 +1,10 @@
 //! What `cluster_cidrs` holds: CIDRs, and presets: names that stand for ranges.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -204,14 +208,22 @@ impl Settings {
         })
     }
 
-    /// The presets that stand for `range`, among other ranges.
-    pub fn presets_of(&self, range: &IpNet, files: &Lists) -> Vec<&'static str> {
-        let presets = self.cluster.iter().filter_map(|cidr| match cidr {
-            ClusterCidr::Preset(preset) => Some(*preset),
-            ClusterCidr::Range(_) => None,
-        });
-        let holds = |preset: &Preset| preset.ranges(files).contains(range);
-        presets.filter(holds).map(Preset::name).collect()
+    /// The ranges that names stand for, each with the names.
+    pub fn presets(&self, files: &Lists) -> HashMap<IpNet, Vec<&'static str>> {
+        let mut found: HashMap<IpNet, Vec<&'static str>> = HashMap::new();
+        for cidr in &self.cluster {
+            let ClusterCidr::Preset(preset) = cidr else {
+                continue;
+            };
+            for range in preset.ranges(files) {
+                let names = found.entry(range).or_default();
+                // A file may have a range twice.
+                if names.last() != Some(&preset.name()) {
+                    names.push(preset.name());
+                }
+            }
+        }
+        found
     }
 }
 
@@ -277,7 +289,7 @@ mod tests {
         settings.cluster = ["@nodes", "@azure-probe", "192.0.2.1/32"]
             .map(|text| text.parse().expect("a value"))
             .to_vec();
-        let files = files("192.0.2.1\n2001:db8::1\n");
+        let files = files("192.0.2.1\n2001:db8::1\n192.0.2.1\n");
         let ranges: Vec<String> = settings
             .cluster_ranges(&files)
             .iter()
@@ -287,8 +299,10 @@ mod tests {
             ranges,
             ["168.63.129.16/32", "192.0.2.1/32", "2001:db8::1/128"]
         );
+        let presets = settings.presets(&files);
         let range = "192.0.2.1/32".parse().expect("a range");
-        assert_eq!(settings.presets_of(&range, &files), ["@nodes"]);
+        assert_eq!(presets.get(&range), Some(&vec!["@nodes"]));
+        assert_eq!(presets.len(), 3);
         assert_eq!(settings.cluster_files().len(), 1);
     }
 

@@ -181,7 +181,8 @@ impl Follower {
                 next_of_cluster = Instant::now()
                     + match self.cluster.is_changing() {
                         true => CHANGING_PERIOD,
-                        false => CLUSTER_PERIOD,
+                        false if self.names_cluster_files() => CLUSTER_PERIOD,
+                        false => PERIOD,
                     };
             }
             if now >= next {
@@ -200,6 +201,13 @@ impl Follower {
                 next = Instant::now() + if is_changing { CHANGING_PERIOD } else { PERIOD };
             }
         }
+    }
+
+    /// Whether the policy in force depends on files of the cluster, as far as that is known.
+    fn names_cluster_files(&self) -> bool {
+        let known = self.known.policy.as_ref();
+        let settings = known.and_then(|known| known.settings.as_ref());
+        settings.is_none_or(|settings| !settings.cluster_files().is_empty())
     }
 
     /// Compares the policy with the files of the cluster if they changed.

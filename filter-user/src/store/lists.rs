@@ -232,8 +232,9 @@ impl ListFiles {
         if !read.faults.is_empty() {
             let mut last_known = last_known();
             for (name, _) in &read.faults {
-                let known = last_known.remove(name);
-                known.map(|file| read.lists.insert(name.clone(), file));
+                if let Some(file) = last_known.remove(name) {
+                    read.lists.insert(name.clone(), file);
+                }
             }
         }
         read

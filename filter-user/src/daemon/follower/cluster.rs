@@ -16,14 +16,33 @@ use crate::{
         transaction::{Transaction, clean_up},
     },
     config::Settings,
-    kernel::bpf::Maps,
+    kernel::bpf::{Maps, Slot},
     policy::author::Author,
     ranges::Lists,
     store::ReadLists,
-    ui::{output::eprint, progress::Progress},
+    ui::{error::UserError, output::eprint, progress::Progress},
 };
 
+/// The matter of alerts about files that wait for the end of a trial.
+pub(super) const WAITING: &str = "files of the cluster";
+
 impl Follower {
+    /// Reports that files of the cluster changed during the trial in `slot`. The other slot has the
+    /// policy to go back to, so that no third one can be made now.
+    pub(super) fn report_waiting(&mut self, maps: &Maps, slot: Slot, read: &ReadLists) {
+        let Ok(settings) = maps.settings(slot) else {
+            return;
+        };
+        let now = read.lists.only(&settings.cluster_files()).ranges();
+        if let Some(words) = messages::describe_cluster(self.known.cluster.as_ref(), &now) {
+            let error = UserError::failed(
+                format!("{words}: they wait for the end of the trial"),
+                "`apifence confirm` or `apifence ranges rollback` ends it",
+            );
+            self.alerts.raise(WAITING, &error);
+        }
+    }
+
     /// Whether the node's addresses, or the files of the cluster, differ from those that the policy
     /// in force was compiled from, under its `settings`.
     fn implicit_differs(
@@ -42,7 +61,7 @@ impl Follower {
                 let found = sources.iter().filter(|one| one.origins & origin as u8 != 0);
                 found.map(|one| one.range).collect()
             };
-            let want_node = settings.node_addresses.then_some(node).unwrap_or_default();
+            let want_node = if settings.node_addresses { node } else { &[] };
             let want: BTreeSet<IpNet> = settings.cluster_ranges(cluster).into_iter().collect();
             let differs = of(Origin::Node) != want_node.iter().copied().collect()
                 || of(Origin::Cluster) != want;

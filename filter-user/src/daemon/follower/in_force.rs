@@ -9,6 +9,7 @@ use anyhow::Result;
 use filter_common::layout::{Basis, PolicyRecord, Trial};
 
 use super::{
+    cluster::WAITING,
     drift::{ADDRESSES, CLUSTER, Drift, InForce, SET_BY_HAND, SETTINGS, WantedPolicy},
     messages,
     state::{Follower, KnownPolicy},
@@ -120,6 +121,7 @@ impl Follower {
         if let Some(waiting) = recover(&self.context, &mut maps)? {
             let lists = read.as_ref().ok().map(|read| &read.lists);
             if !self.roll_back_edit(&mut maps, &waiting, lists)? {
+                self.report_waiting(&maps, waiting.slot, &cluster);
                 return Ok(Outcome::OnTrial);
             }
         }
@@ -128,7 +130,8 @@ impl Follower {
         let outcome = self.follow_files(&mut maps, &have, read, &cluster);
         if matches!(outcome, Err(_) | Ok(Outcome::NoList)) {
             // A node that joins does not wait until the operator has corrected them.
-            self.follow_implicit(&mut maps, &cluster)?;
+            let followed = self.follow_implicit(&mut maps, &cluster);
+            return outcome.and_then(|outcome| followed.map(|()| outcome));
         }
         outcome
     }
@@ -179,6 +182,8 @@ impl Follower {
         self.reload_requested = false;
         self.files_changed = false;
         self.last_trial = None;
+        self.alerts
+            .clear(WAITING, "the files of the cluster are in force");
         if want.deferral.is_none() {
             trial::close(&self.context.config);
         }

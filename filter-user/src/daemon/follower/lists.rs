@@ -46,10 +46,15 @@ impl Follower {
         let names = settings.cluster_files();
         let mut lists = self.health.borrow().lists.clone();
         lists.retain(|name, _| !name.is_of_cluster());
+        let of = |name: &ListName| format!("list `{name}`");
+        for name in ListName::all_of_cluster() {
+            let is_named = names.contains(&name);
+            self.alerts.retain(|matter| is_named || matter != of(&name));
+        }
         for name in &names {
             let fault = read.faults.iter().find(|(faulty, _)| faulty == name);
             let file = read.lists.get(name);
-            let matter = format!("list `{name}`");
+            let matter = of(name);
             match fault {
                 Some((_, error)) => self.alerts.raise(&matter, error),
                 None => self.alerts.clear(&matter, &format!("{matter} can be used")),
