@@ -428,7 +428,8 @@ pub(crate) struct PolicyArgs {
         alias = "load-balancer-outbound-ip-prefixes"
     )]
     outbound_ip_prefixes: Vec<String>,
-    /// The cluster's own CIDRs (other nodes, pods, probes), authorized besides the list
+    /// The cluster's own CIDRs (other nodes, pods, probes), authorized besides the list; or names
+    /// that stand for some: `@nodes`, `@pods`, `@gcp-health-checks`, `@azure-probe`
     #[arg(
         long,
         value_name = "CIDR",

@@ -60,7 +60,12 @@ impl Context {
         let bounds =
             (!self.config.has_unreadable(&["lists"])).then(|| (*self.config.lists).clone());
         let max_ranges = *self.config.max_ranges;
-        ListFiles::new(&self.global.ranges_file, bounds, max_ranges)
+        ListFiles::new(
+            &self.global.ranges_file,
+            &self.config.state_dir,
+            bounds,
+            max_ranges,
+        )
     }
 
     /// All lists, with those last in force in place of files that cannot be used.
@@ -70,6 +75,16 @@ impl Context {
     pub(crate) fn read_lists(&self) -> Result<ReadLists> {
         let (last_good, max_ranges) = self.last_in_force();
         self.list_files().read(&last_good, max_ranges)
+    }
+
+    /// The files of the cluster in `names`, with those last known in place of files that cannot be
+    /// used.
+    pub(crate) fn read_cluster(&self, names: impl IntoIterator<Item = ListName>) -> ReadLists {
+        self.list_files().read_cluster(names, || {
+            let saved = PolicyStore::new(&self.config.state_dir).read();
+            let saved = saved.ok().flatten();
+            saved.map_or_else(Lists::default, |saved| saved.cluster)
+        })
     }
 
     /// The lists of the policy last in force; none if there was no policy.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
-    config::XdpMode,
+    config::{Settings, XdpMode, join},
     context::Context,
     kernel::{
         bpf::{Attachment, Counters, Link, Maps, Program, create_maps, detach_link},
@@ -175,6 +175,7 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
         )),
         None => record_history(context, &plan.lists, &Author::of_this_process()),
     }
+    note_files(&policy.settings);
     clean_up(&mut maps);
     Ok(Attached {
         interfaces: interfaces.unwrap_or_else(|error| {
@@ -185,6 +186,17 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
         confirm_until,
     })
 }
+/// Notes that no process follows the files of the cluster that `settings` name.
+fn note_files(settings: &Settings) {
+    let files = settings.cluster_files();
+    if !files.is_empty() {
+        eprint(format_args!(
+            "note: {} was read once: `apifence run` follows it",
+            join(&files)
+        ));
+    }
+}
+
 /// Removes the pins of interfaces that are not among `all`. The links of a deleted interface are
 /// on nothing for good. An interface that exists, but whose link was detached, keeps its pin and
 /// its warning.

@@ -119,8 +119,34 @@ pub(crate) fn examine(list: &List, max_ranges: u32) -> Result<()> {
     Ok(())
 }
 
+/// The files of the cluster that `settings` name. What is wrong with them is told.
+pub(crate) fn read_cluster(context: &Context, settings: &Settings) -> Lists {
+    let read = context.read_cluster(settings.cluster_files());
+    for (name, error) in &read.faults {
+        eprint(format_args!(
+            "warning: {}",
+            cluster_fault(error, read.lists.get(name).is_some())
+        ));
+    }
+    read.lists
+}
+
+/// What it means that a file of the cluster cannot be used, because of `error`.
+pub(crate) fn cluster_fault(error: &anyhow::Error, is_known: bool) -> String {
+    match is_known {
+        true => format!("{error:#}: its last known ranges stay in force"),
+        false => format!("{error:#}: it authorizes no source yet"),
+    }
+}
+
 /// The policy of `list` and `settings` on this node, for a filter on the interfaces in `guarded`.
-pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) -> Result<Policy> {
+/// `cluster` are the files that the settings name.
+pub(crate) fn policy(
+    list: &List,
+    settings: &Settings,
+    cluster: &Lists,
+    guarded: &BTreeSet<u32>,
+) -> Result<Policy> {
     let implicit = Sources {
         node: if settings.node_addresses {
             rtnetlink::node_addresses(guarded)?
@@ -128,15 +154,17 @@ pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) 
             Vec::new()
         },
         outbound: settings.outbound.clone(),
-        cluster: settings.cluster.clone(),
+        cluster: settings.cluster_ranges(cluster),
     };
-    Ok(Policy::new(
+    let mut policy = Policy::new(
         settings.clone(),
         decapsulation::of_this_node()?,
         *list != List::Off,
         list.digest(),
         compile(list.entries(), &implicit),
-    ))
+    );
+    policy.cluster.clone_from(cluster);
+    Ok(policy)
 }
 
 /// Stages a policy in the state directory, where a boot finds it, before it comes into force. If
@@ -146,7 +174,7 @@ pub(crate) fn policy(list: &List, settings: &Settings, guarded: &BTreeSet<u32>) 
 pub(crate) fn keep(
     context: &Context,
     lists: &Lists,
-    settings: &Settings,
+    (settings, cluster): (&Settings, &Lists),
     named: bool,
 ) -> Option<StagedPolicy> {
     let store = PolicyStore::new(&context.config.state_dir);
@@ -155,6 +183,7 @@ pub(crate) fn keep(
         interfaces: context.config.interfaces.to_vec(),
         xdp_mode: *context.config.xdp_mode,
         lists: lists.clone(),
+        cluster: cluster.clone(),
     };
     if !named && let Ok(Some(before)) = store.read() {
         (policy.interfaces, policy.xdp_mode) = (before.interfaces, before.xdp_mode);
@@ -233,11 +262,12 @@ pub(crate) fn save_policy_in_force(context: &Context, maps: &Maps) {
         return;
     };
     let store = PolicyStore::new(&context.config.state_dir);
-    let is_there = store.read().is_ok_and(|kept| {
-        kept.is_some_and(|kept| kept.settings == settings && kept.lists == lists)
-    });
-    if !is_there {
-        let kept = keep(context, &lists, &settings, false);
+    let cluster = context.read_cluster(settings.cluster_files()).lists;
+    let is_it = |kept: SavedPolicy| {
+        kept.settings == settings && kept.lists == lists && kept.cluster == cluster
+    };
+    if !store.read().is_ok_and(|kept| kept.is_some_and(is_it)) {
+        let kept = keep(context, &lists, (&settings, &cluster), false);
         kept.and_then(|kept| report_unsaved(kept.commit()));
     }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::{
     clock::Clocks,
     cluster::{Cidr, ForeignListener, Root, foreign, kubelet, own_subnets, peers, pod_cidrs},
-    config::{DEFAULT_PORTS, PolicyMode, Settings},
+    config::{self, ClusterCidr, DEFAULT_PORTS, PolicyMode, Settings},
     context::Context,
     kernel::{
         nat::{Diversion, Query, diverted, legacy},
@@ -132,15 +132,15 @@ impl Obstacle {
     }
 }
 
-/// Checks the first enforcement on a cluster node. It needs `cluster_cidrs`, or a list that
-/// authorizes all pod CIDRs and subnets that were found, at least one of each. Without them other
-/// nodes and pods would lose the API server.
+/// Checks the first enforcement on a cluster node. It needs `cluster_cidrs` with nodes or pods
+/// (`knows_cluster`), or a list that authorizes all pod CIDRs and subnets that were found, at least
+/// one of each. Without them other nodes and pods would lose the API server.
 ///
 /// # Errors
 /// The danger.
 pub(crate) fn first_enforcement(
     found: &ClusterFacts,
-    settings: &Settings,
+    (cluster, knows_cluster): (&[ClusterCidr], bool),
     is_authorized: impl Fn(&IpNet) -> bool,
 ) -> Result<(), Obstacle> {
     let Some(kubelet) = &found.kubelet else {
@@ -148,12 +148,23 @@ pub(crate) fn first_enforcement(
     };
     let cidrs = found.cidrs();
     let is_complete = !found.pods.is_empty() && !found.subnets.is_empty();
-    if !settings.cluster.is_empty() || (is_complete && cidrs.iter().all(is_authorized)) {
+    if knows_cluster || (is_complete && cidrs.iter().all(is_authorized)) {
         return Ok(());
     }
+    let had = cluster.iter().copied();
+    let all: Vec<ClusterCidr> = had
+        .chain(cidrs.iter().copied().map(ClusterCidr::Range))
+        .collect();
     let join = |quote: &str, between: &str| {
-        let each = cidrs.iter().map(|cidr| format!("{quote}{cidr}{quote}"));
+        let each = all.iter().map(|cidr| format!("{quote}{cidr}{quote}"));
         each.collect::<Vec<_>>().join(between)
+    };
+    let lack = match cluster {
+        [] => "is not set".to_owned(),
+        [..] => format!(
+            "has no range of a node or pod yet ({})",
+            config::join(cluster)
+        ),
     };
     let setting = if cidrs.is_empty() {
         "set `cluster_cidrs` to the CIDRs of nodes and pods (none was found here)".to_owned()
@@ -170,7 +181,7 @@ pub(crate) fn first_enforcement(
     }
     Err(Obstacle {
         cause: format!(
-            "this is a node of a cluster ({kubelet}), and `cluster_cidrs` is not set: other nodes and pods would lose the API server"
+            "this is a node of a cluster ({kubelet}), and `cluster_cidrs` {lack}: other nodes and pods would lose the API server"
         ),
         setting,
         meant: "no node or pod reaches this port over the network",
@@ -330,7 +341,12 @@ pub(crate) fn obstacle(
     let found = ClusterFacts::gather(&policy.settings.ports)?;
     let now = Clocks::now()?.wall;
     let is_authorized = |range: &IpNet| policy.sources().cover(range, now);
-    Ok(first_enforcement(&found, &policy.settings, is_authorized).err())
+    let settings = &policy.settings;
+    let cluster = (
+        &settings.cluster[..],
+        settings.knows_cluster(&policy.cluster),
+    );
+    Ok(first_enforcement(&found, cluster, is_authorized).err())
 }
 
 /// A note if an unreadable NAT table may redirect ports that `policy` starts to drop packets to.

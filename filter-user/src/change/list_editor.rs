@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    build::{examine, policy},
+    build::{examine, policy, read_cluster},
     impact::{Impact, assess},
     proposal::{ListChange, Proposal, exit_status},
     put_back::put_back_edited,
@@ -291,7 +291,8 @@ impl<'a> ListEditor<'a> {
             };
         };
         let guarded = self.context.pins.interfaces()?.into_iter().collect();
-        policy(list, settings, &guarded).map(Some)
+        let cluster = read_cluster(self.context, settings);
+        policy(list, settings, &cluster, &guarded).map(Some)
     }
 
     /// The difference between the wanted `lists`, whose union is `list`, and those in force, which

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     attached::{Attached, read_interfaces},
-    build::{examine, policy},
+    build::{examine, policy, read_cluster},
     impact::assess,
     proposal::{ListChange, Proposal},
     recovery::recover,
@@ -77,7 +77,8 @@ impl<'a> Plan<'a> {
         let mut guarded: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
         guarded.extend(request.interfaces.iter().map(|interface| interface.ifindex));
         guarded.extend(others.iter().map(|(ifindex, _)| *ifindex));
-        let policy = policy(&list, &settings, &guarded)?;
+        let cluster = read_cluster(context, &settings);
+        let policy = policy(&list, &settings, &cluster, &guarded)?;
         if change.confirm_within.is_some() {
             refuse_provisional(is_upgrade, before.is_some(), &request.interfaces)?;
         }

@@ -74,10 +74,10 @@ impl<'a> Transaction<'a> {
         progress: &Progress,
     ) -> Result<StagedTransaction<'m>> {
         let (policy, within) = (self.policy, self.within);
-        let saved = self
-            .saves
-            .filter(|_| within.is_none())
-            .and_then(|lists| keep(self.context, lists, &policy.settings, self.names_interfaces));
+        let saved = self.saves.filter(|_| within.is_none()).and_then(|lists| {
+            let of_policy = (&policy.settings, &policy.cluster);
+            keep(self.context, lists, of_policy, self.names_interfaces)
+        });
         progress.expect(policy.sources().len());
         let (file, pending) = match within {
             None => (self.file, None),

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    path::Path,
 };
 
 use anyhow::Result;
@@ -13,17 +12,19 @@ use super::{
     files::{Root, manifests},
     owners::sockets_of,
 };
-use crate::kernel::net::{
-    rtnetlink::{self, is_link_local},
-    sock_diag::TcpSocket,
+use crate::{
+    config::{ClusterCidr, Preset},
+    kernel::net::{
+        rtnetlink::{self, is_link_local},
+        sock_diag::TcpSocket,
+    },
+    ranges::Lists,
 };
 
 /// The ports of etcd: for clients, and for its other members.
 const ETCD: [u16; 2] = [2379, 2380];
 /// Many services listen here, so a server on this port need not be an API server.
 const HTTPS: u16 = 443;
-/// The file in the state directory with node addresses and CIDRs from the API, one per line.
-const LISTED: &str = "@nodes";
 
 /// The known nodes of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -31,27 +32,33 @@ pub struct Nodes {
     listed: Vec<IpNet>,
     peers: BTreeMap<IpAddr, &'static str>,
     subnets: Vec<IpNet>,
-    /// `cluster_cidrs`.
-    cluster: Vec<IpNet>,
+    /// The ranges of `cluster_cidrs`, each with its value there.
+    cluster: Vec<(IpNet, ClusterCidr)>,
 }
 
 impl Nodes {
     /// Collects the facts. `sockets` are the connections of this network namespace, `ports` those
-    /// of the API server, `cluster` the CIDRs in the settings.
+    /// of the API server, `cluster` the values in the settings, `files` the files of the cluster in
+    /// the state directory, whether the settings name them or not.
     ///
     /// # Errors
     /// If rtnetlink does not answer.
     pub fn gather(
-        state_dir: &Path,
         sockets: &[TcpSocket],
         ports: &BTreeSet<u16>,
-        cluster: &[IpNet],
+        cluster: &[ClusterCidr],
+        files: &Lists,
     ) -> Result<Self> {
+        let ranges = |cidr: &ClusterCidr| {
+            let cidr = *cidr;
+            let ranges = cidr.ranges(files).into_iter();
+            ranges.map(move |range| (range, cidr))
+        };
         Ok(Self {
-            listed: listed(&state_dir.join(LISTED)),
+            listed: Preset::Nodes.ranges(files),
             peers: peers(&Root::default(), sockets, ports),
             subnets: own_subnets()?,
-            cluster: cluster.to_vec(),
+            cluster: cluster.iter().flat_map(ranges).collect(),
         })
     }
 
@@ -62,29 +69,20 @@ impl Nodes {
             found.max_by_key(|range| range.prefix_len()).copied()
         };
         if around(&self.listed).is_some() {
-            return Some(format!("in `{LISTED}`"));
+            return Some(format!("in `{}`", Preset::Nodes));
         }
         if let Some(peer) = self.peers.get(&address) {
             return Some((*peer).to_owned());
         }
         let subnet = || Some(format!("own subnet {}", around(&self.subnets)?));
-        let cluster = || Some(format!("`cluster_cidrs` {}", around(&self.cluster)?));
+        let cluster = || {
+            let found = self.cluster.iter();
+            let found = found.filter(|(range, _)| range.contains(&address));
+            let (_, cidr) = found.max_by_key(|(range, _)| range.prefix_len())?;
+            Some(format!("`cluster_cidrs` {cidr}"))
+        };
         subnet().or_else(cluster)
     }
-}
-
-fn listed(path: &Path) -> Vec<IpNet> {
-    let text = Root::default().text(path).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| {
-        let word = line.split('#').next()?.trim();
-        let address = || {
-            word.parse()
-                .ok()
-                .map(|address: IpAddr| IpNet::from(address.to_canonical()))
-        };
-        word.parse().ok().or_else(address)
-    });
-    lines.collect()
 }
 
 /// The subnets of this node's addresses, which the other nodes may be in.

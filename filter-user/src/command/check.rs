@@ -1,7 +1,7 @@
 //! `apifence check`: the kernel's verdict on an address.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fmt,
     io::{self, Read as _},
     net::{IpAddr, SocketAddr},
@@ -47,6 +47,8 @@ struct Answer {
     origins: Vec<&'static str>,
     /// The lists that have the range.
     lists: Vec<ListName>,
+    /// The names in `cluster_cidrs` that stand for the range.
+    presets: Vec<&'static str>,
     comment: Option<String>,
     /// When the range expires; none if it does not.
     expires: Option<Timestamp>,
@@ -87,8 +89,13 @@ impl Answer {
             (_, "not_filtered") => f.write_str("loopback is not filtered")?,
             (Some(range), _) => {
                 write!(f, "`{range}` ({}", self.origins.join(", "))?;
+                let mut names: Vec<&str> = Vec::new();
                 if self.lists.iter().any(|name| !name.is_default()) {
-                    write!(f, ": {}", join(&self.lists))?;
+                    names.extend(self.lists.iter().map(ListName::as_str));
+                }
+                names.extend(&self.presets);
+                if !names.is_empty() {
+                    write!(f, ": {}", join(names))?;
                 }
                 f.write_str(")")?;
                 if let Some(comment) = &self.comment {
@@ -231,6 +238,7 @@ impl Query {
             range: None,
             origins: Vec::new(),
             lists: Vec::new(),
+            presets: Vec::new(),
             comment: None,
             expires: None,
             expired: None,
@@ -343,21 +351,30 @@ pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let now = Clocks::now()?;
     let ranges = queries.iter().any(|query| query.is_range);
-    let (mode, lookups) = maps.read_consistent(|slot| {
+    let (mode, settings, lookups) = maps.read_consistent(|slot| {
         let all = ranges.then(|| maps.sources(slot, &now)).transpose()?;
         let lookups = queries
             .iter()
             .map(|query| Lookup::read(&maps, slot, query, all.as_ref(), &now));
         Ok((
             maps.record(slot)?.mode,
+            maps.settings(slot).ok(),
             lookups.collect::<Result<Vec<_>>>()?,
         ))
     })?;
+    let presets = settings.map_or_else(HashMap::new, |settings| {
+        settings.presets(&context.read_cluster(settings.cluster_files()).lists)
+    });
     let names = lists.as_ref().map(Lists::names).unwrap_or_default();
     let results = queries.iter().zip(lookups).map(|(query, lookups)| {
         let mut answer = lookups.answer(query, mode, entries, now.wall);
         let range = answer.range.and_then(|range| names.get(&range));
         answer.lists = range.cloned().unwrap_or_default();
+        if let Some(range) = answer.range
+            && answer.origins.contains(&Origin::Cluster.label())
+        {
+            answer.presets = presets.get(&range).cloned().unwrap_or_default();
+        }
         answer
     });
     let results: Vec<Answer> = results.collect();

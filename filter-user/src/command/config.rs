@@ -10,6 +10,7 @@ use crate::{
     config::{SettingRow, Settings},
     context::Context,
     ui::output::{eprint, table},
+    view::cluster::cluster_rows,
 };
 
 #[derive(Serialize)]
@@ -68,6 +69,13 @@ pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
         config_file: file.exists.then(|| file.path.clone()),
         settings: config.rows(),
     })?;
+    let (rows, _) = cluster_rows(context, &config.settings());
+    for row in rows.iter().filter(|row| row.is_preset()) {
+        match row.fault() {
+            None => eprint(format_args!("note: `cluster_cidrs`: {row}")),
+            Some(fault) => eprint(format_args!("warning: `cluster_cidrs`: {row}: {fault}")),
+        }
+    }
     Ok(0)
 }
 

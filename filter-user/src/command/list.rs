@@ -38,6 +38,8 @@ struct ListRow {
     origins: Vec<&'static str>,
     /// The lists that have it.
     lists: Vec<ListName>,
+    /// The names in `cluster_cidrs` that stand for it.
+    presets: Vec<&'static str>,
     comment: Option<String>,
     /// When the entry expires; none if it does not.
     expires: Option<Timestamp>,
@@ -68,10 +70,7 @@ impl fmt::Display for ListReport {
         let rows = self.ranges.iter().map(|row| {
             vec![
                 row.range.to_string(),
-                match is_default_alone {
-                    true => row.origins.join(", "),
-                    false => origins(row),
-                },
+                origins(row, !is_default_alone),
                 expiry(row, now),
                 row.packets
                     .map_or_else(String::new, |packets| packets.to_string()),
@@ -95,12 +94,16 @@ impl fmt::Display for ListReport {
     }
 }
 
-/// The origins of a range, with the names of its lists.
-fn origins(row: &ListRow) -> String {
-    let list = Origin::List.label();
-    let with_names = row.origins.iter().map(|origin| match *origin == list {
-        true => format!("{origin} {}", join(&row.lists)),
-        false => (*origin).to_owned(),
+/// The origins of a range, with the names of its presets, and with those of its lists if `lists`.
+fn origins(row: &ListRow, lists: bool) -> String {
+    let with_names = row.origins.iter().map(|origin| {
+        if lists && *origin == Origin::List.label() {
+            format!("{origin} {}", join(&row.lists))
+        } else if *origin == Origin::Cluster.label() && !row.presets.is_empty() {
+            format!("{origin} {}", join(&row.presets))
+        } else {
+            (*origin).to_owned()
+        }
     });
     join(with_names)
 }
@@ -147,6 +150,16 @@ pub(super) fn run(
         let names = lists.names();
         for row in &mut ranges.ranges {
             row.lists = names.get(&row.range).cloned().unwrap_or_default();
+        }
+    }
+    if let Some(maps) = &maps {
+        let settings = maps.settings(maps.active_slot()?)?;
+        let files = context.read_cluster(settings.cluster_files()).lists;
+        let presets = settings.presets(&files);
+        let cluster = Origin::Cluster.label();
+        let rows = ranges.ranges.iter_mut();
+        for row in rows.filter(|row| row.origins.contains(&cluster)) {
+            row.presets = presets.get(&row.range).cloned().unwrap_or_default();
         }
     }
     if let Some(name) = of {
@@ -205,6 +218,7 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<ListReport> {
             range: prefix.range,
             origins: origin_labels(prefix.origins),
             lists: Vec::new(),
+            presets: Vec::new(),
             comment: entry.and_then(|entry| entry.comment.clone()),
             expires: match entry {
                 Some(entry) => entry.expires,
@@ -228,6 +242,7 @@ fn in_file(enforced: bool, entries: &[Entry]) -> ListReport {
         range: entry.range,
         origins: vec![Origin::List.label()],
         lists: Vec::new(),
+        presets: Vec::new(),
         comment: entry.comment.clone(),
         expires: entry.expires,
         in_force_until: entry.expires,

@@ -99,7 +99,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
                 .iter()
                 .filter(|entry| entry.expires.is_some_and(expired))
                 .count(),
-            bounds: files.bounds(name).cloned(),
+            bounds: files.bounds(name),
             fault: fault(name),
             changed: at.or_else(|| written(&path)).map(to_second),
             by: current.and_then(|kept| kept.by),

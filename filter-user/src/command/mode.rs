@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     change::{
-        build::{is_saved, known_lists, policy},
+        build::{is_saved, known_lists, policy, read_cluster},
         impact::{Impact, assess},
         proposal::{ListChange, Proposal, exit_status},
         recovery::recover,
@@ -69,7 +69,8 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     let (lists, is_known) = lists_in_force(context, record.list)?;
     let list = lists.union();
     let guarded = context.pins.interfaces()?.into_iter().collect();
-    let mut policy = policy(&list, &settings, &guarded)?;
+    let cluster = read_cluster(context, &settings);
+    let mut policy = policy(&list, &settings, &cluster, &guarded)?;
     policy.basis = basis;
     let impact = assess(context, Some(&maps), &policy, &guarded)?;
     let changes = settings.changes_from(&have);

@@ -32,7 +32,10 @@ use crate::{
     policy::{Difference, Prefixes, author::Author},
     ranges::List,
     ui::{error::InputErrors, output::eprint},
-    view::policy::{Provisional, headline, state},
+    view::{
+        cluster::{ClusterRow, cluster_rows},
+        policy::{Provisional, headline, state},
+    },
     warnings::{Warning, node, sorted},
 };
 
@@ -50,6 +53,8 @@ pub(super) struct Status {
     ipv4_ranges: usize,
     ipv6_ranges: usize,
     max_ranges: u32,
+    /// What `cluster_cidrs` stands for.
+    cluster: Vec<ClusterRow>,
     generation: u64,
     /// The policy's basis: `files`, or a start's substitute. None if no filter is attached.
     policy_source: Option<&'static str>,
@@ -106,6 +111,9 @@ impl fmt::Display for Status {
                 origins.join(", "),
                 self.max_ranges
             )?;
+            if !self.cluster.is_empty() {
+                writeln!(f, "cluster       {}", join(&self.cluster))?;
+            }
             let applied = self.applied_at.as_deref().unwrap_or("an unknown time");
             let by = self.applied_by.as_ref();
             let by = by.map_or_else(String::new, |by| format!(", by {}", by.short()));
@@ -180,6 +188,7 @@ impl Status {
             ipv4_ranges: 0,
             ipv6_ranges: 0,
             max_ranges: 0,
+            cluster: Vec::new(),
             generation: 0,
             policy_source: None,
             applied_by: None,
@@ -212,6 +221,9 @@ impl Status {
         self.ports = settings.ports.iter().copied().collect();
         self.destinations = settings.destinations.clone();
         self.max_ranges = settings.max_ranges;
+        self.cluster = cluster_rows(context, &settings).0;
+        let faults = self.cluster.iter().filter_map(ClusterRow::fault);
+        self.drift.extend(faults.map(str::to_owned));
         self.generation = record.generation;
         let (basis, waits) = (Basis::of(record.basis), settings.mode_waits);
         self.settings = Some(settings);

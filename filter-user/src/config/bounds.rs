@@ -51,6 +51,21 @@ fn serialize_duration<S: serde::Serializer>(
 }
 
 impl Bounds {
+    /// The bounds of a file of the cluster: `self`, with a default for what is not set, so that its
+    /// writer cannot open the port with one range. `max_ranges` is the most in all lists.
+    #[must_use]
+    pub fn of_cluster(&self, max_ranges: u32) -> Self {
+        let own = self.widest.unwrap_or_default();
+        Self {
+            max_ranges: self.max_ranges.or(Some(max_ranges)),
+            widest: Some(Widest {
+                ipv4: own.ipv4.or(Some(8)),
+                ipv6: own.ipv6.or(Some(16)),
+            }),
+            ..self.clone()
+        }
+    }
+
     /// How `entries` exceed the bounds at `now`; `None` if they do not.
     pub fn exceeded(&self, entries: &[Entry], now: Timestamp) -> Option<String> {
         if let Some(most) = self.max_ranges
@@ -108,12 +123,19 @@ impl Value for BTreeMap<ListName, Bounds> {
         };
         let (mut bounds, mut errors) = (Self::new(), ValueErrors::new());
         for (name, table) in tables {
-            let parsed = name.get_ref().parse::<ListName>().map_err(|why| {
+            let of_cluster = ListName::of_cluster(name.get_ref()).map(Ok);
+            let parsed = of_cluster.unwrap_or_else(|| name.get_ref().parse());
+            let parsed = parsed.map_err(|why: String| {
                 let cause = format!("`{key}.{}`: no list can have that name", name.get_ref());
                 vec![(name.span(), refusal(cause, why))]
             });
             let key = format!("{key}.{}", name.get_ref());
             match parsed.and_then(|name| Ok((name, one(&key, table)?))) {
+                Ok((name, found)) if name.is_of_cluster() && found.max_expires.is_some() => {
+                    let cause = format!("`{key}.max_expires`: its ranges never expire");
+                    let hint = "leave it out: they stay until the file is without them";
+                    errors.push((table.span(), refusal(cause, hint)));
+                }
                 Ok((name, found)) => drop(bounds.insert(name, found)),
                 Err(more) => errors.extend(more),
             }
@@ -263,6 +285,8 @@ mod tests {
             ("[lists.a]\nwidest = 24\n", "a table like"),
             ("[lists.a]\nwidest = { ipv4 = 33 }\n", "no prefix length"),
             ("[lists.a]\nmax_expires = \"soon\"\n", "which it cannot be"),
+            ("[lists.\"@nodes\"]\nmax_expires = \"8h\"\n", "never expire"),
+            ("[lists.\"@office\"]\n", "no list can have that name"),
         ] {
             let mut config = Config::default();
             let faults = config.read_file("f", text);

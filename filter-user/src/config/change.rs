@@ -5,7 +5,8 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::{PolicyMode, Settings, join};
+use super::{ClusterCidr, PolicyMode, Settings, join};
+use crate::ranges::Lists;
 
 /// A setting with another value than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -130,7 +131,12 @@ impl Settings {
             (now, before) => named(uncovered(before, now)),
         };
         let own = (!self.node_addresses).then(|| "the node's own addresses".to_owned());
-        let implicit = [&self.outbound[..], &self.cluster].concat();
+        let outbound = |settings: &Self| -> Vec<ClusterCidr> {
+            let ranges = settings.outbound.iter().copied();
+            ranges.map(ClusterCidr::Range).collect()
+        };
+        let (now_outbound, had_outbound) = (outbound(self), outbound(other));
+        let implicit = [&now_outbound[..], &self.cluster].concat();
         let mut changes = vec![
             SettingChange::new(
                 ("ports", "ports"),
@@ -160,12 +166,12 @@ impl Settings {
                 ("outbound", "outbound addresses"),
                 ranges(&self.outbound, "none"),
                 ranges(&other.outbound, "none"),
-                implicit_effect(&self.outbound, &other.outbound, &implicit),
+                implicit_effect(&now_outbound, &had_outbound, &implicit),
             ),
             SettingChange::new(
                 ("cluster_cidrs", "cluster CIDRs"),
-                ranges(&self.cluster, "none"),
-                ranges(&other.cluster, "none"),
+                named(self.cluster.iter()).unwrap_or_else(|| "none".to_owned()),
+                named(other.cluster.iter()).unwrap_or_else(|| "none".to_owned()),
                 implicit_effect(&self.cluster, &other.cluster, &implicit),
             ),
             SettingChange::new(
@@ -181,12 +187,29 @@ impl Settings {
 }
 
 /// The effect of another value of a setting that authorizes sources without the list. `implicit`
-/// are all of those sources.
-fn implicit_effect(now: &[IpNet], was: &[IpNet], implicit: &[IpNet]) -> Option<Effect> {
-    let everyone = now.iter().filter(|range| range.prefix_len() == 0);
-    named(everyone.filter(|range| !was.contains(range)))
+/// are all of those sources. The files behind names are no settings, and count for nothing here.
+fn implicit_effect(
+    now: &[ClusterCidr],
+    was: &[ClusterCidr],
+    implicit: &[ClusterCidr],
+) -> Option<Effect> {
+    let everyone = now.iter().filter(|cidr| {
+        let range = cidr.ranges(&Lists::default());
+        !was.contains(cidr) && range.iter().any(|range| range.prefix_len() == 0)
+    });
+    let of_names = Lists::default();
+    let now: Vec<IpNet> = implicit
+        .iter()
+        .flat_map(|cidr| cidr.ranges(&of_names))
+        .collect();
+    let lost = was.iter().filter(|cidr| {
+        let ranges = cidr.ranges(&of_names);
+        !implicit.contains(cidr)
+            && (cidr.file().is_some() || uncovered(&ranges, &now).next().is_some())
+    });
+    named(everyone)
         .map(Effect::Admits)
-        .or_else(|| named(uncovered(was, implicit)).map(Effect::Cuts))
+        .or_else(|| named(lost).map(Effect::Cuts))
 }
 
 /// Those of `before` that no range in `now` holds.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    Bounds, DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE,
+    Bounds, ClusterCidr, DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE,
     DEFAULT_STATE_DIR, MetricsListen, OnCut, PolicyMode, Settings, Window, XdpMode,
     environment::{self, Environment},
     value::{Value, ValueErrors},
@@ -86,8 +86,8 @@ settings! {
     outbound_ips: Vec<IpAddr> = Vec::new();
     /// The cluster's egress prefixes.
     outbound_ip_prefixes: Vec<IpNet> = Vec::new();
-    /// The cluster's own CIDRs.
-    cluster_cidrs: Vec<IpNet> = Vec::new();
+    /// The cluster's own CIDRs, and presets.
+    cluster_cidrs: Vec<ClusterCidr> = Vec::new();
     /// Whether the node's own addresses are authorized.
     node_addresses: bool = true;
     /// The maximum number of ranges in the list.
@@ -247,7 +247,7 @@ impl Config {
 }
 
 /// Sorted, so that the order of the sources makes no difference.
-fn sorted(ranges: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+fn sorted<T: Ord>(ranges: impl Iterator<Item = T>) -> Vec<T> {
     ranges.collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod change;
+mod cluster;
 mod environment;
 mod file;
 mod layers;
@@ -14,6 +15,7 @@ mod value;
 pub use self::{
     bounds::Bounds,
     change::SettingChange,
+    cluster::{ClusterCidr, Preset},
     environment::Environment,
     layers::{Config, SettingRow},
     nearest::nearest,
@@ -66,8 +68,8 @@ pub struct Settings {
     /// Those of `outbound` that were given as addresses.
     #[serde(default)]
     pub outbound_ips: Vec<IpAddr>,
-    /// The cluster's CIDRs.
-    pub cluster: Vec<IpNet>,
+    /// The cluster's CIDRs, and the names that stand for some.
+    pub cluster: Vec<ClusterCidr>,
     /// The maximum number of ranges in the user's list.
     pub max_ranges: u32,
     /// The keys that the config file sets: a key that disappears from the file is the default

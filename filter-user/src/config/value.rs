@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::json;
 use toml::{Spanned, de::DeValue};
 
-use super::{MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
+use super::{ClusterCidr, MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
 use crate::{
     codes::Acknowledgement,
     ranges::{InputError, parse_range, typed_items},
@@ -329,6 +329,26 @@ impl Value for Vec<IpNet> {
 
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
         read_each(&strings(matches, id), parse_range)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+/// CIDRs and presets.
+impl Value for Vec<ClusterCidr> {
+    const EXAMPLE: &'static str = "[\"198.51.100.0/24\", \"@nodes\"]";
+
+    fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
+        list::<Self, _>(key, value, |value| {
+            let text = string::<Self>(key, value, Expected::ListOf("CIDRs and names"))?;
+            ClusterCidr::parse(text).map_err(|refusal| refuse_element(key, value.span(), refusal))
+        })
+    }
+
+    fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
+        read_each(&strings(matches, id), ClusterCidr::parse)
     }
 
     fn json(&self) -> serde_json::Value {

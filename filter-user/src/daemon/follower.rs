@@ -3,9 +3,11 @@
 //! Each check compares the present state with the wanted one and removes the difference. All events
 //! lead to the same check. A failure is reported once, and tried again at the next event.
 
+mod cluster;
 mod drift;
 mod in_force;
 mod interfaces;
+mod lists;
 mod messages;
 mod state;
 mod trial;
@@ -47,6 +49,8 @@ use crate::{
 };
 /// How often the files and the policy in force are checked.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How often the files of the cluster are checked: a node that joins is let in within a second.
+const CLUSTER_PERIOD: Duration = Duration::from_millis(300);
 /// The period while a file is being written.
 const CHANGING_PERIOD: Duration = Duration::from_millis(100);
 /// Periods between two thorough checks: they find changes that the kernel sent no message about.
@@ -100,14 +104,17 @@ pub(crate) fn follow(
         heartbeats,
         config_file: WatchedFile::since((*context.file.path).into(), context.file.seen),
         lists: WatchedLists::new(context.list_files()),
+        cluster: WatchedLists::of_cluster(context.list_files()),
         has_config: context.file.errors.is_empty(),
         known: compiled.map_or_else(
             KnownPolicy::default,
             |Compiled {
                  node,
+                 cluster,
                  wall_minus_boot,
              }| KnownPolicy {
                 node: Some(node),
+                cluster: Some(cluster),
                 wall_minus_boot,
                 ..KnownPolicy::default()
             },
@@ -148,9 +155,11 @@ impl Follower {
         }
         let mut tick = 0_u64;
         let mut next = Instant::now();
+        let mut next_of_cluster = Instant::now();
         let mut stable: Option<Instant> = None;
         loop {
-            let time = stable.map_or(next, |stable| stable.min(next));
+            let time = next.min(next_of_cluster);
+            let time = stable.map_or(time, |stable| stable.min(time));
             match requests.recv_timeout(time.saturating_duration_since(Instant::now())) {
                 Ok(Request::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Ok(Request::Reload(answer)) => {
@@ -166,6 +175,15 @@ impl Follower {
             if stable.is_some_and(|time| now >= time) {
                 stable = None;
                 self.reconcile(true);
+            }
+            if now >= next_of_cluster {
+                self.follow_cluster();
+                next_of_cluster = Instant::now()
+                    + match self.cluster.is_changing() {
+                        true => CHANGING_PERIOD,
+                        false if self.names_cluster_files() => CLUSTER_PERIOD,
+                        false => PERIOD,
+                    };
             }
             if now >= next {
                 self.reconcile(tick % THOROUGH == THOROUGH - 1);
@@ -185,11 +203,28 @@ impl Follower {
         }
     }
 
+    /// Whether the policy in force depends on files of the cluster, as far as that is known.
+    fn names_cluster_files(&self) -> bool {
+        let known = self.known.policy.as_ref();
+        let settings = known.and_then(|known| known.settings.as_ref());
+        settings.is_none_or(|settings| !settings.cluster_files().is_empty())
+    }
+
+    /// Compares the policy with the files of the cluster if they changed.
+    fn follow_cluster(&mut self) {
+        if self.cluster.changed() {
+            self.cluster.mark_read();
+            (self.dirty, self.not_before) = (true, None);
+            self.reconcile(false);
+        }
+    }
+
     /// Reads both files again, changed or not.
     fn reload(&mut self) {
         self.reload_requested = true;
         self.config_file.mark_read();
         self.lists.mark_read();
+        self.cluster.mark_read();
         self.follow_config();
         self.force_check();
         let before = self.known.generation;

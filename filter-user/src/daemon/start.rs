@@ -11,7 +11,7 @@ use super::alerts::sentence;
 use crate::{
     change::{
         attach::prepare_maps,
-        build::{examine, policy, record_history},
+        build::{cluster_fault, examine, policy, record_history},
         first::{obstacle, unreadable_nat},
         impact::assess,
         transaction::Transaction,
@@ -61,6 +61,8 @@ pub(crate) struct Start {
 pub(crate) struct Compiled {
     /// The node's addresses.
     pub(crate) node: Vec<IpNet>,
+    /// The ranges in the files of the cluster.
+    pub(crate) cluster: BTreeSet<IpNet>,
     /// The wall clock minus the boot clock, in nanoseconds: expiries are kept on the boot clock.
     pub(crate) wall_minus_boot: i128,
 }
@@ -81,11 +83,13 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
         return Ok(Start { fallback, ..start });
     }
     let guarded = start.guarded()?;
+    let cluster = read_cluster(context, &start.settings);
     start.compiled = Some(Compiled {
         node: rtnetlink::node_addresses(&guarded)?,
+        cluster: cluster.ranges(),
         wall_minus_boot: Clocks::now()?.wall_minus_boot(),
     });
-    let mut policy = policy(&start.lists.union(), &start.settings, &guarded)?;
+    let mut policy = policy(&start.lists.union(), &start.settings, &cluster, &guarded)?;
     policy.basis = start.basis;
     if let Some(unreadable_nat) = unreadable_nat(context, &policy, None) {
         eprint(format_args!("note: {unreadable_nat}"));
@@ -387,7 +391,7 @@ fn broken(context: &Context) -> String {
 /// The lists of the files, if that of the ranges file is usable, or there is another. Other lists
 /// are as they were last in force where their files are not usable.
 fn read_lists(context: &Context, max_ranges: u32) -> Result<Lists> {
-    let read = read_in_time(context)?;
+    let read = read_lists_in_time(context)?;
     for (name, error) in read.faults {
         if name.is_default() {
             return Err(error);
@@ -410,25 +414,60 @@ fn read_lists(context: &Context, max_ranges: u32) -> Result<Lists> {
 }
 
 /// Reads the lists, if the disk delivers them in time.
-fn read_in_time(context: &Context) -> Result<ReadLists> {
+fn read_lists_in_time(context: &Context) -> Result<ReadLists> {
+    let what = format!("ranges file `{}`", context.global.ranges_file.display());
+    in_time(context, &what, Context::read_lists)?
+}
+
+/// The files of the cluster that `settings` name, as they were last known where they cannot be
+/// read. What is wrong with them is told.
+fn read_cluster(context: &Context, settings: &Settings) -> Lists {
+    let names = settings.cluster_files();
+    if names.is_empty() {
+        return Lists::default();
+    }
+    let read = in_time(context, "the files of the cluster", move |context| {
+        context.read_cluster(names)
+    });
+    let read = read.unwrap_or_else(|error| {
+        eprint(format_args!("warning: {error:#}"));
+        let saved = PolicyStore::new(&context.config.state_dir).read();
+        let saved = saved.ok().flatten();
+        ReadLists {
+            lists: saved.map_or_else(Lists::default, |saved| saved.cluster),
+            faults: Vec::new(),
+        }
+    });
+    for (name, error) in &read.faults {
+        let is_known = read.lists.get(name).is_some();
+        eprint(format_args!("warning: {}", cluster_fault(error, is_known)));
+    }
+    read.lists
+}
+
+/// Reads `what`, if the disk delivers it in time.
+fn in_time<T: Send + 'static>(
+    context: &Context,
+    what: &str,
+    read: impl FnOnce(&Context) -> T + Send + 'static,
+) -> Result<T> {
     let (sender, receiver) = mpsc::channel();
     let reader = context.clone();
     thread::Builder::new()
         .spawn(move || {
             // After the timeout there is no receiver.
-            let _ = sender.send(reader.read_lists());
+            let _ = sender.send(read(&reader));
         })
         .context("start thread")?;
     receiver.recv_timeout(DISK_TIMEOUT).map_err(|_| {
         UserError::failed(
             format!(
-                "read ranges file `{}`: its disk has not answered for {} s",
-                context.global.ranges_file.display(),
+                "read {what}: its disk has not answered for {} s",
                 DISK_TIMEOUT.as_secs()
             ),
             "it is read again as soon as it can be",
         )
-    })?
+    })
 }
 
 #[cfg(test)]

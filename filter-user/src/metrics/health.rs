@@ -61,10 +61,15 @@ impl Health {
             .as_ref()
             .map(|error| format!("the files are not in force; the policy before stays: {error}"));
         let drift = self.drift.as_ref().map(|drift| format!("drift: {drift}"));
+        let cluster = self.lists.iter().filter(|(name, _)| name.is_of_cluster());
+        let cluster = cluster.filter(|(_, list)| !list.usable).map(|(name, _)| {
+            format!("the file `{name}` cannot be used: its last known ranges stay in force")
+        });
         let fault = (!self.fault.is_empty()).then(|| self.fault.clone());
         [starting, self.fallback.clone(), reload, drift, fault]
             .into_iter()
             .flatten()
+            .chain(cluster)
             .collect()
     }
 }

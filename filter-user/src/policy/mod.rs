@@ -20,7 +20,7 @@ use std::{
 use filter_common::{Encapsulation, Mode, layout::Basis};
 
 use self::author::Author;
-use crate::config::Settings;
+use crate::{config::Settings, ranges::Lists};
 
 /// A policy as it is compiled into a generation. A thread of its own compiles the table from the
 /// start.
@@ -34,6 +34,8 @@ pub struct Policy {
     pub enforced: bool,
     /// The digest of the list.
     pub list: [u8; 32],
+    /// The files of the cluster that it was compiled from.
+    pub cluster: Lists,
     /// The files or fallback that it was made from.
     pub basis: Basis,
     /// Its author.
@@ -58,6 +60,7 @@ impl Policy {
             decapsulation,
             enforced,
             list,
+            cluster: Lists::default(),
             basis: Basis::Files,
             by: Author::of_this_process(),
             sources: Arc::new(sources),

@@ -201,7 +201,7 @@ impl RangesFile {
     }
 
     /// The entries in the file's order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.lines.iter().filter_map(|line| match line {
             Line::Entry { entry, .. } => Some(entry),
             _ => None,

@@ -1,7 +1,7 @@
 //! Lists by name: each has a file and an owner, and the union of all is in force.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     str::FromStr,
 };
@@ -19,6 +19,27 @@ pub struct ListName(String);
 impl ListName {
     /// The name of the list in the ranges file.
     pub const DEFAULT: &'static str = "default";
+    /// The name of the file with the cluster's nodes.
+    pub const NODES: &'static str = "@nodes";
+    /// The name of the file with the cluster's pod ranges.
+    pub const PODS: &'static str = "@pods";
+
+    /// The files of the cluster. They have the format of a list, and are none: no operator edits
+    /// them, and they are in force only where `cluster_cidrs` names them.
+    pub fn all_of_cluster() -> [Self; 2] {
+        [Self::NODES, Self::PODS].map(|name| Self(name.to_owned()))
+    }
+
+    /// The file of the cluster with this name, if there is one.
+    pub fn of_cluster(name: &str) -> Option<Self> {
+        let mut all = Self::all_of_cluster().into_iter();
+        all.find(|known| known.0 == name)
+    }
+
+    /// Whether it is a file of the cluster.
+    pub fn is_of_cluster(&self) -> bool {
+        self.0.starts_with('@')
+    }
 
     /// Whether it is the list in the ranges file.
     pub fn is_default(&self) -> bool {
@@ -69,7 +90,7 @@ impl TryFrom<String> for ListName {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+        Self::of_cluster(&text).map_or_else(|| text.parse(), Ok)
     }
 }
 
@@ -125,6 +146,20 @@ impl Lists {
     /// All, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&ListName, &RangesFile)> {
         self.0.iter()
+    }
+
+    /// Those that are in `names`.
+    #[must_use]
+    pub fn only(&self, names: &BTreeSet<ListName>) -> Self {
+        let named = self.0.iter().filter(|(name, _)| names.contains(name));
+        let named = named.map(|(name, file)| (name.clone(), file.clone()));
+        Self(named.collect())
+    }
+
+    /// The ranges in all of them.
+    pub fn ranges(&self) -> BTreeSet<IpNet> {
+        let entries = self.0.values().flat_map(RangesFile::entries);
+        entries.map(|entry| entry.range).collect()
     }
 
     /// The number of entries, repetitions included.
@@ -195,6 +230,7 @@ mod tests {
             "..",
             "büro",
             "a b",
+            ListName::NODES,
             &"x".repeat(65),
         ] {
             name.parse::<ListName>().expect_err(name);

@@ -44,7 +44,7 @@ impl TypedRange<'_> {
         if lower.starts_with('@') {
             return Some(self.is(
                 "is a name for sources, not a range",
-                "write the CIDRs of the nodes or pods; `kubectl get nodes -o wide` shows addresses",
+                "`cluster_cidrs` takes such names; here, write the CIDRs (`kubectl get nodes -o wide` shows addresses)",
             ));
         }
         let name = lower.split('/').next().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The files of all lists. The list `default` is in the ranges file. Each file in `ranges.d` next
-//! to it is the list of that name.
+//! to it is the list of that name. The files of the cluster, `@nodes` and `@pods`, are in the state
+//! directory: they are read in the same way, and are no part of the union.
 //!
 //! A list whose file cannot be used is as it was last in force, and harms no other.
 
@@ -30,13 +31,16 @@ use crate::{
 pub struct ListFiles {
     default: PathBuf,
     directory: PathBuf,
+    /// The directory of the cluster's files.
+    state_dir: PathBuf,
     /// `None` if the config file cannot be read.
     bounds: Option<BTreeMap<ListName, Bounds>>,
-    /// The most bytes of a file besides the ranges file.
-    max_len: u64,
+    /// The most ranges in all lists together.
+    max_ranges: u32,
 }
 
 /// The lists as their files say, or as they were last in force.
+#[derive(Default)]
 pub struct ReadLists {
     /// The lists.
     pub lists: Lists,
@@ -63,31 +67,36 @@ impl ReadLists {
 }
 
 impl ListFiles {
-    /// The files of the lists, by the path of the ranges file. `max_ranges` is the most in all of
-    /// them: a file of another user must not take the memory of `run`.
+    /// The files of the lists, by the path of the ranges file, and those of the cluster in
+    /// `state_dir`. `max_ranges` is the most in all lists: a file of another user must not take the
+    /// memory of `run`.
     pub fn new(
         ranges_file: &Path,
+        state_dir: &Path,
         bounds: Option<BTreeMap<ListName, Bounds>>,
         max_ranges: u32,
     ) -> Self {
-        /// A range with its expiry and a long comment.
-        const LINE: u64 = 256;
         let mut directory = ranges_file.as_os_str().to_owned();
         directory.push(".d");
         Self {
             default: ranges_file.to_owned(),
             directory: directory.into(),
+            state_dir: state_dir.to_owned(),
             bounds,
-            max_len: LINE * u64::from(max_ranges),
+            max_ranges,
         }
     }
 
     /// The file of a list.
     pub fn path(&self, name: &ListName) -> PathBuf {
-        match name.is_default() {
-            true => self.default.clone(),
-            false => self.directory.join(name.as_str()),
+        if name.is_default() {
+            return self.default.clone();
         }
+        let directory = match name.is_of_cluster() {
+            true => &self.state_dir,
+            false => &self.directory,
+        };
+        directory.join(name.as_str())
     }
 
     /// A list as messages name it.
@@ -104,8 +113,12 @@ impl ListFiles {
     }
 
     /// The bounds of a list, if it has some.
-    pub fn bounds(&self, name: &ListName) -> Option<&Bounds> {
-        self.bounds.as_ref()?.get(name)
+    pub fn bounds(&self, name: &ListName) -> Option<Bounds> {
+        let own = self.bounds.as_ref()?.get(name);
+        match name.is_of_cluster() {
+            true => Some(own.cloned().unwrap_or_default().of_cluster(self.max_ranges)),
+            false => own.cloned(),
+        }
     }
 
     /// The lists besides `default` that have a file, and other names in their directory. Hidden
@@ -199,15 +212,45 @@ impl ListFiles {
         Ok(read)
     }
 
+    /// Reads the files of the cluster in `names`. Those of `last_known` take the place of files
+    /// that cannot be used; it is asked for only then. A file that never was there is a fault, too.
+    pub fn read_cluster(
+        &self,
+        names: impl IntoIterator<Item = ListName>,
+        last_known: impl FnOnce() -> Lists,
+    ) -> ReadLists {
+        let mut read = ReadLists::default();
+        for name in names {
+            match self.read_list(&name) {
+                Ok(Some(file)) => read.lists.insert(name, file),
+                failed => {
+                    let error = failed.err().unwrap_or_else(|| self.is_gone(&name));
+                    read.faults.push((name, error));
+                }
+            }
+        }
+        if !read.faults.is_empty() {
+            let mut last_known = last_known();
+            for (name, _) in &read.faults {
+                if let Some(file) = last_known.remove(name) {
+                    read.lists.insert(name.clone(), file);
+                }
+            }
+        }
+        read
+    }
+
     /// Reads the list `name`; `None` if it has no file.
     ///
     /// # Errors
     /// If its file cannot be used: it is no list, it exceeds the bounds, or others may write it.
     pub fn read_list(&self, name: &ListName) -> Result<Option<RangesFile>> {
+        /// The bytes of a range with its expiry and a long comment.
+        const LINE: u64 = 256;
         self.refuse_others(name)?;
         let most = match name.is_default() {
             true => MAX_LIST_LEN,
-            false => self.max_len.min(MAX_LIST_LEN),
+            false => (LINE * u64::from(self.max_ranges)).min(MAX_LIST_LEN),
         };
         let Some(file) = read_ranges_up_to(&self.path(name), most)? else {
             return Ok(None);
@@ -249,15 +292,29 @@ impl ListFiles {
                 "mend the config file: `apifence config` says what is wrong",
             ));
         }
+        let mut entries = list.entries().iter();
+        if name.is_of_cluster()
+            && let Some(entry) = entries.find(|entry| entry.expires.is_some())
+        {
+            // The last known ranges stay while their writer is away: none may end by itself.
+            return Err(UserError::input(
+                format!(
+                    "list `{name}`: `{}` expires, and no range here may",
+                    entry.range
+                ),
+                "its writer takes out what is gone",
+            ));
+        }
         let Some(bounds) = self.bounds(name) else {
             return Ok(());
         };
+        let key = match name.is_of_cluster() {
+            true => format!("`[lists.\"{name}\"]` in the config file sets another bound"),
+            false => format!("`[lists.{name}]` in the config file sets that bound"),
+        };
         match bounds.exceeded(list.entries(), Timestamp::now()) {
             None => Ok(()),
-            Some(cause) => Err(UserError::input(
-                format!("list `{name}`: {cause}"),
-                format!("`[lists.{name}]` in the config file sets that bound"),
-            )),
+            Some(cause) => Err(UserError::input(format!("list `{name}`: {cause}"), key)),
         }
     }
 
@@ -289,6 +346,15 @@ impl ListFiles {
 
     /// The failure of a list that was in force, and has no file any more.
     fn is_gone(&self, name: &ListName) -> Error {
+        if name.is_of_cluster() {
+            return UserError::failed(
+                format!(
+                    "read list `{}`: no such file (`apifence-kube` writes it, or any program that knows the cluster)",
+                    self.path(name).display()
+                ),
+                "write it next to its place and rename it; `apifence run` follows it",
+            );
+        }
         let hint = match name.is_default() {
             true => "`apifence ranges set CIDR,...` writes a new one".to_owned(),
             false => format!("`apifence ranges delete --list {name}` takes the list away"),

@@ -44,6 +44,8 @@ pub struct SavedPolicy {
     pub xdp_mode: XdpMode,
     /// The lists.
     pub lists: Lists,
+    /// The files of the cluster that the settings name, as they were last known.
+    pub cluster: Lists,
 }
 
 /// The first line of the file.
@@ -57,6 +59,9 @@ struct Header {
     /// The texts of the lists besides `default`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     lists: BTreeMap<ListName, String>,
+    /// The texts of the files of the cluster.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    cluster: BTreeMap<ListName, String>,
     /// Whether the text that follows is the list `default`, and not the lack of one.
     #[serde(default = "yes")]
     has_default: bool,
@@ -111,14 +116,21 @@ impl PolicyStore {
             if header.has_default {
                 lists.insert(ListName::default(), RangesFile::parse(list).ok()?);
             }
-            for (name, text) in header.lists {
-                lists.insert(name, RangesFile::parse(&text).ok()?);
-            }
+            let parse = |texts: BTreeMap<ListName, String>, into: &mut Lists| {
+                for (name, text) in texts {
+                    into.insert(name, RangesFile::parse(&text).ok()?);
+                }
+                Some(())
+            };
+            let mut cluster = Lists::default();
+            parse(header.lists, &mut lists)?;
+            parse(header.cluster, &mut cluster)?;
             (lists.union().digest() == header.digest).then_some(SavedPolicy {
                 settings: header.settings,
                 interfaces: header.interfaces,
                 xdp_mode: header.xdp_mode,
                 lists,
+                cluster,
             })
         };
         read().ok_or_else(|| failed("it is not whole")).map(Some)
@@ -156,14 +168,14 @@ impl PolicyStore {
         let list = policy.lists.union();
         let default = policy.lists.get(&ListName::default());
         let others = policy.lists.iter().filter(|(name, _)| !name.is_default());
+        let text = |(name, file): (&ListName, &RangesFile)| (name.clone(), file.to_string());
         let header = Header {
             settings: policy.settings.clone(),
             interfaces: policy.interfaces.clone(),
             xdp_mode: policy.xdp_mode,
             digest: list.digest(),
-            lists: others
-                .map(|(name, file)| (name.clone(), file.to_string()))
-                .collect(),
+            lists: others.map(text).collect(),
+            cluster: policy.cluster.iter().map(text).collect(),
             has_default: default.is_some(),
         };
         let mut text = serde_json::to_string(&header).map_err(|error| explain(error.into()))?;
@@ -280,6 +292,10 @@ mod tests {
             xdp_mode: XdpMode::Generic,
             lists: Lists::of(RangesFile::parse(list).expect("a list"))
                 .with(&"other".parse().expect("a name"), RangesFile::empty()),
+            cluster: Lists::default().with(
+                &ListName::of_cluster(ListName::NODES).expect("a name"),
+                RangesFile::parse("192.0.2.9 # a node\n").expect("ranges"),
+            ),
         }
     }
 

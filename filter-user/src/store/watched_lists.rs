@@ -8,19 +8,33 @@ use std::{
 use super::{lists::ListFiles, watched_file::FileStamp};
 use crate::ranges::ListName;
 
-/// The files of all lists, polled; a file that comes or goes is a change, too.
+type Stamps = BTreeMap<PathBuf, FileStamp>;
+
+/// The files of all lists, or those of the cluster, polled; a file that comes or goes is a change,
+/// too.
 pub struct WatchedLists {
     files: ListFiles,
-    read: BTreeMap<PathBuf, FileStamp>,
-    last: BTreeMap<PathBuf, FileStamp>,
+    stamps: fn(&ListFiles) -> Stamps,
+    read: Stamps,
+    last: Stamps,
 }
 
 impl WatchedLists {
-    /// Polls the files, which are read just now.
+    /// Polls the files of the lists, which are read just now.
     pub fn new(files: ListFiles) -> Self {
+        Self::with(files, stamps)
+    }
+
+    /// Polls the files of the cluster, which are read just now.
+    pub fn of_cluster(files: ListFiles) -> Self {
+        Self::with(files, stamps_of_cluster)
+    }
+
+    fn with(files: ListFiles, stamps: fn(&ListFiles) -> Stamps) -> Self {
         let now = stamps(&files);
         Self {
             files,
+            stamps,
             read: now.clone(),
             last: now,
         }
@@ -29,7 +43,7 @@ impl WatchedLists {
     /// Whether they changed since they were read, and are stable: a file that is being written
     /// changes with each poll.
     pub fn changed(&mut self) -> bool {
-        let now = stamps(&self.files);
+        let now = (self.stamps)(&self.files);
         let is_stable = now == self.last;
         self.last = now;
         is_stable && self.last != self.read
@@ -37,7 +51,7 @@ impl WatchedLists {
 
     /// Whether they changed since they were read, stable or not.
     pub fn differ(&mut self) -> bool {
-        self.last = stamps(&self.files);
+        self.last = (self.stamps)(&self.files);
         self.is_changing()
     }
 
@@ -48,13 +62,13 @@ impl WatchedLists {
 
     /// Marks their present state as read.
     pub fn mark_read(&mut self) {
-        self.read = stamps(&self.files);
+        self.read = (self.stamps)(&self.files);
         self.last.clone_from(&self.read);
     }
 }
 
 /// The stamps of the files of all lists. Without their directory there is the ranges file alone.
-fn stamps(files: &ListFiles) -> BTreeMap<PathBuf, FileStamp> {
+fn stamps(files: &ListFiles) -> Stamps {
     // Its modes count, too.
     let directory = FileStamp::of(files.directory());
     let names = match directory.exists() {
@@ -66,4 +80,14 @@ fn stamps(files: &ListFiles) -> BTreeMap<PathBuf, FileStamp> {
     let stamps = paths.map(|path| (path.clone(), FileStamp::of(&path)));
     let own = (files.directory().to_owned(), directory);
     stamps.chain([own]).collect()
+}
+
+/// The stamps of the files of the cluster.
+fn stamps_of_cluster(files: &ListFiles) -> Stamps {
+    let paths = ListName::all_of_cluster().map(|name| files.path(&name));
+    let stamps = paths.into_iter().map(|path| {
+        let stamp = FileStamp::of(&path);
+        (path, stamp)
+    });
+    stamps.collect()
 }

@@ -1,12 +1,8 @@
-//! Address blocks, and names for networks of the cluster.
+//! Address blocks.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-
-/// The names for networks of the cluster.
-pub(crate) const CIDR_PRESETS: [&str; 4] =
-    ["@gcp-health-checks", "@azure-probe", "@nodes", "@pods"];
 
 /// Address blocks that belong to no network that everyone can reach (RFC 6890, and the IANA
 /// special-purpose address registries): no foreign machine can have such an address.

@@ -6,13 +6,14 @@ use std::{
 };
 
 use anyhow::Result;
-use ipnet::IpNet;
 
 use super::{blocks::is_public, interfaces::NetworkInterface};
 use crate::{
     cluster::{Cidr, Nodes, administrators},
+    config::Preset,
     context::Context,
     kernel::net::{conntrack::tracked, sock_diag::TcpSocket},
+    ranges::Lists,
 };
 
 /// A client.
@@ -44,12 +45,8 @@ pub(crate) enum ClientKind {
     Public,
 }
 
-/// The addresses that health probes come from, by the name of the preset.
-const PROBES: [(&str, &str); 3] = [
-    ("@gcp-health-checks", "35.191.0.0/16"),
-    ("@gcp-health-checks", "130.211.0.0/22"),
-    ("@azure-probe", "168.63.129.16/32"),
-];
+/// The presets of health probes.
+const PROBES: [Preset; 2] = [Preset::GcpHealthChecks, Preset::AzureProbe];
 
 /// What is known of the node.
 pub(super) struct Facts<'a> {
@@ -60,6 +57,8 @@ pub(super) struct Facts<'a> {
     pub(super) ssh: Option<IpAddr>,
     pub(super) ports: &'a BTreeSet<u16>,
     pub(super) interfaces: &'a [NetworkInterface],
+    /// The files `@nodes` and `@pods`.
+    pub(super) files: &'a Lists,
 }
 
 impl Facts<'_> {
@@ -67,8 +66,7 @@ impl Facts<'_> {
     /// order.
     pub(super) fn clients(&self, sockets: &[TcpSocket]) -> Result<Vec<Client>> {
         let cluster = &self.context.config.settings().cluster;
-        let state_dir = &self.context.config.state_dir;
-        let nodes = Nodes::gather(state_dir, sockets, self.ports, cluster)?;
+        let nodes = Nodes::gather(sockets, self.ports, cluster, self.files)?;
         let administrators = administrators(sockets);
         let ends = sockets.iter().map(|socket| socket.connection);
         // Without connection tracking nothing is forwarded.
@@ -104,12 +102,12 @@ impl Facts<'_> {
         nodes: &Nodes,
         administrators: &BTreeSet<IpAddr>,
     ) -> (ClientKind, String) {
-        let probe = PROBES.into_iter().find(|(_, range)| {
-            let range: Option<IpNet> = range.parse().ok();
-            range.is_some_and(|range| range.contains(&address))
+        let probe = PROBES.into_iter().find(|preset| {
+            let ranges = preset.ranges(self.files);
+            ranges.iter().any(|range| range.contains(&address))
         });
-        if let Some((name, _)) = probe {
-            return (ClientKind::Probe, format!("health probe (`{name}`)"));
+        if let Some(preset) = probe {
+            return (ClientKind::Probe, format!("health probe (`{preset}`)"));
         }
         if let Some(role) = self.peers.get(&address) {
             return (ClientKind::Node, (*role).to_owned());

@@ -9,7 +9,6 @@ mod networks;
 mod ports;
 
 pub(crate) use self::{
-    blocks::CIDR_PRESETS,
     clients::{Client, ClientKind},
     interfaces::{Hook, NetworkInterface},
     ports::ProtectedPort,
@@ -27,7 +26,7 @@ use crate::{
     cluster::{
         Cidr, Cloud, ControlPlane, Root, Servers, kubelet, peers, pod_cidrs, servers, service_cidrs,
     },
-    config::DEFAULT_PORTS,
+    config::{DEFAULT_PORTS, Preset},
     context::Context,
     kernel::{
         net::{
@@ -59,6 +58,8 @@ pub(crate) struct Survey {
     pub(crate) clients: Vec<Client>,
     /// The address of this SSH session.
     pub(crate) ssh: Option<IpAddr>,
+    /// The names of the files of nodes and pods that are there.
+    pub(crate) files: Vec<Preset>,
     /// The ports to protect.
     pub(crate) ports: Vec<ProtectedPort>,
     /// What could not be read, and other things to know, a sentence each.
@@ -93,6 +94,9 @@ impl Survey {
         let interfaces = interfaces::interfaces(context, &numbers)?;
         let pods = pod_cidrs(root);
         let ssh = ssh_client_address();
+        let files = context
+            .read_cluster(Preset::ALL.into_iter().filter_map(Preset::file))
+            .lists;
         let facts = clients::Facts {
             context,
             own: &own,
@@ -101,9 +105,14 @@ impl Survey {
             ssh,
             ports: &numbers,
             interfaces: &interfaces,
+            files: &files,
         };
         Ok(Self {
             clients: facts.clients(&sockets)?,
+            files: Preset::ALL
+                .into_iter()
+                .filter(|preset| preset.file().is_some_and(|name| files.get(&name).is_some()))
+                .collect(),
             pod_devices: interfaces::pod_devices()?,
             kubelet: kubelet(root),
             cloud: Cloud::read(root),

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::{ClientKind, Survey, blocks::is_special};
-use crate::cluster::Cloud;
+use crate::{cluster::Cloud, config::Preset};
 
 /// A network of the cluster, or a name for several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,10 @@ impl Survey {
                 is_proposed,
             });
         };
+        for preset in &self.files {
+            let why = format!("kept current in `{preset}` in the state directory");
+            add(preset.to_string(), why, true);
+        }
         for pods in &self.pods {
             add(pods.range.to_string(), format!("pods: {}", pods.from), true);
         }
@@ -72,10 +76,11 @@ impl Survey {
             clients.any(|client| client.kind == ClientKind::Probe && client.why.contains(name))
         };
         let cloud = self.cloud.as_ref();
-        for (name, own, what) in [
-            ("@gcp-health-checks", Cloud::Google, "Google Cloud"),
-            ("@azure-probe", Cloud::Azure, "Azure"),
+        for (preset, own, what) in [
+            (Preset::GcpHealthChecks, Cloud::Google, "Google Cloud"),
+            (Preset::AzureProbe, Cloud::Azure, "Azure"),
         ] {
+            let name = preset.name();
             let by_file = cloud.filter(|(cloud, _)| *cloud == own);
             let why = match by_file {
                 Some((_, file)) => format!("health probes of balancers: this is {what} ({file})"),

@@ -1,5 +1,6 @@
 //! Values that several commands show.
 
+pub mod cluster;
 pub mod event;
 pub mod policy;
 pub mod stats;

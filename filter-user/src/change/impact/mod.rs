@@ -7,7 +7,6 @@ use std::{
     fs,
     net::IpAddr,
     panic::resume_unwind,
-    path::Path,
     thread,
 };
 
@@ -36,7 +35,7 @@ use crate::{
         routes::Paths,
     },
     policy::Policy,
-    ranges::{Entry, List},
+    ranges::{Entry, List, ListName},
     ui::error::UserError,
 };
 
@@ -302,8 +301,8 @@ fn describe_cut(
         ports.extend(have_ports);
         cluster.extend(have_cluster);
     }
-    let state_dir: &Path = &context.config.state_dir;
-    let nodes = Nodes::gather(state_dir, sockets, &ports, &cluster)?;
+    let files = context.read_cluster(ListName::all_of_cluster()).lists;
+    let nodes = Nodes::gather(sockets, &ports, &cluster, &files)?;
     // The files hold the list in force, unless they were edited since.
     let list = context.read_lists();
     let list = list.map_or(List::Off, |read| read.lists.union());

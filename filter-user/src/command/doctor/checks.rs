@@ -327,6 +327,12 @@ impl<'a> Examination<'a> {
         if self.survey.kubelet.is_none() && !self.survey.has_api_server() {
             return Vec::new();
         }
+        let names: Vec<String> = self
+            .settings
+            .cluster
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let missing: Vec<String> = self
             .survey
             .networks()
@@ -334,7 +340,7 @@ impl<'a> Examination<'a> {
             .filter(|network| network.is_proposed)
             .filter(|network| match network.value.parse() {
                 Ok(range) => !self.is_authorized(&range),
-                Err(_) => false,
+                Err(_) => !names.contains(&network.value),
             })
             .map(|network| format!("{} ({})", network.value, network.why))
             .collect();
@@ -435,7 +441,7 @@ fn in_files(context: &Context, settings: &Settings) -> Result<Prefixes> {
             .map(|(_, own)| IpNet::from(own))
             .collect(),
         outbound: settings.outbound.clone(),
-        cluster: settings.cluster.clone(),
+        cluster: settings.cluster_ranges(&context.read_cluster(settings.cluster_files()).lists),
     };
     Ok(compile(lists.union().entries(), &sources))
 }

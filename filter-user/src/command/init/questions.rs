@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use super::proposal::{Proposal, Row};
 use crate::{
+    config::ClusterCidr,
     ranges::parse_ranges,
-    survey::{CIDR_PRESETS, Survey},
+    survey::Survey,
     ui::{error::UserError, output::eprint},
 };
 
@@ -38,9 +39,9 @@ pub(super) fn ask(proposal: &mut Proposal, survey: &Survey) -> Result<bool> {
     answer(
         "Networks of the cluster (nodes, pods, probes of balancers)",
         &mut proposal.cluster,
-        |text| match CIDR_PRESETS.contains(&text) {
-            true => Ok(vec![text.to_owned()]),
-            false => ranges(text),
+        |text| match ClusterCidr::parse(text) {
+            Ok(cidr) => Ok(vec![cidr.to_string()]),
+            Err(error) => Err(format!("{}: {}", error.cause, error.hint)),
         },
     )?;
     answer(

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::*;
-use crate::config::{PolicyMode, SettingChange, Settings};
+use crate::config::{ClusterCidr, PolicyMode, SettingChange, Settings};
 
 /// The differences between settings, as text.
 fn changes(want: &Settings, have: &Settings) -> Vec<String> {
@@ -93,6 +93,7 @@ fn a_setting_that_opens_or_blocks_needs_force() {
     );
     let have = config.settings();
     let range = |text: &str| -> IpNet { text.parse().expect("a range") };
+    let cidr = |text: &str| -> ClusterCidr { text.parse().expect("a value") };
     type Case<'a> = (&'a dyn Fn(&mut Settings), &'a [&'a str]);
     let cases: [Case<'_>; _] = [
         (
@@ -112,7 +113,7 @@ fn a_setting_that_opens_or_blocks_needs_force() {
             &["nothing but the list lets the node's own addresses in"],
         ),
         (
-            &|want| want.cluster = vec![range("10.0.0.0/9")],
+            &|want| want.cluster = vec![cidr("10.0.0.0/9")],
             &["nothing but the list lets 10.0.0.0/8, 192.0.2.0/24 in"],
         ),
         (
@@ -122,7 +123,7 @@ fn a_setting_that_opens_or_blocks_needs_force() {
         (
             &|want| {
                 want.outbound = vec![range("10.0.0.0/8")];
-                want.cluster = vec![range("198.51.100.0/24"), range("192.0.2.0/24")];
+                want.cluster = vec![cidr("198.51.100.0/24"), cidr("192.0.2.0/24")];
             },
             &[],
         ),
@@ -150,10 +151,11 @@ fn a_setting_that_opens_or_blocks_needs_force() {
 fn a_setting_that_authorizes_everyone_needs_force() {
     let have = Config::default().settings();
     for all in ["0.0.0.0/0", "::/0"] {
+        let cluster = vec![all.parse().expect("a value")];
         let all = vec![all.parse().expect("a range")];
         for now in [
             Settings {
-                cluster: all.clone(),
+                cluster: cluster.clone(),
                 ..have.clone()
             },
             Settings {
@@ -166,5 +168,35 @@ fn a_setting_that_authorizes_everyone_needs_force() {
             // It is active already.
             assert!(now.changes_from(&now).is_empty());
         }
+    }
+}
+
+#[test]
+fn taking_a_preset_away_needs_force_whatever_is_in_its_file() {
+    let settings = |values: &[&str]| {
+        let values = values.iter().map(|text| text.parse().expect("a value"));
+        Settings {
+            cluster: values.collect(),
+            ..Config::default().settings()
+        }
+    };
+    let cut = |whom: &str| vec![format!("nothing but the list lets {whom} in")];
+    for (had, now, want) in [
+        (&["@nodes", "@pods"][..], &["@pods"][..], cut("@nodes")),
+        (&["@nodes"], &["0.0.0.0/1"], cut("@nodes")),
+        (&["@azure-probe"], &[], cut("@azure-probe")),
+        // What stands in its place lets the same sources in.
+        (&["@azure-probe"], &["168.63.129.16/32"], Vec::new()),
+        (
+            &["168.63.129.0/24"],
+            &["@azure-probe"],
+            cut("168.63.129.0/24"),
+        ),
+        (&["168.63.129.16/32"], &["@azure-probe"], Vec::new()),
+        (&[], &["@nodes"], Vec::new()),
+    ] {
+        let changes = settings(now).changes_from(&settings(had));
+        let risks: Vec<String> = changes.iter().filter_map(SettingChange::risk).collect();
+        assert_eq!(risks, want, "{had:?} {now:?}");
     }
 }

@@ -28,6 +28,7 @@ pub(super) const SET_BY_HAND: i128 = 1_000_000_000;
 pub(super) const LIST: &str = "the list";
 pub(super) const SETTINGS: &str = "the settings";
 pub(super) const ADDRESSES: &str = "the node's addresses";
+pub(super) const CLUSTER: &str = "the cluster's addresses";
 pub(super) const ENFORCED: &str = "whether it is enforced";
 
 /// The policy in force, as it is compared with the files.
@@ -64,6 +65,8 @@ pub(super) struct WantedPolicy {
     pub(super) mark: PolicyMark,
     /// The node's addresses.
     pub(super) node: Vec<IpNet>,
+    /// The files of the cluster that the settings name.
+    pub(super) cluster: Lists,
     /// Why it is not enforced yet.
     pub(super) deferral: Option<String>,
 }
@@ -94,7 +97,7 @@ impl Drift {
     pub(super) fn other_reasons(&self, is_first: bool) -> Option<String> {
         let mut reasons = self.reasons.clone();
         reasons.retain(|reason| match *reason {
-            LIST | SETTINGS => false,
+            LIST | SETTINGS | CLUSTER => false,
             ADDRESSES => !is_first,
             ENFORCED => !self.is_other_list,
             _ => true,
@@ -108,8 +111,13 @@ impl Drift {
 }
 
 impl Follower {
-    /// The policy that the config file and the `lists` ask for.
-    pub(super) fn want(&self, lists: Lists, have: &InForce) -> Result<WantedPolicy> {
+    /// The policy that the config file, the `lists` and the files of the `cluster` ask for.
+    pub(super) fn want(
+        &self,
+        lists: Lists,
+        cluster: &Lists,
+        have: &InForce,
+    ) -> Result<WantedPolicy> {
         let context = &self.context;
         let list = lists.union();
         let mut settings = match (&have.settings, have.basis()) {
@@ -120,7 +128,9 @@ impl Follower {
             // Settings that no operator chose do not stay.
             _ => context.config.settings(),
         };
-        let deferral = self.deferral(&list, &settings, have.record.mode == Mode::Enforce as u8)?;
+        let cluster = cluster.only(&settings.cluster_files());
+        let enforces = have.record.mode == Mode::Enforce as u8;
+        let deferral = self.deferral((&list, &settings, &cluster), enforces)?;
         if let Some(deferral) = &deferral {
             if self.health.borrow().fallback.as_ref() != Some(deferral) {
                 eprint(format_args!("warning: {deferral}"));
@@ -130,6 +140,7 @@ impl Follower {
         Ok(WantedPolicy {
             mark: PolicyMark::new(list.digest(), &settings),
             node: self.node()?,
+            cluster,
             lists,
             list,
             settings,
@@ -174,6 +185,11 @@ impl Follower {
         if want.settings.node_addresses && self.known.node.as_ref() != Some(&want.node) {
             reasons.push(ADDRESSES);
         }
+        let in_files = want.cluster.ranges();
+        let is_other_cluster = self.known.cluster.as_ref() != Some(&in_files);
+        if is_other_cluster && !want.settings.cluster_files().is_empty() {
+            reasons.push(CLUSTER);
+        }
         if record.decapsulates != self.decapsulation.read()?.bits() {
             reasons.push("what the node takes out of other packets");
         }
@@ -189,15 +205,20 @@ impl Follower {
         })
     }
 
-    /// The reason not to enforce `list` under `want` yet, if it would be the first enforced policy.
-    /// `enforces` tells whether the policy in force is enforced.
-    fn deferral(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
+    /// The reason not to enforce a list under the settings `want` and the files of the cluster yet,
+    /// if it would be the first enforced policy. `enforces` tells whether the policy in force is
+    /// enforced.
+    fn deferral(
+        &self,
+        (list, want, cluster): (&List, &Settings, &Lists),
+        enforces: bool,
+    ) -> Result<Option<String>> {
         let store = PolicyStore::new(&self.context.config.state_dir);
         if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {
             return Ok(None);
         }
         let guarded = self.health.borrow().guarded.clone();
-        let policy = policy(list, want, &guarded)?;
+        let policy = policy(list, want, cluster, &guarded)?;
         let obstacle = obstacle(&self.context, &policy, &guarded, None)?;
         Ok(obstacle.map(|obstacle| obstacle.fallback()))
     }

@@ -2,7 +2,6 @@
 
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +9,8 @@ use anyhow::Result;
 use filter_common::layout::{Basis, PolicyRecord, Trial};
 
 use super::{
-    drift::{ADDRESSES, Drift, InForce, SET_BY_HAND, SETTINGS, WantedPolicy},
+    cluster::WAITING,
+    drift::{ADDRESSES, CLUSTER, Drift, InForce, SET_BY_HAND, SETTINGS, WantedPolicy},
     messages,
     state::{Follower, KnownPolicy},
     trial,
@@ -25,7 +25,6 @@ use crate::{
     clock::Clocks,
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
-    metrics::ListHealth,
     policy::author::Author,
     ranges::{ListName, Lists, RangesFile},
     store::{
@@ -106,11 +105,13 @@ impl Follower {
         let path = &self.context.global.ranges_file;
         // Before the lock: a slow disk keeps no other writer out.
         let mut files = WatchedLists::new(self.context.list_files());
+        let mut cluster_files = WatchedLists::of_cluster(self.context.list_files());
         let read = self.context.read_lists();
+        let cluster = self.context.read_cluster(ListName::all_of_cluster());
         let Some(_lock) = WriterLock::take_now(path, self.context.pins.root())? else {
             return Ok(Outcome::Later);
         };
-        if files.differ() {
+        if files.differ() || cluster_files.differ() {
             return Ok(Outcome::Later);
         }
         let Some(mut maps) = Maps::in_use(&self.context.pins)? else {
@@ -120,11 +121,30 @@ impl Follower {
         if let Some(waiting) = recover(&self.context, &mut maps)? {
             let lists = read.as_ref().ok().map(|read| &read.lists);
             if !self.roll_back_edit(&mut maps, &waiting, lists)? {
+                self.report_waiting(&maps, waiting.slot, &cluster);
                 return Ok(Outcome::OnTrial);
             }
         }
         let have = InForce::read(&maps)?;
         self.note_end_of_trial(&maps, &have.record, fell_back)?;
+        let outcome = self.follow_files(&mut maps, &have, read, &cluster);
+        if matches!(outcome, Err(_) | Ok(Outcome::NoList)) {
+            // A node that joins does not wait until the operator has corrected them.
+            let followed = self.follow_implicit(&mut maps, &cluster);
+            return outcome.and_then(|outcome| followed.map(|()| outcome));
+        }
+        outcome
+    }
+
+    /// Puts the lists `read`, the settings and the files of the `cluster` in force, if they differ
+    /// from the policy in force.
+    fn follow_files(
+        &mut self,
+        maps: &mut Maps,
+        have: &InForce,
+        read: Result<ReadLists>,
+        cluster: &ReadLists,
+    ) -> Result<Outcome> {
         let read = read?;
         self.report_lists(&read);
         let ReadLists { lists, faults } = read;
@@ -139,7 +159,7 @@ impl Follower {
         }
         let broken = faults.find_map(|(name, error)| name.is_default().then_some(error));
         if lists.is_empty() && broken.is_none() {
-            return self.missing_file(&maps, &have);
+            return self.missing_file(maps, have);
         }
         let is_broken = broken.is_some();
         let broken = match broken {
@@ -147,61 +167,29 @@ impl Follower {
             Some(error) if lists.get(&ListName::default()).is_none() => return Err(error),
             broken => broken,
         };
-        let want = self.want(lists, &have)?;
-        let drift = self.drift(&have, &want, is_broken)?;
+        let want = self.want(lists, &cluster.lists, have)?;
+        self.report_cluster(cluster, &want.settings);
+        let drift = self.drift(have, &want, is_broken)?;
         self.refuse_unconfirmed(&want.mark, &drift)?;
         let applies = !drift.reasons.is_empty();
         if !applies {
-            self.note_other_author(&maps, &have, &want);
-        } else if self.apply(&mut maps, &have, &want, &drift)? {
+            self.note_other_author(maps, have, &want);
+        } else if self.apply(maps, have, &want, &drift)? {
             self.reload_requested = false;
-            self.note_generation(&maps, maps.active_slot()?)?;
+            self.note_generation(maps, maps.active_slot()?)?;
             return Ok(Outcome::OnTrial);
         }
         self.reload_requested = false;
         self.files_changed = false;
         self.last_trial = None;
+        self.alerts
+            .clear(WAITING, "the files of the cluster are in force");
         if want.deferral.is_none() {
             trial::close(&self.context.config);
         }
-        self.remember(&maps, &have, want, applies)?;
+        self.remember(maps, have, want, applies)?;
         // The other lists are in force; a ranges file that cannot be used is told all the same.
         broken.map_or(Ok(Outcome::Done), Err)
-    }
-
-    /// Reports files of lists that cannot be used, once, and publishes the state of all. The ranges
-    /// file is reported as what cannot be followed.
-    fn report_lists(&mut self, read: &ReadLists) {
-        let is_faulty = |name: &ListName| read.faults.iter().any(|(faulty, _)| faulty == name);
-        for (name, error) in read.faults.iter().filter(|(name, _)| !name.is_default()) {
-            self.alerts.raise(&format!("list `{name}`"), error);
-        }
-        let mut lists = BTreeMap::new();
-        for (name, file) in read.lists.iter() {
-            let (usable, ranges) = (!is_faulty(name), file.list().entries().len());
-            if usable && !name.is_default() {
-                let matter = format!("list `{name}`");
-                self.alerts.clear(&matter, &format!("{matter} can be used"));
-            }
-            lists.insert(name.clone(), ListHealth { usable, ranges });
-        }
-        for (name, _) in &read.faults {
-            let unknown = ListHealth {
-                usable: false,
-                ranges: 0,
-            };
-            lists.entry(name.clone()).or_insert(unknown);
-        }
-        self.alerts.retain(|matter| {
-            let name = matter.strip_prefix("list `");
-            let name = name.and_then(|name| name.strip_suffix('`')?.parse().ok());
-            name.is_none_or(|name| lists.contains_key(&name))
-        });
-        self.health.send_if_modified(|health| {
-            let differs = health.lists != lists;
-            health.lists = lists;
-            differs
-        });
     }
 
     /// The outcome without a ranges file.
@@ -239,6 +227,7 @@ impl Follower {
             state: Some(maps.standing()?),
             generation: record.generation,
             node: Some(want.node),
+            cluster: Some(want.cluster.ranges()),
             policy: Some(messages::PolicySnapshot {
                 list: want.list,
                 settings: Some(want.settings),
@@ -277,6 +266,7 @@ impl Follower {
         self.last_trial = None;
         self.known = KnownPolicy {
             node: self.known.node.take(),
+            cluster: self.known.cluster.take(),
             wall_minus_boot: self.known.wall_minus_boot,
             ..KnownPolicy::default()
         };
@@ -284,7 +274,7 @@ impl Follower {
     }
 
     /// Remembers the generation in `slot` as the one in force.
-    fn note_generation(&mut self, maps: &Maps, slot: Slot) -> Result<()> {
+    pub(super) fn note_generation(&mut self, maps: &Maps, slot: Slot) -> Result<()> {
         self.known.state = Some(maps.standing()?);
         self.known.generation = maps.record(slot)?.generation;
         Ok(())
@@ -350,7 +340,7 @@ impl Follower {
         let context = &self.context;
         examine(&want.list, want.settings.max_ranges)?;
         let guarded = self.health.borrow().guarded.clone();
-        let mut policy = policy(&want.list, &want.settings, &guarded)?;
+        let mut policy = policy(&want.list, &want.settings, &want.cluster, &guarded)?;
         if !self.has_config || drift.keeps_basis {
             policy.basis = have.basis();
         }
@@ -405,6 +395,13 @@ impl Follower {
     fn report_node_changes(&self, want: &WantedPolicy, drift: &Drift) {
         // The first comparison cannot know whether addresses changed.
         let is_first = self.known.node.is_none() && drift.reasons.contains(&ADDRESSES);
+        if drift.reasons.contains(&CLUSTER) {
+            let words =
+                messages::describe_cluster(self.known.cluster.as_ref(), &want.cluster.ranges());
+            words
+                .iter()
+                .for_each(|words| eprint(format_args!("note: {words}")));
+        }
         if let Some(reasons) = drift.other_reasons(is_first) {
             let entries = want.list.entries().len();
             eprint(format_args!(

@@ -67,7 +67,8 @@ impl Follower {
         let Some(lists) = known_lists(&self.context, record.list) else {
             return Ok(None);
         };
-        let policy = policy(&lists.union(), &settings, &all)?;
+        let cluster = self.context.read_cluster(settings.cluster_files()).lists;
+        let policy = policy(&lists.union(), &settings, &cluster, &all)?;
         let maps = self.open.as_ref().map(|(_, maps)| maps);
         let impact = assess(&self.context, maps, &policy, &all)?;
         Ok(impact.lockout())

@@ -1,6 +1,9 @@
 //! Log lines about a policy that came into force.
 
+use std::collections::BTreeSet;
+
 use filter_common::layout::PolicyRecord;
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::{
@@ -65,6 +68,28 @@ pub(crate) fn report_applied(
     let difference = Difference::new(have, list.entries());
     let remarks = remarks(list.entries(), |range| difference.is_new_or_changed(range));
     remarks.iter().for_each(eprint);
+}
+
+/// How the files of the cluster changed, in one line; none if they did not, or if it is unknown
+/// what they had `before`.
+pub(crate) fn describe_cluster(
+    before: Option<&BTreeSet<IpNet>>,
+    now: &BTreeSet<IpNet>,
+) -> Option<String> {
+    let before = before.filter(|before| *before != now)?;
+    let new = now.difference(before).map(|range| format!("+{range}"));
+    let gone = before.difference(now).map(|range| format!("-{range}"));
+    let mut words: Vec<String> = new.chain(gone).collect();
+    let more = words.len().saturating_sub(MAX_NAMED);
+    words.truncate(MAX_NAMED);
+    if more > 0 {
+        words.push(format!("and {more} more"));
+    }
+    words.push(format!("{} in the files of the cluster", now.len()));
+    Some(format!(
+        "the cluster's addresses changed: {}",
+        words.join("; ")
+    ))
 }
 
 /// The policy in force when it was last examined.

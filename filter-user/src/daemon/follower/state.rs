@@ -33,6 +33,8 @@ pub(crate) struct Follower {
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) config_file: WatchedFile,
     pub(crate) lists: WatchedLists,
+    /// The files of the cluster.
+    pub(crate) cluster: WatchedLists,
     /// Whether the config file was ever valid; until then the settings in force stay.
     pub(crate) has_config: bool,
     /// The policy in force, as far as it was examined.
@@ -74,6 +76,8 @@ pub(crate) struct KnownPolicy {
     pub(crate) basis: Basis,
     /// The node's addresses; none if they are unknown.
     pub(crate) node: Option<Vec<IpNet>>,
+    /// The ranges in the files of the cluster; none if they are unknown.
+    pub(crate) cluster: Option<BTreeSet<IpNet>>,
     /// Why it is not enforced yet.
     pub(crate) deferral: Option<String>,
     /// The wall clock minus the boot clock in nanoseconds when the policy was compiled: expiries in

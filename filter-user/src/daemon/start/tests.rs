@@ -44,6 +44,7 @@ fn save(found: &mut StartInputs) {
         interfaces: vec!["eth0".to_owned()],
         xdp_mode: XdpMode::Generic,
         lists: lists("203.0.113.1\n"),
+        cluster: Lists::default(),
     });
 }
 
