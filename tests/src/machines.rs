@@ -41,9 +41,6 @@ pub enum Distribution {
 }
 
 impl Distribution {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Kubeadm, Self::K3s];
-
     /// The port of the API server, and the other one that leads to it.
     pub const fn ports(self) -> [u16; 2] {
         match self {

@@ -38,11 +38,13 @@ fn dropped(filter: &Apifence) -> Result<Vec<String>> {
 }
 
 #[test]
-fn the_cluster_goes_on_from_the_first_command_to_enforcement() -> Result<()> {
-    for distribution in Distribution::ALL {
-        first_day(distribution)?;
-    }
-    Ok(())
+fn a_cluster_of_kubeadm_goes_on_from_the_first_command_to_enforcement() -> Result<()> {
+    first_day(Distribution::Kubeadm)
+}
+
+#[test]
+fn a_cluster_of_k3s_goes_on_from_the_first_command_to_enforcement() -> Result<()> {
+    first_day(Distribution::K3s)
 }
 
 fn first_day(distribution: Distribution) -> Result<()> {
