@@ -207,6 +207,13 @@ pub(super) fn facts(survey: &Survey) -> Vec<String> {
             .map(|port| format!("{}: {}", port.port, port.why.join("; ")))
             .collect(),
     );
+    let addresses = survey.control_plane.addresses.iter();
+    add(
+        "addresses",
+        addresses
+            .map(|(address, from)| format!("{address}: {from}"))
+            .collect(),
+    );
     let interfaces = survey.interfaces.iter();
     add(
         "interfaces",
