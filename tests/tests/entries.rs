@@ -1,6 +1,8 @@
 //! Entries with an expiry, and the usage of each entry.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
     cli::{Apifence, INPUT, Ran, refused, words},
@@ -203,6 +205,53 @@ fn lists_are_kept_for_rollback() -> Result<()> {
     let lists = history(&filter)?;
     ensure!(lists[1]["ranges"].is_null(), "{:#}", lists[1]);
     ensure!(filter.ok(&["ranges", "history"])?.contains("not a list"));
+    Ok(())
+}
+
+/// What people write is in the folder of the ranges file, and a lock, and nothing else; also after
+/// an update from a version that kept the history there.
+#[test]
+fn the_history_is_in_the_state_directory() -> Result<()> {
+    let (_site, filter) = Site::guarded()?;
+    let folder = filter.ranges_file().parent().context("in a folder")?;
+    const KNOWN: [&str; 5] = [
+        "apifence.toml",
+        "ranges",
+        ".ranges.lock",
+        "state",
+        "ranges.d",
+    ];
+    let beside = || -> Result<Vec<String>> {
+        let entries = fs::read_dir(folder)?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        names.retain(|name| !KNOWN.contains(&&**name));
+        Ok(names)
+    };
+    filter.ok(&["ranges", "add", "192.0.2.1", "--comment", "one"])?;
+    filter.ok(&["ranges", "add", "192.0.2.2", "--list", "guests"])?;
+    ensure!(beside()?.is_empty(), "{:?}", beside()?);
+    let names = fs::read_dir(folder.join("ranges.d"))?.count();
+    ensure!(names == 1, "{names} files in ranges.d");
+
+    let former = filter.ranges_file().with_file_name("ranges.history");
+    fs::rename(filter.history_directory(), &former)?;
+    let lists = filter.history()?;
+    ensure!(lists.len() == 2 && former.exists(), "{lists:#?}");
+    let by = lists[0]["by"].clone();
+    filter.ok(&["ranges", "add", "192.0.2.3"])?;
+    ensure!(beside()?.is_empty(), "{:?}", beside()?);
+    let lists = filter.history()?;
+    ensure!(lists.len() == 3 && lists[1]["by"] == by, "{lists:#?}");
+    filter.ok(&["ranges", "rollback", "2", "--force"])?;
+    ensure!(!filter.list()?.contains("192.0.2.1"), "{}", filter.list()?);
+
+    // Without a place for copies a change is still made.
+    fs::remove_dir_all(filter.state_dir().join("history"))?;
+    fs::write(filter.state_dir().join("history"), "in the way\n")?;
+    let ran = filter.run(&["ranges", "add", "192.0.2.9"])?.succeeded()?;
+    ran.stderr_has(&["warning: write history", "the list before is not kept"])?;
+    ensure!(filter.list()?.contains("192.0.2.9"));
     Ok(())
 }
 

@@ -155,12 +155,10 @@ fn an_owner_leads_root_to_no_file_of_its_choice() -> Result<()> {
     let own = |path: &Path| Ok::<_, anyhow::Error>(lchown(path, Some(65534), Some(65534))?);
     let target = owners.path().join("list");
     fs::write(&target, format!("{}\n", UNLISTED[0]))?;
-    // Links in the places of the history, of a copy in it, and of the list that waits.
-    for (name, to) in [("list.history", victims.path()), (".list.new", &victim)] {
-        let link = owners.path().join(name);
-        symlink(to, &link)?;
-        own(&link)?;
-    }
+    // A link in the place of the new list.
+    let link = owners.path().join(".list.new");
+    symlink(&victim, &link)?;
+    own(&link)?;
     fs::write(owners.path().join(".list.pending"), "0.0.0.0/0\n")?;
     own(&target)?;
     own(owners.path())?;
@@ -170,7 +168,7 @@ fn an_owner_leads_root_to_no_file_of_its_choice() -> Result<()> {
     filter.ok(&["ranges", "set", "--list", "feed", "192.0.2.5"])?;
     filter.ok(&["ranges", "rollback", "--list", "feed"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
-    ensure!(filter.list_file("feed.history").is_dir());
+    ensure!(filter.state_dir().join("history/feed").is_dir());
 
     // What the owner puts next to the list is no trial, and disturbs none.
     let trial = ["--confirm-within", "1h"];

@@ -307,7 +307,7 @@ fn the_history_names_user_and_command() -> Result<()> {
         "{by:#}"
     );
     // A file name that is not one of our numbers is not a list.
-    let folder = filter.ranges_file().with_file_name("ranges.history");
+    let folder = filter.history_directory();
     fs::write(folder.join(u64::MAX.to_string()), "10.0.0.0/8\n")?;
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
     ensure!(filter.history()?[1]["ranges"] == 2);

@@ -304,8 +304,6 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
 
     // The list is in no file now.
     fs::remove_file(filter.ranges_file())?;
-    let history = filter.ranges_file().with_file_name("ranges.history");
-    drop(fs::remove_dir_all(history));
     drop(fs::remove_dir_all(filter.state_dir()));
     refused(&filter.run(&["monitor"])?, FAILED, &["in no file"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
@@ -335,9 +333,6 @@ fn where_the_mode_changes_nothing_that_is_said() -> Result<()> {
 
     // A fresh installation has no list to enforce.
     fs::remove_file(filter.ranges_file())?;
-    drop(fs::remove_dir_all(
-        filter.ranges_file().with_file_name("ranges.history"),
-    ));
     fs::remove_dir_all(filter.state_dir())?;
     let _run = filter.start_run(&["--interface", INTERFACE])?;
     let ran = filter.run(&["enforce", "--force"])?;

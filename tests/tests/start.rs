@@ -274,7 +274,7 @@ fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left(
     let (site, filter, _server) = Site::guarded_server(PORT)?;
     filter.boot()?;
     fs::remove_file(filter.ranges_file())?;
-    fs::remove_dir_all(filter.ranges_file().with_file_name("ranges.history"))?;
+    fs::remove_dir_all(filter.history_directory())?;
     fs::write(filter.state_dir().join("policy"), "{\"settings\"")?;
     let mut daemon = filter.start(&RUN)?;
     daemon.line(|line| line.starts_with("warning: only the implicit sources are let in"))?;

@@ -124,7 +124,7 @@ fn plan_and_apply(request: &AttachRequest<'_>) -> Result<Option<Attached>> {
 fn apply(plan: Plan<'_>) -> Result<Attached> {
     let (request, policy) = (plan.request, &plan.policy);
     let context = request.context;
-    let path = &context.global.ranges_file;
+    let path = &context.list_files().file(&ListName::default());
     let within = request.change.confirm_within;
     if let (Some(maps), true) = (&plan.before, within.is_some()) {
         put_back_edited(context, maps, &ListName::default())?;

@@ -206,7 +206,7 @@ pub(crate) fn report_unsaved<T>(kept: Result<T>) -> Option<T> {
 pub(crate) fn record_history(context: &Context, lists: &Lists, by: &Author) {
     let files = context.list_files();
     for (name, file) in lists.iter() {
-        let path = files.path(name);
+        let path = files.file(name);
         if read_ranges(&path).is_ok_and(|now| now.as_ref() == Some(file)) {
             History::of(&path).record(by);
         }
@@ -243,7 +243,7 @@ pub(crate) fn former_lists(context: &Context, now: &Lists) -> impl Iterator<Item
         names.push(ListName::default());
     }
     names.into_iter().flat_map(move |name| {
-        let before = History::of(&files.path(&name)).before().unwrap_or_default();
+        let before = History::of(&files.file(&name)).before().unwrap_or_default();
         let read = before.into_iter().filter_map(|kept| kept.read().ok());
         read.map(|file| now.with(&name, file)).collect::<Vec<_>>()
     })

@@ -1,6 +1,6 @@
 //! A change of the list: ranges file and kernel both hold the new list, or both the old one.
 
-use std::{fs, mem, panic::resume_unwind, path::PathBuf, thread, thread::JoinHandle};
+use std::{fs, mem, panic::resume_unwind, thread, thread::JoinHandle};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, layout::PolicyRecord};
@@ -27,7 +27,7 @@ use crate::{
     },
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
     ranges::{Entry, List, ListName, Lists, RangesFile},
-    store::{FileStamp, History, Staged, WriterLock},
+    store::{FileStamp, History, ListFile, Staged, WriterLock},
     ui::{error::UserError, explain::NEEDS_RIGHTS, output::eprint, progress::Progress},
 };
 
@@ -46,7 +46,7 @@ pub(crate) struct ListEditor<'a> {
     context: &'a Context,
     name: ListName,
     /// The file of the list.
-    path: PathBuf,
+    path: ListFile,
     maps: Option<Maps>,
     settings: Option<Settings>,
     waiting: Option<Waiting>,
@@ -76,7 +76,7 @@ impl<'a> ListEditor<'a> {
             }
             settings = Some(maps.settings(maps.active_slot()?)?);
         }
-        let path = context.list_files().path(name);
+        let path = context.list_files().file(name);
         let seen = FileStamp::of(&path);
         let (reader, own) = (context.clone(), name.clone());
         let reading = thread::Builder::new()

@@ -111,7 +111,8 @@ impl<'a> Plan<'a> {
             && self.request.typed.is_some()
         {
             // A change that the disk refuses is not reported as made.
-            drop(Staged::write(&context.global.ranges_file, file)?);
+            let path = context.list_files().file(&ListName::default());
+            drop(Staged::write(&path, file)?);
         }
         // The connections that a filter of another layout drops already are unknown here.
         let output = context.global.output;

@@ -15,7 +15,7 @@ use crate::{
 pub(crate) fn put_back_edited(context: &Context, maps: &Maps, name: &ListName) -> Result<()> {
     let list = maps.record(maps.active_slot()?)?.list;
     let files = context.list_files();
-    let path = files.path(name);
+    let path = files.file(name);
     let history = History::of(&path);
     // Another list may have changed since, which is no matter of this one.
     let others = [context.read_lists()?.lists, context.last_good()];

@@ -56,7 +56,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
         // Its list may be pending next to another ranges file. Its deadline or `rollback` ends it.
         (PolicyState::Provisional { until, .. }, pending) => {
             let (name, pending) = pending.unwrap_or_else(|| {
-                let pending = Pending::of(&context.global.ranges_file);
+                let pending = Pending::of(&context.list_files().file(&ListName::default()));
                 (ListName::default(), pending)
             });
             return Ok(Some(Waiting {

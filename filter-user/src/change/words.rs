@@ -104,7 +104,7 @@ impl PreviousList {
 fn is_edited(context: &Context, lists: &Lists) -> bool {
     let files = context.list_files();
     let mut names = lists.iter().map(|(name, _)| name);
-    names.any(|name| History::of(&files.path(name)).is_edited())
+    names.any(|name| History::of(&files.file(name)).is_edited())
 }
 
 /// The user's ranges among `prefixes`, each with its effective expiry, wider ranges included. All

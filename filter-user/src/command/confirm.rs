@@ -118,7 +118,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         return Ok(confirmed);
     }
     maps.mark(waiting.slot, true)?;
-    let edited = History::of(&context.list_files().path(&waiting.name)).is_edited();
+    let edited = History::of(&context.list_files().file(&waiting.name)).is_edited();
     let committed = waiting
         .pending
         .commit()

@@ -51,11 +51,11 @@ pub(super) fn write(
     }
     let files = context.list_files();
     files.examine(name, file)?;
-    let path = files.path(name);
+    let path = files.file(name);
     let ranges = file.list().entries().len();
     let written = before != Some(file);
     if written {
-        Staged::write(&path, file)?.commit()?;
+        Staged::write(&path, file)?.commit_unkept()?;
         eprint(format_args!(
             "written: {ranges} in the list `{name}`; `apifence run` puts it in force"
         ));

@@ -64,7 +64,7 @@ impl fmt::Display for HistoryReport {
 }
 
 pub(super) fn run(context: &Context, name: &ListName) -> Result<u8> {
-    let path = &context.list_files().path(name);
+    let path = &context.list_files().file(name);
     let history = History::of(path);
     let current = history.current();
     let at = current

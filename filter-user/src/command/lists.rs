@@ -84,7 +84,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     names.dedup();
     let now = Timestamp::now();
     let lists = names.into_iter().map(|name| {
-        let path = files.path(name);
+        let path = files.file(name);
         let list = read.lists.get(name).map(|file| file.list());
         let entries = list.as_ref().map_or(&[][..], |list| list.entries());
         let expired = |time: Timestamp| time <= now;

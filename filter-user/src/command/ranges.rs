@@ -297,7 +297,7 @@ fn former_list(
     name: &ListName,
     number: Option<usize>,
 ) -> Result<(RangesFile, Vec<String>)> {
-    let lists = History::of(&context.list_files().path(name)).before()?;
+    let lists = History::of(&context.list_files().file(name)).before()?;
     let Some(number) = number else {
         let mut words = Vec::new();
         for (number, kept) in (1..).zip(&lists) {

@@ -34,7 +34,7 @@ use crate::{
     },
     metrics::{Endpoint, Health, Heartbeats},
     policy::Difference,
-    ranges::RangesFile,
+    ranges::{ListName, RangesFile},
     store::{Staged, WatchLock, WriterLock, read_ranges},
     ui::output::{eprint, write_behind},
 };
@@ -310,7 +310,7 @@ async fn serve(
 /// existing file may have been changed since then, and a restart keeps those changes.
 fn write_typed(context: &Context, text: &str) -> Result<()> {
     let list = typed_list(text, false)?;
-    let path = &context.global.ranges_file;
+    let path = &context.list_files().file(&ListName::default());
     // `start` reports a file that cannot be read.
     let said = read_ranges(path).ok().flatten();
     if said.is_some() || path.exists() {

@@ -26,7 +26,7 @@ use crate::{
         net::{interface::Interface, rtnetlink},
     },
     policy::{Policy, author::Author},
-    ranges::{List, Lists, remarks},
+    ranges::{List, ListName, Lists, remarks},
     store::{History, PolicyMark, PolicyStore, ReadLists, SavedPolicy, TrialStore},
     ui::{
         error::{InputErrors, UserError},
@@ -74,7 +74,9 @@ pub(crate) struct Compiled {
 /// If the kernel refuses: no capability, no memory.
 pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
     let mut start = choose(StartInputs::read(context, typed), || {
-        let kept = History::of(&context.global.ranges_file).before().ok()?;
+        let kept = History::of(&context.list_files().file(&ListName::default()))
+            .before()
+            .ok()?;
         kept.iter().find_map(|kept| kept.read().ok()).map(Lists::of)
     });
     context.pins.remove_unused_maps()?;

@@ -11,12 +11,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    input::read_ranges,
-    path::{is_in_own_folder, real_path},
-};
+use super::{input::read_ranges, list_file::ListFile, path::real_path};
 use crate::{
     clock::to_second,
+    kernel::pins::make_private,
     policy::author::Author,
     ranges::RangesFile,
     ui::error::{UserError, errno},
@@ -25,9 +23,11 @@ use crate::{
 /// How many lists are kept: the active one, and ten before it.
 const MAX_LISTS: usize = 11;
 
-/// The lists kept next to a ranges file.
+/// The earlier lists of a file.
 pub struct History {
     directory: PathBuf,
+    /// Where an older version kept them; nothing is added there.
+    former: Option<PathBuf>,
     target: PathBuf,
 }
 
@@ -103,20 +103,15 @@ pub fn written(path: &Path) -> Option<Timestamp> {
 }
 
 impl History {
-    /// The history of the list in the file at `path`. It is next to the file, or next to the link
-    /// to it where another user may make files: a link in the place of a copy would have root
-    /// write into the file of that user's choice.
-    pub fn of(path: &Path) -> Self {
-        let target = real_path(path);
-        let beside = match is_in_own_folder(&target) {
-            true => &*target,
-            false => path,
-        };
-        let mut name = beside.as_os_str().to_owned();
-        name.push(".history");
+    /// The history of a list, in the state directory.
+    pub fn of(file: &ListFile) -> Self {
         Self {
-            directory: name.into(),
-            target,
+            directory: file.history.clone(),
+            former: file
+                .former_history
+                .clone()
+                .filter(|_| !file.history.exists()),
+            target: real_path(file),
         }
     }
 
@@ -156,33 +151,43 @@ impl History {
     /// # Errors
     /// If the directory cannot be written.
     pub fn keep(&self) -> Result<Option<PathBuf>> {
-        let explain = |error: io::Error| self.explain("write", &error);
         // A FIFO would block the copy, and a device may never end.
         if !self.target.is_file() {
             return Ok(None);
         }
-        let last = self.numbered()?.pop();
+        self.copy().map_err(|error| self.explain("write", &error))
+    }
+
+    fn copy(&self) -> io::Result<Option<PathBuf>> {
+        make_private(&self.directory)?;
+        self.take_over()?;
+        let last = numbered(&self.directory)?.pop();
         if let Some((_, path)) = &last
             && same(path, &self.target)
         {
             return Ok(Some(path.clone()));
         }
-        fs::create_dir_all(&self.directory).map_err(explain)?;
         let number = last.map_or(1, |(number, _)| number + 1);
         let path = self.directory.join(format!("{number:06}"));
-        let copy = || {
-            fs::copy(&self.target, &path)?;
-            let written = fs::metadata(&self.target)?.modified()?;
-            File::options()
-                .write(true)
-                .open(&path)?
-                .set_modified(written)
-        };
-        copy().map_err(|error| {
-            let _ = fs::remove_file(&path);
-            explain(error)
-        })?;
+        copy_with_time(&self.target, &path).inspect_err(|_| drop(fs::remove_file(&path)))?;
         Ok(Some(path))
+    }
+
+    /// Moves the lists that an older version kept.
+    fn take_over(&self) -> io::Result<()> {
+        let Some(former) = &self.former else {
+            return Ok(());
+        };
+        for (_, list) in numbered(former)? {
+            for path in [Metadata::path(&list), list] {
+                let name = path.file_name().unwrap_or_default();
+                // The directory may be on another file system.
+                if path.is_file() {
+                    copy_with_time(&path, &self.directory.join(name))?;
+                }
+            }
+        }
+        fs::remove_dir_all(former)
     }
 
     /// Keeps the list that `by` just activated, and removes the oldest ones.
@@ -211,20 +216,8 @@ impl History {
     }
 
     fn numbered(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|error| self.explain("read", &error))?,
-        };
-        let mut numbered = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| self.explain("read", &error))?;
-            // Other names are not ours. The highest number plus one must fit as well.
-            if let Ok(number) = entry.file_name().to_string_lossy().parse::<u32>() {
-                numbered.push((u64::from(number), entry.path()));
-            }
-        }
-        numbered.sort_unstable();
-        Ok(numbered)
+        let directory = self.former.as_ref().unwrap_or(&self.directory);
+        numbered(directory).map_err(|error| self.explain("read", &error))
     }
 
     fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {
@@ -237,4 +230,29 @@ impl History {
             "nothing changed; every change keeps the list that it replaces",
         )
     }
+}
+
+/// The lists in a directory, each with its number, in order. Other names are not ours.
+fn numbered(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut numbered = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        // The highest number plus one must fit as well.
+        if let Ok(number) = entry.file_name().to_string_lossy().parse::<u32>() {
+            numbered.push((u64::from(number), entry.path()));
+        }
+    }
+    numbered.sort_unstable();
+    Ok(numbered)
+}
+
+/// Copies a file with its modification time.
+fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    let written = fs::metadata(from)?.modified()?;
+    File::options().write(true).open(to)?.set_modified(written)
 }

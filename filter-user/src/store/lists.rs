@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use super::{
     input::read_ranges_up_to,
+    list_file::ListFile,
     path::{is_in_own_folder, real_path},
     ranges_file::Pending,
     read::MAX_LIST_LEN,
@@ -97,6 +98,18 @@ impl ListFiles {
             false => &self.directory,
         };
         directory.join(name.as_str())
+    }
+
+    /// The file of a list, with the place of its history.
+    pub fn file(&self, name: &ListName) -> ListFile {
+        let history = self.state_dir.join("history").join(name.as_str());
+        let former = name.is_default().then(|| {
+            let mut former = real_path(&self.default).into_os_string();
+            former.push(".history");
+            PathBuf::from(former)
+        });
+        let former = former.filter(|former| former.is_dir());
+        ListFile::new(self.path(name), history, former)
     }
 
     /// A list as messages name it.
@@ -332,7 +345,7 @@ impl ListFiles {
         let mut found = all
             .filter(|name| self.allows_trial(name))
             .filter_map(|name| {
-                let pending = Pending::find(&self.path(&name))?;
+                let pending = Pending::find(&self.file(&name))?;
                 Some((name, pending))
             });
         found.next()

@@ -17,6 +17,7 @@ mod config;
 mod draft;
 mod history;
 mod input;
+mod list_file;
 mod lists;
 mod lock;
 mod path;
@@ -34,6 +35,7 @@ pub use self::{
     draft::{Draft, is_same_list},
     history::{History, HistoryEntry, written},
     input::{Input, read_ranges},
+    list_file::ListFile,
     lists::{ListFiles, ReadLists},
     lock::{WatchLock, Watcher, WriterLock},
     ranges_file::{Committed, Pending, Staged},

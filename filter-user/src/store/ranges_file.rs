@@ -13,20 +13,25 @@ use super::{
     attributes::{Attributes, refuse_unwritable},
     history::History,
     input::read_ranges,
+    list_file::ListFile,
     path::{folder, real_path, sibling},
+    read::{MAX_LIST_LEN, read_regular},
     watched_file::FileStamp,
 };
 use crate::{
     ranges::RangesFile,
-    ui::error::{UserError, errno},
+    ui::{
+        error::{UserError, errno},
+        output::eprint,
+    },
 };
 
 /// A new file of a list that is written, but not yet in place; or the removal of a file.
 pub struct Staged {
     /// `None` for a removal.
     content: Option<Content>,
-    /// The path of the list, which may be a link to the file.
-    path: PathBuf,
+    /// The file of the list, which may be a link to the target.
+    list: ListFile,
     target: PathBuf,
     /// The stamp of the file that it is to replace.
     replaces: FileStamp,
@@ -48,18 +53,18 @@ impl Content {
 }
 
 impl Staged {
-    /// The removal of the file at `path`.
+    /// The removal of the file of a list.
     ///
     /// # Errors
     /// If the kernel would refuse it.
-    pub fn removal(path: &Path) -> Result<Self> {
+    pub fn removal(list: &ListFile) -> Result<Self> {
         // Not of the file that a link points to: the link is what names the list.
-        refuse_unwritable(path)?;
+        refuse_unwritable(list)?;
         Ok(Self {
             content: None,
-            path: path.to_owned(),
-            target: path.to_owned(),
-            replaces: FileStamp::of(path),
+            list: list.clone(),
+            target: list.to_path_buf(),
+            replaces: FileStamp::of(list),
         })
     }
 
@@ -71,12 +76,12 @@ impl Staged {
         refuse_unwritable(&real_path(path))
     }
 
-    /// Writes `file` next to `path`.
+    /// Writes `file` next to the file of a list.
     ///
     /// # Errors
     /// If the folder is not writable, as with a ConfigMap; nothing changed then.
-    pub fn write(path: &Path, file: &RangesFile) -> Result<Self> {
-        let target = real_path(path);
+    pub fn write(list: &ListFile, file: &RangesFile) -> Result<Self> {
+        let (path, target): (&Path, _) = (list, real_path(list));
         let replaces = FileStamp::of(&target);
         let explain = |error: io::Error| {
             let hint = match error.kind() {
@@ -129,7 +134,7 @@ impl Staged {
                 file: staged,
                 synced,
             }),
-            path: path.to_owned(),
+            list: list.clone(),
             target,
             replaces,
         })
@@ -150,16 +155,28 @@ impl Staged {
     /// # Errors
     /// If that fails, or the old file was edited meanwhile; the old file then stays in place.
     pub fn commit(self) -> Result<Committed> {
-        let target = self.target;
-        Committed::make(&self.path, &target, || {
-            if FileStamp::of(&target) != self.replaces {
-                return Err(io::Error::other("somebody edited it meanwhile"));
-            }
-            match self.content {
-                Some(content) => content.persist(&target),
-                None => fs::remove_file(&target),
-            }
-        })
+        let (list, target) = (self.list.clone(), self.target.clone());
+        Committed::make(&list, &target, || self.replace())
+    }
+
+    /// The same without a history: that of a list belongs to root.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_unkept(self) -> Result<()> {
+        let target = self.target.clone();
+        let replaced = self.replace().and_then(|()| sync(folder(&target)));
+        replaced.map_err(|error| unreplaced(&target, &error))
+    }
+
+    fn replace(self) -> io::Result<()> {
+        if FileStamp::of(&self.target) != self.replaces {
+            return Err(io::Error::other("somebody edited it meanwhile"));
+        }
+        match self.content {
+            Some(content) => content.persist(&self.target),
+            None => fs::remove_file(&self.target),
+        }
     }
 
     /// Stores the file as the pending list, which waits for a confirmation.
@@ -176,7 +193,7 @@ impl Staged {
         match parked.and_then(|()| sync(folder(&target))) {
             Ok(()) => Ok(Pending {
                 path,
-                list: self.path,
+                list: self.list,
                 target,
             }),
             Err(error) => {
@@ -193,24 +210,24 @@ impl Staged {
 /// An active list that is not yet in the file.
 pub struct Pending {
     path: PathBuf,
-    /// The path of the list, which may be a link to the file.
-    list: PathBuf,
+    /// The file of the list, which may be a link to the target.
+    list: ListFile,
     target: PathBuf,
 }
 
 impl Pending {
-    /// The pending list next to the ranges file at `path`, if it exists.
-    pub fn find(path: &Path) -> Option<Self> {
-        let pending = Self::of(path);
+    /// The pending list next to the file of a list, if it exists.
+    pub fn find(list: &ListFile) -> Option<Self> {
+        let pending = Self::of(list);
         pending.path.exists().then_some(pending)
     }
 
-    /// The pending list of the ranges file at `path`, whether it exists or not.
-    pub fn of(path: &Path) -> Self {
-        let target = real_path(path);
+    /// The pending list of a file, whether it exists or not.
+    pub fn of(list: &ListFile) -> Self {
+        let target = real_path(list);
         Self {
             path: sibling(&target, ".pending"),
-            list: path.to_owned(),
+            list: list.clone(),
             target,
         }
     }
@@ -258,35 +275,34 @@ impl Pending {
 /// A new file that is in place, while the kernel may not have its policy yet.
 pub struct Committed {
     target: PathBuf,
-    /// The path of the old file in the history, if it existed.
-    old: Option<PathBuf>,
-    /// Owner and modes of that file, which the copy in the history may lack.
+    /// The old file, if it existed.
+    old: Option<Vec<u8>>,
+    /// Owner and modes of that file.
     attributes: Option<Attributes>,
 }
 
 impl Committed {
-    /// Keeps the file at `target` in the history of the list at `path`, and replaces it by
-    /// `replace`.
-    fn make(path: &Path, target: &Path, replace: impl FnOnce() -> io::Result<()>) -> Result<Self> {
+    /// Keeps the file at `target` in the history of its list, and replaces it by `replace`.
+    fn make(
+        list: &ListFile,
+        target: &Path,
+        replace: impl FnOnce() -> io::Result<()>,
+    ) -> Result<Self> {
+        // Without room for a copy the change is still made: it may let an operator back in.
+        if let Err(error) = History::of(list).keep() {
+            eprint(format_args!(
+                "warning: {error:#}: the list before is not kept"
+            ));
+        }
         let committed = Self {
             attributes: Attributes::of(target).ok().flatten(),
-            old: History::of(path).keep()?,
+            old: read_regular(target, MAX_LIST_LEN).ok(),
             target: target.to_owned(),
         };
-        let failed = |error: &io::Error| {
-            UserError::failed(
-                format!(
-                    "replace ranges file `{}`: {}",
-                    target.display(),
-                    errno(error)
-                ),
-                "the list in force stays in force, and the file stays as it is; `apifence ranges reload --dry-run` shows what that would change",
-            )
-        };
-        replace().map_err(|error| failed(&error))?;
+        replace().map_err(|error| unreplaced(target, &error))?;
         if let Err(error) = sync(folder(target)) {
             committed.undo()?;
-            return Err(failed(&error));
+            return Err(unreplaced(target, &error));
         }
         Ok(committed)
     }
@@ -297,7 +313,7 @@ impl Committed {
     /// If the file system refuses. The file then holds the new list, and `status` reports that.
     pub fn undo(self) -> Result<()> {
         let undone = match &self.old {
-            Some(old) => put_in_place(old, &self.target),
+            Some(old) => put_back(old, &self.target),
             None => remove(&self.target),
         };
         if let (Ok(()), Some(attributes), Ok(file)) =
@@ -321,17 +337,24 @@ impl Committed {
     }
 }
 
-/// Moves a file of the history to `target`, which may be on another file system.
-fn put_in_place(old: &Path, target: &Path) -> io::Result<()> {
-    match fs::rename(old, target) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            let mut copy = tempfile::NamedTempFile::new_in(folder(target))?;
-            copy.write_all(&fs::read(old)?)?;
-            copy.persist(target).map_err(|error| error.error)?;
-            fs::remove_file(old)
-        }
-        moved => moved,
-    }
+/// The failure of a file that could not be replaced.
+fn unreplaced(target: &Path, error: &io::Error) -> anyhow::Error {
+    UserError::failed(
+        format!(
+            "replace ranges file `{}`: {}",
+            target.display(),
+            errno(error)
+        ),
+        "the list in force stays in force, and the file stays as it is; `apifence ranges reload --dry-run` shows what that would change",
+    )
+}
+
+/// Makes `bytes` the content of the file at `target`, in one step.
+fn put_back(bytes: &[u8], target: &Path) -> io::Result<()> {
+    let mut copy = tempfile::NamedTempFile::new_in(folder(target))?;
+    copy.write_all(bytes)?;
+    copy.persist(target).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// Removes a file; it may be absent.

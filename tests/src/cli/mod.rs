@@ -204,6 +204,11 @@ impl Apifence {
         })
     }
 
+    /// The directory of the history of the list `default`.
+    pub fn history_directory(&self) -> PathBuf {
+        self.state_dir.join("history/default")
+    }
+
     /// The lists in the history, the newest first.
     pub fn history(&self) -> Result<Vec<Value>> {
         let history = self.json(&["ranges", "history"])?;

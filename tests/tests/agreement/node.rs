@@ -99,7 +99,7 @@ impl<'a> Node<'a> {
 
     /// The lists of the history, the newest last, and whether each has a known author.
     pub(crate) fn history(&self) -> Result<Vec<(String, bool)>> {
-        let folder = self.apifence.ranges_file().with_file_name("ranges.history");
+        let folder = self.apifence.history_directory();
         let mut kept = Vec::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();

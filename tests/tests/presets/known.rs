@@ -142,7 +142,7 @@ fn a_boot_without_the_files_finds_what_was_last_known() -> Result<()> {
 
     // Without a saved policy the implicit sources are let in, those of the file among them.
     filter.ok(&["detach"])?;
-    fs::remove_dir_all(filter.ranges_file().with_file_name("ranges.history"))?;
+    fs::remove_dir_all(filter.history_directory())?;
     write(&filter, "@nodes", JOINED)?;
     let mut daemon = start()?;
     daemon.line(|line| line.contains("guarding"))?;

@@ -1,9 +1,6 @@
 //! The policy in force is compared with the files, and the difference is removed.
 
-use std::{
-    cmp::Ordering,
-    path::{Path, PathBuf},
-};
+use std::{cmp::Ordering, path::Path};
 
 use anyhow::Result;
 use filter_common::layout::{Basis, PolicyRecord, Trial};
@@ -28,7 +25,7 @@ use crate::{
     policy::author::Author,
     ranges::{ListName, Lists, RangesFile},
     store::{
-        FileStamp, History, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock,
+        FileStamp, History, ListFile, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock,
         read_ranges,
     },
     ui::{error::UserError, output::eprint, progress::Progress},
@@ -448,10 +445,10 @@ impl Follower {
 }
 
 /// The first file of `lists` that differs from what came into force last.
-fn edited_file(context: &Context, lists: &Lists) -> Option<PathBuf> {
+fn edited_file(context: &Context, lists: &Lists) -> Option<ListFile> {
     let files = context.list_files();
-    let mut all = lists.iter().map(|(name, file)| (files.path(name), file));
-    let is_edit = |(path, file): &(PathBuf, &RangesFile)| {
+    let mut all = lists.iter().map(|(name, file)| (files.file(name), file));
+    let is_edit = |(path, file): &(ListFile, &RangesFile)| {
         // A file that cannot be used is no edit that came into force.
         let is_it = || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(*file));
         History::of(path).is_edited() && is_it()
@@ -463,7 +460,7 @@ fn edited_file(context: &Context, lists: &Lists) -> Option<PathBuf> {
 fn author(context: &Context, maps: &Maps, lists: &Lists, have: &InForce, drift: &Drift) -> Author {
     if drift.is_other_list {
         let edited = edited_file(context, lists);
-        Author::of_edit(edited.as_ref().unwrap_or(&context.global.ranges_file))
+        Author::of_edit(edited.as_deref().unwrap_or(&context.global.ranges_file))
     } else if drift.reasons.contains(&SETTINGS) {
         Author::of_edit(Path::new(&context.file.path))
     } else {
