@@ -158,8 +158,9 @@ impl Follower {
         let mut next_of_cluster = Instant::now();
         let mut stable: Option<Instant> = None;
         loop {
-            let time = next.min(next_of_cluster);
-            let time = stable.map_or(time, |stable| stable.min(time));
+            let cluster = self.names_cluster_files().then_some(next_of_cluster);
+            let events = [Some(next), cluster, stable].into_iter().flatten();
+            let time = events.min().unwrap_or(next);
             match requests.recv_timeout(time.saturating_duration_since(Instant::now())) {
                 Ok(Request::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Ok(Request::Reload(answer)) => {
@@ -176,13 +177,12 @@ impl Follower {
                 stable = None;
                 self.reconcile(true);
             }
-            if now >= next_of_cluster {
+            if cluster.is_some_and(|time| now >= time) {
                 self.follow_cluster();
                 next_of_cluster = Instant::now()
                     + match self.cluster.is_changing() {
                         true => CHANGING_PERIOD,
-                        false if self.names_cluster_files() => CLUSTER_PERIOD,
-                        false => PERIOD,
+                        false => CLUSTER_PERIOD,
                     };
             }
             if now >= next {
