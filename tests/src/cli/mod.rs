@@ -308,7 +308,7 @@ impl Apifence {
 }
 
 /// The verbs that have help text for people.
-pub const VERBS: [&str; 24] = [
+pub const VERBS: [&str; 29] = [
     "init",
     "doctor",
     "run",
@@ -317,6 +317,7 @@ pub const VERBS: [&str; 24] = [
     "enforce",
     "monitor",
     "status",
+    "explain",
     "check",
     "stats",
     "top",
@@ -327,6 +328,10 @@ pub const VERBS: [&str; 24] = [
     "ranges set",
     "ranges add",
     "ranges remove",
+    "ranges edit",
+    "ranges prune",
+    "ranges lists",
+    "ranges delete",
     "ranges clear",
     "ranges reload",
     "ranges history",
