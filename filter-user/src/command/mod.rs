@@ -76,7 +76,8 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     done
 }
 
-async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
+/// Checks what `command` needs of the pins and the kernel.
+fn check_ground(context: &Context, command: &Command) -> Result<()> {
     let needs_pins = !matches!(
         command,
         Command::Config { .. }
@@ -89,7 +90,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
                 ..
             }
     );
-    if needs_pins && !feed::is_feed(&command) {
+    if needs_pins && !feed::is_feed(command) {
         context.pins.check()?;
         // These work with pins of another layout.
         let takes_any = matches!(
@@ -106,6 +107,11 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
     ) {
         version::refuse_old()?;
     }
+    Ok(())
+}
+
+async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
+    check_ground(context, &command)?;
     match command {
         Command::Run { policy, .. } => {
             WatchLock::refuse(&context.pins.watch(), "watch filter")?;

@@ -81,22 +81,27 @@ pub(super) fn run(
         }
         RangesCommand::Edit(args) => edit::run(context, name, &args),
         RangesCommand::Prune { change } => {
-            let mut editor = ListEditor::new(context, name)?;
-            let mut file = editor
-                .file()?
-                .ok_or_else(|| no_file(context, name, "prune"))?;
-            file.prune(Timestamp::now());
-            editor.change(&file, &change)
+            let now = Timestamp::now();
+            rewrite(context, name, "prune", &change, |file| file.prune(now))
         }
-        RangesCommand::Reload { change } => {
-            let mut editor = ListEditor::new(context, name)?;
-            let file = editor
-                .file()?
-                .ok_or_else(|| no_file(context, name, "reload"))?;
-            editor.change(&file, &change)
-        }
+        RangesCommand::Reload { change } => rewrite(context, name, "reload", &change, |_| ()),
         RangesCommand::Rollback { number, change } => roll_back(context, name, number, &change),
     }
+}
+
+/// Puts the file of a list in force, after `edit`; `verb` is the command, for the error.
+fn rewrite(
+    context: &Context,
+    name: &ListName,
+    verb: &str,
+    change: &ChangeArgs,
+    edit: impl FnOnce(&mut RangesFile),
+) -> Result<u8> {
+    let mut editor = ListEditor::new(context, name)?;
+    let file = editor.file()?;
+    let mut file = file.ok_or_else(|| no_file(context, name, verb))?;
+    edit(&mut file);
+    editor.change(&file, change)
 }
 
 /// Takes a list away.

@@ -80,18 +80,8 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         Arc::clone(&heartbeats),
     )?;
     let typed = typed_for_service(args).map_or(Ok(()), |text| write_typed(context, text));
-    let (done, starting) = oneshot::channel();
-    let of_start = context.clone();
-    // Not in a thread of the runtime, which has given up capabilities that show more of the node.
-    thread::Builder::new()
-        .name("start".to_owned())
-        .spawn(move || {
-            // A signal may have ended the process's wait for it.
-            let _ = done.send(start(&of_start, typed));
-        })
-        .context("start thread")?;
     let mut started = tokio::select! {
-        started = starting => started.context("start")??,
+        started = begin(context, typed)? => started.context("start")??,
         () = signals.end.received() => return Ok(0),
     };
     let fallback = started.fallback.take();
@@ -130,6 +120,21 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     }
     report_leaving(context, &watched.borrow().guarded);
     Ok(0)
+}
+
+/// Starts in a thread of its own. Not in one of the runtime, which has given up capabilities that
+/// show more of the node.
+fn begin(context: &Context, typed: Result<()>) -> Result<oneshot::Receiver<Result<Start>>> {
+    let (done, starting) = oneshot::channel();
+    let context = context.clone();
+    thread::Builder::new()
+        .name("start".to_owned())
+        .spawn(move || {
+            // A signal may have ended the process's wait for it.
+            let _ = done.send(start(&context, typed));
+        })
+        .context("start thread")?;
+    Ok(starting)
 }
 
 /// Reports whether the filter stays on the interfaces `guarded` after the end of the process.
