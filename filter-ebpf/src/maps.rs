@@ -12,8 +12,8 @@ use aya_ebpf::{
 use filter_common::{
     COUNTERS_PER_INTERFACE, Encapsulation, Mode, Policy,
     layout::{
-        Counter, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyHeader, PolicyRecord,
-        PrefixValue, SLOTS, Usage, is_default_port,
+        Counter, GROUPS, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyHeader,
+        PolicyRecord, PrefixValue, SLOTS, UNKNOWN_PORT, Usage, is_default_port, source_map,
     },
     prefilter::{self, Block, HEADER_LINES, Key as TableKey, Line, Lines},
 };
@@ -31,9 +31,9 @@ static POLICY: Array<PolicyRecord, { SLOTS as usize }> = Array::new();
 #[btf_map]
 static POLICY_HEADERS: Array<PolicyHeader, { SLOTS as usize }> = Array::new();
 #[btf_map]
-static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
+static SOURCES_V4: ArrayOfMaps<TrieV4, { (SLOTS * GROUPS) as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
+static SOURCES_V6: ArrayOfMaps<TrieV6, { (SLOTS * GROUPS) as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static PREFILTER: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -58,7 +58,6 @@ static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREAL
 ///
 /// With `SHARED` its lookups of sources are functions of their own. Code that has them inline in
 /// eight places runs out of registers and of stack.
-/// and of stack.
 pub(crate) struct InForce<const SHARED: bool = false> {
     slot: u32,
     header: Option<&'static PolicyHeader>,
@@ -142,23 +141,33 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
     }
 
     #[inline(always)]
-    fn authorizes(&self, source: IpAddr) -> bool {
+    fn authorizes(&self, source: IpAddr, port: Option<u16>) -> bool {
+        let port = port.map_or(UNKNOWN_PORT, u64::from);
         match source {
-            IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source)) != 0,
+            IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source), port) != 0,
             IpAddr::V4(source) => {
                 prefilter_holds_v4(self.slot, self.header, source.into())
-                    && in_trie_v4(self.slot, u32::from(source)) != 0
+                    && in_trie_v4(map_of(self.slot, self.header, port), u32::from(source)) != 0
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
                 if SHARED {
-                    authorizes_v6(self.slot, key.high, key.low) != 0
+                    authorizes_v6(self.slot, key.high, key.low, port) != 0
                 } else {
                     prefilter_holds_v6(self.slot, self.header, key)
-                        && in_trie_v6(self.slot, key.high, key.low) != 0
+                        && in_trie_v6(map_of(self.slot, self.header, port), key.high, key.low) != 0
                 }
             }
         }
+    }
+}
+
+/// The index of the tries with the sources for `port`.
+#[inline(always)]
+fn map_of(slot: u32, header: Option<&PolicyHeader>, port: u64) -> u32 {
+    match header {
+        Some(header) if header.has_groups != 0 => map_of_group(slot, port),
+        _ => slot,
     }
 }
 
@@ -187,18 +196,30 @@ extern "C" fn guards_v6(slot: u32, high: u64, low: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn authorizes_v4(slot: u32, source: u32) -> u32 {
-    let key = Ipv4Addr::from(source).into();
-    (prefilter_holds_v4(slot, POLICY_HEADERS.get(slot), key) && in_trie_v4(slot, source) != 0)
+extern "C" fn authorizes_v4(slot: u32, source: u32, port: u64) -> u32 {
+    let (header, key) = (POLICY_HEADERS.get(slot), Ipv4Addr::from(source).into());
+    (prefilter_holds_v4(slot, header, key) && in_trie_v4(map_of(slot, header, port), source) != 0)
         .into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64) -> u32 {
-    let key = TableKey { high, low };
-    (prefilter_holds_v6(slot, POLICY_HEADERS.get(slot), key) && in_trie_v6(slot, high, low) != 0)
+extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64, port: u64) -> u32 {
+    let (header, key) = (POLICY_HEADERS.get(slot), TableKey { high, low });
+    (prefilter_holds_v6(slot, header, key)
+        && in_trie_v6(map_of(slot, header, port), high, low) != 0)
         .into()
+}
+
+/// A policy without groups does not call this. A function with any number as its argument: where
+/// the compiler knows that a port has 16 bits it leaves out the comparison that the verifier needs.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn map_of_group(slot: u32, port: u64) -> u32 {
+    match POLICY_HEADERS.get(slot) {
+        Some(header) => source_map(slot, header.group(port)),
+        None => slot,
+    }
 }
 
 /// Whether the prefilter has an address in a range of `slot`, live or expired. A flood is answered
@@ -219,24 +240,24 @@ fn prefilter_holds_v6(slot: u32, header: Option<&PolicyHeader>, key: TableKey) -
     }
 }
 
-/// A flood does not reach this function.
+/// A flood does not reach this function. `map` is a [`source_map`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn in_trie_v4(slot: u32, source: u32) -> u32 {
-    in_trie(slot, Ipv4Addr::from(source).into()).into()
+extern "C" fn in_trie_v4(map: u32, source: u32) -> u32 {
+    in_trie(map, Ipv4Addr::from(source).into()).into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn in_trie_v6(slot: u32, high: u64, low: u64) -> u32 {
+extern "C" fn in_trie_v6(map: u32, high: u64, low: u64) -> u32 {
     let source = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-    in_trie(slot, source.into()).into()
+    in_trie(map, source.into()).into()
 }
 
-/// Whether the trie has an address in a live range of `slot`; counts the packet there.
+/// Whether the trie has an address in a live range of `map`; counts the packet there.
 #[inline(always)]
-fn in_trie(slot: u32, source: IpAddr) -> bool {
-    let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, slot, source) else {
+fn in_trie(map: u32, source: IpAddr) -> bool {
+    let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, map, source) else {
         return false;
     };
     if prefix.expires_at().is_some_and(|at| boot_clock() >= at) {
@@ -266,19 +287,28 @@ impl<const FAMILY: u32> Lines for OverflowLines<FAMILY> {
     }
 }
 
-/// The value of the longest prefix around the address in its family's trie in `slot`.
+/// The value of the longest prefix around the address in its family's trie at `index`.
 #[inline(always)]
-fn find(
-    v4: &'static ArrayOfMaps<TrieV4, { SLOTS as usize }>,
-    v6: &'static ArrayOfMaps<TrieV6, { SLOTS as usize }>,
-    slot: u32,
+fn find<const N: usize>(
+    v4: &'static ArrayOfMaps<TrieV4, N>,
+    v6: &'static ArrayOfMaps<TrieV6, N>,
+    index: u32,
     address: IpAddr,
 ) -> Option<PrefixValue> {
     let words = match address {
-        IpAddr::V4(address) => v4.get(slot)?.get(&Key::new(32, address.octets()))?,
-        IpAddr::V6(address) => v6.get(slot)?.get(&Key::new(128, address.octets()))?,
+        IpAddr::V4(address) => v4.get(index)?.get(&Key::new(32, address.octets()))?,
+        IpAddr::V6(address) => v6.get(index)?.get(&Key::new(128, address.octets()))?,
     };
     Some(PrefixValue { words: *words })
+}
+
+/// The group of sources of a port in the active generation, for reports: the packet itself may have
+/// been judged by the one before.
+#[inline(always)]
+pub(crate) fn group_of(port: Option<u16>) -> u32 {
+    let port = port.map_or(UNKNOWN_PORT, u64::from);
+    let InForce { slot, header } = InForce::<false>::select();
+    map_of(slot, header, port) / SLOTS
 }
 
 /// Counts one packet that a range authorized.

@@ -147,7 +147,9 @@ pub(crate) fn first_enforcement(
     };
     let cidrs = found.cidrs();
     let is_complete = !found.pods.is_empty() && !found.subnets.is_empty();
-    if !settings.cluster.is_empty() || (is_complete && cidrs.iter().all(is_authorized)) {
+    // A port with lists of its own is not open to `cluster_cidrs`.
+    let is_open = settings.unguarded_ports() == settings.ports;
+    if !settings.cluster.is_empty() && is_open || (is_complete && cidrs.iter().all(is_authorized)) {
         return Ok(());
     }
     let join = |quote: &str, between: &str| {
@@ -199,7 +201,7 @@ fn foreign_port(
     let found = foreign_claims(context, paths, new_ports, policy, guarded);
     let ((_, first), more) = found.split_first()?;
     let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
-    let rest = &policy.settings.ports - &others;
+    let rest = &policy.settings.unguarded_ports() - &others;
     Some(Obstacle {
         cause: format!("{first}: its clients would be dropped"),
         setting: if rest.is_empty() {
@@ -224,11 +226,8 @@ fn foreign_claims(
     policy: &Policy,
     guarded: &BTreeSet<u32>,
 ) -> Vec<(u16, String)> {
-    let Settings {
-        ports,
-        destinations,
-        ..
-    } = &policy.settings;
+    let Settings { destinations, .. } = &policy.settings;
+    let ports = &policy.settings.protected();
     let is_guarded = |address: IpAddr| {
         !is_link_local(address)
             && (destinations.is_empty()
@@ -245,7 +244,10 @@ fn foreign_claims(
         local.is_unspecified() || targets.contains(&local)
     });
     let chosen = !uses_default_ports(context, policy);
-    let listened = foreign(new_ports, (ports, chosen), &listeners, &connections).into_iter();
+    // A guard names the port of another program on purpose.
+    let api = policy.settings.unguarded_ports();
+    let new_api = &api & new_ports;
+    let listened = foreign(&new_api, (&api, chosen), &listeners, &connections).into_iter();
     let listened = listened.map(|ForeignListener { port, program, pid }| {
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
         (port, words)
@@ -283,21 +285,22 @@ fn newly_enforced(
     policy: &Policy,
     enforced: Option<&BTreeSet<u16>>,
 ) -> BTreeSet<u16> {
-    let ports = &policy.settings.ports;
     if policy.mode() != Mode::Enforce {
         return BTreeSet::new();
     }
+    let ports = policy.settings.protected();
     if let Some(enforced) = enforced {
-        return ports - enforced;
+        return &ports - enforced;
     }
     let store = PolicyStore::new(&context.config.state_dir);
     if !store.has_enforced() {
-        return ports.clone();
+        return ports;
     }
     // After a boot the saved policy counts as the one in force.
     let before = store.read().ok().flatten().map(|saved| saved.settings);
     let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
-    before.map_or_else(|| ports.clone(), |settings| ports - &settings.ports)
+    let before = before.map_or_else(BTreeSet::new, |settings| settings.protected());
+    &ports - &before
 }
 
 /// The reason against dropping under `policy`, if there is one. `guarded` are the interfaces with
@@ -323,7 +326,11 @@ pub(crate) fn obstacle(
     }
     let found = ClusterFacts::gather(&policy.settings.ports)?;
     let now = Clocks::now()?.wall;
-    let is_authorized = |range: &IpNet| policy.sources().cover(range, now);
+    let ports = &policy.settings.ports;
+    let is_authorized = |range: &IpNet| {
+        let mut sources = ports.iter().map(|port| policy.sources_at(*port));
+        sources.all(|sources| sources.cover(range, now))
+    };
     Ok(first_enforcement(&found, &policy.settings, is_authorized).err())
 }
 

@@ -69,7 +69,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     let (lists, is_known) = lists_in_force(context, record.list)?;
     let list = lists.union();
     let guarded = context.pins.interfaces()?.into_iter().collect();
-    let mut policy = policy(&list, &settings, &guarded)?;
+    let mut policy = policy(&lists, &settings, &guarded)?;
     policy.basis = basis;
     let impact = assess(context, Some(&maps), &policy, &guarded)?;
     let changes = settings.changes_from(&have);

@@ -1,5 +1,6 @@
 //! Values that several commands show.
 
 pub mod event;
+pub mod guards;
 pub mod policy;
 pub mod stats;

@@ -120,7 +120,7 @@ impl Follower {
             // Settings that no operator chose do not stay.
             _ => context.config.settings(),
         };
-        let deferral = self.deferral(&list, &settings, have.record.mode == Mode::Enforce as u8)?;
+        let deferral = self.deferral(&lists, &settings, have.record.mode == Mode::Enforce as u8)?;
         if let Some(deferral) = &deferral {
             if self.health.borrow().fallback.as_ref() != Some(deferral) {
                 eprint(format_args!("warning: {deferral}"));
@@ -128,7 +128,7 @@ impl Follower {
             (settings.mode, settings.mode_waits) = (PolicyMode::Monitor, true);
         }
         Ok(WantedPolicy {
-            mark: PolicyMark::new(list.digest(), &settings),
+            mark: PolicyMark::new(lists.digest(), &settings),
             node: self.node()?,
             lists,
             list,
@@ -149,7 +149,7 @@ impl Follower {
         let settings = have.settings.as_ref();
         let changes = settings.map(|have| want.settings.changes_from(have));
         let differ = changes.as_ref().is_none_or(|changes| !changes.is_empty());
-        let is_other_list = record.list != want.list.digest();
+        let is_other_list = record.list != want.lists.digest();
         let was_off = record.mode == Mode::Off as u8;
         let waited = settings.is_some_and(|have| have.mode_waits);
         // An operator has to see that settings were lost, and then asks for the files.
@@ -189,15 +189,15 @@ impl Follower {
         })
     }
 
-    /// The reason not to enforce `list` under `want` yet, if it would be the first enforced policy.
+    /// The reason not to enforce `lists` under `want` yet, if it would be the first enforced policy.
     /// `enforces` tells whether the policy in force is enforced.
-    fn deferral(&self, list: &List, want: &Settings, enforces: bool) -> Result<Option<String>> {
+    fn deferral(&self, lists: &Lists, want: &Settings, enforces: bool) -> Result<Option<String>> {
         let store = PolicyStore::new(&self.context.config.state_dir);
         if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {
             return Ok(None);
         }
         let guarded = self.health.borrow().guarded.clone();
-        let policy = policy(list, want, &guarded)?;
+        let policy = policy(lists, want, &guarded)?;
         let obstacle = obstacle(&self.context, &policy, &guarded, None)?;
         Ok(obstacle.map(|obstacle| obstacle.fallback()))
     }

@@ -67,7 +67,7 @@ impl Follower {
         let Some(lists) = known_lists(&self.context, record.list) else {
             return Ok(None);
         };
-        let policy = policy(&lists.union(), &settings, &all)?;
+        let policy = policy(&lists, &settings, &all)?;
         let maps = self.open.as_ref().map(|(_, maps)| maps);
         let impact = assess(&self.context, maps, &policy, &all)?;
         Ok(impact.lockout())

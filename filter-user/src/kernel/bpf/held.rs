@@ -8,7 +8,7 @@ use filter_common::layout::{POLICY, PolicyRecord, SETTINGS};
 
 use super::{
     object::{PER_SLOT, SHARED},
-    slot::{PerSlot, Slot, open, open_data},
+    slot::{PerSlot, Place, Slot, open, open_data},
 };
 use crate::{kernel::pins::make_private, ui::explain::explain};
 
@@ -28,8 +28,8 @@ type Record = [u8; size_of::<PolicyRecord>()];
 struct HeldInner {
     name: &'static str,
     maps: PerSlot,
-    /// The map of each slot, with its id.
-    held: [Option<(u32, MapData)>; Slot::BOTH.len()],
+    /// The map at each place, with its id.
+    held: Vec<(Place, Option<(u32, MapData)>)>,
 }
 
 impl HeldMaps {
@@ -44,7 +44,7 @@ impl HeldMaps {
             Ok(HeldInner {
                 name,
                 maps: PerSlot::open(directory, name)?,
-                held: [None, None],
+                held: Place::all().map(|place| (place, None)).collect(),
             })
         });
         let mut held = Self {
@@ -66,18 +66,20 @@ impl HeldMaps {
         }
         self.seen = records.ok();
         for inner in &mut self.inner {
-            for (slot, held) in Slot::BOTH.into_iter().zip(&mut inner.held) {
+            for (place, held) in &mut inner.held {
+                let place = *place;
                 let have = held.as_ref().map(|(id, _)| *id);
-                let Ok(want) = inner.maps.id(slot) else {
+                let Ok(want) = inner.maps.id(place) else {
                     continue;
                 };
                 if want == have {
                     continue;
                 }
-                if let (Some(id), Ok(Some(map))) = (want, inner.maps.inner(slot)) {
-                    *held = Some((id, map));
-                } else {
-                    self.seen = None;
+                match (want, inner.maps.inner(place)) {
+                    // A group that the new policy does not have.
+                    (None, _) => *held = None,
+                    (Some(id), Ok(Some(map))) => *held = Some((id, map)),
+                    _ => self.seen = None,
                 }
             }
         }
@@ -97,9 +99,8 @@ impl HeldMaps {
 
     fn inner_pins(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
         self.inner.iter().flat_map(move |inner| {
-            let slots = Slot::BOTH.into_iter().zip(&inner.held);
-            let held = slots.filter(|(_, held)| held.is_some());
-            held.map(move |(slot, _)| slot.pins(directory).join(inner.name))
+            let held = inner.held.iter().filter(|(_, held)| held.is_some());
+            held.map(move |(place, _)| place.pin(inner.name, directory))
         })
     }
 
@@ -121,11 +122,11 @@ impl HeldMaps {
             make_private(&slot.pins(directory)).context("pin maps")?;
         }
         for inner in &self.inner {
-            for (slot, held) in Slot::BOTH.into_iter().zip(&inner.held) {
+            for (place, held) in &inner.held {
                 if let Some((id, map)) = held
-                    && inner.maps.id(slot)? == Some(*id)
+                    && inner.maps.id(*place)? == Some(*id)
                 {
-                    pin(map, slot.pins(directory).join(inner.name))?;
+                    pin(map, place.pin(inner.name, directory))?;
                 }
             }
         }

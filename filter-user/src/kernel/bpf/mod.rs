@@ -26,7 +26,7 @@ pub use self::{
     monitored_sources::read_monitored_sources,
     object::{Program, create_maps},
     range_counts::{Family, RangeCounts},
-    slot::{PolicyState, Slot},
+    slot::{Group, PolicyState, Slot},
     staging::Staging,
     usage::Use,
 };
