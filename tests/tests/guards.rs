@@ -1,0 +1,474 @@
+//! Ports with lists of their own: `[[guard]]` in the config file.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
+use tests::{
+    cli::{Apifence, INPUT, refused},
+    net::{Echo, exchange, open},
+    site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
+    strace::strace,
+    wait::{PATIENCE, until},
+};
+
+/// The port of the API server, open to all lists.
+const API: u16 = 6443;
+/// A port that is open to the list `control-plane` alone.
+const ETCD: u16 = 2379;
+const GUARD: &str = "[[guard]]\nports = [2379, 2380]\nlists = ['control-plane']\n";
+/// The unlisted client, which is the control plane here; the administrator is the office.
+const CONTROL_PLANE: &str = "203.0.113.9\n2001:db8:bb::9\n";
+/// An address of the same client in no list.
+const OTHER: &str = "203.0.113.50";
+
+/// A node with both ports, and a filter for the office and the control plane.
+fn guarded() -> Result<(Site, Apifence, [Echo; 2])> {
+    let (site, filter) = Site::unguarded()?;
+    let servers = [Echo::new(&site.node, API)?, Echo::new(&site.node, ETCD)?];
+    filter.write_list_of("control-plane", CONTROL_PLANE)?;
+    filter.write_config(GUARD)?;
+    filter.ok(&ATTACH)?;
+    Ok((site, filter, servers))
+}
+
+/// The administrator's attempt gets no answer, and is dropped.
+fn office_is_dropped(site: &Site, filter: &Apifence, family: Family, port: u16) -> Result<()> {
+    let [source, node] = [ADMIN, NODE].map(|addresses| addresses[family as usize]);
+    filter.drops(|| tests::net::silent(&site.admin, ip(source), at(node, port)))
+}
+
+/// The office reaches the API server alone, and the control plane both.
+fn each_reaches_its_own(site: &Site, filter: &Apifence) -> Result<()> {
+    for family in Family::BOTH {
+        site.admin_gets_in(family, API)?;
+        office_is_dropped(site, filter, family, ETCD)?;
+        site.unlisted_gets_in(family, API)?;
+        site.unlisted_gets_in(family, ETCD)?;
+    }
+    Ok(())
+}
+
+fn is_in(filter: &Apifence, source: &str, port: u16) -> Result<bool> {
+    let port = port.to_string();
+    Ok(filter.run(&["check", "--port", &port, source])?.code == Some(0))
+}
+
+#[test]
+fn a_port_with_a_guard_is_open_to_its_lists_alone() -> Result<()> {
+    let (site, filter, _servers) = guarded()?;
+    each_reaches_its_own(&site, &filter)?;
+    // Neither another list nor an implicit source opens it.
+    site.add_unlisted(OTHER)?;
+    for (words, back) in [
+        (
+            &["ranges", "add", OTHER][..],
+            &["ranges", "remove", OTHER][..],
+        ),
+        (
+            &["ranges", "add", "--list", "guests", OTHER],
+            &["ranges", "delete", "--list", "guests"],
+        ),
+        (
+            &["attach", "--cluster-cidrs", "203.0.113.0/24"],
+            &["attach", "--cluster-cidrs", "", "--force"],
+        ),
+        (
+            &["attach", "--outbound-ips", OTHER],
+            &["attach", "--outbound-ips", "", "--force"],
+        ),
+    ] {
+        filter.ok(words)?;
+        let opened = open(&site.unlisted, ip(OTHER), at(NODE[0], API));
+        drop(opened.with_context(|| words.join(" "))?);
+        site.is_dropped(OTHER, at(NODE[0], ETCD), &filter)?;
+        filter.ok(back)?;
+        site.is_dropped(OTHER, at(NODE[0], API), &filter)?;
+    }
+    // Its own list does, for it and for the API server.
+    let ran = filter.run(&["ranges", "--list", "control-plane", "add", ADMIN[0]])?;
+    ensure!(
+        ran.stderr
+            .contains("TCP 2379, 2380 (list `control-plane`): +198.51.100.7/32"),
+        "{ran}"
+    );
+    site.admin_gets_in(Family::V4, ETCD)?;
+    office_is_dropped(&site, &filter, Family::V6, ETCD)?;
+    filter.ok(&["ranges", "--list", "control-plane", "remove", ADMIN[0]])?;
+    each_reaches_its_own(&site, &filter)
+}
+
+#[test]
+fn a_range_that_moves_to_another_list_moves_the_port() -> Result<()> {
+    let (site, filter, _servers) = guarded()?;
+    let own = ["--list", "control-plane"];
+    // The union is the same before and after; the ports are not.
+    let ran = filter.run(&[&["ranges", "add", "198.51.100.0/24"], &own[..]].concat())?;
+    ensure!(
+        ran.code == Some(0) && ran.stderr.contains("+198.51.100.0/24"),
+        "{ran}"
+    );
+    site.admin_gets_in(Family::V4, ETCD)?;
+    let used = filter.json(&["ranges", "list"])?;
+    let rows = used["ranges"].as_array().context("no `ranges`")?;
+    let row = rows.iter().find(|row| row["range"] == "198.51.100.0/24");
+    let packets = row.and_then(|row| row["packets"].as_u64());
+    ensure!(packets > Some(0), "{used:#}");
+    filter.ok(&["ranges", "remove", "198.51.100.0/24"])?;
+    site.admin_gets_in(Family::V4, API)?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    // An entry that has expired, and a list without any: the ports are closed.
+    let soon = [&["ranges", "add", ADMIN[1], "--expires", "1s"], &own[..]].concat();
+    filter.ok(&soon)?;
+    until("the entry has expired", || {
+        Ok(!is_in(&filter, ADMIN[1], ETCD)?)
+    })?;
+    office_is_dropped(&site, &filter, Family::V6, ETCD)?;
+    site.admin_gets_in(Family::V6, API)?;
+    let empty = [&["ranges", "set", "0.0.0.0/32", "--force"], &own[..]].concat();
+    filter.ok(&empty)?;
+    office_is_dropped(&site, &filter, Family::V4, ETCD)?;
+    site.unlisted_is_dropped(Family::V6, ETCD, &filter)?;
+    let status = filter.ok(&["status"])?;
+    ensure!(
+        status.contains("ranges: 0; closed to all but this node"),
+        "{status}"
+    );
+    // The off switch is for all ports.
+    filter.ok(&["ranges", "clear", "--force"])?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    site.unlisted_gets_in(Family::V6, ETCD).map(drop)
+}
+
+#[test]
+fn commands_say_which_port_is_open_to_a_source() -> Result<()> {
+    let (_site, filter, _servers) = guarded()?;
+    let checked = filter.run(&["check", ADMIN[0], UNLISTED[0]])?;
+    ensure!(checked.code == Some(0), "{checked}");
+    let lines: Vec<&str> = checked.stdout.lines().collect();
+    let want = [
+        "198.51.100.7 allowed: `198.51.100.0/24` (list)",
+        "198.51.100.7 dropped at TCP 2379, 2380: in no range of the list `control-plane`",
+        "203.0.113.9 allowed: `203.0.113.9/32` (list: control-plane)",
+    ];
+    ensure!(lines == want, "{checked}");
+    for (port, source, code) in [
+        ("2379", ADMIN[0], 1),
+        ("2379", UNLISTED[0], 0),
+        ("6443", ADMIN[0], 0),
+        ("6443", OTHER, 1),
+        ("80", OTHER, 0),
+    ] {
+        let ran = filter.run(&["check", "--port", port, source])?;
+        let place = format!("at TCP {port}: ");
+        ensure!(
+            ran.code == Some(code) && ran.stdout.contains(&place),
+            "{ran}"
+        );
+    }
+    let range = filter.run(&["check", "--port", "2380", "203.0.113.0/24"])?;
+    ensure!(range.stdout.contains("partly allowed"), "{range}");
+    let json = filter.json(&["check", ADMIN[0]])?;
+    let result = &json["results"][0];
+    ensure!(
+        result["allowed"] == true
+            && result["guards"][0]["verdict"] == "drop"
+            && result["guards"][0]["guard"]["ports"] == json!([2379, 2380]),
+        "{json:#}"
+    );
+
+    let status = filter.ok(&["status"])?;
+    ensure!(
+        status.contains("guard         TCP 2379, 2380: list `control-plane`, ranges: 2\n")
+            && status.contains("TCP 443, 2379, 2380, 6443 from sources"),
+        "{status}"
+    );
+    let guards = filter.status("guards")?;
+    let want = json!([{ "ports": [2379, 2380], "lists": ["control-plane"], "ranges": 2 }]);
+    ensure!(guards == want, "{guards:#}");
+    ensure!(filter.status("ports")? == json!([443, 6443]));
+    let state = filter.list_state("control-plane")?;
+    ensure!(state["guards"] == json!([2379, 2380]), "{state:#}");
+    let config = filter.ok(&["config"])?;
+    ensure!(config.contains("control-plane"), "{config}");
+    Ok(())
+}
+
+#[test]
+fn monitor_mode_suggests_a_source_for_the_list_of_its_port() -> Result<()> {
+    let (site, filter, _servers) = guarded()?;
+    site.add_unlisted(OTHER)?;
+    filter.ok(&["monitor"])?;
+    for (client, source, port) in [
+        (&site.admin, ADMIN[0], ETCD),
+        (&site.unlisted, OTHER, API),
+        (&site.unlisted, OTHER, ETCD),
+    ] {
+        open(client, ip(source), at(NODE[0], port))?;
+    }
+    let lines = filter.ok(&["suggest"])?;
+    let lines: Vec<&str> = lines.lines().collect();
+    let starts = [
+        "203.0.113.50/32 # ",
+        "# --list control-plane 198.51.100.7/32 # ",
+        "# --list control-plane 203.0.113.50/32 # ",
+    ];
+    ensure!(
+        lines.len() == starts.len()
+            && lines
+                .iter()
+                .zip(starts)
+                .all(|(line, start)| line.starts_with(start)),
+        "{lines:#?}"
+    );
+    let json = filter.json(&["suggest"])?;
+    ensure!(
+        json["ranges"][0]["guard"].is_null()
+            && json["ranges"][1]["guard"]["lists"] == json!(["control-plane"]),
+        "{json:#}"
+    );
+    filter.ok(&["ranges", "--list", "control-plane", "add", OTHER])?;
+    let lines = filter.ok(&["suggest"])?;
+    ensure!(
+        !lines.contains(OTHER) && lines.contains(ADMIN[0]),
+        "{lines}"
+    );
+    Ok(())
+}
+
+#[test]
+fn run_follows_guards_and_their_lists() -> Result<()> {
+    let (site, filter, mut daemon, _server) = Site::followed(API)?;
+    let _etcd = Echo::new(&site.node, ETCD)?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    // A guard of a list that is not there changes nothing.
+    filter.write_config(GUARD)?;
+    daemon.line(|line| line.contains("there is no list `control-plane`"))?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    site.is_guarded(API)?;
+    filter.write_list_of("control-plane", CONTROL_PLANE)?;
+    daemon.line(|line| line.contains("guards TCP 2379, 2380"))?;
+    each_reaches_its_own(&site, &filter)?;
+    // So is a list that moves, and a broken one.
+    filter.write_list_of("control-plane", format!("{CONTROL_PLANE}198.51.100.0/24\n"))?;
+    until("the office reaches etcd", || is_in(&filter, ADMIN[0], ETCD))?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    filter.write_list_of("control-plane", "198.51.100.0/33\n")?;
+    daemon.line(|line| line.contains("control-plane:1"))?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    fs::remove_file(filter.list_file("control-plane"))?;
+    daemon.line(|line| line.contains("no such file"))?;
+    site.unlisted_gets_in(Family::V6, ETCD)?;
+    filter.write_list_of("control-plane", CONTROL_PLANE)?;
+    until("the office is out", || Ok(!is_in(&filter, ADMIN[0], ETCD)?))?;
+    each_reaches_its_own(&site, &filter)?;
+    // Without its guard the port is open to all.
+    filter.write_config("")?;
+    daemon.line(|line| line.contains("opens TCP 2379, 2380 to everyone"))?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    filter.write_config(format!("ports = [6443, 2379]\n{GUARD}"))?;
+    daemon.line(|line| line.contains("guards TCP 2379, 2380"))?;
+    each_reaches_its_own(&site, &filter)?;
+    filter.write_config("ports = [6443, 2379]\n")?;
+    daemon.line(|line| line.contains("opens TCP 2379 to all lists"))?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    site.add_unlisted(OTHER)?;
+    site.is_dropped(OTHER, at(NODE[0], ETCD), &filter)
+}
+
+#[test]
+fn guards_come_back_after_a_boot_whatever_is_broken() -> Result<()> {
+    let (site, filter, _servers) = guarded()?;
+    let other = "[[guard]]\nports = [2379]\nlists = ['other']\n";
+    let config = |text: &str| filter.write_config(text);
+    let list = |text: &str| filter.write_list_of("control-plane", text);
+    let cases: [(&str, &dyn Fn() -> Result<()>); 6] = [
+        ("nothing", &|| Ok(())),
+        ("the config file", &|| config("[[guard]\nports = 3\n")),
+        ("a list that is not there", &|| config(other)),
+        ("the list", &|| list("203.0.113.9/24\n")),
+        ("no list", &|| {
+            Ok(fs::remove_file(filter.list_file("control-plane"))?)
+        }),
+        ("the ranges file", &|| filter.write_list("x\n")),
+    ];
+    for (what, spoil) in cases {
+        spoil()?;
+        filter.boot()?;
+        let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+        daemon
+            .line(|line| line.contains("guarding"))
+            .context(what)?;
+        each_reaches_its_own(&site, &filter).context(what)?;
+        drop(daemon);
+        config(GUARD)?;
+        list(CONTROL_PLANE)?;
+        filter.write_list(ADMIN_RANGES.replace(',', "\n") + "\n")?;
+    }
+    // A command goes by the files; settings of the file stay while there is none.
+    filter.boot()?;
+    filter.ok(&ATTACH[..3])?;
+    each_reaches_its_own(&site, &filter)
+}
+
+#[test]
+fn a_change_says_what_it_opens_and_closes() -> Result<()> {
+    let (site, filter, _servers) = guarded()?;
+    // A client of a port of etcd is a node of the cluster, and has messages of its own.
+    let _server = Echo::new(&site.node, 4001)?;
+    let guard = GUARD.replace("2379, 2380", "4001, 4002");
+    filter.write_config(&guard)?;
+    let attach = &ATTACH[..3];
+    let forced = [attach, &["--force"]].concat();
+    let dry = [attach, &["--dry-run", "--force"]].concat();
+    let opens = "opens TCP 2379, 2380 to everyone";
+    let shown = filter.ok(&dry)?;
+    ensure!(
+        shown.contains(&opens.replace("opens", "would open")),
+        "{shown}"
+    );
+    let ran = filter.run(attach)?;
+    ensure!(ran.code != Some(0) && ran.stderr.contains(opens), "{ran}");
+    filter.write_config("")?;
+    filter.ok(&forced)?;
+    // A guard that cuts the only client of its port, while others stay at the API server.
+    let mut cut = site.admin_gets_in(Family::V4, 4001)?;
+    let mut api = site.admin_gets_in(Family::V4, API)?;
+    filter.write_config(&guard)?;
+    let shown = filter.ok(&dry)?;
+    let line = format!(
+        "  {} -> 192.0.2.10:4001: listed as 198.51.100.0/24, port of the list `control-plane`",
+        cut.local_addr()?
+    );
+    ensure!(
+        shown.contains(&line) && shown.contains("1 of 2 established connections would be cut"),
+        "{shown}"
+    );
+    let ran = filter.run(attach)?;
+    ensure!(
+        ran.code != Some(0)
+            && ran
+                .stderr
+                .contains("cuts every established client of TCP 4001, 4002")
+            && ran.stderr.contains("add it to the list `control-plane`"),
+        "{ran}"
+    );
+    exchange(&mut cut, PATIENCE)?;
+    filter.ok(&forced)?;
+    filter.cuts(&mut cut)?;
+    exchange(&mut api, PATIENCE)?;
+    // A port of all lists that gets a guard is closed to the others, and says so.
+    filter.write_config(guard.replace("4002", "6443"))?;
+    let ran = filter.run(attach)?;
+    ensure!(
+        ran.stderr
+            .contains("closes TCP 6443 to all but this node and the list `control-plane`"),
+        "{ran}"
+    );
+    // A list that takes the control plane out of its port.
+    filter.write_config(GUARD)?;
+    filter.ok(&forced)?;
+    let mut peer = site.unlisted_gets_in(Family::V4, ETCD)?;
+    let set = ["ranges", "set", "--list", "control-plane", "192.0.2.99"];
+    let ran = filter.run(&set)?;
+    ensure!(
+        ran.code != Some(0)
+            && ran
+                .stderr
+                .contains("cluster node (etcd peer), port of the list `control-plane`"),
+        "{ran}"
+    );
+    exchange(&mut peer, PATIENCE)?;
+    filter.ok(&[&set[..], &["--force"]].concat())?;
+    filter.cuts(&mut peer)
+}
+
+#[test]
+fn a_guard_needs_its_lists() -> Result<()> {
+    let (site, filter, _servers) = guarded()?;
+    let delete = ["ranges", "delete", "--list", "control-plane"];
+    refused(
+        &filter.run(&delete)?,
+        INPUT,
+        &["delete list `control-plane`: a guard names it, for TCP 2379, 2380"],
+    )?;
+    filter.write_config(GUARD.replace("control-plane", "none"))?;
+    for words in [&ATTACH[..3], &[&ATTACH[..3], &["--dry-run"]].concat()] {
+        let ran = filter.run(words)?;
+        refused(
+            &ran,
+            INPUT,
+            &["guard TCP 2379, 2380: there is no list `none`"],
+        )?;
+        ensure!(ran.stderr.contains("ranges set --list none CIDR"), "{ran}");
+    }
+    each_reaches_its_own(&site, &filter)?;
+    filter.ok(&["ranges", "set", "--list", "none", ADMIN[0]])?;
+    filter.ok(&[&ATTACH[..3], &["--force"]].concat())?;
+    site.admin_gets_in(Family::V4, ETCD)?;
+    site.unlisted_is_dropped(Family::V4, ETCD, &filter)?;
+    filter.ok(&delete)?;
+    site.unlisted_is_dropped(Family::V4, API, &filter)?;
+    // On trial, and back.
+    let words = [
+        "ranges",
+        "--list",
+        "none",
+        "add",
+        UNLISTED[0],
+        "--confirm-within",
+        "1h",
+    ];
+    filter.ok(&words)?;
+    site.unlisted_gets_in(Family::V4, ETCD)?;
+    filter.ok(&["ranges", "rollback"])?;
+    site.unlisted_is_dropped(Family::V4, ETCD, &filter)
+}
+
+/// Sources in the list before a change, and after it.
+const OLD: &str = "192.0.2.71";
+const NEW: &str = "192.0.2.72";
+
+#[test]
+fn a_change_that_is_killed_opens_each_port_or_none() -> Result<()> {
+    let (_site, filter, _servers) = guarded()?;
+    let folder = tempfile::tempdir()?;
+    let calls = "bpf,fsync,renameat,rename,linkat,link,unlink,write";
+    let list = ["ranges", "--list", "control-plane"];
+    let (mut old, mut new) = (0, 0);
+    // With a guard more or less, the slots have other maps.
+    let configs = [
+        GUARD.to_owned(),
+        format!("{GUARD}{}", GUARD.replace("2379, 2380", "4001")),
+    ];
+    // Each third call: the suite `transaction` kills a change of the ranges file at every one.
+    for number in (1..).step_by(3) {
+        filter.write_config(&configs[number % 2])?;
+        filter.ok(&[&ATTACH[..3], &["--force"]].concat())?;
+        filter.ok(&[&list[..], &["set", OLD, "--force"]].concat())?;
+        let log = folder.path().join("strace");
+        let inject = format!("inject={calls}:signal=SIGKILL:when={number}");
+        let by = strace(&log, &[&format!("trace={calls}"), &inject]);
+        let ran = filter.run_by(by, &[&list[..], &["set", NEW]].concat())?;
+        if !fs::read_to_string(&log)?.contains("killed by SIGKILL") {
+            break;
+        }
+        let step = || format!("killed at call {number}: {ran}");
+        // The next writer completes or takes back what was half done.
+        filter.ok(&[&list[..], &["set", OLD, "--dry-run", "--force"]].concat())?;
+        let sources = [OLD, NEW]
+            .map(|source| [API, ETCD].map(|port| is_in(&filter, source, port).unwrap_or_default()));
+        match sources {
+            [[true, true], [false, false]] => old += 1,
+            [[false, false], [true, true]] => new += 1,
+            mixed => bail!("{}: {mixed:?}", step()),
+        }
+        ensure!(!is_in(&filter, ADMIN[0], ETCD)?, "{}", step());
+        filter.until_status("drift", json!([])).with_context(step)?;
+    }
+    ensure!(
+        old > 10 && new > 2,
+        "{old} times the old list, {new} times the new"
+    );
+    Ok(())
+}
