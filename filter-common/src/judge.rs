@@ -116,9 +116,9 @@ fn evaluate<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
                 None => Outcome::Drop(DropReason::Unauthorized, location.with_tcp_header(at)),
             }
         }
-        // The source decides, as if the packet were for any protected port. So a client of all lists
-        // never loses an unclassifiable packet, and no source reaches a port with one that is not
-        // open to it.
+        // The source decides, as if the packet were for any protected port. So a client in all
+        // lists never loses an unclassifiable packet, and with one no source reaches a port that is
+        // not open to it.
         Class::Unclassifiable { flow, why } => {
             if destination_is_unguarded(packet, policy, &flow) {
                 return Outcome::Pass(PassReason::OtherDestination);

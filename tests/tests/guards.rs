@@ -233,7 +233,10 @@ fn monitor_mode_suggests_a_source_for_the_list_of_its_port() -> Result<()> {
         !lines.contains(OTHER) && lines.contains(ADMIN[0]),
         "{lines}"
     );
-    Ok(())
+    // The mode alone changes, and comes back.
+    filter.ok(&["enforce"])?;
+    filter.ok(&["ranges", "--list", "control-plane", "remove", OTHER])?;
+    each_reaches_its_own(&site, &filter)
 }
 
 #[test]
@@ -471,4 +474,55 @@ fn a_change_that_is_killed_opens_each_port_or_none() -> Result<()> {
         "{old} times the old list, {new} times the new"
     );
     Ok(())
+}
+
+/// The pins of the tries of guards come back with the others, as long as `run` holds them.
+#[test]
+fn lost_pins_of_guards_come_back() -> Result<()> {
+    let (site, filter, _servers) = guarded()?;
+    filter.write_list(ADMIN_RANGES.replace(',', "\n") + "\n")?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("guarding"))?;
+    let pin = || -> Result<_> {
+        let all = fs::read_dir(filter.bpffs())?.filter_map(Result::ok);
+        let mut layouts = all.map(|entry| entry.path().join("maps"));
+        layouts.find(|maps| maps.exists()).context("no maps")
+    };
+    let names = || -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for slot in ["slot-0", "slot-1"] {
+            for entry in fs::read_dir(pin()?.join(slot))? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                names.extend(name.contains('-').then(|| format!("{slot}/{name}")));
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    };
+    // Two groups of each family, in one slot alone: the previous generation has no maps.
+    until("one generation has tries of a guard", || {
+        Ok(names()?.len() == 4)
+    })?;
+    let before = names()?;
+    let status = || filter.run(&["status", "--check"]);
+    until("all is as the files say", || Ok(status()?.code == Some(0)))?;
+    // `run` opens the inner maps of a change within four seconds.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    fs::remove_dir_all(filter.bpffs())?;
+    until("the pins are there again", || {
+        Ok(pin().is_ok() && names().is_ok_and(|now| now == before))
+    })?;
+    ensure!(is_in(&filter, UNLISTED[0], ETCD)? && !is_in(&filter, ADMIN[0], ETCD)?);
+    each_reaches_its_own(&site, &filter)?;
+    // Without the guard its tries are gone, and a later loss asks for none of them.
+    filter.write_config("")?;
+    daemon.line(|line| line.contains("to everyone"))?;
+    until("no generation has tries of a guard", || {
+        Ok(names()?.is_empty())
+    })?;
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    fs::remove_dir_all(filter.bpffs())?;
+    until("the pins are there again", || {
+        Ok(pin().is_ok() && filter.run(&["check", ADMIN[0]])?.code == Some(0))
+    })
 }

@@ -148,15 +148,21 @@ pub(crate) fn first_enforcement(
     let cidrs = found.cidrs();
     let is_complete = !found.pods.is_empty() && !found.subnets.is_empty();
     // A port with lists of its own is not open to `cluster_cidrs`.
-    let is_open = settings.unguarded_ports() == settings.ports;
-    if !settings.cluster.is_empty() && is_open || (is_complete && cidrs.iter().all(is_authorized)) {
+    let closed = &settings.ports - &settings.unguarded_ports();
+    let is_open = !settings.cluster.is_empty() && closed.is_empty();
+    if is_open || (is_complete && cidrs.iter().all(is_authorized)) {
         return Ok(());
     }
     let join = |quote: &str, between: &str| {
         let each = cidrs.iter().map(|cidr| format!("{quote}{cidr}{quote}"));
         each.collect::<Vec<_>>().join(between)
     };
-    let setting = if cidrs.is_empty() {
+    let setting = if !closed.is_empty() {
+        format!(
+            "put the CIDRs of nodes and pods into a list of the guard ({})",
+            join("", ", ")
+        )
+    } else if cidrs.is_empty() {
         "set `cluster_cidrs` to the CIDRs of nodes and pods (none was found here)".to_owned()
     } else {
         format!(
@@ -169,9 +175,16 @@ pub(crate) fn first_enforcement(
     if !details.is_empty() {
         details.insert(0, "found on this node:".to_owned());
     }
+    let why = match closed.is_empty() {
+        true => "`cluster_cidrs` is not set".to_owned(),
+        false => format!(
+            "TCP {} goes by lists of its own, and not by `cluster_cidrs`",
+            join_by(&closed, ", ")
+        ),
+    };
     Err(Obstacle {
         cause: format!(
-            "this is a node of a cluster ({kubelet}), and `cluster_cidrs` is not set: other nodes and pods would lose the API server"
+            "this is a node of a cluster ({kubelet}), and {why}: other nodes and pods would lose the API server"
         ),
         setting,
         meant: "no node or pod reaches this port over the network",

@@ -264,7 +264,8 @@ impl<'a> ListEditor<'a> {
         Ok(done)
     }
 
-    /// The policy of `lists`, whose union is `list`, under the settings in force; `None` if no filter is attached.
+    /// The policy of `lists`, whose union is `list`, under the settings in force; `None` if no
+    /// filter is attached.
     fn compile(&self, lists: &Lists, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
         let most = match &self.settings {
             Some(settings) => settings.max_ranges,

@@ -33,7 +33,8 @@ struct Suggestion {
     last_seen: Timestamp,
     /// The number of its addresses that were seen.
     addresses: usize,
-    /// The guard that refused them: a range in one of its lists lets them in. None if any list does.
+    /// The guard that refused them: a range in one of its lists lets them in. None if any list
+    /// does.
     guard: Option<Guard>,
 }
 

@@ -28,7 +28,7 @@ use crate::{
     ui::output::Output,
 };
 
-/// The settings that the config file alone can set.
+/// The settings that the config file alone can set: tables, which fit into no flag.
 pub(super) const FILE_ONLY: [&str; 2] = ["lists", "guard"];
 
 /// Declares [`Config`] from the settings: the field's name is the key, and the default follows `=`.

@@ -275,8 +275,8 @@ fn ports(rows: &mut Rows) {
     }
 }
 
-/// Ports with lists of their own, by the fast and by the slow path, and packets whose port cannot be
-/// read: they pass only if the source is in every such list.
+/// Ports with lists of their own, by the fast and by the slow path, and packets whose port cannot
+/// be read: they pass only if the source is in every such list.
 fn guards(rows: &mut Rows) {
     let rules = Rules::Guards;
     // Of each source: whether all lists, the first guard and the second one have it.

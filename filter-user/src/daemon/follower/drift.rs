@@ -189,8 +189,8 @@ impl Follower {
         })
     }
 
-    /// The reason not to enforce `lists` under `want` yet, if it would be the first enforced policy.
-    /// `enforces` tells whether the policy in force is enforced.
+    /// The reason not to enforce `lists` under `want` yet, if it would be the first enforced
+    /// policy. `enforces` tells whether the policy in force is enforced.
     fn deferral(&self, lists: &Lists, want: &Settings, enforces: bool) -> Result<Option<String>> {
         let store = PolicyStore::new(&self.context.config.state_dir);
         if enforces || want.mode != PolicyMode::Enforce || store.has_enforced() {

@@ -25,8 +25,8 @@ pub struct MonitoredSourceSeen {
     pub port: Option<u16>,
 }
 
-/// All sources in the maps in `directory`, in no order; one that was refused at ports with different
-/// lists comes more than once.
+/// All sources in the maps in `directory`, in no order; one that was refused at ports with
+/// different lists comes more than once.
 ///
 /// # Errors
 /// If the kernel refuses.
