@@ -49,8 +49,11 @@ impl GuardChange {
 /// If the kernel refuses.
 pub(crate) fn guard_changes(maps: &Maps, policy: &Policy) -> Result<Vec<GuardChange>> {
     let guards = &policy.settings.guards;
+    if guards.is_empty() {
+        return Ok(Vec::new());
+    }
     let slot = maps.active_slot()?;
-    let Some(have) = maps.settings(slot).ok().filter(|_| !guards.is_empty()) else {
+    let Ok(have) = maps.settings(slot) else {
         return Ok(Vec::new());
     };
     let (clocks, now) = (Clocks::now()?, Timestamp::now());

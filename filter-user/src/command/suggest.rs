@@ -16,7 +16,7 @@ use crate::{
     clock::{Clocks, to_second},
     config::Guard,
     context::Context,
-    kernel::bpf::{Group, read_monitored_sources},
+    kernel::bpf::{Group, MonitoredSourceSeen, read_monitored_sources},
     ranges::{Grouping, group, parse_range},
     ui::output::eprint,
 };
@@ -96,15 +96,19 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
     let now = Clocks::now()?;
     let mut unlisted: Unlisted = BTreeMap::new();
     let mut impossible = 0_usize;
-    for source in read_monitored_sources(&context.pins.maps())? {
-        let (authorized, guard) = maps.read_consistent(|slot| {
+    let seen = read_monitored_sources(&context.pins.maps())?;
+    let judged = maps.read_consistent(|slot| {
+        let settings = maps.settings(slot)?;
+        let judge = |source: &MonitoredSourceSeen| {
             // A range in any list does not help a packet whose port cannot be read.
-            let settings = maps.settings(slot)?;
             let number = source.port.and_then(|port| settings.guard_of(port));
             let group = number.map_or(Group::ALL, Group::guard);
             let guard = number.map(|number| settings.guards[number].clone());
             Ok((maps.authorizes(slot, group, source.source, &now)?, guard))
-        })?;
+        };
+        seen.iter().map(judge).collect::<Result<Vec<_>>>()
+    })?;
+    for (source, (authorized, guard)) in seen.iter().zip(judged) {
         // A source that is authorized by now needs no suggestion.
         if authorized {
             continue;
