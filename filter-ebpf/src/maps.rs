@@ -1,7 +1,10 @@
 //! The BPF maps, and the active policy as read from them. Only this file, `packet.rs` and
 //! `report.rs` have `unsafe` code.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    arch::asm,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -13,7 +16,7 @@ use filter_common::{
     COUNTERS_PER_INTERFACE, Encapsulation, Mode, Policy,
     layout::{
         Counter, GROUPS, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyHeader,
-        PolicyRecord, PrefixValue, SLOTS, UNKNOWN_PORT, Usage, is_default_port, source_map,
+        PolicyRecord, PrefixValue, SLOTS, Usage, is_default_port, source_map,
     },
     prefilter::{self, Block, HEADER_LINES, Key as TableKey, Line, Lines},
 };
@@ -142,32 +145,87 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
 
     #[inline(always)]
     fn authorizes(&self, source: IpAddr, port: Option<u16>) -> bool {
-        let port = port.map_or(UNKNOWN_PORT, u64::from);
         match source {
-            IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source), port) != 0,
+            IpAddr::V4(source) if SHARED => {
+                authorizes_v4(self.slot, u32::from(source), to_number(port)) != 0
+            }
             IpAddr::V4(source) => {
                 prefilter_holds_v4(self.slot, self.header, source.into())
-                    && in_trie_v4(map_of(self.slot, self.header, port), u32::from(source)) != 0
+                    && in_trie_v4(
+                        flagged(self.slot, self.header),
+                        u32::from(source),
+                        to_number(port),
+                    ) != 0
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
                 if SHARED {
-                    authorizes_v6(self.slot, key.high, key.low, port) != 0
+                    authorizes_v6(self.slot, key.high, key.low, to_number(port)) != 0
                 } else {
                     prefilter_holds_v6(self.slot, self.header, key)
-                        && in_trie_v6(map_of(self.slot, self.header, port), key.high, key.low) != 0
+                        && in_trie_v6(
+                            flagged(self.slot, self.header),
+                            key.high,
+                            key.low,
+                            to_number(port),
+                        ) != 0
                 }
             }
         }
     }
 }
 
-/// The index of the tries with the sources for `port`.
+/// The slot, with [`HAS_GROUPS`] if the sources depend on the port. Without a branch: the verifier
+/// would walk the rest of the fast path once more for each.
 #[inline(always)]
-fn map_of(slot: u32, header: Option<&PolicyHeader>, port: u64) -> u32 {
-    match header {
-        Some(header) if header.has_groups != 0 => map_of_group(slot, port),
-        _ => slot,
+fn flagged(slot: u32, header: Option<&PolicyHeader>) -> u32 {
+    slot | header.map_or(0, |header| u32::from(header.has_groups) << 1)
+}
+
+/// Bit of a flagged slot.
+const HAS_GROUPS: u32 = 1 << 1;
+
+const _: () = assert!(SLOTS <= HAS_GROUPS, "a slot does not have that bit");
+
+/// The index of the tries in a flagged slot with the sources for `port`.
+#[inline(always)]
+fn map_of(flagged: u32, port: Option<u16>) -> u32 {
+    if flagged & HAS_GROUPS == 0 {
+        return flagged;
+    }
+    let slot = flagged & (SLOTS - 1);
+    match POLICY_HEADERS.get(slot) {
+        Some(header) => source_map(slot, header.group(port.map(masked))),
+        None => slot,
+    }
+}
+
+/// The port as a number that the verifier knows to have 16 bits. The compiler knows it already, and
+/// would leave the mask out.
+#[inline(always)]
+fn masked(port: u16) -> u64 {
+    let mut number = u64::from(port);
+    // SAFETY: one instruction, which changes this register alone.
+    unsafe { asm!("{0} &= 0xffff", inout(reg) number, options(pure, nomem, nostack)) };
+    number
+}
+
+/// Stands for the port of a packet whose port cannot be read.
+const UNKNOWN_PORT: u32 = 1 << 16;
+
+/// A port as an argument of a global function.
+#[inline(always)]
+fn to_number(port: Option<u16>) -> u32 {
+    port.map_or(UNKNOWN_PORT, u32::from)
+}
+
+/// The port that was given to [`to_number`].
+#[inline(always)]
+const fn to_port(number: u32) -> Option<u16> {
+    if number == UNKNOWN_PORT {
+        None
+    } else {
+        Some(number as u16)
     }
 }
 
@@ -196,30 +254,19 @@ extern "C" fn guards_v6(slot: u32, high: u64, low: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn authorizes_v4(slot: u32, source: u32, port: u64) -> u32 {
+extern "C" fn authorizes_v4(slot: u32, source: u32, port: u32) -> u32 {
     let (header, key) = (POLICY_HEADERS.get(slot), Ipv4Addr::from(source).into());
-    (prefilter_holds_v4(slot, header, key) && in_trie_v4(map_of(slot, header, port), source) != 0)
+    (prefilter_holds_v4(slot, header, key) && in_trie_v4(flagged(slot, header), source, port) != 0)
         .into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64, port: u64) -> u32 {
+extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64, port: u32) -> u32 {
     let (header, key) = (POLICY_HEADERS.get(slot), TableKey { high, low });
     (prefilter_holds_v6(slot, header, key)
-        && in_trie_v6(map_of(slot, header, port), high, low) != 0)
+        && in_trie_v6(flagged(slot, header), high, low, port) != 0)
         .into()
-}
-
-/// A policy without groups does not call this. A function with any number as its argument: where
-/// the compiler knows that a port has 16 bits it leaves out the comparison that the verifier needs.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn map_of_group(slot: u32, port: u64) -> u32 {
-    match POLICY_HEADERS.get(slot) {
-        Some(header) => source_map(slot, header.group(port)),
-        None => slot,
-    }
 }
 
 /// Whether the prefilter has an address in a range of `slot`, live or expired. A flood is answered
@@ -240,23 +287,25 @@ fn prefilter_holds_v6(slot: u32, header: Option<&PolicyHeader>, key: TableKey) -
     }
 }
 
-/// A flood does not reach this function. `map` is a [`source_map`].
+/// A flood does not reach this function. `flagged` is a slot with its flag, `port` a
+/// [`to_number`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn in_trie_v4(map: u32, source: u32) -> u32 {
-    in_trie(map, Ipv4Addr::from(source).into()).into()
+extern "C" fn in_trie_v4(flagged: u32, source: u32, port: u32) -> u32 {
+    in_trie(flagged, Ipv4Addr::from(source).into(), port).into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn in_trie_v6(map: u32, high: u64, low: u64) -> u32 {
+extern "C" fn in_trie_v6(flagged: u32, high: u64, low: u64, port: u32) -> u32 {
     let source = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-    in_trie(map, source.into()).into()
+    in_trie(flagged, source.into(), port).into()
 }
 
-/// Whether the trie has an address in a live range of `map`; counts the packet there.
+/// Whether the trie of `port` has an address in a live range; counts the packet there.
 #[inline(always)]
-fn in_trie(map: u32, source: IpAddr) -> bool {
+fn in_trie(flagged: u32, source: IpAddr, port: u32) -> bool {
+    let map = map_of(flagged, to_port(port));
     let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, map, source) else {
         return false;
     };
@@ -306,9 +355,8 @@ fn find<const N: usize>(
 /// been judged by the one before.
 #[inline(always)]
 pub(crate) fn group_of(port: Option<u16>) -> u32 {
-    let port = port.map_or(UNKNOWN_PORT, u64::from);
     let InForce { slot, header } = InForce::<false>::select();
-    map_of(slot, header, port) / SLOTS
+    map_of(flagged(slot, header), port) / SLOTS
 }
 
 /// Counts one packet that a range authorized.

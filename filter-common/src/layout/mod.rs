@@ -22,7 +22,7 @@ pub use monitor::{MonitoredSource, MonitoredSourceKey};
 pub use policy::{Basis, PolicyRecord, Trial};
 pub use policy_header::{
     ALL_SOURCES, COMMON_SOURCES, DEFAULT_PORTS, FIRST_GUARD, GROUPS, MAX_GUARDS, PolicyHeader,
-    PortGroups, PortSet, UNKNOWN_PORT, is_default_port, source_map,
+    PortGroups, PortSet, is_default_port, source_map,
 };
 pub use prefix::{Origin, PrefixValue};
 pub use report::{Report, ReportHead};

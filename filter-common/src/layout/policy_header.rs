@@ -62,14 +62,15 @@ impl PolicyHeader {
         self.ports.contains(port) || self.filled == 0 && is_default_port(port)
     }
 
-    /// The group of the sources that reach `port` (host order), or any port if it is
-    /// [`UNKNOWN_PORT`]. An index for [`source_map`].
+    /// The group of the sources that reach `port` (host order), or any port if it is `None`. Only
+    /// the lower 16 bits of the number count.
     #[inline(always)]
-    pub const fn group(&self, port: u64) -> u32 {
-        if self.has_groups == 0 {
-            return ALL_SOURCES;
+    pub const fn group(&self, port: Option<u64>) -> u32 {
+        match port {
+            _ if self.has_groups == 0 => ALL_SOURCES,
+            Some(port) => self.groups.of(port),
+            None => COMMON_SOURCES,
         }
-        self.groups.of(port)
     }
 }
 
@@ -107,9 +108,6 @@ impl PortSet {
     }
 }
 
-/// Stands for the port of a packet whose port cannot be read.
-pub const UNKNOWN_PORT: u64 = 65_536;
-
 /// The group of the sources of all lists, and of the implicit ones. Ports without lists of their
 /// own are open to it. The prefilter is derived from it: every other group is a part of it.
 pub const ALL_SOURCES: u32 = 0;
@@ -134,23 +132,18 @@ pub const fn source_map(slot: u32, group: u32) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PortGroups {
-    /// By port; then that of [`UNKNOWN_PORT`], and zeros up to a whole word.
-    groups: [u8; 65_536 + 8],
+    groups: [u8; 65_536],
 }
 
 impl PortGroups {
-    /// The group of `port`; beyond [`UNKNOWN_PORT`] that of unknown ports. A number of 64 bits, so
-    /// that BPF compares it in the register from which it then makes the address.
+    /// The group of the port in the lower 16 bits.
     #[inline(always)]
-    pub const fn of(&self, port: u64) -> u32 {
-        if port > UNKNOWN_PORT {
-            return COMMON_SOURCES;
-        }
-        self.groups[port as usize] as u32
+    const fn of(&self, port: u64) -> u32 {
+        self.groups[(port & 0xffff) as usize] as u32
     }
 
     /// Puts `port` into `group`, which is below [`GROUPS`].
-    pub const fn put(&mut self, port: u64, group: u32) {
+    pub const fn put(&mut self, port: u16, group: u32) {
         self.groups[port as usize] = group as u8;
     }
 }

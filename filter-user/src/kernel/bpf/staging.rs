@@ -5,9 +5,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, Result, bail};
 use bytemuck::{Zeroable as _, zeroed_box};
 use filter_common::{
-    layout::{
-        PolicyHeader, PolicyRecord, PortSet, SETTINGS_LEN, SOURCES_V4, SOURCES_V6, UNKNOWN_PORT,
-    },
+    layout::{PolicyHeader, PolicyRecord, PortSet, SETTINGS_LEN, SOURCES_V4, SOURCES_V6},
     prefilter::{Block, Line},
 };
 use serde::Serialize;
@@ -304,15 +302,10 @@ fn header(policy: &Policy) -> Box<PolicyHeader> {
     header.has_destinations = u8::from(!settings.destinations.is_empty());
     header.ports = settings.protected().into_iter().collect::<PortSet>();
     header.prefilter = *policy.table().start;
-    if !settings.guards.is_empty() {
-        header.has_groups = 1;
-        header.groups.put(UNKNOWN_PORT, Group::COMMON.number());
-    }
+    header.has_groups = u8::from(!settings.guards.is_empty());
     for (number, guard) in settings.guards.iter().enumerate() {
         for port in &guard.ports {
-            header
-                .groups
-                .put(u64::from(*port), Group::guard(number).number());
+            header.groups.put(*port, Group::guard(number).number());
         }
     }
     header
