@@ -90,18 +90,23 @@ impl HeldMaps {
         Ok([first?, second?])
     }
 
-    /// Whether all maps have their pins in `directory`.
+    /// Whether all maps have their pins in `directory`. One that a writer took out of its place has
+    /// none any more, and needs none.
     pub fn are_pinned(&self, directory: &Path) -> bool {
-        let shared = self.shared.iter().map(|(name, _)| directory.join(name));
-        let pins: Vec<PathBuf> = shared.chain(self.inner_pins(directory)).collect();
-        pins.iter().all(|pin| pin.exists())
-    }
-
-    fn inner_pins(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
-        self.inner.iter().flat_map(move |inner| {
-            let held = inner.held.iter().filter(|(_, held)| held.is_some());
-            held.map(move |(place, _)| place.pin(inner.name, directory))
-        })
+        let mut shared = self.shared.iter().map(|(name, _)| directory.join(name));
+        let is_pinned = |inner: &HeldInner, place: Place, id: u32| {
+            let is_gone = || inner.maps.id(place).is_ok_and(|now| now != Some(id));
+            place.pin(inner.name, directory).exists() || is_gone()
+        };
+        let mut inner = self.inner.iter();
+        shared.all(|pin| pin.exists())
+            && inner.all(|inner| {
+                let mut held = inner.held.iter();
+                held.all(|(place, held)| {
+                    let held = held.as_ref();
+                    held.is_none_or(|(id, _)| is_pinned(inner, *place, *id))
+                })
+            })
     }
 
     /// Pins all maps in `directory`, which must be empty.
