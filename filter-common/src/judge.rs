@@ -116,13 +116,14 @@ fn evaluate<P: PacketBytes, Y: Policy, A: Copy + Into<IpAddr>>(
                 None => Outcome::Drop(DropReason::Unauthorized, location.with_tcp_header(at)),
             }
         }
-        // The source decides. So an authorized client never loses an unclassifiable packet, and an
-        // unlisted source never reaches a protected port with one.
+        // The source decides, as if the packet were for any protected port. So a client in all
+        // lists never loses an unclassifiable packet, and with one no source reaches a port that is
+        // not open to it.
         Class::Unclassifiable { flow, why } => {
             if destination_is_unguarded(packet, policy, &flow) {
                 return Outcome::Pass(PassReason::OtherDestination);
             }
-            if policy.authorizes(flow.source.into()) {
+            if policy.authorizes(flow.source.into(), None) {
                 return Outcome::Pass(PassReason::AuthorizedUnclassifiable);
             }
             Outcome::Drop(why.reason(), location)

@@ -34,8 +34,10 @@ pub trait Policy {
     fn guards(&self, destination: IpAddr) -> bool;
     /// Whether this node takes inner packets out of this encapsulation.
     fn decapsulates(&self, how: Encapsulation) -> bool;
-    /// Whether `source` is in an authorized range.
-    fn authorizes(&self, source: IpAddr) -> bool;
+    /// Whether `source` is in a range that is authorized for `port` (host order), which is
+    /// protected. `None` stands for a port that cannot be read: the source must then be authorized
+    /// for every port that has lists of its own.
+    fn authorizes(&self, source: IpAddr, port: Option<u16>) -> bool;
 }
 
 /// The verdict on a packet, and where the packet is.
@@ -100,7 +102,7 @@ pub(crate) fn evaluate_segment<Y: Policy>(
         Some(PassReason::OtherPort)
     } else if destination_is_unguarded() {
         Some(PassReason::OtherDestination)
-    } else if policy.authorizes(source()) {
+    } else if policy.authorizes(source(), Some(port)) {
         Some(PassReason::Authorized)
     } else {
         None

@@ -1,7 +1,10 @@
 //! The BPF maps, and the active policy as read from them. Only this file, `packet.rs` and
 //! `report.rs` have `unsafe` code.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    arch::asm,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -12,8 +15,8 @@ use aya_ebpf::{
 use filter_common::{
     COUNTERS_PER_INTERFACE, Encapsulation, Mode, Policy,
     layout::{
-        Counter, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyHeader, PolicyRecord,
-        PrefixValue, SLOTS, Usage, is_default_port,
+        Counter, GROUPS, InterfaceRows, MAX_PREFIXES, MAX_USAGE, PROVISIONAL, PolicyHeader,
+        PolicyRecord, PrefixValue, SLOTS, Usage, is_default_port, source_map,
     },
     prefilter::{self, Block, HEADER_LINES, Key as TableKey, Line, Lines},
 };
@@ -31,9 +34,9 @@ static POLICY: Array<PolicyRecord, { SLOTS as usize }> = Array::new();
 #[btf_map]
 static POLICY_HEADERS: Array<PolicyHeader, { SLOTS as usize }> = Array::new();
 #[btf_map]
-static SOURCES_V4: ArrayOfMaps<TrieV4, { SLOTS as usize }> = ArrayOfMaps::new();
+static SOURCES_V4: ArrayOfMaps<TrieV4, { (SLOTS * GROUPS) as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static SOURCES_V6: ArrayOfMaps<TrieV6, { SLOTS as usize }> = ArrayOfMaps::new();
+static SOURCES_V6: ArrayOfMaps<TrieV6, { (SLOTS * GROUPS) as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static PREFILTER: ArrayOfMaps<FurtherLines, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -58,7 +61,6 @@ static USAGE: PerCpuHashMap<u32, Usage, { MAX_USAGE as usize }, { BPF_F_NO_PREAL
 ///
 /// With `SHARED` its lookups of sources are functions of their own. Code that has them inline in
 /// eight places runs out of registers and of stack.
-/// and of stack.
 pub(crate) struct InForce<const SHARED: bool = false> {
     slot: u32,
     header: Option<&'static PolicyHeader>,
@@ -142,23 +144,88 @@ impl<const SHARED: bool> Policy for InForce<SHARED> {
     }
 
     #[inline(always)]
-    fn authorizes(&self, source: IpAddr) -> bool {
+    fn authorizes(&self, source: IpAddr, port: Option<u16>) -> bool {
         match source {
-            IpAddr::V4(source) if SHARED => authorizes_v4(self.slot, u32::from(source)) != 0,
+            IpAddr::V4(source) if SHARED => {
+                authorizes_v4(self.slot, u32::from(source), to_number(port)) != 0
+            }
             IpAddr::V4(source) => {
                 prefilter_holds_v4(self.slot, self.header, source.into())
-                    && in_trie_v4(self.slot, u32::from(source)) != 0
+                    && in_trie_v4(
+                        flagged(self.slot, self.header),
+                        u32::from(source),
+                        to_number(port),
+                    ) != 0
             }
             IpAddr::V6(source) => {
                 let key = TableKey::from(source);
                 if SHARED {
-                    authorizes_v6(self.slot, key.high, key.low) != 0
+                    authorizes_v6(self.slot, key.high, key.low, to_number(port)) != 0
                 } else {
                     prefilter_holds_v6(self.slot, self.header, key)
-                        && in_trie_v6(self.slot, key.high, key.low) != 0
+                        && in_trie_v6(
+                            flagged(self.slot, self.header),
+                            key.high,
+                            key.low,
+                            to_number(port),
+                        ) != 0
                 }
             }
         }
+    }
+}
+
+/// The slot, with [`HAS_GROUPS`] if the sources depend on the port. Without a branch: the verifier
+/// would walk the rest of the fast path once more for each.
+#[inline(always)]
+fn flagged(slot: u32, header: Option<&PolicyHeader>) -> u32 {
+    slot | header.map_or(0, |header| u32::from(header.has_groups) << 1)
+}
+
+/// Bit of a flagged slot.
+const HAS_GROUPS: u32 = 1 << 1;
+
+const _: () = assert!(SLOTS <= HAS_GROUPS, "a slot does not have that bit");
+
+/// The index of the tries in a flagged slot with the sources for `port`.
+#[inline(always)]
+fn map_of(flagged: u32, port: Option<u16>) -> u32 {
+    if flagged & HAS_GROUPS == 0 {
+        return flagged;
+    }
+    let slot = flagged & (SLOTS - 1);
+    match POLICY_HEADERS.get(slot) {
+        Some(header) => source_map(slot, header.group(port.map(masked))),
+        None => slot,
+    }
+}
+
+/// The port as a number that the verifier knows to have 16 bits. The compiler knows it already, and
+/// would leave the mask out.
+#[inline(always)]
+fn masked(port: u16) -> u64 {
+    let mut number = u64::from(port);
+    // SAFETY: one instruction, which changes this register alone.
+    unsafe { asm!("{0} &= 0xffff", inout(reg) number, options(pure, nomem, nostack)) };
+    number
+}
+
+/// Stands for the port of a packet whose port cannot be read.
+const UNKNOWN_PORT: u32 = 1 << 16;
+
+/// A port as an argument of a global function.
+#[inline(always)]
+fn to_number(port: Option<u16>) -> u32 {
+    port.map_or(UNKNOWN_PORT, u32::from)
+}
+
+/// The port that was given to [`to_number`].
+#[inline(always)]
+const fn to_port(number: u32) -> Option<u16> {
+    if number == UNKNOWN_PORT {
+        None
+    } else {
+        Some(number as u16)
     }
 }
 
@@ -187,17 +254,18 @@ extern "C" fn guards_v6(slot: u32, high: u64, low: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn authorizes_v4(slot: u32, source: u32) -> u32 {
-    let key = Ipv4Addr::from(source).into();
-    (prefilter_holds_v4(slot, POLICY_HEADERS.get(slot), key) && in_trie_v4(slot, source) != 0)
+extern "C" fn authorizes_v4(slot: u32, source: u32, port: u32) -> u32 {
+    let (header, key) = (POLICY_HEADERS.get(slot), Ipv4Addr::from(source).into());
+    (prefilter_holds_v4(slot, header, key) && in_trie_v4(flagged(slot, header), source, port) != 0)
         .into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64) -> u32 {
-    let key = TableKey { high, low };
-    (prefilter_holds_v6(slot, POLICY_HEADERS.get(slot), key) && in_trie_v6(slot, high, low) != 0)
+extern "C" fn authorizes_v6(slot: u32, high: u64, low: u64, port: u32) -> u32 {
+    let (header, key) = (POLICY_HEADERS.get(slot), TableKey { high, low });
+    (prefilter_holds_v6(slot, header, key)
+        && in_trie_v6(flagged(slot, header), high, low, port) != 0)
         .into()
 }
 
@@ -219,24 +287,26 @@ fn prefilter_holds_v6(slot: u32, header: Option<&PolicyHeader>, key: TableKey) -
     }
 }
 
-/// A flood does not reach this function.
+/// A flood does not reach this function. `flagged` is a slot with its flag, `port` a
+/// [`to_number`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn in_trie_v4(slot: u32, source: u32) -> u32 {
-    in_trie(slot, Ipv4Addr::from(source).into()).into()
+extern "C" fn in_trie_v4(flagged: u32, source: u32, port: u32) -> u32 {
+    in_trie(flagged, Ipv4Addr::from(source).into(), port).into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn in_trie_v6(slot: u32, high: u64, low: u64) -> u32 {
+extern "C" fn in_trie_v6(flagged: u32, high: u64, low: u64, port: u32) -> u32 {
     let source = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-    in_trie(slot, source.into()).into()
+    in_trie(flagged, source.into(), port).into()
 }
 
-/// Whether the trie has an address in a live range of `slot`; counts the packet there.
+/// Whether the trie of `port` has an address in a live range; counts the packet there.
 #[inline(always)]
-fn in_trie(slot: u32, source: IpAddr) -> bool {
-    let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, slot, source) else {
+fn in_trie(flagged: u32, source: IpAddr, port: u32) -> bool {
+    let map = map_of(flagged, to_port(port));
+    let Some(prefix) = find(&SOURCES_V4, &SOURCES_V6, map, source) else {
         return false;
     };
     if prefix.expires_at().is_some_and(|at| boot_clock() >= at) {
@@ -266,19 +336,27 @@ impl<const FAMILY: u32> Lines for OverflowLines<FAMILY> {
     }
 }
 
-/// The value of the longest prefix around the address in its family's trie in `slot`.
+/// The value of the longest prefix around the address in its family's trie at `index`.
 #[inline(always)]
-fn find(
-    v4: &'static ArrayOfMaps<TrieV4, { SLOTS as usize }>,
-    v6: &'static ArrayOfMaps<TrieV6, { SLOTS as usize }>,
-    slot: u32,
+fn find<const N: usize>(
+    v4: &'static ArrayOfMaps<TrieV4, N>,
+    v6: &'static ArrayOfMaps<TrieV6, N>,
+    index: u32,
     address: IpAddr,
 ) -> Option<PrefixValue> {
     let words = match address {
-        IpAddr::V4(address) => v4.get(slot)?.get(&Key::new(32, address.octets()))?,
-        IpAddr::V6(address) => v6.get(slot)?.get(&Key::new(128, address.octets()))?,
+        IpAddr::V4(address) => v4.get(index)?.get(&Key::new(32, address.octets()))?,
+        IpAddr::V6(address) => v6.get(index)?.get(&Key::new(128, address.octets()))?,
     };
     Some(PrefixValue { words: *words })
+}
+
+/// The group of sources of a port in the active generation, for reports: the packet itself may have
+/// been judged by the one before.
+#[inline(always)]
+pub(crate) fn group_of(port: Option<u16>) -> u32 {
+    let InForce { slot, header } = InForce::<false>::select();
+    map_of(flagged(slot, header), port) / SLOTS
 }
 
 /// Counts one packet that a range authorized.

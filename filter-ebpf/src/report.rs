@@ -20,7 +20,10 @@ use filter_common::{
     read_flow,
 };
 
-use crate::packet::{Frame, IP_AT_START};
+use crate::{
+    maps,
+    packet::{Frame, IP_AT_START},
+};
 
 #[btf_map]
 static REPORTS: PerCpuArray<Report, { REPORTS_PER_CPU as usize }> = PerCpuArray::new();
@@ -139,19 +142,21 @@ extern "C" fn record_unlisted_source(ctx: *mut xdp_md, location: u64, verdict_in
     let mut key = MonitoredSourceKey {
         source: [0; 4],
         family: 0,
+        group: 0,
     };
     let (mut destination, mut ports) = ([0; 4], [0; 2]);
-    let (family, _) = read_flow(
+    let (family, has_ports) = read_flow(
         &Frame::<IP_AT_START>::new(&XdpContext::new(ctx)),
         PacketLocation::from_bits(location),
         &mut key.source,
         &mut destination,
         &mut ports,
     );
-    key.family = u32::from(family);
     if family == 0 {
         return 0;
     }
+    key.family = u16::from(family);
+    key.group = maps::group_of(has_ports.then_some(ports[1])) as u16;
     if MONITORED_SOURCES.get_ptr_mut(key).is_none() {
         let entry = MonitoredSource {
             packets: 0,

@@ -188,6 +188,10 @@ pub(crate) enum Command {
         /// `-` reads them from standard input
         #[arg(required = true, value_name = "ADDR")]
         sources: Vec<String>,
+        /// At this protected port; without it, at those that are open to all lists, and where ports
+        /// with lists of their own differ
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+        port: Option<u16>,
     },
     /// Show the counters
     Stats {

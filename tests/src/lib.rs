@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod flood;
 pub mod foreign;
 pub mod front;
+pub mod guards;
 pub mod kernel;
 pub mod loaded;
 pub mod machines;

@@ -20,7 +20,10 @@ mod usage;
 pub use counters::{Counter, InterfaceRow, InterfaceRows, MAX_INTERFACES};
 pub use monitor::{MonitoredSource, MonitoredSourceKey};
 pub use policy::{Basis, PolicyRecord, Trial};
-pub use policy_header::{DEFAULT_PORTS, PolicyHeader, PortSet, is_default_port};
+pub use policy_header::{
+    ALL_SOURCES, COMMON_SOURCES, DEFAULT_PORTS, FIRST_GUARD, GROUPS, MAX_GUARDS, PolicyHeader,
+    PortGroups, PortSet, is_default_port, source_map,
+};
 pub use prefix::{Origin, PrefixValue};
 pub use report::{Report, ReportHead};
 pub use usage::Usage;
@@ -29,9 +32,9 @@ pub use usage::Usage;
 /// `verdict.rs`.
 ///
 /// The path of the pins contains it. Raise it with any change: a binary that reads maps of another
-/// layout would apply a policy that no operator wrote. Version 11 counts the packets of
-/// a bond's ports under the bond.
-pub const LAYOUT_VERSION: u32 = 11;
+/// layout would apply a policy that no operator wrote. Version 12 has sources for each group of
+/// ports.
+pub const LAYOUT_VERSION: u32 = 12;
 
 /// Array of one `u32`: the slot of the active generation, 0 or 1, and [`PROVISIONAL`].
 ///
@@ -49,9 +52,9 @@ pub const POLICY_HEADERS: &str = "POLICY_HEADERS";
 /// Array of [`SETTINGS_LEN`] bytes per slot: the settings that the policy was compiled from, as
 /// JSON padded with zeros. Only user space reads it.
 pub const SETTINGS: &str = "SETTINGS";
-/// Array of LPM tries, one per slot: authorized IPv4 sources.
+/// Array of LPM tries by [`source_map`], one for each slot and group: authorized IPv4 sources.
 pub const SOURCES_V4: &str = "SOURCES_V4";
-/// Array of LPM tries, one per slot: authorized IPv6 sources.
+/// Array of LPM tries by [`source_map`], one for each slot and group: authorized IPv6 sources.
 pub const SOURCES_V6: &str = "SOURCES_V6";
 /// Array of arrays, one per slot: the lines of the [`prefilter`](crate::prefilter) outside the
 /// header. The program asks the tries about an address whose line is missing. Each array is as long

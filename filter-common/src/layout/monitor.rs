@@ -9,7 +9,10 @@ pub struct MonitoredSourceKey {
     /// Source address, see [`FlowInfo::source`](crate::FlowInfo::source).
     pub source: [u32; 4],
     /// 4 or 6.
-    pub family: u32,
+    pub family: u16,
+    /// The group of sources that it is not in: that of the port. A source that is refused at ports
+    /// with different lists is one entry for each.
+    pub group: u16,
 }
 
 const _: () = assert!(size_of::<MonitoredSourceKey>() == 20);

@@ -99,13 +99,13 @@ fn the_source_that_was_refused_is_reported() {
         match (reason, info.source(), info.destination(), info.ports()) {
             (DropReason::Unauthorized, Some(source), Some(_), Some([_, port])) => {
                 assert!(
-                    !rules.authorizes(source) && rules.protects(port),
+                    !rules.authorizes(source, Some(port)) && rules.protects(port),
                     "{name}: {info:?}"
                 );
             }
             (DropReason::MisplacedFragment, None, None, None) => {}
             (DropReason::Malformed | DropReason::Truncated, Some(source), Some(_), None) => {
-                assert!(!rules.authorizes(source), "{name}: {info:?}");
+                assert!(!rules.authorizes(source, None), "{name}: {info:?}");
             }
             // If its own port is unreadable, the report is about the packet in the frame; if its
             // source is unreadable, the report has none.
@@ -116,7 +116,7 @@ fn the_source_that_was_refused_is_reported() {
                 None,
             ) if source.is_some() == destination.is_some() => {
                 assert!(
-                    source.is_none_or(|source| !rules.authorizes(source)),
+                    source.is_none_or(|source| !rules.authorizes(source, None)),
                     "{name}: {info:?}"
                 );
             }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{proposal::Proposal, words::MONITOR};
 use crate::{
-    config::{PolicyMode, Settings, join},
+    config::{PolicyMode, Settings, join, named},
     context::Context,
     kernel::{
         bpf::refusal,
@@ -49,7 +49,7 @@ pub(crate) fn report(
         eprint(format_args!(
             "{} TCP {} on `{}` ({} XDP)",
             if drops { "guarding" } else { "watching" },
-            join(&settings.ports),
+            join(settings.protected()),
             guarded.interface,
             guarded.xdp_mode.map_or("no", XdpAttachMode::label)
         ));
@@ -58,6 +58,13 @@ pub(crate) fn report(
         {
             eprint(format_args!("note: `{}`: {refused}", guarded.interface));
         }
+    }
+    for guard in &settings.guards {
+        eprint(format_args!(
+            "{}: open to this node and the {} alone",
+            guard.ports(),
+            named(&guard.lists)
+        ));
     }
     if settings.mode == PolicyMode::Monitor {
         eprint(MONITOR);

@@ -139,14 +139,34 @@ pub(crate) fn cluster_fault(error: &anyhow::Error, is_known: bool) -> String {
     }
 }
 
-/// The policy of `list` and `settings` on this node, for a filter on the interfaces in `guarded`.
+/// Refuses settings with a guard that names a list which is not among `lists`: its ports would be
+/// closed to all sources.
+pub(crate) fn examine_guards(lists: &Lists, settings: &Settings) -> Result<()> {
+    for guard in &settings.guards {
+        if let Some(name) = guard.lists.iter().find(|name| lists.get(name).is_none()) {
+            return Err(UserError::input(
+                format!(
+                    "guard {}: there is no list `{name}`, or it cannot be used",
+                    guard.ports()
+                ),
+                format!(
+                    "`apifence ranges set --list {name} CIDR,...` makes it; or mend `[[guard]]` in the config file; nothing changed"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The policy of `lists` and `settings` on this node, for a filter on the interfaces in `guarded`.
 /// `cluster` are the files that the settings name.
 pub(crate) fn policy(
-    list: &List,
+    lists: &Lists,
     settings: &Settings,
     cluster: &Lists,
     guarded: &BTreeSet<u32>,
 ) -> Result<Policy> {
+    let list = lists.union();
     let implicit = Sources {
         node: if settings.node_addresses {
             rtnetlink::node_addresses(guarded)?
@@ -156,12 +176,21 @@ pub(crate) fn policy(
         outbound: settings.outbound.clone(),
         cluster: settings.cluster_ranges(cluster),
     };
+    // The other implicit sources are for the API server.
+    let node = Sources {
+        node: implicit.node.clone(),
+        ..Sources::default()
+    };
+    let guards = settings.guards.iter();
     let mut policy = Policy::new(
         settings.clone(),
         decapsulation::of_this_node()?,
-        *list != List::Off,
-        list.digest(),
+        list != List::Off,
+        lists.digest(),
         compile(list.entries(), &implicit),
+        guards
+            .map(|guard| compile(&lists.entries_of(&guard.lists), &node))
+            .collect(),
     );
     policy.cluster.clone_from(cluster);
     Ok(policy)
@@ -222,7 +251,7 @@ pub(crate) fn is_saved(basis: Basis) -> bool {
 /// off switch is not taken from the history: after a first attach on trial was rolled back, it is
 /// in force, and no operator wrote it.
 pub(crate) fn known_lists(context: &Context, digest: [u8; 32]) -> Option<Lists> {
-    let is_it = |lists: &Lists| !lists.is_empty() && lists.union().digest() == digest;
+    let is_it = |lists: &Lists| !lists.is_empty() && lists.digest() == digest;
     let now = context.read_lists().ok().map(|read| read.lists);
     if let Some(now) = now.clone().filter(is_it) {
         return Some(now);

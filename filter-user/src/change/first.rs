@@ -140,7 +140,7 @@ impl Obstacle {
 /// The danger.
 pub(crate) fn first_enforcement(
     found: &ClusterFacts,
-    (cluster, knows_cluster): (&[ClusterCidr], bool),
+    (settings, knows_cluster): (&Settings, bool),
     is_authorized: impl Fn(&IpNet) -> bool,
 ) -> Result<(), Obstacle> {
     let Some(kubelet) = &found.kubelet else {
@@ -148,10 +148,13 @@ pub(crate) fn first_enforcement(
     };
     let cidrs = found.cidrs();
     let is_complete = !found.pods.is_empty() && !found.subnets.is_empty();
-    if knows_cluster || (is_complete && cidrs.iter().all(is_authorized)) {
+    // A port with lists of its own is not open to `cluster_cidrs`.
+    let closed = &settings.ports - &settings.unguarded_ports();
+    let is_open = knows_cluster && closed.is_empty();
+    if is_open || (is_complete && cidrs.iter().all(is_authorized)) {
         return Ok(());
     }
-    let had = cluster.iter().copied();
+    let had = settings.cluster.iter().copied();
     let all: Vec<ClusterCidr> = had
         .chain(cidrs.iter().copied().map(ClusterCidr::Range))
         .collect();
@@ -159,14 +162,19 @@ pub(crate) fn first_enforcement(
         let each = all.iter().map(|cidr| format!("{quote}{cidr}{quote}"));
         each.collect::<Vec<_>>().join(between)
     };
-    let lack = match cluster {
-        [] => "is not set".to_owned(),
-        [..] => format!(
-            "has no range of a node or pod yet ({})",
+    let lack = match &settings.cluster[..] {
+        [] => "`cluster_cidrs` is not set".to_owned(),
+        cluster => format!(
+            "`cluster_cidrs` has no range of a node or pod yet ({})",
             config::join(cluster)
         ),
     };
-    let setting = if cidrs.is_empty() {
+    let setting = if !closed.is_empty() {
+        format!(
+            "put the CIDRs of nodes and pods into a list of the guard ({})",
+            join("", ", ")
+        )
+    } else if cidrs.is_empty() {
         "set `cluster_cidrs` to the CIDRs of nodes and pods (none was found here)".to_owned()
     } else {
         format!(
@@ -179,9 +187,16 @@ pub(crate) fn first_enforcement(
     if !details.is_empty() {
         details.insert(0, "found on this node:".to_owned());
     }
+    let why = match closed.is_empty() {
+        true => lack,
+        false => format!(
+            "TCP {} goes by lists of its own, and not by `cluster_cidrs`",
+            join_by(&closed, ", ")
+        ),
+    };
     Err(Obstacle {
         cause: format!(
-            "this is a node of a cluster ({kubelet}), and `cluster_cidrs` {lack}: other nodes and pods would lose the API server"
+            "this is a node of a cluster ({kubelet}), and {why}: other nodes and pods would lose the API server"
         ),
         setting,
         meant: "no node or pod reaches this port over the network",
@@ -217,7 +232,7 @@ fn foreign_port(
     );
     let ((_, first), more) = found.split_first()?;
     let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
-    let rest = &policy.settings.ports - &others;
+    let rest = &policy.settings.unguarded_ports() - &others;
     Some(Obstacle {
         cause: format!("{first}: its clients would be dropped"),
         setting: if rest.is_empty() {
@@ -242,11 +257,8 @@ pub(crate) fn foreign_claims(
     is_chosen: bool,
     guarded: &BTreeSet<u32>,
 ) -> Vec<(u16, String)> {
-    let Settings {
-        ports,
-        destinations,
-        ..
-    } = settings;
+    let Settings { destinations, .. } = settings;
+    let ports = &settings.protected();
     let is_guarded = |address: IpAddr| {
         !is_link_local(address)
             && (destinations.is_empty()
@@ -262,7 +274,10 @@ pub(crate) fn foreign_claims(
         let local = listener.connection.local.ip();
         local.is_unspecified() || targets.contains(&local)
     });
-    let listened = foreign(new_ports, (ports, is_chosen), &listeners, &connections).into_iter();
+    // A guard names the port of another program on purpose.
+    let api = settings.unguarded_ports();
+    let new_api = &api & new_ports;
+    let listened = foreign(&new_api, (&api, is_chosen), &listeners, &connections).into_iter();
     let listened = listened.map(|ForeignListener { port, program, pid }| {
         let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
         (port, words)
@@ -300,21 +315,22 @@ fn newly_enforced(
     policy: &Policy,
     enforced: Option<&BTreeSet<u16>>,
 ) -> BTreeSet<u16> {
-    let ports = &policy.settings.ports;
     if policy.mode() != Mode::Enforce {
         return BTreeSet::new();
     }
+    let ports = policy.settings.protected();
     if let Some(enforced) = enforced {
-        return ports - enforced;
+        return &ports - enforced;
     }
     let store = PolicyStore::new(&context.config.state_dir);
     if !store.has_enforced() {
-        return ports.clone();
+        return ports;
     }
     // After a boot the saved policy counts as the one in force.
     let before = store.read().ok().flatten().map(|saved| saved.settings);
     let before = before.filter(|settings| settings.mode == PolicyMode::Enforce);
-    before.map_or_else(|| ports.clone(), |settings| ports - &settings.ports)
+    let before = before.map_or_else(BTreeSet::new, |settings| settings.protected());
+    &ports - &before
 }
 
 /// The reason against dropping under `policy`, if there is one. `guarded` are the interfaces with
@@ -340,13 +356,14 @@ pub(crate) fn obstacle(
     }
     let found = ClusterFacts::gather(&policy.settings.ports)?;
     let now = Clocks::now()?.wall;
-    let is_authorized = |range: &IpNet| policy.sources().cover(range, now);
-    let settings = &policy.settings;
-    let cluster = (
-        &settings.cluster[..],
-        settings.knows_cluster(&policy.cluster),
-    );
-    Ok(first_enforcement(&found, cluster, is_authorized).err())
+    let ports = &policy.settings.ports;
+    let is_authorized = |range: &IpNet| {
+        let mut sources = ports.iter().map(|port| policy.sources_at(*port));
+        sources.all(|sources| sources.cover(range, now))
+    };
+    let knows_cluster = policy.settings.knows_cluster(&policy.cluster);
+    let settings = (&policy.settings, knows_cluster);
+    Ok(first_enforcement(&found, settings, is_authorized).err())
 }
 
 /// A note if an unreadable NAT table may redirect ports that `policy` starts to drop packets to.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     build::{examine, policy, read_cluster},
+    guarded::guard_changes,
     impact::{Impact, assess},
     proposal::{ListChange, Proposal, exit_status},
     put_back::put_back_edited,
@@ -174,7 +175,7 @@ impl<'a> ListEditor<'a> {
     pub(crate) fn lapsed(&mut self) -> Result<Option<Timestamp>> {
         let record = self.record()?;
         let list = self.before().ok();
-        let list = list.map(|before| before.all.union().digest());
+        let list = list.map(|before| before.all.digest());
         let (Some(maps), Some(record)) = (&self.maps, record) else {
             return Ok(None);
         };
@@ -227,7 +228,7 @@ impl<'a> ListEditor<'a> {
         let name = self.name.clone();
         let lists = self.before()?.others.with_own(&name, file);
         let list = lists.union();
-        let policy = self.compile(&list, args)?;
+        let policy = self.compile(&lists, &list, args)?;
         let mut proposal = self.compare(&lists, &list, policy.as_ref())?;
         let attached = self.maps.is_some();
         let now = Timestamp::now();
@@ -263,8 +264,9 @@ impl<'a> ListEditor<'a> {
         Ok(done)
     }
 
-    /// The policy of `list` under the settings in force; `None` if no filter is attached.
-    fn compile(&self, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
+    /// The policy of `lists`, whose union is `list`, under the settings in force; `None` if no
+    /// filter is attached.
+    fn compile(&self, lists: &Lists, list: &List, args: &ChangeArgs) -> Result<Option<Policy>> {
         let most = match &self.settings {
             Some(settings) => settings.max_ranges,
             None if self.context.config.has_unreadable(&["max_ranges"]) => {
@@ -292,7 +294,7 @@ impl<'a> ListEditor<'a> {
         };
         let guarded = self.context.pins.interfaces()?.into_iter().collect();
         let cluster = read_cluster(self.context, settings);
-        policy(list, settings, &cluster, &guarded).map(Some)
+        policy(lists, settings, &cluster, &guarded).map(Some)
     }
 
     /// The difference between the wanted `lists`, whose union is `list`, and those in force, which
@@ -335,6 +337,10 @@ impl<'a> ListEditor<'a> {
             was_off: record.is_some_and(|record| record.mode == Mode::Off as u8),
             words,
             difference,
+            guards: match (&self.maps, policy) {
+                (Some(maps), Some(policy)) => guard_changes(maps, policy)?,
+                _ => Vec::new(),
+            },
         };
         Ok(Proposal::new(Vec::new(), change, impact))
     }

@@ -5,6 +5,7 @@ pub mod attached;
 pub mod build;
 pub mod detach;
 pub mod first;
+pub mod guarded;
 pub mod impact;
 pub mod list_editor;
 mod plan;

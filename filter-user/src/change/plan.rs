@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use super::{
     attached::{Attached, read_interfaces},
-    build::{examine, policy, read_cluster},
+    build::{examine, examine_guards, policy, read_cluster},
+    guarded::guard_changes,
     impact::assess,
     proposal::{ListChange, Proposal},
     recovery::recover,
@@ -74,11 +75,12 @@ impl<'a> Plan<'a> {
         let settings = context.settings(have.as_ref());
         let list = lists.union();
         examine(&list, settings.max_ranges)?;
+        examine_guards(&lists, &settings)?;
         let mut guarded: BTreeSet<u32> = context.pins.interfaces()?.into_iter().collect();
         guarded.extend(request.interfaces.iter().map(|interface| interface.ifindex));
         guarded.extend(others.iter().map(|(ifindex, _)| *ifindex));
         let cluster = read_cluster(context, &settings);
-        let policy = policy(&list, &settings, &cluster, &guarded)?;
+        let policy = policy(&lists, &settings, &cluster, &guarded)?;
         if change.confirm_within.is_some() {
             refuse_provisional(is_upgrade, before.is_some(), &request.interfaces)?;
         }
@@ -238,6 +240,7 @@ fn list_change<'a>(
         was_off,
         difference,
         words,
+        guards: before.map_or_else(|| Ok(Vec::new()), |maps| guard_changes(maps, policy))?,
     })
 }
 

@@ -4,7 +4,7 @@
 use anyhow::{Error, Result};
 use serde::Serialize;
 
-use super::{impact::Impact, words::Words};
+use super::{guarded::GuardChange, impact::Impact, words::Words};
 use crate::{
     cli::ChangeArgs,
     config::SettingChange,
@@ -22,6 +22,9 @@ pub(crate) struct Proposal {
     settings: Vec<SettingChange>,
     #[serde(flatten)]
     difference: Difference,
+    /// The guards whose sources change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guards: Vec<GuardChange>,
     /// False if the list is the off switch.
     enforced: bool,
     /// Whether the previous list was the off switch.
@@ -47,6 +50,8 @@ pub(crate) struct ListChange<'a> {
     pub(crate) difference: Difference,
     /// The same in words, one line each.
     pub(crate) words: Words,
+    /// The guards whose sources change.
+    pub(crate) guards: Vec<GuardChange>,
 }
 
 impl<'a> ListChange<'a> {
@@ -57,6 +62,7 @@ impl<'a> ListChange<'a> {
             was_off: *list == List::Off,
             difference: Difference::none(distinct(list.entries())),
             words: Words::default(),
+            guards: Vec::new(),
         }
     }
 }
@@ -67,6 +73,7 @@ impl Proposal {
         Self {
             settings,
             difference: list.difference,
+            guards: list.guards,
             enforced: *list.list != List::Off,
             was_off: list.was_off,
             words: list.words,
@@ -142,6 +149,7 @@ impl Proposal {
             })
             .collect();
         lines.extend(self.words.lines(would));
+        lines.extend(self.guards.iter().map(|guard| guard.line(would)));
         if !self.difference.is_none() && !self.enforced {
             lines.push(if would {
                 "warning: enforcement would be off with this list: everyone would pass".to_owned()

@@ -21,7 +21,7 @@ pub(crate) fn put_back_edited(context: &Context, maps: &Maps, name: &ListName) -
     let others = [context.read_lists()?.lists, context.last_good()];
     let is_in_force = |own: Option<&RangesFile>| {
         let mut all = others.iter().map(|others| others.with_own(name, own));
-        all.any(|all| all.union().digest() == list)
+        all.any(|all| all.digest() == list)
     };
     let own = files.read_list(name);
     if own.as_ref().is_ok_and(|own| is_in_force(own.as_ref())) {

@@ -107,7 +107,7 @@ fn committed(context: &Context, record: &PolicyRecord) -> bool {
         let Ok(read) = context.read_lists() else {
             return false;
         };
-        let is_it = |lists: &Lists| lists.union().digest() == record.list;
+        let is_it = |lists: &Lists| lists.digest() == record.list;
         // Another list may have changed since; the saved policy has it as it was.
         let saved = context.last_good();
         let mut one = read.lists.iter();

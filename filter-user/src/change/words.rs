@@ -49,30 +49,29 @@ impl PreviousList {
         let Some(found) = found else {
             return Self::default();
         };
-        let union = found.lists.union();
         let Some(record) = record else {
             return Self {
-                list: Some(union),
+                list: Some(found.lists.union()),
                 ..Self::default()
             };
         };
-        let is_in_force = |list: &List| list.digest() == record.list;
-        let edited = found.is_broken || !is_in_force(&union);
+        let is_in_force = |lists: &Lists| lists.digest() == record.list;
+        let edited = found.is_broken || !is_in_force(&found.lists);
         // Unchanged since they came into force.
         let is_edit = found.is_wanted && is_edited(context, &found.lists);
         if !edited && !is_edit {
             return Self {
-                list: Some(union),
+                list: Some(found.lists.union()),
                 ..Self::default()
             };
         }
         // A file is the edit; the history has the list before it.
-        let former = former_lists(context, &found.lists).map(|lists| lists.union());
+        let former = former_lists(context, &found.lists);
         let saved = Some(context.last_good()).filter(|lists| !lists.is_empty());
-        let saved = saved.map(|lists| lists.union());
-        let broken = found.is_broken.then_some(union);
+        let broken = found.is_broken.then(|| found.lists.clone());
+        let mut all = former.chain(broken).chain(saved);
         Self {
-            list: former.chain(broken).chain(saved).find(is_in_force),
+            list: all.find(is_in_force).map(|lists| lists.union()),
             edited,
             takes_edit: found.is_wanted && !found.is_broken,
         }

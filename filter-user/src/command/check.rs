@@ -1,28 +1,29 @@
 //! `apifence check`: the kernel's verdict on an address.
 
+mod query;
+
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
-    io::{self, Read as _},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use filter_common::{Mode, layout::Origin};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::query::Query;
 use super::list::known_lists;
 use crate::{
-    change::build::me,
     clock::{Clocks, to_second},
-    config::join,
+    config::{Guard, Settings, join, named},
     context::Context,
-    kernel::bpf::{Maps, Slot},
+    kernel::bpf::{Group, Maps, Slot},
     policy::{Prefix, Prefixes, entry},
-    ranges::{Entry, List, ListName, Lists, ME},
-    ui::error::{InputErrors, UserError},
+    ranges::{Entry, ListName, Lists},
+    ui::error::UserError,
     view::policy::origin_labels,
 };
 
@@ -40,7 +41,8 @@ struct Answer {
     /// Whether all of its packets to a protected port pass.
     allowed: bool,
     /// `pass`, `drop`, or `would_drop` in monitor mode; `part` if only some addresses of a range
-    /// pass; `not_filtered` if none of its packets meet the filter.
+    /// pass; `not_filtered` if none of its packets meet the filter; `unprotected` if the port that
+    /// was asked about is not protected.
     verdict: &'static str,
     /// The range that authorizes it.
     range: Option<IpNet>,
@@ -60,6 +62,13 @@ struct Answer {
     note: Option<String>,
     /// True if the trie has the address and the prefilter does not.
     contradiction: bool,
+    /// The port that was asked about.
+    port: Option<u16>,
+    /// The guard of the ports that the answer is about; none for ports without one.
+    guard: Option<Guard>,
+    /// The answers at the ports of other guards.
+    #[serde(rename = "guards")]
+    elsewhere: Vec<Self>,
 }
 
 /// How many parts of a range are listed.
@@ -79,13 +88,19 @@ impl Answer {
             (_, false) => "dropped",
         };
         match (self.address, self.cidr) {
-            (Some(address), _) => write!(f, "{address} {word}: ")?,
-            (None, cidr) => write!(f, "{} {word}: ", cidr.unwrap_or_default())?,
+            (Some(address), _) => write!(f, "{address} {word}")?,
+            (None, cidr) => write!(f, "{} {word}", cidr.unwrap_or_default())?,
+        }
+        match (self.port, &self.guard) {
+            (Some(port), _) => write!(f, " at TCP {port}: ")?,
+            (None, Some(guard)) => write!(f, " at {}: ", guard.ports())?,
+            (None, None) => f.write_str(": ")?,
         }
         match (&self.range, self.verdict) {
             _ if self.contradiction => f.write_str(
                 "the trie authorizes it, and the table that the program asks first does not",
             )?,
+            (_, "unprotected") => f.write_str("the port is not protected")?,
             (_, "not_filtered") => f.write_str("loopback is not filtered")?,
             (Some(range), _) => {
                 write!(f, "`{range}` ({}", self.origins.join(", "))?;
@@ -120,7 +135,10 @@ impl Answer {
                 f.write_str("in no authorized range, and the mode is monitor")?;
             }
             (None, "pass") => f.write_str("enforcement is off, everyone passes")?,
-            (None, _) => f.write_str("in no authorized range")?,
+            (None, _) => match &self.guard {
+                None => f.write_str("in no authorized range")?,
+                Some(guard) => write!(f, "in no range of the {}", named(&guard.lists))?,
+            },
         }
         if let Some(range) = &self.expired {
             write!(f, "; `{range}` has expired")?;
@@ -128,111 +146,21 @@ impl Answer {
         if let Some(note) = &self.note {
             write!(f, " ({note})")?;
         }
-        writeln!(f)
+        writeln!(f)?;
+        let differs = |other: &&Self| other.verdict != self.verdict;
+        let mut others = self.elsewhere.iter().filter(differs);
+        others.try_for_each(|other| other.line(f))
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Query {
-    range: IpNet,
-    /// Whether it was written as a range.
-    is_range: bool,
-    note: Option<String>,
-}
-
-impl Query {
-    /// Parses an address, one with a port, or a range. The error is the refusal and its hint.
-    fn parse(text: &str) -> Result<Self, (String, String)> {
-        let of = |address: IpAddr, note: Option<String>| {
-            let canonical = address.to_canonical();
-            let note = note.or_else(|| {
-                (canonical != address).then(|| {
-                    format!(
-                        "`{text}` is the IPv4-mapped form, in which programs show an IPv4 client"
-                    )
-                })
-            });
-            Self {
-                range: canonical.into(),
-                is_range: false,
-                note,
-            }
-        };
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(of(address, None));
-        }
-        if let Ok(client) = text.parse::<SocketAddr>() {
-            let note = format!("whatever its own port: {} decides nothing", client.port());
-            return Ok(of(client.ip(), Some(note)));
-        }
-        match text.parse::<IpNet>() {
-            Ok(range) if range.trunc() != range => Err((
-                format!(
-                    "check `{text}`: it has bits set after the first {}",
-                    range.prefix_len()
-                ),
-                format!("`{}`, or `{}` for one host", range.trunc(), range.addr()),
-            )),
-            Ok(range) => Ok(Self {
-                range,
-                is_range: true,
-                note: None,
-            }),
-            Err(_) => Err((
-                format!("check `{text}`: it is not an address or a range"),
-                "write `192.0.2.1`, `192.0.2.1:50000`, `[2001:db8::1]:50000` or `192.0.2.0/24`; `-` reads standard input".to_owned(),
-            )),
-        }
-    }
-
-    /// All questions on the command line, and on standard input if that is named.
-    fn all(sources: &[String]) -> Result<Vec<Self>> {
-        let mut text = String::new();
-        let mut words: Vec<&str> = sources.iter().map(String::as_str).collect();
-        if let Some(place) = words.iter().position(|word| *word == "-") {
-            io::stdin()
-                .read_to_string(&mut text)
-                .context("read standard input")?;
-            let read = text
-                .lines()
-                .map(|line| line.split('#').next().unwrap_or_default())
-                .flat_map(|line| line.split([' ', '\t', ',']))
-                .filter(|word| !word.is_empty());
-            words.retain(|word| *word != "-");
-            words.splice(place..place, read);
-        }
-        let (mut queries, mut refusals) = (Vec::new(), Vec::new());
-        for word in words {
-            if word == ME {
-                queries.push(Self {
-                    range: me()?.into(),
-                    is_range: false,
-                    note: None,
-                });
-                continue;
-            }
-            match Self::parse(word) {
-                Ok(query) => queries.push(query),
-                Err(refusal) => refusals.push(refusal),
-            }
-        }
-        if !refusals.is_empty() {
-            return Err(InputErrors::new(refusals).into());
-        }
-        if queries.is_empty() {
-            return Err(UserError::input(
-                "check: standard input names no address",
-                "write one or more on a line, with spaces or commas in between",
-            ));
-        }
-        Ok(queries)
-    }
-
-    /// The answer before the policy is read.
-    fn answer(&self) -> Answer {
-        Answer {
-            address: (!self.is_range).then(|| self.range.addr()),
-            cidr: self.is_range.then_some(self.range),
+impl Answer {
+    /// The answer to `query` at the ports of `scope`, before the policy is read.
+    fn new(query: &Query, scope: &Scope) -> Self {
+        Self {
+            address: (!query.is_range).then(|| query.range.addr()),
+            cidr: query.is_range.then_some(query.range),
+            port: scope.port,
+            guard: scope.guard.clone(),
             allowed: false,
             verdict: "drop",
             range: None,
@@ -243,8 +171,9 @@ impl Query {
             expires: None,
             expired: None,
             authorized: Vec::new(),
-            note: self.note.clone(),
+            note: query.note.clone(),
             contradiction: false,
+            elsewhere: Vec::new(),
         }
     }
 }
@@ -262,13 +191,13 @@ struct Lookup {
 impl Lookup {
     fn read(
         maps: &Maps,
-        slot: Slot,
+        (slot, group): (Slot, Group),
         query: &Query,
         all: Option<&Prefixes>,
         now: &Clocks,
     ) -> Result<Self> {
         let range = query.range;
-        let mut around = maps.around(slot, range.addr(), now)?;
+        let mut around = maps.around(slot, group, range.addr(), now)?;
         around.retain(|prefix| prefix.range.prefix_len() <= range.prefix_len());
         let authorized = around.first().is_some_and(|prefix| prefix.lives(now.wall));
         let inside = match all {
@@ -297,9 +226,19 @@ impl Lookup {
         })
     }
 
-    /// The answer to `query` in `mode`. `entries` are those of the ranges file.
-    fn answer(&self, query: &Query, mode: u8, entries: &[Entry], now: Timestamp) -> Answer {
-        let mut answer = query.answer();
+    /// The answer to `query` in `mode`, at the ports of `scope`. `entries` are those of the files.
+    fn answer(
+        &self,
+        query: &Query,
+        mode: u8,
+        (scope, entries): (&Scope, &[Entry]),
+        now: Timestamp,
+    ) -> Answer {
+        let mut answer = Answer::new(query, scope);
+        if scope.is_unprotected {
+            (answer.allowed, answer.verdict) = (true, "unprotected");
+            return answer;
+        }
         if query.range.addr().is_loopback() {
             (answer.allowed, answer.verdict) = (true, "not_filtered");
             return answer;
@@ -342,42 +281,136 @@ impl Lookup {
     }
 }
 
-pub(super) fn run(context: &Context, sources: &[String]) -> Result<u8> {
-    let queries = Query::all(sources)?;
-    let maps = context.attached_maps()?;
-    // The verdict needs only the kernel. Without a readable file just the comments are missing.
-    let lists = known_lists(context, Some(&maps)).ok().flatten();
-    let list = lists.as_ref().map(Lists::union);
-    let entries = list.as_ref().map_or(&[][..], List::entries);
-    let now = Clocks::now()?;
-    let ranges = queries.iter().any(|query| query.is_range);
-    let (mode, settings, lookups) = maps.read_consistent(|slot| {
-        let all = ranges.then(|| maps.sources(slot, &now)).transpose()?;
-        let lookups = queries
-            .iter()
-            .map(|query| Lookup::read(&maps, slot, query, all.as_ref(), &now));
-        Ok((
-            maps.record(slot)?.mode,
-            maps.settings(slot).ok(),
-            lookups.collect::<Result<Vec<_>>>()?,
-        ))
-    })?;
-    let presets = settings.map_or_else(HashMap::new, |settings| {
-        settings.presets(&context.read_cluster(settings.cluster_files()).lists)
-    });
-    let names = lists.as_ref().map(Lists::names).unwrap_or_default();
-    let results = queries.iter().zip(lookups).map(|(query, lookups)| {
-        let mut answer = lookups.answer(query, mode, entries, now.wall);
-        let range = answer.range.and_then(|range| names.get(&range));
-        answer.lists = range.cloned().unwrap_or_default();
+/// Ports with the same sources.
+struct Scope {
+    group: Group,
+    /// Their guard, if they have one.
+    guard: Option<Guard>,
+    /// The port that was asked about.
+    port: Option<u16>,
+    /// Whether that port is not protected.
+    is_unprotected: bool,
+}
+
+impl Scope {
+    /// The scope of `port`, or all of `settings`: the ports without a guard first. At least one.
+    fn all(settings: Option<&Settings>, port: Option<u16>) -> Vec<Self> {
+        let Some(settings) = settings else {
+            // Settings that cannot be read: what there is to say is about all lists.
+            return vec![Self {
+                group: Group::ALL,
+                guard: None,
+                port,
+                is_unprotected: false,
+            }];
+        };
+        let guards = settings.guards.iter().enumerate();
+        let guards = guards.map(|(number, guard)| (Group::guard(number), Some(guard.clone())));
+        let scope = |(group, guard)| Self {
+            group,
+            guard,
+            port,
+            is_unprotected: port.is_some_and(|port| !settings.protects(port)),
+        };
+        if let Some(port) = port {
+            let own = Group::of(settings, port);
+            let mut guards = guards.filter(|(group, _)| *group == own);
+            return vec![scope(guards.next().unwrap_or((own, None)))];
+        }
+        let has_others = !settings.unguarded_ports().is_empty();
+        let others = has_others.then_some((Group::ALL, None));
+        others.into_iter().chain(guards).map(scope).collect()
+    }
+
+    /// The entries of `lists` that count here.
+    fn entries(&self, lists: &Lists) -> Vec<Entry> {
+        match &self.guard {
+            None => lists.union().entries().to_vec(),
+            Some(guard) => {
+                let mut entries = lists.entries_of(&guard.lists);
+                entries.sort_by_key(|entry| (entry.range, entry.expires));
+                entries
+            }
+        }
+    }
+
+    /// Answers all `queries` here.
+    fn answer(
+        &self,
+        maps: &Maps,
+        slot: Slot,
+        queries: &[Query],
+        lists: &Lists,
+        now: &Clocks,
+    ) -> Result<Vec<Answer>> {
+        let mode = maps.record(slot)?.mode;
+        let ranges = queries.iter().any(|query| query.is_range);
+        let all = ranges
+            .then(|| maps.sources_of(slot, self.group, now))
+            .transpose()?;
+        let entries = self.entries(lists);
+        let names = lists.names();
+        let is_own = |name: &&ListName| {
+            self.guard
+                .as_ref()
+                .is_none_or(|guard| guard.lists.contains(*name))
+        };
+        let answers = queries.iter().map(|query| {
+            let lookup = Lookup::read(maps, (slot, self.group), query, all.as_ref(), now)?;
+            let mut answer = lookup.answer(query, mode, (self, &entries), now.wall);
+            let lists = answer.range.and_then(|range| names.get(&range));
+            answer.lists = lists
+                .into_iter()
+                .flatten()
+                .filter(is_own)
+                .cloned()
+                .collect();
+            Ok(answer)
+        });
+        answers.collect()
+    }
+}
+
+/// Names the presets whose ranges authorize.
+fn name_presets(context: &Context, maps: &Maps, answers: &mut [Answer]) {
+    // Without the settings just the names are missing.
+    let settings = maps.active_slot().and_then(|slot| maps.settings(slot));
+    let presets = settings.map_or_else(
+        |_| HashMap::new(),
+        |settings| settings.presets(&context.read_cluster(settings.cluster_files()).lists),
+    );
+    for answer in answers {
         if let Some(range) = answer.range
             && answer.origins.contains(&Origin::Cluster.label())
         {
             answer.presets = presets.get(&range).cloned().unwrap_or_default();
         }
-        answer
-    });
-    let results: Vec<Answer> = results.collect();
+    }
+}
+
+/// Answers for `sources`; at `port`, or at all ports.
+pub(super) fn run(context: &Context, sources: &[String], port: Option<u16>) -> Result<u8> {
+    let queries = Query::all(sources)?;
+    let maps = context.attached_maps()?;
+    // The verdict needs only the kernel. Without a readable file just the comments are missing.
+    let lists = known_lists(context, Some(&maps))
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    let now = Clocks::now()?;
+    let mut results = maps.read_consistent(|slot| {
+        let scopes = Scope::all(maps.settings(slot).ok().as_ref(), port).into_iter();
+        let answers = scopes.map(|scope| scope.answer(&maps, slot, &queries, &lists, &now));
+        answers.collect::<Result<Vec<_>>>()
+    })?;
+    let guards = results.split_off(1);
+    let mut results = results.remove(0);
+    for answers in guards {
+        for (result, answer) in results.iter_mut().zip(answers) {
+            result.elsewhere.push(answer);
+        }
+    }
+    name_presets(context, &maps, &mut results);
     let report = CheckReport { results };
     context.global.output.write(&report)?;
     let contradictions = report.results.iter().filter(|answer| answer.contradiction);

@@ -94,10 +94,10 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     let mut all = [now.clone(), context.last_good()]
         .into_iter()
         .map(|all| match &own {
-            Some(own) => all.with(&waiting.name, own.clone()).union(),
-            None => all.union(),
+            Some(own) => all.with(&waiting.name, own.clone()),
+            None => all,
         });
-    let Some(list) = all.find(|list| list.digest() == record.list) else {
+    let Some(lists) = all.find(|lists| lists.digest() == record.list) else {
         return Err(UserError::failed(
             "confirm change: the list that waits is not the one in force: somebody changed it",
             "`apifence ranges rollback` takes the change back; then make it again",
@@ -105,7 +105,7 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
     };
     let confirmed = Confirmed {
         generation: record.generation,
-        ranges: list.entries().len(),
+        ranges: lists.union().entries().len(),
     };
     let mark = PolicyMark::new(record.list, &maps.settings(waiting.slot)?);
     if is_edit || now.get(&waiting.name) == own.as_ref() {

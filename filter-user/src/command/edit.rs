@@ -280,7 +280,7 @@ impl<'a> EditSession<'a> {
             .lists
             .with(&self.name, file.clone());
         let list = maps.record(maps.active_slot()?)?.list;
-        Ok(list == lists.union().digest())
+        Ok(list == lists.digest())
     }
 
     /// Reports changes that another process made to the file, which now holds `now`.

@@ -1,6 +1,6 @@
 //! `apifence ranges lists`: all lists, their owners and their state.
 
-use std::{fmt, fs, os::unix::fs::MetadataExt as _};
+use std::{collections::BTreeSet, fmt, fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     clock::to_second,
-    config::Bounds,
+    config::{Bounds, Guard, join},
     context::Context,
     policy::author::Author,
     ranges::{ListName, distinct},
@@ -35,6 +35,8 @@ struct ListState {
     /// The expired entries among them.
     expired: usize,
     bounds: Option<Bounds>,
+    /// The ports of guards that name it, in force or in the config file.
+    guards: BTreeSet<u16>,
     /// Why its file cannot be used, so that the last good entries count; none if it can be used.
     fault: Option<String>,
     /// When the file came into force, or was written.
@@ -54,6 +56,7 @@ impl fmt::Display for ListsReport {
                 list.bounds
                     .as_ref()
                     .map_or_else(String::new, ToString::to_string),
+                join(&list.guards),
                 match list.fault {
                     None => "ok".to_owned(),
                     Some(_) => "last good".to_owned(),
@@ -64,7 +67,7 @@ impl fmt::Display for ListsReport {
             ]
         });
         let header = [
-            "list", "owner", "ranges", "expired", "bounds", "state", "changed", "by",
+            "list", "owner", "ranges", "expired", "bounds", "guards", "state", "changed", "by",
         ];
         f.write_str(&table(&header, rows))
     }
@@ -83,6 +86,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     names.sort_unstable();
     names.dedup();
     let now = Timestamp::now();
+    let guards = known_guards(context);
     let lists = names.into_iter().map(|name| {
         let path = files.file(name);
         let list = read.lists.get(name).map(|file| file.list());
@@ -100,6 +104,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
                 .filter(|entry| entry.expires.is_some_and(expired))
                 .count(),
             bounds: files.bounds(name),
+            guards: guarded_by(&guards, name),
             fault: fault(name),
             changed: at.or_else(|| written(&path)).map(to_second),
             by: current.and_then(|kept| kept.by),
@@ -124,6 +129,22 @@ pub(super) fn run(context: &Context) -> Result<u8> {
         ));
     }
     Ok(0)
+}
+
+/// The guards in force, and those of the config file.
+pub(super) fn known_guards(context: &Context) -> Vec<Guard> {
+    let maps = context.maps().ok().flatten();
+    let have = maps.and_then(|maps| maps.read_consistent(|slot| maps.settings(slot)).ok());
+    let have = have.map_or_else(Vec::new, |settings| settings.guards);
+    have.into_iter()
+        .chain(context.config.guard.iter().cloned())
+        .collect()
+}
+
+/// The ports of those `guards` that name a list.
+pub(super) fn guarded_by(guards: &[Guard], name: &ListName) -> BTreeSet<u16> {
+    let own = guards.iter().filter(|guard| guard.lists.contains(name));
+    own.flat_map(|guard| &guard.ports).copied().collect()
 }
 
 /// The name of a user, or the number of one without a name.

@@ -131,7 +131,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         Command::Monitor { change } => mode::run(context, PolicyMode::Monitor, &change),
         Command::Status { status } => status::run(context, &status),
         Command::Explain { code } => explain::run(context, code.as_deref()),
-        Command::Check { sources } => check::run(context, &sources),
+        Command::Check { sources, port } => check::run(context, &sources, port),
         Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
         Command::Stats { .. } => stats::run(context),
         Command::Top => top::run(context).await,

@@ -70,7 +70,7 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     let list = lists.union();
     let guarded = context.pins.interfaces()?.into_iter().collect();
     let cluster = read_cluster(context, &settings);
-    let mut policy = policy(&list, &settings, &cluster, &guarded)?;
+    let mut policy = policy(&lists, &settings, &cluster, &guarded)?;
     policy.basis = basis;
     let impact = assess(context, Some(&maps), &policy, &guarded)?;
     let changes = settings.changes_from(&have);

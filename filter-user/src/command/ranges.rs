@@ -17,6 +17,7 @@ use crate::{
         words::first_lines,
     },
     cli::{ChangeArgs, RangesCommand},
+    config,
     context::Context,
     ranges::{
         Edit, Entry, List, ListName, RangesFile, Size, can_be_comment, join, parse_expiry,
@@ -110,6 +111,18 @@ fn delete(context: &Context, name: &ListName, dry_run: bool, force: bool) -> Res
         return Err(UserError::input(
             "delete list: the list `default` stays, and without `--list` it is meant",
             "`--list NAME` names another one; `apifence ranges clear` switches enforcement off; nothing changed",
+        ));
+    }
+    let guards = lists::guarded_by(&lists::known_guards(context), name);
+    if !guards.is_empty() {
+        return Err(UserError::input(
+            format!(
+                "delete list `{name}`: a guard names it, for TCP {}",
+                config::join(&guards)
+            ),
+            format!(
+                "take it out of `[[guard]]` in the config file first; `apifence ranges set --list {name} 0.0.0.0/32` closes the ports to all but this node; nothing changed"
+            ),
         ));
     }
     let mut editor = ListEditor::new(context, name)?;

@@ -30,10 +30,11 @@ use crate::{
         net::{interface::Interface, rtnetlink},
     },
     policy::{Difference, Prefixes, author::Author},
-    ranges::List,
+    ranges::{List, Lists},
     ui::{error::InputErrors, output::eprint},
     view::{
         cluster::{ClusterRow, cluster_rows},
+        guards::GuardStatus,
         policy::{Provisional, headline, state},
     },
     warnings::{Warning, node, sorted},
@@ -44,7 +45,10 @@ pub(super) struct Status {
     /// `enforcing`, `monitoring`, `off`, `detached`, or `unknown` where the maps' pins are gone.
     pub(super) state: &'static str,
     pub(super) interfaces: Vec<ProtectedInterface>,
+    /// Those that are open to all lists.
     ports: Vec<u16>,
+    /// Ports with lists of their own.
+    guards: Vec<GuardStatus>,
     /// Empty for any destination.
     destinations: Vec<IpNet>,
     ranges_file: String,
@@ -78,8 +82,9 @@ pub(super) struct Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ports = join(&self.ports);
-        writeln!(f, "{}", headline(self.state, &ports))?;
+        let protected = self.settings.as_ref().map(Settings::protected);
+        let headline = headline(self.state, &join(protected.unwrap_or_default()));
+        writeln!(f, "{headline}")?;
         for guard in &self.interfaces {
             let mode = match (guard.guarded, guard.xdp_mode) {
                 (true, Some(mode)) => format!("{} XDP", mode.label()),
@@ -90,8 +95,13 @@ impl fmt::Display for Status {
                 writeln!(f, "              {refused}")?;
             }
         }
-        if !self.ports.is_empty() {
-            writeln!(f, "ports         {ports}")?;
+        if self.settings.is_some() {
+            if !self.ports.is_empty() {
+                writeln!(f, "ports         {}", join(&self.ports))?;
+            }
+            for guard in &self.guards {
+                writeln!(f, "guard         {guard}")?;
+            }
             let destinations = if self.destinations.is_empty() {
                 "any".to_owned()
             } else {
@@ -182,6 +192,7 @@ impl Status {
             state: "detached",
             interfaces,
             ports: Vec::new(),
+            guards: Vec::new(),
             destinations: Vec::new(),
             ranges_file: context.global.ranges_file.display().to_string(),
             origins: BTreeMap::new(),
@@ -205,20 +216,24 @@ impl Status {
     fn read(&mut self, context: &Context, maps: &Maps) -> Result<()> {
         let now = Clocks::now()?;
         let state_in_force = maps.standing()?;
-        let (record, settings, by, sources) = maps.read_consistent(|slot| {
+        let (record, settings, by, sources, guards) = maps.read_consistent(|slot| {
+            let settings = maps.settings(slot)?;
+            let guards = GuardStatus::read(maps, slot, &settings, &now)?;
             Ok((
                 maps.record(slot)?,
-                maps.settings(slot)?,
+                settings,
                 maps.author(slot)?,
                 maps.sources(slot, &now)?,
+                guards,
             ))
         })?;
+        self.guards = guards;
         self.applied_by = by;
         self.state = state(&record);
         let guarded = self.interfaces.iter();
         let guarded: Vec<&str> = guarded.map(|guard| guard.interface.as_str()).collect();
         self.drift = context.file.drift(Some(&settings), &guarded);
-        self.ports = settings.ports.iter().copied().collect();
+        self.ports = settings.unguarded_ports().into_iter().collect();
         self.destinations = settings.destinations.clone();
         self.max_ranges = settings.max_ranges;
         self.cluster = cluster_rows(context, &settings).0;
@@ -270,7 +285,7 @@ impl Status {
         sources: &Prefixes,
     ) {
         match known_lists(context, Some(maps)) {
-            Ok(Some(lists)) => self.drift.extend(drift(&lists.union(), record, sources)),
+            Ok(Some(lists)) => self.drift.extend(drift(&lists, record, sources)),
             Ok(None) => self
                 .drift
                 .push("the ranges file is missing; the list in force stays in force".to_owned()),
@@ -401,12 +416,13 @@ fn problems(context: &Context, status: &Status) -> Result<Vec<String>> {
 }
 
 /// The differences of the kernel's list from the file's.
-fn drift(file: &List, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String> {
+fn drift(lists: &Lists, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String> {
     let off = record.mode == Mode::Off as u8;
-    if file.digest() == record.list && off == (*file == List::Off) {
+    if lists.digest() == record.list && off == lists.is_off() {
         return Vec::new();
     }
-    let what = match (file, off) {
+    let has_others = lists.iter().any(|(name, _)| !name.is_default());
+    let what = match (&lists.union(), off) {
         (List::Off, _) => {
             "the file switches enforcement off, and the kernel goes by a list".to_owned()
         }
@@ -420,6 +436,9 @@ fn drift(file: &List, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String> {
             let have = listed.map(|prefix| (prefix.range, None));
             let want = want.iter().map(|entry| (entry.range, None));
             match Difference::between(have, want) {
+                same if same.is_none() && has_others => {
+                    "the files put ranges into other lists, or give them another expiry, than the kernel goes by".to_owned()
+                }
                 same if same.is_none() => {
                     "the file gives ranges another expiry than the kernel goes by".to_owned()
                 }

@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::{ClusterCidr, PolicyMode, Settings, join};
+use super::{ClusterCidr, Guard, PolicyMode, Settings, guards, join};
 use crate::ranges::Lists;
 
 /// A setting with another value than before.
@@ -19,9 +19,9 @@ pub struct SettingChange {
     was: String,
     #[serde(skip)]
     name: &'static str,
-    /// The effect that needs a warning.
-    #[serde(serialize_with = "serialize_effect")]
-    effect: Option<Effect>,
+    /// The effects that need a warning.
+    #[serde(rename = "effect", serialize_with = "serialize_effects")]
+    effects: Vec<Effect>,
 }
 
 /// Effects of settings that a list cannot have.
@@ -33,6 +33,10 @@ enum Effect {
     Admits(String),
     /// These sources are no longer authorized without the list.
     Cuts(String),
+    /// These ports are open to the sources of all lists.
+    Widens(String),
+    /// These ports are open to the sources of some lists alone.
+    Narrows(String, String),
     /// No packet is dropped.
     DropsNothing,
 }
@@ -43,6 +47,10 @@ impl fmt::Display for Effect {
             Self::Opens(what) => write!(f, "opens {what} to everyone"),
             Self::Admits(all) => write!(f, "{all} lets every source of its family in"),
             Self::Cuts(whom) => write!(f, "nothing but the list lets {whom} in"),
+            Self::Widens(ports) => write!(f, "opens {ports} to all lists"),
+            Self::Narrows(ports, lists) => {
+                write!(f, "closes {ports} to all but this node and the {lists}")
+            }
             Self::DropsNothing => f.write_str("nothing is dropped"),
         }
     }
@@ -55,22 +63,29 @@ impl Effect {
             Self::Opens(what) => format!("would open {what} to everyone"),
             Self::Admits(all) => format!("{all} would let every source of its family in"),
             Self::Cuts(whom) => format!("nothing but the list would let {whom} in"),
+            Self::Widens(ports) => format!("would open {ports} to all lists"),
+            Self::Narrows(ports, lists) => {
+                format!("would close {ports} to all but this node and the {lists}")
+            }
             Self::DropsNothing => "nothing would be dropped".to_owned(),
         }
     }
 }
 
-fn serialize_effect<S: Serializer>(
-    effect: &Option<Effect>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    effect.as_ref().map(Effect::to_string).serialize(serializer)
+/// The effects in words; `None` without one.
+fn in_words(effects: &[Effect], words: impl Fn(&Effect) -> String) -> Option<String> {
+    let words: Vec<String> = effects.iter().map(words).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+fn serialize_effects<S: Serializer>(effects: &[Effect], serializer: S) -> Result<S::Ok, S::Error> {
+    in_words(effects, Effect::to_string).serialize(serializer)
 }
 
 /// The text for a change that is made: a warning if it has an effect.
 impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.effect {
+        match in_words(&self.effects, Effect::to_string) {
             None => write!(f, "note: {}", self.text),
             Some(effect) => write!(f, "warning: {}: {effect}", self.text),
         }
@@ -82,7 +97,7 @@ impl SettingChange {
         (key, name): (&'static str, &'static str),
         now: String,
         was: String,
-        effect: Option<Effect>,
+        effects: impl IntoIterator<Item = Effect>,
     ) -> Self {
         Self {
             key,
@@ -90,7 +105,7 @@ impl SettingChange {
             now,
             was,
             name,
-            effect,
+            effects: effects.into_iter().collect(),
         }
     }
 
@@ -103,19 +118,18 @@ impl SettingChange {
     pub fn would(&self) -> String {
         let Self { name, now, was, .. } = self;
         let text = format!("{name} would be {now} (now {was})");
-        match &self.effect {
+        match in_words(&self.effects, Effect::would) {
             None => format!("note: {text}"),
-            Some(effect) => format!("warning: {text}: {}", effect.would()),
+            Some(effect) => format!("warning: {text}: {effect}"),
         }
     }
 
     /// The effect, if it needs `--force`: it opens more than the value shows, or drops sources that
     /// were authorized without the list.
     pub fn risk(&self) -> Option<String> {
-        match &self.effect {
-            None | Some(Effect::DropsNothing) => None,
-            Some(effect) => Some(effect.to_string()),
-        }
+        let mut risks = self.effects.clone();
+        risks.retain(|effect| *effect != Effect::DropsNothing);
+        in_words(&risks, Effect::to_string)
     }
 }
 
@@ -124,7 +138,8 @@ impl Settings {
     pub fn changes_from(&self, other: &Self) -> Vec<SettingChange> {
         // Also in monitor mode: the effect comes with the later change of mode, when it is
         // forgotten.
-        let ports = named(other.ports.difference(&self.ports));
+        let open = &other.protected() - &self.protected();
+        let ports = named(open.intersection(&other.ports));
         let destinations = match (&self.destinations[..], &other.destinations[..]) {
             ([], _) => None,
             (_, []) => Some("every other address".to_owned()),
@@ -144,6 +159,7 @@ impl Settings {
                 join(&other.ports),
                 ports.map(|ports| Effect::Opens(format!("TCP {ports}"))),
             ),
+            self.guards_from(other),
             SettingChange::new(
                 ("destinations", "destinations"),
                 ranges(&self.destinations, "any"),
@@ -183,6 +199,31 @@ impl Settings {
         ];
         changes.retain(|change| change.now != change.was);
         changes
+    }
+
+    /// The difference of the guards to those of `other`.
+    fn guards_from(&self, other: &Self) -> SettingChange {
+        let mut effects = Vec::new();
+        let left = other.guards.iter().flat_map(|guard| &guard.ports);
+        let left = left.filter(|port| self.guard_of(**port).is_none());
+        let (kept, open): (Vec<u16>, Vec<u16>) = left.partition(|port| self.protects(**port));
+        let ports = |ports: &[u16]| named(ports.iter()).map(|ports| format!("TCP {ports}"));
+        // A port that `ports` had, too, is told with those.
+        let open: Vec<u16> = open
+            .into_iter()
+            .filter(|port| !other.ports.contains(port))
+            .collect();
+        effects.extend(ports(&open).map(Effect::Opens));
+        effects.extend(ports(&kept).map(Effect::Widens));
+        for guard in &self.guards {
+            let had = |port: &&u16| other.protects(**port) && other.guard_of(**port).is_none();
+            let had: Vec<u16> = guard.ports.iter().filter(had).copied().collect();
+            let lists = guards::named(&guard.lists);
+            effects.extend(ports(&had).map(|ports| Effect::Narrows(ports, lists)));
+        }
+        let all = |guards: &[Guard]| named(guards.iter()).unwrap_or_else(|| "none".to_owned());
+        let (now, was) = (all(&self.guards), all(&other.guards));
+        SettingChange::new(("guard", "guards"), now, was, effects)
     }
 }
 

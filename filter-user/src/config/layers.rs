@@ -18,7 +18,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     Bounds, ClusterCidr, DEFAULT_BPFFS, DEFAULT_MAX_RANGES, DEFAULT_PORTS, DEFAULT_RANGES_FILE,
-    DEFAULT_STATE_DIR, MetricsListen, OnCut, PolicyMode, Settings, Window, XdpMode,
+    DEFAULT_STATE_DIR, Guard, MetricsListen, OnCut, PolicyMode, Settings, Window, XdpMode,
     environment::{self, Environment},
     value::{Value, ValueErrors},
 };
@@ -28,8 +28,8 @@ use crate::{
     ui::output::Output,
 };
 
-/// The settings that the config file alone can set.
-pub(super) const FILE_ONLY: [&str; 1] = ["lists"];
+/// The settings that the config file alone can set: tables, which fit into no flag.
+pub(super) const FILE_ONLY: [&str; 2] = ["lists", "guard"];
 
 /// Declares [`Config`] from the settings: the field's name is the key, and the default follows `=`.
 macro_rules! settings {
@@ -104,6 +104,8 @@ settings! {
     acknowledged_warnings: Vec<Acknowledgement> = Vec::new();
     /// The bounds of lists.
     lists: BTreeMap<ListName, Bounds> = BTreeMap::new();
+    /// Ports with lists of their own.
+    guard: Vec<Guard> = Vec::new();
 }
 
 impl Config {
@@ -187,6 +189,7 @@ impl Config {
     pub fn settings(&self) -> Settings {
         Settings {
             ports: self.ports.value.clone(),
+            guards: self.guard.value.clone(),
             destinations: sorted(self.destinations.iter().copied()),
             mode: *self.mode,
             node_addresses: *self.node_addresses,
@@ -226,6 +229,7 @@ impl Config {
         let prefixes = prefixes.filter(|range| !is_address(range)).collect();
         let place = (have, is_file);
         self.ports.keep(have.ports.clone(), place);
+        self.guard.keep(have.guards.clone(), place);
         self.destinations.keep(have.destinations.clone(), place);
         if !(have.mode_waits && have.mode == PolicyMode::Monitor) {
             self.mode.keep(have.mode, place);

@@ -6,6 +6,7 @@ mod change;
 mod cluster;
 mod environment;
 mod file;
+mod guards;
 mod layers;
 mod nearest;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use self::{
     change::SettingChange,
     cluster::{ClusterCidr, Preset},
     environment::Environment,
+    guards::{Guard, named},
     layers::{Config, SettingRow},
     nearest::nearest,
 };
@@ -55,8 +57,11 @@ pub const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:9464";
 /// generation, so that a later change of the list keeps them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Protected TCP ports.
+    /// Protected TCP ports, open to all lists unless one of `guards` names them.
     pub ports: BTreeSet<u16>,
+    /// Protected TCP ports with lists of their own, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<Guard>,
     /// Guarded destinations; empty for any.
     pub destinations: Vec<IpNet>,
     /// The action for a packet from an unauthorized source.

@@ -111,7 +111,7 @@ pub(super) fn number<T: Value>(
 }
 
 /// A list in the file, each element read by `item`.
-fn list<T: Value, I>(
+pub(super) fn list<T: Value, I>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
     item: impl Fn(&Spanned<DeValue<'_>>) -> Result<I, ValueErrors>,

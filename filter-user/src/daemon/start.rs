@@ -11,7 +11,7 @@ use super::alerts::sentence;
 use crate::{
     change::{
         attach::prepare_maps,
-        build::{cluster_fault, examine, policy, record_history},
+        build::{cluster_fault, examine, examine_guards, policy, record_history},
         first::{obstacle, unreadable_nat},
         impact::assess,
         transaction::Transaction,
@@ -91,7 +91,7 @@ pub(crate) fn start(context: &Context, typed: Result<()>) -> Result<Start> {
         cluster: cluster.ranges(),
         wall_minus_boot: Clocks::now()?.wall_minus_boot(),
     });
-    let mut policy = policy(&start.lists.union(), &start.settings, &cluster, &guarded)?;
+    let mut policy = policy(&start.lists, &start.settings, &cluster, &guarded)?;
     policy.basis = start.basis;
     if let Some(unreadable_nat) = unreadable_nat(context, &policy, None) {
         eprint(format_args!("note: {unreadable_nat}"));
@@ -182,6 +182,9 @@ impl Start {
     /// Uses the policy last in force, and its interfaces where the config does not name any.
     fn use_saved(&mut self, saved: SavedPolicy, interfaces_unreadable: bool, xdp_unreadable: bool) {
         self.basis = Basis::LastInForce;
+        if examine_guards(&saved.lists, &self.settings).is_err() {
+            self.settings.guards = saved.settings.guards;
+        }
         self.lists = saved.lists;
         if interfaces_unreadable || self.interfaces.is_empty() {
             self.interfaces = saved.interfaces;
@@ -258,13 +261,16 @@ impl StartInputs {
                 context.settings(other_settings(&others).as_ref())
             }
         };
-        let list = typed.and_then(|()| read_lists(context, settings.max_ranges));
+        let list = typed.and_then(|()| {
+            let lists = read_lists(context, settings.max_ranges)?;
+            examine_guards(&lists, &settings)?;
+            Ok(lists)
+        });
         // A policy that was put in force for good since the trial is not on trial.
         let is_unconfirmed = match (&list, &saved) {
             (Ok(lists), Some(saved)) if !is_broken => {
-                let mark = |lists: &Lists, settings: &Settings| {
-                    PolicyMark::new(lists.union().digest(), settings)
-                };
+                let mark =
+                    |lists: &Lists, settings: &Settings| PolicyMark::new(lists.digest(), settings);
                 let edit = mark(lists, &settings);
                 edit != mark(&saved.lists, &saved.settings)
                     && TrialStore::new(&config.state_dir).is_open(&edit)
@@ -374,8 +380,9 @@ fn basis_message(basis: Basis, why: &str) -> String {
 }
 
 /// The settings that decide which sources are authorized, and where.
-const POLICY: [&str; 8] = [
+const POLICY: [&str; 9] = [
     "lists",
+    "guard",
     "mode",
     "ports",
     "destinations",

@@ -39,7 +39,7 @@ const LAYOUT: &str = "layout-";
 /// This binary's layout directory, stored once: a test makes a binary of another layout from it.
 #[used]
 static OWN_LAYOUT: [u8; 9] = NAME;
-const NAME: [u8; 9] = *b"layout-11";
+const NAME: [u8; 9] = *b"layout-12";
 
 const _: () = assert!(10 * (NAME[7] - b'0') as u32 + (NAME[8] - b'0') as u32 == LAYOUT_VERSION);
 

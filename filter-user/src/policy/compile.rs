@@ -105,6 +105,49 @@ impl FromIterator<Prefix> for Prefixes {
     }
 }
 
+/// The prefixes whose sources are in each of `all`, with the earliest of their expiries; none if
+/// `all` is empty.
+///
+/// A longest match there gives the same answer as one in each of `all`: the longest prefix around a
+/// source in any of them is in the result, if it is in a prefix of each.
+pub fn common(all: &[Prefixes]) -> Prefixes {
+    let numbered = all.iter().enumerate();
+    let mut prefixes: Vec<(Prefix, usize)> = numbered
+        .flat_map(|(number, prefixes)| prefixes.iter().map(move |prefix| (*prefix, number)))
+        .collect();
+    prefixes.sort_by_key(|(prefix, _)| prefix.range);
+    // As in `from_iter`: the prefixes around the present one, the innermost on top.
+    let mut around: Vec<Vec<Prefix>> = vec![Vec::new(); all.len()];
+    let mut sorted = Vec::new();
+    for same in prefixes.chunk_by(|(one, _), (other, _)| one.range == other.range) {
+        let range = same[0].0.range;
+        for stack in &mut around {
+            while stack
+                .last()
+                .is_some_and(|outer| !outer.range.contains(&range))
+            {
+                stack.pop();
+            }
+        }
+        for (prefix, number) in same {
+            around[*number].push(*prefix);
+        }
+        let innermost = around.iter().map(|stack| stack.last());
+        if let Some(innermost) = innermost.collect::<Option<Vec<_>>>() {
+            let expires = innermost.iter().filter_map(|prefix| prefix.expires).min();
+            let origins = same
+                .iter()
+                .fold(0, |bits, (prefix, _)| bits | prefix.origins);
+            sorted.push(Prefix {
+                range,
+                origins,
+                expires,
+            });
+        }
+    }
+    Prefixes { sorted }
+}
+
 /// The later of two expiries; `None` is never.
 fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     one.zip(other).map(|(one, other)| one.max(other))
@@ -245,6 +288,61 @@ mod tests {
                     "{source} at {second}"
                 );
             }
+        }
+    }
+
+    /// A longest match in the common prefixes gives the same answer as a scan of the entries of
+    /// each list.
+    #[test]
+    fn the_common_sources_are_those_that_a_scan_finds_in_every_list() {
+        let mut rng = fastrand::Rng::with_seed(6443);
+        let mut both = [0; 2];
+        for _ in 0..200 {
+            let lists: Vec<Vec<Entry>> = (0..rng.usize(1..4))
+                .map(|_| (0..rng.usize(0..12)).map(|_| any_entry(&mut rng)).collect())
+                .collect();
+            let all: Vec<Prefixes> = lists
+                .iter()
+                .map(|list| compile(list, &Sources::default()))
+                .collect();
+            let common = common(&all);
+            for _ in 0..100 {
+                let (source, at) = (any_address(&mut rng), time(rng.i64(0..8)));
+                let is_in = |entry: &Entry| {
+                    entry.range.contains(&source) && entry.expires.is_none_or(|time| at < time)
+                };
+                let want = lists.iter().all(|list| list.iter().any(is_in));
+                let longest = common
+                    .iter()
+                    .filter(|prefix| prefix.range.contains(&source))
+                    .max_by_key(|prefix| prefix.range.prefix_len());
+                let have = longest.is_some_and(|prefix| prefix.lives(at));
+                assert_eq!(have, want, "{source} at {at}: {lists:?}");
+                both[usize::from(want)] += 1;
+            }
+        }
+        assert!(both[0] > 1_000 && both[1] > 1_000, "{both:?}");
+        assert!(common(&[]).is_empty());
+    }
+
+    /// One of few, so that entries are often inside others.
+    fn any_address(rng: &mut fastrand::Rng) -> IpAddr {
+        match rng.bool() {
+            true => [10, rng.u8(0..4) << 6, 0, rng.u8(0..4)].into(),
+            false => [0x2001, rng.u16(0..4) << 14, 0, 0, 0, 0, 0, rng.u16(0..4)].into(),
+        }
+    }
+
+    fn any_entry(rng: &mut fastrand::Rng) -> Entry {
+        let address = any_address(rng);
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let lens = [0, 8, 9, 10, 16, 17, 18, 31, 32, 127, 128];
+        let lens: Vec<u8> = lens.into_iter().filter(|len| *len <= most).collect();
+        let len = *rng.choice(&lens).expect("there are some");
+        Entry {
+            range: IpNet::new_assert(address, len).trunc(),
+            expires: rng.bool().then(|| time(rng.i64(0..8))),
+            comment: None,
         }
     }
 }

@@ -7,7 +7,7 @@ mod difference;
 mod prefilter;
 
 pub use self::{
-    compile::{Prefix, Prefixes, Sources, compile},
+    compile::{Prefix, Prefixes, Sources, common, compile},
     difference::{Difference, entry},
     prefilter::Table,
 };
@@ -32,7 +32,7 @@ pub struct Policy {
     pub decapsulation: Decapsulation,
     /// False if the list is the off switch.
     pub enforced: bool,
-    /// The digest of the list.
+    /// The digest of the lists.
     pub list: [u8; 32],
     /// The files of the cluster that it was compiled from.
     pub cluster: Lists,
@@ -42,19 +42,34 @@ pub struct Policy {
     pub by: Author,
     /// Always the prefixes of `table`.
     sources: Arc<Prefixes>,
+    groups: Arc<Groups>,
     table: Arc<OnceLock<Table>>,
 }
 
+/// The sources for ports with lists of their own. All of them are among the sources of the policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Groups {
+    /// One for each guard of the settings.
+    guards: Vec<Prefixes>,
+    /// The sources that all of them have in common.
+    common: Prefixes,
+}
+
 impl Policy {
-    /// The policy that authorizes `sources`, compiled from a list with this digest. The list is the
-    /// off switch if not `enforced`.
+    /// The policy that authorizes `sources`, compiled from lists with this digest. The list is the
+    /// off switch if not `enforced`. `guards` are the sources for each guard of `settings`.
     pub fn new(
         settings: Settings,
         decapsulation: Decapsulation,
         enforced: bool,
         list: [u8; 32],
         sources: Prefixes,
+        guards: Vec<Prefixes>,
     ) -> Self {
+        let groups = Groups {
+            common: common(&guards),
+            guards,
+        };
         let policy = Self {
             settings,
             decapsulation,
@@ -64,6 +79,7 @@ impl Policy {
             basis: Basis::Files,
             by: Author::of_this_process(),
             sources: Arc::new(sources),
+            groups: Arc::new(groups),
             table: Arc::default(),
         };
         let ahead = policy.clone();
@@ -77,6 +93,23 @@ impl Policy {
     /// The authorized sources.
     pub fn sources(&self) -> &Prefixes {
         &self.sources
+    }
+
+    /// The sources that are authorized for the ports of each guard of the settings.
+    pub fn guards(&self) -> &[Prefixes] {
+        &self.groups.guards
+    }
+
+    /// The sources that are authorized for every guard's ports: those of packets whose port cannot
+    /// be read. Without guards it is empty, and such packets go by [`sources`](Self::sources).
+    pub fn common(&self) -> &Prefixes {
+        &self.groups.common
+    }
+
+    /// The sources that are authorized for `port`, which is protected.
+    pub fn sources_at(&self, port: u16) -> &Prefixes {
+        let guard = self.settings.guard_of(port);
+        guard.map_or(&self.sources, |guard| &self.groups.guards[guard])
     }
 
     /// The table of the authorized sources.

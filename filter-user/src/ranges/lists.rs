@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{Entry, List, RangesFile};
 
@@ -188,6 +189,36 @@ impl Lists {
         List::Ranges(entries)
     }
 
+    /// The entries of the lists in `names`; none if enforcement is off.
+    pub fn entries_of<'a>(&self, names: impl IntoIterator<Item = &'a ListName>) -> Vec<Entry> {
+        if self.is_off() {
+            return Vec::new();
+        }
+        let files = names.into_iter().filter_map(|name| self.get(name));
+        files.flat_map(RangesFile::entries).cloned().collect()
+    }
+
+    /// SHA-256 of all lists: equal if each authorizes the same sources until the same times. That
+    /// of the list `default` alone is the digest of the list. Lists without entries make no
+    /// difference.
+    pub fn digest(&self) -> [u8; 32] {
+        let filled = || {
+            self.iter()
+                .filter(|(_, file)| file.entries().next().is_some())
+        };
+        if self.is_off() || filled().all(|(name, _)| name.is_default()) {
+            return self.union().digest();
+        }
+        let mut hasher = Sha256::new();
+        for (name, file) in filled() {
+            // A name has no NUL.
+            hasher.update(name.as_str());
+            hasher.update([0]);
+            hasher.update(file.list().digest());
+        }
+        hasher.finalize().into()
+    }
+
     /// The names of the lists that have an entry for each range.
     pub fn names(&self) -> HashMap<IpNet, Vec<ListName>> {
         let mut names: HashMap<IpNet, Vec<ListName>> = HashMap::new();
@@ -238,6 +269,20 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_tells_which_list_has_a_range() {
+        let file = |text: &str| RangesFile::parse(text).expect(text);
+        let (one, other) = ("192.0.2.1\n", "192.0.2.2\n");
+        let name: ListName = "other".parse().expect("a name");
+        let lists = |default: &str, own: &str| Lists::of(file(default)).with(&name, file(own));
+        let digest = lists(one, other).digest();
+        assert_ne!(digest, lists(other, one).digest());
+        assert_ne!(digest, Lists::of(file(&[one, other].concat())).digest());
+        assert_eq!(digest, lists("192.0.2.1 # a comment\n", other).digest());
+        assert_eq!(lists(one, "empty\n").digest(), file(one).list().digest());
+        assert_eq!(lists("disabled\n", other).digest(), List::Off.digest());
+    }
+
+    #[test]
     fn the_union_has_the_entries_of_all_and_the_off_switch_of_the_default_list() {
         let file = |text: &str| RangesFile::parse(text).expect(text);
         let other: ListName = "other".parse().expect("a name");
@@ -253,6 +298,7 @@ mod tests {
         let mut none = nobody;
         none.insert(other.clone(), file("empty\n"));
         assert_eq!(none.union(), List::Ranges(Vec::new()));
+        assert_eq!(none.digest(), List::Ranges(Vec::new()).digest());
         none.remove(&other);
         assert_eq!(none.iter().count(), 1);
     }

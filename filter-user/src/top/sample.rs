@@ -139,7 +139,7 @@ impl<'a> Sampler<'a> {
             let standing = maps.standing()?;
             let (slot, record, settings) =
                 maps.read_consistent(|slot| Ok((slot, maps.record(slot)?, maps.settings(slot)?)))?;
-            ports = join(&settings.ports);
+            ports = join(settings.protected());
             if is_guarded {
                 sample.state = policy::state(&record);
                 sample.provisional = Provisional::of(standing, &now);

@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod event;
+pub mod guards;
 pub mod policy;
 pub mod stats;

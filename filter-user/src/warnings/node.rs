@@ -106,7 +106,7 @@ pub(crate) fn traffic_warnings(
     settings: &Settings,
     guarded: &BTreeSet<u32>,
 ) -> Result<Vec<Warning>> {
-    let facts = Facts::gather(&settings.ports, &settings.destinations)?;
+    let facts = Facts::gather(&settings.protected(), &settings.destinations)?;
     let mut warnings = facts.warnings(guarded);
     warnings.extend(written_by_others(context));
     Ok(warnings)

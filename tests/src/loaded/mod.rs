@@ -45,6 +45,17 @@ pub struct Filter {
     last: Vec<Count>,
 }
 
+/// Writes the lists of ports with lists of their own, and the config file that names them.
+pub fn write_own_lists(apifence: &Apifence, rules: Rules) -> Result<()> {
+    let mut config = String::new();
+    for (number, (ports, ranges)) in rules.own_lists().iter().enumerate() {
+        let name = format!("list-{number}");
+        apifence.write_list_of(&name, ranges.join("\n") + "\n")?;
+        config += &format!("[[guard]]\nports = {ports:?}\nlists = ['{name}']\n");
+    }
+    apifence.write_config(config)
+}
+
 impl Filter {
     /// Attaches it inside `namespace` under `rules`; it stays as long as the namespace.
     pub fn attach(namespace: &Namespace, rules: Rules) -> Result<Self> {
@@ -64,6 +75,7 @@ impl Filter {
             format!("--interface={INTERFACE},{HEADLESS}"),
         ];
         words.push(format!("--authorized-ip-ranges={ranges}"));
+        write_own_lists(&apifence, rules)?;
         words.extend(rules.options());
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         apifence.ok(&words)?;

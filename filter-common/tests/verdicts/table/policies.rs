@@ -25,6 +25,7 @@ pub(super) fn add(rows: &mut Rows) {
     everybody(rows);
     modes(rows);
     ports(rows);
+    guards(rows);
     unfilled(rows);
 }
 
@@ -270,6 +271,90 @@ fn ports(rows: &mut Rows) {
                 v6(source).syn(CLIENT_PORT, port).frame(),
                 want,
             );
+        }
+    }
+}
+
+/// Ports with lists of their own, by the fast and by the slow path, and packets whose port cannot
+/// be read: they pass only if the source is in every such list.
+fn guards(rows: &mut Rows) {
+    let rules = Rules::Guards;
+    // Of each source: whether all lists, the first guard and the second one have it.
+    for (source, all, one, two) in [
+        ("198.51.100.7", true, true, true),
+        ("198.51.100.127", true, true, true),
+        ("198.51.100.128", true, false, true),
+        ("198.51.99.1", true, false, true),
+        ("192.0.2.77", true, true, false),
+        ("192.0.2.128", true, false, false),
+        ("10.1.2.3", true, true, true),
+        ("10.1.3.3", true, true, false),
+        ("10.2.0.1", false, false, false),
+        ("203.0.113.9", false, false, false),
+        ("2001:db8:aa::7", true, true, true),
+        ("2001:db8:aa:1::7", true, false, true),
+        ("2001:db8:aa:8000::7", true, false, false),
+        ("2001:db8:ee::1", true, true, true),
+        ("2001:db8:ee::2", true, true, false),
+        ("2001:db8:cc::1", true, false, false),
+        ("2001:db8:bb::9", false, false, false),
+    ] {
+        let address = ip(source);
+        for (port, passes) in [
+            (443, all),
+            (2379, one),
+            (2380, one),
+            (6443, two),
+            (65_535, two),
+        ] {
+            let want = match passes {
+                true => Pass(Authorized),
+                false => Drop(Unauthorized),
+            };
+            let name = |path: &str| format!("policies/{rules:?}/{source}/tcp-{port}/{path}");
+            rows.under(rules, name("fast"), syn_from(address, port), want);
+            rows.under(rules, name("slow"), slow_syn_from(address, port), want);
+        }
+        for port in [0, 442, 444, 2378, 2381, 6442, 65_534] {
+            let name = format!("policies/{rules:?}/{source}/tcp-{port}");
+            rows.under(rules, name, syn_from(address, port), Pass(OtherPort));
+        }
+        let want = |why| match one && two {
+            true => Pass(AuthorizedUnclassifiable),
+            false => Drop(why),
+        };
+        let name = |what: &str| format!("policies/{rules:?}/{source}/{what}");
+        let (cut, malformed) = match address {
+            IpAddr::V4(address) => {
+                let syn = || V4::new(address, NODE4).syn(CLIENT_PORT, 443);
+                (syn().cut(1).frame(), syn().version_ihl(0x44).frame())
+            }
+            IpAddr::V6(address) => {
+                let packet = || V6::new(address, NODE6);
+                let first = packet().fragment(0, true, 1).announces(TCP).frame();
+                (packet().syn(CLIENT_PORT, 443).cut(2).frame(), first)
+            }
+        };
+        let reason = if address.is_ipv4() {
+            Malformed
+        } else {
+            IncompleteFirstFragment
+        };
+        rows.under(rules, name("cut"), cut, want(Truncated));
+        rows.under(rules, name("unclassifiable"), malformed, want(reason));
+    }
+}
+
+/// A SYN that only the slow path judges.
+fn slow_syn_from(source: IpAddr, port: u16) -> Vec<u8> {
+    match source {
+        IpAddr::V4(source) => {
+            let syn = V4::new(source, NODE4).syn(CLIENT_PORT, port);
+            syn.options(&[1; 4]).frame()
+        }
+        IpAddr::V6(source) => {
+            let packet = V6::new(source, NODE6).hop_by_hop(8);
+            packet.syn(CLIENT_PORT, port).frame()
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum Rules {
     Nobody,
     /// The usual ranges, on a node that decapsulates without a device, in every possible way.
     Decapsulating,
+    /// The usual ranges, and ports with lists of their own.
+    Guards,
     /// A slot that user space never wrote: all of it is zero.
     Unfilled,
 }
@@ -46,12 +48,37 @@ pub(super) const RANGES: [&str; 9] = [
     "64:ff9b::/96",
 ];
 
+/// The guards of [`Rules::Guards`]: ports, and the ranges of their lists. Some ranges are in both
+/// lists, some inside ranges of the other, some in none of the usual ranges.
+pub(super) const GUARDS: [(&[u16], &[&str]); 2] = [
+    (
+        &[2379, 2380],
+        &[
+            "198.51.100.0/25",
+            "192.0.2.77/32",
+            "10.1.0.0/16",
+            "2001:db8:aa::/64",
+            "2001:db8:ee::/48",
+        ],
+    ),
+    (
+        // In both, it goes by the guard.
+        &[6443, 65_535],
+        &[
+            "198.51.0.0/16",
+            "10.1.2.0/24",
+            "2001:db8:aa::/49",
+            "2001:db8:ee::1/128",
+        ],
+    ),
+];
+
 /// The destinations that [`Rules::Destinations`] guards.
 const GUARDED: [&str; 2] = ["192.0.2.10/32", "2001:db8::10/128"];
 
 impl Rules {
     /// All policies.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Enforce,
         Self::Monitor,
         Self::Off,
@@ -62,6 +89,7 @@ impl Rules {
         Self::AnyoneV6,
         Self::Nobody,
         Self::Decapsulating,
+        Self::Guards,
         Self::Unfilled,
     ];
 
@@ -72,7 +100,8 @@ impl Rules {
             | Self::Monitor
             | Self::Destinations
             | Self::Ports
-            | Self::Decapsulating => RANGES.to_vec(),
+            | Self::Decapsulating
+            | Self::Guards => RANGES.to_vec(),
             Self::Off => Vec::new(),
             Self::Anyone => vec!["0.0.0.0/0", "::/0"],
             Self::AnyoneV4 => vec!["0.0.0.0/0"],
@@ -86,6 +115,14 @@ impl Rules {
         match self {
             Self::Ports => &[1, 8443, 65_535],
             _ => &[443, 6443],
+        }
+    }
+
+    /// The lists besides that of [`ranges`](Self::ranges), each with the ports that go by it alone.
+    pub const fn own_lists(self) -> &'static [(&'static [u16], &'static [&'static str])] {
+        match self {
+            Self::Guards => &GUARDS,
+            _ => &[],
         }
     }
 
@@ -117,7 +154,10 @@ impl Policy for Rules {
     fn protects(&self, port: u16) -> bool {
         match self {
             Self::Unfilled => empty_gate().protects(port),
-            _ => self.ports().contains(&port),
+            _ => {
+                let mut guards = self.own_lists().iter();
+                self.ports().contains(&port) || guards.any(|(ports, _)| ports.contains(&port))
+            }
         }
     }
 
@@ -136,8 +176,27 @@ impl Policy for Rules {
         holds(&GUARDED, destination)
     }
 
-    fn authorizes(&self, source: IpAddr) -> bool {
-        *self != Self::Unfilled && holds(&self.ranges(), source)
+    fn authorizes(&self, source: IpAddr, port: Option<u16>) -> bool {
+        let mut guards = self.own_lists().iter();
+        match port {
+            _ if *self == Self::Unfilled => false,
+            None if guards.len() > 0 => guards.all(|(_, ranges)| holds(ranges, source)),
+            port => {
+                let own = guards.find(|(ports, _)| port.is_some_and(|port| ports.contains(&port)));
+                let lists = self
+                    .own_lists()
+                    .iter()
+                    .flat_map(|(_, ranges)| *ranges)
+                    .copied();
+                match own {
+                    Some((_, ranges)) => holds(ranges, source),
+                    None => holds(
+                        &self.ranges().into_iter().chain(lists).collect::<Vec<_>>(),
+                        source,
+                    ),
+                }
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     config::Settings,
     context::Context,
     kernel::{
-        bpf::{Maps, Slot},
+        bpf::{Group, Maps, Slot},
         net::sock_diag::Connection,
     },
     policy::Policy,
@@ -51,16 +51,12 @@ impl<'a> PreviousPolicy<'a> {
         Ok(before)
     }
 
-    /// The ports that it drops packets to; none if it drops nothing.
-    pub(crate) fn enforced(&self) -> Option<&BTreeSet<u16>> {
-        /// Used if the settings are unreadable.
-        static UNKNOWN: BTreeSet<u16> = BTreeSet::new();
+    /// The ports that it drops packets to; `None` if it drops nothing. Empty if the settings are
+    /// unreadable.
+    pub(crate) fn enforced(&self) -> Option<BTreeSet<u16>> {
         self.judge?;
-        Some(
-            self.settings
-                .as_ref()
-                .map_or(&UNKNOWN, |settings| &settings.ports),
-        )
+        let settings = self.settings.as_ref();
+        Some(settings.map_or_else(BTreeSet::new, Settings::protected))
     }
 
     /// Whether it passes packets of `connection` over an interface with or without a filter.
@@ -70,13 +66,20 @@ impl<'a> PreviousPolicy<'a> {
             return Ok(true);
         };
         let local = connection.local;
-        let judged =
-            settings.ports.contains(&local.port()) && guards(&settings.destinations, local.ip());
-        Ok(!judged || self.authorizes(connection.remote.ip())?)
+        let judged = settings.protects(local.port()) && guards(&settings.destinations, local.ip());
+        Ok(
+            !judged
+                || self.authorizes(connection.remote.ip(), Group::of(settings, local.port()))?,
+        )
     }
 
-    /// Whether it passes `client`, over a filter, to a destination that `policy` guards.
-    pub(crate) fn passes_anywhere(&self, client: IpAddr, policy: &Policy) -> Result<bool> {
+    /// Whether it passes `client`, over a filter, to `port` of a destination that `policy` guards.
+    pub(crate) fn passes_anywhere(
+        &self,
+        client: IpAddr,
+        port: u16,
+        policy: &Policy,
+    ) -> Result<bool> {
         let Some(settings) = &self.settings else {
             return Ok(true);
         };
@@ -90,16 +93,14 @@ impl<'a> PreviousPolicy<'a> {
                         .iter()
                         .any(|before| before.contains(range))
                 }));
-        Ok(!now.ports.is_subset(&settings.ports) || wider || self.authorizes(client)?)
+        let judged = settings.protects(port) && !wider;
+        Ok(!judged || self.authorizes(client, Group::of(settings, port))?)
     }
 
-    fn authorizes(&self, client: IpAddr) -> Result<bool> {
+    fn authorizes(&self, client: IpAddr, group: Group) -> Result<bool> {
         let Some((maps, slot)) = self.judge else {
             return Ok(true);
         };
-        let around = maps.around(slot, client, &self.now)?;
-        Ok(around
-            .first()
-            .is_some_and(|prefix| prefix.lives(self.now.wall)))
+        maps.authorizes(slot, group, client, &self.now)
     }
 }

@@ -1,10 +1,10 @@
 //! The impact of a change: the connections that it cuts, and their owners.
 
 mod before;
+mod seen;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::IpAddr,
     panic::resume_unwind,
     thread,
@@ -15,7 +15,10 @@ use filter_common::Mode;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::before::{PreviousPolicy, guards};
+use self::{
+    before::{PreviousPolicy, guards},
+    seen::{SocketFacts, filtered_connections},
+};
 use super::{
     first::{Obstacle, obstacle, unreadable_nat},
     words::first_lines,
@@ -23,15 +26,11 @@ use super::{
 use crate::{
     clock::Clocks,
     cluster::{Nodes, administrators},
-    config::Settings,
+    config::{Guard, named},
     context::Context,
     kernel::{
         bpf::Maps,
-        nat::rewriters,
-        net::{
-            conntrack::{ConntrackEntry, tracked},
-            sock_diag::{CLOSED, Connection, TcpSocket, open, ssh_client_address},
-        },
+        net::sock_diag::{Connection, TcpSocket, open, ssh_client_address},
         routes::Paths,
     },
     policy::Policy,
@@ -46,6 +45,9 @@ pub(crate) struct Impact {
     cut: Vec<Cut>,
     /// How many stay.
     kept: usize,
+    /// The guards of their ports; `None` for ports without one.
+    #[serde(skip)]
+    kept_by: BTreeSet<Option<usize>>,
     /// The address of this SSH session, if the change blocks it.
     shuts_out: Option<IpAddr>,
     /// Other addresses with an SSH session on this node that the change blocks.
@@ -74,6 +76,12 @@ struct Cut {
     why: Option<String>,
     /// Why the client may be gone. Such a connection does not block a change.
     doubt: Option<&'static str>,
+    /// The guard of its port, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
+    /// The number of the guard.
+    #[serde(skip)]
+    number: Option<usize>,
 }
 
 /// The owner of a connection.
@@ -107,9 +115,9 @@ pub(crate) fn assess(
     };
     let enforced = comparison.before.enforced();
     let mut impact = Impact {
-        obstacle: obstacle(context, policy, guarded, enforced)?,
-        unread: unreadable_nat(context, policy, enforced),
-        filters_ssh: policy.settings.ports.contains(&SSH),
+        obstacle: obstacle(context, policy, guarded, enforced.as_ref())?,
+        unread: unreadable_nat(context, policy, enforced.as_ref()),
+        filters_ssh: policy.settings.protects(SSH),
         ..Impact::default()
     };
     let sockets = open().unwrap_or_else(|error| {
@@ -141,9 +149,27 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Whether the new policy drops packets from `client`.
-    fn drops(&self, client: IpAddr) -> bool {
-        self.policy.mode() == Mode::Enforce && !self.policy.sources().authorize(client, self.wall)
+    /// Whether the new policy drops packets from `client` to `port`, which it protects.
+    fn drops(&self, client: IpAddr, port: u16) -> bool {
+        let sources = self.policy.sources_at(port);
+        self.policy.mode() == Mode::Enforce && !sources.authorize(client, self.wall)
+    }
+
+    /// A port of each kind that an administrator may need: those of the API server, those that were
+    /// protected before, and SSH. Ports of one kind have the same sources now, and had before.
+    /// Other ports of guards are closed to administrators on purpose.
+    fn needed(&self) -> Vec<u16> {
+        let (now, before) = (&self.policy.settings, self.before.settings.as_ref());
+        let was_protected = |port| before.is_some_and(|before| before.protects(port));
+        let is_needed =
+            |port: &u16| *port == SSH || now.ports.contains(port) || was_protected(*port);
+        let ports = now.protected().into_iter().filter(is_needed);
+        let kind = |port| {
+            let guard = before.map(|before| before.guard_of(port));
+            (now.guard_of(port), was_protected(port), guard)
+        };
+        let kinds: BTreeMap<_, u16> = ports.map(|port| (kind(port), port)).collect();
+        kinds.into_values().collect()
     }
 
     /// The connections that are cut; those that stay are counted in `impact`.
@@ -158,7 +184,7 @@ impl Comparison<'_> {
         for (connection, SocketFacts { bound, doubt }) in seen {
             let (client, local) = (connection.remote.ip(), connection.local);
             // Traffic of the node to itself never passes the filter.
-            if !settings.ports.contains(&local.port()) || self.paths.is_own(client) {
+            if !settings.protects(local.port()) || self.paths.is_own(client) {
                 continue;
             }
             let route = match bound {
@@ -168,8 +194,11 @@ impl Comparison<'_> {
             if !self.paths.is_guarded(route, self.guarded) {
                 continue;
             }
-            if !(self.drops(client) && guards(&settings.destinations, local.ip())) {
-                impact.kept += usize::from(doubt.is_none());
+            if !(self.drops(client, local.port()) && guards(&settings.destinations, local.ip())) {
+                if doubt.is_none() {
+                    impact.kept += 1;
+                    impact.kept_by.insert(settings.guard_of(local.port()));
+                }
                 continue;
             }
             let was_guarded = self.paths.is_guarded(route, &self.before.guarded);
@@ -193,17 +222,21 @@ impl Comparison<'_> {
         });
         let origin = origin.into_iter().map(|client| (client, None));
         let clients: BTreeMap<IpAddr, Option<u32>> = origin.chain(connected).collect();
-        let mut shut_out = BTreeSet::new();
+        let (mut shut_out, needed) = (BTreeSet::new(), self.needed());
         for (client, bound) in clients {
-            if self.paths.is_own(client) || !self.drops(client) {
+            let mut dropped = needed.clone();
+            dropped.retain(|port| self.drops(client, *port));
+            if self.paths.is_own(client) || dropped.is_empty() {
                 continue;
             }
             let route = match bound {
                 None => self.paths.to(client, None),
                 bound => bound,
             };
-            let was_open = !self.paths.is_guarded(route, &self.before.guarded)
-                || self.before.passes_anywhere(client, self.policy)?;
+            let mut was_open = !self.paths.is_guarded(route, &self.before.guarded);
+            for port in dropped {
+                was_open = was_open || self.before.passes_anywhere(client, port, self.policy)?;
+            }
             if was_open && self.paths.is_guarded(route, self.guarded) {
                 shut_out.insert(client);
             }
@@ -214,71 +247,6 @@ impl Comparison<'_> {
 
 const SSH: u16 = 22;
 
-/// Further facts about a connection.
-struct SocketFacts {
-    /// The ifindex that it is bound to, or 0.
-    bound: u32,
-    /// Why the client may be gone.
-    doubt: Option<&'static str>,
-}
-
-/// The connections as the filter sees them, in order. For forwarded and for translated connections
-/// the packet's addresses are those in connection tracking, not those of the socket.
-fn filtered_connections(
-    sockets: &[TcpSocket],
-    policy: &Policy,
-    paths: &Paths,
-    unseen: &mut Option<String>,
-) -> BTreeMap<Connection, SocketFacts> {
-    let forwards = || {
-        let files = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
-        let on = |file| fs::read_to_string(format!("/proc/sys/net/{file}"));
-        files
-            .iter()
-            .any(|file| on(file).is_ok_and(|on| on.trim() != "0"))
-    };
-    // The table may be very long, so it is read only if connections can be cut.
-    let wanted = policy.mode() == Mode::Enforce && (forwards() || !rewriters().is_empty());
-    let tracked = match wanted.then(tracked) {
-        None => Vec::new(),
-        Some(Ok(tracked)) => tracked,
-        Some(Err(_)) => {
-            *unseen = Some(
-                "forwarded connections (to pods, containers, guests) are not among them: the kernel does not tell which it tracks"
-                    .to_owned(),
-            );
-            Vec::new()
-        }
-    };
-    let rewritten = |tracked: &&ConntrackEntry| tracked.original != tracked.rewritten;
-    let originals: BTreeMap<Connection, Connection> = tracked
-        .iter()
-        .filter(rewritten)
-        .map(|tracked| (tracked.rewritten, tracked.original))
-        .collect();
-    let mut seen: BTreeMap<Connection, SocketFacts> = sockets
-        .iter()
-        .map(|socket| {
-            let connection = socket.connection;
-            let original = originals.get(&connection).copied();
-            let found = SocketFacts {
-                bound: socket.interface,
-                doubt: socket.doubt(),
-            };
-            (original.unwrap_or(connection), found)
-        })
-        .collect();
-    for tracked in tracked {
-        // For a connection that ends on this node the sockets say more.
-        if !paths.is_own(tracked.rewritten.local.ip()) {
-            let doubt = tracked.is_half_closed.then_some(CLOSED);
-            seen.entry(tracked.original)
-                .or_insert(SocketFacts { bound: 0, doubt });
-        }
-    }
-    seen
-}
-
 /// The connections that are cut, each with its owner.
 fn describe_cut(
     context: &Context,
@@ -288,18 +256,11 @@ fn describe_cut(
     policy: &Policy,
     origin: Option<IpAddr>,
 ) -> Result<Vec<Cut>> {
-    let (mut ports, mut cluster) = (
-        policy.settings.ports.clone(),
-        policy.settings.cluster.clone(),
-    );
-    if let Some(Settings {
-        ports: have_ports,
-        cluster: have_cluster,
-        ..
-    }) = &before.settings
-    {
-        ports.extend(have_ports);
-        cluster.extend(have_cluster);
+    let settings = &policy.settings;
+    let (mut ports, mut cluster) = (settings.ports.clone(), settings.cluster.clone());
+    if let Some(have) = &before.settings {
+        ports.extend(&have.ports);
+        cluster.extend(&have.cluster);
     }
     let files = context.read_cluster(ListName::all_of_cluster()).lists;
     let nodes = Nodes::gather(sockets, &ports, &cluster, &files)?;
@@ -313,11 +274,14 @@ fn describe_cut(
             None if origin == Some(client) => (Kind::SshOrigin, None),
             None => (Kind::Client, listed_as(list.entries(), client)),
         };
+        let number = settings.guard_of(connection.local.port());
         Cut {
             connection,
             kind,
             why,
             doubt,
+            guard: number.map(|number| settings.guards[number].clone()),
+            number,
         }
     });
     Ok(named.collect())
@@ -432,23 +396,39 @@ impl Impact {
             )
         });
         let nodes = || self.nodes();
-        let everyone = || {
-            let count = self.open().count();
-            (count > 0 && self.kept == 0)
-                .then(|| format!("it cuts every established client (connections: {count})"))
-        };
         let is_node = origin.is_none();
-        match origin.or_else(nodes).or_else(everyone) {
+        match origin.or_else(nodes).or_else(|| self.everyone()) {
             Some(cause) if !force => {
-                let hint = if is_node && self.nodes().is_some() {
-                    format!("add it to the list, or to `cluster_cidrs`; {MEANT}")
-                } else {
-                    format!("add it to the list; {MEANT}")
+                let guards: BTreeSet<&Guard> =
+                    self.open().filter_map(|cut| cut.guard.as_ref()).collect();
+                let lists = guards.first().map(|guard| named(&guard.lists));
+                let hint = match lists {
+                    Some(lists) => format!("add it to the {lists}; {MEANT}"),
+                    None if is_node && self.nodes().is_some() => {
+                        format!("add it to the list, or to `cluster_cidrs`; {MEANT}")
+                    }
+                    None => format!("add it to the list; {MEANT}"),
                 };
                 Err(UserError::refused(cause, hint, Vec::new()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// The ports that lose every established client, in words: those without a guard, or those of
+    /// one.
+    fn everyone(&self) -> Option<String> {
+        let lost = |cut: &&Cut| !self.kept_by.contains(&cut.number);
+        let first = self.open().find(lost)?;
+        let count = self.open().filter(|cut| cut.number == first.number).count();
+        let at = first
+            .guard
+            .as_ref()
+            .map(|guard| format!(" of {}", guard.ports()));
+        Some(format!(
+            "it cuts every established client{} (connections: {count})",
+            at.unwrap_or_default()
+        ))
     }
 }
 
@@ -474,6 +454,9 @@ impl Cut {
             (Kind::Client, Some(why)) => format!(": {why}"),
             (Kind::Client, None) => String::new(),
         };
-        format!("  {remote} -> {local}{owner}{doubt}")
+        let guard = self.guard.as_ref();
+        let guard = guard.map(|guard| format!(", port of the {}", named(&guard.lists)));
+        let guard = guard.unwrap_or_default();
+        format!("  {remote} -> {local}{owner}{doubt}{guard}")
     }
 }

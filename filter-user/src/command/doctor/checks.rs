@@ -249,7 +249,7 @@ impl<'a> Examination<'a> {
         }
         for port in &self.survey.ports {
             let (number, why) = (port.port, port.why.join("; "));
-            checks.push(if self.settings.ports.contains(&number) {
+            checks.push(if self.settings.protects(number) {
                 ok("port", format!("{number} is protected: {why}"))
             } else {
                 let all = join(self.settings.ports.union(&self.survey.port_numbers()));

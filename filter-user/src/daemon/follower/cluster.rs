@@ -89,11 +89,11 @@ impl Follower {
             Basis::ImplicitSources | Basis::Fresh => Some(Lists::default()),
             _ => known_lists(&self.context, have.record.list),
         };
-        let Some(lists) = lists.filter(|lists| lists.union().digest() == have.record.list) else {
+        let Some(lists) = lists.filter(|lists| lists.digest() == have.record.list) else {
             return Ok(());
         };
         let guarded = self.health.borrow().guarded.clone();
-        let mut policy = policy(&lists.union(), &settings, &cluster, &guarded)?;
+        let mut policy = policy(&lists, &settings, &cluster, &guarded)?;
         policy.basis = have.basis();
         policy.by = maps
             .author(have.slot)?

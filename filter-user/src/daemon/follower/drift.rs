@@ -130,7 +130,7 @@ impl Follower {
         };
         let cluster = cluster.only(&settings.cluster_files());
         let enforces = have.record.mode == Mode::Enforce as u8;
-        let deferral = self.deferral((&list, &settings, &cluster), enforces)?;
+        let deferral = self.deferral((&lists, &settings, &cluster), enforces)?;
         if let Some(deferral) = &deferral {
             if self.health.borrow().fallback.as_ref() != Some(deferral) {
                 eprint(format_args!("warning: {deferral}"));
@@ -138,7 +138,7 @@ impl Follower {
             (settings.mode, settings.mode_waits) = (PolicyMode::Monitor, true);
         }
         Ok(WantedPolicy {
-            mark: PolicyMark::new(list.digest(), &settings),
+            mark: PolicyMark::new(lists.digest(), &settings),
             node: self.node()?,
             cluster,
             lists,
@@ -160,7 +160,7 @@ impl Follower {
         let settings = have.settings.as_ref();
         let changes = settings.map(|have| want.settings.changes_from(have));
         let differ = changes.as_ref().is_none_or(|changes| !changes.is_empty());
-        let is_other_list = record.list != want.list.digest();
+        let is_other_list = record.list != want.lists.digest();
         let was_off = record.mode == Mode::Off as u8;
         let waited = settings.is_some_and(|have| have.mode_waits);
         // An operator has to see that settings were lost, and then asks for the files.
@@ -205,12 +205,12 @@ impl Follower {
         })
     }
 
-    /// The reason not to enforce a list under the settings `want` and the files of the cluster yet,
+    /// The reason not to enforce `lists` under the settings `want` and the files of the cluster yet,
     /// if it would be the first enforced policy. `enforces` tells whether the policy in force is
     /// enforced.
     fn deferral(
         &self,
-        (list, want, cluster): (&List, &Settings, &Lists),
+        (lists, want, cluster): (&Lists, &Settings, &Lists),
         enforces: bool,
     ) -> Result<Option<String>> {
         let store = PolicyStore::new(&self.context.config.state_dir);
@@ -218,7 +218,7 @@ impl Follower {
             return Ok(None);
         }
         let guarded = self.health.borrow().guarded.clone();
-        let policy = policy(list, want, cluster, &guarded)?;
+        let policy = policy(lists, want, cluster, &guarded)?;
         let obstacle = obstacle(&self.context, &policy, &guarded, None)?;
         Ok(obstacle.map(|obstacle| obstacle.fallback()))
     }

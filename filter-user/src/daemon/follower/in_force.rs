@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     change::{
-        build::{examine, known_lists, policy, record_history, save_policy_in_force},
+        build::{
+            examine, examine_guards, known_lists, policy, record_history, save_policy_in_force,
+        },
+        guarded::guard_changes,
         impact::assess,
         recovery::{Waiting, recover},
         transaction::{Transaction, clean_up},
@@ -146,7 +149,7 @@ impl Follower {
         self.report_lists(&read);
         let ReadLists { lists, faults } = read;
         let is_whole = faults.is_empty();
-        let is_saved = || self.context.last_good().union().digest() == have.record.list;
+        let is_saved = || self.context.last_good().digest() == have.record.list;
         let mut faults = faults.into_iter();
         if !is_whole && !is_saved() {
             // The disk has an older policy: its entries must not come back in place of a file.
@@ -243,11 +246,11 @@ impl Follower {
         waiting: &Waiting,
         lists: Option<&Lists>,
     ) -> Result<bool> {
-        let is_edited_again = match lists.map(Lists::union) {
-            Some(list) if self.has_config => {
+        let is_edited_again = match lists {
+            Some(lists) if self.has_config => {
                 let have = maps.settings(waiting.slot.other()).ok();
                 let want = self.context.settings(have.as_ref());
-                trial::is_edited_again(maps, waiting, &list, &want)?
+                trial::is_edited_again(maps, waiting, lists, &want)?
             }
             _ => false,
         };
@@ -336,8 +339,9 @@ impl Follower {
     ) -> Result<bool> {
         let context = &self.context;
         examine(&want.list, want.settings.max_ranges)?;
+        examine_guards(&want.lists, &want.settings)?;
         let guarded = self.health.borrow().guarded.clone();
-        let mut policy = policy(&want.list, &want.settings, &want.cluster, &guarded)?;
+        let mut policy = policy(&want.lists, &want.settings, &want.cluster, &guarded)?;
         if !self.has_config || drift.keeps_basis {
             policy.basis = have.basis();
         }
@@ -357,6 +361,7 @@ impl Follower {
         // Before the saved policy is replaced, which has the comments.
         let before = drift.is_other_list.then_some(have.record.list);
         let before = before.and_then(|list| known_lists(context, list));
+        let guards = guard_changes(maps, &policy)?;
         let change = Transaction {
             saves: (have.basis() != Basis::DefaultSettings || !drift.keeps_basis)
                 .then_some(&want.lists),
@@ -379,6 +384,9 @@ impl Follower {
             policy.sources(),
             &drift.changes,
         );
+        for guard in &guards {
+            eprint(format_args!("note: {}", guard.line(false)));
+        }
         self.report_node_changes(want, drift);
         self.files_changed = false;
         if within.is_none() {

@@ -68,7 +68,7 @@ impl Follower {
             return Ok(None);
         };
         let cluster = self.context.read_cluster(settings.cluster_files()).lists;
-        let policy = policy(&lists.union(), &settings, &cluster, &all)?;
+        let policy = policy(&lists, &settings, &cluster, &all)?;
         let maps = self.open.as_ref().map(|(_, maps)| maps);
         let impact = assess(&self.context, maps, &policy, &all)?;
         Ok(impact.lockout())

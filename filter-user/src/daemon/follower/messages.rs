@@ -49,7 +49,7 @@ pub(crate) fn report_applied(
         eprint("note: the config file is in force");
     }
     let list = &lists.union();
-    if record.list == list.digest() {
+    if record.list == lists.digest() {
         return;
     }
     let before = before.map(Lists::union);

@@ -10,7 +10,7 @@ use crate::{
     change::{impact::Impact, recovery::Waiting},
     config::{Config, OnCut, Settings},
     kernel::bpf::Maps,
-    ranges::List,
+    ranges::Lists,
     store::{PolicyMark, TrialStore},
     ui::{error::UserError, output::eprint},
 };
@@ -52,11 +52,11 @@ pub(crate) fn trial_time(
     }
 }
 
-/// Whether the files, with `list` and `settings`, were edited again while an edit was on trial.
+/// Whether the files, with `lists` and `settings`, were edited again while an edit was on trial.
 pub(crate) fn is_edited_again(
     maps: &Maps,
     waiting: &Waiting,
-    list: &List,
+    lists: &Lists,
     settings: &Settings,
 ) -> Result<bool> {
     let record = maps.record(waiting.slot)?;
@@ -64,7 +64,7 @@ pub(crate) fn is_edited_again(
         return Ok(false);
     }
     let on_trial = maps.settings(waiting.slot)?;
-    let same = record.list == list.digest() && settings.changes_from(&on_trial).is_empty();
+    let same = record.list == lists.digest() && settings.changes_from(&on_trial).is_empty();
     Ok(!same)
 }
 

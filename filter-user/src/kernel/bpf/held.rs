@@ -8,7 +8,7 @@ use filter_common::layout::{POLICY, PolicyRecord, SETTINGS};
 
 use super::{
     object::{PER_SLOT, SHARED},
-    slot::{PerSlot, Slot, open, open_data},
+    slot::{PerSlot, Place, Slot, open, open_data},
 };
 use crate::{kernel::pins::make_private, ui::explain::explain};
 
@@ -28,8 +28,8 @@ type Record = [u8; size_of::<PolicyRecord>()];
 struct HeldInner {
     name: &'static str,
     maps: PerSlot,
-    /// The map of each slot, with its id.
-    held: [Option<(u32, MapData)>; Slot::BOTH.len()],
+    /// The map at each place, with its id.
+    held: Vec<(Place, Option<(u32, MapData)>)>,
 }
 
 impl HeldMaps {
@@ -44,7 +44,7 @@ impl HeldMaps {
             Ok(HeldInner {
                 name,
                 maps: PerSlot::open(directory, name)?,
-                held: [None, None],
+                held: Place::all().map(|place| (place, None)).collect(),
             })
         });
         let mut held = Self {
@@ -66,18 +66,20 @@ impl HeldMaps {
         }
         self.seen = records.ok();
         for inner in &mut self.inner {
-            for (slot, held) in Slot::BOTH.into_iter().zip(&mut inner.held) {
+            for (place, held) in &mut inner.held {
+                let place = *place;
                 let have = held.as_ref().map(|(id, _)| *id);
-                let Ok(want) = inner.maps.id(slot) else {
+                let Ok(want) = inner.maps.id(place) else {
                     continue;
                 };
                 if want == have {
                     continue;
                 }
-                if let (Some(id), Ok(Some(map))) = (want, inner.maps.inner(slot)) {
-                    *held = Some((id, map));
-                } else {
-                    self.seen = None;
+                match (want, inner.maps.inner(place)) {
+                    // A group that the new policy does not have.
+                    (None, _) => *held = None,
+                    (Some(id), Ok(Some(map))) => *held = Some((id, map)),
+                    _ => self.seen = None,
                 }
             }
         }
@@ -88,19 +90,23 @@ impl HeldMaps {
         Ok([first?, second?])
     }
 
-    /// Whether all maps have their pins in `directory`.
+    /// Whether all maps have their pins in `directory`. One that a writer took out of its place has
+    /// none any more, and needs none.
     pub fn are_pinned(&self, directory: &Path) -> bool {
-        let shared = self.shared.iter().map(|(name, _)| directory.join(name));
-        let pins: Vec<PathBuf> = shared.chain(self.inner_pins(directory)).collect();
-        pins.iter().all(|pin| pin.exists())
-    }
-
-    fn inner_pins(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
-        self.inner.iter().flat_map(move |inner| {
-            let slots = Slot::BOTH.into_iter().zip(&inner.held);
-            let held = slots.filter(|(_, held)| held.is_some());
-            held.map(move |(slot, _)| slot.pins(directory).join(inner.name))
-        })
+        let mut shared = self.shared.iter().map(|(name, _)| directory.join(name));
+        let is_pinned = |inner: &HeldInner, place: Place, id: u32| {
+            let is_gone = || inner.maps.id(place).is_ok_and(|now| now != Some(id));
+            place.pin(inner.name, directory).exists() || is_gone()
+        };
+        let mut inner = self.inner.iter();
+        shared.all(|pin| pin.exists())
+            && inner.all(|inner| {
+                let mut held = inner.held.iter();
+                held.all(|(place, held)| {
+                    let held = held.as_ref();
+                    held.is_none_or(|(id, _)| is_pinned(inner, *place, *id))
+                })
+            })
     }
 
     /// Pins all maps in `directory`, which must be empty.
@@ -121,11 +127,11 @@ impl HeldMaps {
             make_private(&slot.pins(directory)).context("pin maps")?;
         }
         for inner in &self.inner {
-            for (slot, held) in Slot::BOTH.into_iter().zip(&inner.held) {
+            for (place, held) in &inner.held {
                 if let Some((id, map)) = held
-                    && inner.maps.id(slot)? == Some(*id)
+                    && inner.maps.id(*place)? == Some(*id)
                 {
-                    pin(map, slot.pins(directory).join(inner.name))?;
+                    pin(map, place.pin(inner.name, directory))?;
                 }
             }
         }

@@ -17,7 +17,7 @@ use filter_common::layout::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    slot::{PerSlot, PolicyState, Slot, open, open_data},
+    slot::{Group, PerSlot, PolicyState, Slot, open, open_data},
     tries,
 };
 use crate::{
@@ -289,16 +289,38 @@ impl Maps {
             .map_err(|error| explain("write policy", &error))
     }
 
-    /// The prefixes around `address` in `slot`, the longest first, from the kernel's own trie. The
-    /// longest decides.
+    /// The prefixes around `address` in a group of `slot`, the longest first, from the kernel's own
+    /// trie. The longest decides.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn around(&self, slot: Slot, address: IpAddr, now: &Clocks) -> Result<Vec<Prefix>> {
+    pub fn around(
+        &self,
+        slot: Slot,
+        group: Group,
+        address: IpAddr,
+        now: &Clocks,
+    ) -> Result<Vec<Prefix>> {
+        let place = (slot, group);
         match address {
-            IpAddr::V4(address) => tries::around(&self.sources_v4, slot, address.octets(), now),
-            IpAddr::V6(address) => tries::around(&self.sources_v6, slot, address.octets(), now),
+            IpAddr::V4(address) => tries::around(&self.sources_v4, place, address.octets(), now),
+            IpAddr::V6(address) => tries::around(&self.sources_v6, place, address.octets(), now),
         }
+    }
+
+    /// Whether `address` is authorized in a group of `slot`, by the kernel's own trie.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn authorizes(
+        &self,
+        slot: Slot,
+        group: Group,
+        address: IpAddr,
+        now: &Clocks,
+    ) -> Result<bool> {
+        let around = self.around(slot, group, address, now)?;
+        Ok(around.first().is_some_and(|prefix| prefix.lives(now.wall)))
     }
 
     /// Every prefix that authorizes a source in `slot`, from the kernel's own tries.
@@ -306,8 +328,16 @@ impl Maps {
     /// # Errors
     /// If the kernel refuses.
     pub fn sources(&self, slot: Slot, now: &Clocks) -> Result<Prefixes> {
-        let mut prefixes = tries::all::<4>(&self.sources_v4, slot, now)?;
-        prefixes.extend(tries::all::<16>(&self.sources_v6, slot, now)?);
+        self.sources_of(slot, Group::ALL, now)
+    }
+
+    /// Every prefix that authorizes a source in a group of `slot`, from the kernel's own tries.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn sources_of(&self, slot: Slot, group: Group, now: &Clocks) -> Result<Prefixes> {
+        let mut prefixes = tries::all::<4>(&self.sources_v4, (slot, group), now)?;
+        prefixes.extend(tries::all::<16>(&self.sources_v6, (slot, group), now)?);
         Ok(prefixes.into_iter().map(|(prefix, _)| prefix).collect())
     }
 }

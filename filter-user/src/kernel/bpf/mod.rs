@@ -23,10 +23,10 @@ pub use self::{
     drop_reports::{DropReport, ReportBatch, ReportReader, StartAt},
     held::HeldMaps,
     maps::Maps,
-    monitored_sources::read_monitored_sources,
+    monitored_sources::{MonitoredSourceSeen, read_monitored_sources},
     object::{Program, create_maps},
     range_counts::{Family, RangeCounts},
-    slot::{PolicyState, Slot},
+    slot::{Group, PolicyState, Slot},
     staging::Staging,
     usage::Use,
 };

@@ -21,9 +21,12 @@ pub struct MonitoredSourceSeen {
     pub packets: u64,
     /// The time of the last one, accurate to some milliseconds.
     pub last_seen: Timestamp,
+    /// The destination port of the last one; `None` if it could not be read.
+    pub port: Option<u16>,
 }
 
-/// All sources in the maps in `directory`, in no order.
+/// All sources in the maps in `directory`, in no order; one that was refused at ports with
+/// different lists comes more than once.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -39,6 +42,7 @@ pub fn read_monitored_sources(directory: &Path) -> Result<Vec<MonitoredSourceSee
                 source,
                 packets: seen.packets,
                 last_seen: now.wall_at_monotonic(seen.last_seen),
+                port: Some(seen.port).filter(|port| *port != 0),
             });
         }
     });

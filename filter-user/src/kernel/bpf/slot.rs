@@ -1,16 +1,20 @@
 //! The two slots of a policy, and the maps that have one entry or inner map for each.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData, MapError};
-use filter_common::layout::SLOTS;
+use filter_common::layout::{ALL_SOURCES, COMMON_SOURCES, FIRST_GUARD, GROUPS, SLOTS, source_map};
 
-use crate::ui::{error::UserError, explain::explain};
+use super::sys::remove_element;
+use crate::{
+    config::Settings,
+    ui::{error::UserError, explain::explain},
+};
 
 /// One of the two places for a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,79 @@ impl Slot {
     /// The directory of the pins of its inner maps, among those of all maps in `directory`.
     pub(super) fn pins(self, directory: &Path) -> PathBuf {
         directory.join(format!("slot-{}", self.0))
+    }
+}
+
+/// A group of sources: those of all lists, those for the ports of a guard, or those that all guards
+/// have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group(u32);
+
+impl Group {
+    /// The sources of all lists, and the implicit ones.
+    pub const ALL: Self = Self(ALL_SOURCES);
+    /// The sources for packets whose port cannot be read, if there are guards.
+    pub const COMMON: Self = Self(COMMON_SOURCES);
+
+    /// The sources for the ports of a guard, by its number.
+    pub const fn guard(number: usize) -> Self {
+        Self(FIRST_GUARD + number as u32)
+    }
+
+    /// The group of a port of `settings`.
+    pub fn of(settings: &Settings, port: u16) -> Self {
+        settings.guard_of(port).map_or(Self::ALL, Self::guard)
+    }
+
+    /// The group as a number in the kernel's maps.
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Those besides [`ALL`](Self::ALL), in order: [`COMMON`](Self::COMMON) is the first.
+    pub(super) fn of_guards() -> impl DoubleEndedIterator<Item = Self> {
+        (COMMON_SOURCES..GROUPS).map(Self)
+    }
+}
+
+/// The place of an inner map: a slot, and a group in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    slot: Slot,
+    group: Group,
+}
+
+impl Place {
+    /// All places.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let groups = || [Group::ALL].into_iter().chain(Group::of_guards());
+        let of = move |slot| groups().map(move |group| Self { slot, group });
+        Slot::BOTH.into_iter().flat_map(of)
+    }
+
+    const fn index(self) -> u32 {
+        source_map(self.slot.0, self.group.0)
+    }
+
+    /// The pin of the inner map here of the map `name`, among those of all maps in `directory`.
+    pub(super) fn pin(self, name: &str, directory: &Path) -> PathBuf {
+        let slot = self.slot.pins(directory);
+        match self.group {
+            Group::ALL => slot.join(name),
+            Group(number) => slot.join(format!("{name}-{number}")),
+        }
+    }
+}
+
+impl From<Slot> for Place {
+    fn from(slot: Slot) -> Self {
+        (slot, Group::ALL).into()
+    }
+}
+
+impl From<(Slot, Group)> for Place {
+    fn from((slot, group): (Slot, Group)) -> Self {
+        Self { slot, group }
     }
 }
 
@@ -64,7 +141,8 @@ impl PolicyState {
     }
 }
 
-/// A map of maps with one inner map for each slot, and the pins of the inner maps.
+/// A map of maps with an inner map for each slot, or for each [`Place`], and the pins of the inner
+/// maps.
 ///
 /// The kernel reads an element as the id of a map, and opens a map by its id for CAP_SYS_ADMIN
 /// alone (`bpf_map_get_fd_by_id`, Linux 6.18). So each inner map has a pin of its own, and the id
@@ -87,24 +165,27 @@ impl PerSlot {
         })
     }
 
-    /// The id of the inner map of `slot`; `None` if no generation was ever there.
-    pub(super) fn id(&self, slot: Slot) -> Result<Option<u32>> {
-        match self.maps.get(&slot.0, 0) {
+    /// The id of the inner map at `place`; `None` if there is none: no generation was ever in the
+    /// slot, or the one there has no such group.
+    pub(super) fn id(&self, place: impl Into<Place>) -> Result<Option<u32>> {
+        match self.maps.get(&place.into().index(), 0) {
             Ok(id) => Ok(Some(id)),
-            Err(MapError::KeyNotFound) => Ok(None),
+            // Without groups.
+            Err(MapError::KeyNotFound | MapError::OutOfBounds { .. }) => Ok(None),
             Err(error) => Err(explain("read policy", &error)),
         }
     }
 
-    /// Opens the inner map of `slot`; `None` if no generation was ever there.
+    /// Opens the inner map at `place`; `None` if there is none, as for [`id`](Self::id).
     ///
     /// # Errors
     /// If its pin is gone or of another map, as while a writer replaces it.
-    pub(super) fn inner(&self, slot: Slot) -> Result<Option<MapData>> {
-        let Some(id) = self.id(slot)? else {
+    pub(super) fn inner(&self, place: impl Into<Place>) -> Result<Option<MapData>> {
+        let place = place.into();
+        let Some(id) = self.id(place)? else {
             return Ok(None);
         };
-        let pin = self.pin_of(slot);
+        let pin = self.pin_of(place);
         let map = MapData::from_pin(&pin).map_err(|error| explain("read policy", &error))?;
         let info = map.info().map_err(|error| explain("read policy", &error))?;
         if info.id() == id {
@@ -116,15 +197,16 @@ impl PerSlot {
         ))
     }
 
-    /// Pins `map` and puts it into `slot`; returns once no program reads the previous map.
+    /// Pins `map` and puts it at `place`; returns once no program reads the previous map.
     ///
     /// The pin is replaced in one step. A writer that dies here leaves a slot that is not in force
     /// and not marked as empty, so the next writer replaces all of its maps.
     ///
     /// The kernel waits for running programs at the end of every update of a map of maps
     /// (`maybe_wait_bpf_programs`, Linux 4.20, commit 1ae80cf31938c8f77c37a29bbe29e7f1cd492be8).
-    pub(super) fn put(&mut self, slot: Slot, map: &MapData) -> Result<()> {
-        let pin = self.pin_of(slot);
+    pub(super) fn put(&mut self, place: impl Into<Place>, map: &MapData) -> Result<()> {
+        let place = place.into();
+        let pin = self.pin_of(place);
         // bpffs takes no dot in a name.
         let aside = pin.with_file_name(format!("{}-new", self.name));
         // A writer that died may have left it.
@@ -132,7 +214,25 @@ impl PerSlot {
         map.pin(&aside)
             .map_err(|error| explain("pin maps", &error))?;
         fs::rename(&aside, &pin).with_context(|| format!("pin map at `{}`", pin.display()))?;
-        self.set(slot, map)
+        self.set(place, map)
+    }
+
+    /// Takes the inner map at `place` out, if there is one, with its pin. No packet reads the slot.
+    ///
+    /// A writer that dies here leaves a pin without a map, which the next one replaces or removes.
+    pub(super) fn remove(&mut self, place: impl Into<Place>) -> Result<()> {
+        let place = place.into();
+        if self.id(place)?.is_some() {
+            let maps = open_data(&self.directory, self.name)?;
+            remove_element(maps.fd().as_fd(), place.index())
+                .map_err(|error| explain("write policy", &error))?;
+        }
+        match fs::remove_file(self.pin_of(place)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context("remove pin")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits for all packets that read the selector before its last change: they may still read
@@ -140,21 +240,21 @@ impl PerSlot {
     /// into its own slot again. No other writer may put one there meanwhile.
     pub(super) fn wait_for_packets(&mut self, current: Slot) -> Result<()> {
         match self.inner(current)? {
-            Some(map) => self.set(current, &map),
+            Some(map) => self.set(current.into(), &map),
             // No generation was ever activated.
             None => Ok(()),
         }
     }
 
-    fn set(&mut self, slot: Slot, map: &MapData) -> Result<()> {
+    fn set(&mut self, place: Place, map: &MapData) -> Result<()> {
         let descriptor = map.fd().as_fd().as_raw_fd() as u32;
         self.maps
-            .set(slot.0, descriptor, 0)
+            .set(place.index(), descriptor, 0)
             .map_err(|error| explain("write policy", &error))
     }
 
-    fn pin_of(&self, slot: Slot) -> PathBuf {
-        slot.pins(&self.directory).join(self.name)
+    fn pin_of(&self, place: Place) -> PathBuf {
+        place.pin(self.name, &self.directory)
     }
 }
 

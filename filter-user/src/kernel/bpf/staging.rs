@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     batch::Batch,
     maps::Maps,
-    slot::{PerSlot, PolicyState, Slot},
+    slot::{Group, PerSlot, PolicyState, Slot},
     table,
     tries::{self, RangeId},
     usage::{self, Known, assign_ids},
@@ -78,8 +78,8 @@ impl Maps {
         self.write_record(slot, &record)?;
         let [bitmap_v4, bitmap_v6] = &mut self.bitmaps;
         side_by_side([
-            Box::new(|| tries::clear::<8>(&mut self.sources_v4, slot)),
-            Box::new(|| tries::clear::<20>(&mut self.sources_v6, slot)),
+            Box::new(|| clear_sources::<8>(&mut self.sources_v4, slot)),
+            Box::new(|| clear_sources::<20>(&mut self.sources_v6, slot)),
             Box::new(|| tries::clear::<8>(&mut self.destinations_v4, slot)),
             Box::new(|| tries::clear::<20>(&mut self.destinations_v6, slot)),
             Box::new(|| table::put_array::<Line>(&mut self.lines, slot, &[])),
@@ -99,12 +99,18 @@ impl Maps {
         now: &Clocks,
         done: &(dyn Fn(usize) + Sync),
     ) -> Result<()> {
-        let sources = || policy.sources().iter().zip(ids.iter().copied());
-        let (v4, v6) = (&self.sources_v4, &self.sources_v6);
+        let sources = Sources {
+            slot,
+            policy,
+            ids,
+            now,
+            done,
+        };
+        let (v4, v6) = (&mut self.sources_v4, &mut self.sources_v6);
         let [bitmap_v4, bitmap_v6] = &mut self.bitmaps;
         side_by_side([
-            Box::new(|| tries::fill::<4, 8>(v4, slot, sources(), now, done)),
-            Box::new(|| tries::fill::<16, 20>(v6, slot, sources(), now, done)),
+            Box::new(|| sources.fill::<4, 8>(v4)),
+            Box::new(|| sources.fill::<16, 20>(v6)),
             Box::new(|| table::fill(&mut self.lines, slot, &policy.table().lines)),
             Box::new(|| table::fill(bitmap_v4, slot, &policy.table().bitmaps[0])),
             Box::new(|| table::fill(bitmap_v6, slot, &policy.table().bitmaps[1])),
@@ -123,6 +129,57 @@ impl Maps {
         let (v4, v6) = (&self.destinations_v4, &self.destinations_v6);
         tries::fill::<4, 8>(v4, slot, destinations(), now, |_| ())?;
         tries::fill::<16, 20>(v6, slot, destinations(), now, |_| ())
+    }
+}
+
+/// Empties the tries in `slot`: that of all sources, and then those of groups, which are gone after
+/// that. The first of them goes last, so that there are no others without it.
+fn clear_sources<const K: usize>(tries: &mut PerSlot, slot: Slot) -> Result<()> {
+    tries::clear::<K>(tries, slot)?;
+    if tries.id((slot, Group::COMMON))?.is_none() {
+        return Ok(());
+    }
+    let mut groups = Group::of_guards().rev();
+    groups.try_for_each(|group| tries.remove((slot, group)))
+}
+
+/// The sources of a policy, to fill the tries of a slot with.
+struct Sources<'a> {
+    slot: Slot,
+    policy: &'a Policy,
+    /// The ids of all sources, in order.
+    ids: &'a [RangeId],
+    now: &'a Clocks,
+    done: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Sources<'_> {
+    /// Fills the tries of one family, with addresses of `N` bytes and keys of `K`.
+    fn fill<const N: usize, const K: usize>(&self, tries: &mut PerSlot) -> Result<()> {
+        let (slot, policy, now) = (self.slot, self.policy, self.now);
+        let all = || policy.sources().iter().zip(self.ids.iter().copied());
+        tries::fill::<N, K>(tries, slot, all(), now, self.done)?;
+        let guards = policy.guards().iter().enumerate();
+        let guards = guards.map(|(number, sources)| (Group::guard(number), sources));
+        let common = (!policy.guards().is_empty()).then_some((Group::COMMON, policy.common()));
+        for (group, sources) in common.into_iter().chain(guards) {
+            let place = (slot, group);
+            tries::clear::<K>(tries, place)?;
+            // A range counts its packets in one place, whatever their ports: both are in order.
+            let mut all = all().peekable();
+            let own = sources.iter().filter_map(|prefix| {
+                while all
+                    .next_if(|(other, _)| other.range < prefix.range)
+                    .is_some()
+                {}
+                let (_, id) = all
+                    .peek()
+                    .filter(|(other, _)| other.range == prefix.range)?;
+                Some((prefix, *id))
+            });
+            tries::fill::<N, K>(tries, place, own, now, |_| ())?;
+        }
+        Ok(())
     }
 }
 
@@ -191,13 +248,7 @@ impl Staging {
         maps.settings
             .set(slot.0, settings, 0)
             .map_err(|error| explain("write settings", &error))?;
-        let mut header: Box<PolicyHeader> = zeroed_box();
-        header.filled = 1;
-        header.mode = policy.mode() as u8;
-        header.decapsulates = policy.decapsulation.bits();
-        header.has_destinations = u8::from(!policy.settings.destinations.is_empty());
-        header.ports = policy.settings.ports.iter().copied().collect::<PortSet>();
-        header.prefilter = *policy.table().start;
+        let header = header(policy);
         Batch::of(&maps.headers)?
             .fill(
                 [(slot.0.to_ne_bytes(), bytemuck::bytes_of(&*header))],
@@ -239,6 +290,25 @@ fn join<T>(end: thread::Result<Result<T>>) -> Result<T> {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// The header of `policy`.
+fn header(policy: &Policy) -> Box<PolicyHeader> {
+    let settings = &policy.settings;
+    let mut header: Box<PolicyHeader> = zeroed_box();
+    header.filled = 1;
+    header.mode = policy.mode() as u8;
+    header.decapsulates = policy.decapsulation.bits();
+    header.has_destinations = u8::from(!settings.destinations.is_empty());
+    header.ports = settings.protected().into_iter().collect::<PortSet>();
+    header.prefilter = *policy.table().start;
+    header.has_groups = u8::from(!settings.guards.is_empty());
+    for (number, guard) in settings.guards.iter().enumerate() {
+        for port in &guard.ports {
+            header.groups.put(*port, Group::guard(number).number());
+        }
+    }
+    header
 }
 
 /// The stored form of a generation's settings and author.

@@ -109,6 +109,16 @@ pub(super) fn open_link(id: u32) -> io::Result<OwnedFd> {
     open(bpf_cmd::BPF_LINK_GET_FD_BY_ID, [id, 0, 0, 0])
 }
 
+/// Removes an element of a map with keys of 32 bits.
+pub(super) fn remove_element(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    let [low, high] = halves((&raw const key) as u64);
+    call(
+        bpf_cmd::BPF_MAP_DELETE_ELEM,
+        [map.as_raw_fd() as u32, 0, low, high],
+    )
+    .map(drop)
+}
+
 /// An address as two words, in the order in which it lies in memory.
 const fn halves(address: u64) -> [u32; 2] {
     let [low, high] = [address as u32, (address >> 32) as u32];

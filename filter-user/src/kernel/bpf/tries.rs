@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{
     batch::Batch,
-    slot::{PerSlot, Slot},
+    slot::{PerSlot, Place},
 };
 use crate::{clock::Clocks, policy::Prefix, ui::explain::explain};
 
@@ -26,11 +26,11 @@ pub(super) struct RangeId {
     pub(super) since: u32,
 }
 
-/// Inserts the prefixes of one family into the trie in `slot`, which is empty. Addresses of the
+/// Inserts the prefixes of one family into the trie at `place`, which is empty. Addresses of the
 /// family have `N` bytes, and keys `K`. `done` is called with the number of prefixes inserted.
 pub(super) fn fill<'a, const N: usize, const K: usize>(
     tries: &PerSlot,
-    slot: Slot,
+    place: impl Into<Place>,
     prefixes: impl IntoIterator<Item = (&'a Prefix, RangeId)>,
     now: &Clocks,
     done: impl Fn(usize),
@@ -59,14 +59,14 @@ pub(super) fn fill<'a, const N: usize, const K: usize>(
             Some((key, bytemuck::cast(value)))
         })
         .collect();
-    Batch::of(&open_trie(tries, slot)?)?
+    Batch::of(&open_trie(tries, place)?)?
         .fill(entries, done)
         .map_err(|error| explain("fill trie", &error))
 }
 
-/// Puts an empty trie, whose keys have `K` bytes, into `slot`, which no packet reads. The kernel
+/// Puts an empty trie, whose keys have `K` bytes, at `place`, which no packet reads. The kernel
 /// frees the old one.
-pub(super) fn clear<const K: usize>(tries: &mut PerSlot, slot: Slot) -> Result<()> {
+pub(super) fn clear<const K: usize>(tries: &mut PerSlot, place: impl Into<Place>) -> Result<()> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
         K as u32,
@@ -75,20 +75,20 @@ pub(super) fn clear<const K: usize>(tries: &mut PerSlot, slot: Slot) -> Result<(
         BPF_F_NO_PREALLOC,
     );
     let map = MapData::create(map, "trie", None).map_err(|error| explain("create trie", &error))?;
-    tries.put(slot, &map)
+    tries.put(place, &map)
 }
 
-/// The trie in `slot`, which was filled or emptied before.
-fn open_trie(tries: &PerSlot, slot: Slot) -> Result<MapData> {
+/// The trie at `place`, which was filled or emptied before.
+fn open_trie(tries: &PerSlot, place: impl Into<Place>) -> Result<MapData> {
     tries
-        .inner(slot)?
-        .context("read policy: there is none in its slot")
+        .inner(place)?
+        .context("read policy: there is none in its place")
 }
 
-/// Every prefix around `octets` in `slot`, the longest first.
+/// Every prefix around `octets` at `place`, the longest first.
 pub(super) fn around<const N: usize>(
     tries: &PerSlot,
-    slot: Slot,
+    place: impl Into<Place>,
     octets: [u8; N],
     now: &Clocks,
 ) -> Result<Vec<Prefix>>
@@ -96,7 +96,7 @@ where
     IpAddr: From<[u8; N]>,
 {
     let verb = "read policy";
-    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(open_trie(tries, slot)?)
+    let trie: LpmTrie<MapData, [u8; N], [u32; 4]> = Map::LpmTrie(open_trie(tries, place)?)
         .try_into()
         .map_err(|error: MapError| explain(verb, &error))?;
     let mut found = Vec::new();
@@ -113,22 +113,22 @@ where
     Ok(found)
 }
 
-/// Every prefix of the trie in `slot`, in no order; none without a trie.
+/// Every prefix of the trie at `place`, in no order; none without a trie.
 pub(super) fn all<const N: usize>(
     tries: &PerSlot,
-    slot: Slot,
+    place: impl Into<Place>,
     now: &Clocks,
 ) -> Result<Vec<(Prefix, RangeId)>>
 where
     IpAddr: From<[u8; N]>,
 {
-    with_ids(tries, slot, now, |_| true)
+    with_ids(tries, place, now, |_| true)
 }
 
 /// Like [`all`], for the prefixes whose usage key is in `wanted`.
 pub(super) fn with_ids<const N: usize>(
     tries: &PerSlot,
-    slot: Slot,
+    place: impl Into<Place>,
     now: &Clocks,
     wanted: impl Fn(u32) -> bool,
 ) -> Result<Vec<(Prefix, RangeId)>>
@@ -136,7 +136,7 @@ where
     IpAddr: From<[u8; N]>,
 {
     let mut prefixes = Vec::new();
-    for_each(tries, slot, |key, value| {
+    for_each(tries, place, |key, value| {
         if wanted(value.id()) {
             let octets = bytemuck::pod_read_unaligned::<[u8; N]>(&key[size_of::<u32>()..]);
             prefixes.extend(prefix(octets, value, now));
@@ -145,13 +145,13 @@ where
     Ok(prefixes)
 }
 
-/// Calls `entry` with every key and value of the trie in `slot`.
+/// Calls `entry` with every key and value of the trie at `place`.
 pub(super) fn for_each(
     tries: &PerSlot,
-    slot: Slot,
+    place: impl Into<Place>,
     mut entry: impl FnMut(&[u8], PrefixValue),
 ) -> Result<()> {
-    let Some(map) = tries.inner(slot)? else {
+    let Some(map) = tries.inner(place)? else {
         return Ok(());
     };
     Batch::of(&map)?

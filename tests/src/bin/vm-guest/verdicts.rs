@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result, ensure};
 use tests::{
     cli::Apifence,
-    loaded::{Filter, HEADLESS, INTERFACE, decapsulate, select_the_other_slot},
+    loaded::{Filter, HEADLESS, INTERFACE, decapsulate, select_the_other_slot, write_own_lists},
     netns::Namespace,
     table::{self, Row, Rules, mutation::SHORTEST},
 };
@@ -25,10 +25,11 @@ const ORDER: [Rules; Rules::ALL.len()] = [
     Rules::Nobody,
     Rules::Ports,
     Rules::Destinations,
+    Rules::Guards,
 ];
 
 /// The last policies of [`ORDER`], which differ by more than the list: each takes an attach.
-const BY_ATTACH: usize = 2;
+const BY_ATTACH: usize = 3;
 
 /// Opens the programs for both kinds of frames.
 pub(crate) fn open(filter: &Apifence, node: &Namespace) -> Result<[Filter; 2]> {
@@ -100,15 +101,18 @@ fn bring(filter: &Apifence, rules: Rules) -> Result<()> {
         Rules::AnyoneV4 | Rules::AnyoneV6 | Rules::Nobody => {
             filter.ok(&["ranges", "set", &list, "--force"])?
         }
-        Rules::Ports | Rules::Destinations => {
+        Rules::Ports | Rules::Destinations | Rules::Guards => {
+            write_own_lists(filter, rules)?;
             let mut words = vec!["attach".to_owned(), format!("--interface={INTERFACE}")];
             words.extend(rules.options());
             words.extend([
                 format!("--authorized-ip-ranges={list}"),
                 "--force".to_owned(),
             ]);
-            if rules == Rules::Destinations {
-                words.push("--port=443,6443".to_owned());
+            match rules {
+                Rules::Destinations => words.push("--port=443,6443".to_owned()),
+                Rules::Guards => words.push("--destination=".to_owned()),
+                _ => {}
             }
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             filter.ok(&words)?
