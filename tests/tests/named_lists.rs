@@ -129,6 +129,15 @@ fn a_list_that_breaks_keeps_its_last_good_entries_and_holds_up_no_other() -> Res
     );
     let drift = filter.status("drift")?.to_string();
     ensure!(drift.contains("guests:1"), "{drift}");
+    let shown = filter.ok(&["status"])?;
+    let line = "lists         default 2, guests 1 (cannot be used), office 1";
+    ensure!(shown.contains(line), "{shown}");
+    let list = filter.run(&["ranges", "list"])?.succeeded()?;
+    list.stderr_has(&["guests:1"])?;
+    ensure!(
+        list.stdout.contains("guests") && list.stdout.contains("office"),
+        "{list}"
+    );
     let metrics = scrape(&site.node)?.text;
     ensure!(
         metrics.contains("apifence_list_usable{list=\"guests\"} 0"),

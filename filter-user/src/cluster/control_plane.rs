@@ -24,6 +24,8 @@ pub struct ControlPlane {
     pub proxies: Vec<Port>,
     /// The addresses of the API server, each with the file and key that say so.
     pub addresses: Vec<(IpAddr, String)>,
+    /// What says that etcd runs here, in words.
+    pub etcd: Option<String>,
     /// The host and the port that clients of the cluster use, and the file that says so.
     pub endpoint: Option<(String, Port)>,
 }
@@ -48,6 +50,8 @@ impl ControlPlane {
         found.add_k0s(root);
         found.endpoint = endpoint(root);
         found.add_addresses(root);
+        let etcd = manifests("etcd").into_iter().find(|path| root.has(path));
+        found.etcd = etcd.map(|path| format!("`{path}`"));
         let api: Vec<u16> = found.api.iter().map(|one| one.port).collect();
         found.proxies = haproxy_ports(root, &api);
         found.proxies.extend(kube_vip(root, &api));

@@ -394,8 +394,7 @@ pub(super) fn run(context: &Context, sources: &[String], port: Option<u16>) -> R
     let maps = context.attached_maps()?;
     // The verdict needs only the kernel. Without a readable file just the comments are missing.
     let lists = known_lists(context, Some(&maps))
-        .ok()
-        .flatten()
+        .map(|read| read.lists)
         .unwrap_or_default();
     let now = Clocks::now()?;
     let mut results = maps.read_consistent(|slot| {

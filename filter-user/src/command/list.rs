@@ -128,9 +128,20 @@ pub(super) fn run(
     unused_for: Option<SignedDuration>,
 ) -> Result<u8> {
     let maps = context.maps()?;
-    let lists = match (&maps, known_lists(context, maps.as_ref())) {
-        (_, Ok(lists)) => lists,
-        // The kernel has the ranges; only the comments are missing.
+    let read = known_lists(context, maps.as_ref()).and_then(|mut read| {
+        match (&maps, read.faults.pop()) {
+            (None, Some((_, error))) => Err(error),
+            (_, last) => {
+                // The kernel has the ranges; only comments may be missing.
+                for (_, error) in read.faults.drain(..).chain(last) {
+                    eprint(format_args!("warning: {error:#}"));
+                }
+                Ok(read.lists)
+            }
+        }
+    });
+    let lists = match (&maps, read) {
+        (_, Ok(lists)) => Some(lists).filter(|lists| !lists.is_empty()),
         (Some(_), Err(error)) => {
             eprint(format_args!("warning: {error:#}"));
             None
@@ -179,8 +190,9 @@ pub(super) fn run(
     Ok(0)
 }
 
-/// The files' form of the lists in force: with the pending list during a trial.
-pub(super) fn known_lists(context: &Context, maps: Option<&Maps>) -> Result<Option<Lists>> {
+/// The files' form of the lists in force: with the pending list during a trial. A list whose file
+/// cannot be used is as it was last in force, and among the faults.
+pub(super) fn known_lists(context: &Context, maps: Option<&Maps>) -> Result<ReadLists> {
     if context.is_list_unknown() {
         return Err(UserError::input(
             "read ranges file: the config file may name it, and cannot be read",
@@ -192,16 +204,12 @@ pub(super) fn known_lists(context: &Context, maps: Option<&Maps>) -> Result<Opti
         // An unconfirmed list, or one that never came into force: the next change removes it.
         _ => None,
     };
-    let ReadLists { lists, faults } = context.read_lists()?;
-    let of_trial = on_trial.as_ref().map(|(name, _)| name);
-    if let Some((_, error)) = faults.into_iter().find(|(name, _)| Some(name) != of_trial) {
-        return Err(error);
+    let mut read = context.read_lists()?;
+    if let Some((name, pending)) = on_trial {
+        read.lists.insert(name.clone(), pending.read()?);
+        read.faults.retain(|(faulty, _)| *faulty != name);
     }
-    let lists = match on_trial {
-        Some((name, pending)) => lists.with(&name, pending.read()?),
-        None => lists,
-    };
-    Ok((!lists.is_empty()).then_some(lists))
+    Ok(read)
 }
 
 fn in_force(maps: &Maps, entries: &[Entry]) -> Result<ListReport> {

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use filter_common::{
     Mode,
     layout::{Basis, Origin, PolicyRecord},
@@ -30,11 +30,12 @@ use crate::{
         net::{interface::Interface, rtnetlink},
     },
     policy::{Difference, Prefixes, author::Author},
-    ranges::{List, Lists},
+    ranges::{List, ListName, Lists},
     ui::{error::InputErrors, output::eprint},
     view::{
         cluster::{ClusterRow, cluster_rows},
         guards::GuardStatus,
+        lists::ListCount,
         policy::{Provisional, headline, state},
     },
     warnings::{Warning, node, sorted},
@@ -52,6 +53,8 @@ pub(super) struct Status {
     /// Empty for any destination.
     destinations: Vec<IpNet>,
     ranges_file: String,
+    /// The lists, with those that cannot be used.
+    lists: Vec<ListCount>,
     /// The number of ranges of each origin.
     origins: BTreeMap<&'static str, usize>,
     ipv4_ranges: usize,
@@ -134,6 +137,9 @@ impl fmt::Display for Status {
             )?;
         }
         writeln!(f, "ranges file   {}", self.ranges_file)?;
+        if self.lists.iter().any(|list| !list.name.is_default()) {
+            writeln!(f, "lists         {}", join(&self.lists))?;
+        }
         if let Some(provisional) = &self.provisional {
             writeln!(f, "{provisional}")?;
         }
@@ -195,6 +201,7 @@ impl Status {
             guards: Vec::new(),
             destinations: Vec::new(),
             ranges_file: context.global.ranges_file.display().to_string(),
+            lists: Vec::new(),
             origins: BTreeMap::new(),
             ipv4_ranges: 0,
             ipv6_ranges: 0,
@@ -284,20 +291,20 @@ impl Status {
         record: &PolicyRecord,
         sources: &Prefixes,
     ) {
-        match known_lists(context, Some(maps)) {
-            Ok(Some(lists)) => self.drift.extend(drift(&lists, record, sources)),
-            Ok(None) => self
-                .drift
-                .push("the ranges file is missing; the list in force stays in force".to_owned()),
-            Err(error) => {
-                let causes = match error.downcast_ref::<InputErrors>() {
-                    Some(refusals) => refusals.causes(),
-                    None => vec![format!("{error:#}")],
-                };
-                self.drift.extend(causes);
-                self.drift
-                    .push("the file is not in force; what is in force stays in force".to_owned());
-            }
+        let read = match known_lists(context, Some(maps)) {
+            Ok(read) => read,
+            Err(error) => return self.drift.extend(not_in_force(&error)),
+        };
+        self.lists = ListCount::all(&read);
+        for (_, error) in &read.faults {
+            self.drift.extend(not_in_force(error));
+        }
+        let is_known = |(name, _): &(ListName, Error)| read.lists.get(name).is_some();
+        if read.lists.is_empty() && read.faults.is_empty() {
+            let missing = "the ranges file is missing; the list in force stays in force";
+            self.drift.push(missing.to_owned());
+        } else if read.faults.iter().all(is_known) {
+            self.drift.extend(drift(&read.lists, record, sources));
         }
     }
 
@@ -413,6 +420,16 @@ fn problems(context: &Context, status: &Status) -> Result<Vec<String>> {
     let unguarded = wanted.iter().filter(|name| !guarded(name));
     problems.extend(unguarded.map(|name| format!("`{name}` is not guarded")));
     Ok(problems)
+}
+
+/// Why a file is not in force.
+fn not_in_force(error: &Error) -> Vec<String> {
+    let mut causes = match error.downcast_ref::<InputErrors>() {
+        Some(refusals) => refusals.causes(),
+        None => vec![format!("{error:#}")],
+    };
+    causes.push("the file is not in force; what is in force stays in force".to_owned());
+    causes
 }
 
 /// The differences of the kernel's list from the file's.

@@ -3,5 +3,6 @@
 pub mod cluster;
 pub mod event;
 pub mod guards;
+pub mod lists;
 pub mod policy;
 pub mod stats;

@@ -97,6 +97,7 @@ impl Proposal {
              # here and in the list loses the API server, and becomes `NotReady`.\n",
         );
         array(&mut text, "cluster_cidrs", &self.cluster, true, false);
+        text.push_str(&guard(survey));
         text
     }
 
@@ -121,6 +122,33 @@ impl Proposal {
         }
         text
     }
+}
+
+/// A guard of etcd's ports, as a comment: the list that it names has to be there first.
+fn guard(survey: &Survey) -> String {
+    const ETCD: [u16; 2] = [2379, 2380];
+    let listening = &survey.servers.listening;
+    let listener = ETCD.iter().find_map(|port| listening.get(port));
+    let listener = listener.map(|etcd| format!("`{}` (pid {})", etcd.program, etcd.pid));
+    let Some(etcd) = listener.or_else(|| survey.control_plane.etcd.clone()) else {
+        return String::new();
+    };
+    let members = survey
+        .peers
+        .iter()
+        .filter(|(_, role)| **role == "etcd peer");
+    let members = join(members.map(|(member, _)| member));
+    let members = if members.is_empty() {
+        "CIDR,..."
+    } else {
+        &members
+    };
+    let etcd = etcd.replace(char::is_control, "?");
+    format!(
+        "\n# etcd is here too ({etcd}): its ports may have a list of their own, so that no other source reaches them.\n\
+         # First `apifence ranges set --list control-plane {members}`.\n\
+         # [[guard]]\n# ports = [2379, 2380]\n# lists = [\"control-plane\"]\n"
+    )
 }
 
 fn heading(what: &str, survey: &Survey) -> String {

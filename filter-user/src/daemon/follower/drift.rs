@@ -205,8 +205,8 @@ impl Follower {
         })
     }
 
-    /// The reason not to enforce `lists` under the settings `want` and the files of the cluster yet,
-    /// if it would be the first enforced policy. `enforces` tells whether the policy in force is
+    /// The reason not to enforce `lists` under the settings `want` and the files of the cluster, if
+    /// it would be the first enforced policy. `enforces` tells whether the policy in force is
     /// enforced.
     fn deferral(
         &self,
