@@ -20,7 +20,7 @@ pub use self::{
     devices::{is_local, is_overlay, is_tunnel, numbered},
     files::Root,
     kubelet::kubelet,
-    nodes::{Nodes, administrators, own_subnets, peers},
+    nodes::{Nodes, administrators, logged_in, own_subnets, peers},
     port::Port,
     ports::{ForeignListener, foreign},
     servers::{Server, Servers, servers},

@@ -51,6 +51,21 @@ pub(super) fn sockets_of(wanted: impl Fn(&str) -> bool) -> BTreeMap<u64, NamedPr
     found
 }
 
+/// The inodes of the sockets of programs whose names are `wanted`, if the title of the process
+/// `fits`. The title is its first word, which some programs set to what they do.
+pub(super) fn titles_of(
+    wanted: impl Fn(&str) -> bool,
+    fits: impl Fn(&str) -> bool,
+) -> BTreeSet<u64> {
+    let processes = processes().filter(|(named, process)| {
+        let title = || process.cmdline().ok()?.into_iter().next();
+        wanted(&named.name) && title().is_some_and(|title| fits(&title))
+    });
+    processes
+        .flat_map(|(_, process)| inodes(&process).collect::<Vec<_>>())
+        .collect()
+}
+
 fn inodes(process: &Process) -> impl Iterator<Item = u64> {
     let descriptors = process.fd().into_iter().flatten().flatten();
     descriptors.filter_map(|descriptor| match descriptor.target {

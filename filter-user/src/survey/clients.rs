@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{blocks::is_public, interfaces::NetworkInterface};
 use crate::{
-    cluster::{Cidr, Nodes, administrators},
+    cluster::{Cidr, Nodes, logged_in},
     config::Preset,
     context::Context,
     kernel::net::{conntrack::tracked, sock_diag::TcpSocket},
@@ -66,9 +66,11 @@ impl Facts<'_> {
     /// order.
     pub(super) fn clients(&self, sockets: &[TcpSocket]) -> Result<Vec<Client>> {
         let cluster = &self.context.config.settings().cluster;
-        let nodes = Nodes::gather(sockets, self.ports, cluster, self.files)?;
-        let administrators = administrators(sockets);
-        let ends = sockets.iter().map(|socket| socket.connection);
+        // The peers are those of `self`, which no stranger can become.
+        let nodes = Nodes::gather(&[], self.ports, cluster, self.files)?;
+        let administrators = logged_in(sockets);
+        let ends = sockets.iter().filter(|socket| socket.has_answered());
+        let ends = ends.map(|socket| socket.connection);
         // Without connection tracking nothing is forwarded.
         let forwarded = tracked().unwrap_or_default().into_iter();
         let forwarded = forwarded

@@ -31,7 +31,7 @@ use crate::{
     kernel::{
         net::{
             rtnetlink,
-            sock_diag::{listeners, open, ssh_client_address},
+            sock_diag::{listeners, listening_ports, open, ssh_client_address},
         },
         routes::Paths,
     },
@@ -89,7 +89,7 @@ impl Survey {
         let ports = ports::protected_ports(&control_plane, &servers, &own, &mut notes);
         let numbers: BTreeSet<u16> = ports.iter().map(|one| one.port).collect();
         notes.extend(web(context, &numbers)?);
-        let mut peers = peers(root, &sockets, &numbers);
+        let mut peers = peers(root, &sockets, &numbers, &listening_ports(&listeners));
         peers.retain(|peer, _| !own.contains(peer));
         let interfaces = interfaces::interfaces(context, &numbers)?;
         let pods = pod_cidrs(root);
