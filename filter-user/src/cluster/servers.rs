@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    owners::{NamedProcess, sockets_of},
+    owners::{NamedProcess, connected, owner, sockets_of},
     ports::{SERVERS, WEB},
 };
 use crate::kernel::net::sock_diag::TcpSocket;
@@ -79,17 +79,13 @@ pub fn servers(
     connections: &[TcpSocket],
 ) -> Servers {
     let owners = sockets_of(|_| true);
-    let owner = |socket: &TcpSocket| owners.get(&u64::from(socket.inode));
     let reachable = listeners
         .iter()
         .filter(|socket| !socket.connection.local.ip().is_loopback());
     let listening: Vec<(SocketAddr, &NamedProcess)> = reachable
-        .filter_map(|socket| Some((socket.connection.local, owner(socket)?)))
+        .filter_map(|socket| Some((socket.connection.local, owner(&owners, socket)?)))
         .collect();
-    let connected: Vec<(u16, i32)> = connections
-        .iter()
-        .filter_map(|socket| Some((socket.connection.remote.port(), owner(socket)?.pid)))
-        .collect();
+    let connected = connected(&owners, listeners, connections);
     classify(known, &listening, &connected)
 }
 
@@ -97,7 +93,7 @@ pub fn servers(
 fn classify(
     known: &BTreeSet<u16>,
     listening: &[(SocketAddr, &NamedProcess)],
-    connected: &[(u16, i32)],
+    connected: &BTreeSet<(u16, i32)>,
 ) -> Servers {
     let is_server = |name: &str| SERVERS.iter().any(|server| name.starts_with(server));
     let mut found = Servers::default();
@@ -201,7 +197,7 @@ mod tests {
             (443, &nginx),
         ]
         .map(|(port, named)| (at(port), named));
-        let connected = [(6443, 4), (6443, 5), (6443, 6), (8080, 7)];
+        let connected = BTreeSet::from([(6443, 4), (6443, 5), (6443, 6), (8080, 7)]);
         let found = classify(&BTreeSet::from([6444]), &listening, &connected);
         let ports = |list: &[Server]| list.iter().map(|one| one.port).collect::<Vec<_>>();
         assert_eq!(ports(&found.api), [6443, 6444]);
@@ -213,7 +209,7 @@ mod tests {
         let found = classify(
             &BTreeSet::new(),
             &[(at(6443), &api), (at(443), &nginx)],
-            &[(6443, 7)],
+            &BTreeSet::from([(6443, 7)]),
         );
         assert_eq!(ports(&found.proxies), [443]);
     }
