@@ -77,13 +77,16 @@ impl Root {
         wanted.into_iter().collect()
     }
 
-    /// The value of the flag `name` (with its dashes) in a pod manifest.
+    /// The value of the flag `name` (with its dashes) in a pod manifest. The last one holds, as in
+    /// Kubernetes.
     pub(super) fn flag(&self, manifest: impl AsRef<Path>, name: &str) -> Option<String> {
         let documents = self.documents(manifest);
-        let mut found = documents
-            .iter()
-            .flat_map(|document| flags(&strings(document), name));
-        found.next()
+        let found = documents.iter().flat_map(|document| {
+            // The command may be the one line of a shell.
+            let words: Vec<&str> = strings(document).into_iter().flat_map(split).collect();
+            flags(&words, name)
+        });
+        found.last()
     }
 
     /// Whether there is a systemd unit called `name`.
@@ -91,17 +94,53 @@ impl Root {
         self.unit(name).is_some()
     }
 
-    /// The words of the first systemd unit called `name`, and its path. Comments count as words.
+    /// The words of the first systemd unit called `name`, with its drop-ins and the files of its
+    /// environment; and its path.
     pub(super) fn unit(&self, name: &str) -> Option<(PathBuf, Vec<String>)> {
         const PLACES: [&str; 4] = ["/etc", "/usr/local/lib", "/usr/lib", "/lib"];
         let paths = PLACES.map(|place| PathBuf::from(format!("{place}/systemd/system/{name}")));
-        let path = paths.into_iter().find(|path| self.has(path))?;
-        let text = self.text(&path).unwrap_or_default();
-        // A unit file may quote its words and spread them over lines.
-        let words = text.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
-        let words = words.filter(|word| !word.is_empty()).map(str::to_owned);
-        Some((path, words.collect()))
+        let path = paths.iter().find(|path| self.has(path))?.clone();
+        let folders = paths
+            .iter()
+            .rev()
+            .map(|path| path.with_added_extension("d"));
+        let drop_ins = folders.flat_map(|folder| self.files(folder, &["conf"]));
+        let mut words = Vec::new();
+        for path in [path.clone()].into_iter().chain(drop_ins) {
+            self.add_words(&self.text(&path).unwrap_or_default(), &mut words);
+        }
+        Some((path, words))
     }
+
+    /// Adds the words of a unit file.
+    fn add_words(&self, text: &str, words: &mut Vec<String>) {
+        for line in text.lines().map(str::trim) {
+            if line.starts_with(['#', ';']) {
+                continue;
+            }
+            if line == "ExecStart=" {
+                // What was set before is taken back.
+                words.clear();
+            }
+            words.extend(split(line).map(str::to_owned));
+            let environment = line.strip_prefix("EnvironmentFile=");
+            let file = environment.map(|file| file.trim_start_matches('-'));
+            for line in file
+                .and_then(|file| self.text(file))
+                .iter()
+                .flat_map(|text| text.lines())
+            {
+                let value = line.split_once('=').map_or("", |(_, value)| value);
+                words.extend(split(value).map(str::to_owned));
+            }
+        }
+    }
+}
+
+/// The words of a line, which may be quoted and end in a backslash.
+fn split(line: &str) -> impl Iterator<Item = &str> {
+    let words = line.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
+    words.filter(|word| !word.is_empty())
 }
 
 /// The paths of the static pod manifest of a control plane component: of kubeadm, kOps, RKE2.

@@ -6,6 +6,7 @@ mod control_plane;
 mod devices;
 mod files;
 mod haproxy;
+mod k0s;
 mod kubelet;
 mod nodes;
 mod owners;

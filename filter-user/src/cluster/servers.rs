@@ -24,6 +24,21 @@ pub struct Server {
     pub pid: i32,
 }
 
+impl Server {
+    /// Whether the program can be a proxy, by its name.
+    pub fn is_proxy(&self) -> bool {
+        let name = self.program.as_str();
+        WEB.contains(&name) || PROXIES.contains(&name)
+    }
+
+    /// Whether the program contains an API server, by its name.
+    pub fn is_server(&self) -> bool {
+        SERVERS
+            .iter()
+            .any(|server| self.program.starts_with(server))
+    }
+}
+
 /// The programs with a part in serving the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Servers {

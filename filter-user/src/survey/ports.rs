@@ -10,6 +10,9 @@ use crate::cluster::{ControlPlane, Port, Server, Servers};
 /// The port of an API server, where neither a file nor a process names one.
 const DEFAULT: u16 = 6443;
 
+/// Ports that a proxy may serve the web on.
+const WEB: [u16; 2] = [80, 443];
+
 /// A port to protect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProtectedPort {
@@ -50,7 +53,17 @@ pub(super) fn protected_ports(
             Some(other) => notes.push(format!(
                 "port {port}, {from}, has no listener; the API server that runs listens on {other}"
             )),
-            None => add(*port, from.clone()),
+            None => {
+                if !servers.listening.contains_key(port)
+                    && let Some(server) = servers.listening.values().find(|one| one.is_server())
+                {
+                    notes.push(format!(
+                        "port {port}, {from}, has no listener, and {}: the API server may have another port",
+                        listens(server)
+                    ));
+                }
+                add(*port, from.clone());
+            }
         }
     }
     for Port { port, from } in files.proxies.iter().chain(&files.join) {
@@ -91,13 +104,19 @@ fn add_endpoint(
     }
     let is_here = host.parse().is_ok_and(|host| own.contains(&host));
     match servers.listening.get(port) {
-        Some(server) if is_here => {
+        Some(server) if is_here || (server.is_proxy() && !WEB.contains(port)) => {
             let why = format!("{}: {from}", listens(server));
             found.insert(*port, vec![why]);
         }
-        _ => notes.push(format!(
-            "{from} is `{host}:{port}`: where that is a balancer, its clients are authorized there"
-        )),
+        _ => {
+            let target = match host.parse() {
+                Ok(host) => SocketAddr::new(host, *port).to_string(),
+                Err(_) => format!("{host}:{port}"),
+            };
+            notes.push(format!(
+                "{from} is `{target}`: where that is a balancer, its clients are authorized there"
+            ));
+        }
     }
 }
 
