@@ -1,9 +1,14 @@
 //! `init` and `doctor` on nodes where a stranger or a program tries to have a part in what they find.
 
-use std::net::SocketAddr;
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Result, ensure};
+use tempfile::TempDir;
 use tests::{
+    cli::{INPUT, refused},
     net::{connect_from, open},
     plant::{NODE, Plant, STRANGER, has, says},
     site::{at, ip},
@@ -109,5 +114,77 @@ fn names_of_others_stay_within_a_line_and_a_comment() -> Result<()> {
         interfaces.as_array().map(Vec::len) == Some(2),
         "{interfaces:#}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_neighbour_with_a_public_address_is_not_let_in_unasked() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    plant.node.ip("address add 185.12.64.10/24 dev eth0")?;
+    plant.other.ip("address add 185.12.64.21/32 dev eth0")?;
+    let _api = plant.stand_in("kube-apiserver", &["6443"])?;
+    let _used = open(&plant.other, ip("185.12.64.21"), at("185.12.64.10", 6443))?;
+    let lines = plant.proposal(NONE)?;
+    sets_no(&lines, "185.12.64.")?;
+    has(
+        &lines,
+        "# 185.12.64.21 # ",
+        "the network of `eth0`: a node, or a foreign machine",
+    )?;
+    says(&plant.doctor(NONE)?, "warn", "client", "185.12.64.21")?;
+    plant.init(&["--yes"], "")?.succeeded()?;
+    // It may be a node all the same.
+    let ran = plant.filter.run(&["enforce", "--confirm-within", "60s"])?;
+    refused(&ran, INPUT, &["185.12.64.21", "own subnet 185.12.64.0/24"])
+}
+
+#[test]
+fn a_pod_cidr_of_half_the_world_is_a_comment() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    let node = TempDir::with_prefix("apf-node-")?;
+    let plugins = node.path().join("etc/cni/net.d");
+    fs::create_dir_all(&plugins)?;
+    let ipam =
+        r#"{"plugins": [{"ipam": {"ranges": [[{"subnet": "0.0.0.0/1"}, {"subnet": "::/0"}]]}}]}"#;
+    fs::write(plugins.join("10-it.conflist"), ipam)?;
+    let lines = plant.proposal(&node.path().display().to_string())?;
+    has(&lines, "# \"0.0.0.0/1\", # ", "too wide for pods")?;
+    has(&lines, "# \"::/0\", # ", "too wide for pods")
+}
+
+#[test]
+fn of_many_strangers_some_are_named() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    let _api = plant.stand_in("kube-apiserver", &["6443"])?;
+    plant.other.ip("link set lo up")?;
+    plant.other.ip("route add local 203.0.112.0/24 dev lo")?;
+    let sources = (1..=100).map(|last| IpAddr::from([203, 0, 112, last]));
+    let connections = sources.map(|source| open(&plant.other, source, at(NODE, 6443)));
+    let _held = connections.collect::<Result<Vec<_>>>()?;
+    let lines = plant.proposal(NONE)?;
+    let named = lines
+        .iter()
+        .filter(|line| line.contains("203.0.112."))
+        .count();
+    ensure!(named == 50, "{named} of them are named");
+    has(&lines, "# 50 more: ", "suggest")?;
+    let checks = plant.doctor(NONE)?;
+    says(&checks, "warn", "client", "80 more are connected")?;
+    ensure!(checks.len() < 40, "{checks:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_port_and_an_interface_are_needed() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    let ran = plant
+        .init(&[], "-\n,\n6443\r\nnone\n\n\n-\nY\n")?
+        .succeeded()?;
+    let again = ran
+        .stderr
+        .matches("without one of them nothing is protected")
+        .count();
+    ensure!(again == 3, "{ran}");
+    ensure!(plant.filter.status("state")? == "monitoring");
     Ok(())
 }

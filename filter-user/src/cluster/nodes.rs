@@ -76,13 +76,18 @@ impl Nodes {
             return Some((*peer).to_owned());
         }
         let subnet = || Some(format!("own subnet {}", around(&self.subnets)?));
-        let cluster = || {
-            let found = self.cluster.iter();
-            let found = found.filter(|(range, _)| range.contains(&address));
-            let (_, cidr) = found.max_by_key(|(range, _)| range.prefix_len())?;
-            Some(format!("`cluster_cidrs` {cidr}"))
-        };
-        subnet().or_else(cluster)
+        subnet().or_else(|| self.named(address))
+    }
+
+    /// The same for what an operator or the API names a node: settings, and the file of nodes.
+    pub fn named(&self, address: IpAddr) -> Option<String> {
+        if self.listed.iter().any(|range| range.contains(&address)) {
+            return Some(format!("in `{}`", Preset::Nodes));
+        }
+        let found = self.cluster.iter();
+        let found = found.filter(|(range, _)| range.contains(&address));
+        let (_, cidr) = found.max_by_key(|(range, _)| range.prefix_len())?;
+        Some(format!("`cluster_cidrs` {cidr}"))
     }
 }
 

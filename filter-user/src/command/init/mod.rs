@@ -76,6 +76,12 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
     let written = Written::write(context, &files)?;
     eprint(format_args!("written: {}", written.names().join(", ")));
     if let Err(error) = attach(context) {
+        // Another command may have attached a filter that goes by these files.
+        if context.pins.interfaces().is_ok_and(|pins| !pins.is_empty()) {
+            return Err(error.context(
+                "start in monitor mode: the files that `init` wrote stay, for a filter is attached",
+            ));
+        }
         written.take_back();
         return Err(
             error.context("start in monitor mode: the files that `init` wrote are gone again")

@@ -34,6 +34,9 @@ impl Row {
     }
 }
 
+/// How many clients are named: anybody can be one of many.
+const MAX_CLIENTS: usize = 50;
+
 /// The settings and the list.
 #[derive(Debug)]
 pub(super) struct Proposal {
@@ -117,8 +120,14 @@ impl Proposal {
         if !others.is_empty() {
             text.push_str("\n# Connected when this was written. Take the first `#` away from those that you know.\n");
         }
-        for row in others {
+        for row in others.iter().take(MAX_CLIENTS) {
             let _ = writeln!(text, "# {} # {}", row.value, row.why);
+        }
+        if let Some(more @ 1..) = others.len().checked_sub(MAX_CLIENTS) {
+            let _ = writeln!(
+                text,
+                "# {more} more: `apifence suggest` joins them to ranges"
+            );
         }
         text
     }
@@ -250,12 +259,12 @@ pub(super) fn facts(survey: &Survey) -> Vec<String> {
         add("cloud", vec![format!("{cloud:?} ({file})")]);
     }
     let clients = survey.clients.iter();
-    add(
-        "clients",
-        clients
-            .map(|client| format!("{}: {}", client.address, connected(client)))
-            .collect(),
-    );
+    let more = clients.len().checked_sub(MAX_CLIENTS);
+    let shown = clients.take(MAX_CLIENTS);
+    let shown = shown.map(|client| format!("{}: {}", client.address, connected(client)));
+    let more = more.filter(|more| *more > 0);
+    let more = more.map(|more| format!("{more} more"));
+    add("clients", shown.chain(more).collect());
     add("note", survey.notes.clone());
     lines
 }
