@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
+    process::Command,
 };
 
 use anyhow::{Result, ensure};
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use tests::{
     cli::{INPUT, refused},
     net::{connect_from, open},
-    plant::{NODE, Plant, STRANGER, has, says},
+    plant::{NODE, Plant, STRANGER, has, says, tree},
     site::{at, ip},
     stand_in::StandIn,
     wait::PATIENCE,
@@ -187,4 +188,27 @@ fn a_port_and_an_interface_are_needed() -> Result<()> {
     ensure!(again == 3, "{ran}");
     ensure!(plant.filter.status("state")? == "monitoring");
     Ok(())
+}
+
+#[test]
+fn files_of_an_init_that_was_killed_drop_nothing() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    let _api = plant.stand_in("kube-apiserver", &["6443"])?;
+    let tree = tree("kubeadm");
+    let mut by = Command::new("strace");
+    by.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf"]);
+    by.args(["-e", "inject=bpf:signal=KILL:when=60"]);
+    let filter = &plant.filter;
+    let ran = filter.run_by(by, &["init", "--yes", "--from-root", &tree])?;
+    ensure!(
+        ran.code.is_none() && filter.status("state")? == "detached",
+        "{ran}"
+    );
+    ensure!(plant.config()?.contains("6443"), "no config file");
+    let daemon = filter.start_run(&[])?;
+    ensure!(filter.status("state")? == "monitoring");
+    drop(daemon);
+    filter.boot()?;
+    let _daemon = filter.start_run(&[])?;
+    filter.until_status("state", "monitoring")
 }
