@@ -1,10 +1,14 @@
 //! `init` and `doctor` read files of nodes in the forms that people and installers give them.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
-use tests::plant::{NODE, Plant, has, says};
+use tests::{
+    net::open,
+    plant::{NODE, Plant, STRANGER, has, says},
+    site::{at, ip},
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
 const MANIFEST: &str = "etc/kubernetes/manifests/kube-apiserver.yaml";
@@ -147,8 +151,12 @@ fn what_cannot_be_read_is_no_default_that_somebody_chose() -> Result<()> {
         ),
     ] {
         let node = files(&[(MANIFEST, &text)])?;
-        let lines = plant.proposal(&node.path().display().to_string())?;
-        has(&lines, "6443, # ", words)?;
+        let node = node.path().display().to_string();
+        has(&plant.proposal(&node)?, "6443, # ", words)?;
+        if words == "cannot be read" {
+            let words = format!("`/{MANIFEST}` is there, and cannot be read");
+            says(&plant.doctor(&node)?, "warn", "node", &words)?;
+        }
     }
     Ok(())
 }
@@ -227,4 +235,43 @@ fn an_agent_has_no_api_server() -> Result<()> {
     ])?;
     let node = node.path().display().to_string();
     has(&plant.proposal(&node)?, "6443, # ", "the usual port")
+}
+
+#[test]
+fn what_is_no_file_of_text_holds_up_nothing() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    let node = files(&[("etc/cni/net.d/b.conf", "{}"), ("var/lib/kubelet/it", "")])?;
+    let make = "cd \"$0\" && mkdir etc/haproxy && mkfifo etc/hosts etc/haproxy/haproxy.cfg && \
+        ln -s a.conf etc/cni/net.d/a.conf && ln -s /dev/zero var/lib/kubelet/config.yaml";
+    let made = Command::new("bash")
+        .args(["-c", make])
+        .arg(node.path())
+        .status()?;
+    ensure!(made.success());
+    let checks = plant.doctor(&node.path().display().to_string())?;
+    for path in [
+        "/etc/haproxy/haproxy.cfg",
+        "/etc/cni/net.d/a.conf",
+        "/var/lib/kubelet/config.yaml",
+    ] {
+        says(
+            &checks,
+            "warn",
+            "node",
+            &format!("`{path}` is there, and cannot be read"),
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_port_that_is_rewritten_to_the_api_servers_is_a_way_around_the_filter() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    let _api = plant.stand_in("kube-apiserver", &["6443"])?;
+    let rules = "table ip it { chain before { type nat hook prerouting priority -100; tcp dport 7443 redirect to 6443; }; }";
+    let made = plant.node.output(Command::new("nft").arg(rules))?;
+    ensure!(made.status.success(), "{made:?}");
+    let _client = open(&plant.other, ip(STRANGER), at(NODE, 7443))?;
+    let words = "connections to port 7443 are rewritten to 192.0.2.10:6443";
+    says(&plant.doctor("/proc/self/fdinfo")?, "warn", "node", words)
 }

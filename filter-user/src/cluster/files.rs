@@ -1,8 +1,9 @@
 //! Files of Kubernetes and its distributions. An unreadable file counts as empty, unless noted.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -17,23 +18,30 @@ const MAX_LEN: u64 = 1 << 20;
 ///
 /// All paths are the node's own, and so are those in messages.
 #[derive(Clone, Debug)]
-pub struct Root(PathBuf);
+pub struct Root {
+    directory: PathBuf,
+    /// The files that are there, and could not be used.
+    unread: RefCell<BTreeSet<PathBuf>>,
+}
 
 /// This node.
 impl Default for Root {
     fn default() -> Self {
-        Self(PathBuf::from("/"))
+        Self::new(PathBuf::from("/"))
     }
 }
 
 impl Root {
     /// The copy of a node's files in `directory`.
     pub const fn new(directory: PathBuf) -> Self {
-        Self(directory)
+        Self {
+            directory,
+            unread: RefCell::new(BTreeSet::new()),
+        }
     }
 
     fn at(&self, path: &Path) -> PathBuf {
-        self.0.join(path.strip_prefix("/").unwrap_or(path))
+        self.directory.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// Whether there is anything at `path`. A link counts, whatever it leads to: in a copy that is
@@ -42,9 +50,25 @@ impl Root {
         fs::symlink_metadata(self.at(path.as_ref())).is_ok()
     }
 
+    /// The files that were there until now, and could not be used.
+    pub fn unread(&self) -> BTreeSet<PathBuf> {
+        self.unread.borrow().clone()
+    }
+
     /// The text of the file at `path`.
     pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
-        String::from_utf8(read_regular(&self.at(path.as_ref()), MAX_LEN).ok()?).ok()
+        let path = path.as_ref();
+        match read_regular(&self.at(path), MAX_LEN).map(String::from_utf8) {
+            Ok(Ok(text)) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Ok(Err(_)) | Err(_) => self.is_unread(path),
+        }
+    }
+
+    /// Notes that the file at `path` cannot be used.
+    fn is_unread<T>(&self, path: &Path) -> Option<T> {
+        self.unread.borrow_mut().insert(path.to_owned());
+        None
     }
 
     /// The documents of a YAML or JSON file.
@@ -58,7 +82,8 @@ impl Root {
         if !self.has(path) {
             return Some(Vec::new());
         }
-        serde_saphyr::from_multiple(&self.text(path)?).ok()
+        let parsed = serde_saphyr::from_multiple(&self.text(path)?);
+        parsed.ok().or_else(|| self.is_unread(path))
     }
 
     /// The files in `folder` whose names end in one of `endings`, in order.
