@@ -1,4 +1,5 @@
-//! A node for `init` and `doctor`: files of a distribution, programs, another machine in its network.
+//! A node for `init` and `doctor`: files of a distribution, programs, another machine in its
+//! network.
 
 use std::{fs, io::Write as _, path::Path, process::Stdio};
 

@@ -1,4 +1,5 @@
-//! `init` and `doctor` on nodes where a stranger or a program tries to have a part in what they find.
+//! `init` and `doctor` on nodes where an unlisted source or a program tries to have a part in what
+//! they find.
 
 use std::{
     fs,

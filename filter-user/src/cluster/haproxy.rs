@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -136,14 +135,13 @@ fn bound(addresses: &str) -> impl Iterator<Item = u16> {
 
 /// The port at the end of an address, such as `*:8443`, `:8443` or `[::]:8443`, or all of
 /// `*:8443-8445`.
-fn ports(address: &str) -> RangeInclusive<u16> {
+fn ports(address: &str) -> impl Iterator<Item = u16> {
     let ports = || {
         let ports = address.rsplit_once(':')?.1;
         let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        Some(first.parse().ok()?..=last.parse().ok()?)
+        Some(first.parse::<u16>().ok()?..=last.parse().ok()?)
     };
-    const NONE: RangeInclusive<u16> = 1..=0;
-    ports().unwrap_or(NONE)
+    ports().into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Nodes {
         };
         Ok(Self {
             listed: Preset::Nodes.ranges(files),
-            // Whoever might be a node is not to be cut without a question.
+            // What might be a node is not to be cut without a question.
             peers: peers(&Root::default(), sockets, ports, &BTreeSet::new()),
             subnets: own_subnets()?,
             cluster: cluster.iter().flat_map(ranges).collect(),
@@ -107,7 +107,7 @@ pub fn own_subnets() -> Result<Vec<IpNet>> {
 
 /// The addresses of etcd members and API servers, each with its role. They come from this node's
 /// connections and manifests. `ports` are those of the API server. Connections to `listening`, the
-/// ports of this node's listeners, count for nothing: any stranger can open one, from any port.
+/// ports of this node's listeners, count for nothing: any machine can open one, from any port.
 pub fn peers(
     root: &Root,
     sockets: &[TcpSocket],
@@ -177,8 +177,8 @@ fn is_session(title: &str) -> bool {
     whose.is_some_and(|whose| whose.contains('@') && !whose.ends_with(']'))
 }
 
-/// The remote addresses of SSH connections to this node: peers of `sshd`, or of port 22 if no `sshd`
-/// is found. `sockets` are the connections of this network namespace.
+/// The remote addresses of SSH connections to this node: peers of `sshd`, or of port 22 if no
+/// `sshd` is found. `sockets` are the connections of this network namespace.
 pub fn administrators(sockets: &[TcpSocket]) -> BTreeSet<IpAddr> {
     const SSH: u16 = 22;
     let of_sshd = sockets_of(|name| SSH_SERVERS.contains(&name));

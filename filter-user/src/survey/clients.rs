@@ -76,7 +76,7 @@ impl Facts<'_> {
     /// order.
     pub(super) fn clients(&self, sockets: &[TcpSocket]) -> Result<Vec<Client>> {
         let cluster = &self.context.config.settings().cluster;
-        // The peers are those of `self`, which no stranger can become.
+        // The peers are those of `self`, which a client cannot make itself.
         let nodes = Nodes::gather(&[], self.ports, cluster, self.files)?;
         let administrators = logged_in(sockets);
         let ends = sockets.iter().filter(|socket| socket.has_answered());

@@ -1,8 +1,8 @@
-//! A program with sockets, run under the name of another program: `stand-in [--connect
-//! ADDRESS:PORT]... [[ADDRESS:]PORT]... [--worker WORD...]`. It listens on each port, of every address unless one is
-//! named. It keeps the connections that it accepts and makes, and echoes their data. It prints
-//! `ready` once all of them are open. The words behind `--worker` are those of a worker, which has
-//! the listeners, too.
+//! A program with sockets, run under the name of another program: `stand-in [--name NAME]
+//! [--connect ADDRESS:PORT]... [[ADDRESS:]PORT]... [--worker WORD...]`. It listens on each port, of
+//! every address unless one is named. It keeps the connections that it accepts and makes, and
+//! echoes their data. It prints `ready` once all of them are open. The words behind `--worker` are
+//! those of a worker, which has the listeners, too.
 
 use std::{
     env, fs, io,

@@ -117,8 +117,8 @@ fn refuse_existing(context: &Context) -> Result<()> {
     read_ranges(&context.global.ranges_file).map(drop)
 }
 
-/// The mode, in the policy last in force, before there are files: whoever starts the filter by
-/// files of an `init` that was killed does not start to drop.
+/// The mode, in the policy last in force, before there are files: a filter that is started by the
+/// files of an `init` that was killed does not drop.
 struct Mode {
     store: PolicyStore,
     before: Option<SavedPolicy>,
