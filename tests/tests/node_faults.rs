@@ -134,7 +134,8 @@ fn a_neighbour_with_a_public_address_is_not_let_in_unasked() -> Result<()> {
         "the network of `eth0`: a node, or a foreign machine",
     )?;
     says(&plant.doctor(NONE)?, "warn", "client", "185.12.64.21")?;
-    plant.init(&["--yes"], "")?.succeeded()?;
+    let ran = plant.init(&["--yes"], "")?.succeeded()?;
+    ensure!(!ran.stderr.contains(" (was "), "{ran}");
     // It may be a node all the same.
     let ran = plant.filter.run(&["enforce", "--confirm-within", "60s"])?;
     refused(&ran, INPUT, &["185.12.64.21", "own subnet 185.12.64.0/24"])
@@ -212,4 +213,28 @@ fn files_of_an_init_that_was_killed_drop_nothing() -> Result<()> {
     filter.boot()?;
     let _daemon = filter.start_run(&[])?;
     filter.until_status("state", "monitoring")
+}
+
+#[test]
+fn a_proxy_that_nobody_uses_yet_is_a_note() -> Result<()> {
+    let plant = Plant::new(PROGRAM)?;
+    let _api = plant.stand_in("kube-apiserver", &["6443"])?;
+    let _proxy = plant.stand_in("haproxy", &["8443", "443", "127.0.0.1:9000"])?;
+    let _ingress = plant.stand_in("traefik", &["8000", "--connect", "127.0.0.1:6443"])?;
+    let checks = plant.doctor(NONE)?;
+    says(
+        &checks,
+        "warn",
+        "node",
+        "listens on 8443: if it forwards to the API server",
+    )?;
+    says(
+        &checks,
+        "warn",
+        "node",
+        "listens on 8000, and has connections to the API server",
+    )?;
+    let about = |port: &str| checks.iter().any(|one| one.to_string().contains(port));
+    ensure!(!about("on 443: if it") && !about("9000"), "{checks:#?}");
+    sets_no(&plant.proposal(NONE)?, "8000")
 }

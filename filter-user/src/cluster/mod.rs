@@ -24,5 +24,5 @@ pub use self::{
     nodes::{Nodes, administrators, logged_in, own_subnets, peers},
     port::Port,
     ports::{ForeignListener, foreign},
-    servers::{Server, Servers, servers},
+    servers::{Server, Servers, WEB_PORTS, servers},
 };

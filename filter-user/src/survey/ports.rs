@@ -5,13 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::cluster::{ControlPlane, Port, Server, Servers};
+use crate::cluster::{ControlPlane, Port, Server, Servers, WEB_PORTS};
 
 /// The port of an API server, where neither a file nor a process names one.
 const DEFAULT: u16 = 6443;
-
-/// Ports that a proxy may serve the web on.
-const WEB: [u16; 2] = [80, 443];
 
 /// A port to protect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +79,15 @@ pub(super) fn protected_ports(
             listens(server)
         ));
     }
+    for server in servers.listening.values() {
+        let is_told = found.contains_key(&server.port) || servers.unclear.contains(server);
+        if server.may_forward() && !is_told && !servers.api.is_empty() {
+            notes.push(format!(
+                "{}: if it forwards to the API server, that port is a way around the filter",
+                listens(server)
+            ));
+        }
+    }
     let found = found.into_iter();
     found
         .map(|(port, why)| ProtectedPort { port, why })
@@ -104,7 +110,7 @@ fn add_endpoint(
     }
     let is_here = host.parse().is_ok_and(|host| own.contains(&host));
     match servers.listening.get(port) {
-        Some(server) if is_here || (server.is_proxy() && !WEB.contains(port)) => {
+        Some(server) if is_here || (server.is_proxy() && !WEB_PORTS.contains(port)) => {
             let why = format!("{}: {from}", listens(server));
             found.insert(*port, vec![why]);
         }

@@ -173,7 +173,8 @@ impl<'a> Examination<'a> {
         } else if checks.is_empty() {
             let names = join(read.lists.iter().map(|(name, _)| name.as_str()));
             let count = read.lists.entry_count();
-            checks.push(ok("lists", format!("{count} entries ({names})")));
+            let noun = if count == 1 { "entry" } else { "entries" };
+            checks.push(ok("lists", format!("{count} {noun} ({names})")));
         }
         checks
     }

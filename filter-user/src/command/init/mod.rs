@@ -144,6 +144,7 @@ impl Mode {
         settings.cluster = cluster
             .filter_map(|row| ClusterCidr::parse(&row.value).ok())
             .collect();
+        settings.cluster.sort();
         mode.put(&SavedPolicy {
             settings,
             interfaces: Vec::new(),
