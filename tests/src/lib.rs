@@ -22,6 +22,7 @@ pub mod netns;
 #[path = "../../filter-common/tests/verdicts/packets/mod.rs"]
 pub mod packets;
 pub mod peer;
+pub mod plant;
 pub mod scrape;
 pub mod site;
 pub mod stand_in;

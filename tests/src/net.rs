@@ -27,13 +27,24 @@ pub fn connect(
     target: SocketAddr,
     within: Duration,
 ) -> io::Result<TcpStream> {
+    connect_from(namespace, SocketAddr::new(source, 0), target, within)
+}
+
+/// The same, from a port of choice.
+pub fn connect_from(
+    namespace: &Namespace,
+    source: SocketAddr,
+    target: SocketAddr,
+    within: Duration,
+) -> io::Result<TcpStream> {
     namespace.run(|| {
         let socket = Socket::new(
             Domain::for_address(target),
             Type::STREAM,
             Some(Protocol::TCP),
         )?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&source.into())?;
         socket.connect_timeout(&target.into(), within)?;
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;

@@ -22,12 +22,23 @@ impl StandIn {
     /// Starts `program`, the path of the binary `stand-in`, as `name` inside `namespace`, with
     /// these words. Returns once it has its sockets.
     pub fn new(namespace: &Namespace, program: &str, name: &str, words: &[&str]) -> Result<Self> {
+        Self::titled(namespace, program, (name, name), words)
+    }
+
+    /// The same, with another title in the place of its first word, as `sshd` sets it.
+    pub fn titled(
+        namespace: &Namespace,
+        program: &str,
+        (name, title): (&str, &str),
+        words: &[&str],
+    ) -> Result<Self> {
         let scratch = TempDir::with_prefix("apf-stand-in-").context("make a directory")?;
         let copy = scratch.path().join(name);
         // The name of a process is the file name of its program.
         symlink(program, &copy).with_context(|| format!("link to `{program}`"))?;
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(&copy).args(words);
+        command.args(["--pdeathsig", "KILL", "bash", "-c", "exec -a \"$0\" \"$@\""]);
+        command.arg(title).arg(&copy).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = Killed(namespace.spawn(&mut command)?);
         let stdout = process.0.stdout.take().context("no stdout")?;

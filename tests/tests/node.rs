@@ -2,152 +2,25 @@
 
 mod snapshot;
 
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use snapshot::same;
 use tests::{
-    cli::{Apifence, FAILED, INPUT, Ran, refused},
+    cli::{FAILED, INPUT, refused},
     foreign::Foreign,
     net::{Echo, exchange, open},
-    netns::{End, Namespace, veth},
+    plant::{NEIGHBOUR, NODE, PROBE, Plant, STRANGER, has, says, tree},
     site::{at, ip},
-    stand_in::StandIn,
     wait::PATIENCE,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
-const NODE: &str = "192.0.2.10";
-const NEIGHBOUR: &str = "192.0.2.21";
-const STRANGER: &str = "203.0.113.9";
-const PROBE: &str = "35.191.0.5";
-
-/// The copy of the files of a node in `tests/trees`.
-fn tree(name: &str) -> String {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tree = directory.join("tests/trees").join(name);
-    tree.display().to_string()
-}
-
-/// A node, and another machine in its network, with addresses elsewhere, too.
-struct Plant {
-    node: Namespace,
-    other: Namespace,
-    filter: Apifence,
-}
-
-impl Plant {
-    /// Nothing is attached, and the config file is empty.
-    fn new() -> Result<Self> {
-        let (node, other) = (Namespace::new("node")?, Namespace::new("other")?);
-        let own = [&*format!("{NODE}/24"), "2001:db8:7::10/64"];
-        let others = [NEIGHBOUR, STRANGER, PROBE].map(|address| format!("{address}/32"));
-        let others = others.each_ref().map(String::as_str);
-        veth(
-            1500,
-            End::new(&node, "eth0", &own),
-            End::new(&other, "eth0", &others),
-        )?;
-        for namespace in [&node, &other] {
-            namespace.ip("route add default dev eth0")?;
-        }
-        let filter = Apifence::new(&node)?;
-        Ok(Self {
-            node,
-            other,
-            filter,
-        })
-    }
-
-    fn stand_in(&self, name: &str, words: &[&str]) -> Result<StandIn> {
-        StandIn::new(&self.node, PROGRAM, name, words)
-    }
-
-    /// `init` with these answers on standard input.
-    fn init(&self, more: &[&str], answers: &str) -> Result<Ran> {
-        let tree = tree("kubeadm");
-        let arguments = [&["init", "--from-root", &tree], more].concat();
-        let mut command = self.filter.command(&arguments);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = self.node.spawn(&mut command)?;
-        let mut stdin = child.stdin.take().context("no stdin")?;
-        // It may end without reading all of them.
-        let _ = stdin.write_all(answers.as_bytes());
-        drop(stdin);
-        Ok(Ran::new(&arguments, &child.wait_with_output()?))
-    }
-
-    fn config(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.filter.config_file())?)
-    }
-
-    /// Nothing was written, and nothing is attached.
-    fn is_untouched(&self) -> Result<()> {
-        ensure!(self.config()?.is_empty(), "a config file");
-        ensure!(!self.filter.ranges_file().exists(), "a list");
-        ensure!(self.filter.status("state")? == "detached", "attached");
-        Ok(())
-    }
-
-    /// What `init` proposes: the lines of its two files.
-    fn proposal(&self, tree: &str) -> Result<Vec<String>> {
-        let print = ["init", "--print", "--from-root", tree];
-        let shown = self.filter.json(&print)?;
-        let text = |key: &str| shown[key].as_str().unwrap_or_default().to_owned();
-        let text = text("config") + &text("ranges");
-        Ok(text.lines().map(|line| line.trim().to_owned()).collect())
-    }
-
-    fn doctor(&self, tree: &str) -> Result<Vec<Value>> {
-        let ran = self
-            .filter
-            .run(&["-o", "json", "doctor", "--from-root", tree])?;
-        let found: Value = serde_json::from_str(&ran.stdout).with_context(|| ran.to_string())?;
-        let failed = found["failed"].as_u64() != Some(0);
-        ensure!(ran.code == Some(i32::from(failed)), "{ran}");
-        found["checks"].as_array().cloned().context("no checks")
-    }
-}
-
-/// Whether there is a line that starts and goes on like this.
-fn has(lines: &[String], start: &str, words: &str) -> Result<()> {
-    let mut found = lines.iter();
-    let found = found.any(|line| line.starts_with(start) && line.contains(words));
-    ensure!(
-        found,
-        "no line `{start} ... {words}` in:\n{}",
-        lines.join("\n")
-    );
-    Ok(())
-}
-
-/// Whether there is a check with this result, about this.
-fn says(checks: &[Value], result: &str, check: &str, words: &str) -> Result<()> {
-    let found = checks.iter().any(|one| {
-        let message = one["message"].as_str().unwrap_or_default();
-        one["result"] == result && one["check"] == check && message.contains(words)
-    });
-    ensure!(
-        found,
-        "no `{result}` of `{check}` with `{words}` in {checks:#?}"
-    );
-    let without_fix = |one: &&Value| one["result"] != "ok" && one["fix"].as_str().is_none();
-    ensure!(checks.iter().find(without_fix).is_none(), "{checks:#?}");
-    Ok(())
-}
 
 #[test]
 fn every_distribution_is_read_from_its_files() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     for name in [
         "kubeadm",
         "kubeadm-ha",
@@ -167,7 +40,7 @@ fn every_distribution_is_read_from_its_files() -> Result<()> {
 
 #[test]
 fn init_writes_files_that_it_can_read_and_drops_nothing() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let _server = Echo::new(&plant.node, 6443)?;
     let mut said = vec![plant.init(&["--yes"], "")?.succeeded()?];
     let filter = &plant.filter;
@@ -198,7 +71,7 @@ fn init_writes_files_that_it_can_read_and_drops_nothing() -> Result<()> {
 
 #[test]
 fn init_asks_five_questions_and_takes_what_is_answered() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let answers = "443,x\n443, 6443\neth9\n\n198.51.100.0/33\n192.0.2.0/24 @gcp-health-checks\n-\nperhaps\ny\n";
     let ran = plant.init(&[], answers)?.succeeded()?;
     let questions = ran
@@ -226,7 +99,7 @@ fn init_asks_five_questions_and_takes_what_is_answered() -> Result<()> {
 
 #[test]
 fn an_answer_of_no_and_a_stdin_that_ends_change_nothing() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let ran = plant.init(&[], "\n\n\n\nn\n")?;
     ensure!(ran.code == Some(1), "{ran}");
     ran.stderr_has(&["nothing was written"])?;
@@ -241,7 +114,7 @@ fn an_answer_of_no_and_a_stdin_that_ends_change_nothing() -> Result<()> {
 
 #[test]
 fn what_an_operator_set_up_is_not_replaced() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let filter = &plant.filter;
     filter.write_config("ports = [6443]\n")?;
     refused(&plant.init(&["--yes"], "")?, INPUT, &["sets something"])?;
@@ -270,7 +143,7 @@ fn what_an_operator_set_up_is_not_replaced() -> Result<()> {
 
 #[test]
 fn files_go_with_an_attach_that_fails() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let mut foreign = Foreign::load()?;
     let _link = plant.node.run(|| foreign.attach("eth0"))?;
     let checks = plant.doctor(&tree("kubeadm"))?;
@@ -296,7 +169,7 @@ fn files_go_with_an_attach_that_fails() -> Result<()> {
 
 #[test]
 fn programs_and_clients_are_found_and_named() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let empty = tempfile::tempdir()?;
     let none = empty.path().display().to_string();
     let lines = plant.proposal(&none)?;
@@ -356,7 +229,7 @@ fn programs_and_clients_are_found_and_named() -> Result<()> {
 
 #[test]
 fn a_processs_port_goes_before_a_files() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let _api = plant.stand_in("kube-apiserver", &["7443"])?;
     let lines = plant.proposal(&tree("kubeadm"))?;
     has(&lines, "7443, #", "`kube-apiserver`")?;
@@ -370,7 +243,7 @@ fn a_processs_port_goes_before_a_files() -> Result<()> {
 
 #[test]
 fn the_doctor_is_content_with_a_node_that_is_in_order() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let filter = &plant.filter;
     let tree = tree("kubeadm");
     plant.init(&["--yes"], "")?.succeeded()?;
@@ -394,7 +267,7 @@ fn the_doctor_is_content_with_a_node_that_is_in_order() -> Result<()> {
 
 #[test]
 fn a_report_has_addresses_only_if_they_are_asked_for() -> Result<()> {
-    let plant = Plant::new()?;
+    let plant = Plant::new(PROGRAM)?;
     let filter = &plant.filter;
     let tree = tree("kubeadm");
     plant.init(&["--yes"], "")?.succeeded()?;

@@ -15,7 +15,7 @@ use crate::{
         nat::{Diversion, Query, diverted, legacy},
         net::{
             rtnetlink::{self, is_link_local},
-            sock_diag::{listeners, open},
+            sock_diag::{listeners, listening_ports, open},
         },
         routes::Paths,
     },
@@ -50,7 +50,8 @@ impl ClusterFacts {
             .map(|(_, own)| own)
             .collect();
         // Without the kernel's list of connections the peers are unknown.
-        let peers = peers(&root, &open().unwrap_or_default(), ports).into_iter();
+        let (sockets, listening) = (open(), listening_ports(&listeners().unwrap_or_default()));
+        let peers = peers(&root, &sockets.unwrap_or_default(), ports, &listening).into_iter();
         Ok(Self {
             kubelet,
             pods: pod_cidrs(&root),

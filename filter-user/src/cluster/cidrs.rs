@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     files::{Root, flags, manifests, strings, values},
+    k0s,
     rancher::{folder, setting},
 };
 
@@ -79,7 +80,7 @@ impl Found {
     /// Adds those of k0s: from its configuration, or its default.
     fn add_k0s(&mut self, root: &Root, names: &Names) {
         let folder = Path::new("/etc/k0s");
-        let path = folder.join("k0s.yaml");
+        let path = k0s::config(root);
         let parsed = root.parsed(&path);
         let documents = parsed.clone().unwrap_or_default();
         let values_of = |key| {

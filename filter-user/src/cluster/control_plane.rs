@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     files::{Root, flags, manifests, values},
     haproxy::haproxy_ports,
+    k0s,
     port::Port,
     rancher::{folder, setting},
 };
@@ -35,10 +36,11 @@ const KUBEADM: &str = "kubeadm";
 const K3S: &str = "k3s";
 const RKE2: &str = "RKE2";
 const K0S: &str = "k0s";
-const K0S_CONFIG: &str = "/etc/k0s/k0s.yaml";
 
 /// The port of the API server where nothing else is configured, in every distribution.
 const API: u16 = 6443;
+/// The port of an `https` URL that names none.
+const HTTPS: u16 = 443;
 
 impl ControlPlane {
     /// Reads the files.
@@ -53,7 +55,9 @@ impl ControlPlane {
         let etcd = manifests("etcd").into_iter().find(|path| root.has(path));
         found.etcd = etcd.map(|path| format!("`{path}`"));
         let api: Vec<u16> = found.api.iter().map(|one| one.port).collect();
-        found.proxies = haproxy_ports(root, &api);
+        // The API server may be one that only its process shows.
+        let targets = if api.is_empty() { &[API][..] } else { &api };
+        found.proxies = haproxy_ports(root, targets);
         found.proxies.extend(kube_vip(root, &api));
         found
     }
@@ -83,10 +87,12 @@ impl ControlPlane {
                 }
             }
         }
-        for document in root.documents(K0S_CONFIG) {
+        let k0s = k0s::config(root);
+        for document in root.documents(&k0s) {
             let api = &document["spec"]["api"];
             for key in ["address", "externalAddress"] {
-                add(api[key].as_str().unwrap_or_default(), key, K0S_CONFIG);
+                let value = api[key].as_str().unwrap_or_default();
+                add(value, key, &k0s.display().to_string());
             }
         }
     }
@@ -105,12 +111,15 @@ impl ControlPlane {
         } else {
             KUBERNETES
         });
-        let port = root
-            .flag(manifest, "--secure-port")
-            .and_then(|port| port.parse().ok());
-        self.api.push(match port {
-            Some(port) => named(port, "the API server", "--secure-port", manifest),
-            None => defaulted("the API server", "--secure-port", manifest),
+        let key = "--secure-port";
+        self.api.push(match root.flag(manifest, key) {
+            None if root.parsed(manifest).is_none() => Port {
+                port: API,
+                from: format!(
+                    "the API server (`{manifest}` cannot be read; the default of `{key}`)"
+                ),
+            },
+            set => named_or_default(set.as_deref(), "the API server", key, manifest),
         });
     }
 
@@ -121,12 +130,11 @@ impl ControlPlane {
         };
         self.distribution = self.distribution.or(Some(KUBERNETES));
         let path = path.display().to_string();
-        let mut ports = flags(&words, "--secure-port").into_iter();
-        let port = ports.find_map(|port| port.parse().ok());
-        self.api.push(match port {
-            Some(port) => named(port, "the API server", "--secure-port", &path),
-            None => defaulted("the API server", "--secure-port", &path),
-        });
+        let key = "--secure-port";
+        let set = flags(&words, key).pop();
+        let set = set.as_deref();
+        self.api
+            .push(named_or_default(set, "the API server", key, &path));
     }
 
     fn add_rancher(&mut self, root: &Root) {
@@ -150,37 +158,38 @@ impl ControlPlane {
             const NAME: &str = "https-listen-port";
             self.distribution = Some(K3S);
             let set = setting(root, "k3s", NAME).unwrap_or_default();
-            let port = set.last().and_then(|set| {
-                let port = set.value.parse().ok()?;
-                let path = set.path.display().to_string();
-                Some(named(port, "the API server of k3s", &set.key, &path))
+            let what = "the API server of k3s";
+            self.api.push(match set.last() {
+                Some(set) => {
+                    let last = set.value.rsplit(',').next();
+                    named_or_default(last, what, &set.key, &set.path.display().to_string())
+                }
+                None => defaulted(what, NAME, &folder("k3s").display().to_string()),
             });
-            let folder = folder("k3s").display().to_string();
-            self.api
-                .push(port.unwrap_or_else(|| defaulted("the API server of k3s", NAME, &folder)));
         }
     }
 
     fn add_k0s(&mut self, root: &Root) {
-        let is_controller = root.unit("k0scontroller.service").is_some();
-        if !root.has(K0S_CONFIG) && !is_controller {
+        let path = k0s::config(root);
+        if !root.has(&path) && !root.has_unit(k0s::UNIT) {
             return;
         }
         self.distribution = Some(K0S);
-        let documents = root.documents(K0S_CONFIG);
+        let documents = root.documents(&path);
         let mut apis = documents.iter().filter_map(|one| one["spec"].get("api"));
         let api = apis.next().cloned().unwrap_or_default();
         let port = |key: &str| number(&api[key]);
         let what = "the API server of k0s";
+        let path = path.display();
         self.api.push(match port("port") {
-            Some(port) => named(port, what, "spec.api.port", K0S_CONFIG),
-            None => defaulted(what, "spec.api.port", K0S_CONFIG),
+            Some(port) => named(port, what, "spec.api.port", &path.to_string()),
+            None => defaulted(what, "spec.api.port", &path.to_string()),
         });
         /// Controllers and workers join through this port (`k0sApiPort`).
         const JOIN: u16 = 9443;
         self.join.push(Port {
             port: port("k0sApiPort").unwrap_or(JOIN),
-            from: format!("nodes join k0s here (`spec.api.k0sApiPort` in `{K0S_CONFIG}`)"),
+            from: format!("nodes join k0s here (`spec.api.k0sApiPort` in `{path}`)"),
         });
     }
 }
@@ -215,6 +224,18 @@ fn named(port: u16, what: &str, key: &str, path: &str) -> Port {
     }
 }
 
+/// The port that is set, or the default one.
+fn named_or_default(set: Option<&str>, what: &str, key: &str, path: &str) -> Port {
+    match set.map(|set| (set, set.parse())) {
+        Some((_, Ok(port))) => named(port, what, key, path),
+        Some((set, Err(_))) => Port {
+            port: API,
+            from: format!("{what} (`{key}` in `{path}` is `{set}`, not a number: the default)"),
+        },
+        None => defaulted(what, key, path),
+    }
+}
+
 fn defaulted(what: &str, key: &str, path: &str) -> Port {
     Port {
         port: API,
@@ -239,12 +260,33 @@ fn endpoint(root: &Root) -> Option<(String, Port)> {
         let servers = documents.iter().flat_map(|one| values(one, "server"));
         let url = servers.into_iter().find_map(Value::as_str)?;
         let authority = url.split_once("://")?.1.split('/').next()?;
-        let (host, port) = authority.rsplit_once(':')?;
-        let port = port.parse().ok()?;
+        let has_port = authority
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.ends_with(']'));
+        let (host, port) = match has_port {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (authority, HTTPS),
+        };
+        let host = host.trim_matches(['[', ']']);
         let from = format!("the endpoint of the cluster, `server` in `{file}`,");
-        let host = host.trim_matches(['[', ']']).to_owned();
-        Some((host, Port { port, from }))
+        Some((by_hosts(root, host), Port { port, from }))
     })
+}
+
+/// The address of `host` in the node's file of hosts, or `host`.
+fn by_hosts(root: &Root, host: &str) -> String {
+    let hosts = root.text("/etc/hosts").unwrap_or_default();
+    let mut lines = hosts
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let address = lines.find_map(|line| {
+        let (address, mut names) = {
+            let mut words = line.split_whitespace();
+            (words.next()?, words)
+        };
+        names.any(|name| name == host).then(|| address.to_owned())
+    });
+    address.unwrap_or_else(|| host.to_owned())
 }
 
 /// The port at which kube-vip balances over the API servers, if it is another one than theirs.

@@ -1,8 +1,9 @@
 //! Files of Kubernetes and its distributions. An unreadable file counts as empty, unless noted.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -17,23 +18,30 @@ const MAX_LEN: u64 = 1 << 20;
 ///
 /// All paths are the node's own, and so are those in messages.
 #[derive(Clone, Debug)]
-pub struct Root(PathBuf);
+pub struct Root {
+    directory: PathBuf,
+    /// The files that are there, and could not be used.
+    unread: RefCell<BTreeSet<PathBuf>>,
+}
 
 /// This node.
 impl Default for Root {
     fn default() -> Self {
-        Self(PathBuf::from("/"))
+        Self::new(PathBuf::from("/"))
     }
 }
 
 impl Root {
     /// The copy of a node's files in `directory`.
     pub const fn new(directory: PathBuf) -> Self {
-        Self(directory)
+        Self {
+            directory,
+            unread: RefCell::new(BTreeSet::new()),
+        }
     }
 
     fn at(&self, path: &Path) -> PathBuf {
-        self.0.join(path.strip_prefix("/").unwrap_or(path))
+        self.directory.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// Whether there is anything at `path`. A link counts, whatever it leads to: in a copy that is
@@ -42,9 +50,25 @@ impl Root {
         fs::symlink_metadata(self.at(path.as_ref())).is_ok()
     }
 
+    /// The files that were there until now, and could not be used.
+    pub fn unread(&self) -> BTreeSet<PathBuf> {
+        self.unread.borrow().clone()
+    }
+
     /// The text of the file at `path`.
     pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
-        String::from_utf8(read_regular(&self.at(path.as_ref()), MAX_LEN).ok()?).ok()
+        let path = path.as_ref();
+        match read_regular(&self.at(path), MAX_LEN).map(String::from_utf8) {
+            Ok(Ok(text)) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Ok(Err(_)) | Err(_) => self.is_unread(path),
+        }
+    }
+
+    /// Notes that the file at `path` cannot be used.
+    fn is_unread<T>(&self, path: &Path) -> Option<T> {
+        self.unread.borrow_mut().insert(path.to_owned());
+        None
     }
 
     /// The documents of a YAML or JSON file.
@@ -58,7 +82,8 @@ impl Root {
         if !self.has(path) {
             return Some(Vec::new());
         }
-        serde_saphyr::from_multiple(&self.text(path)?).ok()
+        let parsed = serde_saphyr::from_multiple(&self.text(path)?);
+        parsed.ok().or_else(|| self.is_unread(path))
     }
 
     /// The files in `folder` whose names end in one of `endings`, in order.
@@ -77,13 +102,16 @@ impl Root {
         wanted.into_iter().collect()
     }
 
-    /// The value of the flag `name` (with its dashes) in a pod manifest.
+    /// The value of the flag `name` (with its dashes) in a pod manifest. The last one holds, as in
+    /// Kubernetes.
     pub(super) fn flag(&self, manifest: impl AsRef<Path>, name: &str) -> Option<String> {
         let documents = self.documents(manifest);
-        let mut found = documents
-            .iter()
-            .flat_map(|document| flags(&strings(document), name));
-        found.next()
+        let found = documents.iter().flat_map(|document| {
+            // The command may be the one line of a shell.
+            let words: Vec<&str> = strings(document).into_iter().flat_map(split).collect();
+            flags(&words, name)
+        });
+        found.last()
     }
 
     /// Whether there is a systemd unit called `name`.
@@ -91,17 +119,53 @@ impl Root {
         self.unit(name).is_some()
     }
 
-    /// The words of the first systemd unit called `name`, and its path. Comments count as words.
+    /// The words of the first systemd unit called `name`, with its drop-ins and the files of its
+    /// environment; and its path.
     pub(super) fn unit(&self, name: &str) -> Option<(PathBuf, Vec<String>)> {
         const PLACES: [&str; 4] = ["/etc", "/usr/local/lib", "/usr/lib", "/lib"];
         let paths = PLACES.map(|place| PathBuf::from(format!("{place}/systemd/system/{name}")));
-        let path = paths.into_iter().find(|path| self.has(path))?;
-        let text = self.text(&path).unwrap_or_default();
-        // A unit file may quote its words and spread them over lines.
-        let words = text.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
-        let words = words.filter(|word| !word.is_empty()).map(str::to_owned);
-        Some((path, words.collect()))
+        let path = paths.iter().find(|path| self.has(path))?.clone();
+        let folders = paths
+            .iter()
+            .rev()
+            .map(|path| path.with_added_extension("d"));
+        let drop_ins = folders.flat_map(|folder| self.files(folder, &["conf"]));
+        let mut words = Vec::new();
+        for path in [path.clone()].into_iter().chain(drop_ins) {
+            self.add_words(&self.text(&path).unwrap_or_default(), &mut words);
+        }
+        Some((path, words))
     }
+
+    /// Adds the words of a unit file.
+    fn add_words(&self, text: &str, words: &mut Vec<String>) {
+        for line in text.lines().map(str::trim) {
+            if line.starts_with(['#', ';']) {
+                continue;
+            }
+            if line == "ExecStart=" {
+                // What was set before is taken back.
+                words.clear();
+            }
+            words.extend(split(line).map(str::to_owned));
+            let environment = line.strip_prefix("EnvironmentFile=");
+            let file = environment.map(|file| file.trim_start_matches('-'));
+            for line in file
+                .and_then(|file| self.text(file))
+                .iter()
+                .flat_map(|text| text.lines())
+            {
+                let value = line.split_once('=').map_or("", |(_, value)| value);
+                words.extend(split(value).map(str::to_owned));
+            }
+        }
+    }
+}
+
+/// The words of a line, which may be quoted and end in a backslash.
+fn split(line: &str) -> impl Iterator<Item = &str> {
+    let words = line.split(|c: char| c.is_whitespace() || ['\'', '"', '\\'].contains(&c));
+    words.filter(|word| !word.is_empty())
 }
 
 /// The paths of the static pod manifest of a control plane component: of kubeadm, kOps, RKE2.

@@ -6,6 +6,7 @@ mod control_plane;
 mod devices;
 mod files;
 mod haproxy;
+mod k0s;
 mod kubelet;
 mod nodes;
 mod owners;
@@ -20,8 +21,8 @@ pub use self::{
     devices::{is_local, is_overlay, is_tunnel, numbered},
     files::Root,
     kubelet::kubelet,
-    nodes::{Nodes, administrators, own_subnets, peers},
+    nodes::{Nodes, administrators, logged_in, own_subnets, peers},
     port::Port,
     ports::{ForeignListener, foreign},
-    servers::{Server, Servers, servers},
+    servers::{Server, Servers, WEB_PORTS, servers},
 };

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{
     files::{Root, manifests},
-    owners::sockets_of,
+    owners::{sockets_of, titles_of},
 };
 use crate::{
     config::{ClusterCidr, Preset},
@@ -56,7 +56,8 @@ impl Nodes {
         };
         Ok(Self {
             listed: Preset::Nodes.ranges(files),
-            peers: peers(&Root::default(), sockets, ports),
+            // What might be a node is not to be cut without a question.
+            peers: peers(&Root::default(), sockets, ports, &BTreeSet::new()),
             subnets: own_subnets()?,
             cluster: cluster.iter().flat_map(ranges).collect(),
         })
@@ -75,13 +76,18 @@ impl Nodes {
             return Some((*peer).to_owned());
         }
         let subnet = || Some(format!("own subnet {}", around(&self.subnets)?));
-        let cluster = || {
-            let found = self.cluster.iter();
-            let found = found.filter(|(range, _)| range.contains(&address));
-            let (_, cidr) = found.max_by_key(|(range, _)| range.prefix_len())?;
-            Some(format!("`cluster_cidrs` {cidr}"))
-        };
-        subnet().or_else(cluster)
+        subnet().or_else(|| self.named(address))
+    }
+
+    /// The same for what an operator or the API names a node: settings, and the file of nodes.
+    pub fn named(&self, address: IpAddr) -> Option<String> {
+        if self.listed.iter().any(|range| range.contains(&address)) {
+            return Some(format!("in `{}`", Preset::Nodes));
+        }
+        let found = self.cluster.iter();
+        let found = found.filter(|(range, _)| range.contains(&address));
+        let (_, cidr) = found.max_by_key(|(range, _)| range.prefix_len())?;
+        Some(format!("`cluster_cidrs` {cidr}"))
     }
 }
 
@@ -100,15 +106,20 @@ pub fn own_subnets() -> Result<Vec<IpNet>> {
 }
 
 /// The addresses of etcd members and API servers, each with its role. They come from this node's
-/// connections and manifests. `ports` are those of the API server.
+/// connections and manifests. `ports` are those of the API server. Connections to `listening`, the
+/// ports of this node's listeners, count for nothing: any machine can open one, from any port.
 pub fn peers(
     root: &Root,
     sockets: &[TcpSocket],
     ports: &BTreeSet<u16>,
+    listening: &BTreeSet<u16>,
 ) -> BTreeMap<IpAddr, &'static str> {
     let mut found = BTreeMap::new();
     for socket in sockets {
         let (remote, local) = (socket.connection.remote, socket.connection.local.port());
+        if listening.contains(&local) {
+            continue;
+        }
         if ETCD.contains(&local) || ETCD.contains(&remote.port()) {
             found.insert(remote.ip(), "etcd peer");
         } else if remote.port() != HTTPS && ports.contains(&remote.port()) {
@@ -144,11 +155,33 @@ pub(super) fn host(url: &str) -> Option<IpAddr> {
     with_port().or_else(alone)
 }
 
-/// The remote addresses of SSH sessions on this node: peers of `sshd`, or of port 22 if no `sshd`
-/// is found. `sockets` are the connections of this network namespace.
+/// The programs of SSH servers.
+const SSH_SERVERS: [&str; 3] = ["sshd", "sshd-session", "dropbear"];
+
+/// The remote addresses of those who have logged in on this node by OpenSSH, and not only connected
+/// to it. `sockets` are the connections of this network namespace.
+pub fn logged_in(sockets: &[TcpSocket]) -> BTreeSet<IpAddr> {
+    let sessions = titles_of(|name| SSH_SERVERS.contains(&name), is_session);
+    let of_session = sockets
+        .iter()
+        .filter(|socket| sessions.contains(&socket.inode.into()));
+    of_session
+        .map(|socket| socket.connection.remote.ip())
+        .collect()
+}
+
+/// Whether this is the title of a session, such as `sshd: root@pts/0`. Before the password it is
+/// `sshd: root [priv]`.
+fn is_session(title: &str) -> bool {
+    let whose = title.split_once(": ").map(|(_, whose)| whose);
+    whose.is_some_and(|whose| whose.contains('@') && !whose.ends_with(']'))
+}
+
+/// The remote addresses of SSH connections to this node: peers of `sshd`, or of port 22 if no
+/// `sshd` is found. `sockets` are the connections of this network namespace.
 pub fn administrators(sockets: &[TcpSocket]) -> BTreeSet<IpAddr> {
     const SSH: u16 = 22;
-    let of_sshd = sockets_of(|name| ["sshd", "sshd-session", "dropbear"].contains(&name));
+    let of_sshd = sockets_of(|name| SSH_SERVERS.contains(&name));
     let remote = |socket: &TcpSocket| socket.connection.remote.ip();
     let by_process = sockets
         .iter()
@@ -166,6 +199,24 @@ pub fn administrators(sockets: &[TcpSocket]) -> BTreeSet<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_known_by_its_title() {
+        for (title, want) in [
+            ("sshd: root@pts/0", true),
+            ("sshd-session: me@notty", true),
+            (
+                "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups",
+                false,
+            ),
+            ("sshd: [accepted]", false),
+            ("sshd-session: root [priv]", false),
+            ("sshd: me@site [net]", false),
+            ("sshd", false),
+        ] {
+            assert_eq!(is_session(title), want, "{title}");
+        }
+    }
 
     #[test]
     fn a_host_is_read_from_a_url() {

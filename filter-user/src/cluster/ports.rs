@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::owners::{NamedProcess, sockets_of};
+use super::owners::{NamedProcess, connected, owner, sockets_of};
 use crate::kernel::net::sock_diag::TcpSocket;
 
 /// A protected port that another program than the API server listens on.
@@ -51,20 +51,16 @@ pub fn foreign(
         return Vec::new();
     }
     let owners = sockets_of(|_| true);
-    let owner = |socket: &TcpSocket| owners.get(&u64::from(socket.inode));
     // A proxy has connections to the API servers that it serves.
-    let proxies: BTreeSet<i32> = connections
-        .iter()
-        .filter(|socket| {
-            let remote = socket.connection.remote.port();
-            remote != HTTPS && ports.contains(&remote)
-        })
-        .filter_map(|socket| Some(owner(socket)?.pid))
+    let connected = connected(&owners, listeners, connections).into_iter();
+    let proxies: BTreeSet<i32> = connected
+        .filter(|(remote, _)| *remote != HTTPS && ports.contains(remote))
+        .map(|(_, pid)| pid)
         .collect();
     let listening: Vec<(u16, &NamedProcess)> = listeners
         .iter()
         .filter(on)
-        .filter_map(|socket| Some((socket.connection.local.port(), owner(socket)?)))
+        .filter_map(|socket| Some((socket.connection.local.port(), owner(&owners, socket)?)))
         .collect();
     foreign_listeners(new_ports, chosen, &listening, &proxies)
 }

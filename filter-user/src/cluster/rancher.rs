@@ -23,10 +23,14 @@ pub(super) fn folder(distribution: &str) -> PathBuf {
 /// because a file cannot be parsed.
 pub(super) fn setting(root: &Root, distribution: &str, name: &str) -> Option<Vec<Setting>> {
     let flag = format!("--{name}");
+    let folder = folder(distribution);
+    let mut config = folder.join("config.yaml");
     for unit in [distribution.to_owned(), format!("{distribution}-server")] {
         let Some((path, words)) = root.unit(&format!("{unit}.service")) else {
             continue;
         };
+        let named = [flags(&words, "--config"), flags(&words, "-c")].concat();
+        config = named.last().map_or(config, PathBuf::from);
         let values = flags(&words, &flag);
         if !values.is_empty() {
             let value = values.join(",");
@@ -34,9 +38,9 @@ pub(super) fn setting(root: &Root, distribution: &str, name: &str) -> Option<Vec
             return Some(vec![Setting { path, key, value }]);
         }
     }
-    let folder = folder(distribution);
-    let mut paths = vec![folder.join("config.yaml")];
-    paths.extend(root.files(folder.join("config.yaml.d"), &["yaml", "yml"]));
+    let more = config.with_added_extension("d");
+    let mut paths = vec![config];
+    paths.extend(root.files(more, &["yaml", "yml"]));
     // The last file wins; a key with `+` adds to it.
     let mut found = Vec::new();
     let mut is_known = true;

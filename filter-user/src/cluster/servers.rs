@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    owners::{NamedProcess, sockets_of},
+    owners::{NamedProcess, connected, owner, sockets_of},
     ports::{SERVERS, WEB},
 };
 use crate::kernel::net::sock_diag::TcpSocket;
@@ -22,6 +22,26 @@ pub struct Server {
     pub program: String,
     /// Its process id.
     pub pid: i32,
+}
+
+impl Server {
+    /// Whether the program can be a proxy, by its name.
+    pub fn is_proxy(&self) -> bool {
+        let name = self.program.as_str();
+        PROXIES.contains(&name) || (WEB.contains(&name) && !INGRESSES.contains(&name))
+    }
+
+    /// Whether the program often forwards TCP, at ports other than the web's.
+    pub fn may_forward(&self) -> bool {
+        FORWARDERS.contains(&self.program.as_str()) && !WEB_PORTS.contains(&self.port)
+    }
+
+    /// Whether the program contains an API server, by its name.
+    pub fn is_server(&self) -> bool {
+        SERVERS
+            .iter()
+            .any(|server| self.program.starts_with(server))
+    }
 }
 
 /// The programs with a part in serving the API.
@@ -47,6 +67,19 @@ const MICROK8S: u16 = 16443;
 const JOIN: [u16; 2] = [9345, 9443];
 /// Proxies besides web servers.
 const PROXIES: [&str; 4] = ["kube-vip", "gobetween", "socat", "relayd"];
+/// Web servers that ask the API server what to serve: a connection to it makes them no proxy.
+const INGRESSES: [&str; 6] = [
+    "nginx-ingress-c",
+    "nginx-ingress",
+    "haproxy-ingress",
+    "traefik",
+    "kong",
+    "contour",
+];
+/// Programs that often forward TCP, and have no connection to their servers until they are used.
+const FORWARDERS: [&str; 5] = ["haproxy", "nginx", "gobetween", "socat", "relayd"];
+/// Ports of the web.
+pub const WEB_PORTS: [u16; 2] = [80, 443];
 /// Name prefixes of components of a cluster that are clients of the API server, and listen for
 /// probes and metrics.
 const CLIENTS: [&str; 19] = [
@@ -79,17 +112,13 @@ pub fn servers(
     connections: &[TcpSocket],
 ) -> Servers {
     let owners = sockets_of(|_| true);
-    let owner = |socket: &TcpSocket| owners.get(&u64::from(socket.inode));
     let reachable = listeners
         .iter()
         .filter(|socket| !socket.connection.local.ip().is_loopback());
     let listening: Vec<(SocketAddr, &NamedProcess)> = reachable
-        .filter_map(|socket| Some((socket.connection.local, owner(socket)?)))
+        .filter_map(|socket| Some((socket.connection.local, owner(&owners, socket)?)))
         .collect();
-    let connected: Vec<(u16, i32)> = connections
-        .iter()
-        .filter_map(|socket| Some((socket.connection.remote.port(), owner(socket)?.pid)))
-        .collect();
+    let connected = connected(&owners, listeners, connections);
     classify(known, &listening, &connected)
 }
 
@@ -97,7 +126,7 @@ pub fn servers(
 fn classify(
     known: &BTreeSet<u16>,
     listening: &[(SocketAddr, &NamedProcess)],
-    connected: &[(u16, i32)],
+    connected: &BTreeSet<(u16, i32)>,
 ) -> Servers {
     let is_server = |name: &str| SERVERS.iter().any(|server| name.starts_with(server));
     let mut found = Servers::default();
@@ -128,7 +157,7 @@ fn classify(
         if !upstream.contains(&named.pid) || is_server(name) || api.contains(port) {
             continue;
         }
-        if WEB.contains(&name) || PROXIES.contains(&name) {
+        if server(*local, named).is_proxy() {
             found.proxies.push(server(*local, named));
         } else if !CLIENTS.iter().any(|client| name.starts_with(client)) {
             found.unclear.push(server(*local, named));
@@ -149,7 +178,6 @@ fn classify(
 
 /// A proxy that listens on web ports and others serves the web on the former.
 fn keep_own_ports(proxies: &mut Vec<Server>) {
-    const WEB_PORTS: [u16; 2] = [80, 443];
     let others: BTreeSet<i32> = proxies
         .iter()
         .filter(|proxy| !WEB_PORTS.contains(&proxy.port))
@@ -182,6 +210,7 @@ mod tests {
             named("k3s-server", 2),
             named("rke2", 3),
         );
+        let traefik = named("traefik", 8);
         let (haproxy, kubelet, other, nginx) = (
             named("haproxy", 4),
             named("kubelet", 5),
@@ -199,21 +228,22 @@ mod tests {
             (10250, &kubelet),
             (7000, &other),
             (443, &nginx),
+            (444, &traefik),
         ]
         .map(|(port, named)| (at(port), named));
-        let connected = [(6443, 4), (6443, 5), (6443, 6), (8080, 7)];
+        let connected = BTreeSet::from([(6443, 4), (6443, 5), (6443, 6), (8080, 7), (6443, 8)]);
         let found = classify(&BTreeSet::from([6444]), &listening, &connected);
         let ports = |list: &[Server]| list.iter().map(|one| one.port).collect::<Vec<_>>();
         assert_eq!(ports(&found.api), [6443, 6444]);
         assert_eq!(ports(&found.join), [9345]);
         assert_eq!(ports(&found.proxies), [8443]);
-        assert_eq!(ports(&found.unclear), [7000]);
+        assert_eq!(ports(&found.unclear), [444, 7000]);
         assert_eq!(found.listening[&443].program, "haproxy");
         // A program on 443 alone that leads to an API server is a proxy, too.
         let found = classify(
             &BTreeSet::new(),
             &[(at(6443), &api), (at(443), &nginx)],
-            &[(6443, 7)],
+            &BTreeSet::from([(6443, 7)]),
         );
         assert_eq!(ports(&found.proxies), [443]);
     }

@@ -31,3 +31,10 @@ pub(super) fn is_special(range: &IpNet) -> bool {
 pub(super) fn is_public(address: IpAddr) -> bool {
     !is_special(&IpNet::from(address))
 }
+
+/// Whether the range can be a cluster's: a wider one is a mistake, and would let half the world in.
+pub(super) fn is_of_pods(range: &IpNet) -> bool {
+    const WIDEST: [u8; 2] = [8, 16];
+    let [v4, v6] = WIDEST;
+    range.prefix_len() >= if range.addr().is_ipv4() { v4 } else { v6 }
+}

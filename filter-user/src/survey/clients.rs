@@ -7,9 +7,12 @@ use std::{
 
 use anyhow::Result;
 
-use super::{blocks::is_public, interfaces::NetworkInterface};
+use super::{
+    blocks::{is_of_pods, is_public},
+    interfaces::NetworkInterface,
+};
 use crate::{
-    cluster::{Cidr, Nodes, administrators},
+    cluster::{Cidr, Nodes, logged_in},
     config::Preset,
     context::Context,
     kernel::net::{conntrack::tracked, sock_diag::TcpSocket},
@@ -24,6 +27,13 @@ pub(crate) struct Client {
     pub(crate) kind: ClientKind,
     /// The evidence, in words.
     pub(crate) why: String,
+}
+
+impl Client {
+    /// Whether neither its address nor its network says that it belongs here.
+    pub(crate) const fn is_foreign(&self) -> bool {
+        matches!(self.kind, ClientKind::Private | ClientKind::Public)
+    }
 }
 
 /// What a client is likely to be.
@@ -66,9 +76,11 @@ impl Facts<'_> {
     /// order.
     pub(super) fn clients(&self, sockets: &[TcpSocket]) -> Result<Vec<Client>> {
         let cluster = &self.context.config.settings().cluster;
-        let nodes = Nodes::gather(sockets, self.ports, cluster, self.files)?;
-        let administrators = administrators(sockets);
-        let ends = sockets.iter().map(|socket| socket.connection);
+        // The peers are those of `self`, which a client cannot make itself.
+        let nodes = Nodes::gather(&[], self.ports, cluster, self.files)?;
+        let administrators = logged_in(sockets);
+        let ends = sockets.iter().filter(|socket| socket.has_answered());
+        let ends = ends.map(|socket| socket.connection);
         // Without connection tracking nothing is forwarded.
         let forwarded = tracked().unwrap_or_default().into_iter();
         let forwarded = forwarded
@@ -112,7 +124,8 @@ impl Facts<'_> {
         if let Some(role) = self.peers.get(&address) {
             return (ClientKind::Node, (*role).to_owned());
         }
-        if let Some(pods) = self.pods.iter().find(|pods| pods.range.contains(&address)) {
+        let mut pods = self.pods.iter().filter(|pods| is_of_pods(&pods.range));
+        if let Some(pods) = pods.find(|pods| pods.range.contains(&address)) {
             return (ClientKind::Pod, format!("in the pod CIDR {}", pods.range));
         }
         if self.ssh == Some(address) || administrators.contains(&address) {
@@ -121,15 +134,23 @@ impl Facts<'_> {
                 "has an SSH session here".to_owned(),
             );
         }
+        // Those at the other end of a tunnel may be people, and no nodes.
         let neighbours = self.interfaces.iter().filter(|one| !one.is_tunnel);
         let network = neighbours
             .filter_map(|interface| Some((interface, interface.network_of(address)?)))
             .next();
         if let Some((interface, network)) = network {
             let why = format!("in {network}, the network of `{}`", interface.name);
-            return (ClientKind::Neighbour, why);
+            // A neighbour with a public address may be another customer of the provider.
+            return match is_public(address) {
+                true => (
+                    ClientKind::Public,
+                    format!("{why}: a node, or a foreign machine"),
+                ),
+                false => (ClientKind::Neighbour, why),
+            };
         }
-        if let Some(why) = nodes.why(address) {
+        if let Some(why) = nodes.named(address) {
             return (ClientKind::Node, why);
         }
         if is_public(address) {

@@ -7,6 +7,7 @@ mod clients;
 mod interfaces;
 mod networks;
 mod ports;
+mod rewritten;
 
 pub(crate) use self::{
     clients::{Client, ClientKind},
@@ -31,7 +32,7 @@ use crate::{
     kernel::{
         net::{
             rtnetlink,
-            sock_diag::{listeners, open, ssh_client_address},
+            sock_diag::{listeners, listening_ports, open, ssh_client_address},
         },
         routes::Paths,
     },
@@ -89,10 +90,11 @@ impl Survey {
         let ports = ports::protected_ports(&control_plane, &servers, &own, &mut notes);
         let numbers: BTreeSet<u16> = ports.iter().map(|one| one.port).collect();
         notes.extend(web(context, &numbers)?);
-        let mut peers = peers(root, &sockets, &numbers);
+        let mut peers = peers(root, &sockets, &numbers, &listening_ports(&listeners));
         peers.retain(|peer, _| !own.contains(peer));
         let interfaces = interfaces::interfaces(context, &numbers)?;
-        let pods = pod_cidrs(root);
+        let (pods, services) = (pod_cidrs(root), service_cidrs(root));
+        notes.extend(rewritten::rewritten(&own, &services, &numbers));
         let ssh = ssh_client_address();
         let files = context
             .read_cluster(Preset::ALL.into_iter().filter_map(Preset::file))
@@ -107,16 +109,23 @@ impl Survey {
             interfaces: &interfaces,
             files: &files,
         };
+        let (clients, kubelet, cloud) =
+            (facts.clients(&sockets)?, kubelet(root), Cloud::read(root));
+        let unread = root.unread().into_iter();
+        notes.extend(unread.map(|path| {
+            let path = path.display();
+            format!("`{path}` is there, and cannot be read: what it says is not taken into account")
+        }));
         Ok(Self {
-            clients: facts.clients(&sockets)?,
+            clients,
             files: Preset::ALL
                 .into_iter()
                 .filter(|preset| preset.file().is_some_and(|name| files.get(&name).is_some()))
                 .collect(),
             pod_devices: interfaces::pod_devices()?,
-            kubelet: kubelet(root),
-            cloud: Cloud::read(root),
-            services: service_cidrs(root),
+            kubelet,
+            cloud,
+            services,
             control_plane,
             servers,
             pods,

@@ -2,7 +2,10 @@
 
 use ipnet::IpNet;
 
-use super::{ClientKind, Survey, blocks::is_special};
+use super::{
+    ClientKind, Survey,
+    blocks::{is_of_pods, is_special},
+};
 use crate::{cluster::Cloud, config::Preset};
 
 /// A network of the cluster, or a name for several.
@@ -32,7 +35,11 @@ impl Survey {
             add(preset.to_string(), why, true);
         }
         for pods in &self.pods {
-            add(pods.range.to_string(), format!("pods: {}", pods.from), true);
+            let why = format!("pods: {}", pods.from);
+            match is_of_pods(&pods.range) {
+                true => add(pods.range.to_string(), why, true),
+                false => add(pods.range.to_string(), format!("too wide for {why}"), false),
+            }
         }
         for interface in self.interfaces.iter().filter(|one| !one.is_tunnel) {
             let many = interface.networks.iter();

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::cluster::{ControlPlane, Port, Server, Servers};
+use crate::cluster::{ControlPlane, Port, Server, Servers, WEB_PORTS};
 
 /// The port of an API server, where neither a file nor a process names one.
 const DEFAULT: u16 = 6443;
@@ -50,7 +50,17 @@ pub(super) fn protected_ports(
             Some(other) => notes.push(format!(
                 "port {port}, {from}, has no listener; the API server that runs listens on {other}"
             )),
-            None => add(*port, from.clone()),
+            None => {
+                if !servers.listening.contains_key(port)
+                    && let Some(server) = servers.listening.values().find(|one| one.is_server())
+                {
+                    notes.push(format!(
+                        "port {port}, {from}, has no listener, and {}: the API server may have another port",
+                        listens(server)
+                    ));
+                }
+                add(*port, from.clone());
+            }
         }
     }
     for Port { port, from } in files.proxies.iter().chain(&files.join) {
@@ -68,6 +78,15 @@ pub(super) fn protected_ports(
             "{}, and has connections to the API server: if it forwards to it, that port is a way around the filter",
             listens(server)
         ));
+    }
+    for server in servers.listening.values() {
+        let is_told = found.contains_key(&server.port) || servers.unclear.contains(server);
+        if server.may_forward() && !is_told && !servers.api.is_empty() {
+            notes.push(format!(
+                "{}: if it forwards to the API server, that port is a way around the filter",
+                listens(server)
+            ));
+        }
     }
     let found = found.into_iter();
     found
@@ -91,13 +110,19 @@ fn add_endpoint(
     }
     let is_here = host.parse().is_ok_and(|host| own.contains(&host));
     match servers.listening.get(port) {
-        Some(server) if is_here => {
+        Some(server) if is_here || (server.is_proxy() && !WEB_PORTS.contains(port)) => {
             let why = format!("{}: {from}", listens(server));
             found.insert(*port, vec![why]);
         }
-        _ => notes.push(format!(
-            "{from} is `{host}:{port}`: where that is a balancer, its clients are authorized there"
-        )),
+        _ => {
+            let target = match host.parse() {
+                Ok(host) => SocketAddr::new(host, *port).to_string(),
+                Err(_) => format!("{host}:{port}"),
+            };
+            notes.push(format!(
+                "{from} is `{target}`: where that is a balancer, its clients are authorized there"
+            ));
+        }
     }
 }
 

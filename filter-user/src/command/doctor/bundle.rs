@@ -1,14 +1,9 @@
 //! The report for a bug report: one JSON file, without addresses unless they are asked for.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::Path,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result};
 use filter_common::layout::LAYOUT_VERSION;
-use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -91,41 +86,42 @@ impl Redaction {
         }
     }
 
-    /// `text` with its addresses replaced.
+    /// `text` with its addresses replaced, whatever stands around them.
     fn text(&mut self, text: &str) -> String {
-        let is_part = |letter: char| letter.is_ascii_hexdigit() || ".:/[]".contains(letter);
+        let is_part = |letter: char| letter.is_ascii_hexdigit() || ".:".contains(letter);
         let mut done = String::new();
         let mut rest = text;
         while let Some(start) = rest.find(is_part) {
             let (before, from) = rest.split_at(start);
-            let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
-            let (word, after) = from.split_at(end);
             done.push_str(before);
-            done.push_str(&self.word(word));
-            rest = after;
+            let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
+            let (run, after) = from.split_at(end);
+            let (shown, len) = match self.longest(run) {
+                Some((name, len)) => (name, len),
+                // An address may begin at the next letter.
+                None if run.contains(['.', ':']) => (None, 1),
+                None => (None, run.len()),
+            };
+            done.push_str(shown.as_deref().unwrap_or(&run[..len]));
+            rest = if len == run.len() {
+                after
+            } else {
+                &from[len..]
+            };
         }
         done + rest
     }
 
-    /// An address, a CIDR or an address with a port, possibly with punctuation behind it.
-    fn word(&mut self, word: &str) -> String {
-        let core = word.trim_end_matches(['.', ':', '/']);
-        let tail = &word[core.len()..];
-        let bare = core.trim_matches(['[', ']']);
-        let name = if let Ok(address) = bare.parse::<IpAddr>() {
-            self.name(address)
-        } else if let Ok(range) = core.parse::<IpNet>() {
-            match range.prefix_len() {
-                0 => return word.to_owned(),
-                len => self.name(range.addr()).map(|name| format!("{name}/{len}")),
-            }
-        } else if let Ok(socket) = core.parse::<SocketAddr>() {
-            self.name(socket.ip())
-                .map(|name| format!("{name}:{}", socket.port()))
-        } else {
-            None
-        };
-        name.map_or_else(|| word.to_owned(), |name| name + tail)
+    /// The name of the longest address that `run`, in ASCII, begins with, and its length. An
+    /// address that names no machine has no name.
+    fn longest(&mut self, run: &str) -> Option<(Option<String>, usize)> {
+        /// The longest spelling: IPv6 with IPv4 at the end.
+        const LONGEST: usize = 45;
+        const SHORTEST: usize = 2;
+        let lens = (SHORTEST..=run.len().min(LONGEST)).rev();
+        let found = lens.filter_map(|len| Some((run[..len].parse::<IpAddr>().ok()?, len)));
+        let (address, len) = found.take(1).next()?;
+        Some((self.name(address), len))
     }
 
     /// The name of an address; none for those that name no machine.
@@ -154,7 +150,7 @@ mod tests {
             ),
             (
                 "from 203.0.113.7:4000, [2001:db8::1]:6443",
-                "from v4-address-1:4000, v6-address-3:6443",
+                "from v4-address-1:4000, [v6-address-3]:6443",
             ),
             ("2001:db8::1: it", "v6-address-3: it"),
             (
@@ -166,7 +162,23 @@ mod tests {
                 "Linux 6.12.3, 2026-11-30T10:00:00Z",
             ),
             ("`eth0`: a bad face, W08:wg0", "`eth0`: a bad face, W08:wg0"),
-            ("[203.0.113.7]", "v4-address-1"),
+            ("[203.0.113.7]", "[v4-address-1]"),
+            (
+                "`https://203.0.113.7:2379`, cp=https://[2001:DB8::1]:2380",
+                "`https://v4-address-1:2379`, cp=https://[v6-address-3]:2380",
+            ),
+            (
+                "site:203.0.113.7 node:2001:db8::1 e203.0.113.7 203.0.113.7-203.0.113.0",
+                "site:v4-address-1 nov6-address-4 ev4-address-1 v4-address-1-v4-address-2",
+            ),
+            (
+                "/etc/it/203.0.113.7.conf, 2001:db8:0:0::1%eth0, ::ffff:203.0.113.7, 203.0.113.7:",
+                "/etc/it/v4-address-1.conf, v6-address-3%eth0, v6-address-5, v4-address-1:",
+            ),
+            (
+                "52:54:00:12:34:56 \u{e9}.\u{4e2d}:",
+                "52:54:00:12:34:56 \u{e9}.\u{4e2d}:",
+            ),
         ] {
             assert_eq!(redaction.text(text), want, "{text}");
         }

@@ -36,6 +36,9 @@ pub(super) struct Examination<'a> {
     now: Clocks,
 }
 
+/// How many foreign clients are named: anybody can be one of many.
+const MAX_CLIENTS: usize = 20;
+
 fn ok(check: &'static str, message: impl Into<String>) -> Check {
     let (result, message, fix) = (CheckResult::Ok, message.into(), None);
     Check {
@@ -170,7 +173,8 @@ impl<'a> Examination<'a> {
         } else if checks.is_empty() {
             let names = join(read.lists.iter().map(|(name, _)| name.as_str()));
             let count = read.lists.entry_count();
-            checks.push(ok("lists", format!("{count} entries ({names})")));
+            let noun = if count == 1 { "entry" } else { "entries" };
+            checks.push(ok("lists", format!("{count} {noun} ({names})")));
         }
         checks
     }
@@ -358,26 +362,20 @@ impl<'a> Examination<'a> {
     fn clients(&self) -> Vec<Check> {
         let out = |client: &&Client| !self.is_authorized(&IpNet::from(client.address));
         let clients = self.survey.clients.iter();
-        let mut checks: Vec<Check> = clients
+        let (foreign, known): (Vec<&Client>, Vec<&Client>) = clients
             .clone()
             .filter(out)
-            .map(|client| {
-                let Client { address, why, .. } = client;
-                let message = format!("{address} is connected, and is not let in: {why}");
-                match client.kind {
-                    ClientKind::Private | ClientKind::Public => {
-                        let fix = format!("`apifence ranges add {address}`, if it is yours");
-                        warn("client", message, fix)
-                    }
-                    ClientKind::Administrator => fail(
-                        "client",
-                        message,
-                        format!("`apifence ranges add {address}`"),
-                    ),
-                    _ => fail("client", message, "`cluster_cidrs` in the config file"),
-                }
-            })
-            .collect();
+            .partition(|client| client.is_foreign());
+        let more = foreign.len().saturating_sub(MAX_CLIENTS);
+        let foreign = foreign.into_iter().take(MAX_CLIENTS);
+        let mut checks: Vec<Check> = known.into_iter().chain(foreign).map(left_out).collect();
+        if more > 0 {
+            checks.push(warn(
+                "client",
+                format!("{more} more are connected, and are not let in"),
+                "`apifence suggest` names them",
+            ));
+        }
         if let Some(ssh) = self.survey.ssh
             && !self.is_authorized(&IpNet::from(ssh))
             && !checks
@@ -420,6 +418,18 @@ impl<'a> Examination<'a> {
             }
         });
         told.collect()
+    }
+}
+
+/// The result for a client that is connected and not let in.
+fn left_out(client: &Client) -> Check {
+    let Client { address, why, .. } = client;
+    let message = format!("{address} is connected, and is not let in: {why}");
+    let add = format!("`apifence ranges add {address}`");
+    match client.kind {
+        _ if client.is_foreign() => warn("client", message, add + ", if it is yours"),
+        ClientKind::Administrator => fail("client", message, add),
+        _ => fail("client", message, "`cluster_cidrs` in the config file"),
     }
 }
 

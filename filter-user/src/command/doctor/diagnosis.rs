@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::ui::visible::visible_in_line;
+
 /// A check, and its result.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Check {
@@ -56,9 +58,11 @@ impl fmt::Display for Diagnosis {
                 CheckResult::Warn => "WARN",
                 CheckResult::Fail => "FAIL",
             };
-            writeln!(f, "{result}  {:<11} {}", check.check, check.message)?;
+            // Names from files and of programs must not look like another check.
+            let message = visible_in_line(&check.message);
+            writeln!(f, "{result}  {:<11} {message}", check.check)?;
             if let Some(fix) = &check.fix {
-                writeln!(f, "      fix: {fix}")?;
+                writeln!(f, "      fix: {}", visible_in_line(fix))?;
             }
         }
         let ok = self.checks.len() - self.warned - self.failed;

@@ -9,15 +9,16 @@ use std::{fmt, fs, io, path::Path};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use self::proposal::Proposal;
+use self::proposal::{Proposal, Row};
 use super::context::context_of;
 use crate::{
     change,
     cli::{Cli, Command, InitArgs},
     cluster::Root,
+    config::{ClusterCidr, PolicyMode},
     context::Context,
-    ranges::RangesFile,
-    store::{WatchLock, read_ranges, write_text},
+    ranges::{Lists, RangesFile},
+    store::{PolicyStore, SavedPolicy, StagedPolicy, WatchLock, read_ranges, write_text},
     survey::Survey,
     ui::{
         error::{UserError, errno},
@@ -73,10 +74,18 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
         context.global.output.write(&files)?;
         return Ok(0);
     }
-    let written = Written::write(context, &files)?;
+    let mode = Mode::keep(context, &proposal);
+    let written = Written::write(context, &files).inspect_err(|_| mode.take_back())?;
     eprint(format_args!("written: {}", written.names().join(", ")));
     if let Err(error) = attach(context) {
+        // Another command may have attached a filter that goes by these files.
+        if context.pins.interfaces().is_ok_and(|pins| !pins.is_empty()) {
+            return Err(error.context(
+                "start in monitor mode: the files that `init` wrote stay, for a filter is attached",
+            ));
+        }
         written.take_back();
+        mode.take_back();
         return Err(
             error.context("start in monitor mode: the files that `init` wrote are gone again")
         );
@@ -106,6 +115,57 @@ fn refuse_existing(context: &Context) -> Result<()> {
     }
     // A list that cannot be read is not replaced.
     read_ranges(&context.global.ranges_file).map(drop)
+}
+
+/// The mode, in the policy last in force, before there are files: a filter that is started by the
+/// files of an `init` that was killed does not drop.
+struct Mode {
+    store: PolicyStore,
+    before: Option<SavedPolicy>,
+}
+
+impl Mode {
+    fn keep(context: &Context, proposal: &Proposal) -> Self {
+        let store = PolicyStore::new(&context.config.state_dir);
+        let before = store.read().ok().flatten();
+        let mode = Self { store, before };
+        let mut settings = context.settings(None);
+        settings.mode = PolicyMode::Monitor;
+        // As the files will have them, so that `attach` finds no change.
+        let set = |rows: &[Row]| {
+            rows.iter()
+                .filter(|row| row.is_set)
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let ports = set(&proposal.ports).into_iter();
+        settings.ports = ports.filter_map(|row| row.value.parse().ok()).collect();
+        let cluster = set(&proposal.cluster).into_iter();
+        settings.cluster = cluster
+            .filter_map(|row| ClusterCidr::parse(&row.value).ok())
+            .collect();
+        settings.cluster.sort();
+        mode.put(&SavedPolicy {
+            settings,
+            interfaces: Vec::new(),
+            xdp_mode: *context.config.xdp_mode,
+            lists: Lists::default(),
+            cluster: Lists::default(),
+        });
+        mode
+    }
+
+    /// `attach` tells if the state directory cannot be written.
+    fn put(&self, policy: &SavedPolicy) {
+        let _ = self.store.stage(policy).and_then(StagedPolicy::commit);
+    }
+
+    fn take_back(&self) {
+        match &self.before {
+            Some(before) => self.put(before),
+            None => drop(self.store.forget()),
+        }
+    }
 }
 
 /// The files, and what was there before.

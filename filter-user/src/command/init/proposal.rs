@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::{
     config::join,
     survey::{Client, ClientKind, NetworkInterface, Survey},
+    ui::visible::{is_hidden, visible_in_line},
 };
 
 /// A value, and where it comes from.
@@ -27,11 +28,14 @@ impl Row {
         Self {
             value: value.to_string(),
             // Names of programs and devices can hold any byte, and a comment is one line.
-            why: why.into().replace(char::is_control, "?"),
+            why: visible_in_line(&why.into()).into_owned(),
             is_set,
         }
     }
 }
+
+/// How many clients are named: anybody can be one of many.
+const MAX_CLIENTS: usize = 50;
 
 /// The settings and the list.
 #[derive(Debug)]
@@ -117,8 +121,14 @@ impl Proposal {
         if !others.is_empty() {
             text.push_str("\n# Connected when this was written. Take the first `#` away from those that you know.\n");
         }
-        for row in others {
+        for row in others.iter().take(MAX_CLIENTS) {
             let _ = writeln!(text, "# {} # {}", row.value, row.why);
+        }
+        if let Some(more @ 1..) = others.len().checked_sub(MAX_CLIENTS) {
+            let _ = writeln!(
+                text,
+                "# {more} more: `apifence suggest` joins them to ranges"
+            );
         }
         text
     }
@@ -156,7 +166,7 @@ fn heading(what: &str, survey: &Survey) -> String {
     let kind = survey.control_plane.distribution;
     let kind = kind.map_or_else(String::new, |kind| format!(" ({kind})"));
     let now = format!("{:.0}", Timestamp::now());
-    let name = name.trim().replace(char::is_control, "?");
+    let name = visible_in_line(name.trim());
     format!("# {what}, written by `apifence init` on {name}{kind}, {now}.\n")
 }
 
@@ -170,7 +180,7 @@ fn array(text: &mut String, key: &str, rows: &[Row], is_text: bool, is_comment: 
     let _ = writeln!(text, "{mark}{key} = [");
     for row in rows {
         let value = if is_text {
-            format!("{:?}", row.value)
+            quoted(&row.value)
         } else {
             row.value.clone()
         };
@@ -178,6 +188,22 @@ fn array(text: &mut String, key: &str, rows: &[Row], is_text: bool, is_comment: 
         let _ = writeln!(text, "{mark}    {off}{value}, # {}", row.why);
     }
     let _ = writeln!(text, "{mark}]");
+}
+
+/// `text` as a string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        if is_hidden(letter) {
+            let _ = write!(quoted, "\\U{:08x}", u32::from(letter));
+            continue;
+        }
+        if ['"', '\\'].contains(&letter) {
+            quoted.push('\\');
+        }
+        quoted.push(letter);
+    }
+    quoted + "\""
 }
 
 /// Whether a client is for the list, since neither its address nor its network says what it is.
@@ -218,7 +244,7 @@ pub(super) fn facts(survey: &Survey) -> Vec<String> {
     let mut add = |what: &str, texts: Vec<String>| {
         for (place, text) in texts.into_iter().enumerate() {
             let what = if place == 0 { what } else { "" };
-            lines.push(format!("{what:<15}{text}"));
+            lines.push(format!("{what:<15}{}", visible_in_line(&text)));
         }
     };
     let kind = survey
@@ -261,12 +287,12 @@ pub(super) fn facts(survey: &Survey) -> Vec<String> {
         add("cloud", vec![format!("{cloud:?} ({file})")]);
     }
     let clients = survey.clients.iter();
-    add(
-        "clients",
-        clients
-            .map(|client| format!("{}: {}", client.address, connected(client)))
-            .collect(),
-    );
+    let more = clients.len().checked_sub(MAX_CLIENTS);
+    let shown = clients.take(MAX_CLIENTS);
+    let shown = shown.map(|client| format!("{}: {}", client.address, connected(client)));
+    let more = more.filter(|more| *more > 0);
+    let more = more.map(|more| format!("{more} more"));
+    add("clients", shown.chain(more).collect());
     add("note", survey.notes.clone());
     lines
 }

@@ -17,7 +17,7 @@ use crate::{
 /// # Errors
 /// If stdin ends before the last answer.
 pub(super) fn ask(proposal: &mut Proposal, survey: &Survey) -> Result<bool> {
-    answer("TCP ports to protect", &mut proposal.ports, |text| {
+    answer("TCP ports to protect", &mut proposal.ports, true, |text| {
         let port = text.parse::<u16>().ok().filter(|port| *port != 0);
         port.map(|port| vec![port.to_string()])
             .ok_or_else(|| format!("`{text}` is no port: write numbers like `6443, 8443`"))
@@ -27,18 +27,25 @@ pub(super) fn ask(proposal: &mut Proposal, survey: &Survey) -> Result<bool> {
         .iter()
         .map(|interface| interface.name.as_str())
         .collect();
-    answer("Interfaces to guard", &mut proposal.interfaces, |text| {
-        if names.contains(&text) {
-            return Ok(vec![text.to_owned()]);
-        }
-        Err(format!(
-            "no interface `{text}` has packets from other machines; there are {}",
-            names.join(", ")
-        ))
-    })?;
+    let some = !names.is_empty();
+    answer(
+        "Interfaces to guard",
+        &mut proposal.interfaces,
+        some,
+        |text| {
+            if names.contains(&text) {
+                return Ok(vec![text.to_owned()]);
+            }
+            Err(format!(
+                "no interface `{text}` has packets from other machines; there are {}",
+                names.join(", ")
+            ))
+        },
+    )?;
     answer(
         "Networks of the cluster (nodes, pods, probes of balancers)",
         &mut proposal.cluster,
+        false,
         |text| match ClusterCidr::parse(text) {
             Ok(cidr) => Ok(vec![cidr.to_string()]),
             Err(error) => Err(format!("{}: {}", error.cause, error.hint)),
@@ -47,6 +54,7 @@ pub(super) fn ask(proposal: &mut Proposal, survey: &Survey) -> Result<bool> {
     answer(
         "Addresses and networks of people and programs to let in",
         &mut proposal.ranges,
+        false,
         ranges,
     )?;
     loop {
@@ -72,10 +80,11 @@ fn ranges(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// Asks for the values of `rows`, until the answer can be used. An empty line takes those that are
-/// proposed; a dash takes none.
+/// proposed; a dash takes none, unless the answer `needs_one`.
 fn answer(
     what: &str,
     rows: &mut Vec<Row>,
+    needs_one: bool,
     parse: impl Fn(&str) -> Result<Vec<String>, String>,
 ) -> Result<()> {
     let proposed: Vec<&str> = rows
@@ -97,10 +106,14 @@ fn answer(
             .filter(|word| !word.is_empty() && *word != "-" && *word != "none");
         let values: Result<Vec<Vec<String>>, String> = words.map(&parse).collect();
         match values {
+            Ok(values) if values.is_empty() && needs_one => {
+                eprint("without one of them nothing is protected; an empty line takes those above");
+            }
             Ok(values) => {
                 set(rows, &values.concat());
                 return Ok(());
             }
+            Err(error) if needs_one => eprint(error),
             Err(error) => eprint(format_args!("{error}; a dash for none")),
         }
     }

@@ -45,6 +45,11 @@ pub struct TcpSocket {
 }
 
 impl TcpSocket {
+    /// Whether the client has answered: before, its address may be forged.
+    pub const fn has_answered(&self) -> bool {
+        self.state != TCP_SYN_RECV
+    }
+
     /// Why the client may be gone, in words. It has closed its end, though it may still read; or it
     /// never answered, and its packets may be forged.
     pub const fn doubt(&self) -> Option<&'static str> {
@@ -95,6 +100,12 @@ pub fn open() -> Result<Vec<TcpSocket>> {
 /// As [`established`].
 pub fn listeners() -> Result<Vec<TcpSocket>> {
     sockets(&StateFlags::LISTEN)
+}
+
+/// The ports of `listeners`.
+pub fn listening_ports(listeners: &[TcpSocket]) -> BTreeSet<u16> {
+    let ports = listeners.iter();
+    ports.map(|socket| socket.connection.local.port()).collect()
 }
 
 /// The addresses of the listeners on `ports` in this network namespace; an unspecified address
