@@ -48,15 +48,15 @@ pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
 }
 
 /// Puts `text` at `path` in one step: the whole of it, or what was there before. Missing folders
-/// are made.
+/// are made. `mode` is that of the file.
 ///
 /// # Errors
 /// If the folder is not writable, or its disk is full.
-pub fn write_text(path: &Path, text: &str) -> io::Result<()> {
+pub fn write_text(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let folder = folder(path);
     fs::create_dir_all(folder)?;
     let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
         .tempfile_in(folder)?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;

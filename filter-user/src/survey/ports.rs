@@ -43,25 +43,21 @@ pub(super) fn protected_ports(
             format!("{}, for nodes that join", listens(server)),
         );
     }
-    for Port { port, from } in files.api.iter() {
-        let other = servers.api.iter().map(|server| server.port).next();
-        match other.filter(|_| !servers.api.iter().any(|server| server.port == *port)) {
-            // What runs goes before what files say.
-            Some(other) => notes.push(format!(
-                "port {port}, {from}, has no listener; the API server that runs listens on {other}"
-            )),
-            None => {
-                if !servers.listening.contains_key(port)
-                    && let Some(server) = servers.listening.values().find(|one| one.is_server())
-                {
-                    notes.push(format!(
-                        "port {port}, {from}, has no listener, and {}: the API server may have another port",
-                        listens(server)
-                    ));
-                }
-                add(*port, from.clone());
-            }
+    for Port { port, from } in &files.api {
+        let mut listening = servers.listening.values();
+        // Both are protected: the program may be one that only has the name.
+        if !servers.listening.contains_key(port)
+            && let Some(server) = servers
+                .api
+                .first()
+                .or(listening.find(|one| one.is_server()))
+        {
+            notes.push(format!(
+                "port {port}, {from}, has no listener, and {}",
+                listens(server)
+            ));
         }
+        add(*port, from.clone());
     }
     for Port { port, from } in files.proxies.iter().chain(&files.join) {
         add(*port, from.clone());

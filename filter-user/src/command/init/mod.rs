@@ -198,7 +198,7 @@ impl Written {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("read `{path}`")),
         };
-        write_text(Path::new(&path), text).map_err(|error| {
+        write_text(Path::new(&path), text, 0o644).map_err(|error| {
             UserError::failed(
                 format!("write `{path}`: {}", errno(&error)),
                 "nothing was written, and nothing is attached",
