@@ -76,6 +76,10 @@ pub trait PacketBytes {
     /// The XDP frame does this with `bpf_loop`, whose body the verifier checks once. So a chain of
     /// any length is walked to its end.
     fn walk<W: Walk>(&self, offset: usize, walk: &mut W) -> usize;
+
+    /// Makes the verifier forget the value of `word`, if that lies where it tracks none. The value
+    /// itself stays.
+    fn forget(&self, _word: &mut u32) {}
 }
 
 /// The first `N` bytes after the link header of a frame, read as numbers in network order. A read

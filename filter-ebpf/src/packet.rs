@@ -225,6 +225,13 @@ impl<'a, const IP_OFFSET: usize> PacketBytes for Frame<'a, IP_OFFSET> {
         }
         state.offset as usize
     }
+
+    #[inline(always)]
+    fn forget(&self, word: &mut u32) {
+        // A volatile read is made of memory, where the compiler would go on with a register.
+        // SAFETY: `word` is a live, aligned number, and no other reference to it exists.
+        *word = unsafe { ptr::read_volatile(word) };
+    }
 }
 
 /// State of the loop body. The verifier follows both pointers through the stack.

@@ -29,6 +29,15 @@ pub(crate) fn run(targets: &[Target]) -> Result<ExitCode> {
     }
     let all = [Target::X86_64, Target::Aarch64];
     let targets = if targets.is_empty() { &all } else { targets };
+    let directory = make(targets)?;
+    crate_package::write(&directory)?;
+    write_sums(&directory)?;
+    step::run(Command::new("ls").arg("-l").arg(&directory))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes what machines install: tarballs, packages and the image. Returns their directory.
+pub(crate) fn make(targets: &[Target]) -> Result<PathBuf> {
     let directory = empty_directory("dist")?;
     // The pages and completions of every target are the same text.
     let native = Target::native()?;
@@ -40,10 +49,7 @@ pub(crate) fn run(targets: &[Target]) -> Result<ExitCode> {
     }
     let sbom = write_sbom(&directory)?;
     image::write(targets, &sbom, &directory)?;
-    crate_package::write(&directory)?;
-    write_sums(&directory)?;
-    step::run(Command::new("ls").arg("-l").arg(&directory))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(directory)
 }
 
 /// Builds this machine's program twice, from two places into two directories, and fails if the

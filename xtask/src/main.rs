@@ -85,7 +85,7 @@ enum Task {
         /// Only this kernel, like 6.12 or 6.1-arm64
         #[arg(long = "kernel", value_name = "NAME")]
         kernels: Vec<String>,
-        /// Write the results of the last run of each kernel to docs/reference/kernels.md
+        /// Write the results of the kernels that ran to docs/reference/kernels.md
         #[arg(long, conflicts_with = "short")]
         write: bool,
     },

@@ -66,7 +66,7 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
         };
     }
     match packet.read::<{ tcp::PORTS_LEN }>(offset) {
-        Some(ports) if offset + tcp::PORTS_LEN <= chain.end => Class::Segment {
+        Some(ports) if offset + tcp::PORTS_LEN <= chain.end() => Class::Segment {
             flow,
             port: u16::from_be_bytes([
                 ports[tcp::DESTINATION_PORT],
@@ -80,18 +80,20 @@ pub(crate) fn classify_chain<P: PacketBytes, A>(
 
 /// A walk along a chain of extension headers.
 ///
-/// Its whole state is one number in the upper half of a stack slot. The verifier does not track a
-/// number there, so it checks a step once and not once for each state.
+/// Both of its numbers are in the upper half of a stack slot. The verifier does not track a number
+/// there, so it checks a step once, and not once for each state and each range of an end.
 #[repr(C)]
 pub(crate) struct Chain {
+    unused_before_end: u32,
     /// Offset of the end of the packet, from its length field. Bytes from there on are padding.
-    end: usize,
-    unused: u32,
+    end: u32,
+    unused_before_word: u32,
     /// The number of the header at the current offset in the lowest byte, and above it the
-    /// [flags](flag) and the state.
+    /// [flags](flag), the state, and the length of the header read last.
     word: u32,
 }
 
+const _: () = assert!(core::mem::offset_of!(Chain, end) % 8 == 4);
 const _: () = assert!(core::mem::offset_of!(Chain, word) % 8 == 4);
 
 /// Bits of a [`Chain`] above the header number.
@@ -109,8 +111,14 @@ mod flag {
     pub(super) const DECAPSULATES: u32 = 1 << 12;
     /// The chain follows an IPv4 header: only the authentication header continues it.
     pub(super) const V4: u32 = 1 << 13;
+    /// The header read last is a routing header behind which Linux takes an inner packet out.
+    pub(super) const ENDS_SEGMENT: u32 = 1 << 14;
     /// Position of the [state](super::ChainState).
     pub(super) const STATE_SHIFT: u32 = 16;
+    /// Position of the length of the header read last, in bytes.
+    pub(super) const LEN_SHIFT: u32 = 19;
+    /// The bits of that length, which is 2,048 at most.
+    pub(super) const LEN: u32 = 0xfff << LEN_SHIFT;
     /// Always set. The verifier would track a number that it knows to be zero.
     pub(super) const ALWAYS: u32 = 1 << 31;
 }
@@ -133,13 +141,14 @@ enum ChainState {
 }
 
 impl Chain {
-    /// The chain of an IPv6 packet that ends at `end` and whose header names `next_header`. With
-    /// `first_fragment` the packet is already known to be the first of several.
+    /// The chain of an IPv6 packet that ends at `end`, below 4 GiB, and whose header names
+    /// `next_header`. With `first_fragment` the packet is already known to be the first of several.
     #[inline(always)]
     pub(crate) const fn new(next_header: u8, end: usize, first_fragment: bool) -> Self {
         let mut chain = Self {
-            end,
-            unused: 0,
+            unused_before_end: 0,
+            end: end as u32,
+            unused_before_word: 0,
             // The state is zero, `Incomplete`, until the walk finds the end.
             word: next_header as u32 | flag::FRAGMENT_ALLOWED | flag::START | flag::ALWAYS,
         };
@@ -159,6 +168,11 @@ impl Chain {
     pub(crate) const fn decapsulating(mut self, decapsulates: bool) -> Self {
         self.set(flag::DECAPSULATES, decapsulates);
         self
+    }
+
+    #[inline(always)]
+    const fn end(&self) -> usize {
+        self.end as usize
     }
 
     #[inline(always)]
@@ -192,7 +206,7 @@ impl Chain {
     fn unclassifiable<A>(&self, flow: Flow<A>, offset: usize) -> Class<A> {
         let why = if self.has(flag::FIRST_FRAGMENT) {
             Unclassifiable::IncompleteFirstFragment
-        } else if offset > MAX_OFFSET && offset < self.end {
+        } else if offset > MAX_OFFSET && offset < self.end() {
             Unclassifiable::TooDeep
         } else {
             Unclassifiable::Truncated
@@ -206,21 +220,21 @@ impl Chain {
         let first_fragment = self.has(flag::FIRST_FRAGMENT);
         let bounds = PacketBounds {
             offset,
-            end: self.end,
+            end: self.end(),
             first_fragment,
         };
         let (inner, len) = match self.next_header() {
             protocol::IPV4 => (Payload::Ipv4(bounds), ipv4::HEADER_LEN),
             _ => (Payload::Ipv6(bounds), ipv6::HEADER_LEN),
         };
-        if offset + len <= self.end.min(MAX_OFFSET) {
+        if offset + len <= self.end().min(MAX_OFFSET) {
             return Class::Encapsulated(inner);
         }
         // The inner source cannot be read. It may still be in a later fragment, or beyond the
         // readable range.
         if first_fragment {
             Class::AlwaysDrop(DropReason::IncompleteFirstFragment)
-        } else if offset + len <= self.end.min(packet.frame_len()) {
+        } else if offset + len <= self.end().min(packet.frame_len()) {
             Class::AlwaysDrop(DropReason::HeadersTooDeep)
         } else {
             Class::Other(PassReason::ShortHeader)
@@ -243,7 +257,7 @@ impl Walk for Chain {
             return self.finish(ChainState::MisplacedFragment, 0);
         }
         let header = match packet.read::<{ ipv6::EXTENSION_READ }>(offset) {
-            Some(header) if offset + ipv6::EXTENSION_READ <= self.end => header,
+            Some(header) if offset + ipv6::EXTENSION_READ <= self.end() => header,
             _ => return self.finish(ChainState::Incomplete, 0),
         };
         let len = usize::from(header[ipv6::EXTENSION_LEN]);
@@ -262,14 +276,29 @@ impl Walk for Chain {
             protocol::AUTHENTICATION => (len + 2) * 4,
             _ => (len + 1) * 8,
         };
-        if number == protocol::ROUTING && header[ipv6::SEGMENTS_LEFT] != 0 {
+        let is_routing = number == protocol::ROUTING;
+        if is_routing && header[ipv6::SEGMENTS_LEFT] != 0 {
             self.set(flag::REDIRECTED, true);
         }
-        let allowed = self.has(flag::START) && number == protocol::HOP_BY_HOP;
+        // Where these routing headers are enabled, Linux takes out an inner packet right after one
+        // and receives it again, without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv`
+        // in `net/ipv6/exthdrs.c`; Linux 4.10, commit 1ababeba4a21f3dba3da3523c670b207fb2feb62).
+        let ends_segment = is_routing
+            && matches!(
+                header[ipv6::ROUTING_TYPE],
+                ipv6::ROUTING_RPL | ipv6::ROUTING_SEGMENTS
+            );
+        self.set(flag::ENDS_SEGMENT, ends_segment);
+        self.word = self.word & !flag::LEN | (len as u32) << flag::LEN_SHIFT;
+        // What follows is verified once, and not once for each kind of header.
+        packet.forget(&mut self.word);
+        let allowed = self.has(flag::START) && self.next_header() == protocol::HOP_BY_HOP;
         self.set(flag::FRAGMENT_ALLOWED, allowed);
         self.set(flag::START, false);
-        let next_header = header[0];
-        self.word = self.word & !0xff | u32::from(next_header);
+        self.word = self.word & !0xff | u32::from(header[0]);
+        packet.forget(&mut self.word);
+        let len = ((self.word & flag::LEN) >> flag::LEN_SHIFT) as usize;
+        let next_header = self.next_header();
         let goes_on = if self.has(flag::V4) {
             next_header == protocol::AUTHENTICATION
         } else {
@@ -278,16 +307,7 @@ impl Walk for Chain {
         if goes_on {
             return Step::More(len);
         }
-        // Where these routing headers are enabled, Linux takes out an inner packet right after one
-        // and receives it again, without any tunnel device (`ipv6_srh_rcv` and `ipv6_rpl_srh_rcv`
-        // in `net/ipv6/exthdrs.c`; Linux 4.10, commit 1ababeba4a21f3dba3da3523c670b207fb2feb62).
-        let state = if number == protocol::ROUTING
-            && matches!(
-                header[ipv6::ROUTING_TYPE],
-                ipv6::ROUTING_RPL | ipv6::ROUTING_SEGMENTS
-            )
-            && is_packet(next_header)
-        {
+        let state = if self.has(flag::ENDS_SEGMENT) && is_packet(next_header) {
             ChainState::Inner
         } else {
             ChainState::Complete

@@ -2,7 +2,8 @@
 //! network namespace of the harness.
 //!
 //! Installs, lists, starts, reloads, kills, upgrades and downgrades under a flood and a listed
-//! transfer, removes and purges. Exit status 0 only if every step was observed.
+//! transfer, removes and purges. Exit status 0 only if every step was observed. Without the package
+//! of the version before, it neither upgrades nor downgrades.
 
 use std::{
     fs,
@@ -41,7 +42,7 @@ struct Arguments {
     root: PathBuf,
     /// The package of the version before
     #[arg(long)]
-    previous: PathBuf,
+    previous: Option<PathBuf>,
     /// The package to try
     #[arg(long)]
     package: PathBuf,
@@ -64,33 +65,64 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where the container has the package to try.
+const PACKAGE: &str = "/packages/package.deb";
+/// Where it has the package of the version before.
+const PREVIOUS: &str = "/packages/previous.deb";
+
 fn run(arguments: &Arguments) -> Result<()> {
-    let packages = arguments.root.join("packages");
-    fs::create_dir_all(&packages).context("make a directory for the packages")?;
-    for (file, name) in [
-        (&arguments.previous, "previous.deb"),
-        (&arguments.package, "package.deb"),
-    ] {
-        fs::copy(file, packages.join(name))
-            .with_context(|| format!("copy `{}`", file.display()))?;
+    let Arguments {
+        root,
+        previous,
+        package,
+    } = arguments;
+    fs::create_dir_all(root.join("packages")).context("make a directory for the packages")?;
+    let with_previous = previous.iter().map(|file| (file, PREVIOUS));
+    for (file, place) in with_previous.chain([(package, PACKAGE)]) {
+        let place = place.trim_start_matches('/');
+        fs::copy(file, root.join(place)).with_context(|| format!("copy `{}`", file.display()))?;
     }
     let site = Site::new()?;
     let _server = Echo::new(&site.node, PORT)?;
-    let node = step("boot", || Container::boot(&arguments.root, &site))?;
+    let node = step("boot", || Container::boot(root, &site))?;
+    match previous {
+        Some(_) => {
+            install(&node, &site, "the version before", PREVIOUS)?;
+            serve(&node, &site)?;
+            let old = node.run("apifence --version")?;
+            upgrade(&node, &site, &old)?;
+            inspect_unit(&node)?;
+            downgrade_and_upgrade(&node, &site, &old)?;
+        }
+        None => {
+            install(&node, &site, "the package", PACKAGE)?;
+            serve(&node, &site)?;
+            inspect_unit(&node)?;
+        }
+    }
+    remove_and_purge(&node, &site)?;
+    step("power off", || node.power_off())
+}
 
-    let said = step("install the version before", || {
-        node.run("dpkg -i /packages/previous.deb 2>&1")
+/// Installs the package `name`, which attaches nothing.
+fn install(node: &Container, site: &Site, name: &str, package: &str) -> Result<()> {
+    let said = step(&format!("install {name}"), || {
+        node.run(&format!("dpkg -i {package} 2>&1"))
     })?;
     ensure!(
         said.contains("systemctl enable --now apifence"),
         "installing does not say the next command: {said}"
     );
-    unlisted_gets_in(&site).context("installing attaches nothing")?;
+    unlisted_gets_in(site).context("installing attaches nothing")?;
     ensure!(
         node.run("systemctl is-enabled apifence || true")?.trim() == "disabled",
         "installing enabled the unit"
     );
+    Ok(())
+}
 
+/// Lists, starts, reloads, kills.
+fn serve(node: &Container, site: &Site) -> Result<()> {
     step("list the administrators", || {
         node.run(&format!("apifence ranges set {ADMIN_RANGES}"))
     })?;
@@ -109,16 +141,38 @@ fn run(arguments: &Arguments) -> Result<()> {
                 && node.run("systemctl is-active apifence || true")?.trim() == "active")
         })
     })?;
-    site.is_guarded(PORT)?;
+    site.is_guarded(PORT)
+}
 
-    let old = node.run("apifence --version")?;
+/// Upgrades from the version that says it is `old`.
+fn upgrade(node: &Container, site: &Site, old: &str) -> Result<()> {
     step("upgrade under a flood and a listed transfer", || {
-        under_load(&site, || node.run("dpkg -i /packages/package.deb 2>&1"))
+        under_load(site, || node.run(&format!("dpkg -i {PACKAGE} 2>&1")))
     })?;
     let new = node.run("apifence --version")?;
     ensure!(old != new, "both packages have the same program: {new}");
     node.is_ready(&new)?;
+    site.is_guarded(PORT)
+}
+
+/// Downgrades to the version that says it is `old`, and upgrades from it again.
+fn downgrade_and_upgrade(node: &Container, site: &Site, old: &str) -> Result<()> {
+    let new = node.run("apifence --version")?;
+    step("downgrade under a flood and a listed transfer", || {
+        under_load(site, || {
+            node.run(&format!("dpkg -i --force-downgrade {PREVIOUS} 2>&1"))
+        })
+    })?;
+    node.is_ready(old)?;
     site.is_guarded(PORT)?;
+    step("upgrade again", || {
+        node.run(&format!("dpkg -i {PACKAGE} 2>&1"))
+    })?;
+    node.is_ready(&new)
+}
+
+/// The unit of the package: its exposure, and the limits that it sets.
+fn inspect_unit(node: &Container) -> Result<()> {
     let exposure =
         node.run("systemd-analyze security --offline=true --no-pager apifence.service | tail -1")?;
     let score = exposure
@@ -129,31 +183,23 @@ fn run(arguments: &Arguments) -> Result<()> {
         "the unit is more exposed than {EXPOSURE}: {exposure}"
     );
     println!("      {}", exposure.trim());
-    if may_raise_limits()? {
-        let pid = node.main_pid()?;
-        let limits = node.run(&format!(
-            "cat /proc/{pid}/oom_score_adj; grep '^Max open files' /proc/{pid}/limits"
-        ))?;
-        ensure!(
-            limits.starts_with("-900\n") && limits.contains(" 65536 "),
-            "the service does not have the limits of its unit: {limits}"
-        );
-    } else {
+    if !may_raise_limits()? {
         println!("      not checked: OOMScoreAdjust and LimitNOFILE: no CAP_SYS_RESOURCE here");
+        return Ok(());
     }
+    let pid = node.main_pid()?;
+    let limits = node.run(&format!(
+        "cat /proc/{pid}/oom_score_adj; grep '^Max open files' /proc/{pid}/limits"
+    ))?;
+    ensure!(
+        limits.starts_with("-900\n") && limits.contains(" 65536 "),
+        "the service does not have the limits of its unit: {limits}"
+    );
+    Ok(())
+}
 
-    step("downgrade under a flood and a listed transfer", || {
-        under_load(&site, || {
-            node.run("dpkg -i --force-downgrade /packages/previous.deb 2>&1")
-        })
-    })?;
-    node.is_ready(&old)?;
-    site.is_guarded(PORT)?;
-    step("upgrade again", || {
-        node.run("dpkg -i /packages/package.deb 2>&1")
-    })?;
-    node.is_ready(&new)?;
-
+/// Removing the package leaves the filter on; purging takes it off, and every file away.
+fn remove_and_purge(node: &Container, site: &Site) -> Result<()> {
     let said = step("remove", || node.run("dpkg -r apifence 2>&1"))?;
     ensure!(
         said.contains("the filter stays on"),
@@ -166,11 +212,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         said.contains("the filter is off"),
         "purging does not say so: {said}"
     );
-    unlisted_gets_in(&site).context("purging detaches")?;
+    unlisted_gets_in(site).context("purging detaches")?;
     let left =
         node.run("find /etc/apifence /var/lib/apifence /sys/fs/bpf/apifence 2>/dev/null || true")?;
     ensure!(left.is_empty(), "purging left {left}");
-    step("power off", || node.power_off())?;
     Ok(())
 }
 

@@ -101,10 +101,12 @@ impl Emulator {
     }
 
     fn of(words: Vec<String>) -> Self {
-        let help = Command::new(&words[0]).args(["-device", "help"]).output();
-        let help = help.map(|output| output.stdout).unwrap_or_default();
-        let help = String::from_utf8_lossy(&help);
-        let is_known = |card: &Card| help.contains(&format!("name \"{}\"", card.name));
+        // Help for all devices loads the modules of all, which may be those of another build.
+        let is_known = |card: &Card| {
+            let help = format!("{},help", card.name);
+            let output = Command::new(&words[0]).args(["-device", &help]).output();
+            output.is_ok_and(|output| !output.stdout.is_empty())
+        };
         let cards = CARDS.into_iter().filter(is_known).collect();
         Self { words, cards }
     }

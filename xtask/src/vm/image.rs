@@ -14,7 +14,7 @@ use super::{kernels::Fetched, packages::Suite};
 use crate::target::Target;
 
 /// The suite of the guest's programs.
-const SUITE: &str = "bookworm";
+const SUITE: &str = "trixie";
 
 /// Programs of Debian packages.
 pub(super) struct Toolset {
@@ -33,16 +33,17 @@ pub(super) const TOOLS: Toolset = Toolset {
         "busybox-static",
         "iproute2",
         "libbpf1",
-        "libbsd0",
         "libc6",
         "libcap2",
-        "libelf1",
-        "libmd0",
+        "libelf1t64",
         "libmnl0",
+        "libpcre2-8-0",
+        "libselinux1",
+        "libzstd1",
         "wireguard-tools",
         "zlib1g",
     ],
-    programs: &["bin/busybox", "bin/ip", "usr/bin/wg"],
+    programs: &["usr/bin/busybox", "usr/bin/ip", "usr/bin/wg"],
 };
 
 /// Traffic generators.
@@ -51,17 +52,12 @@ pub(super) const GENERATORS: Toolset = Toolset {
     packages: &[
         "hping3",
         "libdbus-1-3",
-        "libgcrypt20",
-        "libgpg-error0",
-        "liblz4-1",
-        "liblzma5",
         "libnl-3-200",
         "libnl-genl-3-200",
-        "libpcap0.8",
+        "libpcap0.8t64",
         "libsystemd0",
         "libtcl8.6",
         "libxdp1",
-        "libzstd1",
         "netsniff-ng",
         "xdp-tools",
     ],

@@ -19,7 +19,7 @@ use self::{
     image::{GENERATORS, TOOLS},
     kernels::{KERNELS, Kernel, Role},
     qemu::Machine,
-    report::{Kept, Results},
+    report::{Page, Results},
 };
 use crate::{
     dist::build,
@@ -75,14 +75,14 @@ pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
         }
     }
     let left = Mutex::new(chosen.iter());
-    let failures = Mutex::new(Vec::new());
+    let (failures, results) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
                 loop {
                     let next = left.lock().expect("no holder panics").next();
                     let Some(kernel) = next else { break };
-                    if let Err(error) = test(kernel, wanted.short, &programs) {
+                    if let Err(error) = test(kernel, wanted.short, &programs, &results) {
                         let failure = format!("kernel {}: {error:#}", kernel.name);
                         eprintln!("error: {failure}");
                         failures.lock().expect("no holder panics").push(kernel.name);
@@ -93,9 +93,11 @@ pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
     });
     if wanted.write {
         let page = workspace::root().join(PAGE);
-        let folder = page.parent().context("a page is in a folder")?;
-        fs::create_dir_all(folder)?;
-        fs::write(&page, kept()?.page()).with_context(|| format!("write `{PAGE}`"))?;
+        let mut text = Page::read(&fs::read_to_string(&page).unwrap_or_default());
+        for (kernel, results) in &*results.lock().expect("no holder panics") {
+            text.put(kernel, results);
+        }
+        fs::write(&page, text.text()).with_context(|| format!("write `{PAGE}`"))?;
         println!("vm: wrote {PAGE}");
     }
     let failures = failures.into_inner().expect("no holder panics");
@@ -131,12 +133,13 @@ fn directory() -> Result<PathBuf> {
     Ok(workspace::target_directory()?.join("vm"))
 }
 
-fn kept() -> Result<Kept> {
-    Ok(Kept(directory()?.join("results")))
-}
-
-/// Boots one kernel and prints its cases.
-fn test(kernel: &Kernel, short: bool, programs: &[(Target, [PathBuf; 2])]) -> Result<()> {
+/// Boots one kernel and prints its cases; adds them to `results`.
+fn test(
+    kernel: &Kernel,
+    short: bool,
+    programs: &[(Target, [PathBuf; 2])],
+    results: &Mutex<Vec<(&'static str, Results)>>,
+) -> Result<()> {
     let directory = directory()?;
     fs::create_dir_all(&directory)?;
     // Two machines may need the same package lists.
@@ -192,16 +195,14 @@ fn test(kernel: &Kernel, short: bool, programs: &[(Target, [PathBuf; 2])]) -> Re
             failed.push(&*case.name);
         }
     }
-    if !short {
-        kept()?.write(
-            kernel.name,
-            &Results {
-                release: fetched.release,
-                seconds: run.seconds,
-                cases: run.cases.clone(),
-            },
-        )?;
-    }
+    results.lock().expect("no holder panics").push((
+        kernel.name,
+        Results {
+            release: fetched.release,
+            seconds: run.seconds,
+            cases: run.cases.clone(),
+        },
+    ));
     if let Some(broken) = run.broken {
         anyhow::bail!("{broken}");
     }

@@ -1,133 +1,177 @@
-//! The results of the last run of each kernel, and the page that is made from them.
+//! The page of the results: a row and a column for each kernel.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
-
-use anyhow::{Context as _, Result};
+use std::fmt::Write as _;
 
 use super::{
     case::{Case, CaseResult},
     kernels::KERNELS,
 };
 
-/// The cases of a kernel.
+/// The results of a kernel.
 pub(super) struct Results {
     pub(super) release: String,
     pub(super) seconds: u64,
     pub(super) cases: Vec<Case>,
 }
 
-impl Results {
+/// What the page has of a kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Column {
+    release: String,
+    seconds: String,
+    /// Names of cases, each with its cell.
+    cells: Vec<(String, String)>,
+    /// Texts that are too long for a cell, without the name of the kernel.
+    remarks: Vec<String>,
+}
+
+impl Column {
+    fn of(results: &Results) -> Self {
+        let mut column = Self {
+            release: results.release.clone(),
+            seconds: results.seconds.to_string(),
+            ..Self::default()
+        };
+        for case in &results.cases {
+            let cell = match case.result {
+                CaseResult::Passed if case.text.is_empty() => "passed".to_owned(),
+                CaseResult::Passed if case.text.len() < 60 => case.text.clone(),
+                result => {
+                    column.remarks.push(format!("{}: {}", case.name, case.text));
+                    result.word().to_owned()
+                }
+            };
+            column.cells.push((case.name.clone(), cell));
+        }
+        column
+    }
+
+    fn cell(&self, case: &str) -> Option<&str> {
+        let cell = self.cells.iter().find(|(name, _)| name == case);
+        cell.map(|(_, cell)| &**cell)
+    }
+
     /// Whether the filter was loaded, and no case failed.
     fn works(&self) -> bool {
-        let is_load = |case: &Case| case.name == "load" && case.result == CaseResult::Passed;
-        let failed = |case: &Case| case.result == CaseResult::Failed;
-        self.cases.iter().any(is_load) && !self.cases.iter().any(failed)
+        let failed = CaseResult::Failed.word();
+        self.cell("load").is_some() && self.cells.iter().all(|(_, cell)| cell != failed)
     }
 }
 
-/// Where results are kept between runs.
-pub(super) struct Kept(pub(super) PathBuf);
+/// The page, with the kernels in the order of [`KERNELS`].
+pub(super) struct Page(Vec<(&'static str, Option<Column>)>);
 
-impl Kept {
-    /// Keeps the results of a kernel.
-    pub(super) fn write(&self, kernel: &str, results: &Results) -> Result<()> {
-        fs::create_dir_all(&self.0).context("make directory of results")?;
-        let mut text = format!("{}\t{}\n", results.release, results.seconds);
-        text.extend(results.cases.iter().map(Case::line));
-        fs::write(self.0.join(kernel), text).context("write results")
+impl Page {
+    /// Reads what [`Page::text`] wrote. Anything else has no results.
+    pub(super) fn read(text: &str) -> Self {
+        let (kernels, cases) = text.split_once("\n## Cases\n").unwrap_or_default();
+        let (cases, remarks) = cases.split_once("\n## Remarks\n").unwrap_or((cases, ""));
+        let mut cases = cases.lines().filter_map(fields);
+        let names = cases.next().unwrap_or_default();
+        let cases: Vec<_> = cases.collect();
+        let column = |kernel: &str| {
+            let row = kernels.lines().filter_map(fields);
+            let row = row.into_iter().find(|row| row[0] == kernel)?;
+            let at = names.iter().position(|name| *name == kernel)?;
+            let cell = |row: &Vec<&str>| Some((row[0].to_owned(), (*row.get(at)?).to_owned()));
+            let remark = |line: &str| {
+                let rest = line.strip_prefix("- ")?.strip_prefix(kernel)?;
+                rest.strip_prefix(", ").map(str::to_owned)
+            };
+            Some(Column {
+                release: (*row.get(1)?).to_owned(),
+                seconds: (*row.get(2)?).to_owned(),
+                cells: cases
+                    .iter()
+                    .filter_map(cell)
+                    .filter(|(name, cell)| !name.starts_with("---") && cell != NO_CASE)
+                    .collect(),
+                remarks: remarks.lines().filter_map(remark).collect(),
+            })
+        };
+        Self(
+            KERNELS
+                .map(|kernel| (kernel.name, column(kernel.name)))
+                .into(),
+        )
     }
 
-    /// The results of a kernel, if it was run.
-    fn read(&self, kernel: &str) -> Option<Results> {
-        let text = fs::read_to_string(self.0.join(kernel)).ok()?;
-        let (release, seconds) = text.lines().next()?.split_once('\t')?;
-        Some(Results {
-            release: release.to_owned(),
-            seconds: seconds.parse().ok()?,
-            cases: text.lines().filter_map(Case::read).collect(),
-        })
-    }
-
-    /// The page.
-    pub(super) fn page(&self) -> String {
-        let runs: Vec<_> = KERNELS
-            .iter()
-            .map(|kernel| (kernel.name, self.read(kernel.name)))
-            .collect();
-        let mut names: Vec<&str> = Vec::new();
-        for case in runs
-            .iter()
-            .filter_map(|(_, run)| run.as_ref())
-            .flat_map(|run| &run.cases)
-        {
-            if !names.contains(&&*case.name) {
-                names.push(&case.name);
+    /// Puts the results of a kernel in the place of its older ones.
+    pub(super) fn put(&mut self, kernel: &str, results: &Results) {
+        for (name, column) in &mut self.0 {
+            if *name == kernel {
+                *column = Some(Column::of(results));
             }
         }
+    }
+
+    /// The text.
+    pub(super) fn text(&self) -> String {
+        let ran = || {
+            let columns = self.0.iter();
+            columns.filter_map(|(name, column)| Some((name, column.as_ref()?)))
+        };
         let mut page = HEAD.to_owned();
-        let mut remarks = Vec::new();
         page += "\n| kernel | release | seconds |\n|---|---|---|\n";
-        for (name, run) in &runs {
-            let line = match run {
-                Some(run) => format!("| {name} | {} | {} |\n", run.release, run.seconds),
-                None => format!("| {name} | not run | |\n"),
+        for (name, column) in &self.0 {
+            let _ = match column {
+                Some(column) => {
+                    writeln!(page, "| {name} | {} | {} |", column.release, column.seconds)
+                }
+                None => writeln!(page, "| {name} | not run | |"),
             };
-            page += &line;
         }
-        let ran: Vec<_> = runs
-            .iter()
-            .filter_map(|(name, run)| Some((name, run.as_ref()?)))
-            .collect();
-        if let Some(oldest) = runs
-            .iter()
-            .find_map(|(_, run)| run.as_ref().filter(|run| run.works()))
-        {
-            let _ = write!(
+        if let Some((_, oldest)) = ran().find(|(_, column)| column.works()) {
+            let release = &oldest.release;
+            let _ = writeln!(
                 page,
-                "\nOldest kernel with a working filter here: {}.\n",
-                oldest.release
+                "\nOldest kernel with a working filter here: {release}."
             );
         }
         page += "\n## Cases\n\n| case |";
-        for (name, _) in &ran {
+        for (name, _) in ran() {
             let _ = write!(page, " {name} |");
         }
-        page += &format!("\n|---|{}\n", "---|".repeat(ran.len()));
-        for name in names {
-            let _ = write!(page, "| {name} |");
-            for (kernel, run) in &ran {
-                let case = run.cases.iter().find(|case| case.name == name);
-                let _ = write!(page, " {} |", cell(kernel, case, &mut remarks));
+        let _ = writeln!(page, "\n|---|{}", "---|".repeat(ran().count()));
+        let mut cases: Vec<&str> = Vec::new();
+        for (case, _) in ran().flat_map(|(_, column)| &column.cells) {
+            if !cases.contains(&&**case) {
+                cases.push(case);
+            }
+        }
+        for case in cases {
+            let _ = write!(page, "| {case} |");
+            for (_, column) in ran() {
+                let _ = write!(page, " {} |", column.cell(case).unwrap_or(NO_CASE));
             }
             page.push('\n');
         }
+        let remarks = ran().flat_map(|(name, column)| {
+            let remarks = column.remarks.iter();
+            remarks.map(move |remark| format!("- {name}, {remark}\n"))
+        });
+        let remarks: String = remarks.collect();
         if !remarks.is_empty() {
-            page += "\n## Remarks\n\n";
-            page.extend(remarks.into_iter().map(|remark| format!("- {remark}\n")));
+            let _ = write!(page, "\n## Remarks\n\n{remarks}");
         }
         page
     }
 }
 
-/// The words for a case in the table; long ones become a remark.
-fn cell(kernel: &str, case: Option<&Case>, remarks: &mut Vec<String>) -> String {
-    let Some(case) = case else {
-        return "-".to_owned();
-    };
-    match case.result {
-        CaseResult::Passed if case.text.is_empty() => "passed".to_owned(),
-        CaseResult::Passed if case.text.len() < 60 => case.text.clone(),
-        result => {
-            remarks.push(format!("{kernel}, {}: {}", case.name, case.text));
-            result.word().to_owned()
-        }
-    }
+/// The cell of a case that is none of a kernel.
+const NO_CASE: &str = "-";
+
+/// The fields of a line of a table.
+fn fields(line: &str) -> Option<Vec<&str>> {
+    let line = line.strip_prefix('|')?.strip_suffix('|')?;
+    Some(line.split('|').map(str::trim).collect())
 }
 
 const HEAD: &str = "\
 # Kernels
 
-`cargo xtask vm-test --write` makes this page. It boots Debian's kernels in QEMU, without hardware
+`cargo xtask vm-test --write` makes this page, and `--kernel NAME --write` the columns of one kernel
+anew. It boots Debian's kernels in QEMU, without hardware
 virtualisation and without mitigations of CPU faults, and runs the static release binary on them.
 `--short` runs 6.1 and 6.12 without devices, generic XDP and two policies of the table. Seconds are
 those of an emulated CPU, often on a busy machine: they say nothing about a real one.
@@ -146,3 +190,58 @@ those of an emulated CPU, often on a busy machine: they say nothing about a real
 
 Not run: 5.18 to 6.0, which Debian's suites do not have, and TCX, which is not a hook of the filter.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(cases: &[(&str, CaseResult, &str)]) -> Results {
+        let case = |&(name, result, text): &(&str, CaseResult, &str)| Case {
+            name: name.to_owned(),
+            result,
+            seconds: "1.0".to_owned(),
+            text: text.to_owned(),
+        };
+        Results {
+            release: "6.1.0-50-cloud-amd64".to_owned(),
+            seconds: 7,
+            cases: cases.iter().map(case).collect(),
+        }
+    }
+
+    #[test]
+    fn a_run_replaces_the_columns_of_its_kernel_alone() {
+        use CaseResult::{Failed, NotRun, Passed};
+        let mut page = Page::read("");
+        page.put(
+            "6.1",
+            &results(&[("load", Passed, "1.0 s"), ("detach", Failed, "why")]),
+        );
+        page.put(
+            "6.12",
+            &results(&[("load", Passed, "2.0 s"), ("expiry", NotRun, "no clock")]),
+        );
+        let both = page.text();
+        assert!(both.contains("| load | 1.0 s | 2.0 s |"), "{both}");
+        assert!(both.contains("| detach | failed | - |"), "{both}");
+        assert!(
+            both.contains("- 6.1, detach: why\n- 6.12, expiry: no clock\n"),
+            "{both}"
+        );
+        assert_eq!(Page::read(&both).text(), both);
+
+        let mut page = Page::read(&both);
+        page.put(
+            "6.1",
+            &results(&[("load", Passed, "3.0 s"), ("detach", Passed, "")]),
+        );
+        let text = page.text();
+        assert!(text.contains("| load | 3.0 s | 2.0 s |"), "{text}");
+        assert!(text.contains("| detach | passed | - |"), "{text}");
+        assert!(
+            text.ends_with("## Remarks\n\n- 6.12, expiry: no clock\n"),
+            "{text}"
+        );
+        assert!(text.contains("here: 6.1.0-50-cloud-amd64.\n"), "{text}");
+    }
+}

@@ -117,7 +117,13 @@ impl Cable {
         let let_in = self.filter.packets("pass", "authorized")? - let_in;
         ensure!(printed.contains(" 0 packets received"), "{printed}");
         ensure!(let_in == 0, "{let_in} packets passed");
-        Ok(Outcome::Passed(format!("{dropped} SYNs, all dropped")))
+        let sent = printed
+            .lines()
+            .find_map(|line| line.split_once(" packets transmitted"));
+        let (sent, _) = sent.with_context(|| format!("hping3 says no number: {printed}"))?;
+        Ok(Outcome::Passed(format!(
+            "{sent} SYNs sent, {dropped} dropped"
+        )))
     }
 
     /// SYNs from random addresses: each is dropped.
@@ -135,7 +141,9 @@ impl Cable {
             dropped == COUNT,
             "{dropped} of {COUNT} were dropped: {printed}"
         );
-        Ok(Outcome::Passed(format!("{dropped} SYNs, all dropped")))
+        Ok(Outcome::Passed(format!(
+            "{COUNT} SYNs sent, {dropped} dropped"
+        )))
     }
 
     /// UDP: each passes.
@@ -174,7 +182,9 @@ impl Cable {
         };
         let (passed, printed) = self.counted(PASSED, work)?;
         ensure!(passed >= COUNT, "{passed} of {COUNT} passed: {printed}");
-        Ok(Outcome::Passed(format!("{passed} UDP packets, all passed")))
+        Ok(Outcome::Passed(format!(
+            "{COUNT} UDP packets sent, {passed} passed"
+        )))
     }
 
     /// What `xdp-trafficgen` says where it cannot run.
@@ -194,7 +204,9 @@ impl Cable {
         }
         let (passed, printed) = self.counted(PASSED, || self.xdp_trafficgen(&words))?;
         ensure!(passed >= COUNT, "{passed} of {COUNT} passed: {printed}");
-        Ok(Outcome::Passed(format!("{passed} UDP packets, all passed")))
+        Ok(Outcome::Passed(format!(
+            "{COUNT} UDP packets sent, {passed} passed"
+        )))
     }
 
     /// A connection over IPv6 that is already open: its source is listed, and passes.
@@ -209,7 +221,7 @@ impl Cable {
         let dropped = self.filter.dropped()? - dropped;
         ensure!(dropped == 0, "{dropped} packets were dropped: {printed}");
         Ok(Outcome::Passed(format!(
-            "{passed} TCP packets of a listed source, all passed"
+            "{passed} TCP packets of a listed source passed"
         )))
     }
 
