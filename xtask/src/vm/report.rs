@@ -170,11 +170,11 @@ fn fields(line: &str) -> Option<Vec<&str>> {
 const HEAD: &str = "\
 # Kernels
 
-`cargo xtask vm-test --write` makes this page, and `--kernel NAME --write` the columns of one kernel
-anew. It boots Debian's kernels in QEMU, without hardware
-virtualisation and without mitigations of CPU faults, and runs the static release binary on them.
-`--short` runs 6.1 and 6.12 without devices, generic XDP and two policies of the table. Seconds are
-those of an emulated CPU, often on a busy machine: they say nothing about a real one.
+`cargo xtask vm-test --write` makes this page, with `--kernel NAME` the columns of that kernel alone.
+It boots Debian's kernels in QEMU, without hardware virtualisation and without mitigations of CPU
+faults, and runs the static release binary on them. `--short` runs 6.1 and 6.12 without devices,
+generic XDP and two policies of the table. Seconds are those of an emulated CPU, often on a busy
+machine: they say nothing about a real one.
 
 - *load*: the time of the first `attach`, and the instructions that the verifier processed for the
   program for Ethernet frames and for that for frames that start with the IP header. The limit is
@@ -186,9 +186,11 @@ those of an emulated CPU, often on a busy machine: they say nothing about a real
   unlisted ones do not. On a bond, the program runs on the port that a frame comes through, and
   counts it under the bond.
 - *card*: the hook that `auto` takes on such a card of QEMU, over a bridge, and the same connections.
+- hping3, trafgen, pktgen, xdp-trafficgen: generators that send to a guarded node.
 - `-`: not a case of this kernel.
 
-Not run: 5.18 to 6.0, which Debian's suites do not have, and TCX, which is not a hook of the filter.
+Not run: 5.18 to 6.0, which Debian's suites do not have; 6.19 and 7.0, of which they have no modules;
+TCX, which is not a hook of the filter.
 ";
 
 #[cfg(test)]
