@@ -86,7 +86,7 @@ if [ -z "$root" ] && [ -d /run/systemd/system ]; then
 fi
 cat <<'TEXT'
 Nothing is attached, and every packet passes as before.
-Next: list who may reach the API server (the nodes of the cluster, too), then start:
-  apifence ranges set 198.51.100.0/24,2001:db8:aa::/48
-  systemctl enable --now apifence
+Next:
+  apifence init                       # looks at this node, asks, and drops nothing yet
+  systemctl enable --now apifence     # keeps it on, over reboots too
 TEXT

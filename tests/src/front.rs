@@ -5,6 +5,8 @@ use std::{
     fmt::Write as _,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    panic::resume_unwind,
+    thread,
 };
 
 use anyhow::Result;
@@ -40,9 +42,12 @@ impl Front {
     /// Makes the table find every address, so that the program always asks the tries, as if there
     /// were no table.
     pub fn switch_off(&mut self) -> Result<Off> {
+        with_stack(|| self.set_all_bits())
+    }
+
+    fn set_all_bits(&mut self) -> Result<Off> {
         let mut before = Vec::new();
         for slot in 0..SLOTS {
-            // Boxed: a few of them would fill the stack of a thread.
             let mut header: Box<PolicyHeader> = bytemuck::zeroed_box();
             bytemuck::bytes_of_mut(&mut *header).copy_from_slice(&self.headers.get(&slot, 0)?);
             before.push(header.clone());
@@ -61,10 +66,10 @@ impl Front {
 
     /// Switches it on again.
     pub fn switch_on(&mut self, Off(before): Off) -> Result<()> {
-        for (slot, header) in (0..).zip(before) {
-            self.set(slot, &header)?;
-        }
-        Ok(())
+        with_stack(|| {
+            let mut headers = (0..).zip(before);
+            headers.try_for_each(|(slot, header)| self.set(slot, &header))
+        })
     }
 
     fn set(&mut self, slot: u32, header: &PolicyHeader) -> Result<()> {
@@ -72,6 +77,16 @@ impl Front {
         bytes.copy_from_slice(bytemuck::bytes_of(header));
         Ok(self.headers.set(slot, bytes, 0)?)
     }
+}
+
+/// Runs `work` with room for some headers, which aya moves by value: they fill the stack of a
+/// test's thread.
+fn with_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(64 << 20);
+        let end = thread.spawn_scoped(scope, work)?.join();
+        end.unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// That many ranges, half of them IPv6, at any address: /16 to /32, and /32 to /64 with some /128.

@@ -272,6 +272,8 @@ fn no_descriptor_left_stops_nothing() -> Result<()> {
 #[test]
 fn little_is_done_where_nothing_happens() -> Result<()> {
     const SECONDS: u64 = 10;
+    /// About 18 on an idle machine: four files and the reports each second, the link each 0.4 s.
+    const MOST: u64 = 25;
     let (site, filter) = Site::unguarded()?;
     let daemon = started(&site, &filter)?;
     let scratch = tempfile::tempdir()?;
@@ -299,10 +301,10 @@ fn little_is_done_where_nothing_happens() -> Result<()> {
             .with_context(|| format!("no total in {text}"))?;
         let calls: u64 = calls.parse()?;
         println!("{calls} system calls in {SECONDS} s");
-        if calls <= 20 * SECONDS {
+        if calls <= MOST * SECONDS {
             return Ok(());
         }
         seen += &text;
     }
-    bail!("more than 20 system calls a second: {seen}")
+    bail!("more than {MOST} system calls a second: {seen}")
 }

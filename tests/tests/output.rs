@@ -235,8 +235,11 @@ fn run_guards_without_output() -> Result<()> {
             let words = ["-o", output, "run", "--interface", INTERFACE];
             let mut run = Killed(site.node.spawn(&mut command(&filter, streams, &words)?)?);
             until("it guards", ready)?;
-            std::fs::remove_file(&link)?;
-            until("it guards again", || Ok(link.exists() && ready()?))?;
+            // Pins are looked at each twelve seconds, so in half of the rounds.
+            if output == "text" {
+                std::fs::remove_file(&link)?;
+                until("it guards again", || Ok(link.exists() && ready()?))?;
+            }
             // An event to log.
             site.unlisted_is_dropped(tests::site::Family::V4, 6443, &filter)?;
             filter.write_list(UNLISTED[0])?;

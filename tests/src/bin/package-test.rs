@@ -100,6 +100,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             inspect_unit(&node)?;
         }
     }
+    feed(&node, &site)?;
     remove_and_purge(&node, &site)?;
     step("power off", || node.power_off())
 }
@@ -169,6 +170,30 @@ fn downgrade_and_upgrade(node: &Container, site: &Site, old: &str) -> Result<()>
         node.run(&format!("dpkg -i {PACKAGE} 2>&1"))
     })?;
     node.is_ready(&new)
+}
+
+/// A feed of a host name fills its list, as a user of its own.
+fn feed(node: &Container, site: &Site) -> Result<()> {
+    const LIST: &str = "/etc/apifence/ranges.d/office";
+    let unlisted = UNLISTED[0];
+    node.run(&format!(
+        "mkdir -p /etc/apifence/feeds /etc/apifence/ranges.d
+         echo '{unlisted} office.example.org' >>/etc/hosts
+         echo 'HOST=office.example.org' >/etc/apifence/feeds/office.conf
+         ln -s /var/lib/apifence-feeds/office/list {LIST}"
+    ))?;
+    step("feed", || node.run("systemctl start apifence-feed@office"))?;
+    until("the source of the feed is let in", || {
+        Ok(site.unlisted_gets_in(Family::V4, PORT).is_ok())
+    })?;
+    let owner = node.run(&format!("stat -L -c %U {LIST}"))?;
+    ensure!(owner.trim() != "root", "the list of the feed is root's");
+    node.run(&format!(
+        "apifence ranges delete --list office --force; rm -r /etc/apifence/feeds"
+    ))?;
+    until("the source of the feed is out", || {
+        Ok(silent(&site.unlisted, ip(unlisted), at(NODE[0], PORT)).is_ok())
+    })
 }
 
 /// The unit of the package: its exposure, and the limits that it sets.
