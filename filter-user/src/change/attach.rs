@@ -31,7 +31,7 @@ use crate::{
         },
         pins::Pins,
     },
-    policy::author::Author,
+    policy::{Policy, author::Author},
     ranges::{List, ListName},
     store::{Staged, WriterLock},
     ui::{error::UserError, output::eprint, progress::Progress},
@@ -120,6 +120,16 @@ fn plan_and_apply(request: &AttachRequest<'_>) -> Result<Option<Attached>> {
     }
     apply(plan).map(Some)
 }
+/// Puts a policy in force that passes everything: without a confirmation the state before returns,
+/// which was no filter.
+fn select_open(maps: &mut Maps, policy: &Policy) -> Result<()> {
+    let mut open = policy.clone();
+    open.enforced = false;
+    open.list = List::Off.digest();
+    let slot = maps.begin()?.fill(maps, &open, false, &|_| ())?;
+    maps.select(slot)
+}
+
 /// Stages the policy, attaches the program and activates the policy.
 fn apply(plan: Plan<'_>) -> Result<Attached> {
     let (request, policy) = (plan.request, &plan.policy);
@@ -137,12 +147,7 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let is_first = plan.before.is_none();
     let mut maps = plan.before.map_or_else(|| prepare_maps(context), Ok)?;
     if is_first && within.is_some() {
-        // Without a confirmation the state before returns: no filter.
-        let mut open = policy.clone();
-        open.enforced = false;
-        open.list = List::Off.digest();
-        let slot = maps.begin()?.fill(&mut maps, &open, false, &|_| ())?;
-        maps.select(slot)?;
+        select_open(&mut maps, policy)?;
     }
     let progress = Progress::start();
     let change = Transaction {

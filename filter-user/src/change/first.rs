@@ -80,6 +80,15 @@ impl ClusterFacts {
         cidrs
     }
 
+    /// The facts for an operator, with a heading.
+    fn details(&self) -> Vec<String> {
+        let mut details = self.lines();
+        if !details.is_empty() {
+            details.insert(0, "found on this node:".to_owned());
+        }
+        details
+    }
+
     /// The facts, one line each.
     fn lines(&self) -> Vec<String> {
         let line = |range: &dyn fmt::Display, what: &str| format!("  {range}: {what}");
@@ -184,10 +193,6 @@ pub(crate) fn first_enforcement(
             join("", ",")
         )
     };
-    let mut details = found.lines();
-    if !details.is_empty() {
-        details.insert(0, "found on this node:".to_owned());
-    }
     let why = match closed.is_empty() {
         true => lack,
         false => format!(
@@ -201,7 +206,7 @@ pub(crate) fn first_enforcement(
         ),
         setting,
         meant: "no node or pod reaches this port over the network",
-        details,
+        details: found.details(),
     })
 }
 

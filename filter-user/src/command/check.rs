@@ -81,21 +81,8 @@ impl fmt::Display for CheckReport {
 }
 
 impl Answer {
-    fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match (self.verdict, self.allowed) {
-            ("part", _) => "partly allowed",
-            (_, true) => "allowed",
-            (_, false) => "dropped",
-        };
-        match (self.address, self.cidr) {
-            (Some(address), _) => write!(f, "{address} {word}")?,
-            (None, cidr) => write!(f, "{} {word}", cidr.unwrap_or_default())?,
-        }
-        match (self.port, &self.guard) {
-            (Some(port), _) => write!(f, " at TCP {port}: ")?,
-            (None, Some(guard)) => write!(f, " at {}: ", guard.ports())?,
-            (None, None) => f.write_str(": ")?,
-        }
+    /// Why it has this verdict.
+    fn reason(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.range, self.verdict) {
             _ if self.contradiction => f.write_str(
                 "the trie authorizes it, and the table that the program asks first does not",
@@ -140,6 +127,25 @@ impl Answer {
                 Some(guard) => write!(f, "in no range of the {}", named(&guard.lists))?,
             },
         }
+        Ok(())
+    }
+
+    fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match (self.verdict, self.allowed) {
+            ("part", _) => "partly allowed",
+            (_, true) => "allowed",
+            (_, false) => "dropped",
+        };
+        match (self.address, self.cidr) {
+            (Some(address), _) => write!(f, "{address} {word}")?,
+            (None, cidr) => write!(f, "{} {word}", cidr.unwrap_or_default())?,
+        }
+        match (self.port, &self.guard) {
+            (Some(port), _) => write!(f, " at TCP {port}: ")?,
+            (None, Some(guard)) => write!(f, " at {}: ", guard.ports())?,
+            (None, None) => f.write_str(": ")?,
+        }
+        self.reason(f)?;
         if let Some(range) = &self.expired {
             write!(f, "; `{range}` has expired")?;
         }

@@ -128,26 +128,7 @@ pub(super) fn run(
     unused_for: Option<SignedDuration>,
 ) -> Result<u8> {
     let maps = context.maps()?;
-    let read = known_lists(context, maps.as_ref()).and_then(|mut read| {
-        match (&maps, read.faults.pop()) {
-            (None, Some((_, error))) => Err(error),
-            (_, last) => {
-                // The kernel has the ranges; only comments may be missing.
-                for (_, error) in read.faults.drain(..).chain(last) {
-                    eprint(format_args!("warning: {error:#}"));
-                }
-                Ok(read.lists)
-            }
-        }
-    });
-    let lists = match (&maps, read) {
-        (_, Ok(lists)) => Some(lists).filter(|lists| !lists.is_empty()),
-        (Some(_), Err(error)) => {
-            eprint(format_args!("warning: {error:#}"));
-            None
-        }
-        (None, Err(error)) => return Err(error),
-    };
+    let lists = lists_for(context, maps.as_ref())?;
     let list = lists.as_ref().map(Lists::union);
     let entries = list.as_ref().map_or(&[][..], List::entries);
     let mut ranges = match &maps {
@@ -188,6 +169,28 @@ pub(super) fn run(
     context.global.output.write(&ranges)?;
     maps.as_ref().map_or(Ok(()), report_trial)?;
     Ok(0)
+}
+
+/// The lists to compare with, if they are known. Without a filter a fault is an error; with one it
+/// is a warning, since the kernel has the ranges, and only comments may be missing.
+fn lists_for(context: &Context, maps: Option<&Maps>) -> Result<Option<Lists>> {
+    let read = known_lists(context, maps).and_then(|mut read| match (maps, read.faults.pop()) {
+        (None, Some((_, error))) => Err(error),
+        (_, last) => {
+            for (_, error) in read.faults.drain(..).chain(last) {
+                eprint(format_args!("warning: {error:#}"));
+            }
+            Ok(read.lists)
+        }
+    });
+    match (maps, read) {
+        (_, Ok(lists)) => Ok(Some(lists).filter(|lists| !lists.is_empty())),
+        (Some(_), Err(error)) => {
+            eprint(format_args!("warning: {error:#}"));
+            Ok(None)
+        }
+        (None, Err(error)) => Err(error),
+    }
 }
 
 /// The files' form of the lists in force: with the pending list during a trial. A list whose file

@@ -99,42 +99,7 @@ impl fmt::Display for Status {
             }
         }
         if self.settings.is_some() {
-            if !self.ports.is_empty() {
-                writeln!(f, "ports         {}", join(&self.ports))?;
-            }
-            for guard in &self.guards {
-                writeln!(f, "guard         {guard}")?;
-            }
-            let destinations = if self.destinations.is_empty() {
-                "any".to_owned()
-            } else {
-                join(&self.destinations)
-            };
-            writeln!(f, "destinations  {destinations}")?;
-            let origins: Vec<String> = self
-                .origins
-                .iter()
-                .map(|(origin, count)| format!("{count} {origin}"))
-                .collect();
-            writeln!(
-                f,
-                "ranges        {} IPv4, {} IPv6 ({}); at most {} in the list",
-                self.ipv4_ranges,
-                self.ipv6_ranges,
-                origins.join(", "),
-                self.max_ranges
-            )?;
-            if !self.cluster.is_empty() {
-                writeln!(f, "cluster       {}", join(&self.cluster))?;
-            }
-            let applied = self.applied_at.as_deref().unwrap_or("an unknown time");
-            let by = self.applied_by.as_ref();
-            let by = by.map_or_else(String::new, |by| format!(", by {}", by.short()));
-            writeln!(
-                f,
-                "generation    {}, in force since {applied}{by}",
-                self.generation
-            )?;
+            self.write_policy(f)?;
         }
         writeln!(f, "ranges file   {}", self.ranges_file)?;
         if self.lists.iter().any(|list| !list.name.is_default()) {
@@ -151,6 +116,47 @@ impl fmt::Display for Status {
 }
 
 impl Status {
+    /// The policy in force.
+    fn write_policy(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.ports.is_empty() {
+            writeln!(f, "ports         {}", join(&self.ports))?;
+        }
+        for guard in &self.guards {
+            writeln!(f, "guard         {guard}")?;
+        }
+        let destinations = if self.destinations.is_empty() {
+            "any".to_owned()
+        } else {
+            join(&self.destinations)
+        };
+        writeln!(f, "destinations  {destinations}")?;
+        let origins: Vec<String> = self
+            .origins
+            .iter()
+            .map(|(origin, count)| format!("{count} {origin}"))
+            .collect();
+        writeln!(
+            f,
+            "ranges        {} IPv4, {} IPv6 ({}); at most {} in the list",
+            self.ipv4_ranges,
+            self.ipv6_ranges,
+            origins.join(", "),
+            self.max_ranges
+        )?;
+        if !self.cluster.is_empty() {
+            writeln!(f, "cluster       {}", join(&self.cluster))?;
+        }
+        let applied = self.applied_at.as_deref().unwrap_or("an unknown time");
+        let by = self.applied_by.as_ref();
+        let by = by.map_or_else(String::new, |by| format!(", by {}", by.short()));
+        writeln!(
+            f,
+            "generation    {}, in force since {applied}{by}",
+            self.generation
+        )?;
+        Ok(())
+    }
+
     /// Acknowledged warnings, and many of one kind, are only counted.
     fn write_warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// How many of one kind are shown.

@@ -36,6 +36,7 @@ use crate::{
         },
         routes::Paths,
     },
+    ranges::Lists,
 };
 
 /// The facts.
@@ -111,17 +112,10 @@ impl Survey {
         };
         let (clients, kubelet, cloud) =
             (facts.clients(&sockets)?, kubelet(root), Cloud::read(root));
-        let unread = root.unread().into_iter();
-        notes.extend(unread.map(|path| {
-            let path = path.display();
-            format!("`{path}` is there, and cannot be read: what it says is not taken into account")
-        }));
+        notes.extend(unread_files(root));
         Ok(Self {
             clients,
-            files: Preset::ALL
-                .into_iter()
-                .filter(|preset| preset.file().is_some_and(|name| files.get(&name).is_some()))
-                .collect(),
+            files: files_there(&files),
             pod_devices: interfaces::pod_devices()?,
             kubelet,
             cloud,
@@ -159,4 +153,19 @@ fn web(context: &Context, ports: &BTreeSet<u16>) -> Result<Vec<String>> {
     Ok(claims
         .map(|(_, why)| format!("{why}: it is not the API server's, and is not protected"))
         .collect())
+}
+
+/// A note about each file that is there, and cannot be read.
+fn unread_files(root: &Root) -> impl Iterator<Item = String> {
+    let unread = root.unread().into_iter();
+    unread.map(|path| {
+        let path = path.display();
+        format!("`{path}` is there, and cannot be read: what it says is not taken into account")
+    })
+}
+
+/// The presets whose files are there.
+fn files_there(files: &Lists) -> Vec<Preset> {
+    let is_there = |preset: &Preset| preset.file().is_some_and(|name| files.get(&name).is_some());
+    Preset::ALL.into_iter().filter(is_there).collect()
 }

@@ -27,40 +27,11 @@ pub(super) fn protected_ports(
     notes: &mut Vec<String>,
 ) -> Vec<ProtectedPort> {
     let mut found: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-    let mut add = |port: u16, why: String| found.entry(port).or_default().push(why);
-    for server in &servers.api {
-        add(server.port, listens(server));
-    }
-    for server in &servers.proxies {
-        add(
-            server.port,
-            format!("{}, and forwards to the API server", listens(server)),
-        );
-    }
-    for server in &servers.join {
-        add(
-            server.port,
-            format!("{}, for nodes that join", listens(server)),
-        );
-    }
-    for Port { port, from } in &files.api {
-        let mut listening = servers.listening.values();
-        // Both are protected: the program may be one that only has the name.
-        if !servers.listening.contains_key(port)
-            && let Some(server) = servers
-                .api
-                .first()
-                .or(listening.find(|one| one.is_server()))
-        {
-            notes.push(format!(
-                "port {port}, {from}, has no listener, and {}",
-                listens(server)
-            ));
-        }
-        add(*port, from.clone());
-    }
-    for Port { port, from } in files.proxies.iter().chain(&files.join) {
-        add(*port, from.clone());
+    for (port, why) in of_processes(servers)
+        .into_iter()
+        .chain(of_files(files, servers, notes))
+    {
+        found.entry(port).or_default().push(why);
     }
     if found.is_empty() {
         notes.push(format!(
@@ -88,6 +59,45 @@ pub(super) fn protected_ports(
     found
         .map(|(port, why)| ProtectedPort { port, why })
         .collect()
+}
+
+/// The ports that processes listen on, each with the reason.
+fn of_processes(servers: &Servers) -> Vec<(u16, String)> {
+    let each = |servers: &[Server], what: &str| -> Vec<(u16, String)> {
+        let ports = servers.iter();
+        ports
+            .map(|server| (server.port, format!("{}{what}", listens(server))))
+            .collect()
+    };
+    [
+        each(&servers.api, ""),
+        each(&servers.proxies, ", and forwards to the API server"),
+        each(&servers.join, ", for nodes that join"),
+    ]
+    .concat()
+}
+
+/// The ports that files name, each with the reason.
+fn of_files(
+    files: &ControlPlane,
+    servers: &Servers,
+    notes: &mut Vec<String>,
+) -> Vec<(u16, String)> {
+    for Port { port, from } in &files.api {
+        let mut listening = servers.listening.values();
+        let serves = || listening.find(|one| one.is_server());
+        // Both are protected: the program may be one that only has the name.
+        if !servers.listening.contains_key(port)
+            && let Some(server) = servers.api.first().or_else(serves)
+        {
+            notes.push(format!(
+                "port {port}, {from}, has no listener, and {}",
+                listens(server)
+            ));
+        }
+    }
+    let ports = files.api.iter().chain(&files.proxies).chain(&files.join);
+    ports.map(|one| (one.port, one.from.clone())).collect()
 }
 
 /// The port of the cluster's endpoint, if it is on this node.

@@ -188,9 +188,7 @@ fn feed(node: &Container, site: &Site) -> Result<()> {
     })?;
     let owner = node.run(&format!("stat -L -c %U {LIST}"))?;
     ensure!(owner.trim() != "root", "the list of the feed is root's");
-    node.run(&format!(
-        "apifence ranges delete --list office --force; rm -r /etc/apifence/feeds"
-    ))?;
+    node.run("apifence ranges delete --list office --force; rm -r /etc/apifence/feeds")?;
     until("the source of the feed is out", || {
         Ok(silent(&site.unlisted, ip(unlisted), at(NODE[0], PORT)).is_ok())
     })

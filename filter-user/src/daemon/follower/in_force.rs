@@ -384,9 +384,8 @@ impl Follower {
             policy.sources(),
             &drift.changes,
         );
-        for guard in &guards {
-            eprint(format_args!("note: {}", guard.line(false)));
-        }
+        let guards = guards.iter().map(|guard| guard.line(false));
+        guards.for_each(|line| eprint(format_args!("note: {line}")));
         self.report_node_changes(want, drift);
         self.files_changed = false;
         if within.is_none() {
