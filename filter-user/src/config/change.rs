@@ -134,6 +134,11 @@ impl SettingChange {
 }
 
 impl Settings {
+    fn outbound_cidrs(&self) -> Vec<ClusterCidr> {
+        let ranges = self.outbound.iter().copied();
+        ranges.map(ClusterCidr::Range).collect()
+    }
+
     /// The differences to `other`, the active settings until now.
     pub fn changes_from(&self, other: &Self) -> Vec<SettingChange> {
         // Also in monitor mode: the effect comes with the later change of mode, when it is
@@ -146,11 +151,7 @@ impl Settings {
             (now, before) => named(uncovered(before, now)),
         };
         let own = (!self.node_addresses).then(|| "the node's own addresses".to_owned());
-        let outbound = |settings: &Self| -> Vec<ClusterCidr> {
-            let ranges = settings.outbound.iter().copied();
-            ranges.map(ClusterCidr::Range).collect()
-        };
-        let (now_outbound, had_outbound) = (outbound(self), outbound(other));
+        let (now_outbound, had_outbound) = (self.outbound_cidrs(), other.outbound_cidrs());
         let implicit = [&now_outbound[..], &self.cluster].concat();
         let mut changes = vec![
             SettingChange::new(
