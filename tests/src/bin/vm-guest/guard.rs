@@ -1,6 +1,6 @@
 //! A guarded node on this kernel, and the refusal of a kernel that is too old.
 
-use std::time::Instant;
+use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
@@ -40,8 +40,12 @@ pub(crate) fn guard(long: bool) -> Result<()> {
     });
     plain("settings", || {
         if long {
-            // Ports and destinations stay in force until the filter is detached.
+            // Ports and destinations stay in force until the filter is detached, guards and their
+            // lists as long as their files are there.
             filter.ok(&["detach"])?;
+            filter.write_config("")?;
+            let lists = filter.list_file("any");
+            fs::remove_dir_all(lists.parent().context("in a folder")?)?;
             filter.ok(&ATTACH)?;
         } else {
             filter.ok(&["ranges", "set", ADMIN_RANGES, "--force"])?;
