@@ -40,8 +40,21 @@ pub(super) fn write(targets: &[Target], sbom: &Path, directory: &Path) -> Result
         buildah.image(target, &tree)?;
     }
     let archive = directory.join(format!("apifence-{VERSION}.oci.tar"));
+    // buildah compresses for speed, and has no level for lists of images.
+    let plain = format!("dir:{}", empty_directory("image-layers")?.display());
+    buildah.run(&["manifest", "push", "--all", NAME, &plain])?;
     let place = format!("oci-archive:{}:{VERSION}", archive.display());
-    buildah.run(&["manifest", "push", "--all", NAME, &place])?;
+    let smallest = [
+        "--dest-compress-format",
+        "gzip",
+        "--dest-compress-level",
+        "9",
+    ];
+    let copy = ["copy", "--quiet", "--all"];
+    buildah.as_root(
+        "skopeo",
+        &[&copy[..], &smallest, &[&plain, &place]].concat(),
+    )?;
     let size = fs::metadata(&archive).context("find the image")?.len();
     if size > LARGEST {
         bail!("write the image: it has {size} bytes, more than {LARGEST}");
