@@ -119,6 +119,8 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
     fs::set_permissions(&editor, fs::Permissions::from_mode(0o755))?;
 
     own.ok(&["config"], "bpffs")?;
+    own.ok(&["init", "--print"], "ports")?;
+    own.ok(&["doctor"], "in order")?;
     own.ok(&["status"], "detached")?;
     own.ok(&[&ATTACH[..], &["--dry-run"]].concat(), "added")?;
     own.ok(&ATTACH, "guarding")?;
@@ -176,7 +178,9 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.ok(&ATTACH, "guarding")?;
     own.ok(&["detach"], "the port is unfiltered")?;
     ensure!(!filter.bpffs().exists(), "pins are left");
-    own.lets_unlisted_in()
+    own.lets_unlisted_in()?;
+    own.ok(&["init", "--yes"], "watching")?;
+    own.ok(&["detach"], "the port is unfiltered")
 }
 
 #[test]
