@@ -236,6 +236,8 @@ fn the_history_is_in_the_state_directory() -> Result<()> {
 
     let former = filter.ranges_file().with_file_name("ranges.history");
     fs::rename(filter.history_directory(), &former)?;
+    // As a writer leaves it that died while it moved them.
+    fs::create_dir_all(filter.history_directory())?;
     let lists = filter.history()?;
     ensure!(lists.len() == 2 && former.exists(), "{lists:#?}");
     let by = lists[0]["by"].clone();

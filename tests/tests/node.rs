@@ -122,7 +122,18 @@ fn what_an_operator_set_up_is_not_replaced() -> Result<()> {
     refused(&plant.init(&["--yes"], "")?, INPUT, &["sets something"])?;
     filter.write_config("[lists.guests]\nmax_ranges = 5\n")?;
     refused(&plant.init(&["--yes"], "")?, INPUT, &["sets something"])?;
-    // A file of comments, as a package brings it, sets nothing.
+    // Where the mode cannot be kept, the next boot would enforce.
+    filter.write_config("")?;
+    fs::write(filter.state_dir(), "in the way\n")?;
+    let ran = plant.init(&["--yes"], "")?;
+    ensure!(ran.code == Some(FAILED), "{ran}");
+    ran.stderr_has(&["state directory", "hint: "])?;
+    fs::remove_file(filter.state_dir())?;
+    plant.is_untouched()?;
+    // A file of comments, as a package brings it, sets nothing; a link to it stays a link.
+    let place = filter.config_file().with_extension("real");
+    fs::rename(filter.config_file(), &place)?;
+    std::os::unix::fs::symlink(&place, filter.config_file())?;
     filter.write_config("# ports = [443, 6443]\n")?;
     filter.write_list("not a range\n")?;
     ensure!(plant.init(&["--yes"], "")?.code == Some(INPUT));
@@ -132,6 +143,7 @@ fn what_an_operator_set_up_is_not_replaced() -> Result<()> {
     plant.init(&["--yes"], "")?.succeeded()?;
     ensure!(filter.list()? == "198.51.100.0/24 # office\n");
     ensure!(plant.config()?.contains("6443, #"));
+    ensure!(filter.config_file().is_symlink(), "the link is gone");
     refused(
         &plant.init(&["--yes"], "")?,
         INPUT,

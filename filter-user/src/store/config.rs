@@ -52,13 +52,13 @@ pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
 ///
 /// # Errors
 /// If the folder is not writable, or its disk is full.
-pub fn write_text(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+pub fn write_text(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let folder = folder(path);
     fs::create_dir_all(folder)?;
     let mut file = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
         .tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync(folder)

@@ -107,10 +107,7 @@ impl History {
     pub fn of(file: &ListFile) -> Self {
         Self {
             directory: file.history.clone(),
-            former: file
-                .former_history
-                .clone()
-                .filter(|_| !file.history.exists()),
+            former: file.former_history.clone(),
             target: real_path(file),
         }
     }
@@ -216,8 +213,24 @@ impl History {
     }
 
     fn numbered(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let directory = self.former.as_ref().unwrap_or(&self.directory);
-        numbered(directory).map_err(|error| self.explain("read", &error))
+        let read = |directory: &PathBuf| -> Result<Vec<(u64, PathBuf)>> {
+            numbered(directory).map_err(|error| self.explain("read", &error))
+        };
+        let mut all = read(&self.directory)?;
+        // A writer that died may have moved some of them.
+        for former in self
+            .former
+            .iter()
+            .map(read)
+            .collect::<Result<Vec<_>>>()?
+            .concat()
+        {
+            if all.iter().all(|(number, _)| *number != former.0) {
+                all.push(former);
+            }
+        }
+        all.sort_unstable();
+        Ok(all)
     }
 
     fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {

@@ -54,7 +54,7 @@ pub(super) fn write(
         Redaction::default().value(&mut report);
     }
     let text = serde_json::to_string_pretty(&report).context("write JSON")?;
-    write_text(path, &text, 0o600).map_err(|error| {
+    write_text(path, text.as_bytes(), 0o600).map_err(|error| {
         UserError::failed(
             format!("write report `{}`: {}", path.display(), errno(&error)),
             "name a file in a folder that is there and writable",

@@ -9,19 +9,19 @@ use std::{fmt, fs, io, path::Path};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use self::proposal::{Proposal, Row};
+use self::proposal::Proposal;
 use super::context::context_of;
 use crate::{
     change,
     cli::{Cli, Command, InitArgs},
     cluster::Root,
-    config::{ClusterCidr, PolicyMode},
+    config::PolicyMode,
     context::Context,
     ranges::{Lists, RangesFile},
     store::{PolicyStore, SavedPolicy, StagedPolicy, WatchLock, read_ranges, write_text},
     survey::Survey,
     ui::{
-        error::{UserError, errno},
+        error::{InputErrors, UserError, errno},
         output::eprint,
     },
 };
@@ -74,7 +74,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
         context.global.output.write(&files)?;
         return Ok(0);
     }
-    let mode = Mode::keep(context, &proposal);
+    let mode = Mode::keep(context, &files)?;
     let written = Written::write(context, &files).inspect_err(|_| mode.take_back())?;
     eprint(format_args!("written: {}", written.names().join(", ")));
     if let Err(error) = attach(context) {
@@ -125,44 +125,40 @@ struct Mode {
 }
 
 impl Mode {
-    fn keep(context: &Context, proposal: &Proposal) -> Self {
+    /// The settings are those of the config file that is to be written, which must be readable: its
+    /// comments have words of others.
+    fn keep(context: &Context, files: &Files<'_>) -> Result<Self> {
         let store = PolicyStore::new(&context.config.state_dir);
         let before = store.read().ok().flatten();
         let mode = Self { store, before };
-        let mut settings = context.settings(None);
+        let mut config = context.config.clone();
+        let errors = config.read_file(&files.config_file, files.config);
+        if !errors.is_empty() {
+            return Err(InputErrors::new(errors).into());
+        }
+        let mut settings = config.settings();
         settings.mode = PolicyMode::Monitor;
-        // As the files will have them, so that `attach` finds no change.
-        let set = |rows: &[Row]| {
-            rows.iter()
-                .filter(|row| row.is_set)
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        let ports = set(&proposal.ports).into_iter();
-        settings.ports = ports.filter_map(|row| row.value.parse().ok()).collect();
-        let cluster = set(&proposal.cluster).into_iter();
-        settings.cluster = cluster
-            .filter_map(|row| ClusterCidr::parse(&row.value).ok())
-            .collect();
-        settings.cluster.sort();
         mode.put(&SavedPolicy {
             settings,
             interfaces: Vec::new(),
             xdp_mode: *context.config.xdp_mode,
             lists: Lists::default(),
             cluster: Lists::default(),
-        });
-        mode
+        })?;
+        Ok(mode)
     }
 
-    /// `attach` tells if the state directory cannot be written.
-    fn put(&self, policy: &SavedPolicy) {
-        let _ = self.store.stage(policy).and_then(StagedPolicy::commit);
+    /// Without it the next boot would enforce files that no operator has looked at.
+    fn put(&self, policy: &SavedPolicy) -> Result<()> {
+        self.store
+            .stage(policy)
+            .and_then(StagedPolicy::commit)
+            .map(drop)
     }
 
     fn take_back(&self) {
         match &self.before {
-            Some(before) => self.put(before),
+            Some(before) => drop(self.put(before)),
             None => drop(self.store.forget()),
         }
     }
@@ -182,9 +178,9 @@ impl Written {
             RangesFile::parse(ranges)
                 .map_err(|_| anyhow::anyhow!("write list: it cannot be read back"))?;
             let path = context.global.ranges_file.display().to_string();
-            written.add(path, ranges)?;
+            written.add(&path, ranges)?;
         }
-        let added = written.add(context.file.path.clone(), files.config);
+        let added = written.add(&context.file.path, files.config);
         if let Err(error) = added {
             written.take_back();
             return Err(error);
@@ -192,13 +188,16 @@ impl Written {
         Ok(written)
     }
 
-    fn add(&mut self, path: String, text: &str) -> Result<()> {
-        let before = match fs::read(&path) {
+    fn add(&mut self, path: &str, text: &str) -> Result<()> {
+        // A link stays a link.
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let path = target.display().to_string();
+        let before = match fs::read(&target) {
             Ok(before) => Some(before),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("read `{path}`")),
         };
-        write_text(Path::new(&path), text, 0o644).map_err(|error| {
+        write_text(&target, text.as_bytes(), 0o644).map_err(|error| {
             UserError::failed(
                 format!("write `{path}`: {}", errno(&error)),
                 "nothing was written, and nothing is attached",
@@ -212,7 +211,7 @@ impl Written {
     fn take_back(&self) {
         for (path, before) in &self.files {
             let done = match before {
-                Some(before) => fs::write(path, before),
+                Some(before) => write_text(Path::new(path), before, 0o644),
                 None => fs::remove_file(path),
             };
             if let Err(error) = done {
