@@ -13,6 +13,7 @@ pub mod flood;
 pub mod foreign;
 pub mod front;
 pub mod guards;
+pub mod held;
 pub mod kernel;
 pub mod loaded;
 pub mod machines;

@@ -1,20 +1,18 @@
 //! Every command works with the capabilities that the service unit grants.
 
 use std::{
-    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::MapData;
 use filter_common::layout::LAYOUT_VERSION;
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, Background, FAILED, Ran, refused},
     foreign::Foreign,
+    held::{held_maps, inner_maps},
     net::Echo,
     scrape::{get, ready},
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED},
@@ -207,7 +205,9 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
     let maps = filter.bpffs().join(format!("layout-{LAYOUT_VERSION}/maps"));
     let before = filter.json(&["ranges", "list"])?;
     until("`run` holds the maps of the change", || {
-        Ok(inner_maps(&maps)?.is_subset(&held_maps(run.pid())?))
+        let pinned = inner_maps(&maps)?;
+        ensure!(pinned.len() == 14, "{} inner maps are pinned", pinned.len());
+        Ok(pinned.is_subset(&held_maps(run.pid())?))
     })?;
     fs::remove_dir_all(filter.bpffs())?;
     run.line(|line| line.contains("they are there again"))?;
@@ -239,30 +239,6 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
     run.signal(Signal::SIGKILL)?;
     run.wait()?;
     own.ok(&["detach"], "the port is unfiltered")
-}
-
-/// The ids of the inner maps that are pinned below `maps`.
-fn inner_maps(maps: &Path) -> Result<BTreeSet<u32>> {
-    let mut ids = BTreeSet::new();
-    for slot in ["slot-0", "slot-1"] {
-        for pin in fs::read_dir(maps.join(slot))? {
-            ids.insert(MapData::from_pin(pin?.path())?.info()?.id());
-        }
-    }
-    ensure!(ids.len() == 14, "{} inner maps are pinned", ids.len());
-    Ok(ids)
-}
-
-/// The ids of the maps that the process `pid` holds a descriptor of (proc_pid_fdinfo(5)).
-fn held_maps(pid: Pid) -> Result<BTreeSet<u32>> {
-    let mut ids = BTreeSet::new();
-    for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        // A descriptor may be closed meanwhile.
-        let text = fs::read_to_string(file?.path()).unwrap_or_default();
-        let id = text.lines().find_map(|line| line.strip_prefix("map_id:"));
-        ids.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
-    }
-    Ok(ids)
 }
 
 /// The kernel describes programs by their ids for CAP_SYS_ADMIN alone.

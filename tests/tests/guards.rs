@@ -8,6 +8,7 @@ use tests::{
     guards::{
         API, CONTROL_PLANE, ETCD, GUARD, each_reaches_its_own, guarded, is_in, office_is_dropped,
     },
+    held::{held_maps, inner_maps},
     net::{Echo, open},
     site::{ADMIN, ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     wait::until,
@@ -305,8 +306,9 @@ fn lost_pins_of_guards_come_back() -> Result<()> {
     })?;
     let status = || filter.run(&["status", "--check"]);
     until("all is as the files say", || Ok(status()?.code == Some(0)))?;
-    // `run` opens the inner maps of a change within four seconds.
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    let pid = daemon.pid();
+    let are_held = || Ok(inner_maps(&pin()?)?.is_subset(&held_maps(pid)?));
+    until("`run` holds the maps of the change", are_held)?;
     fs::remove_dir_all(filter.bpffs())?;
     until("the pins are there again", || {
         Ok(names().is_ok_and(|now| now.len() == 4))
@@ -319,7 +321,7 @@ fn lost_pins_of_guards_come_back() -> Result<()> {
     until("no generation has tries of a guard", || {
         Ok(names()?.is_empty())
     })?;
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    until("`run` holds the maps without the guard", are_held)?;
     fs::remove_dir_all(filter.bpffs())?;
     until("the other pins are there again", || {
         Ok(pin().is_ok() && filter.run(&["check", ADMIN[0]])?.code == Some(0))
