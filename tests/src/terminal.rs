@@ -8,13 +8,13 @@ use std::{
         fd::AsFd as _,
         unix::{fs::OpenOptionsExt as _, net::UnixStream},
     },
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
     time::Instant,
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -27,7 +27,11 @@ use nix::{
 };
 use vt100::{Parser, Screen};
 
-use crate::{cli::Apifence, netns::Namespace, wait::PATIENCE};
+use crate::{
+    cli::Apifence,
+    netns::Namespace,
+    wait::{PATIENCE, until_ended},
+};
 
 /// `apifence` in a terminal. Killed when dropped.
 pub struct Terminal {
@@ -172,7 +176,7 @@ impl Terminal {
 
     /// Waits for its end; returns its exit code, `None` if a signal ended it.
     pub fn ended(&mut self) -> Result<Option<i32>> {
-        Ok(self.child.wait()?.code())
+        Ok(self.end()?.code())
     }
 
     /// Closes the other end of the terminal, as when a connection breaks: its programs get
@@ -181,13 +185,17 @@ impl Terminal {
         // The thread that reads has the other copy.
         self.reading.shutdown(std::net::Shutdown::Both)?;
         self.master = File::open("/dev/null")?;
-        self.child.wait()?;
+        self.end()?;
         Ok(())
+    }
+
+    fn end(&mut self) -> Result<ExitStatus> {
+        until_ended(&mut self.child).with_context(|| format!("with:\n{}", self.contents()))
     }
 
     /// Waits for its end, and requires exit code 0 and a restored terminal.
     pub fn ended_well(mut self) -> Result<()> {
-        let status = self.child.wait()?;
+        let status = self.end()?;
         ensure!(status.code() == Some(0), "{status}:\n{}", self.contents());
         self.until("screen as it was", |screen| {
             !screen.alternate_screen() && !screen.hide_cursor()

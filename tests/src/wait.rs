@@ -1,11 +1,12 @@
 //! Waiting for conditions that have no event.
 
 use std::{
+    process::{Child, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// Long enough for every expected event on a slow and busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +21,16 @@ pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<(
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// Waits for the end of a child process; kills it and fails after [`PATIENCE`].
+pub fn until_ended(child: &mut Child) -> Result<ExitStatus> {
+    let ended = until("the end of a program", || Ok(child.try_wait()?.is_some()));
+    if ended.is_err() {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    ended.map(|()| status).context("it was killed")
 }
 
 /// Observes something that lasts for a few seconds, given as `3s`. If the machine was too slow,

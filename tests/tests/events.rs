@@ -16,7 +16,7 @@ use tests::{
     netns::Namespace,
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     table::{Source, v4, v6},
-    wait::until,
+    wait::{until, until_ended},
 };
 
 const PORT: u16 = 6443;
@@ -146,7 +146,7 @@ fn a_closed_pipe_ends_events_though_nothing_happens() -> Result<()> {
     let mut talk = BufReader::new(child.stderr.take().context("no stderr")?);
     talk.read_line(&mut String::new())?;
     drop(child.stdout.take());
-    ensure!(child.wait()?.code() == Some(0));
+    ensure!(until_ended(&mut child)?.code() == Some(0));
     Ok(())
 }
 
@@ -247,7 +247,7 @@ fn monitor_mode_suggests_ranges_that_authorize_the_unlisted_source() -> Result<(
     std::fs::write(&file, list)?;
     let mut set = filter.command(&["ranges", "set", "--from-file", "-"]);
     set.stdin(std::fs::File::open(&file)?);
-    let ended = site.node.spawn(&mut set)?.wait()?;
+    let ended = until_ended(&mut site.node.spawn(&mut set)?)?;
     ensure!(ended.code() == Some(0), "the list is not taken:\n{lines}");
     filter.ok(&ATTACH[..3])?;
     for family in Family::BOTH {

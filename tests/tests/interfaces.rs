@@ -14,7 +14,7 @@ use tests::{
     netns::{End, Namespace, add_address, veth},
     scrape::{get, ready, scrape},
     site::{INTERFACE, Site, at, ip},
-    wait::until,
+    wait::{until, until_ended},
 };
 
 const PORT: u16 = 6443;
@@ -180,7 +180,7 @@ fn routes_that_come_and_go_cost_little() -> Result<()> {
     let mut input = batch.stdin.take().context("no stdin")?;
     input.write_all(text.as_bytes())?;
     drop(input);
-    ensure!(batch.wait()?.success());
+    ensure!(until_ended(&mut batch)?.success());
 
     let daemon = started(&node, &filter, &[])?;
     let ticks = || -> Result<u64> {

@@ -19,6 +19,7 @@ use tests::{
     packets::V4,
     site::{ADMIN, ATTACH, Family, NODE, Site, at, ip},
     table::{self},
+    wait::until_ended,
 };
 
 /// Half of it IPv4. It holds the administrator's networks, and not the unlisted client's.
@@ -164,7 +165,7 @@ fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
         // The end of a terminal is an error.
         let _ = reader.read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        ensure!(child.wait()?.success(), "{text}");
+        ensure!(until_ended(&mut child)?.success(), "{text}");
         ensure!(text.contains("in the list"), "{text}");
         Ok(text)
     };

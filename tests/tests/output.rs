@@ -14,7 +14,7 @@ use nix::{
 use tests::{
     cli::{Apifence, FAILED, Killed, VERBS, words},
     site::{ADMIN, ADMIN_RANGES, ATTACH, INTERFACE, Site, UNLISTED},
-    wait::until,
+    wait::{until, until_ended},
 };
 
 /// Destination of a stream.
@@ -190,8 +190,7 @@ fn a_command_that_goes_on_ends_with_its_output() -> Result<()> {
         for stderr in [Reader, Closed, Full, Gone] {
             let mut command = command(&filter, (stdout, stderr), words)?;
             let mut child = Killed(site.node.spawn(&mut command)?);
-            until("it ends", || Ok(child.0.try_wait()?.is_some()))?;
-            let ended = child.0.wait()?.code();
+            let ended = until_ended(&mut child.0)?.code();
             ensure!(
                 ended == Some(code),
                 "{words:?}, {stdout:?}, {stderr:?}: {ended:?}"
@@ -247,7 +246,7 @@ fn run_guards_without_output() -> Result<()> {
             filter.write_list(ADMIN_RANGES.replace(',', "\n"))?;
             filter.until_authorized(ADMIN[0], true)?;
             kill(Pid::from_raw(run.0.id().cast_signed()), Signal::SIGTERM)?;
-            assert_eq!(run.0.wait()?.code(), Some(0), "{streams:?}");
+            assert_eq!(until_ended(&mut run.0)?.code(), Some(0), "{streams:?}");
             filter.ok(&["detach"])?;
         }
     }

@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, until_ended};
 
 /// An `apifence` in the background. Killed when dropped.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Background {
 
     /// Waits for its end; the exit code, or `None` if a signal ended it.
     pub fn wait(&mut self) -> Result<Option<i32>> {
-        Ok(self.child.wait()?.code())
+        Ok(until_ended(&mut self.child)?.code())
     }
 
     /// Whether it still runs.

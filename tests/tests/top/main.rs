@@ -13,6 +13,7 @@ use tests::{
     net::{Echo, SynSender, silent},
     site::{ADMIN_RANGES, ATTACH, Family, INTERFACE, NODE, Site, UNLISTED, at, ip},
     terminal::Terminal,
+    wait::until_ended,
 };
 
 const PORT: u16 = 6443;
@@ -346,6 +347,6 @@ fn a_closed_pipe_ends_the_watch() -> Result<()> {
     let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
     stdout.read_line(&mut String::new())?;
     drop(stdout);
-    ensure!(child.wait()?.code() == Some(0));
+    ensure!(until_ended(&mut child)?.code() == Some(0));
     Ok(())
 }
