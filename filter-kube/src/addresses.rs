@@ -126,3 +126,112 @@ pub fn of_pods<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> BTreeMap<IpNet,
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn node(name: &str, addresses: &[(&str, &str)], pods: &[&str]) -> Node {
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|(kind, address)| json!({"type": kind, "address": address}))
+            .collect();
+        let object = json!({
+            "metadata": {"name": name},
+            "spec": {"podCIDRs": pods, "podCIDR": pods.first()},
+            "status": {"addresses": addresses},
+        });
+        serde_json::from_value(object).expect("a node")
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    #[test]
+    fn addresses_and_pod_ranges_are_read() {
+        let addresses = [
+            ("Hostname", "cp1"),
+            ("InternalIP", "10.0.0.5"),
+            ("InternalIP", "fd00::5"),
+            ("ExternalIP", "203.0.113.5"),
+            ("InternalIP", "0.0.0.0"),
+            ("InternalIP", "127.0.0.1"),
+            ("InternalIP", "ff02::1"),
+            ("InternalIP", "10.0.0.0/8"),
+            ("InternalIP", ""),
+        ];
+        let nodes = [
+            node("cp1", &addresses, &["10.244.0.0/24", "fd01::/64"]),
+            node("worker", &[], &["nonsense"]),
+        ];
+        let text = |found: &BTreeMap<IpNet, String>| {
+            let lines: Vec<_> = found.keys().map(ToString::to_string).collect();
+            lines.join(" ")
+        };
+        assert_eq!(
+            text(&of_nodes(&nodes)),
+            "10.0.0.5/32 203.0.113.5/32 fd00::5/128"
+        );
+        assert_eq!(text(&of_pods(&nodes)), "10.244.0.0/24 fd01::/64");
+    }
+
+    #[test]
+    fn one_node_cannot_fill_the_file() {
+        let addresses: Vec<_> = (0..100).map(|last| format!("10.0.0.{last}")).collect();
+        let addresses: Vec<_> = addresses.iter().map(|one| ("InternalIP", &**one)).collect();
+        assert_eq!(
+            of_nodes(&[node("bad", &addresses, &[])]).len(),
+            MOST_OF_NODE
+        );
+    }
+
+    #[test]
+    fn an_address_that_left_the_api_stays_for_a_day() {
+        let (a, b) = (
+            node("a", &[("InternalIP", "10.0.0.1")], &[]),
+            node("b", &[("InternalIP", "10.0.0.2")], &[]),
+        );
+        let mut known = Known::default();
+        known.update(&of_nodes([&a, &b]), at(0), DAY);
+        known.update(&of_nodes([&a]), at(10), DAY);
+        let text = known.text("Nodes");
+        assert!(text.contains("10.0.0.1/32 # a\n"), "{text}");
+        assert!(
+            text.contains("10.0.0.2/32 # b, not in the API since 1970-01-01T00:00:10Z\n"),
+            "{text}"
+        );
+        // It comes back, and leaves again.
+        known.update(&of_nodes([&a, &b]), at(20), DAY);
+        known.update(&of_nodes([&a]), at(30), DAY);
+        known.update(&of_nodes([&a]), at(86_429), DAY);
+        assert!(known.text("Nodes").contains("10.0.0.2"));
+        // A clock that goes back forgets nothing.
+        known.update(&of_nodes([&a]), at(-86_400 * 3), DAY);
+        assert!(known.text("Nodes").contains("10.0.0.2"));
+        known.update(&of_nodes([&a]), at(86_430), DAY);
+        assert!(!known.text("Nodes").contains("10.0.0.2"));
+        // All nodes are not deleted on purpose.
+        known.update(&of_nodes([]), at(100), DAY);
+        known.update(&of_nodes([]), at(86_400 * 9), DAY);
+        assert!(known.text("Nodes").contains("10.0.0.1/32 # a\n"));
+        assert_eq!(Known::default().text("Pods").lines().last(), Some("empty"));
+    }
+
+    #[test]
+    fn what_is_known_survives_a_restart() {
+        let mut known = Known::default();
+        known.update(
+            &of_nodes([&node("a", &[("InternalIP", "10.0.0.1")], &[])]),
+            at(0),
+            DAY,
+        );
+        let text = serde_json::to_string(&known).expect("JSON");
+        let read: Known = serde_json::from_str(&text).expect("the same");
+        assert_eq!(read, known);
+    }
+}

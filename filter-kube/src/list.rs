@@ -284,3 +284,115 @@ fn of_text(name: &str, text: &str) -> Result<Content, Refusal> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(ranges: &Value, annotations: &Value) -> AuthorizedRanges {
+        let object = json!({
+            "apiVersion": "apifence.io/v1alpha1",
+            "kind": "AuthorizedRanges",
+            "metadata": {"name": "office", "generation": 4, "annotations": annotations},
+            "spec": {"ranges": ranges},
+        });
+        serde_json::from_value(object).expect("an object")
+    }
+
+    fn lines(object: &AuthorizedRanges) -> Vec<String> {
+        let content = content(object).expect("a list");
+        assert_eq!(content.ranges, object.spec.ranges.len());
+        content.text.lines().skip(1).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn ranges_become_lines() {
+        let ranges = json!([
+            {"cidr": "203.0.113.0/24", "comment": "HQ"},
+            {"cidr": "198.51.100.7/32", "expires": "2026-12-01T18:00:00+02:00", "comment": ""},
+            {"cidr": "2001:db8:0:0::/48", "comment": "a\n0.0.0.0/0 # b"},
+        ]);
+        let want = [
+            "203.0.113.0/24 # HQ",
+            "198.51.100.7/32 expires=2026-12-01T16:00:00Z",
+            "2001:db8::/48 # a 0.0.0.0/0 # b",
+        ];
+        assert_eq!(lines(&object(&ranges, &json!({}))), want);
+    }
+
+    #[test]
+    fn a_list_ends_when_its_last_range_does() {
+        let ends = |ranges: Value| content(&object(&ranges, &json!({}))).expect("a list").ends;
+        let one = json!({"cidr": "10.0.0.0/8", "expires": "2026-12-01T18:00:00Z"});
+        let two = json!({"cidr": "10.0.0.1/32", "expires": "2026-12-02T18:00:00Z"});
+        let end = ends(json!([one, two])).expect("an end");
+        assert_eq!(end.to_string(), "2026-12-02T18:00:00Z");
+        assert_eq!(ends(json!([one, {"cidr": "10.0.0.2/32"}])), None);
+    }
+
+    #[test]
+    fn what_cannot_be_a_list_is_refused_with_the_fix() {
+        let annotated = json!({ALLOW_EMPTY: "true"});
+        for (ranges, annotations, reason, want) in [
+            (json!([]), json!({}), "Empty", ALLOW_EMPTY),
+            (json!([]), json!({ALLOW_EMPTY: "yes"}), "Empty", ALLOW_EMPTY),
+            (
+                json!([{"cidr": "10.0.0.1"}]),
+                json!({}),
+                "InvalidRange",
+                "is not a CIDR",
+            ),
+            (
+                json!([{"cidr": "10.0.0.1/8"}]),
+                json!({}),
+                "InvalidRange",
+                "write 10.0.0.0/8",
+            ),
+            (
+                json!([{"cidr": "10.0.0.0/8", "expires": "soon"}]),
+                json!({}),
+                "InvalidRange",
+                "not a time",
+            ),
+            (
+                Value::Array(vec![json!({"cidr": "10.0.0.0/8"}); 4001]),
+                json!({}),
+                "TooMany",
+                "4000",
+            ),
+        ] {
+            let refused = content(&object(&ranges, &annotations)).expect_err(reason);
+            assert_eq!(refused.reason, reason);
+            assert!(refused.message.contains(want), "{}", refused.message);
+        }
+        let mut named = object(&json!([{"cidr": "10.0.0.0/8"}]), &json!({}));
+        for name in ["office.eu", "@nodes", "-a", "../default", &"x".repeat(64)] {
+            named.metadata.name = Some(name.to_owned());
+            assert_eq!(content(&named).expect_err(name).reason, "Name");
+        }
+        assert_eq!(lines(&object(&json!([]), &annotated)), ["empty"]);
+    }
+
+    #[test]
+    fn a_config_map_has_a_list_in_each_key() {
+        let map: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": "lists", "uid": "1", "resourceVersion": "77"},
+            "data": {
+                "office": "203.0.113.0/24 # HQ\n\n10.0.0.0/8\n",
+                "gone": "# nothing\n\n",
+                "withdrawn": "empty # on purpose\n",
+                "office.bak": "0.0.0.0/0\n",
+            },
+        }))
+        .expect("a ConfigMap");
+        let lists = of_config_map(&map);
+        let ranges = |name: &str| lists[name].content.as_ref().map(|content| content.ranges);
+        assert_eq!(ranges("office"), Ok(2));
+        assert_eq!(ranges("withdrawn"), Ok(0));
+        assert_eq!(ranges("gone").expect_err("empty").reason, "Empty");
+        assert_eq!(ranges("office.bak").expect_err("a copy").reason, "Name");
+        assert_eq!(lists["office"].version.generation, 77);
+    }
+}

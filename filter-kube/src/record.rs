@@ -165,3 +165,188 @@ pub fn forget(records: &mut BTreeMap<String, Record>) {
         records.remove(name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::list::Refusal;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    /// An object: its uid, which is also the second when it was made, its generation, and a range.
+    fn object(uid: i64, generation: i64, text: &str) -> Wanted {
+        Wanted {
+            version: Version {
+                uid: uid.to_string(),
+                created: at(uid),
+                generation,
+            },
+            is_selected: true,
+            content: Ok(Content {
+                text: text.to_owned(),
+                ends: None,
+                ranges: usize::from(text != "empty"),
+            }),
+        }
+    }
+
+    /// A node that follows what the API has.
+    #[derive(Default)]
+    struct Node {
+        record: Option<Record>,
+        file: Option<String>,
+    }
+
+    impl Node {
+        fn sees(&mut self, wanted: Option<&Wanted>) -> Step {
+            let done = step(self.record.as_mut(), wanted, at(1000));
+            match &done {
+                Step::Write(content, record) => {
+                    self.file = Some(content.text.clone());
+                    self.record = Some(record.clone());
+                }
+                Step::Remove => {
+                    self.file = None;
+                    let record = self.record.as_mut().expect("a record");
+                    record.sha256.clear();
+                    record.ranges = 0;
+                }
+                _ => {}
+            }
+            done
+        }
+
+        fn has(&self, text: &str) {
+            assert_eq!(self.file.as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn a_new_generation_changes_the_list_and_nothing_else_does() {
+        let mut node = Node::default();
+        assert_eq!(node.sees(None), Step::Leave);
+        node.sees(Some(&object(1, 1, "a")));
+        node.has("a");
+        assert_eq!(node.sees(Some(&object(1, 1, "a"))), Step::Leave);
+        node.sees(Some(&object(1, 2, "b")));
+        node.has("b");
+        // Deleted, and made again with another content.
+        assert_eq!(node.sees(None), Step::Keep(Kept::Gone));
+        node.has("b");
+        node.sees(Some(&object(2, 1, "c")));
+        node.has("c");
+        // Refused: emptied by accident.
+        let mut emptied = object(2, 2, "");
+        emptied.content = Err(Refusal {
+            reason: "Empty",
+            message: "none".to_owned(),
+        });
+        let kept = node.sees(Some(&emptied));
+        assert_eq!(kept, Step::Keep(Kept::Refused("none".to_owned())));
+        node.has("c");
+        // The annotation does not make another generation.
+        node.sees(Some(&object(2, 2, "empty")));
+        node.has("empty");
+        assert_eq!(node.sees(None), Step::Remove);
+        assert_eq!(node.sees(None), Step::Leave);
+    }
+
+    #[test]
+    fn a_restored_snapshot_opens_nothing_and_a_change_after_it_counts() {
+        let mut node = Node::default();
+        node.sees(Some(&object(1, 3, "a b")));
+        node.sees(Some(&object(1, 4, "a")));
+        for _ in 0..2 {
+            let seen = node.sees(Some(&object(1, 3, "a b")));
+            assert_eq!(seen, Step::Keep(Kept::Older));
+            node.has("a");
+        }
+        // The number is that of the list in force, and the content is another.
+        node.sees(Some(&object(1, 4, "c")));
+        node.has("c");
+
+        // The object of the snapshot was deleted and made again since.
+        node.sees(Some(&object(7, 1, "d")));
+        let older = object(1, 3, "a b");
+        assert_eq!(node.sees(Some(&older)), Step::Keep(Kept::Older));
+        assert_eq!(node.sees(Some(&older)), Step::Keep(Kept::Older));
+        node.has("d");
+        node.sees(Some(&object(1, 4, "e")));
+        node.has("e");
+    }
+
+    #[test]
+    fn a_withdrawn_list_does_not_come_back_from_a_snapshot() {
+        let mut node = Node::default();
+        node.sees(Some(&object(1, 1, "a")));
+        node.sees(Some(&object(1, 2, "empty")));
+        assert_eq!(node.sees(None), Step::Remove);
+        let restored = node.sees(Some(&object(1, 1, "a")));
+        assert_eq!(restored, Step::Keep(Kept::Older));
+        assert_eq!(node.file, None);
+    }
+
+    #[test]
+    fn labels_of_the_node_withdraw_nothing_and_the_selector_does() {
+        let mut node = Node::default();
+        let mut other = object(1, 1, "a");
+        other.is_selected = false;
+        assert_eq!(node.sees(Some(&other)), Step::Leave);
+        node.sees(Some(&object(1, 1, "a")));
+        node.has("a");
+        assert_eq!(node.sees(Some(&other)), Step::Keep(Kept::Unselected));
+        node.has("a");
+        other.version.generation = 2;
+        node.sees(Some(&other));
+        assert!(
+            node.file
+                .as_deref()
+                .is_some_and(|file| file.ends_with("\nempty\n"))
+        );
+        assert_eq!(node.sees(Some(&other)), Step::Leave);
+        node.sees(Some(&object(1, 2, "a")));
+        node.has("a");
+    }
+
+    #[test]
+    fn an_expired_list_goes_with_its_object() {
+        for (ends, want) in [(1001, Step::Keep(Kept::Gone)), (1000, Step::Remove)] {
+            let mut guest = object(ends, 1, "a");
+            let content = guest.content.as_mut().expect("a list");
+            content.ends = Some(at(ends));
+            let mut node = Node::default();
+            node.sees(Some(&guest));
+            assert_eq!(node.sees(Some(&guest)), Step::Leave);
+            assert_eq!(node.sees(None), want);
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_hand_changed_is_written_anew() {
+        let mut node = Node::default();
+        node.sees(Some(&object(1, 1, "a")));
+        Record::LOST.clone_into(&mut node.record.as_mut().expect("a record").sha256);
+        let written = node.sees(Some(&object(1, 1, "a")));
+        assert!(matches!(written, Step::Write(..)));
+    }
+
+    #[test]
+    fn what_is_remembered_of_lists_without_files_is_bounded() {
+        let mut records = BTreeMap::new();
+        for number in 0..MOST_GONE + 10 {
+            let mut record = Record::default();
+            record.written.created = at(i64::try_from(number).expect("a second"));
+            records.insert(format!("list-{number}"), record);
+        }
+        let kept = Record {
+            sha256: "00".to_owned(),
+            ..Record::default()
+        };
+        records.insert("kept".to_owned(), kept);
+        forget(&mut records);
+        assert_eq!(records.len(), MOST_GONE + 1);
+        assert!(records.contains_key("kept") && !records.contains_key("list-9"));
+    }
+}
