@@ -1,0 +1,4 @@
+//! A cluster with real API servers behind the filter. `cargo xtask test --cluster` runs it.
+
+mod guarded;
+mod life;
