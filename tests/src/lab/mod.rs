@@ -14,6 +14,7 @@ pub mod kubectl;
 pub mod network;
 mod objects;
 mod program;
+mod ranges;
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -67,7 +68,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes a cluster with three control planes, and waits until all are ready and guarded.
+    /// Makes a cluster with three control planes, and waits until all are ready and guarded. One for
+    /// each test: another one on the same thread would meet its pins.
     pub fn start() -> Result<Self> {
         Self::with_control_planes(CONTROL_PLANES.len())
     }
