@@ -40,24 +40,9 @@ pub(crate) fn run(filter: Option<&str>, which: Suites) -> Result<ExitCode> {
     })
 }
 
-/// What the suite `lab` needs.
-const CLUSTER_BUILD: [&str; 6] = [
-    "--package",
-    "filter-user",
-    "--package",
-    "filter-kube",
-    "--bins",
-    "--quiet",
-];
-/// That suite, which a plain `cargo test` does not build.
-const CLUSTER_SUITE: [&str; 6] = [
-    "--package",
-    "tests",
-    "--features",
-    "cluster",
-    "--test",
-    "lab",
-];
+/// What makes cargo build the suite `lab`. The crates are chosen as for all suites: for fewer, cargo
+/// would build the dependencies again, with fewer features.
+const CLUSTER: &str = "--features=tests/cluster";
 
 /// Number of tests of a suite that run at a time.
 const THREADS: &str = "RUST_TEST_THREADS";
@@ -68,16 +53,15 @@ fn suites(filter: Option<&str>, which: Suites) -> Result<Tally> {
         bail!("run tests: the machine is not set up");
     }
     let sudo = Privilege::probe().prefix_with_environment()?;
-    // The kernel's filter is what both kinds of suites need, and cargo builds common dependencies
-    // once if it builds all together.
     let mut tests = workspace::cargo(&["test", "--no-fail-fast"]);
     match which {
+        // One build for the rest, so that cargo builds the common dependencies once.
         Suites::All => workspace::build(&["--bins", "--tests"])?,
         Suites::Cluster => {
             let programs = cluster::programs()?;
-            workspace::build(&CLUSTER_BUILD)?;
+            workspace::build(&["--bins", "--test", "lab", CLUSTER])?;
             tests
-                .args(CLUSTER_SUITE)
+                .args(["--test", "lab", CLUSTER])
                 .env("CLUSTER_PROGRAMS", programs)
                 .env(
                     "APIFENCE_KUBE_BIN",

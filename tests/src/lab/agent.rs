@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{api_server::LOOPBACK, network::Machine};
+use super::{api_server::LOOPBACK, network::Machine, program::program};
 use crate::{
     cli::{Background, Ran},
     netns::Namespace,
@@ -86,7 +86,7 @@ impl Agent {
 
     /// Its command `verb` with these further words, as its user and without capabilities.
     fn command(&self, verb: &str, words: &[&str]) -> Result<Command> {
-        let mut command = unprivileged()?;
+        let mut command = unprivileged(&own_program()?);
         for (name, _) in env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.starts_with("APIFENCE_") || name.starts_with("KUBE") || name == "NODE_NAME" {
@@ -135,20 +135,36 @@ impl Agent {
             &output,
         ))
     }
+
+    /// Runs kubectl with its credentials, as its user, with any result.
+    pub fn kubectl(&self, words: &[&str]) -> Result<Ran> {
+        let mut command = unprivileged(&program("kubectl")?);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        // It has no home, so kubectl keeps no answers.
+        let output = self
+            .namespace
+            .output(command.env("HOME", "/").args(words))?;
+        Ok(Ran::of("kubectl", words, &output))
+    }
 }
 
 /// What `apifence-kube crds` prints.
 pub fn crds() -> Result<String> {
-    let output = unprivileged()?.arg("crds").output()?;
+    let output = unprivileged(&own_program()?).arg("crds").output()?;
     Ok(Ran::of("apifence-kube", &["crds"], &output)
         .succeeded()?
         .stdout)
 }
 
-/// The program, with nothing but its user's rights.
-fn unprivileged() -> Result<Command> {
-    let program = env::var_os("APIFENCE_KUBE_BIN")
-        .context("`APIFENCE_KUBE_BIN` is not set: run `cargo xtask test --cluster`")?;
+fn own_program() -> Result<PathBuf> {
+    let program = env::var_os("APIFENCE_KUBE_BIN");
+    let program =
+        program.context("`APIFENCE_KUBE_BIN` is not set: run `cargo xtask test --cluster`")?;
+    Ok(program.into())
+}
+
+/// A program with nothing but the rights of the agent's user.
+fn unprivileged(program: &Path) -> Command {
     let id = UID.to_string();
     let mut command = Command::new("setpriv");
     command
@@ -156,5 +172,5 @@ fn unprivileged() -> Result<Command> {
         .args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
         .args(["--pdeathsig", "KILL"])
         .arg(program);
-    Ok(command)
+    command
 }

@@ -113,7 +113,8 @@ impl Client {
         self.answer().with_context(|| format!("{method} {path}"))
     }
 
-    fn answer(&mut self) -> Result<Answer> {
+    /// Reads the answer to a request that was sent before, and was not answered in time.
+    pub fn answer(&mut self) -> Result<Answer> {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
         let status = status.with_context(|| format!("answer `{line}`"))?;

@@ -67,7 +67,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes a cluster with three control planes, and waits until all are ready and guarded.
+    /// Makes a cluster with three control planes, and waits until all are ready and guarded. One for
+    /// each test: another one on the same thread would meet its pins.
     pub fn start() -> Result<Self> {
         Self::with_control_planes(CONTROL_PLANES.len())
     }
