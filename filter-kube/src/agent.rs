@@ -24,7 +24,7 @@ use crate::{
     health::Health,
     list::{Wanted, digest, of_config_map, of_objects},
     node_state::StateFile,
-    post::{Poster, Report},
+    post::{Poster, Report, seconds},
     record::{self, Kept, Record, Step, step},
     report::{Present, of_node},
     watch::{Reach, Sources},
@@ -344,7 +344,7 @@ impl Agent {
             state: &state,
             unwritten: self.unwritten.as_deref(),
         };
-        self.status = of_node(&present, &self.status, now);
+        self.status = of_node(&present, &self.status, seconds(now));
         let report = Report {
             status: self.status.clone(),
             news: self.news,

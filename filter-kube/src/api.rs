@@ -239,9 +239,9 @@ pub struct NodeList {
     pub expired: i64,
     /// Whether this generation is in force.
     pub in_force: bool,
-    /// Why not, or why the list is not that of the API; empty if all is well.
-    #[serde(default)]
-    pub message: String,
+    /// Why not, or why the list is not that of the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// The definitions of all kinds, as YAML for `kubectl apply`.

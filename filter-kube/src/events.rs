@@ -1,12 +1,16 @@
 //! Events: what a person who looks at an object with `kubectl describe` must learn.
+//!
+//! They are events of the core API, as the kubelet's: for objects without a namespace those of
+//! events.k8s.io are refused outside kube-system by older API servers (1.20 is one).
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
-use kube::{
-    Client, Resource as _, ResourceExt as _,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, Node, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
+use kube::{Api, Client, Resource as _, ResourceExt as _, api::PostParams};
 
 use crate::{
     api::{Condition, NodeGuardStatus, NodeList},
@@ -15,24 +19,22 @@ use crate::{
 
 /// How long the API may take for one event.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// The longest note of an event (events.k8s.io/v1: 1 kB).
-const LONGEST_NOTE: usize = 1000;
+/// The longest message of an event, in bytes (the API's bound is 1,024).
+const LONGEST_MESSAGE: usize = 1000;
+/// The namespace for events of objects that have none.
+const NAMESPACE: &str = "default";
 
 /// The sender of events.
 pub struct Events {
-    recorder: Recorder,
+    events: Api<Event>,
     node: String,
 }
 
 impl Events {
     /// Events of the agent on `node`.
     pub fn new(client: Client, node: String) -> Self {
-        let reporter = Reporter {
-            controller: "apifence-kube".to_owned(),
-            instance: Some(node.clone()),
-        };
         Self {
-            recorder: Recorder::new(client, reporter),
+            events: Api::namespaced(client, NAMESPACE),
             node,
         }
     }
@@ -45,20 +47,22 @@ impl Events {
         status: &NodeGuardStatus,
         sources: &Sources,
     ) {
-        for condition in &status.conditions {
+        let news = status.conditions.iter().filter(|condition| {
             let known = before.and_then(|before| {
                 let mut all = before.conditions.iter();
                 all.find(|known| known.type_ == condition.type_)
             });
-            if is_worth_saying(known, condition) {
-                self.send(
-                    &self.node_reference(sources),
-                    &condition.reason,
-                    condition.status == "True",
-                    &condition.message,
-                )
-                .await;
+            is_worth_saying(known, condition)
+        });
+        let mut last = "";
+        for condition in news {
+            // One cause often has both conditions for effects.
+            if last != condition.reason {
+                let (is_good, message) = (condition.status == "True", &condition.message);
+                let node = self.node_reference(sources);
+                self.send(&node, &condition.reason, is_good, message).await;
             }
+            last = &condition.reason;
         }
         let Some(objects) = sources.objects.as_ref().and_then(|source| source.all()) else {
             return;
@@ -73,7 +77,7 @@ impl Events {
             }
             let object = objects.iter().find(|object| object.name_any() == list.name);
             if let Some(object) = object {
-                let note = format!("{}: {}", self.node, list.message);
+                let note = format!("{}: {}", self.node, list.words());
                 self.send(&object.object_ref(&()), "Refused", false, &note)
                     .await;
             }
@@ -92,18 +96,31 @@ impl Events {
         reference
     }
 
-    async fn send(&self, object: &ObjectReference, reason: &str, is_good: bool, note: &str) {
+    async fn send(&self, object: &ObjectReference, reason: &str, is_good: bool, message: &str) {
+        let now = Timestamp::now();
+        let name = object.name.as_deref().unwrap_or_default();
+        let end = message.floor_char_boundary(LONGEST_MESSAGE);
         let event = Event {
-            type_: match is_good {
-                true => EventType::Normal,
-                false => EventType::Warning,
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(NAMESPACE.to_owned()),
+                ..ObjectMeta::default()
             },
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(LONGEST_NOTE).collect()),
-            action: "Enforce".to_owned(),
-            secondary: None,
+            involved_object: object.clone(),
+            reason: Some(reason.to_owned()),
+            message: Some(message[..end].to_owned()),
+            type_: Some(if is_good { "Normal" } else { "Warning" }.to_owned()),
+            source: Some(EventSource {
+                component: Some("apifence-kube".to_owned()),
+                host: Some(self.node.clone()),
+            }),
+            first_timestamp: Some(Time(now)),
+            last_timestamp: Some(Time(now)),
+            count: Some(1),
+            ..Event::default()
         };
-        let sent = tokio::time::timeout(ANSWER_TIME, self.recorder.publish(&event, object)).await;
+        let params = PostParams::default();
+        let sent = tokio::time::timeout(ANSWER_TIME, self.events.create(&params, &event)).await;
         if let Ok(Err(error)) = sent {
             eprintln!("warning: send event `{reason}`: {}", words(&error));
         }
@@ -123,5 +140,5 @@ fn is_worth_saying(known: Option<&Condition>, now: &Condition) -> bool {
 }
 
 fn is_wrong(list: &NodeList) -> bool {
-    !list.in_force && !list.message.is_empty() && !list.message.starts_with("written,")
+    !list.in_force && list.message.is_some() && !list.is_pending()
 }

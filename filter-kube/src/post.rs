@@ -138,7 +138,7 @@ impl Poster {
             apply(&guards, &self.node, &manager, &guard, false).await?;
         }
         let mut status = status.clone();
-        status.reported = Some(Timestamp::now());
+        status.reported = Some(seconds(Timestamp::now()));
         let body = json!({
             "apiVersion": NodeGuard::api_version(&()),
             "kind": NodeGuard::kind(&()),
@@ -184,7 +184,7 @@ impl Poster {
             .filter(|node| !is_silent(node))
             .min();
         let is_first = first.is_none_or(|first| first >= self.node);
-        let now = Timestamp::now();
+        let now = seconds(Timestamp::now());
         let api: Api<AuthorizedRanges> = Api::all(self.client.clone());
         let mut waiting = HashMap::new();
         for object in &objects {
@@ -209,6 +209,11 @@ impl Poster {
         self.waiting = waiting;
         Ok(())
     }
+}
+
+/// A time without fractions, as all in the API.
+pub fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 fn owner(node: &Node) -> Option<OwnerReference> {
@@ -236,9 +241,6 @@ where
     };
     match tokio::time::timeout(ANSWER_TIME, asked).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) => {
-            bail!("{} {name}: {}", K::kind(&()), status.message)
-        }
         Ok(Err(error)) => bail!("{} {name}: {}", K::kind(&()), words(&error)),
         Err(_) => Err(anyhow::anyhow!("no answer within {ANSWER_TIME:?}"))
             .with_context(|| format!("{} {name}", K::kind(&()))),

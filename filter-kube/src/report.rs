@@ -38,6 +38,23 @@ pub struct Present<'a> {
     pub unwritten: Option<&'a str>,
 }
 
+/// What is said of a list that `apifence run` has not read yet.
+const PENDING: &str = "written, not in force yet";
+
+impl NodeList {
+    /// Whether it only waits for `apifence run`.
+    pub fn is_pending(&self) -> bool {
+        self.message.as_deref() == Some(PENDING)
+    }
+
+    /// Why it is not in force.
+    pub fn words(&self) -> &str {
+        self.message
+            .as_deref()
+            .unwrap_or("an older generation is in force")
+    }
+}
+
 /// A condition that keeps its time while its status is the same as in `before`.
 fn condition(
     before: &[Condition],
@@ -140,15 +157,15 @@ fn one_list(present: &Present<'_>, name: &str) -> NodeList {
         .and_then(|wanted| wanted.content.as_ref().err());
     let kept = present.kept.get(name);
     let message = if let Some(kept) = kept {
-        kept.message()
+        Some(kept.message())
     } else if let Some(refusal) = refusal {
-        refusal.message.clone()
+        Some(refusal.message.clone())
     } else if let Some(fault) = known.and_then(|known| known.fault.clone()) {
-        fault
+        Some(fault)
     } else if is_read || state.is_none() {
-        String::new()
+        None
     } else {
-        "written, not in force yet".to_owned()
+        Some(PENDING.to_owned())
     };
     NodeList {
         name: name.to_owned(),
@@ -188,6 +205,12 @@ fn guarded(state: &Result<NodeState, String>) -> (Option<bool>, String, String) 
     }
 }
 
+/// A number with its noun.
+fn count_of(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// The first lists that are not in sync, in one message.
 fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, String) {
     const SHOWN: usize = 3;
@@ -199,17 +222,17 @@ fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, 
     }
     let wrong: Vec<_> = lists.iter().filter(|list| !list.in_force).collect();
     let Some(first) = wrong.first() else {
-        let message = format!("{} lists in force", lists.len());
+        let message = format!("{} in force", count_of(lists.len(), "list"));
         return (Some(true), "InSync".to_owned(), message);
     };
     let reason = match present.kept.get(&first.name) {
         Some(kept) => kept.reason(),
-        None if first.message.starts_with("written,") => "Pending",
+        None if first.is_pending() => "Pending",
         None => "Refused",
     };
     let words = wrong.iter().take(SHOWN);
     let words: Vec<_> = words
-        .map(|list| format!("{}: {}", list.name, list.message))
+        .map(|list| format!("{}: {}", list.name, list.words()))
         .collect();
     let more = match wrong.len().saturating_sub(SHOWN) {
         0 => String::new(),
@@ -256,7 +279,7 @@ pub fn of_object(
             "Accepted",
             Some(true),
             "Accepted",
-            format!("{} ranges", content.ranges),
+            count_of(content.ranges, "range"),
             Some(generation),
             now,
         ),
@@ -280,7 +303,7 @@ pub fn of_object(
         (_, []) => (
             Some(true),
             "Programmed",
-            format!("in force on {} nodes", selected.len()),
+            format!("in force on {}", count_of(selected.len(), "node")),
         ),
         (_, missing) => (Some(false), "Pending", missing.join("; ")),
     };
@@ -319,24 +342,19 @@ fn not_programmed(
     if is_silent {
         return Some("its agent has stopped reporting".to_owned());
     }
+    let mut conditions = status.conditions.iter();
+    match conditions.find(|known| known.type_ == "Guarded") {
+        Some(guarded) if guarded.status == "True" => {}
+        Some(guarded) => return Some(guarded.message.clone()),
+        None => return Some("not guarded".to_owned()),
+    }
     let name = object.name_any();
-    let list = status.lists.iter().find(|list| list.name == name);
-    let Some(list) = list else {
+    let Some(list) = status.lists.iter().find(|list| list.name == name) else {
         return Some("not written yet".to_owned());
     };
-    if Some(list.generation) != object.metadata.generation || !list.in_force {
-        return Some(match list.message.is_empty() {
-            true => format!("generation {} in force", list.generation),
-            false => list.message.clone(),
-        });
-    }
-    let guarded = status
-        .conditions
-        .iter()
-        .find(|known| known.type_ == "Guarded");
-    match guarded {
-        Some(guarded) if guarded.status == "True" => None,
-        Some(guarded) => Some(guarded.message.clone()),
-        None => Some("not guarded".to_owned()),
+    let is_present = Some(list.generation) == object.metadata.generation;
+    match is_present && list.in_force {
+        true => None,
+        false => Some(list.words().to_owned()),
     }
 }

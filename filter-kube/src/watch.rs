@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -199,11 +200,17 @@ impl Start {
 }
 
 /// An error with its causes, in one line.
-pub fn words(error: &dyn std::error::Error) -> String {
+pub fn words(error: &(dyn Error + 'static)) -> String {
+    if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+        return status.message.replace(['\n', '\r'], " ");
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let more = inner.to_string();
+        let more = match inner.downcast_ref() {
+            Some(kube::Error::Api(_)) => words(inner),
+            _ => inner.to_string(),
+        };
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }

@@ -21,6 +21,14 @@ const GO: [&str; 2] = ["golang-1.19-go", "golang-1.19-src"];
 /// Its directory in those packages.
 const GO_ROOT: &str = "usr/lib/go-1.19";
 
+/// The package with the sources of a module that takes the place of the API server's own copy:
+/// that one knows the maps of Go before 1.18, and the server would crash on the first object of a
+/// custom resource (modern-go/reflect2 1.0.2).
+const MODULE: (&str, &str) = (
+    "golang-github-modern-go-reflect2-dev",
+    "github.com/modern-go/reflect2",
+);
+
 /// The packages with programs that are used as they are.
 const PACKAGES: [&str; 3] = ["etcd-server", "etcd-client", "kubernetes-client"];
 /// Those programs, in `usr/bin`.
@@ -109,6 +117,7 @@ impl<'a> Build<'a> {
         );
         self.suite.extract(&GO, &self.work.join("go"))?;
         let version = self.unpack()?;
+        self.replace_module()?;
         println!("cluster: generating the description of the API");
         self.describe()?;
         println!("cluster: building {API_SERVER} {version}");
@@ -142,6 +151,17 @@ impl<'a> Build<'a> {
             return Ok(version);
         }
         bail!("unpack the sources of kubernetes: Debian's package has no archive of them")
+    }
+
+    /// Replaces the sources of [`MODULE`].
+    fn replace_module(&self) -> Result<()> {
+        let (package, module) = MODULE;
+        let unpacked = self.work.join("module");
+        self.suite.extract(&[package], &unpacked)?;
+        let from = unpacked.join("usr/share/gocode/src").join(module);
+        let own = self.sources().join("vendor").join(module);
+        fs::remove_dir_all(&own).with_context(|| format!("remove `{}`", own.display()))?;
+        fs::rename(&from, &own).with_context(|| format!("find {module} in Debian's package"))
     }
 
     /// Generates what Debian's build would generate by make. Only the description of the API is
@@ -186,8 +206,10 @@ impl<'a> Build<'a> {
             ("gitMinor", minor),
             ("gitTreeState", "clean"),
         ] {
-            let package = "k8s.io/kubernetes/vendor/k8s.io/component-base/version";
-            flags += &format!(" -X {package}.{name}={value}");
+            // The server and its aggregator, which answers in its place, have one each.
+            for package in ["component-base/version", "client-go/pkg/version"] {
+                flags += &format!(" -X k8s.io/kubernetes/vendor/k8s.io/{package}.{name}={value}");
+            }
         }
         let mut build = self.go(&["build", "-ldflags", &flags, "-o"]);
         build.arg(program).arg("./cmd/kube-apiserver");

@@ -473,7 +473,7 @@ fn read_before(context: &Context, name: &ListName) -> Result<Before> {
     let read = files.read_all_but(Some(name), &last_good, max_ranges)?;
     for (other, error) in read.faults {
         let known = read.lists.get(&other).is_some();
-        if !known && !last_good.is_empty() {
+        if !known && (!last_good.is_empty() || files.is_in_directory(&other)) {
             eprint(format_args!(
                 "warning: {error:#}: the list `{other}` was never in force, and authorizes no source"
             ));

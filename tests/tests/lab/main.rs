@@ -3,3 +3,4 @@
 mod accounts;
 mod guarded;
 mod life;
+mod lists;
