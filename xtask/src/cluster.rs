@@ -70,7 +70,7 @@ pub(crate) fn programs() -> Result<PathBuf> {
     );
     println!(
         "cluster: making an API server from the sources in Debian {SUITE}: once; 3 minutes on 2 \
-         quiet cores, 2 GB below `{}` meanwhile, 150 MB after that",
+         quiet cores, 2.5 GB below `{}` meanwhile, 180 MB after that",
         directory.display()
     );
     let started = Instant::now();
