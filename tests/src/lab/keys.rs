@@ -57,7 +57,7 @@ impl Keys {
         // This group may do everything, by a rule that every API server makes.
         let administrator = person("administrator", "system:masters")?;
         let (certificate, key) = sign(directory, "administrator", &administrator, &issuer)?;
-        let client = client(root.der(), certificate, key)?;
+        let client = client(root.der(), certificate, &key)?;
         Ok(Self {
             directory: directory.to_owned(),
             issuer,
@@ -136,7 +136,7 @@ fn private(file: &Path, text: &str) -> Result<()> {
 fn client(
     root: &CertificateDer<'static>,
     certificate: CertificateDer<'static>,
-    key: KeyPair,
+    key: &KeyPair,
 ) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone())?;
