@@ -13,12 +13,13 @@ fn an_agent_that_is_killed_at_any_write_leaves_the_old_file_or_the_new_one() -> 
     let mut lab = with_agents(1)?;
     lab.authorize("guests", &json!([{"cidr": "198.18.0.0/32"}]))?;
     lab.until_condition("guests", "Programmed", "True")?;
-    let mut kills = 0_u32;
-    for call in ["fchmod", "fsync", "rename", "unlink"] {
+    let (mut kills, mut rounds) = (0_u32, 0_u32);
+    for call in ["fchmod", "fsync", "renameat"] {
         for number in 1.. {
             lab.control_planes[0].agent.kill();
             let old = file(&lab.control_planes[0], "guests")?;
-            let next = format!("198.18.{}.{}/32", 1 + kills / 250, kills % 250);
+            let next = format!("198.18.1.{rounds}/32");
+            rounds += 1;
             lab.authorize("guests", &json!([{"cidr": next}]))?;
             let agent = &mut lab.control_planes[0].agent;
             agent.start_to_be_killed(call, number)?;
