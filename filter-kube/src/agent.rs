@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -34,6 +34,8 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(200);
 /// How long news are collected: objects often change in numbers.
 const SETTLE_TIME: Duration = Duration::from_millis(30);
+/// How long the API must be away before that is said.
+const WORTH_SAYING: SignedDuration = SignedDuration::from_secs(2);
 /// The period of signs of life.
 const HEALTH_PERIOD: Duration = Duration::from_secs(5);
 /// The period of a thorough look at the files.
@@ -147,8 +149,8 @@ impl Agent {
                 eprintln!("error: {cause}; the files before stay");
             }
             self.unwritten = unwritten;
-            self.say_away();
         }
+        self.say_away(now);
         self.show_health(now);
         self.report(now);
     }
@@ -292,9 +294,9 @@ impl Agent {
     }
 
     /// Says once that the API is away, and once that it is back.
-    fn say_away(&mut self) {
+    fn say_away(&mut self, now: Timestamp) {
         match (self.reach.away(), self.said_away) {
-            (Some((since, cause)), None) => {
+            (Some((since, cause)), None) if now.duration_since(since) > WORTH_SAYING => {
                 eprintln!(
                     "warning: the API is away since {since:.0}, all files stay as they are: {cause}"
                 );

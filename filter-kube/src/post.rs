@@ -125,13 +125,13 @@ impl Poster {
         let guards: Api<NodeGuard> = Api::all(self.client.clone());
         let nodes = self.sources.nodes.all().unwrap_or_default();
         let own = nodes.iter().find(|node| node.name_any() == self.node);
-        // A NodeGuard goes with its Node.
         let owner = own.and_then(|node| owner(node));
-        let is_made = self
-            .sources
-            .guards
-            .all()
-            .is_some_and(|all| all.iter().any(|guard| guard.name_any() == self.node));
+        // A NodeGuard goes with its Node, which may be known later.
+        let guards_known = self.sources.guards.all().unwrap_or_default();
+        let is_made = guards_known.iter().any(|guard| {
+            guard.name_any() == self.node
+                && (owner.is_none() || !guard.owner_references().is_empty())
+        });
         if !is_made {
             let mut guard = NodeGuard::new(&self.node, crate::api::NodeGuardSpec {});
             guard.metadata.owner_references = owner.map(|owner| vec![owner]);

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{
     Api, Client, Resource,
     runtime::{
-        reflector::{Store, store},
+        reflector::{Store, store, store::Writer},
         watcher::{self, watcher},
     },
 };
@@ -25,6 +25,9 @@ use crate::{
     api::{AuthorizedRanges, NodeGuard},
     cli::ConfigMapName,
 };
+
+/// The kind of the nodes' reports.
+const REPORTS: &str = "NodeGuard";
 
 /// How long the API may take to say its version.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -64,14 +67,12 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Source<K> {
 }
 
 /// What can be reached of the API. Whatever changes wakes the agent up.
-#[derive(Default)]
 pub struct Reach {
     /// Something changed.
     pub news: Notify,
     state: Mutex<ReachState>,
 }
 
-#[derive(Default)]
 struct ReachState {
     /// The kinds that were listed, each with the cause why it cannot be followed now.
     kinds: BTreeMap<&'static str, Option<String>>,
@@ -83,11 +84,27 @@ struct ReachState {
 
 impl ReachState {
     fn cause(&self) -> Option<String> {
-        let failed = self.kinds.iter().find_map(|(kind, cause)| {
+        // Without the reports of the nodes the lists are carried all the same.
+        let mut kinds = self.kinds.iter().filter(|(kind, _)| **kind != REPORTS);
+        let failed = kinds.find_map(|(kind, cause)| {
             let cause = cause.as_ref()?;
             Some(format!("follow {kind}: {cause}"))
         });
         self.silent.clone().or(failed)
+    }
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        let state = ReachState {
+            kinds: BTreeMap::new(),
+            silent: Some("it was not reached yet".to_owned()),
+            since: Some(Timestamp::now()),
+        };
+        Self {
+            news: Notify::new(),
+            state: Mutex::new(state),
+        }
     }
 }
 
@@ -135,7 +152,7 @@ impl Sources {
                 start.follow("ConfigMap", api, one)
             }),
             nodes: start.follow("Node", Api::all(client.clone()), all()),
-            guards: start.follow("NodeGuard", Api::all(client.clone()), all()),
+            guards: start.follow(REPORTS, Api::all(client.clone()), all()),
         }
     }
 }
@@ -151,51 +168,86 @@ impl Start {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        let (store, mut writer) = store();
-        let (reach, mut restarts) = (self.reach.clone(), self.restarts.clone());
+        let (store, writer) = store();
+        let reach = self.reach.clone();
         let source = Source {
             kind,
             store,
             reach: reach.clone(),
         };
-        tokio::spawn(async move {
+        let following = Following {
+            kind,
+            api,
+            config,
+            writer,
+            reach,
+        };
+        tokio::spawn(following.run(self.restarts.clone()));
+        source
+    }
+}
+
+/// The task that follows the objects of one kind.
+struct Following<K: Resource<DynamicType = ()> + Clone + 'static> {
+    kind: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+    writer: Writer<K>,
+    reach: Arc<Reach>,
+}
+
+impl<K> Following<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    /// Follows them until the agent ends. After a failure all are listed anew: a restored etcd does
+    /// not have the version to go on with.
+    async fn run(mut self, mut restarts: watch::Receiver<()>) {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let stream = watcher(self.api.clone(), self.config.clone());
+            let mut stream = std::pin::pin!(stream);
             loop {
-                let stream = watcher(api.clone(), config.clone());
-                let mut stream = std::pin::pin!(stream);
-                let mut pause = SHORTEST_PAUSE;
-                loop {
-                    let event = tokio::select! {
-                        event = stream.next() => event,
-                        changed = restarts.changed() => match changed {
-                            Ok(()) => break,
-                            Err(_) => return,
-                        },
-                    };
-                    match event {
-                        Some(Ok(event)) => {
+                let event = tokio::select! {
+                    event = stream.next() => event,
+                    changed = restarts.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                };
+                match event {
+                    Some(Ok(event)) => {
+                        if self.take(&event) {
                             pause = SHORTEST_PAUSE;
-                            writer.apply_watcher_event(&event);
-                            // A list that is being read is not whole.
-                            let is_whole = !matches!(
-                                event,
-                                watcher::Event::Init | watcher::Event::InitApply(_)
-                            );
-                            if is_whole {
-                                reach.change(|state| drop(state.kinds.insert(kind, None)));
-                            }
                         }
-                        Some(Err(error)) => {
-                            let cause = words(&error);
-                            reach.change(|state| drop(state.kinds.insert(kind, Some(cause))));
-                            tokio::time::sleep(pause).await;
-                            pause = LONGEST_PAUSE.min(2 * pause);
-                        }
-                        None => break,
                     }
+                    Some(Err(error)) => {
+                        self.say(Some(words(&error)));
+                        tokio::time::sleep(pause).await;
+                        pause = LONGEST_PAUSE.min(2 * pause);
+                        break;
+                    }
+                    None => break,
                 }
             }
-        });
-        source
+        }
+    }
+
+    /// Takes over an event. Returns whether all objects are known by it: a list that is being read
+    /// is not whole.
+    fn take(&mut self, event: &watcher::Event<K>) -> bool {
+        self.writer.apply_watcher_event(event);
+        let is_whole = !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
+        if is_whole {
+            self.say(None);
+        }
+        is_whole
+    }
+
+    fn say(&self, cause: Option<String>) {
+        let kind = self.kind;
+        self.reach
+            .change(|state| drop(state.kinds.insert(kind, cause)));
     }
 }
 

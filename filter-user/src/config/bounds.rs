@@ -52,7 +52,8 @@ fn serialize_duration<S: serde::Serializer>(
 
 impl Bounds {
     /// The bounds of a file of the cluster, or of a directory of lists: `self`, with a default for
-    /// what is not set, so that its writer cannot open the port with one range. `max_ranges` is the most in all lists.
+    /// what is not set, so that its writer cannot open the port with one range. `max_ranges` is the
+    /// most in all lists.
     #[must_use]
     pub fn of_cluster(&self, max_ranges: u32) -> Self {
         let own = self.widest.unwrap_or_default();

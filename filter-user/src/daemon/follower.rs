@@ -5,10 +5,12 @@
 
 mod cluster;
 mod drift;
+mod edited;
 mod in_force;
 mod interfaces;
 mod lists;
 mod messages;
+mod node_state;
 mod report;
 mod seen;
 mod state;
@@ -29,7 +31,7 @@ use tokio::sync::watch;
 use self::{
     in_force::Outcome,
     interfaces::INTERFACES,
-    report::Report,
+    node_state::Report,
     state::{Follower, KnownPolicy},
 };
 use super::{
@@ -52,8 +54,8 @@ use crate::{
 };
 /// How often the files and the policy in force are checked.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often the files of the cluster and the directories of lists are checked: a node that joins is
-/// let in within a second.
+/// How often the files of the cluster and the directories of lists are checked: a node that joins
+/// is let in within a second.
 const CLUSTER_PERIOD: Duration = Duration::from_millis(300);
 /// The period while a file is being written.
 const CHANGING_PERIOD: Duration = Duration::from_millis(100);
@@ -64,9 +66,6 @@ const MINUTE: u64 = 60;
 /// How long the node's addresses must be stable before the policy follows them: a device gets
 /// several, one after the other.
 const ADDRESS_SETTLE_TIME: Duration = Duration::from_secs(1);
-/// How long files may keep changing while they are read, before they are read under the lock, where
-/// that makes no difference any more.
-const MAX_CHANGING: Duration = Duration::from_secs(1);
 /// The pause before a failed change is tried again without an event.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// How long another writer may hold the lock before that is reported.

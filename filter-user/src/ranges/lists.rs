@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Entry, List, RangesFile};
 
-/// The name of a list: `NAME` of the file in `ranges.d`, or `DIRECTORY.NAME` of a file in a directory
-/// there.
+/// The name of a list: `NAME` of the file in `ranges.d`, or `DIRECTORY.NAME` of a file in a
+/// directory there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ListName(String);
@@ -53,7 +53,7 @@ impl ListName {
         format!("{directory}.{name}").parse().ok()
     }
 
-    /// The directory of lists that it is in, and the name of its file there; `None` for other lists.
+    /// The directory of lists that it is in, and the name of its file there; `None` for others.
     pub fn place(&self) -> Option<(Self, &str)> {
         let (directory, name) = self.0.split_once('.')?;
         Some((Self(directory.to_owned()), name))

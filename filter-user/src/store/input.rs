@@ -33,8 +33,8 @@ pub(super) struct ListText {
     pub(super) sha256: [u8; 32],
 }
 
-/// Reads the file at `path` of `most` bytes at most; `None` if it does not exist. If `target` is the
-/// file that it led to, that one is read, and no link in its place is followed.
+/// Reads the file at `path` of `most` bytes at most; `None` if it does not exist. If `target` is
+/// the file that it led to, that one is read, and no link in its place is followed.
 ///
 /// # Errors
 /// As of [`read_ranges`], or if it is longer.

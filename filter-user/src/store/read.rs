@@ -10,7 +10,7 @@ use std::{
 use nix::libc;
 
 /// The maximum size of a list, in bytes: a million ranges with long comments.
-pub(super) const MAX_LIST_LEN: u64 = 256 << 20;
+pub const MAX_LIST_LEN: u64 = 256 << 20;
 /// The maximum size of a config file, in bytes.
 pub(super) const MAX_CONFIG_LEN: u64 = 1 << 20;
 

@@ -239,7 +239,7 @@ impl ListFiles {
     }
 
     /// Whether nothing is lost with the list `name` that was `last_good` and has no file any more:
-    /// nobody gets in by it. A guard that names it would be without its list, though.
+    /// it authorizes no source. A guard that names it would be without its list, though.
     fn may_forget(&self, name: &ListName, last_good: &RangesFile) -> bool {
         let now = Timestamp::now();
         let lives = |time: Option<Timestamp>| time.is_none_or(|time| time > now);

@@ -116,6 +116,33 @@ impl Agent {
         Ok(self.process.insert(process))
     }
 
+    /// Starts it so that the kernel kills it when it makes the system call `call` for the `number`th
+    /// time, before the call does anything.
+    pub fn start_to_be_killed(&mut self, call: &str, number: u32) -> Result<&mut Background> {
+        self.kill();
+        let own = self.command("run", &[])?;
+        // The tracer is outside: once it is killed, so is the agent.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "strace"])
+            .args(["--quiet=all", "--output=/dev/null"])
+            .arg(format!("--trace={call}"))
+            .arg(format!("--inject={call}:signal=KILL:when={number}"))
+            .arg(own.get_program())
+            .args(own.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let process = Background::from_child(self.namespace.spawn(&mut command)?)?;
+        Ok(self.process.insert(process))
+    }
+
     /// The process, while it runs.
     pub fn process(&mut self) -> Result<&mut Background> {
         self.process.as_mut().context("the agent does not run")

@@ -14,6 +14,7 @@ pub mod kubectl;
 pub mod network;
 mod objects;
 mod program;
+mod ranges;
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 

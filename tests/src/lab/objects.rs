@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::{Lab, agent, api_server::LOOPBACK};
 
 /// The namespace of the agent.
-const NAMESPACE: &str = "apifence-system";
+pub(super) const NAMESPACE: &str = "apifence-system";
 /// Its service account.
-const ACCOUNT: &str = "apifence-kube";
+pub(super) const ACCOUNT: &str = "apifence-kube";
 
 impl Lab {
     /// Makes the Node object `name` with these addresses and pod ranges, as a kubelet does when it
@@ -47,15 +47,20 @@ impl Lab {
         token.with_context(|| format!("no token in {made:#}"))
     }
 
-    /// Makes what the agents need: the types of their objects, an account with the least rights,
-    /// and its token on every control plane. None is started.
-    pub fn authorize_agents(&self) -> Result<()> {
-        // Kubernetes 1.20 has no rules in CEL, and drops them.
-        let words = ["apply", "--validate=false", "-f", "-"];
+    /// Makes the types of the agent's objects.
+    pub fn install_types(&self) -> Result<()> {
+        // This server does not know the rules in them, and leaves them out.
         let first = &self.control_planes[0].machine;
-        let made = self.kubectl_from(first, LOOPBACK, &words, &agent::crds()?)?;
-        made.succeeded()?;
-        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all"])?;
+        let apply = ["apply", "--validate=false", "-f", "-"];
+        self.kubectl_from(first, LOOPBACK, &apply, &agent::crds()?)?
+            .succeeded()?;
+        let wait = ["wait", "--for=condition=Established", "crd", "--all"];
+        self.kubectl(&wait).map(drop)
+    }
+
+    /// Makes an account with the rights of the agents, and gives its token to those of all control
+    /// planes. None is started.
+    pub fn authorize_agents(&self) -> Result<()> {
         self.apply(&rights().to_string())?;
         let token = self.token(NAMESPACE, ACCOUNT)?;
         for control_plane in &self.control_planes {

@@ -1,5 +1,5 @@
-//! Directories of lists (`ranges.d/kubernetes/`), which another user may write, and `state.json`, in
-//! which that user reads what is in force.
+//! Directories of lists (`ranges.d/kubernetes/`), which another user may write, and `state.json`,
+//! in which that user reads what is in force.
 
 mod hostile;
 mod state;
@@ -31,7 +31,7 @@ const WRITER: u32 = 60843;
 /// A node whose directory `kubernetes` belongs to [`WRITER`].
 struct Node {
     filter: Apifence,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Node {
@@ -41,7 +41,10 @@ impl Node {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
         let filter = filter.with_ranges_file(folder.path().join("ranges"));
         filter.write_list(ADMIN_RANGES.replace(',', "\n") + "\n")?;
-        let node = Self { filter, folder };
+        let node = Self {
+            filter,
+            _folder: folder,
+        };
         fs::create_dir_all(node.directory())?;
         chown(node.directory(), Some(WRITER), Some(WRITER))?;
         Ok(node)
@@ -71,7 +74,7 @@ impl Node {
     /// Replaces a file by rename, as the writer does.
     fn write(&self, name: &str, text: &str) -> Result<()> {
         self.by_writer(&format!(
-            "printf '%s' '{text}' > .{name}.new; mv .{name}.new {name}"
+            "printf '%s' '{text}' > '.{name}.new'; mv '.{name}.new' '{name}'"
         ))
     }
 
@@ -117,6 +120,15 @@ impl Node {
             Ok(words.iter().all(|word| fault.contains(word)))
         })
     }
+}
+
+/// Replaces a file of root's in `ranges.d` by rename.
+fn write_own(node: &Node, name: &str, text: &str) -> Result<()> {
+    let file = node.filter.list_file(name);
+    let new = file.with_file_name(".new");
+    fs::create_dir_all(file.parent().context("a folder")?)?;
+    fs::write(&new, text)?;
+    Ok(fs::rename(new, file)?)
 }
 
 /// A node with `run`, `config` as its config file.
@@ -263,9 +275,8 @@ fn only_plain_names_are_lists() -> Result<()> {
     ] {
         node.write(name, &text)?;
     }
-    fs::create_dir_all(filter_path(&node, "old.d"))?;
-    fs::write(filter_path(&node, "old.d/office"), &text)?;
-    fs::write(filter_path(&node, "office.bak"), &text)?;
+    write_own(&node, "old.d/office", &text)?;
+    write_own(&node, "office.bak", &text)?;
     node.by_writer("mkdir inner; printf '203.0.113.9\n' > inner/office")?;
     node.write(&long, "192.0.2.77\n")?;
     node.filter.until_authorized("192.0.2.77", true)?;
@@ -286,10 +297,6 @@ fn only_plain_names_are_lists() -> Result<()> {
     ]);
     ensure!(lists["ignored"] == expected, "{lists:#}");
     Ok(())
-}
-
-fn filter_path(node: &Node, name: &str) -> PathBuf {
-    node.filter.list_file(name)
 }
 
 #[test]
@@ -361,7 +368,7 @@ fn bounds_hold_for_each_list_and_for_all_of_the_directory() -> Result<()> {
     node.until_fault("kubernetes.other", &["wider than /24"])?;
     node.write("other", "2000::/15\n")?;
     node.until_fault("kubernetes.other", &["wider than /16"])?;
-    node.write("other", "192.0.2.0/24\n2001:db8::/32\n")?;
+    node.write("other", "192.0.2.0/24\n2001:db9::/32\n")?;
     node.filter.until_authorized("192.0.2.3", true)?;
     let many = |from: u8, to: u8| {
         (from..to)
@@ -375,15 +382,14 @@ fn bounds_hold_for_each_list_and_for_all_of_the_directory() -> Result<()> {
     node.until_fault("kubernetes.office", &["have more than 4 ranges together"])?;
     // That of another directory, and those of root, are not concerned.
     node.filter.write_list_of("office", many(10, 20))?;
-    node.filter
-        .write_list_of("own/office", format!("{}\n", UNLISTED[0]))?;
+    write_own(&node, "own/office", &format!("{}\n", UNLISTED[0]))?;
     node.filter.until_authorized(UNLISTED[0], true)?;
     node.write("office", "198.51.100.1\n")?;
     node.until_in_force("kubernetes.office", &node.directory().join("office"))?;
     let bounds = &node.filter.list_state("kubernetes.office")?["bounds"];
     let both = json!({"max_ranges": 4, "widest": {"ipv4": 32, "ipv6": 16}});
     ensure!(*bounds == both, "{bounds:#}");
-    node.filter.write_list_of("own/office", "empty\n")?;
+    write_own(&node, "own/office", "empty\n")?;
     node.filter.until_authorized(UNLISTED[0], false)?;
     site.is_guarded(PORT)
 }

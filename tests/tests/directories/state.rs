@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::{
+    cli::Background,
     scrape::until_ready,
     site::{INTERFACE, Site, UNLISTED},
     wait::until,
@@ -149,11 +150,24 @@ fn a_digest_is_that_of_the_bytes_in_force_also_during_a_trial() -> Result<()> {
 
     // A broken config file: what is in force is told, and what is not.
     node.filter.write_config("nonsense\n")?;
+    node.write("office", "192.0.2.10\n")?;
+    node.until_in_force("kubernetes.office", &file)?;
+    node.filter.ok(&["check", "192.0.2.10"])?;
+    // After a restart what holds is the policy of before, and no file is known to be usable.
+    drop(daemon);
+    let daemon = start_broken(&node)?;
     node.until_fault("kubernetes.office", &["what it may hold cannot be read"])?;
+    node.filter.ok(&["check", "192.0.2.10"])?;
     node.filter.write_config("")?;
     node.until_in_force("kubernetes.office", &file)?;
     drop(daemon);
     site.is_guarded(PORT)
+}
+
+fn start_broken(node: &Node) -> Result<Background> {
+    let mut daemon = node.filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("guarding"))?;
+    Ok(daemon)
 }
 
 #[test]
@@ -184,9 +198,9 @@ fn it_is_not_written_where_another_user_may_write() -> Result<()> {
         (&link, "another user owns the link"),
         (&file, "not a directory"),
     ];
-    for (make, words) in makes {
+    for (host, (make, words)) in (200..).zip(makes) {
         make()?;
-        let mut daemon = start(&site, &node)?;
+        let mut daemon = node.filter.start(&["run", "--interface", INTERFACE])?;
         let log = daemon.line(|line| line.contains("state.json"))?;
         ensure!(log.starts_with("warning: ") && log.contains(words), "{log}");
         // It works on.
@@ -201,8 +215,9 @@ fn it_is_not_written_where_another_user_may_write() -> Result<()> {
         // There is one warning, and it is written as soon as it can be.
         let _ = fs::remove_file(&directory).or_else(|_| fs::remove_dir(&directory));
         until("it is written", || Ok(!node.state()?.is_null()))?;
-        node.filter.write_list_of("end", "192.0.2.200\n")?;
-        let log = daemon.log_until("+192.0.2.200/32")?;
+        let end = format!("192.0.2.{host}");
+        node.filter.write_list_of("end", format!("{end}\n"))?;
+        let log = daemon.log_until(&format!("+{end}/32"))?;
         ensure!(!log.contains("state.json"), "{log}");
         drop(daemon);
         fs::remove_dir_all(&directory)?;
@@ -235,7 +250,7 @@ fn a_runtime_directory_that_cannot_be_written_is_one_warning() -> Result<()> {
     fs::create_dir(&directory)?;
     mount(&["--bind"], &directory)?;
     mount(&["-o", "remount,bind,ro"], &directory)?;
-    let mut daemon = start(&site, &node)?;
+    let mut daemon = node.filter.start(&["run", "--interface", INTERFACE])?;
     daemon.line(|line| line.contains("read-only file system"))?;
     node.write("office", &format!("{}\n", UNLISTED[0]))?;
     site_lets_in(&site, &node)?;

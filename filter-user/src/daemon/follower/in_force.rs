@@ -1,14 +1,14 @@
 //! The policy in force is compared with the files, and the difference is removed.
 
-use std::{cmp::Ordering, path::Path};
+use std::{cmp::Ordering, time::Duration};
 
 use anyhow::Result;
 use filter_common::layout::{Basis, PolicyRecord, Trial};
 
 use super::{
-    MAX_CHANGING,
     cluster::WAITING,
-    drift::{ADDRESSES, CLUSTER, Drift, InForce, SET_BY_HAND, SETTINGS, WantedPolicy},
+    drift::{ADDRESSES, CLUSTER, Drift, InForce, SET_BY_HAND, WantedPolicy},
+    edited::{author, edited_file},
     messages,
     seen::SeenLists,
     state::{Follower, KnownPolicy},
@@ -25,17 +25,17 @@ use crate::{
         transaction::{Transaction, clean_up},
     },
     clock::Clocks,
-    context::Context,
     daemon::alerts::sentence,
     kernel::bpf::{Maps, PolicyState, Slot},
     policy::author::Author,
-    ranges::{ListName, Lists, RangesFile},
-    store::{
-        FileStamp, History, ListFile, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock,
-        read_ranges,
-    },
+    ranges::{ListName, Lists},
+    store::{FileStamp, History, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock},
     ui::{error::UserError, output::eprint, progress::Progress},
 };
+
+/// How long files may keep changing while they are read, before they are read under the lock, where
+/// that makes no difference any more.
+const MAX_CHANGING: Duration = Duration::from_secs(1);
 
 /// The result of following the files.
 pub(crate) enum Outcome {
@@ -472,31 +472,5 @@ impl Follower {
             messages::report_other_author(by, seen, &messages::PolicySnapshot { list, settings });
         }
         eprint("note: a change is on trial: it waits for `apifence confirm`");
-    }
-}
-
-/// The first file of `lists` that differs from what came into force last.
-fn edited_file(context: &Context, lists: &Lists) -> Option<ListFile> {
-    let files = context.list_files();
-    let mut all = lists.iter().map(|(name, file)| (files.file(name), file));
-    let is_edit = |(path, file): &(ListFile, &RangesFile)| {
-        // A file that cannot be used is no edit that came into force.
-        let is_it = || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(*file));
-        History::of(path).is_edited() && is_it()
-    };
-    all.find(is_edit).map(|(path, _)| path)
-}
-
-/// The author of the policy that removes `drift`.
-fn author(context: &Context, maps: &Maps, lists: &Lists, have: &InForce, drift: &Drift) -> Author {
-    if drift.is_other_list {
-        let edited = edited_file(context, lists);
-        Author::of_edit(edited.as_deref().unwrap_or(&context.global.ranges_file))
-    } else if drift.reasons.contains(&SETTINGS) {
-        Author::of_edit(Path::new(&context.file.path))
-    } else {
-        // The node changed: the policy is still that of its author.
-        let by = maps.author(have.slot).ok().flatten();
-        by.unwrap_or_else(Author::of_this_process)
     }
 }

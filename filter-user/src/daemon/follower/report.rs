@@ -2,7 +2,6 @@
 //! reads it.
 
 use std::{
-    collections::BTreeSet,
     process,
     time::{Duration, Instant},
 };
@@ -10,87 +9,30 @@ use std::{
 use anyhow::Result;
 use filter_common::{Mode, layout::PolicyRecord};
 use jiff::Timestamp;
-use serde::Serialize;
-use tokio::sync::watch;
 
 use super::{
+    node_state::{InterfaceState, ListState, NodeState, SCHEMA},
     seen::{SeenList, SeenLists},
     state::Follower,
 };
 use crate::{
     clock::{Clocks, to_second},
-    codes::Code,
     config::Settings,
     daemon::alerts::sentence,
     kernel::{
         bpf::{Maps, PolicyState},
         links::protected::{ProtectedInterface, protected_interfaces},
-        net::{interface::XdpAttachMode, rtnetlink},
+        net::rtnetlink,
     },
     metrics::Health,
     ranges::{ListName, Lists},
-    store::{ReadLists, StateFile},
+    store::ReadLists,
     ui::output::eprint,
     view::policy::{Provisional, state},
 };
 
 /// How often it is written where nothing changes: its reader tells by its time whether `run` lives.
 const PERIOD: Duration = Duration::from_secs(9);
-/// The schema of the file. A reader refuses one that it does not know.
-const SCHEMA: u32 = 1;
-
-/// What is told, and when it was told last.
-pub(crate) struct Report {
-    file: StateFile,
-    health: watch::Receiver<Health>,
-    /// The lists as they were read last.
-    lists: Vec<SeenList>,
-    /// The generation that they were compared with.
-    generation: u64,
-    /// Whether something changed since.
-    is_due: bool,
-    written: Option<Instant>,
-    /// Whether that failed, and was reported.
-    has_failed: bool,
-}
-
-#[derive(Serialize)]
-struct NodeState<'a> {
-    schema: u32,
-    written: Timestamp,
-    pid: u32,
-    version: &'static str,
-    /// As in `status`.
-    state: &'static str,
-    /// All protected ports.
-    ports: BTreeSet<u16>,
-    interfaces: Vec<InterfaceState>,
-    /// When the change on trial takes itself back.
-    trial_until: Option<Timestamp>,
-    lists: Vec<ListState<'a>>,
-    /// The codes of the warnings that nobody acknowledged.
-    warnings: BTreeSet<Code>,
-}
-
-#[derive(Serialize)]
-struct InterfaceState {
-    name: String,
-    hook: Option<XdpAttachMode>,
-    guarded: bool,
-}
-
-#[derive(Serialize)]
-struct ListState<'a> {
-    name: &'a ListName,
-    /// SHA-256 of the bytes of the file that is in force; none if that file is not there any more,
-    /// or is not in force.
-    sha256: Option<&'a str>,
-    ranges: usize,
-    expired: usize,
-    /// Why the file that is there is not in force.
-    fault: Option<&'a str>,
-}
-
 /// What the kernel says about the policy in force.
 struct PolicyInForce {
     record: PolicyRecord,
@@ -107,21 +49,6 @@ impl PolicyInForce {
                 standing: maps.standing()?,
             })
         })
-    }
-}
-
-impl Report {
-    /// Nothing is told yet.
-    pub(super) const fn new(file: StateFile, health: watch::Receiver<Health>) -> Self {
-        Self {
-            file,
-            health,
-            lists: Vec::new(),
-            generation: 0,
-            is_due: true,
-            written: None,
-            has_failed: false,
-        }
     }
 }
 

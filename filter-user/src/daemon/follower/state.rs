@@ -7,7 +7,7 @@ use filter_common::layout::Basis;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::{messages, report::Report};
+use super::{messages, node_state::Report};
 use crate::{
     codes::Code,
     context::Context,
