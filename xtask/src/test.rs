@@ -1,5 +1,5 @@
-//! `cargo xtask test`: every test of the workspace, or with `--cluster` those with real API servers;
-//! the last line printed is `N passed, N failed`.
+//! `cargo xtask test`: every test of the workspace, or with `--cluster` those with real API
+//! servers; the last line printed is `N passed, N failed`.
 
 use std::{
     env,
@@ -40,8 +40,8 @@ pub(crate) fn run(filter: Option<&str>, which: Suites) -> Result<ExitCode> {
     })
 }
 
-/// What makes cargo build the suite `lab`. The crates are chosen as for all suites: for fewer, cargo
-/// would build the dependencies again, with fewer features.
+/// What makes cargo build the suite `lab`. The crates are chosen as for all suites: for fewer,
+/// cargo would build the dependencies again, with fewer features.
 const CLUSTER: &str = "--features=tests/cluster";
 
 /// Number of tests of a suite that run at a time.

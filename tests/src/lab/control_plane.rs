@@ -1,5 +1,5 @@
-//! A control plane: an API server, `apifence` and the agent on one machine, with files that a reboot
-//! leaves.
+//! A control plane: an API server, `apifence` and the agent on one machine, with files that a
+//! reboot leaves.
 
 use std::{
     fs,
@@ -74,16 +74,16 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Waits until it guards the machine by what its files say. It is not ready by that: `@nodes` is
-    /// a warning until the agent writes it.
+    /// Waits until it guards the machine by what its files say. It is not ready by that: `@nodes`
+    /// is a warning until the agent writes it.
     pub fn until_guarded(&mut self) -> Result<()> {
         let run = self.run.as_mut().context("`apifence run` does not run")?;
         run.line(|line| line.contains("guarding"))?;
         self.filter.until_status("policy_source", "files")
     }
 
-    /// The machine's power fails, and comes back: no process, no pin, no file in `/run`. Other files
-    /// stay. Nothing is started.
+    /// The machine's power fails, and comes back: no process, no pin, no file in `/run`. Other
+    /// files stay. Nothing is started.
     pub fn reboot(&mut self) -> Result<()> {
         self.api.process().kill()?;
         self.run = None;

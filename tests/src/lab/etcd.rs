@@ -94,8 +94,7 @@ impl Etcd {
     /// Starts it with the data that it has.
     pub fn run(&mut self) -> Result<()> {
         let (url, data) = (self.url(), self.data());
-        // Nothing here has to survive this machine's death.
-        let words = ["--unsafe-no-fsync", "--data-dir", &data];
+        let words = ["--data-dir", &data];
         let urls = [
             "--listen-client-urls",
             &url,
@@ -105,6 +104,8 @@ impl Etcd {
         let peers = ["--listen-peer-urls", "http://127.0.0.1:2380"];
         self.server.start(|command| {
             command.args(words).args(urls).args(peers);
+            // Nothing here has to survive this machine's death.
+            command.env("ETCD_UNSAFE_NO_FSYNC", "true");
         })?;
         let (namespace, target) = (&self.namespace, at(&self.address, PORT));
         let source = ip(&self.address);

@@ -1,8 +1,8 @@
 //! A cluster with real API servers: control planes behind `apifence`, one etcd, workers, an
 //! administrator and an unlisted source.
 //!
-//! `cargo xtask test --cluster` makes the programs. Nothing outlives a test: every process ends with
-//! the thread that started it.
+//! `cargo xtask test --cluster` makes the programs. Nothing outlives a test: every process ends
+//! with the thread that started it.
 
 pub mod agent;
 pub mod api_server;
@@ -68,8 +68,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes a cluster with three control planes, and waits until all are ready and guarded. One for
-    /// each test: another one on the same thread would meet its pins.
+    /// Makes a cluster with three control planes, and waits until all are ready and guarded. One
+    /// for each test: another one on the same thread would meet its pins.
     pub fn start() -> Result<Self> {
         Self::with_control_planes(CONTROL_PLANES.len())
     }
