@@ -1,26 +1,16 @@
-//! What the agents say in the API. Pure: from what is known to the status of the objects.
+//! The status of this node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
 
+use super::{PENDING, condition, count_of};
 use crate::{
-    api::{
-        AuthorizedRanges, AuthorizedRangesStatus, Condition, Hook, NodeCount, NodeGuard,
-        NodeGuardStatus, NodeList,
-    },
-    list::{self, Wanted, selects},
+    api::{Hook, NodeGuardStatus, NodeList},
+    list::Wanted,
     node_state::NodeState,
     record::{Kept, Record},
 };
-
-/// The labels of control-plane nodes, the present one and that before Kubernetes 1.24.
-const CONTROL_PLANE: [&str; 2] = [
-    "node-role.kubernetes.io/control-plane",
-    "node-role.kubernetes.io/master",
-];
 
 /// What the agent knows of this node.
 pub struct Present<'a> {
@@ -36,51 +26,6 @@ pub struct Present<'a> {
     pub state: &'a Result<NodeState, String>,
     /// The file of this agent that could not be written, with the cause.
     pub unwritten: Option<&'a str>,
-}
-
-/// What is said of a list that `apifence run` has not read yet.
-const PENDING: &str = "written, not in force yet";
-
-impl NodeList {
-    /// Whether it only waits for `apifence run`.
-    pub fn is_pending(&self) -> bool {
-        self.message.as_deref() == Some(PENDING)
-    }
-
-    /// Why it is not in force.
-    pub fn words(&self) -> &str {
-        self.message
-            .as_deref()
-            .unwrap_or("an older generation is in force")
-    }
-}
-
-/// A condition that keeps its time while its status is the same as in `before`.
-fn condition(
-    before: &[Condition],
-    type_: &str,
-    status: Option<bool>,
-    reason: &str,
-    message: String,
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Condition {
-    let status = match status {
-        Some(true) => "True",
-        Some(false) => "False",
-        None => "Unknown",
-    };
-    let same = before
-        .iter()
-        .find(|known| known.type_ == type_ && known.status == status);
-    Condition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        last_transition_time: same.map_or(now, |known| known.last_transition_time),
-        observed_generation: generation,
-    }
 }
 
 /// The status of this node.
@@ -205,12 +150,6 @@ fn guarded(state: &Result<NodeState, String>) -> (Option<bool>, String, String) 
     }
 }
 
-/// A number with its noun.
-fn count_of(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
-}
-
 /// The first lists that are not in sync, in one message.
 fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, String) {
     const SHOWN: usize = 3;
@@ -239,122 +178,4 @@ fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, 
         more => format!("; and {more} more"),
     };
     (Some(false), reason.to_owned(), words.join("; ") + &more)
-}
-
-/// The status of an object, by what all nodes report. `is_silent` says which node's agent has not
-/// reported for a while.
-pub fn of_object(
-    object: &AuthorizedRanges,
-    nodes: &[impl AsRef<Node>],
-    guards: &[impl AsRef<NodeGuard>],
-    is_silent: impl Fn(&str) -> bool,
-    now: Timestamp,
-) -> AuthorizedRangesStatus {
-    let before = object.status.clone().unwrap_or_default();
-    let generation = object.metadata.generation.unwrap_or_default();
-    let content = list::content(object);
-    let guards: BTreeMap<String, &NodeGuard> = guards
-        .iter()
-        .map(|guard| (guard.as_ref().name_any(), guard.as_ref()))
-        .collect();
-    let selected = nodes.iter().map(AsRef::as_ref).filter(|node| {
-        let is_guarded = guards.contains_key(&node.name_any());
-        let is_control_plane = CONTROL_PLANE
-            .iter()
-            .any(|label| node.labels().contains_key(*label));
-        (is_guarded || is_control_plane) && selects(&object.spec.node_selector, node.labels())
-    });
-    let selected: BTreeSet<String> = selected.map(ResourceExt::name_any).collect();
-    let missing: Vec<_> = selected
-        .iter()
-        .filter_map(|node| {
-            let guard = guards.get(node).copied();
-            let why = not_programmed(object, guard, is_silent(node))?;
-            Some(format!("{node}: {why}"))
-        })
-        .collect();
-    let accepted = match &content {
-        Ok(content) => condition(
-            &before.conditions,
-            "Accepted",
-            Some(true),
-            "Accepted",
-            count_of(content.ranges, "range"),
-            Some(generation),
-            now,
-        ),
-        Err(refusal) => condition(
-            &before.conditions,
-            "Accepted",
-            Some(false),
-            refusal.reason,
-            refusal.message.clone(),
-            Some(generation),
-            now,
-        ),
-    };
-    let (programmed, reason, message) = match (&content, &missing[..]) {
-        (Err(_), _) => (Some(false), "NotAccepted", "see Accepted".to_owned()),
-        (_, _) if selected.is_empty() => (
-            Some(false),
-            "NoNodes",
-            "the nodeSelector selects no node with an agent".to_owned(),
-        ),
-        (_, []) => (
-            Some(true),
-            "Programmed",
-            format!("in force on {}", count_of(selected.len(), "node")),
-        ),
-        (_, missing) => (Some(false), "Pending", missing.join("; ")),
-    };
-    let programmed = condition(
-        &before.conditions,
-        "Programmed",
-        programmed,
-        reason,
-        message,
-        Some(generation),
-        now,
-    );
-    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    let enforcing = selected.len() - missing.len();
-    AuthorizedRangesStatus {
-        observed_generation: generation,
-        ranges: count(object.spec.ranges.len()),
-        nodes: NodeCount {
-            selected: count(selected.len()),
-            programmed: count(enforcing),
-            summary: format!("{enforcing}/{}", selected.len()),
-        },
-        conditions: vec![accepted, programmed],
-    }
-}
-
-/// Why a node does not enforce the present generation of an object; `None` if it does.
-fn not_programmed(
-    object: &AuthorizedRanges,
-    guard: Option<&NodeGuard>,
-    is_silent: bool,
-) -> Option<String> {
-    let Some(status) = guard.and_then(|guard| guard.status.as_ref()) else {
-        return Some("no agent reports".to_owned());
-    };
-    if is_silent {
-        return Some("its agent has stopped reporting".to_owned());
-    }
-    let mut conditions = status.conditions.iter();
-    match conditions.find(|known| known.type_ == "Guarded") {
-        Some(guarded) if guarded.status == "True" => {}
-        Some(guarded) => return Some(guarded.message.clone()),
-        None => return Some("not guarded".to_owned()),
-    }
-    let name = object.name_any();
-    let Some(list) = status.lists.iter().find(|list| list.name == name) else {
-        return Some("not written yet".to_owned());
-    };
-    let is_present = Some(list.generation) == object.metadata.generation;
-    match is_present && list.in_force {
-        true => None,
-        false => Some(list.words().to_owned()),
-    }
 }
