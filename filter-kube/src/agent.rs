@@ -169,7 +169,7 @@ impl Agent {
         lists
     }
 
-    /// A file that another hand changed or removed is written anew from the API.
+    /// A file that another hand changed or removed is written again from the API.
     fn find_files(&mut self) {
         for (name, record) in &mut self.memory.records {
             if record.has_file() {

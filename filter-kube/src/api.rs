@@ -1,5 +1,5 @@
 //! The kinds of `apifence.io/v1alpha1`. They carry lists and reports: no mode, no port and no off
-//! switch is in them, so whoever may write them cannot take the filter off.
+//! switch is in them, so a right to write them does not take the filter off.
 
 #![expect(
     clippy::duplicated_attributes,

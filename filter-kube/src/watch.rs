@@ -200,8 +200,8 @@ impl<K> Following<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Follows them until the agent ends. After a failure all are listed anew: a restored etcd does
-    /// not have the version to go on with.
+    /// Follows them until the agent ends. After a failure all are listed again: a restored etcd
+    /// does not have the version to go on with.
     async fn run(mut self, mut restarts: watch::Receiver<()>) {
         let mut pause = SHORTEST_PAUSE;
         loop {

@@ -116,8 +116,8 @@ impl Agent {
         Ok(self.process.insert(process))
     }
 
-    /// Starts it so that the kernel kills it when it makes the system call `call` for the `number`th
-    /// time, before the call does anything.
+    /// Starts it so that it is killed when it makes the system call `call` for the `number`th time,
+    /// before the call does anything.
     pub fn start_to_be_killed(&mut self, call: &str, number: u32) -> Result<&mut Background> {
         self.kill();
         let own = self.command("run", &[])?;

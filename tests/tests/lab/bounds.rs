@@ -1,4 +1,4 @@
-//! A stolen token: what whoever may write objects can do to a node.
+//! A stolen token: what can be done to a node by objects in the API.
 
 use anyhow::{Result, ensure};
 use serde_json::json;

@@ -54,7 +54,7 @@ fn file(control_plane: &ControlPlane, name: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))
 }
 
-/// The lists in force are as `apifence` reads them from the files, and the agent left no other file.
+/// The lists in force are those of the files, and the agent left no other file.
 fn files_are_whole(control_plane: &ControlPlane, names: &[&str]) -> Result<()> {
     let mut found = Vec::new();
     for entry in fs::read_dir(control_plane.agent.lists())? {

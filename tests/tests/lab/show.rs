@@ -1,5 +1,5 @@
-//! Three control planes: a list is applied once and is in force on each; what happens to one of them
-//! opens none.
+//! Three control planes: a list is applied once and is in force on each; what happens to one of
+//! them opens none.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
