@@ -79,7 +79,11 @@ impl ControlPlane {
     pub fn until_guarded(&mut self) -> Result<()> {
         let run = self.run.as_mut().context("`apifence run` does not run")?;
         run.line(|line| line.contains("guarding"))?;
-        self.filter.until_status("policy_source", "files")
+        let followed = self.filter.until_status("policy_source", "files");
+        followed.with_context(|| match self.filter.run(&["status"]) {
+            Ok(ran) => ran.to_string(),
+            Err(error) => format!("{error:#}"),
+        })
     }
 
     /// The machine's power fails, and comes back: no process, no pin, no file in `/run`. Other

@@ -398,7 +398,12 @@ fn bounds_hold_for_each_list_and_for_all_of_the_directory() -> Result<()> {
 
 #[test]
 fn the_files_of_the_cluster_are_there_where_the_state_directory_has_none() -> Result<()> {
-    let (site, node, mut daemon, _server) = followed("cluster_cidrs = [\"@nodes\", \"@pods\"]\n")?;
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    filter.write_config("cluster_cidrs = [\"@nodes\", \"@pods\"]\n")?;
+    let node = Node::new(filter)?;
+    // It is not ready without the files.
+    let mut daemon = node.filter.start(&["run", "--interface", INTERFACE])?;
+    daemon.line(|line| line.contains("guarding"))?;
     let nodes = node.directory().join("@nodes");
     let mut times = Vec::new();
     for round in 0..5 {
