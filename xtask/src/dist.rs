@@ -116,7 +116,7 @@ fn write_sums(directory: &Path) -> Result<()> {
 }
 
 /// The SHA-256 of `file`, in hexadecimal.
-fn digest(file: &Path) -> Result<String> {
+pub(crate) fn digest(file: &Path) -> Result<String> {
     let output = Command::new("sha256sum")
         .arg(file)
         .output()
