@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod dist;
 mod install;
+mod manifests;
 mod package_test;
 mod setup;
 mod test;
@@ -89,6 +90,13 @@ enum Task {
         #[arg(long, conflicts_with = "short")]
         write: bool,
     },
+    /// Write the generated manifests of deploy/kubernetes, and look at every object that a cluster
+    /// would get
+    Manifests {
+        /// Write nothing: fail if a generated file differs
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -125,6 +133,7 @@ fn main() -> ExitCode {
             kernels,
             write,
         }),
+        Task::Manifests { check } => manifests::run(check),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
