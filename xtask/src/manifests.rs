@@ -37,6 +37,7 @@ pub(crate) fn run(check: bool) -> Result<ExitCode> {
     let source = workspace::root().join(DIRECTORY);
     versions_are_this_one(&source)?;
     static_pod_is_as_the_daemon_set(&source)?;
+    capabilities_are_those_of_the_unit(&source)?;
     let mut generated = vec![(source.join("base/crds.yaml"), definitions()?)];
     write_or_compare(&generated, check)?;
 
@@ -231,6 +232,27 @@ fn static_pod_is_as_the_daemon_set(source: &Path) -> Result<()> {
     ensure!(
         of_pod == of_set,
         "the container `apifence` of `{pod}` differs from that of `{set}`"
+    );
+    Ok(())
+}
+
+/// Fails if the container has other capabilities than the unit, which says what each is for.
+fn capabilities_are_those_of_the_unit(source: &Path) -> Result<()> {
+    let read = |name: &str| {
+        let text = fs::read_to_string(source.join(name));
+        text.with_context(|| format!("read `{name}`"))
+    };
+    let unit = read("../apifence.service")?;
+    let of_unit = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .context("find the capabilities of the unit")?
+        .replace("CAP_", "")
+        .replace(' ', ", ");
+    let set = read("overlays/all-in-one/apifence.yaml")?;
+    ensure!(
+        set.contains(&format!("add: [{of_unit}]\n")),
+        "the DaemonSet has other capabilities than the unit: {of_unit}"
     );
     Ok(())
 }

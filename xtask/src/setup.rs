@@ -61,7 +61,7 @@ const PEERS: [Tool; 2] = [
 ];
 
 /// What the packages and manifests are tried with.
-const PACKAGING: [Tool; 11] = [
+const PACKAGING: [Tool; 12] = [
     Tool::new("debootstrap", "debootstrap"),
     Tool::new("systemd-nspawn", "systemd-container"),
     Tool::new("rpm", "rpm"),
@@ -71,6 +71,7 @@ const PACKAGING: [Tool; 11] = [
     Tool::new("umoci", "umoci"),
     Tool::new("runc", "runc"),
     Tool::new("cpio", "cpio"),
+    Tool::new("clang", "clang"),
     Tool::new("npm", "npm"),
     Tool::new("python3", "python3-venv"),
 ];
