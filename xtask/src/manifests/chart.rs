@@ -190,6 +190,7 @@ fn takes_values(tools: &Tools, chart: &Path, cases: &[Case]) -> Result<PathBuf> 
             "value: \"api.example.org\"",
         ),
         ("nodeSelector.zone=a", "zone: a"),
+        ("clusterCidrs=@nodes", "value: \"@nodes\""),
         ("configMap=lists", "value: \"apifence-system/lists\""),
         ("resources.agent.limits.memory=11Mi", "memory: 11Mi"),
         ("resources.apifence.limits.memory=12Mi", "memory: 12Mi"),
@@ -275,6 +276,17 @@ fn daemon_set(set: &str, resources: &[&str]) -> Result<String> {
           value: \"{{ .Release.Namespace }}/{{ .Values.configMap }}\"
         {{- end }}\n";
     let set = replace(&set, variable, &format!("{config_map}{variable}"), 1)?;
+    let variable = "        - name: APIFENCE_METRICS_LISTEN\n";
+    let cidrs = "        {{- with .Values.clusterCidrs }}
+        - name: APIFENCE_CLUSTER_CIDRS
+          value: {{ . | quote }}
+        {{- end }}\n";
+    let set = replace(
+        &set,
+        variable,
+        &format!("{cidrs}{variable}"),
+        usize::from(all_in_one),
+    )?;
     let class = "      priorityClassName:";
     let selector = "      {{- with .Values.nodeSelector }}
       nodeSelector:
