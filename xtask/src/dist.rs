@@ -22,7 +22,7 @@ use crate::{
     setup::{self, Purpose},
     step,
     target::Target,
-    workspace::{self, VERSION, empty_directory, source_date, target_directory},
+    workspace::{self, empty_directory, source_date, target_directory},
 };
 
 /// Makes the release for `targets`, or for all.
@@ -40,7 +40,8 @@ pub(crate) fn run(targets: &[Target]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes what machines and clusters install: tarballs, packages, images, the chart. Returns their directory.
+/// Makes what machines and clusters install: tarballs, packages, images, the chart. Returns their
+/// directory.
 pub(crate) fn make(targets: &[Target]) -> Result<PathBuf> {
     let directory = empty_directory("dist")?;
     // The pages and completions of every target are the same text.
@@ -108,7 +109,7 @@ fn write_sboms(directory: &Path) -> Result<()> {
         let written = workspace::root().join(member).join("sbom.cdx.json");
         for program in [Program::APIFENCE, Program::AGENT] {
             if program.package() == member {
-                fs::copy(&written, sbom(program, directory)).context("copy the SBOM")?;
+                fs::copy(&written, program.sbom(directory)).context("copy the SBOM")?;
             }
         }
         if written.exists() {
@@ -116,11 +117,6 @@ fn write_sboms(directory: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The bill of materials of `program`, in the release's directory.
-fn sbom(program: Program, directory: &Path) -> PathBuf {
-    directory.join(format!("{}-{VERSION}.cdx.json", program.name()))
 }
 
 /// Writes the digests of all files of the release.

@@ -1,6 +1,7 @@
-//! `cargo xtask manifests` writes what follows from other files in `deploy/kubernetes`, and looks at
-//! every object that a cluster would get: by kustomize, by Helm, and by the schemas of Kubernetes.
+//! `cargo xtask manifests` writes what follows from other files in `deploy/kubernetes`, and looks
+//! at every object that a cluster would get: by kustomize, by Helm, by the schemas of Kubernetes.
 
+mod case;
 mod chart;
 mod objects;
 mod tools;
@@ -15,20 +16,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{
-    step,
-    workspace::{self, VERSION, empty_directory},
-};
+use crate::workspace::{self, VERSION, empty_directory};
+use case::{Case, DIRECTORY, HEADER};
 use tools::Tools;
-
-/// Where the manifests are, below the top of the workspace.
-const DIRECTORY: &str = "deploy/kubernetes";
-
-/// The shapes: overlays of kustomize, and values of the chart.
-const SHAPES: [&str; 2] = ["agent", "all-in-one"];
-
-/// The line before what the build writes into a file of YAML.
-const HEADER: &str = "# Written by `cargo xtask manifests`";
 
 /// Writes the generated files, or with `check` fails if one differs. Then looks at all objects.
 pub(crate) fn run(check: bool) -> Result<ExitCode> {
@@ -60,76 +50,6 @@ pub(crate) fn run(check: bool) -> Result<ExitCode> {
         cases.len()
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// A shape with some of the components, and what kustomize makes of them.
-struct Case {
-    shape: &'static str,
-    config_map: bool,
-    own_node: bool,
-    /// The objects, as YAML.
-    text: String,
-    /// The file with the same text.
-    file: PathBuf,
-}
-
-impl Case {
-    /// The cases in `work`, a directory for them: each shape alone, with each component, with both.
-    fn make_all(tools: &Tools, work: &Path) -> Result<Vec<Self>> {
-        // kustomize takes relative paths alone.
-        step::run(
-            Command::new("cp")
-                .arg("-r")
-                .arg(workspace::root().join(DIRECTORY))
-                .arg(work.join("kubernetes")),
-        )?;
-        let mut cases = Vec::new();
-        for shape in SHAPES {
-            for (config_map, own_node) in
-                [(false, false), (true, false), (false, true), (true, true)]
-            {
-                cases.push(Self::make(tools, work, shape, config_map, own_node)?);
-            }
-        }
-        Ok(cases)
-    }
-
-    fn make(
-        tools: &Tools,
-        work: &Path,
-        shape: &'static str,
-        config_map: bool,
-        own_node: bool,
-    ) -> Result<Self> {
-        let components = [("config-map", config_map), ("own-node", own_node)];
-        let components: Vec<_> = components
-            .iter()
-            .filter(|(_, wanted)| *wanted)
-            .map(|(name, _)| *name)
-            .collect();
-        let name = [&[shape], &components[..]].concat().join("+");
-        let mut kustomization = format!("resources: [../kubernetes/overlays/{shape}]\n");
-        for (index, component) in components.iter().enumerate() {
-            let key = ["components:\n", ""][index.min(1)];
-            kustomization.push_str(&format!("{key}- ../kubernetes/components/{component}\n"));
-        }
-        let text = tools.kustomize(&work.join(&name), &[("kustomization.yaml", &kustomization)])?;
-        let file = work.join(format!("{name}.yaml"));
-        fs::write(&file, &text).context("write the objects of kustomize")?;
-        Ok(Self {
-            shape,
-            config_map,
-            own_node,
-            text,
-            file,
-        })
-    }
-
-    /// Its name: that of its file.
-    fn name(&self) -> String {
-        let name = self.file.file_stem().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    }
 }
 
 /// The definitions of the API, as the agent itself prints them.

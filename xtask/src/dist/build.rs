@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     step,
     target::Target,
-    workspace::{self, source_date},
+    workspace::{self, VERSION, source_date},
 };
 
 /// A program, as the release has it.
@@ -81,13 +81,18 @@ impl Program {
         directory.join(self.name)
     }
 
+    /// Its bill of materials, in the release's directory.
+    pub(super) fn sbom(self, directory: &Path) -> PathBuf {
+        directory.join(format!("{}-{VERSION}.cdx.json", self.name))
+    }
+
     /// The command that builds it.
     fn cargo(self, root: &Path, base: &Path, target: Target, into: &Path) -> Result<Command> {
         let cargo_home = env::var_os("CARGO_HOME")
             .map(PathBuf::from)
             .or_else(|| Some(env::home_dir()?.join(".cargo")))
             .context("find cargo's directory")?;
-        // No path of this machine stays in the program, so that it is the same wherever it is built.
+        // No path of this machine stays in the program: it is the same wherever it is built.
         let flags = [
             format!("--remap-path-prefix={}=apifence", base.display()),
             format!("--remap-path-prefix={}=cargo", cargo_home.display()),

@@ -72,7 +72,7 @@ impl Image {
         for directory in self.directories {
             fs::create_dir_all(tree.join(directory)).context("make the tree of the image")?;
         }
-        let sbom = super::sbom(self.program, directory);
+        let sbom = self.program.sbom(directory);
         fs::copy(sbom, tree.join("sbom.cdx.json")).context("copy the SBOM")?;
         let buildah = Buildah::new()?;
         buildah.run(&["manifest", "create", name])?;

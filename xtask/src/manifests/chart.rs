@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Case, HEADER, SHAPES,
+    case::{Case, HEADER, SHAPES},
     objects::{kind, objects, replace, replace_inside, stream},
     tools::Tools,
 };

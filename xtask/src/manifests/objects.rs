@@ -35,8 +35,8 @@ pub(super) fn replace(text: &str, from: &str, to: &str, times: usize) -> Result<
     Ok(text.replace(from, to))
 }
 
-/// Replaces what is inside the mapping at each line `key`, in their order, by the lines of `inside`.
-/// Where that is `None`, the mapping stays.
+/// Replaces what is inside the mapping at each line `key`, in their order, by the lines of
+/// `inside`. Where that is `None`, the mapping stays.
 pub(super) fn replace_inside(text: &str, key: &str, inside: &[Option<String>]) -> Result<String> {
     let depth = key.len() - key.trim_start().len();
     let deeper = |line: &str| line.len() - line.trim_start().len() > depth;

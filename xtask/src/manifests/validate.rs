@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Case, tools::Tools};
+use super::{case::Case, tools::Tools};
 
 /// The versions of Kubernetes whose schemas are asked. The first is the oldest with all kinds: it
 /// has policies of admission.
