@@ -75,11 +75,26 @@ for unit in feeds/apifence-feed@.service feeds/apifence-feed@.timer; do
 done
 run sed -i "s|/usr/lib/apifence/|${feeds#"$root"}/|" "$units/apifence-feed@.service"
 run install -D -m 644 -t "$doc/feeds" feeds/recipes/*
+(cd kubernetes && find . -type f) | while read -r file; do
+    install -D -m 644 "kubernetes/$file" "$doc/kubernetes/$file"
+done
+echo "  $doc/kubernetes: manifests"
 run install -D -m 644 kubelet.conf "$doc/kubelet.service.d/apifence.conf"
 if [ -e "$root/etc/apifence/apifence.toml" ]; then
     echo "  $root/etc/apifence/apifence.toml is there: left as it is"
 else
     run install -D -m 644 apifence.toml "$root/etc/apifence/apifence.toml"
+fi
+# The one directory that the agent in Kubernetes may write: files in it are lists, within bounds.
+# The agent runs in a container, and its user has a number alone. An owner that was changed stays.
+lists=$root/etc/apifence/ranges.d/kubernetes
+if [ ! -e "$lists" ]; then
+    if [ "$(id -u)" -eq 0 ]; then
+        run install -d -m 755 "${lists%/*}"
+        run install -d -m 755 -o 60843 -g 60843 "$lists"
+    else
+        echo "  $lists is left out: only root can give it to the user 60843"
+    fi
 fi
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then
     run systemctl daemon-reload

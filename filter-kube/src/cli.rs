@@ -29,6 +29,8 @@ pub enum Command {
         #[command(flatten)]
         directory: DirectoryArgs,
     },
+    /// Give the directory of the lists to the agent's user, as root: for an init container
+    Prepare(DirectoryArgs),
     /// Print the definitions of AuthorizedRanges and NodeGuard, for `kubectl apply -f -`
     Crds,
 }

@@ -2,13 +2,15 @@
 //! the old or the new one, and a crash leaves one of them.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
     io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use tempfile::Builder;
@@ -35,6 +37,34 @@ pub struct Memory {
     pub nodes: Known,
     /// The pod ranges.
     pub pods: Known,
+}
+
+/// The user of the agent, and its group: in a range that systemd leaves to nothing
+/// (60706 to 61183, UIDS-GIDS.md), so that no other program of a node has it.
+pub const UID: u32 = 60843;
+
+/// Gives the directory at `path` to the agent's user. It needs CAP_CHOWN.
+///
+/// # Errors
+/// If it is not a directory of root or of that user, or cannot be given away.
+pub fn prepare(path: &Path) -> Result<()> {
+    let explain = || format!("give `{}` to user {UID}", path.display());
+    let open = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
+        .open(path);
+    let directory = open.with_context(explain)?;
+    match directory.metadata().with_context(explain)?.uid() {
+        UID => return Ok(()),
+        0 => {}
+        owner => bail!(
+            "{}: user {owner} owns it, which may have put links into it: remove it first",
+            explain()
+        ),
+    }
+    let mode = fs::Permissions::from_mode(0o755);
+    directory.set_permissions(mode).with_context(explain)?;
+    fchown(&directory, Some(UID), Some(UID)).with_context(explain)
 }
 
 impl Directory {

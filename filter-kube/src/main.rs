@@ -7,7 +7,7 @@ use clap::Parser as _;
 use filter_kube::{
     agent, api,
     cli::{Cli, Command},
-    directory::Directory,
+    directory::{self, Directory},
     health::Health,
 };
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
                 Some(problem) => Err(anyhow::anyhow!(problem)),
             }
         }
+        Command::Prepare(directory) => directory::prepare(&directory.lists_dir),
         Command::Crds => api::definitions().map(|text| print!("{text}")),
     };
     match done {

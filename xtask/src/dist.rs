@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod build;
+mod chart;
 mod crate_package;
 mod image;
 pub(crate) mod packages;
@@ -14,11 +15,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use build::Program;
+use image::Image;
+
 use crate::{
     setup::{self, Purpose},
     step,
     target::Target,
-    workspace::{self, VERSION, empty_directory, source_date, target_directory},
+    workspace::{self, empty_directory, source_date, target_directory},
 };
 
 /// Makes the release for `targets`, or for all.
@@ -36,23 +40,28 @@ pub(crate) fn run(targets: &[Target]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes what machines install: tarballs, packages and the image. Returns their directory.
+/// Makes what machines and clusters install: tarballs, packages, images, the chart. Returns their
+/// directory.
 pub(crate) fn make(targets: &[Target]) -> Result<PathBuf> {
     let directory = empty_directory("dist")?;
     // The pages and completions of every target are the same text.
     let native = Target::native()?;
-    let pages = archive::Pages::write(&build::program(native, &target_directory()?)?)?;
+    let pages = archive::Pages::write(&Program::APIFENCE.build(native, &target_directory()?)?)?;
     for &target in targets {
-        let program = build::program(target, &target_directory()?)?;
+        let program = Program::APIFENCE.build(target, &target_directory()?)?;
         archive::write(target, &program, &pages, &directory)?;
         packages::write(target, &directory)?;
+        Program::AGENT.build(target, &target_directory()?)?;
     }
-    let sbom = write_sbom(&directory)?;
-    image::write(targets, &sbom, &directory)?;
+    chart::write(&directory)?;
+    write_sboms(&directory)?;
+    for image in [Image::APIFENCE, Image::AGENT] {
+        image.write(targets, &directory)?;
+    }
     Ok(directory)
 }
 
-/// Builds this machine's program twice, from two places into two directories, and fails if the
+/// Builds this machine's programs twice, from two places into two directories, and fails if the
 /// results differ.
 pub(crate) fn check_reproducible() -> Result<ExitCode> {
     let set_up = setup::ensure(Purpose::Dist)?;
@@ -60,23 +69,26 @@ pub(crate) fn check_reproducible() -> Result<ExitCode> {
         return Ok(set_up);
     }
     let target = Target::native()?;
-    let first = build::program(target, &target_directory()?)?;
     let elsewhere = empty_directory("elsewhere")?;
     let copy = elsewhere.join("a copy of the workspace");
     build::copy_workspace(&copy)?;
-    let second = build::program_of(&copy, &copy, target, &elsewhere.join("target"))?;
-    let (first, second) = (digest(&first)?, digest(&second)?);
-    if first != second {
-        bail!("build `apifence` for {target} twice: {first} and {second} are different programs");
+    for program in [Program::APIFENCE, Program::AGENT] {
+        let name = program.name();
+        let first = program.build(target, &target_directory()?)?;
+        let second = program.build_from(&copy, &copy, target, &elsewhere.join("target"))?;
+        let (first, second) = (digest(&first)?, digest(&second)?);
+        if first != second {
+            bail!("build `{name}` for {target} twice: {first} and {second} are different programs");
+        }
+        println!("reproducible: both builds of {name} for {target} have the SHA-256 {first}");
     }
     fs::remove_dir_all(&elsewhere).context("remove the second build")?;
-    println!("reproducible: both builds for {target} have the SHA-256 {first}");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the bill of materials, in CycloneDX's JSON, and returns its path.
-fn write_sbom(directory: &Path) -> Result<PathBuf> {
-    // The crate with the program; cargo-cyclonedx writes next to its Cargo.toml.
+/// Writes the bills of materials of the programs, in CycloneDX's JSON.
+fn write_sboms(directory: &Path) -> Result<()> {
+    // For every member of the workspace; cargo-cyclonedx writes next to its Cargo.toml.
     let status = workspace::cargo(&["cyclonedx", "--format", "json", "--all", "--quiet"])
         .args(["--override-filename", "sbom.cdx", "--manifest-path"])
         .arg(workspace::root().join("filter-user/Cargo.toml"))
@@ -86,23 +98,25 @@ fn write_sbom(directory: &Path) -> Result<PathBuf> {
     if !status.success() {
         bail!("write the SBOM: {status}");
     }
-    let sbom = directory.join(format!("apifence-{VERSION}.cdx.json"));
     for member in [
         "filter-common",
         "filter-ebpf",
+        "filter-kube",
         "filter-user",
         "tests",
         "xtask",
     ] {
         let written = workspace::root().join(member).join("sbom.cdx.json");
-        if member == "filter-user" {
-            fs::copy(&written, &sbom).context("copy the SBOM")?;
+        for program in [Program::APIFENCE, Program::AGENT] {
+            if program.package() == member {
+                fs::copy(&written, program.sbom(directory)).context("copy the SBOM")?;
+            }
         }
         if written.exists() {
             fs::remove_file(&written).context("remove the SBOM in the crate")?;
         }
     }
-    Ok(sbom)
+    Ok(())
 }
 
 /// Writes the digests of all files of the release.
@@ -116,7 +130,7 @@ fn write_sums(directory: &Path) -> Result<()> {
 }
 
 /// The SHA-256 of `file`, in hexadecimal.
-fn digest(file: &Path) -> Result<String> {
+pub(crate) fn digest(file: &Path) -> Result<String> {
     let output = Command::new("sha256sum")
         .arg(file)
         .output()

@@ -50,7 +50,10 @@ fn place(files: &Path, root: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, process::Command};
+    use std::{
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+        process::Command,
+    };
 
     use super::*;
 
@@ -99,6 +102,14 @@ mod tests {
                 .lines()
                 .any(|line| line == "ExecStart=apifence run")
         );
+
+        let manifest = "usr/local/share/doc/apifence/kubernetes/overlays/agent/kustomization.yaml";
+        assert_eq!(mode(manifest)?, 0o644);
+        if Privilege::is_root() {
+            let lists = fs::metadata(root.join("etc/apifence/ranges.d/kubernetes"))?;
+            assert_eq!((lists.uid(), lists.gid()), (60843, 60843));
+            assert_eq!(lists.mode() & 0o777, 0o755);
+        }
 
         fs::write(root.join(config), "mode = \"monitor\"\n")?;
         let second = stage("second", "second")?;

@@ -5,6 +5,7 @@ mod cluster;
 mod demo;
 mod dist;
 mod install;
+mod manifests;
 mod package_test;
 mod setup;
 mod test;
@@ -95,6 +96,13 @@ enum Task {
         #[arg(long, conflicts_with = "short")]
         write: bool,
     },
+    /// Write the generated manifests of deploy/kubernetes, and look at every object that a cluster
+    /// would get
+    Manifests {
+        /// Write nothing: fail if a generated file differs
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -137,6 +145,7 @@ fn main() -> ExitCode {
             kernels,
             write,
         }),
+        Task::Manifests { check } => manifests::run(check),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

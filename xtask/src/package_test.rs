@@ -10,12 +10,12 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    dist::{self, archive::Pages, build, packages},
+    dist::{self, archive::Pages, build::Program, packages},
     machine::Privilege,
     setup::{self, Purpose},
     step,
     target::Target,
-    workspace::{self, empty_directory, target_directory},
+    workspace::{self, VERSION, empty_directory, target_directory},
 };
 
 /// The last commit of the version before, whose maps have another layout than this one's, and its
@@ -50,7 +50,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         "--bin",
         "image-test",
     ])?;
-    try_image(&only_file(&made, "tar")?)?;
+    try_images(&made)?;
     let root = debian_root()?;
     let program = workspace::program("debug", "package-test")?;
     let mut words = vec![
@@ -107,7 +107,8 @@ fn previous_package(target: Target) -> Result<PathBuf> {
             .env("GIT_DIR", workspace::root().join(".git"))
             .current_dir(&sources),
     )?;
-    let program = build::program_of(&sources, workspace::root(), target, &target_directory()?)?;
+    let program =
+        Program::APIFENCE.build_from(&sources, workspace::root(), target, &target_directory()?)?;
     Pages::write(&program)?;
     describe_package(&sources)?;
     packages::deb(&sources, target, &file, &["--deb-version", version])?;
@@ -249,10 +250,29 @@ fn try_rpm(package: &Path) -> Result<()> {
     step::run(Command::new(unpacked.join("usr/bin/apifence")).arg("--version"))
 }
 
-/// Unpacks the image for this machine from `archive`, and tries it with runc.
-fn try_image(archive: &Path) -> Result<()> {
+/// Unpacks the images for this machine from the release in `made`, and tries them with runc.
+fn try_images(made: &Path) -> Result<()> {
+    let [filter, agent] = ["apifence", "apifence-kube"].map(|name| unpack_image(made, name));
+    let program = workspace::program("debug", "image-test")?;
+    let manifest = "deploy/kubernetes/overlays/all-in-one/apifence.yaml";
+    as_root(
+        &program.to_string_lossy(),
+        &[
+            "--bundle".as_ref(),
+            filter?.as_os_str(),
+            "--agent-bundle".as_ref(),
+            agent?.as_os_str(),
+            "--manifest".as_ref(),
+            workspace::root().join(manifest).as_os_str(),
+        ],
+    )
+}
+
+/// Unpacks the image `name` for this machine from the release in `made`, into a bundle for runc.
+fn unpack_image(made: &Path, name: &str) -> Result<PathBuf> {
+    let archive = made.join(format!("{name}-{VERSION}.oci.tar"));
     let layout = empty_directory("image-layout")?;
-    let bundle = target_directory()?.join("image-bundle");
+    let bundle = target_directory()?.join(format!("image-bundle-{name}"));
     as_root("rm", &["-rf".as_ref(), bundle.as_os_str()])?;
     let copy = |from: &str, to: &str| {
         as_root(
@@ -278,18 +298,7 @@ fn try_image(archive: &Path) -> Result<()> {
             bundle.as_os_str(),
         ],
     )?;
-    let program = workspace::program("debug", "image-test")?;
-    as_root(
-        &program.to_string_lossy(),
-        &[
-            "--bundle".as_ref(),
-            bundle.as_os_str(),
-            "--unit".as_ref(),
-            workspace::root()
-                .join("deploy/apifence.service")
-                .as_os_str(),
-        ],
-    )
+    Ok(bundle)
 }
 
 /// The one file in `directory` with this extension.

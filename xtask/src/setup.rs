@@ -60,8 +60,8 @@ const PEERS: [Tool; 2] = [
     Tool::new("xdp-filter", "xdp-tools"),
 ];
 
-/// What the packages are tried with.
-const PACKAGING: [Tool; 9] = [
+/// What the packages and manifests are tried with.
+const PACKAGING: [Tool; 12] = [
     Tool::new("debootstrap", "debootstrap"),
     Tool::new("systemd-nspawn", "systemd-container"),
     Tool::new("rpm", "rpm"),
@@ -71,6 +71,9 @@ const PACKAGING: [Tool; 9] = [
     Tool::new("umoci", "umoci"),
     Tool::new("runc", "runc"),
     Tool::new("cpio", "cpio"),
+    Tool::new("clang", "clang"),
+    Tool::new("npm", "npm"),
+    Tool::new("python3", "python3-venv"),
 ];
 
 /// The programs that make packages and check what goes into them: crates, with the version that

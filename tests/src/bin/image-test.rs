@@ -1,8 +1,10 @@
-//! The image on a node: run by runc in the network namespace of the node, with the bpffs of the
-//! machine and with one of its own. Exit status 0 only if every step was observed.
+//! The images on a node, run by runc as the pods of `deploy/kubernetes` are: the filter in the
+//! network namespace of the node, with the bpffs of the machine and with one of its own; the agent
+//! without any capability. Exit status 0 only if every step was observed.
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Output, Stdio},
     time::Instant,
@@ -26,9 +28,12 @@ struct Arguments {
     /// The image, unpacked into a bundle: `config.json` and `rootfs`
     #[arg(long)]
     bundle: PathBuf,
-    /// The unit, whose capabilities the container gets
+    /// The image of the agent, unpacked in the same way
     #[arg(long)]
-    unit: PathBuf,
+    agent_bundle: PathBuf,
+    /// The patch of the DaemonSet with all in it, whose capabilities the container gets
+    #[arg(long)]
+    manifest: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -52,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     mounts::enter_private()?;
     let site = Site::new()?;
     let _server = Echo::new(&site.node, PORT)?;
-    let runc = Runc::new(arguments, &site)?;
+    let runc = Runc::filter(arguments, &site)?;
 
     let private = runc.output(&["attach", "--interface", INTERFACE], Bpffs::Private)?;
     let said = String::from_utf8_lossy(&private.stderr).into_owned();
@@ -83,7 +88,59 @@ fn run(arguments: &Arguments) -> Result<()> {
     println!("still guarded after the container was killed");
     runc.ok(&["detach"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
+    agent(arguments, &site)
+}
+
+/// The agent: it has a version, gets its directory from root, and may do nothing else.
+fn agent(arguments: &Arguments, site: &Site) -> Result<()> {
+    let root = Runc::agent(arguments, site, As::Root)?;
+    let agent = Runc::agent(arguments, site, As::Agent)?;
+    let user = &agent.config["process"]["user"];
+    ensure!(
+        (&user["uid"], &user["gid"]) == (&json!(AGENT), &json!(AGENT)),
+        "the image of the agent has the user {user}"
+    );
+    let version = agent.output(&["--version"], Bpffs::None)?;
+    let said = String::from_utf8_lossy(&version.stdout).into_owned();
+    let wanted = format!("apifence-kube {}", env!("CARGO_PKG_VERSION"));
+    ensure!(
+        version.status.success() && said.trim() == wanted,
+        "`apifence-kube --version` in a container: {}: `{said}`",
+        version.status
+    );
+    println!("{} as user {AGENT}, without a capability", said.trim());
+
+    let lists = root.volume("lists");
+    fs::create_dir(&lists).context("make the directory of lists")?;
+    // As the kubelet makes it.
+    fs::set_permissions(&lists, fs::Permissions::from_mode(0o755))?;
+    root.ok(&["prepare"])?;
+    let made = fs::metadata(&lists)?;
+    ensure!(
+        (made.uid(), made.gid(), made.mode() & 0o7777) == (AGENT, AGENT, 0o755),
+        "`apifence-kube prepare` leaves the directory to {}:{} with the mode {:o}",
+        made.uid(),
+        made.gid(),
+        made.mode() & 0o7777
+    );
+    println!("the directory of lists is the agent's");
     Ok(())
+}
+
+/// The user and group of the agent.
+const AGENT: u32 = 60843;
+
+/// What runs the agent's image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum As {
+    /// The image's own user, without a capability.
+    Agent,
+    /// Root, who may give files to others.
+    Root,
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))
 }
 
 /// The bpffs that a container sees.
@@ -93,6 +150,8 @@ enum Bpffs {
     Host,
     /// One that ends with the container.
     Private,
+    /// None at all.
+    None,
 }
 
 /// runc with a state directory of its own.
@@ -100,22 +159,64 @@ struct Runc {
     scratch: TempDir,
     rootfs: PathBuf,
     config: Value,
+    /// The program in the image.
+    program: &'static str,
+    /// The volumes, by their names, and where the program has them.
+    volumes: &'static [(&'static str, &'static str)],
 }
 
 impl Runc {
-    fn new(arguments: &Arguments, site: &Site) -> Result<Self> {
-        let read = |file: &Path| {
-            fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))
-        };
-        let mut config: Value =
-            serde_json::from_str(&read(&arguments.bundle.join("config.json"))?)?;
-        let unit = read(&arguments.unit)?;
-        let capabilities: Vec<&str> = unit
+    fn filter(arguments: &Arguments, site: &Site) -> Result<Self> {
+        let manifest = read(&arguments.manifest)?;
+        let capabilities: Vec<String> = manifest
             .lines()
-            .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
-            .context("find the capabilities in the unit")?
-            .split_whitespace()
+            .filter_map(|line| line.trim().strip_prefix("add: [")?.strip_suffix(']'))
+            .find(|set| set.contains("BPF"))
+            .context("find the capabilities in the manifest")?
+            .split(", ")
+            .map(|name| format!("CAP_{name}"))
             .collect();
+        let variables: Vec<String> = ["APIFENCE_BPFFS", "APIFENCE_METRICS_LISTEN"]
+            .iter()
+            .map(|name| {
+                let (_, after) = manifest
+                    .split_once(&format!("- name: {name}\n"))
+                    .with_context(|| format!("find `{name}` in the manifest"))?;
+                let value = after.lines().next().unwrap_or_default().trim();
+                Ok(format!("{name}={}", value.trim_start_matches("value: ")))
+            })
+            .collect::<Result<_>>()?;
+        let mut this = Self::new(&arguments.bundle, site, "/apifence", &capabilities)?;
+        this.config["process"]["env"] = json!(variables);
+        this.volumes = &[
+            ("etc", "/etc/apifence"),
+            ("state", "/var/lib/apifence"),
+            ("run", "/run/apifence"),
+        ];
+        Ok(this)
+    }
+
+    fn agent(arguments: &Arguments, site: &Site, user: As) -> Result<Self> {
+        let bundle = &arguments.agent_bundle;
+        let program = "/apifence-kube";
+        let mut this = match user {
+            As::Agent => Self::new(bundle, site, program, &[])?,
+            As::Root => Self::new(bundle, site, program, &["CAP_CHOWN".to_owned()])?,
+        };
+        if user == As::Root {
+            this.config["process"]["user"] = json!({"uid": 0, "gid": 0});
+            this.volumes = &[("lists", "/etc/apifence/ranges.d/kubernetes")];
+        }
+        Ok(this)
+    }
+
+    fn new(
+        bundle: &Path,
+        site: &Site,
+        program: &'static str,
+        capabilities: &[String],
+    ) -> Result<Self> {
+        let mut config: Value = serde_json::from_str(&read(&bundle.join("config.json"))?)?;
         let set = json!(capabilities);
         config["process"]["capabilities"] =
             json!({"bounding": set, "effective": set, "permitted": set});
@@ -129,14 +230,21 @@ impl Runc {
         ]);
         Ok(Self {
             scratch: TempDir::with_prefix("apf-runc-").context("make a directory")?,
-            rootfs: arguments.bundle.join("rootfs"),
+            rootfs: bundle.join("rootfs"),
             config,
+            program,
+            volumes: &[],
         })
+    }
+
+    /// Where the machine has the volume `name`.
+    fn volume(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
     }
 
     fn command(&self, words: &[&str], bpffs: Bpffs) -> Result<Command> {
         let mut config = self.config.clone();
-        let mut argv = vec!["/apifence"];
+        let mut argv = vec![self.program];
         argv.extend(words);
         config["process"]["args"] = json!(argv);
         config["root"]["path"] = json!(self.rootfs);
@@ -145,14 +253,16 @@ impl Runc {
                 "type": "bind", "source": source, "destination": target, "options": ["rbind", "rw"],
             })
         };
-        let mut add = vec![match bpffs {
-            Bpffs::Host => bind(Path::new(mounts::BPFFS), "/sys/fs/bpf"),
-            Bpffs::Private => json!({
-                "type": "bpf", "source": "bpf", "destination": "/sys/fs/bpf", "options": ["rw"],
-            }),
-        }];
-        for (name, target) in [("etc", "/etc/apifence"), ("state", "/var/lib/apifence")] {
-            let directory = self.scratch.path().join(name);
+        let mut add = Vec::new();
+        match bpffs {
+            Bpffs::Host => add.push(bind(Path::new(mounts::BPFFS), "/bpf")),
+            Bpffs::Private => add.push(json!({
+                "type": "bpf", "source": "bpf", "destination": "/bpf", "options": ["rw"],
+            })),
+            Bpffs::None => {}
+        }
+        for (name, target) in self.volumes {
+            let directory = self.volume(name);
             fs::create_dir_all(&directory).context("make a volume")?;
             add.push(bind(&directory, target));
         }
@@ -185,7 +295,8 @@ impl Runc {
         let output = self.output(words, Bpffs::Host)?;
         ensure!(
             output.status.success(),
-            "`apifence {}` in a container: {}\n{}",
+            "`{} {}` in a container: {}\n{}",
+            self.program,
             words.join(" "),
             output.status,
             String::from_utf8_lossy(&output.stderr)

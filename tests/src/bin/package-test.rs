@@ -119,6 +119,11 @@ fn install(node: &Container, site: &Site, name: &str, package: &str) -> Result<(
         node.run("systemctl is-enabled apifence || true")?.trim() == "disabled",
         "installing enabled the unit"
     );
+    let lists = node.run("stat -c '%u:%g %a' /etc/apifence/ranges.d/kubernetes")?;
+    ensure!(
+        lists.trim() == "60843:60843 755",
+        "the agent's directory has the owner and mode {lists}"
+    );
     Ok(())
 }
 

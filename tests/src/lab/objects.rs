@@ -1,14 +1,18 @@
 //! Objects that a lab makes in the API.
 
+use std::{fs, path::Path};
+
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{Lab, agent, api_server::LOOPBACK};
 
+/// The directory of the manifests.
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kubernetes");
 /// The namespace of the agent.
-pub(super) const NAMESPACE: &str = "apifence-system";
+const NAMESPACE: &str = "apifence-system";
 /// Its service account.
-pub(super) const ACCOUNT: &str = "apifence-kube";
+const ACCOUNT: &str = "apifence-kube";
 
 impl Lab {
     /// Makes the Node object `name` with these addresses and pod ranges, as a kubelet does when it
@@ -58,10 +62,19 @@ impl Lab {
         self.kubectl(&wait).map(drop)
     }
 
-    /// Makes an account with the rights of the agents, and gives its token to those of all control
+    /// Applies a file of `deploy/kubernetes`.
+    pub fn apply_file(&self, name: &str) -> Result<()> {
+        let path = Path::new(MANIFESTS).join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("read `{name}`"))?;
+        self.apply(&text).map(drop)
+    }
+
+    /// Makes the account of the agents, with the rights that users give it, and gives its token to those of all control
     /// planes. None is started.
     pub fn authorize_agents(&self) -> Result<()> {
-        self.apply(&rights().to_string())?;
+        for file in ["base/namespace.yaml", "base/rbac.yaml"] {
+            self.apply_file(file)?;
+        }
         let token = self.token(NAMESPACE, ACCOUNT)?;
         for control_plane in &self.control_planes {
             control_plane
@@ -81,35 +94,4 @@ fn node(name: &str, addresses: &[&str]) -> Value {
         "metadata": {"name": name},
         "status": {"addresses": addresses},
     })
-}
-
-/// The account of the agents and what it may do.
-fn rights() -> Value {
-    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-    let read = ["get", "list", "watch"];
-    let write = ["get", "list", "watch", "create", "patch"];
-    let rules = [
-        rule("", &["nodes"], &read),
-        rule("apifence.io", &["authorizedranges"], &read),
-        rule("apifence.io", &["authorizedranges/status"], &["patch"]),
-        rule("apifence.io", &["nodeguards"], &write),
-        rule("apifence.io", &["nodeguards/status"], &["patch"]),
-        rule("", &["events"], &["create", "patch"]),
-        rule("events.k8s.io", &["events"], &["create", "patch"]),
-    ];
-    let (own, everywhere) = (
-        json!({"name": ACCOUNT, "namespace": NAMESPACE}),
-        json!({"name": ACCOUNT}),
-    );
-    let role =
-        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ACCOUNT});
-    let subject = json!({"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE});
-    let rbac = "rbac.authorization.k8s.io/v1";
-    json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": own},
-        {"apiVersion": rbac, "kind": "ClusterRole", "metadata": everywhere, "rules": rules},
-        {"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": everywhere,
-         "roleRef": role, "subjects": [subject]},
-    ]})
 }

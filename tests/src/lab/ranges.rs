@@ -3,10 +3,7 @@
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{
-    Lab,
-    objects::{ACCOUNT, NAMESPACE},
-};
+use super::Lab;
 use crate::wait::until;
 
 /// The path of the objects with ranges.
@@ -71,26 +68,6 @@ impl Lab {
         })
         .with_context(|| format!("the last was {last:#}"))?;
         message.context("a message")
-    }
-
-    /// Lets the agents read one ConfigMap in their namespace.
-    pub fn allow_config_map(&self, name: &str) -> Result<()> {
-        let place = json!({"name": "apifence-kube-lists", "namespace": NAMESPACE});
-        let rule = json!({
-            "apiGroups": [""],
-            "resources": ["configmaps"],
-            "resourceNames": [name],
-            "verbs": ["get", "list", "watch"],
-        });
-        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "apifence-kube-lists"});
-        let subject = json!({"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE});
-        let rbac = "rbac.authorization.k8s.io/v1";
-        let both = json!({"apiVersion": "v1", "kind": "List", "items": [
-            {"apiVersion": rbac, "kind": "Role", "metadata": place, "rules": [rule]},
-            {"apiVersion": rbac, "kind": "RoleBinding", "metadata": place,
-             "roleRef": role, "subjects": [subject]},
-        ]});
-        self.apply(&both.to_string()).map(drop)
     }
 }
 

@@ -95,14 +95,14 @@ fn entries_end_by_themselves_while_the_api_is_away() -> Result<()> {
 fn a_config_map_carries_lists_without_kinds_of_its_own() -> Result<()> {
     let mut lab = with_agents(1)?;
     let map = |data: serde_json::Value| {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lists", "namespace": "apifence-system"}, "data": data}).to_string()
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "apifence-ranges", "namespace": "apifence-system"}, "data": data}).to_string()
     };
     lab.apply(&map(
         json!({"office": "203.0.113.0/24 # HQ\n2001:db8:bb::/48\n", "team": "192.0.2.22\n"}),
     ))?;
-    lab.allow_config_map("lists")?;
+    lab.apply_file("components/config-map/rbac.yaml")?;
     let agent = &mut lab.control_planes[0].agent;
-    agent.start(&["--config-map", "apifence-system/lists"])?;
+    agent.start(&["--config-map", "apifence-system/apifence-ranges"])?;
     let first = &lab.control_planes[0];
     first.filter.until_authorized("192.0.2.22", true)?;
     first.lets_all_in(&lab.unlisted)?;
@@ -113,7 +113,13 @@ fn a_config_map_carries_lists_without_kinds_of_its_own() -> Result<()> {
     lab.until_report("cp1", "InSync", "Refused")?;
     first.lets_all_in(&lab.unlisted)?;
     first.filter.until_authorized("192.0.2.22", true)?;
-    lab.kubectl(&["delete", "configmap", "lists", "-n", "apifence-system"])?;
+    lab.kubectl(&[
+        "delete",
+        "configmap",
+        "apifence-ranges",
+        "-n",
+        "apifence-system",
+    ])?;
     lab.until_report("cp1", "InSync", "ObjectGone")?;
     first.lets_all_in(&lab.unlisted)?;
     lab.apply(&map(json!({"office": "empty\n", "team": "empty\n"})))?;

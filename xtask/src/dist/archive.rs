@@ -81,6 +81,11 @@ pub(super) fn write(target: Target, program: &Path, pages: &Pages, directory: &P
     let name = format!("apifence-{VERSION}-linux-{target}");
     let staging = empty_directory("staging")?;
     stage(program, pages, &staging.join(&name))?;
+    pack(&staging, &name, &directory.join(format!("{name}.tar.gz")))
+}
+
+/// Packs the directory `name` in `staging` into `archive`.
+pub(super) fn pack(staging: &Path, name: &str, archive: &Path) -> Result<()> {
     // Owner, order and time do not depend on this machine, and gzip writes no time of its own.
     step::run(
         Command::new("tar")
@@ -93,10 +98,10 @@ pub(super) fn write(target: Target, program: &Path, pages: &Pages, directory: &P
             .args(["--mode=go+rX,u+rwX,go-w", "--use-compress-program=gzip -9n"])
             .arg(format!("--mtime=@{}", source_date()?))
             .arg("--file")
-            .arg(directory.join(format!("{name}.tar.gz")))
+            .arg(archive)
             .arg("--directory")
-            .arg(&staging)
-            .arg(&name),
+            .arg(staging)
+            .arg(name),
     )
 }
 
@@ -118,6 +123,7 @@ pub(crate) fn stage(program: &Path, pages: &Pages, top: &Path) -> Result<()> {
             .arg(pages.directory.join("man"))
             .arg(pages.directory.join("completions"))
             .arg(workspace::root().join("deploy/feeds"))
+            .arg(workspace::root().join("deploy/kubernetes"))
             .arg(top),
     )?;
     let sums =

@@ -11,78 +11,119 @@ use anyhow::{Context as _, Result};
 use crate::{
     step,
     target::Target,
-    workspace::{self, source_date},
+    workspace::{self, VERSION, source_date},
 };
 
-/// Builds the program for `target` into the target directory `into`.
-pub(crate) fn program(target: Target, into: &Path) -> Result<PathBuf> {
-    program_of(workspace::root(), workspace::root(), target, into)
+/// A program, as the release has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Program {
+    package: &'static str,
+    name: &'static str,
+    /// The profile that it is built with.
+    profile: &'static str,
 }
 
-/// Like [`program`], from the sources at `root`. The program names files below `base` by their path
-/// below it.
-pub(crate) fn program_of(root: &Path, base: &Path, target: Target, into: &Path) -> Result<PathBuf> {
-    step::run(&mut cargo(
-        root,
-        base,
-        target,
-        into,
-        ["filter-user", "apifence"],
-    )?)?;
-    Ok(into.join(target.triple()).join("release/apifence"))
-}
-
-/// Builds the tests' program `name` as the release is built.
-pub(crate) fn test_program(name: &str, target: Target, into: &Path) -> Result<PathBuf> {
-    let root = workspace::root();
-    let mut cargo = cargo(root, root, target, into, ["tests", name])?;
-    // The C code in `ring` needs nothing of a C library: any compiler for the machine will do.
-    let compiler = match target == Target::native()? {
-        true => "cc",
-        false => "clang",
+impl Program {
+    /// The filter.
+    pub(crate) const APIFENCE: Self = Self {
+        package: "filter-user",
+        name: "apifence",
+        profile: "release",
     };
-    let variable = format!("CC_{}", target.triple().replace('-', "_"));
-    step::run(cargo.env(variable, compiler))?;
-    Ok(into.join(target.triple()).join("release").join(name))
-}
 
-/// The command that builds the program `name` of `package`.
-fn cargo(
-    root: &Path,
-    base: &Path,
-    target: Target,
-    into: &Path,
-    [package, name]: [&str; 2],
-) -> Result<Command> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(env::home_dir()?.join(".cargo")))
-        .context("find cargo's directory")?;
-    // No path of this machine stays in the program, so that it is the same wherever it is built.
-    let flags = [
-        format!("--remap-path-prefix={}=apifence", base.display()),
-        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
-    ];
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(root)
-        .args(["build", "--locked", "--release", "--package", package])
-        .args(["--bin", name, "--target", target.triple()])
-        .arg("--target-dir")
-        .arg(into)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        // A sixth of the program is names of functions, which only a backtrace shows.
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-        .env("SOURCE_DATE_EPOCH", source_date()?);
-    if target != Target::native()? {
-        // The toolchain's own: no cross compiler is needed.
-        let variable = format!(
-            "CARGO_TARGET_{}_LINKER",
-            target.triple().to_uppercase().replace('-', "_")
-        );
-        cargo.env(variable, "rust-lld");
+    /// The agent in Kubernetes.
+    pub(crate) const AGENT: Self = Self {
+        package: "filter-kube",
+        name: "apifence-kube",
+        profile: "small",
+    };
+
+    /// The tests' program `name`.
+    pub(crate) const fn of_tests(name: &'static str) -> Self {
+        Self {
+            package: "tests",
+            name,
+            profile: "release",
+        }
     }
-    Ok(cargo)
+
+    /// The name of its file.
+    pub(crate) const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The crate that it is in.
+    pub(super) const fn package(self) -> &'static str {
+        self.package
+    }
+
+    /// Builds it for `target` into the target directory `into`.
+    pub(crate) fn build(self, target: Target, into: &Path) -> Result<PathBuf> {
+        self.build_from(workspace::root(), workspace::root(), target, into)
+    }
+
+    /// Like [`Program::build`], from the sources at `root`. It names files below `base` by their
+    /// path below it.
+    pub(crate) fn build_from(
+        self,
+        root: &Path,
+        base: &Path,
+        target: Target,
+        into: &Path,
+    ) -> Result<PathBuf> {
+        step::run(&mut self.cargo(root, base, target, into)?)?;
+        Ok(self.path(target, into))
+    }
+
+    /// Where it is once it was built.
+    pub(crate) fn path(self, target: Target, into: &Path) -> PathBuf {
+        let directory = into.join(target.triple()).join(self.profile);
+        directory.join(self.name)
+    }
+
+    /// Its bill of materials, in the release's directory.
+    pub(super) fn sbom(self, directory: &Path) -> PathBuf {
+        directory.join(format!("{}-{VERSION}.cdx.json", self.name))
+    }
+
+    /// The command that builds it.
+    fn cargo(self, root: &Path, base: &Path, target: Target, into: &Path) -> Result<Command> {
+        let cargo_home = env::var_os("CARGO_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(env::home_dir()?.join(".cargo")))
+            .context("find cargo's directory")?;
+        // No path of this machine stays in the program: it is the same wherever it is built.
+        let flags = [
+            format!("--remap-path-prefix={}=apifence", base.display()),
+            format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+        ];
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .current_dir(root)
+            .args(["build", "--locked", "--profile", self.profile])
+            .args(["--package", self.package, "--bin", self.name])
+            .args(["--target", target.triple(), "--target-dir"])
+            .arg(into)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            // A sixth of the program is names of functions, which only a backtrace shows.
+            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+            .env("SOURCE_DATE_EPOCH", source_date()?);
+        let triple = target.triple().replace('-', "_");
+        // The C code in `ring` needs nothing of a C library: any compiler for the machine will do.
+        let compiler = match target == Target::native()? {
+            true => "cc",
+            false => "clang",
+        };
+        cargo.env(format!("CC_{triple}"), compiler);
+        if target != Target::native()? {
+            // The toolchain's own: no cross compiler is needed.
+            let linker = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase());
+            cargo.env(linker, "rust-lld");
+            // An archive has no machine.
+            cargo.env(format!("AR_{triple}"), "ar");
+        }
+        Ok(cargo)
+    }
 }
 
 /// Copies the files that git tracks to `directory`, as they are in the working tree.

@@ -1,4 +1,4 @@
-//! The OCI image: the static program, and nothing else that runs.
+//! The OCI images: a static program each, and nothing else that runs.
 
 use std::{
     fs,
@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::build::Program;
 use crate::{
     machine::Privilege,
     step,
@@ -18,48 +19,90 @@ use crate::{
 /// The largest archive with all machines in it, in bytes.
 const LARGEST: u64 = 10_000_000;
 
-/// The name of the list of images, one for each machine.
-const NAME: &str = "apifence";
+/// An image, of which there is one for each machine.
+pub(super) struct Image {
+    program: Program,
+    description: &'static str,
+    licences: &'static str,
+    /// What the program is told where a pod says nothing else.
+    command: &'static str,
+    /// The user and the group that it runs as.
+    user: &'static str,
+    /// The directories that a pod mounts something on: a read-only root cannot make them.
+    directories: &'static [&'static str],
+}
 
-/// Writes one archive with the images of `targets`, each with its program and the SBOM, into
-/// `directory`.
-pub(super) fn write(targets: &[Target], sbom: &Path, directory: &Path) -> Result<()> {
-    let tree = empty_directory("image")?;
-    // The directories that a pod mounts something on: a read-only root cannot make them.
-    for name in ["etc/apifence", "var/lib/apifence", "sys/fs/bpf", "tmp"] {
-        fs::create_dir_all(tree.join(name)).context("make the tree of the image")?;
+impl Image {
+    /// The filter, for the DaemonSet with all in it and for static pods.
+    pub(super) const APIFENCE: Self = Self {
+        program: Program::APIFENCE,
+        description: "Allow-list in XDP for the port of the Kubernetes API server",
+        licences: "(MIT OR Apache-2.0) AND GPL-2.0-only",
+        command: "run",
+        user: "0:0",
+        directories: &[
+            "bpf",
+            "etc/apifence",
+            "run/apifence",
+            "sys/fs/bpf",
+            "tmp",
+            "var/lib/apifence",
+        ],
+    };
+
+    /// The agent.
+    pub(super) const AGENT: Self = Self {
+        program: Program::AGENT,
+        description: "Carries the authorized ranges of the Kubernetes API to apifence on a node",
+        licences: "MIT OR Apache-2.0",
+        command: "run",
+        user: "60843:60843",
+        directories: &[
+            "etc/apifence/ranges.d/kubernetes",
+            "run/apifence",
+            "var/run/secrets/kubernetes.io/serviceaccount",
+        ],
+    };
+
+    /// Writes one archive with the images of `targets`, each with its program and the SBOM, into
+    /// `directory`.
+    pub(super) fn write(&self, targets: &[Target], directory: &Path) -> Result<()> {
+        let name = self.program.name();
+        let tree = empty_directory("image")?;
+        for directory in self.directories {
+            fs::create_dir_all(tree.join(directory)).context("make the tree of the image")?;
+        }
+        let sbom = self.program.sbom(directory);
+        fs::copy(sbom, tree.join("sbom.cdx.json")).context("copy the SBOM")?;
+        let buildah = Buildah::new()?;
+        buildah.run(&["manifest", "create", name])?;
+        for &target in targets {
+            let program = self.program.path(target, &target_directory()?);
+            fs::copy(program, tree.join(name)).context("copy the program")?;
+            buildah.image(self, target, &tree)?;
+        }
+        let archive = directory.join(format!("{name}-{VERSION}.oci.tar"));
+        // buildah compresses for speed, and has no level for lists of images.
+        let plain = format!("dir:{}", empty_directory("image-layers")?.display());
+        buildah.run(&["manifest", "push", "--all", name, &plain])?;
+        let place = format!("oci-archive:{}:{VERSION}", archive.display());
+        let smallest = [
+            "--dest-compress-format",
+            "gzip",
+            "--dest-compress-level",
+            "9",
+        ];
+        let copy = ["copy", "--quiet", "--all"];
+        buildah.as_root(
+            "skopeo",
+            &[&copy[..], &smallest, &[&plain, &place]].concat(),
+        )?;
+        let size = fs::metadata(&archive).context("find the image")?.len();
+        if size > LARGEST {
+            bail!("write the image `{name}`: it has {size} bytes, more than {LARGEST}");
+        }
+        Ok(())
     }
-    fs::copy(sbom, tree.join("sbom.cdx.json")).context("copy the SBOM")?;
-    let buildah = Buildah::new()?;
-    buildah.run(&["manifest", "create", NAME])?;
-    for &target in targets {
-        let program = target_directory()?
-            .join(target.triple())
-            .join("release/apifence");
-        fs::copy(program, tree.join("apifence")).context("copy the program")?;
-        buildah.image(target, &tree)?;
-    }
-    let archive = directory.join(format!("apifence-{VERSION}.oci.tar"));
-    // buildah compresses for speed, and has no level for lists of images.
-    let plain = format!("dir:{}", empty_directory("image-layers")?.display());
-    buildah.run(&["manifest", "push", "--all", NAME, &plain])?;
-    let place = format!("oci-archive:{}:{VERSION}", archive.display());
-    let smallest = [
-        "--dest-compress-format",
-        "gzip",
-        "--dest-compress-level",
-        "9",
-    ];
-    let copy = ["copy", "--quiet", "--all"];
-    buildah.as_root(
-        "skopeo",
-        &[&copy[..], &smallest, &[&plain, &place]].concat(),
-    )?;
-    let size = fs::metadata(&archive).context("find the image")?.len();
-    if size > LARGEST {
-        bail!("write the image: it has {size} bytes, more than {LARGEST}");
-    }
-    Ok(())
 }
 
 /// buildah with a storage of its own.
@@ -76,27 +119,28 @@ impl Buildah {
         Ok(this)
     }
 
-    /// Commits the image for `target` from the files in `tree` and adds it to the list.
-    fn image(&self, target: Target, tree: &Path) -> Result<()> {
+    /// Commits `image` for `target` from the files in `tree` and adds it to the list of its name.
+    fn image(&self, image: &Image, target: Target, tree: &Path) -> Result<()> {
+        let list = image.program.name();
         let container = self.output(&["from", "--arch", target.debian(), "scratch"])?;
         let tree = format!("{}/.", tree.display());
         self.run(&["copy", "--chown", "0:0", &container, &tree, "/"])?;
-        let description = "Allow-list in XDP for the port of the Kubernetes API server";
         let labels = [
-            ("title", "apifence"),
-            ("description", description),
+            ("title", list),
+            ("description", image.description),
             ("version", VERSION),
-            ("licenses", "(MIT OR Apache-2.0) AND GPL-2.0-only"),
+            ("licenses", image.licences),
         ]
         .map(|(name, value)| format!("org.opencontainers.image.{name}={value}"));
-        let mut config = vec!["config", "--arch", target.debian(), "--entrypoint"];
-        config.extend(["[\"/apifence\"]", "--cmd", "run"]);
+        let entry_point = format!("[\"/{list}\"]");
+        let mut config = vec!["config", "--arch", target.debian(), "--user", image.user];
+        config.extend(["--entrypoint", &entry_point, "--cmd", image.command]);
         for label in &labels {
             config.extend(["--label", label, "--annotation", label]);
         }
         config.push(&container);
         self.run(&config)?;
-        let name = format!("{NAME}-{target}");
+        let name = format!("{list}-{target}");
         let date = source_date()?;
         self.run(&[
             "commit",
@@ -108,7 +152,7 @@ impl Buildah {
             &container,
             &name,
         ])?;
-        self.run(&["manifest", "add", NAME, &name])?;
+        self.run(&["manifest", "add", list, &name])?;
         self.run(&["rm", &container])
     }
 

@@ -21,7 +21,7 @@ use self::{
     report::{Page, Results},
 };
 use crate::{
-    dist::build,
+    dist::build::Program,
     machine::Privilege,
     setup::{self, Purpose},
     target::Target,
@@ -66,10 +66,10 @@ pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode> {
     let mut programs = Vec::new();
     for arch in [Target::X86_64, Target::Aarch64] {
         if has(arch) {
-            let apifence = build::program(arch, &into)?;
+            let apifence = Program::APIFENCE.build(arch, &into)?;
             programs.push((
                 arch,
-                [apifence, build::test_program("vm-guest", arch, &into)?],
+                [apifence, Program::of_tests("vm-guest").build(arch, &into)?],
             ));
         }
     }
