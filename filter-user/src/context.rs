@@ -32,6 +32,8 @@ pub(crate) struct Context {
 #[derive(Clone)]
 pub(crate) struct Global {
     pub(crate) ranges_file: PathBuf,
+    /// The directory of what `run` tells other programs.
+    pub(crate) runtime_dir: PathBuf,
     pub(crate) output: Output,
     pub(crate) verbose: bool,
 }
@@ -60,12 +62,14 @@ impl Context {
         let bounds =
             (!self.config.has_unreadable(&["lists"])).then(|| (*self.config.lists).clone());
         let max_ranges = *self.config.max_ranges;
+        let named = self.config.guard.iter().flat_map(|guard| &guard.lists);
         ListFiles::new(
             &self.global.ranges_file,
             &self.config.state_dir,
             bounds,
             max_ranges,
         )
+        .with_named(named.cloned().collect())
     }
 
     /// All lists, with those last in force in place of files that cannot be used.
@@ -120,7 +124,14 @@ impl Context {
         }
         for (name, error) in read.faults {
             if lists.get(&name).is_none() {
-                return Err(error);
+                if !files.is_in_directory(&name) {
+                    return Err(error);
+                }
+                // Its owner must not hold up this change.
+                eprint(format_args!(
+                    "warning: {error:#}: the list `{name}` was never in force, and authorizes no source"
+                ));
+                continue;
             }
             eprint(format_args!(
                 "warning: {error:#}: the list `{name}` stays as it was last in force"

@@ -15,6 +15,7 @@ pub mod front;
 pub mod guards;
 pub mod held;
 pub mod kernel;
+pub mod lab;
 pub mod loaded;
 pub mod machines;
 pub mod mounts;

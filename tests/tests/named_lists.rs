@@ -97,7 +97,7 @@ fn the_off_switch_is_in_the_default_list_alone() -> Result<()> {
         INPUT,
         &["`default` stays"],
     )?;
-    let ran = filter.run(&["ranges", "add", "--list", "a.b", "192.0.2.1"])?;
+    let ran = filter.run(&["ranges", "add", "--list", "a.b.c", "192.0.2.1"])?;
     ensure!(
         ran.code == Some(INPUT) && ran.stderr.contains("letters, digits"),
         "{ran}"

@@ -1,6 +1,7 @@
 //! `cargo xtask`: brings a machine into a working state, runs the tests and shows the demo.
 
 mod bench;
+mod cluster;
 mod demo;
 mod dist;
 mod install;
@@ -10,6 +11,7 @@ mod setup;
 mod test;
 mod vm;
 
+mod debian;
 mod linker;
 mod machine;
 mod step;
@@ -46,6 +48,10 @@ enum Task {
     Test {
         /// Run only the tests whose name contains this
         filter: Option<String>,
+        /// Run the tests with real API servers instead; the first time it builds one from Debian's
+        /// sources
+        #[arg(long)]
+        cluster: bool,
     },
     /// Show the filter at work between two network namespaces that the demo makes and removes
     Demo,
@@ -109,7 +115,13 @@ fn main() -> ExitCode {
                 _ => setup::Purpose::Work,
             },
         ),
-        Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Test { filter, cluster } => test::run(
+            filter.as_deref(),
+            match cluster {
+                true => test::Suites::Cluster,
+                false => test::Suites::All,
+            },
+        ),
         Task::Demo => demo::run(),
         Task::Install { root } => install::run(&root),
         Task::Dist {

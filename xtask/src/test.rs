@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test of the workspace; the last line printed is `N passed, N failed`.
+//! `cargo xtask test`: every test of the workspace, or with `--cluster` those with real API
+//! servers; the last line printed is `N passed, N failed`.
 
 use std::{
     env,
@@ -9,11 +10,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{machine::Privilege, setup, tally::Tally, toolchain::Toolchain, workspace};
+use crate::{cluster, machine::Privilege, setup, tally::Tally, toolchain::Toolchain, workspace};
 
-/// Runs the tests whose name contains `filter`, or all of them.
-pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
-    let tally = suites(filter).unwrap_or_else(|error| {
+/// The suites to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suites {
+    /// All that need nothing but this machine's packages.
+    All,
+    /// The suite `lab`, which needs API servers.
+    Cluster,
+}
+
+/// Runs the tests of these suites whose name contains `filter`, or all of them.
+pub(crate) fn run(filter: Option<&str>, which: Suites) -> Result<ExitCode> {
+    let tally = suites(filter, which).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         Tally::broken()
     });
@@ -30,27 +40,48 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     })
 }
 
+/// What makes cargo build the suite `lab`. The crates are chosen as for all suites: for fewer,
+/// cargo would build the dependencies again, with fewer features.
+const CLUSTER: &str = "--features=tests/cluster";
+
 /// Number of tests of a suite that run at a time.
 const THREADS: &str = "RUST_TEST_THREADS";
 
 /// Sets up, builds, and runs every suite, whether or not the previous one passed.
-fn suites(filter: Option<&str>) -> Result<Tally> {
+fn suites(filter: Option<&str>, which: Suites) -> Result<Tally> {
     if setup::ensure(setup::Purpose::Work)? != ExitCode::SUCCESS {
         bail!("run tests: the machine is not set up");
     }
     let sudo = Privilege::probe().prefix_with_environment()?;
-    // One build for the rest, so that cargo builds the common dependencies once.
-    workspace::build(&["--bins", "--tests"])?;
-
-    // Tests that need no root run as root as well.
     let mut tests = workspace::cargo(&["test", "--no-fail-fast"]);
+    match which {
+        // One build for the rest, so that cargo builds the common dependencies once.
+        Suites::All => workspace::build(&["--bins", "--tests"])?,
+        Suites::Cluster => {
+            let programs = cluster::programs()?;
+            workspace::build(&["--bins", "--test", "lab", CLUSTER])?;
+            tests
+                .args(["--test", "lab", CLUSTER])
+                .env("CLUSTER_PROGRAMS", programs)
+                .env(
+                    "APIFENCE_KUBE_BIN",
+                    workspace::program("debug", "apifence-kube")?,
+                );
+        }
+    }
+    // Tests that need no root run as root as well.
     tests
         .args(filter)
         .env("APIFENCE_BIN", workspace::program("debug", "apifence")?);
-    // Most of the time they wait for packets that must not arrive.
     if env::var_os(THREADS).is_none() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        tests.env(THREADS, (2 * cores).to_string());
+        let threads = match which {
+            // Most of the time they wait for packets that must not arrive.
+            Suites::All => 2 * cores,
+            // Each has servers of its own, which are busy when they start.
+            Suites::Cluster => cores.div_ceil(2),
+        };
+        tests.env(THREADS, threads.to_string());
     }
     if !sudo.is_empty() {
         tests.env(Toolchain::probe()?.runner_variable(), sudo.join(" "));

@@ -1,6 +1,6 @@
 //! A change of the list: ranges file and kernel both hold the new list, or both the old one.
 
-use std::{fs, mem, panic::resume_unwind, thread, thread::JoinHandle};
+use std::{mem, panic::resume_unwind, thread, thread::JoinHandle};
 
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, layout::PolicyRecord};
@@ -28,7 +28,7 @@ use crate::{
     },
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
     ranges::{Entry, List, ListName, Lists, RangesFile},
-    store::{FileStamp, History, ListFile, Staged, WriterLock},
+    store::{FileStamp, History, ListFile, Staged, WriterLock, holds},
     ui::{error::UserError, explain::NEEDS_RIGHTS, output::eprint, progress::Progress},
 };
 
@@ -356,7 +356,7 @@ impl<'a> ListEditor<'a> {
         };
         // A file that holds the list already stays: it may be the user's edit, or not writable (a
         // ConfigMap).
-        if fs::read_to_string(&self.path).is_ok_and(|text| file.is(&text)) {
+        if holds(&self.path, file) {
             return Ok(None);
         }
         let staged = Staged::write(&self.path, file)?;
@@ -473,7 +473,7 @@ fn read_before(context: &Context, name: &ListName) -> Result<Before> {
     let read = files.read_all_but(Some(name), &last_good, max_ranges)?;
     for (other, error) in read.faults {
         let known = read.lists.get(&other).is_some();
-        if !known && !last_good.is_empty() {
+        if !known && (!last_good.is_empty() || files.is_in_directory(&other)) {
             eprint(format_args!(
                 "warning: {error:#}: the list `{other}` was never in force, and authorizes no source"
             ));

@@ -1,7 +1,7 @@
 //! `apifence ranges edit`: the list in an editor, then checked and applied like any other change.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::{
     kernel::bpf::Maps,
     policy::Difference,
     ranges::{List, ListName, RangesFile},
-    store::{Draft, Input, Staged, is_same_list, written},
+    store::{Draft, Input, MAX_LIST_LEN, Staged, is_same_list, read_regular, written},
     ui::{
         error::{EXIT_INPUT, UserError, errno},
         output::{eprint, report_error},
@@ -321,7 +321,7 @@ fn draft_failure(context: &Context, error: &io::Error) -> anyhow::Error {
 
 /// The bytes of a file; none if there is no file.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    match fs::read(path) {
+    match read_regular(path, MAX_LIST_LEN) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.with_context(|| format!("read `{}`", path.display())),
     }

@@ -75,7 +75,7 @@ impl fmt::Display for ListsReport {
 
 pub(super) fn run(context: &Context) -> Result<u8> {
     let files = context.list_files();
-    let (_, ignored) = files.names()?;
+    let ignored = files.names()?.ignored;
     let read = context.read_lists()?;
     let fault = |name: &ListName| {
         let found = read.faults.iter().find(|(faulty, _)| faulty == name);

@@ -51,8 +51,9 @@ fn serialize_duration<S: serde::Serializer>(
 }
 
 impl Bounds {
-    /// The bounds of a file of the cluster: `self`, with a default for what is not set, so that its
-    /// writer cannot open the port with one range. `max_ranges` is the most in all lists.
+    /// The bounds of a file of the cluster, or of a directory of lists: `self`, with a default for
+    /// what is not set, so that its writer cannot open the port with one range. `max_ranges` is the
+    /// most in all lists.
     #[must_use]
     pub fn of_cluster(&self, max_ranges: u32) -> Self {
         let own = self.widest.unwrap_or_default();
@@ -63,6 +64,27 @@ impl Bounds {
                 ipv6: own.ipv6.or(Some(16)),
             }),
             ..self.clone()
+        }
+    }
+
+    /// Those within both `self` and `other`: the tighter of each.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        fn both<T: Copy>(one: Option<T>, other: Option<T>, tighter: fn(T, T) -> T) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(tighter(one, other)),
+                (one, other) => one.or(other),
+            }
+        }
+        let [own, others] = [self, other].map(|bounds| bounds.widest.unwrap_or_default());
+        let widest = Widest {
+            ipv4: both(own.ipv4, others.ipv4, u8::max),
+            ipv6: both(own.ipv6, others.ipv6, u8::max),
+        };
+        Self {
+            max_ranges: both(self.max_ranges, other.max_ranges, u32::min),
+            widest: (widest != Widest::default()).then_some(widest),
+            max_expires: both(self.max_expires, other.max_expires, SignedDuration::min),
         }
     }
 
@@ -273,6 +295,18 @@ mod tests {
             assert!(cause.contains(want), "{cause}");
         }
         assert_eq!(by(&Bounds::default(), "0.0.0.0/0\n"), None);
+    }
+
+    #[test]
+    fn the_tighter_of_two_bounds_holds() {
+        let own = |text: &str| bounds(&format!("[lists.office]\n{text}"));
+        let one = own("max_ranges = 2\nwidest = { ipv4 = 24 }\n");
+        let other =
+            own("max_ranges = 9\nwidest = { ipv4 = 16, ipv6 = 48 }\nmax_expires = \"1d\"\n");
+        let both = own("max_ranges = 2\nwidest = { ipv4 = 24, ipv6 = 48 }\nmax_expires = \"1d\"\n");
+        assert_eq!(one.and(&other), both);
+        assert_eq!(other.and(&one), both);
+        assert_eq!(both.and(&Bounds::default()), both);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Environment {
             .iter()
             .flat_map(|(argument, key)| names(argument, key))
             .collect();
-        names.push(format!("{PREFIX}CONFIG"));
+        names.extend(["CONFIG", "RUNTIME_DIR"].map(|name| format!("{PREFIX}{name}")));
         let bare: Vec<&str> = names.iter().map(|name| &name[PREFIX.len()..]).collect();
         let unknown = self.variables.keys().filter(|name| !names.contains(name));
         unknown

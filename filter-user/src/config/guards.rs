@@ -218,8 +218,8 @@ mod tests {
                 "`guard.lists` names no list",
             ),
             (
-                "[[guard]]\nports = [1]\nlists = ['a.b']\n",
-                "no list can have the name `a.b`",
+                "[[guard]]\nports = [1]\nlists = ['a.b.c']\n",
+                "no list can have the name `a.b.c`",
             ),
             (
                 "[[guard]]\nport = [1]\nlists = ['a']\n",

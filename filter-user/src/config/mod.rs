@@ -45,6 +45,8 @@ pub const DEFAULT_RANGES_FILE: &str = "/etc/apifence/ranges";
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/apifence";
 /// The default directory of the state.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/apifence";
+/// The default runtime directory.
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/apifence";
 /// The default maximum number of ranges in all lists.
 pub const DEFAULT_MAX_RANGES: u32 = 10_000;
 /// The highest limit that can be set.

@@ -5,10 +5,14 @@
 
 mod cluster;
 mod drift;
+mod edited;
 mod in_force;
 mod interfaces;
 mod lists;
 mod messages;
+mod node_state;
+mod report;
+mod seen;
 mod state;
 mod trial;
 
@@ -27,6 +31,7 @@ use tokio::sync::watch;
 use self::{
     in_force::Outcome,
     interfaces::INTERFACES,
+    node_state::Report,
     state::{Follower, KnownPolicy},
 };
 use super::{
@@ -39,7 +44,7 @@ use crate::{
     context::{Context, load},
     kernel::net::decapsulation,
     metrics::{Health, Heartbeats, Loop},
-    store::{AcknowledgedStore, WatchedFile, WatchedLists},
+    store::{AcknowledgedStore, StateFile, WatchedFile, WatchedLists},
     ui::{
         error::{InputErrors, UserError},
         output::eprint,
@@ -49,7 +54,8 @@ use crate::{
 };
 /// How often the files and the policy in force are checked.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often the files of the cluster are checked: a node that joins is let in within a second.
+/// How often the files of the cluster and the directories of lists are checked: a node that joins
+/// is let in within a second.
 const CLUSTER_PERIOD: Duration = Duration::from_millis(300);
 /// The period while a file is being written.
 const CHANGING_PERIOD: Duration = Duration::from_millis(100);
@@ -95,6 +101,7 @@ pub(crate) fn follow(
         compiled,
         requests,
     } = channels;
+    let reported = health.subscribe();
     let follower = Follower {
         context: context.clone(),
         matches: Arc::new(matches.clone()),
@@ -133,6 +140,7 @@ pub(crate) fn follow(
         ranges: node::RangeWarnings::default(),
         acknowledged: WatchedFile::new(AcknowledgedStore::new(&context.config.state_dir).path()),
         warnings_due: false,
+        report: Report::new(StateFile::new(&context.global.runtime_dir), reported),
     };
     thread::Builder::new()
         .name("follower".to_owned())
@@ -155,11 +163,12 @@ impl Follower {
         }
         let mut tick = 0_u64;
         let mut next = Instant::now();
-        let mut next_of_cluster = Instant::now();
+        let mut next_look = Instant::now();
         let mut stable: Option<Instant> = None;
         loop {
-            let cluster = self.names_cluster_files().then_some(next_of_cluster);
-            let events = [Some(next), cluster, stable].into_iter().flatten();
+            let looks = self.names_cluster_files() || self.lists.has_directories();
+            let look = looks.then_some(next_look);
+            let events = [Some(next), look, stable].into_iter().flatten();
             let time = events.min().unwrap_or(next);
             match requests.recv_timeout(time.saturating_duration_since(Instant::now())) {
                 Ok(Request::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -177,9 +186,12 @@ impl Follower {
                 stable = None;
                 self.reconcile(true);
             }
-            if cluster.is_some_and(|time| now >= time) {
+            if look.is_some_and(|time| now >= time) {
                 self.follow_cluster();
-                next_of_cluster = Instant::now()
+                if self.lists.renamed() {
+                    next = now;
+                }
+                next_look = Instant::now()
                     + match self.cluster.is_changing() {
                         true => CHANGING_PERIOD,
                         false => CLUSTER_PERIOD,
@@ -200,6 +212,7 @@ impl Follower {
                 let is_changing = self.config_file.is_changing() || self.lists.is_changing();
                 next = Instant::now() + if is_changing { CHANGING_PERIOD } else { PERIOD };
             }
+            self.report();
         }
     }
 
@@ -212,7 +225,7 @@ impl Follower {
 
     /// Compares the policy with the files of the cluster if they changed.
     fn follow_cluster(&mut self) {
-        if self.cluster.changed() {
+        if self.names_cluster_files() && self.cluster.changed() {
             self.cluster.mark_read();
             (self.dirty, self.not_before) = (true, None);
             self.reconcile(false);

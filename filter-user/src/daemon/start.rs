@@ -444,7 +444,7 @@ fn read_cluster(context: &Context, settings: &Settings) -> Lists {
         let saved = saved.ok().flatten();
         ReadLists {
             lists: saved.map_or_else(Lists::default, |saved| saved.cluster),
-            faults: Vec::new(),
+            ..ReadLists::default()
         }
     });
     for (name, error) in &read.faults {

@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Entry, List, RangesFile};
 
-/// The name of a list; the name of its file in `ranges.d`.
+/// The name of a list: `NAME` of the file in `ranges.d`, or `DIRECTORY.NAME` of a file in a
+/// directory there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ListName(String);
@@ -47,6 +48,17 @@ impl ListName {
         self.0 == Self::DEFAULT
     }
 
+    /// The name of the list in the file `name` of the directory `directory`, if it can have one.
+    pub fn in_directory(directory: &Self, name: &str) -> Option<Self> {
+        format!("{directory}.{name}").parse().ok()
+    }
+
+    /// The directory of lists that it is in, and the name of its file there; `None` for others.
+    pub fn place(&self) -> Option<(Self, &str)> {
+        let (directory, name) = self.0.split_once('.')?;
+        Some((Self(directory.to_owned()), name))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -68,23 +80,35 @@ impl fmt::Display for ListName {
 
 /// Letters, digits, `-` and `_`, as for the files that run-parts(8) takes: a copy that an editor or
 /// a package manager leaves (`office.bak`, `office~`, `office.dpkg-old`) must authorize no source.
+/// The dot after the name of a directory is in no file's name.
 impl FromStr for ListName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_';
-        let is_name = text.len() <= 64
-            && text.bytes().next().is_some_and(is_plain)
-            && text
-                .bytes()
-                .all(|letter| is_plain(letter) || letter == b'-');
+        let is_name = match text.split_once('.') {
+            None => is_plain(text, 64),
+            // The ranges file is in no directory of lists.
+            Some((Self::DEFAULT, _)) => false,
+            Some((directory, name)) => is_plain(directory, 64) && is_plain(name, 63),
+        };
         match is_name {
             true => Ok(Self(text.to_owned())),
-            false => {
-                Err("a name of a list has letters, digits, `-` and `_`, at most 64".to_owned())
-            }
+            false => Err(
+                "a name of a list has letters, digits, `-` and `_`, at most 64; with that of its directory and a dot before it, at most 63"
+                    .to_owned(),
+            ),
         }
     }
+}
+
+/// Whether a file of a list, or a directory of lists, can have the name `text`.
+fn is_plain(text: &str, longest: usize) -> bool {
+    let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_';
+    text.len() <= longest
+        && text.bytes().next().is_some_and(is_plain)
+        && text
+            .bytes()
+            .all(|letter| is_plain(letter) || letter == b'-')
 }
 
 impl TryFrom<String> for ListName {
@@ -246,6 +270,8 @@ mod tests {
             "aws-eu_central-1",
             "0",
             &"x".repeat(64),
+            "kubernetes.office",
+            &format!("{}.{}", "x".repeat(64), "y".repeat(63)),
         ] {
             assert_eq!(name.parse::<ListName>().expect(name).as_str(), name);
         }
@@ -253,9 +279,12 @@ mod tests {
             "",
             "-office",
             "office~",
+            "kubernetes.office.bak",
+            "kubernetes.",
+            "kubernetes.-office",
+            "kubernetes.@nodes",
+            "default.office",
             ".office",
-            "office.bak",
-            "office.dpkg-old",
             "#office#",
             "a/b",
             "..",
@@ -263,9 +292,20 @@ mod tests {
             "a b",
             ListName::NODES,
             &"x".repeat(65),
+            &format!("kubernetes.{}", "x".repeat(64)),
         ] {
             name.parse::<ListName>().expect_err(name);
         }
+    }
+
+    #[test]
+    fn a_list_in_a_directory_is_named_after_both() {
+        let kubernetes: ListName = "kubernetes".parse().expect("a name");
+        let name = ListName::in_directory(&kubernetes, "office").expect("a name");
+        assert_eq!(name.to_string(), "kubernetes.office");
+        assert_eq!(name.place(), Some((kubernetes.clone(), "office")));
+        assert_eq!(kubernetes.place(), None);
+        assert_eq!(ListName::in_directory(&kubernetes, "office.bak"), None);
     }
 
     #[test]

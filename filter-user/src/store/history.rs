@@ -11,7 +11,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{input::read_ranges, list_file::ListFile, path::real_path};
+use super::{
+    input::read_ranges,
+    list_file::ListFile,
+    path::real_path,
+    read::{MAX_LIST_LEN, read_regular},
+};
 use crate::{
     clock::to_second,
     kernel::pins::make_private,
@@ -91,7 +96,9 @@ fn same(one: &Path, other: &Path) -> bool {
         if fs::metadata(one)?.len() != fs::metadata(other)?.len() {
             return Ok(false);
         }
-        Ok::<_, io::Error>(fs::read(one)? == fs::read(other)?)
+        // A FIFO has a length, too.
+        let read = |path| read_regular(path, MAX_LIST_LEN);
+        Ok::<_, io::Error>(read(one)? == read(other)?)
     };
     same().unwrap_or(false)
 }

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::Result;
+use sha2::{Digest as _, Sha256};
 
-use super::read::{MAX_LIST_LEN, read_regular};
+use super::read::{MAX_LIST_LEN, read_regular, read_without_link};
 use crate::{
     ranges::{Faults, RangesFile, not_text},
     ui::error::{InputErrors, UserError, errno},
@@ -19,15 +20,34 @@ use crate::{
 /// # Errors
 /// If it cannot be read, or is not a list: the error names every bad line.
 pub fn read_ranges(path: &Path) -> Result<Option<RangesFile>> {
-    read_ranges_up_to(path, MAX_LIST_LEN)
+    let input = Input::follow(path, None, MAX_LIST_LEN)?;
+    input.map(Input::parse).transpose()
 }
 
-/// The same for a file of `most` bytes at most.
+/// A list as it was read from its file.
+pub(super) struct ListText {
+    pub(super) file: RangesFile,
+    /// The length of the file in bytes.
+    pub(super) len: u64,
+    /// SHA-256 of its bytes.
+    pub(super) sha256: [u8; 32],
+}
+
+/// Reads the file at `path` of `most` bytes at most; `None` if it does not exist. If `target` is
+/// the file that it led to, that one is read, and no link in its place is followed.
 ///
 /// # Errors
 /// As of [`read_ranges`], or if it is longer.
-pub(super) fn read_ranges_up_to(path: &Path, most: u64) -> Result<Option<RangesFile>> {
-    Input::follow(path, most)?.map(Input::parse).transpose()
+pub(super) fn read_text(path: &Path, target: Option<&Path>, most: u64) -> Result<Option<ListText>> {
+    let Some(input) = Input::follow(path, target, most)? else {
+        return Ok(None);
+    };
+    let (len, sha256) = (
+        input.bytes.len() as u64,
+        Sha256::digest(&input.bytes).into(),
+    );
+    let file = input.parse()?;
+    Ok(Some(ListText { file, len, sha256 }))
 }
 
 /// The bytes of a new list, and their source.
@@ -62,13 +82,17 @@ impl Input {
         }
     }
 
-    /// Reads the ranges file, which must be a regular file of `most` bytes at most; `None` if it
-    /// does not exist.
+    /// Reads a list from the file at `path`, or at the `target` that it led to, which must be a
+    /// regular file of `most` bytes at most; `None` if it does not exist.
     ///
     /// # Errors
     /// If it cannot be read.
-    fn follow(path: &Path, most: u64) -> Result<Option<Self>> {
-        match read_regular(path, most) {
+    fn follow(path: &Path, target: Option<&Path>, most: u64) -> Result<Option<Self>> {
+        let read = match target {
+            None => read_regular(path, most),
+            Some(target) => read_without_link(target, most),
+        };
+        match read {
             Ok(bytes) => Ok(Some(Self {
                 name: path.display().to_string(),
                 bytes,

@@ -1,8 +1,7 @@
 //! The files of all lists. The list `default` is in the ranges file. Each file in `ranges.d` next
-//! to it is the list of that name. The files of the cluster, `@nodes` and `@pods`, are in the state
-//! directory: they are read in the same way, and are no part of the union.
-//!
-//! A list whose file cannot be used is as it was last in force, and harms no other.
+//! to it is the list of that name, and each file in a directory there is a list, too. The files of
+//! the cluster, `@nodes` and `@pods`, are in the state directory, or in the directory of lists that
+//! `apifence-kube` writes: they are read in the same way, and are no part of the union.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,22 +9,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Error, Result};
-use jiff::Timestamp;
+use anyhow::Error;
 
 use super::{
-    input::read_ranges_up_to,
     list_file::ListFile,
     path::{is_in_own_folder, real_path},
     ranges_file::Pending,
-    read::MAX_LIST_LEN,
-    trust::{refuse_any_writer, refuse_other_writers},
 };
-use crate::{
-    config::Bounds,
-    ranges::{List, ListName, Lists, RangesFile, distinct},
-    ui::error::{UserError, errno},
-};
+use crate::{config::Bounds, ranges::ListName, ui::error::UserError};
+
+/// The directory of lists that `apifence-kube` writes.
+const KUBERNETES: &str = "kubernetes";
 
 /// The paths of all lists.
 #[derive(Clone, Debug)]
@@ -35,36 +29,11 @@ pub struct ListFiles {
     /// The directory of the cluster's files.
     state_dir: PathBuf,
     /// `None` if the config file cannot be read.
-    bounds: Option<BTreeMap<ListName, Bounds>>,
+    pub(super) bounds: Option<BTreeMap<ListName, Bounds>>,
     /// The most ranges in all lists together.
-    max_ranges: u32,
-}
-
-/// The lists as their files say, or as they were last in force.
-#[derive(Default)]
-pub struct ReadLists {
-    /// The lists.
-    pub lists: Lists,
-    /// The lists whose files cannot be used, each with the cause.
-    pub faults: Vec<(ListName, Error)>,
-}
-
-impl ReadLists {
-    /// The longest list that is not as it was last in force, if all together are too long. The
-    /// ranges file is the operator's, and gives way to no other.
-    fn too_long(&self, last_good: &Lists, max_ranges: u32) -> Option<ListName> {
-        if self.lists.entry_count() <= max_ranges as usize
-            || distinct(self.lists.union().entries()) <= max_ranges as usize
-        {
-            return None;
-        }
-        let is_new = |(name, file): &(&ListName, &RangesFile)| {
-            !name.is_default() && last_good.get(name) != Some(*file)
-        };
-        let new = self.lists.iter().filter(is_new);
-        let longest = new.max_by_key(|(_, file)| file.entry_count());
-        longest.map(|(name, _)| name.clone())
-    }
+    pub(super) max_ranges: u32,
+    /// The lists that guards name.
+    pub(super) named: BTreeSet<ListName>,
 }
 
 impl ListFiles {
@@ -85,7 +54,14 @@ impl ListFiles {
             state_dir: state_dir.to_owned(),
             bounds,
             max_ranges,
+            named: BTreeSet::new(),
         }
+    }
+
+    /// The same, where guards name these lists.
+    #[must_use]
+    pub fn with_named(self, named: BTreeSet<ListName>) -> Self {
+        Self { named, ..self }
     }
 
     /// The file of a list.
@@ -93,11 +69,25 @@ impl ListFiles {
         if name.is_default() {
             return self.default.clone();
         }
-        let directory = match name.is_of_cluster() {
-            true => &self.state_dir,
-            false => &self.directory,
-        };
-        directory.join(name.as_str())
+        if name.is_of_cluster() {
+            return self.path_of_cluster(name);
+        }
+        match name.place() {
+            Some((directory, file)) => self.directory.join(directory.as_str()).join(file),
+            None => self.directory.join(name.as_str()),
+        }
+    }
+
+    /// The file of the cluster `name`: in the state directory, or where `apifence-kube` writes it.
+    fn path_of_cluster(&self, name: &ListName) -> PathBuf {
+        let own = self.state_dir.join(name.as_str());
+        let written = self.directory.join(KUBERNETES).join(name.as_str());
+        let found = own.symlink_metadata();
+        let is_missing = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        match is_missing && written.symlink_metadata().is_ok() {
+            true => written,
+            false => own,
+        }
     }
 
     /// The file of a list, with the place of its history.
@@ -125,221 +115,57 @@ impl ListFiles {
         &self.directory
     }
 
-    /// The bounds of a list, if it has some.
+    /// Whether the list is in a directory of lists, or `name` is that of such a directory.
+    pub fn is_in_directory(&self, name: &ListName) -> bool {
+        name.place().is_some() || !name.is_default() && self.path(name).is_dir()
+    }
+
+    /// The bounds of a list, if it has some. In a directory of lists both hold: those of the
+    /// directory, and its own.
     pub fn bounds(&self, name: &ListName) -> Option<Bounds> {
-        let own = self.bounds.as_ref()?.get(name);
-        match name.is_of_cluster() {
-            true => Some(own.cloned().unwrap_or_default().of_cluster(self.max_ranges)),
-            false => own.cloned(),
-        }
-    }
-
-    /// The lists besides `default` that have a file, and other names in their directory. Hidden
-    /// files and directories, which a ConfigMap's mount and the history are, are no lists.
-    ///
-    /// # Errors
-    /// If the directory cannot be read.
-    pub fn names(&self) -> Result<(BTreeSet<ListName>, Vec<String>)> {
-        let explain = |error: io::Error| {
-            UserError::failed(
-                format!(
-                    "read lists in `{}`: {}",
-                    self.directory.display(),
-                    errno(&error)
-                ),
-                "the lists in force stay in force",
-            )
-        };
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-            entries => entries.map_err(explain)?,
-        };
-        let (mut names, mut others) = (BTreeSet::new(), Vec::new());
-        for entry in entries {
-            let entry = entry.map_err(explain)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') || entry.path().is_dir() {
-                continue;
+        let own = self.bounds.as_ref()?.get(name).cloned();
+        match name.place() {
+            Some((directory, _)) => {
+                let around = self.bounds_of_directory(&directory);
+                Some(around.and(&own.unwrap_or_default()))
             }
-            match name.parse::<ListName>() {
-                Ok(name) if !name.is_default() => drop(names.insert(name)),
-                _ => others.push(name),
+            None if name.is_of_cluster() => {
+                Some(own.unwrap_or_default().of_cluster(self.max_ranges))
             }
-        }
-        others.sort_unstable();
-        Ok((names, others))
-    }
-
-    /// Reads all lists. `last_good` are those last in force: they take the place of files that
-    /// cannot be used, or that have more than `max_ranges` together with the others.
-    ///
-    /// # Errors
-    /// If the directory of the lists cannot be read.
-    pub fn read(&self, last_good: &Lists, max_ranges: u32) -> Result<ReadLists> {
-        self.read_all_but(None, last_good, max_ranges)
-    }
-
-    /// The same without the list `but`, which is about to be replaced.
-    ///
-    /// # Errors
-    /// As of [`read`](Self::read).
-    pub fn read_all_but(
-        &self,
-        but: Option<&ListName>,
-        last_good: &Lists,
-        max_ranges: u32,
-    ) -> Result<ReadLists> {
-        let (mut names, _) = self.names()?;
-        names.insert(ListName::default());
-        names.extend(last_good.iter().map(|(name, _)| name.clone()));
-        let (mut lists, mut faults) = (Lists::default(), Vec::new());
-        for name in names.into_iter().filter(|name| Some(name) != but) {
-            let before = last_good.get(&name);
-            match self.read_list(&name) {
-                Ok(Some(file)) => lists.insert(name, file),
-                // There never was one.
-                Ok(None) if before.is_none() => {}
-                failed => {
-                    let error = failed.err().unwrap_or_else(|| self.is_gone(&name));
-                    if let Some(file) = before {
-                        lists.insert(name.clone(), file.clone());
-                    }
-                    faults.push((name, error));
-                }
-            }
-        }
-        let mut read = ReadLists { lists, faults };
-        while let Some(name) = read.too_long(last_good, max_ranges) {
-            let cause = UserError::input(
-                format!(
-                    "list `{name}`: with it, all lists together have more than {max_ranges} ranges"
-                ),
-                "shorten it, give it `max_ranges` of its own in `[lists.NAME]`, or raise `max_ranges` in the config file",
-            );
-            match last_good.get(&name) {
-                Some(file) => read.lists.insert(name.clone(), file.clone()),
-                None => drop(read.lists.remove(&name)),
-            }
-            read.faults.push((name, cause));
-        }
-        Ok(read)
-    }
-
-    /// Reads the files of the cluster in `names`. Those of `last_known` take the place of files
-    /// that cannot be used; it is asked for only then. A file that never was there is a fault, too.
-    pub fn read_cluster(
-        &self,
-        names: impl IntoIterator<Item = ListName>,
-        last_known: impl FnOnce() -> Lists,
-    ) -> ReadLists {
-        let mut read = ReadLists::default();
-        for name in names {
-            match self.read_list(&name) {
-                Ok(Some(file)) => read.lists.insert(name, file),
-                failed => {
-                    let error = failed.err().unwrap_or_else(|| self.is_gone(&name));
-                    read.faults.push((name, error));
-                }
-            }
-        }
-        if !read.faults.is_empty() {
-            let mut last_known = last_known();
-            for (name, _) in &read.faults {
-                if let Some(file) = last_known.remove(name) {
-                    read.lists.insert(name.clone(), file);
-                }
-            }
-        }
-        read
-    }
-
-    /// Reads the list `name`; `None` if it has no file.
-    ///
-    /// # Errors
-    /// If its file cannot be used: it is no list, it exceeds the bounds, or others may write it.
-    pub fn read_list(&self, name: &ListName) -> Result<Option<RangesFile>> {
-        /// The bytes of a range with its expiry and a long comment.
-        const LINE: u64 = 256;
-        self.refuse_others(name)?;
-        let most = match name.is_default() {
-            true => MAX_LIST_LEN,
-            false => (LINE * u64::from(self.max_ranges)).min(MAX_LIST_LEN),
-        };
-        let Some(file) = read_ranges_up_to(&self.path(name), most)? else {
-            return Ok(None);
-        };
-        self.examine(name, &file)?;
-        Ok(Some(file))
-    }
-
-    /// Refuses the file of a list that users may write who must not.
-    ///
-    /// # Errors
-    /// If so.
-    pub fn refuse_others(&self, name: &ListName) -> Result<()> {
-        let path = self.path(name);
-        match name.is_default() {
-            true => refuse_other_writers(&path),
-            false => refuse_any_writer(&path),
+            None => own,
         }
     }
 
-    /// Refuses `file` as the list `name` if it exceeds the bounds.
-    ///
-    /// # Errors
-    /// If so.
-    pub fn examine(&self, name: &ListName, file: &RangesFile) -> Result<()> {
-        let list = file.list();
-        if list == List::Off && !name.is_default() {
-            return Err(UserError::input(
-                format!("list `{name}`: the word `disabled` switches enforcement off"),
-                format!(
-                    "only the list `{}` can do that; the word `empty` means no entries",
-                    ListName::DEFAULT
-                ),
-            ));
-        }
-        if self.bounds.is_none() && !name.is_default() {
-            return Err(UserError::input(
-                format!("list `{name}`: what it may hold cannot be read"),
-                "mend the config file: `apifence config` says what is wrong",
-            ));
-        }
-        let mut entries = list.entries().iter();
-        if name.is_of_cluster()
-            && let Some(entry) = entries.find(|entry| entry.expires.is_some())
-        {
-            // The last known ranges stay while their writer is away: none may end by itself.
-            return Err(UserError::input(
-                format!(
-                    "list `{name}`: `{}` expires, and no range here may",
-                    entry.range
-                ),
-                "its writer takes out what is gone",
-            ));
-        }
-        let Some(bounds) = self.bounds(name) else {
-            return Ok(());
-        };
-        let key = match name.is_of_cluster() {
-            true => format!("`[lists.\"{name}\"]` in the config file sets another bound"),
-            false => format!("`[lists.{name}]` in the config file sets that bound"),
-        };
-        match bounds.exceeded(list.entries(), Timestamp::now()) {
-            None => Ok(()),
-            Some(cause) => Err(UserError::input(format!("list `{name}`: {cause}"), key)),
-        }
+    /// The bounds of each list in the directory of lists `name`, and of all together.
+    pub(super) fn bounds_of_directory(&self, name: &ListName) -> Bounds {
+        let all = self.bounds.as_ref();
+        let own = all.and_then(|all| all.get(name).cloned());
+        own.unwrap_or_default().of_cluster(self.max_ranges)
     }
 
     /// The list that waits for a confirmation, with its name. Where another user may make files,
     /// no list waits: see [`allows_trial`](Self::allows_trial).
     pub fn pending(&self) -> Option<(ListName, Pending)> {
-        let hidden = fs::read_dir(&self.directory);
-        let hidden = hidden.into_iter().flatten().flatten();
-        let named = hidden.filter_map(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let name = name.strip_prefix('.')?.strip_suffix(".pending")?;
-            name.parse::<ListName>().ok()
+        let found = self.names().unwrap_or_default();
+        let directories = found.directories.into_iter().map(Some);
+        let named = directories.chain([None]).flat_map(|around| {
+            let path = around
+                .as_ref()
+                .map_or_else(|| self.directory.clone(), |name| self.path(name));
+            // Where another user may write there may be any number of files.
+            let hidden = is_in_own_folder(&path.join("any")).then(|| fs::read_dir(path));
+            let hidden = hidden.into_iter().flatten().flatten().flatten();
+            hidden.filter_map(move |entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let name = name.strip_prefix('.')?.strip_suffix(".pending")?;
+                match &around {
+                    Some(around) => ListName::in_directory(around, name),
+                    None => name
+                        .parse()
+                        .ok()
+                        .filter(|name: &ListName| name.place().is_none()),
+                }
+            })
         });
         let all = [ListName::default()].into_iter().chain(named);
         let mut found = all
@@ -358,7 +184,7 @@ impl ListFiles {
     }
 
     /// The failure of a list that was in force, and has no file any more.
-    fn is_gone(&self, name: &ListName) -> Error {
+    pub(super) fn is_gone(&self, name: &ListName) -> Error {
         if name.is_of_cluster() {
             return UserError::failed(
                 format!(

@@ -5,6 +5,7 @@
 //! FOLDER/apifence.toml     the config file, which is only read
 //! FOLDER/ranges             the list `default`
 //! FOLDER/ranges.d/NAME      the list NAME, with files like those below next to it
+//! FOLDER/ranges.d/DIR/NAME  the list DIR.NAME
 //! FOLDER/.ranges.new        a list being written
 //! FOLDER/.ranges.pending    a list in force until its deadline, unless confirmed
 //! FOLDER/.ranges.lock       locked by the writer
@@ -18,12 +19,15 @@ mod draft;
 mod history;
 mod input;
 mod list_file;
+mod list_names;
 mod lists;
 mod lock;
 mod path;
 mod ranges_file;
 mod read;
+mod read_lists;
 mod saved;
+mod state_file;
 mod trials;
 mod trust;
 mod watched_file;
@@ -36,11 +40,14 @@ pub use self::{
     history::{History, HistoryEntry, written},
     input::{Input, read_ranges},
     list_file::ListFile,
-    lists::{ListFiles, ReadLists},
+    list_names::ListNames,
+    lists::ListFiles,
     lock::{WatchLock, Watcher, WriterLock},
-    ranges_file::{Committed, Pending, Staged},
-    read::read_regular,
+    ranges_file::{Committed, Pending, Staged, holds},
+    read::{MAX_LIST_LEN, read_regular},
+    read_lists::ReadLists,
     saved::{PolicyStore, SavedPolicy, StagedPolicy},
+    state_file::StateFile,
     trials::{PolicyMark, TrialStore},
     trust::{other_writer, refuse_other_writers},
     watched_file::{FileStamp, WatchedFile},

@@ -3,11 +3,13 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
 };
 
 use anyhow::Result;
+use nix::libc;
 
 use super::{
     attributes::{Attributes, refuse_unwritable},
@@ -25,6 +27,12 @@ use crate::{
         output::eprint,
     },
 };
+
+/// Whether the file at `path` holds the list `file`, to the letter.
+pub fn holds(path: &Path, file: &RangesFile) -> bool {
+    let text = read_regular(path, MAX_LIST_LEN);
+    text.is_ok_and(|text| file.is(&String::from_utf8_lossy(&text)))
+}
 
 /// A new file of a list that is written, but not yet in place; or the removal of a file.
 pub struct Staged {
@@ -317,7 +325,7 @@ impl Committed {
             None => remove(&self.target),
         };
         if let (Ok(()), Some(attributes), Ok(file)) =
-            (&undone, &self.attributes, File::open(&self.target))
+            (&undone, &self.attributes, open_without_link(&self.target))
         {
             // Only the list matters here.
             let _ = attributes.give(&file);
@@ -335,6 +343,13 @@ impl Committed {
                 )
             })
     }
+}
+
+/// Opens a file, which its directory's owner may have replaced by a link: what the link leads to
+/// must not be given to that user.
+fn open_without_link(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    File::options().read(true).custom_flags(flags).open(path)
 }
 
 /// The failure of a file that could not be replaced.

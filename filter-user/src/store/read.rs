@@ -10,7 +10,7 @@ use std::{
 use nix::libc;
 
 /// The maximum size of a list, in bytes: a million ranges with long comments.
-pub(super) const MAX_LIST_LEN: u64 = 256 << 20;
+pub const MAX_LIST_LEN: u64 = 256 << 20;
 /// The maximum size of a config file, in bytes.
 pub(super) const MAX_CONFIG_LEN: u64 = 1 << 20;
 
@@ -22,9 +22,21 @@ pub(super) const MAX_CONFIG_LEN: u64 = 1 << 20;
 /// # Errors
 /// If it cannot be read, is not a regular file, or is longer.
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read(path, most, 0)
+}
+
+/// The same if no link is in the place of the file.
+///
+/// # Errors
+/// As of [`read_regular`], or if it is a link.
+pub(super) fn read_without_link(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read(path, most, libc::O_NOFOLLOW)
+}
+
+fn read(path: &Path, most: u64, flags: i32) -> io::Result<Vec<u8>> {
     let file = File::options()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | flags)
         .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {

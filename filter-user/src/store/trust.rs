@@ -1,6 +1,10 @@
 //! Whether only root can have written a file that the policy depends on.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 
@@ -32,11 +36,11 @@ pub fn other_writer(path: &Path) -> Option<String> {
 }
 
 /// Refuses the file of a list that every user may write, or to which another user's link leads: a
-/// change of the list would replace a file of that user's choice.
+/// change of the list would replace a file of that user's choice. Returns the file without links.
 ///
 /// # Errors
 /// If so.
-pub(super) fn refuse_any_writer(path: &Path) -> Result<()> {
+pub(super) fn refuse_any_writer(path: &Path) -> Result<PathBuf> {
     let fault = |path: &Path, what: &str, fix: &str| {
         Err(UserError::failed(
             format!("read list `{}`: {what}", path.display()),
@@ -70,7 +74,28 @@ pub(super) fn refuse_any_writer(path: &Path) -> Result<()> {
             return fault(around, "another user may replace the folder in it", fix);
         }
     }
-    Ok(())
+    Ok(target)
+}
+
+/// Why another user than root or this one may make files in the directory at `path`, or replace it;
+/// `None` if none may.
+pub(super) fn foreign_writer(path: &Path) -> Option<String> {
+    let directory = match follow_own_links(path) {
+        Ok(directory) => directory,
+        Err(link) => return Some(format!("another user owns the link `{}`", link.display())),
+    };
+    directory.ancestors().find_map(|around| {
+        let found = fs::metadata(around).ok()?;
+        let sticky = found.mode() & 0o1000 != 0 && around != directory;
+        let writable = found.mode() & if found.gid() == 0 { 0o002 } else { 0o022 };
+        if !is_own(found.uid()) {
+            Some(format!("another user owns `{}`", around.display()))
+        } else if writable != 0 && !sticky {
+            Some(format!("others may write to `{}`", around.display()))
+        } else {
+            None
+        }
+    })
 }
 
 /// Refuses a file that others may write if a service manager runs this process: its warnings may go

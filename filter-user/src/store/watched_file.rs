@@ -1,10 +1,12 @@
 //! Detection of a changed file.
 
 use std::{
-    fs,
+    fs::{self, Metadata},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+use super::path::is_own;
 
 /// A file's metadata, links followed. It changes when an editor writes into the file, a rename
 /// replaces it, or a link on its path is swapped.
@@ -26,12 +28,27 @@ struct FileState {
 impl FileStamp {
     /// The stamp of the file at `path` now; all missing files have the same stamp.
     pub fn of(path: &Path) -> Self {
-        Self(fs::metadata(path).ok().map(|metadata| FileState {
+        Self(fs::metadata(path).ok().map(|found| FileState::new(&found)))
+    }
+
+    /// The same, where another user may have put a link into the place of the file. It is not
+    /// followed: it may lead to a file system that never answers.
+    pub(super) fn of_list(path: &Path) -> Self {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_symlink() && is_own(found.uid()) => Self::of(path),
+            found => Self(found.ok().map(|found| FileState::new(&found))),
+        }
+    }
+}
+
+impl FileState {
+    fn new(metadata: &Metadata) -> Self {
+        Self {
             inode: (metadata.dev(), metadata.ino()),
             len: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }))
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Apifence {
     ranges_file: PathBuf,
     config_file: PathBuf,
     state_dir: PathBuf,
-    _scratch: TempDir,
+    scratch: TempDir,
 }
 
 impl Apifence {
@@ -53,7 +53,7 @@ impl Apifence {
             ranges_file: scratch.path().join("ranges"),
             config_file,
             state_dir: scratch.path().join("state"),
-            _scratch: scratch,
+            scratch,
         })
     }
 
@@ -132,6 +132,11 @@ impl Apifence {
     /// The state directory; it does not exist until something makes it.
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
+    }
+
+    /// The directory in which `run` tells its state.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.scratch.path().join("run")
     }
 
     /// The command, ready to run; the caller chooses output and namespace.
@@ -252,6 +257,7 @@ impl Apifence {
             }
         }
         command
+            .env("APIFENCE_RUNTIME_DIR", self.runtime_dir())
             .arg("--config")
             .arg(&self.config_file)
             .arg("--bpffs")

@@ -19,8 +19,13 @@ pub struct Ran {
 impl Ran {
     /// The result of `apifence` with these arguments.
     pub fn new(arguments: &[&str], output: &Output) -> Self {
+        Self::of("apifence", arguments, output)
+    }
+
+    /// The result of another program with these arguments.
+    pub fn of(program: &str, arguments: &[&str], output: &Output) -> Self {
         Self {
-            command: format!("apifence {}", arguments.join(" ")),
+            command: format!("{program} {}", arguments.join(" ")),
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

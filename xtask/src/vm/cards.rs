@@ -4,11 +4,8 @@ use std::{path::Path, process::Command};
 
 use anyhow::Result;
 
-use super::{
-    case::{Case, CaseResult},
-    packages::Suite,
-};
-use crate::target::Target;
+use super::case::{Case, CaseResult};
+use crate::{debian::Suite, target::Target};
 
 /// QEMU for x86_64.
 pub(super) const QEMU_X86_64: &str = "qemu-system-x86_64";

@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{kernels::Fetched, packages::Suite};
-use crate::target::Target;
+use super::kernels::Fetched;
+use crate::{debian::Suite, target::Target};
 
 /// The suite of the guest's programs.
 const SUITE: &str = "trixie";

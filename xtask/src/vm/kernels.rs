@@ -8,8 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::packages::Suite;
-use crate::{machine, target::Target};
+use crate::{debian::Suite, machine, target::Target};
 
 /// A kernel by its name in the table.
 pub(super) struct Kernel {

@@ -5,7 +5,6 @@ mod cards;
 mod case;
 mod image;
 mod kernels;
-mod packages;
 mod qemu;
 mod report;
 

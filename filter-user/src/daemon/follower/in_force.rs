@@ -1,14 +1,16 @@
 //! The policy in force is compared with the files, and the difference is removed.
 
-use std::{cmp::Ordering, path::Path};
+use std::{cmp::Ordering, time::Duration};
 
 use anyhow::Result;
 use filter_common::layout::{Basis, PolicyRecord, Trial};
 
 use super::{
     cluster::WAITING,
-    drift::{ADDRESSES, CLUSTER, Drift, InForce, SET_BY_HAND, SETTINGS, WantedPolicy},
+    drift::{ADDRESSES, CLUSTER, Drift, InForce, SET_BY_HAND, WantedPolicy},
+    edited::{author, edited_file},
     messages,
+    seen::SeenLists,
     state::{Follower, KnownPolicy},
     trial,
 };
@@ -23,16 +25,17 @@ use crate::{
         transaction::{Transaction, clean_up},
     },
     clock::Clocks,
-    context::Context,
+    daemon::alerts::sentence,
     kernel::bpf::{Maps, PolicyState, Slot},
     policy::author::Author,
-    ranges::{ListName, Lists, RangesFile},
-    store::{
-        FileStamp, History, ListFile, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock,
-        read_ranges,
-    },
+    ranges::{ListName, Lists},
+    store::{FileStamp, History, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock},
     ui::{error::UserError, output::eprint, progress::Progress},
 };
+
+/// How long files may keep changing while they are read, before they are read under the lock, where
+/// that makes no difference any more.
+const MAX_CHANGING: Duration = Duration::from_secs(1);
 
 /// The result of following the files.
 pub(crate) enum Outcome {
@@ -106,31 +109,52 @@ impl Follower {
         // Before the lock: a slow disk keeps no other writer out.
         let mut files = WatchedLists::new(self.context.list_files());
         let mut cluster_files = WatchedLists::of_cluster(self.context.list_files());
-        let read = self.context.read_lists();
-        let cluster = self.context.read_cluster(ListName::all_of_cluster());
+        let mut read = self.context.read_lists();
+        let mut cluster = self.context.read_cluster(ListName::all_of_cluster());
         let Some(_lock) = WriterLock::take_now(path, self.context.pins.root())? else {
             return Ok(Outcome::Later);
         };
         if files.differ() || cluster_files.differ() {
-            return Ok(Outcome::Later);
+            if self
+                .blocked
+                .is_none_or(|since| since.elapsed() < MAX_CHANGING)
+            {
+                return Ok(Outcome::Later);
+            }
+            // A user who keeps changing a list must not hold up the others.
+            read = self.context.read_lists();
+            cluster = self.context.read_cluster(ListName::all_of_cluster());
         }
         let Some(mut maps) = Maps::in_use(&self.context.pins)? else {
             return Ok(Outcome::Later);
         };
         let fell_back = matches!(maps.standing()?, PolicyState::RolledBack { .. });
-        if let Some(waiting) = recover(&self.context, &mut maps)? {
+        let seen = read.as_ref().map(SeenLists::of).map_err(sentence);
+        let outcome = self.follow_read(&mut maps, (read, &cluster), fell_back);
+        self.note_seen(&maps, seen, &cluster);
+        outcome
+    }
+
+    /// Puts the lists `read` and the files of the `cluster` in force, unless a change is on trial.
+    fn follow_read(
+        &mut self,
+        maps: &mut Maps,
+        (read, cluster): (Result<ReadLists>, &ReadLists),
+        fell_back: bool,
+    ) -> Result<Outcome> {
+        if let Some(waiting) = recover(&self.context, maps)? {
             let lists = read.as_ref().ok().map(|read| &read.lists);
-            if !self.roll_back_edit(&mut maps, &waiting, lists)? {
-                self.report_waiting(&maps, waiting.slot, &cluster);
+            if !self.roll_back_edit(maps, &waiting, lists)? {
+                self.report_waiting(maps, waiting.slot, cluster);
                 return Ok(Outcome::OnTrial);
             }
         }
-        let have = InForce::read(&maps)?;
-        self.note_end_of_trial(&maps, &have.record, fell_back)?;
-        let outcome = self.follow_files(&mut maps, &have, read, &cluster);
+        let have = InForce::read(maps)?;
+        self.note_end_of_trial(maps, &have.record, fell_back)?;
+        let outcome = self.follow_files(maps, &have, read, cluster);
         if matches!(outcome, Err(_) | Ok(Outcome::NoList)) {
             // A node that joins does not wait until the operator has corrected them.
-            let followed = self.follow_implicit(&mut maps, &cluster);
+            let followed = self.follow_implicit(maps, cluster);
             return outcome.and_then(|outcome| followed.map(|()| outcome));
         }
         outcome
@@ -147,7 +171,7 @@ impl Follower {
     ) -> Result<Outcome> {
         let read = read?;
         self.report_lists(&read);
-        let ReadLists { lists, faults } = read;
+        let ReadLists { lists, faults, .. } = read;
         let is_whole = faults.is_empty();
         let is_saved = || self.context.last_good().digest() == have.record.list;
         let mut faults = faults.into_iter();
@@ -448,31 +472,5 @@ impl Follower {
             messages::report_other_author(by, seen, &messages::PolicySnapshot { list, settings });
         }
         eprint("note: a change is on trial: it waits for `apifence confirm`");
-    }
-}
-
-/// The first file of `lists` that differs from what came into force last.
-fn edited_file(context: &Context, lists: &Lists) -> Option<ListFile> {
-    let files = context.list_files();
-    let mut all = lists.iter().map(|(name, file)| (files.file(name), file));
-    let is_edit = |(path, file): &(ListFile, &RangesFile)| {
-        // A file that cannot be used is no edit that came into force.
-        let is_it = || read_ranges(path).is_ok_and(|now| now.as_ref() == Some(*file));
-        History::of(path).is_edited() && is_it()
-    };
-    all.find(is_edit).map(|(path, _)| path)
-}
-
-/// The author of the policy that removes `drift`.
-fn author(context: &Context, maps: &Maps, lists: &Lists, have: &InForce, drift: &Drift) -> Author {
-    if drift.is_other_list {
-        let edited = edited_file(context, lists);
-        Author::of_edit(edited.as_deref().unwrap_or(&context.global.ranges_file))
-    } else if drift.reasons.contains(&SETTINGS) {
-        Author::of_edit(Path::new(&context.file.path))
-    } else {
-        // The node changed: the policy is still that of its author.
-        let by = maps.author(have.slot).ok().flatten();
-        by.unwrap_or_else(Author::of_this_process)
     }
 }

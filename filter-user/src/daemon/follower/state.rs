@@ -7,7 +7,7 @@ use filter_common::layout::Basis;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::messages;
+use super::{messages, node_state::Report};
 use crate::{
     codes::Code,
     context::Context,
@@ -66,6 +66,7 @@ pub(crate) struct Follower {
     pub(crate) acknowledged: WatchedFile,
     /// Whether warnings are gathered before their time.
     pub(crate) warnings_due: bool,
+    pub(crate) report: Report,
 }
 
 /// The policy in force, and the facts it was made from.

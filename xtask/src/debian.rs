@@ -6,15 +6,15 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::target::Target;
+use crate::{step::output, target::Target};
 
 /// Debian's keys, from the package `debian-archive-keyring`.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A suite for one architecture.
-pub(super) struct Suite {
+pub(crate) struct Suite {
     /// The directory of its package lists.
     directory: PathBuf,
     arch: Target,
@@ -22,7 +22,16 @@ pub(super) struct Suite {
 
 impl Suite {
     /// Opens it below `directory`; fetches its package lists if they are not there.
-    pub(super) fn open(directory: &Path, name: &str, arch: Target) -> Result<Self> {
+    pub(crate) fn open(directory: &Path, name: &str, arch: Target) -> Result<Self> {
+        Self::with_types(directory, name, arch, &["deb"])
+    }
+
+    /// The same with source packages, for [`Self::source`].
+    pub(crate) fn with_sources(directory: &Path, name: &str, arch: Target) -> Result<Self> {
+        Self::with_types(directory, name, arch, &["deb", "deb-src"])
+    }
+
+    fn with_types(directory: &Path, name: &str, arch: Target, types: &[&str]) -> Result<Self> {
         ensure!(
             Path::new(KEYS).is_file(),
             "read Debian's keys: no `{KEYS}`: install `debian-archive-keyring` and `apt`"
@@ -41,21 +50,23 @@ impl Suite {
         fs::write(suite.directory.join("status"), "")?;
         let arch = arch.debian();
         let mirror = mirror()?;
-        let line = format!("deb [arch={arch} signed-by={KEYS}] {mirror} {name} main\n");
-        fs::write(suite.directory.join("sources.list"), line)?;
+        let line =
+            |kind: &&str| format!("{kind} [arch={arch} signed-by={KEYS}] {mirror} {name} main\n");
+        let lines: String = types.iter().map(line).collect();
+        fs::write(suite.directory.join("sources.list"), lines)?;
         suite.run("apt-get", &["-q", "update"], directory)?;
         fs::write(complete, "")?;
         Ok(suite)
     }
 
     /// The names of its packages with this start.
-    pub(super) fn packages(&self, start: &str) -> Result<Vec<String>> {
+    pub(crate) fn packages(&self, start: &str) -> Result<Vec<String>> {
         let names = self.run("apt-cache", &["pkgnames", start], &self.directory)?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
     /// Fetches packages and extracts them into `target`, which is there only if all succeeded.
-    pub(super) fn extract<S: AsRef<str>>(&self, packages: &[S], target: &Path) -> Result<()> {
+    pub(crate) fn extract<S: AsRef<str>>(&self, packages: &[S], target: &Path) -> Result<()> {
         let mut part = target.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
@@ -74,6 +85,12 @@ impl Suite {
         }
         fs::remove_dir_all(archives)?;
         fs::rename(&part, target).with_context(|| format!("make `{}`", target.display()))
+    }
+
+    /// Fetches the files of a source package into `target`, without unpacking them.
+    pub(crate) fn source(&self, package: &str, target: &Path) -> Result<()> {
+        let words = ["-q", "source", "--download-only", package];
+        self.run("apt-get", &words, target).map(drop)
     }
 
     /// Runs an apt program on these lists alone, in `directory`; returns what it prints.
@@ -111,17 +128,4 @@ fn mirror() -> Result<String> {
         "find a mirror of Debian: apt of this machine has none: \
          add one to /etc/apt/sources.list, then `apt-get update`",
     )
-}
-
-/// What a command prints, if it succeeds.
-fn output(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("run `{name}`"))?;
-    if !output.status.success() {
-        bail!(
-            "run `{name}`: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,0 +1,337 @@
+//! The kinds of `apifence.io/v1alpha1`. They carry lists and reports: no mode, no port and no off
+//! switch is in them, so a right to write them does not take the filter off.
+
+#![expect(
+    clippy::duplicated_attributes,
+    unreachable_pub,
+    reason = "each column of kubectl has a name and a type; the derived schemas have private copies"
+)]
+
+use jiff::Timestamp;
+use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The annotation by which an object without ranges is meant to have none.
+pub const ALLOW_EMPTY: &str = "apifence.io/allow-empty";
+
+/// The longest name of an object: that of a list.
+pub const LONGEST_NAME: usize = 63;
+
+/// The most ranges of one object: about 1 MB of etcd's 1.5.
+pub const MOST_RANGES: usize = 4000;
+
+/// Sources that are authorized on the selected nodes. The union of all objects, and of the lists
+/// on the node's disk, is in force.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "apifence.io",
+    version = "v1alpha1",
+    kind = "AuthorizedRanges",
+    plural = "authorizedranges",
+    singular = "authorizedranges",
+    shortname = "ar",
+    category = "apifence",
+    status = "AuthorizedRangesStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "Sources that reach the API server's ports on the selected nodes. The union of all objects and of the lists on the node is in force. Deleting an object leaves its list in force: empty it first.",
+    printcolumn(name = "Ranges", type_ = "integer", json_path = ".status.ranges"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
+    ),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].message"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new(r"self.metadata.name.matches('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$')")
+        .message("the name is the name of a list: at most 63 of a-z, 0-9 and -")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizedRangesSpec {
+    /// The sources. None of them is in force on a node where one of them exceeds the node's
+    /// bounds.
+    #[schemars(length(max = 4000))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
+    pub ranges: Vec<Range>,
+    /// The labels of the nodes where they are in force; all nodes of the filter without it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// A range of source addresses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Range {
+    /// IPv4 or IPv6, with a prefix length and without host bits.
+    #[schemars(length(max = 64))]
+    #[x_kube(
+        validation = Rule::new("isCIDR(self)")
+            .message("this is not a CIDR: write for example 203.0.113.0/24, or 203.0.113.7/32 for one address"),
+        validation = Rule::new("!isCIDR(self) || cidr(self) == cidr(self).masked()")
+            .message(Message::Expression("'host bits are set: write ' + string(cidr(self).masked())".to_owned()))
+    )]
+    pub cidr: String,
+    /// Who it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200), pattern(r"^[^\x00-\x1f\x7f]*$"))]
+    pub comment: Option<String>,
+    /// When it ends by itself, on each node, whatever becomes of the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
+    pub expires: Option<String>,
+}
+
+/// The schema of a time.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "its schema alone is used")]
+struct Time(#[schemars(extend("format" = "date-time"))] String);
+
+/// What the nodes made of an object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizedRangesStatus {
+    /// The generation that this status is about.
+    pub observed_generation: i64,
+    /// The number of ranges in it.
+    pub ranges: i64,
+    /// How many nodes have it in force.
+    pub nodes: NodeCount,
+    /// `Accepted`: the object can be a list. `Programmed`: it is in force on every selected node.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A number of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeCount {
+    /// Those that the object selects.
+    pub selected: i64,
+    /// Those that enforce its present generation.
+    pub programmed: i64,
+    /// Both, as `2/3`.
+    pub summary: String,
+}
+
+/// A condition, as everywhere in Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
+    pub status: String,
+    /// One word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// When `status` last became another.
+    #[schemars(with = "Time")]
+    pub last_transition_time: Timestamp,
+    /// The generation of the object that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// What the filter on one node does, as its agent reports it. It has the node's name.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "apifence.io",
+    version = "v1alpha1",
+    kind = "NodeGuard",
+    plural = "nodeguards",
+    shortname = "ng",
+    category = "apifence",
+    status = "NodeGuardStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "What the filter on one node does. Its agent alone writes it; a change of it changes nothing on the node.",
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(
+        name = "Guarded",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Guarded\")].status"
+    ),
+    printcolumn(
+        name = "InSync",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"InSync\")].status"
+    ),
+    printcolumn(name = "Ranges", type_ = "integer", json_path = ".status.ranges"),
+    printcolumn(name = "Reported", type_ = "date", json_path = ".status.reported"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"InSync\")].message"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+pub struct NodeGuardSpec {}
+
+/// The state of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeGuardStatus {
+    /// As `apifence status` says it: `enforcing`, `monitoring`, ...; `unknown` where `apifence run`
+    /// does not report.
+    pub state: String,
+    /// The guarded interfaces.
+    pub hooks: Vec<Hook>,
+    /// The protected TCP ports.
+    pub ports: Vec<u16>,
+    /// The number of ranges in force from Kubernetes.
+    pub ranges: i64,
+    /// The lists from Kubernetes.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub lists: Vec<NodeList>,
+    /// When the agent last reported. It does so every half minute.
+    #[schemars(with = "Option<Time>")]
+    pub reported: Option<Timestamp>,
+    /// The version of the agent.
+    pub agent_version: String,
+    /// `Guarded`: the filter drops packets of sources that are not listed. `InSync`: the lists in
+    /// force are those of the API.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// An interface with the filter on it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Hook {
+    /// Its name.
+    pub interface: String,
+    /// `native` or `generic`; `none` where no filter is attached.
+    pub hook: String,
+}
+
+/// A list of Kubernetes on a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeList {
+    /// The name of the object, or of the ConfigMap's key.
+    pub name: String,
+    /// The generation of the object that the list on the node is from; of a ConfigMap, its resource
+    /// version.
+    pub generation: i64,
+    /// The number of its ranges in force.
+    pub ranges: i64,
+    /// How many of them have expired.
+    pub expired: i64,
+    /// Whether this generation is in force.
+    pub in_force: bool,
+    /// Why not, or why the list is not that of the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The definitions of all kinds, as YAML for `kubectl apply`.
+///
+/// # Errors
+/// If they cannot be written as YAML.
+pub fn definitions() -> anyhow::Result<String> {
+    let mut text = String::new();
+    for definition in [AuthorizedRanges::crd(), NodeGuard::crd()] {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&definition)?);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::cel::Validator;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What an API server with CEL says to an object with these ranges.
+    fn faults(name: &str, ranges: &Value) -> Vec<String> {
+        let crd = serde_json::to_value(AuthorizedRanges::crd()).expect("JSON");
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let object = json!({
+            "apiVersion": "apifence.io/v1alpha1",
+            "kind": "AuthorizedRanges",
+            "metadata": {"name": name},
+            "spec": {"ranges": ranges},
+        });
+        let checked = Validator::new().validate(schema, &object, None);
+        let errors = checked.err().into_iter().flatten();
+        errors.map(|error| error.to_string()).collect()
+    }
+
+    #[test]
+    fn the_rules_of_the_schema_name_the_fix() {
+        let long = "x".repeat(64);
+        for (name, cidr, want) in [
+            ("office", "203.0.113.0/24", None),
+            ("office", "203.0.113.7/32", None),
+            ("office", "2001:db8:aa::/48", None),
+            ("office-2", "0.0.0.0/0", None),
+            ("office", "203.0.113.9/24", Some("write 203.0.113.0/24")),
+            ("office", "2001:db8::1/64", Some("write 2001:db8::/64")),
+            (
+                "office",
+                "203.0.113.7",
+                Some("203.0.113.7/32 for one address"),
+            ),
+            ("office", "203.0.113.0/33", Some("not a CIDR")),
+            ("office", "::ffff:203.0.113.7/128", Some("not a CIDR")),
+            ("office", "example.org", Some("not a CIDR")),
+            ("office.eu", "203.0.113.0/24", Some("at most 63")),
+            (&long, "203.0.113.0/24", Some("at most 63")),
+        ] {
+            let found = faults(name, &json!([{"cidr": cidr}]));
+            match want {
+                None => assert!(found.is_empty(), "{name}, {cidr}: {found:?}"),
+                Some(want) => assert!(
+                    found.len() == 1 && found[0].contains(want),
+                    "{name}, {cidr}: {found:?}"
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn the_definitions_have_columns_conditions_and_no_switch() {
+        let text = definitions().expect("YAML");
+        for want in [
+            "name: authorizedranges.apifence.io",
+            "name: nodeguards.apifence.io",
+            "scope: Cluster",
+            "maxItems: 4000",
+            "x-kubernetes-list-type: map",
+            "name: Programmed",
+            "status: {}",
+        ] {
+            assert!(text.contains(want), "{want}");
+        }
+        let crd = serde_json::to_value(AuthorizedRanges::crd()).expect("JSON");
+        let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+        let spec = crd
+            .pointer(spec)
+            .and_then(Value::as_object)
+            .expect("a spec");
+        let fields: Vec<_> = spec.keys().collect();
+        assert_eq!(fields, ["nodeSelector", "ranges"]);
+    }
+}

@@ -1,0 +1,26 @@
+//! The account of the agent.
+
+use anyhow::{Result, ensure};
+use tests::lab::Lab;
+
+#[test]
+fn the_agents_account_reads_nodes_and_changes_none() -> Result<()> {
+    let lab = Lab::with_control_planes(1)?;
+    lab.authorize_agents()?;
+    lab.add_node("worker1", &["192.0.2.21"], &[])?;
+    let agent = &lab.control_planes[0].agent;
+    let ran = agent
+        .kubectl(&["get", "nodes", "-o", "name"])?
+        .succeeded()?;
+    ensure!(ran.stdout == "node/worker1\n", "{ran}");
+    for words in [
+        &["delete", "node", "worker1"][..],
+        &["get", "secrets", "--all-namespaces"],
+        &["get", "configmaps", "--all-namespaces"],
+    ] {
+        let ran = agent.kubectl(words)?;
+        ensure!(ran.code == Some(1), "{ran}");
+        ran.stderr_has(&["Forbidden", "apifence-system:apifence-kube"])?;
+    }
+    Ok(())
+}
