@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
+    fs, io,
 };
 
 use procfs::process::{FDTarget, Process, all_processes};
@@ -30,12 +29,18 @@ fn processes() -> impl Iterator<Item = (NamedProcess, Process)> {
     })
 }
 
-/// The processes in the network namespace of the calling thread.
+/// The processes in the network namespace of the calling thread, and those whose namespace this
+/// process may not ask for: in a container without CAP_SYS_PTRACE the node's kubelet is one
+/// (`proc_pid_ns(5)`).
 pub(super) fn processes_here() -> impl Iterator<Item = NamedProcess> {
     let here = fs::read_link("/proc/thread-self/ns/net").ok();
     processes().filter_map(move |(named, process)| {
-        let there: Option<PathBuf> = fs::read_link(format!("/proc/{}/ns/net", process.pid)).ok();
-        (here.is_some() && there == here).then_some(named)
+        let there = fs::read_link(format!("/proc/{}/ns/net", process.pid));
+        let is_here = match there {
+            Ok(there) => here == Some(there),
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        };
+        is_here.then_some(named)
     })
 }
 
