@@ -69,8 +69,8 @@ impl Lab {
         self.apply(&text).map(drop)
     }
 
-    /// Makes the account of the agents, with the rights that users give it, and gives its token to those of all control
-    /// planes. None is started.
+    /// Makes the account of the agents, with the rights that users give it, and gives its token to
+    /// those of all control planes. None is started.
     pub fn authorize_agents(&self) -> Result<()> {
         for file in ["base/namespace.yaml", "base/rbac.yaml"] {
             self.apply_file(file)?;
