@@ -31,6 +31,9 @@ pub struct NodeState {
     /// The interfaces.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
+    /// When the change on trial takes itself back; `None` if no change is on trial.
+    #[serde(default)]
+    pub trial_until: Option<Timestamp>,
     /// The lists.
     #[serde(default)]
     pub lists: Vec<ListInForce>,

@@ -16,6 +16,9 @@ use crate::api::{Condition, NodeList};
 /// What is said of a list that `apifence run` has not read yet.
 const PENDING: &str = "written, not in force yet";
 
+/// The reason of a node whose policy takes itself back unless it is confirmed.
+const ON_TRIAL: &str = "OnTrial";
+
 impl NodeList {
     /// Whether it only waits for `apifence run`.
     pub fn is_pending(&self) -> bool {

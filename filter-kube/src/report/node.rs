@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{PENDING, condition, count_of};
+use super::{ON_TRIAL, PENDING, condition, count_of};
 use crate::{
     api::{Hook, NodeGuardStatus, NodeList},
     list::Wanted,
@@ -158,6 +158,17 @@ fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, 
     }
     if let Err(why) = present.state {
         return (None, "RunDoesNotReport".to_owned(), why.clone());
+    }
+    if let Ok(NodeState {
+        trial_until: Some(end),
+        ..
+    }) = present.state
+    {
+        // It would cut a node or an administrator, or a person on the node tries something.
+        let message = format!(
+            "what is in force is on trial until {end:.0}: `apifence status` on the node, and `apifence confirm` keeps it"
+        );
+        return (Some(false), ON_TRIAL.to_owned(), message);
     }
     let wrong: Vec<_> = lists.iter().filter(|list| !list.in_force).collect();
     let Some(first) = wrong.first() else {

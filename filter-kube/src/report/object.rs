@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 
-use super::{condition, count_of};
+use super::{ON_TRIAL, condition, count_of};
 use crate::{
     api::{AuthorizedRanges, AuthorizedRangesStatus, NodeCount, NodeGuard},
     list::{self, Content, Refusal, selects},
@@ -128,11 +128,14 @@ fn not_programmed(
     if is_silent {
         return Some("its agent has stopped reporting".to_owned());
     }
-    let mut conditions = status.conditions.iter();
-    match conditions.find(|known| known.type_ == "Guarded") {
+    let condition = |type_: &str| status.conditions.iter().find(|known| known.type_ == type_);
+    match condition("Guarded") {
         Some(guarded) if guarded.status == "True" => {}
         Some(guarded) => return Some(guarded.message.clone()),
         None => return Some("not guarded".to_owned()),
+    }
+    if let Some(trial) = condition("InSync").filter(|known| known.reason == ON_TRIAL) {
+        return Some(trial.message.clone());
     }
     let name = object.name_any();
     let Some(list) = status.lists.iter().find(|list| list.name == name) else {

@@ -106,6 +106,27 @@ fn a_list_is_in_force_when_its_bytes_are() {
 }
 
 #[test]
+fn what_takes_itself_back_is_not_in_sync() {
+    let state = NodeState {
+        state: "enforcing".to_owned(),
+        trial_until: Timestamp::from_second(2000).ok(),
+        ..NodeState::default()
+    };
+    let present = Present {
+        directory: "kubernetes",
+        records: &BTreeMap::new(),
+        kept: &BTreeMap::new(),
+        wanted: &BTreeMap::new(),
+        state: &Ok(state),
+        unwritten: None,
+    };
+    let status = of_node(&present, &NodeGuardStatus::default(), now());
+    assert_eq!(in_sync(&status), ("False", ON_TRIAL));
+    let message = &status.conditions[1].message;
+    assert!(message.contains("until 1970-01-01T00:33:20Z"), "{message}");
+}
+
+#[test]
 fn an_object_is_programmed_when_every_control_plane_enforces_its_generation() {
     let guard = |name: &str, status: NodeGuardStatus| {
         let mut guard = NodeGuard::new(name, crate::api::NodeGuardSpec {});
