@@ -126,7 +126,6 @@ fn rights_and_kinds_that_are_gone_change_nothing() -> Result<()> {
     lab.until_report("cp1", "InSync", "InSync")?;
     let warnings = first.filter.status("warnings")?;
     ensure!(!warnings.to_string().contains("kubernetes"), "{warnings:#}");
-    eprintln!("{warnings:#}");
     first.drops_all(&lab.unlisted)?;
     first.lets_all_in(&lab.workers[0])
 }

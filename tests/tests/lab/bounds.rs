@@ -53,9 +53,17 @@ fn the_bounds_on_the_node_hold_against_every_object() -> Result<()> {
     files_are_whole(&lab.control_planes[0], &["guests", "half", "six", "world"])?;
     lab.control_planes[0].drops_all(&lab.unlisted)?;
 
+    // What takes itself back is not called programmed.
+    let filter = &lab.control_planes[0].filter;
+    filter.ok(&["ranges", "add", "198.18.9.9", "--confirm-within", "1h"])?;
+    lab.until_report("cp1", "InSync", "OnTrial")?;
+    let message = lab.until_condition("guests", "Programmed", "False")?;
+    ensure!(message.contains("on trial until"), "{message}");
+    filter.ok(&["confirm"])?;
+    lab.until_condition("guests", "Programmed", "True")?;
+
     // Lists that a person on the node wrote are out of reach.
-    let first = &lab.control_planes[0];
-    first.lets_all_in(&lab.admin)?;
+    lab.control_planes[0].lets_all_in(&lab.admin)?;
     // What it may not do at all.
     for words in [
         &["delete", "authorizedranges", "guests"][..],

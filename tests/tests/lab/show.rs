@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::{
-    lab::{Lab, api_server::PORT},
+    lab::{
+        Lab,
+        api_server::{LOOPBACK, PORT},
+    },
     net::{SynSender, connect, silent},
     site::{at, ip},
     wait::{PATIENCE, until},
@@ -54,7 +57,7 @@ fn a_list_is_applied_once_and_is_in_force_on_every_node() -> Result<()> {
 
     // A node that is switched off, and comes back without its API server.
     lab.control_planes[0].reboot()?;
-    lab.withdraw_on(1)?;
+    withdraw_by(&lab, 1)?;
     let first = &mut lab.control_planes[0];
     first.start_guard()?;
     first.until_guarded()?;
@@ -81,32 +84,24 @@ fn a_list_is_applied_once_and_is_in_force_on_every_node() -> Result<()> {
     Ok(())
 }
 
-trait OnAnother {
-    fn withdraw_on(&self, number: usize) -> Result<()>;
-}
-
-impl OnAnother for Lab {
-    /// Withdraws the guests by the API server of another control plane.
-    fn withdraw_on(&self, number: usize) -> Result<()> {
-        let object = json!({
-            "metadata": {"annotations": {"apifence.io/allow-empty": "true"}},
-            "spec": {"ranges": []},
-        })
-        .to_string();
-        let machine = &self.control_planes[number].machine;
-        let words = [
-            "patch",
-            "authorizedranges",
-            "guests",
-            "--type=merge",
-            "--patch",
-        ];
-        let words = [&words[..], &[&*object]].concat();
-        let url = tests::lab::api_server::LOOPBACK;
-        self.kubectl_from(machine, url, &words, "")?
-            .succeeded()
-            .map(drop)
-    }
+/// Withdraws the guests by the API server of another control plane.
+fn withdraw_by(lab: &Lab, number: usize) -> Result<()> {
+    let object = json!({
+        "metadata": {"annotations": {"apifence.io/allow-empty": "true"}},
+        "spec": {"ranges": []},
+    })
+    .to_string();
+    let machine = &lab.control_planes[number].machine;
+    let words = [
+        "patch",
+        "authorizedranges",
+        "guests",
+        "--type=merge",
+        "--patch",
+        &object,
+    ];
+    let patched = lab.kubectl_from(machine, LOOPBACK, &words, "")?;
+    patched.succeeded().map(drop)
 }
 
 #[test]
