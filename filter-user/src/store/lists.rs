@@ -81,7 +81,7 @@ impl ListFiles {
     /// The file of the cluster `name`: in the state directory, or where `apifence-kube` writes it.
     fn path_of_cluster(&self, name: &ListName) -> PathBuf {
         let own = self.state_dir.join(name.as_str());
-        let written = self.directory.join(KUBERNETES).join(name.as_str());
+        let written = self.of_kubernetes().join(name.as_str());
         let found = own.symlink_metadata();
         let is_missing = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         match is_missing && written.symlink_metadata().is_ok() {
@@ -108,6 +108,11 @@ impl ListFiles {
             true => "ranges file".to_owned(),
             false => format!("list `{name}`"),
         }
+    }
+
+    /// The directory of lists that the agent of Kubernetes writes.
+    pub fn of_kubernetes(&self) -> PathBuf {
+        self.directory.join(KUBERNETES)
     }
 
     /// The directory of the lists besides `default`.

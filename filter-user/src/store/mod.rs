@@ -44,7 +44,7 @@ pub use self::{
     lists::ListFiles,
     lock::{WatchLock, Watcher, WriterLock},
     ranges_file::{Committed, Pending, Staged, holds},
-    read::{MAX_LIST_LEN, read_regular},
+    read::{MAX_LIST_LEN, read_regular, read_without_link},
     read_lists::ReadLists,
     saved::{PolicyStore, SavedPolicy, StagedPolicy},
     state_file::StateFile,

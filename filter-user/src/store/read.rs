@@ -29,7 +29,7 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As of [`read_regular`], or if it is a link.
-pub(super) fn read_without_link(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read_without_link(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read(path, most, libc::O_NOFOLLOW)
 }
 

@@ -39,6 +39,8 @@ fn says_away(lab: &mut Lab, cause: &str) -> Result<()> {
     until("the probe fails", || {
         Ok(agent.ran("check", &[])?.code == Some(1))
     })?;
+    let doctor = lab.control_planes[0].filter.run(&["doctor"])?;
+    ensure!(doctor.stdout.contains("the API is away since"), "{doctor}");
     agent.ran("check", &["--live"])?.succeeded().map(drop)
 }
 
@@ -48,7 +50,13 @@ fn says_back(lab: &mut Lab) -> Result<()> {
     let agent = &lab.control_planes[0].agent;
     until("the probe passes", || {
         Ok(agent.ran("check", &[])?.code == Some(0))
-    })
+    })?;
+    let doctor = lab.control_planes[0].filter.run(&["doctor"])?;
+    ensure!(
+        doctor.stdout.contains("the agent reaches the API"),
+        "{doctor}"
+    );
+    Ok(())
 }
 
 #[test]

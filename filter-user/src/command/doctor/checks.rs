@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{Error, Result};
 use ipnet::IpNet;
+use jiff::Timestamp;
 
-use super::diagnosis::{Check, CheckResult};
+use super::{
+    agent::agent,
+    diagnosis::{Check, CheckResult},
+};
 use crate::{
     change::first::foreign_claims,
     clock::Clocks,
@@ -39,7 +43,7 @@ pub(super) struct Examination<'a> {
 /// How many foreign clients are named: anybody can be one of many.
 const MAX_CLIENTS: usize = 20;
 
-fn ok(check: &'static str, message: impl Into<String>) -> Check {
+pub(super) fn ok(check: &'static str, message: impl Into<String>) -> Check {
     let (result, message, fix) = (CheckResult::Ok, message.into(), None);
     Check {
         check,
@@ -49,7 +53,11 @@ fn ok(check: &'static str, message: impl Into<String>) -> Check {
     }
 }
 
-fn warn(check: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Check {
+pub(super) fn warn(
+    check: &'static str,
+    message: impl Into<String>,
+    fix: impl Into<String>,
+) -> Check {
     Check {
         result: CheckResult::Warn,
         fix: Some(fix.into()),
@@ -109,6 +117,8 @@ impl<'a> Examination<'a> {
         let mut checks = vec![self.kernel()];
         checks.extend(self.config());
         checks.extend(self.lists());
+        let lists = self.context.list_files();
+        checks.extend(agent(&lists.of_kubernetes(), Timestamp::now()));
         checks.extend(self.filter());
         checks.extend(self.service());
         checks.extend(self.ports());

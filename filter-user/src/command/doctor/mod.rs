@@ -1,6 +1,7 @@
 //! `apifence doctor`: what is in order on this node, and what is not. It writes nothing but a
 //! report that was asked for.
 
+mod agent;
 mod bundle;
 mod checks;
 mod diagnosis;
