@@ -70,6 +70,8 @@ impl Terminal {
         let before = tcgetattr(&slave)?;
         let mut by = Command::new("setpriv");
         by.args(["--pdeathsig", "KILL", "setsid", "--ctty"]);
+        // What started the tests may ignore signals, as nohup(1) does, and programs inherit that.
+        by.args(["env", "--default-signal"]);
         let mut command = filter.command_by(by, arguments);
         command
             .env("TERM", "xterm-256color")
