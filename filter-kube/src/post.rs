@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The manager of the fields of the objects' status: all agents are one.
 const MANAGER: &str = "apifence-kube";
 
+/// The longest name of a manager that the API takes, in bytes. A Node's may be longer.
+const LONGEST_MANAGER: usize = 128;
+
 /// What the agent reports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -121,7 +124,7 @@ impl Poster {
 
     /// Makes the NodeGuard of this node, and writes its status.
     async fn post_node(&self, status: &NodeGuardStatus) -> Result<()> {
-        let manager = format!("{MANAGER}/{}", self.node);
+        let manager = manager(&self.node);
         let guards: Api<NodeGuard> = Api::all(self.client.clone());
         let nodes = self.sources.nodes.all().unwrap_or_default();
         let own = nodes.iter().find(|node| node.name_any() == self.node);
@@ -187,6 +190,7 @@ impl Poster {
         let now = seconds(Timestamp::now());
         let api: Api<AuthorizedRanges> = Api::all(self.client.clone());
         let mut waiting = HashMap::new();
+        let mut failure = Ok(());
         for object in &objects {
             let status = of_object(object, &nodes, &guards, is_silent, now);
             if object.status.as_ref() == Some(&status) {
@@ -204,11 +208,20 @@ impl Poster {
                 "metadata": {"name": name},
                 "status": status,
             });
-            apply(&api, &name, MANAGER, &body, true).await?;
+            // One object holds up no other.
+            let done = apply(&api, &name, MANAGER, &body, true).await;
+            failure = failure.and(done);
         }
         self.waiting = waiting;
-        Ok(())
+        failure
     }
+}
+
+/// The manager of the fields that the agent of `node` writes.
+fn manager(node: &str) -> String {
+    let mut manager = format!("{MANAGER}/{node}");
+    manager.truncate(manager.floor_char_boundary(LONGEST_MANAGER));
+    manager
 }
 
 /// A time without fractions, as all in the API.
