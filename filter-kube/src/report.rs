@@ -132,7 +132,7 @@ fn lists(present: &Present<'_>) -> Vec<NodeList> {
     let selected = present
         .wanted
         .iter()
-        .filter(|(_, wanted)| wanted.is_selected);
+        .filter(|(_, wanted)| wanted.is_selected == Some(true));
     let names: BTreeSet<&String> = with_file
         .map(|(name, _)| name)
         .chain(selected.map(|(name, _)| name))
