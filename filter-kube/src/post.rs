@@ -81,7 +81,6 @@ impl Poster {
     pub async fn run(mut self, mut inbox: watch::Receiver<Report>) {
         loop {
             let report = inbox.borrow_and_update().clone();
-            let mut pause = PATIENCE;
             // Before the first look at the node there is nothing to report.
             if !report.status.conditions.is_empty() {
                 match self.post(&report.status).await {
@@ -92,11 +91,13 @@ impl Poster {
                             eprintln!("warning: report to the API: {words}");
                             self.failure = Some(words);
                         }
-                        pause = RETRY_PAUSE;
+                        // Whatever is new: an API server that refuses is not beset.
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        continue;
                     }
                 }
             }
-            let changed = tokio::time::timeout(pause, inbox.changed()).await;
+            let changed = tokio::time::timeout(PATIENCE, inbox.changed()).await;
             if matches!(changed, Ok(Err(_))) {
                 return;
             }

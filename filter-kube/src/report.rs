@@ -11,6 +11,7 @@ use crate::{
         AuthorizedRanges, AuthorizedRangesStatus, Condition, Hook, NodeCount, NodeGuard,
         NodeGuardStatus, NodeList,
     },
+    directory::{NODES, PODS},
     list::{self, Wanted, selects},
     node_state::NodeState,
     record::{Kept, Record},
@@ -72,7 +73,9 @@ fn condition(
     };
     let same = before
         .iter()
-        .find(|known| known.type_ == type_ && known.status == status);
+        .find(|known| known.type_ == type_ && known.status == status)
+        // It could not be read.
+        .filter(|known| known.last_transition_time != Timestamp::default());
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -222,6 +225,17 @@ fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, 
     }
     let wrong: Vec<_> = lists.iter().filter(|list| !list.in_force).collect();
     let Some(first) = wrong.first() else {
+        // The addresses of the cluster are carried, too.
+        let state = present.state.as_ref().ok();
+        let files = [NODES, PODS].into_iter();
+        let mut files = files.filter_map(|name| Some((name, state?.list(name)?.fault.as_ref()?)));
+        if let Some((name, fault)) = files.next() {
+            return (
+                Some(false),
+                "Refused".to_owned(),
+                format!("{name}: {fault}"),
+            );
+        }
         let message = format!("{} in force", count_of(lists.len(), "list"));
         return (Some(true), "InSync".to_owned(), message);
     };
