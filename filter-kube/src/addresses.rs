@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 /// kubelet.
 const MOST_OF_NODE: usize = 16;
 
+/// What stands between the name of a node and the time since which the API is without it.
+const GONE: &str = ", not in the API since ";
+
 /// The ranges of a file, each with its node, and since when the API is without it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known(BTreeMap<IpNet, Place>);
@@ -68,13 +71,30 @@ impl Known {
         self.0.is_empty()
     }
 
+    /// What an earlier agent wrote into the file with this `text`.
+    pub fn of_text(text: &str) -> Self {
+        let lines = text.lines().filter_map(|line| {
+            let (range, comment) = line.split_once(" # ")?;
+            let (node, since) = match comment.split_once(GONE) {
+                Some((node, since)) => (node, since.parse().ok()),
+                None => (comment, None),
+            };
+            let place = Place {
+                node: node.to_owned(),
+                gone: since,
+            };
+            Some((range.parse().ok()?, place))
+        });
+        Self(lines.collect())
+    }
+
     /// The text of the file.
     pub fn text(&self, what: &str) -> String {
         let mut text = format!("# {what}; apifence-kube writes this file\n");
         for (range, place) in &self.0 {
             let _ = write!(text, "{range} # {}", place.node);
             if let Some(gone) = place.gone {
-                let _ = write!(text, ", not in the API since {gone:.0}");
+                let _ = write!(text, "{GONE}{gone:.0}");
             }
             text.push('\n');
         }
@@ -93,8 +113,9 @@ pub fn of_nodes<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> BTreeMap<IpNet
         let addresses: BTreeSet<IpAddr> = addresses
             .flatten()
             .filter(|address| matches!(&*address.type_, "InternalIP" | "ExternalIP"))
-            .filter_map(|address| address.address.parse().ok())
-            .filter(is_usable)
+            .filter_map(|address| address.address.parse::<IpAddr>().ok())
+            .map(|address| address.to_canonical())
+            .filter(|address| is_usable(IpNet::from(*address)))
             .collect();
         for address in addresses.into_iter().take(MOST_OF_NODE) {
             found.insert(IpNet::from(address), node.name_any());
@@ -103,9 +124,19 @@ pub fn of_nodes<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> BTreeMap<IpNet
     found
 }
 
-/// Whether packets can come from the address: a wrong one must not spoil the file.
-fn is_usable(address: &IpAddr) -> bool {
-    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast()
+/// The widest ranges that a file of the cluster may have where the node sets no other bound.
+const WIDEST: (u8, u8) = (8, 16);
+
+/// Whether `apifence run` takes the range: a wrong one would spoil the file for all nodes.
+fn is_usable(range: IpNet) -> bool {
+    let first = range.network();
+    let is_mapped = || first.to_canonical() != first;
+    let is_wide = match range {
+        IpNet::V4(range) => range.prefix_len() < WIDEST.0 || range.network().octets()[0] == 0,
+        IpNet::V6(range) => range.prefix_len() < WIDEST.1,
+    };
+    let is_no_source = first.is_unspecified() || first.is_loopback() || first.is_multicast();
+    !(is_wide || is_no_source || is_mapped())
 }
 
 /// The pod ranges of the nodes, each with its node's name.
@@ -119,6 +150,7 @@ pub fn of_pods<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> BTreeMap<IpNet,
         let ranges: BTreeSet<IpNet> = ranges
             .filter_map(|range| range.parse::<IpNet>().ok())
             .map(|range| range.trunc())
+            .filter(|range| is_usable(*range))
             .collect();
         for range in ranges.into_iter().take(MOST_OF_NODE) {
             found.insert(range, node.name_any());
@@ -162,12 +194,24 @@ mod tests {
             ("InternalIP", "0.0.0.0"),
             ("InternalIP", "127.0.0.1"),
             ("InternalIP", "ff02::1"),
+            ("InternalIP", "0.1.2.3"),
+            ("InternalIP", "::ffff:10.0.0.6"),
+            ("InternalIP", "::ffff:127.0.0.1"),
             ("InternalIP", "10.0.0.0/8"),
             ("InternalIP", ""),
         ];
         let nodes = [
             node("cp1", &addresses, &["10.244.0.0/24", "fd01::/64"]),
-            node("worker", &[], &["nonsense"]),
+            node(
+                "worker",
+                &[],
+                &["nonsense", "0.0.0.0/0", "::/0", "127.0.0.0/8"],
+            ),
+            node(
+                "odd",
+                &[],
+                &["10.0.0.0/7", "::ffff:10.0.0.0/104", "224.0.0.0/8"],
+            ),
         ];
         let text = |found: &BTreeMap<IpNet, String>| {
             let lines: Vec<_> = found.keys().map(ToString::to_string).collect();
@@ -175,7 +219,7 @@ mod tests {
         };
         assert_eq!(
             text(&of_nodes(&nodes)),
-            "10.0.0.5/32 203.0.113.5/32 fd00::5/128"
+            "10.0.0.5/32 10.0.0.6/32 203.0.113.5/32 fd00::5/128"
         );
         assert_eq!(text(&of_pods(&nodes)), "10.244.0.0/24 fd01::/64");
     }
@@ -233,5 +277,14 @@ mod tests {
         let text = serde_json::to_string(&known).expect("JSON");
         let read: Known = serde_json::from_str(&text).expect("the same");
         assert_eq!(read, known);
+        // What was remembered is lost: the file says the same.
+        let two = [
+            &node("a", &[("InternalIP", "10.0.0.1")], &[]),
+            &node("b", &[("InternalIP", "fd00::2")], &[]),
+        ];
+        known.update(&of_nodes(two), at(1), DAY);
+        known.update(&of_nodes([two[0]]), at(2), DAY);
+        assert_eq!(Known::of_text(&known.text("Nodes")), known);
+        assert_eq!(Known::of_text("# a\nempty\n"), Known::default());
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     api::NodeGuardStatus,
     cli::RunArgs,
     connection,
-    directory::{Directory, Memory},
+    directory::{Directory, Memory, NODES, PODS},
     health::Health,
     list::{Wanted, digest, of_config_map, of_objects},
     node_state::StateFile,
@@ -40,9 +40,6 @@ const WORTH_SAYING: SignedDuration = SignedDuration::from_secs(2);
 const HEALTH_PERIOD: Duration = Duration::from_secs(5);
 /// The period of a thorough look at the files.
 const WRITE_PERIOD: Duration = Duration::from_secs(10);
-/// The files of the cluster's addresses.
-const NODES: &str = "@nodes";
-const PODS: &str = "@pods";
 
 /// Follows the API until SIGTERM or SIGINT.
 ///
@@ -91,6 +88,8 @@ struct Agent {
     state: StateFile,
     directory: Directory,
     memory: Memory,
+    /// What is on the disk of it.
+    remembered: Option<Memory>,
     sources: Arc<Sources>,
     reach: Arc<Reach>,
     reports: watch::Sender<Report>,
@@ -118,6 +117,7 @@ impl Agent {
             state_file: args.state.clone(),
             state: StateFile::default(),
             memory: directory.memory(),
+            remembered: None,
             directory,
             sources,
             reach,
@@ -157,16 +157,23 @@ impl Agent {
 
     /// Writes what changed, and remembers it.
     fn write(&mut self, now: Timestamp) -> Result<()> {
-        let before = self.memory.clone();
         self.find_files();
-        let lists = self.write_lists(now);
-        let files = self.update_addresses(now);
-        // An address that left the API is remembered before its file says so.
-        if self.memory != before {
+        let mut files = Vec::new();
+        let lists = self.update_lists(now, &mut files);
+        self.update_addresses(now, &mut files);
+        // First: an agent that is killed meanwhile must not take an older object for news.
+        let remembered = self.remember();
+        let written = self.write_files(files);
+        lists.and(remembered).and(written)
+    }
+
+    /// Remembers what is not remembered yet.
+    fn remember(&mut self) -> Result<()> {
+        if self.remembered.as_ref() != Some(&self.memory) {
             self.directory.remember(&self.memory)?;
+            self.remembered = Some(self.memory.clone());
         }
-        self.write_addresses(files)?;
-        lists
+        Ok(())
     }
 
     /// A file that another hand changed or removed is written again from the API.
@@ -180,8 +187,8 @@ impl Agent {
         }
     }
 
-    /// Writes the lists that changed.
-    fn write_lists(&mut self, now: Timestamp) -> Result<()> {
+    /// Takes over the lists that changed, and adds the texts of their `files`.
+    fn update_lists(&mut self, now: Timestamp, files: &mut Vec<(String, String)>) -> Result<()> {
         let Some(wanted) = self.read_lists() else {
             // Nothing is known of what is missing.
             return Ok(());
@@ -195,20 +202,21 @@ impl Agent {
         let mut failure = Ok(());
         for name in names {
             let record = self.memory.records.get_mut(&name);
-            let done = match step(record, wanted.get(&name), now) {
-                Step::Leave => Ok(()),
+            match step(record, wanted.get(&name), now) {
+                Step::Leave => {}
                 Step::Keep(why) => {
                     if self.kept.get(&name) != Some(&why) {
                         eprintln!("warning: list {name}: {}", why.message());
                     }
                     kept.insert(name, why);
-                    Ok(())
                 }
-                Step::Write(content, record) => self.write_list(name, &content.text, record),
-                Step::Remove => self.remove_list(&name),
-            };
-            // One list holds up no other.
-            failure = failure.and(done);
+                Step::Write(content, record) => {
+                    self.memory.records.insert(name.clone(), record);
+                    files.push((name, content.text));
+                }
+                // One list holds up no other.
+                Step::Remove => failure = failure.and(self.remove_list(&name)),
+            }
         }
         record::forget(&mut self.memory.records);
         self.kept = kept;
@@ -217,7 +225,7 @@ impl Agent {
     }
 
     /// The lists that the API has; `None` while it cannot be followed.
-    fn read_lists(&self) -> Option<BTreeMap<String, Wanted>> {
+    fn read_lists(&mut self) -> Option<BTreeMap<String, Wanted>> {
         if let Some(source) = &self.sources.config_map {
             let maps = source.all()?;
             // A ConfigMap that is gone has no keys: each list is kept.
@@ -229,31 +237,12 @@ impl Agent {
         }
         let objects = self.sources.objects.as_ref()?.all()?;
         let nodes = self.sources.nodes.all()?;
-        let own = nodes.iter().find(|node| node.name_any() == self.node);
-        let labels = own.map(|node| node.labels().clone());
+        if let Some(own) = nodes.iter().find(|node| node.name_any() == self.node) {
+            // Without its Node object the node is still the one that it was.
+            self.memory.labels = Some(own.labels().clone());
+        }
         let objects = objects.iter().map(|object| &**object);
-        let mut wanted = of_objects(objects, &labels.clone().unwrap_or_default());
-        if labels.is_none() {
-            // Without its Node object the node keeps the lists that it has, and gets no other that
-            // selects by labels.
-            for (name, wanted) in &mut wanted {
-                wanted.is_selected |= self.memory.records.contains_key(name);
-            }
-        }
-        Some(wanted)
-    }
-
-    fn write_list(&mut self, name: String, text: &str, record: Record) -> Result<()> {
-        let before = self.memory.records.get(&name);
-        if before.is_none_or(|before| before.sha256 != record.sha256) {
-            self.directory.write(&name, text)?;
-            eprintln!(
-                "list {name}: generation {} with {} ranges is written",
-                record.written.generation, record.ranges
-            );
-        }
-        self.memory.records.insert(name, record);
-        Ok(())
+        Some(of_objects(objects, self.memory.labels.as_ref()))
     }
 
     fn remove_list(&mut self, name: &str) -> Result<()> {
@@ -266,31 +255,46 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes over the addresses of the nodes, and the pod ranges. Returns the texts of their files.
-    fn update_addresses(&mut self, now: Timestamp) -> Vec<(&'static str, String)> {
+    /// Takes over the addresses of the nodes, and the pod ranges, and adds the texts of their
+    /// `files`.
+    fn update_addresses(&mut self, now: Timestamp, files: &mut Vec<(String, String)>) {
         let Some(all) = self.sources.nodes.all().filter(|all| !all.is_empty()) else {
-            return Vec::new();
+            return;
         };
         let all = || all.iter().map(|node| &**node);
         let Memory { nodes, pods, .. } = &mut self.memory;
         nodes.update(&of_nodes(all()), now, self.forget_after);
         pods.update(&of_pods(all()), now, self.forget_after);
-        let mut files = vec![(PODS, pods.text("The pod ranges of the cluster's nodes"))];
+        let text = pods.text("The pod ranges of the cluster's nodes");
+        files.push((PODS.to_owned(), text));
         // Nodes without an address are not written: the cluster's own sources would be cut.
         if !nodes.is_empty() {
-            files.push((NODES, nodes.text("The addresses of the cluster's nodes")));
+            let text = nodes.text("The addresses of the cluster's nodes");
+            files.push((NODES.to_owned(), text));
         }
-        files
     }
 
-    fn write_addresses(&self, files: Vec<(&'static str, String)>) -> Result<()> {
+    /// Writes those of `files` that are not there as they should be.
+    fn write_files(&self, files: Vec<(String, String)>) -> Result<()> {
+        let mut failure = Ok(());
         for (name, text) in files {
-            if self.directory.read(name).as_deref() != Some(&text) {
-                self.directory.write(name, &text)?;
-                eprintln!("{name}: written, {} lines", text.lines().count());
+            if self.directory.read(&name).as_ref() == Some(&text) {
+                continue;
             }
+            let written = self.directory.write(&name, &text);
+            if written.is_ok() {
+                match self.memory.records.get(&name) {
+                    Some(record) => eprintln!(
+                        "list {name}: generation {} with {} ranges is written",
+                        record.written.generation, record.ranges
+                    ),
+                    None => eprintln!("{name}: written, {} lines", text.lines().count()),
+                }
+            }
+            // One file holds up no other.
+            failure = failure.and(written);
         }
-        Ok(())
+        failure
     }
 
     /// Says once that the API is away, and once that it is back.

@@ -10,7 +10,7 @@
 use jiff::Timestamp;
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
 /// The annotation by which an object without ranges is meant to have none.
@@ -142,6 +142,7 @@ pub struct Condition {
     pub message: String,
     /// When `status` last became another.
     #[schemars(with = "Time")]
+    #[serde(deserialize_with = "any_time")]
     pub last_transition_time: Timestamp,
     /// The generation of the object that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -206,6 +207,7 @@ pub struct NodeGuardStatus {
     pub lists: Vec<NodeList>,
     /// When the agent last reported. It does so every half minute.
     #[schemars(with = "Option<Time>")]
+    #[serde(default, deserialize_with = "any_time")]
     pub reported: Option<Timestamp>,
     /// The version of the agent.
     pub agent_version: String,
@@ -242,6 +244,15 @@ pub struct NodeList {
     /// Why not, or why the list is not that of the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// A time in a status; the default for one that cannot be read, as that of the year 9999 which the
+/// API takes. What is said of an object must not make the object unreadable.
+fn any_time<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 /// The definitions of all kinds, as YAML for `kubectl apply`.

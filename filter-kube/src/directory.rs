@@ -2,9 +2,9 @@
 //! the old or the new one, and a crash leaves one of them.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
-    io,
-    io::Write as _,
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
@@ -12,10 +12,17 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::BTreeMap;
 use tempfile::Builder;
 
-use crate::{addresses::Known, record::Record};
+use crate::{addresses::Known, list::is_list_name, record::Record};
+
+/// The files of the cluster's addresses.
+pub const NODES: &str = "@nodes";
+/// That of the pod ranges.
+pub const PODS: &str = "@pods";
+
+/// The most bytes of a file here: more than the addresses of any cluster.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// What the agent remembers over restarts.
 const MEMORY: &str = ".agent.json";
@@ -37,6 +44,8 @@ pub struct Memory {
     pub nodes: Known,
     /// The pod ranges.
     pub pods: Known,
+    /// The labels of this node, as it had them last.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// The user of the agent, and its group: in a range that systemd leaves to nothing
@@ -132,7 +141,14 @@ impl Directory {
 
     /// The text of the file `name`; `None` if there is none that can be read.
     pub fn read(&self, name: &str) -> Option<String> {
-        fs::read_to_string(self.0.join(name)).ok()
+        read_text(&self.0.join(name), MOST_BYTES).ok()
+    }
+
+    /// The names of the lists that have files.
+    fn lists(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| is_list_name(name)).collect()
     }
 
     /// Removes the file `name`.
@@ -149,9 +165,23 @@ impl Directory {
         }
     }
 
-    /// What was remembered; nothing if it cannot be read.
+    /// What was remembered, or what the files show of it if that cannot be read: nobody is cut, and
+    /// each list in force is one that somebody knows.
     pub fn memory(&self) -> Memory {
-        self.json(MEMORY).unwrap_or_default()
+        let mut memory = self.json(MEMORY).unwrap_or_else(|| {
+            let known = |name| Known::of_text(&self.read(name).unwrap_or_default());
+            Memory {
+                nodes: known(NODES),
+                pods: known(PODS),
+                ..Memory::default()
+            }
+        });
+        for name in self.lists() {
+            let text = self.read(&name).unwrap_or_default();
+            let found = || Record::of_file(&text);
+            memory.records.entry(name).or_insert_with(found);
+        }
+        memory
     }
 
     /// Remembers it.
@@ -180,5 +210,73 @@ impl Directory {
             Ok(())
         };
         written().with_context(|| format!("write `{}`", path.display()))
+    }
+}
+
+/// Reads the regular file at `path`, `most` bytes at most. A FIFO in its place would block its
+/// reader.
+///
+/// # Errors
+/// If it cannot be read, is not a regular file, or is longer.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    if file.take(most + 1).read_to_string(&mut text)? as u64 > most {
+        return Err(io::Error::other(format!("it is longer than {most} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+
+    const FILES: [(&str, &str); 4] = [
+        ("office", "# old\n10.0.0.0/8\n"),
+        ("withdrawn", "empty\n"),
+        (".hidden", "10.0.0.0/8\n"),
+        (NODES, "# Nodes\n10.0.0.1/32 # a\n"),
+    ];
+
+    #[test]
+    fn a_memory_that_cannot_be_read_is_made_of_the_files() {
+        for broken in ["", "{", "{\"records\": 5}"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let directory = Directory::open(folder.path()).expect("open");
+            for (name, text) in FILES.into_iter().chain([(MEMORY, broken)]) {
+                directory.write(name, text).expect("written");
+            }
+            let memory = directory.memory();
+            let known: Vec<_> = memory.records.keys().collect();
+            assert_eq!(known, ["office", "withdrawn"]);
+            assert_eq!(memory.records["office"].ranges, 1);
+            assert_eq!(memory.records["withdrawn"].ranges, 0);
+            assert!(memory.nodes.text("").contains("10.0.0.1/32 # a\n"));
+            directory.remember(&memory).expect("written");
+            assert_eq!(directory.memory(), memory);
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_holds_up_nobody() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let directory = Directory::open(folder.path()).expect("open");
+        for name in [MEMORY, "office"] {
+            mkfifo(&folder.path().join(name), Mode::S_IRWXU).expect("a FIFO");
+        }
+        assert_eq!(directory.read("office"), None);
+        assert_eq!(directory.memory().records.len(), 1);
+        directory.write("office", "10.0.0.0/8\n").expect("written");
+        assert_eq!(directory.read("office").as_deref(), Some("10.0.0.0/8\n"));
+        let long = read_text(&folder.path().join("office"), 3);
+        assert!(long.is_err_and(|error| error.to_string().contains("longer")));
     }
 }

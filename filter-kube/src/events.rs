@@ -21,6 +21,8 @@ use crate::{
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// The longest message of an event, in bytes (the API's bound is 1,024).
 const LONGEST_MESSAGE: usize = 1000;
+/// The most bytes of an object's name in that of its event (the API's bound is 253 for all).
+const LONGEST_BEGIN: usize = 230;
 /// The namespace for events of objects that have none.
 const NAMESPACE: &str = "default";
 
@@ -99,10 +101,15 @@ impl Events {
     async fn send(&self, object: &ObjectReference, reason: &str, is_good: bool, message: &str) {
         let now = Timestamp::now();
         let name = object.name.as_deref().unwrap_or_default();
+        let begin = &name[..name.floor_char_boundary(LONGEST_BEGIN)];
         let end = message.floor_char_boundary(LONGEST_MESSAGE);
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                name: Some(format!(
+                    "{}.{:x}",
+                    begin.trim_end_matches('.'),
+                    now.as_nanosecond()
+                )),
                 namespace: Some(NAMESPACE.to_owned()),
                 ..ObjectMeta::default()
             },

@@ -18,8 +18,8 @@ const MOST_BYTES: usize = 2 << 20;
 pub struct Wanted {
     /// The object.
     pub version: Version,
-    /// Whether the object selects this node.
-    pub is_selected: bool,
+    /// Whether the object selects this node; `None` while the labels of the node are not known.
+    pub is_selected: Option<bool>,
     /// The file, or why the object cannot be a list.
     pub content: Result<Content, Refusal>,
 }
@@ -144,10 +144,14 @@ pub fn content(object: &AuthorizedRanges) -> Result<Content, Refusal> {
     })
 }
 
-/// A name of an object is the name of a file.
-fn check_name(name: &str) -> Result<(), Refusal> {
+/// Whether a list can have the name, which is that of its file.
+pub fn is_list_name(name: &str) -> bool {
     let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'-' || letter == b'_';
-    if name.len() <= LONGEST_NAME && !name.starts_with('-') && name.bytes().all(is_plain) {
+    name.len() <= LONGEST_NAME && !name.starts_with('-') && name.bytes().all(is_plain)
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    if is_list_name(name) {
         return Ok(());
     }
     Err(refusal(
@@ -210,10 +214,10 @@ pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, St
         .all(|(name, value)| labels.get(name) == Some(value))
 }
 
-/// The lists of the objects, by name, on a node with `labels`.
+/// The lists of the objects, by name, on a node with `labels`, if they are known.
 pub fn of_objects<'a>(
     objects: impl IntoIterator<Item = &'a AuthorizedRanges>,
-    labels: &BTreeMap<String, String>,
+    labels: Option<&BTreeMap<String, String>>,
 ) -> BTreeMap<String, Wanted> {
     let wanted = objects.into_iter().map(|object| {
         let wanted = Wanted {
@@ -222,7 +226,10 @@ pub fn of_objects<'a>(
                 created: created(object.creation_timestamp()),
                 generation: object.metadata.generation.unwrap_or_default(),
             },
-            is_selected: selects(&object.spec.node_selector, labels),
+            is_selected: match (labels, &object.spec.node_selector) {
+                (_, selector) if selector.is_empty() => Some(true),
+                (labels, selector) => labels.map(|labels| selects(selector, labels)),
+            },
             content: content(object),
         };
         (object.name_any(), wanted)
@@ -247,7 +254,7 @@ pub fn of_config_map(map: &ConfigMap) -> BTreeMap<String, Wanted> {
     let keys = map.data.iter().flatten().map(|(name, text)| {
         let wanted = Wanted {
             version: version.clone(),
-            is_selected: true,
+            is_selected: Some(true),
             content: of_text(name, text),
         };
         (name.clone(), wanted)
@@ -255,15 +262,18 @@ pub fn of_config_map(map: &ConfigMap) -> BTreeMap<String, Wanted> {
     keys.collect()
 }
 
+/// The lines of a list without comments.
+pub fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim())
+        .filter(|line| !line.is_empty())
+}
+
 /// The list of a ConfigMap's key. `apifence run` reads its grammar, and keeps the last good one
 /// where it is broken.
 fn of_text(name: &str, text: &str) -> Result<Content, Refusal> {
     check_name(name)?;
-    let lines = text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default().trim())
-        .filter(|line| !line.is_empty());
-    let lines: Vec<_> = lines.collect();
+    let lines: Vec<_> = entries(text).collect();
     match lines[..] {
         [] => Err(refusal(
             "Empty",

@@ -1,9 +1,7 @@
 //! What `apifence run` says of the node: its file is read, and shown in the API.
 
 use std::{
-    fmt,
-    fs::{self, File},
-    io::Read as _,
+    fmt, fs,
     os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, SystemTime},
@@ -11,6 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Deserialize;
+
+use crate::directory::read_text;
 
 /// The most bytes that are read.
 const MOST_BYTES: u64 = 4 << 20;
@@ -94,10 +94,7 @@ impl StateFile {
             })?;
         if self.last.is_none() || self.stamp != Some(stamp) {
             self.last = None;
-            let mut text = String::new();
-            let read =
-                File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
-            read.map_err(|error| explain(&error))?;
+            let text = read_text(path, MOST_BYTES).map_err(|error| explain(&error))?;
             self.last = Some(serde_json::from_str(&text).map_err(|error| explain(&error))?);
             self.stamp = Some(stamp);
         }

@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The manager of the fields of the objects' status: all agents are one.
 const MANAGER: &str = "apifence-kube";
 
+/// The longest name of a manager that the API takes, in bytes. A Node's may be longer.
+const LONGEST_MANAGER: usize = 128;
+
 /// What the agent reports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -78,7 +81,6 @@ impl Poster {
     pub async fn run(mut self, mut inbox: watch::Receiver<Report>) {
         loop {
             let report = inbox.borrow_and_update().clone();
-            let mut pause = PATIENCE;
             // Before the first look at the node there is nothing to report.
             if !report.status.conditions.is_empty() {
                 match self.post(&report.status).await {
@@ -89,11 +91,13 @@ impl Poster {
                             eprintln!("warning: report to the API: {words}");
                             self.failure = Some(words);
                         }
-                        pause = RETRY_PAUSE;
+                        // Whatever is new: an API server that refuses is not beset.
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        continue;
                     }
                 }
             }
-            let changed = tokio::time::timeout(pause, inbox.changed()).await;
+            let changed = tokio::time::timeout(PATIENCE, inbox.changed()).await;
             if matches!(changed, Ok(Err(_))) {
                 return;
             }
@@ -121,7 +125,7 @@ impl Poster {
 
     /// Makes the NodeGuard of this node, and writes its status.
     async fn post_node(&self, status: &NodeGuardStatus) -> Result<()> {
-        let manager = format!("{MANAGER}/{}", self.node);
+        let manager = manager(&self.node);
         let guards: Api<NodeGuard> = Api::all(self.client.clone());
         let nodes = self.sources.nodes.all().unwrap_or_default();
         let own = nodes.iter().find(|node| node.name_any() == self.node);
@@ -187,6 +191,7 @@ impl Poster {
         let now = seconds(Timestamp::now());
         let api: Api<AuthorizedRanges> = Api::all(self.client.clone());
         let mut waiting = HashMap::new();
+        let mut failure = Ok(());
         for object in &objects {
             let status = of_object(object, &nodes, &guards, is_silent, now);
             if object.status.as_ref() == Some(&status) {
@@ -204,11 +209,20 @@ impl Poster {
                 "metadata": {"name": name},
                 "status": status,
             });
-            apply(&api, &name, MANAGER, &body, true).await?;
+            // One object holds up no other.
+            let done = apply(&api, &name, MANAGER, &body, true).await;
+            failure = failure.and(done);
         }
         self.waiting = waiting;
-        Ok(())
+        failure
     }
+}
+
+/// The manager of the fields that the agent of `node` writes.
+fn manager(node: &str) -> String {
+    let mut manager = format!("{MANAGER}/{node}");
+    manager.truncate(manager.floor_char_boundary(LONGEST_MANAGER));
+    manager
 }
 
 /// A time without fractions, as all in the API.

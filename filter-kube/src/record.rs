@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::list::{Content, Version, Wanted, digest};
+use crate::list::{Content, Version, Wanted, digest, entries};
 
 /// What is remembered of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,15 @@ impl Record {
 
     fn is_over(&self, now: Timestamp) -> bool {
         self.ranges == 0 || self.ends.is_some_and(|ends| ends <= now)
+    }
+
+    /// That of a file of which nothing else is known: each object is newer.
+    pub fn of_file(text: &str) -> Self {
+        Self {
+            sha256: digest(text),
+            ranges: entries(text).filter(|entry| *entry != "empty").count(),
+            ..Self::default()
+        }
     }
 
     fn of(version: &Version, content: &Content) -> Self {
@@ -75,6 +84,8 @@ pub enum Kept {
     Older,
     /// The object is the same, and does not select this node any more.
     Unselected,
+    /// The object selects nodes by labels, and those of this node were never known.
+    NoNode,
 }
 
 impl Kept {
@@ -85,6 +96,7 @@ impl Kept {
             Self::Refused(_) => "Refused",
             Self::Older => "ObjectOlder",
             Self::Unselected => "Unselected",
+            Self::NoNode => "NoNode",
         }
     }
 
@@ -95,6 +107,7 @@ impl Kept {
             Self::Refused(why) => format!("the last good list stays in force: {why}"),
             Self::Older => "the object is older than the list in force, as after a restore of etcd: the list stays; any change of the object's spec puts it in force".to_owned(),
             Self::Unselected => "the labels of the node do not match any more, and the list stays in force: change the object's nodeSelector to withdraw it".to_owned(),
+            Self::NoNode => "the node has no Node object, so that its labels are not known, and the list stays in force".to_owned(),
         }
     }
 }
@@ -119,8 +132,14 @@ pub fn step(record: Option<&mut Record>, wanted: Option<&Wanted>, now: Timestamp
         }
     };
     let version = &wanted.version;
+    let Some(is_selected) = wanted.is_selected else {
+        return match record.is_some_and(|record| record.has_file()) {
+            true => Step::Keep(Kept::NoNode),
+            false => Step::Leave,
+        };
+    };
     let Some(record) = record else {
-        return match wanted.is_selected {
+        return match is_selected {
             true => Step::Write(content.clone(), Record::of(version, content)),
             false => Step::Leave,
         };
@@ -132,7 +151,7 @@ pub fn step(record: Option<&mut Record>, wanted: Option<&Wanted>, now: Timestamp
             return Step::Keep(Kept::Older);
         }
     }
-    if !wanted.is_selected {
+    if !is_selected {
         return match (is_new, record.has_file() && record.ranges > 0) {
             (_, false) => Step::Leave,
             (true, true) => {
@@ -183,7 +202,7 @@ mod tests {
                 created: at(uid),
                 generation,
             },
-            is_selected: true,
+            is_selected: Some(true),
             content: Ok(Content {
                 text: text.to_owned(),
                 ends: None,
@@ -292,7 +311,7 @@ mod tests {
     fn labels_of_the_node_withdraw_nothing_and_the_selector_does() {
         let mut node = Node::default();
         let mut other = object(1, 1, "a");
-        other.is_selected = false;
+        other.is_selected = Some(false);
         assert_eq!(node.sees(Some(&other)), Step::Leave);
         node.sees(Some(&object(1, 1, "a")));
         node.has("a");
@@ -308,6 +327,22 @@ mod tests {
         assert_eq!(node.sees(Some(&other)), Step::Leave);
         node.sees(Some(&object(1, 2, "a")));
         node.has("a");
+    }
+
+    #[test]
+    fn without_labels_no_list_comes_and_none_goes() {
+        let mut node = Node::default();
+        let unknown = |generation, text| {
+            let mut object = object(1, generation, text);
+            object.is_selected = None;
+            object
+        };
+        assert_eq!(node.sees(Some(&unknown(1, "a"))), Step::Leave);
+        node.sees(Some(&object(1, 1, "a")));
+        assert_eq!(node.sees(Some(&unknown(2, "b"))), Step::Keep(Kept::NoNode));
+        node.has("a");
+        node.sees(Some(&object(1, 2, "b")));
+        node.has("b");
     }
 
     #[test]

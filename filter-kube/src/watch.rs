@@ -10,12 +10,13 @@ use std::{
 
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeStatus};
 use kube::{
     Api, Client, Resource,
+    core::DeserializeGuard,
     runtime::{
-        reflector::{Store, store, store::Writer},
-        watcher::{self, watcher},
+        reflector::{ObjectRef, Store, store, store::Writer},
+        watcher::{self, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
@@ -145,15 +146,29 @@ impl Sources {
         Self {
             objects: config_map
                 .is_none()
-                .then(|| start.follow("AuthorizedRanges", Api::all(client.clone()), all())),
+                .then(|| start.follow("AuthorizedRanges", Api::all(client.clone()), all(), |_| {})),
             config_map: config_map.map(|place| {
                 let api = Api::namespaced(client.clone(), &place.namespace);
                 let one = all().fields(&format!("metadata.name={}", place.name));
-                start.follow("ConfigMap", api, one)
+                start.follow("ConfigMap", api, one, |_| {})
             }),
-            nodes: start.follow("Node", Api::all(client.clone()), all()),
-            guards: start.follow(REPORTS, Api::all(client.clone()), all()),
+            nodes: start.follow("Node", Api::all(client.clone()), all(), trim_node),
+            guards: start.follow(REPORTS, Api::all(client.clone()), all(), |_| {}),
         }
+    }
+}
+
+/// Takes out of a node what nobody here reads: what its kubelet writes every few minutes, and most
+/// of its size.
+fn trim_node(node: &mut Node) {
+    node.metadata.annotations = None;
+    node.metadata.resource_version = None;
+    if let Some(status) = &mut node.status {
+        let addresses = status.addresses.take();
+        *status = NodeStatus {
+            addresses,
+            ..NodeStatus::default()
+        };
     }
 }
 
@@ -164,21 +179,26 @@ struct Start {
 }
 
 impl Start {
-    fn follow<K>(&self, kind: &'static str, api: Api<K>, config: watcher::Config) -> Source<K>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    {
+    fn follow<K: Object>(
+        &self,
+        kind: &'static str,
+        api: Api<DeserializeGuard<K>>,
+        config: watcher::Config,
+        trim: fn(&mut K),
+    ) -> Source<K> {
         let (store, writer) = store();
         let reach = self.reach.clone();
         let source = Source {
             kind,
-            store,
+            store: store.clone(),
             reach: reach.clone(),
         };
         let following = Following {
             kind,
             api,
             config,
+            trim,
+            store,
             writer,
             reach,
         };
@@ -187,19 +207,38 @@ impl Start {
     }
 }
 
+/// An object that can be followed.
+trait Object:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + PartialEq + Send + Sync + 'static
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + PartialEq
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// The task that follows the objects of one kind.
-struct Following<K: Resource<DynamicType = ()> + Clone + 'static> {
+struct Following<K: Object> {
     kind: &'static str,
-    api: Api<K>,
+    /// One object that cannot be read must not hold up the others.
+    api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
+    /// Takes out of an object what is not read.
+    trim: fn(&mut K),
+    store: Store<K>,
     writer: Writer<K>,
     reach: Arc<Reach>,
 }
 
-impl<K> Following<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Object> Following<K> {
     /// Follows them until the agent ends. After a failure all are listed again: a restored etcd
     /// does not have the version to go on with.
     async fn run(mut self, mut restarts: watch::Receiver<()>) {
@@ -217,7 +256,7 @@ where
                 };
                 match event {
                     Some(Ok(event)) => {
-                        if self.take(&event) {
+                        if self.take(event) {
                             pause = SHORTEST_PAUSE;
                         }
                     }
@@ -235,13 +274,57 @@ where
 
     /// Takes over an event. Returns whether all objects are known by it: a list that is being read
     /// is not whole.
-    fn take(&mut self, event: &watcher::Event<K>) -> bool {
-        self.writer.apply_watcher_event(event);
-        let is_whole = !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
+    fn take(&mut self, event: Event<DeserializeGuard<K>>) -> bool {
+        let is_whole = !matches!(event, Event::Init | Event::InitApply(_));
+        let Some(event) = self.read(event) else {
+            return is_whole;
+        };
+        let is_known = match &event {
+            Event::Apply(object) => {
+                let known = self.store.get(&ObjectRef::from(object));
+                known.is_some_and(|known| *known == *object)
+            }
+            _ => false,
+        };
+        // The heartbeat of a node is no news.
+        if is_known && self.reach.is_followed(self.kind) {
+            return true;
+        }
+        self.writer.apply_watcher_event(&event);
         if is_whole {
             self.say(None);
         }
         is_whole
+    }
+
+    /// The event as it counts here: an object that cannot be read stays as it was. `None` if it was
+    /// not there.
+    fn read(&self, event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
+        let read = |object: DeserializeGuard<K>| match object.0 {
+            Ok(mut object) => {
+                object.meta_mut().managed_fields = None;
+                (self.trim)(&mut object);
+                Some(object)
+            }
+            Err(error) => {
+                let name = error.metadata.name.clone().unwrap_or_default();
+                let space = error.metadata.namespace.clone();
+                eprintln!(
+                    "warning: {} {name} cannot be read, and stays as it was: {}",
+                    self.kind, error.error
+                );
+                let mut place = ObjectRef::new(&name);
+                place.namespace = space;
+                self.store.get(&place).map(|known| (*known).clone())
+            }
+        };
+        Some(match event {
+            Event::Init => Event::Init,
+            Event::InitDone => Event::InitDone,
+            Event::InitApply(object) => Event::InitApply(read(object)?),
+            Event::Apply(object) => Event::Apply(read(object)?),
+            Event::Delete(object) => Event::Delete(read(object)?),
+        })
     }
 
     fn say(&self, cause: Option<String>) {

@@ -50,7 +50,9 @@ fn condition(
     };
     let same = before
         .iter()
-        .find(|known| known.type_ == type_ && known.status == status);
+        .find(|known| known.type_ == type_ && known.status == status)
+        // It could not be read.
+        .filter(|known| known.last_transition_time != Timestamp::default());
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{ON_TRIAL, PENDING, condition, count_of};
 use crate::{
     api::{Hook, NodeGuardStatus, NodeList},
+    directory::{NODES, PODS},
     list::Wanted,
     node_state::NodeState,
     record::{Kept, Record},
@@ -77,7 +78,7 @@ fn lists(present: &Present<'_>) -> Vec<NodeList> {
     let selected = present
         .wanted
         .iter()
-        .filter(|(_, wanted)| wanted.is_selected);
+        .filter(|(_, wanted)| wanted.is_selected == Some(true));
     let names: BTreeSet<&String> = with_file
         .map(|(name, _)| name)
         .chain(selected.map(|(name, _)| name))
@@ -172,6 +173,17 @@ fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, 
     }
     let wrong: Vec<_> = lists.iter().filter(|list| !list.in_force).collect();
     let Some(first) = wrong.first() else {
+        // The addresses of the cluster are carried, too.
+        let state = present.state.as_ref().ok();
+        let files = [NODES, PODS].into_iter();
+        let mut files = files.filter_map(|name| Some((name, state?.list(name)?.fault.as_ref()?)));
+        if let Some((name, fault)) = files.next() {
+            return (
+                Some(false),
+                "Refused".to_owned(),
+                format!("{name}: {fault}"),
+            );
+        }
         let message = format!("{} in force", count_of(lists.len(), "list"));
         return (Some(true), "InSync".to_owned(), message);
     };

@@ -56,7 +56,7 @@ fn status(text: &str, in_force: &str, fault: Option<&str>, kept: Option<Kept>) -
     };
     let wanted = Wanted {
         version,
-        is_selected: true,
+        is_selected: Some(true),
         content: Ok(content),
     };
     let state = NodeState {

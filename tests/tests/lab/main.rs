@@ -7,6 +7,7 @@ mod guarded;
 mod kills;
 mod life;
 mod nodes;
+mod odd;
 mod show;
 
 use std::fs;
