@@ -1,15 +1,12 @@
-//! The agent of Kubernetes, as it says itself how it is. It is another user: what it wrote is shown,
-//! and nothing depends on it.
+//! The agent of Kubernetes, as it says itself how it is. It is another user: what it wrote is
+//! shown, and nothing depends on it.
 
 use std::{io, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{
-    checks::{ok, warn},
-    diagnosis::Check,
-};
+use super::diagnosis::{Check, ok, warn};
 use crate::{store::read_without_link, ui::visible::visible_in_line};
 
 /// The file in the directory of lists.

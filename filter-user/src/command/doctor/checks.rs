@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     agent::agent,
-    diagnosis::{Check, CheckResult},
+    diagnosis::{Check, fail, ok, warn},
 };
 use crate::{
     change::first::foreign_claims,
@@ -42,35 +42,6 @@ pub(super) struct Examination<'a> {
 
 /// How many foreign clients are named: anybody can be one of many.
 const MAX_CLIENTS: usize = 20;
-
-pub(super) fn ok(check: &'static str, message: impl Into<String>) -> Check {
-    let (result, message, fix) = (CheckResult::Ok, message.into(), None);
-    Check {
-        check,
-        result,
-        message,
-        fix,
-    }
-}
-
-pub(super) fn warn(
-    check: &'static str,
-    message: impl Into<String>,
-    fix: impl Into<String>,
-) -> Check {
-    Check {
-        result: CheckResult::Warn,
-        fix: Some(fix.into()),
-        ..ok(check, message)
-    }
-}
-
-fn fail(check: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Check {
-    Check {
-        result: CheckResult::Fail,
-        ..warn(check, message, fix)
-    }
-}
 
 /// A failed check that an error explains.
 fn failed(check: &'static str, error: &Error) -> Check {

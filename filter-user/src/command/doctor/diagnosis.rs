@@ -29,6 +29,42 @@ pub(super) enum CheckResult {
     Fail,
 }
 
+/// A check of something in order.
+pub(super) fn ok(check: &'static str, message: impl Into<String>) -> Check {
+    let (result, message, fix) = (CheckResult::Ok, message.into(), None);
+    Check {
+        check,
+        result,
+        message,
+        fix,
+    }
+}
+
+/// A check with a warning.
+pub(super) fn warn(
+    check: &'static str,
+    message: impl Into<String>,
+    fix: impl Into<String>,
+) -> Check {
+    Check {
+        result: CheckResult::Warn,
+        fix: Some(fix.into()),
+        ..ok(check, message)
+    }
+}
+
+/// A check that failed.
+pub(super) fn fail(
+    check: &'static str,
+    message: impl Into<String>,
+    fix: impl Into<String>,
+) -> Check {
+    Check {
+        result: CheckResult::Fail,
+        ..warn(check, message, fix)
+    }
+}
+
 #[derive(Serialize)]
 pub(super) struct Diagnosis {
     checks: Vec<Check>,
