@@ -136,8 +136,8 @@ impl Directory {
         }
     }
 
-    /// What was remembered, or what the files show of it if that cannot be read: nobody is cut, and
-    /// each list in force is one that somebody knows.
+    /// What was remembered, or what the files show of it if that cannot be read: no node is cut, and
+    /// each list in force is in the report.
     pub fn memory(&self) -> Memory {
         let mut memory = self.json(MEMORY).unwrap_or_else(|| {
             let known = |name| Known::of_text(&self.read(name).unwrap_or_default());

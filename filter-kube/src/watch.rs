@@ -158,7 +158,7 @@ impl Sources {
     }
 }
 
-/// Takes out of a node what nobody here reads: what its kubelet writes every few minutes, and most
+/// Takes out of a node what is not read here: what its kubelet writes every few minutes, and most
 /// of its size.
 fn trim_node(node: &mut Node) {
     node.metadata.annotations = None;
