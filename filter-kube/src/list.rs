@@ -193,10 +193,13 @@ fn line(range: &Range, expires: Option<Timestamp>) -> Result<String, Refusal> {
         let _ = write!(line, " expires={expires}");
     }
     if let Some(comment) = &range.comment {
-        // A line feed would begin an entry.
+        // A line feed would begin an entry, and two others end a line, too: `apifence run` refuses
+        // a list with them.
+        let ends_a_line =
+            |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
         let comment: String = comment
             .chars()
-            .map(|letter| if letter.is_control() { ' ' } else { letter })
+            .map(|letter| if ends_a_line(letter) { ' ' } else { letter })
             .take(200)
             .collect();
         if !comment.trim().is_empty() {
@@ -323,11 +326,13 @@ mod tests {
             {"cidr": "203.0.113.0/24", "comment": "HQ"},
             {"cidr": "198.51.100.7/32", "expires": "2026-12-01T18:00:00+02:00", "comment": ""},
             {"cidr": "2001:db8:0:0::/48", "comment": "a\n0.0.0.0/0 # b"},
+            {"cidr": "192.0.2.1/32", "comment": "\u{85}a\u{2028}b\u{2029}c\u{202e}"},
         ]);
         let want = [
             "203.0.113.0/24 # HQ",
             "198.51.100.7/32 expires=2026-12-01T16:00:00Z",
             "2001:db8::/48 # a 0.0.0.0/0 # b",
+            "192.0.2.1/32 # a b c\u{202e}",
         ];
         assert_eq!(lines(&object(&ranges, &json!({}))), want);
     }

@@ -2,12 +2,13 @@
 //! harms no other.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     fs,
     path::Path,
 };
 
 use anyhow::{Error, Result};
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     trust::{refuse_any_writer, refuse_other_writers},
 };
 use crate::{
-    ranges::{List, ListName, Lists, RangesFile, distinct},
+    ranges::{List, ListName, Lists, RangesFile},
     ui::error::UserError,
 };
 
@@ -41,7 +42,9 @@ impl ReadLists {
     }
 
     /// Takes lists back to what was last in force until those that `is_of` accepts have `most`
-    /// ranges together, as far as they changed since.
+    /// ranges together: of those that changed since, the longest first. The ranges file is the
+    /// operator's, and gives way to no other; a list in a directory, which may be another user's,
+    /// gives way first.
     fn limit(
         &mut self,
         last_good: &Lists,
@@ -49,42 +52,63 @@ impl ReadLists {
         is_of: impl Fn(&ListName) -> bool,
         fault: impl Fn(&ListName) -> Error,
     ) {
-        while let Some(name) = self.too_long(last_good, most, &is_of) {
-            match last_good.get(&name) {
-                Some(file) => self.lists.insert(name.clone(), file.clone()),
-                None => drop(self.lists.remove(&name)),
+        let own = || self.lists.iter().filter(|(name, _)| is_of(name));
+        let count: usize = own().map(|(_, file)| file.entry_count()).sum();
+        if self.lists.is_off() || count <= most as usize {
+            return;
+        }
+        // Counted once: a directory may have hundreds of lists that are too long together.
+        let mut ranges = RangeCounts::default();
+        own().for_each(|(_, file)| ranges.add(file));
+        let is_new = |(name, file): &(&ListName, &RangesFile)| {
+            !name.is_default() && last_good.get(name) != Some(*file)
+        };
+        let key = |(name, file): (&ListName, &RangesFile)| {
+            (name.place().is_some(), file.entry_count(), name.clone())
+        };
+        let mut new: Vec<_> = own().filter(is_new).map(key).collect();
+        new.sort_unstable();
+        while ranges.distinct() > most as usize
+            && let Some((_, _, name)) = new.pop()
+        {
+            if let Some(file) = self.lists.remove(&name) {
+                ranges.remove(&file);
+            }
+            if let Some(file) = last_good.get(&name) {
+                ranges.add(file);
+                self.lists.insert(name.clone(), file.clone());
             }
             self.digests.remove(&name);
             let error = fault(&name);
             self.faults.push((name, error));
         }
     }
+}
 
-    /// Of the lists that `is_of` accepts, the longest that is not as it was last in force, if all
-    /// together are too long. The ranges file is the operator's, and gives way to no other; a list
-    /// in a directory, which may be another user's, gives way first.
-    fn too_long(
-        &self,
-        last_good: &Lists,
-        most: u32,
-        is_of: impl Fn(&ListName) -> bool,
-    ) -> Option<ListName> {
-        let own = || self.lists.iter().filter(|(name, _)| is_of(name));
-        let count: usize = own().map(|(_, file)| file.entry_count()).sum();
-        if self.lists.is_off() || count <= most as usize {
-            return None;
+/// How many entries there are for each range.
+#[derive(Default)]
+struct RangeCounts(HashMap<IpNet, usize>);
+
+impl RangeCounts {
+    fn add(&mut self, file: &RangesFile) {
+        for entry in file.entries() {
+            *self.0.entry(entry.range).or_default() += 1;
         }
-        let names: BTreeSet<ListName> = own().map(|(name, _)| name.clone()).collect();
-        if distinct(&self.lists.entries_of(&names)) <= most as usize {
-            return None;
+    }
+
+    fn remove(&mut self, file: &RangesFile) {
+        for entry in file.entries() {
+            if let Some(count) = self.0.get_mut(&entry.range) {
+                *count -= 1;
+                if *count == 0 {
+                    self.0.remove(&entry.range);
+                }
+            }
         }
-        let is_new = |(name, file): &(&ListName, &RangesFile)| {
-            !name.is_default() && last_good.get(name) != Some(*file)
-        };
-        let longest = own()
-            .filter(is_new)
-            .max_by_key(|(name, file)| (name.place().is_some(), file.entry_count()));
-        longest.map(|(name, _)| name.clone())
+    }
+
+    fn distinct(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -381,5 +405,39 @@ fn read_of_others(path: &Path, most: u64) -> Result<Option<ListText>> {
         if text.is_some() || follow_own_links(path).is_ok_and(|now| now == target) {
             return Ok(text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fmt::Write as _, fs};
+
+    use super::*;
+
+    const MOST: u32 = 10_000;
+
+    /// A directory with as many lists as are read, which have as many ranges as are read.
+    #[test]
+    fn lists_that_are_too_long_together_give_way_the_longest_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ranges = folder.path().join("ranges");
+        fs::write(&ranges, "198.51.100.0/24\n").expect("written");
+        let lists = folder.path().join("ranges.d/team");
+        fs::create_dir_all(&lists).expect("made");
+        for number in 0..MAX_LISTS {
+            let mut text = String::new();
+            for last in 0..600 + number {
+                let (high, low) = (last >> 8, last & 255);
+                writeln!(text, "{}.{}.{high}.{low}", 1 + number / 256, number % 256).expect("text");
+            }
+            fs::write(lists.join(format!("list{number:03}")), text).expect("written");
+        }
+        let files = ListFiles::new(&ranges, folder.path(), Some(BTreeMap::new()), MOST);
+        let read = files.read(&Lists::default(), MOST).expect("read");
+        let stay: Vec<_> = read.lists.iter().map(|(name, _)| name.as_str()).collect();
+        // The ranges file, and the shortest lists: 600 + ... + 614.
+        assert_eq!(stay.len(), 17, "{stay:?}");
+        assert_eq!((stay[0], stay[16]), ("default", "team.list015"));
+        assert_eq!(read.faults.len(), MAX_LISTS - 16);
     }
 }
