@@ -22,7 +22,7 @@ use crate::{
     connection,
     directory::{Directory, Memory, NODES, PODS},
     health::Health,
-    list::{Wanted, digest, of_config_map, of_objects},
+    list::{Contents, Wanted, digest, of_config_map, of_objects},
     node_state::StateFile,
     post::{Poster, Report, seconds},
     record::{self, Kept, Record, Step, step},
@@ -93,6 +93,7 @@ struct Agent {
     sources: Arc<Sources>,
     reach: Arc<Reach>,
     reports: watch::Sender<Report>,
+    contents: Contents,
     kept: BTreeMap<String, Kept>,
     wanted: BTreeMap<String, Wanted>,
     status: NodeGuardStatus,
@@ -122,6 +123,7 @@ impl Agent {
             sources,
             reach,
             reports,
+            contents: Contents::default(),
             kept: BTreeMap::new(),
             wanted: BTreeMap::new(),
             status: NodeGuardStatus::default(),
@@ -141,8 +143,13 @@ impl Agent {
             .is_none_or(|last| last.elapsed() >= WRITE_PERIOD);
         if has_news || is_due {
             self.news += u64::from(has_news);
-            self.last_write = Some(Instant::now());
-            let unwritten = self.write(now).err().map(|error| format!("{error:#}"));
+            if is_due {
+                self.last_write = Some(Instant::now());
+            }
+            let unwritten = self
+                .write(now, is_due)
+                .err()
+                .map(|error| format!("{error:#}"));
             if let Some(cause) = &unwritten
                 && self.unwritten.as_ref() != Some(cause)
             {
@@ -156,8 +163,11 @@ impl Agent {
     }
 
     /// Writes what changed, and remembers it.
-    fn write(&mut self, now: Timestamp) -> Result<()> {
-        self.find_files();
+    fn write(&mut self, now: Timestamp, is_due: bool) -> Result<()> {
+        // A file that could not be written is not as it is remembered.
+        if is_due || self.unwritten.is_some() {
+            self.find_files();
+        }
         let mut files = Vec::new();
         let lists = self.update_lists(now, &mut files);
         self.update_addresses(now, &mut files);
@@ -211,7 +221,7 @@ impl Agent {
                     kept.insert(name, why);
                 }
                 Step::Write(content, record) => {
-                    self.memory.records.insert(name.clone(), record);
+                    self.memory.records.insert(name.clone(), *record);
                     files.push((name, content.text));
                 }
                 // One list holds up no other.
@@ -241,8 +251,8 @@ impl Agent {
             // Without its Node object the node is still the one that it was.
             self.memory.labels = Some(own.labels().clone());
         }
-        let objects = objects.iter().map(|object| &**object);
-        Some(of_objects(objects, self.memory.labels.as_ref()))
+        let labels = self.memory.labels.as_ref();
+        Some(of_objects(&objects, &mut self.contents, labels))
     }
 
     fn remove_list(&mut self, name: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! An object of the API as the file of a list. Pure: text in, text out.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -21,7 +21,31 @@ pub struct Wanted {
     /// Whether the object selects this node; `None` while the labels of the node are not known.
     pub is_selected: Option<bool>,
     /// The file, or why the object cannot be a list.
-    pub content: Result<Content, Refusal>,
+    pub content: Arc<Outcome>,
+}
+
+/// The file of an object, or why the object cannot be a list.
+pub type Outcome = Result<Content, Refusal>;
+
+/// The files of objects, each made once for as long as its object stays the same: a list may have
+/// thousands of lines, and other objects change every second.
+#[derive(Debug, Default)]
+pub struct Contents(BTreeMap<String, (Arc<AuthorizedRanges>, Arc<Outcome>)>);
+
+impl Contents {
+    /// The files of these objects, in their order. Those of other objects are forgotten.
+    pub fn of(&mut self, objects: &[Arc<AuthorizedRanges>]) -> Vec<Arc<Outcome>> {
+        let mut known = std::mem::take(&mut self.0);
+        let made = objects.iter().map(|object| {
+            let name = object.name_any();
+            let known = known.remove(&name);
+            let same = known.filter(|(before, _)| Arc::ptr_eq(before, object));
+            let made = same.map_or_else(|| Arc::new(content(object)), |(_, made)| made);
+            self.0.insert(name, (object.clone(), made.clone()));
+            made
+        });
+        made.collect()
+    }
 }
 
 /// The text of a list's file.
@@ -29,6 +53,8 @@ pub struct Wanted {
 pub struct Content {
     /// The lines.
     pub text: String,
+    /// SHA-256 of them.
+    pub sha256: String,
     /// When the last of its ranges has expired: `None` if one stays, or there is none.
     pub ends: Option<Timestamp>,
     /// The number of ranges.
@@ -67,13 +93,19 @@ impl Version {
 }
 
 impl Content {
+    /// A list with these lines.
+    pub fn new(text: String, ends: Option<Timestamp>, ranges: usize) -> Self {
+        Self {
+            sha256: digest(&text),
+            text,
+            ends,
+            ranges,
+        }
+    }
+
     /// A list without ranges, on purpose.
     pub fn empty(origin: &str) -> Self {
-        Self {
-            text: format!("# {origin}\nempty\n"),
-            ends: None,
-            ranges: 0,
-        }
+        Self::new(format!("# {origin}\nempty\n"), None, 0)
     }
 }
 
@@ -137,11 +169,7 @@ pub fn content(object: &AuthorizedRanges) -> Result<Content, Refusal> {
         ends = ends.zip(expires).map(|(ends, expires)| ends.max(expires));
         text.push_str(&line(range, expires)?);
     }
-    Ok(Content {
-        text,
-        ends,
-        ranges: ranges.len(),
-    })
+    Ok(Content::new(text, ends, ranges.len()))
 }
 
 /// Whether a list can have the name, which is that of its file.
@@ -182,6 +210,10 @@ fn line(range: &Range, expires: Option<Timestamp>) -> Result<String, Refusal> {
     let parsed: IpNet = cidr
         .parse()
         .map_err(|_| invalid("is not a CIDR: write for example 203.0.113.0/24"))?;
+    if parsed.addr().is_unspecified() && parsed.prefix_len() == parsed.max_prefix_len() {
+        // In the file of a list it stands for no source at all.
+        return Err(invalid("is not the address of a source: leave it out"));
+    }
     if parsed != parsed.trunc() {
         return Err(invalid(&format!(
             "has host bits set: write {}",
@@ -218,11 +250,13 @@ pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, St
 }
 
 /// The lists of the objects, by name, on a node with `labels`, if they are known.
-pub fn of_objects<'a>(
-    objects: impl IntoIterator<Item = &'a AuthorizedRanges>,
+pub fn of_objects(
+    objects: &[Arc<AuthorizedRanges>],
+    contents: &mut Contents,
     labels: Option<&BTreeMap<String, String>>,
 ) -> BTreeMap<String, Wanted> {
-    let wanted = objects.into_iter().map(|object| {
+    let contents = contents.of(objects);
+    let wanted = objects.iter().zip(contents).map(|(object, content)| {
         let wanted = Wanted {
             version: Version {
                 uid: object.uid().unwrap_or_default(),
@@ -233,7 +267,7 @@ pub fn of_objects<'a>(
                 (_, selector) if selector.is_empty() => Some(true),
                 (labels, selector) => labels.map(|labels| selects(selector, labels)),
             },
-            content: content(object),
+            content,
         };
         (object.name_any(), wanted)
     });
@@ -258,7 +292,7 @@ pub fn of_config_map(map: &ConfigMap) -> BTreeMap<String, Wanted> {
         let wanted = Wanted {
             version: version.clone(),
             is_selected: Some(true),
-            content: of_text(name, text),
+            content: Arc::new(of_text(name, text)),
         };
         (name.clone(), wanted)
     });
@@ -285,16 +319,8 @@ fn of_text(name: &str, text: &str) -> Result<Content, Refusal> {
         _ if text.len() > MOST_BYTES => {
             Err(refusal("TooMany", format!("more than {MOST_BYTES} bytes")))
         }
-        ["empty"] => Ok(Content {
-            text: text.to_owned(),
-            ends: None,
-            ranges: 0,
-        }),
-        _ => Ok(Content {
-            text: text.to_owned(),
-            ends: None,
-            ranges: lines.len(),
-        }),
+        ["empty"] => Ok(Content::new(text.to_owned(), None, 0)),
+        _ => Ok(Content::new(text.to_owned(), None, lines.len())),
     }
 }
 
@@ -360,6 +386,18 @@ mod tests {
                 "is not a CIDR",
             ),
             (
+                json!([{"cidr": "0.0.0.0/32"}]),
+                json!({}),
+                "InvalidRange",
+                "leave it out",
+            ),
+            (
+                json!([{"cidr": "::/128"}]),
+                json!({}),
+                "InvalidRange",
+                "leave it out",
+            ),
+            (
                 json!([{"cidr": "10.0.0.1/8"}]),
                 json!({}),
                 "InvalidRange",
@@ -391,6 +429,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_made_once_for_an_object_that_stays() {
+        let some = |cidr: &str| Arc::new(object(&json!([{"cidr": cidr}]), &json!({})));
+        let (one, other) = (some("10.0.0.0/8"), some("10.1.0.0/16"));
+        let mut contents = Contents::default();
+        let first = contents.of(std::slice::from_ref(&one));
+        let again = contents.of(std::slice::from_ref(&one));
+        assert!(Arc::ptr_eq(&first[0], &again[0]));
+        let changed = contents.of(&[other]);
+        assert_ne!(changed, first);
+        assert!(contents.of(&[]).is_empty() && contents.0.is_empty());
+    }
+
+    #[test]
     fn a_config_map_has_a_list_in_each_key() {
         let map: ConfigMap = serde_json::from_value(json!({
             "metadata": {"name": "lists", "uid": "1", "resourceVersion": "77"},
@@ -403,7 +454,10 @@ mod tests {
         }))
         .expect("a ConfigMap");
         let lists = of_config_map(&map);
-        let ranges = |name: &str| lists[name].content.as_ref().map(|content| content.ranges);
+        let ranges = |name: &str| {
+            let content = lists[name].content.as_ref().as_ref();
+            content.map(|content| content.ranges)
+        };
         assert_eq!(ranges("office"), Ok(2));
         assert_eq!(ranges("withdrawn"), Ok(0));
         assert_eq!(ranges("gone").expect_err("empty").reason, "Empty");

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::{
     api::{AuthorizedRanges, NodeGuard, NodeGuardStatus},
     events::Events,
+    list::Contents,
     report::of_object,
     watch::{Sources, words},
 };
@@ -57,6 +58,7 @@ pub struct Poster {
     posted: Option<(NodeGuardStatus, Instant)>,
     /// When each agent's report last changed, as seen from here: clocks of nodes differ.
     heard: HashMap<String, (Option<Timestamp>, Instant)>,
+    contents: Contents,
     /// Since when the status of an object is not as it should be.
     waiting: HashMap<String, Instant>,
     failure: Option<String>,
@@ -72,6 +74,7 @@ impl Poster {
             sources,
             posted: None,
             heard: HashMap::new(),
+            contents: Contents::default(),
             waiting: HashMap::new(),
             failure: None,
         }
@@ -192,8 +195,9 @@ impl Poster {
         let api: Api<AuthorizedRanges> = Api::all(self.client.clone());
         let mut waiting = HashMap::new();
         let mut failure = Ok(());
-        for object in &objects {
-            let status = of_object(object, &nodes, &guards, is_silent, now);
+        let contents = self.contents.of(&objects);
+        for (object, content) in objects.iter().zip(&contents) {
+            let status = of_object(object, content, &nodes, &guards, is_silent, now);
             if object.status.as_ref() == Some(&status) {
                 continue;
             }

@@ -53,7 +53,7 @@ impl Record {
         Self {
             written: version.clone(),
             seen: version.clone(),
-            sha256: digest(&content.text),
+            sha256: content.sha256.clone(),
             ends: content.ends,
             ranges: content.ranges,
         }
@@ -68,7 +68,7 @@ pub enum Step {
     /// Leave it, though the API says something else; why.
     Keep(Kept),
     /// Write it, and remember it so.
-    Write(Content, Record),
+    Write(Content, Box<Record>),
     /// Take it away: it authorizes no source, and its object is gone.
     Remove,
 }
@@ -122,7 +122,7 @@ pub fn step(record: Option<&mut Record>, wanted: Option<&Wanted>, now: Timestamp
             _ => Step::Leave,
         };
     };
-    let content = match &wanted.content {
+    let content = match &*wanted.content {
         Ok(content) => content,
         Err(refusal) => {
             return match record.is_some_and(|record| record.has_file()) {
@@ -140,7 +140,7 @@ pub fn step(record: Option<&mut Record>, wanted: Option<&Wanted>, now: Timestamp
     };
     let Some(record) = record else {
         return match is_selected {
-            true => Step::Write(content.clone(), Record::of(version, content)),
+            true => Step::Write(content.clone(), Box::new(Record::of(version, content))),
             false => Step::Leave,
         };
     };
@@ -158,13 +158,13 @@ pub fn step(record: Option<&mut Record>, wanted: Option<&Wanted>, now: Timestamp
                 let empty =
                     Content::empty("not for this node any more; apifence-kube writes this file");
                 let record = Record::of(version, &empty);
-                Step::Write(empty, record)
+                Step::Write(empty, Box::new(record))
             }
             (false, true) => Step::Keep(Kept::Unselected),
         };
     }
-    match is_new || record.sha256 != digest(&content.text) {
-        true => Step::Write(content.clone(), Record::of(version, content)),
+    match is_new || record.sha256 != content.sha256 {
+        true => Step::Write(content.clone(), Box::new(Record::of(version, content))),
         false => Step::Leave,
     }
 }
@@ -187,6 +187,8 @@ pub fn forget(records: &mut BTreeMap<String, Record>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::list::Refusal;
 
@@ -203,11 +205,11 @@ mod tests {
                 generation,
             },
             is_selected: Some(true),
-            content: Ok(Content {
-                text: text.to_owned(),
-                ends: None,
-                ranges: usize::from(text != "empty"),
-            }),
+            content: Arc::new(Ok(Content::new(
+                text.to_owned(),
+                None,
+                usize::from(text != "empty"),
+            ))),
         }
     }
 
@@ -224,7 +226,7 @@ mod tests {
             match &done {
                 Step::Write(content, record) => {
                     self.file = Some(content.text.clone());
-                    self.record = Some(record.clone());
+                    self.record = Some((**record).clone());
                 }
                 Step::Remove => {
                     self.file = None;
@@ -258,10 +260,10 @@ mod tests {
         node.has("c");
         // Refused: emptied by accident.
         let mut emptied = object(2, 2, "");
-        emptied.content = Err(Refusal {
+        emptied.content = Arc::new(Err(Refusal {
             reason: "Empty",
             message: "none".to_owned(),
-        });
+        }));
         let kept = node.sees(Some(&emptied));
         assert_eq!(kept, Step::Keep(Kept::Refused("none".to_owned())));
         node.has("c");
@@ -349,8 +351,7 @@ mod tests {
     fn an_expired_list_goes_with_its_object() {
         for (ends, want) in [(1001, Step::Keep(Kept::Gone)), (1000, Step::Remove)] {
             let mut guest = object(ends, 1, "a");
-            let content = guest.content.as_mut().expect("a list");
-            content.ends = Some(at(ends));
+            guest.content = Arc::new(Ok(Content::new("a".to_owned(), Some(at(ends)), 1)));
             let mut node = Node::default();
             node.sees(Some(&guest));
             assert_eq!(node.sees(Some(&guest)), Step::Leave);

@@ -100,7 +100,7 @@ fn one_list(present: &Present<'_>, name: &str) -> NodeList {
     let refusal = present
         .wanted
         .get(name)
-        .and_then(|wanted| wanted.content.as_ref().err());
+        .and_then(|wanted| wanted.content.as_ref().as_ref().err());
     let kept = present.kept.get(name);
     let message = if let Some(kept) = kept {
         Some(kept.message())

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::{ON_TRIAL, condition, count_of};
 use crate::{
     api::{AuthorizedRanges, AuthorizedRangesStatus, NodeCount, NodeGuard},
-    list::{self, Content, Refusal, selects},
+    list::{Outcome, selects},
 };
 
 /// The labels of control-plane nodes, the present one and that before Kubernetes 1.24.
@@ -18,10 +18,11 @@ pub(super) const CONTROL_PLANE: [&str; 2] = [
     "node-role.kubernetes.io/master",
 ];
 
-/// The status of an object, by what all nodes report. `is_silent` says which node's agent has not
+/// The status of an object with the file `content`, by what all nodes report. `is_silent` says which node's agent has not
 /// reported for a while.
 pub fn of_object(
     object: &AuthorizedRanges,
+    content: &Outcome,
     nodes: &[impl AsRef<Node>],
     guards: &[impl AsRef<NodeGuard>],
     is_silent: impl Fn(&str) -> bool,
@@ -42,7 +43,6 @@ pub fn of_object(
             Some(format!("{node}: {why}"))
         })
         .collect();
-    let content = list::content(object);
     let generation = object.metadata.generation.unwrap_or_default();
     let say = |type_: &str, (status, reason, message): Said| {
         let known = &before.conditions;
@@ -57,8 +57,8 @@ pub fn of_object(
         )
     };
     let conditions = vec![
-        say("Accepted", accepted(&content)),
-        say("Programmed", programmed(&content, selected.len(), &missing)),
+        say("Accepted", accepted(content)),
+        say("Programmed", programmed(content, selected.len(), &missing)),
     ];
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let enforcing = selected.len() - missing.len();
@@ -94,14 +94,14 @@ fn selected<'a>(
     selected.map(ResourceExt::name_any).collect()
 }
 
-fn accepted(content: &Result<Content, Refusal>) -> Said {
+fn accepted(content: &Outcome) -> Said {
     match content {
         Ok(content) => (true, "Accepted", count_of(content.ranges, "range")),
         Err(refusal) => (false, refusal.reason, refusal.message.clone()),
     }
 }
 
-fn programmed(content: &Result<Content, Refusal>, selected: usize, missing: &[String]) -> Said {
+fn programmed(content: &Outcome, selected: usize, missing: &[String]) -> Said {
     match (content, missing) {
         (Err(_), _) => (false, "NotAccepted", "see Accepted".to_owned()),
         _ if selected == 0 => {

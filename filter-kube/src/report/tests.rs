@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{AuthorizedRanges, AuthorizedRangesSpec, NodeGuard, NodeGuardStatus},
-    list::{Content, Version, Wanted, digest},
+    list::{Content, Version, Wanted, content, digest},
     node_state::{Interface, ListInForce, NodeState},
     record::{Kept, Record},
 };
@@ -49,15 +49,11 @@ fn status(text: &str, in_force: &str, fault: Option<&str>, kept: Option<Kept>) -
         ends: None,
         ranges: 1,
     };
-    let content = Content {
-        text: text.to_owned(),
-        ends: None,
-        ranges: 1,
-    };
+    let content = Content::new(text.to_owned(), None, 1);
     let wanted = Wanted {
         version,
         is_selected: Some(true),
-        content: Ok(content),
+        content: std::sync::Arc::new(Ok(content)),
     };
     let state = NodeState {
         state: "enforcing".to_owned(),
@@ -140,7 +136,14 @@ fn an_object_is_programmed_when_every_control_plane_enforces_its_generation() {
     ];
     let fine = || status("a", "a", None, None);
     let of = |object: &AuthorizedRanges, guards: &[std::sync::Arc<NodeGuard>], silent: &str| {
-        let status = of_object(object, &nodes, guards, |node| node == silent, now());
+        let status = of_object(
+            object,
+            &content(object),
+            &nodes,
+            guards,
+            |node| node == silent,
+            now(),
+        );
         let programmed = status.conditions[1].clone();
         (programmed.status, status.nodes.summary, programmed.message)
     };
