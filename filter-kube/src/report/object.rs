@@ -18,8 +18,8 @@ pub(super) const CONTROL_PLANE: [&str; 2] = [
     "node-role.kubernetes.io/master",
 ];
 
-/// The status of an object with the file `content`, by what all nodes report. `is_silent` says which node's agent has not
-/// reported for a while.
+/// The status of an object with the file `content`, by what all nodes report. `is_silent` says
+/// which node's agent has not reported for a while.
 pub fn of_object(
     object: &AuthorizedRanges,
     content: &Outcome,
