@@ -178,11 +178,12 @@ fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, 
         let files = [NODES, PODS].into_iter();
         let mut files = files.filter_map(|name| Some((name, state?.list(name)?.fault.as_ref()?)));
         if let Some((name, fault)) = files.next() {
-            return (
-                Some(false),
-                "Refused".to_owned(),
-                format!("{name}: {fault}"),
-            );
+            // `apifence run` has not seen a file that was just made.
+            let reason = match fault.contains("no such file") {
+                true => "Pending",
+                false => "Refused",
+            };
+            return (Some(false), reason.to_owned(), format!("{name}: {fault}"));
         }
         let message = format!("{} in force", count_of(lists.len(), "list"));
         return (Some(true), "InSync".to_owned(), message);
