@@ -44,7 +44,7 @@ const WRITE_PERIOD: Duration = Duration::from_secs(10);
 /// Follows the API until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If the directory cannot be written, or there are no credentials.
+/// If the directory cannot be written, or the credentials are missing.
 pub fn run(args: &RunArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -60,6 +60,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let (reports, inbox) = watch::channel(Report::default());
         tokio::spawn(Poster::new(client, args.node.clone(), sources.clone()).run(inbox));
         let mut agent = Agent::new(args, directory, sources, reach.clone(), reports);
+        // What an earlier agent said of itself is not true of this one.
+        agent.show_health(Timestamp::now());
         eprintln!(
             "following {} for node {}: lists in `{}`",
             args.server,
@@ -99,7 +101,8 @@ struct Agent {
     status: NodeGuardStatus,
     unwritten: Option<String>,
     said_away: Option<Timestamp>,
-    last_health: Option<Instant>,
+    /// When the health was written last, and whether the API was away then.
+    last_health: Option<(Instant, bool)>,
     last_write: Option<Instant>,
     news: u64,
 }
@@ -325,13 +328,14 @@ impl Agent {
     }
 
     fn show_health(&mut self, now: Timestamp) {
-        let is_due = self
-            .last_health
-            .is_none_or(|last| last.elapsed() >= HEALTH_PERIOD);
+        let away = self.reach.away();
+        let is_due = self.last_health.is_none_or(|(last, was_away)| {
+            last.elapsed() >= HEALTH_PERIOD || was_away != away.is_some()
+        });
         if !is_due {
             return;
         }
-        let away = self.reach.away();
+        self.last_health = Some((Instant::now(), away.is_some()));
         let health = Health {
             alive: now,
             away: away.as_ref().map(|(since, _)| *since),
@@ -339,7 +343,6 @@ impl Agent {
         };
         // A failure shows itself: the file becomes old.
         let _ = health.write(&self.directory);
-        self.last_health = Some(Instant::now());
     }
 
     fn report(&mut self, now: Timestamp) {

@@ -24,7 +24,7 @@ pub async fn client(args: &RunArgs) -> Result<Client> {
     config.cluster_url = args
         .server
         .parse()
-        .with_context(|| format!("`--server {}` is no URL", args.server))?;
+        .with_context(|| format!("`--server {}` is not a URL", args.server))?;
     config.tls_server_name = Some(args.tls_server_name.clone());
     Client::try_from(config).context("prepare the connection to the API server")
 }

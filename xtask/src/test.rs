@@ -4,8 +4,10 @@
 use std::{
     env,
     io::{self, BufRead as _, BufReader, Write as _},
-    process::{Command, ExitCode},
+    process::{self, Command, ExitCode},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -89,6 +91,30 @@ fn suites(filter: Option<&str>, which: Suites) -> Result<Tally> {
     watch(tests)
 }
 
+/// How long the tests may print nothing: many times what the longest of them takes. A test that
+/// waits for ever is named before CI gives up without a word.
+const LONGEST_SILENCE: Duration = Duration::from_secs(20 * 60);
+
+/// Ends this process with an error once `lines` gives nothing for [`LONGEST_SILENCE`].
+fn end_if_silent(lines: mpsc::Receiver<String>) {
+    thread::spawn(move || {
+        let mut last = String::new();
+        loop {
+            match lines.recv_timeout(LONGEST_SILENCE) {
+                Ok(line) => last = line,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    eprintln!(
+                        "error: run tests: nothing was printed for {LONGEST_SILENCE:?}; the last line was `{}`",
+                        last.trim_end()
+                    );
+                    process::exit(1);
+                }
+            }
+        }
+    });
+}
+
 /// Runs `cargo test`, forwards its output at once, and counts.
 fn watch(mut command: Command) -> Result<Tally> {
     // One pipe for both streams keeps their order.
@@ -100,6 +126,8 @@ fn watch(mut command: Command) -> Result<Tally> {
     // It holds copies of our ends of the pipe, which would keep it open.
     drop(command);
 
+    let (heard, lines) = mpsc::channel();
+    end_if_silent(lines);
     let mut tally = Tally::default();
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
@@ -111,7 +139,10 @@ fn watch(mut command: Command) -> Result<Tally> {
         io::stdout()
             .write_all(&line)
             .context("print what `cargo test` prints")?;
-        tally.read(&String::from_utf8_lossy(&line));
+        let text = String::from_utf8_lossy(&line).into_owned();
+        tally.read(&text);
+        // Its receiver lives as long as this process.
+        let _ = heard.send(text);
         line.clear();
     }
     let status = child.wait().context("wait for `cargo test`")?;

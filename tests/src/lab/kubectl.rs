@@ -13,6 +13,7 @@ use super::{keys::Keys, program::program};
 use crate::{
     cli::{Background, Ran},
     netns::Namespace,
+    wait::PATIENCE,
 };
 
 /// What kubectl needs.
@@ -58,7 +59,9 @@ impl Kubectl {
         words: &[&str],
         input: &str,
     ) -> Result<Ran> {
-        let mut command = self.command(server, words)?;
+        // A server that hangs must not hang the tests.
+        let timeout = format!("--request-timeout={}s", PATIENCE.as_secs());
+        let mut command = self.command(server, &[&[&*timeout], words].concat())?;
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use tests::wait::until;
 
 use super::{file, files_are_whole, guests, with_agents};
 
@@ -16,12 +17,11 @@ fn the_bounds_on_the_node_hold_against_every_object() -> Result<()> {
         ("six", "::/0"),
     ] {
         lab.authorize(name, &json!([{"cidr": cidr}]))?;
-        let message = loop {
-            let message = lab.until_condition(name, "Programmed", "False")?;
-            if message.contains("wider") {
-                break message;
-            }
-        };
+        let mut message = String::new();
+        until("the node's cause is told", || {
+            message = lab.until_condition(name, "Programmed", "False")?;
+            Ok(message.contains("wider"))
+        })?;
         ensure!(
             message.contains("cp1") && message.contains(cidr),
             "{message}"
@@ -95,7 +95,7 @@ fn entries_end_by_themselves_while_the_api_is_away() -> Result<()> {
     // Its object can go: nothing is left of it.
     lab.kubectl(&["delete", "authorizedranges", "kim"])?;
     let first = &lab.control_planes[0];
-    tests::wait::until("the list is gone", || Ok(file(first, "kim").is_err()))?;
+    until("the list is gone", || Ok(file(first, "kim").is_err()))?;
     lab.until_report("cp1", "InSync", "InSync").map(drop)
 }
 

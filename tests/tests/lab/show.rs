@@ -139,7 +139,8 @@ fn agents_are_rolled_under_a_flood() -> Result<()> {
             while rounds.load(Ordering::Relaxed) < 10 && !ended.load(Ordering::Relaxed) {
                 for control_plane in &mut lab.control_planes {
                     control_plane.agent.kill();
-                    control_plane.agent.start(&[])?;
+                    let agent = control_plane.agent.start(&[])?;
+                    agent.line(|line| line.contains("following"))?;
                     let agent = &control_plane.agent;
                     until(
                         "it is well",
