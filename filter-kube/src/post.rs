@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
@@ -142,17 +142,13 @@ impl Poster {
         if !is_made {
             let mut guard = NodeGuard::new(&self.node, crate::api::NodeGuardSpec {});
             guard.metadata.owner_references = owner.map(|owner| vec![owner]);
-            apply(&guards, &self.node, &manager, &guard, false).await?;
+            let params = PatchParams::apply(&manager).force();
+            let patch = Patch::Apply(&guard);
+            answer(&self.node, guards.patch(&self.node, &params, &patch)).await?;
         }
         let mut status = status.clone();
         status.reported = Some(seconds(Timestamp::now()));
-        let body = json!({
-            "apiVersion": NodeGuard::api_version(&()),
-            "kind": NodeGuard::kind(&()),
-            "metadata": {"name": self.node},
-            "status": status,
-        });
-        apply(&guards, &self.node, &manager, &body, true).await
+        put_status(&guards, &self.node, &manager, &status).await
     }
 
     /// Writes the status of the objects that it does not describe. The first agent by name does,
@@ -207,14 +203,8 @@ impl Poster {
                 waiting.insert(name, since);
                 continue;
             }
-            let body = json!({
-                "apiVersion": AuthorizedRanges::api_version(&()),
-                "kind": AuthorizedRanges::kind(&()),
-                "metadata": {"name": name},
-                "status": status,
-            });
             // One object holds up no other.
-            let done = apply(&api, &name, MANAGER, &body, true).await;
+            let done = put_status(&api, &name, MANAGER, &status).await;
             failure = failure.and(done);
         }
         self.waiting = waiting;
@@ -238,29 +228,36 @@ fn owner(node: &Node) -> Option<OwnerReference> {
     node.owner_ref(&())
 }
 
-/// Applies `body`, or its status.
-async fn apply<K>(
+/// Puts `status` in the place of the one before.
+///
+/// Not a server-side apply: that merges lists, and Kubernetes 1.20 turns one whose last entry goes
+/// into `null`, which its own schema refuses.
+async fn put_status<K>(
     api: &Api<K>,
     name: &str,
     manager: &str,
-    body: &(impl Serialize + Debug),
-    is_status: bool,
+    status: &impl Serialize,
 ) -> Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let params = PatchParams::apply(manager).force();
-    let patch = Patch::Apply(body);
-    let asked = async {
-        match is_status {
-            true => api.patch_status(name, &params, &patch).await,
-            false => api.patch(name, &params, &patch).await,
-        }
+    let params = PatchParams {
+        field_manager: Some(manager.to_owned()),
+        ..PatchParams::default()
     };
+    let operations = json!([{"op": "add", "path": "/status", "value": status}]);
+    let patch = Patch::Json::<()>(serde_json::from_value(operations)?);
+    answer(name, api.patch_status(name, &params, &patch)).await
+}
+
+/// Waits for the answer of the API about one object.
+async fn answer<K: Resource<DynamicType = ()>>(
+    name: &str,
+    asked: impl Future<Output = kube::Result<K>>,
+) -> Result<()> {
     match tokio::time::timeout(ANSWER_TIME, asked).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => bail!("{} {name}: {}", K::kind(&()), words(&error)),
-        Err(_) => Err(anyhow::anyhow!("no answer within {ANSWER_TIME:?}"))
-            .with_context(|| format!("{} {name}", K::kind(&()))),
+        Err(_) => bail!("{} {name}: no answer within {ANSWER_TIME:?}", K::kind(&())),
     }
 }

@@ -81,6 +81,11 @@ impl Background {
         Ok(log)
     }
 
+    /// What it printed since the last line that was waited for.
+    pub fn output(&self) -> String {
+        self.lines.try_iter().map(|line| line + "\n").collect()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(self.pid(), signal)?)

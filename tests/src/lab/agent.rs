@@ -148,6 +148,14 @@ impl Agent {
         self.process.as_mut().context("the agent does not run")
     }
 
+    /// What it printed since the last line that was waited for.
+    pub fn output(&self) -> String {
+        self.process
+            .as_ref()
+            .map(Background::output)
+            .unwrap_or_default()
+    }
+
     /// Kills it, if it runs.
     pub fn kill(&mut self) {
         self.process = None;

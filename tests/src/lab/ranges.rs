@@ -63,10 +63,16 @@ impl Lab {
                 (observed.is_null() || observed == generation) && wanted(found)
             });
             message = found.map(|found| found["message"].as_str().unwrap_or_default().to_owned());
-            last = object;
+            last = object["status"].clone();
             Ok(message.is_some())
         })
-        .with_context(|| format!("the last was {last:#}"))?;
+        .with_context(|| {
+            let logs = self.control_planes.iter().map(|one| one.agent.output());
+            format!(
+                "the last was {last:#}\nThe agents printed:\n{}",
+                logs.collect::<String>()
+            )
+        })?;
         message.context("a message")
     }
 }
