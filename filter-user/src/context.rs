@@ -129,12 +129,12 @@ impl Context {
                 }
                 // Its owner must not hold up this change.
                 eprint(format_args!(
-                    "warning: {error:#}: the list `{name}` was never in force, and authorizes no source"
+                    "warning: {error:#}: the list `{name}` was never in force and does not authorize any source"
                 ));
                 continue;
             }
             eprint(format_args!(
-                "warning: {error:#}: the list `{name}` stays as it was last in force"
+                "warning: {error:#}: the list `{name}` keeps its last good entries"
             ));
         }
         Ok(lists)
@@ -152,7 +152,7 @@ impl Context {
                 "open pins in `{}`: no filter is attached",
                 self.pins.root().display()
             ),
-            "`apifence attach` attaches one",
+            "`apifence attach` attaches it",
         )
     }
 }

@@ -119,10 +119,10 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
         run.signal(Signal::SIGHUP)?;
         filter.write_config(format!("# {verb}\n"))?;
         filter.write_list(format!("{LIST}# {verb}\n192.0.2.77\n"))?;
-        run.line(|line| line.contains("the ranges file is in force"))?;
+        run.line(|line| line.contains("ranges file applied"))?;
         ensure!(filter.status("generation")? != generation);
         filter.write_list(LIST)?;
-        run.line(|line| line.contains("the ranges file is in force"))?;
+        run.line(|line| line.contains("ranges file applied"))?;
         if verb == "monitor" {
             site.unlisted_gets_in(Family::V4, PORT)?;
         } else {
@@ -163,7 +163,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // The hint works; then the file agrees.
     filter.write_config("# ours\nmode = 'monitor'\n")?;
-    daemon.line(|line| line.contains("the config file is in force"))?;
+    daemon.line(|line| line.contains("config applied"))?;
     let ran = filter.run(&["monitor"])?.succeeded()?;
     ensure!(ran.stderr.contains("already"), "{ran}");
     drop(daemon);
@@ -219,7 +219,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     let ran = filter
         .run(&["enforce", "--confirm-within", "1h"])?
         .succeeded()?;
-    ensure!(ran.stderr.contains("the mode before returns"), "{ran}");
+    ensure!(ran.stderr.contains("on trial for"), "{ran}");
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     for words in [
         &["enforce"][..],
@@ -227,7 +227,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
         &["ranges", "reload"],
         &ATTACH[..3],
     ] {
-        refused(&filter.run(words)?, FAILED, &["waits for its confirmation"])?;
+        refused(&filter.run(words)?, FAILED, &["is on trial"])?;
     }
     lapse(&filter)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
@@ -305,7 +305,7 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     // The list is in no file now.
     fs::remove_file(filter.ranges_file())?;
     drop(fs::remove_dir_all(filter.state_dir()));
-    refused(&filter.run(&["monitor"])?, FAILED, &["in no file"])?;
+    refused(&filter.run(&["monitor"])?, FAILED, &["neither the ranges file nor the history"])?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 

@@ -83,8 +83,7 @@ fn pins_of_another_layout_are_refused_by_all_commands_but_attach() -> Result<()>
         let ran = filter.run(command)?;
         refused(&ran, FAILED, &["layout 999", "apifence"])?;
         assert!(
-            ran.stderr
-                .contains("`apifence attach` takes the filter over"),
+            ran.stderr.contains("`apifence attach` or"),
             "the way out is not named; {ran}"
         );
     }

@@ -101,7 +101,7 @@ fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
     let held = aya::programs::links::PinnedLink::from_pin(&pin)?;
     fs::remove_dir_all(filter.bpffs())?;
     let pid = format!("process {}", std::process::id());
-    is_reported(&filter, &[INTERFACE, &pid, "leaves with the process"])?;
+    is_reported(&filter, &[INTERFACE, &pid, "ends with its process"])?;
     is_silent(&site)?;
     drop(held);
     // At once, though the kernel releases it a moment later.

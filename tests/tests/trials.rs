@@ -290,7 +290,7 @@ fn a_dry_run_takes_no_trial_back() -> Result<()> {
     for change in [&add[..], &["monitor", "--confirm-within", "1h"]] {
         filter.ok(change)?;
         let shown = filter.ok(&["ranges", "rollback", "--dry-run"])?;
-        ensure!(shown.contains("would be taken back"), "{shown}");
+        ensure!(shown.contains("would be undone"), "{shown}");
         ensure!(filter.status("provisional")?.is_object());
         site.unlisted_gets_in(Family::V4, PORT)?;
         filter.ok(&["ranges", "rollback"])?;

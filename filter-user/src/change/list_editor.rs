@@ -15,7 +15,7 @@ use super::{
     put_back::put_back_edited,
     recovery::{Waiting, recover},
     transaction::{Transaction, clean_up},
-    words::{FoundLists, PreviousList, difference_from, in_words, listed},
+    words::{FoundLists, PreviousList, difference_from, in_words, listed, on_trial},
 };
 use crate::{
     cli::ChangeArgs,
@@ -27,7 +27,7 @@ use crate::{
         links::strays::strays_at_rest,
     },
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
-    ranges::{Entry, List, ListName, Lists, RangesFile},
+    ranges::{Entry, List, ListName, Lists, RangesFile, in_ranges},
     store::{FileStamp, History, ListFile, Staged, WriterLock, holds},
     ui::{error::UserError, explain::NEEDS_RIGHTS, output::eprint, progress::Progress},
 };
@@ -118,7 +118,7 @@ impl<'a> ListEditor<'a> {
         match mem::replace(&mut before.own, Ok(None))? {
             None if is_needed => Err(UserError::failed(
                 format!("read ranges file `{}`: no such file", path.display()),
-                "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+                "the list stays in force; `apifence ranges set CIDR,...` writes a new file",
             )),
             file => {
                 before.own = Ok(file.clone());
@@ -207,10 +207,10 @@ impl<'a> ListEditor<'a> {
         if args.confirm_within.is_some() && !files.allows_trial(&self.name) {
             return Err(UserError::input(
                 format!(
-                    "set ranges provisionally: another user may write next to the file of the list `{}`",
+                    "start trial: another user can write to the folder of the list `{}`",
                     self.name
                 ),
-                "leave `--confirm-within` out: `--dry-run` shows what the change would do; nothing changed",
+                "leave `--confirm-within` out; `--dry-run` shows the effect of the change; nothing changed",
             ));
         }
         self.apply(Some(file), args)
@@ -271,8 +271,8 @@ impl<'a> ListEditor<'a> {
             Some(settings) => settings.max_ranges,
             None if self.context.config.has_unreadable(&["max_ranges"]) => {
                 return Err(UserError::input(
-                    "set ranges: how many there may be cannot be read",
-                    "mend `max_ranges` in the config file (`apifence config` says what is wrong), or `APIFENCE_MAX_RANGES`; nothing changed",
+                    "set ranges: `max_ranges` cannot be read",
+                    "fix `max_ranges` in the config file or `APIFENCE_MAX_RANGES` (`apifence config` shows the error); nothing changed",
                 ));
             }
             None => *self.context.config.max_ranges,
@@ -281,8 +281,8 @@ impl<'a> ListEditor<'a> {
         let Some(settings) = &self.settings else {
             if args.confirm_within.is_some() {
                 return Err(UserError::input(
-                    "set ranges provisionally: no filter is attached that could go back",
-                    "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
+                    "start trial: no filter is attached, so nothing could revert",
+                    "leave `--confirm-within` out, or run `apifence attach` first; nothing changed",
                 ));
             }
             // A filter without pins keeps its list: no command can change that.
@@ -427,10 +427,10 @@ impl Change {
     /// The number of entries, and how many of them have expired.
     fn total(&self) -> String {
         match self.expired {
-            0 => format!("{} in the list", self.ranges),
+            0 => in_ranges(self.ranges),
             expired => format!(
-                "{} in the list, {expired} of them expired (`apifence ranges prune` takes those out)",
-                self.ranges
+                "{}, {expired} of them expired (`apifence ranges prune` removes them)",
+                in_ranges(self.ranges)
             ),
         }
     }
@@ -439,13 +439,9 @@ impl Change {
     fn close(&self) {
         match self.confirm_until {
             _ if !self.attached => {
-                eprint(
-                    "no filter is attached: the list is in the file alone until `apifence attach`",
-                );
+                eprint("the list is saved; it has no effect until `apifence attach`");
             }
-            Some(until) => eprint(format_args!(
-                "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
-            )),
+            Some(until) => eprint(on_trial(until)),
             None => eprint(format_args!("in force: {}", self.total())),
         }
     }
@@ -456,7 +452,7 @@ impl Change {
 fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
     match error.downcast::<UserError>() {
         Ok(problem) if opens && problem.hint != NEEDS_RIGHTS => UserError {
-            hint: "`apifence monitor` lets everyone in, and needs no disk; nothing changed"
+            hint: "`apifence monitor` also allows every source, and does not need the disk; nothing changed"
                 .to_owned(),
             ..problem
         }
@@ -475,13 +471,13 @@ fn read_before(context: &Context, name: &ListName) -> Result<Before> {
         let known = read.lists.get(&other).is_some();
         if !known && (!last_good.is_empty() || files.is_in_directory(&other)) {
             eprint(format_args!(
-                "warning: {error:#}: the list `{other}` was never in force, and authorizes no source"
+                "warning: {error:#}: the list `{other}` was never in force and does not authorize any source"
             ));
         } else if !known {
             return Err(error);
         } else {
             eprint(format_args!(
-                "warning: {error:#}: the list `{other}` stays as it was last in force"
+                "warning: {error:#}: the list `{other}` keeps its last good entries"
             ));
         }
     }

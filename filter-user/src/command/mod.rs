@@ -114,17 +114,17 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
     check_ground(context, &command)?;
     match command {
         Command::Run { policy, .. } => {
-            WatchLock::refuse(&context.pins.watch(), "watch filter")?;
+            WatchLock::refuse(&context.pins.watch(), "run")?;
             daemon::run::run(context, &policy, matches).await
         }
         Command::Init { init } => init::run(context, &init),
         Command::Doctor { doctor } => doctor::run(context, &doctor),
         Command::Attach { policy, change } => {
-            WatchLock::refuse(&context.pins.watch(), "attach filter")?;
+            WatchLock::refuse(&context.pins.watch(), "attach")?;
             change::attach::run(context, &policy, &change)
         }
         Command::Detach { interface } => {
-            WatchLock::refuse(&context.pins.watch(), "detach filter")?;
+            WatchLock::refuse(&context.pins.watch(), "detach")?;
             change::detach::run(context, &interface)
         }
         Command::Enforce { change } => mode::run(context, PolicyMode::Enforce, &change),

@@ -125,11 +125,11 @@ impl ClusterCidr {
             });
         }
         let names = Preset::ALL.map(Preset::name);
-        let meant = nearest(text, &names).map(|name| format!("`{name}`? "));
+        let meant = nearest(text, &names).map(|name| format!("did you mean `{name}`? "));
         Err(InputError {
-            cause: format!("there is no preset `{text}`"),
+            cause: format!("unknown preset `{text}`"),
             hint: format!(
-                "{}there are `{}`",
+                "{}the presets are `{}`",
                 meant.unwrap_or_default(),
                 names.join("`, `")
             ),
@@ -251,9 +251,9 @@ mod tests {
                 cidr
             );
         }
-        let names = "there are `@gcp-health-checks`, `@azure-probe`, `@nodes`, `@pods`";
+        let names = "the presets are `@gcp-health-checks`, `@azure-probe`, `@nodes`, `@pods`";
         for (text, hint) in [
-            ("@node", format!("`@nodes`? {names}")),
+            ("@node", format!("did you mean did you mean `@nodes`? {names}")),
             ("@Pods", format!("`@pods`? {names}")),
             (
                 "@gcp-healthchecks",

@@ -53,7 +53,7 @@ impl fmt::Display for LogEntry {
                 packets,
                 last,
             } => {
-                write!(f, "{time} {packets} more from ")?;
+                write!(f, "{time:.3} {packets} more from ")?;
                 match source {
                     Some(source) => source.fmt(f)?,
                     None => f.write_str("unknown sources")?,
@@ -64,10 +64,13 @@ impl fmt::Display for LogEntry {
                 time,
                 packets,
                 not_reported,
-            } => write!(
-                f,
-                "{time} {packets} more from other sources, {not_reported} not reported"
-            ),
+            } => {
+                write!(f, "{time:.3} {packets} more from other sources")?;
+                match not_reported {
+                    0 => Ok(()),
+                    packets => write!(f, ", {packets} not logged (rate limit)"),
+                }
+            }
         }
     }
 }

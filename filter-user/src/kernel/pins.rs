@@ -151,14 +151,14 @@ impl Pins {
         let cause = if uid != geteuid().as_raw() && (own || uid != 0) {
             format!("user {uid} owns `{}`", path.display())
         } else if metadata.mode() & 0o022 != 0 && !sticky {
-            format!("others may write to `{}`", path.display())
+            format!("other users can write to `{}`", path.display())
         } else {
             return Ok(());
         };
         Err(UserError::failed(
             format!("open pins in `{}`: {cause}", self.root.display()),
             format!(
-                "pins decide who is let in: look at what is there, then `chown root {0}` and `chmod 700 {0}`; or name another directory with `--bpffs`",
+                "check its contents, then `chown root {0}` and `chmod 700 {0}`; or name another directory with `--bpffs`",
                 path.display()
             ),
         ))
@@ -237,7 +237,7 @@ impl Pins {
                 layout.replace('-', " "),
                 own_layout().replace('-', " ")
             ),
-            "`apifence attach` takes the filter over without a gap, and so does `systemctl restart apifence`; `apifence detach` removes it",
+            "`apifence attach` or `systemctl restart apifence` takes the filter over without a gap; `apifence detach` removes it",
         ))
     }
 
@@ -416,7 +416,7 @@ impl Pins {
 
     fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {
         let way_out = if self.root.to_string_lossy().contains('.') {
-            "bpffs takes no names with a dot in them; name another directory with `--bpffs`"
+            "a name in bpffs cannot have a dot; name another directory with `--bpffs`"
         } else {
             hint(error, "pins need root and a writable bpffs")
         };

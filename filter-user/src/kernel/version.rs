@@ -26,10 +26,10 @@ pub fn refuse_old() -> Result<()> {
     match version(&release) {
         Some(version) if version < MIN_VERSION => Err(UserError::failed(
             format!(
-                "load program `apifence`: this is Linux {release}, and it needs {}.{} or later",
+                "load program `apifence`: it needs Linux {}.{} or later, and this is {release}",
                 MIN_VERSION.0, MIN_VERSION.1
             ),
-            "run a newer kernel on this node; nothing was changed",
+            "run a newer kernel on this node; nothing changed",
         )),
         // A release that cannot be parsed is accepted.
         _ => Ok(()),

@@ -162,7 +162,7 @@ fn a_file_is_in_force_and_told_within_a_second() -> Result<()> {
     eprintln!("a file is in force and told after {times:?}");
     ensure!(times[4] < Duration::from_millis(800), "{times:?}");
     site.unlisted_gets_in(V4, PORT)?;
-    daemon.line(|line| line.contains("files of the lists are in force"))?;
+    daemon.line(|line| line.contains("list files applied"))?;
 
     let filter = &node.filter;
     let state = filter.list_state("kubernetes.office")?;
