@@ -146,11 +146,7 @@ fn expired_entries_are_removed() -> Result<()> {
         &["-203.0.113.7/32 (contractor), expired 2020-01-01T00:00:00Z"],
     )?;
     ensure!(!filter.list()?.contains("contractor"));
-    reports(
-        &filter,
-        &["ranges", "prune"],
-        &["2 unchanged"],
-    )?;
+    reports(&filter, &["ranges", "prune"], &["2 unchanged"])?;
     Ok(())
 }
 
@@ -358,8 +354,7 @@ fn a_change_that_changes_nothing_says_so() -> Result<()> {
         ] {
             let ran = filter.run(command)?;
             ensure!(
-                ran.code == Some(0)
-                    && ran.stderr == "2 unchanged\nin force: 2 ranges\n",
+                ran.code == Some(0) && ran.stderr == "2 unchanged\nin force: 2 ranges\n",
                 "{ran}"
             );
         }

@@ -305,7 +305,11 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     // The list is in no file now.
     fs::remove_file(filter.ranges_file())?;
     drop(fs::remove_dir_all(filter.state_dir()));
-    refused(&filter.run(&["monitor"])?, FAILED, &["neither the ranges file nor the history"])?;
+    refused(
+        &filter.run(&["monitor"])?,
+        FAILED,
+        &["neither the ranges file nor the history"],
+    )?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 

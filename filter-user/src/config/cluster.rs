@@ -253,13 +253,13 @@ mod tests {
         }
         let names = "the presets are `@gcp-health-checks`, `@azure-probe`, `@nodes`, `@pods`";
         for (text, hint) in [
-            ("@node", format!("did you mean did you mean `@nodes`? {names}")),
-            ("@Pods", format!("`@pods`? {names}")),
+            ("@node", format!("did you mean `@nodes`? {names}")),
+            ("@Pods", format!("did you mean `@pods`? {names}")),
             (
                 "@gcp-healthchecks",
-                format!("`@gcp-health-checks`? {names}"),
+                format!("did you mean `@gcp-health-checks`? {names}"),
             ),
-            ("@", format!("`@pods`? {names}")),
+            ("@", format!("did you mean `@pods`? {names}")),
             ("@xyz", names.to_owned()),
             ("nodes", "`@nodes`".to_owned()),
             (

@@ -143,12 +143,18 @@ mod tests {
                 "10.0.0.0/8\u{a0}# office\n",
                 "column 11 has a hidden character: U+00A0 (no-break space)",
             ),
-            ("10.0.0.0/8\0\0\0\n", "column 11 has a hidden character: U+0000 (NUL)"),
+            (
+                "10.0.0.0/8\0\0\0\n",
+                "column 11 has a hidden character: U+0000 (NUL)",
+            ),
             (
                 "\u{202e}10.0.0.0/8\n",
                 "column 1 has a hidden character: U+202E (writing direction)",
             ),
-            ("\u{1b}[31m10.0.0.0/8\n", "column 1 has a hidden character: U+001B (escape)"),
+            (
+                "\u{1b}[31m10.0.0.0/8\n",
+                "column 1 has a hidden character: U+001B (escape)",
+            ),
             (
                 "10.0.0.0/8\r192.0.2.0/24\r",
                 "column 11 has a hidden character: U+000D (carriage return)",

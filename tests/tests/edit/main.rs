@@ -299,10 +299,7 @@ fn any_ranges_file_can_be_edited() -> Result<()> {
     filter.ok(&ATTACH)?;
     filter.write_list("nonsense\n")?;
     let mend = editors.editor(&format!("printf '{}' > \"$1\"", LIST.replace('\n', "\\n")))?;
-    done(
-        &edit(&site, &filter, &mend, &[])?,
-        &["in force: 2 ranges"],
-    )?;
+    done(&edit(&site, &filter, &mend, &[])?, &["in force: 2 ranges"])?;
     assert_eq!(filter.list()?, LIST);
 
     let map = ConfigMap::new(LIST)?;

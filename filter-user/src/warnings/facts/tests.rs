@@ -323,9 +323,9 @@ fn listeners_outside_the_destinations_are_warned_of() {
         match &warned[..] {
             [] => assert_eq!(want, "", "{listener}"),
             [warning] => assert!(
-                warning
-                    .message
-                    .starts_with(&format!("TCP 6443 is open to every source on {want}, outside")),
+                warning.message.starts_with(&format!(
+                    "TCP 6443 is open to every source on {want}, outside"
+                )),
                 "{warning}"
             ),
             more => panic!("{more:?}"),
