@@ -180,7 +180,7 @@ impl Context {
                 "open pins in `{}`: no filter is attached",
                 self.pins.root().display()
             ),
-            "`apifence attach` attaches it",
+            "run `apifence attach`; on a new node, `apifence init`",
         )
     }
 }

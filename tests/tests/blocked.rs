@@ -175,7 +175,7 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
 /// The interface is deleted, made again, and guarded.
 fn reappears(site: &Site, filter: &Apifence, daemon: &mut Background) -> Result<()> {
     site.node.ip(&format!("link delete {INTERFACE}"))?;
-    daemon.line(|line| line.contains("is not there"))?;
+    daemon.line(|line| line.contains("does not exist"))?;
     site.node
         .ip(&format!("link add {INTERFACE} type veth peer name other"))?;
     daemon.line(|line| line.contains(&format!("guarding `{INTERFACE}` again")))?;
@@ -230,7 +230,7 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
     for change in [&["ranges", "add", "192.0.2.200"][..], &["ranges", "clear"]] {
         let ran = filter.run(change)?;
         ensure!(
-            ran.code == Some(3) && ran.stderr.contains("is filtered"),
+            ran.code == Some(3) && ran.stderr.contains("has an apifence filter"),
             "{ran}"
         );
     }

@@ -172,13 +172,13 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.ok(&["suggest"], UNLISTED[0])?;
     own.ok(&["enforce", "--force"], "enforcing")?;
     own.drops_unlisted()?;
-    own.ok(&["detach", "--interface", INTERFACE], "unfiltered")?;
+    own.ok(&["detach", "--interface", INTERFACE], "the ports are open")?;
     own.ok(&ATTACH, "guarding")?;
-    own.ok(&["detach"], "the port is unfiltered")?;
+    own.ok(&["detach"], "the ports are open")?;
     ensure!(!filter.bpffs().exists(), "pins are left");
     own.lets_unlisted_in()?;
     own.ok(&["init", "--yes"], "watching")?;
-    own.ok(&["detach"], "the port is unfiltered")
+    own.ok(&["detach"], "the ports are open")
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
     run.line(|line| line.contains("[W10]"))?;
     run.signal(Signal::SIGKILL)?;
     run.wait()?;
-    own.ok(&["detach"], "the port is unfiltered")
+    own.ok(&["detach"], "the ports are open")
 }
 
 /// The kernel describes programs by their ids for CAP_SYS_ADMIN alone.

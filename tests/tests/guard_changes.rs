@@ -52,7 +52,7 @@ fn a_change_says_what_it_opens_and_closes() -> Result<()> {
         ran.code != Some(0)
             && ran
                 .stderr
-                .contains("connections to TCP 4001, 4002 would be cut")
+                .contains("the only connection to TCP 4001, 4002 would be cut")
             && ran.stderr.contains("add it to the list `control-plane`"),
         "{ran}"
     );
@@ -101,7 +101,7 @@ fn a_guard_needs_its_lists() -> Result<()> {
         refused(
             &ran,
             INPUT,
-            &["guard TCP 2379, 2380: there is no list `none`"],
+            &["guard TCP 2379, 2380: list `none` is missing"],
         )?;
         ensure!(ran.stderr.contains("ranges set --list none CIDR"), "{ran}");
     }

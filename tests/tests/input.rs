@@ -278,7 +278,7 @@ fn a_file_full_of_errors_is_reported_in_a_few_lines() -> Result<()> {
         .map(|n| format!("10.0.0.1/{} # {n} \u{1b}[31m\n", n % 8 + 1))
         .collect();
     filter.write_list(bad)?;
-    let log = daemon.log_until("what is in force stays in force")?;
+    let log = daemon.log_until("the policy in force stays in force")?;
     ensure!(
         log.contains("and 299,990 more like these") && log.len() < LITTLE,
         "{log}"

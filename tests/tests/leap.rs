@@ -89,7 +89,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
     // Before the first attach every client can be connected.
     let mut unlisted = site.unlisted_gets_in(Family::V4, PORT)?;
     let ran = filter.run(&ATTACH)?;
-    refused(&ran, INPUT, &["all 1 connections would be cut"])?;
+    refused(&ran, INPUT, &["the only connection would be cut"])?;
     exchange(&mut unlisted, PATIENCE)?;
     ensure!(filter.status("state")? == "detached");
     ensure!(!filter.ranges_file().exists());
@@ -111,7 +111,7 @@ fn cutting_every_client_needs_force() -> Result<()> {
         &["ranges", "set", "0.0.0.0/32", "--confirm-within", "1h"],
     ] {
         let ran = filter.run(change)?;
-        refused(&ran, INPUT, &["connections would be cut"])?;
+        refused(&ran, INPUT, &["would be cut"])?;
         exchange(&mut admin, PATIENCE)?;
     }
     // The off switch cuts no connection; then neither does a change that only adds.

@@ -174,7 +174,7 @@ fn an_owner_leads_root_to_no_file_of_its_choice() -> Result<()> {
     let trial = ["--confirm-within", "1h"];
     let change = ["ranges", "--list", "feed", "set", "192.0.2.6"];
     let ran = filter.run(&[&change[..], &trial].concat())?;
-    refused(&ran, INPUT, &["provisionally", "list `feed`"])?;
+    refused(&ran, INPUT, &["start trial", "list `feed`"])?;
     filter.ok(&[&["ranges", "add", "192.0.2.7"][..], &trial].concat())?;
     filter.ok(&["confirm"])?;
     filter.ok(&["check", "192.0.2.7"])?;

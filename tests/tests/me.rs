@@ -50,7 +50,7 @@ fn me_is_the_source_address_of_the_session() -> Result<()> {
         ensure!(ran.code == Some(1) && ran.stdout.contains(address), "{ran}");
         let ran = through_sudo(&filter, &unlisted(family), &add)?;
         ensure!(ran.code == Some(0), "{ran}");
-        ran.stderr_has(&[&format!("note: `me` is {address}, where")])?;
+        ran.stderr_has(&[&format!("note: `me` is {address}, the address")])?;
         site.unlisted_gets_in(family, PORT)?;
         let file = filter.list()?;
         ensure!(

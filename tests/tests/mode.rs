@@ -173,7 +173,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     let mut daemon = filter.start(&[&run[..], &["--mode", "enforce"]].concat())?;
     daemon.line(|line| line.contains("guarding"))?;
     let ran = filter.run(&["monitor"])?;
-    refused(&ran, INPUT, &["process", "flag --mode"])?;
+    refused(&ran, INPUT, &["`apifence run` (pid ", "flag --mode"])?;
     drop(daemon);
 
     let mut command = filter.command(&run);
@@ -182,7 +182,11 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     let daemon = Killed(site.node.spawn(&mut command)?);
     until("it is on watch", || {
         let ran = filter.run(&["monitor"])?;
-        let named = refused(&ran, INPUT, &["process", "environment APIFENCE_MODE"]);
+        let named = refused(
+            &ran,
+            INPUT,
+            &["`apifence run` (pid ", "environment APIFENCE_MODE"],
+        );
         if named.is_err() {
             filter.ok(&["enforce"])?;
         }
@@ -374,7 +378,7 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
     ensure!(
         shown["refused"]
             .as_str()
-            .is_some_and(|why| why.contains("every")),
+            .is_some_and(|why| why.contains("would be cut")),
         "{shown:#}"
     );
     ensure!(

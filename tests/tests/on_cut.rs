@@ -51,7 +51,7 @@ fn an_edit_that_cuts_a_node_is_on_trial() -> Result<()> {
     drop(daemon);
     filter.boot()?;
     let mut daemon = filter.start(&["run", "--interface", "n0", "--on-cut-within", "1h"])?;
-    daemon.line(|line| line.contains("was on trial, and was not confirmed"))?;
+    daemon.line(|line| line.contains("was on trial and was not confirmed"))?;
     daemon.line(|line| line.contains("guarding"))?;
     let _worker = cluster.connect()?;
 

@@ -374,9 +374,9 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     filter.write_list("192.0.2.2\n")?;
     node.ip("link del n1")?;
     let mut daemon = filter.start(&both)?;
-    daemon.line(|line| line.contains("`n1` is not there"))?;
+    daemon.line(|line| line.contains("`n1` does not exist"))?;
     daemon.line(|line| line.starts_with("guarding `n0`"))?;
-    not_ready(&node, &["`n1` is not guarded: it is not there"])?;
+    not_ready(&node, &["`n1` is not guarded: it does not exist"])?;
     node.ip("link add n1 type veth peer name c1")?;
     daemon.line(|line| line.starts_with("guarding `n1`"))?;
     is_ready(&node)?;
@@ -392,7 +392,7 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     let mut daemon = filter.start(&both)?;
     daemon.line(|line| line.contains("error: attach filter to `n1`"))?;
     assert_eq!(carrying(&node)?, [true, false]);
-    not_ready(&node, &["`n1` is not guarded", "carries the XDP program"])?;
+    not_ready(&node, &["`n1` is not guarded", "has the XDP program"])?;
     drop(link);
     daemon.line(|line| line.starts_with("guarding `n1`"))?;
     is_ready(&node)?;

@@ -316,8 +316,8 @@ fn serious_warnings_cannot_be_acknowledged() -> Result<()> {
         (&["--ack", "W08,W01"], "W01 (`unguarded-interface`) cannot"),
         (&["--ack", "W08,W12"], "there is no W12 now"),
         (&["--ack", "W08:wg7"], "there is no W08:wg7 now"),
-        (&["--ack", "W99"], "there is no warning `W99`"),
-        (&["--ack", ""], "there is no warning ``"),
+        (&["--ack", "W99"], "unknown warning `W99`"),
+        (&["--ack", ""], "unknown warning ``"),
         (&["--unack", "W08"], "W08 was not acknowledged with `--ack`"),
     ] {
         let ran = filter.run(&[&["status"], words].concat())?;

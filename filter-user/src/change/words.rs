@@ -194,7 +194,7 @@ pub(crate) fn in_words(
         .map(|(count, what)| format!("{} {what}", HumanCount(count as u64)))
         .collect();
     let counts = match counts.is_empty() {
-        true => "no entry changes".to_owned(),
+        true => "no entries changed".to_owned(),
         false => counts.join(", "),
     };
     let mut lines = Vec::new();

@@ -32,8 +32,11 @@ mod stats;
 mod status;
 mod suggest;
 
+use std::io;
+
 use anyhow::{Context as _, Result};
 use clap::ArgMatches;
+use nix::{errno::Errno, unistd::geteuid};
 
 use crate::{
     change,
@@ -41,11 +44,16 @@ use crate::{
     config::PolicyMode,
     context::Context,
     daemon,
-    kernel::{capabilities::give_up_unneeded, version},
+    kernel::{capabilities::give_up_unneeded, pins::NEEDS_ROOT, version},
+    policy::author::Author,
     ranges::Grouping,
     store::WatchLock,
     top,
-    ui::output::init_logger,
+    ui::{
+        error::UserError,
+        explain::{NEEDS_RIGHTS, io_error},
+        output::init_logger,
+    },
 };
 
 /// Runs the command; `matches` also has the source of each value. Returns the exit code.
@@ -73,7 +81,30 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     let done = runtime.block_on(dispatch(&context, cli.command, matches));
     // A read of the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
-    done
+    done.map_err(for_user)
+}
+
+/// The error as a user needs it who is not root: a right that the kernel refuses is root's.
+fn for_user(error: anyhow::Error) -> anyhow::Error {
+    const REFUSALS: [Errno; 2] = [Errno::EPERM, Errno::EACCES];
+    let is_refused = match error.downcast_ref::<UserError>() {
+        Some(problem) => {
+            let cause = |errno: &Errno| problem.cause.ends_with(&errno.desc().to_lowercase());
+            [NEEDS_RIGHTS, NEEDS_ROOT].contains(&&*problem.hint) && REFUSALS.iter().any(cause)
+        }
+        None => {
+            let cause = io_error(&*error).and_then(io::Error::raw_os_error);
+            cause.is_some_and(|cause| REFUSALS.contains(&Errno::from_raw(cause)))
+        }
+    };
+    if !is_refused || geteuid().is_root() {
+        return error;
+    }
+    let author = Author::of_this_process();
+    UserError::failed(
+        format!("`apifence {}` needs root", author.verb()),
+        format!("`sudo apifence {}`", author.command),
+    )
 }
 
 /// Checks what `command` needs of the pins and the kernel.

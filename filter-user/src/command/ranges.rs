@@ -258,13 +258,13 @@ struct RolledBack {
 
 /// The list that returns, in words.
 fn describe_former(number: usize, kept: &HistoryEntry) -> String {
-    let at = kept.written.map(|time| format!(" of {time:.0}"));
-    let by = kept.by.as_ref().map(|by| format!(", {by}"));
-    format!(
-        "back to list {number} of the history{}{}:",
-        at.unwrap_or_default(),
-        by.unwrap_or_default()
-    )
+    let at = kept.written.map(|time| format!("{time:.0}"));
+    let by = kept.by.as_ref().map(ToString::to_string);
+    let facts: Vec<String> = at.into_iter().chain(by).collect();
+    match facts.is_empty() {
+        true => format!("back to list {number}:"),
+        false => format!("back to list {number} ({}):", facts.join(", ")),
+    }
 }
 
 /// The list with this `number` in the history, and its description. Without a number it is the

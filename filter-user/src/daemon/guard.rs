@@ -259,7 +259,7 @@ impl Guard {
             if present.contains(name) {
                 self.missing.remove(name);
             } else {
-                refused.insert(name.clone(), "it is not there".to_owned());
+                refused.insert(name.clone(), "it does not exist".to_owned());
                 self.report_missing(name, &interfaces);
             }
         }

@@ -65,10 +65,13 @@ impl fmt::Display for LogEntry {
                 packets,
                 not_reported,
             } => {
-                write!(f, "{time:.3} {packets} more from other sources")?;
-                match not_reported {
-                    0 => Ok(()),
-                    packets => write!(f, ", {packets} not logged (rate limit)"),
+                match (packets, not_reported) {
+                    (0, missed) => write!(f, "{time:.3} {missed} not logged (rate limit)"),
+                    (packets, 0) => write!(f, "{time:.3} {packets} more from other sources"),
+                    (packets, missed) => write!(
+                        f,
+                        "{time:.3} {packets} more from other sources, {missed} not logged (rate limit)"
+                    ),
                 }
             }
         }

@@ -418,7 +418,7 @@ impl Pins {
         let way_out = if self.root.to_string_lossy().contains('.') {
             "a name in bpffs cannot have a dot; name another directory with `--bpffs`"
         } else {
-            hint(error, "pins need root and a writable bpffs")
+            hint(error, NEEDS_ROOT)
         };
         UserError::failed(
             format!("{verb} in `{}`: {}", self.root.display(), errno(error)),
@@ -426,6 +426,9 @@ impl Pins {
         )
     }
 }
+
+/// The hint where the kernel refuses access to pins.
+pub const NEEDS_ROOT: &str = "pins need root and a writable bpffs";
 
 /// The version in the name of a layout's directory; `None` unless it is all digits.
 fn layout_version(name: &str) -> Option<&str> {

@@ -220,7 +220,7 @@ fn every_verb_takes_a_list_of_a_directory() -> Result<()> {
     // No list waits where another user may write.
     let trial = ["set", "192.0.2.6", "--confirm-within", "1h"];
     let ran = filter.run(&[&["ranges"], &list[..], &trial].concat())?;
-    refused(&ran, INPUT, &["provisionally", "list `kubernetes.office`"])?;
+    refused(&ran, INPUT, &["start trial", "list `kubernetes.office`"])?;
     ranges(&["delete"])?;
     ensure!(!file.exists());
     site.is_guarded(PORT)?;

@@ -194,7 +194,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
     let ran = edit(&site, &filter, "true", &["--no-trial"])?;
     ensure!(ran.code == Some(INPUT), "{ran}");
     let words = [
-        "going on with the edit of",
+        "continuing the edit of",
         "your edit does not have that",
         "192.0.2.128/25",
     ];

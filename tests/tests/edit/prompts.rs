@@ -53,7 +53,7 @@ fn enter_is_harmless_and_loses_nothing() -> Result<()> {
     }
     // An interrupt at the question ends the command.
     let mut terminal = terminal(&site.node, &filter, "true", &[])?;
-    terminal.shows(&["going on with the edit", "(Enter: q)"])?;
+    terminal.shows(&["continuing the edit", "(Enter: q)"])?;
     terminal.press("\u{3}")?;
     ensure!(terminal.ended()?.is_none());
     assert_eq!(filter.list()?, before);
@@ -115,7 +115,7 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
     // The next edit puts it in force; with further changes, it asks again.
     let take = "echo '192.0.2.128/25 # colleague' >> \"$1\"";
     let mut prompt = terminal(&site.node, &filter, "true", &["--no-trial"])?;
-    prompt.shows(&["going on with the edit", "e: edit again, y: replace"])?;
+    prompt.shows(&["continuing the edit", "e: edit again, y: replace"])?;
     add("192.0.2.64/26")?;
     prompt.press("y\n")?;
     // Keys that come before the question are discarded.

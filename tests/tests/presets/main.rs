@@ -160,7 +160,7 @@ fn commands_name_the_file_and_count_its_ranges() -> Result<()> {
     // `attach` reads it once, and says so.
     drop(daemon);
     let ran = filter.run(&["attach"])?;
-    ran.stderr_has(&["@nodes was read once: `apifence run` follows it"])?;
+    ran.stderr_has(&["@nodes was read once; `apifence run` follows"])?;
     node_gets_in(&site)
 }
 

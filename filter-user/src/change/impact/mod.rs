@@ -425,10 +425,11 @@ impl Impact {
             .guard
             .as_ref()
             .map(|guard| format!(" to {}", guard.ports()));
-        Some(format!(
-            "all {count} connections{} would be cut",
-            at.unwrap_or_default()
-        ))
+        let at = at.unwrap_or_default();
+        Some(match count {
+            1 => format!("the only connection{at} would be cut"),
+            count => format!("all {count} connections{at} would be cut"),
+        })
     }
 }
 

@@ -104,7 +104,7 @@ impl fmt::Display for Diagnosis {
         let ok = self.checks.len() - self.warned - self.failed;
         write!(
             f,
-            "{ok} ok, {} to check, {} failed",
+            "{ok} ok, {} warnings, {} failed",
             self.warned, self.failed
         )
     }
