@@ -27,6 +27,8 @@ mod mode;
 
 mod ranges;
 mod rates;
+#[cfg(test)]
+mod schemas;
 mod stats;
 
 mod status;
@@ -45,7 +47,7 @@ use crate::{
     ranges::Grouping,
     store::WatchLock,
     top,
-    ui::output::init_logger,
+    ui::output::{init_logger, log_as_json, usage},
 };
 
 /// Runs the command; `matches` also has the source of each value. Returns the exit code.
@@ -74,6 +76,17 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     // A read of the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
     done
+}
+
+/// Writes the text of `clap` in place of a command. Returns the exit code.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn refuse(said: &clap::Error) -> Result<u8> {
+    if context::is_run_with_json() {
+        log_as_json();
+    }
+    usage(said)
 }
 
 /// Checks what `command` needs of the pins and the kernel.

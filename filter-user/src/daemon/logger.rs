@@ -10,35 +10,50 @@ use super::drop_log::{LogLine, ReportLog};
 use crate::{
     context::Context,
     kernel::bpf::{ReportReader, StartAt},
-    ui::output::{Output, eprint},
+    ui::{
+        log::{Level, serialize_milliseconds},
+        output::log,
+    },
     view::event::{Event, InterfaceNames, milliseconds},
 };
 
 /// Reads reports and logs them: text on stderr, JSON objects on stdout.
 pub(crate) struct Logger {
-    output: Output,
     reader: ReportReader,
     log: ReportLog,
     names: InterfaceNames,
     since: Timestamp,
 }
 
+/// A line about packets that were dropped, or would have been.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "log", rename_all = "lowercase")]
-enum LogEntry {
+pub(crate) enum LogEntry {
     /// The first packet of a source in a while.
     First(Event),
     /// More packets of the same source, in the minute before.
     More {
+        /// When this was logged: RFC 3339, UTC, three digits of the second.
+        #[serde(serialize_with = "serialize_milliseconds")]
+        #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
         time: Timestamp,
+        /// The source address; null for all packets whose source cannot be read.
         source: Option<IpAddr>,
+        /// Its packets since the line before about it.
         packets: u64,
+        /// The last one.
         last: Event,
     },
     /// Packets that no other line counts.
     Others {
+        /// When this was logged: RFC 3339, UTC, three digits of the second.
+        #[serde(serialize_with = "serialize_milliseconds")]
+        #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
         time: Timestamp,
+        /// Packets of sources that have no line of their own.
         packets: u64,
+        /// Packets without a report, of any source.
         not_reported: u64,
     },
 }
@@ -76,7 +91,6 @@ impl Logger {
     /// Starts with the packets since `since`.
     pub(crate) fn open(context: &Context, since: Timestamp) -> Result<Self> {
         Ok(Self {
-            output: context.global.output,
             reader: ReportReader::open(&context.pins.maps(), StartAt::Oldest)?,
             log: ReportLog::default(),
             names: InterfaceNames::default(),
@@ -118,10 +132,7 @@ impl Logger {
                     not_reported,
                 },
             };
-            match self.output {
-                Output::Text => eprint(&entry),
-                json @ Output::Json => json.line(&entry)?,
-            }
+            log(Level::Info, &entry)?;
         }
         Ok(())
     }

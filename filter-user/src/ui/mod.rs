@@ -2,6 +2,8 @@
 
 pub mod error;
 pub mod explain;
+pub mod json;
+pub mod log;
 pub mod output;
 pub mod progress;
 pub mod visible;

@@ -2,9 +2,11 @@
 //! write never panics, and a terminal gets no control character from a file, a name or a peer.
 
 use std::{
+    borrow::Cow,
     fmt::Display,
     io::{self, Write as _},
     os::fd::AsFd as _,
+    panic,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +23,9 @@ use serde::Serialize;
 use super::{
     error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
-    visible::{is_hidden, visible, visible_in_line, visible_json},
+    json::Numbered,
+    log::{self as json_log, Level},
+    visible::{is_hidden, visible, visible_in_line},
 };
 
 /// How data is written.
@@ -52,12 +56,9 @@ impl Output {
     pub fn line<T: Serialize + Display>(self, data: &T) -> Result<()> {
         let text = match self {
             Self::Text => visible(&data.to_string()).into_owned(),
-            Self::Json => visible_json(serde_json::to_string(data).context("write JSON")?),
+            Self::Json => Numbered::new(data).line().context("write JSON")?,
         };
-        match write(&text) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
-            written => written.context(WRITE),
-        }
+        write_line(&text)
     }
 
     /// Writes `data` to stdout.
@@ -81,9 +82,15 @@ const WRITE: &str = "write to stdout";
 pub struct ReaderGone;
 
 fn json<T: Serialize>(data: &T) -> Result<String> {
-    Ok(visible_json(
-        serde_json::to_string_pretty(data).context("write JSON")?,
-    ))
+    Numbered::new(data).pretty().context("write JSON")
+}
+
+/// Writes a line; [`ReaderGone`] if its reader has gone.
+fn write_line(text: &str) -> Result<()> {
+    match write(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => written.context(WRITE),
+    }
 }
 
 /// Writes `data` to stdout. It is not an error if the reader has gone.
@@ -109,6 +116,10 @@ pub fn print_unescaped(text: &str) -> Result<()> {
 /// If stdout cannot be written.
 pub fn usage(error: &clap::Error) -> Result<u8> {
     let text = error.render().to_string();
+    if json_log::is_json() && error.use_stderr() {
+        eprint(text);
+        return Ok(EXIT_INPUT);
+    }
     if text.contains(|letter| letter != '\n' && is_hidden(letter)) {
         // An argument with control characters. Help has none.
         eprint(text.trim_end());
@@ -142,12 +153,52 @@ fn ignore_closed_pipe(written: io::Result<()>) -> Result<()> {
 /// Writes a message, not data.
 pub fn eprint(text: impl Display) {
     let text = text.to_string();
-    let line = format!("{}\n", visible(&text));
+    eprint_line(&message(&text));
+}
+
+/// A message as it is written.
+fn message(text: &str) -> Cow<'_, str> {
+    match json_log::is_json() {
+        true => json_log::message(text).into(),
+        false => visible(text),
+    }
+}
+
+fn eprint_line(line: &str) {
+    let line = format!("{line}\n");
     match QUEUE.get() {
         Some(queue) => queue.put(Stream::Err, line),
         // In one call, so that lines of several threads do not mix. Without stderr an error cannot
         // be reported.
         None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// From now on each message of this process is a JSON object, that of a panic as well.
+pub fn log_as_json() {
+    if !json_log::begin_json() {
+        panic::set_hook(Box::new(|panic| eprint(format_args!("error: {panic}"))));
+    }
+}
+
+/// Writes a line of the log of `run`: text to stderr, or JSON to stdout. `data` has a `time`.
+///
+/// # Errors
+/// If stdout cannot be written; [`ReaderGone`] if its reader has gone.
+pub fn log<T: Serialize + Display>(level: Level, data: &T) -> Result<()> {
+    if json_log::is_json() {
+        write_line(&json_log::timed_line(level, data).context("write JSON")?)
+    } else {
+        eprint(data);
+        Ok(())
+    }
+}
+
+/// Writes a message with fields of its own to stderr.
+pub fn eprint_fields<T: Serialize + Display>(level: Level, data: &T) {
+    match json_log::is_json().then(|| json_log::line(level, data)) {
+        Some(Ok(line)) => eprint_line(&line),
+        _ => eprint(data),
     }
 }
 
@@ -245,12 +296,9 @@ pub fn write_behind() -> Result<()> {
                     .get()
                     .map(|queue| queue.lost.swap(0, Ordering::Relaxed));
                 if let Some(lost @ 1..) = lost {
-                    write(
-                        Stream::Err,
-                        &format!(
-                            "warning: {lost} lines are missing here: nobody took them in time\n"
-                        ),
-                    );
+                    let text =
+                        format!("warning: {lost} lines are missing here: nobody took them in time");
+                    write(Stream::Err, &format!("{}\n", message(&text)));
                 }
             }
         })
