@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod explain;
+pub mod held;
 pub mod json;
 pub mod log;
 pub mod output;

@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::{
     error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
+    held::hold,
     json::Numbered,
     log::{self as json_log, Level},
     visible::{is_hidden, visible, visible_in_line},
@@ -134,6 +135,9 @@ pub fn usage(error: &clap::Error) -> Result<u8> {
 }
 
 fn write(text: &str) -> io::Result<()> {
+    if hold(text) {
+        return Ok(());
+    }
     if let Some(queue) = QUEUE.get() {
         queue.put(Stream::Out, format!("{text}\n"));
         return Ok(());
@@ -166,6 +170,9 @@ fn message(text: &str) -> Cow<'_, str> {
 
 fn eprint_line(line: &str) {
     let line = format!("{line}\n");
+    if hold(&line) {
+        return;
+    }
     match QUEUE.get() {
         Some(queue) => queue.put(Stream::Err, line),
         // In one call, so that lines of several threads do not mix. Without stderr an error cannot
