@@ -1,4 +1,4 @@
-//! The schemas of the JSON output, in `docs/reference/schema`, made from the types that are written.
+//! The schemas of the JSON output, in `docs/reference/schema`, from the types that are written.
 //!
 //! `UPDATE_SCHEMAS=1 cargo test -p filter-user schemas` writes the files.
 
@@ -74,7 +74,7 @@ enum Run<'a> {
 #[expect(dead_code, reason = "the schema alone is used")]
 enum Set {
     /// The result of a change of the list.
-    Change(Change),
+    Change(Box<Change>),
     /// The result for a user who may write the file of that list, and nothing else.
     Written(Written),
 }
@@ -85,7 +85,7 @@ enum Set {
 #[expect(dead_code, reason = "the schema alone is used")]
 enum RollBack {
     /// The result of a change of the list.
-    Change(Change),
+    Change(Box<Change>),
     /// The result of taking back a change on trial.
     RolledBack(RolledBack),
 }
@@ -96,7 +96,7 @@ enum RollBack {
 #[expect(dead_code, reason = "the schema alone is used")]
 enum Edit {
     /// The result of a change of the list.
-    Change(Change),
+    Change(Box<Change>),
     /// The result of an edit that changed nothing.
     Unedited(Unedited),
 }

@@ -26,7 +26,7 @@ use crate::{
 /// The report. Without `--with-addresses` each address in it is a name like `v4-address-1`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(in crate::command) struct Bundle<'a> {
+pub(crate) struct Bundle<'a> {
     /// The number of the schema.
     schema: u32,
     /// The version of apifence.

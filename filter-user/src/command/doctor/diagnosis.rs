@@ -71,7 +71,7 @@ pub(super) fn fail(
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(in crate::command) struct Diagnosis {
+pub(crate) struct Diagnosis {
     /// The checks, in the order of the text.
     checks: Vec<Check>,
     /// How many warned.
