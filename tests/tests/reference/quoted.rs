@@ -1,8 +1,8 @@
 //! Messages on pages are those of the snapshots.
 //!
-//! `<!-- snapshot NAME, from `WORDS` -->` before a block stands for the lines of the snapshot from the
-//! one that starts with these words to the end of that output. `<!-- snapshot NAME, message `WORDS`
-//! -->` stands for the line with these words, and its hint.
+//! `<!-- snapshot NAME, from `WORDS` -->` before a block stands for the lines of the snapshot from
+//! the one that starts with these words to the end of that output. `message` in place of `from`
+//! stands for the line with these words, and its hint.
 
 use std::fs;
 
