@@ -135,7 +135,7 @@ pub(crate) struct Global {
 /// The commands, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Inspect this node, ask, write config and list; start in monitor mode
+    /// Inspect this node, ask, write the config; start in monitor mode
     ///
     /// It finds the API server's port, proxies in front of it, interfaces, networks of the cluster
     /// and connected clients. It asks five questions and proposes an answer to each. The files say
