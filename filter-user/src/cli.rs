@@ -21,7 +21,7 @@ pub(crate) use self::{
     node::{DoctorArgs, InitArgs},
     policy::{ChangeArgs, PolicyArgs, RunArgs},
     ranges::{EditArgs, ListArgs, RangesCommand},
-    shown::{EventArgs, StatsArgs, StatusArgs},
+    shown::{EventArgs, StatsArgs, StatusArgs, TopArgs},
 };
 use crate::{
     config::{DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR},
@@ -171,7 +171,10 @@ pub(crate) enum Command {
     /// Watch rates, refused sources and used ranges live
     ///
     /// It prints one screen and exits if stdout is not a terminal.
-    Top,
+    Top {
+        #[command(flatten)]
+        top: TopArgs,
+    },
     /// Show packet counters by verdict and reason
     Stats {
         #[command(flatten)]
