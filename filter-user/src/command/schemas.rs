@@ -29,6 +29,7 @@ use super::{
     rates::Rates,
     status::Status,
     suggest::Suggestions,
+    version::Version,
 };
 use crate::{
     change::{attached::Attached, changed::Change, detach::Detached},
@@ -136,6 +137,7 @@ fn schemas() -> BTreeMap<&'static str, Value> {
         ("status", of::<Status>("apifence status")),
         ("suggest", of::<Suggestions>("apifence suggest")),
         ("top", of::<Printed>("apifence top")),
+        ("version", of::<Version>("apifence version")),
     ]
     .into();
     for (name, command) in [
