@@ -16,7 +16,7 @@ use jiff::SignedDuration;
 use self::values::{parse_len, parse_percent, parse_window};
 pub(crate) use self::{
     node::{DoctorArgs, InitArgs},
-    shown::{EventArgs, StatsArgs, StatusArgs},
+    shown::{EventArgs, LookArgs, StatsArgs, StatusArgs},
 };
 use crate::{
     config::{
@@ -110,6 +110,8 @@ pub(crate) struct Global {
         default_value = "text"
     )]
     output: Output,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
     /// Say more; with `run`, show what the program in the kernel logs
     #[arg(short, long, global = true, env = "APIFENCE_VERBOSE", value_parser = BoolishValueParser::new())]
     verbose: bool,

@@ -2,10 +2,24 @@
 
 use std::time::Duration;
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::{Args, ColorChoice, builder::PossibleValuesParser};
 use filter_common::DropReason;
 
 use super::values::parse_interval;
+
+/// How output looks.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LookArgs {
+    /// Write JSON: short for `--output json`
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Colours: `auto` uses them on a terminal
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Show times in UTC (RFC 3339), not relative to now
+    #[arg(long, global = true)]
+    pub(crate) utc: bool,
+}
 
 /// What else `status` does.
 #[derive(Debug, Default, Args)]

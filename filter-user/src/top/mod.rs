@@ -35,14 +35,14 @@ use self::{
     sample::Sampler,
     view::{Theme, draw},
 };
-use crate::{context::Context, ui::output::Output};
+use crate::context::Context;
 
 /// How often the kernel is read.
 const PERIOD: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(context: &Context) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
-    if context.global.output == Output::Json || !io::stdout().is_terminal() {
+    if !context.global.output.is_text() || !io::stdout().is_terminal() {
         let mut model = Model::default();
         model.add(sampler.sample(false).await?);
         sleep(PERIOD).await;
