@@ -22,6 +22,7 @@ use serde::Serialize;
 use super::{
     error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
+    held::hold,
     page::{Page, Records, Screen},
     style,
     table::Table,
@@ -219,6 +220,9 @@ pub fn usage(error: &clap::Error) -> Result<u8> {
 }
 
 fn write(text: &str) -> io::Result<()> {
+    if hold(text) {
+        return Ok(());
+    }
     if let Some(queue) = QUEUE.get() {
         queue.put(Stream::Out, format!("{text}\n"));
         return Ok(());
@@ -239,6 +243,9 @@ fn ignore_closed_pipe(written: io::Result<()>) -> Result<()> {
 pub fn eprint(text: impl Display) {
     let text = text.to_string();
     let mut line = format!("{}\n", visible(&text));
+    if hold(&line) {
+        return;
+    }
     if style::on_stderr() {
         line = style::message(&line);
     }
