@@ -20,10 +20,11 @@ fn runtime_dir() -> PathBuf {
     named.map_or_else(|| DEFAULT_RUNTIME_DIR.into(), PathBuf::from)
 }
 
-/// `run` with `-o json` writes all messages as JSON, those about its settings as well.
-fn choose_log(config: &Config) {
-    if *config.output == Output::Json {
-        log_as_json();
+/// How data is written.
+fn output(cli: &Cli, config: &Config) -> Output {
+    match cli.global.look.json {
+        true => Output::Json,
+        false => *config.output,
     }
 }
 
@@ -37,7 +38,8 @@ pub(super) fn is_run_with_json() -> bool {
         return false;
     };
     let output = matches.try_get_one::<Output>("output").ok().flatten();
-    verb == "run" && output == Some(&Output::Json)
+    let is_short = matches.try_get_one::<bool>("json").ok().flatten();
+    verb == "run" && (output == Some(&Output::Json) || is_short == Some(&true))
 }
 
 /// The context of a command.
@@ -45,12 +47,18 @@ pub(super) fn is_run_with_json() -> bool {
 /// # Errors
 /// If a setting that it needs is unknown.
 pub(super) fn context_of(cli: &Cli, matches: &ArgMatches) -> Result<Context> {
+    // `run` writes all messages as JSON, those about its settings as well.
+    let choose_log = |config: &Config| {
+        if output(cli, config) == Output::Json {
+            log_as_json();
+        }
+    };
     let (config, file) = load::load(cli, matches, choose_log)?;
     Ok(Context {
         global: Global {
             ranges_file: config.ranges_file.to_path_buf(),
             runtime_dir: runtime_dir(),
-            output: *config.output,
+            output: output(cli, &config),
             verbose: *config.verbose,
         },
         pins: Pins::new(config.bpffs.to_path_buf()),

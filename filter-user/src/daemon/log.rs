@@ -15,10 +15,7 @@ use super::{alerts::Alerts, logger::Logger};
 use crate::{
     context::Context,
     kernel::bpf::LogLines,
-    ui::{
-        log::{Level, serialize_milliseconds},
-        output::log,
-    },
+    ui::log::{Level, serialize_milliseconds},
     view::stats::{self, Stats},
 };
 
@@ -112,7 +109,8 @@ impl Logs {
         };
         let now = line(&stats);
         if now != self.last {
-            log(Level::Info, &Counters::of(&stats))?;
+            let output = self.context.global.output;
+            output.log(Level::Info, &Counters::of(&stats))?;
             self.last = now;
         }
         Ok(())

@@ -12,13 +12,14 @@ use crate::{
     kernel::bpf::{ReportReader, StartAt},
     ui::{
         log::{Level, serialize_milliseconds},
-        output::log,
+        output::Output,
     },
     view::event::{Event, InterfaceNames, milliseconds},
 };
 
 /// Reads reports and logs them: text on stderr, JSON objects on stdout.
 pub(crate) struct Logger {
+    output: Output,
     reader: ReportReader,
     log: ReportLog,
     names: InterfaceNames,
@@ -91,6 +92,7 @@ impl Logger {
     /// Starts with the packets since `since`.
     pub(crate) fn open(context: &Context, since: Timestamp) -> Result<Self> {
         Ok(Self {
+            output: context.global.output,
             reader: ReportReader::open(&context.pins.maps(), StartAt::Oldest)?,
             log: ReportLog::default(),
             names: InterfaceNames::default(),
@@ -132,7 +134,7 @@ impl Logger {
                     not_reported,
                 },
             };
-            log(Level::Info, &entry)?;
+            self.output.log(Level::Info, &entry)?;
         }
         Ok(())
     }
