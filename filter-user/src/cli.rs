@@ -16,7 +16,7 @@ use jiff::SignedDuration;
 use self::values::{parse_len, parse_percent, parse_window};
 pub(crate) use self::{
     node::{DoctorArgs, InitArgs},
-    shown::{EventArgs, StatsArgs, StatusArgs},
+    shown::{EventArgs, StatsArgs, StatusArgs, TopArgs},
 };
 use crate::{
     config::{
@@ -200,7 +200,10 @@ pub(crate) enum Command {
     },
     /// Show rates, who is refused and who is let in, live in the terminal; printed once where
     /// stdout is none
-    Top,
+    Top {
+        #[command(flatten)]
+        top: TopArgs,
+    },
     /// Show refused packets as they come, a line each; a flood is sampled
     Events {
         #[command(flatten)]

@@ -8,7 +8,10 @@ use anyhow::Result;
 
 use crate::{
     config::{Config, Settings},
-    kernel::{bpf::Maps, pins::Pins},
+    kernel::{
+        bpf::{Maps, PolicyState},
+        pins::Pins,
+    },
     ranges::{ListName, Lists, RangesFile},
     store::{ListFiles, PolicyStore, ReadLists},
     ui::{
@@ -79,6 +82,31 @@ impl Context {
     pub(crate) fn read_lists(&self) -> Result<ReadLists> {
         let (last_good, max_ranges) = self.last_in_force();
         self.list_files().read(&last_good, max_ranges)
+    }
+
+    /// The files' form of the lists in force: with the pending list during a trial. A list whose
+    /// file cannot be used is as it was last in force, and among the faults.
+    ///
+    /// # Errors
+    /// If the path of the ranges file is unknown, or a list cannot be read.
+    pub(crate) fn lists_in_force(&self, maps: Option<&Maps>) -> Result<ReadLists> {
+        if self.is_list_unknown() {
+            return Err(UserError::input(
+                "read ranges file: the config file may name it, and cannot be read",
+                "`apifence config` says what is wrong; or name it with `--ranges-file`",
+            ));
+        }
+        let on_trial = match maps.map(Maps::standing).transpose()? {
+            Some(PolicyState::Provisional { .. }) => self.list_files().pending(),
+            // An unconfirmed list, or one that never came into force: the next change removes it.
+            _ => None,
+        };
+        let mut read = self.read_lists()?;
+        if let Some((name, pending)) = on_trial {
+            read.lists.insert(name.clone(), pending.read()?);
+            read.faults.retain(|(faulty, _)| *faulty != name);
+        }
+        Ok(read)
     }
 
     /// The files of the cluster in `names`, with those last known in place of files that cannot be

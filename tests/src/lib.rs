@@ -9,6 +9,7 @@ pub mod assembly;
 pub mod cli;
 pub mod config_map;
 pub mod delivery;
+pub mod film;
 pub mod flood;
 pub mod foreign;
 pub mod front;

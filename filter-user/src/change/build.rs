@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
 use filter_common::layout::Basis;
+use ipnet::IpNet;
 
 use crate::{
     cli::PolicyArgs,
@@ -14,7 +15,10 @@ use crate::{
         net::{decapsulation, rtnetlink, sock_diag::ssh_client_address},
     },
     policy::{Policy, Sources, author::Author, compile},
-    ranges::{InputError, List, ListName, Lists, ME, distinct, is_blank, parse_list, typed_items},
+    ranges::{
+        InputError, List, ListName, Lists, ME, distinct, is_blank, join, parse_list, parse_ranges,
+        typed_items,
+    },
     store::{History, PolicyStore, SavedPolicy, StagedPolicy, read_ranges},
     ui::{
         error::{InputErrors, UserError},
@@ -33,6 +37,11 @@ pub(crate) fn typed_list(text: &str, force: bool) -> Result<List> {
         ));
     }
     parse_list(&replace_me(text)?).map_err(refused)
+}
+
+/// Parses ranges from the command line; each text can hold several.
+pub(crate) fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
+    parse_ranges(&replace_me(&join(texts))?).map_err(refused)
 }
 
 /// The typed list with `me` replaced by its address.

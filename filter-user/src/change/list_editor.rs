@@ -11,6 +11,7 @@ use super::{
     build::{examine, policy, read_cluster},
     guarded::guard_changes,
     impact::{Impact, assess},
+    lists_before::Before,
     proposal::{ListChange, Proposal, exit_status},
     put_back::put_back_edited,
     recovery::{Waiting, recover},
@@ -32,16 +33,6 @@ use crate::{
     ui::{error::UserError, explain::NEEDS_RIGHTS, output::eprint, progress::Progress},
 };
 
-/// The lists as they were before a change.
-struct Before {
-    /// The file of the list that is changed, or why it cannot be used.
-    own: Result<Option<RangesFile>>,
-    /// The other lists.
-    others: Lists,
-    /// All lists.
-    all: Lists,
-}
-
 /// Changes a list, under the writer's lock.
 pub(crate) struct ListEditor<'a> {
     context: &'a Context,
@@ -61,6 +52,8 @@ pub(crate) struct ListEditor<'a> {
     before: Option<Before>,
     /// The first lines of the report of the change.
     words: Vec<String>,
+    /// The author of the change.
+    by: Author,
     _lock: WriterLock,
 }
 
@@ -81,7 +74,7 @@ impl<'a> ListEditor<'a> {
         let seen = FileStamp::of(&path);
         let (reader, own) = (context.clone(), name.clone());
         let reading = thread::Builder::new()
-            .spawn(move || read_before(&reader, &own))
+            .spawn(move || Before::read(&reader, &own))
             .context("start thread")?;
         Ok(Self {
             context,
@@ -96,6 +89,7 @@ impl<'a> ListEditor<'a> {
             reading: Some(reading),
             before: None,
             words: Vec::new(),
+            by: Author::of_this_process(),
             _lock: lock,
         })
     }
@@ -103,6 +97,12 @@ impl<'a> ListEditor<'a> {
     /// Shows the progress of the change with `progress`, which may have begun before.
     pub(crate) fn with_progress(self, progress: Progress) -> Self {
         Self { progress, ..self }
+    }
+
+    /// Records `by` as the author of the change.
+    #[expect(dead_code, reason = "`top` will use it")]
+    pub(crate) fn by(self, by: Author) -> Self {
+        Self { by, ..self }
     }
 
     /// The change that waits for its confirmation; it blocks every other change.
@@ -258,7 +258,7 @@ impl<'a> ListEditor<'a> {
         change.close();
         let done = exit_status(output.result(&change));
         if args.confirm_within.is_none() {
-            History::of(&self.path).record(&Author::of_this_process());
+            History::of(&self.path).record(&self.by);
         }
         self.clean_up();
         Ok(done)
@@ -294,7 +294,9 @@ impl<'a> ListEditor<'a> {
         };
         let guarded = self.context.pins.interfaces()?.into_iter().collect();
         let cluster = read_cluster(self.context, settings);
-        policy(lists, settings, &cluster, &guarded).map(Some)
+        let mut policy = policy(lists, settings, &cluster, &guarded)?;
+        policy.by = self.by.clone();
+        Ok(Some(policy))
     }
 
     /// The difference between the wanted `lists`, whose union is `list`, and those in force, which
@@ -464,37 +466,4 @@ fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
         Ok(problem) => problem.into(),
         Err(error) => error,
     }
-}
-
-/// Reads all lists for a change of the list `name`. What is wrong with the others is told.
-fn read_before(context: &Context, name: &ListName) -> Result<Before> {
-    let files = context.list_files();
-    let (last_good, max_ranges) = context.last_in_force();
-    let read = files.read_all_but(Some(name), &last_good, max_ranges)?;
-    for (other, error) in read.faults {
-        let known = read.lists.get(&other).is_some();
-        if !known && (!last_good.is_empty() || files.is_in_directory(&other)) {
-            eprint(format_args!(
-                "warning: {error:#}: the list `{other}` was never in force, and authorizes no source"
-            ));
-        } else if !known {
-            return Err(error);
-        } else {
-            eprint(format_args!(
-                "warning: {error:#}: the list `{other}` stays as it was last in force"
-            ));
-        }
-    }
-    let own = files.read_list(name);
-    let kept = last_good.get(name);
-    let now = own.as_ref().ok().and_then(Option::as_ref).or(kept);
-    let all = match now {
-        Some(file) => read.lists.with(name, file.clone()),
-        None => read.lists.clone(),
-    };
-    Ok(Before {
-        own,
-        others: read.lists,
-        all,
-    })
 }

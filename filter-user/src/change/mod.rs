@@ -1,5 +1,6 @@
 //! A change of the policy: its effect on connections, and how it comes into force as a whole.
 
+pub mod addition;
 pub mod attach;
 pub mod attached;
 pub mod build;
@@ -8,6 +9,7 @@ pub mod first;
 pub mod guarded;
 pub mod impact;
 pub mod list_editor;
+mod lists_before;
 mod plan;
 pub mod proposal;
 mod put_back;

@@ -46,3 +46,14 @@ pub(crate) struct EventArgs {
     #[arg(long)]
     pub(crate) recent: bool,
 }
+
+/// How `top` is shown.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// How often the kernel is read, like `1s` or `500ms`
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
+    pub(crate) interval: Duration,
+    /// Print the rates of one interval and exit, as where stdout is not a terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+}

@@ -15,7 +15,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use self::query::Query;
-use super::list::known_lists;
 use crate::{
     clock::{Clocks, to_second},
     config::{Guard, Settings, join, named},
@@ -399,7 +398,8 @@ pub(super) fn run(context: &Context, sources: &[String], port: Option<u16>) -> R
     let queries = Query::all(sources)?;
     let maps = context.attached_maps()?;
     // The verdict needs only the kernel. Without a readable file just the comments are missing.
-    let lists = known_lists(context, Some(&maps))
+    let lists = context
+        .lists_in_force(Some(&maps))
         .map(|read| read.lists)
         .unwrap_or_default();
     let now = Clocks::now()?;

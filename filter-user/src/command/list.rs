@@ -12,10 +12,9 @@ use crate::{
     clock::{Clocks, to_second},
     config::join,
     context::Context,
-    kernel::bpf::{Maps, PolicyState},
+    kernel::bpf::Maps,
     policy::entry,
     ranges::{Entry, List, ListName, Lists},
-    store::ReadLists,
     ui::{
         error::UserError,
         output::{eprint, table},
@@ -174,15 +173,17 @@ pub(super) fn run(
 /// The lists to compare with, if they are known. Without a filter a fault is an error; with one it
 /// is a warning, since the kernel has the ranges, and only comments may be missing.
 fn lists_for(context: &Context, maps: Option<&Maps>) -> Result<Option<Lists>> {
-    let read = known_lists(context, maps).and_then(|mut read| match (maps, read.faults.pop()) {
-        (None, Some((_, error))) => Err(error),
-        (_, last) => {
-            for (_, error) in read.faults.drain(..).chain(last) {
-                eprint(format_args!("warning: {error:#}"));
+    let read = context
+        .lists_in_force(maps)
+        .and_then(|mut read| match (maps, read.faults.pop()) {
+            (None, Some((_, error))) => Err(error),
+            (_, last) => {
+                for (_, error) in read.faults.drain(..).chain(last) {
+                    eprint(format_args!("warning: {error:#}"));
+                }
+                Ok(read.lists)
             }
-            Ok(read.lists)
-        }
-    });
+        });
     match (maps, read) {
         (_, Ok(lists)) => Ok(Some(lists).filter(|lists| !lists.is_empty())),
         (Some(_), Err(error)) => {
@@ -191,28 +192,6 @@ fn lists_for(context: &Context, maps: Option<&Maps>) -> Result<Option<Lists>> {
         }
         (None, Err(error)) => Err(error),
     }
-}
-
-/// The files' form of the lists in force: with the pending list during a trial. A list whose file
-/// cannot be used is as it was last in force, and among the faults.
-pub(super) fn known_lists(context: &Context, maps: Option<&Maps>) -> Result<ReadLists> {
-    if context.is_list_unknown() {
-        return Err(UserError::input(
-            "read ranges file: the config file may name it, and cannot be read",
-            "`apifence config` says what is wrong; or name it with `--ranges-file`",
-        ));
-    }
-    let on_trial = match maps.map(Maps::standing).transpose()? {
-        Some(PolicyState::Provisional { .. }) => context.list_files().pending(),
-        // An unconfirmed list, or one that never came into force: the next change removes it.
-        _ => None,
-    };
-    let mut read = context.read_lists()?;
-    if let Some((name, pending)) = on_trial {
-        read.lists.insert(name.clone(), pending.read()?);
-        read.faults.retain(|(faulty, _)| *faulty != name);
-    }
-    Ok(read)
 }
 
 fn in_force(maps: &Maps, entries: &[Entry]) -> Result<ListReport> {

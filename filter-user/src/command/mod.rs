@@ -134,7 +134,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         Command::Check { sources, port } => check::run(context, &sources, port),
         Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
         Command::Stats { .. } => stats::run(context),
-        Command::Top => top::run(context).await,
+        Command::Top { top: args } => top::run(context, &args).await,
         Command::Events { events } => events::run(context, &events).await,
         Command::Suggest {
             group_v4: v4,

@@ -1,6 +1,6 @@
 //! `apifence ranges`: changes of the list. The steps common to all changes are in `change`.
 
-use std::{collections::BTreeMap, panic::resume_unwind, path::PathBuf, thread};
+use std::{panic::resume_unwind, path::PathBuf, thread};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
@@ -11,18 +11,15 @@ use serde::Serialize;
 use super::{edit, feed, history, list, lists};
 use crate::{
     change::{
-        build::{refused, replace_me, typed_list},
+        addition::Addition,
+        build::{typed_list, typed_ranges},
         list_editor::ListEditor,
         proposal::exit_status,
-        words::first_lines,
     },
     cli::{ChangeArgs, RangesCommand},
     config,
     context::Context,
-    ranges::{
-        Edit, Entry, List, ListName, RangesFile, Size, can_be_comment, join, parse_expiry,
-        parse_ranges,
-    },
+    ranges::{List, ListName, RangesFile, Size, join},
     store::{History, HistoryEntry, Input},
     ui::{
         error::UserError,
@@ -66,14 +63,10 @@ pub(super) fn run(
             comment,
             expires,
             change,
-        } => add(
-            context,
-            name,
-            &ranges,
-            comment.as_deref(),
-            expires.as_deref(),
-            &change,
-        ),
+        } => {
+            let addition = Addition::typed(&ranges, expires.as_deref(), comment.as_deref())?;
+            addition.make(ListEditor::new(context, name)?, &change)
+        }
         RangesCommand::Remove { ranges, change } => {
             let ranges = typed_ranges(&ranges)?;
             let mut editor = ListEditor::new(context, name)?;
@@ -219,40 +212,6 @@ impl Source {
     }
 }
 
-fn add(
-    context: &Context,
-    name: &ListName,
-    ranges: &[String],
-    comment: Option<&str>,
-    expires: Option<&str>,
-    change: &ChangeArgs,
-) -> Result<u8> {
-    let now = Timestamp::now();
-    let comment = comment.map(one_line).transpose()?;
-    let ranges = typed_ranges(ranges)?;
-    let expires = match expires {
-        Some("never") => Some(None),
-        Some(text) => Some(Some(
-            parse_expiry(text, now).map_err(|refusal| refused(vec![refusal]))?,
-        )),
-        None => None,
-    };
-    let mut editor = ListEditor::new(context, name)?;
-    let mut file = editor
-        .file()?
-        .unwrap_or_else(|| RangesFile::new(&List::Ranges(Vec::new())));
-    if expires.is_none() {
-        expiry_notes(&file, &ranges, now).iter().for_each(eprint);
-    }
-    let edits = ranges.into_iter().map(|range| Edit {
-        range,
-        expires,
-        comment: comment.clone(),
-    });
-    file.add(edits, now);
-    editor.change(&file, change)
-}
-
 /// Takes back the provisional change, or without one returns to a list of the history.
 fn roll_back(
     context: &Context,
@@ -347,43 +306,6 @@ fn former_list(
             "`apifence ranges history` numbers them; nothing changed",
         )),
     }
-}
-
-/// Notes about those of `ranges` with an expiry in `file` that is still to come. Adding such a
-/// range without `--expires` keeps the expiry, which an operator may not expect.
-fn expiry_notes(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<String> {
-    let list = file.list();
-    let lives = |entry: &&Entry| entry.expires.is_some_and(|time| now < time);
-    let listed: BTreeMap<IpNet, Timestamp> = (list.entries().iter().filter(lives))
-        .filter_map(|entry| Some((entry.range, entry.expires?)))
-        .collect();
-    let expiry = |range: &IpNet| Some((*range, *listed.get(range)?));
-    let found: Vec<(IpNet, Timestamp)> = ranges.iter().filter_map(expiry).collect();
-    let lines = found.iter().map(|(range, until)| {
-        format!("note: `{range}` is listed already, and still only until {until}; `--expires never` takes that off")
-    });
-    first_lines(lines, found.len())
-}
-
-/// A comment from the command line; an empty one means none.
-fn one_line(text: &str) -> Result<Option<String>> {
-    if !can_be_comment(text) {
-        return Err(UserError::input(
-            "add ranges: the comment has more than one line",
-            "a comment ends with its line",
-        ));
-    }
-    if text.contains(char::is_control) {
-        return Err(UserError::input(
-            "add ranges: the comment has control characters, which a terminal would obey",
-            "leave them out",
-        ));
-    }
-    Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
-}
-
-fn typed_ranges(texts: &[String]) -> Result<Vec<IpNet>> {
-    parse_ranges(&replace_me(&join(texts))?).map_err(refused)
 }
 
 /// The failure of a verb that needs a ranges file.

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{acknowledge, list::known_lists};
+use super::acknowledge;
 use crate::{
     cli::StatusArgs,
     clock::Clocks,
@@ -297,7 +297,7 @@ impl Status {
         record: &PolicyRecord,
         sources: &Prefixes,
     ) {
-        let read = match known_lists(context, Some(maps)) {
+        let read = match context.lists_in_force(Some(maps)) {
             Ok(read) => read,
             Err(error) => return self.drift.extend(not_in_force(&error)),
         };

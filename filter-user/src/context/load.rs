@@ -124,7 +124,7 @@ const fn required_settings(command: &Command) -> Option<&'static [&'static str]>
         Command::Status { .. }
         | Command::Check { .. }
         | Command::Stats { .. }
-        | Command::Top
+        | Command::Top { .. }
         | Command::Init { .. }
         | Command::Events { .. }
         | Command::Suggest { .. }

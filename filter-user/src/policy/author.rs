@@ -47,6 +47,11 @@ impl Author {
         Self::with(command, person())
     }
 
+    /// The user of this process, for a `command` that another one makes for the user.
+    pub fn of_command(command: &str) -> Self {
+        Self::with(command.to_owned(), person())
+    }
+
     /// The owner of the file at `path`, the likely author of its edit.
     pub fn of_edit(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt as _;
@@ -100,7 +105,7 @@ impl fmt::Display for Author {
 }
 
 /// A word of a command, quoted for a shell.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:,=@%+".contains(letter);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();

@@ -35,23 +35,21 @@ use self::{
     sample::Sampler,
     view::{Theme, draw},
 };
-use crate::{context::Context, ui::output::Output};
+use crate::{cli::TopArgs, context::Context, ui::output::Output};
 
-/// How often the kernel is read.
-const PERIOD: Duration = Duration::from_secs(1);
-
-pub(crate) async fn run(context: &Context) -> Result<u8> {
+pub(crate) async fn run(context: &Context, args: &TopArgs) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
-    if context.global.output == Output::Json || !io::stdout().is_terminal() {
+    let is_once = args.once || context.global.output == Output::Json;
+    if is_once || !io::stdout().is_terminal() {
         let mut model = Model::default();
         model.add(sampler.sample(false).await?);
-        sleep(PERIOD).await;
+        sleep(args.interval).await;
         model.add(sampler.sample(true).await?);
         context.global.output.write(&Summary::of(&model))?;
         return Ok(0);
     }
     let mut screen = Screen::open()?;
-    live(&mut screen.terminal, &mut sampler).await?;
+    live(&mut screen.terminal, &mut sampler, args.interval).await?;
     Ok(0)
 }
 
@@ -77,12 +75,16 @@ impl Drop for Screen {
 }
 
 /// Updates the screen until the operator quits.
-async fn live(terminal: &mut DefaultTerminal, sampler: &mut Sampler<'_>) -> Result<()> {
+async fn live(
+    terminal: &mut DefaultTerminal,
+    sampler: &mut Sampler<'_>,
+    period: Duration,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("wait for signals")?;
     let mut events = EventStream::new();
-    let mut ticks = interval(PERIOD);
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let theme = Theme::from_environment();
     let (mut model, mut controls) = (Model::default(), Controls::default());

@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod explain;
+pub mod held;
 pub mod output;
 pub mod progress;
 pub mod visible;

@@ -21,6 +21,7 @@ use serde::Serialize;
 use super::{
     error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
+    held::hold,
     visible::{is_hidden, visible, visible_in_line, visible_json},
 };
 
@@ -123,6 +124,9 @@ pub fn usage(error: &clap::Error) -> Result<u8> {
 }
 
 fn write(text: &str) -> io::Result<()> {
+    if hold(text) {
+        return Ok(());
+    }
     if let Some(queue) = QUEUE.get() {
         queue.put(Stream::Out, format!("{text}\n"));
         return Ok(());
@@ -143,6 +147,9 @@ fn ignore_closed_pipe(written: io::Result<()>) -> Result<()> {
 pub fn eprint(text: impl Display) {
     let text = text.to_string();
     let line = format!("{}\n", visible(&text));
+    if hold(&line) {
+        return;
+    }
     match QUEUE.get() {
         Some(queue) => queue.put(Stream::Err, line),
         // In one call, so that lines of several threads do not mix. Without stderr an error cannot

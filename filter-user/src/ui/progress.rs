@@ -9,18 +9,28 @@ const DELAY: Duration = Duration::from_secs(1);
 
 /// Progress of a change. Appears after one second, if stderr is a terminal; leaves no trace.
 pub struct Progress {
-    since: Instant,
+    /// When it began; none if it is never shown.
+    since: Option<Instant>,
     bar: ProgressBar,
 }
 
 impl Progress {
     /// Starts with the change.
     pub fn start() -> Self {
+        Self::since(Some(Instant::now()))
+    }
+
+    /// Never appears: a view has the terminal.
+    pub fn hidden() -> Self {
+        Self::since(None)
+    }
+
+    fn since(since: Option<Instant>) -> Self {
         let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} ranges")
             .expect("the template is well-formed");
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         Self {
-            since: Instant::now(),
+            since,
             bar: bar.with_style(style),
         }
     }
@@ -33,7 +43,8 @@ impl Progress {
     /// Adds finished ranges.
     pub fn advance(&self, ranges: usize) {
         self.bar.inc(ranges as u64);
-        if self.bar.is_hidden() && self.since.elapsed() > DELAY {
+        let is_due = self.since.is_some_and(|since| since.elapsed() > DELAY);
+        if self.bar.is_hidden() && is_due {
             // Stays hidden where stderr is not a terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar.tick();
