@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 /// Where the documentation of the alerts is, in the rules. A placeholder.
 const DOCUMENTATION: &str = "https://apifence.example.org/docs/reference/alerts.md#";
@@ -62,7 +63,10 @@ fn every_alert_says_what_to_do() -> Result<()> {
         let is_heading = |line: &str| {
             line.starts_with('#') && line.trim_matches(['#', ' ', '`']).to_lowercase() == anchor
         };
-        assert!(reference.lines().any(is_heading), "{name} is not documented");
+        assert!(
+            reference.lines().any(is_heading),
+            "{name} is not documented"
+        );
     }
     Ok(())
 }
@@ -84,7 +88,40 @@ fn every_alert_is_tested_until_it_is_over() -> Result<()> {
             });
             fired.is_some_and(|fired| ended.is_some_and(|ended| fired < ended))
         };
-        assert!(tests.iter().any(|test| is_over(test)), "{name}: no test to its end");
+        assert!(
+            tests.iter().any(|test| is_over(test)),
+            "{name}: no test to its end"
+        );
+    }
+    Ok(())
+}
+
+/// The page about monitoring names every alert and every panel.
+#[test]
+fn the_page_names_every_alert_and_panel() -> Result<()> {
+    let page = read("docs/operate/monitoring.md")?;
+    let rules = read("deploy/prometheus/apifence.rules.yml")?;
+    for (name, alert) in alerts(&rules) {
+        let severity = alert.split("severity: ").nth(1).context("no severity")?;
+        let severity = severity.lines().next().unwrap_or_default();
+        let row = format!("| `{severity}` |");
+        let row = page.lines().find(|line| line.starts_with(&row));
+        let row = row.with_context(|| format!("no row {severity}"))?;
+        assert!(
+            row.contains(&format!("`{name}`")),
+            "{name} is not {severity}"
+        );
+    }
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/apifence.json")?)?;
+    for panel in dashboard["panels"].as_array().context("no panels")? {
+        let is_query = ["table", "timeseries", "state-timeline"].map(Value::from);
+        if !is_query.contains(&panel["type"]) {
+            continue;
+        }
+        let title = panel["title"].as_str().context("no title")?;
+        // Two panels of the process share a row.
+        let title = title.trim_end_matches(" of apifence run");
+        assert!(page.contains(title), "no panel `{title}`");
     }
     Ok(())
 }
@@ -97,7 +134,10 @@ fn provisioning_names_the_dashboard() -> Result<()> {
     assert!(provider.contains(folder), "{provider}");
     let package = read("filter-user/Cargo.toml")?;
     let packaged = "\"usr/share/apifence/grafana/";
-    assert!(package.contains(packaged), "the packages have no dashboard there");
+    assert!(
+        package.contains(packaged),
+        "the packages have no dashboard there"
+    );
     let source = read("deploy/grafana/provisioning/datasources/prometheus.yaml")?;
     assert!(source.contains("type: prometheus"), "{source}");
     Ok(())

@@ -22,10 +22,7 @@ const RULES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../deploy/prometheus/apifence.rules.yml"
 );
-const REFERENCE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../docs/reference/metrics.md"
-);
+const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
 /// The node that drops packets, the one in monitor mode, and the one with problems.
 const TARGETS: [Target; 3] = [
     Target {
@@ -232,12 +229,18 @@ fn the_metrics_are_on_panels_and_in_the_documentation(
         there_are.extend(metrics(&scrape(namespace)?.text));
     }
     let queries = elements(dashboard, "/panels").flat_map(|panel| elements(panel, "/targets"));
-    let queries: String = queries.map(|target| text(target, "/expr").to_owned() + "\n").collect();
-    assert_eq!(metrics(&queries), there_are, "on the dashboard, and of the nodes");
+    let queries: String = queries
+        .map(|target| text(target, "/expr").to_owned() + "\n")
+        .collect();
+    assert_eq!(
+        metrics(&queries),
+        there_are,
+        "on the dashboard, and of the nodes"
+    );
     let unknown = &metrics(&fs::read_to_string(RULES)?) - &there_are;
     assert!(unknown.is_empty(), "in the rules: {unknown:?}");
     let reference = fs::read_to_string(REFERENCE)?;
-    let unknown: Vec<_> = there_are.difference(&metrics(&reference)).collect();
+    let unknown = &there_are - &metrics(&reference);
     assert!(unknown.is_empty(), "not in {REFERENCE}: {unknown:?}");
     Ok(())
 }
