@@ -88,10 +88,7 @@ fn every_alert_is_tested_until_it_is_over() -> Result<()> {
             });
             fired.is_some_and(|fired| ended.is_some_and(|ended| fired < ended))
         };
-        assert!(
-            tests.iter().any(|test| is_over(test)),
-            "{name}: no test to its end"
-        );
+        assert!(tests.iter().any(is_over), "{name}: no test to its end");
     }
     Ok(())
 }
