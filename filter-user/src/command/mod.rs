@@ -31,6 +31,7 @@ mod stats;
 
 mod status;
 mod suggest;
+mod version;
 
 use anyhow::{Context as _, Result};
 use clap::ArgMatches;
@@ -41,7 +42,7 @@ use crate::{
     config::PolicyMode,
     context::Context,
     daemon,
-    kernel::{capabilities::give_up_unneeded, version},
+    kernel::{capabilities::give_up_unneeded, version::refuse_old},
     ranges::Grouping,
     store::WatchLock,
     top,
@@ -85,6 +86,7 @@ fn check_ground(context: &Context, command: &Command) -> Result<()> {
             | Command::Doctor { .. }
             | Command::Explain { .. }
             | Command::Man { .. }
+            | Command::Version
             | Command::Ranges {
                 command: RangesCommand::History | RangesCommand::Lists,
                 ..
@@ -105,7 +107,7 @@ fn check_ground(context: &Context, command: &Command) -> Result<()> {
         command,
         Command::Run { .. } | Command::Attach { .. } | Command::Init { .. }
     ) {
-        version::refuse_old()?;
+        refuse_old()?;
     }
     Ok(())
 }
@@ -141,9 +143,13 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             group_v6: v6,
         } => suggest::run(context, Grouping { v4, v6 }),
         Command::Ranges { list, command } => ranges::run(context, list.as_ref(), command),
+        Command::Ls { list, shown } => {
+            ranges::run(context, list.as_ref(), RangesCommand::List(shown))
+        }
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),
+        Command::Version => version::run(context),
     }
 }

@@ -129,8 +129,9 @@ const fn required_settings(command: &Command) -> Option<&'static [&'static str]>
         | Command::Events { .. }
         | Command::Suggest { .. }
         | Command::Detach { .. }
+        | Command::Ls { .. }
         | Command::Ranges {
-            command: RangesCommand::List { .. },
+            command: RangesCommand::List(_),
             ..
         } => Some(&["bpffs"]),
         Command::Ranges {
@@ -140,7 +141,8 @@ const fn required_settings(command: &Command) -> Option<&'static [&'static str]>
         Command::Completions { .. }
         | Command::Doctor { .. }
         | Command::Explain { .. }
-        | Command::Man { .. } => Some(&[]),
+        | Command::Man { .. }
+        | Command::Version => Some(&[]),
         Command::Confirm
         | Command::Enforce { .. }
         | Command::Monitor { .. }
