@@ -93,7 +93,7 @@ impl Context {
         if self.is_list_unknown() {
             return Err(UserError::input(
                 "read ranges file: the config file may name it, and cannot be read",
-                "`apifence config` says what is wrong; or name it with `--ranges-file`",
+                "`apifence config` shows the error; or name the file with `--ranges-file`",
             ));
         }
         let on_trial = match maps.map(Maps::standing).transpose()? {

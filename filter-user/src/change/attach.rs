@@ -175,7 +175,7 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let list = plan.lists.union();
     let interfaces = report(context, &request.interfaces, &policy.settings, &list);
     match confirm_until {
-        Some(until) => eprint(on_trial(until)),
+        Some(until) => eprint(on_trial(plan.request.change, until)),
         None => record_history(context, &plan.lists, &Author::of_this_process()),
     }
     note_files(&policy.settings);

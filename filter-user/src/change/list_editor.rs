@@ -255,7 +255,7 @@ impl<'a> ListEditor<'a> {
         // The change is made: a later failure does not change the exit status.
         self.progress.clear();
         let change = changed(proposal, until);
-        change.close();
+        change.close(args);
         let done = exit_status(output.result(&change));
         if args.confirm_within.is_none() {
             History::of(&self.path).record(&self.by);
@@ -423,12 +423,12 @@ impl Change {
     }
 
     /// Reports that the change is made.
-    fn close(&self) {
+    fn close(&self, args: &ChangeArgs) {
         match self.confirm_until {
             _ if !self.attached => {
                 eprint("the list is saved; it has no effect until `apifence attach`");
             }
-            Some(until) => eprint(on_trial(until)),
+            Some(until) => eprint(on_trial(args, until)),
             None => eprint(format_args!("in force: {}", self.total())),
         }
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::build::former_lists;
 use crate::{
+    cli::ChangeArgs,
     clock::to_second,
     context::Context,
     policy::{Difference, Prefix, Prefixes, Sources, compile},
@@ -128,11 +129,11 @@ pub(crate) fn difference_from(before: &[Entry], sources: &Prefixes, now: Timesta
     Difference::between(listed(have.iter(), now), listed(sources.iter(), now))
 }
 
-/// The lines about a change that is on trial until `until`.
-pub(crate) fn on_trial(until: Timestamp) -> String {
-    let left = until.duration_since(Timestamp::now()).as_secs_f64().round();
+/// The lines about a change that is on trial for the time in `change`, until `until`.
+pub(crate) fn on_trial(change: &ChangeArgs, until: Timestamp) -> String {
+    let time = change.confirm_within.unwrap_or_default().as_secs();
     format!(
-        "on trial for {left} s, until {until}: it reverts unless you confirm it\n\
+        "on trial for {time} s, until {until}: it reverts unless you confirm it\n\
          keep it:  apifence confirm\n\
          undo it:  apifence ranges rollback"
     )

@@ -214,15 +214,14 @@ impl<'a> EditSession<'a> {
         let done = list_editor.change(&file, &change)?;
         if change.dry_run {
             self.report_draft();
-        } else if let Some(within) = change.confirm_within {
+        } else if change.confirm_within.is_some() {
             // The next edit starts from the file: the trial may have restored a hand-edited one.
             if let Ok(now) = read(path) {
                 let _ = self.draft.rebase(&now);
             }
-            eprint(format_args!(
-                "on trial for {} s: try a new connection, then `apifence confirm` keeps the list; without it `apifence ranges edit` goes on with the edit",
-                within.as_secs()
-            ));
+            eprint(
+                "test a new connection before you confirm; if the edit reverts, `apifence ranges edit` continues it",
+            );
         } else {
             self.draft.forget();
         }

@@ -83,14 +83,14 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     if !proposal.put(change, true, output, |shown| changed(shown, None))? {
         return Ok(0);
     }
-    let change = Transaction {
+    let transaction = Transaction {
         saves: (is_known && is_saved(basis)).then_some(&lists),
         within: change.confirm_within,
         trial: Trial::Settings,
         ..Transaction::begin(context, &maps, &policy)?
     };
-    let until = change.put_in_force(&mut maps, &Progress::start())?;
-    report_mode(&maps, mode, until)?;
+    let until = transaction.put_in_force(&mut maps, &Progress::start())?;
+    report_mode(&maps, (mode, until), change)?;
     if !is_saved(basis) {
         eprint("note: no file has the list in force, so the mode does not survive a reboot");
     }
@@ -126,7 +126,11 @@ fn nothing_to_change(mode: PolicyMode, in_force: u8) -> Proposal {
 }
 
 /// Reports the new mode.
-fn report_mode(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
+fn report_mode(
+    maps: &Maps,
+    (mode, until): (PolicyMode, Option<Timestamp>),
+    change: &ChangeArgs,
+) -> Result<()> {
     if maps.record(maps.active_slot()?)?.mode == Mode::Off as u8 {
         eprint("warning: the list has the word `disabled`: every source passes in both modes");
     } else {
@@ -138,7 +142,7 @@ fn report_mode(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Resul
         });
     }
     if let Some(until) = until {
-        eprint(on_trial(until));
+        eprint(on_trial(change, until));
     }
     Ok(())
 }

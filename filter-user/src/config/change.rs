@@ -50,7 +50,7 @@ impl fmt::Display for Effect {
         match self {
             Self::Opens(what) => write!(f, "opens {what} to everyone"),
             Self::Admits(all) => write!(f, "{all} allows every source of its family"),
-            Self::Cuts(whom) => write!(f, "only the list still allows {whom}"),
+            Self::Cuts(sources) => write!(f, "only the list still allows {sources}"),
             Self::Widens(ports) => write!(f, "opens {ports} to all lists"),
             Self::Narrows(ports, lists) => {
                 write!(f, "closes {ports} to all but this node and the {lists}")
@@ -66,7 +66,7 @@ impl Effect {
         match self {
             Self::Opens(what) => format!("would open {what} to everyone"),
             Self::Admits(all) => format!("{all} would allow every source of its family"),
-            Self::Cuts(whom) => format!("only the list would still allow {whom}"),
+            Self::Cuts(sources) => format!("only the list would still allow {sources}"),
             Self::Widens(ports) => format!("would open {ports} to all lists"),
             Self::Narrows(ports, lists) => {
                 format!("would close {ports} to all but this node and the {lists}")

@@ -127,7 +127,7 @@ impl WatchLock {
         }
     }
 
-    /// Refuses the `command` while a `run` is active, since it would undo the change. Tests the lock of
+    /// Refuses `command` while a `run` is active, which would undo its change. Tests the lock of
     /// `directory` without keeping it, and those of binaries of other versions in the directories
     /// of their layouts.
     ///
