@@ -126,7 +126,7 @@ impl Proposal {
             lines.iter().for_each(eprint);
             return Ok(true);
         }
-        if output == Output::Text {
+        if output.is_text() {
             // A dry run's result is data, so it goes to stdout.
             print(if lines.is_empty() {
                 "nothing would change".to_owned()

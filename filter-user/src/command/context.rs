@@ -10,6 +10,7 @@ use crate::{
     config::DEFAULT_RUNTIME_DIR,
     context::{Context, Global, load},
     kernel::pins::Pins,
+    ui::output::Output,
 };
 
 /// The directory of what `run` tells other programs, which is where they look. The variable is for
@@ -29,7 +30,10 @@ pub(super) fn context_of(cli: &Cli, matches: &ArgMatches) -> Result<Context> {
         global: Global {
             ranges_file: config.ranges_file.to_path_buf(),
             runtime_dir: runtime_dir(),
-            output: *config.output,
+            output: match cli.global.look.json {
+                true => Output::Json,
+                false => *config.output,
+            },
             verbose: *config.verbose,
         },
         pins: Pins::new(config.bpffs.to_path_buf()),

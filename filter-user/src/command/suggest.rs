@@ -147,7 +147,7 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
         } else {
             "nobody was seen who is not authorized; only `--mode monitor` remembers whom it would refuse"
         });
-        if context.global.output == crate::ui::output::Output::Text {
+        if context.global.output.is_text() {
             return Ok(0);
         }
     }

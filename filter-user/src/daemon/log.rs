@@ -13,7 +13,7 @@ use super::{alerts::Alerts, logger::Logger};
 use crate::{
     context::Context,
     kernel::bpf::LogLines,
-    ui::output::{Output, eprint},
+    ui::output::eprint,
     view::stats::{self, Stats},
 };
 
@@ -108,8 +108,8 @@ impl Logs {
         let now = line(&stats);
         if now != self.last {
             match self.context.global.output {
-                Output::Text => eprint(&now),
-                json @ Output::Json => json.line(&stats)?,
+                output if output.is_text() => eprint(&now),
+                output => output.line(&stats)?,
             }
             self.last = now;
         }

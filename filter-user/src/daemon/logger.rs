@@ -119,8 +119,8 @@ impl Logger {
                 },
             };
             match self.output {
-                Output::Text => eprint(&entry),
-                json @ Output::Json => json.line(&entry)?,
+                output if output.is_text() => eprint(&entry),
+                output => output.line(&entry)?,
             }
         }
         Ok(())

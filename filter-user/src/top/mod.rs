@@ -35,11 +35,11 @@ use self::{
     sample::Sampler,
     view::{Theme, draw},
 };
-use crate::{cli::TopArgs, context::Context, ui::output::Output};
+use crate::{cli::TopArgs, context::Context};
 
 pub(crate) async fn run(context: &Context, args: &TopArgs) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
-    let is_once = args.once || context.global.output == Output::Json;
+    let is_once = args.once || !context.global.output.is_text();
     if is_once || !io::stdout().is_terminal() {
         let mut model = Model::default();
         model.add(sampler.sample(false).await?);

@@ -3,6 +3,12 @@
 pub mod error;
 pub mod explain;
 pub mod held;
+pub mod line;
+pub mod number;
 pub mod output;
+pub mod page;
 pub mod progress;
+pub mod style;
+pub mod table;
 pub mod visible;
+pub mod when;
