@@ -85,7 +85,7 @@ fn names_of_others_stay_within_a_line_and_a_comment() -> Result<()> {
     let plant = Plant::new(PROGRAM)?;
     let _api = plant.stand_in("kube-apiserver", &["6443"])?;
     let to_api = ["--connect", "127.0.0.1:6443"];
-    // A program that anybody can run, and a name that only root can give.
+    // A program that anyone can run, and a name that only root can give.
     let forger = ["--name", "a\nOK  forged", "7000", to_api[0], to_api[1]];
     let _forger = plant.stand_in("it", &forger)?;
     let painter = [

@@ -88,7 +88,7 @@ impl Size {
         })
     }
 
-    /// A remark on a list that lets in so many that anybody may be among them.
+    /// A remark on a list that allows so many addresses that anyone may have one of them.
     pub fn remark(self) -> Option<String> {
         /// A /12: the largest networks of single organisations are about as large.
         const MANY: u128 = 1 << 20;

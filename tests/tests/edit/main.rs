@@ -148,7 +148,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
         &[
             "203.0.113.9/32",
             "on trial for 60 s",
-            "`apifence confirm` keeps",
+            "keep it:  apifence confirm",
         ],
     )?;
     site.unlisted_gets_in(Family::V4, PORT)?;

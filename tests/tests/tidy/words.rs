@@ -27,7 +27,7 @@ const WORDS: [(&str, &str); 15] = [
 ];
 
 /// Gone from what a person reads.
-const PHRASES: [(&str, &str); 14] = [
+const PHRASES: [(&str, &str); 13] = [
     ("is no", "is not a"),
     ("goes by", "uses, follows"),
     ("let in", "allowed"),
@@ -41,8 +41,13 @@ const PHRASES: [(&str, &str); 14] = [
     ("is told", "is shown"),
     ("shut out", "dropped, blocked"),
     ("true to", "in sync with"),
-    ("whom", "the clients that"),
 ];
+
+/// Whether `there` is before a phrase, perhaps at the end of the line above.
+fn is_after_there(before: &str) -> bool {
+    let before = before.trim_end();
+    before.is_empty() || before.ends_with("there")
+}
 
 /// Whether `line` has `phrase` as words of its own. `there is no` is fine.
 fn has_phrase(line: &str, phrase: &str) -> bool {
@@ -51,7 +56,7 @@ fn has_phrase(line: &str, phrase: &str) -> bool {
         let (before, after) = (&line[..start], &line[start + phrase.len()..]);
         !is_letter(before.chars().next_back())
             && !is_letter(after.chars().next())
-            && !(phrase == "is no" && before.trim_end().ends_with("there"))
+            && !(phrase == "is no" && is_after_there(before))
     })
 }
 
@@ -186,7 +191,7 @@ fn documents_have_the_words_of_the_glossary() -> Result<()> {
             };
             if path.is_dir() {
                 folders.push(path);
-            } else if is_read(&path) {
+            } else if is_read(&path) && !path.ends_with("copyright") {
                 files.push(path);
             }
         }

@@ -40,7 +40,7 @@ pub(super) struct Examination<'a> {
     now: Clocks,
 }
 
-/// How many foreign clients are named: anybody can be one of many.
+/// How many foreign clients are named: anyone can be one of many.
 const MAX_CLIENTS: usize = 20;
 
 /// A failed check that an error explains.

@@ -34,7 +34,7 @@ impl Row {
     }
 }
 
-/// How many clients are named: anybody can be one of many.
+/// How many clients are named: anyone can be one of many.
 const MAX_CLIENTS: usize = 50;
 
 /// The settings and the list.
