@@ -168,8 +168,8 @@ fn every_config_file_of_a_page_can_be_read() -> Result<()> {
     Ok(())
 }
 
-/// `<!-- doctor TREE, without PORT -->` before a block stands for the faults that `doctor` finds on a
-/// node with these files, where the port is left out of the config file of the page.
+/// `<!-- doctor TREE, without PORT -->` before a block stands for the faults that `doctor` finds on
+/// a node with these files, where the port is left out of the config file of the page.
 #[test]
 fn doctor_says_what_pages_show() -> Result<()> {
     let mut count = 0;
