@@ -39,7 +39,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 14] = [
     Tool::new("ip", "iproute2"),
     Tool::new("nft", "nftables"),
     Tool::new("iptables-nft", "iptables"),
@@ -51,6 +51,8 @@ const TOOLS: [Tool; 12] = [
     Tool::new("haproxy", "haproxy"),
     Tool::new("bpftool", "bpftool"),
     Tool::new("systemd-analyze", "systemd"),
+    Tool::new("zsh", "zsh"),
+    Tool::new("fish", "fish"),
     Tool::service("promtool", "prometheus"),
 ];
 
