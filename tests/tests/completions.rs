@@ -1,6 +1,11 @@
 //! Completions, in real shells.
 
-use std::{fs, os::unix::fs::symlink, process::Command, time::Instant};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, symlink},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
@@ -78,7 +83,7 @@ fn shells_know_ranges_refused_sources_lists_and_numbers() -> Result<()> {
     filter.ok(&[
         "ranges",
         "add",
-        "203.0.113.0/28",
+        "192.0.2.128/28",
         "--comment",
         "home office",
     ])?;
@@ -101,7 +106,7 @@ fn shells_know_ranges_refused_sources_lists_and_numbers() -> Result<()> {
             ("apifence ranges rem", &["apifence ranges remove"][..]),
             (
                 "apifence ranges remove ",
-                &["203.0.113.0/28", "home office", "the lab"],
+                &["192.0.2.128/28", "home office", "the lab"],
             ),
             (
                 "apifence ranges remove 2001:db8:7",
@@ -149,10 +154,11 @@ fn answer(by: Command, filter: &Apifence, home: &TempDir, words: &[&str]) -> Res
 #[test]
 fn a_user_without_rights_gets_what_it_may_read() -> Result<()> {
     let (_site, filter) = Site::guarded()?;
+    fs::set_permissions(filter.ranges_file(), Permissions::from_mode(0o600))?;
     let home = home()?;
-    let mut nobody = Command::new("setpriv");
-    nobody.args(["--reuid", "65534", "--clear-groups", "--inh-caps", "-all"]);
-    let words = answer(nobody, &filter, &home, &["ranges", "add", ""])?;
+    let mut user = Command::new("setpriv");
+    user.args(["--reuid", "65534", "--clear-groups", "--inh-caps", "-all"]);
+    let words = answer(user, &filter, &home, &["ranges", "add", ""])?;
     ensure!(words == "me\tthe address of this SSH session\n", "{words}");
     for faulty in ["not = toml =", "ranges_file = 3\n"] {
         filter.write_config(faulty)?;

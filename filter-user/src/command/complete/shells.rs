@@ -64,14 +64,14 @@ fn lines(
 ) -> String {
     let mut text = String::new();
     for candidate in candidates {
-        // A file's comment must not make a line, or a column, of its own.
-        let plain = |text: &str| text.replace(char::is_control, " ");
         let own = candidate.get_value().to_string_lossy();
-        let _ = write!(text, "{}", value(&plain(&own)));
+        // The name of a file must not make a line of its own.
+        let own = own.replace(char::is_control, " ");
+        text.push_str(&value(&own));
         if let Some(note) = candidate.get_help() {
             let note = note.to_string();
-            let note = plain(note.lines().next().unwrap_or_default());
-            let _ = write!(text, "{between}{note}");
+            let note = note.lines().next().unwrap_or_default();
+            let _ = write!(text, "{between}{}", visible_in_line(note));
         }
         text.push('\n');
     }

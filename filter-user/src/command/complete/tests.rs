@@ -67,7 +67,10 @@ fn values_come_from_this_node_and_its_files() {
     let third = pair("2001:db8::7", "");
     let all = [office.clone(), guest.clone(), third.clone()];
     assert_eq!(complete(&["ranges", "remove", ""]), all);
-    assert_eq!(complete(&["ranges", "rm", "203"]), [guest.clone()]);
+    assert_eq!(
+        complete(&["ranges", "rm", "203"]),
+        std::slice::from_ref(&guest)
+    );
     assert_eq!(complete(&["ranges", "remove", "2001:db8:"]), [third]);
     let me = pair("me", "the address of this SSH session");
     assert_eq!(complete(&["check", ""])[..3], [me, office, guest]);
