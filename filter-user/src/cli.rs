@@ -21,7 +21,7 @@ pub(crate) use self::{
     node::{DoctorArgs, InitArgs},
     policy::{ChangeArgs, PolicyArgs, RunArgs},
     ranges::{EditArgs, ListArgs, RangesCommand},
-    shown::{EventArgs, StatsArgs, StatusArgs, TopArgs},
+    shown::{EventArgs, LookArgs, StatsArgs, StatusArgs, TopArgs},
 };
 use crate::{
     config::{DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_RANGES_FILE, DEFAULT_STATE_DIR},
@@ -111,6 +111,8 @@ pub(crate) struct Global {
         default_value = "text"
     )]
     output: Output,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
     /// Print more messages; with `run`, also the log of the kernel program
     #[arg(short, long, global = true, env = "APIFENCE_VERBOSE", value_parser = BoolishValueParser::new())]
     verbose: bool,

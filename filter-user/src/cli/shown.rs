@@ -2,10 +2,24 @@
 
 use std::time::Duration;
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::{Args, ColorChoice, builder::PossibleValuesParser};
 use filter_common::DropReason;
 
 use super::values::parse_interval;
+
+/// How output looks.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LookArgs {
+    /// Same as `--output json`
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Use colours: `auto` (on a terminal), `always` or `never`
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Show times in UTC, not relative to now
+    #[arg(long, global = true)]
+    pub(crate) utc: bool,
+}
 
 /// What else `status` does.
 #[derive(Debug, Default, Args)]

@@ -28,6 +28,8 @@ mod mode;
 
 mod ranges;
 mod rates;
+#[cfg(test)]
+mod schemas;
 mod stats;
 
 mod status;
@@ -47,7 +49,12 @@ use crate::{
     ranges::Grouping,
     store::WatchLock,
     top,
-    ui::output::init_logger,
+    ui::{
+        crates::init_logger,
+        error::UserError,
+        output::{Output, log_as_json, usage},
+        style, when,
+    },
 };
 
 /// Runs the command; `matches` also has the source of each value. Returns the exit code.
@@ -55,6 +62,10 @@ use crate::{
 /// # Errors
 /// If the command failed. The policy in force stays in force then.
 pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
+    style::choose(cli.global.look.color);
+    if cli.global.look.utc {
+        when::show_utc();
+    }
     let context = context::context_of(&cli, matches)?;
     init_logger(context.global.verbose);
     // The worker thread of `run` serves metrics while a long list is put in force.
@@ -76,6 +87,17 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     // A read of the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
     done
+}
+
+/// Writes the text of `clap` in place of a command. Returns the exit code.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn refuse(said: &clap::Error) -> Result<u8> {
+    if context::is_run_with_json() {
+        log_as_json();
+    }
+    usage(said)
 }
 
 /// Checks what `command` needs of the pins and the kernel.
@@ -113,7 +135,39 @@ fn check_ground(context: &Context, command: &Command) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a format that `command` does not have.
+fn check_format(output: Output, command: &Command) -> Result<()> {
+    let (word, has_it) = match (output, command) {
+        (Output::Text | Output::Json | Output::Yaml, _) => return Ok(()),
+        (Output::Wide, Command::Ranges { command, .. }) => {
+            ("wide", matches!(command, RangesCommand::List { .. }))
+        }
+        (Output::Wide, _) => ("wide", false),
+        (Output::Csv, Command::Stats { .. }) => ("csv", true),
+        (Output::Csv, Command::Ranges { command, .. }) => {
+            let is_listed = matches!(
+                command,
+                RangesCommand::List { .. } | RangesCommand::Lists | RangesCommand::History
+            );
+            ("csv", is_listed)
+        }
+        (Output::Csv, _) => ("csv", false),
+    };
+    if has_it {
+        return Ok(());
+    }
+    let commands = match output {
+        Output::Wide => "`apifence ranges list` has it",
+        _ => "`apifence stats` and `apifence ranges list`, `lists` and `history` have it",
+    };
+    Err(UserError::input(
+        format!("write output: this command has no format `{word}`"),
+        format!("{commands}; every command has `text`, `json` and `yaml`"),
+    ))
+}
+
 async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
+    check_format(context.global.output, &command)?;
     check_ground(context, &command)?;
     match command {
         Command::Run { policy, .. } => {

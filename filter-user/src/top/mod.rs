@@ -28,6 +28,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
+#[cfg(test)]
+pub(crate) use self::once::Summary as Printed;
 use self::{
     keys::Controls,
     model::Model,
@@ -35,11 +37,11 @@ use self::{
     sample::Sampler,
     view::{Theme, draw},
 };
-use crate::{cli::TopArgs, context::Context, ui::output::Output};
+use crate::{cli::TopArgs, context::Context};
 
 pub(crate) async fn run(context: &Context, args: &TopArgs) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
-    let is_once = args.once || context.global.output == Output::Json;
+    let is_once = args.once || !context.global.output.is_text();
     if is_once || !io::stdout().is_terminal() {
         let mut model = Model::default();
         model.add(sampler.sample(false).await?);

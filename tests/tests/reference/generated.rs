@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use tests::{
     cli::Apifence,
     netns::Namespace,
-    scrape::{get, ready},
+    scrape::{get, ready, scrape},
     site::{ADMIN_RANGES, INTERFACE, Site},
+    wait,
 };
 
 use super::page::{Page, root};
@@ -106,16 +107,13 @@ fn the_page_of_metrics_has_those_of_a_scrape() -> Result<()> {
     ];
     let mut daemon = filter.start(&run)?;
     ready(&site.node, &mut daemon)?;
-    // One metric is there during a trial alone.
-    filter.ok(&[
-        "ranges",
-        "add",
-        "203.0.113.0/24",
-        "--expires",
-        "30d",
-        "--confirm-within",
-        "1h",
-    ])?;
+    // One metric is there only if a range expires, another one only during a trial.
+    filter.ok(&["ranges", "add", "203.0.113.9", "--expires", "30d"])?;
+    wait::until("the file is read", || {
+        let expiry = "apifence_range_expiry_timestamp_seconds";
+        Ok(scrape(&site.node)?.sum(expiry, &[]).is_some())
+    })?;
+    filter.ok(&["ranges", "add", "203.0.113.0/24", "--confirm-within", "1h"])?;
     let scraped = get(&site.node, "/metrics")?.body;
     let metrics = metrics(&scraped);
     ensure!(metrics.len() > 15, "{scraped}");

@@ -258,7 +258,7 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
     );
     let words = [
         "enforcing: TCP 443, 6443",
-        "refused source",
+        "REFUSED SOURCE",
         UNLISTED[0],
         "more not reported",
         "198.51.100.0/24",
@@ -321,7 +321,7 @@ fn watched_counters_have_rates() -> Result<()> {
             && line["interfaces"][0]["ifindex"] == site.node.ifindex(INTERFACE)?,
         "{line:#}"
     );
-    text.line(|line| line.starts_with("interface") && line.contains("packets/s"))?;
+    text.line(|line| line.starts_with("INTERFACE") && line.contains("PACKETS/S"))?;
     text.line(|line| line.contains("unauthorized") && !line.contains(" 0.0 "))?;
     sender.stop()?;
     watched(&mut watch, |row| rate(row) == 0.0)?;

@@ -9,8 +9,8 @@ use clap_complete::{
     env::{Elvish, EnvCompleter, Powershell},
 };
 
-use super::typed::Typed;
-use super::{VARIABLE, candidates, described};
+use super::{VARIABLE, candidates, described, typed::Typed};
+use crate::ui::visible::visible_in_line;
 
 const BASH: &str = include_str!("apifence.bash");
 const FISH: &str = include_str!("apifence.fish");

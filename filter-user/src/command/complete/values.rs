@@ -15,6 +15,7 @@ use crate::{
     policy::author::Author,
     ranges::{Entry, ListName, parse_range},
     store::{History, read_ranges},
+    ui::when::relative,
 };
 
 /// The most candidates of one source: a screen of them.
@@ -229,17 +230,8 @@ fn refused(context: &Context) -> Option<Vec<(String, String)>> {
     let now = Timestamp::now();
     let row = |(source, (time, port)): (IpAddr, (Timestamp, Option<u16>))| {
         let port = port.map_or_else(String::new, |port| format!(" at port {port}"));
-        let note = format!("refused{port} {}", ago(now.duration_since(time).as_secs()));
+        let note = format!("refused{port} {}", relative(time, now));
         (source.to_string(), note)
     };
     Some(rows.into_iter().map(row).collect())
-}
-
-fn ago(seconds: i64) -> String {
-    match seconds {
-        ..60 => "just now".to_owned(),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..86_400 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
-    }
 }
