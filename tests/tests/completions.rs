@@ -15,7 +15,7 @@ use tests::{
     netns::Namespace,
     site::{Family, NODE, Site, UNLISTED, at, ip},
     terminal::Terminal,
-    wait::PATIENCE,
+    wait::{PATIENCE, until},
 };
 
 /// Deletes the line in every shell.
@@ -88,11 +88,16 @@ fn shells_know_ranges_refused_sources_lists_and_numbers() -> Result<()> {
         "home office",
     ])?;
     filter.ok(&["ranges", "add", "2001:db8:77::/48", "--comment", "the lab"])?;
-    for family in Family::BOTH {
-        let [source, node] = [UNLISTED, NODE].map(|addresses| addresses[family as usize]);
-        let refused = connect(&site.unlisted, ip(source), at(node, 6443), PATIENCE / 50);
-        ensure!(refused.is_err());
-    }
+    // The kernel reports a sample.
+    until("both sources are reported", || {
+        for family in Family::BOTH {
+            let [source, node] = [UNLISTED, NODE].map(|addresses| addresses[family as usize]);
+            let refused = connect(&site.unlisted, ip(source), at(node, 6443), PATIENCE / 50);
+            ensure!(refused.is_err());
+        }
+        let events = filter.ok(&["events", "--recent"])?;
+        Ok(UNLISTED.iter().all(|source| events.contains(source)))
+    })?;
     let home = home()?;
     let before = filter.list()?;
     for shell in &SHELLS {

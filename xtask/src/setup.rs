@@ -17,8 +17,7 @@ struct Tool {
     program: &'static str,
     /// The package that has it, by its name in most distributions.
     package: &'static str,
-    /// Whether Debian's package starts a service. If so, it is not installed: set-up extracts the
-    /// program from it.
+    /// Whether Debian's package starts a service. Then set-up extracts the program from it.
     starts_service: bool,
 }
 

@@ -9,8 +9,14 @@ use clap_complete::{
     env::{Elvish, EnvCompleter, Powershell},
 };
 
-use super::{VARIABLE, candidates, described, typed::Typed};
+use super::{
+    engine::{candidates, described},
+    typed::Typed,
+};
 use crate::ui::visible::visible_in_line;
+
+/// The variable that the scripts set: the name of the shell.
+pub(super) const VARIABLE: &str = "COMPLETE";
 
 const BASH: &str = include_str!("apifence.bash");
 const FISH: &str = include_str!("apifence.fish");

@@ -1,6 +1,8 @@
 use std::fs;
 
-use super::*;
+use clap_complete::engine::CompletionCandidate;
+
+use super::{engine::candidates, *};
 
 /// The values for the last of `words`, each with its note.
 fn complete(words: &[&str]) -> Vec<(String, String)> {
