@@ -1,6 +1,6 @@
 //! `top` without a terminal: one table, or one object.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -8,14 +8,15 @@ use serde::Serialize;
 
 use super::{
     model::Model,
-    rows::{self, Sort, ago},
+    rows::{self, Sort, ago, grouped},
 };
 use crate::{
     clock::to_second,
     kernel::links::protected::ProtectedInterface,
+    ranges::ListName,
     ui::output::table,
     view::{
-        policy::{Provisional, origin_labels},
+        policy::{Provisional, headline, origin_labels},
         stats::{HEADER, RatedRow, rounded},
     },
 };
@@ -30,6 +31,9 @@ pub(crate) struct Summary {
     state: &'static str,
     #[serde(skip)]
     headline: String,
+    host: String,
+    /// The number of ranges in all lists; none if the lists cannot be read.
+    ranges: Option<usize>,
     provisional: Option<Provisional>,
     dropped_per_second: f64,
     would_drop_per_second: f64,
@@ -49,9 +53,12 @@ struct SourceRow {
     verdict: &'static str,
     reason: &'static str,
     destination_port: Option<u16>,
+    /// The destination ports of its packets, the first ones.
+    destination_ports: BTreeSet<u16>,
     interface: String,
     reported: u64,
     reported_per_second: f64,
+    first_seen: Timestamp,
     last_seen: Timestamp,
 }
 
@@ -59,6 +66,12 @@ struct SourceRow {
 struct EntryRow {
     range: IpNet,
     origins: Vec<&'static str>,
+    lists: Vec<ListName>,
+    comment: Option<String>,
+    expires: Option<Timestamp>,
+    /// The lists and the other origins, in words.
+    #[serde(skip)]
+    owners: String,
     packets: u64,
     packets_per_second: f64,
     last_seen: Timestamp,
@@ -79,7 +92,7 @@ impl SourceRow {
             self.source
                 .map_or_else(unknown, |source| source.to_string()),
             format!("{:.1}", self.reported_per_second),
-            self.reported.to_string(),
+            grouped(self.reported),
             ago(now, self.last_seen),
             self.reason.to_owned(),
             port.map_or_else(unknown, |port| port.to_string()),
@@ -91,11 +104,12 @@ impl SourceRow {
 impl EntryRow {
     fn cells(&self, now: Timestamp) -> Vec<String> {
         vec![
-            self.range.to_string(),
+            rows::host_or_range(&self.range),
             format!("{:.1}", self.packets_per_second),
-            self.packets.to_string(),
+            grouped(self.packets),
             ago(now, self.last_seen),
-            self.origins.join(", "),
+            self.owners.clone(),
+            self.comment.clone().unwrap_or_default(),
         ]
     }
 }
@@ -120,30 +134,38 @@ impl Summary {
         Self {
             time: to_second(model.time),
             state: model.state,
-            headline: model.headline.clone(),
+            headline: headline(model.state, &model.ports),
+            host: model.host.clone(),
+            ranges: model.list_size,
             provisional: model.provisional,
             dropped_per_second: rate("drop"),
             would_drop_per_second: rate("would_drop"),
             passed_per_second: rate("pass"),
             authorized_per_second: rounded(model.authorized_rate()),
-            reported: model.reported,
-            not_reported: model.not_reported,
+            reported: model.sources.reported,
+            not_reported: model.sources.not_reported,
             sources: sources
                 .map(|(address, source)| SourceRow {
                     source: address,
                     verdict: source.last.verdict.label(),
                     reason: source.last.verdict.reason(),
-                    destination_port: source.last.ports.map(|[_, port]| port),
+                    destination_port: source.port(),
+                    destination_ports: source.ports.clone(),
                     interface: model.interface(source.last.ifindex),
                     reported: source.packets.total(),
                     reported_per_second: rounded(source.packets.rate(&model.times)),
+                    first_seen: to_second(source.first_seen),
                     last_seen: to_second(source.last.time),
                 })
                 .collect(),
             entries: entries
                 .map(|entry| EntryRow {
-                    range: entry.range,
-                    origins: origin_labels(entry.origins),
+                    range: entry.range(),
+                    origins: origin_labels(entry.used.prefix.origins),
+                    lists: entry.used.lists.clone(),
+                    comment: entry.used.comment.clone(),
+                    expires: entry.used.expires.map(to_second),
+                    owners: rows::owners(&entry),
                     packets: entry.packets.total(),
                     packets_per_second: rounded(entry.packets.rate(&model.times)),
                     last_seen: to_second(entry.last_seen),
@@ -170,22 +192,32 @@ impl fmt::Display for Summary {
         )?;
         let sources = self.sources.iter().map(|row| row.cells(self.time));
         let header = [
-            "refused source",
-            "reported/s",
-            "reported",
-            "last seen",
-            "reason",
-            "to port",
-            "interface",
+            "REFUSED SOURCE",
+            "SEEN/S",
+            "SEEN",
+            "LAST SEEN",
+            "REASON",
+            "TO PORT",
+            "INTERFACE",
         ];
         writeln!(f, "{}", table(&header, sources))?;
-        writeln!(
-            f,
-            "{} reported, and {} more not reported\n",
-            self.reported, self.not_reported
-        )?;
+        match self.not_reported {
+            0 => writeln!(f, "{} seen\n", self.reported)?,
+            more => writeln!(
+                f,
+                "{} seen, sampled: {more} more not shown\n",
+                self.reported
+            )?,
+        }
         let entries = self.entries.iter().map(|row| row.cells(self.time));
-        let header = ["used entry", "packets/s", "packets", "last seen", "origin"];
+        let header = [
+            "USED ENTRY",
+            "PACKETS/S",
+            "PACKETS",
+            "LAST SEEN",
+            "LIST",
+            "COMMENT",
+        ];
         writeln!(f, "{}\n", table(&header, entries))?;
         let counters = self.interfaces.iter().flat_map(|row| {
             let name = match (row.guard.guarded, row.guard.xdp_mode) {

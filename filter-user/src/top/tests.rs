@@ -1,28 +1,31 @@
 //! The model from artificial samples, and the screens drawn from it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use filter_common::{DropReason, Verdict};
 use jiff::{SignedDuration, Timestamp};
 use ratatui::{Terminal, backend::TestBackend, style::Color};
 
 use super::{
-    keys::Panel,
-    rows::Sort,
-    sample::{Ranges, Sample},
-    *,
+    controls::{Action, Controls, Popup},
+    form::{Form, Request},
+    lookup::{Found, Ranges, UsedRange},
+    model::Model,
+    rows::{self, Panel, RowKey, Sort},
+    sample::Sample,
+    view::{Theme, draw},
 };
 use crate::{
+    config::Guard,
     kernel::{
         bpf::{DropReport, ReportBatch, Use},
         links::protected::ProtectedInterface,
         net::interface::XdpAttachMode,
     },
     policy::Prefix,
-    view::{
-        policy::{Provisional, headline},
-        stats::Row,
-    },
+    ranges::ListName,
+    view::{policy::Provisional, stats::Row},
 };
 
 fn time(second: u64) -> Timestamp {
@@ -41,17 +44,37 @@ fn refused(source: [u8; 4], second: u64) -> DropReport {
     }
 }
 
+fn list(name: &str) -> ListName {
+    name.parse().expect("a name")
+}
+
 fn ranges() -> Ranges {
-    let ranges = ["198.51.100.0/24", "2001:db8:aa::/48", "10.0.0.0/8"];
-    let prefix = |(id, range): (usize, &&str)| {
-        let prefix = Prefix {
-            range: range.parse().expect("a range"),
-            origins: if id == 2 { 8 } else { 1 },
-            expires: None,
+    let listed = Some("default");
+    let ranges = [
+        ("198.51.100.0/24", listed, "office Berlin"),
+        (
+            "2001:db8:aa::/48",
+            Some("partners"),
+            "a partner whose comment is a long one",
+        ),
+        ("10.0.0.0/8", None, ""),
+    ];
+    let used = |(id, (range, owner, comment)): (usize, &(&str, Option<&str>, &str))| {
+        let used = UsedRange {
+            prefix: Prefix {
+                range: range.parse().expect("a range"),
+                origins: if owner.is_some() { 1 } else { 8 },
+                expires: None,
+            },
+            lists: owner.iter().map(|name| list(name)).collect(),
+            comment: Some(comment.to_string()).filter(|text| !text.is_empty()),
+            expires: owner
+                .filter(|name| *name == "partners")
+                .map(|_| time(9_000)),
         };
-        (id as u32, prefix)
+        (id as u32, used)
     };
-    Arc::new(ranges.iter().enumerate().map(prefix).collect())
+    Arc::new(ranges.iter().enumerate().map(used).collect())
 }
 
 /// One second: it drops 100 packets, passes 25, and reports one source twice.
@@ -67,7 +90,12 @@ fn sample(second: u64) -> Sample {
         at: Duration::from_secs(1_000 + second),
         time: time(second),
         state: "enforcing",
-        headline: headline("enforcing", "443, 6443"),
+        ports: "443, 6443".to_owned(),
+        guards: vec![Guard {
+            ports: [2379].into(),
+            lists: [list("control-plane")].into(),
+        }],
+        host: "cp-1".to_owned(),
         provisional: None,
         interfaces: vec![(
             ProtectedInterface {
@@ -99,7 +127,10 @@ fn sample(second: u64) -> Sample {
                 last_seen: time(if id == 1 { 0 } else { second }),
             })
             .to_vec(),
-        ranges: ranges(),
+        found: Found {
+            ranges: ranges(),
+            list_size: Some(12),
+        },
     }
 }
 
@@ -137,7 +168,10 @@ fn rates_are_those_of_the_samples() {
     assert_eq!(model.rate(&["drop"]), 100.0);
     assert_eq!(model.rate(&["pass"]), 25.0);
     assert_eq!(model.authorized_rate(), 25.0);
-    assert_eq!((model.reported, model.not_reported), (2_700, 900 * 97));
+    assert_eq!(
+        (model.sources.reported, model.sources.not_reported),
+        (2_700, 900 * 97)
+    );
     assert_eq!(model.history.len(), 301);
     assert!(
         model
@@ -147,7 +181,7 @@ fn rates_are_those_of_the_samples() {
     );
     let rates: HashMap<String, f64> = model
         .entries()
-        .map(|entry| (entry.range.to_string(), entry.packets.rate(&model.times)))
+        .map(|entry| (entry.range().to_string(), entry.packets.rate(&model.times)))
         .collect();
     // The fourth use is of a range that is gone.
     assert_eq!(rates.len(), 3);
@@ -165,7 +199,7 @@ fn each_sort_has_its_own_order() {
     let order = |sort| {
         let entries = rows::entries(&model, sort).into_iter();
         entries
-            .map(|entry| entry.range.to_string())
+            .map(|entry| entry.range().to_string())
             .collect::<Vec<_>>()
     };
     let [admin, office, cluster] = ["198.51.100.0/24", "2001:db8:aa::/48", "10.0.0.0/8"];
@@ -190,8 +224,8 @@ fn a_flood_of_sources_neither_fills_memory_nor_evicts_a_busy_source() {
         }
         model.add(sample);
     }
-    assert_eq!(model.sources.len(), 1024);
-    assert_eq!(model.reported, 8 * 401);
+    assert_eq!(model.sources.known.len(), 1024);
+    assert_eq!(model.sources.reported, 8 * 401);
     let (address, first) = &rows::sources(&model, Sort::Total)[0];
     assert_eq!(*address, Some([203, 0, 113, 9].into()));
     assert_eq!(first.packets.total(), 8);
@@ -202,11 +236,10 @@ fn a_filter_attached_again_is_counted_from_zero() {
     let mut model = model();
     let mut gone = sample(900);
     gone.state = "detached";
-    gone.headline = headline("detached", "");
     gone.interfaces.clear();
     gone.batch = ReportBatch::default();
     gone.uses.clear();
-    gone.ranges = Ranges::default();
+    gone.found = Found::default();
     model.add(gone);
     assert_eq!(model.rate(&["drop"]), 0.0);
     assert_eq!(model.entries().count(), 0);
@@ -233,47 +266,231 @@ fn a_filter_attached_again_is_counted_from_zero() {
     assert!(text.contains("unknown: read policy: gone"), "{text}");
 }
 
+/// The sizes of terminals, from a phone's to a wall's.
 #[test]
 fn screens() {
     let mut model = model();
     let mut controls = Controls::default();
     same("80x24", &screen(&model, &mut controls, (80, 24)));
+    same("120x40", &screen(&model, &mut controls, (120, 40)));
     controls.sort = Sort::Total;
+    controls.focus = Panel::Entries;
     same("160x44", &screen(&model, &mut controls, (160, 44)));
+    same("40x10", &screen(&model, &mut controls, (40, 10)));
     model.provisional = Some(Provisional {
         until: time(960),
         seconds_left: 61,
     });
-    controls.focus = Panel::Entries;
     same("20x5", &screen(&model, &mut controls, (20, 5)));
     controls.focus = Panel::Interfaces;
     same("60x12", &screen(&model, &mut controls, (60, 12)));
-    controls.help = true;
+    controls.popup = Some(Popup::Help);
     controls.frozen = Some(Box::new(model.clone()));
     same("help", &screen(&Model::default(), &mut controls, (80, 24)));
+}
+
+#[test]
+fn popups() {
+    let model = model();
+    let mut controls = Controls::default();
+    let enter = |controls: &mut Controls| controls.press(KeyCode::Enter.into(), &model);
+    enter(&mut controls);
+    same("source", &screen(&model, &mut controls, (80, 24)));
+    enter(&mut controls);
+    controls.focus = Panel::Entries;
+    controls.press(KeyCode::End.into(), &model);
+    enter(&mut controls);
+    same("entry", &screen(&model, &mut controls, (80, 24)));
+
+    let mut form = Form::new(Request::new([203, 0, 113, 9].into(), &ListName::default()));
+    controls.popup = Some(Popup::Form(form.clone()));
+    same("asking", &screen(&model, &mut controls, (80, 24)));
+    form.finish(
+        false,
+        vec![
+            "refused: change policy: it shuts out 198.51.100.5".to_owned(),
+            "hint: `--force` if it is meant; nothing changed".to_owned(),
+        ],
+    );
+    controls.popup = Some(Popup::Form(form));
+    same("refused", &screen(&model, &mut controls, (40, 14)));
+}
+
+fn press(controls: &mut Controls, model: &Model, keys: &str) -> Action {
+    let mut last = Action::None;
+    for letter in keys.chars() {
+        let code = match letter {
+            '\n' => KeyCode::Enter,
+            '\x1b' => KeyCode::Esc,
+            letter => KeyCode::Char(letter),
+        };
+        last = controls.press(code.into(), model);
+    }
+    last
+}
+
+#[test]
+fn keys_do_what_the_help_says() {
+    let model = model();
+    let mut controls = Controls::default();
+    press(&mut controls, &model, "2s");
+    assert_eq!(
+        (controls.focus, controls.sort),
+        (Panel::Entries, Sort::Total)
+    );
+    controls.press(KeyCode::BackTab.into(), &model);
+    assert_eq!(controls.focus, Panel::Sources);
+    press(&mut controls, &model, "p");
+    assert!(controls.frozen.is_some());
+    press(&mut controls, &model, " ");
+    assert!(controls.frozen.is_none());
+    assert_eq!(
+        press(&mut controls, &model, "?\x1b"),
+        Action::None,
+        "it leaves the help"
+    );
+    assert!(controls.popup.is_none());
+    for quit in ["q", "\x1b", "?q", "\nq"] {
+        assert_eq!(
+            press(&mut Controls::default(), &model, quit),
+            Action::Quit,
+            "{quit:?}"
+        );
+    }
+    let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    press(&mut controls, &model, "a");
+    assert_eq!(controls.press(control_c, &model), Action::Quit);
+}
+
+#[test]
+fn a_filter_keeps_the_rows_with_its_text() {
+    let model = model();
+    let mut controls = Controls::default();
+    // While it is typed, letters are text.
+    assert_eq!(press(&mut controls, &model, "/BERLINqa"), Action::None);
+    for _ in 0..2 {
+        controls.press(KeyCode::Backspace.into(), &model);
+    }
+    press(&mut controls, &model, "\n2");
+    let rows = |filter: &str| rows::rows(&model, Panel::Entries, Sort::Rate, filter).len();
+    assert_eq!(controls.filter, "BERLIN");
+    assert_eq!(
+        (rows(""), rows("berlin"), rows("2001:db8:aa::5")),
+        (3, 1, 1)
+    );
+    let text = screen(&model, &mut controls, (80, 24))
+        .backend()
+        .to_string();
+    assert!(
+        text.contains("office Berlin") && !text.contains("10.0.0.0"),
+        "{text}"
+    );
+    assert_eq!(
+        press(&mut controls, &model, "\x1b"),
+        Action::None,
+        "it clears the filter"
+    );
+    assert!(controls.filter.is_empty());
+}
+
+#[test]
+fn a_source_is_proposed_for_the_list_of_its_port() {
+    let mut model = model();
+    let mut controls = Controls::default();
+    let command = |list| format!("apifence ranges add 203.0.113.9{list} --expires 8h");
+    assert_eq!(press(&mut controls, &model, "c"), Action::Copy(command("")));
+    assert!(matches!(controls.popup, Some(Popup::Command(_))));
+    let mut other = sample(900);
+    for report in &mut other.batch.reports {
+        report.ports = Some([40_000, 2379]);
+    }
+    model.add(other);
+    assert_eq!(
+        press(&mut controls, &model, " c"),
+        Action::Copy(command(" --list control-plane"))
+    );
+    // An entry is listed already, and an unknown source has no address.
+    assert_eq!(press(&mut controls, &model, " 2a"), Action::None);
+    assert!(controls.popup.is_none() && controls.note.is_some());
+    let mut hidden = Model::default();
+    let mut first = sample(0);
+    first.batch.reports.truncate(1);
+    first.batch.reports[0].source = None;
+    hidden.add(first);
+    press(&mut controls, &hidden, "1a");
+    let note = controls.note.clone().unwrap_or_default();
+    assert!(
+        controls.popup.is_none() && note.contains("unknown"),
+        "{note}"
+    );
+}
+
+#[test]
+fn a_key_meets_the_source_that_was_chosen() {
+    let mut model = model();
+    let mut controls = Controls::default();
+    controls.press(KeyCode::Down.into(), &model);
+    let chosen = |controls: &Controls, model: &Model| {
+        let rows = rows::rows(model, Panel::Sources, Sort::Rate, "");
+        let place = controls.cursors[0].place(&rows);
+        place.map(|place| rows[place].key.clone())
+    };
+    let before = chosen(&controls, &model);
+    assert_ne!(before, Some(RowKey::Source(Some([203, 0, 113, 9].into()))));
+    let mut flood = sample(900);
+    flood.batch.reports = (0..40).map(|_| refused([203, 0, 113, 77], 900)).collect();
+    model.add(flood);
+    assert_eq!(chosen(&controls, &model), before);
 }
 
 /// At any size nothing panics, and the first line shows as much as fits.
 #[test]
 fn any_size_is_drawn() {
-    let model = model();
-    for width in (1..20).chain([40, 79, 139, 140, 300]) {
-        for height in (1..20).chain([35, 36, 100]) {
-            let mut controls = Controls {
-                scroll: [usize::MAX - 100; 3],
-                ..Controls::default()
-            };
-            controls.help = height % 2 == 0 && width < 20;
-            let text = screen(&model, &mut controls, (width, height))
-                .backend()
-                .to_string();
-            let wanted: String = "enforcing".chars().take(width.into()).collect();
-            assert!(
-                controls.help || text.contains(&wanted),
-                "{width}x{height}: {text}"
-            );
+    let mut model = model();
+    model.provisional = Some(Provisional {
+        until: time(960),
+        seconds_left: 61,
+    });
+    let source = RowKey::Source(Some([203, 0, 113, 9].into()));
+    let form = Form::new(Request::new([203, 0, 113, 9].into(), &ListName::default()));
+    let popups = [
+        None,
+        Some(Popup::Help),
+        Some(Popup::Detail(source)),
+        Some(Popup::Form(form)),
+    ];
+    for width in (1..20).chain([40, 79, 139, 140, 200, 300]) {
+        for height in (1..20).chain([26, 35, 36, 60, 100]) {
+            for popup in &popups {
+                let mut controls = Controls {
+                    popup: popup.clone(),
+                    popup_scroll: 1_000,
+                    ..Controls::default()
+                };
+                let text = screen(&model, &mut controls, (width, height))
+                    .backend()
+                    .to_string();
+                let wanted: String = "enforcing".chars().take(width.into()).collect();
+                assert!(
+                    popup.is_some() || text.contains(&wanted),
+                    "{width}x{height}: {text}"
+                );
+            }
         }
     }
+}
+
+/// A new view shows the last minute, and more as time passes.
+#[test]
+fn the_charts_widen() {
+    let mut model = Model::default();
+    let spans = (0..400).map(|second| {
+        model.add(sample(second));
+        model.span().as_secs()
+    });
+    let spans: Vec<u64> = spans.collect();
+    assert_eq!((spans[0], spans[60], spans[100]), (60, 60, 120));
+    assert_eq!((spans[250], spans[399]), (300, 300));
 }
 
 /// A terminal obeys no escape sequence in a device's name.
