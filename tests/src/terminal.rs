@@ -46,13 +46,26 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts it in a terminal of 24 lines and 80 columns, the controlling terminal of a new
-    /// session.
+    /// Starts it in a terminal of 24 lines and 80 columns.
     pub fn start(
         filter: &Apifence,
         namespace: &Namespace,
         arguments: &[&str],
         environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        Self::open(namespace, (24, 80), |by| {
+            let mut command = filter.command_by(by, arguments);
+            command.envs(environment.iter().copied());
+            command
+        })
+    }
+
+    /// Starts any program in a terminal of this many lines and columns, the controlling terminal of
+    /// a new session. `finish` adds it, and its words, to the command that makes the session.
+    pub fn open(
+        namespace: &Namespace,
+        (lines, columns): (u16, u16),
+        finish: impl FnOnce(Command) -> Command,
     ) -> Result<Self> {
         // A program that another thread starts meanwhile must not inherit it, because it would keep
         // the terminal open.
@@ -66,23 +79,21 @@ impl Terminal {
             .open(ptsname_r(&pty)?)?;
         let master = File::from(pty.as_fd().try_clone_to_owned()?);
         drop(pty);
-        set_size(&master, 24, 80)?;
+        set_size(&master, lines, columns)?;
         let before = tcgetattr(&slave)?;
         let mut by = Command::new("setpriv");
         by.args(["--pdeathsig", "KILL", "setsid", "--ctty"]);
         // What started the tests may ignore signals, as nohup(1) does, and programs inherit that.
         by.args(["env", "--default-signal"]);
-        let mut command = filter.command_by(by, arguments);
+        by.env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        let mut command = finish(by);
         command
-            .env("TERM", "xterm-256color")
-            .env_remove("NO_COLOR")
-            .envs(environment.iter().copied())
             .stdin(Stdio::from(slave.try_clone()?))
             .stdout(Stdio::from(slave.try_clone()?))
             .stderr(Stdio::from(slave.try_clone()?));
         let child = namespace.spawn(&mut command)?;
         let shared = Arc::new((
-            Mutex::new(Parser::new(letters(24), letters(80), 0)),
+            Mutex::new(Parser::new(letters(lines), letters(columns), 0)),
             Condvar::new(),
         ));
         let (copy, (reading, end)) = (shared.clone(), UnixStream::pair()?);
@@ -146,10 +157,15 @@ impl Terminal {
         })
     }
 
-    /// The present screen.
+    /// The text of the present screen.
     pub fn contents(&self) -> String {
+        self.look(Screen::contents)
+    }
+
+    /// Looks at the present screen.
+    pub fn look<T>(&self, look: impl FnOnce(&Screen) -> T) -> T {
         let parser = self.shared.0.lock().expect("nobody panics with it");
-        parser.screen().contents()
+        look(parser.screen())
     }
 
     /// Sends keys.

@@ -30,6 +30,18 @@ fn help_matches_its_snapshot() -> Result<()> {
             &[filter.run(&words)?],
         );
     }
+    let summaries = [
+        "-h",
+        "ranges -h",
+        "ranges add -h",
+        "attach -h",
+        "confirm -h",
+    ];
+    let said: Result<Vec<_>> = summaries
+        .iter()
+        .map(|line| filter.run(&words(line)))
+        .collect();
+    same("help-summaries", &filter, &said?);
     Ok(())
 }
 
@@ -292,13 +304,14 @@ fn completions_and_manual_name_every_command() -> Result<()> {
     let help = filter.ok(&["--help"])?;
     let names = help
         .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        // A longer description continues in further lines with more indentation.
+        .skip_while(|line| *line != "Start:")
+        .take_while(|line| *line != "Global options:")
         .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    let names: Vec<&str> = names.filter(|name| !["", "help"].contains(name)).collect();
-    assert!(names.contains(&"ranges"), "{names:?}");
+    let names: Vec<&str> = names.collect();
+    assert!(
+        names.contains(&"ranges") && names.contains(&"version"),
+        "{names:?}"
+    );
     let folder = tempfile::TempDir::new()?;
     let path = folder.path().display().to_string();
     filter.ok(&["man", &path])?;

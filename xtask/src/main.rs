@@ -7,6 +7,7 @@ mod dist;
 mod install;
 mod manifests;
 mod package_test;
+mod record;
 mod setup;
 mod test;
 mod vm;
@@ -55,6 +56,8 @@ enum Task {
     },
     /// Show the filter at work between two network namespaces that the demo makes and removes
     Demo,
+    /// Record the pictures in docs/images: the demo, and the screens of a guarded node
+    Record,
     /// Build the release and install it: the binary, and a config file that changes nothing
     Install {
         /// The root of the file system to install into
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
             },
         ),
         Task::Demo => demo::run(),
+        Task::Record => record::run(),
         Task::Install { root } => install::run(&root),
         Task::Dist {
             target,

@@ -7,10 +7,10 @@ use clap::Args;
 /// How the node is set up.
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// Ask nothing: take what was found
+    /// Ask nothing; accept every proposal
     #[arg(long, conflicts_with = "print")]
     pub(crate) yes: bool,
-    /// Show what would be written, and write and attach nothing
+    /// Show the files; write and attach nothing
     #[arg(long)]
     pub(crate) print: bool,
     #[command(flatten)]
@@ -20,7 +20,7 @@ pub(crate) struct InitArgs {
 /// How the node is examined.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Write a report for a bug report, as JSON, without addresses
+    /// Write a report for a bug report: JSON, without addresses
     #[arg(long, value_name = "FILE")]
     pub(crate) bundle: Option<PathBuf>,
     /// Keep addresses in that report
@@ -33,8 +33,9 @@ pub(crate) struct DoctorArgs {
 /// Where the node's files are.
 #[derive(Debug, Args)]
 pub(crate) struct RootArgs {
-    /// Read the node's files (of Kubernetes, CNI, proxies) under this directory; interfaces,
-    /// processes and connections are always those of this machine
+    /// Read files of Kubernetes, CNI and proxies below this directory
+    ///
+    /// Interfaces, processes and connections are always those of this machine.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) from_root: PathBuf,
 }

@@ -2,10 +2,24 @@
 
 use std::time::Duration;
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::{Args, ColorChoice, builder::PossibleValuesParser};
 use filter_common::DropReason;
 
 use super::values::parse_interval;
+
+/// How output looks.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LookArgs {
+    /// Same as `--output json`
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Use colours: `auto` (on a terminal), `always` or `never`
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Show times in UTC, not relative to now
+    #[arg(long, global = true)]
+    pub(crate) utc: bool,
+}
 
 /// What else `status` does.
 #[derive(Debug, Default, Args)]
@@ -13,22 +27,21 @@ pub(crate) struct StatusArgs {
     /// Exit with status 1 unless every interface is guarded as the files say
     #[arg(long)]
     pub(crate) check: bool,
-    /// Acknowledge the warnings with this code that there are now, or the one about an interface
-    /// (`W08:wg0`): they are not told any more
-    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    /// Acknowledge current warnings by code, or for one interface (`W08:wg0`): they are hidden
+    #[arg(long, value_name = "CODE,...", value_delimiter = ',')]
     pub(crate) ack: Vec<String>,
-    /// Take acknowledgements back that `--ack` made
-    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    /// Show warnings again that `--ack` hid
+    #[arg(long, value_name = "CODE,...", value_delimiter = ',')]
     pub(crate) unack: Vec<String>,
 }
 
 /// How often the counters are shown.
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
-    /// Show them again and again, with rates, until ctrl-c
+    /// Repeat, with rates, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
-    /// How often, like `1s` or `500ms`
+    /// Time between two outputs, like `1s` or `500ms`
     #[arg(long, value_name = "DURATION", requires = "watch", default_value = "1s", value_parser = parse_interval)]
     pub(crate) interval: Duration,
 }
@@ -36,13 +49,15 @@ pub(crate) struct StatsArgs {
 /// Which refused packets are shown.
 #[derive(Debug, Args)]
 pub(crate) struct EventArgs {
-    /// Only those that came in on this interface
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    /// Show only packets that arrived on these interfaces
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) interface: Vec<String>,
-    /// Only those refused for this reason
-    #[arg(long, value_name = "REASON", value_delimiter = ',', value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
+    /// Show only packets refused for these reasons
+    #[arg(long, value_name = "REASON,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
     pub(crate) reason: Vec<String>,
-    /// Show those that are still in memory, whether or not a process ran when they came, and exit
+    /// Show the packets that are still in memory, and exit
+    ///
+    /// The kernel records them even if no process runs.
     #[arg(long)]
     pub(crate) recent: bool,
 }

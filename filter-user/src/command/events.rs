@@ -18,7 +18,10 @@ use crate::{
         bpf::{DropReport, ReportBatch, ReportReader, StartAt},
         net::rtnetlink,
     },
-    ui::output::{Output, eprint, is_closed},
+    ui::{
+        log::serialize_milliseconds,
+        output::{Output, eprint, is_closed},
+    },
     view::event::{Event, InterfaceNames, milliseconds},
 };
 
@@ -29,8 +32,13 @@ const PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
 /// The number of dropped packets without a report.
 #[derive(Serialize)]
-struct NotReported {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct NotReported {
+    /// RFC 3339, UTC, three digits of the second.
+    #[serde(serialize_with = "serialize_milliseconds")]
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     time: Timestamp,
+    /// Packets that were dropped and have no event, since the line before.
     not_reported: u64,
 }
 

@@ -16,24 +16,30 @@ use crate::{
     view::policy::report_trial,
 };
 
+/// The versions of a list.
 #[derive(Serialize)]
-struct HistoryReport {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct HistoryReport {
+    /// The versions of the list, the newest first.
     lists: Vec<HistoryRow>,
 }
 
+/// A version of a list.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct HistoryRow {
     /// 0 for the list in the file; from 1 on, the number that `rollback` takes.
     number: usize,
-    /// When it was written; none if there is no file.
+    /// When it was written: RFC 3339, UTC; null if there is no file.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     written: Option<Timestamp>,
-    /// The number of its ranges; none if the file holds no list.
+    /// The number of its ranges, expired ones included; null if the file holds no list.
     ranges: Option<usize>,
     /// False if it is the off switch.
     enforced: bool,
-    /// Its author and command; none if it never was in force, or the author is unknown.
+    /// Its author and command; null if it never was in force, or the author is unknown.
     by: Option<Author>,
-    /// Its difference from the list before, if that is known.
+    /// Its difference from the list before; null if that is unknown.
     change: Option<Difference>,
 }
 

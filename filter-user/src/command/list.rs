@@ -22,32 +22,46 @@ use crate::{
     view::policy::{origin_labels, report_trial},
 };
 
+/// The authorized ranges.
 #[derive(Serialize)]
-struct ListReport {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ListReport {
     /// `kernel`, or `file` where no filter is attached.
     source: &'static str,
     /// False if the list is the off switch.
     enforced: bool,
+    /// The ranges.
     ranges: Vec<ListRow>,
 }
 
+/// An authorized range.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ListRow {
+    /// The range.
     range: IpNet,
+    /// Why it is authorized: `list`, `outbound`, `cluster`, `node`, ...
     origins: Vec<&'static str>,
     /// The lists that have it.
     lists: Vec<ListName>,
     /// The names in `cluster_cidrs` that stand for it.
     presets: Vec<&'static str>,
+    /// The comment of its entry; null without one.
     comment: Option<String>,
-    /// When the entry expires; none if it does not.
+    /// When the entry expires: RFC 3339, UTC; null if it does not.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     expires: Option<Timestamp>,
-    /// When its packets stop passing: later than `expires` inside a longer-lived range.
+    /// When its packets stop passing: RFC 3339, UTC; null if they do not, or if no filter is
+    /// attached. Later than `expires` inside a range that lives longer.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     in_force_until: Option<Timestamp>,
-    /// Packets that passed because of it; none if they are not counted.
+    /// Packets that passed because of it; null if they are not counted.
     packets: Option<u64>,
+    /// The time of the last such packet: RFC 3339, UTC; null if there was none.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     last_seen: Option<Timestamp>,
-    /// The start of its packet count.
+    /// When the count of its packets began: RFC 3339, UTC; null if they are not counted.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     counted_since: Option<Timestamp>,
 }
 

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use crate::{
-    cli::Cli,
+    cli,
     ui::{
         error::{UserError, errno},
         output::print_unescaped,
@@ -17,7 +16,7 @@ use crate::{
 /// Writes completions for `shell` to stdout.
 pub(super) fn completions(shell: Shell) -> Result<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "apifence", &mut script);
+    clap_complete::generate(shell, &mut cli::command(), "apifence", &mut script);
     print_unescaped(&String::from_utf8_lossy(&script))?;
     Ok(0)
 }
@@ -27,13 +26,13 @@ pub(super) fn man(directory: Option<&Path>) -> Result<u8> {
     match directory {
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
+            clap_mangen::Man::new(cli::command())
                 .render(&mut page)
                 .context("write manual page")?;
             print_unescaped(&String::from_utf8_lossy(&page))?;
         }
         Some(directory) => {
-            clap_mangen::generate_to(Cli::command(), directory).map_err(|error| {
+            clap_mangen::generate_to(cli::command(), directory).map_err(|error| {
                 UserError::failed(
                     format!(
                         "write manual pages into `{}`: {}",

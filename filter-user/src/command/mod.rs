@@ -27,10 +27,13 @@ mod mode;
 
 mod ranges;
 mod rates;
+#[cfg(test)]
+mod schemas;
 mod stats;
 
 mod status;
 mod suggest;
+mod version;
 
 use anyhow::{Context as _, Result};
 use clap::ArgMatches;
@@ -41,11 +44,16 @@ use crate::{
     config::PolicyMode,
     context::Context,
     daemon,
-    kernel::{capabilities::give_up_unneeded, version},
+    kernel::{capabilities::give_up_unneeded, version::refuse_old},
     ranges::Grouping,
     store::WatchLock,
     top,
-    ui::output::init_logger,
+    ui::{
+        crates::init_logger,
+        error::UserError,
+        output::{Output, log_as_json, usage},
+        style, when,
+    },
 };
 
 /// Runs the command; `matches` also has the source of each value. Returns the exit code.
@@ -53,6 +61,10 @@ use crate::{
 /// # Errors
 /// If the command failed. The policy in force stays in force then.
 pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
+    style::choose(cli.global.look.color);
+    if cli.global.look.utc {
+        when::show_utc();
+    }
     let context = context::context_of(&cli, matches)?;
     init_logger(context.global.verbose);
     // The worker thread of `run` serves metrics while a long list is put in force.
@@ -76,6 +88,17 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     done
 }
 
+/// Writes the text of `clap` in place of a command. Returns the exit code.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn refuse(said: &clap::Error) -> Result<u8> {
+    if context::is_run_with_json() {
+        log_as_json();
+    }
+    usage(said)
+}
+
 /// Checks what `command` needs of the pins and the kernel.
 fn check_ground(context: &Context, command: &Command) -> Result<()> {
     let needs_pins = !matches!(
@@ -85,6 +108,7 @@ fn check_ground(context: &Context, command: &Command) -> Result<()> {
             | Command::Doctor { .. }
             | Command::Explain { .. }
             | Command::Man { .. }
+            | Command::Version
             | Command::Ranges {
                 command: RangesCommand::History | RangesCommand::Lists,
                 ..
@@ -105,12 +129,44 @@ fn check_ground(context: &Context, command: &Command) -> Result<()> {
         command,
         Command::Run { .. } | Command::Attach { .. } | Command::Init { .. }
     ) {
-        version::refuse_old()?;
+        refuse_old()?;
     }
     Ok(())
 }
 
+/// Refuses a format that `command` does not have.
+fn check_format(output: Output, command: &Command) -> Result<()> {
+    let (word, has_it) = match (output, command) {
+        (Output::Text | Output::Json | Output::Yaml, _) => return Ok(()),
+        (Output::Wide, Command::Ranges { command, .. }) => {
+            ("wide", matches!(command, RangesCommand::List { .. }))
+        }
+        (Output::Wide, _) => ("wide", false),
+        (Output::Csv, Command::Stats { .. }) => ("csv", true),
+        (Output::Csv, Command::Ranges { command, .. }) => {
+            let is_listed = matches!(
+                command,
+                RangesCommand::List { .. } | RangesCommand::Lists | RangesCommand::History
+            );
+            ("csv", is_listed)
+        }
+        (Output::Csv, _) => ("csv", false),
+    };
+    if has_it {
+        return Ok(());
+    }
+    let commands = match output {
+        Output::Wide => "`apifence ranges list` has it",
+        _ => "`apifence stats` and `apifence ranges list`, `lists` and `history` have it",
+    };
+    Err(UserError::input(
+        format!("write output: this command has no format `{word}`"),
+        format!("{commands}; every command has `text`, `json` and `yaml`"),
+    ))
+}
+
 async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> Result<u8> {
+    check_format(context.global.output, &command)?;
     check_ground(context, &command)?;
     match command {
         Command::Run { policy, .. } => {
@@ -141,9 +197,13 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             group_v6: v6,
         } => suggest::run(context, Grouping { v4, v6 }),
         Command::Ranges { list, command } => ranges::run(context, list.as_ref(), command),
+        Command::Ls { list, shown } => {
+            ranges::run(context, list.as_ref(), RangesCommand::List(shown))
+        }
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),
+        Command::Version => version::run(context),
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     store::{History, HistoryEntry, Input},
     ui::{
         error::UserError,
-        output::{Output, eprint, print},
+        output::{eprint, print},
         progress::Progress,
     },
 };
@@ -35,7 +35,7 @@ pub(super) fn run(
 ) -> Result<u8> {
     let name = &list.cloned().unwrap_or_default();
     match command {
-        RangesCommand::List { unused_for } => list::run(context, list, unused_for),
+        RangesCommand::List(shown) => list::run(context, list, shown.unused_for),
         RangesCommand::Lists => lists::run(context),
         RangesCommand::Delete { dry_run, force } => delete(context, name, dry_run, force),
         RangesCommand::History => history::run(context, name),
@@ -223,7 +223,7 @@ fn roll_back(
     let output = context.global.output;
     if number.is_none() {
         if change.dry_run && editor.has_pending() {
-            if output == Output::Text {
+            if output.is_text() {
                 print(
                     "the change on trial would be taken back: what was before would be in force again",
                 )?;
@@ -251,7 +251,8 @@ fn roll_back(
 
 /// The result of taking back a provisional change.
 #[derive(Serialize)]
-struct RolledBack {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct RolledBack {
     /// False if it was rolled back before.
     taken_back: bool,
 }

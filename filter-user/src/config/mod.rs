@@ -91,11 +91,12 @@ pub struct Settings {
 
 /// The modes a user can choose; [`Mode::Off`] comes from the list alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyMode {
     /// Drop packets from unauthorized sources
     Enforce,
-    /// Count what enforce would drop, and drop nothing
+    /// Drop nothing; count what `enforce` would drop
     Monitor,
 }
 
@@ -119,13 +120,14 @@ impl PolicyMode {
 
 /// How the program hooks into the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// In the driver, before a socket buffer is made
+    /// In the driver, before a socket buffer exists
     Native,
-    /// In the network stack, for drivers without XDP: slower
+    /// In the network stack: slower, for drivers without XDP
     Generic,
-    /// Native; generic where the driver has none
+    /// Native; generic if the driver has no XDP
     Auto,
 }
 
@@ -133,11 +135,11 @@ pub enum XdpMode {
 /// administrators of this node by SSH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnCut {
-    /// Put it in force on trial: it takes itself back unless `apifence confirm` comes
+    /// Apply it on trial: it reverts unless you run `apifence confirm`
     Trial,
-    /// Put it in force
+    /// Apply it
     Apply,
-    /// Leave what is in force
+    /// Keep the policy in force
     Refuse,
 }
 

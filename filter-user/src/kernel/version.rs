@@ -8,6 +8,11 @@ use crate::ui::error::UserError;
 /// Linux 5.18: `xdp.frags` and `bpf_xdp_load_bytes` (commits f45d5b6ce2e8, 3f364222d032).
 const MIN_VERSION: (u32, u32) = (5, 18);
 
+/// The oldest supported kernel, such as `5.18`.
+pub fn minimum() -> String {
+    format!("{}.{}", MIN_VERSION.0, MIN_VERSION.1)
+}
+
 /// The release of the running kernel, such as `6.12.3-amd64`; empty if it does not say.
 pub fn release() -> String {
     uname().map_or_else(
@@ -26,8 +31,8 @@ pub fn refuse_old() -> Result<()> {
     match version(&release) {
         Some(version) if version < MIN_VERSION => Err(UserError::failed(
             format!(
-                "load program `apifence`: this is Linux {release}, and it needs {}.{} or later",
-                MIN_VERSION.0, MIN_VERSION.1
+                "load program `apifence`: this is Linux {release}, and it needs {} or later",
+                minimum()
             ),
             "run a newer kernel on this node; nothing was changed",
         )),

@@ -5,11 +5,14 @@ use jiff::Timestamp;
 
 use super::{
     model::{Entry, Model},
-    rows::{RowKey, ago, ahead, grouped, host_or_range, short, source_name, xdp_mode},
+    rows::{RowKey, host_or_range, short, source_name, xdp_mode},
     sources::Source,
 };
 use crate::{
-    clock::to_second, config::join, ui::visible::visible_in_line, view::policy::origin_labels,
+    clock::to_second,
+    config::join,
+    ui::{number, visible::visible_in_line, when::relative},
+    view::policy::origin_labels,
 };
 
 /// A label and its value.
@@ -56,7 +59,7 @@ fn of_source(model: &Model, source: &Source) -> Vec<Fact> {
         0 => "no: every packet is counted here".to_owned(),
         more => format!(
             "yes: {} more packets of all sources are not shown",
-            grouped(more)
+            number::count(more)
         ),
     };
     vec![
@@ -84,7 +87,7 @@ fn of_entry(model: &Model, entry: &Entry<'_>) -> Vec<Fact> {
     let expires = match used.expires {
         None => "never".to_owned(),
         Some(time) if time <= model.time => format!("{} (expired)", to_second(time)),
-        Some(time) => format!("{} ({})", ahead(model.time, time), to_second(time)),
+        Some(time) => format!("{} ({})", relative(time, model.time), to_second(time)),
     };
     let is_listed = used.prefix.origins & Origin::List as u8 != 0;
     let lists = match used.lists.is_empty() {
@@ -131,10 +134,10 @@ fn of_counter(model: &Model, ifindex: u32, counter: (&str, &str)) -> Option<Vec<
 }
 
 fn count(total: u64, rate: f64) -> String {
-    format!("{}, {}/s", grouped(total), short(rate))
+    format!("{}, {}/s", number::count(total), short(rate))
 }
 
 /// A time, and how long ago that was.
 fn moment(model: &Model, time: Timestamp) -> String {
-    format!("{} ({})", ago(model.time, time), to_second(time))
+    format!("{} ({})", relative(time, model.time), to_second(time))
 }

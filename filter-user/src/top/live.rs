@@ -91,7 +91,7 @@ impl Live<'_> {
     async fn show(&mut self, terminal: &mut DefaultTerminal) -> Result<()> {
         let mut signals = Signals::new()?;
         let mut events = events()?;
-        let theme = Theme::from_environment();
+        let theme = Theme::chosen();
         loop {
             tokio::select! {
                 () = signals.any() => return Ok(()),

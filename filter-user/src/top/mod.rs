@@ -28,16 +28,14 @@ use std::io::{self, IsTerminal as _};
 use anyhow::Result;
 use tokio::time::sleep;
 
+#[cfg(test)]
+pub(crate) use self::once::Summary as Printed;
 use self::{model::Model, once::Summary, sample::Sampler};
-use crate::{
-    cli::TopArgs,
-    context::Context,
-    ui::output::{Output, eprint},
-};
+use crate::{cli::TopArgs, context::Context, ui::output::eprint};
 
 pub(crate) async fn run(context: &Context, args: &TopArgs) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
-    let is_once = args.once || context.global.output == Output::Json;
+    let is_once = args.once || !context.global.output.is_text();
     if is_once || !io::stdout().is_terminal() {
         let mut model = Model::default();
         model.add(sampler.sample(false).await?);

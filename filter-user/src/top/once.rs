@@ -8,13 +8,19 @@ use serde::Serialize;
 
 use super::{
     model::Model,
-    rows::{self, Sort, ago, grouped},
+    rows::{self, Sort},
 };
 use crate::{
     clock::to_second,
     kernel::links::protected::ProtectedInterface,
     ranges::ListName,
-    ui::output::table,
+    ui::{
+        number::count,
+        output::table,
+        page::Page,
+        table::{Column, Table},
+        when::when,
+    },
     view::{
         policy::{Provisional, headline, origin_labels},
         stats::{HEADER, RatedRow, rounded},
@@ -26,61 +32,103 @@ const MAX_ROWS: usize = 20;
 
 /// The printed data.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Summary {
+    /// When the counters were read: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     time: Timestamp,
+    /// `enforcing`, `monitoring`, `off` or `unknown`, as in `status`.
     state: &'static str,
     #[serde(skip)]
     headline: String,
+    /// The name of this node.
     host: String,
-    /// The number of ranges in all lists; none if the lists cannot be read.
+    /// The number of ranges in all lists; null if the lists cannot be read.
     ranges: Option<usize>,
+    /// The change on trial; null if there is none.
     provisional: Option<Provisional>,
+    /// Dropped packets a second, over a second. This and the other rates are of all interfaces.
     dropped_per_second: f64,
+    /// Packets a second that enforcement would drop.
     would_drop_per_second: f64,
+    /// Passed packets a second.
     passed_per_second: f64,
+    /// Packets a second from authorized sources, among those that passed.
     authorized_per_second: f64,
-    /// Dropped packets: with a report still in memory, and without one since this began.
+    /// Packets with a report that is still in memory, dropped ones and those that would be dropped.
     reported: u64,
+    /// Such packets without a report, since this command began.
     not_reported: u64,
+    /// The sources of the reports, the busiest first; at most 20.
     sources: Vec<SourceRow>,
+    /// The ranges in use, the busiest first; at most 20.
     entries: Vec<EntryRow>,
+    /// The interfaces with their counters.
     interfaces: Vec<InterfaceRow>,
 }
 
+/// A source whose packets were dropped, or would have been.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct SourceRow {
+    /// The source address; null if the packets have none that can be read.
     source: Option<IpAddr>,
+    /// `drop`, or `would_drop` in monitor mode: that of its last packet.
     verdict: &'static str,
+    /// The reason for the verdict of its last packet.
     reason: &'static str,
+    /// The destination port of its last packet; null if it cannot be read.
     destination_port: Option<u16>,
-    /// The destination ports of its packets, the first ones.
+    /// The destination ports of its packets, the first sixteen.
     destination_ports: BTreeSet<u16>,
+    /// The interface of its last packet.
     interface: String,
+    /// Its packets with a report.
     reported: u64,
+    /// The same a second.
     reported_per_second: f64,
+    /// The time of its first packet with a report: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     first_seen: Timestamp,
+    /// The time of its last packet: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     last_seen: Timestamp,
 }
 
+/// A range that authorized packets.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct EntryRow {
+    /// The range.
     range: IpNet,
+    /// Why it is authorized: `list`, `outbound`, `cluster`, `node`, ...
     origins: Vec<&'static str>,
+    /// The lists that have it.
     lists: Vec<ListName>,
+    /// The comment of its entry.
     comment: Option<String>,
+    /// When its entry expires: RFC 3339, UTC; null for never.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     expires: Option<Timestamp>,
     /// The lists and the other origins, in words.
     #[serde(skip)]
     owners: String,
+    /// Packets that passed because of it.
     packets: u64,
+    /// The same a second.
     packets_per_second: f64,
+    /// The time of the last such packet: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     last_seen: Timestamp,
 }
 
+/// An interface with its counters.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct InterfaceRow {
     #[serde(flatten)]
     guard: ProtectedInterface,
+    /// Its counters that are not zero.
     counters: Vec<RatedRow>,
 }
 
@@ -92,8 +140,8 @@ impl SourceRow {
             self.source
                 .map_or_else(unknown, |source| source.to_string()),
             format!("{:.1}", self.reported_per_second),
-            grouped(self.reported),
-            ago(now, self.last_seen),
+            count(self.reported),
+            when(self.last_seen, now),
             self.reason.to_owned(),
             port.map_or_else(unknown, |port| port.to_string()),
             self.interface.clone(),
@@ -106,8 +154,8 @@ impl EntryRow {
         vec![
             rows::host_or_range(&self.range),
             format!("{:.1}", self.packets_per_second),
-            grouped(self.packets),
-            ago(now, self.last_seen),
+            count(self.packets),
+            when(self.last_seen, now),
             self.owners.clone(),
             self.comment.clone().unwrap_or_default(),
         ]
@@ -190,35 +238,42 @@ impl fmt::Display for Summary {
             self.passed_per_second,
             self.authorized_per_second
         )?;
-        let sources = self.sources.iter().map(|row| row.cells(self.time));
-        let header = [
-            "REFUSED SOURCE",
-            "SEEN/S",
-            "SEEN",
-            "LAST SEEN",
-            "REASON",
-            "TO PORT",
-            "INTERFACE",
-        ];
-        writeln!(f, "{}", table(&header, sources))?;
-        match self.not_reported {
-            0 => writeln!(f, "{} seen\n", self.reported)?,
-            more => writeln!(
-                f,
-                "{} seen, sampled: {more} more not shown\n",
-                self.reported
-            )?,
+        let mut page = Page::for_stdout(false);
+        let mut sources = Table::new([
+            Column::text("refused source"),
+            Column::number("seen/s"),
+            Column::number("seen"),
+            Column::number("last seen"),
+            Column::text("reason"),
+            Column::number("to port"),
+            Column::text("interface"),
+        ]);
+        for row in &self.sources {
+            sources.row(row.cells(self.time));
         }
-        let entries = self.entries.iter().map(|row| row.cells(self.time));
-        let header = [
-            "USED ENTRY",
-            "PACKETS/S",
-            "PACKETS",
-            "LAST SEEN",
-            "LIST",
-            "COMMENT",
-        ];
-        writeln!(f, "{}\n", table(&header, entries))?;
+        page.table(&sources);
+        page.line(match self.not_reported {
+            0 => format!("{} seen", count(self.reported)),
+            more => format!(
+                "{} seen, sampled: {} more not shown",
+                count(self.reported),
+                count(more)
+            ),
+        });
+        page.line("");
+        let mut entries = Table::new([
+            Column::text("used entry"),
+            Column::number("packets/s"),
+            Column::number("packets"),
+            Column::number("last seen"),
+            Column::text("list"),
+            Column::comment("comment"),
+        ]);
+        for row in &self.entries {
+            entries.row(row.cells(self.time));
+        }
+        page.table(&entries);
+        writeln!(f, "{}\n", page.text(false))?;
         let counters = self.interfaces.iter().flat_map(|row| {
             let name = match (row.guard.guarded, row.guard.xdp_mode) {
                 (true, Some(mode)) => format!("{} ({})", row.guard.interface, mode.label()),

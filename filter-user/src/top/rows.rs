@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, net::IpAddr};
 
-use indicatif::HumanCount;
+use filter_common::layout::Origin;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -10,8 +10,11 @@ use super::{
     model::{CounterModel, Entry, InterfaceModel, Model},
     sources::Source,
 };
-use crate::{config::join, ui::visible::visible_in_line, view::policy::origin_labels};
-use filter_common::layout::Origin;
+use crate::{
+    config::join,
+    ui::{number::count, visible::visible_in_line, when::when},
+    view::policy::origin_labels,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Panel {
@@ -152,8 +155,8 @@ fn source_row(model: &Model, address: Option<IpAddr>, source: &Source) -> TableR
     let cells = vec![
         source_name(address),
         short(source.packets.rate(&model.times)),
-        grouped(source.packets.total()),
-        ago(model.time, source.last.time),
+        count(source.packets.total()),
+        when(source.last.time, model.time),
         source.last.verdict.reason().to_owned(),
         source
             .port()
@@ -168,8 +171,8 @@ fn entry_row(model: &Model, entry: &Entry<'_>) -> TableRow {
     let cells = vec![
         host_or_range(&entry.range()),
         short(entry.packets.rate(&model.times)),
-        grouped(entry.packets.total()),
-        ago(model.time, entry.last_seen),
+        count(entry.packets.total()),
+        when(entry.last_seen, model.time),
         owners(entry),
         entry.used.comment.clone().unwrap_or_default(),
     ];
@@ -220,7 +223,7 @@ fn rows_of_interface(model: &Model, one: &InterfaceModel, sort: Sort) -> Vec<Tab
         let cells = vec![
             name.clone(),
             short(counter.packets.rate(&model.times)),
-            grouped(counter.packets.total()),
+            count(counter.packets.total()),
             counter.row.verdict.to_owned(),
             counter.row.reason.to_owned(),
             short(counter.bytes.rate(&model.times)),
@@ -251,11 +254,6 @@ pub(crate) fn host_or_range(range: &IpNet) -> String {
     }
 }
 
-/// A count with separators.
-pub(crate) fn grouped(count: u64) -> String {
-    HumanCount(count).to_string()
-}
-
 /// A rate in at most five characters.
 pub(crate) fn short(rate: f64) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
@@ -269,25 +267,6 @@ pub(crate) fn short(rate: f64) -> String {
     }
     let digits = usize::from(rate > 0.0 && rate < 99.95);
     format!("{rate:.digits$}")
-}
-
-/// The time since `time`.
-pub(crate) fn ago(now: Timestamp, time: Timestamp) -> String {
-    format!("{} ago", span(now.duration_since(time).as_secs()))
-}
-
-/// The time until `time`.
-pub(crate) fn ahead(now: Timestamp, time: Timestamp) -> String {
-    format!("in {}", span(time.duration_since(now).as_secs()))
-}
-
-fn span(seconds: i64) -> String {
-    match seconds.max(0) {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} d", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Data on stdout, as text or as JSON; messages on stderr. All output goes through here. A failed
-//! write never panics, and a terminal gets no control character from a file, a name or a peer.
+//! Data on stdout, as text or for programs; messages on stderr. All output goes through here. A
+//! failed write never panics, and a terminal gets no control character from a file, a name or a
+//! peer.
 
 use std::{
     fmt::Display,
     io::{self, Write as _},
     os::fd::AsFd as _,
+    panic,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +24,12 @@ use super::{
     error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
     held::hold,
-    visible::{is_hidden, visible, visible_in_line, visible_json},
+    json::Numbered,
+    log::{self as json_log, Level},
+    page::{Page, Records, Screen},
+    style,
+    table::Table,
+    visible::{is_hidden, visible, visible_in_line},
 };
 
 /// How data is written.
@@ -30,20 +37,28 @@ use super::{
 pub enum Output {
     /// For people
     Text,
+    /// For people, with more columns
+    Wide,
     /// For programs: one object
     Json,
+    /// The same as YAML
+    Yaml,
+    /// For spreadsheets: rows of values
+    Csv,
 }
 
 impl Output {
+    /// Whether people read it.
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Text | Self::Wide)
+    }
+
     /// Writes the result of a change for programs; people read it on stderr as it happens.
     ///
     /// # Errors
     /// If stdout cannot be written.
     pub fn result<T: Serialize>(self, data: &T) -> Result<()> {
-        match self {
-            Self::Text => Ok(()),
-            Self::Json => print(json(data)?),
-        }
+        self.object(data)?.map_or(Ok(()), print)
     }
 
     /// Writes one of many items, a line each, as long as the command runs.
@@ -51,13 +66,34 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written; [`ReaderGone`] if its reader has gone.
     pub fn line<T: Serialize + Display>(self, data: &T) -> Result<()> {
-        let text = match self {
-            Self::Text => visible(&data.to_string()).into_owned(),
-            Self::Json => visible_json(serde_json::to_string(data).context("write JSON")?),
+        let text = self.item(data)?;
+        write_item(&text.unwrap_or_else(|| visible(&data.to_string()).into_owned()))
+    }
+
+    /// Writes one of many items like [`line`](Self::line), as lines of a page.
+    ///
+    /// # Errors
+    /// If stdout cannot be written; [`ReaderGone`] if its reader has gone.
+    pub fn lines<T: Serialize + Screen>(self, data: &T) -> Result<()> {
+        let text = self.item(data)?;
+        write_item(&text.unwrap_or_else(|| self.page(data)))
+    }
+
+    /// Writes a line of the log of `run`: text to stderr, others to stdout. `data` has a `time`.
+    ///
+    /// # Errors
+    /// If stdout cannot be written; [`ReaderGone`] if its reader has gone.
+    pub fn log<T: Serialize + Display>(self, level: Level, data: &T) -> Result<()> {
+        let text = match json_log::is_json() {
+            true => Some(json_log::timed_line(level, data).context(WRITE_JSON)?),
+            false => self.item(data)?,
         };
-        match write(&text) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
-            written => written.context(WRITE),
+        match text {
+            Some(text) => write_item(&text),
+            None => {
+                eprint(data);
+                Ok(())
+            }
         }
     }
 
@@ -66,10 +102,57 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written.
     pub fn write<T: Serialize + Display>(self, data: &T) -> Result<()> {
-        match self {
-            Self::Text => print(data),
-            Self::Json => print(json(data)?),
+        match self.object(data)? {
+            Some(text) => print(text),
+            None => print(data),
         }
+    }
+
+    /// Writes `data` to stdout as a page.
+    ///
+    /// # Errors
+    /// If stdout cannot be written.
+    pub fn screen<T: Serialize + Screen>(self, data: &T) -> Result<()> {
+        let text = match (self, self.object(data)?) {
+            (_, Some(text)) => text,
+            (Self::Csv, None) => csv(&data.records().unwrap_or_default()),
+            (_, None) => self.page(data),
+        };
+        print_unescaped(&text)
+    }
+
+    /// `data` as a page for stdout.
+    pub fn page<T: Screen>(self, data: &T) -> String {
+        let mut page = Page::for_stdout(self == Self::Wide);
+        data.show(&mut page);
+        page.text_for_stdout()
+    }
+
+    /// `data` for programs; none if people read it, or a spreadsheet.
+    fn object<T: Serialize>(self, data: &T) -> Result<Option<String>> {
+        Ok(match self {
+            Self::Text | Self::Wide | Self::Csv => None,
+            Self::Json => Some(json(data)?),
+            Self::Yaml => Some(yaml(data)?),
+        })
+    }
+
+    /// The same for one of many items.
+    fn item<T: Serialize>(self, data: &T) -> Result<Option<String>> {
+        Ok(match self {
+            Self::Text | Self::Wide | Self::Csv => None,
+            Self::Json => Some(Numbered::new(data).line().context(WRITE_JSON)?),
+            Self::Yaml => Some(format!("---\n{}", yaml(data)?.trim_end())),
+        })
+    }
+}
+
+const WRITE_JSON: &str = "write JSON";
+
+fn write_item(text: &str) -> Result<()> {
+    match write(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => written.context(WRITE),
     }
 }
 
@@ -82,9 +165,39 @@ const WRITE: &str = "write to stdout";
 pub struct ReaderGone;
 
 fn json<T: Serialize>(data: &T) -> Result<String> {
-    Ok(visible_json(
-        serde_json::to_string_pretty(data).context("write JSON")?,
-    ))
+    Numbered::new(data).pretty().context(WRITE_JSON)
+}
+
+/// YAML with one line for each value. Where a value has hidden characters it is JSON, which is YAML
+/// and can escape them all.
+fn yaml<T: Serialize>(data: &T) -> Result<String> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let numbered = Numbered::new(data);
+    let text = serde_saphyr::to_string_with_options(&numbered, options).context("write YAML")?;
+    match text.contains(|letter| letter != '\n' && is_hidden(letter)) {
+        true => json(data),
+        false => Ok(text),
+    }
+}
+
+/// Comma-separated values (RFC 4180), with the names of the columns first.
+fn csv(records: &Records) -> String {
+    let names = records.names.iter().map(|name| (*name).to_owned());
+    let rows = records.rows.iter().cloned();
+    let rows = [names.collect()].into_iter().chain(rows);
+    let rows = rows.map(|row: Vec<String>| {
+        let values: Vec<String> = row.iter().map(|value| csv_value(value)).collect();
+        values.join(",")
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+fn csv_value(value: &str) -> String {
+    let value = visible_in_line(value);
+    match value.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", value.replace('"', "\"\"")),
+        false => value.into_owned(),
+    }
 }
 
 /// Writes `data` to stdout. It is not an error if the reader has gone.
@@ -109,7 +222,12 @@ pub fn print_unescaped(text: &str) -> Result<()> {
 /// # Errors
 /// If stdout cannot be written.
 pub fn usage(error: &clap::Error) -> Result<u8> {
+    style::choose_from_words();
     let text = error.render().to_string();
+    if json_log::is_json() && error.use_stderr() {
+        eprint(text);
+        return Ok(EXIT_INPUT);
+    }
     if text.contains(|letter| letter != '\n' && is_hidden(letter)) {
         // An argument with control characters. Help has none.
         eprint(text.trim_end());
@@ -145,8 +263,22 @@ fn ignore_closed_pipe(written: io::Result<()>) -> Result<()> {
 
 /// Writes a message, not data.
 pub fn eprint(text: impl Display) {
-    let text = text.to_string();
-    let line = format!("{}\n", visible(&text));
+    eprint_line(message(&text.to_string()));
+}
+
+/// A message as it is written.
+fn message(text: &str) -> String {
+    if json_log::is_json() {
+        return json_log::message(text) + "\n";
+    }
+    let line = format!("{}\n", visible(text));
+    match style::on_stderr() {
+        true => style::message(&line),
+        false => line,
+    }
+}
+
+fn eprint_line(line: String) {
     if hold(&line) {
         return;
     }
@@ -155,6 +287,21 @@ pub fn eprint(text: impl Display) {
         // In one call, so that lines of several threads do not mix. Without stderr an error cannot
         // be reported.
         None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// From now on each message of this process is a JSON object, that of a panic as well.
+pub fn log_as_json() {
+    if !json_log::begin_json() {
+        panic::set_hook(Box::new(|panic| eprint(format_args!("error: {panic}"))));
+    }
+}
+
+/// Writes a message with fields of its own to stderr.
+pub fn eprint_fields<T: Serialize + Display>(level: Level, data: &T) {
+    match json_log::is_json().then(|| json_log::line(level, data)) {
+        Some(Ok(line)) => eprint_line(line + "\n"),
+        _ => eprint(data),
     }
 }
 
@@ -252,12 +399,9 @@ pub fn write_behind() -> Result<()> {
                     .get()
                     .map(|queue| queue.lost.swap(0, Ordering::Relaxed));
                 if let Some(lost @ 1..) = lost {
-                    write(
-                        Stream::Err,
-                        &format!(
-                            "warning: {lost} lines are missing here: nobody took them in time\n"
-                        ),
-                    );
+                    let text =
+                        format!("warning: {lost} lines are missing here: nobody took them in time");
+                    write(Stream::Err, &message(&text));
                 }
             }
         })
@@ -281,38 +425,6 @@ pub fn flush() {
     let _ = answered.recv_timeout(FLUSH_TIMEOUT);
 }
 
-/// Writes the log of other crates and of the kernel program: warnings, or with `verbose`
-/// everything.
-pub fn init_logger(verbose: bool) {
-    let level = if verbose {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Warn
-    };
-    // It can be set once in a process: the first one stays.
-    if log::set_logger(&Logs).is_ok() {
-        log::set_max_level(level);
-    }
-}
-
-struct Logs;
-
-impl log::Log for Logs {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        let own = metadata.target().starts_with("apifence");
-        own || metadata.level() == log::Level::Error
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let level = record.level().as_str().to_lowercase();
-            eprint(format_args!("{level}: {}", record.args()));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 /// Whether the reader of our stdout has gone, even without a write.
 pub fn is_closed() -> bool {
     let stdout = io::stdout();
@@ -323,16 +435,43 @@ pub fn is_closed() -> bool {
             .is_some_and(|events| events.contains(PollFlags::POLLERR))
 }
 
-/// A table without borders, its columns aligned.
-pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-    table.set_header(header);
-    // Escaped before the columns are measured.
-    let visible = |cell: String| visible_in_line(&cell).into_owned();
-    let rows = rows.into_iter();
-    table.add_rows(rows.map(|row| row.into_iter().map(visible).collect::<Vec<_>>()));
-    let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
-    lines.join("\n")
+/// A table of texts without colours, which fits the terminal.
+pub fn table(header: &[&'static str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut page = Page::for_stdout(false);
+    page.table(&Table::of(header, rows));
+    page.text(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_where_a_spreadsheet_needs_it() {
+        let records = Records {
+            names: &["range", "comment"],
+            rows: vec![
+                vec!["192.0.2.1/32".to_owned(), "a, \"b\"\n\u{1b}".to_owned()],
+                vec!["2001:db8::/32".to_owned(), String::new()],
+            ],
+        };
+        assert_eq!(
+            csv(&records),
+            "range,comment\n192.0.2.1/32,\"a, \"\"b\"\"\\u{a}\\u{1b}\"\n2001:db8::/32,"
+        );
+    }
+
+    #[test]
+    fn yaml_has_a_line_for_each_value_and_no_hidden_character() {
+        let data = json!({"a": [{"b": "no", "c": null}], "d": "two\nlines"});
+        let text = yaml(&data).expect("YAML");
+        assert_eq!(
+            text,
+            "schema: 1\na:\n- b: \"no\"\n  c: null\nd: \"two\\nlines\"\n"
+        );
+        let hidden = yaml(&json!({"a": "\u{202e}\u{1b}[31m"})).expect("YAML");
+        assert!(hidden.is_ascii() && !hidden.contains('\x1b'), "{hidden}");
+    }
 }

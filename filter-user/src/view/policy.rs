@@ -18,8 +18,10 @@ use crate::{
 
 /// A change on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Provisional {
-    /// When the previous generation is active again.
+    /// When the previous generation is active again: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     pub(crate) until: Timestamp,
     /// Seconds until then.
     pub(crate) seconds_left: u64,

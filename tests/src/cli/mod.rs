@@ -314,7 +314,7 @@ impl Apifence {
 }
 
 /// The verbs that have help text for people.
-pub const VERBS: [&str; 29] = [
+pub const VERBS: [&str; 33] = [
     "init",
     "doctor",
     "run",
@@ -344,6 +344,10 @@ pub const VERBS: [&str; 29] = [
     "ranges rollback",
     "confirm",
     "config",
+    "ls",
+    "completions",
+    "man",
+    "version",
 ];
 
 /// The words of a command line, without quotes or escapes.

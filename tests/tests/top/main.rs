@@ -347,7 +347,7 @@ fn watched_counters_have_rates() -> Result<()> {
             && line["interfaces"][0]["ifindex"] == site.node.ifindex(INTERFACE)?,
         "{line:#}"
     );
-    text.line(|line| line.starts_with("interface") && line.contains("packets/s"))?;
+    text.line(|line| line.starts_with("INTERFACE") && line.contains("PACKETS/S"))?;
     text.line(|line| line.contains("unauthorized") && !line.contains(" 0.0 "))?;
     sender.stop()?;
     watched(&mut watch, |row| rate(row) == 0.0)?;

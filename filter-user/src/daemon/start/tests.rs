@@ -1,4 +1,4 @@
-//! The rows of the table of starts in the README.
+//! The rows of the table of starts in docs/service.md.
 
 use anyhow::anyhow;
 

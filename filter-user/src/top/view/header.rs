@@ -9,7 +9,11 @@ use super::{
     text::{cut, width},
     theme::Theme,
 };
-use crate::{top::model::Model, ui::visible::visible_in_line, view::policy::Provisional};
+use crate::{
+    top::model::Model,
+    ui::{number::plural, visible::visible_in_line},
+    view::policy::Provisional,
+};
 
 /// The lines, at most `most` of them.
 pub(super) fn lines(
@@ -62,10 +66,7 @@ fn first(model: &Model, is_paused: bool, columns: usize, theme: Theme) -> Line<'
 
 /// The node, the size of the list and the time, as many of them as `room` holds.
 fn right(model: &Model, room: usize) -> String {
-    let size = model.list_size.map(|size| match size {
-        1 => "1 range".to_owned(),
-        size => format!("{size} ranges"),
-    });
+    let size = model.list_size.map(|size| plural(size, "range"));
     let clock = model.time.strftime("%H:%M:%SZ").to_string();
     let host = cut(&visible_in_line(&model.host), 32);
     let all = [Some(host), size, Some(clock)];

@@ -191,8 +191,14 @@ fn form(form: &Form, columns: usize, theme: Theme) -> Content {
     }
 }
 
-/// The style of a line of a report, by its first word.
+/// The style of a line of a report, by its first letter or word.
 fn style_of(line: &str, theme: Theme) -> Style {
+    match line.chars().next() {
+        Some('+') => return theme.colour(Color::Green),
+        Some('-') => return theme.colour(Color::Red),
+        Some('~') => return theme.colour(Color::Yellow),
+        _ => {}
+    }
     match line.split([':', ' ']).next() {
         Some("error" | "refused") => theme.loud(Color::Red),
         Some("warning") => theme.loud(Color::Yellow),

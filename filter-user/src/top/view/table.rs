@@ -11,10 +11,13 @@ use super::{
     text::{cut, width},
     theme::Theme,
 };
-use crate::top::{
-    controls::Controls,
-    model::Model,
-    rows::{Panel, Sort, TableRow, grouped},
+use crate::{
+    top::{
+        controls::Controls,
+        model::Model,
+        rows::{Panel, Sort, TableRow},
+    },
+    ui::number::count,
 };
 
 /// A column.
@@ -199,21 +202,21 @@ fn fit(columns: &[Column], natural: &[usize], room: usize) -> Vec<(usize, usize)
 pub(super) const TABS: [&str; 3] = ["1 sources", "2 entries", "3 interfaces"];
 
 /// The title of a table.
-fn title(panel: Panel, model: &Model, count: usize, filter: &str) -> String {
+fn title(panel: Panel, model: &Model, rows: usize, filter: &str) -> String {
     let filtered = match filter {
         "" => String::new(),
-        filter => format!(", {count} with `{filter}`"),
+        filter => format!(", {rows} with `{filter}`"),
     };
     match panel {
         Panel::Sources => {
             let sources = &model.sources;
             let sampled = match sources.not_reported {
                 0 => String::new(),
-                more => format!(", sampled: {} more not shown", grouped(more)),
+                more => format!(", sampled: {} more not shown", count(more)),
             };
             format!(
                 "1 refused sources: {} seen{sampled}{filtered}",
-                grouped(sources.reported)
+                count(sources.reported)
             )
         }
         Panel::Entries => format!("2 used entries{filtered}"),

@@ -2,15 +2,17 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::ui::style::on_stdout;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Theme {
     colours: bool,
 }
 
 impl Theme {
-    /// Follows `NO_COLOR` (no-color.org: any value but the empty one).
-    pub(crate) fn from_environment() -> Self {
-        Self::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+    /// As `--color` and the environment say.
+    pub(crate) fn chosen() -> Self {
+        Self::new(on_stdout())
     }
 
     pub(crate) const fn new(colours: bool) -> Self {
