@@ -138,7 +138,11 @@ fn a_change_on_trial_comes_first() -> Result<()> {
     let mut top = checked(&site, &filter)?;
     filter.ok(&["ranges", "add", "192.0.2.77", "--confirm-within", "5m"])?;
     top.press("y")?;
-    top.shows(&["not added", "another change is on trial", "apifence confirm"])?;
+    top.shows(&[
+        "not added",
+        "another change is on trial",
+        "apifence confirm",
+    ])?;
     filter.ok(&["confirm"])?;
     top.press("\r\r")?;
     top.shows(&["nothing changed yet"])?;
