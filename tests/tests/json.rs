@@ -51,7 +51,10 @@ fn the_schemas_are_the_files_and_are_schemas() -> Result<()> {
     }
     let known = SCHEMAS.iter().map(|(name, _)| (*name).to_owned());
     assert_eq!(known.collect::<BTreeSet<_>>(), files);
+    let page = fs::read_to_string(folder().with_file_name("json.md"))?;
     for (name, _) in SCHEMAS {
+        let link = format!("[{name}](schema/{name}.json)");
+        ensure!(page.contains(&link), "json.md has no {link}");
         let schema = schema::schema(name)?;
         let draft = "https://json-schema.org/draft/2020-12/schema";
         ensure!(schema["$schema"] == draft, "{name}");
@@ -320,7 +323,7 @@ fn start(filter: &Apifence, more: &[&str]) -> Result<Background> {
 fn each_line_of_run_is_an_object_with_time_and_level() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     filter.write_list(ADMIN_RANGES.replace(',', "\n") + "\n")?;
-    let mut run = start(&filter, &["-v"])?;
+    let mut run = start(&filter, &["-v", "--detach-on-exit"])?;
     lines_until(&mut run, says("info", "guarding"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     let drops = lines_until(&mut run, |line| line["log"] == "first")?;
@@ -351,6 +354,12 @@ fn each_line_of_run_is_an_object_with_time_and_level() -> Result<()> {
     until("the state is told", || Ok(state.exists()))?;
     check("state", &serde_json::from_slice(&fs::read(&state)?)?)?;
     run.signal(Signal::SIGTERM)?;
+    lines_until(&mut run, |line| line["detached"] == json!([INTERFACE]))?;
+    ensure!(run.wait()? == Some(0));
+    // Again, and the filter stays.
+    let mut run = start(&filter, &[])?;
+    lines_until(&mut run, says("info", "guarding"))?;
+    run.signal(Signal::SIGINT)?;
     lines_until(&mut run, says("info", "leaving"))?;
     ensure!(run.wait()? == Some(0));
     Ok(())

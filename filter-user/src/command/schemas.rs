@@ -63,6 +63,8 @@ enum Run<'a> {
     Log(LogEntry),
     /// The counters, each minute if they changed. On stdout.
     Counters(Counters<'a>),
+    /// The interfaces that the filter was removed from, with `--detach-on-exit`. On stdout.
+    Detached(Detached),
     /// A warning about this node. On stderr.
     Warning(Warning),
     /// Anything else. On stderr.
