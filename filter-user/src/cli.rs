@@ -20,7 +20,7 @@ use self::values::parse_len;
 pub(crate) use self::{
     node::{DoctorArgs, InitArgs},
     policy::{ChangeArgs, PolicyArgs, RunArgs},
-    ranges::{EditArgs, ListArgs, RangesCommand},
+    ranges::{EditArgs, ListArgs, ListOrder, RangesCommand},
     shown::{EventArgs, LookArgs, StatsArgs, StatusArgs, TopArgs},
 };
 use crate::{

@@ -109,7 +109,7 @@ impl Logs {
         if now != self.last {
             match self.context.global.output {
                 output if output.is_text() => eprint(&now),
-                output => output.line(&stats)?,
+                output => output.lines(&stats)?,
             }
             self.last = now;
         }

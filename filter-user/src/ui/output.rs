@@ -23,7 +23,7 @@ use super::{
     error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
     held::hold,
-    page::{Page, Records, Screen},
+    page::{Page, Records, Screen, fitted_for_stderr},
     style,
     table::Table,
     visible::{is_hidden, visible, visible_in_line, visible_json},
@@ -246,6 +246,7 @@ pub fn eprint(text: impl Display) {
     if hold(&line) {
         return;
     }
+    line = fitted_for_stderr(line);
     if style::on_stderr() {
         line = style::message(&line);
     }

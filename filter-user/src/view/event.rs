@@ -6,7 +6,16 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::kernel::{bpf::DropReport, net::rtnetlink};
+use super::stats::ink;
+use crate::{
+    kernel::{bpf::DropReport, net::rtnetlink},
+    ui::{
+        line::Line,
+        number::count,
+        page::{Page, Screen},
+        when::{serialize_milliseconds, to_the_millisecond},
+    },
+};
 
 /// The names of interfaces, read again when an unknown ifindex appears.
 #[derive(Default)]
@@ -38,6 +47,7 @@ impl InterfaceNames {
 
 #[derive(Serialize)]
 pub(crate) struct Event {
+    #[serde(serialize_with = "serialize_milliseconds")]
     pub(crate) time: Timestamp,
     verdict: &'static str,
     reason: &'static str,
@@ -69,17 +79,30 @@ impl Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {} {} {} -> {} {} {} bytes",
-            self.time,
-            self.verdict,
-            self.reason,
+        f.write_str(&self.line().text(false))
+    }
+}
+
+impl Screen for Event {
+    fn show(&self, page: &mut Page) {
+        page.line(self.line());
+    }
+}
+
+impl Event {
+    fn line(&self) -> Line {
+        let [source, destination] = [
             FlowEnd(self.source, self.source_port),
             FlowEnd(self.destination, self.destination_port),
-            self.interface,
-            self.bytes
-        )
+        ];
+        Line::from(format!("{} ", to_the_millisecond(self.time)))
+            .and_inked(ink(self.verdict), self.verdict)
+            .and(format!(
+                " {} {source} -> {destination} {} {} bytes",
+                self.reason,
+                self.interface,
+                count(self.bytes.into())
+            ))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use anyhow::Result;
 use filter_common::{
     Mode,
     layout::{Origin, PolicyRecord},
@@ -12,8 +11,8 @@ use serde::Serialize;
 
 use crate::{
     clock::{Clocks, to_second},
-    kernel::bpf::{Maps, PolicyState},
-    ui::output::eprint,
+    kernel::bpf::PolicyState,
+    ui::{line::Line, style::Ink, when::span},
 };
 
 /// A change on trial.
@@ -37,19 +36,16 @@ impl Provisional {
     }
 }
 
-/// Reports a provisional change and its author: the values shown next to it may be rolled back.
-pub(crate) fn report_trial(maps: &Maps) -> Result<()> {
-    let standing = maps.standing()?;
-    let Some(trial) = Provisional::of(standing, &Clocks::now()?) else {
-        return Ok(());
-    };
-    let by = maps.author(standing.slot()).ok().flatten();
-    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-    eprint(format_args!(
-        "note: a change{by} is on trial until {}, for {} s more; then the old policy returns by itself (`apifence confirm` keeps this one)",
-        trial.until, trial.seconds_left
-    ));
-    Ok(())
+impl Provisional {
+    /// The trial and the commands that end it.
+    pub(crate) fn line(&self) -> Line {
+        let left = format!("reverts in {}", span(self.seconds_left));
+        Line::inked(Ink::Caution, left)
+            .and("   keep: ")
+            .and_inked(Ink::Hint, "apifence confirm")
+            .and("   undo: ")
+            .and_inked(Ink::Hint, "apifence ranges rollback")
+    }
 }
 
 impl fmt::Display for Provisional {
