@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use serde::{Serialize, Serializer};
 
 pub use self::text::Text;
+use crate::ui::log::Level;
 
 /// A kind of warning. Its number is shown as `W01`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +49,7 @@ pub enum Code {
 
 /// Severity of a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Needs the operator's attention.
@@ -62,6 +64,14 @@ impl Severity {
         match self {
             Self::Warning => "warning",
             Self::Info => "info",
+        }
+    }
+
+    /// Its level in the log of `run`.
+    pub const fn level(self) -> Level {
+        match self {
+            Self::Warning => Level::Warning,
+            Self::Info => Level::Info,
         }
     }
 }
@@ -154,6 +164,21 @@ impl Code {
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.number())
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Code {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Code".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^W[0-9]{2}$" })
     }
 }
 

@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use filter_user::{
     cli::Cli,
     command,
-    ui::output::{flush, report_error, usage},
+    ui::output::{flush, report_error},
 };
 
 fn main() -> ExitCode {
     let done = match Cli::from_command_line() {
         Ok((cli, matches)) => command::run(cli, &matches),
-        Err(said) => usage(&said),
+        Err(said) => command::refuse(&said),
     };
     let code = done.unwrap_or_else(|error| report_error(&error));
     flush();

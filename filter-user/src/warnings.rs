@@ -5,13 +5,15 @@ pub mod node;
 
 use std::{collections::BTreeSet, fmt};
 
-use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use serde::Serialize;
 
 pub use self::facts::Facts;
-use crate::codes::{Acknowledgement, Code, is_acknowledged};
+use crate::codes::{Acknowledgement, Code, Severity, is_acknowledged};
 
 /// A fact that an operator should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(into = "WarningFields")]
 pub struct Warning {
     /// Its kind.
     pub code: Code,
@@ -80,17 +82,38 @@ impl fmt::Display for Warning {
     }
 }
 
-impl Serialize for Warning {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut object = to.serialize_struct("Warning", 7)?;
-        object.serialize_field("code", &self.code)?;
-        object.serialize_field("name", self.code.name())?;
-        object.serialize_field("severity", &self.code.severity())?;
-        object.serialize_field("interface", &self.interface)?;
-        object.serialize_field("message", &self.message)?;
-        object.serialize_field("hint", &self.hint)?;
-        object.serialize_field("acknowledged", &self.acknowledged)?;
-        object.end()
+/// A warning as programs read it.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Warning"))]
+struct WarningFields {
+    /// The number of its kind, like `W08`. It never changes its meaning.
+    code: Code,
+    /// The name of its kind, like `tunnel`.
+    name: &'static str,
+    /// Whether it needs the operator's attention.
+    severity: Severity,
+    /// The interface that it is about; null if it is not about one.
+    interface: Option<String>,
+    /// The fact, in words. They may change in any version.
+    message: String,
+    /// What to do, in words.
+    hint: String,
+    /// Whether the operator acknowledged it.
+    acknowledged: bool,
+}
+
+impl From<Warning> for WarningFields {
+    fn from(warning: Warning) -> Self {
+        Self {
+            code: warning.code,
+            name: warning.code.name(),
+            severity: warning.code.severity(),
+            interface: warning.interface,
+            message: warning.message,
+            hint: warning.hint,
+            acknowledged: warning.acknowledged,
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub mod netns;
 pub mod packets;
 pub mod peer;
 pub mod plant;
+pub mod prometheus;
 pub mod scrape;
 pub mod site;
 pub mod stand_in;

@@ -3,17 +3,18 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use filter_common::{Verdict, layout::LAYOUT_VERSION};
 use nix::sys::signal::Signal;
 use tests::{
     cli::{Apifence, Background},
     foreign::Foreign,
     kernel,
-    net::ping,
+    net::{SynSender, ping},
     scrape::{ENDPOINT, Page, connect, get, ready, request, scrape},
     site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, NODE, Site, UNLISTED, ip},
     wait,
@@ -130,6 +131,105 @@ fn a_scrape_shows_what_the_filter_does() -> Result<()> {
     Ok(())
 }
 
+/// The label `digest` of the lists in force.
+fn digest(page: &Page) -> Result<String> {
+    let start = "apifence_list_info{digest=\"";
+    let line = page.text.lines().find_map(|line| line.strip_prefix(start));
+    let digest = line.and_then(|line| line.strip_suffix("\"} 1"));
+    Ok(digest.context("no digest")?.to_owned())
+}
+
+#[test]
+fn a_scrape_shows_expiry_digest_and_limit_of_the_lists() -> Result<()> {
+    const DAY: f64 = 86_400.0;
+    let (site, filter) = Site::unguarded()?;
+    let old = "203.0.113.1 expires=2020-01-01T00:00:00Z";
+    filter.write_list(format!("{}\n{old}\n", ADMIN_RANGES.replace(',', "\n")))?;
+    filter.write_config("max_ranges = 500\n")?;
+    let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
+    ready(&site.node, &mut daemon)?;
+    let default = [("list", "default")];
+    let page = scrape(&site.node)?;
+    page.check()?;
+    let first = digest(&page)?;
+    assert_eq!(first.len(), 16, "{first}");
+    assert_eq!(page.sum("apifence_max_ranges", &[]), Some(500.0));
+    assert_eq!(page.sum("apifence_list_ranges", &default), Some(3.0));
+    assert_eq!(page.sum("apifence_expired_ranges", &default), Some(1.0));
+    let expiry = |page: &Page, labels: &[(&str, &str)]| {
+        page.sum("apifence_range_expiry_timestamp_seconds", labels)
+    };
+    assert_eq!(expiry(&page, &default), None, "nothing expires any more");
+
+    // The earliest of two, by list.
+    filter.write_list_of("guests", "203.0.113.8\n")?;
+    for (address, time) in [(UNLISTED[0], "1d"), ("203.0.113.10", "2d")] {
+        filter.ok(&[
+            "ranges",
+            "add",
+            address,
+            "--expires",
+            time,
+            "--list",
+            "guests",
+        ])?;
+    }
+    wait::until("the expiry is told", || {
+        let page = scrape(&site.node)?;
+        let Some(at) = expiry(&page, &[("list", "guests")]) else {
+            return Ok(false);
+        };
+        let now = page
+            .sum("process_start_time_seconds", &[])
+            .context("no start")?;
+        assert!((at - now - DAY).abs() < 600.0, "{at} of a day after {now}");
+        assert_eq!(expiry(&page, &default), None);
+        assert_eq!(expiry(&page, &[]), Some(at), "one list has one value");
+        Ok(digest(&page)? != first)
+    })?;
+
+    // The same lists have the same digest.
+    filter.ok(&["ranges", "delete", "--list", "guests"])?;
+    wait::until("the first lists are in force", || {
+        Ok(digest(&scrape(&site.node)?)? == first)
+    })
+}
+
+#[test]
+fn a_scrape_shows_the_process_itself() -> Result<()> {
+    let (site, filter) = Site::unguarded()?;
+    let daemon = start(&site, &filter)?;
+    let page = scrape(&site.node)?;
+    let value = |name: &str| page.sum(name, &[]).with_context(|| name.to_owned());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    let age = now - value("process_start_time_seconds")?;
+    assert!((0.0..120.0).contains(&age), "{age} s");
+    assert!((0.01..60.0).contains(&value("process_cpu_seconds_total")?));
+    assert!(value("process_resident_memory_bytes")? > 1e6);
+    assert!(value("process_virtual_memory_bytes")? > 1e6);
+    let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid()))?.count() as f64;
+    // The scrape itself has some open.
+    assert!((value("process_open_fds")? - open).abs() < 30.0);
+    Ok(())
+}
+
+/// A flood is counted, and few of its packets are reported.
+#[test]
+fn a_scrape_shows_how_many_drops_were_not_reported() -> Result<()> {
+    let (site, filter) = Site::unguarded()?;
+    let _daemon = start(&site, &filter)?;
+    let suppressed = || {
+        let page = scrape(&site.node)?;
+        let value = page.sum("apifence_reports_suppressed_total", &[]);
+        value.context("no such metric")
+    };
+    assert_eq!(suppressed()?, 0.0);
+    let target = SocketAddr::new(ip(NODE[0]), PORT);
+    let flood = SynSender::new(&site.unlisted, ip(UNLISTED[0]), target)?;
+    wait::until("packets without a report", || Ok(suppressed()? > 100.0))?;
+    flood.stop()
+}
+
 /// Only time passes: no process, no new generation.
 #[test]
 fn an_expired_range_is_not_counted() -> Result<()> {
@@ -213,15 +313,24 @@ fn readiness_follows_the_kernel() -> Result<()> {
 fn other_requests_are_refused() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     let _daemon = start(&site, &filter)?;
-    for path in ["/", "/metrics/", "/debug", "/metricsx"] {
+    for path in ["/metrics/", "/debug", "/metricsx"] {
         assert_eq!(get(&site.node, path)?.status, 404, "{path}");
     }
-    for path in ["/metrics", "/healthz", "/readyz"] {
+    for path in ["/", "/metrics", "/healthz", "/readyz"] {
         let answer = request(&site.node, "POST", path)?;
         assert_eq!(answer.status, 405, "{path}");
         assert!(answer.header.contains("allow: get, head"), "{answer:?}");
         let answer = request(&site.node, "HEAD", path)?;
         assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{path}");
+    }
+    let landing = get(&site.node, "/")?;
+    assert!(
+        landing.header.contains("content-type: text/html"),
+        "{landing:?}"
+    );
+    for link in ["metrics", "readyz", "healthz"] {
+        let link = format!("href=\"{link}\"");
+        assert!(landing.body.contains(&link), "{landing:?}");
     }
     let answer = get(&site.node, "/metrics?anything")?;
     let format = "content-type: text/plain; version=0.0.4";
@@ -258,7 +367,7 @@ fn a_port_that_the_kernel_chose_is_logged() -> Result<()> {
         .split("http://")
         .nth(1)
         .and_then(|rest| rest.split('/').next());
-    let address: std::net::SocketAddr = address.unwrap_or_default().parse()?;
+    let address: SocketAddr = address.unwrap_or_default().parse()?;
     site.node
         .run(|| std::net::TcpStream::connect(address))
         .map(drop)?;

@@ -1,7 +1,7 @@
-//! The alert rules and the dashboard under `deploy/`: valid, with existing metrics.
+//! The alert rules and the provisioning files under `deploy/`. The suite `dashboard` asks the
+//! queries.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -9,60 +9,29 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::{
-    cli::words,
-    scrape::{ready, scrape},
-    site::{ADMIN_RANGES, INTERFACE, Site},
-};
 
-fn deploy(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../deploy")
-        .join(file)
+/// Where the documentation of the alerts is, in the rules. A placeholder.
+const DOCUMENTATION: &str = "https://apifence.example.org/docs/reference/alerts.md#";
+
+/// The file at `path` from the root of the repository.
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-fn rules() -> Result<String> {
-    Ok(fs::read_to_string(deploy("prometheus/apifence.rules.yml"))?)
-}
-
-fn dashboard() -> Result<Value> {
-    let text = fs::read_to_string(deploy("grafana/apifence.json"))?;
-    serde_json::from_str(&text).context("the dashboard is no JSON")
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(repository(path)).with_context(|| path.to_owned())
 }
 
 /// Runs promtool in the folder of the rules, and requires success.
 fn promtool(words: &[&str]) -> Result<()> {
     let output = Command::new("promtool")
         .args(words)
-        .current_dir(deploy("prometheus"))
+        .current_dir(repository("deploy/prometheus"))
         .output()
         .context("start `promtool`")?;
     let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy);
     ensure!(output.status.success(), "`promtool {words:?}`: {said:?}");
     Ok(())
-}
-
-/// Every string under a key `name`, at any depth.
-fn strings<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a str>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                match value.as_str() {
-                    Some(text) if key == name => found.push(text),
-                    _ => strings(value, name, found),
-                }
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| strings(value, name, found)),
-        _ => {}
-    }
-}
-
-/// The metrics in `text`.
-fn metrics(text: &str) -> BTreeSet<&str> {
-    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-        .filter(|word| word.starts_with("apifence_"))
-        .collect()
 }
 
 #[test]
@@ -71,97 +40,102 @@ fn the_alert_rules_are_valid_and_fire_when_they_should() -> Result<()> {
     promtool(&["test", "rules", "apifence.rules.test.yml"])
 }
 
+/// Its name, its lines in the rules.
+fn alerts(rules: &str) -> impl Iterator<Item = (&str, &str)> {
+    let alerts = rules.split("- alert: ").skip(1);
+    alerts.filter_map(|alert| Some((alert.lines().next()?, alert)))
+}
+
 #[test]
-fn every_alert_is_tested_and_says_what_to_do() -> Result<()> {
-    let rules = rules()?;
-    let tests = fs::read_to_string(deploy("prometheus/apifence.rules.test.yml"))?;
-    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
-    assert!(!alerts.is_empty());
-    for alert in alerts {
-        let name = alert.lines().next().context("no name")?;
+fn every_alert_says_what_to_do() -> Result<()> {
+    let rules = read("deploy/prometheus/apifence.rules.yml")?;
+    let reference = read("docs/reference/alerts.md")?;
+    assert!(alerts(&rules).count() > 10);
+    for (name, alert) in alerts(&rules) {
         for part in ["severity:", "summary:", "description:", "runbook:"] {
             assert!(alert.contains(part), "{name} has no {part}");
         }
         let (_, runbook) = alert.split_once("runbook:").context("no runbook")?;
         assert!(runbook.contains("`apifence "), "{name}: no command to run");
+        let anchor = name.to_lowercase();
+        let url = format!("runbook_url: {DOCUMENTATION}{anchor}\n");
+        assert!(alert.contains(&url), "{name}: no {url}");
+        let is_heading = |line: &str| {
+            line.starts_with('#') && line.trim_matches(['#', ' ', '`']).to_lowercase() == anchor
+        };
+        assert!(
+            reference.lines().any(is_heading),
+            "{name} is not documented"
+        );
+    }
+    Ok(())
+}
+
+/// Each alert fires in a test, and is over at the end of that test.
+#[test]
+fn every_alert_is_tested_until_it_is_over() -> Result<()> {
+    let rules = read("deploy/prometheus/apifence.rules.yml")?;
+    let tests = read("deploy/prometheus/apifence.rules.test.yml")?;
+    let tests: Vec<&str> = tests.split("\n  - name: ").skip(1).collect();
+    let over = "- { expr: 'ALERTS";
+    for (name, _) in alerts(&rules) {
         let firing = format!("alertname=\"{name}\", alertstate=\"firing\"");
-        assert!(tests.contains(&firing), "no test in which {name} fires");
+        let is_over = |test: &&str| {
+            let fired = test.rfind(&firing);
+            let ended = test.rfind(over).filter(|place| {
+                let line = test[*place..].lines().next().unwrap_or_default();
+                !line.contains("firing") && line.ends_with("exp_samples: [] }")
+            });
+            fired.is_some_and(|fired| ended.is_some_and(|ended| fired < ended))
+        };
+        assert!(tests.iter().any(is_over), "{name}: no test to its end");
     }
     Ok(())
 }
 
+/// The page about monitoring names every alert and every panel.
 #[test]
-fn rules_and_dashboard_name_metrics_that_there_are() -> Result<()> {
-    let (site, filter) = Site::unguarded()?;
-    let mut daemon = filter.start(&words(&format!(
-        "run --interface {INTERFACE} --authorized-ip-ranges {ADMIN_RANGES}"
-    )))?;
-    ready(&site.node, &mut daemon)?;
-    let page = scrape(&site.node)?;
-    let there_are = page.names();
-
-    let dashboard = dashboard()?;
-    let mut expressions = Vec::new();
-    for key in ["expr", "definition", "query"] {
-        strings(&dashboard, key, &mut expressions);
+fn the_page_names_every_alert_and_panel() -> Result<()> {
+    let page = read("docs/operate/monitoring.md")?;
+    let rules = read("deploy/prometheus/apifence.rules.yml")?;
+    for (name, alert) in alerts(&rules) {
+        let severity = alert.split("severity: ").nth(1).context("no severity")?;
+        let severity = severity.lines().next().unwrap_or_default();
+        let row = format!("| `{severity}` |");
+        let row = page.lines().find(|line| line.starts_with(&row));
+        let row = row.with_context(|| format!("no row {severity}"))?;
+        assert!(
+            row.contains(&format!("`{name}`")),
+            "{name} is not {severity}"
+        );
     }
-    assert!(expressions.len() > 10, "{expressions:?}");
-    let rules = rules()?;
-    for (place, text) in [
-        ("the dashboard", expressions.join(" ")),
-        ("the rules", rules),
-    ] {
-        let unknown: Vec<_> = metrics(&text).difference(&there_are).copied().collect();
-        assert!(unknown.is_empty(), "{place}: {unknown:?}");
-    }
-    // The other direction: every metric must be used.
-    let shown = expressions.join(" ");
-    let unseen: Vec<_> = there_are.difference(&metrics(&shown)).copied().collect();
-    assert!(unseen.is_empty(), "on no panel: {unseen:?}");
-    Ok(())
-}
-
-#[test]
-fn the_dashboard_holds_together() -> Result<()> {
-    let dashboard = dashboard()?;
-    let mut variables = Vec::new();
-    strings(&dashboard["templating"], "name", &mut variables);
-    assert_eq!(variables, ["datasource", "instance"]);
-    let mut sources = Vec::new();
-    strings(&dashboard["panels"], "uid", &mut sources);
-    assert!(sources.iter().all(|uid| *uid == "${datasource}"));
-
-    let panels = dashboard["panels"].as_array().context("no panels")?;
-    let mut ids = BTreeSet::new();
-    let mut cells = BTreeSet::new();
-    let mut group = String::from("groups:\n- name: dashboard\n  rules:\n");
-    for panel in panels {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/apifence.json")?)?;
+    for panel in dashboard["panels"].as_array().context("no panels")? {
+        let is_query = ["table", "timeseries", "state-timeline"].map(Value::from);
+        if !is_query.contains(&panel["type"]) {
+            continue;
+        }
         let title = panel["title"].as_str().context("no title")?;
-        assert!(ids.insert(panel["id"].as_u64()), "{title}: its id is taken");
-        let place = |field: &str| panel["gridPos"][field].as_u64().context("no place");
-        for x in place("x")?..place("x")? + place("w")? {
-            for y in place("y")?..place("y")? + place("h")? {
-                assert!(
-                    x < 24 && cells.insert((x, y)),
-                    "{title}: no room at {x}, {y}"
-                );
-            }
-        }
-        let mut expressions = Vec::new();
-        strings(&panel["targets"], "expr", &mut expressions);
-        assert!(!expressions.is_empty(), "{title} shows nothing");
-        for expression in expressions {
-            assert!(expression.contains("$instance"), "{title}: of any node");
-            let expression = expression
-                .replace("$__rate_interval", "5m")
-                .replace("$__range", "6h");
-            let rule = serde_json::json!({ "record": "a:b", "expr": expression });
-            group.push_str(&format!("  - {rule}\n"));
-        }
+        // Two panels of the process share a row.
+        let title = title.trim_end_matches(" of apifence run");
+        assert!(page.contains(title), "no panel `{title}`");
     }
-    // promtool checks PromQL only in rules.
-    let file = tempfile::NamedTempFile::new()?;
-    fs::write(file.path(), group)?;
-    let path = file.path().to_str().context("a path that is no text")?;
-    promtool(&["check", "rules", path])
+    Ok(())
+}
+
+/// The provisioning files name the files and the data source that there are.
+#[test]
+fn provisioning_names_the_dashboard() -> Result<()> {
+    let provider = read("deploy/grafana/provisioning/dashboards/apifence.yaml")?;
+    let folder = "path: /usr/share/apifence/grafana";
+    assert!(provider.contains(folder), "{provider}");
+    let package = read("filter-user/Cargo.toml")?;
+    let packaged = "\"usr/share/apifence/grafana/";
+    assert!(
+        package.contains(packaged),
+        "the packages have no dashboard there"
+    );
+    let source = read("deploy/grafana/provisioning/datasources/prometheus.yaml")?;
+    assert!(source.contains("type: prometheus"), "{source}");
+    Ok(())
 }

@@ -26,8 +26,8 @@ fn set_up(site: &Site, lines: &str) -> Result<()> {
 fn warned(filter: &Apifence) -> Result<Ran> {
     let mut ran = filter.run(&["status"])?;
     let is_warning = |line: &&str| {
-        let start = line.split([':', ' ']).next().unwrap_or_default();
-        ["warning", "info", "hint", "drift"].contains(&start) || line.contains("acknowledged")
+        let is_of_warning = |start| line.starts_with(start);
+        ["  W", "       "].into_iter().any(is_of_warning) || line.contains("warning")
     };
     let lines = ran.stdout.lines().filter(is_warning);
     ran.stdout = lines.map(|line| format!("{line}\n")).collect();

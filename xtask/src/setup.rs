@@ -1,6 +1,6 @@
 //! `cargo xtask setup` installs the tools for building and testing that are missing.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Result, bail};
 
@@ -39,7 +39,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     Tool::new("ip", "iproute2"),
     Tool::new("nft", "nftables"),
     Tool::new("iptables-nft", "iptables"),
@@ -52,6 +52,7 @@ const TOOLS: [Tool; 12] = [
     Tool::new("bpftool", "bpftool"),
     Tool::new("systemd-analyze", "systemd"),
     Tool::service("promtool", "prometheus"),
+    Tool::service("prometheus", "prometheus"),
 ];
 
 /// The peers of the benchmark.
@@ -263,7 +264,7 @@ fn install(survey: &Survey) -> Result<Vec<String>> {
 fn install_packages(survey: &Survey, privilege: Privilege) -> Result<Vec<String>> {
     let mut packages = survey.packages();
     let extracted = survey.extracted_tools();
-    packages.extend(extracted.iter().map(|tool| tool.package.to_owned()));
+    packages.extend(extracted.keys().map(|&package| package.to_owned()));
     if packages.is_empty() {
         return Ok(Vec::new());
     }
@@ -281,24 +282,21 @@ fn install_packages(survey: &Survey, privilege: Privilege) -> Result<Vec<String>
             .words(installed)
             .run(privilege)?;
     }
-    for tool in extracted {
-        if !unavailable.iter().any(|package| package == tool.package) {
-            extraction(tool).run(privilege)?;
+    for (package, programs) in extracted {
+        if !unavailable.iter().any(|other| other == package) {
+            extraction(package, &programs).run(privilege)?;
         }
     }
     Ok(unavailable)
 }
 
-/// Extracts one program from a Debian package, without the package's scripts, which would start its
+/// Extracts programs from a Debian package, without the package's scripts, which would start its
 /// service.
-fn extraction(
-    Tool {
-        program, package, ..
-    }: &Tool,
-) -> Step {
+fn extraction(package: &str, programs: &[&str]) -> Step {
+    let programs = programs.join(" usr/bin/");
     Step::root("sh -ec").words([format!(
         "cd $(mktemp -d); apt-get -q download {package}; dpkg-deb -x {package}_*.deb .; \
-         install usr/bin/{program} /usr/local/bin/; rm -r $PWD"
+         install usr/bin/{programs} /usr/local/bin/; rm -r $PWD"
     )])
 }
 
@@ -402,10 +400,13 @@ impl Survey {
         }
     }
 
-    /// The tools to extract from their packages.
-    fn extracted_tools(&self) -> Vec<&'static Tool> {
-        let tools = self.tools.iter().copied();
-        tools.filter(|tool| self.extracts(tool)).collect()
+    /// The programs to extract, by package.
+    fn extracted_tools(&self) -> BTreeMap<&'static str, Vec<&'static str>> {
+        let mut programs: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for tool in self.tools.iter().filter(|tool| self.extracts(tool)) {
+            programs.entry(tool.package).or_default().push(tool.program);
+        }
+        programs
     }
 
     fn extracts(&self, tool: &Tool) -> bool {
@@ -455,7 +456,8 @@ impl Survey {
     /// The lines that install the packages, for a person to run.
     fn package_lines(&self) -> Vec<String> {
         let packages = self.packages();
-        let extractions = self.extracted_tools().into_iter().map(extraction);
+        let extracted = self.extracted_tools().into_iter();
+        let extractions = extracted.map(|(package, programs)| extraction(package, &programs));
         let install = match self.distribution.install_command() {
             _ if packages.is_empty() => None,
             Some(command) => Some(Step::root(command).words(packages).to_string()),

@@ -19,20 +19,29 @@ use crate::{
     ui::output::eprint,
 };
 
+/// The result of the command.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Attached {
+    /// The interfaces with the filter; empty if nothing was attached.
     pub(crate) interfaces: Vec<AttachedInterface>,
     #[serde(flatten)]
     pub(crate) proposal: Proposal,
-    /// When the previous policy returns, unless `apifence confirm` comes first.
+    /// When the previous policy returns, unless `apifence confirm` comes first: RFC 3339, UTC;
+    /// null if the change is final.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     pub(crate) confirm_until: Option<Timestamp>,
 }
 
 /// A guarded interface as it is shown.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct AttachedInterface {
+    /// Its name.
     interface: String,
+    /// Its ifindex.
     ifindex: u32,
+    /// Where the program runs; null if it does not run.
     xdp_mode: Option<XdpAttachMode>,
 }
 

@@ -20,8 +20,10 @@ use crate::{
     ui::{error::UserError, output::eprint},
 };
 
+/// The result of the command.
 #[derive(Serialize)]
-struct Detached {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Detached {
     /// Names of the interfaces that the filter was removed from.
     detached: Vec<String>,
 }

@@ -19,10 +19,13 @@ const MAX_NAMED: usize = 5;
 
 /// A guard whose listed sources change.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct GuardChange {
     #[serde(flatten)]
     guard: Guard,
+    /// Its new ranges.
     added: Vec<IpNet>,
+    /// Its removed ranges.
     removed: Vec<IpNet>,
 }
 

@@ -5,10 +5,10 @@ use std::{mem, panic::resume_unwind, thread, thread::JoinHandle};
 use anyhow::{Context as _, Result};
 use filter_common::{Mode, layout::PolicyRecord};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{
     build::{examine, policy, read_cluster},
+    changed::Change,
     guarded::guard_changes,
     impact::{Impact, assess},
     lists_before::Before,
@@ -408,21 +408,6 @@ impl<'a> ListEditor<'a> {
             .put_in_force(maps, &self.progress)
             .map_err(|error| without_disk(error, opens))
     }
-}
-
-/// The result of a change of the list.
-#[derive(Serialize)]
-struct Change {
-    #[serde(flatten)]
-    proposal: Proposal,
-    /// The entries of the list.
-    ranges: usize,
-    /// The expired ones among them.
-    expired: usize,
-    /// Whether a filter with this list is attached.
-    attached: bool,
-    /// When the list before returns, unless `apifence confirm` comes first.
-    confirm_until: Option<Timestamp>,
 }
 
 impl Change {

@@ -4,6 +4,7 @@ pub mod addition;
 pub mod attach;
 pub mod attached;
 pub mod build;
+pub mod changed;
 pub mod detach;
 pub mod first;
 pub mod guarded;

@@ -16,13 +16,15 @@ use crate::{
     },
 };
 
+/// A change, and its effect on connections.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Proposal {
     /// The settings that change, each with its old value.
     settings: Vec<SettingChange>,
     #[serde(flatten)]
     difference: Difference,
-    /// The guards whose sources change.
+    /// The guards whose sources change; missing if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     guards: Vec<GuardChange>,
     /// False if the list is the off switch.
@@ -38,7 +40,7 @@ pub(crate) struct Proposal {
     impact: Impact,
     /// Whether the change is only shown.
     dry_run: bool,
-    /// Why the change is refused without `--force`.
+    /// Why the change is refused without `--force`; null if it is not refused.
     refused: Option<String>,
 }
 

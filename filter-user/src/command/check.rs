@@ -26,16 +26,21 @@ use crate::{
     view::policy::origin_labels,
 };
 
+/// Whether sources are authorized.
 #[derive(Serialize)]
-struct CheckReport {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct CheckReport {
+    /// The answers, in the order of the questions.
     results: Vec<Answer>,
 }
 
+/// The answer about an address or a range.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Answer {
-    /// The address; none for a range.
+    /// The address; null if the question was about a range.
     address: Option<IpAddr>,
-    /// The range, if one was asked for.
+    /// The range; null if the question was about an address.
     cidr: Option<IpNet>,
     /// Whether all of its packets to a protected port pass.
     allowed: bool,
@@ -43,27 +48,30 @@ struct Answer {
     /// pass; `not_filtered` if none of its packets meet the filter; `unprotected` if the port that
     /// was asked about is not protected.
     verdict: &'static str,
-    /// The range that authorizes it.
+    /// The range that authorizes it; null if no range does.
     range: Option<IpNet>,
+    /// Why that range is authorized: `list`, `outbound`, `cluster`, `node`, ...
     origins: Vec<&'static str>,
     /// The lists that have the range.
     lists: Vec<ListName>,
     /// The names in `cluster_cidrs` that stand for the range.
     presets: Vec<&'static str>,
+    /// The comment of the range; null without one.
     comment: Option<String>,
-    /// When the range expires; none if it does not.
+    /// When the range expires: RFC 3339, UTC; null if it does not.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     expires: Option<Timestamp>,
-    /// A longer prefix that has expired.
+    /// A longer prefix that has expired; null if there is none.
     expired: Option<IpNet>,
     /// The authorized parts of a range, if not all of it is authorized.
     authorized: Vec<IpNet>,
-    /// A note about the form of the question.
+    /// A note about the form of the question; null without one.
     note: Option<String>,
     /// True if the trie has the address and the prefilter does not.
     contradiction: bool,
-    /// The port that was asked about.
+    /// The port of the question; null if it named none.
     port: Option<u16>,
-    /// The guard of the ports that the answer is about; none for ports without one.
+    /// The guard of the ports that the answer is about; null for ports without one.
     guard: Option<Guard>,
     /// The answers at the ports of other guards.
     #[serde(rename = "guards")]
@@ -206,7 +214,7 @@ struct Scope {
     group: Group,
     /// Their guard, if they have one.
     guard: Option<Guard>,
-    /// The port that was asked about.
+    /// The port of the question; null if it named none.
     port: Option<u16>,
     /// Whether that port is not protected.
     is_unprotected: bool,

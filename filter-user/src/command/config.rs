@@ -13,10 +13,13 @@ use crate::{
     view::cluster::cluster_rows,
 };
 
+/// The settings that `attach` or `run` would use.
 #[derive(Serialize)]
-struct ConfigReport {
-    /// The path of the config file; none if there is no file.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ConfigReport {
+    /// The path of the config file; null if there is no file.
     config_file: Option<String>,
+    /// All settings.
     settings: Vec<SettingRow>,
 }
 

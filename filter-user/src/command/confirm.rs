@@ -22,8 +22,10 @@ use crate::{
     ui::{error::UserError, output::eprint},
 };
 
+/// The change that was confirmed.
 #[derive(Serialize)]
-struct Confirmed {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Confirmed {
     /// The number of the generation that stays in force.
     generation: u64,
     /// The number of ranges in its list.

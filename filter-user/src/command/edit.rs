@@ -68,7 +68,9 @@ enum EditOutcome {
 
 /// The JSON answer if nothing was edited.
 #[derive(Serialize)]
-struct Unedited {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Unedited {
+    /// Whether the list was changed in the editor; always false here.
     edited: bool,
 }
 

@@ -20,9 +20,10 @@ use crate::{
         net::rtnetlink,
     },
     ui::{
+        log::serialize_milliseconds,
         number::count,
         output::{Output, eprint, is_closed},
-        when::{serialize_milliseconds, to_the_millisecond},
+        when::to_the_millisecond,
     },
     view::event::{Event, InterfaceNames, milliseconds},
 };
@@ -34,9 +35,13 @@ const PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
 /// The number of dropped packets without a report.
 #[derive(Serialize)]
-struct NotReported {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct NotReported {
+    /// RFC 3339, UTC, three digits of the second.
     #[serde(serialize_with = "serialize_milliseconds")]
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     time: Timestamp,
+    /// Packets that were dropped and have no event, since the line before.
     not_reported: u64,
 }
 

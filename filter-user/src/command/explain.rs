@@ -13,23 +13,36 @@ use crate::{
 
 /// The explanation of some codes.
 #[derive(Serialize)]
-struct Explained {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Explained {
+    /// The warning that was asked for, or all of them.
     warnings: Vec<Explanation>,
     /// Whether the text output has one line per code.
     #[serde(skip)]
     short: bool,
 }
 
+/// A kind of warning.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Explanation {
+    /// Its number, like `W08`. It never changes its meaning.
     code: Code,
+    /// Its name, like `tunnel`.
     name: &'static str,
+    /// Whether it needs the operator's attention.
     severity: Severity,
+    /// Whether `apifence status --ack` can silence it.
     can_be_acknowledged: bool,
+    /// What it is, in a few words.
     title: &'static str,
+    /// What it means.
     means: &'static str,
+    /// What can happen.
     harm: &'static str,
+    /// What to do.
     fix: &'static str,
+    /// How to silence it.
     silence: String,
 }
 

@@ -16,7 +16,8 @@ use crate::{
 
 /// The result of a change.
 #[derive(Serialize)]
-struct Written {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Written {
     /// The entries of the list.
     ranges: usize,
     /// Whether the file was written; false if it held the list already.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    clock::{Clocks, to_second},
+    clock::to_second,
     context::Context,
     policy::{Difference, author::Author},
     ranges::{List, ListName},
@@ -17,29 +17,38 @@ use crate::{
         style::Ink,
         table::{Column, Table},
     },
-    view::policy::Provisional,
+    view::policy::{Provisional, Trial},
 };
 
+/// The versions of a list.
 #[derive(Serialize)]
-struct HistoryReport {
-    /// The change on trial.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct HistoryReport {
+    /// The change on trial; null if there is none.
     provisional: Option<Provisional>,
+    /// The same, with its author.
+    #[serde(skip)]
+    trial: Option<Trial>,
+    /// The versions of the list, the newest first.
     lists: Vec<HistoryRow>,
 }
 
+/// A version of a list.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct HistoryRow {
     /// 0 for the list in the file; from 1 on, the number that `rollback` takes.
     number: usize,
-    /// When it was written; none if there is no file.
+    /// When it was written: RFC 3339, UTC; null if there is no file.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     written: Option<Timestamp>,
-    /// The number of its ranges; none if the file holds no list.
+    /// The number of its ranges, expired ones included; null if the file holds no list.
     ranges: Option<usize>,
     /// False if it is the off switch.
     enforced: bool,
-    /// Its author and command; none if it never was in force, or the author is unknown.
+    /// Its author and command; null if it never was in force, or the author is unknown.
     by: Option<Author>,
-    /// Its difference from the list before, if that is known.
+    /// Its difference from the list before; null if that is unknown.
     change: Option<Difference>,
 }
 
@@ -56,8 +65,8 @@ impl HistoryRow {
 
 impl Screen for HistoryReport {
     fn show(&self, page: &mut Page) {
-        if let Some(trial) = &self.provisional {
-            page.line(Line::inked(Ink::Caution, "on trial: ").and_line(trial.line()));
+        if let Some(trial) = &self.trial {
+            page.line(trial.line());
         }
         let mut table = Table::new([
             Column::number("number"),
@@ -139,16 +148,14 @@ pub(super) fn run(context: &Context, name: &ListName) -> Result<u8> {
                     .map(|(list, before)| Difference::new(before.entries(), list.entries())),
             }
         });
+    // The lists are in files, so they are shown without a filter, too.
+    let maps = context.maps().ok().flatten();
+    let trial = maps.and_then(|maps| Trial::read(&maps).ok().flatten());
     let report = HistoryReport {
-        provisional: trial(context),
+        provisional: trial.as_ref().map(|trial| trial.provisional),
+        trial,
         lists: rows.collect(),
     };
     context.global.output.screen(&report)?;
     Ok(0)
-}
-
-/// The change on trial. The lists are in files, so they are shown without a filter, too.
-fn trial(context: &Context) -> Option<Provisional> {
-    let maps = context.maps().ok()??;
-    Provisional::of(maps.standing().ok()?, &Clocks::now().ok()?)
 }

@@ -6,7 +6,8 @@ use anyhow::Result;
 use filter_common::{Mode, layout::Origin};
 use jiff::Timestamp;
 
-use self::shown::{ListReport, ListRow};
+pub(super) use self::shown::ListReport;
+use self::shown::ListRow;
 use crate::{
     cli::ListArgs,
     clock::{Clocks, to_second},
@@ -15,7 +16,7 @@ use crate::{
     policy::entry,
     ranges::{Entry, List, ListName, Lists},
     ui::{error::UserError, output::eprint},
-    view::policy::{Provisional, origin_labels},
+    view::policy::{Trial, origin_labels},
 };
 
 /// Shows the ranges in the kernel, or those in the file if no filter is attached. Entries of other
@@ -116,10 +117,12 @@ fn in_force(maps: &Maps, entries: &[Entry]) -> Result<ListReport> {
             counted_since: Some(to_second(used.counted_since)),
         });
     }
+    let trial = Trial::read(maps)?;
     Ok(ListReport {
         source: "kernel",
         enforced,
-        provisional: Provisional::of(maps.standing()?, &now),
+        provisional: trial.as_ref().map(|trial| trial.provisional),
+        trial,
         ranges: rows,
         all: false,
         left_out: 0,
@@ -143,6 +146,7 @@ fn in_file(enforced: bool, entries: &[Entry]) -> ListReport {
         source: "file",
         enforced,
         provisional: None,
+        trial: None,
         ranges: rows.collect(),
         all: false,
         left_out: 0,

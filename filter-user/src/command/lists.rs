@@ -24,31 +24,40 @@ use crate::{
     },
 };
 
+/// All lists.
 #[derive(Serialize)]
-struct ListsReport {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ListsReport {
+    /// The lists.
     lists: Vec<ListState>,
     /// Files in the directory of the lists whose names no list can have.
     ignored: Vec<String>,
 }
 
+/// A list and its file.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ListState {
+    /// Its name.
     name: ListName,
+    /// The path of its file.
     file: String,
-    /// The owner of its file; none without a file.
+    /// The owner of its file; null without a file.
     owner: Option<String>,
     /// The ranges that count: those of the file, or the last good ones.
     ranges: usize,
     /// The expired entries among them.
     expired: usize,
+    /// What the config file allows it; null if nothing bounds it.
     bounds: Option<Bounds>,
     /// The ports of guards that name it, in force or in the config file.
     guards: BTreeSet<u16>,
-    /// Why its file cannot be used, so that the last good entries count; none if it can be used.
+    /// Why its file cannot be used, so that the last good entries count; null if it can be used.
     fault: Option<String>,
-    /// When the file came into force, or was written.
+    /// When the file came into force, or was written: RFC 3339, UTC; null if that is unknown.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     changed: Option<Timestamp>,
-    /// Who put it in force.
+    /// The user and the command that put it in force; null if that is unknown.
     by: Option<Author>,
 }
 

@@ -27,6 +27,8 @@ mod mode;
 
 mod ranges;
 mod rates;
+#[cfg(test)]
+mod schemas;
 mod stats;
 
 mod status;
@@ -47,8 +49,9 @@ use crate::{
     store::WatchLock,
     top,
     ui::{
+        crates::init_logger,
         error::UserError,
-        output::{Output, init_logger},
+        output::{Output, log_as_json, usage},
         style, when,
     },
 };
@@ -83,6 +86,17 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     // A read of the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
     done
+}
+
+/// Writes the text of `clap` in place of a command. Returns the exit code.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn refuse(said: &clap::Error) -> Result<u8> {
+    if context::is_run_with_json() {
+        log_as_json();
+    }
+    usage(said)
 }
 
 /// Checks what `command` needs of the pins and the kernel.

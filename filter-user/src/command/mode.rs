@@ -28,14 +28,17 @@ use crate::{
 
 /// The result of the command.
 #[derive(Serialize)]
-struct Changed {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Changed {
     /// The mode.
     mode: PolicyMode,
     /// The one before.
     was: PolicyMode,
     #[serde(flatten)]
     proposal: Proposal,
-    /// When the mode before returns, unless `apifence confirm` comes first.
+    /// When the mode before returns, unless `apifence confirm` comes first: RFC 3339, UTC; null if
+    /// the change is final.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     confirm_until: Option<Timestamp>,
 }
 

@@ -251,7 +251,8 @@ fn roll_back(
 
 /// The result of taking back a provisional change.
 #[derive(Serialize)]
-struct RolledBack {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct RolledBack {
     /// False if it was rolled back before.
     taken_back: bool,
 }

@@ -12,13 +12,14 @@ use crate::{
     context::Context,
     ui::{
         line::Line,
+        log::serialize_milliseconds,
         number::{bytes, count, rate},
         output::is_closed,
         page::{Page, Screen},
         redraw::Redraw,
         style::Ink,
         table::{Column, Table},
-        when::{serialize_milliseconds, to_the_millisecond},
+        when::to_the_millisecond,
     },
     view::{
         event::milliseconds,
@@ -29,19 +30,27 @@ use crate::{
 
 /// The counters of all guarded interfaces, and their rates since the last output.
 #[derive(Serialize)]
-struct Rates {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Rates {
+    /// When the counters were read: RFC 3339, UTC, three digits of the second.
     #[serde(serialize_with = "serialize_milliseconds")]
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     time: Timestamp,
-    /// The exact duration.
+    /// Seconds since the line before, exactly. The rates are over this time.
     seconds: f64,
+    /// The guarded interfaces; empty if no filter is attached any more.
     interfaces: Vec<InterfaceRates>,
 }
 
 /// The same for one interface.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct InterfaceRates {
+    /// Its name; `#` and its ifindex once it is gone.
     pub(super) interface: String,
+    /// Its ifindex.
     pub(super) ifindex: u32,
+    /// Its counters that are not zero.
     pub(super) counters: Vec<RatedRow>,
 }
 

@@ -52,45 +52,53 @@ use crate::{
     warnings::{Warning, node, sorted},
 };
 
+/// What is in force.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Status {
     /// `enforcing`, `monitoring`, `off`, `detached`, or `unknown` where the maps' pins are gone.
     pub(super) state: &'static str,
+    /// The interfaces with the filter.
     pub(super) interfaces: Vec<ProtectedInterface>,
-    /// Those that are open to all lists.
+    /// The protected TCP ports that are open to all lists.
     ports: Vec<u16>,
     /// Ports with lists of their own.
     guards: Vec<GuardStatus>,
-    /// Empty for any destination.
+    /// The guarded destinations; empty for any destination.
     destinations: Vec<IpNet>,
+    /// The path of the ranges file.
     ranges_file: String,
     /// The lists, with those that cannot be used.
     lists: Vec<ListCount>,
-    /// The number of ranges of each origin.
+    /// The number of ranges of each origin, like `list`, `cluster` and `node`.
     origins: BTreeMap<&'static str, usize>,
+    /// The number of IPv4 ranges of all origins.
     ipv4_ranges: usize,
+    /// The number of IPv6 ranges of all origins.
     ipv6_ranges: usize,
+    /// The most ranges that all lists together may have.
     max_ranges: u32,
     /// What `cluster_cidrs` stands for.
     cluster: Vec<ClusterRow>,
+    /// The number of the policy in force; 0 if no filter is attached.
     generation: u64,
-    /// The policy's basis: `files`, or a start's substitute. None if no filter is attached.
+    /// The policy's basis: `files`, or a start's substitute. Null if no filter is attached.
     policy_source: Option<&'static str>,
-    /// Its author and command.
+    /// The user and the command that put it in force; null if that is unknown.
     applied_by: Option<Author>,
-    /// RFC 3339, UTC.
+    /// When it came into force: RFC 3339, UTC; null if that is unknown.
     applied_at: Option<String>,
-    /// The expired entries of the lists.
+    /// Expired entries of the lists.
     expired: usize,
-    /// The packets that were judged since the filter was attached.
+    /// Packets that were judged since the filter was attached; null if they cannot be read.
     traffic: Option<Traffic>,
     /// The `run` that follows the files.
     service: Service,
-    /// What `attach` would find; none if a filter is attached.
+    /// What `attach` would find; null if a filter is attached.
     if_attached: Option<Prospect>,
-    /// The config file; none if there is none.
+    /// The config file; null if there is none.
     config_file: Option<String>,
-    /// The provisional change.
+    /// The change on trial; null if there is none.
     pub(super) provisional: Option<Provisional>,
     /// Differences of the kernel from the ranges file and the config file, and errors in the files.
     pub(super) drift: Vec<String>,

@@ -26,20 +26,29 @@ use crate::{
     },
 };
 
+/// Ranges for the sources that enforcement would drop.
 #[derive(Serialize)]
-struct Suggestions {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Suggestions {
+    /// The proposed ranges, the busiest first.
     ranges: Vec<Suggestion>,
 }
 
+/// A proposed range.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Suggestion {
+    /// The range.
     range: IpNet,
+    /// Packets of its sources that were dropped, or would have been.
     packets: u64,
+    /// The time of the last of them: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     last_seen: Timestamp,
     /// The number of its addresses that were seen.
     addresses: usize,
-    /// The guard that refused them: a range in one of its lists lets them in. None if any list
-    /// does.
+    /// The guard that refused them: a range in one of its lists allows them. Null if a range in any
+    /// list does.
     guard: Option<Guard>,
 }
 

@@ -11,16 +11,19 @@ use crate::{
     kernel::version::{minimum, release},
 };
 
+/// This program, and what it needs of the kernel.
 #[derive(Serialize)]
-struct Version {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Version {
+    /// Its version.
     version: &'static str,
-    /// The commit that it was built from; none if the build did not say.
+    /// The commit that it was built from; null if the build did not say.
     commit: Option<&'static str>,
     /// The layout of its maps. A filter with another layout is replaced by `attach` and `run`.
     layout: u32,
-    /// The oldest kernel that it runs on.
+    /// The oldest kernel that it runs on, like `5.18`.
     kernel_minimum: String,
-    /// The kernel of this machine.
+    /// The release of the kernel of this machine.
     kernel: String,
 }
 

@@ -16,28 +16,32 @@ use crate::ranges::{Entry, InputError, ListName, distinct};
 
 /// The bounds of a list; `None` for one that is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bounds {
-    /// The most ranges.
+    /// The most ranges; missing if it is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_ranges: Option<u32>,
-    /// The shortest prefix lengths.
+    /// The shortest prefix lengths; missing if they are not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub widest: Option<Widest>,
-    /// How far in the future an entry may expire; each must expire.
+    /// How far in the future an entry may expire, as `720h`; each must expire. Missing if it is
+    /// not set.
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "serialize_duration"
     )]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub max_expires: Option<SignedDuration>,
 }
 
 /// The shortest prefix length of each family; `None` for any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Widest {
-    /// Of IPv4 ranges.
+    /// Of IPv4 ranges; missing for any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<u8>,
-    /// Of IPv6 ranges.
+    /// Of IPv6 ranges; missing for any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<u8>,
 }

@@ -10,17 +10,21 @@ use crate::ranges::Lists;
 
 /// A setting with another value than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SettingChange {
     /// Its key in the config file; `outbound` for both keys of outbound addresses together.
     key: &'static str,
-    /// The new and the old value.
+    /// The change, in words.
     text: String,
+    /// The new value, as text.
     now: String,
+    /// The old value, as text.
     was: String,
     #[serde(skip)]
     name: &'static str,
-    /// The effects that need a warning.
+    /// The effects that need a warning, in words; null if there are none.
     #[serde(rename = "effect", serialize_with = "serialize_effects")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     effects: Vec<Effect>,
 }
 

@@ -95,6 +95,7 @@ impl fmt::Display for Preset {
 
 /// A value of `cluster_cidrs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 #[serde(into = "String", try_from = "String")]
 pub enum ClusterCidr {
     /// A CIDR.

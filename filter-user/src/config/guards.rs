@@ -16,10 +16,11 @@ use crate::ranges::{InputError, ListName};
 
 /// Ports that are open only to the sources of some lists, and to the node itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Guard {
-    /// The ports; at least one, and none of another guard.
+    /// Its TCP ports; at least one, and none of another guard.
     pub ports: BTreeSet<u16>,
-    /// The lists; at least one.
+    /// The names of its lists; at least one.
     pub lists: BTreeSet<ListName>,
 }
 

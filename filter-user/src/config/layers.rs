@@ -393,14 +393,15 @@ impl<T: Value> AnySetting for Setting<T> {
 
 /// A setting for display.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SettingRow {
     /// Its name in the config file.
     pub key: &'static str,
-    /// Its value.
+    /// Its value: text, a number, true or false, or a list or an object of these.
     pub value: serde_json::Value,
     /// The origin of the value: `default`, `in_force`, `file`, `environment` or `flag`.
     pub source: &'static str,
-    /// The origin with the line, variable or flag.
+    /// The origin with the line, variable or flag, in words.
     pub origin: String,
 }
 

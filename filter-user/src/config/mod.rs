@@ -91,6 +91,7 @@ pub struct Settings {
 
 /// The modes a user can choose; [`Mode::Off`] comes from the list alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyMode {
     /// Drop packets from unauthorized sources
@@ -119,6 +120,7 @@ impl PolicyMode {
 
 /// How the program hooks into the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver, before a socket buffer exists

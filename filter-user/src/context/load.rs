@@ -150,16 +150,22 @@ const fn required_settings(command: &Command) -> Option<&'static [&'static str]>
     }
 }
 
-/// The settings of a command line, and the config file that is one of their sources.
+/// The settings of a command line, and the config file that is one of their sources. `heard` is
+/// told the settings of `run` before any error.
 ///
 /// # Errors
 /// All errors together, if a setting that the command needs is unknown. Nothing was changed.
-pub(crate) fn load(cli: &Cli, matches: &ArgMatches) -> Result<(Config, ConfigFile)> {
+pub(crate) fn load(
+    cli: &Cli,
+    matches: &ArgMatches,
+    heard: impl FnOnce(&Config),
+) -> Result<(Config, ConfigFile)> {
     load_in(
         cli,
         matches,
         Environment::new(env::vars_os()),
         Path::new(""),
+        heard,
     )
 }
 
@@ -174,15 +180,17 @@ pub(crate) fn load_of_process(process: &Process) -> Result<(Config, ConfigFile)>
         &matches,
         Environment::new(process.environ()?),
         &process.cwd()?,
+        |_| (),
     )
 }
 
-/// The settings in an environment, with relative paths from `base`.
+/// The settings in an environment, with relative paths from `base`; `heard` as for [`load`].
 fn load_in(
     cli: &Cli,
     matches: &ArgMatches,
     environment: Environment,
     base: &Path,
+    heard: impl FnOnce(&Config),
 ) -> Result<(Config, ConfigFile)> {
     let mut matches = matches;
     while let Some((_, inner)) = matches.subcommand() {
@@ -191,6 +199,9 @@ fn load_in(
     let mut config = Config::default();
     let mut file = ConfigFile::read(cli, matches, &environment, base, &mut config)?;
     let typed = config.read_typed(&Cli::command(), matches, &environment);
+    if matches!(cli.command, Command::Run { .. }) {
+        heard(&config);
+    }
 
     // The first errors are shown, so those of the command line come first.
     let mut refusals = typed.flags;

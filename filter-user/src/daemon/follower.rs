@@ -28,6 +28,8 @@ use clap::{ArgMatches, FromArgMatches as _};
 use filter_common::layout::Basis;
 use tokio::sync::watch;
 
+#[cfg(test)]
+pub(crate) use self::node_state::NodeState;
 use self::{
     in_force::Outcome,
     interfaces::INTERFACES,
@@ -47,7 +49,7 @@ use crate::{
     store::{AcknowledgedStore, StateFile, WatchedFile, WatchedLists},
     ui::{
         error::{InputErrors, UserError},
-        output::eprint,
+        output::{eprint, eprint_fields},
         visible::visible_in_line,
     },
     warnings::node,
@@ -323,7 +325,7 @@ impl Follower {
     fn follow_config(&mut self) {
         let loaded = Cli::from_arg_matches(&self.matches)
             .context("read flags")
-            .and_then(|cli| load::load(&cli, &self.matches));
+            .and_then(|cli| load::load(&cli, &self.matches, |_| ()));
         match loaded {
             Ok((config, file)) if file.errors.is_empty() => {
                 let own = [
@@ -386,7 +388,7 @@ impl Follower {
                 continue;
             }
             if !self.warned.contains(&warning.key()) {
-                eprint(&warning);
+                eprint_fields(warning.code.severity().level(), &warning);
             }
             now.insert(warning.key());
         }

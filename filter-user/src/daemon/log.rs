@@ -1,6 +1,7 @@
 //! The log of `run`, on a thread of its own: a blocked log reader stops nothing else.
 
 use std::{
+    fmt,
     sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -8,12 +9,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{alerts::Alerts, logger::Logger};
 use crate::{
     context::Context,
     kernel::bpf::LogLines,
-    ui::output::eprint,
+    ui::log::{Level, serialize_milliseconds},
     view::stats::{self, Stats},
 };
 
@@ -107,10 +109,8 @@ impl Logs {
         };
         let now = line(&stats);
         if now != self.last {
-            match self.context.global.output {
-                output if output.is_text() => eprint(&now),
-                output => output.lines(&stats)?,
-            }
+            let output = self.context.global.output;
+            output.log(Level::Info, &Counters::of(&stats))?;
             self.last = now;
         }
         Ok(())
@@ -121,6 +121,31 @@ impl Logs {
             Ok(()) => self.alerts.clear("log", "the log is written"),
             Err(error) => self.alerts.raise("log", &error),
         }
+    }
+}
+
+/// The counters of all interfaces at a time.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Counters<'a> {
+    /// When they were read: RFC 3339, UTC, three digits of the second.
+    #[serde(serialize_with = "serialize_milliseconds")]
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
+    time: Timestamp,
+    #[serde(flatten)]
+    stats: &'a Stats,
+}
+
+impl<'a> Counters<'a> {
+    fn of(stats: &'a Stats) -> Self {
+        let time = Timestamp::now();
+        Self { time, stats }
+    }
+}
+
+impl fmt::Display for Counters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&line(self.stats))
     }
 }
 

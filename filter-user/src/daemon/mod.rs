@@ -20,3 +20,9 @@ pub(crate) use self::{
     request::Request,
     start::{Compiled, Start, start},
 };
+
+/// The types of what `run` writes.
+#[cfg(test)]
+pub(crate) mod written {
+    pub(crate) use super::{follower::NodeState, log::Counters, logger::LogEntry};
+}

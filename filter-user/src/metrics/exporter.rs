@@ -96,6 +96,7 @@ impl Exporter {
         read.await.unwrap_or_else(|error| Reading {
             guards: Vec::new(),
             counters: Vec::new(),
+            suppressed_reports: None,
             policy: None,
             failures: vec![format!("{error:#}")],
         })

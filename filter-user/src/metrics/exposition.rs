@@ -9,11 +9,13 @@ use filter_common::{
     Mode,
     layout::{Basis, Origin},
 };
+use jiff::Timestamp;
 use prometheus::{
-    Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder, core::Collector,
+    Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
-use super::{Health, reading::Reading};
+use super::{Health, process::ProcessReading, reading::Reading};
 use crate::{
     clock::Clocks,
     codes::Code,
@@ -53,6 +55,11 @@ impl Page {
         self.add(GaugeVec::new(Opts::new(name, help), labels))
     }
 
+    fn counter(&self, name: &str, help: &str, value: u64) -> Result<()> {
+        self.add(IntCounter::new(name, help))?.inc_by(value);
+        Ok(())
+    }
+
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
         self.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
@@ -68,13 +75,18 @@ pub(super) fn render(
     };
     counters(&page, reading)?;
     policy(&page, reading)?;
+    let now = Clocks::now()?;
     if let Some(range_counts) = range_counts {
-        ranges(&page, range_counts, Clocks::now()?.boot)?;
+        ranges(&page, range_counts, now.boot)?;
     }
     interfaces(&page, reading, health)?;
-    lists(&page, health)?;
+    lists(&page, health, now.wall)?;
     warnings(&page, health)?;
-    process(&page, reading, health)?;
+    service(&page, reading, health)?;
+    match ProcessReading::read() {
+        Ok(read) => process(&page, &read)?,
+        Err(error) => log::debug!("read process: {error:#}"),
+    }
     TextEncoder::new()
         .encode_to_string(&page.registry.gather())
         .context("write metrics")
@@ -84,7 +96,7 @@ fn counters(page: &Page, reading: &Reading) -> Result<()> {
     let labels = ["interface", "verdict", "reason"];
     let packets = page.counters(
         "apifence_packets_total",
-        "Packets by verdict and reason, since the filter was attached.",
+        "Packets by verdict and reason since the filter was attached.",
         &labels,
     )?;
     let bytes = page.counters(
@@ -100,6 +112,13 @@ fn counters(page: &Page, reading: &Reading) -> Result<()> {
                 .inc_by(row.counter.packets);
             bytes.with_label_values(&labels).inc_by(row.counter.bytes);
         }
+    }
+    if let Some(suppressed) = reading.suppressed_reports {
+        page.counter(
+            "apifence_reports_suppressed_total",
+            "Dropped packets that the kernel counted without a report, since the filter was attached. `apifence events` and the log show the reported ones only.",
+            suppressed,
+        )?;
     }
     Ok(())
 }
@@ -125,7 +144,7 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     }
     let sources = page.gauges(
         "apifence_policy_source",
-        "1 for what the policy in force was made from, 0 for the others; anything but `files` since a start at which they could not be used.",
+        "1 for the source of the policy in force, 0 for the others. Another source than `files` means that the files could not be used at the last start.",
         &["source"],
     )?;
     for basis in Basis::ALL {
@@ -135,35 +154,54 @@ fn policy(page: &Page, reading: &Reading) -> Result<()> {
     }
     page.gauge(
         "apifence_policy_generation",
-        "Number of the policy in force, from 1 on; none is given twice, and a change that is taken back brings back the one before.",
+        "Number of the policy in force. Numbers start at 1 and are never reused; a rollback brings the previous number back.",
         policy.generation as f64,
     )?;
     page.gauge(
         "apifence_policy_applied_timestamp_seconds",
-        "When the policy in force was put in force, in seconds since 1970.",
+        "Time when the policy in force was activated, in seconds since 1970.",
         policy.applied_at as f64 / 1e9,
     )?;
     page.gauge(
         "apifence_trial_seconds_left",
-        "Until the policy in force takes itself back, unless `apifence confirm` comes first; 0 if none is on trial.",
+        "Seconds until the change on trial reverts without `apifence confirm`; 0 if no change is on trial.",
         policy.trial_left.unwrap_or_default() as f64 / 1e9,
     )?;
     if let (Some(_), Some((command, user))) = (policy.trial_left, &policy.by) {
         page.gauges(
             "apifence_trial_info",
-            "1 while a change is on trial; the labels say which command made it, and who.",
+            "1 while a change is on trial. The labels name the command and the user.",
             &["command", "user"],
         )?
         .with_label_values(&[command, user])
         .set(1.0);
     }
-    Ok(())
+    page.gauges(
+        "apifence_list_info",
+        "Always 1. The label is the digest of all lists in force: nodes with equal lists have equal digests.",
+        &["digest"],
+    )?
+    .with_label_values(&[&short(&policy.lists)])
+    .set(1.0);
+    page.gauge(
+        "apifence_max_ranges",
+        "The most ranges that all lists may have together: the setting `max_ranges`.",
+        f64::from(policy.max_ranges),
+    )
+}
+
+/// The start of a digest: enough to tell lists apart.
+fn short(digest: &[u8; 32]) -> String {
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn ranges(page: &Page, range_counts: &RangeCounts, now: u64) -> Result<()> {
     let ranges = page.gauges(
         "apifence_authorized_ranges",
-        "Ranges in force and not expired; one that comes from several origins counts for each.",
+        "Ranges in force that have not expired. A range with several origins counts for each of them.",
         &["family", "origin"],
     )?;
     for family in Family::BOTH {
@@ -180,7 +218,7 @@ fn ranges(page: &Page, range_counts: &RangeCounts, now: u64) -> Result<()> {
 fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
     let attached = page.gauges(
         "apifence_attached",
-        "1 if packets of the interface meet the filter; 0, with the mode `none`, if they should and do not.",
+        "1 if the filter sees the packets of the interface; 0, with the mode `none`, if the interface should be guarded and is not.",
         &["interface", "xdp_mode"],
     )?;
     // An interface may be in both: pinned without a program, and wanted.
@@ -209,7 +247,7 @@ fn interfaces(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
 fn warnings(page: &Page, health: &Health) -> Result<()> {
     let warnings = page.gauges(
         "apifence_warnings",
-        "Warnings of `apifence status` by code, looked for once a minute; `apifence explain CODE` explains one.",
+        "Warnings of `apifence status` by code, checked once a minute. `apifence explain CODE` explains a code.",
         &["code", "severity", "acknowledged"],
     )?;
     for code in Code::ALL {
@@ -225,7 +263,7 @@ fn warnings(page: &Page, health: &Health) -> Result<()> {
     Ok(())
 }
 
-fn lists(page: &Page, health: &Health) -> Result<()> {
+fn lists(page: &Page, health: &Health, now: Timestamp) -> Result<()> {
     let usable = page.gauges(
         "apifence_list_usable",
         "1 if the file of the list can be used; 0 if its last good entries are in force.",
@@ -236,18 +274,34 @@ fn lists(page: &Page, health: &Health) -> Result<()> {
         "Ranges of the list, expired ones included.",
         &["list"],
     )?;
+    let expired = page.gauges(
+        "apifence_expired_ranges",
+        "Ranges of the list that have expired and authorize no source.",
+        &["list"],
+    )?;
+    let expiry = page.gauges(
+        "apifence_range_expiry_timestamp_seconds",
+        "Time when the next range of the list expires, in seconds since 1970. A list without such a range has no value.",
+        &["list"],
+    )?;
     for (name, list) in &health.lists {
         let labels = [name.as_str()];
+        let (past, next) = list.expiry(now);
+        expired.with_label_values(&labels).set(past as f64);
+        if let Some(next) = next {
+            let seconds = next.as_nanosecond() as f64 / 1e9;
+            expiry.with_label_values(&labels).set(seconds);
+        }
         usable.with_label_values(&labels).set(flag(list.usable));
         ranges.with_label_values(&labels).set(list.ranges as f64);
     }
     Ok(())
 }
 
-fn process(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
+fn service(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
     page.gauge(
         "apifence_ready",
-        "1 if the node is guarded as its files say; `/readyz` says why not.",
+        "1 if the node is guarded as its files say; `/readyz` names the problems.",
         flag(reading.problems(health).is_empty()),
     )?;
     page.gauge(
@@ -257,22 +311,51 @@ fn process(page: &Page, reading: &Reading, health: &Health) -> Result<()> {
     )?;
     page.gauge(
         "apifence_last_reload_successful",
-        "1 if the files could be put in force the last time that this was tried.",
+        "1 if the last attempt to put the files in force succeeded.",
         flag(health.reload_error.is_none()),
     )?;
-    page.add(IntCounter::new(
+    page.counter(
         "apifence_reload_failures_total",
-        "How often the files could not be put in force, since the process started.",
-    ))?
-    .inc_by(health.reload_failures);
+        "Failed attempts to put the files in force, since the process started.",
+        health.reload_failures,
+    )?;
     page.gauges(
         "apifence_build_info",
-        "Always 1; the labels say what runs.",
+        "Always 1. The label is the version of the running program.",
         &["version"],
     )?
     .with_label_values(&[env!("CARGO_PKG_VERSION")])
     .set(1.0);
     Ok(())
+}
+
+/// The usual metrics of a process.
+fn process(page: &Page, process: &ProcessReading) -> Result<()> {
+    page.gauge(
+        "process_start_time_seconds",
+        "Time when the process started, in seconds since 1970.",
+        process.started,
+    )?;
+    page.add(Counter::new(
+        "process_cpu_seconds_total",
+        "CPU time of the process in user space and in the kernel, in seconds.",
+    ))?
+    .inc_by(process.cpu);
+    page.gauge(
+        "process_resident_memory_bytes",
+        "Memory of the process in RAM, in bytes.",
+        process.resident as f64,
+    )?;
+    page.gauge(
+        "process_virtual_memory_bytes",
+        "Address space of the process, in bytes.",
+        process.virtual_memory as f64,
+    )?;
+    page.gauge(
+        "process_open_fds",
+        "Open file descriptors of the process.",
+        process.open_files as f64,
+    )
 }
 
 fn flag(yes: bool) -> f64 {

@@ -2,9 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
+
+use jiff::Timestamp;
 
 use crate::{codes::Code, ranges::ListName};
 
@@ -38,12 +43,34 @@ pub struct Health {
 }
 
 /// A list as it was last read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListHealth {
-    /// Whether its file can be used; if not, its last good entries count.
+    /// Whether its file can be used; if not, its last good entries count. By default it cannot.
     pub usable: bool,
     /// Its ranges.
     pub ranges: usize,
+    /// The times at which some of them expire, sorted.
+    pub expiries: Arc<[Timestamp]>,
+}
+
+impl ListHealth {
+    /// The list that consists of these entries; each is its expiry, if it has one.
+    pub fn of(usable: bool, entries: impl Iterator<Item = Option<Timestamp>>) -> Self {
+        let mut ranges = 0;
+        let mut expiries: Vec<Timestamp> = entries.inspect(|_| ranges += 1).flatten().collect();
+        expiries.sort_unstable();
+        Self {
+            usable,
+            ranges,
+            expiries: expiries.into(),
+        }
+    }
+
+    /// The number of ranges that have expired at `now`, and the time when the next one expires.
+    pub fn expiry(&self, now: Timestamp) -> (usize, Option<Timestamp>) {
+        let expired = self.expiries.partition_point(|time| *time <= now);
+        (expired, self.expiries.get(expired).copied())
+    }
 }
 
 impl Health {
@@ -164,6 +191,18 @@ mod tests {
         health.reloaded(None);
         assert_eq!(health.problems(), [""; 0]);
         assert_eq!(health.reload_failures, 2, "failures stay counted");
+    }
+
+    #[test]
+    fn the_next_expiry_is_the_first_that_is_not_past() {
+        let time = |second| Timestamp::from_second(second).expect("a time");
+        let entries = [Some(30), None, Some(10), Some(20)];
+        let list = ListHealth::of(true, entries.into_iter().map(|second| second.map(time)));
+        assert_eq!(list.ranges, 4);
+        assert_eq!(list.expiry(time(9)), (0, Some(time(10))));
+        assert_eq!(list.expiry(time(10)), (1, Some(time(20))));
+        assert_eq!(list.expiry(time(30)), (3, None));
+        assert_eq!(ListHealth::default().expiry(time(0)), (0, None));
     }
 
     #[test]

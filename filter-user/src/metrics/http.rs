@@ -1,4 +1,4 @@
-//! The HTTP endpoint: three paths, small answers, and limits that no client can exceed.
+//! The HTTP endpoint: four paths, small answers, and limits that no client can exceed.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -38,6 +38,26 @@ const RETRY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(200);
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The page at `/`. Its links are relative, so that they work behind a proxy that adds a prefix.
+const LANDING: &str = concat!(
+    "<!DOCTYPE html>\n\
+     <html lang=\"en\">\n\
+     <head><meta charset=\"utf-8\"><title>apifence</title></head>\n\
+     <body>\n\
+     <h1>apifence ",
+    env!("CARGO_PKG_VERSION"),
+    "</h1>\n\
+     <ul>\n\
+     <li><a href=\"metrics\">/metrics</a>: metrics for Prometheus</li>\n\
+     <li><a href=\"readyz\">/readyz</a>: whether the node is guarded as its files say</li>\n\
+     <li><a href=\"healthz\">/healthz</a>: whether the process works</li>\n\
+     </ul>\n\
+     <p>On the node: <code>apifence status</code>, <code>apifence top</code></p>\n\
+     </body>\n\
+     </html>\n"
+);
 
 /// The endpoint of a process with other tasks.
 pub struct Endpoint {
@@ -158,11 +178,11 @@ async fn connection(stream: TcpStream, exporter: Arc<Exporter>) {
 
 async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if !["/metrics", "/healthz", "/readyz"].contains(&path) {
+    if !["/", "/metrics", "/healthz", "/readyz"].contains(&path) {
         return page(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there are `/metrics`, `/healthz` and `/readyz`\n",
+            "no such page; use `/metrics`, `/healthz` or `/readyz`\n",
         );
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
@@ -173,6 +193,7 @@ async fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Fu
         return refusal;
     }
     match path {
+        "/" => page(StatusCode::OK, HTML, LANDING),
         "/metrics" => match exporter.metrics().await {
             Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
             Err(error) => page(

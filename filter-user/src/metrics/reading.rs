@@ -9,7 +9,7 @@ use super::Health;
 use crate::{
     clock::Clocks,
     kernel::{
-        bpf::{CounterRow, Counters, Maps, PolicyState},
+        bpf::{CounterRow, Counters, Maps, PolicyState, ReportReader, StartAt},
         links::protected::{ProtectedInterface, protected_interfaces},
         net::interface::Interface,
         pins::Pins,
@@ -23,6 +23,8 @@ pub(super) struct Reading {
     pub(super) guards: Vec<ProtectedInterface>,
     /// The counters of these interfaces, by name.
     pub(super) counters: Vec<(String, Vec<CounterRow>)>,
+    /// Dropped packets that the kernel did not report; `None` without a filter.
+    pub(super) suppressed_reports: Option<u64>,
     pub(super) policy: Option<PolicyReading>,
     /// The failures to read.
     pub(super) failures: Vec<String>,
@@ -39,6 +41,10 @@ pub(super) struct PolicyReading {
     pub(super) basis: Basis,
     /// Nanoseconds until it is rolled back, if it is on trial.
     pub(super) trial_left: Option<u64>,
+    /// The digest of its lists, without the ranges of the cluster's files.
+    pub(super) lists: [u8; 32],
+    /// The most ranges that the lists may have together.
+    pub(super) max_ranges: u32,
     /// The command that put it in force, and the user.
     pub(super) by: Option<(String, String)>,
 }
@@ -66,9 +72,14 @@ impl Reading {
             .collect();
         guards.extend(unpinned);
         let mut counters = Vec::new();
+        let mut suppressed_reports = None;
         if !guards.is_empty() {
             match read_counters(pins, &guards) {
                 Ok(read) => counters = read,
+                Err(error) => note(error),
+            }
+            match ReportReader::open(&pins.maps(), StartAt::Now) {
+                Ok(reports) => suppressed_reports = Some(reports.suppressed()),
                 Err(error) => note(error),
             }
         }
@@ -81,6 +92,7 @@ impl Reading {
         Self {
             guards,
             counters,
+            suppressed_reports,
             policy,
             failures,
         }
@@ -132,8 +144,9 @@ fn read_counters(
 
 impl PolicyReading {
     fn read(maps: &Maps) -> Result<Self> {
-        let (record, by) =
-            maps.read_consistent(|slot| Ok((maps.record(slot)?, maps.author(slot)?)))?;
+        let (record, by, settings) = maps.read_consistent(|slot| {
+            Ok((maps.record(slot)?, maps.author(slot)?, maps.settings(slot)?))
+        })?;
         let now = Clocks::now()?;
         let trial_left = match maps.standing()? {
             PolicyState::Provisional { until, .. } => Some(until.saturating_sub(now.boot)),
@@ -146,6 +159,8 @@ impl PolicyReading {
         Ok(Self {
             trial_left,
             by: by.map(|by| (by.verb(), user(&by))),
+            lists: record.list,
+            max_ranges: settings.max_ranges,
             mode: record.mode,
             generation: record.generation,
             applied_at: record.applied_at,

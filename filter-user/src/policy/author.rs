@@ -12,12 +12,13 @@ use crate::cli::Cli;
 
 /// The author of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Author {
     /// The command as typed, from the verb on; or another cause of the change.
     pub command: String,
-    /// The name of the user, before `sudo` and the like.
+    /// The name of the user, before `sudo` and the like; null if it is unknown.
     pub user: Option<String>,
-    /// The uid of the same user.
+    /// The uid of the same user; null if it is unknown.
     pub uid: Option<u32>,
 }
 

@@ -11,6 +11,7 @@ use crate::ranges::Entry;
 
 /// The difference between the list in force and the wanted list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// New ranges.
     pub added: Vec<IpNet>,

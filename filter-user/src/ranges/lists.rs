@@ -15,6 +15,7 @@ use super::{Entry, List, RangesFile};
 /// The name of a list: `NAME` of the file in `ranges.d`, or `DIRECTORY.NAME` of a file in a
 /// directory there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 #[serde(try_from = "String")]
 pub struct ListName(String);
 

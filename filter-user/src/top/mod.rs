@@ -28,6 +28,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
+#[cfg(test)]
+pub(crate) use self::once::Summary as Printed;
 use self::{
     keys::Controls,
     model::Model,

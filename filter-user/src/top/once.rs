@@ -25,49 +25,84 @@ const MAX_ROWS: usize = 20;
 
 /// The printed data.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Summary {
+    /// When the counters were read: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     time: Timestamp,
+    /// `enforcing`, `monitoring`, `off` or `unknown`, as in `status`.
     state: &'static str,
     #[serde(skip)]
     headline: String,
+    /// The change on trial; null if there is none.
     provisional: Option<Provisional>,
+    /// Dropped packets a second, over a second. This and the other rates are of all interfaces.
     dropped_per_second: f64,
+    /// Packets a second that enforcement would drop.
     would_drop_per_second: f64,
+    /// Passed packets a second.
     passed_per_second: f64,
+    /// Packets a second from authorized sources, among those that passed.
     authorized_per_second: f64,
-    /// Dropped packets: with a report still in memory, and without one since this began.
+    /// Packets with a report that is still in memory, dropped ones and those that would be dropped.
     reported: u64,
+    /// Such packets without a report, since this command began.
     not_reported: u64,
+    /// The sources of the reports, the busiest first; at most 20.
     sources: Vec<SourceRow>,
+    /// The ranges in use, the busiest first; at most 20.
     entries: Vec<EntryRow>,
+    /// The interfaces with their counters.
     interfaces: Vec<InterfaceRow>,
 }
 
+/// A source whose packets were dropped, or would have been.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct SourceRow {
+    /// The source address; null if the packets have none that can be read.
     source: Option<IpAddr>,
+    /// `drop`, or `would_drop` in monitor mode: that of its last packet.
     verdict: &'static str,
+    /// The reason for the verdict of its last packet.
     reason: &'static str,
+    /// The destination port of its last packet; null if it cannot be read.
     destination_port: Option<u16>,
+    /// The interface of its last packet.
     interface: String,
+    /// Its packets with a report.
     reported: u64,
+    /// The same a second.
     reported_per_second: f64,
+    /// The time of its last packet: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     last_seen: Timestamp,
 }
 
+/// A range that authorized packets.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct EntryRow {
+    /// The range.
     range: IpNet,
+    /// Why it is authorized: `list`, `outbound`, `cluster`, `node`, ...
     origins: Vec<&'static str>,
+    /// Packets that passed because of it.
     packets: u64,
+    /// The same a second.
     packets_per_second: f64,
+    /// The time of the last such packet: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     last_seen: Timestamp,
 }
 
+/// An interface with its counters.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct InterfaceRow {
     #[serde(flatten)]
     guard: ProtectedInterface,
+    /// Its counters that are not zero.
     counters: Vec<RatedRow>,
 }
 

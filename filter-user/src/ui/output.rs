@@ -6,6 +6,7 @@ use std::{
     fmt::Display,
     io::{self, Write as _},
     os::fd::AsFd as _,
+    panic,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -23,10 +24,12 @@ use super::{
     error::{EXIT_FAILED, EXIT_INPUT, InputErrors, UserError, errno, hint},
     explain::io_error,
     held::hold,
+    json::Numbered,
+    log::{self as json_log, Level},
     page::{Page, Records, Screen, fitted_for_stderr},
     style,
     table::Table,
-    visible::{is_hidden, visible, visible_in_line, visible_json},
+    visible::{is_hidden, visible, visible_in_line},
 };
 
 /// How data is written.
@@ -76,6 +79,24 @@ impl Output {
         write_item(&text.unwrap_or_else(|| self.page(data)))
     }
 
+    /// Writes a line of the log of `run`: text to stderr, others to stdout. `data` has a `time`.
+    ///
+    /// # Errors
+    /// If stdout cannot be written; [`ReaderGone`] if its reader has gone.
+    pub fn log<T: Serialize + Display>(self, level: Level, data: &T) -> Result<()> {
+        let text = match json_log::is_json() {
+            true => Some(json_log::timed_line(level, data).context(WRITE_JSON)?),
+            false => self.item(data)?,
+        };
+        match text {
+            Some(text) => write_item(&text),
+            None => {
+                eprint(data);
+                Ok(())
+            }
+        }
+    }
+
     /// Writes `data` to stdout.
     ///
     /// # Errors
@@ -120,9 +141,7 @@ impl Output {
     fn item<T: Serialize>(self, data: &T) -> Result<Option<String>> {
         Ok(match self {
             Self::Text | Self::Wide | Self::Csv => None,
-            Self::Json => Some(visible_json(
-                serde_json::to_string(data).context(WRITE_JSON)?,
-            )),
+            Self::Json => Some(Numbered::new(data).line().context(WRITE_JSON)?),
             Self::Yaml => Some(format!("---\n{}", yaml(data)?.trim_end())),
         })
     }
@@ -146,16 +165,15 @@ const WRITE: &str = "write to stdout";
 pub struct ReaderGone;
 
 fn json<T: Serialize>(data: &T) -> Result<String> {
-    Ok(visible_json(
-        serde_json::to_string_pretty(data).context(WRITE_JSON)?,
-    ))
+    Numbered::new(data).pretty().context(WRITE_JSON)
 }
 
 /// YAML with one line for each value. Where a value has hidden characters it is JSON, which is YAML
 /// and can escape them all.
 fn yaml<T: Serialize>(data: &T) -> Result<String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    let text = serde_saphyr::to_string_with_options(data, options).context("write YAML")?;
+    let numbered = Numbered::new(data);
+    let text = serde_saphyr::to_string_with_options(&numbered, options).context("write YAML")?;
     match text.contains(|letter| letter != '\n' && is_hidden(letter)) {
         true => json(data),
         false => Ok(text),
@@ -206,6 +224,10 @@ pub fn print_unescaped(text: &str) -> Result<()> {
 pub fn usage(error: &clap::Error) -> Result<u8> {
     style::choose_from_words();
     let text = error.render().to_string();
+    if json_log::is_json() && error.use_stderr() {
+        eprint(text);
+        return Ok(EXIT_INPUT);
+    }
     if text.contains(|letter| letter != '\n' && is_hidden(letter)) {
         // An argument with control characters. Help has none.
         eprint(text.trim_end());
@@ -241,20 +263,45 @@ fn ignore_closed_pipe(written: io::Result<()>) -> Result<()> {
 
 /// Writes a message, not data.
 pub fn eprint(text: impl Display) {
-    let text = text.to_string();
-    let mut line = format!("{}\n", visible(&text));
+    eprint_line(message(&text.to_string()));
+}
+
+/// A message as it is written.
+fn message(text: &str) -> String {
+    if json_log::is_json() {
+        return json_log::message(text) + "\n";
+    }
+    let line = fitted_for_stderr(format!("{}\n", visible(text)));
+    match style::on_stderr() {
+        true => style::message(&line),
+        false => line,
+    }
+}
+
+fn eprint_line(line: String) {
     if hold(&line) {
         return;
-    }
-    line = fitted_for_stderr(line);
-    if style::on_stderr() {
-        line = style::message(&line);
     }
     match QUEUE.get() {
         Some(queue) => queue.put(Stream::Err, line),
         // In one call, so that lines of several threads do not mix. Without stderr an error cannot
         // be reported.
         None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// From now on each message of this process is a JSON object, that of a panic as well.
+pub fn log_as_json() {
+    if !json_log::begin_json() {
+        panic::set_hook(Box::new(|panic| eprint(format_args!("error: {panic}"))));
+    }
+}
+
+/// Writes a message with fields of its own to stderr.
+pub fn eprint_fields<T: Serialize + Display>(level: Level, data: &T) {
+    match json_log::is_json().then(|| json_log::line(level, data)) {
+        Some(Ok(line)) => eprint_line(line + "\n"),
+        _ => eprint(data),
     }
 }
 
@@ -352,12 +399,9 @@ pub fn write_behind() -> Result<()> {
                     .get()
                     .map(|queue| queue.lost.swap(0, Ordering::Relaxed));
                 if let Some(lost @ 1..) = lost {
-                    write(
-                        Stream::Err,
-                        &format!(
-                            "warning: {lost} lines are missing here: nobody took them in time\n"
-                        ),
-                    );
+                    let text =
+                        format!("warning: {lost} lines are missing here: nobody took them in time");
+                    write(Stream::Err, &message(&text));
                 }
             }
         })
@@ -379,38 +423,6 @@ pub fn flush() {
         thread::sleep(Duration::from_millis(5));
     }
     let _ = answered.recv_timeout(FLUSH_TIMEOUT);
-}
-
-/// Writes the log of other crates and of the kernel program: warnings, or with `verbose`
-/// everything.
-pub fn init_logger(verbose: bool) {
-    let level = if verbose {
-        log::LevelFilter::Debug
-    } else {
-        log::LevelFilter::Warn
-    };
-    // It can be set once in a process: the first one stays.
-    if log::set_logger(&Logs).is_ok() {
-        log::set_max_level(level);
-    }
-}
-
-struct Logs;
-
-impl log::Log for Logs {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        let own = metadata.target().starts_with("apifence");
-        own || metadata.level() == log::Level::Error
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let level = record.level().as_str().to_lowercase();
-            eprint(format_args!("{level}: {}", record.args()));
-        }
-    }
-
-    fn flush(&self) {}
 }
 
 /// Whether the reader of our stdout has gone, even without a write.
@@ -455,7 +467,10 @@ mod tests {
     fn yaml_has_a_line_for_each_value_and_no_hidden_character() {
         let data = json!({"a": [{"b": "no", "c": null}], "d": "two\nlines"});
         let text = yaml(&data).expect("YAML");
-        assert_eq!(text, "a:\n- b: \"no\"\n  c: null\nd: \"two\\nlines\"\n");
+        assert_eq!(
+            text,
+            "schema: 1\na:\n- b: \"no\"\n  c: null\nd: \"two\\nlines\"\n"
+        );
         let hidden = yaml(&json!({"a": "\u{202e}\u{1b}[31m"})).expect("YAML");
         assert!(hidden.is_ascii() && !hidden.contains('\x1b'), "{hidden}");
     }

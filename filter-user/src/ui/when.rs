@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
-use serde::Serializer;
 
 use super::number::count;
 use crate::clock::to_second;
@@ -52,14 +51,6 @@ pub fn span(seconds: u64) -> String {
 /// A time of day to the millisecond, always with three digits: columns stay aligned.
 pub fn to_the_millisecond(time: Timestamp) -> String {
     format!("{time:.3}")
-}
-
-/// The same for programs.
-///
-/// # Errors
-/// If `to` fails.
-pub fn serialize_milliseconds<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&format_args!("{time:.3}"))
 }
 
 #[cfg(test)]

@@ -14,12 +14,13 @@ use crate::{
 
 /// A value of `cluster_cidrs`, and the ranges that it stands for.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ClusterRow {
     /// The CIDR or the name.
     value: ClusterCidr,
     /// How many ranges it stands for.
     ranges: usize,
-    /// Why its file cannot be used, so that its last known ranges count.
+    /// Why its file cannot be used, so that its last known ranges count; null if it can be used.
     fault: Option<String>,
 }
 

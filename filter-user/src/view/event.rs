@@ -11,9 +11,10 @@ use crate::{
     kernel::{bpf::DropReport, net::rtnetlink},
     ui::{
         line::Line,
+        log::serialize_milliseconds,
         number::count,
         page::{Page, Screen},
-        when::{serialize_milliseconds, to_the_millisecond},
+        when::to_the_millisecond,
     },
 };
 
@@ -45,18 +46,32 @@ impl InterfaceNames {
     }
 }
 
+/// A packet that was dropped, or would have been.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Event {
+    /// When it came: RFC 3339, UTC, three digits of the second.
     #[serde(serialize_with = "serialize_milliseconds")]
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     pub(crate) time: Timestamp,
+    /// `drop`, or `would_drop` in monitor mode.
     verdict: &'static str,
+    /// The reason for the verdict.
     reason: &'static str,
+    /// The source address; null if it cannot be read. For a packet in a tunnel, that which was
+    /// judged.
     source: Option<IpAddr>,
+    /// The source port; null if it cannot be read.
     source_port: Option<u16>,
+    /// The destination address; null if it cannot be read.
     destination: Option<IpAddr>,
+    /// The destination port; null if it cannot be read.
     destination_port: Option<u16>,
+    /// The name of the interface; `#` and its ifindex once it is gone.
     interface: String,
+    /// Its ifindex.
     ifindex: u32,
+    /// The length of the frame, in bytes.
     bytes: u32,
 }
 

@@ -17,8 +17,11 @@ use crate::{
 
 /// Ports with lists of their own.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct GuardStatus {
+    /// Its TCP ports.
     ports: BTreeSet<u16>,
+    /// The names of its lists.
     lists: BTreeSet<ListName>,
     /// The ranges of the lists that authorize now.
     ranges: usize,

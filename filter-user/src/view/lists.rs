@@ -11,7 +11,9 @@ use crate::{
 
 /// A list, and its size.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ListCount {
+    /// Its name.
     pub(crate) name: ListName,
     /// Its ranges, expired ones included; those that were last in force if its file cannot be used.
     ranges: usize,

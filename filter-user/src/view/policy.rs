@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use anyhow::Result;
 use filter_common::{
     Mode,
     layout::{Origin, PolicyRecord},
@@ -11,14 +12,17 @@ use serde::Serialize;
 
 use crate::{
     clock::{Clocks, to_second},
-    kernel::bpf::PolicyState,
+    kernel::bpf::{Maps, PolicyState},
+    policy::author::Author,
     ui::{line::Line, style::Ink, when::span},
 };
 
 /// A change on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Provisional {
-    /// When the previous generation is active again.
+    /// When the previous generation is active again: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     pub(crate) until: Timestamp,
     /// Seconds until then.
     pub(crate) seconds_left: u64,
@@ -33,6 +37,31 @@ impl Provisional {
             until: to_second(now.wall_at_boot(until)),
             seconds_left: until.saturating_sub(now.boot).div_ceil(1_000_000_000),
         })
+    }
+}
+
+/// A change on trial, and its author.
+pub(crate) struct Trial {
+    pub(crate) provisional: Provisional,
+    by: Option<Author>,
+}
+
+impl Trial {
+    /// The one in `maps`, if there is one.
+    pub(crate) fn read(maps: &Maps) -> Result<Option<Self>> {
+        let standing = maps.standing()?;
+        let provisional = Provisional::of(standing, &Clocks::now()?);
+        Ok(provisional.map(|provisional| Self {
+            provisional,
+            by: maps.author(standing.slot()).ok().flatten(),
+        }))
+    }
+
+    /// The line for a screen about something else.
+    pub(crate) fn line(&self) -> Line {
+        let by = self.by.as_ref();
+        let by = by.map_or_else(String::new, |by| format!(" ({})", by.short()));
+        Line::inked(Ink::Caution, format!("on trial{by}: ")).and_line(self.provisional.line())
     }
 }
 

@@ -20,23 +20,35 @@ use crate::{
 
 /// The counters of all guarded interfaces.
 #[derive(Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Stats {
+    /// The guarded interfaces; empty if no filter is attached.
     pub(crate) interfaces: Vec<InterfaceStats>,
 }
 
+/// The counters of an interface.
 #[derive(Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct InterfaceStats {
+    /// Its name; `#` and its ifindex once it is gone.
     pub(crate) interface: String,
+    /// Its ifindex.
     pub(crate) ifindex: u32,
     /// The counters that are not zero; all of them if they were asked for.
     pub(crate) counters: Vec<Row>,
 }
 
+/// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Row {
+    /// `pass`, `drop`, or `would_drop` in monitor mode.
     pub(crate) verdict: &'static str,
+    /// The reason for the verdict.
     pub(crate) reason: &'static str,
+    /// The number of packets since the filter was attached: up to 64 bits.
     pub(crate) packets: u64,
+    /// Their bytes, from the link header on.
     pub(crate) bytes: u64,
 }
 
@@ -199,10 +211,13 @@ pub(crate) fn counters(counters: &Counters, ifindex: u32) -> Result<Option<Vec<R
 
 /// One counter, and its rate.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RatedRow {
     #[serde(flatten)]
     pub(crate) row: Row,
+    /// Packets a second.
     pub(crate) packets_per_second: f64,
+    /// Bytes a second.
     pub(crate) bytes_per_second: f64,
 }
 

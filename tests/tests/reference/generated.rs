@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use tests::{
     cli::Apifence,
     netns::Namespace,
-    scrape::{get, ready},
+    scrape::{get, ready, scrape},
     site::{ADMIN_RANGES, INTERFACE, Site},
+    wait,
 };
 
 use super::page::{Page, root};
@@ -45,7 +46,14 @@ fn the_page_of_commands_is_their_help() -> Result<()> {
         let help = filter.ok(&words)?;
         let title = format!("apifence {command}");
         let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-        let help = lines.join("\n");
+        let mut help = lines.join("\n");
+        // The first command has them with all words.
+        if !command.is_empty()
+            && let Some((before, after)) = help.split_once("Global options:\n")
+        {
+            let after = after.split_once("\n\n").map_or("", |(_, after)| after);
+            help = format!("{before}{after}");
+        }
         text += &format!(
             "## {}\n\n```text\n{}\n```\n\n",
             title.trim(),
@@ -106,16 +114,13 @@ fn the_page_of_metrics_has_those_of_a_scrape() -> Result<()> {
     ];
     let mut daemon = filter.start(&run)?;
     ready(&site.node, &mut daemon)?;
-    // One metric is there during a trial alone.
-    filter.ok(&[
-        "ranges",
-        "add",
-        "203.0.113.0/24",
-        "--expires",
-        "30d",
-        "--confirm-within",
-        "1h",
-    ])?;
+    // One metric is there only if a range expires, another one only during a trial.
+    filter.ok(&["ranges", "add", "203.0.113.9", "--expires", "30d"])?;
+    wait::until("the file is read", || {
+        let expiry = "apifence_range_expiry_timestamp_seconds";
+        Ok(scrape(&site.node)?.sum(expiry, &[]).is_some())
+    })?;
+    filter.ok(&["ranges", "add", "203.0.113.0/24", "--confirm-within", "1h"])?;
     let scraped = get(&site.node, "/metrics")?.body;
     let metrics = metrics(&scraped);
     ensure!(metrics.len() > 15, "{scraped}");
@@ -184,9 +189,14 @@ fn without_templates(text: &str) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         let (template, after) = after.split_once("}}").unwrap_or((after, ""));
-        let label = template.trim().strip_prefix("$labels.");
-        let name = label.map_or("VALUE".to_owned(), |label| label.trim().to_uppercase());
-        plain += &format!("{before}{name}");
+        let template = template.trim();
+        let word = match template.strip_prefix("$labels.") {
+            Some(label) => label.to_uppercase(),
+            None if template == "else" => " or ".to_owned(),
+            None if template == "end" || template.starts_with("if ") => String::new(),
+            None => "VALUE".to_owned(),
+        };
+        plain += &format!("{before}{word}");
         rest = after;
     }
     plain + rest
@@ -222,12 +232,13 @@ fn the_page_of_alerts_has_those_of_the_rules() -> Result<()> {
             let value = value.with_context(|| format!("{} has no `{key}`", alert.name))?;
             anyhow::Ok(without_templates(value))
         };
+        let summary = value("summary")?;
         let head = format!(
             "Severity `{}`, after {}.",
             value("severity")?,
             value("for")?
         );
-        let means = wrapped(&format!("{head} {}", value("description")?));
+        let means = wrapped(&format!("*{summary}.* {head} {}", value("description")?));
         let first = wrapped(&format!("**First:** {}", value("runbook")?));
         text += &format!("## {}\n\n{means}\n\n{first}\n\n", alert.name);
     }

@@ -31,8 +31,15 @@ fn quoted(marker: &str) -> Result<String> {
         "message" => {
             let mut lines = text.lines().skip_while(|line| !line.contains(words));
             let first = lines.next();
-            let is_more = |line: &&str| line.starts_with("hint:") || line.starts_with(' ');
-            first.into_iter().chain(lines.take_while(is_more)).collect()
+            // A line of a config file stands alone.
+            let is_message = first.is_some_and(|line| !line.starts_with(' '));
+            let is_more =
+                |line: &&str| is_message && (line.starts_with("hint:") || line.starts_with(' '));
+            first
+                .map(str::trim)
+                .into_iter()
+                .chain(lines.take_while(is_more))
+                .collect()
         }
         _ => anyhow::bail!("{}: `from` or `message`", context()),
     };

@@ -250,7 +250,7 @@ fn programs_and_spreadsheets_get_all_ranges() -> Result<()> {
     let json: serde_json::Value = serde_json::from_str(&json)?;
     let yaml = node.ok(&["ranges", "list", "-o", "yaml"])?;
     ensure!(
-        yaml.starts_with("source: kernel\nenforced: true\n")
+        yaml.contains("source: kernel\nenforced: true\n")
             && yaml.contains("\n- range: 198.51.100.0/24\n  origins:\n  - list\n"),
         "{yaml}"
     );

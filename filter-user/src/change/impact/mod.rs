@@ -40,23 +40,24 @@ use crate::{
 
 /// The effect of a change on open connections.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Impact {
     /// Connections to the protected ports that stop at their next packet.
     cut: Vec<Cut>,
-    /// How many stay.
+    /// How many connections stay.
     kept: usize,
     /// The guards of their ports; `None` for ports without one.
     #[serde(skip)]
     kept_by: BTreeSet<Option<usize>>,
-    /// The address of this SSH session, if the change blocks it.
+    /// The address of this SSH session; null if the change does not block it.
     shuts_out: Option<IpAddr>,
     /// Other addresses with an SSH session on this node that the change blocks.
     administrators: Vec<IpAddr>,
-    /// Why the connections are unknown.
+    /// Why the connections are unknown; null if they are known.
     unknown: Option<String>,
-    /// Which connections cannot be seen.
+    /// Which connections cannot be seen, in words; null if all can be seen.
     unseen: Option<String>,
-    /// The note about an unreadable NAT table.
+    /// The note about an unreadable NAT table; missing without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<String>,
     /// The reason against the first enforcement.
@@ -67,16 +68,20 @@ pub(crate) struct Impact {
     filters_ssh: bool,
 }
 
+/// A connection that stops at its next packet.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Cut {
     #[serde(flatten)]
     connection: Connection,
+    /// What the client is.
     kind: Kind,
-    /// The evidence for `kind`, in words.
+    /// The evidence for `kind`, in words; null without any.
     why: Option<String>,
-    /// Why the client may be gone. Such a connection does not block a change.
+    /// Why the client may be gone, in words; null if it is there. Such a connection does not block
+    /// a change.
     doubt: Option<&'static str>,
-    /// The guard of its port, if it has one.
+    /// The guard of its port; missing if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<Guard>,
     /// The number of the guard.
@@ -86,10 +91,14 @@ struct Cut {
 
 /// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 enum Kind {
+    /// A node of the cluster.
     ClusterNode,
+    /// An address with an SSH session on this node.
     SshOrigin,
+    /// Any other client.
     Client,
 }
 

@@ -5,17 +5,65 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use anyhow::{Context as _, Result};
 use filter_common::layout::LAYOUT_VERSION;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{checks::Examination, diagnosis::Diagnosis};
 use crate::{
+    command::status::Status,
+    config::SettingRow,
     context::Context,
     kernel::version,
     store::write_text,
     survey::NetworkInterface,
-    ui::error::{UserError, errno},
-    view::stats,
+    ui::{
+        error::{UserError, errno},
+        json::SCHEMA,
+    },
+    view::stats::{self, Stats},
 };
+
+/// The report. Without `--with-addresses` each address in it is a name like `v4-address-1`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Bundle<'a> {
+    /// The number of the schema.
+    schema: u32,
+    /// The version of apifence.
+    apifence: &'static str,
+    /// The version of the layout of its maps.
+    layout: u32,
+    /// The release of the kernel.
+    kernel: String,
+    /// The architecture of the program.
+    architecture: &'static str,
+    /// When this was written: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
+    time: Timestamp,
+    /// The distribution of Kubernetes; null if none was found.
+    distribution: Option<&'static str>,
+    /// The interfaces of the node, a line in words for each.
+    interfaces: Vec<String>,
+    /// The output of `doctor`.
+    doctor: &'a Diagnosis,
+    /// The output of `status`.
+    status: Part<&'a Status>,
+    /// The settings, as `config` shows them.
+    settings: Vec<SettingRow>,
+    /// The output of `stats`.
+    counters: Part<&'a Stats>,
+}
+
+/// A part of the report.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum Part<T> {
+    /// The data.
+    Data(T),
+    /// Why they cannot be read, in words.
+    Error(String),
+}
 
 /// Writes the report to `path`.
 ///
@@ -29,27 +77,28 @@ pub(super) fn write(
     with_addresses: bool,
 ) -> Result<()> {
     let status = match &examination.status {
-        Ok(status) => serde_json::to_value(status)?,
-        Err(error) => Value::String(format!("{error:#}")),
+        Ok(status) => Part::Data(status),
+        Err(error) => Part::Error(format!("{error:#}")),
     };
-    let counters = match stats::read(context) {
-        Ok(stats) => serde_json::to_value(stats)?,
-        Err(error) => Value::String(format!("{error:#}")),
-    };
+    let counters = stats::read(context);
     let interfaces = examination.survey.interfaces.iter();
-    let mut report = json!({
-        "apifence": env!("CARGO_PKG_VERSION"),
-        "layout": LAYOUT_VERSION,
-        "kernel": version::release(),
-        "architecture": std::env::consts::ARCH,
-        "time": Timestamp::now(),
-        "distribution": examination.survey.control_plane.distribution,
-        "interfaces": interfaces.map(NetworkInterface::line).collect::<Vec<_>>(),
-        "doctor": diagnosis,
-        "status": status,
-        "settings": context.config.rows(),
-        "counters": counters,
-    });
+    let mut report = serde_json::to_value(Bundle {
+        schema: SCHEMA,
+        apifence: env!("CARGO_PKG_VERSION"),
+        layout: LAYOUT_VERSION,
+        kernel: version::release(),
+        architecture: std::env::consts::ARCH,
+        time: Timestamp::now(),
+        distribution: examination.survey.control_plane.distribution,
+        interfaces: interfaces.map(NetworkInterface::line).collect(),
+        doctor: diagnosis,
+        status,
+        settings: context.config.rows(),
+        counters: match &counters {
+            Ok(stats) => Part::Data(stats),
+            Err(error) => Part::Error(format!("{error:#}")),
+        },
+    })?;
     if !with_addresses {
         Redaction::default().value(&mut report);
     }

@@ -8,17 +8,21 @@ use crate::ui::visible::visible_in_line;
 
 /// A check, and its result.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Check {
     /// Its name, for scripts.
     pub(super) check: &'static str,
+    /// Its result.
     pub(super) result: CheckResult,
+    /// What was found, in words.
     pub(super) message: String,
-    /// What to do; none if all is well.
+    /// What to do, in words; null if all is well.
     pub(super) fix: Option<String>,
 }
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CheckResult {
     /// In order.
@@ -66,8 +70,11 @@ pub(super) fn fail(
 }
 
 #[derive(Serialize)]
-pub(super) struct Diagnosis {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Diagnosis {
+    /// The checks, in the order of the text.
     checks: Vec<Check>,
+    /// How many warned.
     warned: usize,
     /// How many failed.
     pub(super) failed: usize,

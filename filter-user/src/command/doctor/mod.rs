@@ -8,7 +8,10 @@ mod diagnosis;
 
 use anyhow::Result;
 
-use self::{checks::Examination, diagnosis::Diagnosis};
+#[cfg(test)]
+pub(super) use self::bundle::Bundle;
+use self::checks::Examination;
+pub(super) use self::diagnosis::Diagnosis;
 use crate::{cli::DoctorArgs, cluster::Root, context::Context, ui::output::eprint};
 
 /// Runs the command.

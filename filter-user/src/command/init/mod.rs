@@ -28,11 +28,15 @@ use crate::{
 
 /// What `init` writes.
 #[derive(Serialize)]
-struct Files<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Files<'a> {
+    /// The path of the config file.
     config_file: String,
+    /// Its text.
     config: &'a str,
+    /// The path of the ranges file.
     ranges_file: String,
-    /// `None` if there is a list already, which stays.
+    /// Its text; null if there is a list already, which stays.
     ranges: Option<&'a str>,
 }
 

@@ -18,18 +18,27 @@ use crate::{
         style::Ink,
         table::{Column, Table},
     },
-    view::{policy::Provisional, range::short},
+    view::{
+        policy::{Provisional, Trial},
+        range::short,
+    },
 };
 
+/// The authorized ranges.
 #[derive(Serialize)]
-pub(super) struct ListReport {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ListReport {
     /// `kernel`, or `file` where no filter is attached.
     pub(super) source: &'static str,
     /// False if the list is the off switch.
     pub(super) enforced: bool,
-    /// The change on trial.
+    /// The change on trial; null if there is none.
     pub(super) provisional: Option<Provisional>,
+    /// The ranges.
     pub(super) ranges: Vec<ListRow>,
+    /// The same, with its author.
+    #[serde(skip)]
+    pub(super) trial: Option<Trial>,
     /// Whether people see the implicit sources, too.
     #[serde(skip)]
     pub(super) all: bool,
@@ -38,23 +47,34 @@ pub(super) struct ListReport {
     pub(super) left_out: usize,
 }
 
+/// An authorized range.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ListRow {
+    /// The range.
     pub(super) range: IpNet,
+    /// Why it is authorized: `list`, `outbound`, `cluster`, `node`, ...
     pub(super) origins: Vec<&'static str>,
     /// The lists that have it.
     pub(super) lists: Vec<ListName>,
     /// The names in `cluster_cidrs` that stand for it.
     pub(super) presets: Vec<&'static str>,
+    /// The comment of its entry; null without one.
     pub(super) comment: Option<String>,
-    /// When the entry expires; none if it does not.
+    /// When the entry expires: RFC 3339, UTC; null if it does not.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     pub(super) expires: Option<Timestamp>,
-    /// When its packets stop passing: later than `expires` inside a longer-lived range.
+    /// When its packets stop passing: RFC 3339, UTC; null if they do not, or if no filter is
+    /// attached. Later than `expires` inside a range that lives longer.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     pub(super) in_force_until: Option<Timestamp>,
-    /// Packets that passed because of it; none if they are not counted.
+    /// Packets that passed because of it; null if they are not counted.
     pub(super) packets: Option<u64>,
+    /// The time of the last such packet: RFC 3339, UTC; null if there was none.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     pub(super) last_seen: Option<Timestamp>,
-    /// The start of its packet count.
+    /// When the count of its packets began: RFC 3339, UTC; null if they are not counted.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     pub(super) counted_since: Option<Timestamp>,
 }
 
@@ -103,16 +123,19 @@ impl ListRow {
         }
     }
 
-    /// The origins, with the names of its presets.
-    fn origin(&self) -> String {
-        let with_names = self.origins.iter().map(|origin| {
-            if *origin == Origin::Cluster.label() && !self.presets.is_empty() {
-                format!("{origin} {}", join(&self.presets))
+    /// Where it is from: the lists that have it, and other origins, with the names of its presets.
+    fn from(&self) -> String {
+        let mut from: Vec<String> = Vec::new();
+        for origin in &self.origins {
+            if *origin == Origin::List.label() && !self.lists.is_empty() {
+                from.extend(self.lists.iter().map(ToString::to_string));
+            } else if *origin == Origin::Cluster.label() && !self.presets.is_empty() {
+                from.push(format!("{origin} {}", join(&self.presets)));
             } else {
-                (*origin).to_owned()
+                from.push((*origin).to_owned());
             }
-        });
-        join(with_names)
+        }
+        from.join(", ")
     }
 }
 
@@ -152,8 +175,7 @@ impl ListReport {
         let is_default_alone = names.all(ListName::is_default);
         let mut table = Table::new([
             Column::text("range"),
-            Column::text("origin"),
-            Column::text("lists"),
+            Column::text("from"),
             Column::text("expires"),
             Column::number("packets"),
             Column::text("last seen"),
@@ -163,13 +185,9 @@ impl ListReport {
         for row in self.shown() {
             table.row([
                 short(&row.range).into(),
-                match self.all || page.is_wide {
-                    true => row.origin().into(),
-                    false => Line::default(),
-                },
-                match is_default_alone {
+                match is_default_alone && !self.all && !page.is_wide {
                     true => Line::default(),
-                    false => join(&row.lists).into(),
+                    false => row.from().into(),
                 },
                 row.expiry(page),
                 row.packets
@@ -233,8 +251,8 @@ impl Screen for ListReport {
             let off = "enforcement is off: every source passes";
             page.line(Line::inked(Ink::Bad, off));
         }
-        if let Some(trial) = &self.provisional {
-            page.line(Line::inked(Ink::Caution, "on trial: ").and_line(trial.line()));
+        if let Some(trial) = &self.trial {
+            page.line(trial.line());
         }
         if self.shown().next().is_some() {
             page.table(&self.table(page));

@@ -15,10 +15,13 @@ use crate::{
 
 /// What a filter would guard, and what is open without it.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Prospect {
     /// The ports that would be protected.
     pub(crate) ports: BTreeSet<u16>,
+    /// The interfaces that would be guarded.
     pub(crate) interfaces: Vec<OpenInterface>,
+    /// Programs that listen on those ports, and API servers at other ports.
     pub(crate) listeners: Vec<Listener>,
     /// The ranges in the files; none without a file.
     pub(crate) ranges: Option<usize>,
@@ -28,7 +31,9 @@ pub(crate) struct Prospect {
 
 /// An interface that would be guarded.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct OpenInterface {
+    /// Its name.
     pub(crate) name: String,
     /// The driver, or the kind of a virtual device; none if the interface is not known.
     pub(crate) driver: Option<String>,
@@ -38,9 +43,13 @@ pub(crate) struct OpenInterface {
 
 /// A program that listens on such a port.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Listener {
+    /// The port.
     pub(crate) port: u16,
+    /// The name of the program.
     pub(crate) program: String,
+    /// Its process id.
     pub(crate) pid: i32,
 }
 

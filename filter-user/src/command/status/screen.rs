@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The width of the labels.
-const LABEL: usize = 12;
+const LABEL: usize = 13;
 /// How many warnings of one kind are shown.
 const MAX_SHOWN: usize = 4;
 
@@ -178,7 +178,7 @@ impl Status {
             let nothing = Line::inked(Ink::Dim, "not running");
             let line = match self.if_attached {
                 Some(_) => nothing,
-                None => nothing.and(": changes of the files wait for `apifence attach`"),
+                None => nothing.and(": edited files are not applied"),
             };
             return item(page, "service", line);
         }

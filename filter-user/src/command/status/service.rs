@@ -12,11 +12,14 @@ use crate::{
 
 /// The `run` that keeps the filter in step with its files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Service {
     /// Whether there is one.
     pub(crate) running: bool,
     /// Its process; none if it is not visible here.
     pub(crate) pid: Option<i32>,
+    /// When it started: RFC 3339, UTC; null if that is not visible here.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     pub(crate) since: Option<Timestamp>,
     /// Where it serves metrics, if that is known.
     pub(crate) metrics_listen: Option<String>,

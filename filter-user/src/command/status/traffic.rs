@@ -12,10 +12,13 @@ use crate::{
 
 /// The numbers of packets since the filter was attached.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Traffic {
+    /// Dropped packets.
     pub(crate) dropped: u64,
+    /// Packets that enforce mode would drop.
     pub(crate) would_drop: u64,
-    /// Those from authorized sources.
+    /// Packets from authorized sources to protected ports.
     pub(crate) authorized: u64,
     /// The time of the rates; none if these are totals.
     #[serde(skip)]

@@ -2,7 +2,12 @@
 //! published.
 
 use super::state::Follower;
-use crate::{config::Settings, metrics::ListHealth, ranges::ListName, store::ReadLists};
+use crate::{
+    config::Settings,
+    metrics::ListHealth,
+    ranges::{ListName, RangesFile},
+    store::ReadLists,
+};
 
 impl Follower {
     /// Reports files of lists that cannot be used, once, and publishes the state of all. The ranges
@@ -15,19 +20,17 @@ impl Follower {
         let mut lists = self.health.borrow().lists.clone();
         lists.retain(|name, _| name.is_of_cluster());
         for (name, file) in read.lists.iter() {
-            let (usable, ranges) = (!is_faulty(name), file.list().entries().len());
+            let usable = !is_faulty(name);
             if usable && !name.is_default() {
                 let matter = format!("list `{name}`");
                 self.alerts.clear(&matter, &format!("{matter} can be used"));
             }
-            lists.insert(name.clone(), ListHealth { usable, ranges });
+            let list = file.list();
+            let expiries = list.entries().iter().map(|entry| entry.expires);
+            lists.insert(name.clone(), ListHealth::of(usable, expiries));
         }
         for (name, _) in &read.faults {
-            let unknown = ListHealth {
-                usable: false,
-                ranges: 0,
-            };
-            lists.entry(name.clone()).or_insert(unknown);
+            lists.entry(name.clone()).or_default();
         }
         self.alerts.retain(|matter| {
             let name = matter.strip_prefix("list `");
@@ -59,10 +62,8 @@ impl Follower {
                 Some((_, error)) => self.alerts.raise(&matter, error),
                 None => self.alerts.clear(&matter, &format!("{matter} can be used")),
             }
-            let health = ListHealth {
-                usable: fault.is_none(),
-                ranges: file.map_or(0, |file| file.entry_count()),
-            };
+            let entries = file.into_iter().flat_map(RangesFile::entries);
+            let health = ListHealth::of(fault.is_none(), entries.map(|entry| entry.expires));
             lists.insert(name.clone(), health);
         }
         self.health.send_if_modified(|health| {

@@ -45,39 +45,59 @@ impl Report {
     }
 }
 
+/// What `run` tells other programs.
 #[derive(Serialize)]
-pub(super) struct NodeState<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct NodeState<'a> {
+    /// The number of the schema.
     pub(super) schema: u32,
+    /// When this was written: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     pub(super) written: Timestamp,
+    /// The process id of `run`.
     pub(super) pid: u32,
+    /// The version of `run`.
     pub(super) version: &'static str,
-    /// As in `status`.
+    /// `enforcing`, `monitoring`, `off`, `detached` or `unknown`, as in `status`.
     pub(super) state: &'static str,
-    /// All protected ports.
+    /// All protected TCP ports; empty if the settings in force cannot be read.
     pub(super) ports: BTreeSet<u16>,
+    /// The interfaces to guard.
     pub(super) interfaces: Vec<InterfaceState>,
-    /// When the change on trial takes itself back.
+    /// When the change on trial reverts: RFC 3339, UTC; null if no change is on trial.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     pub(super) trial_until: Option<Timestamp>,
+    /// The lists.
     pub(super) lists: Vec<ListState<'a>>,
     /// The codes of the warnings that are not acknowledged.
     pub(super) warnings: BTreeSet<Code>,
 }
 
+/// An interface to guard.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct InterfaceState {
+    /// Its name.
     pub(super) name: String,
+    /// Where the program runs; null if it does not run.
     pub(super) hook: Option<XdpAttachMode>,
+    /// Whether the filter judges its packets.
     pub(super) guarded: bool,
 }
 
+/// A list.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ListState<'a> {
+    /// Its name.
     pub(super) name: &'a ListName,
-    /// SHA-256 of the bytes of the file that is in force; none if that file is not there any more,
-    /// or is not in force.
+    /// SHA-256 of the bytes of the file that is in force, in hexadecimal digits; null if that file
+    /// is gone, or is not in force.
     pub(super) sha256: Option<&'a str>,
+    /// Its ranges, expired ones included.
     pub(super) ranges: usize,
+    /// The expired ones among them.
     pub(super) expired: usize,
-    /// Why the file that is there is not in force.
+    /// Why its file is not in force, in words; null if it is in force.
     pub(super) fault: Option<&'a str>,
 }

@@ -107,6 +107,12 @@ impl ReportReader {
             .is_ok_and(|data| data.info().is_ok_and(|info| info.id() == self.id))
     }
 
+    /// The number of dropped packets that the kernel did not report, since the filter was attached,
+    /// as of the last poll or, before it, of the opening.
+    pub fn suppressed(&self) -> u64 {
+        self.seen.iter().map(|head| head.skipped).sum()
+    }
+
     /// The reports since the last call; at first, since the start position. Does not wait.
     ///
     /// # Errors

@@ -11,14 +11,15 @@ use crate::kernel::{
 
 /// An interface with a pinned link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProtectedInterface {
     /// Its name; `#` and its ifindex once it is gone.
     pub interface: String,
     /// Its ifindex.
     pub ifindex: u32,
-    /// Where the program runs.
+    /// Where the program runs; null if it does not run.
     pub xdp_mode: Option<XdpAttachMode>,
-    /// The driver's reason for refusing the program, if it did.
+    /// The driver's reason for refusing the program; null if it did not.
     pub native_refused: Option<String>,
     /// Whether the filter judges this interface's packets.
     pub guarded: bool,

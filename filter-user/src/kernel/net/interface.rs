@@ -62,6 +62,7 @@ pub struct AttachedXdp {
 
 /// Where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum XdpAttachMode {
     /// In the driver.

@@ -20,10 +20,11 @@ use super::netlink;
 
 /// An established TCP connection to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Connection {
-    /// The client's end.
+    /// The client's end, address and port.
     pub remote: SocketAddr,
-    /// This node's end.
+    /// This node's end, address and port.
     pub local: SocketAddr,
 }
 

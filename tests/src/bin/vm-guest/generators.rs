@@ -1,4 +1,4 @@
-//! Traffic generators of others against a guarded node, as docs/benchmarks.md names them.
+//! Traffic generators of others against a guarded node, as docs/benchmarks-method.md names them.
 
 use std::{fs, process::Command};
 
