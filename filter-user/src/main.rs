@@ -12,6 +12,9 @@ use filter_user::{
 };
 
 fn main() -> ExitCode {
+    if command::complete::answer() {
+        return ExitCode::SUCCESS;
+    }
     let done = match Cli::from_command_line() {
         Ok((cli, matches)) => command::run(cli, &matches),
         Err(said) => command::refuse(&said),

@@ -17,8 +17,7 @@ struct Tool {
     program: &'static str,
     /// The package that has it, by its name in most distributions.
     package: &'static str,
-    /// Whether Debian's package starts a service. If so, it is not installed: set-up extracts the
-    /// program from it.
+    /// Whether Debian's package starts a service. Then set-up extracts the program from it.
     starts_service: bool,
 }
 
@@ -39,7 +38,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 15] = [
     Tool::new("ip", "iproute2"),
     Tool::new("nft", "nftables"),
     Tool::new("iptables-nft", "iptables"),
@@ -51,6 +50,8 @@ const TOOLS: [Tool; 13] = [
     Tool::new("haproxy", "haproxy"),
     Tool::new("bpftool", "bpftool"),
     Tool::new("systemd-analyze", "systemd"),
+    Tool::new("zsh", "zsh"),
+    Tool::new("fish", "fish"),
     Tool::service("promtool", "prometheus"),
     Tool::service("prometheus", "prometheus"),
 ];

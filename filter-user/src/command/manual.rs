@@ -1,9 +1,8 @@
-//! `apifence completions` and `apifence man`: the command line's own description.
+//! `apifence man`: the manual pages.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use clap_complete::Shell;
 
 use crate::{
     cli,
@@ -12,14 +11,6 @@ use crate::{
         output::print_unescaped,
     },
 };
-
-/// Writes completions for `shell` to stdout.
-pub(super) fn completions(shell: Shell) -> Result<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::command(), "apifence", &mut script);
-    print_unescaped(&String::from_utf8_lossy(&script))?;
-    Ok(0)
-}
 
 /// Writes the manual page to stdout, or one page per command into `directory`.
 pub(super) fn man(directory: Option<&Path>) -> Result<u8> {

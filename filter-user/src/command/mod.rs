@@ -3,6 +3,7 @@
 mod acknowledge;
 
 mod check;
+pub mod complete;
 mod config;
 
 mod confirm;
@@ -207,7 +208,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         }
         Command::Confirm => confirm::run(context),
         Command::Config { policy, .. } => config::run(context, &policy),
-        Command::Completions { shell } => manual::completions(shell),
+        Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),
         Command::Version => version::run(context),
     }

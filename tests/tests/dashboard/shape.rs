@@ -126,6 +126,10 @@ fn its_queries_use_its_variables() -> Result<()> {
     assert_eq!(variables, VARIABLES);
     for panel in elements(&dashboard, "/panels") {
         let title = text(panel, "/title");
+        let queried = elements(panel, "/targets").chain([panel]);
+        for source in queried.filter_map(|part| part.get("datasource")) {
+            assert_eq!(text(source, "/uid"), "${datasource}", "{title}");
+        }
         for target in elements(panel, "/targets") {
             let query = text(target, "/expr");
             for variable in ["$cluster", "$job", "$instance"] {

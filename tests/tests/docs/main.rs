@@ -29,7 +29,7 @@ use page::{Block, Page, root};
 /// The environment variable that has blocks rewritten.
 const UPDATE: &str = "UPDATE_DOCS";
 /// How many nodes there are at a time: most of their time they wait.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 6;
 
 /// The commands of a page on one node.
 struct Session {

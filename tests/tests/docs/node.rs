@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,7 +15,7 @@ use tests::{
     cli,
     machines::{Distribution, Machines},
     mounts,
-    net::silent,
+    net::connect,
     netns::Namespace,
     site::{NODE, Site, UNLISTED, at, ip},
     stand_in::StandIn,
@@ -26,6 +27,9 @@ use crate::page::root;
 const STAND_IN: &str = env!("CARGO_BIN_EXE_stand-in");
 /// The list of a node that has one.
 const LIST: &str = "198.51.100.0/24 # office Berlin\n2001:db8:aa::/48 # office Berlin\n";
+
+/// How long an unlisted client waits for an answer.
+const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// The programs that a page may run: those that touch the node's own files alone. A program that is
 /// not here, such as `kubectl` or `dpkg`, could change the machine of the tests.
@@ -203,7 +207,7 @@ impl Node {
             // The filter enforces, and an unlisted client tried.
             "enforcing" => {
                 list()?;
-                self.ok("apifence attach && systemctl start apifence")?;
+                self.ok("systemctl start apifence")?;
                 self.ok("apifence ranges add 203.0.113.7 --comment 'home office'")?;
                 self.attempt()?;
             }
@@ -226,8 +230,8 @@ impl Node {
             return Ok(());
         };
         for (source, node) in UNLISTED.into_iter().zip(NODE) {
-            // In monitor mode there is an answer.
-            let _ = silent(&site.unlisted, ip(source), at(node, 6443));
+            // Only monitor mode lets it in.
+            let _ = connect(&site.unlisted, ip(source), at(node, 6443), ATTEMPT);
         }
         Ok(())
     }

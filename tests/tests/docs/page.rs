@@ -147,7 +147,12 @@ impl Page {
             let html = ["href=\"", "src=\"", "srcset=\""].into_iter();
             let html = html.flat_map(|start| text.split(start).skip(1));
             let html = html.filter_map(|rest| rest.split('"').next());
-            links.extend(markdown.chain(html).map(|target| Link {
+            // `[name]: target`, for links that name it.
+            let named = text
+                .strip_prefix('[')
+                .and_then(|rest| rest.split_once("]: "));
+            let named = named.map(|(_, target)| target.trim());
+            links.extend(markdown.chain(html).chain(named).map(|target| Link {
                 line,
                 target: target.to_owned(),
             }));

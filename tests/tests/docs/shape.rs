@@ -55,3 +55,77 @@ fn is_drawing(path: &Path) -> Result<()> {
     anyhow::ensure!(has_size, "it has no size");
     Ok(())
 }
+
+/// Pages that are generated, or that are being written.
+const EXCEPT: [&str; 4] = [
+    "docs/benchmarks.md",
+    "docs/reference",
+    "docs/topologies",
+    "docs/warnings.md",
+];
+
+/// The pages of `docs`, without [`EXCEPT`].
+fn written() -> Result<Vec<Page>> {
+    let mut pages = Page::all()?;
+    pages.retain(|page| {
+        let except = |path| page.path.starts_with(path);
+        page.path.starts_with("docs") && !EXCEPT.into_iter().any(except)
+    });
+    Ok(pages)
+}
+
+/// Prose is read in a terminal as well.
+#[test]
+fn prose_fits_into_a_hundred_columns() -> Result<()> {
+    let mut found = Vec::new();
+    for page in written()? {
+        for (number, line) in page.prose() {
+            let columns = line.chars().count();
+            // A row of a table, an HTML tag and the target of a link have one line each.
+            if columns > 100 && !line.trim_start().starts_with(['|', '<', '[']) {
+                found.push(format!("{}:{number}: {columns}", page.path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    Ok(())
+}
+
+/// Words that the field does not have, or that hide the subject of a sentence.
+#[test]
+fn pages_have_plain_words() -> Result<()> {
+    let gone = [
+        ("anew", "again"),
+        ("beside", "next to, besides"),
+        ("goes by", "uses"),
+        ("lets in", "allows"),
+        ("let in", "allowed"),
+        ("nobody", "no user, no process"),
+        ("somebody", "a user, another process"),
+        ("stranger", "unlisted source"),
+        ("take itself back", "revert"),
+        ("taken back", "reverted"),
+        ("whoever", "a user who"),
+    ];
+    let mut found = Vec::new();
+    for page in written()? {
+        for (number, line) in page.prose() {
+            let lower = line.to_lowercase();
+            let words = lower.replace(|letter: char| !letter.is_alphanumeric(), " ");
+            let words = format!(
+                " {} ",
+                words.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
+            for (word, instead) in gone {
+                if words.contains(&format!(" {word} ")) {
+                    found.push(format!(
+                        "{}:{number}: `{word}`: {instead}",
+                        page.path.display()
+                    ));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    Ok(())
+}

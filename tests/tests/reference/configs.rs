@@ -1,7 +1,11 @@
 //! The config files and lists on pages load, and do what the pages say.
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{cli::Apifence, netns::Namespace, plant::Plant};
+use tests::{
+    cli::Apifence,
+    netns::Namespace,
+    plant::{Plant, tree},
+};
 
 use super::{
     STAND_IN,
@@ -81,16 +85,29 @@ fn setups(blocks: Vec<Block>) -> Vec<Setup> {
     setups
 }
 
-/// Attaches the filter as a page says, and asks for its verdicts.
-fn try_setup(setup: &Setup) -> Result<usize> {
+/// A node with the filter attached as a page says. `without` is a port to leave out.
+fn attached(setup: &Setup, without: Option<&str>) -> Result<Plant> {
     let plant = Plant::new(STAND_IN)?;
     let filter = &plant.filter;
-    filter.write_config(&setup.config)?;
+    let left_out = without.map(|port| format!("{port},"));
+    let stays = |line: &&str| {
+        let left_out = left_out.as_ref();
+        left_out.is_none_or(|port| !line.trim_start().starts_with(&**port))
+    };
+    let config: Vec<&str> = setup.config.lines().filter(stays).collect();
+    filter.write_config(config.join("\n"))?;
     filter.write_list(&setup.ranges)?;
     for (name, text) in &setup.lists {
         filter.write_list_of(name, text)?;
     }
     filter.ok(&["attach"])?;
+    Ok(plant)
+}
+
+/// Attaches the filter as a page says, and asks for its verdicts.
+fn try_setup(setup: &Setup) -> Result<usize> {
+    let plant = attached(setup, None)?;
+    let filter = &plant.filter;
     ensure!(filter.status("state")? == "enforcing");
     let drift = filter.status("drift")?;
     ensure!(drift.as_array().is_some_and(Vec::is_empty), "{drift}");
@@ -148,5 +165,37 @@ fn every_config_file_of_a_page_can_be_read() -> Result<()> {
         }
     }
     ensure!(count > 20, "only {count} files");
+    Ok(())
+}
+
+/// `<!-- doctor TREE, without PORT -->` before a block stands for the faults that `doctor` finds on
+/// a node with these files, where the port is left out of the config file of the page.
+#[test]
+fn doctor_says_what_pages_show() -> Result<()> {
+    let mut count = 0;
+    for mut page in Page::all("docs/topologies")? {
+        for number in 0..page.blocks().len() {
+            let block = &page.blocks()[number];
+            let Some(marker) = block.marker.strip_prefix("doctor ") else {
+                continue;
+            };
+            let place = || format!("{}: {marker}", page.path.display());
+            let (name, port) = marker.split_once(", without ").with_context(place)?;
+            let setups = setups(page.blocks());
+            let plant = attached(setups.first().with_context(place)?, Some(port))?;
+            let ran = plant.filter.run(&["doctor", "--from-root", &tree(name)])?;
+            plant.filter.ok(&["detach"])?;
+            ensure!(ran.code == Some(1), "{}: {ran}", place());
+            let mut is_fault = false;
+            let lines = ran.stdout.lines().filter(|line| {
+                is_fault = line.starts_with("FAIL") || is_fault && line.starts_with(' ');
+                is_fault
+            });
+            let lines: Vec<&str> = lines.collect();
+            page.require_block(block, &(lines.join("\n") + "\n"))?;
+            count += 1;
+        }
+    }
+    ensure!(count > 1, "only {count} quotes of `doctor`");
     Ok(())
 }
