@@ -60,7 +60,6 @@ impl Addition {
 
     /// The same, where a range that the list authorizes already is refused: an addition must not
     /// shorten its expiry.
-    #[expect(dead_code, reason = "`top` will use it")]
     pub(crate) fn only_new(self) -> Self {
         Self {
             only_new: true,

@@ -100,7 +100,6 @@ impl<'a> ListEditor<'a> {
     }
 
     /// Records `by` as the author of the change.
-    #[expect(dead_code, reason = "`top` will use it")]
     pub(crate) fn by(self, by: Author) -> Self {
         Self { by, ..self }
     }

@@ -2,27 +2,27 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::IpAddr,
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{
+    lookup::{Ranges, UsedRange},
     meter::{Meter, Times},
-    sample::{Ranges, Sample},
+    sample::Sample,
+    sources::Sources,
 };
 use crate::{
-    kernel::{bpf::DropReport, links::protected::ProtectedInterface},
+    config::Guard,
+    kernel::links::protected::ProtectedInterface,
+    ranges::ListName,
     view::{policy::Provisional, stats::Row},
 };
 
-/// The time that the charts cover.
+/// The longest time that the charts cover.
 pub(crate) const SPAN: Duration = Duration::from_secs(300);
-/// How many sources are tracked at a time.
-const MAX_SOURCES: usize = 1024;
-/// A source that was silent for this long is evicted first.
-const SILENT: SignedDuration = SignedDuration::from_mins(10);
 
 /// The data to show, without layout.
 #[derive(Clone, Debug, Default)]
@@ -30,16 +30,18 @@ pub(crate) struct Model {
     pub(crate) times: Times,
     pub(crate) time: Timestamp,
     pub(crate) state: &'static str,
-    pub(crate) headline: String,
+    /// Why nothing could be read last, if so.
+    pub(crate) failure: Option<String>,
+    pub(crate) ports: String,
+    pub(crate) host: String,
+    /// The number of ranges in all lists, if it is known.
+    pub(crate) list_size: Option<usize>,
     pub(crate) provisional: Option<Provisional>,
     pub(crate) interfaces: Vec<InterfaceModel>,
     /// A point for each sample, the newest last.
     pub(crate) history: VecDeque<Point>,
-    pub(crate) sources: HashMap<Option<IpAddr>, Source>,
-    /// Dropped packets that were reported, those of forgotten sources included.
-    pub(crate) reported: u64,
-    /// Dropped packets without a report. The count is exact.
-    pub(crate) not_reported: u64,
+    pub(crate) sources: Sources,
+    guards: Vec<Guard>,
     uses: HashMap<u32, UseModel>,
     ranges: Ranges,
 }
@@ -65,13 +67,6 @@ pub(crate) struct CounterModel {
     pub(crate) bytes: Meter,
 }
 
-/// A dropped source, as far as it was reported.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source {
-    pub(crate) packets: Meter,
-    pub(crate) last: DropReport,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct UseModel {
     packets: Meter,
@@ -80,11 +75,16 @@ struct UseModel {
 
 /// A range that packets used.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    pub(crate) range: ipnet::IpNet,
-    pub(crate) origins: u8,
+pub(crate) struct Entry<'a> {
+    pub(crate) used: &'a UsedRange,
     pub(crate) packets: Meter,
     pub(crate) last_seen: Timestamp,
+}
+
+impl Entry<'_> {
+    pub(crate) const fn range(&self) -> IpNet {
+        self.used.prefix.range
+    }
 }
 
 impl Model {
@@ -93,7 +93,11 @@ impl Model {
         self.times.push(sample.at);
         self.time = sample.time;
         self.state = sample.state;
-        self.headline = sample.headline;
+        self.failure = None;
+        self.ports = sample.ports;
+        self.guards = sample.guards;
+        self.host = sample.host;
+        self.list_size = sample.found.list_size;
         self.provisional = sample.provisional;
         self.count(sample.interfaces, before.is_none());
         if let Some(before) = before {
@@ -102,7 +106,7 @@ impl Model {
         if sample.restarted {
             self.uses.clear();
         }
-        self.ranges = sample.ranges;
+        self.ranges = sample.found.ranges;
         let uses = sample.uses.iter().map(|one| {
             let known = self.uses.get(&one.id).copied();
             // Counts before the first sample are not growth; a later range starts at 0.
@@ -113,14 +117,13 @@ impl Model {
             (one.id, UseModel { packets, last_seen })
         });
         self.uses = uses.collect();
-        self.report(&sample.batch.reports, before.is_none());
-        self.not_reported += sample.batch.not_reported;
+        self.sources.add(&sample.batch, self.time, before.is_none());
     }
 
     /// Records that nothing could be read, and why.
     pub(crate) fn fail(&mut self, error: &anyhow::Error) {
         self.state = "unknown";
-        self.headline = format!("unknown: {error:#}");
+        self.failure = Some(format!("{error:#}"));
         self.provisional = None;
     }
 
@@ -201,63 +204,31 @@ impl Model {
         rates.fold(0.0, |sum, rate| sum + rate)
     }
 
-    fn report(&mut self, reports: &[DropReport], first: bool) {
-        let mut totals: HashMap<Option<IpAddr>, u64> = HashMap::new();
-        for report in reports {
-            self.reported += 1;
-            if !self.sources.contains_key(&report.source) {
-                if self.sources.len() == MAX_SOURCES {
-                    self.evict(&mut totals);
-                }
-                let packets = Meter::new(0);
-                let last = *report;
-                self.sources.insert(report.source, Source { packets, last });
-            }
-            let source = self.sources.get_mut(&report.source);
-            let source = source.expect("it was there, or came");
-            source.last = *report;
-            let total = totals.entry(report.source);
-            *total.or_insert(source.packets.total()) += 1;
-        }
-        for (address, source) in &mut self.sources {
-            let total = totals.get(address).copied();
-            let total = total.unwrap_or(source.packets.total());
-            if first {
-                source.packets = Meter::new(total);
-            }
-            source.packets.push(total);
-        }
-    }
-
-    /// Evicts one source: silent ones first, then by packets, then by the time of silence.
-    fn evict(&mut self, totals: &mut HashMap<Option<IpAddr>, u64>) {
-        let rank = |address: &Option<IpAddr>, source: &Source| {
-            let total = totals.get(address).copied();
-            let is_recent = self.time.duration_since(source.last.time) < SILENT;
-            let total = total.unwrap_or(source.packets.total());
-            (is_recent, total, source.last.time)
-        };
-        let least = self
-            .sources
-            .iter()
-            .min_by_key(|(address, source)| rank(address, source));
-        if let Some(address) = least.map(|(address, _)| *address) {
-            self.sources.remove(&address);
-            totals.remove(&address);
-        }
-    }
-
     /// The ranges in force that packets used, unsorted.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.uses.iter().filter_map(|(id, used)| {
-            let prefix = self.ranges.get(id)?;
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.uses.iter().filter_map(|(id, one)| {
             Some(Entry {
-                range: prefix.range,
-                origins: prefix.origins,
-                packets: used.packets,
-                last_seen: used.last_seen,
+                used: self.ranges.get(id)?,
+                packets: one.packets,
+                last_seen: one.last_seen,
             })
         })
+    }
+
+    /// The list that opens `port`: the first one of its guard, or the list `default`.
+    pub(crate) fn list_for(&self, port: Option<u16>) -> ListName {
+        let of_port = |guard: &&Guard| port.is_some_and(|port| guard.ports.contains(&port));
+        let guard = self.guards.iter().find(of_port);
+        let list = guard.and_then(|guard| guard.lists.first());
+        list.cloned().unwrap_or_default()
+    }
+
+    /// The time that the charts show: the last minute at first, and more as time passes.
+    pub(crate) fn span(&self) -> Duration {
+        let last = self.times.last().unwrap_or_default();
+        let first = self.history.front().map_or(last, |point| point.at);
+        let minutes = last.saturating_sub(first).as_secs().div_ceil(60).max(1);
+        Duration::from_secs(60 * minutes).min(SPAN)
     }
 
     pub(crate) fn interface(&self, ifindex: u32) -> String {

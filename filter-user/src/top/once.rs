@@ -1,6 +1,6 @@
 //! `top` without a terminal: one table, or one object.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -8,14 +8,21 @@ use serde::Serialize;
 
 use super::{
     model::Model,
-    rows::{self, Sort, ago},
+    rows::{self, Sort},
 };
 use crate::{
     clock::to_second,
     kernel::links::protected::ProtectedInterface,
-    ui::output::table,
+    ranges::ListName,
+    ui::{
+        number::count,
+        output::table,
+        page::Page,
+        table::{Column, Table},
+        when::when,
+    },
     view::{
-        policy::{Provisional, origin_labels},
+        policy::{Provisional, headline, origin_labels},
         stats::{HEADER, RatedRow, rounded},
     },
 };
@@ -34,6 +41,10 @@ pub(crate) struct Summary {
     state: &'static str,
     #[serde(skip)]
     headline: String,
+    /// The name of this node.
+    host: String,
+    /// The number of ranges in all lists; null if the lists cannot be read.
+    ranges: Option<usize>,
     /// The change on trial; null if there is none.
     provisional: Option<Provisional>,
     /// Dropped packets a second, over a second. This and the other rates are of all interfaces.
@@ -68,12 +79,17 @@ struct SourceRow {
     reason: &'static str,
     /// The destination port of its last packet; null if it cannot be read.
     destination_port: Option<u16>,
+    /// The destination ports of its packets, the first sixteen.
+    destination_ports: BTreeSet<u16>,
     /// The interface of its last packet.
     interface: String,
     /// Its packets with a report.
     reported: u64,
     /// The same a second.
     reported_per_second: f64,
+    /// The time of its first packet with a report: RFC 3339, UTC.
+    #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
+    first_seen: Timestamp,
     /// The time of its last packet: RFC 3339, UTC.
     #[cfg_attr(test, schemars(with = "crate::ui::json::Time"))]
     last_seen: Timestamp,
@@ -87,6 +103,16 @@ struct EntryRow {
     range: IpNet,
     /// Why it is authorized: `list`, `outbound`, `cluster`, `node`, ...
     origins: Vec<&'static str>,
+    /// The lists that have it.
+    lists: Vec<ListName>,
+    /// The comment of its entry.
+    comment: Option<String>,
+    /// When its entry expires: RFC 3339, UTC; null for never.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
+    expires: Option<Timestamp>,
+    /// The lists and the other origins, in words.
+    #[serde(skip)]
+    owners: String,
     /// Packets that passed because of it.
     packets: u64,
     /// The same a second.
@@ -114,8 +140,8 @@ impl SourceRow {
             self.source
                 .map_or_else(unknown, |source| source.to_string()),
             format!("{:.1}", self.reported_per_second),
-            self.reported.to_string(),
-            ago(now, self.last_seen),
+            count(self.reported),
+            when(self.last_seen, now),
             self.reason.to_owned(),
             port.map_or_else(unknown, |port| port.to_string()),
             self.interface.clone(),
@@ -126,11 +152,12 @@ impl SourceRow {
 impl EntryRow {
     fn cells(&self, now: Timestamp) -> Vec<String> {
         vec![
-            self.range.to_string(),
+            rows::host_or_range(&self.range),
             format!("{:.1}", self.packets_per_second),
-            self.packets.to_string(),
-            ago(now, self.last_seen),
-            self.origins.join(", "),
+            count(self.packets),
+            when(self.last_seen, now),
+            self.owners.clone(),
+            self.comment.clone().unwrap_or_default(),
         ]
     }
 }
@@ -155,30 +182,38 @@ impl Summary {
         Self {
             time: to_second(model.time),
             state: model.state,
-            headline: model.headline.clone(),
+            headline: headline(model.state, &model.ports),
+            host: model.host.clone(),
+            ranges: model.list_size,
             provisional: model.provisional,
             dropped_per_second: rate("drop"),
             would_drop_per_second: rate("would_drop"),
             passed_per_second: rate("pass"),
             authorized_per_second: rounded(model.authorized_rate()),
-            reported: model.reported,
-            not_reported: model.not_reported,
+            reported: model.sources.reported,
+            not_reported: model.sources.not_reported,
             sources: sources
                 .map(|(address, source)| SourceRow {
                     source: address,
                     verdict: source.last.verdict.label(),
                     reason: source.last.verdict.reason(),
-                    destination_port: source.last.ports.map(|[_, port]| port),
+                    destination_port: source.port(),
+                    destination_ports: source.ports.clone(),
                     interface: model.interface(source.last.ifindex),
                     reported: source.packets.total(),
                     reported_per_second: rounded(source.packets.rate(&model.times)),
+                    first_seen: to_second(source.first_seen),
                     last_seen: to_second(source.last.time),
                 })
                 .collect(),
             entries: entries
                 .map(|entry| EntryRow {
-                    range: entry.range,
-                    origins: origin_labels(entry.origins),
+                    range: entry.range(),
+                    origins: origin_labels(entry.used.prefix.origins),
+                    lists: entry.used.lists.clone(),
+                    comment: entry.used.comment.clone(),
+                    expires: entry.used.expires.map(to_second),
+                    owners: rows::owners(&entry),
                     packets: entry.packets.total(),
                     packets_per_second: rounded(entry.packets.rate(&model.times)),
                     last_seen: to_second(entry.last_seen),
@@ -203,25 +238,42 @@ impl fmt::Display for Summary {
             self.passed_per_second,
             self.authorized_per_second
         )?;
-        let sources = self.sources.iter().map(|row| row.cells(self.time));
-        let header = [
-            "refused source",
-            "reported/s",
-            "reported",
-            "last seen",
-            "reason",
-            "to port",
-            "interface",
-        ];
-        writeln!(f, "{}", table(&header, sources))?;
-        writeln!(
-            f,
-            "{} reported, and {} more not reported\n",
-            self.reported, self.not_reported
-        )?;
-        let entries = self.entries.iter().map(|row| row.cells(self.time));
-        let header = ["used entry", "packets/s", "packets", "last seen", "origin"];
-        writeln!(f, "{}\n", table(&header, entries))?;
+        let mut page = Page::for_stdout(false);
+        let mut sources = Table::new([
+            Column::text("refused source"),
+            Column::number("seen/s"),
+            Column::number("seen"),
+            Column::number("last seen"),
+            Column::text("reason"),
+            Column::number("to port"),
+            Column::text("interface"),
+        ]);
+        for row in &self.sources {
+            sources.row(row.cells(self.time));
+        }
+        page.table(&sources);
+        page.line(match self.not_reported {
+            0 => format!("{} seen", count(self.reported)),
+            more => format!(
+                "{} seen, sampled: {} more not shown",
+                count(self.reported),
+                count(more)
+            ),
+        });
+        page.line("");
+        let mut entries = Table::new([
+            Column::text("used entry"),
+            Column::number("packets/s"),
+            Column::number("packets"),
+            Column::number("last seen"),
+            Column::text("list"),
+            Column::comment("comment"),
+        ]);
+        for row in &self.entries {
+            entries.row(row.cells(self.time));
+        }
+        page.table(&entries);
+        writeln!(f, "{}\n", page.text(false))?;
         let counters = self.interfaces.iter().flat_map(|row| {
             let name = match (row.guard.guarded, row.guard.xdp_mode) {
                 (true, Some(mode)) => format!("{} ({})", row.guard.interface, mode.label()),

@@ -1,11 +1,31 @@
-//! The rows of the tables, in order.
+//! The rows of the tables: their cells, in order, as far as the filter accepts them.
 
 use std::{cmp::Ordering, net::IpAddr};
 
+use filter_common::layout::Origin;
+use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::model::{Entry, Model, Source};
-use crate::view::policy::origin_labels;
+use super::{
+    model::{CounterModel, Entry, InterfaceModel, Model},
+    sources::Source,
+};
+use crate::{
+    config::join,
+    ui::{number::count, visible::visible_in_line, when::when},
+    view::policy::origin_labels,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Panel {
+    Sources = 0,
+    Entries = 1,
+    Interfaces = 2,
+}
+
+impl Panel {
+    pub(crate) const ALL: [Self; 3] = [Self::Sources, Self::Entries, Self::Interfaces];
+}
 
 /// The sort key of a table; the greatest comes first, except for names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,11 +60,53 @@ impl Sort {
     }
 }
 
-pub(crate) type Cells = Vec<String>;
+/// The thing that a row shows, however it moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RowKey {
+    /// A source; `None` if it is unknown.
+    Source(Option<IpAddr>),
+    Entry(IpNet),
+    /// A counter of an interface; empty names where it has none.
+    Counter {
+        ifindex: u32,
+        verdict: &'static str,
+        reason: &'static str,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct TableRow {
+    pub(crate) key: RowKey,
+    pub(crate) cells: Vec<String>,
+}
+
+impl TableRow {
+    fn new(key: RowKey, cells: Vec<String>) -> Self {
+        let cells = cells.into_iter();
+        // Names and comments are the words of others.
+        let cells = cells.map(|cell| visible_in_line(&cell).into_owned());
+        Self {
+            key,
+            cells: cells.collect(),
+        }
+    }
+
+    /// Whether the `filter` accepts it: its text is in a cell, or its address is in the range.
+    fn has(&self, filter: &str) -> bool {
+        if let (RowKey::Entry(range), Ok(address)) = (&self.key, filter.parse::<IpAddr>())
+            && range.contains(&address)
+        {
+            return true;
+        }
+        let mut cells = self.cells.iter();
+        cells.any(|cell| cell.to_lowercase().contains(&filter.to_lowercase()))
+    }
+}
 
 /// The dropped sources, in order.
-pub(crate) fn sources(model: &Model, sort: Sort) -> Vec<(Option<IpAddr>, Source)> {
-    let mut sources: Vec<_> = model.sources.iter().map(|(a, b)| (*a, *b)).collect();
+pub(crate) fn sources(model: &Model, sort: Sort) -> Vec<(Option<IpAddr>, &Source)> {
+    let known = model.sources.known.iter();
+    let mut sources: Vec<_> = known.map(|(address, source)| (*address, source)).collect();
     let key = |source: &Source| {
         let packets = &source.packets;
         (
@@ -53,97 +115,143 @@ pub(crate) fn sources(model: &Model, sort: Sort) -> Vec<(Option<IpAddr>, Source)
             source.last.time,
         )
     };
-    sources.sort_by(|a, b| sort.order(key(&a.1), key(&b.1)).then_with(|| a.0.cmp(&b.0)));
+    sources.sort_by(|a, b| sort.order(key(a.1), key(b.1)).then_with(|| a.0.cmp(&b.0)));
     sources
 }
 
 /// The used ranges, in order.
-pub(crate) fn entries(model: &Model, sort: Sort) -> Vec<Entry> {
+pub(crate) fn entries(model: &Model, sort: Sort) -> Vec<Entry<'_>> {
     let mut entries: Vec<_> = model.entries().collect();
-    let key = |entry: &Entry| {
+    let key = |entry: &Entry<'_>| {
         let packets = &entry.packets;
         (packets.rate(&model.times), packets.total(), entry.last_seen)
     };
     entries.sort_by(|a, b| {
         sort.order(key(a), key(b))
-            .then_with(|| a.range.cmp(&b.range))
+            .then_with(|| a.range().cmp(&b.range()))
     });
     entries
 }
 
-/// The lines of the table of sources: name, rate, total, last seen, reason, port, interface.
-pub(crate) fn source_cells(model: &Model, sort: Sort) -> Vec<Cells> {
-    let cells = |(address, source): (Option<IpAddr>, Source)| {
-        let last = &source.last;
-        vec![
-            address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
-            short(source.packets.rate(&model.times)),
-            source.packets.total().to_string(),
-            ago(model.time, last.time),
-            last.verdict.reason().to_owned(),
-            last.ports
-                .map_or_else(|| "unknown".to_owned(), |[_, port]| port.to_string()),
-            model.interface(last.ifindex),
-        ]
+/// The rows of a table that `filter` accepts.
+pub(crate) fn rows(model: &Model, panel: Panel, sort: Sort, filter: &str) -> Vec<TableRow> {
+    let mut rows: Vec<TableRow> = match panel {
+        Panel::Sources => sources(model, sort)
+            .into_iter()
+            .map(|(address, source)| source_row(model, address, source))
+            .collect(),
+        Panel::Entries => entries(model, sort)
+            .iter()
+            .map(|entry| entry_row(model, entry))
+            .collect(),
+        Panel::Interfaces => interface_rows(model, sort),
     };
-    sources(model, sort).into_iter().map(cells).collect()
+    rows.retain(|row| filter.is_empty() || row.has(filter));
+    rows
 }
 
-/// The lines of the table of entries: name, rate, total, last seen, origin.
-pub(crate) fn entry_cells(model: &Model, sort: Sort) -> Vec<Cells> {
-    let cells = |entry: Entry| {
-        vec![
-            entry.range.to_string(),
-            short(entry.packets.rate(&model.times)),
-            entry.packets.total().to_string(),
-            ago(model.time, entry.last_seen),
-            origin_labels(entry.origins).join(", "),
-        ]
-    };
-    entries(model, sort).into_iter().map(cells).collect()
+/// Source, rate, total, last seen, reason, port, interface.
+fn source_row(model: &Model, address: Option<IpAddr>, source: &Source) -> TableRow {
+    let cells = vec![
+        source_name(address),
+        short(source.packets.rate(&model.times)),
+        count(source.packets.total()),
+        when(source.last.time, model.time),
+        source.last.verdict.reason().to_owned(),
+        source
+            .port()
+            .map_or_else(|| "unknown".to_owned(), |port| port.to_string()),
+        model.interface(source.last.ifindex),
+    ];
+    TableRow::new(RowKey::Source(address), cells)
 }
 
-/// The rows of interfaces: name, rate, total, verdict, reason, bytes per second, mode.
-pub(crate) fn interface_cells(model: &Model, sort: Sort) -> Vec<Cells> {
-    let mut lines = Vec::new();
-    for one in &model.interfaces {
-        let mode = match (one.guard.guarded, one.guard.xdp_mode) {
-            (true, Some(mode)) => mode.label(),
-            _ => "NOT GUARDED",
+/// Range, rate, total, last seen, list, comment.
+fn entry_row(model: &Model, entry: &Entry<'_>) -> TableRow {
+    let cells = vec![
+        host_or_range(&entry.range()),
+        short(entry.packets.rate(&model.times)),
+        count(entry.packets.total()),
+        when(entry.last_seen, model.time),
+        owners(entry),
+        entry.used.comment.clone().unwrap_or_default(),
+    ];
+    TableRow::new(RowKey::Entry(entry.range()), cells)
+}
+
+/// The lists of an entry, and its other origins.
+pub(crate) fn owners(entry: &Entry<'_>) -> String {
+    let used = entry.used;
+    let lists = used.lists.iter().map(ToString::to_string);
+    let origins = origin_labels(used.prefix.origins).into_iter();
+    let origins = origins.filter(|name| used.lists.is_empty() || *name != Origin::List.label());
+    join(lists.chain(origins.map(str::to_owned)))
+}
+
+/// Interface, rate, total, verdict, reason, bytes per second, where the program runs.
+fn interface_rows(model: &Model, sort: Sort) -> Vec<TableRow> {
+    model
+        .interfaces
+        .iter()
+        .flat_map(|one| rows_of_interface(model, one, sort))
+        .collect()
+}
+
+fn rows_of_interface(model: &Model, one: &InterfaceModel, sort: Sort) -> Vec<TableRow> {
+    let mode = xdp_mode(one);
+    let name = &one.guard.interface;
+    let key = |verdict, reason| RowKey::Counter {
+        ifindex: one.guard.ifindex,
+        verdict,
+        reason,
+    };
+    let mut counters = one.counters.clone();
+    counters.sort_by(|a, b| {
+        let key = |row: &CounterModel| {
+            let packets = &row.packets;
+            (packets.rate(&model.times), packets.total(), Timestamp::MIN)
         };
-        let name = one.guard.interface.clone();
-        let mut counters = one.counters.clone();
-        counters.sort_by(|a, b| {
-            let key = |row: &super::model::CounterModel| {
-                let packets = &row.packets;
-                (packets.rate(&model.times), packets.total(), Timestamp::MIN)
-            };
-            sort.order(key(a), key(b))
-        });
-        if counters.is_empty() {
-            let nothing = vec![String::new(); 4];
-            lines.push(
-                [
-                    vec![name.clone()],
-                    nothing,
-                    vec![String::new(), mode.to_owned()],
-                ]
-                .concat(),
-            );
-        }
-        lines.extend(counters.iter().map(|counter| {
-            vec![
-                name.clone(),
-                short(counter.packets.rate(&model.times)),
-                counter.packets.total().to_string(),
-                counter.row.verdict.to_owned(),
-                counter.row.reason.to_owned(),
-                short(counter.bytes.rate(&model.times)),
-                mode.to_owned(),
-            ]
-        }));
+        sort.order(key(a), key(b))
+    });
+    if counters.is_empty() {
+        let mut cells = vec![String::new(); 7];
+        cells[0].clone_from(name);
+        cells[6] = mode.to_owned();
+        return vec![TableRow::new(key("", ""), cells)];
     }
-    lines
+    let row = |counter: &CounterModel| {
+        let cells = vec![
+            name.clone(),
+            short(counter.packets.rate(&model.times)),
+            count(counter.packets.total()),
+            counter.row.verdict.to_owned(),
+            counter.row.reason.to_owned(),
+            short(counter.bytes.rate(&model.times)),
+            mode.to_owned(),
+        ];
+        TableRow::new(key(counter.row.verdict, counter.row.reason), cells)
+    };
+    counters.iter().map(row).collect()
+}
+
+/// Where the program runs on an interface.
+pub(crate) fn xdp_mode(one: &InterfaceModel) -> &'static str {
+    match (one.guard.guarded, one.guard.xdp_mode) {
+        (true, Some(mode)) => mode.label(),
+        _ => "NOT GUARDED",
+    }
+}
+
+pub(crate) fn source_name(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+}
+
+/// A range; that of one host as its address.
+pub(crate) fn host_or_range(range: &IpNet) -> String {
+    match range.prefix_len() == range.max_prefix_len() {
+        true => range.addr().to_string(),
+        false => range.to_string(),
+    }
 }
 
 /// A rate in at most five characters.
@@ -159,17 +267,6 @@ pub(crate) fn short(rate: f64) -> String {
     }
     let digits = usize::from(rate > 0.0 && rate < 99.95);
     format!("{rate:.digits$}")
-}
-
-/// The time since `time`.
-pub(crate) fn ago(now: Timestamp, time: Timestamp) -> String {
-    let seconds = now.duration_since(time).as_secs().max(0);
-    match seconds {
-        0..120 => format!("{seconds}s ago"),
-        120..7200 => format!("{}m ago", seconds / 60),
-        7200..172_800 => format!("{}h ago", seconds / 3600),
-        _ => format!("{}d ago", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]
@@ -192,6 +289,19 @@ mod tests {
         ];
         for (rate, want) in shown {
             assert_eq!(short(rate), want, "{rate}");
+        }
+    }
+
+    #[test]
+    fn a_filter_finds_text_in_any_case_and_an_address_in_its_range() {
+        let range: IpNet = "203.0.113.0/24".parse().expect("a range");
+        let cells = ["203.0.113.0/24", "Office Berlin"].map(str::to_owned);
+        let row = TableRow::new(RowKey::Entry(range), cells.to_vec());
+        for found in ["", "office", "BERLIN", "203.0", "203.0.113.77"] {
+            assert!(row.has(found), "{found}");
+        }
+        for missed in ["home", "203.0.114.1", "2001:db8::1"] {
+            assert!(!row.has(missed), "{missed}");
         }
     }
 }

@@ -1,36 +1,26 @@
 //! A sample: the kernel's state at one moment, as `top` reads it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use jiff::Timestamp;
-use tokio::{
-    task::{JoinHandle, spawn_blocking},
-    time::Instant,
-};
+use nix::sys::utsname::uname;
 
+use super::lookup::{Found, RangeLookup};
 use crate::{
     clock::Clocks,
-    config::join,
+    config::{Guard, join},
     context::Context,
     kernel::{
-        bpf::{Counters, Maps, ReportBatch, ReportReader, Slot, StartAt, Use},
+        bpf::{Counters, Maps, ReportBatch, ReportReader, StartAt, Use},
         links::protected::{ProtectedInterface, protected_interfaces},
         net::rtnetlink,
     },
-    policy::Prefix,
     view::{
         policy::{self, Provisional},
         stats::{self, Row},
     },
 };
-
-/// The ranges by the ids of their use.
-pub(crate) type Ranges = Arc<HashMap<u32, Prefix>>;
 
 /// The state at one moment.
 #[derive(Clone, Debug)]
@@ -41,19 +31,24 @@ pub(crate) struct Sample {
     pub(crate) time: Timestamp,
     /// The state, as in `status`.
     pub(crate) state: &'static str,
-    /// The first line of `status`.
-    pub(crate) headline: String,
+    /// The protected ports, as a list.
+    pub(crate) ports: String,
+    /// The ports with lists of their own.
+    pub(crate) guards: Vec<Guard>,
+    /// The name of this node.
+    pub(crate) host: String,
     pub(crate) provisional: Option<Provisional>,
     pub(crate) interfaces: Vec<(ProtectedInterface, Vec<Row>)>,
     /// Whether reports and uses are counted from zero: in the first sample, and after a new attach.
     pub(crate) restarted: bool,
     pub(crate) batch: ReportBatch,
     pub(crate) uses: Vec<Use>,
-    pub(crate) ranges: Ranges,
+    pub(crate) found: Found,
 }
 
 pub(crate) struct Sampler<'a> {
     context: &'a Context,
+    host: String,
     attached: Option<Attached>,
 }
 
@@ -77,6 +72,7 @@ impl<'a> Sampler<'a> {
         }
         let mut sampler = Self {
             context,
+            host: host().unwrap_or_default(),
             attached: None,
         };
         sampler.follow()?;
@@ -97,7 +93,7 @@ impl<'a> Sampler<'a> {
             Some(maps) => Some(Attached {
                 maps,
                 reports: ReportReader::open(&self.context.pins.maps(), StartAt::Oldest)?,
-                known: RangeLookup::default(),
+                known: RangeLookup::new(self.context),
                 restarted: true,
             }),
         };
@@ -115,15 +111,16 @@ impl<'a> Sampler<'a> {
             at: Duration::from_nanos(now.monotonic),
             time: now.wall,
             state: "detached",
-            headline: String::new(),
+            ports: String::new(),
+            guards: Vec::new(),
+            host: self.host.clone(),
             provisional: None,
             interfaces: Vec::new(),
             restarted: false,
             batch: ReportBatch::default(),
             uses: Vec::new(),
-            ranges: Ranges::default(),
+            found: Found::default(),
         };
-        let mut ports = String::new();
         let is_guarded = guards.iter().any(|guard| guard.guarded);
         if !guards.is_empty() {
             let open = Counters::open(&self.context.pins.maps())?;
@@ -139,104 +136,26 @@ impl<'a> Sampler<'a> {
             let standing = maps.standing()?;
             let (slot, record, settings) =
                 maps.read_consistent(|slot| Ok((slot, maps.record(slot)?, maps.settings(slot)?)))?;
-            ports = join(settings.protected());
+            sample.ports = join(settings.protected());
+            sample.guards = settings.guards;
             if is_guarded {
                 sample.state = policy::state(&record);
                 sample.provisional = Provisional::of(standing, &now);
             }
             sample.uses = attached.maps.uses(&now)?;
             let known = &mut attached.known;
-            let directory = self.context.pins.maps();
-            let generation = record.generation;
-            known.start_walk(&sample.uses, generation, slot, move || {
-                Maps::open(&directory)
-            });
-            known.finish_walk(patient).await?;
-            sample.ranges = known.ranges.clone();
+            known.start_walk(&sample.uses, record.generation, slot);
+            sample.found = known.finish_walk(patient).await?.clone();
             // This comes last: reports can be read only once.
             sample.batch = attached.reports.poll()?;
             sample.restarted = std::mem::take(&mut attached.restarted);
         }
-        sample.headline = policy::headline(sample.state, &ports);
         Ok(sample)
     }
 }
 
-/// The range of each use. A lookup walks over all ranges. It runs in the background, only when a
-/// new range is used, and for at most a tenth of the time.
-#[derive(Default)]
-struct RangeLookup {
-    generation: u64,
-    /// The requested ranges that are in the generation.
-    ranges: Ranges,
-    requested: HashSet<u32>,
-    walk: Option<Walk>,
-    not_before: Option<Instant>,
-}
-
-struct Walk {
-    generation: u64,
-    ids: HashSet<u32>,
-    begun: Instant,
-    task: JoinHandle<Result<Option<HashMap<u32, Prefix>>>>,
-}
-
-impl RangeLookup {
-    /// Starts a walk if one is needed and its pause is over.
-    fn start_walk(
-        &mut self,
-        uses: &[Use],
-        generation: u64,
-        slot: Slot,
-        open: impl FnOnce() -> Result<Maps> + Send + 'static,
-    ) {
-        if self.generation != generation {
-            self.generation = generation;
-            self.ranges = Ranges::default();
-            self.requested.clear();
-        }
-        let begun = Instant::now();
-        let all_known = uses.iter().all(|one| self.requested.contains(&one.id));
-        if all_known || self.walk.is_some() || self.not_before.is_some_and(|time| begun < time) {
-            return;
-        }
-        let ids: HashSet<u32> = uses.iter().map(|one| one.id).collect();
-        let wanted = ids.clone();
-        let task = spawn_blocking(move || {
-            let maps = open()?;
-            let ranges = maps.ranges_of(slot, &wanted, &Clocks::now()?)?;
-            // The slot may hold another generation by now.
-            let same = maps.record(slot)?.generation == generation;
-            Ok(same.then_some(ranges))
-        });
-        self.walk = Some(Walk {
-            generation,
-            ids,
-            begun,
-            task,
-        });
-    }
-
-    /// Takes the result of a finished walk.
-    async fn finish_walk(&mut self, patient: bool) -> Result<()> {
-        let Some(mut walk) = self.walk.take() else {
-            return Ok(());
-        };
-        // A short walk is awaited, so that its result is in this sample.
-        let patience = Duration::from_millis(if patient { 60_000 } else { 20 });
-        let Ok(found) = tokio::time::timeout(patience, &mut walk.task).await else {
-            self.walk = Some(walk);
-            return Ok(());
-        };
-        let took = walk.begun.elapsed();
-        self.not_before = Some(Instant::now() + 9 * took);
-        let found = found.map_err(|_| anyhow!("read policy: the reader died"))??;
-        if let Some(ranges) = found
-            && walk.generation == self.generation
-        {
-            self.ranges = Arc::new(ranges);
-            self.requested = walk.ids;
-        }
-        Ok(())
-    }
+/// The name of this node.
+fn host() -> Option<String> {
+    let names = uname().ok()?;
+    Some(names.nodename().to_string_lossy().into_owned())
 }

@@ -1,28 +1,31 @@
-//! The model from artificial samples, and the screens drawn from it.
+//! The model from artificial samples.
 
-use std::{collections::HashMap, sync::Arc};
+mod keys;
+mod screens;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use filter_common::{DropReason, Verdict};
 use jiff::{SignedDuration, Timestamp};
-use ratatui::{Terminal, backend::TestBackend, style::Color};
 
+use self::screens::{same, screen};
 use super::{
-    keys::Panel,
-    rows::Sort,
-    sample::{Ranges, Sample},
-    *,
+    controls::Controls,
+    lookup::{Found, Ranges, UsedRange},
+    model::Model,
+    rows::{self, Sort},
+    sample::Sample,
 };
 use crate::{
+    config::Guard,
     kernel::{
         bpf::{DropReport, ReportBatch, Use},
         links::protected::ProtectedInterface,
         net::interface::XdpAttachMode,
     },
     policy::Prefix,
-    view::{
-        policy::{Provisional, headline},
-        stats::Row,
-    },
+    ranges::ListName,
+    view::stats::Row,
 };
 
 fn time(second: u64) -> Timestamp {
@@ -41,17 +44,37 @@ fn refused(source: [u8; 4], second: u64) -> DropReport {
     }
 }
 
+fn list(name: &str) -> ListName {
+    name.parse().expect("a name")
+}
+
 fn ranges() -> Ranges {
-    let ranges = ["198.51.100.0/24", "2001:db8:aa::/48", "10.0.0.0/8"];
-    let prefix = |(id, range): (usize, &&str)| {
-        let prefix = Prefix {
-            range: range.parse().expect("a range"),
-            origins: if id == 2 { 8 } else { 1 },
-            expires: None,
+    let listed = Some("default");
+    let ranges = [
+        ("198.51.100.0/24", listed, "office Berlin"),
+        (
+            "2001:db8:aa::/48",
+            Some("partners"),
+            "a partner whose comment is a long one",
+        ),
+        ("10.0.0.0/8", None, ""),
+    ];
+    let used = |(id, (range, owner, comment)): (usize, &(&str, Option<&str>, &str))| {
+        let used = UsedRange {
+            prefix: Prefix {
+                range: range.parse().expect("a range"),
+                origins: if owner.is_some() { 1 } else { 8 },
+                expires: None,
+            },
+            lists: owner.iter().map(|name| list(name)).collect(),
+            comment: Some(comment.to_string()).filter(|text| !text.is_empty()),
+            expires: owner
+                .filter(|name| *name == "partners")
+                .map(|_| time(9_000)),
         };
-        (id as u32, prefix)
+        (id as u32, used)
     };
-    Arc::new(ranges.iter().enumerate().map(prefix).collect())
+    Arc::new(ranges.iter().enumerate().map(used).collect())
 }
 
 /// One second: it drops 100 packets, passes 25, and reports one source twice.
@@ -67,7 +90,12 @@ fn sample(second: u64) -> Sample {
         at: Duration::from_secs(1_000 + second),
         time: time(second),
         state: "enforcing",
-        headline: headline("enforcing", "443, 6443"),
+        ports: "443, 6443".to_owned(),
+        guards: vec![Guard {
+            ports: [2379].into(),
+            lists: [list("control-plane")].into(),
+        }],
+        host: "cp-1".to_owned(),
         provisional: None,
         interfaces: vec![(
             ProtectedInterface {
@@ -99,7 +127,10 @@ fn sample(second: u64) -> Sample {
                 last_seen: time(if id == 1 { 0 } else { second }),
             })
             .to_vec(),
-        ranges: ranges(),
+        found: Found {
+            ranges: ranges(),
+            list_size: Some(12),
+        },
     }
 }
 
@@ -112,32 +143,16 @@ fn model() -> Model {
     model
 }
 
-fn screen(model: &Model, controls: &mut Controls, size: (u16, u16)) -> Terminal<TestBackend> {
-    let backend = TestBackend::new(size.0, size.1);
-    let mut terminal = Terminal::new(backend).expect("memory does not fail");
-    terminal
-        .draw(|frame| draw(frame, model, controls, Theme::new(true)))
-        .expect("memory does not fail");
-    terminal
-}
-
-fn same(name: &str, terminal: &Terminal<TestBackend>) {
-    let mut settings = insta::Settings::new();
-    // The path is absolute, so the test need not ask cargo for the workspace.
-    let folder = "/src/top/snapshots";
-    settings.set_snapshot_path(format!("{}{folder}", env!("CARGO_MANIFEST_DIR")));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, terminal.backend()));
-}
-
 #[test]
 fn rates_are_those_of_the_samples() {
     let model = model();
     assert_eq!(model.rate(&["drop"]), 100.0);
     assert_eq!(model.rate(&["pass"]), 25.0);
     assert_eq!(model.authorized_rate(), 25.0);
-    assert_eq!((model.reported, model.not_reported), (2_700, 900 * 97));
+    assert_eq!(
+        (model.sources.reported, model.sources.not_reported),
+        (2_700, 900 * 97)
+    );
     assert_eq!(model.history.len(), 301);
     assert!(
         model
@@ -147,7 +162,7 @@ fn rates_are_those_of_the_samples() {
     );
     let rates: HashMap<String, f64> = model
         .entries()
-        .map(|entry| (entry.range.to_string(), entry.packets.rate(&model.times)))
+        .map(|entry| (entry.range().to_string(), entry.packets.rate(&model.times)))
         .collect();
     // The fourth use is of a range that is gone.
     assert_eq!(rates.len(), 3);
@@ -165,7 +180,7 @@ fn each_sort_has_its_own_order() {
     let order = |sort| {
         let entries = rows::entries(&model, sort).into_iter();
         entries
-            .map(|entry| entry.range.to_string())
+            .map(|entry| entry.range().to_string())
             .collect::<Vec<_>>()
     };
     let [admin, office, cluster] = ["198.51.100.0/24", "2001:db8:aa::/48", "10.0.0.0/8"];
@@ -190,8 +205,8 @@ fn a_flood_of_sources_neither_fills_memory_nor_evicts_a_busy_source() {
         }
         model.add(sample);
     }
-    assert_eq!(model.sources.len(), 1024);
-    assert_eq!(model.reported, 8 * 401);
+    assert_eq!(model.sources.known.len(), 1024);
+    assert_eq!(model.sources.reported, 8 * 401);
     let (address, first) = &rows::sources(&model, Sort::Total)[0];
     assert_eq!(*address, Some([203, 0, 113, 9].into()));
     assert_eq!(first.packets.total(), 8);
@@ -202,11 +217,10 @@ fn a_filter_attached_again_is_counted_from_zero() {
     let mut model = model();
     let mut gone = sample(900);
     gone.state = "detached";
-    gone.headline = headline("detached", "");
     gone.interfaces.clear();
     gone.batch = ReportBatch::default();
     gone.uses.clear();
-    gone.ranges = Ranges::default();
+    gone.found = Found::default();
     model.add(gone);
     assert_eq!(model.rate(&["drop"]), 0.0);
     assert_eq!(model.entries().count(), 0);
@@ -233,78 +247,15 @@ fn a_filter_attached_again_is_counted_from_zero() {
     assert!(text.contains("unknown: read policy: gone"), "{text}");
 }
 
+/// A new view shows the last minute, and more as time passes.
 #[test]
-fn screens() {
-    let mut model = model();
-    let mut controls = Controls::default();
-    same("80x24", &screen(&model, &mut controls, (80, 24)));
-    controls.sort = Sort::Total;
-    same("160x44", &screen(&model, &mut controls, (160, 44)));
-    model.provisional = Some(Provisional {
-        until: time(960),
-        seconds_left: 61,
-    });
-    controls.focus = Panel::Entries;
-    same("20x5", &screen(&model, &mut controls, (20, 5)));
-    controls.focus = Panel::Interfaces;
-    same("60x12", &screen(&model, &mut controls, (60, 12)));
-    controls.help = true;
-    controls.frozen = Some(Box::new(model.clone()));
-    same("help", &screen(&Model::default(), &mut controls, (80, 24)));
-}
-
-/// At any size nothing panics, and the first line shows as much as fits.
-#[test]
-fn any_size_is_drawn() {
-    let model = model();
-    for width in (1..20).chain([40, 79, 139, 140, 300]) {
-        for height in (1..20).chain([35, 36, 100]) {
-            let mut controls = Controls {
-                scroll: [usize::MAX - 100; 3],
-                ..Controls::default()
-            };
-            controls.help = height % 2 == 0 && width < 20;
-            let text = screen(&model, &mut controls, (width, height))
-                .backend()
-                .to_string();
-            let wanted: String = "enforcing".chars().take(width.into()).collect();
-            assert!(
-                controls.help || text.contains(&wanted),
-                "{width}x{height}: {text}"
-            );
-        }
-    }
-}
-
-/// A terminal obeys no escape sequence in a device's name.
-#[test]
-fn control_sequences_are_not_drawn() {
-    let evil = "e\x1b[31m\x07\u{9b}\u{202e}\u{2066}\u{200b}\u{feff}\r\nth";
+fn the_charts_widen() {
     let mut model = Model::default();
-    for second in 0..3 {
-        let mut sample = sample(second);
-        sample.interfaces[0].0.interface = evil.to_owned();
-        sample.interfaces[0].0.native_refused = Some(evil.to_owned());
-        model.add(sample);
-    }
-    model.fail(&anyhow::anyhow!("read `{evil}`: gone"));
-    let terminal = screen(&model, &mut Controls::default(), (160, 44));
-    for cell in &terminal.backend().buffer().content {
-        let hidden = cell.symbol().contains(crate::ui::visible::is_hidden);
-        assert!(!hidden, "{:?}", cell.symbol());
-    }
-}
-
-#[test]
-fn without_colours_there_are_none() {
-    let model = model();
-    for colours in [true, false] {
-        let mut terminal = Terminal::new(TestBackend::new(100, 40)).expect("memory does not fail");
-        terminal
-            .draw(|frame| draw(frame, &model, &mut Controls::default(), Theme::new(colours)))
-            .expect("memory does not fail");
-        let cells = terminal.backend().buffer().content.iter();
-        let coloured = cells.filter(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
-        assert_eq!(coloured.count() > 0, colours);
-    }
+    let spans = (0..400).map(|second| {
+        model.add(sample(second));
+        model.span().as_secs()
+    });
+    let spans: Vec<u64> = spans.collect();
+    assert_eq!((spans[0], spans[60], spans[100]), (60, 60, 120));
+    assert_eq!((spans[250], spans[399]), (300, 300));
 }

@@ -6,6 +6,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use anstream::adapter::strip_str;
+
 /// The lines that are held; none if no view has the terminal.
 static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
@@ -39,7 +41,9 @@ pub(super) fn hold(text: &str) -> bool {
     with(|held| {
         let Some(lines) = held else { return false };
         let room = MAX_HELD.saturating_sub(lines.len());
-        lines.extend(text.lines().take(room).map(str::to_owned));
+        // The view has colours of its own.
+        let plain = strip_str(text).to_string();
+        lines.extend(plain.lines().take(room).map(str::to_owned));
         true
     })
 }

@@ -1,5 +1,9 @@
 //! `top`, in a terminal and without one, and `stats --watch`.
 
+mod add;
+mod failures;
+mod screen;
+
 use std::{
     io::{BufRead as _, BufReader},
     process::Stdio,
@@ -7,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{
     cli::{Apifence, Background, FAILED, INPUT, refused},
     net::{Echo, SynSender, silent},
@@ -38,8 +42,8 @@ fn it_shows_refused_and_authorized_sources() -> Result<()> {
         UNLISTED[0],
         "unauthorized",
         "6443",
-        "0 not reported",
-        "-5 min",
+        "1 refused sources: 1 seen",
+        "-1 min",
     ])?;
     top.press("2")?;
     top.shows(&["2 used entries"])?;
@@ -51,7 +55,7 @@ fn it_shows_refused_and_authorized_sources() -> Result<()> {
         .split_once(',')
         .map(<[&str; 2]>::from)
         .context("two")?;
-    top.shows(&[v4, v6, "list"])?;
+    top.shows(&[v4, v6, "default"])?;
     top.press("\t")?;
     top.shows(&["3 interfaces", INTERFACE, "native", "authorized", "drop"])?;
     top.press("?")?;
@@ -79,7 +83,7 @@ fn a_pause_keeps_the_screen_and_misses_nothing() -> Result<()> {
         top.contents()
     );
     top.press("s")?;
-    top.shows(&["PAUSED", "reported ▼"])?;
+    top.shows(&["PAUSED", "SEEN ▼"])?;
     ensure!(!top.contents().contains(UNLISTED[1]), "{}", top.contents());
     top.press(" ")?;
     top.until("what came meanwhile", |screen| {
@@ -110,14 +114,14 @@ fn a_sort_changes_the_order() -> Result<()> {
     };
     top.until("both", |screen| {
         let text = screen.contents();
-        text.contains(UNLISTED[0]) && text.contains(other) && text.contains("/s ▼")
+        text.contains(UNLISTED[0]) && text.contains(other) && text.contains("/S ▼")
     })?;
     top.press("s")?;
-    top.until("order by total", first(UNLISTED[0], other, "reported ▼"))?;
+    top.until("order by total", first(UNLISTED[0], other, "SEEN ▼"))?;
     top.press("s")?;
-    top.until("order by time", first(other, UNLISTED[0], "last seen ▼"))?;
+    top.until("order by time", first(other, UNLISTED[0], "LAST SEEN ▼"))?;
     top.press("s")?;
-    top.until("order by name", first(other, UNLISTED[0], "source ▼"))?;
+    top.until("order by name", first(other, UNLISTED[0], "SOURCE ▼"))?;
     top.press("q")?;
     top.ended_well()
 }
@@ -126,7 +130,15 @@ fn a_sort_changes_the_order() -> Result<()> {
 fn a_window_may_have_any_size() -> Result<()> {
     let (site, filter) = Site::guarded()?;
     let mut top = top(&site, &filter)?;
-    for (lines, letters) in [(5, 20), (24, 80), (1, 1), (2, 200), (60, 200), (5, 20)] {
+    for (lines, letters) in [
+        (10, 40),
+        (24, 80),
+        (1, 1),
+        (2, 200),
+        (60, 200),
+        (40, 120),
+        (5, 20),
+    ] {
         top.resize(lines, letters)?;
         let wanted: String = "enforcing".chars().take(letters.into()).collect();
         top.until(&format!("{letters}x{lines}"), |screen| {
@@ -184,10 +196,15 @@ fn a_filter_that_leaves_and_comes_back_is_shown() -> Result<()> {
     let _server = Echo::new(&site.node, PORT)?;
     let mut top = top(&site, &filter)?;
     filter.ok(&["ranges", "add", "203.0.113.77", "--confirm-within", "60s"])?;
-    top.shows(&["provisional: ", " s left"])?;
+    top.shows(&[
+        "3 ranges",
+        "trial: reverts in ",
+        "keep: apifence confirm",
+        "undo: apifence ranges rollback",
+    ])?;
     filter.ok(&["confirm"])?;
     top.until("end of the trial", |screen| {
-        !screen.contents().contains("provisional")
+        !screen.contents().contains("trial")
     })?;
     filter.ok(&["detach"])?;
     top.shows(&["detached: no filter is attached"])?;
@@ -204,7 +221,7 @@ fn a_filter_that_leaves_and_comes_back_is_shown() -> Result<()> {
         !screen.contents().contains("198.51.100.0/24")
     })?;
     filter.ok(&["ranges", "clear"])?;
-    top.shows(&["off: enforcement is switched off"])?;
+    top.shows(&["off: enforcement is switched off, all sources pass"])?;
     top.press("q")?;
     top.ended_well()
 }
@@ -215,10 +232,11 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
     refused(&filter.run(&["top"])?, FAILED, &["no filter is attached"])?;
     let _server = Echo::new(&site.node, PORT)?;
     filter.ok(&ATTACH)?;
+    filter.ok(&["ranges", "add", "198.51.100.0/24", "--comment", "office"])?;
     let _connection = site.admin_gets_in(Family::V4, PORT)?;
     let sender = SynSender::new(&site.unlisted, ip(UNLISTED[0]), at(NODE[0], PORT))?;
     let json = filter.json(&["top"])?;
-    let text = filter.ok(&["top"])?;
+    let text = filter.ok(&["top", "--once", "--interval", "300ms"])?;
     sender.stop()?;
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let source = &json["sources"][0];
@@ -247,6 +265,13 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
             && source["last_seen"].is_string()
             && entry["range"] == "198.51.100.0/24"
             && entry["origins"][0] == "list"
+            && entry["lists"] == json!(["default"])
+            && entry["comment"] == "office"
+            && entry["expires"].is_null()
+            && json["ranges"] == 2
+            && json["host"].is_string()
+            && source["first_seen"].is_string()
+            && source["destination_ports"] == json!([PORT])
             && number(&entry["packets"]) >= 3.0
             && entry["packets_per_second"].is_number()
             && interface["interface"] == INTERFACE
@@ -260,8 +285,9 @@ fn without_a_terminal_it_is_printed_once() -> Result<()> {
         "enforcing: TCP 443, 6443",
         "REFUSED SOURCE",
         UNLISTED[0],
-        "more not reported",
+        "more not shown",
         "198.51.100.0/24",
+        "office",
         "eth0 (native)",
     ];
     for word in words {
