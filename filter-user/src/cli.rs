@@ -22,7 +22,7 @@ pub(crate) use self::{
     help::GROUPS,
     node::{DoctorArgs, InitArgs},
     policy::{ChangeArgs, PolicyArgs, RunArgs},
-    ranges::{EditArgs, ListArgs, RangesCommand},
+    ranges::{EditArgs, ListArgs, ListOrder, RangesCommand},
     shown::{EventArgs, LookArgs, StatsArgs, StatusArgs, TopArgs},
 };
 use crate::{
