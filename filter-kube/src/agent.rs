@@ -300,7 +300,8 @@ impl Agent {
                 match self.memory.records.get(&name) {
                     Some(record) => say!(
                         "list {name}: wrote generation {} with {} ranges",
-                        record.written.generation, record.ranges
+                        record.written.generation,
+                        record.ranges
                     ),
                     None => say!("{name}: wrote {} lines", text.lines().count()),
                 }

@@ -312,7 +312,8 @@ impl<K: Object> Following<K> {
                 let space = error.metadata.namespace.clone();
                 say!(
                     "warning: {} {name} cannot be read: its list stays in force: {}",
-                    self.kind, error.error
+                    self.kind,
+                    error.error
                 );
                 let mut place = ObjectRef::new(&name);
                 place.namespace = space;
