@@ -312,7 +312,7 @@ fn a_proxy_without_connections_is_known_by_its_configuration() -> Result<()> {
     filter.ok(&[&ATTACH[..], &["--port", "6443,8443"]].concat())?;
     site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
     let ran = filter.run(&[&ATTACH[..], &["--port", "6443,8443,8080"]].concat())?;
-    refused(&ran, INPUT, &["port 8080 belongs to `haproxy`"])?;
+    refused(&ran, INPUT, &["listens on TCP 8080"])?;
     drop((api, proxy));
     Ok(())
 }
