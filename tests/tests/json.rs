@@ -215,7 +215,7 @@ fn every_command_prints_what_its_schema_says() -> Result<()> {
             Err(fault) => faults.push(format!("{command}: {fault:#}")),
             Ok(ran) if ran.code != Some(status) => faults.push(format!("{command}: {ran}")),
             Ok(ran) if ran.stdout.is_empty() != (status == FAILED) => {
-                faults.push(format!("{command}: JSON, or none: {ran}"))
+                faults.push(format!("{command}: JSON, or none: {ran}"));
             }
             Ok(_) => drop(used.insert(name)),
         }
