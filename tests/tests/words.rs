@@ -243,7 +243,7 @@ fn expiring_entries_and_rollback_match_their_snapshot() -> Result<()> {
         &[&set[..], &["--confirm-within", "1h"]].concat(),
         &["confirm"],
         &["confirm"],
-        &["ranges", "history"],
+        &["ranges", "history", "--utc"],
         &["-o", "json", "ranges", "history"],
         &["ranges", "rollback", "2"],
         &["ranges", "rollback", "9"],
