@@ -301,6 +301,26 @@ fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_i
         .map(drop)
 }
 
+/// Such as haproxy on a node that does not have the virtual address.
+#[test]
+fn a_proxy_without_connections_is_known_by_its_configuration() -> Result<()> {
+    let (site, filter) = Site::unguarded()?;
+    own_etc()?;
+    let api = StandIn::new(&site.node, PROGRAM, "kube-apiserver", &["6443"])?;
+    let proxy = StandIn::new(&site.node, PROGRAM, "haproxy", &["8443", "8080"])?;
+    write(
+        "/etc/haproxy/haproxy.cfg",
+        "listen api\n bind *:8443\n server cp1 192.0.2.10:6443\n\
+         listen web\n bind *:8080\n server web1 192.0.2.30:80\n",
+    )?;
+    filter.ok(&[&ATTACH[..], &["--port", "6443,8443"]].concat())?;
+    site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
+    let ran = filter.run(&[&ATTACH[..], &["--port", "6443,8443,8080"]].concat())?;
+    refused(&ran, INPUT, &["port 8080 belongs to `haproxy`"])?;
+    drop((api, proxy));
+    Ok(())
+}
+
 #[test]
 fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()> {
     let (site, filter) = Site::unguarded()?;

@@ -8,7 +8,10 @@ use ipnet::IpNet;
 
 use crate::{
     clock::Clocks,
-    cluster::{Cidr, ForeignListener, Root, foreign, kubelet, own_subnets, peers, pod_cidrs},
+    cluster::{
+        Cidr, ControlPlane, ForeignListener, HAPROXY, Root, foreign, kubelet, own_subnets, peers,
+        pod_cidrs,
+    },
     config::{self, ClusterCidr, DEFAULT_PORTS, PolicyMode, Settings},
     context::Context,
     kernel::{
@@ -283,11 +286,20 @@ pub(crate) fn foreign_claims(
     // A guard names the port of another program on purpose.
     let api = settings.unguarded_ports();
     let new_api = &api & new_ports;
-    let listened = foreign(&new_api, (&api, is_chosen), &listeners, &connections).into_iter();
-    let listened = listened.map(|ForeignListener { port, program, pid }| {
-        let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
-        (port, words)
-    });
+    let mut listened = foreign(&new_api, (&api, is_chosen), &listeners, &connections);
+    if !listened.is_empty() {
+        // A proxy without clients has no connection to the API server: its configuration tells.
+        let proxies = ControlPlane::read(&Root::default()).proxies;
+        listened.retain(|one| {
+            one.program != HAPROXY || !proxies.iter().any(|proxy| proxy.port == one.port)
+        });
+    }
+    let listened = listened
+        .into_iter()
+        .map(|ForeignListener { port, program, pid }| {
+            let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
+            (port, words)
+        });
     let diverted = diverted(&Query {
         candidates: new_ports,
         ports,

@@ -10,6 +10,9 @@ use std::{
 
 use super::{files::Root, port::Port};
 
+/// The name of its process.
+pub const HAPROXY: &str = "haproxy";
+
 /// A section that listens, forwards, or both.
 #[derive(Default)]
 struct Section<'a> {
