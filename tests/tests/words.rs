@@ -231,7 +231,7 @@ fn expiring_entries_and_rollback_match_their_snapshot() -> Result<()> {
             "2100-01-01T00:00:00Z",
         ],
         &words("ranges add 2001:db8:aa::7 --expires 2100-01-01T00:00:00Z"),
-        &["ranges", "list"],
+        &["ranges", "list", "--utc"],
         &["check", "203.0.113.9", "2001:db8:aa::7"],
         &[&set[..], &["--dry-run"]].concat(),
         &[&set[..], &["--confirm-within", "1h"]].concat(),

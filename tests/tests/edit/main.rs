@@ -380,7 +380,11 @@ fn the_questions_of_an_edit_match_their_snapshot() -> Result<()> {
     ] {
         said.push(edit(&site, &filter, &editors.editor(script)?, more)?);
     }
-    said.extend(filter.run_all(&[&["status"][..], &["ranges", "list", "--utc"], &["ranges", "rollback"]])?);
+    said.extend(filter.run_all(&[
+        &["status"][..],
+        &["ranges", "list", "--utc"],
+        &["ranges", "rollback"],
+    ])?);
     filter.ok(&["ranges", "add", "192.0.2.128/25"])?;
     said.push(edit(&site, &filter, &editors.editor("exit 0")?, &[])?);
     let folder = editors.0.path().display().to_string();

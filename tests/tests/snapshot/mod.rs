@@ -19,6 +19,7 @@ pub(crate) fn same(name: &str, filter: &Apifence, said: &[Ran]) {
         "${1}TIME ago",
     );
     settings.add_filter(r"\b\d+ (s|min) ago", "TIME ago");
+    settings.add_filter(r"expires in [\d,]+ d", "expires in DAYS d");
     settings.add_filter(r"reverts in \d+ (s|min)", "reverts in TIME");
     settings.add_filter(
         r"by `apifence init` on [^ ,]+",
