@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{
     cli::{Apifence, Background},
@@ -66,7 +67,7 @@ const MISSING: &str = "eth7";
 /// The nodes and their traffic. All of it ends when dropped.
 struct Nodes {
     site: Site,
-    _daemons: [Background; 3],
+    daemons: [Background; 3],
     filters: [Apifence; 3],
     _server: Echo,
     _transfer: Transfer,
@@ -86,7 +87,7 @@ impl Nodes {
         let transfer = Transfer::new(&site.admin, ip(ADMIN[0]), target)?;
         Ok(Self {
             site,
-            _daemons: daemons,
+            daemons,
             filters: [first, second, third],
             _server: server,
             _transfer: transfer,
@@ -183,7 +184,7 @@ fn ask(prometheus: &Prometheus, target: &Value, choice: &[(&str, &str)]) -> Resu
 
 #[test]
 fn every_query_of_the_dashboard_has_data() -> Result<()> {
-    let nodes = Nodes::new()?;
+    let mut nodes = Nodes::new()?;
     let prometheus = Prometheus::start(&nodes.site.admin, &TARGETS, Path::new(RULES))?;
     let dashboard = dashboard()?;
     // Rates need two scrapes with traffic between them.
@@ -208,7 +209,8 @@ fn every_query_of_the_dashboard_has_data() -> Result<()> {
     the_metrics_are_on_panels_and_in_the_documentation(&nodes, &dashboard)?;
     the_variables_have_values(&prometheus, &dashboard)?;
     the_annotations_have_data(&prometheus, &dashboard, &nodes)?;
-    the_rules_are_evaluated(&prometheus)
+    the_rules_are_evaluated(&prometheus)?;
+    a_node_that_does_not_answer_is_shown(&prometheus, &dashboard, &mut nodes)
 }
 
 /// The names of apifence's metrics in `text`.
@@ -335,4 +337,32 @@ fn the_rules_are_evaluated(prometheus: &Prometheus) -> Result<()> {
         assert!(!raised.contains(name), "{name} in {raised:?}");
     }
     Ok(())
+}
+
+/// The table of nodes keeps the line of a node whose `run` has ended, and an alert is raised.
+fn a_node_that_does_not_answer_is_shown(
+    prometheus: &Prometheus,
+    dashboard: &Value,
+    nodes: &mut Nodes,
+) -> Result<()> {
+    let [.., last] = &mut nodes.daemons;
+    last.signal(Signal::SIGTERM)?;
+    last.wait()?;
+    let query = dashboard
+        .pointer("/panels/1/targets/0/expr")
+        .and_then(Value::as_str)
+        .context("no table of nodes")?;
+    let query = interpolated(query, &CHOICES[0]);
+    wait::until("the table shows that the node is down", || {
+        let series = prometheus.query(&query)?;
+        ensure!(series.len() == 3, "{series:?}");
+        let is_down =
+            |series: &Value| series["metric"]["instance"] == "node-c" && series["value"][1] == "0";
+        Ok(series.iter().any(is_down))
+    })?;
+    wait::until("an alert", || {
+        let rules = prometheus.rules()?;
+        let mut absent = rules.iter().filter(|rule| rule["name"] == "ApifenceAbsent");
+        Ok(absent.any(|rule| rule["state"] == "pending"))
+    })
 }
