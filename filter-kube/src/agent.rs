@@ -157,7 +157,7 @@ impl Agent {
             if let Some(cause) = &unwritten
                 && self.unwritten.as_ref() != Some(cause)
             {
-                say!("error: {cause}; the files before stay");
+                say!("error: {cause}; the previous files stay");
             }
             self.unwritten = unwritten;
         }
@@ -261,7 +261,7 @@ impl Agent {
 
     fn remove_list(&mut self, name: &str) -> Result<()> {
         self.directory.remove(name)?;
-        say!("list {name}: its object is gone and it has no range in force: removed");
+        say!("list {name}: removed: its object was deleted, and no range was in force");
         if let Some(record) = self.memory.records.get_mut(name) {
             record.sha256.clear();
             record.ranges = 0;
@@ -299,11 +299,11 @@ impl Agent {
             if written.is_ok() {
                 match self.memory.records.get(&name) {
                     Some(record) => say!(
-                        "list {name}: generation {} with {} ranges is written",
+                        "list {name}: wrote generation {} with {} ranges",
                         record.written.generation,
                         record.ranges
                     ),
-                    None => say!("{name}: written, {} lines", text.lines().count()),
+                    None => say!("{name}: wrote {} lines", text.lines().count()),
                 }
             }
             // One file holds up no other.
@@ -317,12 +317,12 @@ impl Agent {
         match (self.reach.away(), self.said_away) {
             (Some((since, cause)), None) if now.duration_since(since) > WORTH_SAYING => {
                 say!(
-                    "warning: the API is away since {since:.0}, all files stay as they are: {cause}"
+                    "warning: the API does not answer since {since:.0}; all lists stay in force: {cause}"
                 );
                 self.said_away = Some(since);
             }
             (None, Some(since)) => {
-                say!("the API is back; it was away since {since:.0}");
+                say!("the API answers again; it did not answer since {since:.0}");
                 self.said_away = None;
             }
             _ => {}
