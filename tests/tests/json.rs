@@ -360,7 +360,7 @@ fn each_line_of_run_is_an_object_with_time_and_level() -> Result<()> {
     let mut run = start(&filter, &[])?;
     lines_until(&mut run, says("info", "guarding"))?;
     run.signal(Signal::SIGINT)?;
-    lines_until(&mut run, says("info", "leaving"))?;
+    lines_until(&mut run, says("info", "the filter stays"))?;
     ensure!(run.wait()? == Some(0));
     Ok(())
 }
@@ -378,7 +378,7 @@ fn a_run_that_cannot_start_says_so_in_json() -> Result<()> {
         filter.run(&["-o", "json", "run", "--interface", INTERFACE])
     })?;
     for (ran, want) in [
-        (by_file, "everyone"),
+        (by_file, "every source"),
         (by_flag, "--no-such-flag"),
         (by_variable, "--port"),
         (held, "watch filter"),
