@@ -75,10 +75,10 @@ for unit in feeds/apifence-feed@.service feeds/apifence-feed@.timer; do
 done
 run sed -i "s|/usr/lib/apifence/|${feeds#"$root"}/|" "$units/apifence-feed@.service"
 run install -D -m 644 -t "$doc/feeds" feeds/recipes/*
-(cd kubernetes && find . -type f) | while read -r file; do
-    install -D -m 644 "kubernetes/$file" "$doc/kubernetes/$file"
+find kubernetes docs -type f | while read -r file; do
+    install -D -m 644 "$file" "$doc/$file"
 done
-echo "  $doc/kubernetes: manifests"
+echo "  $doc/kubernetes: manifests; $doc/docs: documents"
 run install -D -m 644 kubelet.conf "$doc/kubelet.service.d/apifence.conf"
 if [ -e "$root/etc/apifence/apifence.toml" ]; then
     echo "  $root/etc/apifence/apifence.toml exists: not changed"
