@@ -138,7 +138,7 @@ fn is_repeated(argument: &Arg) -> bool {
 }
 
 fn synopsis(command: &Command, path: &str, own: &[&Arg]) -> String {
-    let mut parts = vec![bold(&format!("apifence {path}").trim_end().to_owned())];
+    let mut parts = vec![bold(format!("apifence {path}").trim_end())];
     for option in own {
         parts.push(format!("[{}]", flag(option, false)));
     }
