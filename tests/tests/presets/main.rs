@@ -265,12 +265,16 @@ fn presets_of_vendors_have_their_ranges_and_unknown_names_are_errors() -> Result
         ran.stderr_has(&[&format!("hint: {hint}{names}")])
     };
     let ran = with("@node,10.0.0.0/8")?;
-    is_unknown(&ran, "--cluster-cidrs: ", "`@nodes`? ")?;
+    is_unknown(&ran, "--cluster-cidrs: ", "did you mean `@nodes`? ")?;
     let ran = filter.run_with(&[("APIFENCE_CLUSTER_CIDRS", "@office")], &ATTACH)?;
     is_unknown(&ran, "environment APIFENCE_CLUSTER_CIDRS: ", "")?;
     filter.write_config("cluster_cidrs = [\"10.0.0.0/8\", \"@gpc-health-checks\"]\n")?;
     let ran = filter.run(&ATTACH)?;
-    is_unknown(&ran, ":1: `cluster_cidrs`: ", "`@gcp-health-checks`? ")?;
+    is_unknown(
+        &ran,
+        ":1: `cluster_cidrs`: ",
+        "did you mean `@gcp-health-checks`? ",
+    )?;
     filter.write_config("")?;
 
     let value = "@gcp-health-checks,@azure-probe,192.0.2.128/25";
