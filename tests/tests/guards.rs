@@ -210,7 +210,7 @@ fn run_follows_guards_and_their_lists() -> Result<()> {
     site.admin_gets_in(Family::V4, ETCD)?;
     // A guard of a list that is not there changes nothing.
     filter.write_config(GUARD)?;
-    daemon.line(|line| line.contains("there is no list `control-plane`"))?;
+    daemon.line(|line| line.contains("list `control-plane` is missing"))?;
     site.admin_gets_in(Family::V4, ETCD)?;
     site.is_guarded(API)?;
     filter.write_list_of("control-plane", CONTROL_PLANE)?;

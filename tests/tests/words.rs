@@ -321,7 +321,10 @@ fn completions_and_manual_name_every_command() -> Result<()> {
         assert!(script.contains(&format!("COMPLETE={shell} ")), "{script}");
     }
     for name in names {
-        assert!(page.contains(&format!("apifence\\-{name}(1)")), "{name}");
+        assert!(
+            page.contains(&format!("apifence\\-{name}\\fR(1)")),
+            "{name}"
+        );
         assert!(folder.path().join(format!("apifence-{name}.1")).exists());
     }
     let ran = filter.run(&["man", "/nowhere/at/all"])?;

@@ -235,6 +235,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             ranges::run(context, list.as_ref(), RangesCommand::List(shown))
         }
         Command::Confirm => confirm::run(context),
+        Command::Config { example: true, .. } => config::example(),
         Command::Config { policy, .. } => config::run(context, &policy),
         Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),

@@ -87,6 +87,7 @@ pub(super) struct Status {
     /// The user and the command that put it in force; null if that is unknown.
     applied_by: Option<Author>,
     /// When it came into force: RFC 3339, UTC; null if that is unknown.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     applied_at: Option<String>,
     /// Expired entries of the lists.
     expired: usize,

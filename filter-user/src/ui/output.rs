@@ -58,6 +58,9 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written.
     pub fn result<T: Serialize>(self, data: &T) -> Result<()> {
+        if json_log::is_json() {
+            return print(json_log::line(Level::Info, data).context(WRITE_JSON)?);
+        }
         self.object(data)?.map_or(Ok(()), print)
     }
 

@@ -83,7 +83,7 @@ fn run(
     command
         .envs(environment.iter().copied())
         .stdin(Stdio::null());
-    Ok(Ran::new(arguments, &site.node.output(&mut command)?))
+    Ran::new(arguments, &site.node.output(&mut command)?)
 }
 
 fn edit(site: &Site, filter: &Apifence, editor: &str, more: &[&str]) -> Result<Ran> {

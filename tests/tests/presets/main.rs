@@ -208,7 +208,7 @@ fn the_writer_may_be_another_user_and_has_bounds() -> Result<()> {
     for (text, want) in [
         (
             format!("{JOINED}192.0.2.51\n"),
-            "it has 4 ranges, and the most is 3",
+            "it has 4 ranges; the maximum is 3",
         ),
         ("192.0.2.0/31\n".to_owned(), "wider than /32"),
         // The default of the other family holds.

@@ -117,7 +117,7 @@ pub(crate) fn run(inside: &Namespace, words: &[&str], environment: &[(&str, &str
     clean(&mut command)
         .args(words)
         .envs(environment.iter().copied());
-    Ok(Ran::new(words, &inside.output(&mut command)?))
+    Ran::new(words, &inside.output(&mut command)?)
 }
 
 /// What a command shows in a terminal of this many columns; no line may be wider.
