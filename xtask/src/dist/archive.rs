@@ -124,6 +124,7 @@ pub(crate) fn stage(program: &Path, pages: &Pages, top: &Path) -> Result<()> {
             .arg(pages.directory.join("completions"))
             .arg(workspace::root().join("deploy/feeds"))
             .arg(workspace::root().join("deploy/kubernetes"))
+            .arg(workspace::root().join("docs"))
             .arg(top),
     )?;
     let sums =
