@@ -27,7 +27,7 @@ prefix=$root/usr/local
 bin=$prefix/bin
 units=$prefix/lib/systemd/system
 feeds=$prefix/lib/apifence
-man=$prefix/share/man/man1
+man=$prefix/share/man
 doc=$prefix/share/doc/apifence
 bash=$prefix/share/bash-completion/completions
 zsh=$prefix/share/zsh/site-functions
@@ -38,7 +38,8 @@ if [ "$action" = uninstall ]; then
         run systemctl disable --now apifence
     fi
     run rm -f "$bin/apifence" "$units/apifence.service" "$bash/apifence" "$zsh/_apifence" \
-        "$fish/apifence.fish" "$man/apifence.1" "$man"/apifence-*.1
+        "$fish/apifence.fish" "$man/man1/apifence.1" "$man"/man1/apifence-*.1 \
+        "$man/man5/apifence.toml.5" "$man/man5/apifence-ranges.5"
     run rm -f "$units/apifence-feed@.service" "$units/apifence-feed@.timer"
     run rm -rf "$doc" "$feeds"
     echo "$root/etc/apifence and $root/var/lib/apifence are kept."
@@ -63,7 +64,8 @@ echo "Installing $(./apifence --version):"
 # install(1) creates a new file, so a running process keeps the old one.
 run install -D -m 755 apifence "$bin/apifence"
 run install -D -m 644 apifence.service "$units/apifence.service"
-run install -D -m 644 -t "$man" man/*
+run install -D -m 644 -t "$man/man1" man/*.1
+run install -D -m 644 -t "$man/man5" man/*.5
 run install -D -m 644 completions/apifence.bash "$bash/apifence"
 run install -D -m 644 -t "$zsh" completions/_apifence
 run install -D -m 644 -t "$fish" completions/apifence.fish

@@ -23,6 +23,7 @@ use crate::{
     directory::{Directory, Memory, NODES, PODS},
     health::Health,
     list::{Contents, Wanted, digest, of_config_map, of_objects},
+    log::say,
     node_state::StateFile,
     post::{Poster, Report, seconds},
     record::{self, Kept, Record, Step, step},
@@ -62,7 +63,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let mut agent = Agent::new(args, directory, sources, reach.clone(), reports);
         // What an earlier agent said of itself is not true of this one.
         agent.show_health(Timestamp::now());
-        eprintln!(
+        say!(
             "following {} for node {}: lists in `{}`",
             args.server,
             args.node,
@@ -156,7 +157,7 @@ impl Agent {
             if let Some(cause) = &unwritten
                 && self.unwritten.as_ref() != Some(cause)
             {
-                eprintln!("error: {cause}; the previous files stay");
+                say!("error: {cause}; the previous files stay");
             }
             self.unwritten = unwritten;
         }
@@ -219,7 +220,7 @@ impl Agent {
                 Step::Leave => {}
                 Step::Keep(why) => {
                     if self.kept.get(&name) != Some(&why) {
-                        eprintln!("warning: list {name}: {}", why.message());
+                        say!("warning: list {name}: {}", why.message());
                     }
                     kept.insert(name, why);
                 }
@@ -260,7 +261,7 @@ impl Agent {
 
     fn remove_list(&mut self, name: &str) -> Result<()> {
         self.directory.remove(name)?;
-        eprintln!("list {name}: removed: its object was deleted, and no range was in force");
+        say!("list {name}: removed: its object was deleted, and no range was in force");
         if let Some(record) = self.memory.records.get_mut(name) {
             record.sha256.clear();
             record.ranges = 0;
@@ -297,11 +298,12 @@ impl Agent {
             let written = self.directory.write(&name, &text);
             if written.is_ok() {
                 match self.memory.records.get(&name) {
-                    Some(record) => eprintln!(
+                    Some(record) => say!(
                         "list {name}: wrote generation {} with {} ranges",
-                        record.written.generation, record.ranges
+                        record.written.generation,
+                        record.ranges
                     ),
-                    None => eprintln!("{name}: wrote {} lines", text.lines().count()),
+                    None => say!("{name}: wrote {} lines", text.lines().count()),
                 }
             }
             // One file holds up no other.
@@ -314,13 +316,13 @@ impl Agent {
     fn say_away(&mut self, now: Timestamp) {
         match (self.reach.away(), self.said_away) {
             (Some((since, cause)), None) if now.duration_since(since) > WORTH_SAYING => {
-                eprintln!(
+                say!(
                     "warning: the API does not answer since {since:.0}; all lists stay in force: {cause}"
                 );
                 self.said_away = Some(since);
             }
             (None, Some(since)) => {
-                eprintln!("the API answers again; it did not answer since {since:.0}");
+                say!("the API answers again; it did not answer since {since:.0}");
                 self.said_away = None;
             }
             _ => {}

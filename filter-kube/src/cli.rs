@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Carries authorized ranges from the Kubernetes API to apifence on this node. It only needs to
 /// write one directory. `apifence run` applies the files on the node's disk, even if the API or
@@ -101,6 +101,24 @@ pub struct RunArgs {
         value_parser = duration
     )]
     pub forget_after: Duration,
+    /// How messages are written to stderr
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        env = "APIFENCE_OUTPUT",
+        default_value = "text"
+    )]
+    pub output: Output,
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs: an object a line
+    Json,
 }
 
 /// The name of a ConfigMap.

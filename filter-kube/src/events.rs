@@ -14,6 +14,7 @@ use kube::{Api, Client, Resource as _, ResourceExt as _, api::PostParams};
 
 use crate::{
     api::{Condition, NodeGuardStatus, NodeList},
+    log::say,
     watch::{Sources, words},
 };
 
@@ -129,7 +130,7 @@ impl Events {
         let params = PostParams::default();
         let sent = tokio::time::timeout(ANSWER_TIME, self.events.create(&params, &event)).await;
         if let Ok(Err(error)) = sent {
-            eprintln!("warning: send event `{reason}`: {}", words(&error));
+            say!("warning: send event `{reason}`: {}", words(&error));
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod directory;
 pub mod events;
 pub mod health;
 pub mod list;
+pub mod log;
 pub mod node_state;
 pub mod post;
 pub mod record;

@@ -6,14 +6,20 @@ use clap::Parser as _;
 
 use filter_kube::{
     agent, api,
-    cli::{Cli, Command},
+    cli::{Cli, Command, Output},
     directory::{self, Directory},
     health::Health,
+    log,
 };
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(args) => agent::run(&args),
+        Command::Run(args) => {
+            if args.output == Output::Json {
+                log::write_json();
+            }
+            agent::run(&args)
+        }
         Command::Check { live, directory } => {
             let directory = Directory::at(&directory.lists_dir);
             match Health::problem(&directory, live) {
@@ -27,7 +33,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            log::message(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     api::{AuthorizedRanges, NodeGuard, NodeGuardStatus},
     events::Events,
     list::Contents,
+    log::say,
     report::of_object,
     watch::{Sources, words},
 };
@@ -91,7 +92,7 @@ impl Poster {
                     Err(error) => {
                         let words = format!("{error:#}");
                         if self.failure.as_ref() != Some(&words) {
-                            eprintln!("warning: report to the API: {words}");
+                            say!("warning: report to the API: {words}");
                             self.failure = Some(words);
                         }
                         // Whatever is new: an API server that refuses is not beset.

@@ -25,6 +25,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     api::{AuthorizedRanges, NodeGuard},
     cli::ConfigMapName,
+    log::say,
 };
 
 /// The kind of the nodes' reports.
@@ -309,9 +310,10 @@ impl<K: Object> Following<K> {
             Err(error) => {
                 let name = error.metadata.name.clone().unwrap_or_default();
                 let space = error.metadata.namespace.clone();
-                eprintln!(
+                say!(
                     "warning: {} {name} cannot be read: its list stays in force: {}",
-                    self.kind, error.error
+                    self.kind,
+                    error.error
                 );
                 let mut place = ObjectRef::new(&name);
                 place.namespace = space;

@@ -18,9 +18,11 @@ use clap_complete::Shell;
 
 use self::values::parse_len;
 pub(crate) use self::{
+    examples::examples_of,
+    help::GROUPS,
     node::{DoctorArgs, InitArgs},
     policy::{ChangeArgs, PolicyArgs, RunArgs},
-    ranges::{EditArgs, ListArgs, RangesCommand},
+    ranges::{EditArgs, ListArgs, ListOrder, RangesCommand},
     shown::{EventArgs, LookArgs, StatsArgs, StatusArgs, TopArgs},
 };
 use crate::{
@@ -259,6 +261,9 @@ pub(crate) enum Command {
     /// overrides the policy in force, and that overrides the default. `config` takes the flags of
     /// `attach` and `run` and shows what they would do.
     Config {
+        /// Print an example of a config file: every key with its default
+        #[arg(long)]
+        example: bool,
         #[command(flatten)]
         policy: PolicyArgs,
         #[command(flatten)]

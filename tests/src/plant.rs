@@ -83,7 +83,7 @@ impl Plant {
         // It may end without reading all of them.
         let _ = stdin.write_all(answers.as_bytes());
         drop(stdin);
-        Ok(Ran::new(&arguments, &child.wait_with_output()?))
+        Ran::new(&arguments, &child.wait_with_output()?)
     }
 
     /// The text of the config file.

@@ -140,7 +140,7 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.drops_unlisted()?;
     let mut edit = filter.command_by(bounded(&granted()?), &["ranges", "edit"]);
     let output = site.node.output(edit.env("EDITOR", &editor))?;
-    let ran = Ran::new(&["ranges", "edit"], &output);
+    let ran = Ran::new(&["ranges", "edit"], &output)?;
     ensure!(ran.code == Some(0), "{ran}");
     own.lets_unlisted_in()?;
     own.ok(&["confirm"], "confirmed")?;

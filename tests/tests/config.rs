@@ -18,7 +18,7 @@ use tests::{
 
 /// Runs `words` alone: without options for the config file, the list or the pins.
 fn bare(site: &Site, words: &[&str]) -> Result<Ran> {
-    Ok(Ran::new(words, &site.node.output(&mut command(words))?))
+    Ran::new(words, &site.node.output(&mut command(words))?)
 }
 
 fn command(words: &[&str]) -> Command {
@@ -213,7 +213,7 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
     refused(&bare(&site, &named)?, INPUT, &["no such file"])?;
     let mut by_variable = command(&["stats"]);
     by_variable.env("APIFENCE_CONFIG", "/etc/nothing");
-    let ran = Ran::new(&["stats"], &site.node.output(&mut by_variable)?);
+    let ran = Ran::new(&["stats"], &site.node.output(&mut by_variable)?)?;
     refused(&ran, INPUT, &["no such file"])
 }
 

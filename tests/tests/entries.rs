@@ -52,7 +52,7 @@ fn an_entry_expires_without_any_process() -> Result<()> {
     }
     let text = filter.run(&["check", UNLISTED[0]])?.stdout;
     ensure!(text.contains("has expired"), "{text}");
-    ensure!(filter.ok(&["ranges", "list"])?.contains("(expired)"));
+    ensure!(filter.ok(&["ranges", "list"])?.contains(" expired "));
     ensure!(filter.ok(&["status"])?.contains("2 ranges have expired"));
     // It is still in the file, and returns with a new time.
     filter.ok(&["ranges", "add", UNLISTED[0], "--expires", "1h"])?;

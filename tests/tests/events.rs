@@ -80,7 +80,7 @@ fn a_lone_syn_is_shown_to_every_reader() -> Result<()> {
         let attach = [&ATTACH[1..], &["--xdp-mode", xdp_mode]].concat();
         let mut run = filter.start(&[&["-o", "json", "run"], &attach[..]].concat())?;
         until("the filter is attached", || {
-            Ok(filter.run(&["status"])?.stdout.starts_with("enforcing"))
+            Ok(filter.run(&["status"])?.stdout.starts_with("● enforcing"))
         })?;
         let mut both = [
             events(&filter, &[])?,

@@ -14,7 +14,7 @@ use tests::{
 fn checks(filter: &Apifence) -> Result<(bool, String)> {
     let ran = filter.run(&["status", "--check"])?;
     ensure!(
-        ran.stdout.contains("\nranges file   "),
+        ran.stdout.contains("\n  files        "),
         "not the usual status: {ran}"
     );
     ensure!(matches!(ran.code, Some(0 | 1)), "{ran}");

@@ -110,9 +110,10 @@ fn commands_say_which_port_is_open_to_a_source() -> Result<()> {
     ensure!(checked.code == Some(0), "{checked}");
     let lines: Vec<&str> = checked.stdout.lines().collect();
     let want = [
-        "198.51.100.7 allowed: `198.51.100.0/24` (list)",
-        "198.51.100.7 dropped at TCP 2379, 2380: in no range of the list `control-plane`",
-        "203.0.113.9 allowed: `203.0.113.9/32` (list: control-plane)",
+        "SOURCE        VERDICT  PORTS           WHY",
+        "198.51.100.7  allowed                  `198.51.100.0/24` (list)",
+        "198.51.100.7  dropped  TCP 2379, 2380  in no range of the list `control-plane`",
+        "203.0.113.9   allowed                  `203.0.113.9/32` (list: control-plane)",
     ];
     ensure!(lines == want, "{checked}");
     for (port, source, code) in [
@@ -142,8 +143,8 @@ fn commands_say_which_port_is_open_to_a_source() -> Result<()> {
 
     let status = filter.ok(&["status"])?;
     ensure!(
-        status.contains("guard         TCP 2379, 2380: list `control-plane`, ranges: 2\n")
-            && status.contains("TCP 443, 2379, 2380, 6443 from sources"),
+        status.contains("guard        TCP 2379, 2380: list `control-plane`, ranges: 2\n")
+            && status.contains("TCP 443, 2379, 2380, 6443 on eth0: "),
         "{status}"
     );
     let guards = filter.status("guards")?;
@@ -209,7 +210,7 @@ fn run_follows_guards_and_their_lists() -> Result<()> {
     site.admin_gets_in(Family::V4, ETCD)?;
     // A guard of a list that is not there changes nothing.
     filter.write_config(GUARD)?;
-    daemon.line(|line| line.contains("there is no list `control-plane`"))?;
+    daemon.line(|line| line.contains("list `control-plane` is missing"))?;
     site.admin_gets_in(Family::V4, ETCD)?;
     site.is_guarded(API)?;
     filter.write_list_of("control-plane", CONTROL_PLANE)?;

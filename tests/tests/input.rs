@@ -364,7 +364,7 @@ fn times_are_parsed_as_meant_or_refused() -> Result<()> {
     ran.stderr_has(&["4 unchanged\n"])?;
     ensure!(!ran.stderr.contains("another expiry"), "{ran}");
     assert_eq!(filter.list()?, text);
-    let list = filter.ok(&["ranges", "list"])?;
+    let list = filter.ok(&["ranges", "list", "--utc"])?;
     ensure!(
         list.contains("2400-01-01T00:00:00Z") && !list.contains("2262"),
         "{list}"

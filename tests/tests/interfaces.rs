@@ -120,7 +120,7 @@ fn a_new_interface_is_not_guarded_again_and_none_is_not_guarded() -> Result<()> 
         Ok(page.sum("apifence_attached", &[("interface", "n0")]) != Some(1.0))
     })?;
     daemon.signal(nix::sys::signal::Signal::SIGTERM)?;
-    let line = daemon.line(|line| line.contains("leaving"))?;
+    let line = daemon.line(|line| line.contains("stopping"))?;
     ensure!(!line.contains("stays on"), "{line}");
     Ok(())
 }

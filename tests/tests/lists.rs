@@ -55,7 +55,7 @@ fn a_bad_ranges_file_never_opens_the_port() -> Result<()> {
         site.unlisted_is_dropped(Family::V4, 443, &filter)?;
         site.admin_gets_in(Family::V4, 443)?;
         let status = filter.ok(&["status"])?;
-        ensure!(status.starts_with("enforcing"), "{what}: {status}");
+        ensure!(status.starts_with("● enforcing"), "{what}: {status}");
         ensure!(
             status.contains("stays in force"),
             "{what}: status does not say why; {status}"

@@ -149,12 +149,16 @@ fn a_scrape_shows_expiry_digest_and_limit_of_the_lists() -> Result<()> {
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     ready(&site.node, &mut daemon)?;
     let default = [("list", "default")];
+    // The node is ready as soon as a policy is in force; the files are read a moment later.
+    wait::until("the list is read", || {
+        let page = scrape(&site.node)?;
+        Ok(page.sum("apifence_list_ranges", &default) == Some(3.0))
+    })?;
     let page = scrape(&site.node)?;
     page.check()?;
     let first = digest(&page)?;
     assert_eq!(first.len(), 16, "{first}");
     assert_eq!(page.sum("apifence_max_ranges", &[]), Some(500.0));
-    assert_eq!(page.sum("apifence_list_ranges", &default), Some(3.0));
     assert_eq!(page.sum("apifence_expired_ranges", &default), Some(1.0));
     let expiry = |page: &Page, labels: &[(&str, &str)]| {
         page.sum("apifence_range_expiry_timestamp_seconds", labels)

@@ -197,7 +197,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     // The command's own environment causes a warning, and the command takes precedence.
     let mut command = filter.command(&["monitor"]);
     command.env("APIFENCE_MODE", "enforce");
-    let ran = Ran::new(&["monitor"], &site.node.output(&mut command)?).succeeded()?;
+    let ran = Ran::new(&["monitor"], &site.node.output(&mut command)?)?.succeeded()?;
     ran.stderr_has(&["warning: environment APIFENCE_MODE"])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     // A mode that the file has lost does not count either.

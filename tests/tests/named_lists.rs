@@ -55,7 +55,7 @@ fn the_union_of_all_lists_is_in_force() -> Result<()> {
     );
     let text = filter.ok(&["ranges", "list"])?;
     ensure!(
-        text.contains("list guests") && text.contains("list default"),
+        text.contains(" guests ") && text.contains(" default "),
         "{text}"
     );
     let state = filter.list_state("guests")?;
@@ -130,7 +130,7 @@ fn a_list_that_breaks_keeps_its_last_good_entries_and_holds_up_no_other() -> Res
     let drift = filter.status("drift")?.to_string();
     ensure!(drift.contains("guests:1"), "{drift}");
     let shown = filter.ok(&["status"])?;
-    let line = "lists         default 2, guests 1 (cannot be used), office 1";
+    let line = "lists        default 2, guests 1 (cannot be used), office 1";
     ensure!(shown.contains(line), "{shown}");
     let list = filter.run(&["ranges", "list"])?.succeeded()?;
     list.stderr_has(&["guests:1"])?;
@@ -249,7 +249,7 @@ fn a_change_of_a_list_on_trial_takes_itself_back_or_stays() -> Result<()> {
     ensure!(!filter.list_file("guests").exists());
     filter.ok(&[&add[..], &["1h"]].concat())?;
     let shown = filter.ok(&["ranges", "list"])?;
-    ensure!(shown.contains("list guests"), "{shown}");
+    ensure!(shown.contains(" guests "), "{shown}");
     filter.ok(&["confirm"])?;
     site.unlisted_gets_in(V4, PORT)?;
     ensure!(fs::read_to_string(filter.list_file("guests"))?.contains(UNLISTED[0]));

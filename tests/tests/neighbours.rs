@@ -26,8 +26,9 @@ fn set_up(site: &Site, lines: &str) -> Result<()> {
 fn warned(filter: &Apifence) -> Result<Ran> {
     let mut ran = filter.run(&["status"])?;
     let is_warning = |line: &&str| {
-        let start = line.split([':', ' ']).next().unwrap_or_default();
-        ["warning", "info", "hint", "drift"].contains(&start) || line.contains("acknowledged")
+        let detail = line.strip_prefix("       ");
+        let is_detail = detail.is_some_and(|detail| !detail.starts_with(' '));
+        is_detail || line.starts_with("  W") || line.contains("warning")
     };
     let lines = ran.stdout.lines().filter(is_warning);
     ran.stdout = lines.map(|line| format!("{line}\n")).collect();
@@ -236,7 +237,7 @@ fn status_names_what_is_in_the_way() -> Result<()> {
     let mut foreign = Foreign::named("cil_xdp_entry")?;
     let _link = site.node.run(|| foreign.attach("eth1"))?;
     let ran = warned(&filter)?;
-    for word in ["`eth1` is not guarded", "cil_xdp_entry", "Cilium", "[W01]"] {
+    for word in ["`eth1` is not guarded", "cil_xdp_entry", "Cilium", "W01  "] {
         ensure!(ran.stdout.contains(word), "no `{word}`: {ran}");
     }
     ensure!(ran.stdout.contains("loadBalancer.acceleration"), "{ran}");

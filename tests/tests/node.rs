@@ -58,7 +58,7 @@ fn init_writes_files_that_it_can_read_and_drops_nothing() -> Result<()> {
     // The mode is none of the config file's, so that it can be changed.
     said.extend(filter.run_all(&[
         &["ranges", "add", "198.51.100.7"],
-        &["ranges", "list"],
+        &["ranges", "list", "--utc"],
         &["enforce", "--confirm-within", "60s"],
         &["confirm"],
     ])?);

@@ -170,7 +170,7 @@ fn an_unknown_or_invalid_variable_stops_commands_that_apply_settings() -> Result
         ("APIFENCE_PROT", "9345", "did you mean `APIFENCE_PORT`?"),
         ("APIFENCE_PORT", "https", "invalid value `https`"),
         ("APIFENCE_MODE", "of", "`enforce`, `monitor`"),
-        ("APIFENCE_OUTPUT", "yaml", "`text`, `json`"),
+        ("APIFENCE_OUTPUT", "xml", "`text`, `wide`, `json`"),
     ] {
         filter.ok(&ATTACH)?;
         let variable = [(name, value)];

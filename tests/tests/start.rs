@@ -255,11 +255,11 @@ fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy(
     let (site, filter, _server) = Site::unguarded_server(PORT)?;
     filter.write_list(LIST)?;
     filter.ok(&["attach", "--interface", INTERFACE])?;
-    ensure!(!filter.ok(&["status"])?.contains("[W06]"));
+    ensure!(!filter.ok(&["status"])?.contains("W06  "));
     filter.write_list("0.0.0.0/0\n")?;
     let anybody = fs::Permissions::from_mode(0o666);
     fs::set_permissions(filter.ranges_file(), anybody)?;
-    ensure!(filter.ok(&["status"])?.contains("[W06]"));
+    ensure!(filter.ok(&["status"])?.contains("W06  "));
     filter.boot()?;
     let mut command = filter.command(&RUN);
     command.env("INVOCATION_ID", "5ad1e0a6ac3b4bd8a0fa0c1e2d4f5a6b");

@@ -64,7 +64,7 @@ impl Other {
 
     fn run(&self, site: &Site, filter: &Apifence, arguments: &[&str]) -> Result<Ran> {
         let output = site.node.output(&mut self.command(filter, arguments))?;
-        Ok(Ran::new(arguments, &output))
+        Ran::new(arguments, &output)
     }
 
     fn ok(&self, site: &Site, filter: &Apifence, arguments: &[&str]) -> Result<()> {

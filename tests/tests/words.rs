@@ -231,7 +231,7 @@ fn expiring_entries_and_rollback_match_their_snapshot() -> Result<()> {
             "2100-01-01T00:00:00Z",
         ],
         &words("ranges add 2001:db8:aa::7 --expires 2100-01-01T00:00:00Z"),
-        &["ranges", "list"],
+        &["ranges", "list", "--utc"],
         &["check", "203.0.113.9", "2001:db8:aa::7"],
         &[&set[..], &["--dry-run"]].concat(),
         &[&set[..], &["--confirm-within", "1h"]].concat(),
@@ -243,7 +243,7 @@ fn expiring_entries_and_rollback_match_their_snapshot() -> Result<()> {
         &[&set[..], &["--confirm-within", "1h"]].concat(),
         &["confirm"],
         &["confirm"],
-        &["ranges", "history"],
+        &["ranges", "history", "--utc"],
         &["-o", "json", "ranges", "history"],
         &["ranges", "rollback", "2"],
         &["ranges", "rollback", "9"],
@@ -321,7 +321,10 @@ fn completions_and_manual_name_every_command() -> Result<()> {
         assert!(script.contains(&format!("COMPLETE={shell} ")), "{script}");
     }
     for name in names {
-        assert!(page.contains(&format!("apifence\\-{name}(1)")), "{name}");
+        assert!(
+            page.contains(&format!("apifence\\-{name}\\fR(1)")),
+            "{name}"
+        );
         assert!(folder.path().join(format!("apifence-{name}.1")).exists());
     }
     let ran = filter.run(&["man", "/nowhere/at/all"])?;

@@ -64,8 +64,8 @@ mod tests {
         let program = scratch.path().join("program");
         let stage = |name: &str, output: &str| -> Result<PathBuf> {
             // The pages are written by the program, and here only their places count.
-            let script =
-                format!("#!/bin/sh\n[ \"$1\" != man ] || touch \"$2/apifence.1\"; echo {output}\n");
+            let pages = "touch \"$2/apifence.1\" \"$2/apifence.toml.5\"";
+            let script = format!("#!/bin/sh\n[ \"$1\" != man ] || {pages}; echo {output}\n");
             fs::write(&program, script)?;
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
             let files = scratch.path().join(name);
@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(mode(unit)?, 0o644);
         for page in [
             "man/man1/apifence.1",
+            "man/man5/apifence.toml.5",
             "bash-completion/completions/apifence",
         ] {
             assert_eq!(mode(&format!("usr/local/share/{page}"))?, 0o644, "{page}");

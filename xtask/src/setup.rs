@@ -38,7 +38,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 16] = [
     Tool::new("ip", "iproute2"),
     Tool::new("nft", "nftables"),
     Tool::new("iptables-nft", "iptables"),
@@ -52,6 +52,7 @@ const TOOLS: [Tool; 15] = [
     Tool::new("systemd-analyze", "systemd"),
     Tool::new("zsh", "zsh"),
     Tool::new("fish", "fish"),
+    Tool::new("mandoc", "mandoc"),
     Tool::service("promtool", "prometheus"),
     Tool::service("prometheus", "prometheus"),
 ];
@@ -78,8 +79,7 @@ const PACKAGING: [Tool; 12] = [
     Tool::new("python3", "python3-venv"),
 ];
 
-/// The programs that make packages and check what goes into them: crates, with the version that
-/// set-up installs.
+/// The programs that make and check packages: crates, with the version that set-up installs.
 const CRATES: [(&str, &str); 4] = [
     ("cargo-deb", "3.8.0"),
     ("cargo-generate-rpm", "0.21.1"),

@@ -124,13 +124,24 @@ pub(crate) fn empty_directory(name: &str) -> Result<PathBuf> {
 /// The time of the last commit, in seconds since 1970: the time of all files of the release, so
 /// that two builds of one commit are equal.
 pub(crate) fn source_date() -> Result<String> {
+    last_commit("%ct")
+}
+
+/// The short name of the last commit, which `apifence version` shows.
+pub(crate) fn commit() -> Result<String> {
+    last_commit("%h")
+}
+
+/// A fact of the last commit, in the format of `git log`.
+fn last_commit(format: &str) -> Result<String> {
     let output = Command::new("git")
-        .args(["log", "-1", "--format=%ct"])
+        .args(["log", "-1", "--abbrev=12"])
+        .arg(format!("--format={format}"))
         .current_dir(root())
         .output()
         .context("run `git`")?;
     if !output.status.success() {
-        bail!("read the time of the last commit: {}", output.status);
+        bail!("read the last commit: {}", output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use super::{policy::ChangeArgs, values::parse_percent};
@@ -112,9 +112,35 @@ pub(crate) enum RangesCommand {
 /// Which ranges are listed.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
+    /// Show the addresses of the node and of the cluster, too
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Order of the ranges
+    #[arg(long, value_name = "KEY", default_value = "address")]
+    pub(crate) sort: ListOrder,
+    /// Show only ranges that contain this address, or have this text in range, list or comment
+    #[arg(long = "match", value_name = "TEXT")]
+    pub(crate) pattern: Option<String>,
+    /// Show only expired entries
+    #[arg(long)]
+    pub(crate) expired: bool,
     /// Show only entries that matched no packet for this time, like `30d`
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) unused_for: Option<SignedDuration>,
+}
+
+/// The order of the ranges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListOrder {
+    /// By address
+    #[default]
+    Address,
+    /// The most packets first
+    Used,
+    /// The next to expire first
+    Expires,
+    /// By comment
+    Comment,
 }
 
 /// How the list is edited.

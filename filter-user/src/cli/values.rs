@@ -1,6 +1,8 @@
 //! Values of flags.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
 
 use crate::config::{Window, parse_duration};
 
@@ -21,6 +23,17 @@ pub(super) fn parse_percent(text: &str) -> Result<u32, String> {
         .trim_end()
         .parse()
         .map_err(|_| "write it like `20%`".to_owned())
+}
+
+/// An address or a range.
+pub(super) fn parse_source(text: &str) -> Result<IpNet, String> {
+    let range = match text.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().into(),
+        Err(_) => text
+            .parse::<IpNet>()
+            .map_err(|_| "an address or a CIDR, like `192.0.2.1` or `192.0.2.0/24`".to_owned())?,
+    };
+    Ok(range.trunc())
 }
 
 /// How often something is shown again.

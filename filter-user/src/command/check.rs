@@ -1,10 +1,10 @@
 //! `apifence check`: the kernel's verdict on an address.
 
 mod query;
+mod screen;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
     net::IpAddr,
 };
 
@@ -17,7 +17,7 @@ use serde::Serialize;
 use self::query::Query;
 use crate::{
     clock::{Clocks, to_second},
-    config::{Guard, Settings, join, named},
+    config::{Guard, Settings},
     context::Context,
     kernel::bpf::{Group, Maps, Slot},
     policy::{Prefix, Prefixes, entry},
@@ -80,91 +80,6 @@ struct Answer {
 
 /// How many parts of a range are listed.
 const MAX_NAMED: usize = 8;
-
-impl fmt::Display for CheckReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.results.iter().try_for_each(|answer| answer.line(f))
-    }
-}
-
-impl Answer {
-    /// Why it has this verdict.
-    fn reason(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.range, self.verdict) {
-            _ if self.contradiction => f.write_str(
-                "the trie authorizes it, and the table that the program asks first does not",
-            )?,
-            (_, "unprotected") => f.write_str("the port is not protected")?,
-            (_, "not_filtered") => f.write_str("loopback is not filtered")?,
-            (Some(range), _) => {
-                write!(f, "`{range}` ({}", self.origins.join(", "))?;
-                let mut names: Vec<&str> = Vec::new();
-                if self.lists.iter().any(|name| !name.is_default()) {
-                    names.extend(self.lists.iter().map(ListName::as_str));
-                }
-                names.extend(&self.presets);
-                if !names.is_empty() {
-                    write!(f, ": {}", join(names))?;
-                }
-                f.write_str(")")?;
-                if let Some(comment) = &self.comment {
-                    write!(f, " # {comment}")?;
-                }
-                if let Some(time) = self.expires {
-                    write!(f, ", until {time}")?;
-                }
-            }
-            (None, verdict) if !self.authorized.is_empty() => {
-                let parts = self.authorized.iter().take(MAX_NAMED);
-                let parts: Vec<String> = parts.map(|part| format!("`{part}`")).collect();
-                write!(f, "authorized: {}", parts.join(", "))?;
-                if self.authorized.len() > MAX_NAMED {
-                    write!(f, " and {} more", self.authorized.len() - MAX_NAMED)?;
-                }
-                if verdict == "would_drop" {
-                    f.write_str("; the mode is monitor")?;
-                }
-            }
-            (None, "would_drop") => {
-                f.write_str("in no authorized range, and the mode is monitor")?;
-            }
-            (None, "pass") => f.write_str("enforcement is off, everyone passes")?,
-            (None, _) => match &self.guard {
-                None => f.write_str("in no authorized range")?,
-                Some(guard) => write!(f, "in no range of the {}", named(&guard.lists))?,
-            },
-        }
-        Ok(())
-    }
-
-    fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match (self.verdict, self.allowed) {
-            ("part", _) => "partly allowed",
-            (_, true) => "allowed",
-            (_, false) => "dropped",
-        };
-        match (self.address, self.cidr) {
-            (Some(address), _) => write!(f, "{address} {word}")?,
-            (None, cidr) => write!(f, "{} {word}", cidr.unwrap_or_default())?,
-        }
-        match (self.port, &self.guard) {
-            (Some(port), _) => write!(f, " at TCP {port}: ")?,
-            (None, Some(guard)) => write!(f, " at {}: ", guard.ports())?,
-            (None, None) => f.write_str(": ")?,
-        }
-        self.reason(f)?;
-        if let Some(range) = &self.expired {
-            write!(f, "; `{range}` has expired")?;
-        }
-        if let Some(note) = &self.note {
-            write!(f, " ({note})")?;
-        }
-        writeln!(f)?;
-        let differs = |other: &&Self| other.verdict != self.verdict;
-        let mut others = self.elsewhere.iter().filter(differs);
-        others.try_for_each(|other| other.line(f))
-    }
-}
 
 impl Answer {
     /// The answer to `query` at the ports of `scope`, before the policy is read.
@@ -425,7 +340,7 @@ pub(super) fn run(context: &Context, sources: &[String], port: Option<u16>) -> R
     }
     name_presets(context, &maps, &mut results);
     let report = CheckReport { results };
-    context.global.output.write(&report)?;
+    context.global.output.screen(&report)?;
     let contradictions = report.results.iter().filter(|answer| answer.contradiction);
     if let count @ 1.. = contradictions.count() {
         return Err(UserError::failed(

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::{
     cli::PolicyArgs,
-    config::{SettingRow, Settings},
+    config::{Config, SettingRow, Settings},
     context::Context,
-    ui::output::{eprint, table},
+    ui::output::{eprint, print, table},
     view::cluster::cluster_rows,
 };
 
@@ -45,6 +45,12 @@ fn as_in_file(value: &serde_json::Value) -> String {
         }
         None => value.to_string(),
     }
+}
+
+/// Writes an example of a config file to stdout.
+pub(super) fn example() -> Result<u8> {
+    print(Config::example())?;
+    Ok(0)
 }
 
 pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {

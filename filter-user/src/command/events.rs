@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::{
@@ -20,7 +21,9 @@ use crate::{
     },
     ui::{
         log::serialize_milliseconds,
+        number::count,
         output::{Output, eprint, is_closed},
+        when::to_the_millisecond,
     },
     view::event::{Event, InterfaceNames, milliseconds},
 };
@@ -63,7 +66,9 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         rtnetlink::choose("show events of", &named)?;
     }
     let directory = context.pins.maps();
-    let begin = if args.recent {
+    // Packets in memory come first, if they are asked for.
+    let is_recent = args.recent || args.since.is_some() || args.last.is_some();
+    let begin = if is_recent {
         StartAt::Oldest
     } else {
         StartAt::Now
@@ -76,8 +81,10 @@ pub(super) async fn run(context: &Context, args: &EventArgs) -> Result<u8> {
         not_reported: 0,
         last_reported: Timestamp::UNIX_EPOCH,
     };
+    if is_recent {
+        printer.show_recent(reader.poll()?)?;
+    }
     if args.recent {
-        printer.show(&reader.poll()?)?;
         return Ok(0);
     }
     eprint("packets that are refused, as they come; ctrl-c ends it");
@@ -115,21 +122,46 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// Shows the packets in memory: those since a time, or the last ones.
+    fn show_recent(&mut self, mut batch: ReportBatch) -> Result<()> {
+        self.names.learn(&batch.reports)?;
+        let since = self.args.since.map(|age| Timestamp::now() - age.abs());
+        batch.reports.retain(|report| {
+            self.is_wanted(report) && since.is_none_or(|since| report.time >= since)
+        });
+        if let Some(last) = self.args.last {
+            let skipped = batch.reports.len().saturating_sub(last);
+            batch.reports.drain(..skipped);
+        }
+        self.show(&batch)
+    }
+
     fn show(&mut self, batch: &ReportBatch) -> Result<()> {
         self.names.learn(&batch.reports)?;
-        let wanted = |report: &&DropReport| {
-            let (reasons, interfaces) = (&self.args.reason, &self.args.interface);
-            (reasons.is_empty() || reasons.iter().any(|one| one == report.verdict.reason()))
-                && (interfaces.is_empty()
-                    || interfaces
-                        .iter()
-                        .any(|one| one == self.names.name(report.ifindex)))
-        };
-        for report in batch.reports.iter().filter(wanted) {
-            let event = Event::new(report, &self.names);
-            self.output.line(&event)?;
+        for report in &batch.reports {
+            if self.is_wanted(report) {
+                self.output.lines(&Event::new(report, &self.names))?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether the flags select it.
+    fn is_wanted(&self, report: &DropReport) -> bool {
+        let EventArgs {
+            interface,
+            reason,
+            source,
+            port,
+            ..
+        } = self.args;
+        let name = self.names.name(report.ifindex);
+        let from = |range: &IpNet| report.source.is_some_and(|source| range.contains(&source));
+        let to = |port: &u16| report.ports.is_some_and(|[_, to]| to == *port);
+        (reason.is_empty() || reason.iter().any(|one| one == report.verdict.reason()))
+            && (interface.is_empty() || interface.iter().any(|one| one == name))
+            && (source.is_empty() || source.iter().any(from))
+            && (port.is_empty() || port.iter().any(to))
     }
 
     fn report_unreported(&mut self) -> Result<()> {
@@ -151,7 +183,8 @@ impl std::fmt::Display for NotReported {
         write!(
             f,
             "{} and {} more not reported",
-            self.time, self.not_reported
+            to_the_millisecond(self.time),
+            count(self.not_reported)
         )
     }
 }

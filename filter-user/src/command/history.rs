@@ -1,7 +1,5 @@
 //! `apifence ranges history`: the former lists.
 
-use std::fmt;
-
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,14 +10,25 @@ use crate::{
     policy::{Difference, author::Author},
     ranges::{List, ListName},
     store::{History, read_ranges, written},
-    ui::output::table,
-    view::policy::report_trial,
+    ui::{
+        line::Line,
+        number::count,
+        page::{Page, Records, Screen},
+        style::Ink,
+        table::{Column, Table},
+    },
+    view::policy::{Provisional, Trial},
 };
 
 /// The versions of a list.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct HistoryReport {
+    /// The change on trial; null if there is none.
+    provisional: Option<Provisional>,
+    /// The same, with its author.
+    #[serde(skip)]
+    trial: Option<Trial>,
     /// The versions of the list, the newest first.
     lists: Vec<HistoryRow>,
 }
@@ -43,29 +52,66 @@ struct HistoryRow {
     change: Option<Difference>,
 }
 
-impl fmt::Display for HistoryReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = self.lists.iter().map(|row| {
-            let ranges = match row.ranges {
-                None => "not a list".to_owned(),
-                Some(_) if !row.enforced => "off".to_owned(),
-                Some(ranges) => ranges.to_string(),
-            };
+impl HistoryRow {
+    /// The number of ranges, or what the list is in place of ranges.
+    fn size(&self) -> Line {
+        match self.ranges {
+            None => Line::inked(Ink::Bad, "not a list"),
+            Some(_) if !self.enforced => Line::inked(Ink::Bad, "off"),
+            Some(ranges) => count(ranges as u64).into(),
+        }
+    }
+}
+
+impl Screen for HistoryReport {
+    fn show(&self, page: &mut Page) {
+        if let Some(trial) = &self.trial {
+            page.line(trial.line());
+        }
+        let mut table = Table::new([
+            Column::number("number"),
+            Column::text("written"),
+            Column::number("ranges"),
+            Column::text("by"),
+            Column::wrapped("change"),
+        ]);
+        for row in &self.lists {
+            let written = row.written.map(|time| page.when(time));
             let change = row.change.as_ref().map(ToString::to_string);
-            let by = row.by.as_ref().map(Author::short);
+            table.row([
+                row.number.into(),
+                written.unwrap_or_default().into(),
+                row.size(),
+                row.by
+                    .as_ref()
+                    .map(Author::short)
+                    .unwrap_or_default()
+                    .into(),
+                change.unwrap_or_default().into(),
+            ]);
+        }
+        page.table(&table);
+    }
+
+    fn records(&self) -> Option<Records> {
+        let rows = self.lists.iter().map(|row| {
+            let text = |value: Option<String>| value.unwrap_or_default();
             vec![
                 row.number.to_string(),
-                row.written
-                    .map_or_else(String::new, |time| time.to_string()),
-                ranges,
-                by.unwrap_or_default(),
-                change.unwrap_or_default(),
+                text(row.written.map(|time| time.to_string())),
+                text(row.ranges.map(|ranges| ranges.to_string())),
+                row.enforced.to_string(),
+                text(row.by.as_ref().map(|by| by.command.clone())),
+                text(row.by.as_ref().and_then(Author::person)),
+                text(row.change.as_ref().map(ToString::to_string)),
             ]
         });
-        f.write_str(&table(
-            &["number", "written", "ranges", "by", "change"],
-            rows,
-        ))
+        Some(Records {
+            names: &[
+                "number", "written", "ranges", "enforced", "command", "user", "change",
+            ],
+            rows: rows.collect(),
+        })
     }
 }
 
@@ -102,13 +148,14 @@ pub(super) fn run(context: &Context, name: &ListName) -> Result<u8> {
                     .map(|(list, before)| Difference::new(before.entries(), list.entries())),
             }
         });
+    // The lists are in files, so they are shown without a filter, too.
+    let maps = context.maps().ok().flatten();
+    let trial = maps.and_then(|maps| Trial::read(&maps).ok().flatten());
     let report = HistoryReport {
+        provisional: trial.as_ref().map(|trial| trial.provisional),
+        trial,
         lists: rows.collect(),
     };
-    context.global.output.write(&report)?;
-    // The lists are in files, so they can be shown without a filter.
-    if let Ok(Some(maps)) = context.maps() {
-        let _ = report_trial(&maps);
-    }
+    context.global.output.screen(&report)?;
     Ok(0)
 }

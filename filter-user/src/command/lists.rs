@@ -1,6 +1,6 @@
 //! `apifence ranges lists`: all lists, their owners and their state.
 
-use std::{collections::BTreeSet, fmt, fs, os::unix::fs::MetadataExt as _};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -14,7 +14,14 @@ use crate::{
     policy::author::Author,
     ranges::{ListName, distinct},
     store::{History, written},
-    ui::output::{eprint, table},
+    ui::{
+        line::Line,
+        number::count,
+        output::eprint,
+        page::{Page, Records, Screen},
+        style::Ink,
+        table::{Column, Table},
+    },
 };
 
 /// All lists.
@@ -54,31 +61,68 @@ struct ListState {
     by: Option<Author>,
 }
 
-impl fmt::Display for ListsReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Screen for ListsReport {
+    fn show(&self, page: &mut Page) {
+        let mut table = Table::new([
+            Column::text("list"),
+            Column::text("owner"),
+            Column::number("ranges"),
+            Column::number("expired"),
+            Column::text("bounds"),
+            Column::text("guards"),
+            Column::text("state"),
+            Column::text("changed"),
+            Column::comment("by"),
+        ]);
+        for list in &self.lists {
+            let bounds = list.bounds.as_ref().map(ToString::to_string);
+            let changed = list.changed.map(|time| page.when(time));
+            table.row([
+                Line::from(&list.name),
+                list.owner.clone().unwrap_or_default().into(),
+                count(list.ranges as u64).into(),
+                count(list.expired as u64).into(),
+                bounds.unwrap_or_default().into(),
+                join(&list.guards).into(),
+                match list.fault {
+                    None => Line::inked(Ink::Good, "ok"),
+                    Some(_) => Line::inked(Ink::Bad, "last good"),
+                },
+                changed.unwrap_or_default().into(),
+                list.by
+                    .as_ref()
+                    .map(Author::short)
+                    .unwrap_or_default()
+                    .into(),
+            ]);
+        }
+        page.table(&table.without_empty_columns());
+    }
+
+    fn records(&self) -> Option<Records> {
         let rows = self.lists.iter().map(|list| {
+            let text = |value: Option<String>| value.unwrap_or_default();
+            let guards: Vec<String> = list.guards.iter().map(u16::to_string).collect();
             vec![
                 list.name.to_string(),
-                list.owner.clone().unwrap_or_default(),
+                list.file.clone(),
+                text(list.owner.clone()),
                 list.ranges.to_string(),
                 list.expired.to_string(),
-                list.bounds
-                    .as_ref()
-                    .map_or_else(String::new, ToString::to_string),
-                join(&list.guards),
-                match list.fault {
-                    None => "ok".to_owned(),
-                    Some(_) => "last good".to_owned(),
-                },
-                list.changed
-                    .map_or_else(String::new, |time| time.to_string()),
-                list.by.as_ref().map(Author::short).unwrap_or_default(),
+                guards.join(" "),
+                text(list.fault.clone()),
+                text(list.changed.map(|time| time.to_string())),
+                text(list.by.as_ref().map(|by| by.command.clone())),
+                text(list.by.as_ref().and_then(Author::person)),
             ]
         });
-        let header = [
-            "list", "owner", "ranges", "expired", "bounds", "guards", "state", "changed", "by",
-        ];
-        f.write_str(&table(&header, rows))
+        Some(Records {
+            names: &[
+                "name", "file", "owner", "ranges", "expired", "guards", "fault", "changed",
+                "command", "user",
+            ],
+            rows: rows.collect(),
+        })
     }
 }
 
@@ -123,7 +167,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
         lists: lists.collect(),
         ignored,
     };
-    context.global.output.write(&report)?;
+    context.global.output.screen(&report)?;
     for list in report.lists.iter().filter(|list| list.fault.is_some()) {
         eprint(format_args!(
             "warning: list `{}`: its last good entries stay in force: {}",

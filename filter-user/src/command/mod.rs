@@ -170,8 +170,9 @@ fn check_format(output: Output, command: &Command) -> Result<()> {
         (Output::Wide, Command::Ranges { command, .. }) => {
             ("wide", matches!(command, RangesCommand::List { .. }))
         }
+        (Output::Wide, Command::Ls { .. }) => return Ok(()),
         (Output::Wide, _) => ("wide", false),
-        (Output::Csv, Command::Stats { .. }) => ("csv", true),
+        (Output::Csv, Command::Stats { stats }) => ("csv", !stats.again.watch),
         (Output::Csv, Command::Ranges { command, .. }) => {
             let is_listed = matches!(
                 command,
@@ -179,6 +180,7 @@ fn check_format(output: Output, command: &Command) -> Result<()> {
             );
             ("csv", is_listed)
         }
+        (Output::Csv, Command::Ls { .. }) => return Ok(()),
         (Output::Csv, _) => ("csv", false),
     };
     if has_it {
@@ -214,11 +216,14 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
         }
         Command::Enforce { change } => mode::run(context, PolicyMode::Enforce, &change),
         Command::Monitor { change } => mode::run(context, PolicyMode::Monitor, &change),
+        Command::Status { status } if status.again.watch => {
+            status::watch(context, status.again.interval).await
+        }
         Command::Status { status } => status::run(context, &status),
         Command::Explain { code } => explain::run(context, code.as_deref()),
         Command::Check { sources, port } => check::run(context, &sources, port),
-        Command::Stats { stats } if stats.watch => rates::run(context, stats.interval).await,
-        Command::Stats { .. } => stats::run(context),
+        Command::Stats { stats } if stats.again.watch => rates::run(context, &stats).await,
+        Command::Stats { stats } => stats::run(context, &stats),
         Command::Top { top: args } => top::run(context, &args).await,
         Command::Events { events } => events::run(context, &events).await,
         Command::Suggest {
@@ -230,6 +235,7 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
             ranges::run(context, list.as_ref(), RangesCommand::List(shown))
         }
         Command::Confirm => confirm::run(context),
+        Command::Config { example: true, .. } => config::example(),
         Command::Config { policy, .. } => config::run(context, &policy),
         Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),

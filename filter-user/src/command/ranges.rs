@@ -35,7 +35,7 @@ pub(super) fn run(
 ) -> Result<u8> {
     let name = &list.cloned().unwrap_or_default();
     match command {
-        RangesCommand::List(shown) => list::run(context, list, shown.unused_for),
+        RangesCommand::List(shown) => list::run(context, list, &shown),
         RangesCommand::Lists => lists::run(context),
         RangesCommand::Delete { dry_run, force } => delete(context, name, dry_run, force),
         RangesCommand::History => history::run(context, name),

@@ -1,24 +1,30 @@
 //! `apifence stats --watch`: the counters at an interval, with rates, for scripts.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at},
-};
+use tokio::time::Instant;
 
 use crate::{
+    cli::StatsArgs,
     context::Context,
     ui::{
+        line::Line,
         log::serialize_milliseconds,
-        output::{is_closed, table},
+        number::{bytes, count, rate},
+        output::is_closed,
+        page::{Page, Screen},
+        redraw::Redraw,
+        style::Ink,
+        table::{Column, Table},
+        when::to_the_millisecond,
     },
     view::{
         event::milliseconds,
-        stats::{self, HEADER, RatedRow, Row, Stats, rounded},
+        stats::{RatedRow, Row, Stats, by_verdict, ink, read, read_all, rounded},
+        ticks::Ticks,
     },
 };
 
@@ -88,46 +94,72 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     rounded(count as f64 / seconds)
 }
 
-impl fmt::Display for Rates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = self.interfaces.iter().flat_map(|interface| {
-            let counters = interface.counters.iter();
-            counters.map(|row| row.cells(&interface.interface))
-        });
+impl Screen for Rates {
+    fn show(&self, page: &mut Page) {
+        let time = to_the_millisecond(self.time);
         if self.interfaces.is_empty() {
-            return writeln!(f, "{} no filter is attached", self.time);
+            return page.line(format!("{time} no filter is attached"));
         }
-        writeln!(f, "{}\n{}", self.time, table(&HEADER, rows))
+        page.line(Line::inked(Ink::Dim, time));
+        let all = self.interfaces.iter().flat_map(|interface| {
+            let rows = interface.counters.iter();
+            rows.map(|row| (interface.interface.as_str(), row))
+        });
+        let rows = by_verdict(all, |rated: &RatedRow| rated.row);
+        if rows.is_empty() {
+            return page.line("no packets yet");
+        }
+        let mut table = Table::new([
+            Column::text("interface"),
+            Column::text("verdict"),
+            Column::text("reason"),
+            Column::number("packets/s"),
+            Column::number("bytes/s"),
+            Column::number("packets"),
+            Column::number("bytes"),
+        ]);
+        for (interface, rated) in rows {
+            let row = rated.row;
+            table.row([
+                Line::from(interface),
+                Line::inked(ink(row.verdict), row.verdict),
+                row.reason.into(),
+                rate(rated.packets_per_second).into(),
+                bytes(rated.bytes_per_second as u64).into(),
+                count(row.packets).into(),
+                bytes(row.bytes).into(),
+            ]);
+        }
+        page.table(&table);
     }
 }
 
-pub(super) async fn run(context: &Context, interval: Duration) -> Result<u8> {
-    let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("wait for signals")?;
-    let mut before = stats::read(context)?;
+pub(super) async fn run(context: &Context, args: &StatsArgs) -> Result<u8> {
+    let read = match args.all {
+        true => read_all,
+        false => read,
+    };
+    let output = context.global.output;
+    let mut ticks = Ticks::every(args.again.interval)?;
+    let mut redraw = Redraw::default();
+    let mut before = read(context)?;
     let mut then = Instant::now();
     if before.interfaces.is_empty() {
         return Err(context.nothing_attached());
     }
-    let mut ticks = interval_at(then + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(0),
-            _ = interrupt.recv() => return Ok(0),
-            _ = ticks.tick() => {}
-        }
-        if is_closed() {
-            return Ok(0);
-        }
-        let stats = stats::read(context)?;
+    while ticks.next().await && !is_closed() {
+        let stats = read(context)?;
         let now = Instant::now();
         let kept = stats.clone();
         let time = milliseconds(Timestamp::now());
         let rates = Rates::between(&before, stats, time, now - then);
-        context.global.output.line(&rates)?;
+        match output.is_text() {
+            true => redraw.show(&output.page(&rates))?,
+            false => output.lines(&rates)?,
+        }
         (before, then) = (kept, now);
     }
+    Ok(0)
 }
 
 #[cfg(test)]

@@ -63,6 +63,8 @@ enum Run<'a> {
     Log(LogEntry),
     /// The counters, each minute if they changed. On stdout.
     Counters(Counters<'a>),
+    /// The interfaces that the filter was removed from, with `--detach-on-exit`. On stdout.
+    Detached(Detached),
     /// A warning about this node. On stderr.
     Warning(Warning),
     /// Anything else. On stderr.
@@ -197,7 +199,18 @@ fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let settings = settings.with_transform(Plain);
     let schema = settings.into_generator().into_root_schema_for::<T>();
-    schema.to_value()
+    let mut schema = schema.to_value();
+    if let Some(range) = schema.pointer_mut("/$defs/IpNet") {
+        // That of the crate has an IPv4 range match IPv6, too.
+        *range = json!({
+            "description": "An IPv4 or IPv6 address, a slash, and the length of the prefix.",
+            "type": "string",
+            "pattern": "^[0-9a-f.:]+/[0-9]{1,3}$",
+        });
+        let all = schema["$defs"].as_object_mut().expect("an object");
+        all.retain(|name, _| !["Ipv4Net", "Ipv6Net"].contains(&&**name));
+    }
+    schema
 }
 
 /// Adds a required property to the root of `schema`.

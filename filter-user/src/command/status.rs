@@ -1,8 +1,13 @@
 //! `apifence status`: the policy in force, and its problems.
 
+mod prospect;
+mod screen;
+mod service;
+mod traffic;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    time::Duration,
 };
 
 use anyhow::{Error, Result};
@@ -13,13 +18,14 @@ use filter_common::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::Instant;
 
+use self::{prospect::Prospect, service::Service, traffic::Traffic};
 use super::acknowledge;
 use crate::{
     cli::StatusArgs,
     clock::Clocks,
-    codes::Code,
-    config::{Settings, join},
+    config::Settings,
     context::Context,
     kernel::{
         bpf::Maps,
@@ -31,12 +37,17 @@ use crate::{
     },
     policy::{Difference, Prefixes, author::Author},
     ranges::{List, ListName, Lists},
-    ui::{error::InputErrors, output::eprint},
+    ui::{
+        error::InputErrors,
+        output::{eprint, is_closed},
+        redraw::Redraw,
+    },
     view::{
         cluster::{ClusterRow, cluster_rows},
         guards::GuardStatus,
         lists::ListCount,
         policy::{Provisional, headline, state},
+        ticks::Ticks,
     },
     warnings::{Warning, node, sorted},
 };
@@ -76,7 +87,18 @@ pub(super) struct Status {
     /// The user and the command that put it in force; null if that is unknown.
     applied_by: Option<Author>,
     /// When it came into force: RFC 3339, UTC; null if that is unknown.
+    #[cfg_attr(test, schemars(with = "Option<crate::ui::json::Time>"))]
     applied_at: Option<String>,
+    /// Expired entries of the lists.
+    expired: usize,
+    /// Packets that were judged since the filter was attached; null if they cannot be read.
+    traffic: Option<Traffic>,
+    /// The `run` that follows the files.
+    service: Service,
+    /// What `attach` would find; null if a filter is attached.
+    if_attached: Option<Prospect>,
+    /// The config file; null if there is none.
+    config_file: Option<String>,
     /// The change on trial; null if there is none.
     pub(super) provisional: Option<Provisional>,
     /// Differences of the kernel from the ranges file and the config file, and errors in the files.
@@ -89,120 +111,6 @@ pub(super) struct Status {
     /// Whether the text shows all details.
     #[serde(skip)]
     verbose: bool,
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protected = self.settings.as_ref().map(Settings::protected);
-        let headline = headline(self.state, &join(protected.unwrap_or_default()));
-        writeln!(f, "{headline}")?;
-        for guard in &self.interfaces {
-            let mode = match (guard.guarded, guard.xdp_mode) {
-                (true, Some(mode)) => format!("{} XDP", mode.label()),
-                _ => "NOT GUARDED".to_owned(),
-            };
-            writeln!(f, "interface     {} ({mode})", guard.interface)?;
-            if let Some(refused) = &guard.native_refused {
-                writeln!(f, "              {refused}")?;
-            }
-        }
-        if self.settings.is_some() {
-            self.write_policy(f)?;
-        }
-        writeln!(f, "ranges file   {}", self.ranges_file)?;
-        if self.lists.iter().any(|list| !list.name.is_default()) {
-            writeln!(f, "lists         {}", join(&self.lists))?;
-        }
-        if let Some(provisional) = &self.provisional {
-            writeln!(f, "{provisional}")?;
-        }
-        for drift in &self.drift {
-            writeln!(f, "drift: {drift}")?;
-        }
-        self.write_warnings(f)
-    }
-}
-
-impl Status {
-    /// The policy in force.
-    fn write_policy(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.ports.is_empty() {
-            writeln!(f, "ports         {}", join(&self.ports))?;
-        }
-        for guard in &self.guards {
-            writeln!(f, "guard         {guard}")?;
-        }
-        let destinations = if self.destinations.is_empty() {
-            "any".to_owned()
-        } else {
-            join(&self.destinations)
-        };
-        writeln!(f, "destinations  {destinations}")?;
-        let origins: Vec<String> = self
-            .origins
-            .iter()
-            .map(|(origin, count)| format!("{count} {origin}"))
-            .collect();
-        writeln!(
-            f,
-            "ranges        {} IPv4, {} IPv6 ({}); at most {} in the list",
-            self.ipv4_ranges,
-            self.ipv6_ranges,
-            origins.join(", "),
-            self.max_ranges
-        )?;
-        if !self.cluster.is_empty() {
-            writeln!(f, "cluster       {}", join(&self.cluster))?;
-        }
-        let applied = self.applied_at.as_deref().unwrap_or("an unknown time");
-        let by = self.applied_by.as_ref();
-        let by = by.map_or_else(String::new, |by| format!(", by {}", by.short()));
-        writeln!(
-            f,
-            "generation    {}, in force since {applied}{by}",
-            self.generation
-        )?;
-        Ok(())
-    }
-
-    /// Acknowledged warnings, and many of one kind, are only counted.
-    fn write_warnings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// How many of one kind are shown.
-        const MAX_SHOWN: usize = 4;
-        let known = |warning: &&Warning| warning.acknowledged;
-        let is_shown = |warning: &&Warning| self.verbose || !warning.acknowledged;
-        let shown: Vec<&Warning> = self.warnings.iter().filter(is_shown).collect();
-        for same in shown.chunk_by(|one, other| one.code == other.code) {
-            let most = if self.verbose { same.len() } else { MAX_SHOWN };
-            for warning in same.iter().take(most) {
-                writeln!(f, "{warning}")?;
-            }
-            if let (Some(first), more @ 1..) = (same.first(), same.len().saturating_sub(most)) {
-                let (severity, code) = (first.code.severity().label(), first.code);
-                writeln!(
-                    f,
-                    "{severity}: {more} more like this (`-v` shows them) [{code}]"
-                )?;
-            }
-        }
-        let known: Vec<Code> = self
-            .warnings
-            .iter()
-            .filter(known)
-            .map(|one| one.code)
-            .collect();
-        if self.verbose || known.is_empty() {
-            return Ok(());
-        }
-        let plural = if known.len() == 1 { "" } else { "s" };
-        let codes: BTreeSet<Code> = known.iter().copied().collect();
-        writeln!(
-            f,
-            "{} acknowledged warning{plural}: {} (`-v` shows them)",
-            known.len(),
-            join(codes)
-        )
-    }
 }
 
 impl Status {
@@ -225,6 +133,11 @@ impl Status {
             policy_source: None,
             applied_by: None,
             applied_at: None,
+            expired: 0,
+            traffic: None,
+            service: Service::read(context),
+            if_attached: None,
+            config_file: context.file.exists.then(|| context.file.path.clone()),
             provisional: None,
             drift: context.file.drift(None, &[]),
             warnings: Vec::new(),
@@ -284,7 +197,11 @@ impl Status {
 
     /// Counts the ranges that authorize at `now`.
     fn count(&mut self, sources: &Prefixes, now: Timestamp) {
-        for prefix in sources.iter().filter(|prefix| prefix.lives(now)) {
+        for prefix in sources.iter() {
+            if !prefix.lives(now) {
+                self.expired += usize::from(prefix.origins & Origin::List as u8 != 0);
+                continue;
+            }
             match prefix.range {
                 IpNet::V4(_) => self.ipv4_ranges += 1,
                 IpNet::V6(_) => self.ipv6_ranges += 1,
@@ -381,26 +298,60 @@ pub(super) fn status(context: &Context) -> Result<Status> {
         }
         status.warnings.extend(unnamed.map(node::unnamed_warning));
     }
+    match status.state {
+        "detached" => status.if_attached = Prospect::read(context).ok(),
+        _ => status.traffic = Traffic::read(context),
+    }
     Ok(status)
+}
+
+/// The same, with the acknowledged warnings marked; and a warning about that, if there is one.
+fn status_for_people(context: &Context) -> Result<(Status, Option<Error>)> {
+    let mut status = status(context)?;
+    let (known, unreadable) = node::acknowledged(context);
+    status.warnings = sorted(status.warnings, &known);
+    Ok((status, unreadable))
+}
+
+/// Shows the status again and again, with rates.
+pub(super) async fn watch(context: &Context, interval: Duration) -> Result<u8> {
+    let output = context.global.output;
+    let mut ticks = Ticks::every(interval)?;
+    let mut redraw = Redraw::default();
+    let mut before: Option<(Traffic, Instant)> = None;
+    loop {
+        let (mut status, _) = status_for_people(context)?;
+        let now = Instant::now();
+        if let Some(traffic) = &mut status.traffic {
+            let read = *traffic;
+            traffic.rate_since(before.as_ref().map(|(then, at)| (then, now - *at)));
+            before = Some((read, now));
+        }
+        match output.is_text() {
+            true => redraw.show(&output.page(&status))?,
+            false => output.lines(&status)?,
+        }
+        if !ticks.next().await || is_closed() {
+            return Ok(0);
+        }
+    }
 }
 
 /// Runs the command. With `--check` the exit code is an answer, too.
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     let ack = acknowledge::parse(&args.ack)?;
     let unack = acknowledge::parse(&args.unack)?;
-    let mut status = status(context)?;
     if !ack.is_empty() || !unack.is_empty() {
-        acknowledge::change(context, &status.warnings, &ack, &unack)?;
+        acknowledge::change(context, &status(context)?.warnings, &ack, &unack)?;
     }
-    let (known, unreadable) = node::acknowledged(context);
+    let (status, unreadable) = status_for_people(context)?;
     if let Some(error) = unreadable {
         eprint(format_args!("warning: {error:#}: every warning is shown"));
     }
-    status.warnings = sorted(status.warnings, &known);
     if context.global.verbose {
         eprint(format_args!("pins in `{}`", context.pins.root().display()));
     }
-    context.global.output.write(&status)?;
+    context.global.output.screen(&status)?;
     if !args.check {
         return Ok(0);
     }

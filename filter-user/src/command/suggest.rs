@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     net::IpAddr,
 };
 
@@ -18,7 +17,13 @@ use crate::{
     context::Context,
     kernel::bpf::{Group, MonitoredSourceSeen, read_monitored_sources},
     ranges::{Grouping, group, parse_range},
-    ui::output::eprint,
+    ui::{
+        line::Line,
+        number::count,
+        output::eprint,
+        page::{Page, Screen},
+        style::Ink,
+    },
 };
 
 /// Ranges for the sources that enforcement would drop.
@@ -47,28 +52,36 @@ struct Suggestion {
     guard: Option<Guard>,
 }
 
-impl fmt::Display for Suggestions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Lines for the ranges file, the comments aligned. Times in a file are absolute.
+impl Screen for Suggestions {
+    fn show(&self, page: &mut Page) {
+        let ranges = self.ranges.iter().map(|one| one.range.to_string().len());
+        let widest = ranges.max().unwrap_or_default();
         for suggestion in &self.ranges {
             // A line of the ranges file would not open the port.
-            if let Some(Guard { lists, .. }) = &suggestion.guard {
-                let names = lists.iter().map(|name| format!("--list {name}"));
-                let names: Vec<String> = names.collect();
-                write!(f, "# {} ", names.join(" or "))?;
-            }
-            writeln!(
-                f,
-                "{} # {} {}, last seen {}, {} {}",
-                suggestion.range,
-                suggestion.packets,
-                plural(suggestion.packets, "packet", "packets"),
-                suggestion.last_seen,
-                suggestion.addresses,
-                plural(suggestion.addresses as u64, "address", "addresses"),
-            )?;
+            let list = suggestion.guard.as_ref().map_or_else(String::new, |guard| {
+                let names = guard.lists.iter().map(|name| format!("--list {name}"));
+                format!("# {} ", names.collect::<Vec<_>>().join(" or "))
+            });
+            let seen = match page.is_terminal() {
+                true => page.when(suggestion.last_seen),
+                false => suggestion.last_seen.to_string(),
+            };
+            let range = suggestion.range.to_string();
+            let line = Line::inked(Ink::Good, format!("{list}{range:<widest$}"));
+            let why = format!(
+                " # {}, last seen {seen}, {}",
+                things(suggestion.packets as usize, "packet", "packets"),
+                things(suggestion.addresses, "address", "addresses"),
+            );
+            page.line(line.and_inked(Ink::Dim, why));
         }
-        Ok(())
     }
+}
+
+fn things(number: usize, one: &'static str, many: &'static str) -> String {
+    let number = number as u64;
+    format!("{} {}", count(number), plural(number, one, many))
 }
 
 const fn plural(count: u64, one: &'static str, many: &'static str) -> &'static str {
@@ -160,6 +173,6 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
             return Ok(0);
         }
     }
-    context.global.output.write(&suggestions)?;
+    context.global.output.screen(&suggestions)?;
     Ok(0)
 }

@@ -142,6 +142,7 @@ impl fmt::Display for Bounds {
 /// The tables `[lists.NAME]`.
 impl Value for BTreeMap<ListName, Bounds> {
     const EXAMPLE: &'static str = "{ office = { max_ranges = 100, widest = { ipv4 = 24, ipv6 = 48 }, max_expires = \"30d\" } }";
+    const KIND: &'static str = "tables";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let DeValue::Table(tables) = value.get_ref() else {

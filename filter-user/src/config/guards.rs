@@ -75,6 +75,7 @@ impl Settings {
 
 impl Value for Vec<Guard> {
     const EXAMPLE: &'static str = "[{ ports = [2379, 2380], lists = [\"control-plane\"] }]";
+    const KIND: &'static str = "tables";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let mut guards = list::<Self, _>(key, value, |value| one(key, value))?;

@@ -114,6 +114,15 @@ impl Config {
         self.iter().map(AnySetting::row).collect()
     }
 
+    /// Each key with the type of its value and its value, in display order.
+    pub(super) fn kinds(&self) -> Vec<(&'static str, String, serde_json::Value)> {
+        let kind = |setting: &dyn AnySetting| {
+            let SettingRow { key, value, .. } = setting.row();
+            (key, setting.kind(), value)
+        };
+        self.iter().map(kind).collect()
+    }
+
     /// Whether the config file or the environment has an unreadable value for one of `keys`, and no
     /// higher layer overrides it.
     pub fn has_unreadable(&self, keys: &[&str]) -> bool {
@@ -334,6 +343,8 @@ pub(super) trait AnySetting {
     fn is_from_file(&self) -> bool;
     /// The row for display.
     fn row(&self) -> SettingRow;
+    /// The type of its value, in words.
+    fn kind(&self) -> String;
 }
 
 impl<T: Value> AnySetting for Setting<T> {
@@ -388,6 +399,10 @@ impl<T: Value> AnySetting for Setting<T> {
             },
             origin: self.origin.to_string(),
         }
+    }
+
+    fn kind(&self) -> String {
+        T::kind()
     }
 }
 

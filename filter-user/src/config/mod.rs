@@ -3,10 +3,12 @@
 
 mod bounds;
 mod change;
+mod choice;
 mod cluster;
 mod environment;
 mod file;
 mod guards;
+mod keys;
 mod layers;
 mod nearest;
 #[cfg(test)]
@@ -19,6 +21,7 @@ pub use self::{
     cluster::{ClusterCidr, Preset},
     environment::Environment,
     guards::{Guard, named},
+    keys::Key,
     layers::{Config, SettingRow},
     nearest::nearest,
 };

@@ -2,16 +2,15 @@
 
 use std::{collections::BTreeSet, net::IpAddr, ops::Range, path::PathBuf};
 
-use clap::{ArgMatches, ValueEnum};
+use clap::ArgMatches;
 use ipnet::IpNet;
 use serde_json::json;
 use toml::{Spanned, de::DeValue};
 
-use super::{ClusterCidr, MAX_MAX_RANGES, MetricsListen, OnCut, PolicyMode, Window, XdpMode};
+use super::{ClusterCidr, MAX_MAX_RANGES, MetricsListen, Window};
 use crate::{
     codes::Acknowledgement,
     ranges::{InputError, parse_range, typed_items},
-    ui::output::Output,
 };
 
 /// The faults of a value in the file, each with its byte range.
@@ -22,6 +21,9 @@ pub(super) trait Value: Clone {
     /// Example of the syntax in the file.
     const EXAMPLE: &'static str;
 
+    /// The type in words.
+    const KIND: &'static str;
+
     /// Reads the value of `key` in the file; returns all faults otherwise.
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors>;
 
@@ -29,12 +31,17 @@ pub(super) trait Value: Clone {
     /// has parsed it.
     fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>>;
 
+    /// The type in words, with all values if it has few.
+    fn kind() -> String {
+        Self::KIND.to_owned()
+    }
+
     /// The JSON form. It is also the form in the file, except for spaces after commas.
     fn json(&self) -> serde_json::Value;
 }
 
 /// The single value in `matches`.
-fn single<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> T {
+pub(super) fn single<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str) -> T {
     matches
         .get_one(id)
         .cloned()
@@ -184,6 +191,7 @@ fn read_each<T>(
 
 impl Value for PathBuf {
     const EXAMPLE: &'static str = "\"/a/path\"";
+    const KIND: &'static str = "path";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Expected::Whole("a path"))?;
@@ -207,6 +215,7 @@ impl Value for PathBuf {
 
 impl Value for bool {
     const EXAMPLE: &'static str = "true";
+    const KIND: &'static str = "boolean";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         match value.get_ref() {
@@ -231,6 +240,7 @@ impl Value for bool {
 /// The limit of the list.
 impl Value for u32 {
     const EXAMPLE: &'static str = "10000";
+    const KIND: &'static str = "number";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let number = number::<Self>(key, value, Expected::Whole("a number"))?;
@@ -257,6 +267,7 @@ impl Value for u32 {
 /// Ports.
 impl Value for BTreeSet<u16> {
     const EXAMPLE: &'static str = "[443, 6443]";
+    const KIND: &'static str = "list of ports";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let ports: Self = list::<Self, _>(key, value, |value| {
@@ -291,6 +302,7 @@ impl Value for BTreeSet<u16> {
 /// Names of interfaces.
 impl Value for Vec<String> {
     const EXAMPLE: &'static str = "[\"eth0\"]";
+    const KIND: &'static str = "list of names";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
@@ -319,6 +331,7 @@ impl Value for Vec<String> {
 /// Ranges.
 impl Value for Vec<IpNet> {
     const EXAMPLE: &'static str = "[\"198.51.100.0/24\"]";
+    const KIND: &'static str = "list of CIDRs";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
@@ -339,6 +352,7 @@ impl Value for Vec<IpNet> {
 /// CIDRs and presets.
 impl Value for Vec<ClusterCidr> {
     const EXAMPLE: &'static str = "[\"198.51.100.0/24\", \"@nodes\"]";
+    const KIND: &'static str = "list of CIDRs and names";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
@@ -359,6 +373,7 @@ impl Value for Vec<ClusterCidr> {
 /// Addresses.
 impl Value for Vec<IpAddr> {
     const EXAMPLE: &'static str = "[\"198.51.100.7\"]";
+    const KIND: &'static str = "list of addresses";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
@@ -379,6 +394,7 @@ impl Value for Vec<IpAddr> {
 /// Acknowledged warnings.
 impl Value for Vec<Acknowledgement> {
     const EXAMPLE: &'static str = "[\"W11\", \"W08:wg0\"]";
+    const KIND: &'static str = "list of codes";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         list::<Self, _>(key, value, |value| {
@@ -403,6 +419,7 @@ fn acknowledgement(text: &str) -> Result<Acknowledgement, InputError> {
 /// The address that serves metrics.
 impl Value for MetricsListen {
     const EXAMPLE: &'static str = "\"127.0.0.1:9464\"";
+    const KIND: &'static str = "address and port";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Expected::Whole("an address and a port"))?;
@@ -425,6 +442,7 @@ impl Value for MetricsListen {
 /// A duration.
 impl Value for Window {
     const EXAMPLE: &'static str = "\"5m\"";
+    const KIND: &'static str = "duration";
 
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Expected::Whole("a duration"))?;
@@ -441,45 +459,4 @@ impl Value for Window {
     fn json(&self) -> serde_json::Value {
         self.to_string().into()
     }
-}
-
-/// A word out of a few.
-macro_rules! choice {
-    ($type:ty, $example:literal) => {
-        impl Value for $type {
-            const EXAMPLE: &'static str = $example;
-
-            fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
-                let text = string::<Self>(key, value, Expected::Whole("a word"))?;
-                <Self as ValueEnum>::from_str(text, false).map_err(|_| {
-                    let words: Vec<String> = <Self as ValueEnum>::value_variants()
-                        .iter()
-                        .map(|word| format!("`{}`", word_of(word)))
-                        .collect();
-                    let cause = format!("invalid value `{text}` for `{key}`");
-                    let hint = format!("use one of {}", words.join(", "));
-                    vec![(value.span(), refusal(cause, hint))]
-                })
-            }
-
-            fn from_args(matches: &ArgMatches, id: &str) -> Result<Self, Vec<InputError>> {
-                Ok(single(matches, id))
-            }
-
-            fn json(&self) -> serde_json::Value {
-                word_of(self).into()
-            }
-        }
-    };
-}
-
-choice!(Output, "\"text\"");
-choice!(OnCut, "\"trial\"");
-choice!(PolicyMode, "\"enforce\"");
-choice!(XdpMode, "\"auto\"");
-
-/// The word for a choice on the command line.
-fn word_of<T: ValueEnum>(choice: &T) -> String {
-    let value = choice.to_possible_value();
-    value.expect("no choice is hidden").get_name().to_owned()
 }

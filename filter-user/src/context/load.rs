@@ -117,6 +117,7 @@ impl ConfigFile {
 /// only show, and `detach`, work without the list.
 const fn required_settings(command: &Command) -> Option<&'static [&'static str]> {
     match command {
+        Command::Config { example: true, .. } => Some(&[]),
         Command::Attach { .. } | Command::Config { .. } => None,
         // `run` guards the port even if all settings are broken.
         Command::Run { .. } => Some(&[]),

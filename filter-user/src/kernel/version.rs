@@ -31,7 +31,7 @@ pub fn refuse_old() -> Result<()> {
     match version(&release) {
         Some(version) if version < MIN_VERSION => Err(UserError::failed(
             format!(
-                "load program `apifence`: it needs Linux {} or later, and this is {release}",
+                "load program `apifence`: it needs Linux {} or later, and this is Linux {release}",
                 minimum()
             ),
             "run a newer kernel on this node; nothing changed",

@@ -85,10 +85,17 @@ impl Author {
     /// The verb and the user in short form: `ranges add, alice`.
     pub fn short(&self) -> String {
         let verb = self.verb();
+        match self.person() {
+            Some(person) => format!("{verb}, {person}"),
+            None => verb,
+        }
+    }
+
+    /// The user: the name, or the number of one without a name.
+    pub fn person(&self) -> Option<String> {
         match (&self.user, self.uid) {
-            (Some(user), _) => format!("{verb}, {user}"),
-            (None, Some(uid)) => format!("{verb}, user {uid}"),
-            (None, None) => verb,
+            (Some(user), _) => Some(user.clone()),
+            (None, uid) => uid.map(|uid| format!("user {uid}")),
         }
     }
 }

@@ -22,15 +22,14 @@ use super::{
     sample::Sampler,
     view::{Theme, draw},
 };
-use crate::{context::Context, ui::held::Hold};
+use crate::{
+    context::Context,
+    ui::{held::Hold, output::eprint},
+};
 
-/// Shows the view until the operator quits. Returns lines to print after it: a report that was not
-/// shown, and the commands that were copied.
-pub(super) async fn run(
-    context: &Context,
-    sampler: Sampler<'_>,
-    period: Duration,
-) -> Result<Vec<String>> {
+/// Shows the view until the operator quits. After it come the lines that were not shown: the report
+/// of a change that ended with it, and the commands that were copied.
+pub(super) async fn run(context: &Context, sampler: Sampler<'_>, period: Duration) -> Result<()> {
     let mut screen = Screen::open()?;
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,7 +48,13 @@ pub(super) async fn run(
     if let Some(mut work) = live.work.take() {
         live.last_lines.extend(work.end(&live.hold).await.report);
     }
-    shown.map(|()| live.last_lines)
+    live.last_lines.extend(live.hold.take());
+    let Live {
+        hold, last_lines, ..
+    } = live;
+    drop((screen, hold));
+    last_lines.iter().for_each(eprint);
+    shown
 }
 
 /// The terminal in raw mode, until dropped.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -17,8 +18,8 @@ use crate::{
     clock::Clocks,
     context::Context,
     kernel::bpf::{Maps, Slot, Use},
-    policy::{Prefix, entry},
-    ranges::{ListName, Lists, distinct},
+    policy::Prefix,
+    ranges::{Entry, ListName, Lists},
     store::WatchedLists,
 };
 
@@ -149,22 +150,106 @@ fn walk(
     Ok((maps.record(slot)?.generation == generation).then_some(found))
 }
 
+/// The prefixes with what `lists` say of them. A list can have a million entries, of which few are
+/// used: only those are kept.
 fn described(prefixes: HashMap<u32, Prefix>, lists: Option<&Lists>) -> Found {
-    let union = lists.map(Lists::union);
-    let entries = union.as_ref().map_or(&[][..], |list| list.entries());
-    let names = lists.map(Lists::names).unwrap_or_default();
-    let described = |(id, prefix): (u32, Prefix)| {
-        let entry = entry(entries, &prefix.range);
+    let ranges = prefixes.values().map(|prefix| prefix.range);
+    let mut described: HashMap<IpNet, Description> = ranges
+        .map(|range| (range, Description::default()))
+        .collect();
+    let known = lists.filter(|lists| !lists.is_off());
+    for (name, file) in known.into_iter().flat_map(Lists::iter) {
+        for entry in file.entries() {
+            if let Some(description) = described.get_mut(&entry.range) {
+                description.add(name, entry);
+            }
+        }
+    }
+    let used = |(id, prefix): (u32, Prefix)| {
+        let Description { lists, entry } = described.remove(&prefix.range).unwrap_or_default();
         let used = UsedRange {
-            lists: names.get(&prefix.range).cloned().unwrap_or_default(),
-            comment: entry.and_then(|entry| entry.comment.clone()),
-            expires: entry.map_or(prefix.expires, |entry| entry.expires),
+            lists,
+            expires: entry.as_ref().map_or(prefix.expires, |entry| entry.expires),
+            comment: entry.and_then(|entry| entry.comment),
             prefix,
         };
         (id, used)
     };
     Found {
-        ranges: Arc::new(prefixes.into_iter().map(described).collect()),
-        list_size: union.as_ref().map(|list| distinct(list.entries())),
+        ranges: Arc::new(prefixes.into_iter().map(used).collect()),
+        list_size: lists.map(size),
+    }
+}
+
+/// What the lists say of a range.
+#[derive(Default)]
+struct Description {
+    lists: Vec<ListName>,
+    /// Of several entries the one with the latest expiry, since that one counts.
+    entry: Option<Entry>,
+}
+
+impl Description {
+    fn add(&mut self, name: &ListName, entry: &Entry) {
+        if self.lists.last() != Some(name) {
+            self.lists.push(name.clone());
+        }
+        let last = |entry: &Entry| entry.expires.unwrap_or(Timestamp::MAX);
+        if self
+            .entry
+            .as_ref()
+            .is_none_or(|known| last(known) < last(entry))
+        {
+            self.entry = Some(entry.clone());
+        }
+    }
+}
+
+/// The number of ranges in all lists.
+fn size(lists: &Lists) -> usize {
+    if lists.is_off() {
+        return 0;
+    }
+    let entries = lists.iter().flat_map(|(_, file)| file.entries());
+    let mut ranges: Vec<IpNet> = entries.map(|entry| entry.range).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::layout::Origin;
+
+    use super::*;
+    use crate::ranges::RangesFile;
+
+    #[test]
+    fn a_range_has_the_lists_and_the_comment_of_its_entries() {
+        let file = |text: &str| RangesFile::parse(text).expect("a list");
+        let office: ListName = "office".parse().expect("a name");
+        let lists = Lists::of(file(
+            "192.0.2.0/24 expires=2027-01-31T18:00:00Z # for a while\n",
+        ))
+        .with(&office, file("192.0.2.0/24 # for good\n198.51.100.1\n"));
+        let prefix = |range: &str, origin| Prefix {
+            range: range.parse().expect("a range"),
+            origins: origin as u8,
+            expires: None,
+        };
+        let prefixes = [
+            (7, prefix("192.0.2.0/24", Origin::List)),
+            (8, prefix("10.0.0.0/8", Origin::Node)),
+        ];
+        let found = described(prefixes.into(), Some(&lists));
+        assert_eq!(found.list_size, Some(2));
+        let both = &found.ranges[&7];
+        assert_eq!(both.lists, [ListName::default(), office]);
+        assert_eq!(
+            (both.comment.as_deref(), both.expires),
+            (Some("for good"), None)
+        );
+        let node = &found.ranges[&8];
+        assert!(node.lists.is_empty() && node.comment.is_none());
     }
 }

@@ -31,7 +31,7 @@ use tokio::time::sleep;
 #[cfg(test)]
 pub(crate) use self::once::Summary as Printed;
 use self::{model::Model, once::Summary, sample::Sampler};
-use crate::{cli::TopArgs, context::Context, ui::output::eprint};
+use crate::{cli::TopArgs, context::Context};
 
 pub(crate) async fn run(context: &Context, args: &TopArgs) -> Result<u8> {
     let mut sampler = Sampler::open(context)?;
@@ -44,7 +44,6 @@ pub(crate) async fn run(context: &Context, args: &TopArgs) -> Result<u8> {
         context.global.output.write(&Summary::of(&model))?;
         return Ok(0);
     }
-    let lines = live::run(context, sampler, args.interval).await?;
-    lines.iter().for_each(eprint);
+    live::run(context, sampler, args.interval).await?;
     Ok(0)
 }

@@ -52,3 +52,21 @@ fn with<T>(act: impl FnOnce(&mut Option<Vec<String>>) -> T) -> T {
     // A vector of lines is valid at any moment.
     act(&mut HELD.lock().unwrap_or_else(PoisonError::into_inner))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_held_until_the_end() {
+        let view = Hold::begin();
+        assert!(hold("\x1b[31mone\x1b[0m\ntwo\n"));
+        let lines = view.take();
+        // Other tests write, too.
+        for line in ["one", "two"] {
+            assert!(lines.iter().any(|held| held == line), "{lines:?}");
+        }
+        drop(view);
+        assert!(!hold("three"));
+    }
+}

@@ -11,6 +11,7 @@ pub mod number;
 pub mod output;
 pub mod page;
 pub mod progress;
+pub mod redraw;
 pub mod style;
 pub mod table;
 pub mod visible;

@@ -26,7 +26,7 @@ use super::{
     held::hold,
     json::Numbered,
     log::{self as json_log, Level},
-    page::{Page, Records, Screen},
+    page::{Page, Records, Screen, fitted_for_stderr},
     style,
     table::Table,
     visible::{is_hidden, visible, visible_in_line},
@@ -58,6 +58,9 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written.
     pub fn result<T: Serialize>(self, data: &T) -> Result<()> {
+        if json_log::is_json() {
+            return print(json_log::line(Level::Info, data).context(WRITE_JSON)?);
+        }
         self.object(data)?.map_or(Ok(()), print)
     }
 
@@ -271,7 +274,7 @@ fn message(text: &str) -> String {
     if json_log::is_json() {
         return json_log::message(text) + "\n";
     }
-    let line = format!("{}\n", visible(text));
+    let line = fitted_for_stderr(format!("{}\n", visible(text)));
     match style::on_stderr() {
         true => style::message(&line),
         false => line,

@@ -1,6 +1,9 @@
 //! What a command shows people: lines and tables that fit the terminal.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+};
 
 use jiff::Timestamp;
 
@@ -72,6 +75,11 @@ impl Page {
         self.lines.extend(table.lines(self.width));
     }
 
+    /// Whether the reader is a terminal.
+    pub const fn is_terminal(&self) -> bool {
+        self.width.is_some()
+    }
+
     /// A time relative to now, or in UTC.
     pub fn when(&self, time: Timestamp) -> String {
         when(time, self.now)
@@ -91,10 +99,32 @@ impl Page {
 
 /// The width of the terminal that stdout is; none if it is not one.
 pub fn width_of_stdout() -> Option<usize> {
-    let stdout = io::stdout();
-    if !stdout.is_terminal() {
+    width_of(&io::stdout())
+}
+
+/// A message with its lines broken to fit the terminal that stderr is.
+pub fn fitted_for_stderr(text: String) -> String {
+    let Some(width) = width_of(&io::stderr()) else {
+        return text;
+    };
+    if text.lines().all(|line| line.chars().count() < width / 2) {
+        return text;
+    }
+    let lines = text
+        .lines()
+        .flat_map(|line| Line::from(line).wrapped(width, 2));
+    let lines = lines.map(|line| line.text(false));
+    let fitted = lines.collect::<Vec<_>>().join("\n");
+    match text.ends_with('\n') {
+        true => fitted + "\n",
+        false => fitted,
+    }
+}
+
+fn width_of<S: IsTerminal + AsFd>(stream: &S) -> Option<usize> {
+    if !stream.is_terminal() {
         return None;
     }
-    let (width, _) = terminal_size::terminal_size_of(stdout)?;
+    let (width, _) = terminal_size::terminal_size_of(stream)?;
     Some(usize::from(width.0)).filter(|width| *width > 0)
 }

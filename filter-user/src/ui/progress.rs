@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::log::is_json;
+
 /// A faster change shows no bar.
 const DELAY: Duration = Duration::from_secs(1);
 
@@ -15,9 +17,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts with the change.
+    /// Starts with the change. A log for programs has no bar.
     pub fn start() -> Self {
-        Self::since(Some(Instant::now()))
+        Self::since((!is_json()).then(Instant::now))
     }
 
     /// Never appears: a view has the terminal.

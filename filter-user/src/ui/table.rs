@@ -5,14 +5,27 @@ use super::{line::Line, style::Ink};
 /// Blanks between columns.
 const GAP: usize = 2;
 /// The least width of a column that is cut.
-const MIN_WIDTH: usize = 10;
+const MIN_CUT: usize = 10;
+/// The least width of the first column.
+const MIN_FIRST: usize = 16;
+/// The least width of a column that has several lines.
+const MIN_WRAPPED: usize = 20;
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     heading: &'static str,
     is_number: bool,
-    can_be_cut: bool,
+    narrow: Option<Narrow>,
+}
+
+/// What happens to a cell where the terminal is too narrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Narrow {
+    /// Its end is left out.
+    Cut,
+    /// It has several lines.
+    Wrap,
 }
 
 impl Column {
@@ -21,7 +34,7 @@ impl Column {
         Self {
             heading,
             is_number: false,
-            can_be_cut: false,
+            narrow: None,
         }
     }
 
@@ -36,7 +49,15 @@ impl Column {
     /// A column of texts that are cut where the terminal is too narrow.
     pub const fn comment(heading: &'static str) -> Self {
         Self {
-            can_be_cut: true,
+            narrow: Some(Narrow::Cut),
+            ..Self::text(heading)
+        }
+    }
+
+    /// A column of texts that have several lines where the terminal is too narrow: the last one.
+    pub const fn wrapped(heading: &'static str) -> Self {
+        Self {
+            narrow: Some(Narrow::Wrap),
             ..Self::text(heading)
         }
     }
@@ -104,6 +125,7 @@ impl Table {
         let mut widths = self.natural_widths();
         if let Some(width) = width
             && !self.fit(&mut widths, width)
+            && !self.fit_first(&mut widths, width)
         {
             return self.blocks(width);
         }
@@ -112,7 +134,7 @@ impl Table {
             headings.map(|column| Line::inked(Ink::Strong, column.heading.to_uppercase()));
         let mut lines = vec![self.aligned(headings.collect(), &widths)];
         for row in &self.rows {
-            lines.push(self.aligned(row.clone(), &widths));
+            self.push_row(row, &widths, &mut lines);
         }
         lines
     }
@@ -132,13 +154,62 @@ impl Table {
         let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(width);
         // The last one first: it is the comment.
         let columns = self.columns.iter().zip(widths.iter_mut()).rev();
-        for (_, own) in columns.filter(|(column, _)| column.can_be_cut) {
-            let least = MIN_WIDTH.min(*own);
+        for (column, own) in columns.filter(|(column, _)| column.narrow.is_some()) {
+            let least = match column.narrow {
+                Some(Narrow::Wrap) => MIN_WRAPPED,
+                _ => MIN_CUT,
+            };
+            let least = least.min(*own);
             let cut = excess.min(*own - least);
             *own -= cut;
             excess -= cut;
         }
         excess == 0
+    }
+
+    /// Adds the lines of a row: several where its last cell is wrapped.
+    fn push_row(&self, row: &[Line], widths: &[usize], lines: &mut Vec<Line>) {
+        let mut first = row.to_vec();
+        let mut rest = Vec::new();
+        if let (Some(last), Some(Narrow::Wrap), Some(width)) = (
+            first.last_mut(),
+            self.columns.last().and_then(|column| column.narrow),
+            widths.last(),
+        ) {
+            let mut parts = std::mem::take(last).wrapped(*width, 2).into_iter();
+            *last = parts.next().unwrap_or_default();
+            rest.extend(parts);
+        }
+        if let (Some(cell), Some(width)) = (first.first_mut(), widths.first())
+            && cell.width() > *width
+        {
+            lines.push(std::mem::take(cell));
+        }
+        lines.push(self.aligned(first, widths));
+        let before = widths.iter().rev().skip(1);
+        let indent = before.map(|width| width + GAP).sum();
+        lines.extend(
+            rest.into_iter()
+                .map(|part| Line::from(" ".repeat(indent)).and_line(part)),
+        );
+    }
+
+    /// Makes the first column narrower: its long cells get a line of their own. False if that does
+    /// not suffice. The columns that can be cut are as narrow as they can be.
+    fn fit_first(&self, widths: &mut [usize], width: usize) -> bool {
+        let others: usize = widths.iter().skip(1).map(|own| own + GAP).sum();
+        let most = width.saturating_sub(others);
+        let Some(first) = widths.first_mut() else {
+            return true;
+        };
+        if most < MIN_FIRST {
+            return false;
+        }
+        let cells = self.rows.iter().map(|row| row[0].width());
+        let heading = self.columns[0].heading.len();
+        let fitting = cells.filter(|own| *own <= most).max();
+        *first = fitting.unwrap_or_default().max(heading);
+        true
     }
 
     fn aligned(&self, cells: Vec<Line>, widths: &[usize]) -> Line {
@@ -215,6 +286,24 @@ mod tests {
     }
 
     #[test]
+    fn a_wrapped_cell_has_several_lines() {
+        let mut table = Table::new([Column::text("source"), Column::wrapped("why")]);
+        table.row([
+            "192.0.2.1",
+            "in no authorized range, and the mode is monitor",
+        ]);
+        assert_eq!(
+            text(&table.lines(Some(40))),
+            "SOURCE     WHY\n\
+             192.0.2.1  in no authorized range, and\n             the mode is monitor"
+        );
+        for width in 1..100 {
+            let lines = table.lines(Some(width));
+            assert!(lines.iter().all(|line| line.width() <= width), "{width}");
+        }
+    }
+
+    #[test]
     fn the_comment_is_cut_first_and_then_rows_become_blocks() {
         assert_eq!(
             text(&table().lines(Some(40))),
@@ -231,5 +320,19 @@ mod tests {
             let lines = table().lines(Some(width));
             assert!(lines.iter().all(|line| line.width() <= width), "{width}");
         }
+    }
+
+    #[test]
+    fn a_long_first_cell_has_a_line_of_its_own() {
+        let mut table = table();
+        table.row(["2001:db8:1111:2222:3333:4444:5555:6666", "7", "a host"]);
+        assert_eq!(
+            text(&table.lines(Some(40))),
+            "RANGE            PACKETS  COMMENT\n\
+             198.51.100.0/24   12,431  office in…\n\
+             203.0.113.7            0\n\
+             2001:db8:1111:2222:3333:4444:5555:6666\n\
+             \x20                      7  a host"
+        );
     }
 }

@@ -6,9 +6,16 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::stats::ink;
 use crate::{
     kernel::{bpf::DropReport, net::rtnetlink},
-    ui::log::serialize_milliseconds,
+    ui::{
+        line::Line,
+        log::serialize_milliseconds,
+        number::count,
+        page::{Page, Screen},
+        when::to_the_millisecond,
+    },
 };
 
 /// The names of interfaces, read again when an unknown ifindex appears.
@@ -87,17 +94,30 @@ impl Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:.3} {} {} {} -> {} {} {} bytes",
-            self.time,
-            self.verdict,
-            self.reason,
+        f.write_str(&self.line().text(false))
+    }
+}
+
+impl Screen for Event {
+    fn show(&self, page: &mut Page) {
+        page.line(self.line());
+    }
+}
+
+impl Event {
+    fn line(&self) -> Line {
+        let [source, destination] = [
             FlowEnd(self.source, self.source_port),
             FlowEnd(self.destination, self.destination_port),
-            self.interface,
-            self.bytes
-        )
+        ];
+        Line::from(format!("{} ", to_the_millisecond(self.time)))
+            .and_inked(ink(self.verdict), self.verdict)
+            .and(format!(
+                " {} {source} -> {destination} {} {} bytes",
+                self.reason,
+                self.interface,
+                count(self.bytes.into())
+            ))
     }
 }
 

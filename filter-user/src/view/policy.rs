@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::{
     clock::{Clocks, to_second},
     kernel::bpf::{Maps, PolicyState},
-    ui::output::eprint,
+    policy::author::Author,
+    ui::{line::Line, style::Ink, when::span},
 };
 
 /// A change on trial.
@@ -39,19 +40,41 @@ impl Provisional {
     }
 }
 
-/// Reports a provisional change and its author: the values shown next to it may be rolled back.
-pub(crate) fn report_trial(maps: &Maps) -> Result<()> {
-    let standing = maps.standing()?;
-    let Some(trial) = Provisional::of(standing, &Clocks::now()?) else {
-        return Ok(());
-    };
-    let by = maps.author(standing.slot()).ok().flatten();
-    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-    eprint(format_args!(
-        "note: a change{by} is on trial until {}, for {} s more; then the old policy returns by itself (`apifence confirm` keeps this one)",
-        trial.until, trial.seconds_left
-    ));
-    Ok(())
+/// A change on trial, and its author.
+pub(crate) struct Trial {
+    pub(crate) provisional: Provisional,
+    by: Option<Author>,
+}
+
+impl Trial {
+    /// The one in `maps`, if there is one.
+    pub(crate) fn read(maps: &Maps) -> Result<Option<Self>> {
+        let standing = maps.standing()?;
+        let provisional = Provisional::of(standing, &Clocks::now()?);
+        Ok(provisional.map(|provisional| Self {
+            provisional,
+            by: maps.author(standing.slot()).ok().flatten(),
+        }))
+    }
+
+    /// The line for a screen about something else.
+    pub(crate) fn line(&self) -> Line {
+        let by = self.by.as_ref();
+        let by = by.map_or_else(String::new, |by| format!(" ({})", by.short()));
+        Line::inked(Ink::Caution, format!("on trial{by}: ")).and_line(self.provisional.line())
+    }
+}
+
+impl Provisional {
+    /// The trial and the commands that end it.
+    pub(crate) fn line(&self) -> Line {
+        let left = format!("reverts in {}", span(self.seconds_left));
+        Line::inked(Ink::Caution, left)
+            .and("   keep: ")
+            .and_inked(Ink::Hint, "apifence confirm")
+            .and("   undo: ")
+            .and_inked(Ink::Hint, "apifence ranges rollback")
+    }
 }
 
 impl fmt::Display for Provisional {

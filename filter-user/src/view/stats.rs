@@ -1,7 +1,5 @@
 //! The counters by interface and reason, and their rates.
 
-use std::fmt;
-
 use anyhow::Result;
 use serde::Serialize;
 
@@ -11,7 +9,13 @@ use crate::{
         bpf::{CounterRow, Counters},
         net::rtnetlink,
     },
-    ui::output::table,
+    ui::{
+        line::Line,
+        number::{bytes, count},
+        page::{Page, Records, Screen},
+        style::Ink,
+        table::{Column, Table},
+    },
 };
 
 /// The counters of all guarded interfaces.
@@ -30,7 +34,7 @@ pub(crate) struct InterfaceStats {
     pub(crate) interface: String,
     /// Its ifindex.
     pub(crate) ifindex: u32,
-    /// The counters that are not zero.
+    /// The counters that are not zero; all of them if they were asked for.
     pub(crate) counters: Vec<Row>,
 }
 
@@ -70,9 +74,77 @@ impl InterfaceStats {
     }
 }
 
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = self.interfaces.iter().flat_map(|interface| {
+/// The verdicts as they are shown: the most interesting first.
+pub(crate) const VERDICTS: [&str; 3] = ["drop", "would_drop", "pass"];
+
+/// The colour of a verdict.
+pub(crate) fn ink(verdict: &str) -> Ink {
+    match verdict {
+        "drop" => Ink::Bad,
+        "would_drop" => Ink::Caution,
+        _ => Ink::Good,
+    }
+}
+
+/// The rows of all interfaces by verdict, the most packets first.
+pub(crate) fn by_verdict<'a, T>(
+    rows: impl Iterator<Item = (&'a str, &'a T)>,
+    row: impl Fn(&T) -> Row,
+) -> Vec<(&'a str, &'a T)> {
+    let rank = |verdict: &str| VERDICTS.iter().position(|one| *one == verdict);
+    let mut rows: Vec<(&str, &T)> = rows.collect();
+    rows.sort_by_key(|(_, one)| {
+        let one = row(one);
+        (rank(one.verdict), std::cmp::Reverse(one.packets))
+    });
+    rows
+}
+
+impl Screen for Stats {
+    fn show(&self, page: &mut Page) {
+        let all = self.interfaces.iter().flat_map(|interface| {
+            let rows = interface.counters.iter();
+            rows.map(|row| (interface.interface.as_str(), row))
+        });
+        let rows = by_verdict(all, |row| *row);
+        if rows.is_empty() {
+            return page.line("no packets yet");
+        }
+        let mut table = Table::new([
+            Column::text("interface"),
+            Column::text("verdict"),
+            Column::text("reason"),
+            Column::number("packets"),
+            Column::number("bytes"),
+        ]);
+        for (interface, row) in &rows {
+            table.row([
+                Line::from(interface),
+                Line::inked(ink(row.verdict), row.verdict),
+                row.reason.into(),
+                count(row.packets).into(),
+                bytes(row.bytes).into(),
+            ]);
+        }
+        for verdict in VERDICTS {
+            let own = rows.iter().filter(|(_, row)| row.verdict == verdict);
+            let own: Vec<&Row> = own.map(|(_, row)| *row).collect();
+            if own.is_empty() {
+                continue;
+            }
+            table.row([
+                Line::inked(Ink::Strong, "total"),
+                Line::inked(ink(verdict), verdict),
+                Line::default(),
+                Line::inked(Ink::Strong, count(own.iter().map(|row| row.packets).sum())),
+                Line::inked(Ink::Strong, bytes(own.iter().map(|row| row.bytes).sum())),
+            ]);
+        }
+        page.table(&table);
+    }
+
+    fn records(&self) -> Option<Records> {
+        let all = self.interfaces.iter().flat_map(|interface| {
             interface.counters.iter().map(|row| {
                 vec![
                     interface.interface.clone(),
@@ -83,14 +155,24 @@ impl fmt::Display for Stats {
                 ]
             })
         });
-        f.write_str(&table(
-            &["interface", "verdict", "reason", "packets", "bytes"],
-            rows,
-        ))
+        Some(Records {
+            names: &["interface", "verdict", "reason", "packets", "bytes"],
+            rows: all.collect(),
+        })
     }
 }
 
+/// The counters that are not zero.
 pub(crate) fn read(context: &Context) -> Result<Stats> {
+    let mut stats = read_all(context)?;
+    for interface in &mut stats.interfaces {
+        interface.counters.retain(|row| row.packets > 0);
+    }
+    Ok(stats)
+}
+
+/// All counters.
+pub(crate) fn read_all(context: &Context) -> Result<Stats> {
     let names = rtnetlink::interfaces()?;
     let pinned = context.pins.interfaces()?;
     let mut interfaces = Vec::new();
@@ -99,7 +181,8 @@ pub(crate) fn read(context: &Context) -> Result<Stats> {
     }
     let open = Counters::open(&context.pins.maps())?;
     for ifindex in pinned {
-        let Some(counters) = counters(&open, ifindex)? else {
+        // None if the filter was detached from it meanwhile.
+        let Some(counters) = open.read(ifindex)? else {
             continue;
         };
         interfaces.push(InterfaceStats {
@@ -111,7 +194,7 @@ pub(crate) fn read(context: &Context) -> Result<Stats> {
                     |interface| interface.name.clone(),
                 ),
             ifindex,
-            counters,
+            counters: counters.into_iter().map(Row::from).collect(),
         });
     }
     Ok(Stats { interfaces })

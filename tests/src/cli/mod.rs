@@ -3,6 +3,7 @@
 
 mod background;
 mod ran;
+pub mod schema;
 
 use std::{
     net::TcpStream,
@@ -15,6 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use self::schema::Asked;
 use crate::{
     mounts,
     net::{SILENCE, exchange},
@@ -149,14 +151,14 @@ impl Apifence {
     /// Runs it to its end, with any result.
     pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
         let output = self.namespace.output(&mut self.command(arguments))?;
-        Ok(Ran::new(arguments, &output))
+        Ran::new(arguments, &output)
     }
 
     /// Runs it with these environment variables as well, to its end.
     pub fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Result<Ran> {
         let mut command = self.command(arguments);
         command.envs(variables.iter().copied());
-        Ok(Ran::new(arguments, &self.namespace.output(&mut command)?))
+        Ran::new(arguments, &self.namespace.output(&mut command)?)
     }
 
     /// Runs each of the commands to its end, with any result.
@@ -174,7 +176,7 @@ impl Apifence {
     /// Runs it under another program, `by` with its own arguments, to its end.
     pub fn run_by(&self, by: Command, arguments: &[&str]) -> Result<Ran> {
         let mut command = self.command_by(by, arguments);
-        Ok(Ran::new(arguments, &self.namespace.output(&mut command)?))
+        Ran::new(arguments, &self.namespace.output(&mut command)?)
     }
 
     /// Runs it and wants exit code 0; returns its stdout.
@@ -240,7 +242,9 @@ impl Apifence {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Background::from_child(self.namespace.spawn(&mut command)?)
+        let words = arguments.iter();
+        let words: Vec<String> = words.map(|word| (*word).to_owned()).collect();
+        Background::checked(self.namespace.spawn(&mut command)?, Asked::of(&words))
     }
 
     /// Starts `run` in the background, with these words, and waits until it guards an interface.

@@ -2,7 +2,9 @@
 
 use std::process::Output;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+
+use super::schema::Asked;
 
 /// Result of a command that has ended.
 #[derive(Clone, Debug)]
@@ -18,8 +20,21 @@ pub struct Ran {
 
 impl Ran {
     /// The result of `apifence` with these arguments.
-    pub fn new(arguments: &[&str], output: &Output) -> Self {
-        Self::of("apifence", arguments, output)
+    ///
+    /// # Errors
+    /// If JSON that it printed is not as its schema says.
+    pub fn new(arguments: &[&str], output: &Output) -> Result<Self> {
+        let ran = Self::of("apifence", arguments, output);
+        // A process that was killed may have written a part.
+        if let (Some(asked), Some(_)) = (Asked::of(arguments), ran.code) {
+            let checked = asked.check(&ran.stdout);
+            let checked = checked.and_then(|()| match asked.is_log() && asked.json {
+                true => asked.check(&ran.stderr),
+                false => Ok(()),
+            });
+            checked.with_context(|| ran.to_string())?;
+        }
+        Ok(ran)
     }
 
     /// The result of another program with these arguments.

@@ -378,7 +378,7 @@ fn bounds_hold_for_each_list_and_for_all_of_the_directory() -> Result<()> {
             .collect::<String>()
     };
     node.write("office", &many(1, 6))?;
-    node.until_fault("kubernetes.office", &["has 5 ranges, and the most is 4"])?;
+    node.until_fault("kubernetes.office", &["has 5 ranges; the maximum is 4"])?;
     // Each is within its bounds, and together they are not.
     node.write("office", &many(1, 4))?;
     node.until_fault("kubernetes.office", &["have more than 4 ranges together"])?;

@@ -126,7 +126,7 @@ fn commands_name_the_file_and_count_its_ranges() -> Result<()> {
         checked.contains("`203.0.113.9/32` (cluster: @nodes)"),
         "{checked}"
     );
-    let listed = filter.ok(&["ranges", "list"])?;
+    let listed = filter.ok(&["ranges", "list", "--all"])?;
     ensure!(listed.contains("cluster @nodes"), "{listed}");
     let rows = filter.json(&["ranges", "list"])?;
     let rows = rows["ranges"].as_array().context("rows")?;
@@ -135,7 +135,7 @@ fn commands_name_the_file_and_count_its_ranges() -> Result<()> {
         .filter(|row| row["presets"] == json!(["@nodes"]));
     ensure!(of_nodes.count() == 3, "{rows:#?}");
     let text = filter.ok(&["status"])?;
-    ensure!(text.contains("cluster       @nodes (3 ranges)\n"), "{text}");
+    ensure!(text.contains("cluster      @nodes (3 ranges)\n"), "{text}");
     ensure!(
         filter.status("cluster")? == json!([{"value": "@nodes", "ranges": 3, "fault": null}]),
         "{text}"
@@ -208,7 +208,7 @@ fn the_writer_may_be_another_user_and_has_bounds() -> Result<()> {
     for (text, want) in [
         (
             format!("{JOINED}192.0.2.51\n"),
-            "it has 4 ranges, and the most is 3",
+            "it has 4 ranges; the maximum is 3",
         ),
         ("192.0.2.0/31\n".to_owned(), "wider than /32"),
         // The default of the other family holds.
@@ -293,7 +293,7 @@ fn presets_of_vendors_have_their_ranges_and_unknown_names_are_errors() -> Result
     ensure!(checked.contains("`192.0.2.128/25` (cluster)"), "{checked}");
     let text = filter.ok(&["status"])?;
     let line =
-        "cluster       192.0.2.128/25, @gcp-health-checks (7 ranges), @azure-probe (1 range)\n";
+        "cluster      192.0.2.128/25, @gcp-health-checks (7 ranges), @azure-probe (1 range)\n";
     ensure!(text.contains(line), "{text}");
     // Names stay in force like CIDRs, until the settings say otherwise.
     filter.ok(&["monitor"])?;

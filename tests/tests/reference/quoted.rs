@@ -31,6 +31,13 @@ fn quoted(marker: &str) -> Result<String> {
         "message" => {
             let mut lines = text.lines().skip_while(|line| !line.contains(words));
             let first = lines.next();
+            // A warning of `status` has more lines, below its text.
+            if let Some(first) = first.and_then(|line| line.strip_prefix("  W")) {
+                let more = lines.take_while(|line| line.starts_with("       "));
+                let more = more.map(|line| &line[2..]);
+                let lines: Vec<&str> = more.collect();
+                return Ok(format!("W{first}\n{}\n", lines.join("\n")));
+            }
             // A line of a config file stands alone.
             let is_message = first.is_some_and(|line| !line.starts_with(' '));
             let is_more =

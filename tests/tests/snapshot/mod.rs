@@ -15,6 +15,13 @@ pub(crate) fn same(name: &str, filter: &Apifence, said: &[Ran]) {
     // Parts that differ from run to run.
     settings.add_filter(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME");
     settings.add_filter(
+        r"\b(changed +|started |expired )(now|\d+ (s|min) ago)",
+        "${1}TIME ago",
+    );
+    settings.add_filter(r"\b\d+ (s|min) ago", "TIME ago");
+    settings.add_filter(r"expires in [\d,]+ d", "expires in DAYS d");
+    settings.add_filter(r"reverts in \d+ (s|min)", "reverts in TIME");
+    settings.add_filter(
         r"by `apifence init` on [^ ,]+",
         "by `apifence init` on HOST",
     );

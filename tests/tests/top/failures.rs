@@ -1,18 +1,20 @@
 //! What becomes of `a` when something else fails meanwhile: the list stays whole, the view says
 //! why, and the answers are kept.
 
-use std::{fs::File, process::Command};
+use std::{fs::File, net::Ipv6Addr, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
     config_map::ConfigMap,
     site::{ADMIN_RANGES, ATTACH, Family, Site, UNLISTED},
+    tun::Tun,
 };
 
 use super::{
     PORT,
     add::{asked, checked, left},
+    top,
 };
 
 #[test]
@@ -72,6 +74,38 @@ fn pins_that_cannot_be_written_are_told_in_words() -> Result<()> {
     top.press("\r\r")?;
     top.shows(&["nothing changed yet"])?;
     left(top)
+}
+
+/// An IPv6 packet with a fragment header after another extension header (RFC 8200 section 4.1): its
+/// source is not to be trusted.
+fn hidden_source() -> Result<Vec<u8>> {
+    let source: Ipv6Addr = "fd09::2".parse()?;
+    let destination: Ipv6Addr = "fd09::1".parse()?;
+    let header = [0x60, 0, 0, 0, 0, 16, 60, 64];
+    let options = [44, 0, 1, 4, 0, 0, 0, 0];
+    let fragment = [6, 0, 0, 1, 0, 0, 0, 1];
+    let addresses = [source.octets(), destination.octets()].concat();
+    Ok([&header[..], &addresses, &options, &fragment].concat())
+}
+
+#[test]
+fn an_unknown_source_cannot_be_added() -> Result<()> {
+    let (site, filter, _server) = Site::unguarded_server(PORT)?;
+    let tun = Tun::new(&site.node, "wg0", &["fd09::1/64"])?;
+    filter.ok(&[&ATTACH[..], &["--interface", "wg0"]].concat())?;
+    let list = filter.list()?;
+    let mut top = top(&site, &filter)?;
+    tun.send(&hidden_source()?)?;
+    top.shows(&["unknown", "misplaced_fragment"])?;
+    for key in ["a", "c"] {
+        top.press(key)?;
+        top.shows(&["the source of these packets is unknown"])?;
+    }
+    top.press("\r")?;
+    top.shows(&["source unknown", "wg0"])?;
+    ensure!(filter.list()? == list);
+    top.press("q")?;
+    top.ended_well()
 }
 
 #[test]

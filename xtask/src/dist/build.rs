@@ -107,7 +107,8 @@ impl Program {
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
             // A sixth of the program is names of functions, which only a backtrace shows.
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-            .env("SOURCE_DATE_EPOCH", source_date()?);
+            .env("SOURCE_DATE_EPOCH", source_date()?)
+            .env("APIFENCE_COMMIT", workspace::commit()?);
         let triple = target.triple().replace('-', "_");
         // The C code in `ring` needs nothing of a C library: any compiler for the machine will do.
         let compiler = match target == Target::native()? {

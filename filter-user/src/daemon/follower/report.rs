@@ -126,7 +126,7 @@ impl Follower {
         let error = self.health.borrow().reload_error.clone();
         match standing {
             PolicyState::Provisional { .. } => {
-                "the file is applied after the end of a trial".to_owned()
+                "a change is on trial: the file is applied after it".to_owned()
             }
             _ => error.unwrap_or_else(|| "it is not in force yet".to_owned()),
         }

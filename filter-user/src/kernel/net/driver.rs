@@ -56,7 +56,7 @@ pub fn hint(name: &str, refusal: &str) -> String {
         return "use `--xdp-mode auto`, or `generic`, which is slower".to_owned();
     }
     format!(
-        "use `--xdp-mode auto`; usual reasons are a large MTU (`ip link set dev {name} mtu 1500`), LRO or hardware GRO (`ethtool -K {name} lro off rx-gro-hw off`), or too few queues"
+        "use `--xdp-mode auto`; usual reasons are a large MTU without multi-buffer XDP (`ip link set dev {name} mtu 1500`), LRO or hardware GRO (`ethtool -K {name} lro off rx-gro-hw off`), or too few queues"
     )
 }
 

@@ -90,9 +90,14 @@ fn draw(frame: &mut Frame<'_>, content: Content, scroll: &mut usize, theme: Them
     let room = usize::from(size.1.saturating_sub(2));
     *scroll = (*scroll).min(content.lines.len().saturating_sub(room));
     let inside = usize::from(size.0.saturating_sub(2));
+    let more = match content.lines.len() {
+        all if all > room => format!("lines {}-{} of {all}", *scroll + 1, *scroll + room),
+        _ => String::new(),
+    };
     let block = Block::bordered()
         .border_style(theme.frame(true))
         .title(cut(&content.title, inside))
+        .title(Line::from(more).right_aligned())
         .title_bottom(cut(content.keys, inside));
     let lines = content.lines.into_iter().skip(*scroll).take(room);
     let padded = lines.map(|mut line| {
