@@ -381,7 +381,7 @@ fn a_run_that_cannot_start_says_so_in_json() -> Result<()> {
         (by_file, "every source"),
         (by_flag, "--no-such-flag"),
         (by_variable, "--port"),
-        (held, "watch filter"),
+        (held, "manages this filter"),
     ] {
         ensure!(ran.code.is_some_and(|code| code > 1), "{ran}");
         ensure!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{ran}");

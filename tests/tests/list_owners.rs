@@ -110,7 +110,7 @@ fn a_list_may_be_a_link_into_a_directory_of_its_owner() -> Result<()> {
     symlink(&target, filter.list_file("feed"))?;
     filter.until_authorized(UNLISTED[0], true)?;
     ensure!(filter.list_state("feed")?["owner"] == "nobody");
-    daemon.line(|line| line.contains("in force"))?;
+    daemon.line(|line| line.contains("applied"))?;
     filter.ok(&["ranges", "set", "--list", "feed", "192.0.2.5"])?;
     site.is_guarded(PORT)?;
     ensure!(

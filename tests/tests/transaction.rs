@@ -393,7 +393,7 @@ fn an_unconfirmed_change_rolls_back() -> Result<()> {
         || Ok(guarded.kernel()? == List::Old),
     )?;
     let ran = guarded.apifence.run(&["confirm"])?;
-    tests::cli::refused(&ran, tests::cli::FAILED, &["confirm change", "none waits"])?;
+    tests::cli::refused(&ran, tests::cli::FAILED, &["nothing to confirm"])?;
     assert_eq!(guarded.agree()?, List::Old);
 
     // While a change waits, no other change is possible, and the file holds the old list.
