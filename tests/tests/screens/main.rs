@@ -315,3 +315,29 @@ fn what_is_watched_is_drawn_in_place() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn events_are_chosen_by_source_port_age_and_number() -> Result<()> {
+    let node = Node::start()?;
+    for (words, count) in [
+        (&[][..], 1),
+        (&["--source", "203.0.113.0/24"], 1),
+        (&["--source", "198.51.100.7"], 0),
+        (&["--port", "6443,9345"], 1),
+        (&["--port", "443"], 0),
+        (&["--since", "10m"], 1),
+        (&["-n", "50"], 1),
+        (&["-n", "0"], 0),
+    ] {
+        let text = node.ok(&[&["events", "--recent"], words].concat())?;
+        ensure!(text.lines().count() == count, "{words:?}: {text}");
+        let time = text.split('Z').next().unwrap_or_default();
+        let digits = time.rsplit_once('.').map_or(3, |(_, digits)| digits.len());
+        ensure!(digits == 3, "{text}");
+    }
+    for bad in [["--source", "nobody"], ["--interface", "eth9"]] {
+        let ran = node.run(&[&["events"], &bad[..]].concat(), &[])?;
+        ensure!(ran.code == Some(2), "{bad:?}: {ran:?}");
+    }
+    Ok(())
+}
